@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,3 +49,26 @@ class EpisodicAgent:
 
     def _forget(self, mask_B: Tensor) -> None:
         raise NotImplementedError
+
+
+def observed(obs_BO: Tensor, width: int | None = None) -> Tensor:
+    """(B, O) the observations that an agent was given, in float32; MuJoCo's are in float64.
+
+    Raises ValueError for another shape, whose `width` O is checked if it is given, and for NaN and infinity.
+    """
+    return _rows(obs_BO, "observations", "O" if width is None else width)
+
+
+def aimed_at(goal_BG: Tensor | None, width: int | None = None) -> Tensor | None:
+    """The goals (B, G) that an agent was given, if there are any, checked as `observed` checks observations."""
+    return None if goal_BG is None else _rows(goal_BG, "goals", "G" if width is None else width)
+
+
+def _rows(x: Tensor, what: str, width: int | str) -> Tensor:
+    x = torch.as_tensor(x, dtype=torch.float32)
+    if x.ndim != 2 or width not in ("O", "G", x.shape[1]):
+        raise ValueError(f"{what} of shape {tuple(x.shape)} were given to an agent; (B, {width}) is expected, a row "
+                         "for each environment, with the entries that it was trained on")
+    if not math.isfinite(x.sum()) and not x.isfinite().all():  # the sum alone is faster, and may overflow
+        raise ValueError(f"the {what} that were given to an agent hold NaN or infinity; give finite numbers")
+    return x

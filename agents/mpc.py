@@ -21,7 +21,7 @@ from gentraj.config import require, require_choice
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
 
-from .episodic import EpisodicAgent
+from .episodic import EpisodicAgent, aimed_at, observed
 
 # obs_BO, act_BNTA, goal_BG -> the return of each sequence of actions from these observations, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -83,7 +83,8 @@ class MPC(EpisodicAgent):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) actions inside the action space."""
+        """(B, A) actions inside the action space. Raises ValueError for NaN and infinity in what it is given."""
+        obs_BO, goal_BG = observed(obs_BO), aimed_at(goal_BG)
         self._resize(len(obs_BO))
         all_B = torch.ones(len(obs_BO), dtype=torch.bool)
         self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, self._seeds(all_B))

@@ -52,15 +52,22 @@ class SB3Policy:
         return (act_BA[0] if single else act_BA), (seed_B,)
 
     def _read(self, observation: Observation) -> tuple[Tensor, Tensor | None, bool]:
-        """Observations (B, O), goals (B, G) or None, and whether a single observation without a batch was given."""
-        goal = observation.get("desired_goal") if isinstance(observation, Mapping) else None
-        obs = ([np.asarray(observation[key]) for key in self.obs_keys] if isinstance(observation, Mapping)
-               else [np.asarray(observation)])
-        if any(part.ndim not in (1, 2) for part in obs):
+        """Observations (B, O), goals (B, G) or None, and whether a single observation without a batch was given.
+
+        The arrays of a dict are flattened; it is a single observation if one of them has a single axis.
+        """
+        in_parts = isinstance(observation, Mapping)
+        goal = observation.get("desired_goal") if in_parts else None
+        parts = [observation[key] for key in self.obs_keys] if in_parts else [observation]
+        obs = [np.asarray(part) for part in parts]
+        axes = [part.ndim for part in obs]
+        single = min(axes) == 1
+        if 0 in axes or (max(axes) > 2 and not in_parts) or (not single and len({len(part) for part in obs}) > 1):
             raise ValueError(f"observations of shape {[part.shape for part in obs]} were given; (O,) or (B, O) are "
                              "expected")
-        return torch.cat([_rows(part) for part in obs], 1), None if goal is None else _rows(goal), obs[0].ndim == 1
+        rows = torch.cat([_rows(part, single) for part in obs], 1)
+        return rows, None if goal is None else _rows(goal, single), single
 
 
-def _rows(x: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.atleast_2d(np.asarray(x, np.float32)))
+def _rows(x: np.ndarray, single: bool) -> Tensor:
+    return torch.from_numpy(np.asarray(x, np.float32).reshape(1 if single else len(x), -1))

@@ -208,6 +208,6 @@ def _time_limit(factory: EnvironmentFactory) -> int:
         return max(SHORTEST_LIMIT, STEPS_PER_CELL * factory.maze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
-        raise ValueError(f"{factory.env_id} has no time limit; register it with max_episode_steps, or give --env-kwargs "
-                         "max_episode_steps=N (`overrides` in Python)")
+        raise ValueError(f"{factory.env_id} has no time limit; give one by --env-kwargs max_episode_steps=N "
+                         "beside --env-id, or register it with max_episode_steps")
     return limit

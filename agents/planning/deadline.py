@@ -214,7 +214,7 @@ class RealTimePlanner(Planner):
             raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")
         self._resize(1)
-        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         if self._moved(obs_BO, goal_BG).any():
             self.job, self.outdated = None, True
         if self.step >= self._due():

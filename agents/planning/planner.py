@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.plugin import Preference
@@ -27,13 +27,15 @@ from gentraj.trajectory import (
     calls_of,
 )
 
-from ..episodic import EpisodicAgent
+from ..episodic import EpisodicAgent, aimed_at, observed
 from .arrival import Arrival
 from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
 from .refine import check_levels, filled_in
 from .trust import Trust
+
+VALUED = ("select", "guidance", "target_return")  # settings that need a critic where they are "value"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class PlannerConfig:
     context: tuple[float, ...] = ()
     """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
     returns is given a high return of its data."""
+    target_return: Literal["fixed", "value"] = later("fixed")
+    """The return that a model conditioned on returns is given: with fixed it is the context in every state, with value
+    the critic's estimate V(s) of what good trajectories of the data return from the present state."""
     goal_dims: tuple[int, ...] = ()
     """Indices of the observation entries that a goal consists of; none means all."""
     rest_dims: tuple[int, ...] = ()
@@ -102,6 +107,8 @@ class PlannerConfig:
                 found |= dict.fromkeys(("candidates", "shifted"), "there is nothing to choose by (select, arrival)")
         if self.guidance == "none":
             found["scale"] = "guidance is none"
+        if self.target_return == "value":
+            found["context"] = "the target return is the critic's value"
         if self.actions == "joint":
             found["lookahead"] = "actions are the plan's own (joint)"
         return found
@@ -210,9 +217,12 @@ class Planner(EpisodicAgent):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal."""
+        """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal.
+
+        Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
+        """
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
-        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         due_B = (self.age_B >= self.config.replan) | self._moved(obs_BO, goal_BG)
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
@@ -220,6 +230,11 @@ class Planner(EpisodicAgent):
         self.age_B += 1
         self.history.add(obs_BO, act_BA.to(self.device))
         return act_BA
+
+    def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The observations and goals, checked, in float32 and on the planner's device."""
+        obs_BO, goal_BG = observed(obs_BO, self.spec.obs_dim), aimed_at(goal_BG)
+        return obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
 
     def follow(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
         """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago."""
@@ -303,12 +318,16 @@ class Planner(EpisodicAgent):
             start = start.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
         if left is not None:
             start = left.add_to(start, past.now_B)
-        if (context_C := self._context()) is not None:
-            start = replace(start, context_BC=context_C.expand(start.batch, -1))
+        if (context_BC := self._context(obs_BO)) is not None:
+            start = replace(start, context_BC=context_BC.repeat_interleave(num, 0))
         return start, row_BN, [seed for seeds in seeds_BN for seed in seeds]
 
-    def _context(self) -> Tensor | None:
-        return torch.tensor(self.config.context, device=self.device) if self.config.context else None
+    def _context(self, obs_BO: Tensor) -> Tensor | None:
+        """(B, C) the context of the model in each environment, or None."""
+        if self.critic is not None and self.config.target_return == "value":
+            return self.critic.state_value(obs_BO)[:, None]
+        context = self.config.context
+        return torch.tensor(context, device=self.device).expand(len(obs_BO), -1) if context else None
 
     def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None, past: Past) -> Tensor:
         """(B, N) arrival timesteps to try, counted from the present."""
@@ -342,8 +361,9 @@ class Planner(EpisodicAgent):
     def targets_along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, T, D) targets 1 .. T environment steps ahead, along the chosen plans as the finer models fill them in."""
         x_BHD, row_B = plans.chosen()
+        context_BC = self._context(x_BHD[:, 0, : self.spec.obs_dim])
         for fine in self.finer:
-            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, self._context())
+            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, context_BC)
             row_B = row_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.longest, arrival_B, self.config.rest_dims)
@@ -424,12 +444,12 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
                          f"{inverse.config.lookahead} steps ahead; give at most that")
     if config.arrival == "earliest" and trust is None:
         raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
-    for name, setting in (("select", config.select), ("guidance", config.guidance)):
-        if setting == "value" and critic is None:
+    for name in VALUED:
+        if getattr(config, name) == "value" and critic is None:
             raise ValueError(f"{name}='value' needs a critic of plans; train one, or set another {name}")
     if critic is not None and critic.plan_spec != spec:
         raise ValueError(f"the critic values plans of {critic.plan_spec}; the plans of the model are of {spec}")
-    if config.guidance == "classifier-free" and not config.context:
+    if config.guidance == "classifier-free" and not config.context and config.target_return == "fixed":
         raise ValueError("guidance='classifier-free' needs a context to amplify, such as the return to aim at; set "
                          "context")
     for name, dims in (("goal_dims", config.goal_dims), ("rest_dims", config.rest_dims)):

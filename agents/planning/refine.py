@@ -51,7 +51,7 @@ def check_levels(levels: Sequence[TrajectorySpec]) -> None:
 
 
 def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,
-              context_C: Tensor | None = None) -> Tensor:
+              context_BC: Tensor | None = None) -> Tensor:
     """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
 
     A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
@@ -63,8 +63,8 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     ends = Condition.unknown(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
     first, last = (rearrange(obs, "b l o -> (b l) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
     ends = ends.with_obs(0, first).with_obs(-1, last)
-    if context_C is not None:
-        ends = replace(ends, context_BC=context_C.expand(ends.batch, -1))
+    if context_BC is not None:
+        ends = replace(ends, context_BC=context_BC.repeat_interleave(legs, 0))
     leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
     x_RHD = fine.sample(ends, seed=leg_seeds, options=options)[:, 0]
     joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the last one ended

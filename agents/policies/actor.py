@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.networks.rows import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
 
-from ..episodic import EpisodicAgent
+from ..episodic import EpisodicAgent, aimed_at, observed
 from .policy import Policy
 
 
@@ -50,7 +50,11 @@ class Actor(EpisodicAgent):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) actions inside the action space. A policy that was trained without goals ignores `goal_BG`."""
+        """(B, A) actions inside the action space. A policy that was trained without goals ignores `goal_BG`.
+
+        Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
+        """
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
@@ -63,6 +67,11 @@ class Actor(EpisodicAgent):
         act_BA = self.queue_BEA[torch.arange(len(obs_BO)), self.age_B]
         self.age_B += 1
         return act_BA
+
+    def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The observations, and the goals if the policy was trained with them, checked and in float32."""
+        context, obs_BO = self.policy.context, observed(obs_BO, self.policy.spec.obs_dim)
+        return obs_BO, None if context is None else aimed_at(goal_BG, len(context.shift_D))
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.

@@ -185,6 +185,7 @@ class StudentActor(Actor):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         if self.execute > 1:
             return super().act(obs_BO, goal_BG)
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         uniform_B1 = self._uniform(len(obs_BO)) if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)[:, 0].cpu()
 
@@ -208,6 +209,7 @@ class StudentActor(Actor):
     def certainty(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
         of the observation (`limits`). With one component it is 1 everywhere else."""
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         obs_BO = obs_BO.to(self.near_O.device)
         inside_B = ((obs_BO >= self.near_O) & (obs_BO <= self.far_O)).all(1)
         return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B

@@ -20,8 +20,10 @@ from ..rendering.film import Watch, rendering
 from .rollout import Rollout, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault
+from .vector import bounds
 
 RESAMPLES = 10_000
+AT_ONCE = 1 << 20  # numbers that are drawn at a time: with many episodes all of them would fill the memory
 Play = Callable[..., Rollout]
 """A function with the arguments and the result of `rollout`."""
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
@@ -201,7 +203,7 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
     env = factory()
     env.close()
     controller: dict[str, Agent] = {"controller": WaypointController(factory.maze)} if factory.maze else {}
-    if not env.action_space.is_bounded():
+    if not np.isfinite(bounds(env.action_space)).all():
         return controller
     return controller | {"random": RandomAgent(env.action_space.low, env.action_space.high)}
 
@@ -251,5 +253,7 @@ def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:
 
 def bootstrap_interval(values: np.ndarray | Sequence[float], seed: int = 0) -> list[float]:
     """Returns [low, high], between which 95 % of the means of samples drawn with replacement lie."""
-    means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
+    rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // len(values))
+    means = np.concatenate([rng.choice(values, (min(rows, RESAMPLES - done), len(values))).mean(1)
+                            for done in range(0, RESAMPLES, rows)])
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]

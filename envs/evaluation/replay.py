@@ -178,8 +178,8 @@ class Simulator:
 
     def __init__(self, factory: EnvironmentFactory):
         if factory.protocol != "random-goal":
-            raise CannotReplay(f"{factory.env_id}: the rewards of the protocol {factory.protocol} cannot be computed from "
-                               "states; those of random-goal can")
+            raise CannotReplay(f"{factory.env_id}: the rewards of the protocol {factory.protocol} cannot be computed "
+                               "from states; those of random-goal can")
         if kind(factory.env_id) not in REWARDS:
             raise CannotReplay(f"{factory.env_id}: its rewards cannot be computed from states; those of "
                                f"{', '.join(REWARDS)} can")

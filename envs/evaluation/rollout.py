@@ -36,7 +36,8 @@ class Rollout:
     returns: np.ndarray
     """The environment's own rewards summed over the whole episode, also after a first success."""
     success: np.ndarray
-    """Whether any step was a success: by the environment's info, else by a positive reward if there are goals."""
+    """Whether any step was a success: by the environment's info, or, if that never tells, by a positive reward if there
+    are goals."""
     first_hit: np.ndarray
     """The step of the first success, counted from 1; infinite without one."""
     time_at_goal: np.ndarray
@@ -51,7 +52,8 @@ class Rollout:
     recorded: Episodes | None = None
     """The episodes as a dataset, to be saved or drawn, if they were recorded."""
     tells_success: bool = True
-    """Whether the environment defines success: it has goals, or reports success in its info."""
+    """Whether success is known: the environment reports it in its info, or has goals and rewards that are positive, or
+    never negative."""
     clipped_actions: float = 0.0
     """Fraction of the actions with an entry at a bound of the agent's `limits`, or of the action space."""
     clamped_observations: float | None = None
@@ -129,7 +131,8 @@ def join(parts: Sequence[Rollout]) -> Rollout:
                    clipped_actions=mean([part.clipped_actions for part in parts]),
                    clamped_observations=mean([part.clamped_observations for part in parts]),
                    by_teacher=mean([part.by_teacher for part in parts]),
-                   faults=tuple(fault for part in parts for fault in part.faults))
+                   faults=tuple(fault for part in parts for fault in part.faults),
+                   tells_success=any(part.tells_success for part in parts))
 
 
 def _fault(log: _Log, finished: Rollout | None, episodes: int) -> EnvironmentFault:
@@ -217,6 +220,9 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
     if spec is not None and (spec.obs_dim != envs.obs_dim or spec.act_dim not in (0, envs.act_dim)):
         raise ValueError(f"the agent has obs_dim {spec.obs_dim} and act_dim {spec.act_dim}, but {envs.env_id} has "
                          f"obs_dim {envs.obs_dim} and act_dim {envs.act_dim}; train it on data of this environment")
+    if goal_dims and not envs.has_goal:
+        raise ValueError(f"the agent acts towards goals (entries {tuple(goal_dims)} of an observation), and "
+                         f"{envs.env_id} gives none; take an environment with 'desired_goal' in its observations")
     if goal_dims and len(goal_dims) != envs.goal_dim:
         raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries, but {envs.env_id} has goals of "
                          f"{envs.goal_dim}; take them from data of this environment")
@@ -305,6 +311,8 @@ def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tup
     flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
     episode, E = np.searchsorted(finished, flat["episode"]), len(finished)
     first_hit, hits = np.full(E, np.inf), flat["success"]
+    if envs.reports_success:  # perhaps only at the end of an episode, before which no reward is a success then
+        hits = hits & flat["reported"]
     np.minimum.at(first_hit, episode[hits], flat["elapsed"][hits])
     lengths = np.bincount(episode, minlength=E)
     recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None

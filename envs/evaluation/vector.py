@@ -39,13 +39,14 @@ class VectorEnvironment:
         self.env_id, self.spec_json, self.obs_keys = layout.env_id, layout.spec_json, layout.obs_keys
         self.max_episode_steps, self.action_space, self.boxes = (
             layout.max_episode_steps, layout.action_space, layout.boxes)
-        self.has_goal = self.tells_success = layout.goal is not None
+        self.has_goal, self.reports_success = layout.goal is not None, False
+        self.lowest = self.highest = 0.0  # reward so far
         self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
         if self.obs_keys and not obs_keys and not self.has_goal:
             say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
-        self.act_low_A, self.act_high_A = _bounds(self.action_space)
-        self.low_O = np.concatenate([_bounds(box)[0] for box in self.boxes]) - SLACK
-        self.high_O = np.concatenate([_bounds(box)[1] for box in self.boxes]) + SLACK
+        self.act_low_A, self.act_high_A = bounds(self.action_space)
+        self.low_O = np.concatenate([bounds(box)[0] for box in self.boxes]) - SLACK
+        self.high_O = np.concatenate([bounds(box)[1] for box in self.boxes]) + SLACK
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
@@ -60,6 +61,12 @@ class VectorEnvironment:
     def act_dim(self) -> int:
         return len(self.action_space.low)
 
+    @property
+    def tells_success(self) -> bool:
+        """Whether success is known: by the info, or, with goals, by positive rewards. Rewards that are negative and
+        never positive, such as -1 until the goal and 0 there, do not say where the goal is reached."""
+        return self.reports_success or (self.has_goal and (self.highest > 0 or self.lowest == 0))
+
     def reset(self, mask_B: np.ndarray, seeds: Sequence[int]) -> None:
         """Resets the masked environments with their seeds; `seeds` holds one for each environment."""
         self.seeds, self.faults = list(seeds), {}
@@ -67,11 +74,12 @@ class VectorEnvironment:
         self._observe(self.envs.begin({int(i): self.seeds[i] for i in np.flatnonzero(mask_B)}))
 
     def step(self, act_BA: np.ndarray, mask_B: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Steps the masked environments (all by default); returns reward, terminated, truncated and success, (B,) each.
+        """Steps the masked environments (all by default); returns reward, terminated, truncated, success and reported,
+        (B,) each.
 
         Raises ValueError for actions of another shape, and `EnvironmentFault` for a faulty action or environment.
-        Success is the environment's own `info["success"]` or `info["is_success"]`, or, without these, a positive reward
-        if there are goals. Without any of them `tells_success` stays false.
+        Success is the environment's own `info["success"]` or `info["is_success"]`, where it is reported, or else a
+        positive reward if there are goals.
         """
         if act_BA.shape != (shape := (len(self.obs_BO), self.act_dim)):
             raise ValueError(f"the agent's actions have shape {act_BA.shape}; {self.env_id} needs {shape}")
@@ -83,11 +91,14 @@ class VectorEnvironment:
             act_BA = act_BA.astype(space.dtype).clip(space.low, space.high)
         answers = self.envs.step({i: act_BA[i] for i in stepped})
         result = {"reward": np.zeros(len(act_BA))} | {
-            key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success")}
+            key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success", "reported")}
         for i, step in self._observe(answers).items():
-            self.tells_success |= step.success is not None
-            success = step.reward > 0 and self.has_goal if step.success is None else step.success
-            for key, value in zip(result, (step.reward, step.terminated, step.truncated, success), strict=True):
+            reported = step.success is not None
+            self.reports_success |= reported
+            self.lowest, self.highest = min(self.lowest, step.reward), max(self.highest, step.reward)
+            success = step.success if reported else step.reward > 0 and self.has_goal
+            values = step.reward, step.terminated, step.truncated, success, reported
+            for key, value in zip(result, values, strict=True):
                 result[key][i] = value
         return result
 
@@ -149,17 +160,16 @@ class VectorEnvironment:
                     f"{one_line(text)}")
 
 
-def _bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
+def bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
     """The flat bounds of a space, rounded to float32 as observations and actions are."""
     with np.errstate(over="ignore"):
         return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
 
 
 def tells_success(make_env: MakeEnv) -> bool:
-    """Whether the environment's episodes have a success rate; to read the info, a step is played."""
+    """Whether the environment's episodes have a success rate; to read the info and a reward, a step is played."""
     with closing(VectorEnvironment(make_env, 1)) as envs:
-        if not envs.tells_success:
-            envs.action_space.seed(0)
-            envs.reset(np.ones(1, bool), [0])
-            envs.step(envs.action_space.sample()[None])
+        envs.action_space.seed(0)
+        envs.reset(np.ones(1, bool), [0])
+        envs.step(envs.action_space.sample()[None])
         return envs.tells_success

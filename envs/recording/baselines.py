@@ -34,11 +34,16 @@ class Seeded:
 
 
 class RandomAgent(Seeded):
-    """An agent whose actions are uniform between `low_A` and `high_A`, the bounds of the action space."""
+    """An agent whose actions are uniform between `low_A` and `high_A`, the bounds of the action space.
+
+    Raises ValueError for bounds that are infinite.
+    """
 
     def __init__(self, low_A: np.ndarray, high_A: np.ndarray, seed: int = 0):
         super().__init__(seed)
         self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
+        if not np.isfinite([self.low_A, self.high_A]).all():
+            raise ValueError(f"a random agent needs bounds; the actions are from {self.low_A} to {self.high_A}")
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Folds the seeds, as an environment draws its start from the same seed by the same generator."""

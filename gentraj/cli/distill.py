@@ -15,7 +15,7 @@ from ..progress import print_saved, say
 from ..runs.distillation import METHODS, AnyDistillConfig, distill
 from ..runs.folder import load
 from .common import RunFolder
-from .options import options_named, parse, without_effect
+from .options import options_named, parse, with_short, without_effect
 from .train import fresh_folder, next_command, option
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def main(argv: list[str]) -> None:
 def _distill(args: Distill, defaults: AnyDistillConfig) -> None:
     for key, *_ in differences(to_json(defaults), to_json(args.config)):
         require_effect(args.config, key)
-    short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
-    config = replace(args.config, training=replace(args.config.training, **short))
+    config = replace(args.config, training=with_short(args, SHORT, args.config.training, defaults.training))
     folder, device = args.run_dir, pick_device(args.device)
     if not args.resume:
         fresh_folder(folder, "--resume")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial, reduce
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -20,6 +20,9 @@ from tyro.constructors import (
 )
 
 from ..config import unused
+
+if TYPE_CHECKING:
+    from ..training.loop import TrainingConfig
 
 T = TypeVar("T")
 # Short forms of options; a message names the short form if it was given.
@@ -81,6 +84,20 @@ def in_options(message: str, settings: Any, argv: Sequence[str]) -> str:
         return next((one for one in options if one in given), options[0] if options else match[0])
 
     return re.sub(r"(?<![\w./'-])\w+(?:\.[a-z]\w*)+(?![\w/])", option, message)
+
+
+def with_short(args: Any, names: Sequence[str], given: TrainingConfig, default: TrainingConfig) -> TrainingConfig:
+    """The settings `given` of the training, with those of `names` that were given by a short option such as --seed.
+
+    Raises ValueError if the long option gives another value.
+    """
+    short = {name: value for name in names if (value := getattr(args, name)) is not None}
+    for name, value in short.items():
+        if (long := getattr(given, name)) not in (value, getattr(default, name)):
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is {value}, and --training.{option} is {long}; they are the same setting, so "
+                             "give one of them")
+    return dataclasses.replace(given, **short)
 
 
 def dotted(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

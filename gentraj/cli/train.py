@@ -31,7 +31,7 @@ from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
-from .options import options_named, parse, without_effect
+from .options import options_named, parse, with_short, without_effect
 
 NETWORK_NAMES = {name: config for name, (config, _) in NETWORKS.items()}
 SHORT = ("steps", "seed", "eval_every", "eval_episodes")  # settings of the training with a short option
@@ -113,9 +113,8 @@ def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
 def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
     for key, *_ in () if args.resume else differences(to_json(defaults), to_json(args.config)):
         args.config.refuse(key)
-    short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
-    bf16 = args.config.training.bf16 or launched_in_bf16()
-    config = replace(args.config, training=replace(args.config.training, bf16=bf16, **short))
+    training = with_short(args, SHORT, args.config.training, defaults.training)
+    config = replace(args.config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
     if config.training.eval_episodes != defaults.training.eval_episodes and not config.training.eval_every:
         raise ValueError(f"--eval-episodes is {config.training.eval_episodes}, and nothing is evaluated without "
                          "--eval-every; give it too, or leave --eval-episodes out")

@@ -25,8 +25,10 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
                 provenance: Mapping[str, Any] | None = None) -> Path:
     """Writes the episodes as a dataset into Minari's local folder and returns the dataset's folder.
 
-    Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from,
-    and other dicts as the vectors that they were flattened to.
+    Goal-conditioned episodes (`obs_keys`, `goal_dims` and extras["goal"]) are written as the dict observations that
+    they came from, and other dicts as the vectors that they were flattened to. Without `goal_dims` nobody knows the
+    achieved goals, so the observations are written as vectors, and the goals beside them.
+
     `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
     spaces are those of that environment if it is registered and can be made here, else unbounded. `algorithm`,
     `author`, `code` (a link) and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError`
@@ -113,7 +115,9 @@ def _observations(episodes: Episodes, rows: slice) -> Any:
 
 
 def _goal_conditioned(episodes: Episodes) -> bool:
-    return "goal" in episodes.extras and bool(episodes.obs_keys) and set(episodes.obs_keys) <= set(GOAL_KEYS)
+    """Whether the dict observations of an environment with goals can be written again from these episodes."""
+    return ("goal" in episodes.extras and bool(episodes.obs_keys and episodes.goal_dims)
+            and set(episodes.obs_keys) <= set(GOAL_KEYS))
 
 
 def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
@@ -124,12 +128,15 @@ def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
     widths = {k: v.shape[1] for k, v in (parts.items() if isinstance(parts, dict) else [("obs", parts)])}
     with _environment(episodes, env) as gym_env:
         if gym_env is not None:
-            expected = (obs_widths(episodes.name, gym_env.observation_space),
-                        act_width(episodes.name, gym_env.action_space))
-            if expected != (widths, episodes.act_dim):
+            expected, act = (obs_widths(episodes.name, gym_env.observation_space),
+                             act_width(episodes.name, gym_env.action_space))
+            as_vectors = bool(flat_parts(gym_env.observation_space)) or ("obs" in widths and "obs" not in expected)
+            if as_vectors and "obs" not in expected:
+                expected = {"obs": sum(expected.get(key, 0) for key in episodes.obs_keys or GOAL_KEYS[:1])}
+            if (expected, act) != (widths, episodes.act_dim):
                 raise DataError(f"{episodes.name}: observation widths {widths} and action width {episodes.act_dim}; "
-                                f"its environment has {expected[0]} and {expected[1]}; they can be saved without `env`")
-            if not flat_parts(gym_env.observation_space):
+                                f"its environment has {expected} and {act}; they can be saved without `env`")
+            if not as_vectors:
                 return gym_env.observation_space, gym_env.action_space
     boxes: dict[str, Any] = {key: Box(-np.inf, np.inf, (width,), np.float32) for key, width in widths.items()}
     return boxes.get("obs") or Dict(boxes), Box(-np.inf, np.inf, (episodes.act_dim,), np.float32)

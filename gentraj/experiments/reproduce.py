@@ -23,6 +23,7 @@ from ..progress import say
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, read_data
 from ..runs.kinds import AnyRunConfig
+from ..runs.presets import check_goals
 from ..runs.records import read_learning_curve
 from ..training.log import read_metrics
 from . import engine
@@ -92,8 +93,15 @@ class Cards:
 def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
     """The hash of the data, and the score of the data's own episodes if it is defined.
 
-    Raises `ConfigError` if the card's score is not defined for the environment or the data.
+    Raises `ConfigError` if the card's score is not defined for the environment or the data, and for a preset that plans
+    for goals on data without any.
     """
+    try:
+        note = check_goals(card.preset, config)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if note:
+        say(f"{where}: {note}")
     episodes, returns = read_data(config)
     env = config.env_id or episodes.env
     if env is None:
@@ -106,7 +114,8 @@ def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float
         raise ConfigError(f"{where}: {card.score} is not defined for {factory.env_id} by the protocol {card.protocol}; "
                           "give return_mean")
     if card.score == "success_rate" and not tells_success(factory):
-        raise ConfigError(f"{where}: {factory.env_id} has neither goals nor an info['success']; give return_mean")
+        raise ConfigError(f"{where}: {factory.env_id} has neither goals with positive rewards nor an info['success']; "
+                          "give return_mean")
     behaviour, _ = score_behaviour(returns, episodes.env or env, factory)
     return episodes_hash(episodes), None if behaviour is None else behaviour.get(card.score)
 

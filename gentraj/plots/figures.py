@@ -309,8 +309,10 @@ def plot_errors(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
     for ax, (name, guesses) in zip(axes, groups.items(), strict=True):
         for colour, (guess, error_T) in zip([BLUE, ORANGE, GREY] if len(guesses) == 3 else [BLUE, GREY],
                                             guesses.items(), strict=True):
-            ax.plot(np.arange(1, len(error_T) + 1), error_T, color=colour, lw=1.8, label=guess)
-        ax.set_yscale("log")
+            ax.plot(np.arange(1, len(error_T) + 1), error_T, color=colour, lw=1.8, label=guess,
+                    marker="o" if len(error_T) == 1 else "")
+        if np.concatenate([*guesses.values()]).any():  # a logarithmic scale has no 0
+            ax.set_yscale("log")
         ax.tick_params(which="both", labelsize=8)
         ax.set_title(name, loc="left", fontsize=9)
         ax.set(xlabel="steps", ylabel="error (environment units)")

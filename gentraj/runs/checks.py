@@ -60,7 +60,10 @@ def check_evaluable(data: DataFacts) -> None:
     if data.env is None:
         raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
                          "give --env-id, or leave --eval-every out")
-    check_fit(data, data.env)
+    envs = check_fit(data, data.env)
+    if data.goal_dims and not envs.has_goal:
+        raise ValueError(f"--eval-every evaluates an agent that is given goals (entries {data.goal_dims} of an "
+                         f"observation), and {envs.env_id} gives none; leave --eval-every out")
 
 
 def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | None:

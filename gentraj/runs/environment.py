@@ -70,10 +70,14 @@ def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any])
 def compute_reward(run: Run) -> GoalReward:
     """The `compute_reward` of the environment that the run's data come from.
 
-    Raises ValueError if the environment has none, or if the data have no goals.
+    Raises ValueError if the environment has none, if the data have no goals, and if they do not say which entries of an
+    observation make one, so that nobody knows what an observation has achieved.
     """
     env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.context_dim else None
     if not hasattr(env, "compute_reward"):
         raise ValueError(f"{run.description}, and the environment of its data has no compute_reward of goals; leave "
                          "own_rewards out")
+    if not run.data.goal_dims:
+        raise ValueError(f"{run.description}, and its data do not say which entries of an observation make a goal "
+                         "(goal_dims); leave own_rewards out, or train on data with goal_dims")
     return env.compute_reward

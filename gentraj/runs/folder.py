@@ -191,7 +191,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         tensors = {name: module_tensors(component) for name, component in components.items()}
         current = _run(folder, _read(folder), tensors, step, device)
         agent = current.agent(current.action_space())
-        records.record_score(folder, step, agent, data, config.training.eval_episodes)
+        records.record_score(folder, step, agent, current.data, config.training.eval_episodes)
 
     training.train(components, episodes, config.training, folder, meta=decisive(config, data), resume=resume,
                    device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate,
@@ -257,12 +257,12 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
     episodes, reference, _ = config.split(episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.training.eval_every:
-        check_evaluable(data)
+        check_evaluable(aiming(config, data))
     components = build(config, data, episodes, saved)
     windows = Windows(reference, components[config.MAIN].spec, config.context)
     if check:
         check_data(data, episodes, config.env_id)
-        dry_run(config, data, components, windows)
+        dry_run(config, aiming(config, data), components, windows)
     return Ready(config, data, components, episodes, windows)
 
 
@@ -305,8 +305,14 @@ def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.
     spec = components[file.run.MAIN].spec
     reference = read_reference(folder / REFERENCE, file.reference_sha256, spec, file.data.context_dim)
     file.run.after_loading(components, reference)
-    return Run(folder, file.run, file.data, components, reference.to(device) if device else reference, step,
-               dataset_hash)
+    return Run(folder, file.run, aiming(file.run, file.data), components,
+               reference.to(device) if device else reference, step, dataset_hash)
+
+
+def aiming(config: AnyRunConfig, data: DataFacts) -> DataFacts:
+    """The facts of the data with the goals that a planner plans for: `mix.goal_dims`, if the data name none."""
+    planner = config.planning
+    return data if planner is None or data.goal_dims else replace(data, goal_dims=planner.goal_dims)
 
 
 def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:

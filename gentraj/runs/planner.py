@@ -15,7 +15,7 @@ from agents.planning.arrival import Arrival, ArrivalConfig
 from agents.planning.deadline import Deadline, RealTimePlanner
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from agents.planning.planner import Planner, PlannerConfig
+from agents.planning.planner import VALUED, Planner, PlannerConfig
 from agents.planning.refine import BOTH_ENDS, level_specs
 from agents.planning.trust import Trust
 from envs.tasks.overview import default_horizon
@@ -105,8 +105,9 @@ class PlannerRunConfig(RunSettings):
         if any(factor < 2 for factor in self.refine):
             raise ValueError(f"PlannerRunConfig.refine is {self.refine}; whole numbers of at least 2 are expected")
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
-            raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give one "
-                             "number at least as stride, and leave the horizon out")
+            fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"
+            raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give "
+                             f"{fit}")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', but the model would have no actions; set "
                              "PlannerRunConfig.joint too")
@@ -114,10 +115,13 @@ class PlannerRunConfig(RunSettings):
             raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
         self._check_history(self.planner)
-        for key in ("select", "guidance"):
+        for key in VALUED:
             if getattr(self.planner, key) == "value" and not self.valued:
                 raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set "
                                  "PlannerRunConfig.valued too")
+        if self.planner.target_return == "value" and self.context.kinds != ("return",):
+            raise ValueError("planner.target_return is 'value', but the model would not be conditioned on a return "
+                             "alone; set planner.target_return to 'fixed', or context.kinds to return")
 
     def _check_history(self, planner: PlannerConfig) -> None:
         if planner.history and not self.mix.prefix:
@@ -172,20 +176,23 @@ class PlannerRunConfig(RunSettings):
         elif not self.dynamics:
             found["inverse"] = "plans with actions (joint) have no inverse dynamics unless dynamics is set"
         if not self.valued:
-            found["planner.select"] = "no critic of plans is trained unless valued is set"
+            found |= dict.fromkeys(("critic", "planner.select", "planner.target_return"),
+                                   "no critic of plans is trained unless valued is set")
             if not self.context.kinds:
                 found["planner.guidance"] = "no critic is trained (valued) and the model has no context (context.kinds)"
-            found["critic"] = "no critic of plans is trained unless valued is set"
         elif self.critic.noised:
             found["critic.normalizer"] = "a critic of noisy plans takes the model's, which is normalizer"
         elif not self.joint or self.refine:
             found["critic.sees"] = "the critic sees the whole of a plan without actions"
+        if self.planner.target_return == "value":
+            found["critic.discount"] = "the critic's values are the returns of the context (context.discount)"
         if not self.mix.goal:
             found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.arrival_thresholds",
                                     "planner.rest_dims", "planner.hold_radius"),
                                    "these plans are for returns and have no goal (mix.goal)")
         if not self.context.kinds:
-            found |= dict.fromkeys(("context_dropout", "planner.context"), "the model has no context (context.kinds)")
+            found |= dict.fromkeys(("context_dropout", "planner.context", "planner.target_return"),
+                                   "the model has no context (context.kinds)")
         if not self.mix.prefix:
             found["planner.history"] = "the model is not conditioned on earlier timesteps unless mix.prefix is set"
         if self.model.ONE_CALL:
@@ -211,6 +218,8 @@ class PlannerRunConfig(RunSettings):
                              f"{goal_dims}; leave them out")
         mix = replace(self.mix, goal_dims=goal_dims)
         critic = replace(self.critic, normalizer=self.normalizer) if self.critic.noised else self.critic
+        if self.planner.target_return == "value":
+            critic = replace(critic, discount=self.context.discount)
         planner = replace(self.planner, goal_dims=goal_dims)
         if self.joint and not self.dynamics and planner.actions == "inverse":  # the default, without inverse dynamics
             planner = replace(planner, actions="joint")

@@ -66,8 +66,7 @@ VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint", temperature=0.5))
 # As published, except that plans are short.
-DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
-                   context_dropout=0.25,
+DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)), context_dropout=0.25,
                    planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,
                                          temperature=0.5))
 HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
@@ -175,7 +174,8 @@ def check_goals(name: str, config: AnyRunConfig) -> str:
     entries of an observation make a goal; "" otherwise. Raises ValueError for such a preset outside of mazes, and
     `DataError` as `suited` does."""
     first, *_ = split_names(config.dataset)
-    other, *_ = [key for key, towards in TOWARDS_GOALS.items() if name in towards] or [""]
+    other, *_ = [key for key, (maze, elsewhere) in TOWARDS_GOALS.items()
+                 if name in (maze, elsewhere) or name.startswith(f"{maze}-")] or [""]
     if not other or cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first):
         return ""
     lack = f"{first} does not say which entries of an observation make a goal"

@@ -74,7 +74,13 @@ class DataFacts:
                    () if set(still) == {None} else still)
 
     def allowed(self, space: Box) -> Box:
-        """The actions of a space among which an agent chooses: what never varies in the data stays as it is."""
+        """The actions of a space among which an agent chooses: what never varies in the data stays as it is.
+
+        Raises ValueError for a space whose actions have another width than the data's.
+        """
+        if space.shape != (self.act_dim,):
+            raise ValueError(f"the action space is {space}, and the agent was trained on actions of width "
+                             f"{self.act_dim}; give it the space of such actions, Box(low, high, ({self.act_dim},))")
         if not self.still:
             return space
         held_A = np.array([np.nan if value is None else value for value in self.still], np.float32)

@@ -139,7 +139,7 @@ def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: i
     sampled = run.world_model.imagine(repeated(obs_BHO)[:, 0], repeated(act_BHA)[:, :T], goal_NG,
                                       seeds=[fold(seed, n) for n in range(SAMPLES)])
     first_1O = loop.start_BO[i : i + 1]
-    dims = loop.obs_BTO.flatten(0, 1).std(0).argsort(descending=True)[:SHOWN].sort().values
+    dims = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)[:SHOWN].sort().values
     figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
                           np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
                           [f"observation[{o}]" for o in dims.tolist()])

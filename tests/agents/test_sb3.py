@@ -50,6 +50,18 @@ def test_a_dict_is_joined_by_its_keys_and_its_goal_is_the_goal() -> None:
     assert agent.seen.tolist() == [[1, 1, 1, 1]]
 
 
+def test_parts_of_a_dict_with_several_axes_are_flattened_as_in_the_data() -> None:
+    agent = Remembering()
+    policy = SB3Policy(agent, obs_keys=("place", "turn"))
+    one = {"place": np.ones(2), "turn": np.array([[2.0, 3.0], [4.0, 5.0]])}
+    assert policy.predict(one)[0].shape == (3,) and agent.seen.tolist() == [[1, 1, 2, 3, 4, 5]]
+    for batch in (1, 3):
+        several = {key: np.stack([x] * batch) for key, x in one.items()}
+        assert policy.predict(several)[0].shape == (batch, 3) and agent.seen.tolist() == [[1, 1, 2, 3, 4, 5]] * batch
+    with pytest.raises(ValueError, match=r"observations of shape \[\(2, 2\), \(3, 2, 2\)\] were given"):
+        policy.predict({"place": np.ones((2, 2)), "turn": np.ones((3, 2, 2))})
+
+
 def test_an_episode_goes_on_with_its_state_and_begins_where_it_starts() -> None:
     policy, obs = SB3Policy(Remembering()), np.zeros((2, 4))
     act, state = policy.predict(obs, None, np.ones(2, bool))

@@ -25,7 +25,7 @@ FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.
 OWN = ("dataset", "env_id")  # are given below
 # What some presets refuse alone, as it needs another setting too, which the message names.
 TOGETHER = ("joint", "valued", "refine", "mix.goal_dims", "planner.select", "planner.guidance", "planner.actions",
-            "planner.lookahead", "planner.rest_dims", "policy.critic.members")
+            "planner.lookahead", "planner.target_return", "planner.rest_dims", "policy.critic.members")
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -181,6 +181,9 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     ("train td3bc --policy.model.spread learned", "--policy.model.spread is 'learned'; a number is expected"),
     ("train bc-gan --policy.model.discriminator-learning.learning-rate -1",
      "--policy.model.discriminator-learning.learning-rate is -1.0; a number"),
+    ("train iql --seed 1 --training.seed 2", "--seed is 1, and --training.seed is 2; they are the same setting"),
+    ("distill x --method decision --run-dir y --steps 9 --training.steps 8",
+     "--steps is 9, and --training.steps is 8; they are the same setting"),
     ("train pointmaze --planner.select value", "--planner.select is 'value', and no critic of plans would be trained"),
     ("train veteran --arrival.width 8 --dataset x.npz", "--arrival.width changes nothing here: these plans are for"),
     ("finetune x --run-dir y --steps -5", "--steps is -5; a whole number from 1"),

@@ -13,6 +13,7 @@ import pytest
 from some_episodes import some
 from test_minari_io import ID
 
+from envs.making import environment_factory
 from gentraj.data import DataError, load_minari, save_minari
 from gentraj.data.commands import list_datasets
 
@@ -25,6 +26,17 @@ def test_what_was_being_replaced_when_the_writer_was_killed_comes_back(root):
     with pytest.raises(DataError, match="exists already"):
         save_minari(some([4]), ID, description="y")
     assert load_minari(ID) == some([3])
+
+
+@pytest.mark.parametrize("keys", [("observation",), ()])
+def test_goals_that_are_no_entries_of_an_observation_are_kept_beside_it(root, keys):
+    """The environment's own achieved goals are unknown, so its dicts cannot be written."""
+    maze = environment_factory("pointmaze-umaze").spec_json
+    e = replace(some([3, 4], obs_dim=4, goals="within"), goal_dims=(), obs_keys=keys, env=maze)
+    save_minari(e, ID, description="x")
+    assert load_minari(ID) == e
+    with pytest.raises(DataError, match=r"observation widths \{'obs': 3\} .* its environment has \{'obs': 4\} and 2"):
+        save_minari(replace(e, obs=e.obs[:, :3]), ID, description="x", overwrite=True)
 
 
 def test_a_name_that_reads_like_a_backup_is_swept_as_what_it_is(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from small import gentraj
 from test_reproduce import FAIR, record, reproduce, write
 
+from gentraj.config import ConfigError
 from gentraj.experiments.cards import read_card
+from gentraj.experiments.reproduce import check_data
 from gentraj.experiments.results import CardResult, DataResult, write_result
 from gentraj.experiments.results_page import families
 from gentraj.runs.folder import read_data
@@ -41,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"settings": {"training.steps": 0}}, "steps is 0"),
     ({"settings": {"policy.execute": 1}}, "bc.json: policy.execute changes nothing here: actions are sampled one"),
     ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1 by the protocol random-goal"),
-    ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals nor an info['success']; give return_mean"),
+    ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals with positive rewards nor an info['success']; give"),
     ({"score": "best"}, "'best'"), ({"episodes": 0}, "episodes is 0"),
     ({"settings": {"training.steps.more": 1}}, "unknown key training.steps.more; expected are none"),
     ({"extra": 1}, "unknown key extra")], ids=str)
@@ -50,6 +53,12 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert reproduce(write(tmp_path, **changes), data, tmp_path / "out") == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
+
+
+def test_a_card_of_a_planner_for_goals_needs_data_with_goals(data: Path, tmp_path: Path) -> None:
+    card = replace(read_card(write(tmp_path)), preset="goals", settings={})
+    with pytest.raises(ConfigError, match=r"^bc: the preset 'goals' plans for goals, and .* take veteran"):
+        check_data(card.config(card.data[0], 0, (data,)), card, "bc")
 
 
 def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> None:

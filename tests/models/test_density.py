@@ -107,5 +107,5 @@ def test_a_planner_of_such_rows_trains_and_acts(umaze: object, tmp_path: Path) -
 
 def test_a_horizon_beside_offsets_has_to_agree() -> None:
     config: Any = presets.PRESETS["veteran"]
-    with pytest.raises(ValueError, match="stride places 3 timesteps, and horizon is 4"):
+    with pytest.raises(ValueError, match="stride places 3 timesteps, and horizon is 4; give a horizon of None or 3"):
         replace(config, stride=(1, 4), training=TrainingConfig(steps=1))

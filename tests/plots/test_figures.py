@@ -87,6 +87,18 @@ def test_trust_changes_its_hue_exactly_at_the_threshold():
     assert (distrusted[:, 0] > distrusted[:, 2]).all(), "distrusted ones are orange"
 
 
+@pytest.mark.filterwarnings("error")
+def test_errors_of_a_single_step_are_seen_and_those_of_0_have_no_logarithm(tmp_path: Path,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
+    figures.plot_errors({"observation": {"mean": [0.0], "the average": [0.0]},
+                         "reward": {"mean": [0.1, 0.2], "the average": [0.0, 0.3]}}, tmp_path / "errors.png")
+    single, several = kept[0].axes
+    assert {line.get_marker() for line in single.lines} == {"o"} and single.get_yscale() == "linear"
+    assert {line.get_marker() for line in several.lines} == {""} and several.get_yscale() == "log"
+
+
 @pytest.mark.parametrize("span", [(0.011, 0.04), (0.3, 7.0), (0.002, 90.0), (1e-5, 1e4)])
 def test_no_tick_label_of_the_calibration_overlaps_another(span: tuple[float, float], tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:

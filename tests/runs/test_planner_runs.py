@@ -99,6 +99,19 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
 
 
+def test_the_value_that_plans_aim_at_has_the_discount_of_their_returns(hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny("decision-diffuser", hopper_file)
+    config = replace(config, context=replace(config.context, discount=0.9), valued=True,
+                     planner=replace(config.planner, target_return="value"))
+    assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
+    resolved = config.resolve(load_episodes(hopper_file))
+    assert resolved.critic.discount == 0.9 and "critic.discount" in config.unused()
+    with pytest.raises(ValueError, match="target_return is 'value', and no critic of plans would be trained"):
+        replace(config, valued=False)
+    with pytest.raises(ValueError, match="target_return is 'value', but the model would not be conditioned on a ret"):
+        replace(tiny("veteran", hopper_file), planner=config.planner)
+
+
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
     check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
     run = runs.load(tmp_path / "a")
@@ -186,6 +199,22 @@ def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
     mix = replace(config.mix, goal_dims=(0,))
     presets.check_goals(name, replace(config, mix=mix))
     presets.check_goals("veteran", tiny("veteran", hopper_file))
+    for maze in ("pointmaze", "pointmaze-medium"):
+        assert "so 'pointmaze" in presets.check_goals(maze, tiny(maze, hopper_file))
+
+
+def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment_that_gives_them(
+        hopper_file: Path, tmp_path: Path) -> None:
+    """Without a goal, it followed plans to nowhere, and was scored."""
+    config = tiny("goals", hopper_file)
+    config = replace(config, mix=replace(config.mix, goal_dims=(0,)))
+    in_time = replace(config, training=replace(config.training, eval_every=1))
+    with pytest.raises(ValueError, match=r"--eval-every .* goals \(entries \(0,\) of .*, and Hopper-v5 gives none"):
+        runs.train(in_time, tmp_path / "run", progress=False)
+    run = runs.train(config, tmp_path / "run", progress=False)
+    assert run.data.goal_dims == (0,)
+    with pytest.raises(ValueError, match=r"acts towards goals \(entries \(0,\) of .*, and Hopper-v5 gives none; "):
+        evaluate_run(run, EvaluationConfig(episodes=1), progress=False)
 
 
 def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from small import edit
 
 from agents.policies.bc import BCConfig
+from envs.evaluation.evaluate import EvaluationConfig
 from gentraj import runs
 from gentraj.cli import main
 from gentraj.data import ContextConfig, Episodes, episodes_hash, save_npz
@@ -105,6 +106,19 @@ def test_policies_that_cannot_be_compared_are_refused_in_one_line(given: list[st
     assert main(["evaluate", str(folder / "world"), *given]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_world_of_which_a_single_step_is_held_out_is_judged_without_warnings(tmp_path: Path) -> None:
+    """As of a bandit: the spread of one observation is 0, not the root of 0 / 0."""
+    rng, end = np.random.default_rng(0), np.ones(2, bool)
+    data = save_npz(Episodes(rng.normal(size=(4, 2)), rng.uniform(-1, 1, (2, 1)), np.ones(2), end, ~end,
+                             np.ones(2, int)), tmp_path / "bandit.npz")
+    world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=8)
+    training = TrainingConfig(1, warmup=1, threads=1)
+    run = runs.train(WorldModelRunConfig(str(data), world=world, training=training), tmp_path / "run", progress=False)
+    judged = world_evaluation.evaluate_world_model(run, (), tmp_path / "run" / "figures", EvaluationConfig())
+    assert (judged["windows"], judged["horizon"], judged["ends"]["steps"]) == (1, 1, 1)
 
 
 def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,22 @@ def test_classifier_free_guidance_asks_for_the_context() -> None:
     assert model.asked.context_BC is not None and model.asked.context_BC.tolist() == [[3.0, 4.0]] * 4
 
 
+def test_the_target_return_may_be_the_value_of_each_state() -> None:
+    """Also with a context, which is then ignored, and for the models that fill a plan in."""
+    model = Wandering()
+    agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", target_return="value", context=(3.0,),
+                   candidates=2)
+    agent.critic.state_value = lambda obs_BO: 10 * obs_BO[:, 0]  # type: ignore[union-attr, method-assign]
+    agent.act(torch.tensor([[1.0], [2.0]]))
+    assert model.asked.context_BC is not None
+    assert model.asked.context_BC.tolist() == [[10.0], [10.0], [20.0], [20.0]]
+    x, fine = torch.zeros(2, 4, 1), Wandering()
+    fine.spec = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
+    filled_in(fine, x, 9, [0, 1], SamplingOptions(steps=1), torch.tensor([[1.0], [2.0]]))
+    assert fine.asked.context_BC is not None
+    assert fine.asked.context_BC.tolist() == [[1.0]] * 3 + [[2.0]] * 3  # three legs of each plan
+
+
 def little(context: bool = False) -> Diffusion:
     torch.manual_seed(0)
     config = DiffusionConfig(ResidualMLPConfig(16, 1, 0), levels=None, clip=None)

@@ -95,13 +95,16 @@ def test_an_end_between_two_rows_of_the_data_is_no_cut() -> None:
 
 
 def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
-    critic = make(width=32, tau=0.2, expectile=0.5, learning_rate=1e-2, discount=0.8)
+    """Also where rewards and returns are normalised; the values of states are in environment units."""
+    config = replace(SMALL, width=32, tau=0.2, expectile=0.5, learning_rate=1e-2, discount=0.8)
+    torch.manual_seed(0)
+    critic = PlanCritic.fit(ring(), SPEC, config)
     train(critic, ring(), 200)
     rewards = np.arange(600) % 6
     expected = torch.tensor([(0.8 ** np.arange(500) * rewards[k : k + 500]).sum() for k in range(6)]).float()
     batch = Windows(ring(1), critic.spec).gather(np.arange(6))
-    torch.testing.assert_close(critic(batch.x_BHD).detach(), expected, rtol=0.07, atol=0.3)
-    state = critic.target(batch.x_BHD[:, 0, :2]).mean(0)
+    torch.testing.assert_close(critic.reward.unnormalize(critic(batch.x_BHD)).detach(), expected, rtol=0.07, atol=0.3)
+    state = critic.state_value(batch.x_BHD[:, 0, :2])
     torch.testing.assert_close(state.detach(), expected, rtol=0.07, atol=0.3)
 
 

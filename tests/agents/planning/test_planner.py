@@ -268,6 +268,7 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
 @pytest.mark.parametrize(("changes", "message"), [
     ({"select": "value"}, "select='value' needs a critic of plans"),
     ({"guidance": "value"}, "guidance='value' needs a critic of plans"),
+    ({"target_return": "value"}, "target_return='value' needs a critic of plans"),
     ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to amplify"),
     ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
     ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),

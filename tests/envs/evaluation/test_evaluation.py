@@ -1,6 +1,7 @@
 """The scores of evaluation.json are well defined, and its baselines run on the same starts."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import gymnasium
@@ -18,6 +19,7 @@ from envs.evaluation.evaluate import (
 from envs.evaluation.rollout import Rollout, rollout
 from envs.evaluation.scores import DataReturns, score_behaviour
 from envs.evaluation.stepping import EnvironmentFault
+from envs.evaluation.vector import tells_success
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent, WaypointController
 from envs.tasks.registry import LOCOMOTION
@@ -78,6 +80,11 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
             EvaluationConfig(**wrong)
 
 
+def test_a_random_agent_needs_bounds():
+    with pytest.raises(ValueError, match=r"needs bounds; the actions are from \[-inf\] to \[1.\]"):
+        RandomAgent([-np.inf], [1])
+
+
 def test_a_time_limit_needs_workers():
     assert EvaluationConfig(workers=1, time_limit=5).time_limit == 5
     with pytest.raises(ValueError, match=r"time_limit is 5 and EvaluationConfig.workers 0"):
@@ -108,6 +115,43 @@ class Hitting(gymnasium.Env):
         return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.last_info
 
 
+class Reaching(gymnasium.Env):
+    """A goal that is reached in the second of three steps; the rewards of the steps and the last info are given."""
+
+    observation_space = gymnasium.spaces.Dict(dict.fromkeys(
+        ("observation", "desired_goal"), gymnasium.spaces.Box(-1, 1, (1,), np.float32)))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    seen = dict.fromkeys(("observation", "desired_goal"), np.zeros(1, np.float32))
+
+    def __init__(self, rewards, last_info):
+        self.rewards, self.last_info = rewards, last_info
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = -1
+        return self.seen, {}
+
+    def step(self, action):
+        self.at += 1
+        return self.seen, self.rewards[self.at], False, self.at == 2, self.last_info if self.at == 2 else {}
+
+
+@pytest.mark.parametrize(("rewards", "last_info", "success", "at_goal"), [
+    ((0.0, 1.0, 1.0), {}, True, 2), ((0.0, 0.0, 0.0), {}, False, 0), ((-0.1, 1.0, -0.1), {}, True, 1),
+    ((-1.0, 0.0, 0.0), {}, None, None), ((0.5, 0.6, 0.6), {"is_success": False}, False, 0),
+    ((0.5, 0.6, 0.6), {"is_success": True}, True, 1), ((-1.0, 0.0, 0.0), {"success": True}, True, 1)])
+def test_rewards_tell_a_success_only_where_they_are_positive_and_no_info_does(rewards, last_info, success, at_goal):
+    """With rewards of -1 and 0 the goal was reached in no episode, and with an info at the end only in each one."""
+    played = rollout(RandomAgent([-1], [1]), lambda: Reaching(rewards, last_info), 2, progress=False)
+    scores = summarize(played, environment_factory("Pendulum-v1"))
+    assert (scores["success_rate"], scores["time_at_goal_mean"]) == (success, at_goal)
+
+
+def test_an_environment_of_negative_rewards_has_no_success_rate_before_anything_is_trained():
+    for rewards, told in (((0.0,), True), ((-1.0,), False)):
+        assert tells_success(lambda rewards=rewards: Reaching(rewards, {})) == told
+
+
 @pytest.mark.parametrize(("last_info", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
 def test_a_reward_is_a_success_only_where_there_are_goals(last_info, rate):
     """If success is reported only at the end, the steps before are not successes."""
@@ -121,6 +165,16 @@ def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():
     bounds = [bootstrap_interval(rng.normal(3, 1, 50)) for _ in range(200)]
     assert 0.88 < np.mean([low < 3 < high for low, high in bounds]) < 0.99
     assert bootstrap_interval(np.array([5.0])) == [5, 5]
+
+
+def test_an_interval_of_many_episodes_takes_little_memory_and_is_the_same():
+    values = np.random.default_rng(0).normal(size=500)
+    means = np.random.default_rng(3).choice(values, (10_000, len(values))).mean(1)
+    tracemalloc.start()
+    interval = bootstrap_interval(values, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert interval == np.percentile(means, [2.5, 97.5]).tolist() and peak < 40e6  # bytes; all at once take 80e6
 
 
 @pytest.mark.parametrize(("env", "overrides", "protocol", "d4rl", "minari"), [

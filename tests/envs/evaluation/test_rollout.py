@@ -1,5 +1,8 @@
 """A rollout's numbers are those of playing one episode after another by hand."""
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import torch
 from gymnasium.spaces import Box, Dict
 from gymnasium.spaces.utils import flatten
 
+from envs.evaluation.evaluate import baselines
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent, WaypointController
@@ -153,6 +157,8 @@ def test_a_random_agent_acts_within_the_largest_bounds_there_are():
     largest = np.finfo(np.float32).max
     act_BA = RandomAgent(np.array([-largest, -0.3]), np.array([largest, 0.7])).act(torch.zeros(200, 1)).numpy()
     assert np.isfinite(act_BA).all() and (act_BA[:, 0] > 0).mean() == pytest.approx(0.5, abs=0.15)
+    wide = SimpleNamespace(action_space=Box(-1e300, 1e300, (1,), np.float64), close=lambda: None)
+    assert baselines(MagicMock(return_value=wide, maze=None)) == {}  # in float32 these are no bounds
     assert act_BA[:, 1].min() == pytest.approx(-0.3, abs=0.05) and act_BA[:, 1].max() == pytest.approx(0.7, abs=0.05)
 
 

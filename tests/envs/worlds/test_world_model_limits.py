@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ import pytest
 from tiny_world import FREE, ID, many, one, predict, pushes
 
 from agents.policies.bc import BCConfig
+from envs.making import environment_factory
 from envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
 from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
@@ -137,6 +139,16 @@ def test_a_penalty_takes_uncertainty_off_the_reward(hopping: Path) -> None:
 def test_an_environment_without_rewards_of_goals_gives_none(name: str, request: pytest.FixtureRequest) -> None:
     with pytest.raises(ValueError, match=r"has no compute_reward of goals; leave own_rewards out$"):
         one(request.getfixturevalue(name), own_rewards=True)
+
+
+def test_where_nothing_says_what_was_achieved_there_are_no_rewards_of_goals() -> None:
+    """A distance to a goal of no entries is 0, as at the goal."""
+    facts = {"env": environment_factory("pointmaze-umaze").spec_json, "context_dim": 2}
+    run: Any = SimpleNamespace(data=SimpleNamespace(goal_dims=(0, 1), **facts), description="R is a world model")
+    assert world_env.compute_reward(run)(np.zeros((1, 2)), np.zeros((1, 2)), {}) == 1
+    run.data.goal_dims = ()
+    with pytest.raises(ValueError, match=r"R is a world model, and its data do not say which entries .* \(goal_dims\)"):
+        world_env.compute_reward(run)
 
 
 @pytest.mark.parametrize("num_envs", [0, 3], ids=["one", "many"])

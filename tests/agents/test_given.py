@@ -1,0 +1,106 @@
+"""What any agent does with the observations that it is given: all floats are read, and what is no number is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from agents.asking import AskingStudent
+from agents.mpc import MPC, MPCConfig
+from agents.planning.deadline import Deadline, RealTimePlanner
+from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.planning.planner import Planner, PlannerConfig
+from agents.policies.actor import Actor
+from agents.policies.bc import BC, BCConfig
+from agents.policies.generators import GENERATORS
+from agents.policies.policy import Scales
+from agents.policies.student import Student, StudentActor, StudentConfig
+from gentraj.data import ContextConfig, Episodes
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.runs import DataFacts
+from gentraj.trajectory import SamplingOptions, TrajectorySpec
+
+TINY = ResidualMLPConfig(8, 1, 0)
+LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
+MADE = ("policy", "planner", "planner with a deadline", "student", "asking student", "control")
+
+
+def episodes(goals: bool) -> Episodes:
+    """Ten episodes of five steps, with observations of width 3 and, if asked for, goals of width 2."""
+    rng, end = np.random.default_rng(0), np.arange(50) % 5 == 4
+    extras = {"goal": rng.normal(size=(60, 2)).astype(np.float32)} if goals else {}
+    return Episodes(rng.normal(size=(60, 3)), rng.uniform(-1, 1, (50, 1)), np.zeros(50), end, np.zeros(50, bool),
+                    np.full(10, 5), extras)
+
+
+def made(kind: str, *, goals: bool = False) -> Any:
+    """An untrained agent that acts by observations of width 3."""
+    if kind == "asking student":
+        return AskingStudent(made("student", goals=goals), made("policy", goals=goals))
+    if kind == "control":
+        return MPC(lambda obs_BO, act_BNTA, goal_BG: obs_BO.sum(1, keepdim=True) + act_BNTA.sum((2, 3)),
+                   MPCConfig(horizon=2, samples=4), LOW, HIGH)
+    scales = Scales.fit(episodes(goals), ContextConfig(("goal",) if goals else ()))
+    if kind == "policy":
+        config: Any = BCConfig(GENERATORS["gaussian"].with_network(TINY))
+        return Actor(BC(3, 1, config, scales), LOW, HIGH, SamplingOptions(temperature=0))
+    if kind == "student":
+        return StudentActor(Student(3, 1, StudentConfig(width=8, depth=1), scales), LOW, HIGH)
+    model = Diffusion(TrajectorySpec(3, 0, 4), DiffusionConfig(TINY, levels=None), Normalizer.identity(3))
+    settings = PlannerConfig("fixed", lookahead=1, replan=2, steps=1, temperature=0, goal_dims=(0, 1))
+    parts: dict[str, Any] = {"inverse": InverseDynamics.blank(3, 1, InverseDynamicsConfig(width=8, lookahead=1))}
+    if kind == "planner":
+        return Planner(model, settings, LOW, HIGH, **parts)
+    return RealTimePlanner(model, settings, LOW, HIGH, deadline=Deadline(60.0), **parts)
+
+
+def act(agent: Any, obs: Any, goal: Any = None) -> torch.Tensor:
+    agent.reset(seeds_B=[0])
+    return agent.act(obs, goal)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_observations_and_goals_in_float64_are_those_in_float32(kind: str) -> None:
+    for goals in (False, True):
+        torch.manual_seed(0)
+        agent, obs, goal = made(kind, goals=goals), torch.tensor([[0.5, -1.0, 2.0]]), torch.tensor([[0.25, 1.0]])
+        given = (obs, goal) if goals else (obs,)
+        single = act(agent, *given)
+        assert single.dtype == torch.float32
+        assert torch.equal(act(agent, *(x.double() for x in given)), single)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_what_is_no_observation_is_refused_before_it_leads_to_an_action(kind: str) -> None:
+    agent = made(kind, goals=kind != "control")
+    goal = torch.zeros(1, 2)
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="the observations that were given to an agent hold NaN or infinity"):
+            act(agent, torch.tensor([[0.0, bad, 0.0]]), goal)
+        with pytest.raises(ValueError, match="the goals that were given to an agent hold NaN or infinity"):
+            act(agent, torch.zeros(1, 3), goal + bad)
+    act(agent, torch.zeros(1, 3), goal)  # and in the middle of a plan or a chunk
+    with pytest.raises(ValueError, match="observations that were given to an agent hold NaN"):
+        agent.act(torch.full((1, 3), torch.nan), goal)
+    shapes = [torch.zeros(1, 4)] if kind != "control" else []
+    for wrong in ([*shapes, torch.zeros(3)] if kind != "planner with a deadline" else shapes):
+        with pytest.raises(ValueError, match=r"observations of shape .* were given to an agent; \(B, [3O]\) is expect"):
+            act(agent, wrong, goal)
+
+
+def test_large_numbers_are_numbers() -> None:
+    """Their sum is not, in float32."""
+    assert act(made("policy"), torch.full((1, 3), 3e38)).isfinite().all()
+
+
+def test_a_run_acts_in_no_space_of_other_actions() -> None:
+    data = DataFacts.of(episodes(False), ContextConfig(), None)
+    assert data.allowed(Box(-1, 1, (1,))) == Box(-1, 1, (1,))
+    with pytest.raises(ValueError, match=r"the action space is Box.*\(3,\).*was trained on actions of width 1; give"):
+        data.allowed(Box(-1, 1, (3,)))
