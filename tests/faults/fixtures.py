@@ -98,7 +98,8 @@ def outputs(run: Run) -> dict[str, Tensor]:
     """What a run samples, and how its agent acts in three steps of two episodes."""
     agent = run.agent(run.action_space())
     obs_BO = run.reference.x_BHD[:2, 0, : run.data.obs_dim]
-    goal_BG = obs_BO[:, list(run.data.goal_dims)] + 1 if run.data.goal_dims else None
+    dims = list(runs.read_config(run.folder)[1].goal_dims)  # of the data, as those that the settings name came later
+    goal_BG = obs_BO[:, dims] + 1 if dims else None
     agent.reset(None, [1, 2])
     found = {"act_KBA": torch.stack([agent.act(obs_BO, goal_BG) for _ in range(3)])}
     if run.config.NAME == "planner":
