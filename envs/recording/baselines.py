@@ -45,6 +45,10 @@ class RandomAgent(Seeded):
         if not np.isfinite([self.low_A, self.high_A]).all():
             raise ValueError(f"a random agent needs bounds; the actions are from {self.low_A} to {self.high_A}")
 
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Folds the seeds, as an environment draws its start from the same seed by the same generator."""
+        super().reset(mask_B, None if seeds_B is None else [fold(seed, 1) for seed in seeds_B])
+
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns actions (B, A), float32."""
         self._allocate(len(obs_BO))

@@ -162,6 +162,25 @@ def test_a_random_agent_acts_within_the_largest_bounds_there_are():
     assert act_BA[:, 1].min() == pytest.approx(-0.3, abs=0.05) and act_BA[:, 1].max() == pytest.approx(0.7, abs=0.05)
 
 
+def test_a_random_agent_knows_nothing_of_the_start():
+    """Gymnasium's environments draw it from the episode's seed, by the same generator."""
+    class Bandit(gymnasium.Env):
+        observation_space, action_space = Box(-1, 1, (1,)), Box(-1, 1, (4,))
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.state = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+            return self.state, {}
+
+        def step(self, action):
+            return self.state, 0.0, True, False, {}
+
+    space = Bandit.action_space
+    played = rollout(RandomAgent(space.low, space.high), Bandit, 100, record=True, progress=False).recorded
+    between = np.corrcoef(np.hstack([played.obs[::2], played.act]).T)[0, 1:]
+    assert (np.abs(between) < 0.4).all()  # of 100 pairs: four standard deviations
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"speed": np.array([1.0, 2.0])}])
 def test_an_environment_that_is_registered_with_its_class_and_any_arguments_is_played(counter, kwargs):
     class Own(counter):
