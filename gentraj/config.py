@@ -127,7 +127,11 @@ def unused(config: Any) -> dict[str, str]:
 
 def require_effect(config: Any, changed: str) -> None:
     """Raises ValueError if the setting `changed` (a dotted key) has no effect beside the others."""
-    why = unused(config)
+    require_use(changed, unused(config))
+
+
+def require_use(changed: str, why: Mapping[str, str]) -> None:
+    """Raises ValueError if the setting `changed` (a dotted key) is among those without an effect, with the reason."""
     if place := within(changed, why):
         raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.planning.planner import PlannerConfig
+from agents.planning.planner import VALUED, PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig, Play
 from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
-from ..config import sealed
+from ..config import differences, require_use, sealed, to_json
 from ..device import pick_device
 from ..experiments.parts import PlayedInParts
 from ..experiments.pools import pool_of
@@ -28,7 +28,7 @@ from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import WORLD
 from .common import RunFolder
 from .jobs import RayAddress
-from .options import parse
+from .options import options_named, parse
 from .sampling import SamplerOptions
 
 OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # how the runs of --policies are played
@@ -92,6 +92,8 @@ def main(argv: list[str]) -> None:
     if args.run != guess:  # once more, now that it is known whose planner's settings are the defaults
         args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(args.run))
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
+    with options_named(args, argv):
+        _check_planner(run, args.planner)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
     if args.teacher is None and args.sure != Evaluate.sure:
@@ -115,6 +117,17 @@ def main(argv: list[str]) -> None:
 def _defaults(folder: Path | None) -> Evaluate:
     """The defaults of the options; the planner's settings are those of the run, if it is a planner's."""
     return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planning if folder else PlannerConfig())
+
+
+def _check_planner(run: Run, planner: PlannerConfig | None) -> None:
+    """Raises ValueError if a setting of the planner was changed that has no effect beside the others."""
+    own = run.config.planning
+    if own is None or planner is None:
+        return
+    why = run.config.unused() | {f"planner.{key}": reason for key, reason in planner.unused().items()}
+    for key, *_ in differences(to_json(own), to_json(planner)):
+        if key not in VALUED:  # the planner refuses these itself, where it has no critic
+            require_use(f"planner.{key}", why)
 
 
 def _play(args: Evaluate) -> Play:
