@@ -111,7 +111,7 @@ def test_the_value_that_plans_aim_at_has_the_discount_of_their_returns(hopper_fi
     with pytest.raises(ValueError, match="target_return is 'value', but the model is not conditioned on a return alo"):
         replace(tiny("veteran", hopper_file), planner=config.planner)
     other = replace(runs.load(tmp_path / "a"), config=replace(resolved, critic=replace(resolved.critic, discount=0.99)))
-    with pytest.raises(ValueError, match="the critic's discount is 0.99 and that of the model's returns 0.9; train "):
+    with pytest.raises(ValueError, match=r"the critic's discount is 0\.99 and that of the model's returns 0\.9; "):
         other.planner(other.action_space())
 
 
