@@ -202,6 +202,8 @@ def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
     mix = replace(config.mix, goal_dims=(0,))
     presets.check_goals(name, replace(config, mix=mix))
     presets.check_goals("veteran", tiny("veteran", hopper_file))
+    for own in (tiny("veteran", hopper_file), presets.PRESETS["iql"]):  # in a file of this name
+        assert presets.check_goals("pointmaze-own", replace(own, dataset=str(hopper_file))) == ""
     for maze in ("pointmaze", "pointmaze-medium"):
         assert "so 'pointmaze" in presets.check_goals(maze, tiny(maze, hopper_file))
 
