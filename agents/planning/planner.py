@@ -361,7 +361,7 @@ class Planner(EpisodicAgent):
     def targets_along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, T, D) targets 1 .. T environment steps ahead, along the chosen plans as the finer models fill them in."""
         x_BHD, row_B = plans.chosen()
-        context_BC = self._context(x_BHD[:, 0, : self.spec.obs_dim])
+        context_BC = self._context(x_BHD[:, 0, : self.spec.obs_dim]) if self.finer else None
         for fine in self.finer:
             x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, context_BC)
             row_B = row_B * (fine.spec.horizon - 1)  # in timesteps of the finer model

@@ -19,7 +19,7 @@ from envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import ConfigError, from_json, to_json
 from ..data.episodes import episodes_hash
-from ..progress import say
+from ..progress import say, say_once
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, read_data
 from ..runs.kinds import AnyRunConfig
@@ -65,6 +65,7 @@ class Cards:
             for data in card.data:
                 for i, seed in enumerate(card.seeds):
                     config = card.config(data, seed, folders, name)
+                    _check_goals(config, card, name)
                     same = (config.MAIN, config.dataset, config.env_id, config.stitch, card.protocol, card.score)
                     if same not in seen:
                         seen[same] = check_data(config, card, name)
@@ -93,15 +94,8 @@ class Cards:
 def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
     """The hash of the data, and the score of the data's own episodes if it is defined.
 
-    Raises `ConfigError` if the card's score is not defined for the environment or the data, and for a preset that plans
-    for goals on data without any.
+    Raises `ConfigError` if the card's score is not defined for the environment or the data.
     """
-    try:
-        note = check_goals(card.preset, config)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    if note:
-        say(f"{where}: {note}")
     episodes, returns = read_data(config)
     env = config.env_id or episodes.env
     if env is None:
@@ -118,6 +112,16 @@ def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float
                           "give return_mean")
     behaviour, _ = score_behaviour(returns, episodes.env or env, factory)
     return episodes_hash(episodes), None if behaviour is None else behaviour.get(card.score)
+
+
+def _check_goals(config: AnyRunConfig, card: Card, where: str) -> None:
+    """Says that the card's preset plans for no goals in these data, or raises `ConfigError`, as `check_goals` does."""
+    try:
+        note = check_goals(card.preset, config)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if note:
+        say_once(f"{where}: {note}")
 
 
 def place(out: Path, name: str, data: CardData, seed: int) -> Path:

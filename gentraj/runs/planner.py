@@ -114,19 +114,20 @@ class PlannerRunConfig(RunSettings):
         if self.planner.steps > (levels := self.model.max_steps or math.inf):
             raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
-        self._check_history(self.planner)
+        self._check_conditions(self.planner)
         for key in VALUED:
             if getattr(self.planner, key) == "value" and not self.valued:
                 raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set "
                                  "PlannerRunConfig.valued too")
-        if self.planner.target_return == "value" and self.context.kinds != ("return",):
-            raise ValueError("planner.target_return is 'value', but the model would not be conditioned on a return "
-                             "alone; set planner.target_return to 'fixed', or context.kinds to return")
 
-    def _check_history(self, planner: PlannerConfig) -> None:
+    def _check_conditions(self, planner: PlannerConfig) -> None:
+        """Raises ValueError for settings of a planner that need a model conditioned on something else."""
         if planner.history and not self.mix.prefix:
             raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
                              "timesteps; train one with --mix.prefix 0.5")
+        if planner.target_return == "value" and self.context.kinds != ("return",):
+            raise ValueError("planner.target_return is 'value', but the model is not conditioned on a return alone; "
+                             "set planner.target_return to 'fixed', or train one with --context.kinds return")
 
     @property
     def summary(self) -> str:
@@ -281,7 +282,11 @@ class PlannerRunConfig(RunSettings):
         """The planner as an agent, with its own settings by default. With a deadline, this takes some
         seconds, in which the planner measures how long its plans take."""
         model, config = self.model_of(components), config or self.planner
-        self._check_history(config)
+        self._check_conditions(config)
+        if config.target_return == "value" and self.critic.discount != self.context.discount:
+            raise ValueError(f"planner.target_return is 'value', but the critic's discount is {self.critic.discount} "
+                             f"and that of the model's returns {self.context.discount}; train the planner with "
+                             "--planner.target-return value, which makes them equal")
         data = reference if config.context else replace(reference, context_BC=None)  # as the plans are sampled
         trust = Trust(model, data, config.trust, config.history) if config.arrival == "earliest" else None
         obs_BO = reference.x_BHD[:1, 0, : model.spec.obs_dim]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from test_reproduce import FAIR, record, reproduce, write
 
 from gentraj.config import ConfigError
 from gentraj.experiments.cards import read_card
-from gentraj.experiments.reproduce import check_data
+from gentraj.experiments.reproduce import Cards, place
 from gentraj.experiments.results import CardResult, DataResult, write_result
 from gentraj.experiments.results_page import families
 from gentraj.runs.folder import read_data
@@ -59,9 +60,10 @@ def test_a_card_of_a_planner_for_goals_needs_data_with_goals(data: Path, tmp_pat
                                                              capsys: pytest.CaptureFixture) -> None:
     assert gentraj("compare", "goals", "--dataset", data / "fair.npz", "--out", tmp_path) == 2
     assert "the preset 'goals' plans for goals, and" in capsys.readouterr().err
-    card = replace(read_card(write(tmp_path)), preset="goals", settings={})
-    with pytest.raises(ConfigError, match=r"^bc: the preset 'goals' plans for goals, and .* take veteran"):
-        check_data(card.config(card.data[0], 0, (data,)), card, "bc")
+    card = read_card(write(tmp_path))
+    cards = {name: replace(card, preset=name, settings={}) for name in ("veteran", "goals")}  # on the same data
+    with pytest.raises(ConfigError, match=r"^goals: the preset 'goals' plans for goals, and .* take veteran"):
+        Cards.of(cards, (data,), partial(place, tmp_path))
 
 
 def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> None:

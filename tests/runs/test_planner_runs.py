@@ -108,8 +108,11 @@ def test_the_value_that_plans_aim_at_has_the_discount_of_their_returns(hopper_fi
     assert resolved.critic.discount == 0.9 and "critic.discount" in config.unused()
     with pytest.raises(ValueError, match="target_return is 'value', and no critic of plans would be trained"):
         replace(config, valued=False)
-    with pytest.raises(ValueError, match="target_return is 'value', but the model would not be conditioned on a ret"):
+    with pytest.raises(ValueError, match="target_return is 'value', but the model is not conditioned on a return alo"):
         replace(tiny("veteran", hopper_file), planner=config.planner)
+    other = replace(runs.load(tmp_path / "a"), config=replace(resolved, critic=replace(resolved.critic, discount=0.99)))
+    with pytest.raises(ValueError, match=r"the critic's discount is 0\.99 and that of the model's returns 0\.9; "):
+        other.planner(other.action_space())
 
 
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
@@ -199,6 +202,8 @@ def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
     mix = replace(config.mix, goal_dims=(0,))
     presets.check_goals(name, replace(config, mix=mix))
     presets.check_goals("veteran", tiny("veteran", hopper_file))
+    for own in (tiny("veteran", hopper_file), presets.PRESETS["iql"]):  # in a file of this name
+        assert presets.check_goals("pointmaze-own", replace(own, dataset=str(hopper_file))) == ""
     for maze in ("pointmaze", "pointmaze-medium"):
         assert "so 'pointmaze" in presets.check_goals(maze, tiny(maze, hopper_file))
 
