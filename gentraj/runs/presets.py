@@ -125,6 +125,8 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
                    DiffusionQLConfig(QUICK_GAN, temperature=0.5)),
 }
 
+STARTS = ("td3bc", "gan-critic")  # policies that learn starts from early windows, as the planners for returns do
+
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
     "world-model": ("predicts the outcome of actions: a flow around the mean of an ensemble", WorldModelConfig()),
     "world-ensemble": ("the same with only an ensemble of perceptrons, as in MBPO",
@@ -134,7 +136,7 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
 PRESETS: dict[str, AnyRunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
-    "gan-critic": PolicyRunConfig(policy=POLICIES["gan-critic"][1], training=TrainingConfig(early=0.1)),
+    **{name: PolicyRunConfig(policy=POLICIES[name][1], training=TrainingConfig(early=0.1)) for name in STARTS},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
     **{name: config for name, (_, config) in PUBLISHED.items()},
 }
