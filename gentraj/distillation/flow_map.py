@@ -56,7 +56,7 @@ class TwoTimes(nn.Module):
         self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN, config)
         self.span, self.context_dim = SinusoidalEmbedding(SPAN, SCALE), context_dim
         if isinstance(self.network, TrajectoryNetwork):
-            cast(SinusoidalEmbedding, self.network.time[0]).scale = SCALE
+            cast(SinusoidalEmbedding, cast(nn.Sequential, self.network.time)[0]).scale = SCALE
         for module in self.network.modules():
             if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
                 module.register_forward_pre_hook(_contiguous)
