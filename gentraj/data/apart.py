@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -48,13 +49,15 @@ def read_apart(reader: str, path: Path, *, package: str = "h5py", extra: str = "
         timer = threading.Timer(seconds, lambda: (late.set(), child.kill()))
         timer.daemon = True
         timer.start()
+        requests, answers = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
         try:
-            requests, answers = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
             requests.write(json.dumps(request).encode() + b"\n")
             requests.flush()
             return _received(answers)
         except (EOFError, BrokenPipeError, json.JSONDecodeError) as error:
             child.kill()
+            with suppress(BrokenPipeError):  # from what was not sent; closed once more, it raises nothing
+                requests.close()
             if late.is_set():
                 raise DataError(f"{path}: not read within {seconds:.0f} s; the file is damaged, or the disk is "
                                 "very slow") from error

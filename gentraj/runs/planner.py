@@ -279,8 +279,8 @@ class PlannerRunConfig(RunSettings):
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Planner:
-        """The planner as an agent, with its own settings by default. With a deadline, this takes some
-        seconds, in which the planner measures how long its plans take."""
+        """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
+        the planner measures how long its plans take. Raises ValueError for settings that the components do not suit."""
         model, config = self.model_of(components), config or self.planner
         self._check_conditions(config)
         if config.target_return == "value" and self.critic.discount != self.context.discount:

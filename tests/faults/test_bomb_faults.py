@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,8 @@ ROWS = 30_000_000
 
 LOADER = """
 import sys
+import threading
+import time
 from pathlib import Path
 from gentraj.data import DataError, load_episodes
 def most():
@@ -150,6 +154,21 @@ def test_17_a_crash_or_a_hang_of_libhdf5_is_one_line(tmp_path: Path, monkeypatch
     with pytest.raises(DataError, match=rf"a\.hdf5: {message}") as caught:
         load_episodes(path)
     assert "\n" not in str(caught.value)
+
+
+def test_17_a_crash_before_the_request_was_sent_is_one_line_too(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    path, timer = hdf5(tmp_path / "a.hdf5", 10), threading.Timer
+
+    class Waiting(timer):  # is started between the process and the request
+        def start(self) -> None:
+            super().start()
+            time.sleep(1)
+
+    monkeypatch.setattr(apart, "CHILD", "import os; os._exit(3)")
+    monkeypatch.setattr(apart.threading, "Timer", Waiting)
+    with pytest.raises(DataError, match=r"a\.hdf5: reading it crashed \(exit 3\)"):
+        load_episodes(path)
 
 
 def test_17_the_process_that_reads_takes_no_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
