@@ -55,7 +55,8 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
 
     A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
-    environment steps, conditioned on both of their ends. `seeds` has one seed for each plan.
+    environment steps, conditioned on both of their ends. `seeds` has one seed for each plan, and `context_BC`
+    one row.
     """
     span = (fine.spec.horizon - 1) * fine.spec.stride
     legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
