@@ -312,7 +312,7 @@ def _env_id(file: Any) -> str | None:
         return None
     text = file["metadata/env_id"]
     refuse_foreign(text.id, file, "metadata/env_id")
-    if text.shape != () or text.dtype.itemsize > 1000:
+    if text.shape != () or text.dtype.kind not in "OS" or text.dtype.itemsize > 1000:
         raise DataError(f"{file.filename}: metadata/env_id is no short text; the id of an environment is expected")
     return text.asstr()[()]
 

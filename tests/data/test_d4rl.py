@@ -138,6 +138,13 @@ def test_the_layout_is_checked(tmp_path):
         load_d4rl(write(tmp_path / "b.hdf5", actions=ACT[:5]))
 
 
+@pytest.mark.parametrize("group", ["observations", "infos/goal"])
+def test_a_group_in_the_place_of_an_array_is_named(tmp_path, group):
+    """As where the observations are in parts; it was the error of a missing attribute in h5py."""
+    with pytest.raises(DataError, match=f"a.hdf5: {group} is a group; an array is expected"):
+        load_d4rl(write(tmp_path / "a.hdf5", **{group: None, f"{group}/state": OBS}))
+
+
 @pytest.mark.parametrize(("arrays", "message"), [
     ({"next_observations": OBS[:, :1]}, r"a: next_observations have shape \(12, 1\) and observations \(12, 3\)"),
     ({"terminals": np.float32(1)}, "a: terminals is a single number; an array with a row for each step is expected"),
