@@ -89,8 +89,8 @@ def _last_frames(read: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if FRAME in read:
         jumps_N = np.append(np.diff(read[FRAME][:, 0]) != 1, False) & ~last_N
         if number := np.count_nonzero(jumps_N):
-            warnings.warn(f"{name}: in {number} places {FRAME} does not go on from one frame of an episode to the next, "
-                          "so the episode is cut there; give all frames in their order", stacklevel=4)
+            warnings.warn(f"{name}: in {number} places {FRAME} does not go on from one frame of an episode to the "
+                          "next, so the episode is cut there; give all frames in their order", stacklevel=4)
             last_N |= jumps_N
     return last_N
 
