@@ -49,9 +49,12 @@ class Normalizer(nn.Module):
         return cls(torch.from_numpy(shift), torch.from_numpy(np.where(constant, 1.0, scale)))
 
     def normalize(self, x: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-        """Normalises x of shape (..., D), or (..., len(dims)) if x holds only the entries `dims`."""
+        """Normalises x of shape (..., D), or (..., len(dims)) if x holds only the entries `dims`.
+
+        The result has the dtype of the normaliser, as networks take it, also where x is float64 or holds integers.
+        """
         which = slice(None) if dims is None else list(dims)
-        return (x - self.shift_D[which]) / self.scale_D[which]
+        return ((x - self.shift_D[which]) / self.scale_D[which]).to(self.shift_D.dtype)
 
     def unnormalize(self, z: Tensor) -> Tensor:
         """Inverts `normalize` for z of shape (..., D)."""

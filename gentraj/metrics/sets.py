@@ -215,7 +215,8 @@ def features(x_RHD: Tensor, scale: Normalizer) -> Tensor:
     if x_RHD.ndim != 3 or x_RHD.shape[2] != len(scale.scale_D):
         raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; "
                          f"(R, H, {len(scale.scale_D)}) is expected")
-    return scale.normalize(x_RHD.double()).flatten(1) / math.sqrt(x_RHD.shape[1] * x_RHD.shape[2])
+    z_RHD = (x_RHD.double() - scale.shift_D) / scale.scale_D
+    return z_RHD.flatten(1) / math.sqrt(x_RHD.shape[1] * x_RHD.shape[2])
 
 
 def measure(real_RHD: Tensor, fake_RHD: Tensor, train_RHD: Tensor | None = None, *, seed: int) -> dict[str, float]:

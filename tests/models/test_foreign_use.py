@@ -1,0 +1,59 @@
+"""What callers do with a model that its own code never does: other dtypes, modes, counts and numbers of their own."""
+
+from typing import Any
+
+import pytest
+import torch
+from contract import CONDITIONS, SPEC
+from torch import Tensor
+
+from gentraj.families import FAMILIES, MODELS, Model
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, SupportsLogProb
+
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+def make(name: str, *, context: bool = False) -> Any:
+    torch.manual_seed(0)
+    config = FAMILIES[name].with_network(ResidualMLPConfig(16, 1, 1))
+    own = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5])) if context else None
+    model: Model = MODELS.made_of(config)(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), own)
+    return model
+
+
+def windows(rows: int = 8) -> Tensor:
+    return torch.randn(rows, 8, 5, generator=generator(0)) * torch.arange(1.0, 6.0)
+
+
+def batch(x: Tensor, context: Tensor | None = None, weight: Tensor | None = None) -> Batch:
+    return Batch(x, torch.ones_like(x, dtype=torch.bool), context, weight_B=weight)
+
+
+def updated(model: Model, data: Batch, guide: Any = None) -> dict[str, Tensor]:
+    return model.update(data, model.optimizers(), generator(2), guide=guide)
+
+
+def started(rows: int = 2) -> Condition:
+    return CONDITIONS["start"](Condition.unknown(SPEC, rows))
+
+
+@every_family
+def test_numbers_of_float64_are_those_of_float32(name: str) -> None:
+    """In data, contexts and conditions. Known entries keep all their digits."""
+    x, context = windows(), torch.randn(8, 2, generator=generator(1))
+    expected, metrics = (updated(make(name, context=True), batch(x.to(kind), context.to(kind)))
+                         for kind in (torch.float32, torch.float64))
+    for key, value in expected.items():
+        torch.testing.assert_close(metrics[key].float(), value, rtol=1e-4, atol=1e-5)
+    single = Condition(SPEC, x[:2], started().mask_BHD, context[:2])
+    double = Condition(SPEC, x[:2].double() + 1e-12, single.mask_BHD, context[:2].double())
+    model = make(name, context=True)
+    found = model.sample(double, 2, seed=3)
+    torch.testing.assert_close(found.float(), model.sample(single, 2, seed=3), rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[:, 0][double.mask_BHD], double.values_BHD[double.mask_BHD])
+    model.ood_score(x[:2].double(), double, [0, 1])
+    if isinstance(model, SupportsLogProb):
+        torch.testing.assert_close(model.log_prob(x[:2].double(), double), model.log_prob(x[:2], single))
