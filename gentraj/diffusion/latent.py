@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..config import require
 from ..models.conditioning import ConditionMix
-from ..models.plugin import Plugin, SampledRows
+from ..models.plugin import Plugin, SampledRows, one_each
 from ..models.sampling import Guidance, check_trajectories
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
@@ -128,7 +128,8 @@ class LatentDiffusion(nn.Module):
 
         def decoded_guide(guide: Guide, y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
-            return guide(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
+            x = torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD)
+            return one_each(guide(x), x)
 
         inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
         metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
-from ..models.plugin import Denoise, Denoising, Plugin
+from ..models.plugin import Denoise, Denoising, Plugin, mean_score
 from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
@@ -201,7 +201,7 @@ class Diffusion(nn.Module):
         loss = self.loss(x0, eps, at, known, real, context, batch, None if chain else guide)
         if chain and guide is not None:
             x = torch.where(real & ~known, self.sampled_chain(x0, known, batch.context_BC, generator), batch.x_BHD)
-            loss = loss - (guide(x) * batch.weights()).mean()
+            loss = loss - mean_score(guide, x, batch.weights())
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
@@ -231,7 +231,7 @@ class Diffusion(nn.Module):
         loss = loss / mean_over_processes(free.sum()).clamp(min=1)
         if guide is not None:
             x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
-            loss = loss - (guide(x) * batch.weights()).mean()
+            loss = loss - mean_score(guide, x, batch.weights())
         return loss
 
     def predict(self, network: Predict, x_t: Tensor, at: Level) -> Tensor:

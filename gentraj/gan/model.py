@@ -17,6 +17,7 @@ from ..config import later, require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
+from ..models.plugin import mean_score
 from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
@@ -202,7 +203,8 @@ class ConditionalGAN(nn.Module):
                         microbatch.context) * microbatch.real
 
     def _score(self, guide: Guide, fake: Tensor, microbatch: Microbatch) -> Tensor:
-        return guide(self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real)
+        x = self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real
+        return mean_score(guide, x, microbatch.weight)
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -288,7 +290,7 @@ def step_generator(discriminator: Discriminator | None, twins: Microbatch, gener
         total = total + loss
         metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
     if guide is not None:
-        total = total - (guide(fake, twins) * twins.weight).mean()
+        total = total - guide(fake, twins)
     return metrics | {"generator_grad_norm": apply_gradients(total, optimizer, max_norm).detach()}
 
 

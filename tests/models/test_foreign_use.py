@@ -56,4 +56,21 @@ def test_numbers_of_float64_are_those_of_float32(name: str) -> None:
     assert torch.equal(found[:, 0][double.mask_BHD], double.values_BHD[double.mask_BHD])
     model.ood_score(x[:2].double(), double, [0, 1])
     if isinstance(model, SupportsLogProb):
-        torch.testing.assert_close(model.log_prob(x[:2].double(), double), model.log_prob(x[:2], single))
+        close, density = torch.testing.assert_close, model.log_prob
+        close(density(x[:2].double(), double, steps=2), density(x[:2], single, steps=2))
+
+
+@pytest.mark.parametrize(("guide", "message"), [
+    (lambda x: x[:, 1:, 1].mean(1, keepdim=True), r"returned shape \(\d, 1\) for trajectories of shape \(\d, 8, 5\)"),
+    (lambda x: x.mean(), r"returned shape \(\) for trajectories of shape \(\d, 8, 5\); one score for each"),
+    (lambda x: None, "returned None for trajectories"),
+    (lambda x: x[:, 1:, 1].mean(1).detach(), "no gradient to train by: it does not depend on the trajectories"),
+    (lambda x: torch.zeros(len(x)), "no gradient to train by"),
+], ids=["column", "one number", "none", "detached", "constant"])
+@every_family
+def test_a_guide_of_the_training_gives_one_score_each_with_a_gradient(name: str, guide: Any, message: str) -> None:
+    """A column of scores times the weights of the windows was a square, whose mean ignored which is whose; a score
+    without a gradient changed nothing."""
+    model = make(name)
+    with pytest.raises(ValueError, match=message):
+        updated(model, batch(windows(), weight=torch.tensor([0.5, 1.5]).repeat(4)), guide)
