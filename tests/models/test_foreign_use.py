@@ -74,3 +74,19 @@ def test_a_guide_of_the_training_gives_one_score_each_with_a_gradient(name: str,
     model = make(name)
     with pytest.raises(ValueError, match=message):
         updated(model, batch(windows(), weight=torch.tensor([0.5, 1.5]).repeat(4)), guide)
+
+
+def left(x: Tensor) -> Tensor:
+    return -(x[..., 0] + 1).square().mean(1)
+
+
+def shifting_left(x: Tensor) -> Tensor:
+    x[..., 0] += 1
+    return -x[..., 0].square().mean(1)
+
+
+@every_family
+def test_a_guide_that_works_in_place_changes_no_sample(name: str) -> None:
+    model = make(name)
+    expected = model.sample(started(), 2, guide=left)
+    assert torch.equal(model.sample(started(), 2, guide=shifting_left), expected)
