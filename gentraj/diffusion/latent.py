@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ..config import require
 from ..models.conditioning import ConditionMix
 from ..models.plugin import Plugin, SampledRows, one_each
-from ..models.sampling import Guidance, check_trajectories
+from ..models.sampling import Guidance, check_trajectories, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
@@ -136,7 +136,7 @@ class LatentDiffusion(nn.Module):
                                     guide=guide and partial(decoded_guide, guide))
         return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:

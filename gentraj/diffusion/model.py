@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin, mean_score
-from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import Predict, conditioned
@@ -271,7 +271,7 @@ class Diffusion(nn.Module):
 
         return denoise
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
@@ -328,6 +328,7 @@ class Diffusion(nn.Module):
         x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
         return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
+    @without_gradient
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
         """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
@@ -346,6 +347,7 @@ class Diffusion(nn.Module):
         seeds = row_seeds(seeds, len(x_RHD), "trajectories")
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
+        condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
         blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
 
         def log_prob_rows(rows: slice) -> Tensor:

@@ -18,7 +18,7 @@ from ..models.conditioning import ConditionMix, encode_context, encoded_width, i
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.plugin import mean_score
-from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
@@ -206,7 +206,7 @@ class ConditionalGAN(nn.Module):
         x = self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real
         return mean_score(guide, x, microbatch.weight)
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, Sam
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, sample_rows
 from .plugin import Plugin, mean_score
-from .sampling import Guidance, check_trajectories, sample_batch
+from .sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from .settings import GeneratorConfig
 
 
@@ -142,7 +142,7 @@ class Gaussian(nn.Module):
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:

@@ -90,3 +90,24 @@ def test_a_guide_that_works_in_place_changes_no_sample(name: str) -> None:
     model = make(name)
     expected = model.sample(started(), 2, guide=left)
     assert torch.equal(model.sample(started(), 2, guide=shifting_left), expected)
+
+
+@every_family
+def test_samples_and_densities_are_the_same_in_inference_mode(name: str) -> None:
+    """Also of conditions that are made there, and with guides, which need a gradient."""
+    model, x, density = make(name), windows(2), isinstance(make(name), SupportsLogProb)
+    plain, guided = model.sample(started(), 2), model.sample(started(), 2, guide=left)
+    log_p = model.log_prob(x, started(), steps=2) if density else None
+    with torch.inference_mode():
+        assert torch.equal(model.sample(started(), 2), plain)
+        assert torch.equal(model.sample(started(), 2, guide=left), guided)
+        assert not density or torch.equal(model.log_prob(x, started(), steps=2), log_p)
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+
+
+@every_family
+def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
+    """A known entry of 1e30 is finite, and its square is not; such a sample was returned as NaN."""
+    far = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
+    with pytest.raises(ValueError, match="a sample is not finite in .* entries; its known entries or its context may"):
+        make(name).sample(far, 2)
