@@ -118,11 +118,12 @@ class Layout:
     def stepped(self, result: Any) -> Step:
         """Reads what `env.step` returned. Raises `Malformed`."""
         if not isinstance(result, tuple) or len(result) != 5:
-            what = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
-            raise Malformed(f"step returned {what}; observation, reward, terminated, truncated and info are expected, "
-                            "as Gymnasium has it (wrap an environment of the old gym)")
+            raise Malformed(f"step returned {_what(result)}; observation, reward, terminated, truncated and info are "
+                            "expected, as Gymnasium has it (wrap an environment of the old gym)")
         obs, reward, terminated, truncated, info = result
-        success = next((info[key] for key in ("success", "is_success") if key in info), None)
+        if not isinstance(info, Mapping):
+            raise Malformed(f"info is {info!r:.{SHOWN}}, a {type(info).__name__}; a dict is expected")
+        success = next((info[key] for key in ("success", "is_success") if info.get(key) is not None), None)
         return self.observed(obs, reward=_number(reward, "reward"), terminated=_flag(terminated, "terminated"),
                              truncated=_flag(truncated, "truncated"),
                              success=None if success is None else _flag(success, "success"))
@@ -241,8 +242,15 @@ class InProcess:
 
 
 def _reset(env: gymnasium.Env, layout: Layout, seed: int) -> Step:
-    obs, _ = env.reset(seed=seed, options={})
-    return layout.observed(obs)
+    result: Any = env.reset(seed=seed, options={})
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise Malformed(f"reset returned {_what(result)}; observation and info are expected, as Gymnasium has it (wrap "
+                        "an environment of the old gym)")
+    return layout.observed(result[0])
+
+
+def _what(result: Any) -> str:
+    return f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
 
 
 def one_line(text: str) -> str:

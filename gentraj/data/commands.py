@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,8 +69,8 @@ def _read(source: str | Path) -> Episodes:
 def _environment(env: str | None) -> str:
     try:
         return json.loads(env)["id"] if env else "not recorded"
-    except (ValueError, TypeError, KeyError):
-        return f"not Gymnasium's EnvSpec as JSON: {env}"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return f"not Gymnasium's EnvSpec as JSON: {reprlib.repr(env)}"
 
 
 def _episodes(e: Episodes) -> Iterator[str]:

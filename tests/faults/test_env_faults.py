@@ -45,6 +45,8 @@ FAULTS = {
     "observation": (lambda r: (np.array([0, np.nan, 0]), *r[1:]), "observation is .*nan"),
     "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
     "infinite reward": (lambda r: (r[0], float("-inf"), *r[2:]), "reward is -inf"),
+    "huge reward": (lambda r: (r[0], 1e39, *r[2:]), r"reward is 1e\+39; a finite number within float32 is expected"),
+    "info": (lambda r: (*r[:4], None), "info is None, a NoneType; a dict is expected"),
     "shape": (lambda r: (np.zeros(4), *r[1:]), r"observation has shape \(4,\); \(3,\) is expected"),
     "type": (lambda r: ("three", *r[1:]), "observation is 'three'; numbers are expected"),
     "no observation": (lambda r: (None, *r[1:]), "observation is None; numbers are expected"),
@@ -71,6 +73,26 @@ def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num
     with pytest.raises(EnvironmentFault, match=rf"Faulty, environment 0 \(seed \d+\), step 4: .*{message}") as error:
         rollout(RandomAgent([-1, -1], [1, 1]), make, 3, num_envs=num_envs, progress=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("returned", "what"), [
+    (np.zeros(2), "a ndarray"), (np.zeros(3), "a ndarray"), (None, "a NoneType"), ((np.zeros(2), 0, {}), "3 values")])
+def test_a_reset_that_returns_no_observation_and_info_is_named(returned, what):
+    """An observation of two numbers, as the old gym returned it, was taken for an observation and an info."""
+    class Old(Faulty):
+        observation_space = Box(-10, 10, (2,), np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            return returned
+
+    with pytest.raises(EnvironmentFault, match=f"step 0: reset returned {what}; observation and info are .* old gym"):
+        rollout(RandomAgent([-1, -1], [1, 1]), Old, 2, num_envs=2, progress=False)
+
+
+def test_a_success_of_none_is_not_told():
+    told = lambda step, result: (*result[:4], {"success": None, "is_success": step == 2})  # noqa: E731
+    played = rollout(RandomAgent([-1, -1], [1, 1]), lambda: Faulty(told), 2, num_envs=2, progress=False)
+    assert (played.first_hit == 2).all()
 
 
 class GoalFaulty(Faulty):
