@@ -385,7 +385,8 @@ class SupportsScore(Protocol):
     """A model with noise levels, at each of which it has the score of noisy trajectories."""
 
     def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
-        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units."""
+        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units; 0 at
+        the known entries."""
         ...
 
 
@@ -399,7 +400,8 @@ class SupportsOODScore(Protocol):
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) the out-of-distribution score of each timestep, at least 0, on the model's own scale.
 
-        `condition` holds the known entries, and `seeds` one seed for each trajectory.
+        `condition` holds the known entries, whose values in `x_RHD` are ignored, and `seeds` one seed for each
+        trajectory.
         """
         ...
 

@@ -1,5 +1,6 @@
 """What callers do with a model that its own code never does: other dtypes, modes, counts and numbers of their own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from gentraj.families import FAMILIES, MODELS, Model
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.trajectory import Batch, Condition, SupportsLogProb
+from gentraj.trajectory import Batch, Condition, SupportsLogProb, SupportsScore
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
@@ -111,3 +112,35 @@ def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
     far = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
     with pytest.raises(ValueError, match="a sample is not finite in .* entries; its known entries or its context may"):
         make(name).sample(far, 2)
+
+
+@every_family
+def test_what_known_entries_of_a_trajectory_hold_changes_no_score(name: str) -> None:
+    """The condition has their values. NaN there passed the check for unknown entries, and made the score NaN."""
+    model, known, x = make(name), started(4), windows(4)
+    expected = model.ood_score(torch.where(known.mask_BHD, known.values_BHD, x), known, range(4))
+    for other in (torch.nan, 1e3):
+        elsewhere = torch.where(known.mask_BHD, other, x)
+        assert torch.equal(model.ood_score(elsewhere, known, range(4)), expected)
+        if isinstance(model, SupportsScore):
+            score = model.score(elsewhere, known, 0.5)
+            assert torch.equal(score, model.score(x, known, 0.5))
+            assert (score[known.mask_BHD] == 0).all() and (score[~known.mask_BHD] != 0).all()
+
+
+DIFFUSION: dict[str, tuple[Callable[[Any], object], str]] = {
+    "seeds": (lambda m: m.ood_score(windows(2), started(), [0]), "1 seeds were given for 2 trajectories"),
+    "noises": (lambda m: m.ood_score(windows(2), started(), [0, 1], noises=0), "noise is 1.0, 0 times; a ratio"),
+    "ood of none": (lambda m: m.ood_score(windows(0), started(0), []), r"shape \(0, 8, 5\).* and at least one row"),
+    "density of none": (lambda m: m.log_prob(windows(0)), r"shape \(0, 8, 5\).* and at least one row"),
+    "half a step": (lambda m: m.log_prob(windows(2), steps=2.5), "2.5 steps of the ODE were given; give a whole number"),
+    "noise of another width": (lambda m: m.transport(windows(2)[..., :4], started()), r"have shape \(2, 8, 4\)"),
+    "noise of more rows": (lambda m: m.transport(windows(3), started()), r"have shape \(3, 8, 5\)"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), DIFFUSION.values(), ids=DIFFUSION)
+def test_what_a_diffusion_model_cannot_measure_is_refused_in_one_line(call: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        call(make("diffusion"))
+    assert "\n" not in str(raised.value)
