@@ -170,7 +170,7 @@ class ConditionalGAN(nn.Module):
                 metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
-                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")), FOLLOW)
+                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")).to(self.real_logit), FOLLOW)
         more = step_generator(self.discriminator if plays else None, microbatch.twins(), self._sample, self.objective,
                               self.config.energy_score, optimizers["generator"],
                               self.config.generator_learning.max_grad_norm, score)

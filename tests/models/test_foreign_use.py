@@ -144,3 +144,14 @@ def test_what_a_diffusion_model_cannot_measure_is_refused_in_one_line(call: Call
     with pytest.raises(ValueError, match=message) as raised:
         call(make("diffusion"))
     assert "\n" not in str(raised.value)
+
+
+@every_family
+def test_a_model_in_float64_trains_and_samples_as_in_float32(name: str) -> None:
+    single, double = make(name), make(name).double()
+    expected, found = updated(single, batch(windows())), updated(double, batch(windows()))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key].float(), value, rtol=1e-3, atol=1e-4)
+    x = double.sample(started(), 2, seed=1)
+    assert x.dtype == torch.float64
+    torch.testing.assert_close(x.float(), single.sample(started(), 2, seed=1), rtol=0.02, atol=0.02)
