@@ -408,8 +408,8 @@ class SupportsScore(Protocol):
     """A model with noise levels, at each of which it has the score of noisy trajectories."""
 
     def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
-        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units; 0 at
-        the known entries."""
+        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units; 0
+        at the known entries."""
         ...
 
 

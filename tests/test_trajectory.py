@@ -175,11 +175,14 @@ def test_what_could_be_misread_is_refused(call: Any, message: str) -> None:
 
 
 def test_a_layout_is_made_of_whole_numbers_and_one_of_its_offsets() -> None:
-    for wrong in ({"obs_dim": 2.5}, {"horizon": 4.0}, {"stride": math.nan}, {"offsets": (1, 2.5, 3)}):
-        with pytest.raises(ValueError, match=f"TrajectorySpec.{next(iter(wrong))} is .* (whole|increasing) number.* expected"):
-            replace(SPARSE, **{"offsets": None, **wrong})
-    assert replace(SPARSE, offsets=[1, 3, 8]) == replace(SPARSE, offsets=np.array([1, 3, 8])) == SPARSE
-    assert replace(SPEC, offsets=()) == SPEC and hash(replace(SPARSE, offsets=[1, 3, 8])) == hash(SPARSE)
+    wrong: dict[str, Any] = {"obs_dim": 2.5, "horizon": 4.0, "stride": math.nan, "offsets": (1, 2.5, 3)}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=rf"TrajectorySpec\.{name} is .* (whole|increasing) number.* expected"):
+            replace(SPARSE, **{"offsets": None, name: value})
+    for offsets in ([1, 3, 8], np.array([1, 3, 8])):
+        other: Any = replace(SPARSE, offsets=offsets)  # type: ignore[arg-type]
+        assert other == SPARSE and hash(other) == hash(SPARSE)
+    assert replace(SPEC, offsets=()) == SPEC
 
 
 def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:

@@ -85,7 +85,7 @@ def test_a_probability_outside_its_range_is_refused() -> None:
 @pytest.mark.parametrize("dims", [(-1,), (SPEC.obs_dim,), (0, 99)])
 def test_a_goal_is_made_of_entries_of_the_observation(dims: tuple[int, ...]) -> None:
     """A negative one, and one of the action, made an action known; others ended in an IndexError."""
-    with pytest.raises(ValueError, match="goal_dims are .*; entries of an observation, 0 to .*, are expected"):
+    with pytest.raises(ValueError, match=r"goal_dims are .*; entries of an observation, 0 to .*, are expected"):
         ConditionMix(goal_dims=dims).sample(SPEC, torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool), generator(0))
 
 

@@ -110,7 +110,7 @@ def test_samples_and_densities_are_the_same_in_inference_mode(name: str) -> None
 def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
     """A known entry of 1e30 is finite, and its square is not; such a sample was returned as NaN."""
     far = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
-    with pytest.raises(ValueError, match="a sample is not finite in .* entries; its known entries or its context may"):
+    with pytest.raises(ValueError, match=r"a sample is not finite in .* entries; its known entries or its context may"):
         make(name).sample(far, 2)
 
 
@@ -133,7 +133,7 @@ DIFFUSION: dict[str, tuple[Callable[[Any], object], str]] = {
     "noises": (lambda m: m.ood_score(windows(2), started(), [0, 1], noises=0), "noise is 1.0, 0 times; a ratio"),
     "ood of none": (lambda m: m.ood_score(windows(0), started(0), []), r"shape \(0, 8, 5\).* and at least one row"),
     "density of none": (lambda m: m.log_prob(windows(0)), r"shape \(0, 8, 5\).* and at least one row"),
-    "half a step": (lambda m: m.log_prob(windows(2), steps=2.5), "2.5 steps of the ODE were given; give a whole number"),
+    "half a step": (lambda m: m.log_prob(windows(2), steps=2.5), "2.5 steps of the ODE were given; give a whole"),
     "noise of another width": (lambda m: m.transport(windows(2)[..., :4], started()), r"have shape \(2, 8, 4\)"),
     "noise of more rows": (lambda m: m.transport(windows(3), started()), r"have shape \(3, 8, 5\)"),
 }
