@@ -13,9 +13,10 @@ CHUNK = 8192  # rows converted to float64 at a time, so that fitting copies no d
 
 
 class Normalizer(nn.Module):
-    """Computes z_D = (x_D - shift_D) / scale_D, in float32. A constant dimension has scale 1 and thus maps to 0.
+    """Computes z_D = (x_D - shift_D) / scale_D. A constant dimension has scale 1 and thus maps to 0.
 
-    Raises ValueError for shifts that are not finite and for scales that are not finite and positive, as float32.
+    Shifts and scales have torch's default dtype, as the weights of networks do. Raises ValueError for shifts that are
+    not finite and for scales that are not finite and positive in that dtype.
     """
 
     shift_D: Tensor
@@ -23,7 +24,7 @@ class Normalizer(nn.Module):
 
     def __init__(self, shift_D: Tensor, scale_D: Tensor):
         super().__init__()
-        shift_D, scale_D = shift_D.float(), scale_D.float()
+        shift_D, scale_D = (x.to(torch.get_default_dtype()) for x in (shift_D, scale_D))  # that of networks
         if not (torch.isfinite(shift_D).all() and torch.isfinite(scale_D).all() and (scale_D > 0).all()):
             raise ValueError(f"a normaliser needs finite shifts and positive scales; got {shift_D} and {scale_D}")
         self.register_buffer("shift_D", shift_D)

@@ -178,7 +178,8 @@ class Condition:
     def unknown(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
         """A condition for `batch` trajectories of which no entry is known."""
         shape = (batch, spec.horizon, spec.dim)
-        return cls(spec, torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device))
+        values, mask = (torch.zeros(shape, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool))
+        return cls(spec, values, mask)
 
     @property
     def batch(self) -> int:
@@ -256,8 +257,8 @@ class Condition:
         return condition
 
     def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
-        device = self.values_BHD.device
-        value = torch.as_tensor(value, dtype=torch.float32, device=device)
+        device, own = self.values_BHD.device, self.values_BHD.dtype
+        value = torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32, device=device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
             raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries {dims} "
                              f"is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
@@ -273,7 +274,7 @@ class Condition:
         if ((index_B >= self.spec.horizon) | (index_B < -self.spec.horizon)).any():
             raise ValueError(f"timestep {index} is outside the horizon of {self.spec.horizon} timesteps")
         rows, columns = torch.arange(self.batch, device=device)[:, None], torch.tensor(dims, device=device)
-        values, mask = self.values_BHD.clone(), self.mask_BHD.clone()
+        values, mask = self.values_BHD.to(value.dtype, copy=True), self.mask_BHD.clone()
         values[rows, index_B[:, None], columns] = value.expand(self.batch, len(dims))
         mask[rows, index_B[:, None], columns] = True
         return replace(self, values_BHD=values, mask_BHD=mask)

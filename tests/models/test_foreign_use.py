@@ -1,6 +1,6 @@
 """What callers do with a model that its own code never does: other dtypes, modes, counts and numbers of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -59,6 +59,30 @@ def test_numbers_of_float64_are_those_of_float32(name: str) -> None:
     if isinstance(model, SupportsLogProb):
         close, density = torch.testing.assert_close, model.log_prob
         close(density(x[:2].double(), double, steps=2), density(x[:2], single, steps=2))
+
+
+@pytest.fixture
+def float64_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64_by_default")
+@every_family
+def test_a_model_trains_and_samples_where_torch_makes_tensors_of_float64(name: str) -> None:
+    """Its networks are then of float64. The normaliser was of float32, and a condition would take no known value."""
+    model = make(name)
+    assert all(torch.isfinite(value) for value in updated(model, batch(windows().float())).values())
+    x = model.sample(started(), 2, guide=left)
+    assert x.dtype == torch.float64 and (x[:, :, 0, 0] == started().values_BHD[0, 0, 0]).all()
+
+
+def test_a_condition_of_float64_or_of_integers_takes_further_values_as_they_are() -> None:
+    unknown = Condition.unknown(SPEC)
+    for values, expected in ((unknown.values_BHD.double(), 0.1), (unknown.values_BHD.long(), float(torch.tensor(0.1)))):
+        known = Condition(SPEC, values, unknown.mask_BHD).with_obs(0, torch.tensor([0.1, 0, 0], dtype=torch.float64))
+        assert known.values_BHD[0, 0, 0].item() == expected
 
 
 @pytest.mark.parametrize(("guide", "message"), [
