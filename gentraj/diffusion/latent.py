@@ -176,8 +176,8 @@ class LatentDiffusion(nn.Module):
 
         All timesteps of one latent timestep have the same score.
         """
-        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        condition = condition.to(self.device)
+        x_RHD = check_trajectories(self.spec, x_RHD.to(self.device), condition)
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
         error_RL = self.prior.ood_score(y_RLE, inner, seeds, noise)

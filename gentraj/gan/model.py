@@ -170,7 +170,7 @@ class ConditionalGAN(nn.Module):
                 metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
-                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")), FOLLOW)
+                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")).to(self.real_logit), FOLLOW)
         more = step_generator(self.discriminator if plays else None, microbatch.twins(), self._sample, self.objective,
                               self.config.energy_score, optimizers["generator"],
                               self.config.generator_learning.max_grad_norm, score)
@@ -246,8 +246,8 @@ class ConditionalGAN(nn.Module):
         It is softplus(real logit - logit), where the real logit is the average for data: it is at least 0, and log 2
         at the real logit. Raises ValueError for a discriminator without patches.
         """
-        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        condition = condition.to(self.device)
+        x_RHD = check_trajectories(self.spec, x_RHD.to(self.device), condition)
         blocks = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
                   for i in range(0, len(x_RHD), MAX_ROWS)]
         return F.softplus(self.real_logit - torch.cat(blocks))

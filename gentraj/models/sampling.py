@@ -92,11 +92,16 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     return torch.cat(blocks).unflatten(0, (condition.batch, num_samples))
 
 
-def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:
-    """Raises ValueError unless x and the condition have one shape, fit `spec`, and the unknown entries are finite."""
+def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:
+    """Returns x with the condition's values at the known entries, where x may hold anything, such as NaN.
+
+    Raises ValueError unless x and the condition have one shape, fit `spec`, and have at least one row, and the unknown
+    entries are finite.
+    """
     condition.check(spec)
-    if x_RHD.shape != condition.values_BHD.shape:
+    if x_RHD.shape != condition.values_BHD.shape or not len(x_RHD):
         raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this model and condition need "
-                         f"{tuple(condition.values_BHD.shape)}")
+                         f"{tuple(condition.values_BHD.shape)}, and at least one row")
     if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
         raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
+    return torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)
