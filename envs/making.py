@@ -116,7 +116,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
         raise ValueError(f"{env_id}: max_episode_steps is {chosen!r}; a whole number of at least 1 is expected")
     factory = EnvironmentFactory(env_id, kwargs, int(chosen or limit or 0), protocol)
     if is_maze:
-        Maze(kwargs["maze_map"])  # raises for a map that is none
+        Maze(factory.kwargs["maze_map"])  # raises for a map that is none
     if protocol == "d4rl-single-goal":
         if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")

@@ -90,12 +90,15 @@ class Layout:
 
         Without `obs_keys` these are "observation" if the environment has goals, or else all entries of the dict, as
         `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and dicts of
-        Boxes.
+        Boxes, and for `obs_keys` that a dict lacks.
         """
         space, act, spec = env.observation_space, env.action_space, env.spec
         env_id = spec.id if spec else type(env.unwrapped).__name__
         entries: Mapping[str, Any] = observed(space) if isinstance(space, Dict) else {}
         keys = tuple(obs_keys) or (("observation",) if "desired_goal" in entries else tuple(entries)) if entries else ()
+        if absent := [key for key in keys if key not in entries]:
+            raise ValueError(f"{env_id}: the agent's observations have the entry '{absent[0]}', which the "
+                             f"environment's lack ({', '.join(entries)}); take the environment of its data")
         parts = [space] if is_vector(space) else [part for key in keys if is_part(part := entries.get(key))]
         goal: Any = entries.get("desired_goal")
         if not parts or len(parts) < len(keys) or ("desired_goal" in entries and not is_vector(goal)):

@@ -18,6 +18,7 @@ from ..config import escaped
 from ..progress import one_line
 
 PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
+AIMS = ("goal", "task")  # extras that policies are conditioned on
 ARRAYS = ("obs", "act", "reward", "terminated", "truncated", "lengths")
 
 
@@ -229,9 +230,10 @@ def episodes_hash(episodes: Episodes) -> str:
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     """Joins several datasets of one environment.
 
-    Extras are kept where all datasets have them. Where some datasets mark synthetic data, the others count as real. The
-    environment is that of the first dataset which names one; a warning says where another one names another. Raises
-    `DataError` for no datasets and for datasets whose observations, actions or goals differ in layout.
+    Extras are kept where all datasets have them; a warning says where goals or tasks are lost. Where some datasets mark
+    synthetic data, the others count as real. The environment is that of the first dataset which names one; a warning
+    says where another one names another. Raises `DataError` for no datasets and for datasets whose observations,
+    actions or extras differ in layout.
     """
     if not datasets:
         raise DataError("no datasets to join; give at least one")
@@ -251,13 +253,23 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     if any("imagined" in d.extras for d in datasets):
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
     joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
-    shared = [key for key in datasets[0].extras if all(key in d.extras for d in datasets)]
-    for other, key in product(datasets[1:], shared):
-        if (width := other.extras[key].shape[1]) != (expected := datasets[0].extras[key].shape[1]):
+    joined["extras"] = _joined_extras(datasets)
+    return replace(first, name="+".join(d.name for d in datasets), env=named[0].env if named else None, **joined)
+
+
+def _joined_extras(datasets: Sequence[Episodes]) -> dict[str, np.ndarray]:
+    first, *others = datasets
+    for key in AIMS:
+        having, lacking = ([d.name for d in datasets if (key in d.extras) is has] for has in (True, False))
+        if having and lacking:
+            warnings.warn(f"{lacking[0]} has no {key} beside its observations and {having[0]} has; the joined data "
+                          "have none", stacklevel=3)
+    shared = [key for key in first.extras if all(key in d.extras for d in others)]
+    for other, key in product(others, shared):
+        if (width := other.extras[key].shape[1]) != (expected := first.extras[key].shape[1]):
             raise DataError(f"{other.name}: {key} has width {width} but {expected} in {first.name}; only datasets of "
                             "one environment can be joined")
-    joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets]) for key in shared}
-    return replace(first, name="+".join(d.name for d in datasets), env=named[0].env if named else None, **joined)
+    return {key: np.concatenate([d.extras[key] for d in datasets]) for key in shared}
 
 
 def environment_name(env: str | None) -> str:

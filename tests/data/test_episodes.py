@@ -135,3 +135,12 @@ def test_extras_of_other_widths_are_not_joined():
     narrow, wide = (replace(some([3, 2]), name=f"of {n}", extras={"qpos": np.zeros((7, n))}) for n in (2, 3))
     with pytest.raises(DataError, match=r"^of 3: qpos has width 3 but 2 in of 2; only datasets of one environment"):
         concatenate([narrow, wide])
+
+
+@pytest.mark.parametrize("key", ["goal", "task"])
+def test_goals_and_tasks_that_joined_data_lose_are_named(key):
+    """A policy that was to be conditioned on them was trained without."""
+    have, lack = replace(some([3]), name="a", extras={key: np.zeros((4, 1))}), replace(some([2]), name="b")
+    for pair in ([have, lack], [lack, have]):
+        with pytest.warns(UserWarning, match=f"^b has no {key} beside its observations and a has"):
+            assert not concatenate(pair).extras

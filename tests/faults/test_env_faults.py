@@ -162,13 +162,23 @@ def test_goal_entries_must_be_as_many_as_the_goal_has():
     (Dict(pixels=Box(0, 255, (8, 8), np.uint8)), None, "observation space .* not supported.*obs_keys"),
     (Dict(state=Box(0, 1, (2,)), gripper=Discrete(2)), None, "observation space .* not supported.*obs_keys"),
     (Dict(), None, "observation space .* not supported"),
-    (None, Discrete(4), "action space .* not supported; only a 1-D Box .* vectors of real numbers")])
+    (None, Discrete(4), "action space .* not supported; only a 1-D Box .* vectors of real numbers"),
+    (None, Box(-1, 1, (0,)), r"action space Box.*\(0,\).* not supported"),
+    (Box(-1, 1, (0,)), None, r"observation space Box.*\(0,\).* not supported")])
 def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, action, message):
     env = Faulty()
     env.observation_space = env.observation_space if observation is None else observation
     env.action_space = action or env.action_space
     with pytest.raises(ValueError, match=message):
         VectorEnvironment(lambda: env, 1)
+
+
+def test_entries_of_the_data_that_the_environment_lacks_are_named():
+    """The message said that its space is not supported, although it is."""
+    env = Faulty()
+    env.observation_space = Dict(arm=Box(-1, 1, (2,)), hand=Box(-1, 1, (1,)))
+    with pytest.raises(ValueError, match=r"have the entry 'leg', which the environment's lack \(arm, hand\)"):
+        VectorEnvironment(lambda: env, 1, ("arm", "leg"))
 
 
 def test_no_episodes_is_refused():
