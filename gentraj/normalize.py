@@ -15,7 +15,8 @@ CHUNK = 8192  # rows converted to float64 at a time, so that fitting copies no d
 class Normalizer(nn.Module):
     """Computes z_D = (x_D - shift_D) / scale_D. A constant dimension has scale 1 and thus maps to 0.
 
-    Raises ValueError for shifts that are not finite and for scales that are not finite and positive.
+    Shifts and scales have torch's default dtype, as the weights of networks do. Raises ValueError for shifts that are
+    not finite and for scales that are not finite and positive in that dtype.
     """
 
     shift_D: Tensor
@@ -23,10 +24,11 @@ class Normalizer(nn.Module):
 
     def __init__(self, shift_D: Tensor, scale_D: Tensor):
         super().__init__()
+        shift_D, scale_D = (x.to(torch.get_default_dtype()) for x in (shift_D, scale_D))  # that of networks
         if not (torch.isfinite(shift_D).all() and torch.isfinite(scale_D).all() and (scale_D > 0).all()):
             raise ValueError(f"a normaliser needs finite shifts and positive scales; got {shift_D} and {scale_D}")
-        self.register_buffer("shift_D", shift_D.float())
-        self.register_buffer("scale_D", scale_D.float())
+        self.register_buffer("shift_D", shift_D)
+        self.register_buffer("scale_D", scale_D)
 
     @classmethod
     def identity(cls, dim: int) -> Normalizer:
@@ -38,20 +40,28 @@ class Normalizer(nn.Module):
         """Fits a normaliser to arrays of shape (rows, width), whose widths are concatenated.
 
         `kind` is "limits", which maps [min, max] to [-1, 1], or "gaussian", which gives mean 0 and standard deviation
-        1. For example, `fit("limits", [obs, act])` gives D = O + A. Raises ValueError for another kind.
+        1. For example, `fit("limits", [obs, act])` gives D = O + A. Raises ValueError for another kind, and for arrays
+        without rows.
         """
         if kind not in STATISTICS:
             raise ValueError(f"unknown normaliser '{kind}'; known: {', '.join(STATISTICS)}")
-        parts = [STATISTICS[kind](np.asarray(a)) for a in arrays]
-        shift, scale = (np.concatenate(p) for p in zip(*parts, strict=True))
-        # A dimension counts as constant if float32 cannot resolve its spread: dividing would only magnify rounding.
-        constant = scale <= np.abs(shift) * 1e-6 + np.finfo(np.float32).tiny
+        parts = [np.asarray(a) for a in arrays]
+        if not parts or any(part.ndim != 2 or not len(part) for part in parts):
+            raise ValueError(f"a normaliser was to be fitted to arrays of shapes {[part.shape for part in parts]}; "
+                             "one or more of shape (rows, width), with at least one row, are expected")
+        shift, scale = (np.concatenate(p) for p in zip(*map(STATISTICS[kind], parts), strict=True))
+        # A dimension counts as constant if float32 cannot resolve its spread: dividing would only magnify rounding. A
+        # spread above 1 is divided all the same, so that the rounding of numbers such as Unix times is below 1, too.
+        constant = (scale <= np.abs(shift) * 1e-6 + np.finfo(np.float32).tiny) & (scale < 1)
         return cls(torch.from_numpy(shift), torch.from_numpy(np.where(constant, 1.0, scale)))
 
     def normalize(self, x: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-        """Normalises x of shape (..., D), or (..., len(dims)) if x holds only the entries `dims`."""
+        """Normalises x of shape (..., D), or (..., len(dims)) if x holds only the entries `dims`.
+
+        The result has the dtype of the normaliser, as networks take it, also where x is float64 or holds integers.
+        """
         which = slice(None) if dims is None else list(dims)
-        return (x - self.shift_D[which]) / self.scale_D[which]
+        return ((x - self.shift_D[which]) / self.scale_D[which]).to(self.shift_D.dtype)
 
     def unnormalize(self, z: Tensor) -> Tensor:
         """Inverts `normalize` for z of shape (..., D)."""

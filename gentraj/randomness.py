@@ -6,9 +6,11 @@ Noise is drawn on the CPU and then moved to the device, so a seed gives the same
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +38,16 @@ def unfold_each(number: int, seeds: Sequence[int]) -> list[int]:
 def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> list[int]:
     """Returns one seed for each row: the given seeds, or seeds derived from a single one.
 
-    Raises ValueError, naming the rows as `what`, for any other number of seeds.
+    Seeds may be integers of NumPy or torch, and arrays or tensors of them. Raises ValueError, naming the rows as
+    `what`, for any other number of seeds, and TypeError for seeds that are not integers.
     """
-    seeds = unfold(rows, int(seed)) if isinstance(seed, int | np.integer) else list(seed)
+    given: Any = seed.tolist() if isinstance(seed, np.ndarray | Tensor) else seed
+    try:
+        seeds = [operator.index(one) for one in given] if isinstance(given, Iterable) else unfold(
+            rows, operator.index(given))
+    except TypeError as error:
+        raise TypeError(f"the seed is {seed!r}; an integer, or one for each of the {rows} {what}, is "
+                        "expected") from error
     if len(seeds) != rows:
         raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one for each, or a single integer")
     return seeds

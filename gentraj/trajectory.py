@@ -8,6 +8,7 @@ episode, and R the rows of a network call (R = B * N).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from itertools import pairwise
@@ -29,7 +30,8 @@ class TrajectorySpec:
 
     A trajectory has `horizon` timesteps, which are `stride` environment steps apart. With `offsets` (H - 1,) they lie
     that many environment steps after the first one instead, such as densely at first and sparsely later. `act_dim` is 0
-    for trajectories of states only; a transition has a horizon of 2. Raises ValueError for other sizes.
+    for trajectories of states only; a transition has a horizon of 2. Raises ValueError for other sizes, and for sizes
+    and offsets that are not whole numbers.
     """
 
     obs_dim: int
@@ -41,12 +43,18 @@ class TrajectorySpec:
     offsets: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.offsets is not None:  # a list would make another spec of the same offsets
+            object.__setattr__(self, "offsets", tuple(self.offsets) or None)
         for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
-            if (value := getattr(self, name)) < least:
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer):
+                raise ValueError(f"TrajectorySpec.{name} is {value}; a whole number is expected")
+            if value < least:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; give at least {least}")
             if value > LARGEST:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; give at most {LARGEST}")
-        if self.offsets and (len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
+        whole = all(isinstance(offset, int | np.integer) for offset in self.offsets or ())
+        if self.offsets and (not whole or len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
                              "steps are expected")
 
@@ -170,7 +178,8 @@ class Condition:
     def unknown(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
         """A condition for `batch` trajectories of which no entry is known."""
         shape = (batch, spec.horizon, spec.dim)
-        return cls(spec, torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device))
+        values, mask = (torch.zeros(shape, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool))
+        return cls(spec, values, mask)
 
     @property
     def batch(self) -> int:
@@ -181,37 +190,37 @@ class Condition:
         """Adds the observation entries `dims`, by default all of them, at timestep `index`.
 
         `obs` is (len(dims),) or (B, len(dims)), and `index` is one for all trajectories or one each (B,); negative ones
-        count from the end. The observation may be the start, a waypoint or a goal. Raises ValueError for another width
-        and for an index outside the horizon.
+        count from the end. The observation may be the start, a waypoint or a goal. Raises ValueError for another width,
+        for repeated entries, and for an index outside the horizon or of another kind.
         """
-        return self._with(index, obs, list(range(self.spec.obs_dim)) if dims is None else list(dims))
+        return self._with(index, obs, list(range(self.spec.obs_dim)) if dims is None else [*map(operator.index, dims)])
 
     def with_action(self, index: int | Tensor, act: Tensor) -> Condition:
         """Adds the action (A,) or (B, A) at timestep `index`, as `with_obs` adds an observation."""
         return self._with(index, act, list(range(self.spec.obs_dim, self.spec.dim)))
 
     def with_actions(self, act_BKA: Tensor) -> Condition:
-        """Adds the first K actions, for which a world model predicts the observations."""
-        condition = self
-        for k in range(act_BKA.shape[1]):
-            condition = condition.with_action(k, act_BKA[:, k])
-        return condition
+        """Adds the first K actions (B, K, A) or (1, K, A), for which a world model predicts the observations.
+
+        Raises ValueError for other shapes and for more actions than timesteps.
+        """
+        return self._with_first(act_BKA, list(range(self.spec.obs_dim, self.spec.dim)))
 
     def with_prefix(self, x_BKD: Tensor) -> Condition:
-        """Adds the first K timesteps with all their entries, such as a history or a warm start."""
-        condition, dims = self, list(range(self.spec.dim))
-        for k in range(x_BKD.shape[1]):
-            condition = condition._with(k, x_BKD[:, k], dims)
-        return condition
+        """Adds the first K timesteps (B, K, D) or (1, K, D) with all their entries, such as a history or a warm start.
+
+        Raises ValueError for other shapes and for more timesteps than the horizon has.
+        """
+        return self._with_first(x_BKD, list(range(self.spec.dim)))
 
     def repeat(self, num: int) -> Condition:
         """Repeats each trajectory's condition `num` times in succession: B -> B * num.
 
         Raises ValueError if either number is 0.
         """
-        if num < 1 or self.batch < 1:
+        if not isinstance(num, int | np.integer) or num < 1 or self.batch < 1:
             raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample "
-                             "of at least 1 condition is expected")
+                             "of at least 1 condition is expected, in whole numbers")
         context = None if self.context_BC is None else self.context_BC.repeat_interleave(num, 0)
         return replace(self, values_BHD=self.values_BHD.repeat_interleave(num, 0),
                        mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context, finite=True)
@@ -238,19 +247,34 @@ class Condition:
         return replace(self, values_BHD=self.values_BHD.to(device), mask_BHD=self.mask_BHD.to(device),
                        context_BC=context, finite=True)
 
+    def _with_first(self, x_BKX: Tensor, dims: list[int]) -> Condition:
+        if x_BKX.ndim != 3:
+            raise ValueError(f"the first timesteps were given with shape {tuple(x_BKX.shape)}; a value for each "
+                             f"trajectory, timestep and entry is expected, shape ({self.batch}, K, {len(dims)})")
+        condition = self
+        for k in range(x_BKX.shape[1]):
+            condition = condition._with(k, x_BKX[:, k], dims)
+        return condition
+
     def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
-        device = self.values_BHD.device
-        value = torch.as_tensor(value, dtype=torch.float32, device=device)
+        device, own = self.values_BHD.device, self.values_BHD.dtype
+        value = torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32, device=device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
             raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries {dims} "
                              f"is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
-        if not all(0 <= i < self.spec.dim for i in dims):
-            raise ValueError(f"the entries {dims} were named; a timestep has the entries 0 to {self.spec.dim - 1}")
-        index_B = torch.as_tensor(index, device=device).expand(self.batch)
+        if not all(0 <= i < self.spec.dim for i in dims) or len({*dims}) < len(dims):
+            raise ValueError(f"the entries {dims} were named; a timestep has the entries 0 to {self.spec.dim - 1}, "
+                             "each once")
+        index_B = torch.as_tensor(index, device=device)
+        if index_B.is_floating_point() or index_B.dtype == torch.bool or index_B.shape not in (
+                (), (1,), (self.batch,)):
+            raise ValueError(f"timestep {index} was given; an integer, or one for each of the {self.batch} "
+                             "trajectories, is expected")
+        index_B = index_B.expand(self.batch)
         if ((index_B >= self.spec.horizon) | (index_B < -self.spec.horizon)).any():
             raise ValueError(f"timestep {index} is outside the horizon of {self.spec.horizon} timesteps")
         rows, columns = torch.arange(self.batch, device=device)[:, None], torch.tensor(dims, device=device)
-        values, mask = self.values_BHD.clone(), self.mask_BHD.clone()
+        values, mask = self.values_BHD.to(value.dtype, copy=True), self.mask_BHD.clone()
         values[rows, index_B[:, None], columns] = value.expand(self.batch, len(dims))
         mask[rows, index_B[:, None], columns] = True
         return replace(self, values_BHD=values, mask_BHD=mask)
@@ -385,7 +409,8 @@ class SupportsScore(Protocol):
     """A model with noise levels, at each of which it has the score of noisy trajectories."""
 
     def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
-        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units."""
+        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units; 0
+        at the known entries."""
         ...
 
 
@@ -399,7 +424,8 @@ class SupportsOODScore(Protocol):
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) the out-of-distribution score of each timestep, at least 0, on the model's own scale.
 
-        `condition` holds the known entries, and `seeds` one seed for each trajectory.
+        `condition` holds the known entries, whose values in `x_RHD` are ignored, and `seeds` one seed for each
+        trajectory.
         """
         ...
 

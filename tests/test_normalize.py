@@ -100,6 +100,31 @@ def test_statistics_that_cannot_be_divided_by_are_refused() -> None:
             Normalizer(torch.tensor([shift]), torch.tensor([scale]))
 
 
+def test_statistics_that_float32_cannot_hold_are_refused() -> None:
+    """They were found finite as float64; as float32 the scale was 0 or infinite, which made samples NaN."""
+    for shift, scale in ((0.0, 1e-60), (0.0, 1e60), (-1e60, 1.0)):
+        with pytest.raises(ValueError, match="finite shifts and positive scales"):
+            Normalizer(torch.tensor([shift]).double(), torch.tensor([scale]).double())
+    with pytest.raises(ValueError, match="finite shifts and positive scales"):
+        Normalizer.fit("limits", [np.array([[-3e300], [3e300]])])
+
+
+@pytest.mark.parametrize("kind", STATISTICS)
+def test_numbers_that_float32_hardly_resolves_are_no_large_ones(kind: str) -> None:
+    """Unix times of an hour are 29 numbers of float32; they were counted as constant and mapped to up to 1,800."""
+    x = (1.7e9 + np.arange(3600.0)[:, None]).astype(np.float32)
+    z = Normalizer.fit(kind, [x]).normalize(torch.from_numpy(x))
+    assert 0.9 < z.abs().max() < 2.5
+
+
+@pytest.mark.parametrize("arrays", [[], [np.zeros((0, 3))], [np.zeros((4, 2)), np.zeros((0, 1))], [np.zeros(3)]],
+                         ids=["none", "empty", "one empty", "flat"])
+@pytest.mark.parametrize("kind", STATISTICS)
+def test_arrays_without_rows_are_refused(kind: str, arrays: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match=r"to arrays of shapes .*; one or more of shape \(rows, width\), with"):
+        Normalizer.fit(kind, arrays)
+
+
 def test_the_identity_changes_nothing() -> None:
     x = torch.from_numpy(data(5.0))
     assert torch.equal(Normalizer.identity(3).normalize(x), x) and torch.equal(Normalizer.identity(3).unnormalize(x), x)

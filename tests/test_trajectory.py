@@ -157,6 +157,34 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         Condition(SPEC, torch.zeros(2, 8, 5), torch.zeros(2, 8, 5))
 
 
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda c: c.with_actions(torch.ones(2, 2)), r"given with shape \(2, 2\); .* expected, shape \(2, K, 2\)"),
+    (lambda c: c.with_prefix(torch.ones(5, 5)), r"given with shape \(5, 5\); .* expected, shape \(2, K, 5\)"),
+    (lambda c: c.with_obs(0, torch.ones(2), dims=(1, 1)), r"entries \[1, 1\] were named; .* 0 to 4, each once"),
+    (lambda c: c.with_obs(1.5, torch.ones(3)), "timestep 1.5 was given; an integer, or one for each of the 2"),
+    (lambda c: c.with_obs(torch.tensor([1.0, 2.0]), torch.ones(3)), "one for each of the 2 trajectories, is expected"),
+    (lambda c: c.with_obs(torch.tensor([True, False]), torch.ones(3)), "one for each of the 2 trajectories"),
+    (lambda c: c.with_obs(torch.tensor([1, 2, 3]), torch.ones(3)), "one for each of the 2 trajectories"),
+    (lambda c: c.with_obs(torch.tensor([[1], [2]]), torch.ones(3)), "one for each of the 2 trajectories"),
+    (lambda c: c.repeat(2.5), "2.5 samples of 2 conditions were asked for; .* in whole numbers"),
+])
+def test_what_could_be_misread_is_refused(call: Any, message: str) -> None:
+    """Actions (K, A) of one trajectory were read as columns where K is A; the rest ended in torch's errors."""
+    with pytest.raises(ValueError, match=message):
+        call(Condition.unknown(SPEC, 2))
+
+
+def test_a_layout_is_made_of_whole_numbers_and_one_of_its_offsets() -> None:
+    wrong: dict[str, Any] = {"obs_dim": 2.5, "horizon": 4.0, "stride": math.nan, "offsets": (1, 2.5, 3)}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=rf"TrajectorySpec\.{name} is .* (whole|increasing) number.* expected"):
+            replace(SPARSE, **{"offsets": None, name: value})
+    for offsets in ([1, 3, 8], np.array([1, 3, 8])):
+        other: Any = replace(SPARSE, offsets=offsets)  # type: ignore[arg-type]
+        assert other == SPARSE and hash(other) == hash(SPARSE)
+    assert replace(SPEC, offsets=()) == SPEC
+
+
 def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
     unknown = Condition.unknown(SPEC, 2)
     for index in (7, -8):

@@ -190,9 +190,12 @@ class Constraints:
     def known(self, condition: Condition, refuse: bool = True) -> tuple[Tensor, Tensor]:
         """The values and the mask (R, H, D) of the entries that a condition or an equality fixes.
 
-        Raises ValueError, naming the constraint, where the known entries alone rule out that any trajectory satisfies
-        it. With `refuse=False` nothing is raised.
+        Raises ValueError for a condition on trajectories of another spec and, naming the constraint, where the known
+        entries alone rule out that any trajectory satisfies it; the latter not with `refuse=False`.
         """
+        if condition.spec != self.spec:
+            raise ValueError(f"the condition is for {condition.spec}; these constraints are on trajectories of "
+                             f"{self.spec}")
         values, mask = condition.values_BHD, condition.mask_BHD
         for name, constraint in self.constraints.items():
             if refuse:
@@ -210,8 +213,14 @@ class Constraints:
         convex constraints the result is the nearest feasible trajectory. A keep-out region is left on a side that is
         chosen by distance and by what bounded speeds can reach, again in each of the `efforts`. Where no feasible
         trajectory is found, the last attempt is returned, or the first one that is infeasible at known timesteps
-        alone; `certificate` tells which ones these are. Raises ValueError as `known` does.
+        alone; `certificate` tells which ones these are. Raises ValueError as `known` does, and for trajectories of
+        another shape. The condition is one for all trajectories, or has one for each.
         """
+        fits = x_RHD.ndim == 3 and x_RHD.shape[1:] == (self.spec.horizon, self.spec.dim)
+        if not fits or (condition is not None and condition.batch not in (1, len(x_RHD))):
+            rows = "R" if condition is None or condition.batch == 1 else condition.batch
+            raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; ({rows}, {self.spec.horizon}, "
+                             f"{self.spec.dim}) is expected")
         values, known = self.known((condition or Condition.unknown(self.spec)).to(x_RHD.device), refuse)
         result = torch.where(known, values.to(x_RHD.dtype), x_RHD)
         fixed = known.expand_as(result)

@@ -118,7 +118,7 @@ class Box(Constraint):
     """Requires low <= x_h[dims] <= high at every timestep.
 
     An infinite bound leaves its side open. Entry obs_dim + a of a timestep is entry a of its action. Raises ValueError
-    for bounds of other shapes, and where `low` is above `high`.
+    for bounds of other shapes, and where no finite number lies between `low` and `high`.
     """
 
     low: Values
@@ -127,8 +127,9 @@ class Box(Constraint):
 
     def __post_init__(self) -> None:
         low, high = (check_values(self, name, self.dims) for name in ("low", "high"))
-        if not all(a <= b for a, b in zip(low, high, strict=True)):
-            raise ValueError(f"Box: low is {self.low} and high is {self.high}; low must be at most high")
+        if not all(a <= b and a < math.inf and b > -math.inf for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"Box: low is {self.low} and high is {self.high}; low must be at most high, with a finite "
+                             "number between them")
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The bounds low_d and high_d, in float64."""
@@ -156,7 +157,8 @@ class Box(Constraint):
 class Equal(Constraint):
     """Requires x_row[dims] = values in every trajectory, exactly (as float32).
 
-    `row` is a timestep's index; a negative one counts from the end.
+    `row` is a timestep's index; a negative one counts from the end. Raises ValueError for values that are not finite as
+    float32.
     """
 
     row: int
@@ -165,6 +167,8 @@ class Equal(Constraint):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", check_values(self, "values", self.dims))
+        if not torch.tensor(self.values, dtype=torch.float32).isfinite().all():
+            raise ValueError(f"Equal.values are {self.values}; finite numbers of float32 are expected")
 
     def entries(self, spec: TrajectorySpec) -> list[int]:
         if not -spec.horizon <= self.row < spec.horizon:
@@ -298,10 +302,11 @@ class Projection(Constraint):
 
     def _checked(self, x: Tensor) -> Tensor:
         out = self.function(x.clone())
-        if out.shape != x.shape or not torch.isfinite(out).all():
-            raise ValueError(f"Projection: the function returned {tuple(out.shape)} for {tuple(x.shape)}, or numbers "
-                             "that are not finite; finite trajectories of the same shape are expected")
-        return out
+        if not isinstance(out, Tensor) or out.shape != x.shape or not torch.isfinite(out).all():
+            given = tuple(out.shape) if isinstance(out, Tensor) else repr(out)
+            raise ValueError(f"Projection: the function returned {given} for {tuple(x.shape)}, or numbers that are not "
+                             "finite; finite trajectories of the same shape are expected")
+        return out.to(x.dtype)
 
 
 def check_dims(what: object, dims: tuple[int, ...], spec: TrajectorySpec | None = None) -> list[int]:

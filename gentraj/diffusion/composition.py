@@ -45,7 +45,8 @@ class ClassifierFree(FromModel):
     It samples from p(x)^(1 - weight) p(x | context)^weight, under the assumption that the noisy scores of this density
     are the weighted sum of the two scores. A weight of 0 ignores the context, 1 is the conditional model, and a larger
     weight exaggerates the context. At times t outside of `interval` the conditional model denoises (Kynkaanniemi et
-    al. 2024, equation 6). Sampling raises ValueError for a condition without a context.
+    al. 2024, equation 6). Sampling raises ValueError for a condition without a context and, unless the weight is 1, for
+    a model that was trained with a `context_dropout` of 0, which knows no p(x).
     """
 
     weight: float
@@ -60,6 +61,8 @@ class ClassifierFree(FromModel):
         if sampling.condition.context_BC is None:
             raise ValueError("ClassifierFree needs a context, and the condition has none; give Condition.context_BC, "
                              "shape (B, C)")
+        if self.weight == 1:
+            return denoise
         guided = combination([sampling.denoiser(None), denoise], [1 - self.weight, self.weight])
         return within(self.interval, guided, denoise)
 

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from ..config import require
 from ..models.conditioning import ConditionMix
-from ..models.plugin import Plugin, SampledRows
-from ..models.sampling import Guidance, check_trajectories
+from ..models.plugin import Plugin, SampledRows, one_each
+from ..models.sampling import Guidance, check_trajectories, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
@@ -128,14 +128,15 @@ class LatentDiffusion(nn.Module):
 
         def decoded_guide(guide: Guide, y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
-            return guide(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
+            x = torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD)
+            return one_each(guide(x), x)
 
         inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
         metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,
                                     guide=guide and partial(decoded_guide, guide))
         return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
@@ -175,8 +176,8 @@ class LatentDiffusion(nn.Module):
 
         All timesteps of one latent timestep have the same score.
         """
-        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        condition = condition.to(self.device)
+        x_RHD = check_trajectories(self.spec, x_RHD.to(self.device), condition)
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
         error_RL = self.prior.ood_score(y_RLE, inner, seeds, noise)

@@ -50,12 +50,12 @@ def log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tens
     would with an adaptive solver. Points far off the data and between its modes take the most steps. The result has no
     gradient. Raises ValueError for steps < 1, and where the estimate lacks probes or seeds.
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"{steps} steps of the ODE were given; give at least 1, or None")
+    if steps is not None and (steps < 1 or steps != int(steps)):
+        raise ValueError(f"{steps} steps of the ODE were given; give a whole number of at least 1, or None")
     directions = _Directions(unknown_RHD, seeds, exact, probes, x_RHD.dtype)
     solve = partial(_solve, denoise, path, x_RHD, unknown_RHD, directions, blur)
     if steps is not None:
-        return solve(steps)
+        return solve(int(steps))
     steps, log_p_R = MIN_STEPS, solve(MIN_STEPS)
     settled_R = torch.zeros_like(log_p_R, dtype=torch.bool)
     while steps < MAX_STEPS and not settled_R.all():

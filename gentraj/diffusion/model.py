@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
-from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.plugin import Denoise, Denoising, Plugin, mean_score
+from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import Predict, conditioned
@@ -201,7 +201,7 @@ class Diffusion(nn.Module):
         loss = self.loss(x0, eps, at, known, real, context, batch, None if chain else guide)
         if chain and guide is not None:
             x = torch.where(real & ~known, self.sampled_chain(x0, known, batch.context_BC, generator), batch.x_BHD)
-            loss = loss - (guide(x) * batch.weights()).mean()
+            loss = loss - mean_score(guide, x, batch.weights())
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
@@ -231,7 +231,7 @@ class Diffusion(nn.Module):
         loss = loss / mean_over_processes(free.sum()).clamp(min=1)
         if guide is not None:
             x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
-            loss = loss - (guide(x) * batch.weights()).mean()
+            loss = loss - mean_score(guide, x, batch.weights())
         return loss
 
     def predict(self, network: Predict, x_t: Tensor, at: Level) -> Tensor:
@@ -271,7 +271,7 @@ class Diffusion(nn.Module):
 
         return denoise
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
@@ -300,9 +300,14 @@ class Diffusion(nn.Module):
             return temperature * noise.normal(self.spec.horizon, self.spec.dim)
 
         values = self.normalizer.normalize(rows.values_BHD)
-        sampling = Denoising(self.normalizer, rows, seeds, self.path,
-                             partial(self.denoise, values, rows.mask_BHD, times=times))
-        denoise = sampling.denoiser(rows.context_BC)
+        def denoiser(context_BC: Tensor | None) -> Denoise:
+            if context_BC is None and rows.context_BC is not None and not self.context_dropout:
+                raise ValueError("the guide needs the model without a context, which a context_dropout of 0 never "
+                                 "trains; train one with a context_dropout of 0.1, for example, or sample unguided")
+            return self.denoise(values, rows.mask_BHD, context_BC, times=times)
+
+        sampling = Denoising(self.normalizer, rows, seeds, self.path, denoiser)
+        denoise = denoiser(rows.context_BC)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
@@ -316,18 +321,20 @@ class Diffusion(nn.Module):
     def transport(self, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
         """Maps standard normal noise (R, H, D) to trajectories (R, H, D) in environment units, with a sampler of eta 0.
 
-        One-step students are distilled from this map. Raises ValueError for a condition of another spec.
+        One-step students are distilled from this map. Raises ValueError for shapes that do not fit, and for numbers
+        that are not finite.
         """
-        condition.check(self.spec)
-        known, steps = condition.to(self.device), self.config.steps if steps is None else steps
+        known, z_RHD = condition.to(self.device), z_RHD.to(self.device)
+        check_trajectories(self.spec, z_RHD, known)
+        steps = self.config.steps if steps is None else steps
         times = sampling_times(self.path, steps, self.config.grid).to(self.device)
         values = self.normalizer.normalize(known.values_BHD)
         denoise = self.denoise(values, known.mask_BHD, known.context_BC, times=times)
-        z_RHD = z_RHD.to(self.device)
         start = self.path.sigma(times[:1]) * z_RHD
         x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
         return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
+    @without_gradient
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
         """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
@@ -346,6 +353,7 @@ class Diffusion(nn.Module):
         seeds = row_seeds(seeds, len(x_RHD), "trajectories")
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
+        condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
         blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
 
         def log_prob_rows(rows: slice) -> Tensor:
@@ -365,17 +373,19 @@ class Diffusion(nn.Module):
         """The score (R, H, D) of noisy trajectories, in environment units: the gradient of their log density at time t.
 
         `x_RHD` is alpha x0 + sigma eps in normalised units, and the score (alpha x0 - x) / sigma^2 with the denoised x0
-        (Vincent 2011; Song et al. 2021, equation 7). Close to t = 0 it is the score of clean trajectories. Raises
-        ValueError for shapes that do not fit, and for a time outside (0, 1].
+        (Vincent 2011; Song et al. 2021, equation 7). Known entries have no noise: their values in `x_RHD` are ignored,
+        and their score is 0. Close to t = 0 it is the score of clean trajectories. Raises ValueError for shapes that do
+        not fit, and for a time outside (0, 1].
         """
         if not 0 < t <= 1:
             raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
-        level, x = self.level(self.path.snap(torch.full((1,), t, device=self.device))), self.normalizer.normalize(x_RHD)
+        x = self.normalizer.normalize(check_trajectories(self.spec, x_RHD, condition))
+        level = self.level(self.path.snap(torch.full((1,), t, device=self.device)))
         values = self.normalizer.normalize(condition.values_BHD)
         denoise = self.denoise(values, condition.mask_BHD, condition.context_BC, clipped=False)
-        return (level.alpha * denoise(x, level.t_R) - x) / level.sigma**2 / self.normalizer.scale_D
+        score = (level.alpha * denoise(x, level.t_R) - x) / level.sigma**2 / self.normalizer.scale_D
+        return torch.where(condition.mask_BHD, 0, score)
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
@@ -383,13 +393,15 @@ class Diffusion(nn.Module):
         """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.
 
         x0 is noised until sigma / alpha is `noise`. A likely trajectory comes back as it was; an unlikely one is moved.
-        The denoiser is conditioned on `condition`. The mean is over `noises` samples of the noise. Raises ValueError
-        for noise of 0 or less.
+        The denoiser is conditioned on `condition`, and the values of `x_RHD` at known entries are ignored. The mean is
+        over `noises` samples of the noise. Raises ValueError for noise of 0 or less, for fewer than 1 sample of it, and
+        for another number of seeds than one for each trajectory.
         """
-        if not noise > 0:
-            raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
+        if not noise > 0 or noises < 1:
+            raise ValueError(f"noise is {noise}, {noises} times; a ratio sigma / alpha above 0, at least once, is "
+                             "expected")
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        x_RHD, seeds = check_trajectories(self.spec, x_RHD, condition), row_seeds(seeds, len(x_RHD), "trajectories")
         t = noised_time(self.path, noise).to(self.device)
         rows = cat([condition] * noises)
         x, seeds = x_RHD.repeat(noises, 1, 1), [fold(s, n) for n in range(noises) for s in seeds]

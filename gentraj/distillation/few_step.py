@@ -15,6 +15,7 @@ from ..data.windows import repeat_last
 from ..diffusion.model import Diffusion, DiffusionConfig
 from ..models.conditioning import ConditionMix, encode_context
 from ..models.microbatch import Microbatch
+from ..models.plugin import mean_score
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
@@ -126,7 +127,7 @@ class FewStep(Diffusion):
         loss = self.objective(rows)
         if guide is not None:
             x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), batch.x_BHD)
-            loss = loss - (guide(repeat_last(Batch(x, rows.real))) * rows.weight).mean()
+            loss = loss - mean_score(guide, repeat_last(Batch(x, rows.real)), rows.weight)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

@@ -56,7 +56,9 @@ class TwoTimes(nn.Module):
         self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN, config)
         self.span, self.context_dim = SinusoidalEmbedding(SPAN, SCALE), context_dim
         if isinstance(self.network, TrajectoryNetwork):
-            cast(SinusoidalEmbedding, cast(nn.Sequential, self.network.time)[0]).scale = SCALE
+            for module in self.network.time.modules():  # a network may also take the time as it is
+                if isinstance(module, SinusoidalEmbedding):
+                    module.scale = SCALE
         for module in self.network.modules():
             if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
                 module.register_forward_pre_hook(_contiguous)

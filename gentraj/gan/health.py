@@ -68,9 +68,9 @@ class Health(nn.Module):
 
     def record(self, metrics: Mapping[str, Tensor]) -> None:
         """Updates the averages with the metrics of one step, and warns of new symptoms."""
-        now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average.device)
+        now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average)
         self.steps += 1
-        self.average.lerp_(mean_over_processes(now), torch.clamp(1 / self.steps, min=FOLLOW))
+        self.average.lerp_(mean_over_processes(now).to(now), torch.clamp(1 / self.steps, min=FOLLOW).to(now))
         self.warn()
 
     def warn(self) -> None:

@@ -17,7 +17,8 @@ from ..config import later, require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
-from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.plugin import mean_score
+from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
@@ -51,7 +52,7 @@ class GANConfig(GeneratorConfig):
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """The discriminator, a network of residual convolutions over time."""
     objective: ObjectiveName = "relativistic"
-    """Adversarial losses of the two sides."""
+    """Adversarial losses of the discriminator and the generator."""
     penalties: dict[str, float] | None = None
     """Regularisers of the discriminator and their weights; None takes the defaults of the objective."""
     energy_score: float = 10.0
@@ -60,8 +61,8 @@ class GANConfig(GeneratorConfig):
     """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
     two samples for each of half the conditions of the last batch."""
     play_every: int = later(1)
-    """Updates of the generator for each one in which the two sides play. In the others it minimises its energy score
-    alone, which takes less than half the time."""
+    """One update in this many trains the discriminator, and the generator against it. In the others the generator
+    minimises its energy score alone, which takes less than half the time."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
     """How the generator is trained."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
@@ -169,7 +170,7 @@ class ConditionalGAN(nn.Module):
                 metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
-                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")), FOLLOW)
+                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")).to(self.real_logit), FOLLOW)
         more = step_generator(self.discriminator if plays else None, microbatch.twins(), self._sample, self.objective,
                               self.config.energy_score, optimizers["generator"],
                               self.config.generator_learning.max_grad_norm, score)
@@ -202,9 +203,10 @@ class ConditionalGAN(nn.Module):
                         microbatch.context) * microbatch.real
 
     def _score(self, guide: Guide, fake: Tensor, microbatch: Microbatch) -> Tensor:
-        return guide(self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real)
+        x = self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real
+        return mean_score(guide, x, microbatch.weight)
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
@@ -244,8 +246,8 @@ class ConditionalGAN(nn.Module):
         It is softplus(real logit - logit), where the real logit is the average for data: it is at least 0, and log 2
         at the real logit. Raises ValueError for a discriminator without patches.
         """
-        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        condition = condition.to(self.device)
+        x_RHD = check_trajectories(self.spec, x_RHD.to(self.device), condition)
         blocks = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
                   for i in range(0, len(x_RHD), MAX_ROWS)]
         return F.softplus(self.real_logit - torch.cat(blocks))
@@ -288,7 +290,7 @@ def step_generator(discriminator: Discriminator | None, twins: Microbatch, gener
         total = total + loss
         metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
     if guide is not None:
-        total = total - (guide(fake, twins) * twins.weight).mean()
+        total = total - guide(fake, twins)
     return metrics | {"generator_grad_norm": apply_gradients(total, optimizer, max_norm).detach()}
 
 

@@ -49,6 +49,12 @@ def check_finite(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} holds {bad} values that are NaN or infinite; give finite trajectories")
 
 
+def check_count(name: str, number: int) -> None:
+    """Raises ValueError, naming the setting, for a number below 1."""
+    if number < 1:
+        raise ValueError(f"{name} is {number}; a whole number of at least 1 is expected")
+
+
 def blocks(a_NF: Tensor, b_MF: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yields slices of the rows of `a` with their Euclidean distances (rows, M) to all rows of `b`.
 
@@ -90,8 +96,9 @@ def neighbourhoods(real_NF: Tensor, fake_MF: Tensor, k: int = 5) -> Neighbourhoo
     """Computes all four metrics in one pass over the distances; each set needs at least k + 1 rows.
 
     A ball reaches to the k-th nearest other row of its own set and excludes that row, as in the package prdc. The ball
-    of a row that occurs more than k times is therefore empty.
+    of a row that occurs more than k times is therefore empty. Raises ValueError for a `k` below 1.
     """
+    check_count("k", k)
     real, fake = checked(k + 1, real=real_NF, fake=fake_MF)
     radius_N, radius_M = kth_distance(real, real, k + 1), kth_distance(fake, fake, k + 1)
     precise_M = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
@@ -123,8 +130,9 @@ def sliced_wasserstein(real_NF: Tensor, fake_MF: Tensor, seed: int = 0, projecti
     """Mean Wasserstein distance of order 1 along random unit vectors, in units of the features; 0 for equal sets.
 
     This is the distance of Bonneel et al. 2015, with a mean over `projections` directions in place of the integral. A
-    shift of all features by a vector of length v gives about 0.8 v / sqrt(F).
+    shift of all features by a vector of length v gives about 0.8 v / sqrt(F). Raises ValueError for fewer than 1.
     """
+    check_count("projections", projections)
     real, fake = checked(1, real=real_NF, fake=fake_MF)
     normal_PF = torch.randn(projections, real.shape[1], generator=generator(seed), dtype=torch.float64)
     units_PF = normalize(normal_PF).to(real.device)
@@ -215,7 +223,8 @@ def features(x_RHD: Tensor, scale: Normalizer) -> Tensor:
     if x_RHD.ndim != 3 or x_RHD.shape[2] != len(scale.scale_D):
         raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; "
                          f"(R, H, {len(scale.scale_D)}) is expected")
-    return scale.normalize(x_RHD.double()).flatten(1) / math.sqrt(x_RHD.shape[1] * x_RHD.shape[2])
+    z_RHD = (x_RHD.double() - scale.shift_D) / scale.scale_D
+    return z_RHD.flatten(1) / math.sqrt(x_RHD.shape[1] * x_RHD.shape[2])
 
 
 def measure(real_RHD: Tensor, fake_RHD: Tensor, train_RHD: Tensor | None = None, *, seed: int) -> dict[str, float]:
@@ -277,7 +286,7 @@ def modes_covered(share_K: Tensor, true_K: Tensor | None = None, tolerance: floa
     and the others to at most 1.
     """
     share = share_K.double()
-    true = torch.full_like(share, 1 / len(share)) if true_K is None else true_K.to(share)
+    true = torch.ones_like(share) / share.numel() if true_K is None else true_K.to(share)
     if (share.shape != true.shape or not ((share >= 0) & (true >= 0)).all() or share.sum() > 1 + 1e-5
             or abs(true.sum() - 1) > 1e-5):
         raise ValueError(f"shares {share.tolist()} and true shares {true.tolist()} were given; equally many are "

@@ -45,7 +45,13 @@ class ConditionMix:
         require(self, **dict.fromkeys(KINDS, (0, 1)))
 
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples which of the real entries (B, H, D) are known: bool (B, H, D). `generator` is on the CPU."""
+        """Samples which of the real entries (B, H, D) are known: bool (B, H, D). `generator` is on the CPU.
+
+        Raises ValueError for `goal_dims` that an observation of `spec` does not have.
+        """
+        if not all(0 <= i < spec.obs_dim for i in self.goal_dims):
+            raise ValueError(f"ConditionMix.goal_dims are {self.goal_dims}; entries of an observation, 0 to "
+                             f"{spec.obs_dim - 1}, are expected")
         length_B = real_BHD[..., 0].sum(1).cpu()
         known = torch.zeros(real_BHD.shape, dtype=torch.bool)
         probability = vars(self)

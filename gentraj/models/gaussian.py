@@ -25,8 +25,8 @@ from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, sample_rows
-from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, sample_batch
+from .plugin import Plugin, mean_score
+from .sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from .settings import GeneratorConfig
 
 
@@ -137,12 +137,12 @@ class Gaussian(nn.Module):
         if guide is not None:
             eps = torch.randn(x0.shape, generator=generator).to(x0.device)
             own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)
-            loss = loss - (guide(torch.where(scored, own, batch.x_BHD)) * batch.weights()).mean()
+            loss = loss - mean_score(guide, torch.where(scored, own, batch.x_BHD), batch.weights())
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    @torch.no_grad()
+    @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:

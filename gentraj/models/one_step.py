@@ -74,10 +74,11 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
 
 
 def preference(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
-    """The sum (R,) of the plug-ins' scores. They see padded blocks, so that no score depends on the other rows."""
+    """The sum (R,) of the plug-ins' scores. They see padded blocks, so that no score depends on the other rows, each
+    its own copy, which it may change."""
     blocks = []
     for x in x_RHD.split(MAX_ROWS):
-        scores = [score for plugin in plugins if (score := plugin.prefer(padded(x))) is not None]
+        scores = [score for plugin in plugins if (score := plugin.prefer(padded(x).clone())) is not None]
         blocks.append(torch.stack(scores).sum(0)[: len(x)])
     return torch.cat(blocks)
 

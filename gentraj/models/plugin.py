@@ -92,11 +92,29 @@ class Preference(Plugin):
         except Exception as error:
             raise ValueError(f"the guide raised {type(error).__name__}: {error}; it was given trajectories of shape "
                              f"{tuple(x_RHD.shape)}") from error
-        if not isinstance(scores, Tensor) or scores.shape != x_RHD.shape[:1]:
-            given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
-            raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_RHD.shape)}; one score "
-                             f"for each, shape ({len(x_RHD)},), is expected")
-        return finite(scores, "the guide's score is", "; finite scores are expected")
+        return finite(one_each(scores, x_RHD), "the guide's score is", "; finite scores are expected")
+
+
+def one_each(scores: object, x_RHD: Tensor) -> Tensor:
+    """Returns a guide's scores of trajectories. Raises ValueError unless they are one for each, a tensor (R,)."""
+    if not isinstance(scores, Tensor) or scores.shape != x_RHD.shape[:1]:
+        given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
+        raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_RHD.shape)}; one score for "
+                         f"each, shape ({len(x_RHD)},), is expected")
+    return scores
+
+
+def mean_score(guide: Guide, x_BHD: Tensor, weight_B: Tensor) -> Tensor:
+    """The weighted mean score of a model's own trajectories, a scalar that training raises.
+
+    `weight_B` is (B,) or (1,). Raises ValueError for scores of another shape, and for scores without a gradient, from
+    which nothing would be learnt.
+    """
+    scores_B = one_each(guide(x_BHD), x_BHD)
+    if x_BHD.requires_grad and not scores_B.requires_grad:
+        raise ValueError("the guide's score has no gradient to train by: it does not depend on the trajectories by "
+                         "differentiable torch operations; write it in such operations")
+    return (scores_B * weight_B).mean()
 
 
 def finite(x: Tensor, what: str, remedy: str) -> Tensor:

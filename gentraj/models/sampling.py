@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from contextlib import nullcontext
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,10 +13,23 @@ from torch import Tensor
 from ..networks.rows import MAX_ROWS
 from ..randomness import fold, row_seeds
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, SamplingOptions, TrajectorySpec
-from .plugin import Plugin
+from .plugin import Plugin, finite
 
+P, T = ParamSpec("P"), TypeVar("T")
 Guidance = Guide | Plugin | Sequence[Plugin] | None
 SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # conditions of R rows and their seeds -> x_RHD
+
+
+def without_gradient(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorates a function as `torch.no_grad` does, so that it also works in `torch.inference_mode`, which it leaves:
+    within that mode, neither a guide nor a density could have the gradient that it needs."""
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        leave = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with leave, torch.no_grad():
+            return function(*args, **kwargs)
+
+    return called
 
 
 @runtime_checkable
@@ -53,30 +68,40 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.
 
     Those that a plug-in rejects are sampled again, with other seeds. `seed` is one seed for all rows or one for each of
-    the B * N. Raises ValueError for a condition of another spec and for another number of seeds.
+    the B * N. Raises ValueError for a condition of another spec, for another number of seeds, and for samples that are
+    not finite.
     """
+    def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
+        return finite(sample_rows(rows, seeds), "a sample is", "; its known entries or its context may be too far from "
+                      "the data, or the model's weights are not finite")
+
     condition.check(spec)
     rows, blocks = condition.repeat(num_samples), []
     seeds = row_seeds(seed, rows.batch)
     for i in range(0, rows.batch, MAX_ROWS):
         block, own_seeds = rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS]
-        x_RHD = sample_rows(block, own_seeds)
+        x_RHD = sampled(block, own_seeds)
         again, attempt = torch.arange(len(x_RHD), device=x_RHD.device), 1
         while plugins:
             again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in plugins]).any(0)]
             if not len(again):
                 break
-            x_RHD[again] = sample_rows(block[again], [fold(own_seeds[r], attempt) for r in again.tolist()])
+            x_RHD[again] = sampled(block[again], [fold(own_seeds[r], attempt) for r in again.tolist()])
             attempt += 1
         blocks.append(x_RHD)
     return torch.cat(blocks).unflatten(0, (condition.batch, num_samples))
 
 
-def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:
-    """Raises ValueError unless x and the condition have one shape, fit `spec`, and the unknown entries are finite."""
+def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:
+    """Returns x with the condition's values at the known entries, where x may hold anything, such as NaN.
+
+    Raises ValueError unless x and the condition have one shape, fit `spec`, and have at least one row, and the unknown
+    entries are finite.
+    """
     condition.check(spec)
-    if x_RHD.shape != condition.values_BHD.shape:
+    if x_RHD.shape != condition.values_BHD.shape or not len(x_RHD):
         raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this model and condition need "
-                         f"{tuple(condition.values_BHD.shape)}")
+                         f"{tuple(condition.values_BHD.shape)}, and at least one row")
     if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
         raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
+    return torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)

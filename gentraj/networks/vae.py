@@ -60,7 +60,8 @@ class TemporalVAE(nn.Module):
 
     def encode(self, x_RHD: Tensor, real_RHD: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents, (R, L, Z) each. Entries that are not real are replaced by 0."""
-        h = self.encoder(_time_last(x_RHD * real_RHD, real_RHD)).float()  # latents are data: float32 under autocast too
+        h = self.encoder(_time_last(x_RHD * real_RHD, real_RHD))
+        h = h.to(self.known.weight.dtype)  # latents are data: not in bfloat16 under autocast
         mean, log_variance = h.transpose(1, 2).chunk(2, dim=-1)
         return mean, log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
 

@@ -8,7 +8,7 @@ import torch
 from test_constraints import SPEC, random
 
 from gentraj.constraints import Acceleration, Blocks, Box, Circle, Constraint, Constraints, Equal, Projection, Speed
-from gentraj.trajectory import Condition
+from gentraj.trajectory import Condition, TrajectorySpec
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -25,6 +25,10 @@ from gentraj.trajectory import Condition
     (lambda: Blocks((0.0, 2.0), (1.0, 1.0), (0, 1)), "low must be at most high"),
     (lambda: Blocks(-np.inf, np.inf, (0,)), "no free space"),
     (lambda: Equal(0, (1.0, 2.0), (0,)), "Equal.values"),
+    (lambda: Equal(0, (1e39,), (0,)), r"Equal.values are \(1e\+39,\); finite numbers of float32"),
+    (lambda: Equal(0, (float("inf"),), (0,)), "finite numbers of float32"),
+    (lambda: Box(float("inf"), float("inf"), (0,)), "low must be at most high, with a finite number between them"),
+    (lambda: Box((0.0, -np.inf), (1.0, -np.inf), (0, 1)), "with a finite number between them"),
 ])
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], Constraint], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -54,6 +58,28 @@ def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], 
     with pytest.raises(ValueError, match=message):
         condition = Condition.unknown(SPEC).with_obs(0, torch.zeros(3)).with_obs(-1, GOAL)
         Constraints(SPEC, constraints).project(random(0, 1), condition)
+
+
+@pytest.mark.parametrize(("shape", "condition", "message"), [
+    ((6, 4), None, r"shape \(6, 4\) were given; \(R, 6, 4\)"), ((1, 3, 6, 4), None, r"\(R, 6, 4\) is expected"),
+    ((3, 5, 4), Condition.unknown(SPEC), r"shape \(3, 5, 4\) were given; \(R, 6, 4\)"),
+    ((3, 6, 4), Condition.unknown(SPEC, 2), r"shape \(3, 6, 4\) were given; \(2, 6, 4\)"),
+    ((3, 6, 4), Condition.unknown(TrajectorySpec(2, 2, 6), 3), "condition is for .*obs_dim=2.*; these constraints are"),
+])
+def test_other_trajectories_than_those_of_the_spec_are_refused(shape: tuple[int, ...], condition: Condition | None,
+                                                               message: str) -> None:
+    """A single trajectory (H, D) came back with another axis, and another layout of the same shape was projected."""
+    with pytest.raises(ValueError, match=message):
+        Constraints(SPEC, [Box(-1.0, 1.0, (0,))]).project(torch.zeros(shape), condition)
+
+
+def test_a_projection_of_one_s_own_may_compute_in_float32_and_returns_trajectories() -> None:
+    x = random(0, 3)
+    mine = Constraints(SPEC, [Projection(lambda x: x.float().clamp(-0.5, 0.5)), Speed(5.0, (0,), dt=1.0)])
+    projected = mine.project(x)
+    assert mine.certificate(projected).feasible.all() and not torch.equal(projected, x)
+    with pytest.raises(ValueError, match=r"Projection: the function returned None for \(3, 6, 4\)"):
+        Constraints(SPEC, [Projection(lambda x: None)]).project(x)  # type: ignore[arg-type, return-value]
 
 
 def test_known_rows_that_bend_too_much_are_refused() -> None:

@@ -57,6 +57,16 @@ def test_weight_one_is_bit_equal_to_the_condition_and_zero_to_none() -> None:
     assert torch.equal(model.sample(none, guide=Contexts([(DIRECT, 1.0)])), model.sample(same))
 
 
+@pytest.mark.parametrize("weight", [-1.0, 0.0, 2.0])
+def test_a_model_that_never_missed_its_context_is_not_compared_with_itself_without_one(weight: float) -> None:
+    """Its network never saw the input that stands for no context."""
+    model, condition = tiny(), with_context(3)
+    model.context_dropout = 0.0
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0)), model.sample(condition))
+    with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of 0"):
+        model.sample(condition, guide=ClassifierFree(weight))
+
+
 @pytest.mark.parametrize(("weight", "calls"), [(0.0, 3), (1.0, 3), (2.0, 6)])
 def test_a_part_without_weight_is_not_asked(weight: float, calls: int) -> None:
     model = tiny(sampler="ddim")

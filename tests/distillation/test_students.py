@@ -26,7 +26,7 @@ from gentraj.distillation import (
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
-from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks import DiTConfig, NetworkConfig, PerceptronConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -362,6 +362,18 @@ def test_other_students_are_sampled_in_any_number_of_steps(method: str) -> None:
         model.sample(Condition.unknown(SPEC, 2), options=SamplingOptions(steps=steps))
         calls.append(model.network_calls - before)
     assert calls == [1, 3] and model.only_steps is None
+
+
+@pytest.mark.parametrize("embedding", [0, 4])
+@every_student
+def test_a_student_starts_from_a_teacher_that_takes_the_noise_level_as_it_is(method: str, embedding: int) -> None:
+    """A perceptron without an embedding of time, which flow maps took for one with layers."""
+    config, kind = STUDENTS[method]
+    network = PerceptronConfig(8, 1, embedding=embedding, time_scale=1.0)
+    teacher = Diffusion(SPEC, DiffusionConfig(network, levels=16), Normalizer.identity(2))
+    student = kind(SPEC, config(teacher=teacher.config), Normalizer.identity(2))
+    student.learn_from(teacher)
+    assert torch.isfinite(student.sample(Condition.unknown(SPEC), 2)).all()
 
 
 def test_more_steps_of_progressive_distillation_than_the_teacher_can_halve_are_refused() -> None:

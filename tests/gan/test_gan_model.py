@@ -115,8 +115,8 @@ def test_a_context_is_refused_without_and_used_with() -> None:
 
 
 def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_real_one() -> None:
-    model, x = make(moved=True), batch((8,) * 3).x_BHD
-    condition = CONDITIONS["goal"](Condition.unknown(SPEC, 3))
+    model, condition = make(moved=True), CONDITIONS["goal"](Condition.unknown(SPEC, 3))
+    x = torch.where(condition.mask_BHD, condition.values_BHD, batch((8,) * 3).x_BHD)
     values = torch.where(condition.mask_BHD, model.normalizer.normalize(condition.values_BHD), 0)
     _, logit = model.discriminator(model.normalizer.normalize(x), values, condition.mask_BHD, torch.zeros(1))
     for real_logit in (0.0, 5.0):

@@ -5,7 +5,17 @@ import torch
 from torch import Tensor
 
 from gentraj.constraints import Box, Constraints
-from gentraj.metrics import condition_error, mode_shares, modes_covered, nearest_mode, smoothness, violations
+from gentraj.metrics import (
+    condition_error,
+    mode_shares,
+    modes_covered,
+    nearest_mode,
+    neighbourhoods,
+    sliced_wasserstein,
+    smoothness,
+    violations,
+)
+from gentraj.randomness import generator
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=3)
@@ -51,6 +61,24 @@ def test_smoothness_needs_three_rows_of_the_spec() -> None:
     for x, spec in ((torch.zeros(4, 2, 3), short), (torch.zeros(4, 5, 2), SPEC), (torch.zeros(5, 3), SPEC)):
         with pytest.raises(ValueError, match="trajectories of shape"):
             smoothness(x, spec)
+
+
+@pytest.mark.parametrize("dims", [(), (7,), (-1,)])
+def test_smoothness_is_of_entries_that_there_are(dims: tuple[int, ...]) -> None:
+    """Of none it was NaN, and -1 was the last entry of the action."""
+    with pytest.raises(ValueError, match=r"dims are .*; one or more of the entries 0 to 1 are expected"):
+        smoothness(torch.zeros(2, 4, 2), TrajectorySpec(1, 1, 4), dims)
+
+
+def test_a_number_below_one_is_refused_by_name() -> None:
+    x = torch.randn(8, 3, generator=generator(0))
+    for k in (0, -1):
+        with pytest.raises(ValueError, match=f"k is {k}; a whole number of at least 1"):
+            neighbourhoods(x, x, k=k)
+    with pytest.raises(ValueError, match="projections is 0; a whole number of at least 1"):
+        sliced_wasserstein(x, x, projections=0)
+    with pytest.raises(ValueError, match="equally many are expected"):
+        modes_covered(torch.zeros(0))
 
 
 def test_violations_are_a_share_and_the_worst() -> None:

@@ -82,6 +82,13 @@ def test_a_probability_outside_its_range_is_refused() -> None:
         ConditionMix(goal_at="middle")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dims", [(-1,), (SPEC.obs_dim,), (0, 99)])
+def test_a_goal_is_made_of_entries_of_the_observation(dims: tuple[int, ...]) -> None:
+    """A negative one, and one of the action, made an action known; others ended in an IndexError."""
+    with pytest.raises(ValueError, match=r"goal_dims are .*; entries of an observation, 0 to .*, are expected"):
+        ConditionMix(goal_dims=dims).sample(SPEC, torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool), generator(0))
+
+
 def test_a_later_row_is_uniform_over_those_after_the_first() -> None:
     u = torch.arange(8) / 8
     assert later_row(torch.full((8,), 5), u).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]

@@ -1,0 +1,181 @@
+"""What callers do with a model that its own code never does: other dtypes, modes, counts and numbers of their own."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from contract import CONDITIONS, SPEC
+from torch import Tensor
+
+from gentraj.families import FAMILIES, MODELS, Model
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, SupportsLogProb, SupportsScore
+
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+def make(name: str, *, context: bool = False) -> Any:
+    torch.manual_seed(0)
+    config = FAMILIES[name].with_network(ResidualMLPConfig(16, 1, 1))
+    own = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5])) if context else None
+    model: Model = MODELS.made_of(config)(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), own)
+    return model
+
+
+def windows(rows: int = 8) -> Tensor:
+    return torch.randn(rows, 8, 5, generator=generator(0)) * torch.arange(1.0, 6.0)
+
+
+def batch(x: Tensor, context: Tensor | None = None, weight: Tensor | None = None) -> Batch:
+    return Batch(x, torch.ones_like(x, dtype=torch.bool), context, weight_B=weight)
+
+
+def updated(model: Model, data: Batch, guide: Any = None) -> dict[str, Tensor]:
+    return model.update(data, model.optimizers(), generator(2), guide=guide)
+
+
+def started(rows: int = 2) -> Condition:
+    return CONDITIONS["start"](Condition.unknown(SPEC, rows))
+
+
+@every_family
+def test_numbers_of_float64_are_those_of_float32(name: str) -> None:
+    """In data, contexts and conditions. Known entries keep all their digits."""
+    x, context = windows(), torch.randn(8, 2, generator=generator(1))
+    expected, metrics = (updated(make(name, context=True), batch(x.to(kind), context.to(kind)))
+                         for kind in (torch.float32, torch.float64))
+    for key, value in expected.items():
+        torch.testing.assert_close(metrics[key].float(), value, rtol=1e-4, atol=1e-5)
+    single = Condition(SPEC, x[:2], started().mask_BHD, context[:2])
+    double = Condition(SPEC, x[:2].double() + 1e-12, single.mask_BHD, context[:2].double())
+    model = make(name, context=True)
+    found = model.sample(double, 2, seed=3)
+    torch.testing.assert_close(found.float(), model.sample(single, 2, seed=3), rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[:, 0][double.mask_BHD], double.values_BHD[double.mask_BHD])
+    model.ood_score(x[:2].double(), double, [0, 1])
+    if isinstance(model, SupportsLogProb):
+        close, density = torch.testing.assert_close, model.log_prob
+        close(density(x[:2].double(), double, steps=2), density(x[:2], single, steps=2))
+
+
+@pytest.fixture
+def float64_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64_by_default")
+@every_family
+def test_a_model_trains_and_samples_where_torch_makes_tensors_of_float64(name: str) -> None:
+    """Its networks are then of float64. The normaliser was of float32, and a condition would take no known value."""
+    model = make(name)
+    assert all(torch.isfinite(value) for value in updated(model, batch(windows().float())).values())
+    x = model.sample(started(), 2, guide=left)
+    assert x.dtype == torch.float64 and (x[:, :, 0, 0] == started().values_BHD[0, 0, 0]).all()
+
+
+def test_a_condition_of_float64_or_of_integers_takes_further_values_as_they_are() -> None:
+    unknown = Condition.unknown(SPEC)
+    for values, expected in ((unknown.values_BHD.double(), 0.1), (unknown.values_BHD.long(), float(torch.tensor(0.1)))):
+        known = Condition(SPEC, values, unknown.mask_BHD).with_obs(0, torch.tensor([0.1, 0, 0], dtype=torch.float64))
+        assert known.values_BHD[0, 0, 0].item() == expected
+
+
+@pytest.mark.parametrize(("guide", "message"), [
+    (lambda x: x[:, 1:, 1].mean(1, keepdim=True), r"returned shape \(\d, 1\) for trajectories of shape \(\d, 8, 5\)"),
+    (lambda x: x.mean(), r"returned shape \(\) for trajectories of shape \(\d, 8, 5\); one score for each"),
+    (lambda x: None, "returned None for trajectories"),
+    (lambda x: x[:, 1:, 1].mean(1).detach(), "no gradient to train by: it does not depend on the trajectories"),
+    (lambda x: torch.zeros(len(x)), "no gradient to train by"),
+], ids=["column", "one number", "none", "detached", "constant"])
+@every_family
+def test_a_guide_of_the_training_gives_one_score_each_with_a_gradient(name: str, guide: Any, message: str) -> None:
+    """A column of scores times the weights of the windows was a square, whose mean ignored which is whose; a score
+    without a gradient changed nothing."""
+    model = make(name)
+    with pytest.raises(ValueError, match=message):
+        updated(model, batch(windows(), weight=torch.tensor([0.5, 1.5]).repeat(4)), guide)
+
+
+def left(x: Tensor) -> Tensor:
+    return -(x[..., 0] + 1).square().mean(1)
+
+
+def shifting_left(x: Tensor) -> Tensor:
+    x[..., 0] += 1
+    return -x[..., 0].square().mean(1)
+
+
+@every_family
+def test_a_guide_that_works_in_place_changes_no_sample(name: str) -> None:
+    model = make(name)
+    expected = model.sample(started(), 2, guide=left)
+    assert torch.equal(model.sample(started(), 2, guide=shifting_left), expected)
+
+
+@every_family
+def test_samples_and_densities_are_the_same_in_inference_mode(name: str) -> None:
+    """Also of conditions that are made there, and with guides, which need a gradient."""
+    model, x, density = make(name), windows(2), isinstance(make(name), SupportsLogProb)
+    plain, guided = model.sample(started(), 2), model.sample(started(), 2, guide=left)
+    log_p = model.log_prob(x, started(), steps=2) if density else None
+    with torch.inference_mode():
+        assert torch.equal(model.sample(started(), 2), plain)
+        assert torch.equal(model.sample(started(), 2, guide=left), guided)
+        assert not density or torch.equal(model.log_prob(x, started(), steps=2), log_p)
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+
+
+@every_family
+def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
+    """A known entry of 1e30 is finite, and its square is not; such a sample was returned as NaN."""
+    far = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
+    with pytest.raises(ValueError, match=r"a sample is not finite in .* entries; its known entries or its context may"):
+        make(name).sample(far, 2)
+
+
+@every_family
+def test_what_known_entries_of_a_trajectory_hold_changes_no_score(name: str) -> None:
+    """The condition has their values. NaN there passed the check for unknown entries, and made the score NaN."""
+    model, known, x = make(name), started(4), windows(4)
+    expected = model.ood_score(torch.where(known.mask_BHD, known.values_BHD, x), known, range(4))
+    for other in (torch.nan, 1e3):
+        elsewhere = torch.where(known.mask_BHD, other, x)
+        assert torch.equal(model.ood_score(elsewhere, known, range(4)), expected)
+        if isinstance(model, SupportsScore):
+            score = model.score(elsewhere, known, 0.5)
+            assert torch.equal(score, model.score(x, known, 0.5))
+            assert (score[known.mask_BHD] == 0).all() and (score[~known.mask_BHD] != 0).all()
+
+
+DIFFUSION: dict[str, tuple[Callable[[Any], object], str]] = {
+    "seeds": (lambda m: m.ood_score(windows(2), started(), [0]), "1 seeds were given for 2 trajectories"),
+    "noises": (lambda m: m.ood_score(windows(2), started(), [0, 1], noises=0), "noise is 1.0, 0 times; a ratio"),
+    "ood of none": (lambda m: m.ood_score(windows(0), started(0), []), r"shape \(0, 8, 5\).* and at least one row"),
+    "density of none": (lambda m: m.log_prob(windows(0)), r"shape \(0, 8, 5\).* and at least one row"),
+    "half a step": (lambda m: m.log_prob(windows(2), steps=2.5), "2.5 steps of the ODE were given; give a whole"),
+    "noise of another width": (lambda m: m.transport(windows(2)[..., :4], started()), r"have shape \(2, 8, 4\)"),
+    "noise of more rows": (lambda m: m.transport(windows(3), started()), r"have shape \(3, 8, 5\)"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), DIFFUSION.values(), ids=DIFFUSION)
+def test_what_a_diffusion_model_cannot_measure_is_refused_in_one_line(call: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        call(make("diffusion"))
+    assert "\n" not in str(raised.value)
+
+
+@every_family
+def test_a_model_in_float64_trains_and_samples_as_in_float32(name: str) -> None:
+    single, double = make(name), make(name).double()
+    expected, found = updated(single, batch(windows())), updated(double, batch(windows()))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key].float(), value, rtol=1e-3, atol=1e-4)
+    x = double.sample(started(), 2, seed=1)
+    assert x.dtype == torch.float64
+    torch.testing.assert_close(x.float(), single.sample(started(), 2, seed=1), rtol=0.02, atol=0.02)
