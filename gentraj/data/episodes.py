@@ -323,6 +323,8 @@ def wrong_shapes(e: Episodes) -> Iterator[str]:
         if not 0 <= dim < width:
             yield f"{e.name}: goal_dims is {e.goal_dims}; entries of an observation of width {width} are expected"
             break
+    if len({*e.goal_dims}) < len(e.goal_dims):
+        yield f"{e.name}: goal_dims is {e.goal_dims}; each entry once is expected"
     goal = e.extras.get("goal")
     if goal is not None and e.goal_dims and goal.shape[-1] != len(e.goal_dims):
         yield f"{e.name}: goal has width {goal.shape[-1]}; goal_dims {e.goal_dims} need {len(e.goal_dims)}"

@@ -277,9 +277,12 @@ def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[s
 
 
 def _goal_layout(obs: np.ndarray, achieved: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """obs_keys and goal_dims: the columns of `obs` that always equal `achieved`, or else `achieved` put before
-    `obs`."""
-    columns = [next((c for c in range(obs.shape[1]) if np.array_equal(obs[:, c], goal)), -1) for goal in achieved.T]
+    """obs_keys and goal_dims: the columns of `obs` that always equal `achieved`, each for one entry of it, or else
+    `achieved` put before `obs`."""
+    columns: list[int] = []
+    for goal in achieved.T:
+        free = (c for c in range(obs.shape[1]) if c not in columns)
+        columns.append(next((c for c in free if np.array_equal(obs[:, c], goal)), -1))
     if -1 in columns:
         return ("achieved_goal", "observation"), tuple(range(achieved.shape[1]))
     return ("observation",), tuple(columns)

@@ -153,3 +153,9 @@ def test_arrays_without_entries_are_refused(key):
     with pytest.raises(DataError, match=r"^dataset: obs has width 0"):
         replace(some([3]), obs=np.zeros((4, 0)))
     assert replace(some([3]), act=np.zeros((3, 0))).act_dim == 0
+
+
+def test_an_entry_that_a_goal_names_twice_is_refused():
+    """It would have two values; the training ended in an error of a condition, or one of them was dropped."""
+    with pytest.raises(DataError, match=r"^dataset: goal_dims is \(1, 1\); each entry once is expected"):
+        replace(some([3]), goal_dims=(1, 1))

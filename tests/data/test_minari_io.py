@@ -68,6 +68,14 @@ def test_goal_conditioned_episodes_are_minaris_dicts(goals):
     assert all(space.contains(episode.observations[key][0]) for key, space in dataset.observation_space.spaces.items())
 
 
+def test_each_entry_of_a_goal_is_an_entry_of_the_observation_of_its_own():
+    """Two entries that never vary were taken for the same entry of the observation."""
+    obs = [np.tile([0.0, i, 0.0, 7.0], (4, 1)) for i in (1, 2)]
+    part = [{"observation": o, "achieved_goal": o[:, [0, 2]], "desired_goal": o[:, [0, 2]]} for o in obs]
+    e = load_minari(record(part, goal_space(4, 2)))
+    assert (e.obs_keys, e.goal_dims) == (("observation",), (0, 2))
+
+
 def test_goals_within_the_observation_are_found_in_anyones_dataset():
     obs = np.random.default_rng(0).normal(size=(2, 4, 5))
     part = [{"observation": o, "achieved_goal": o[:, [3, 1]], "desired_goal": o[:, :2] + 1} for o in obs]
