@@ -73,6 +73,8 @@ class LatentDiffusion(nn.Module):
     'action'. Each latent timestep carries the known values and the mask of the timesteps that it stands for, so that
     conditioning is the inpainting of `Diffusion`. Both networks are trained from the first step, and no gradient of the
     prior reaches the VAE. In PointMaze this gave the same return as training the VAE first, and it needs no schedule.
+    Raises ValueError for a horizon that cannot be halved as often as the networks do, and for a normaliser of another
+    width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
@@ -84,7 +86,8 @@ class LatentDiffusion(nn.Module):
         network, factor = config.prior.network, config.vae.factor
         halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
         check_horizon(spec.horizon, factor * halved)
-        self.spec, self.config, self.batch_size, self.normalizer = spec, config, batch_size, normalizer
+        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.normalizer = normalizer.require(spec.dim)
         self.mix = mix or ConditionMix()
         self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
         inner = TrajectorySpec(2 * factor * spec.dim, config.vae.latent, spec.horizon // factor, spec.stride * factor)

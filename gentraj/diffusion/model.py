@@ -129,6 +129,7 @@ class Diffusion(nn.Module):
     Batch.context_BC and Condition.context_BC (B, C); a model without it refuses a context. The owner of the model
     decides how it is trained: `mix` is the distribution of conditions, `context_dropout` the fraction of trajectories
     trained without their context (for classifier-free guidance), and `batch_size` the number of windows in a step.
+    Raises ValueError for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
@@ -138,7 +139,7 @@ class Diffusion(nn.Module):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer, context
+        self.normalizer, self.context = normalizer.require(spec.dim), context
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
                                                         config.network)

@@ -113,7 +113,7 @@ class ConditionalGAN(nn.Module):
 
     Its methods take and return environment units; its networks see normalised ones. `context`, `mix` and
     `context_dropout` are those of `Diffusion`, and `batch_size` is the number of windows in a step of the
-    discriminator.
+    discriminator. Raises ValueError for a normaliser of another width than a timestep's.
     """
 
     real_logit: Tensor
@@ -125,7 +125,7 @@ class ConditionalGAN(nn.Module):
                  batch_size: int = GANConfig.BATCH_SIZE):
         super().__init__()
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context
+        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer.require(spec.dim), context
         self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)

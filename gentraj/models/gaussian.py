@@ -87,7 +87,8 @@ class Gaussian(nn.Module):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
-    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`.
+    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises ValueError
+    for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
@@ -97,7 +98,7 @@ class Gaussian(nn.Module):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer, context
+        self.normalizer, self.context = normalizer.require(spec.dim), context
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         if config.spread == "shared":

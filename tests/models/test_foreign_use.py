@@ -139,6 +139,14 @@ def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
 
 
 @every_family
+def test_a_normaliser_of_another_width_is_refused(name: str) -> None:
+    """One of width 1 normalised all entries alike, and others failed in the first sample."""
+    for width in (1, SPEC.obs_dim):
+        with pytest.raises(ValueError, match=f"normaliser is for {width} dimensions; a timestep .* has 5, first those"):
+            MODELS.made_of(FAMILIES[name])(SPEC, FAMILIES[name], Normalizer.identity(width))
+
+
+@every_family
 def test_what_known_entries_of_a_trajectory_hold_changes_no_score(name: str) -> None:
     """The condition has their values. NaN there passed the check for unknown entries, and made the score NaN."""
     model, known, x = make(name), started(4), windows(4)
