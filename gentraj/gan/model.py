@@ -224,7 +224,7 @@ class ConditionalGAN(nn.Module):
                          partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
                                  config=self.config, normalizer=self.normalizer))
         if observe is not None:
-            observe(x.flatten(0, 1), x.new_zeros(1))
+            observe(x.flatten(0, 1).clone(), x.new_zeros(1))
         return x
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:

@@ -160,7 +160,7 @@ class Gaussian(nn.Module):
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                          partial(self._sample_rows, plugins=plugins, temperature=options.temperature))
         if observe is not None:
-            observe(x.flatten(0, 1), x.new_zeros(1))
+            observe(x.flatten(0, 1).clone(), x.new_zeros(1))
         return x
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],

@@ -8,6 +8,7 @@ import torch
 from contract import CONDITIONS, SPEC
 from torch import Tensor
 
+from gentraj.diffusion import Mixture
 from gentraj.families import FAMILIES, MODELS, Model
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -115,6 +116,13 @@ def test_a_guide_that_works_in_place_changes_no_sample(name: str) -> None:
     model = make(name)
     expected = model.sample(started(), 2, guide=left)
     assert torch.equal(model.sample(started(), 2, guide=shifting_left), expected)
+
+
+@every_family
+def test_an_observer_that_works_in_place_changes_no_sample(name: str) -> None:
+    for model in (make(name), Mixture([make(name)], [1.0])):
+        expected = model.sample(started(), 2)
+        assert torch.equal(model.sample(started(), 2, observe=lambda x, t: x.zero_()), expected)
 
 
 @every_family
