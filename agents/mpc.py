@@ -95,7 +95,11 @@ class MPC(EpisodicAgent):
 
     @torch.no_grad()
     def solve(self, obs_BO: Tensor, goal_BG: Tensor | None, mean_BTA: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(B, T, A) a solution found around `mean_BTA`, which is itself one of the sequences that are simulated."""
+        """(B, T, A) a solution found around `mean_BTA`, which is itself one of the sequences that are simulated.
+
+        Sequences whose return is NaN or minus infinity count for nothing. Raises ValueError where none is left, and for
+        returns of another shape.
+        """
         config = self.config
         spread_BTA = (config.spread * (self.high_A - self.low_A) / 2).expand(mean_BTA.shape)
         for i in range(config.iterations):
@@ -107,7 +111,7 @@ class MPC(EpisodicAgent):
             if self.prior is not None and i == 0:
                 act_BNTA = self._with_prior(act_BNTA, self.prior, obs_BO, goal_BG, round_seeds)
             act_BNTA = act_BNTA.clamp(self.low_A, self.high_A)
-            return_BN = self.simulate(obs_BO, act_BNTA, goal_BG)
+            return_BN = _checked(self.simulate(obs_BO, act_BNTA, goal_BG), act_BNTA)
             mean_BTA, spread_BTA = self._better(act_BNTA, return_BN, spread_BTA)
         return mean_BTA
 
@@ -125,10 +129,23 @@ class MPC(EpisodicAgent):
         if self.config.method == "mppi":
             weight_BN = (return_BN / self.config.temperature).softmax(1)
             return (weight_BN[..., None, None] * act_BNTA).sum(1), spread_BTA
-        best_BE = return_BN.topk(math.ceil(self.config.elites * return_BN.shape[1]), 1).indices
+        best = return_BN.topk(math.ceil(self.config.elites * return_BN.shape[1]), 1)
+        best_BE = torch.where(best.values.isfinite(), best.indices, best.indices[:, :1])
         elite_BETA = act_BNTA[torch.arange(len(best_BE))[:, None], best_BE]
         alone = elite_BETA.shape[1] == 1  # a single elite has a spread of 0
         return elite_BETA.mean(1), spread_BTA if alone else elite_BETA.std(1, correction=0)
+
+
+def _checked(return_BN: Tensor, act_BNTA: Tensor) -> Tensor:
+    """The returns (B, N) of a simulator, where NaN is minus infinity."""
+    if return_BN.shape != (expected := act_BNTA.shape[:2]):
+        raise ValueError(f"the simulator gave returns of shape {tuple(return_BN.shape)}; {tuple(expected)} is "
+                         "expected, one for each sequence of actions")
+    return_BN = return_BN.to(act_BNTA).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    if not return_BN.amax(1).isfinite().all():
+        raise ValueError("the returns of all sequences of actions, or the largest of them, are not finite in an "
+                         "environment; a simulator is expected to give finite returns")
+    return return_BN
 
 
 class Imagination:

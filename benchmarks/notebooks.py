@@ -48,6 +48,8 @@ def main(args: Args) -> int:
     if unknown := set(args.only) - {path.stem for path in paths}:
         raise SystemExit(f"no tutorial is called {', '.join(sorted(unknown))}; there are "
                          f"{', '.join(path.stem for path in TUTORIALS)}")
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         problems = [problem for found in pool.map(lambda path: executed(path, args), paths) for problem in found]
     for problem in problems:

@@ -1,4 +1,4 @@
-"""Does a world model rank policies by their true returns? It is tried on actors that it was not trained with.
+"""Does a world model rank policies by their true returns? It is tried on actors that other libraries trained.
 
     gentraj train world-model --dataset halfcheetah-medium.hdf5+halfcheetah-mixed.hdf5+halfcheetah-expert.hdf5 \\
         --env-id HalfCheetah-v5 --steps 8000 --run-dir runs/world

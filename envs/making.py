@@ -106,7 +106,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     in the JSON, a map that is no maze's, a time limit below 1, or an environment without the protocol.
     """
     env_id, kwargs, limit = _parse(env)
-    if _is_maze(env_id):
+    if is_maze := _is_maze(env_id):
         kwargs |= EVALUATION
     if env_id == KITCHEN:
         kwargs, limit = kwargs | ONCE, KITCHEN_STEPS
@@ -115,7 +115,8 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if chosen is not None and (type(chosen) is bool or not isinstance(chosen, int | np.integer) or chosen < 1):
         raise ValueError(f"{env_id}: max_episode_steps is {chosen!r}; a whole number of at least 1 is expected")
     factory = EnvironmentFactory(env_id, kwargs, int(chosen or limit or 0), protocol)
-    _ = factory.maze  # raises for a map that is none
+    if is_maze:
+        Maze(factory.kwargs["maze_map"])  # raises for a map that is none
     if protocol == "d4rl-single-goal":
         if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")

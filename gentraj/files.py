@@ -108,7 +108,7 @@ def new_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):  # left by processes that were killed
         pid = stale.name.split("-")[1]
-        if pid.isdigit() and not is_alive(int(pid)) and stale.is_file():
+        if pid.isdecimal() and not is_alive(int(pid)) and stale.is_file():
             stale.unlink(missing_ok=True)
     unfinished = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(8)}-{path.name}")
     try:

@@ -87,7 +87,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process with this number exists."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter for a number that no process can have
         return False
     except PermissionError:  # the process belongs to another user
         pass

@@ -51,6 +51,12 @@ def test_an_error_of_another_file_stays_what_it_is(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").read_bytes()
 
 
+@pytest.mark.parametrize("pid", [10**30, "²"])
+def test_a_stranger_s_file_named_after_an_impossible_process_stops_no_write(tmp_path: Path, pid: object) -> None:
+    (tmp_path / f".tmp-{pid}-file").touch()
+    assert write_file(tmp_path / "file", b"whole").read_bytes() == b"whole"
+
+
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
     dead, living = (tmp_path / f".tmp-{pid}-file" for pid in (2**22 + 1, os.getppid()))  # above any pid
     for path in (dead, living):

@@ -10,12 +10,15 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.data import Episodes, Windows
+from gentraj.data.windows import repeat_last
 from gentraj.models.conditioning import later_row
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
 from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
+
+FEW = 0.05  # the share of windows below which too few are as long as half of `lookahead` to be measured alone
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ class InverseDynamics(nn.Module):
         if config.lookahead == 1:
             return cls(spec, config, obs, Normalizer(torch.zeros_like(obs.shift_D), obs.scale_D.clone()), act)
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
-        half = sample.mask_BHD[:, config.lookahead // 2, 0]
-        obs_BHO = spec.split(sample.x_BHD)[0][half if half.any() else slice(None)]
+        long_B = sample.mask_BHD[:, config.lookahead // 2, 0]
+        obs_BHO = spec.split(repeat_last(sample))[0]
+        if long_B.float().mean() > FEW:  # else nearly all episodes are shorter, and count up to their ends
+            obs_BHO = obs_BHO[long_B]
         delta = (obs_BHO[:, config.lookahead // 2] - obs_BHO[:, 0]).numpy()
         return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)
 

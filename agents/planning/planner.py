@@ -336,7 +336,8 @@ class Planner(EpisodicAgent):
         if self.arrival is not None and self.config.arrival_thresholds:
             row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds)
         else:
-            row_BN = torch.arange(2, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
+            first = min(2, self.spec.horizon - 1)  # a plan of two timesteps can only arrive at the last one
+            row_BN = torch.arange(first, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
         return row_BN.minimum(self._last(past))
 
     def _last(self, past: Past) -> Tensor:

@@ -143,7 +143,7 @@ class PolicyConfig:
     model: ClassVar[ModelConfig | None] = None
     """The settings of the generator of actions: a field of a policy that has one."""
     critic: ClassVar[Any | None] = None
-    """The settings of the value function. A policy with such a field can be fine-tuned in its environment."""
+    """The settings of the value function. A policy that has one can be fine-tuned in its environment."""
 
     def unused(self) -> dict[str, str]:
         return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}

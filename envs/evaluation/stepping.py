@@ -90,12 +90,15 @@ class Layout:
 
         Without `obs_keys` these are "observation" if the environment has goals, or else all entries of the dict, as
         `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and dicts of
-        Boxes.
+        Boxes, and for `obs_keys` that a dict lacks.
         """
         space, act, spec = env.observation_space, env.action_space, env.spec
         env_id = spec.id if spec else type(env.unwrapped).__name__
         entries: Mapping[str, Any] = observed(space) if isinstance(space, Dict) else {}
         keys = tuple(obs_keys) or (("observation",) if "desired_goal" in entries else tuple(entries)) if entries else ()
+        if absent := [key for key in keys if key not in entries]:
+            raise ValueError(f"{env_id}: the agent's observations have the entry '{absent[0]}', which the "
+                             f"environment's lack ({', '.join(entries)}); take the environment of its data")
         parts = [space] if is_vector(space) else [part for key in keys if is_part(part := entries.get(key))]
         goal: Any = entries.get("desired_goal")
         if not parts or len(parts) < len(keys) or ("desired_goal" in entries and not is_vector(goal)):
@@ -118,11 +121,12 @@ class Layout:
     def stepped(self, result: Any) -> Step:
         """Reads what `env.step` returned. Raises `Malformed`."""
         if not isinstance(result, tuple) or len(result) != 5:
-            what = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
-            raise Malformed(f"step returned {what}; observation, reward, terminated, truncated and info are expected, "
-                            "as Gymnasium has it (wrap an environment of the old gym)")
+            raise Malformed(f"step returned {_what(result)}; observation, reward, terminated, truncated and info are "
+                            "expected, as Gymnasium has it (wrap an environment of the old gym)")
         obs, reward, terminated, truncated, info = result
-        success = next((info[key] for key in ("success", "is_success") if key in info), None)
+        if not isinstance(info, Mapping):
+            raise Malformed(f"info is {info!r:.{SHOWN}}, a {type(info).__name__}; a dict is expected")
+        success = next((info[key] for key in ("success", "is_success") if info.get(key) is not None), None)
         return self.observed(obs, reward=_number(reward, "reward"), terminated=_flag(terminated, "terminated"),
                              truncated=_flag(truncated, "truncated"),
                              success=None if success is None else _flag(success, "success"))
@@ -241,8 +245,15 @@ class InProcess:
 
 
 def _reset(env: gymnasium.Env, layout: Layout, seed: int) -> Step:
-    obs, _ = env.reset(seed=seed, options={})
-    return layout.observed(obs)
+    result: Any = env.reset(seed=seed, options={})
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise Malformed(f"reset returned {_what(result)}; observation and info are expected, as Gymnasium has it (wrap "
+                        "an environment of the old gym)")
+    return layout.observed(result[0])
+
+
+def _what(result: Any) -> str:
+    return f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
 
 
 def one_line(text: str) -> str:

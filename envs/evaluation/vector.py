@@ -130,7 +130,9 @@ class VectorEnvironment:
         index, obs_RO = list(steps), np.array([step.obs_O for step in steps.values()])
         outside_R = ((obs_RO < self.low_O) | (obs_RO > self.high_O)).any(1)
         reward_R = np.array([step.reward for step in steps.values()])
-        self._refuse(index, ~np.isfinite(reward_R), "reward", reward_R, "a finite number is expected")
+        with np.errstate(over="ignore"):  # rewards are recorded in float32
+            self._refuse(index, ~np.isfinite(reward_R.astype(np.float32)), "reward", reward_R,
+                         "a finite number within float32 is expected")
         self._refuse(index, ~np.isfinite(obs_RO).all(1), "observation", obs_RO, "finite numbers are expected")
         self._refuse(index, outside_R, "observation", obs_RO, "numbers inside the environment's own observation "
                      "space are expected")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gentraj.data import Episodes
@@ -36,6 +34,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     factory = environment_factory(env, RECORDING)
     if factory.maze is None:
         raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(TASKS)} or another PointMaze")
+    _check_goals(factory.maze)
     lengths = np.full(-(-steps // RUN_STEPS), RUN_STEPS)
     lengths[-1] = steps - RUN_STEPS * (len(lengths) - 1)
     seeds = [fold(seed, r) for r in range(len(lengths))]
@@ -54,7 +53,6 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:
     """Records one run per seed: obs (R, T + 1, 4), act (R, T, 2), reward (R, T), goal (R, T + 1, 2), float32."""
     runs, controller, R = PointMazes(factory, seeds), WaypointController(maze, NOISE), len(seeds)
-    _check_goals(maze, runs.envs[0].maze)
     controller.reset(seeds_B=[fold(seed, 1) for seed in seeds])
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)
     act, reward = np.empty((R, T, 2), np.float32), np.empty((R, T), np.float32)
@@ -68,13 +66,11 @@ def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, prog
     return obs, act, reward, goal
 
 
-def _check_goals(maze: Maze, places: Any) -> None:
-    """Raises ValueError unless there are two goals and paths between all of them and the starts, `places` of a map."""
-    at = places.unique_goal_locations, places.unique_reset_locations
-    goals, starts = (maze.cell(np.array(each)) for each in at)
-    if len(goals) < 2:
+def _check_goals(maze: Maze) -> None:
+    """Raises ValueError unless there are two goals, and paths between all of them and the starts."""
+    if len(maze.goals) < 2:
         raise ValueError("the map has a single goal, at which the controller would stand still; mark another cell 'g'")
-    if not maze.connects(np.union1d(goals, starts)):
+    if not maze.connects(np.union1d(maze.goals, maze.starts)):
         raise ValueError("the map has goals that no path leads to, where the controller would stand still; open the "
                          "walls between its parts, or mark the cells of one part 'c', where goals and starts then lie")
 

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import shortest_path
 MazeMap = Sequence[Sequence[int | str]]
 
 WALL = 1
+CELLS = (0, WALL, "r", "g", "c")
 RADIUS = 0.5  # of D4RL's goals; that of Gymnasium-Robotics is 0.45
 START_NOISE = 0.1  # half width of the start around a cell's centre, and standard deviation of its velocity
 
@@ -23,8 +24,8 @@ class Maze:
     """The grid of a Gymnasium-Robotics maze: 1 is a wall; 0, "r", "g" and "c" are free (any, reset, goal, both).
 
     Positions are (x, y) with the maze's centre at the origin; x grows with the columns, y against the rows. Cells are
-    numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, or has
-    fewer than two free cells.
+    numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, has
+    other cells, or has no two cells for a start and a goal, in which the environment would search for ever.
     """
 
     def __init__(self, maze_map: MazeMap, scaling: float = 1.0):
@@ -35,15 +36,36 @@ class Maze:
                              "expected") from error
         if len({len(row) for row in self.map}) != 1:
             raise ValueError(f"a maze map needs rows of one width; got widths {[len(row) for row in self.map]}")
+        if other := [cell for row in self.map for cell in row if np.ndim(cell) or cell not in CELLS]:
+            raise ValueError(f"the maze map has the cell {other[0]!r}; {', '.join(map(repr, CELLS))} are expected")
         self.scaling = scaling
         self.free = np.array([[cell != WALL for cell in row] for row in self.map])
         if self.free.sum() < 2:
             raise ValueError(f"a maze needs two free cells at least; this map has {self.free.sum()}")
+        if len(self.goals) < 1 or len(self.starts) < 1 or len(np.union1d(self.goals, self.starts)) < 2:
+            raise ValueError(f"a maze needs a cell for the start and another one for the goal; this map has goals in "
+                             f"{len(self.goals)} cells and starts in {len(self.starts)}; mark more cells, or none")
 
     @property
     def cells(self) -> np.ndarray:
         """The numbers of the free cells."""
         return np.flatnonzero(self.free)
+
+    @property
+    def goals(self) -> np.ndarray:
+        """The numbers of the cells in which the environment places goals."""
+        return self._marked("g", "c")
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The numbers of the cells in which the environment places starts."""
+        return self._marked("r", "c")
+
+    def _marked(self, *marks: str) -> np.ndarray:
+        """The numbers of the cells with one of these marks, or, if there are none, of those without any mark."""
+        cells = [cell for row in self.map for cell in row]
+        found = [i for i, cell in enumerate(cells) if cell in marks] or [i for i, cell in enumerate(cells) if cell == 0]
+        return np.array(found, int)
 
     @property
     def longest_way(self) -> int:

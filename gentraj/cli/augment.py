@@ -27,7 +27,7 @@ class Augment(AugmentConfig):
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """The dataset to extend: a Minari id, a D4RL id, or a file (.hdf5 or .npz); '+' joins several."""
+    """The dataset to extend, named as in `gentraj train --dataset`; '+' joins several."""
 
 
 def main(argv: list[str]) -> None:

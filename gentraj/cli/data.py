@@ -48,8 +48,8 @@ def inspect(source: Source) -> None:
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
 
     Args:
-        source: A Minari id, a D4RL id, a file (.hdf5 or .npz) or a LeRobot dataset (lerobot:OWNER/NAME or its folder);
-            '+' joins several.
+        source: A Minari id, a D4RL id, an OGBench name, a file (.hdf5, .h5 or .npz) or a LeRobot dataset
+            (lerobot:OWNER/NAME or its folder); '+' joins several.
     """
     summary, problems = commands.report(source)
     print(summary)
@@ -59,7 +59,8 @@ def inspect(source: Source) -> None:
 
 def import_(file: File, id: str, env_id: str | None = None,
             overwrite: bool = False) -> None:
-    """Import a file as a Minari dataset: .hdf5 in the layout of D4RL, .npz of gentraj or OGBench, or a LeRobot dataset.
+    """Import a file as a Minari dataset: .hdf5 or .h5 of D4RL or d3rlpy, .npz of gentraj or OGBench, or a LeRobot
+    dataset.
 
     Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
               gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs ctrl_cost_weight=0.1

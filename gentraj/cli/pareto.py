@@ -22,7 +22,7 @@ from .options import parse
 class Pareto:
     """Measure the return, the quality, the network calls and the latency of runs, and draw their frontier.
 
-    RUN@STEPS is a run with another number of sampling steps. Latencies are of one decision in one environment.
+    RUN@STEPS is a run with another number of sampling steps. A latency is that of one decision for one environment.
 
     Examples: gentraj pareto runs/umaze@20 runs/umaze@5 runs/umaze-reflow
               gentraj pareto runs/umaze runs/umaze-reflow runs/umaze-decision --episodes 100 --out frontier.json

@@ -18,7 +18,7 @@ from .options import parse
 class Report:
     """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page.
 
-    The figures show the loss, a film of an episode and the executed paths; for a planner also samples and plans, and
+    The figures show the loss, an episode as a GIF and the executed paths; for a planner also samples and plans, and
     for a world model its errors on held-out data.
 
     Examples: gentraj report runs/demo

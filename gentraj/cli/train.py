@@ -64,7 +64,8 @@ class Train:
     run_dir: Path | None = None
     """Folder that the run is written to; by default runs/PRESET."""
     resume: Path | None = None
-    """Continue the training in this folder, with the settings that it was started with."""
+    """Continue the training in this folder, with the settings that it was started with. A larger --steps trains a
+    finished run for longer."""
     family: FamilyName | None = None
     """The family of generative models; its settings are the options --model.*, or for a policy --policy.model.*"""
     network: NetworkName | None = None

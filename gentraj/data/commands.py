@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,8 +69,8 @@ def _read(source: str | Path) -> Episodes:
 def _environment(env: str | None) -> str:
     try:
         return json.loads(env)["id"] if env else "not recorded"
-    except (ValueError, TypeError, KeyError):
-        return f"not Gymnasium's EnvSpec as JSON: {env}"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return f"not Gymnasium's EnvSpec as JSON: {reprlib.repr(env)}"
 
 
 def _episodes(e: Episodes) -> Iterator[str]:
@@ -79,8 +80,8 @@ def _episodes(e: Episodes) -> Iterator[str]:
             "neither (read as truncated)": ~terminated & ~truncated}
     goals = f"entries {list(e.goal_dims)} of obs" if e.goal_dims else "no entries of obs named"
     yield f"episodes     {len(e):,} of {e.num_steps:,} steps in all"
-    yield (f"continue     {np.count_nonzero(e.continues):,} go on where the one before was truncated (`stitched` joins "
-           "them)")
+    yield (f"continue     {np.count_nonzero(e.continues):,} go on where the one before was truncated (a training joins "
+           "them, unless --no-stitch is given)")
     yield f"length       {_spread(e.lengths)}"
     yield f"return       {_spread(e.returns)}"
     yield "end          " + ", ".join(f"{np.count_nonzero(v):,} {k}" for k, v in ends.items() if v.any())

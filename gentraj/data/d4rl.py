@@ -1,9 +1,10 @@
 """Files in D4RL's layout (flat arrays over time, in HDF5 or npz), and D4RL's table of files and reference scores.
 
-`next_observations` holds the last observation of each trajectory. Without that array, the last row of a trajectory
-serves as its last observation only: the action, reward and flag of that row are dropped, because nobody recorded what
-they led to, and a trajectory of a single row has no step. A trajectory that ends without a flag is truncated. Goals
-(`infos/goal`) are kept in both cases, `infos/qpos` and `infos/qvel` only without `next_observations`.
+`next_observations` holds the last observation of each trajectory, and a trajectory is cut where it is not the
+observation of the row after it. Without that array, the last row of a trajectory serves as its last observation only:
+the action, reward and flag of that row are dropped, because nobody recorded what they led to, and a trajectory of a
+single row has no step. A trajectory that ends without a flag is truncated. Goals (`infos/goal`) are kept in both cases,
+`infos/qpos` and `infos/qvel` only without `next_observations`.
 
 AntMaze and Kitchen by their ids are single tasks, whose environments `envs.tasks.d4rl` registers as D4RL/ID.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from .apart import Read, read_apart
 from .bounds import check_declared
 from .d3rlpy import is_d3rlpy, read_d3rlpy_file
-from .episodes import DataError, Episodes, as_whole, split_at_terminations
+from .episodes import DataError, Episodes, as_flags, as_whole, split_at_terminations
 from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 from .spaces import spec_as_json
 
@@ -162,8 +163,10 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     """
     _check_rows(source, name)
     following = "next_observations" in source
-    terminal_N = _flags(source, "terminals")
+    terminal_N = _flags(source, name, "terminals")
     last_N = _last_rows(source, name, np.zeros_like(terminal_N) if goes_on else terminal_N, lengths)
+    if following:
+        _cut(source, name, last_N)
     rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)  # rows of each trajectory in the file
     step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
     lengths_E = rows_E[(rows_E > 1) | following] - (not following)
@@ -245,7 +248,7 @@ def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
         last_N[:] = False
         last_N[ends - 1] = True
     elif "timeouts" in source:
-        last_N |= _flags(source, "timeouts")
+        last_N |= _flags(source, name, "timeouts")
     elif source["terminals"].dtype.kind != "f":  # the float terminals of the kitchen data also mark time limits
         raise DataError(f"{name}: no 'timeouts', so the ends of trajectories are unknown; add 'timeouts', true in the "
                         "last row of each that was cut off, or give their lengths in rows to load_d4rl")
@@ -253,8 +256,22 @@ def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
     return last_N
 
 
-def _flags(source: Mapping[str, Any], key: str) -> np.ndarray:
-    return source[key][:].reshape(-1).astype(bool)
+def _cut(source: Mapping[str, Any], name: str, last_N: np.ndarray) -> None:
+    """Marks the rows as last whose next observation is not the observation of the row after them, with a warning."""
+    jumps_N = np.zeros_like(last_N)
+    for a in range(0, len(last_N) - 1, BLOCK):
+        b = min(a + BLOCK, len(last_N) - 1)
+        same = np.isclose(source["next_observations"][a:b], source["observations"][a + 1 : b + 1], rtol=1e-3, atol=1e-5)
+        jumps_N[a:b] = ~same.reshape(b - a, -1).all(1) & ~last_N[a:b]
+    if number := np.count_nonzero(jumps_N):
+        warnings.warn(f"{name}: in {number} rows next_observations is not the observation of the row after them, so "
+                      "their trajectories are cut there; if rows were shuffled, give them in their order",
+                      stacklevel=4)
+        last_N |= jumps_N
+
+
+def _flags(source: Mapping[str, Any], name: str, key: str) -> np.ndarray:
+    return as_flags(source[key][:].reshape(-1), name, key)
 
 
 def _scatter(array: Any, keep_N: np.ndarray, at_N: np.ndarray, rows: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -295,7 +312,7 @@ def _env_id(file: Any) -> str | None:
         return None
     text = file["metadata/env_id"]
     refuse_foreign(text.id, file, "metadata/env_id")
-    if text.shape != () or text.dtype.itemsize > 1000:
+    if text.shape != () or text.dtype.kind not in "OS" or text.dtype.itemsize > 1000:
         raise DataError(f"{file.filename}: metadata/env_id is no short text; the id of an environment is expected")
     return text.asstr()[()]
 

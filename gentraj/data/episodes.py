@@ -9,13 +9,16 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ..config import escaped
+from ..progress import one_line
 
 PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
+AIMS = ("goal", "task")  # extras that policies are conditioned on
 ARRAYS = ("obs", "act", "reward", "terminated", "truncated", "lengths")
 
 
@@ -27,8 +30,14 @@ class DataError(ValueError):
 
 
 def as_numbers(array: Any, name: str, field: str) -> np.ndarray:
-    """The array. Raises `DataError` for one of text or objects."""
-    array = np.asarray(array)
+    """The array. Raises `DataError` for one of text or objects, with masked entries, or with rows of several widths."""
+    if np.ma.is_masked(array):
+        raise DataError(f"{name}: {field} has masked entries; numbers are expected, so leave their episodes out")
+    try:
+        array = np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:  # torch raises the latter two for tensors it cannot convert
+        raise DataError(f"{name}: {field} is no array of numbers ({one_line(error)}); one array with the rows of all "
+                        "episodes, one after the other, is expected") from error
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name}: {field} has dtype {array.dtype}; numbers are expected")
     return array
@@ -47,6 +56,14 @@ def as_whole(array: Any, name: str, field: str) -> np.ndarray:
     if (wrong := array[(array != np.floor(array)) | (np.abs(array) >= 2.0**53)]).size:
         raise DataError(f"{name}: {field} has {wrong.flat[0]}; whole numbers below 2^53 are expected")
     return array.astype(np.int64)
+
+
+def as_flags(array: Any, name: str, field: str) -> np.ndarray:
+    """Converts the array to bool. Raises `DataError` for anything but 0 and 1, such as NaN, which would be true."""
+    array = as_numbers(array, name, field)
+    if array.dtype != bool and (wrong := array[(array != 0) & (array != 1)]).size:
+        raise DataError(f"{name}: {field} has {wrong.flat[0]}; only 0 and 1, or false and true, are expected")
+    return array.astype(bool, copy=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,8 +98,7 @@ class Episodes:
     def __post_init__(self, validate: bool) -> None:
         arrays: dict[str, object] = {"lengths": as_whole(self.lengths, self.name, "lengths")}
         arrays |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
-        arrays |= {key: as_numbers(getattr(self, key), self.name, key).astype(bool, copy=False)
-                   for key in ("terminated", "truncated")}
+        arrays |= {key: as_flags(getattr(self, key), self.name, key) for key in ("terminated", "truncated")}
         arrays["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
         if type(self.goal_dims) is not tuple or any(type(dim) is not int for dim in self.goal_dims):
             arrays["goal_dims"] = tuple(np.ravel(as_whole(self.goal_dims, self.name, "goal_dims")).tolist())
@@ -214,9 +230,10 @@ def episodes_hash(episodes: Episodes) -> str:
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     """Joins several datasets of one environment.
 
-    Extras are kept where all datasets have them. Where some datasets mark synthetic data, the others count as real. The
-    environment is that of the first dataset which names one; a warning says where another one names another. Raises
-    `DataError` for no datasets and for datasets whose observations, actions or goals differ in layout.
+    Extras are kept where all datasets have them; a warning says where goals or tasks are lost. Where some datasets mark
+    synthetic data, the others count as real. The environment is that of the first dataset which names one; a warning
+    says where another one names another. Raises `DataError` for no datasets and for datasets whose observations,
+    actions or extras differ in layout.
     """
     if not datasets:
         raise DataError("no datasets to join; give at least one")
@@ -236,9 +253,23 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     if any("imagined" in d.extras for d in datasets):
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
     joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
-    joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets])
-                        for key in datasets[0].extras if all(key in d.extras for d in datasets)}
+    joined["extras"] = _joined_extras(datasets)
     return replace(first, name="+".join(d.name for d in datasets), env=named[0].env if named else None, **joined)
+
+
+def _joined_extras(datasets: Sequence[Episodes]) -> dict[str, np.ndarray]:
+    first, *others = datasets
+    for key in AIMS:
+        having, lacking = ([d.name for d in datasets if (key in d.extras) is has] for has in (True, False))
+        if having and lacking:
+            warnings.warn(f"{lacking[0]} has no {key} beside its observations and {having[0]} has; the joined data "
+                          "have none", stacklevel=3)
+    shared = [key for key in first.extras if all(key in d.extras for d in others)]
+    for other, key in product(others, shared):
+        if (width := other.extras[key].shape[1]) != (expected := first.extras[key].shape[1]):
+            raise DataError(f"{other.name}: {key} has width {width} but {expected} in {first.name}; only datasets of "
+                            "one environment can be joined")
+    return {key: np.concatenate([d.extras[key] for d in datasets]) for key in shared}
 
 
 def environment_name(env: str | None) -> str:

@@ -78,8 +78,11 @@ def array_bytes(node: Any) -> int:
 
 
 def refuse_foreign(node: Any, file: Any, path: str) -> None:
-    """Raises `DataError` for an array that lies in another file, as links and virtual or external storage allow."""
+    """Raises `DataError` for a group in the place of an array, and for an array that lies in another file, as links and
+    virtual or external storage allow."""
     h5py = _h5py()
+    if not isinstance(node, h5py.h5d.DatasetID):
+        raise DataError(f"{file.filename}: {path} is a group; an array is expected, so join the arrays in it")
     layout = node.get_create_plist()
     inside = h5py.h5f.get_name(node) == h5py.h5f.get_name(file.id)
     if not inside or layout.get_external_count() or layout.get_layout() == h5py.h5d.VIRTUAL:

@@ -21,13 +21,13 @@ from ..config import ConfigError, read_json
 from ..progress import one_line, say_once
 from .apart import Read, read_apart
 from .bounds import check_declared
-from .episodes import DataError, Episodes
+from .episodes import DataError, Episodes, as_flags
 
 T = TypeVar("T")
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
 REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-STATE, EPISODE = "observation.state", "episode_index"
+STATE, EPISODE, FRAME = "observation.state", "episode_index", "frame_index"
 NUMBERS = re.compile(r"float(16|32|64)|u?int(8|16|32|64)|bool")
 
 
@@ -37,7 +37,8 @@ def load_lerobot(source: str | Path) -> Episodes:
     Such a name is looked for in LeRobot's own folder ($HF_LEROBOT_HOME or ~/.cache/huggingface/lerobot), and is
     downloaded from the Hugging Face hub, without videos, if it is not there. An observation is `observation.state`
     followed by the other vectors of each frame in the order of their names. Rewards are `next.reward`, or 0 without it,
-    and an episode is terminated where `next.done` is set on the last of its steps and `next.truncated` is not.
+    and an episode is terminated where `next.done` is set on the last of its steps and `next.truncated` is not. An
+    episode is cut where its `frame_index` does not go on by one.
 
     Raises `DataError` for a dataset that cannot be found or read, ImportError where pyarrow is not installed.
     """
@@ -60,25 +61,38 @@ def read_lerobot(source: str | Path) -> dict[str, Any]:
     folder = _find(name) if str(source).startswith(PREFIX) else Path(os.path.expanduser(source))
     features = _features(folder)
     kept = _obs_features(features)
-    wanted = {key: features[key] for key in [*kept, "action", "next.reward", "next.done", "next.truncated"]
-              if key in features}
+    others = "action", "next.reward", "next.done", "next.truncated", FRAME
+    wanted = {key: features[key] for key in (*kept, *others) if key in features}
     read, _ = read_apart("lerobot", folder, package="pyarrow.parquet", extra="lerobot", widths=wanted)
     _say_what_is_read(name, kept, features)
-    episode_N = read[EPISODE]
-    last_N = np.append(np.diff(episode_N) != 0, True)
+    last_N = _last_frames(read, name)
     rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)
     obs_N, lengths_E = np.repeat(rows_E > 1, rows_E), rows_E[rows_E > 1] - 1
     if short := np.count_nonzero(rows_E == 1):
         warnings.warn(f"{name}: {short} episodes of a single frame have no step and are left out", stacklevel=3)
-    flags = {key: read[key][~last_N, 0].astype(bool) if key in read else np.zeros(np.count_nonzero(~last_N), bool)
+    none_S = np.zeros(np.count_nonzero(~last_N), bool)
+    flags = {key: as_flags(read[key][~last_N, 0], name, key) if key in read else none_S
              for key in ("next.done", "next.truncated")}
     terminated, truncated = flags["next.done"] & ~flags["next.truncated"], np.zeros_like(flags["next.done"])
     ends_E = np.cumsum(lengths_E) - 1
     truncated[ends_E] = ~terminated[ends_E]
-    reward_N = read["next.reward"][:, 0] if "next.reward" in read else np.zeros(len(episode_N), np.float32)
+    reward_N = read["next.reward"][:, 0] if "next.reward" in read else np.zeros(len(last_N), np.float32)
     return {"obs": np.concatenate([read[key] for key in kept], 1)[obs_N], "act": read["action"][~last_N],
             "reward": reward_N[~last_N], "terminated": terminated, "truncated": truncated, "lengths": lengths_E,
             "name": name}
+
+
+def _last_frames(read: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """(N,) true at the last frame of each episode, which ends too, with a warning, where frames are missing or in
+    another order."""
+    last_N = np.append(np.diff(read[EPISODE]) != 0, True)
+    if FRAME in read:
+        jumps_N = np.append(np.diff(read[FRAME][:, 0]) != 1, False) & ~last_N
+        if number := np.count_nonzero(jumps_N):
+            warnings.warn(f"{name}: in {number} places {FRAME} does not go on from one frame of an episode to the "
+                          "next, so the episode is cut there; give all frames in their order", stacklevel=4)
+            last_N |= jumps_N
+    return last_N
 
 
 def read_lerobot_files(path: Path, widths: Mapping[str, int]) -> Read:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields, spec_json
-from .episodes import DataError, Episodes, as_numbers, split_at_terminations
+from .episodes import DataError, Episodes, as_flags, split_at_terminations
 from .npz import open_npz
 
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
@@ -43,7 +43,7 @@ def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, A
                         "only vectors (use the state version of the dataset)")
     N = len(members["observations"])
     flag, last = ("valids", 0) if "valids" in members else ("terminals", 1)
-    last_N = as_numbers(members[flag], path.stem, flag).astype(bool) == last
+    last_N = as_flags(members[flag], path.stem, flag) == last
     flat = {"observations": members["observations"], "actions": members["actions"], "timeouts": last_N,
             "terminals": np.zeros(N, dtype=bool), "rewards": members.get("rewards", np.zeros(N, np.float32))}
     flat |= {f"infos/{key}": members[key] for key in ("qpos", "qvel") if key in members}

@@ -22,8 +22,8 @@ FILES = (".npz", *SUFFIXES)
 
 def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
     """Loads a Minari id (`namespace/name-vN`), a D4RL id, an OGBench name such as cube-single-play-singletask-v0, a
-    file (.hdf5 in D4RL's layout; .npz in gentraj's, D4RL's or OGBench's) or a LeRobot dataset (`lerobot:OWNER/NAME` or
-    its folder). Several of these are concatenated.
+    file (.hdf5 or .h5 in D4RL's or d3rlpy's layout; .npz in gentraj's, D4RL's or OGBench's) or a LeRobot dataset
+    (`lerobot:OWNER/NAME` or its folder). Several of these are concatenated.
 
     Raises `DataError`, with a message of one line, for a dataset that cannot be found, read or used.
     """
@@ -70,7 +70,8 @@ def read(source: str | Path) -> dict[str, Any]:
     close = get_close_matches(str(source), [*d4rl_table(), *_local_ids()], cutoff=0.5)
     said = " ".join(str(source).split())  # on one line
     raise DataError(f"'{said}' names no dataset; give a file ({', '.join(FILES)}), a Minari id such as "
-                    "D4RL/pointmaze/umaze-v2, a D4RL id such as maze2d-umaze-v1 or lerobot:OWNER/NAME"
+                    "D4RL/pointmaze/umaze-v2, a D4RL id such as maze2d-umaze-v1, an OGBench name such as "
+                    "cube-single-play-v0, or lerobot:OWNER/NAME"
                     + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 

@@ -86,8 +86,8 @@ def flattening(name: str, parts: Mapping[str, Any]) -> str:
 
 
 def is_vector(space: Any) -> TypeGuard[Box]:
-    """Whether the space is a 1-D Box."""
-    return type(space).__name__ == "Box" and len(space.shape) == 1
+    """Whether the space is a 1-D Box with at least one entry."""
+    return type(space).__name__ == "Box" and len(space.shape) == 1 and space.shape[0] > 0
 
 
 def _brief(space: Any) -> str:

@@ -36,7 +36,7 @@ class AdversarialConfig(ReflowConfig):
     adversarial: float = 0.1
     """Weight of the adversarial loss of samples from one call beside the error to the teacher's trajectories."""
     objective: ObjectiveName = "relativistic"
-    """Adversarial losses of the two sides."""
+    """Adversarial losses of the discriminator and the generator."""
     discriminator: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(multipliers=(1,)))
     """The discriminator, a network of residual convolutions over time."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)

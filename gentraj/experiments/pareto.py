@@ -30,13 +30,13 @@ class ParetoConfig:
     """How points are measured."""
 
     episodes: int = 20
-    """Number of episodes of the return; 0 leaves the return out."""
+    """Number of episodes in which the return is measured; 0 leaves it out."""
     num: int = 256
-    """Number of trajectories of the quality of a planner's samples; 0 leaves the quality out."""
+    """Number of trajectories by which the quality of a planner's samples is measured; 0 leaves it out."""
     decisions: int = 50
-    """Number of decisions, in one environment each, of the latency."""
+    """Number of decisions, for one environment each, by which the latency is measured."""
     seed: int = 0
-    """Seed of the episodes, samples and decisions."""
+    """Seed of the episodes, the samples and the decisions."""
 
     def __post_init__(self) -> None:
         require(self, episodes=(0, 1e9), num=(0, 1e9), decisions=(1, 1e9), seed=(0, 2**62))

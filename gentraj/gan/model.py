@@ -52,7 +52,7 @@ class GANConfig(GeneratorConfig):
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """The discriminator, a network of residual convolutions over time."""
     objective: ObjectiveName = "relativistic"
-    """Adversarial losses of the two sides."""
+    """Adversarial losses of the discriminator and the generator."""
     penalties: dict[str, float] | None = None
     """Regularisers of the discriminator and their weights; None takes the defaults of the objective."""
     energy_score: float = 10.0
@@ -61,8 +61,8 @@ class GANConfig(GeneratorConfig):
     """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
     two samples for each of half the conditions of the last batch."""
     play_every: int = later(1)
-    """Updates of the generator for each one in which the two sides play. In the others it minimises its energy score
-    alone, which takes less than half the time."""
+    """One update in this many trains the discriminator, and the generator against it. In the others the generator
+    minimises its energy score alone, which takes less than half the time."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
     """How the generator is trained."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)

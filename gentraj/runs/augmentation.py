@@ -47,7 +47,7 @@ class AugmentConfig:
     """
 
     dataset: str
-    """The dataset to extend: a Minari id, a D4RL id, or a file (.hdf5 or .npz); '+' joins several."""
+    """The dataset to extend, named as in `gentraj train --dataset`; '+' joins several."""
     model: Path
     """The run folder of a world model."""
     steps: int

@@ -69,6 +69,9 @@ class Run:
     dataset_hash: str
     """The hash of the training data."""
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.config.summary}, step {self.step})"
+
     @property
     def main(self) -> Component:
         """The main component, which all others serve: a planner's model, the policy, or the world model."""

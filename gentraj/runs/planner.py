@@ -53,7 +53,8 @@ class PlannerRunConfig(RunSettings):
     """
 
     horizon: int | None = None
-    """Timesteps of a trajectory."""
+    """Timesteps of a trajectory. Without --horizon and --stride, a plan is as long as the longest way through a maze
+    takes, and outside of mazes and OGBench's tasks it has 32 timesteps, one step apart."""
     stride: int | tuple[int, ...] | None = None
     """Environment steps between two timesteps of a trajectory. Several numbers, such as 1 2 4 8 16, are the environment
     steps from the first timestep to each later one, dense near and sparse far (Mixed-Density Diffuser, arXiv

@@ -111,6 +111,25 @@ def test_actions_are_inside_their_bounds() -> None:
     assert (act_BA >= -0.1).all() and (act_BA <= 0.2).all()
 
 
+@pytest.mark.parametrize("settings", [{"method": "mppi"}, {"method": "cem", "elites": 0.9}])
+@pytest.mark.parametrize("worthless", [torch.nan, -torch.inf])
+def test_a_sequence_whose_return_is_not_finite_counts_for_nothing(settings: dict[str, Any], worthless: float) -> None:
+    """As where a simulator diverges; a single NaN made all actions NaN."""
+    def diverging(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tensor:
+        return torch.where(act_BNTA[..., 0, 0] > 0, worthless, act_BNTA[..., 0, 0])
+
+    assert (mpc(simulate=diverging, samples=300, **settings).act(OBS)[:, 0] < -0.1).all()
+
+
+@pytest.mark.parametrize(("gives", "message"), [
+    (lambda obs, act, goal: torch.full(act.shape[:2], torch.nan), "the returns of all sequences"),
+    (lambda obs, act, goal: act.sum((2, 3))[..., None], r"returns of shape \(3, 64, 1\); \(3, 64\) is expected"),
+    (lambda obs, act, goal: act.sum((2, 3)).flatten(), r"returns of shape \(192,\)")])
+def test_returns_that_mean_nothing_are_refused(gives: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mpc(simulate=gives).act(OBS)
+
+
 def test_what_cannot_be_controlled_is_refused() -> None:
     with pytest.raises(ValueError, match="MPC samples actions between bounds, and this action space has none"):
         MPC(quadratic, MPCConfig(), np.full(2, -np.inf), HIGH)

@@ -9,6 +9,7 @@ from gentraj.data import DataError, d4rl_reference, load_d4rl, load_episodes
 
 N = 12
 OBS, ACT, REWARD = (np.arange(N * n, dtype=np.float64).reshape(N, n) for n in (3, 2, 1))
+NEXT = OBS + 3  # the observation of the row after each
 TERMINAL, TIMEOUT = np.isin(np.arange(N), [4]), np.isin(np.arange(N), [8])  # trajectories of 5, 4 and 3 rows
 
 
@@ -23,7 +24,8 @@ def write(path: Path, **arrays: np.ndarray) -> Path:
 
 
 def test_next_observations_end_each_trajectory(tmp_path):
-    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS + 100))
+    ends = np.isin(np.arange(N), [4, 8, 11])[:, None]
+    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=np.where(ends, OBS + 100, NEXT)))
     assert e.lengths.tolist() == [5, 4, 3]
     assert np.array_equal(e.obs, np.insert(OBS, [5, 9, 12], OBS[[4, 8, 11]] + 100, axis=0))
     assert np.array_equal(e.act, ACT)
@@ -31,6 +33,30 @@ def test_next_observations_end_each_trajectory(tmp_path):
     assert np.flatnonzero(e.terminated).tolist() == [4]
     assert np.flatnonzero(e.truncated).tolist() == [8, 11]  # the last one ends without a flag
     assert e.obs.dtype == np.float32
+
+
+def test_a_trajectory_is_cut_where_its_next_observation_is_not_the_following_row(tmp_path):
+    """Rows that were shuffled are transitions, and were read as trajectories that jump from row to row."""
+    order = np.random.default_rng(0).permutation(N)
+    arrays = {"terminals": np.zeros(N, bool), "timeouts": np.zeros(N, bool)}
+    path = write(tmp_path / "a.hdf5", observations=OBS[order], next_observations=NEXT[order], **arrays)
+    following = np.diff(order) == 1
+    with pytest.warns(UserWarning, match=f"^a: in {np.count_nonzero(~following)} rows next_observations is not"):
+        e = load_d4rl(path)
+    assert len(e) == 1 + np.count_nonzero(~following)
+    firsts = np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)
+    assert np.array_equal(e.obs[firsts], OBS[order])
+    assert np.array_equal(e.obs[firsts + 1], NEXT[order])
+    assert e.truncated.sum() == len(e)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1, 0.5])
+def test_flags_are_zero_or_one(tmp_path, wrong):
+    """NaN and -1 were read as true, so each row ended a trajectory."""
+    flags = np.where(TERMINAL, wrong, 0)
+    for key in ("terminals", "timeouts"):
+        with pytest.raises(DataError, match=f"^a: {key} has {wrong}; only 0 and 1"):
+            load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **{key: flags}))
 
 
 def test_data_without_a_trajectory_of_two_rows_are_refused_by_what_is_missing(tmp_path):
@@ -63,8 +89,8 @@ def test_a_trajectory_of_one_row_holds_no_step(tmp_path):
 
 def test_columns_of_one_are_squeezed(tmp_path):
     column = {"rewards": REWARD, "terminals": TERMINAL[:, None], "timeouts": TIMEOUT[:, None]}
-    flat = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS))
-    assert load_d4rl(write(tmp_path / "b.hdf5", next_observations=OBS, **column)) == flat
+    flat = load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT))
+    assert load_d4rl(write(tmp_path / "b.hdf5", next_observations=NEXT, **column)) == flat
 
 
 def test_maze2d_keeps_its_goals_and_their_entries(tmp_path, monkeypatch):
@@ -81,14 +107,14 @@ def test_maze2d_keeps_its_goals_and_their_entries(tmp_path, monkeypatch):
 
 def test_goals_are_kept_beside_next_observations_and_the_last_one_stays(tmp_path):
     goal = OBS[:, :2] + 7
-    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS, **{"infos/goal": goal, "infos/qpos": OBS}))
+    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"infos/goal": goal, "infos/qpos": OBS}))
     assert set(e.extras) == {"goal"}
     for episode, start, T in zip(e, e.starts.tolist(), e.lengths.tolist(), strict=True):
         assert np.array_equal(episode.extras["goal"], goal[[*range(start, start + T), start + T - 1]])
 
 
 def test_without_timeouts_lengths_are_needed(tmp_path):
-    path = write(tmp_path / "a.hdf5", timeouts=None, next_observations=OBS)
+    path = write(tmp_path / "a.hdf5", timeouts=None, next_observations=NEXT)
     with pytest.raises(DataError, match=r"a: no 'timeouts'.*give their lengths"):
         load_d4rl(path)
     e = load_d4rl(path, lengths=[5, 4, 3])
@@ -102,7 +128,7 @@ def test_without_timeouts_lengths_are_needed(tmp_path):
 
 def test_kitchen_marks_every_end_with_a_float(tmp_path):
     arrays = {"timeouts": None, "terminals": (TERMINAL | TIMEOUT).astype(np.float32), "infos": np.zeros(N)}
-    assert load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS, **arrays)).lengths.tolist() == [5, 4, 3]
+    assert load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **arrays)).lengths.tolist() == [5, 4, 3]
 
 
 def test_the_layout_is_checked(tmp_path):
@@ -110,6 +136,13 @@ def test_the_layout_is_checked(tmp_path):
         load_d4rl(write(tmp_path / "a.hdf5", actions=None, rewards=None))
     with pytest.raises(DataError, match="actions has 5 rows and observations 12"):
         load_d4rl(write(tmp_path / "b.hdf5", actions=ACT[:5]))
+
+
+@pytest.mark.parametrize("group", ["observations", "infos/goal"])
+def test_a_group_in_the_place_of_an_array_is_named(tmp_path, group):
+    """As where the observations are in parts; it was the error of a missing attribute in h5py."""
+    with pytest.raises(DataError, match=f"a.hdf5: {group} is a group; an array is expected"):
+        load_d4rl(write(tmp_path / "a.hdf5", **{group: None, f"{group}/state": OBS}))
 
 
 @pytest.mark.parametrize(("arrays", "message"), [
@@ -124,7 +157,7 @@ def test_arrays_of_other_shapes_are_refused(tmp_path, arrays, message):
 def test_its_environment_is_not_read_from_another_file(tmp_path):
     with h5py.File(tmp_path / "secret.hdf5", "w") as secret:
         secret["env_id"] = "Hopper-v5"
-    path = write(tmp_path / "a.hdf5", next_observations=OBS)
+    path = write(tmp_path / "a.hdf5", next_observations=NEXT)
     with h5py.File(path, "a") as file:
         file["metadata/env_id"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "env_id")
     with pytest.raises(DataError, match="env_id lies in another file"):
@@ -134,8 +167,9 @@ def test_its_environment_is_not_read_from_another_file(tmp_path):
 def test_a_file_may_name_its_environment_but_only_a_registered_one(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS, **{"metadata/env_id": "Hopper-v5"}))
-        code = load_d4rl(write(tmp_path / "b.hdf5", next_observations=OBS, **{"metadata/env_id": "antigravity:Fly-v0"}))
+        known = load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"metadata/env_id": "Hopper-v5"}))
+        unknown = {"metadata/env_id": "antigravity:Fly-v0"}
+        code = load_d4rl(write(tmp_path / "b.hdf5", next_observations=NEXT, **unknown))
     assert known.env is not None
     assert '"id": "Hopper-v5"' in known.env
     assert code.env is None

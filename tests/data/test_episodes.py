@@ -105,3 +105,42 @@ def test_joining_keeps_the_extras_that_all_have():
     joined = concatenate([some([3], extras=("qpos", "qvel")), some([2], extras=("qvel",), seed=1)])
     assert set(joined.extras) == {"qvel"}
     assert len(joined.extras["qvel"]) == 7
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1, 2])
+def test_flags_other_than_zero_and_one_are_refused(wrong):
+    e = some([3, 2])
+    flags = np.where(np.arange(5) == 4, wrong, 0)
+    for key in ("terminated", "truncated"):
+        with pytest.raises(DataError, match=rf"^dataset: {key} has {wrong}; only 0 and 1"):
+            replace(e, **{key: flags})
+        assert replace(e, **{key: (flags != 0).astype(float)}) == replace(e, **{key: flags != 0})
+
+
+def test_masked_entries_are_refused():
+    """The numbers below the mask were read as if they had been measured."""
+    e = some([3, 2])
+    with pytest.raises(DataError, match=r"^dataset: reward has masked entries"):
+        replace(e, reward=np.ma.masked_array(e.reward, np.arange(5) == 1))
+    assert replace(e, reward=np.ma.masked_array(e.reward, np.zeros(5, bool))) == e
+
+
+def test_a_list_of_episodes_in_the_place_of_an_array_is_refused():
+    e = some([3, 2])
+    with pytest.raises(DataError, match=r"^dataset: obs is no array of numbers .*one after the other, is expected"):
+        replace(e, obs=[e.obs[:4], e.obs[4:]])
+
+
+def test_extras_of_other_widths_are_not_joined():
+    narrow, wide = (replace(some([3, 2]), name=f"of {n}", extras={"qpos": np.zeros((7, n))}) for n in (2, 3))
+    with pytest.raises(DataError, match=r"^of 3: qpos has width 3 but 2 in of 2; only datasets of one environment"):
+        concatenate([narrow, wide])
+
+
+@pytest.mark.parametrize("key", ["goal", "task"])
+def test_goals_and_tasks_that_joined_data_lose_are_named(key):
+    """A policy that was to be conditioned on them was trained without."""
+    have, lack = replace(some([3]), name="a", extras={key: np.zeros((4, 1))}), replace(some([2]), name="b")
+    for pair in ([have, lack], [lack, have]):
+        with pytest.warns(UserWarning, match=f"^b has no {key} beside its observations and a has"):
+            assert not concatenate(pair).extras

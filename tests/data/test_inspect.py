@@ -48,6 +48,11 @@ def test_shapes_that_do_not_fit_are_reported_together():
         assert line in report, line
 
 
+def test_an_environment_that_is_no_json_is_shortened():
+    for env in ("[" * 100_000, "\x1b[2J" + "x" * 1000):
+        assert len(inspect(replace(some([2]), env=env)).splitlines()[1]) < 120
+
+
 def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
     """D4RL's layout without next_observations: the last step of each trajectory goes with its reward."""
     rows = np.arange(12, dtype=np.float32)

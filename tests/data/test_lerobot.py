@@ -93,6 +93,23 @@ def test_files_are_joined_in_order_and_an_episode_of_one_frame_has_no_step(folde
         assert load_lerobot(folder).lengths.tolist() == [4, 2]  # frame 8 alone is no episode
 
 
+def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
+    """As where frames were left out, or a file begins with the episode of the same number in another dataset."""
+    rewrite(folder, lambda table: pyarrow.concat_tables([table.slice(0, 2), table.slice(3)]))
+    with pytest.warns(UserWarning, match="tiny: in 1 places frame_index does not go on"):
+        e = load_lerobot(folder)
+    assert e.lengths.tolist() == [1, 1, 2, 3]
+    assert np.array_equal(e.act, frames()["action"][[0, 3, 5, 6, 8, 9, 10]])
+
+
+def test_a_flag_that_is_no_number_is_refused(folder: Path) -> None:
+    wrong = np.where(np.arange(12) == 3, np.nan, 0)
+    rewrite(folder, lambda table: table.set_column(
+        table.column_names.index("next.done"), "next.done", pyarrow.array(wrong)))
+    with pytest.raises(DataError, match=r"tiny: next\.done has nan; only 0 and 1"):
+        load_lerobot(folder)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"codebase_version": "v2.1"}, "has LeRobot's format v2.1; v3.0 is expected.*convert"),
     ({"features": 3}, "its features cannot be read"),

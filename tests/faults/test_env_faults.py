@@ -45,6 +45,8 @@ FAULTS = {
     "observation": (lambda r: (np.array([0, np.nan, 0]), *r[1:]), "observation is .*nan"),
     "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
     "infinite reward": (lambda r: (r[0], float("-inf"), *r[2:]), "reward is -inf"),
+    "huge reward": (lambda r: (r[0], 1e39, *r[2:]), r"reward is 1e\+39; a finite number within float32 is expected"),
+    "info": (lambda r: (*r[:4], None), "info is None, a NoneType; a dict is expected"),
     "shape": (lambda r: (np.zeros(4), *r[1:]), r"observation has shape \(4,\); \(3,\) is expected"),
     "type": (lambda r: ("three", *r[1:]), "observation is 'three'; numbers are expected"),
     "no observation": (lambda r: (None, *r[1:]), "observation is None; numbers are expected"),
@@ -71,6 +73,26 @@ def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num
     with pytest.raises(EnvironmentFault, match=rf"Faulty, environment 0 \(seed \d+\), step 4: .*{message}") as error:
         rollout(RandomAgent([-1, -1], [1, 1]), make, 3, num_envs=num_envs, progress=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("returned", "what"), [
+    (np.zeros(2), "a ndarray"), (np.zeros(3), "a ndarray"), (None, "a NoneType"), ((np.zeros(2), 0, {}), "3 values")])
+def test_a_reset_that_returns_no_observation_and_info_is_named(returned, what):
+    """An observation of two numbers, as the old gym returned it, was taken for an observation and an info."""
+    class Old(Faulty):
+        observation_space = Box(-10, 10, (2,), np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            return returned
+
+    with pytest.raises(EnvironmentFault, match=f"step 0: reset returned {what}; observation and info are .* old gym"):
+        rollout(RandomAgent([-1, -1], [1, 1]), Old, 2, num_envs=2, progress=False)
+
+
+def test_a_success_of_none_is_not_told():
+    told = lambda step, result: (*result[:4], {"success": None, "is_success": step == 2})  # noqa: E731
+    played = rollout(RandomAgent([-1, -1], [1, 1]), lambda: Faulty(told), 2, num_envs=2, progress=False)
+    assert (played.first_hit == 2).all()
 
 
 class GoalFaulty(Faulty):
@@ -140,13 +162,23 @@ def test_goal_entries_must_be_as_many_as_the_goal_has():
     (Dict(pixels=Box(0, 255, (8, 8), np.uint8)), None, "observation space .* not supported.*obs_keys"),
     (Dict(state=Box(0, 1, (2,)), gripper=Discrete(2)), None, "observation space .* not supported.*obs_keys"),
     (Dict(), None, "observation space .* not supported"),
-    (None, Discrete(4), "action space .* not supported; only a 1-D Box .* vectors of real numbers")])
+    (None, Discrete(4), "action space .* not supported; only a 1-D Box .* vectors of real numbers"),
+    (None, Box(-1, 1, (0,)), r"action space Box.*\(0,\).* not supported"),
+    (Box(-1, 1, (0,)), None, r"observation space Box.*\(0,\).* not supported")])
 def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, action, message):
     env = Faulty()
     env.observation_space = env.observation_space if observation is None else observation
     env.action_space = action or env.action_space
     with pytest.raises(ValueError, match=message):
         VectorEnvironment(lambda: env, 1)
+
+
+def test_entries_of_the_data_that_the_environment_lacks_are_named():
+    """The message said that its space is not supported, although it is."""
+    env = Faulty()
+    env.observation_space = Dict(arm=Box(-1, 1, (2,)), hand=Box(-1, 1, (1,)))
+    with pytest.raises(ValueError, match=r"have the entry 'leg', which the environment's lack \(arm, hand\)"):
+        VectorEnvironment(lambda: env, 1, ("arm", "leg"))
 
 
 def test_no_episodes_is_refused():

@@ -168,6 +168,11 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     assert from_json(runs.PlannerRunConfig, to_json(run.config)) == run.config
 
 
+def test_a_run_is_shown_in_a_line_and_not_by_its_weights(small_run: Path) -> None:
+    run = runs.load(small_run)
+    assert repr(run) == f"Run('{small_run}', planner, diffusion, step {run.step})"
+
+
 def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
     early, late = runs.load(small_run, step=4), runs.load(small_run)
     assert (early.step, late.step) == (4, 6)

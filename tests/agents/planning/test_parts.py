@@ -45,6 +45,18 @@ def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(lo
     torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(size), rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize("lengths", [[2] * 500, [2] * 500 + [9]])
+def test_the_way_to_go_in_episodes_shorter_than_half_of_it_is_measured_up_to_their_ends(lengths: list[int]) -> None:
+    """It was measured to the zeros of the padding, or, where a few were as long, by these alone."""
+    T, E = sum(lengths), len(lengths)
+    step = np.concatenate([np.arange(n + 1) for n in lengths])
+    towards = np.repeat(np.arange(E) % 2 * 2 - 1, np.array(lengths) + 1)
+    obs = (1000 + step * towards).astype(np.float32)[:, None]
+    episodes = Episodes(obs, np.ones((T, 1)), np.zeros(T), np.zeros(T), np.zeros(T), lengths)
+    delta = InverseDynamics.fit(episodes, InverseDynamicsConfig(lookahead=16)).delta
+    assert abs(delta.shift_D.item()) < 0.5 and 1 < delta.scale_D.item() < 2.5
+
+
 @pytest.mark.usefixtures("batch_invariance")
 def test_inverse_dynamics_do_not_feel_the_rows_beside() -> None:
     inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=4))

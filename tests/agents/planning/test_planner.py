@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.planning.execution import targets
+from agents.planning.execution import Past, targets
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.trust import Trust
@@ -69,6 +69,13 @@ def test_the_earliest_trusted_arrival_is_taken() -> None:
     plans = planner(first=4).propose(OBS, GOAL, [0])
     assert plans.row_BN.tolist() == [[2, 4, 6]]
     assert plans.chosen()[1].tolist() == [4]
+
+
+def test_a_plan_of_two_timesteps_arrives_at_the_last_one() -> None:
+    """No timestep was tried, and the planner failed."""
+    agent = planner()
+    agent.model.spec = replace(SPEC, horizon=2)  # type: ignore[misc]
+    assert agent._rows(OBS, GOAL, Past.none(agent.spec, 1, torch.device("cpu"))).tolist() == [[1]]
 
 
 def test_with_none_trusted_the_most_trusted_is_taken() -> None:

@@ -47,6 +47,21 @@ def test_cells_and_positions_are_those_of_the_environment():
             assert maze.cell(position) == maze.number(*theirs.cell_xy_to_rowcol(position)) == cell
 
 
+@pytest.mark.parametrize("maze_map", [
+    [[0, 0, 1, 0]], [["r", 0, 1, "g"]], [["g", 0, 0]], [["r", 0, 0, 1]], [["c", 0, "g", "r"]], [["c", "c", 0]]])
+def test_starts_and_goals_are_those_of_the_environment(maze_map):
+    factory = environment_factory("PointMaze_UMaze-v3", {"maze_map": maze_map})
+    theirs, maze = factory().unwrapped.maze, factory.maze
+    for ours, places in ((maze.goals, theirs.unique_goal_locations), (maze.starts, theirs.unique_reset_locations)):
+        assert ours.tolist() == sorted(maze.cell(np.array(places)).tolist())
+
+
+@pytest.mark.parametrize("env_id", ["PointMaze_UMaze-v3", "AntMaze_UMaze-v5"])
+def test_a_map_in_which_a_reset_would_never_end_is_refused(env_id):
+    with pytest.raises(ValueError, match="another one for the goal"):
+        environment_factory(env_id, {"maze_map": [[1, "c", 0, 1]]})
+
+
 def test_scaling_moves_centres_and_borders_alike():
     small, large = Maze([[0, 0, 0], [0, 1, 0]]), Maze([[0, 0, 0], [0, 1, 0]], scaling=4.0)
     positions = np.random.default_rng(0).uniform(-1.5, 1.5, (50, 2))
@@ -56,7 +71,10 @@ def test_scaling_moves_centres_and_borders_alike():
 
 @pytest.mark.parametrize(("maze_map", "message"), [
     ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells"),
-    (5, "the maze map is 5; a list of rows"), ([0, 0], r"the maze map is \[0, 0\]")])
+    (5, "the maze map is 5; a list of rows"), ([0, 0], r"the maze map is \[0, 0\]"),
+    (["1001"], "has the cell '1'; 0, 1, 'r', 'g', 'c' are expected"), ([["R", 0, "G"]], "has the cell 'R'"),
+    ([[0, [0]]], r"has the cell \[0\]"), ([["r", "r"]], "goals in 0 cells and starts in 2"),
+    ([["c", 0]], "goals in 1 cells and starts in 1")])
 def test_a_malformed_map_is_refused(maze_map, message):
     with pytest.raises(ValueError, match=message):
         Maze(maze_map)
