@@ -193,7 +193,7 @@ class Diffusion(nn.Module):
         noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
         through all of its steps.
         """
-        x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
+        x0, real = torch.where(batch.mask_BHD, self.normalizer.normalize(batch.x_BHD), 0), batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)

@@ -87,8 +87,8 @@ class Gaussian(nn.Module):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
-    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises ValueError
-    for a normaliser of another width than a timestep's.
+    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises
+    ValueError for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,

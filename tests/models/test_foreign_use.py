@@ -62,6 +62,16 @@ def test_numbers_of_float64_are_those_of_float32(name: str) -> None:
         close(density(x[:2].double(), double, steps=2), density(x[:2], single, steps=2))
 
 
+@every_family
+def test_what_padding_holds_changes_nothing(name: str) -> None:
+    """NaN times a mask of 0 is NaN. A window that is padding as a whole is none."""
+    x, lengths = windows(), torch.tensor([8, 8, 5, 2, 8, 8, 1, 0])
+    real = (torch.arange(8) < lengths[:, None])[..., None].expand(-1, -1, 5)
+    expected, found = (updated(make(name), Batch(torch.where(real, x, other), real)) for other in (0.0, torch.nan))
+    for key, value in expected.items():
+        assert torch.isfinite(value) and torch.equal(found[key], value), key
+
+
 @pytest.fixture
 def float64_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
