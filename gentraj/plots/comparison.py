@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 ACROSS = 6  # conditions in a row
+FIT = 4  # panels of scores in a row
 
 
 def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
@@ -166,21 +167,23 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
     from matplotlib.ticker import MaxNLocator
 
     rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
-    figure, axes = panels(len(scores), columns=len(scores), width=2.4, height=0.6 + 0.24 * len(rows))
+    figure, axes = panels(len(scores), columns=min(FIT, len(scores)), width=2.4, height=0.6 + 0.24 * len(rows))
     for ax, (name, panel) in zip(axes, scores.items(), strict=True):
         for row, (low, mean, high) in panel.items():
             ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")
             ax.plot(mean, rows.index(row), "o", color=colours(1)[0], ms=5, mec="white")
         if name in lines:
             ax.axvline(lines[name], color=GREY, ls=(0, (3, 2)), label=line)
-        ax.set_yticks(range(len(rows)), rows if ax is axes[0] else [""] * len(rows))
+        place = ax.get_subplotspec()
+        ax.set_yticks(range(len(rows)), rows if place is None or place.is_first_col() else [""] * len(rows))
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(unit, fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(4))
         if shown is not None:
-            margin = 0.03 * (shown[1] - shown[0])
-            ax.set_xlim(min(shown[0] - margin, ax.get_xlim()[0]), max(shown[1] + margin, ax.get_xlim()[1]))
+            drawn = [*shown, *ax.dataLim.intervalx]
+            margin = 0.03 * (max(drawn) - min(drawn))
+            ax.set_xlim(min(drawn) - margin, max(drawn) + margin)
     head(figure, axes, title)
     return save(figure, path)
 
