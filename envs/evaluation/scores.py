@@ -64,7 +64,7 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     if longest > limit or truncated > FEW * episodes:
         problem = (f"the longest has {longest}" if longest > limit else
                    f"{truncated} of {episodes} were truncated sooner, and the longest has {longest}")
-        return None, f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: {problem}"
+        return None, f"they are not whole episodes of {factory.env_id}, which have {limit} steps: {problem}"
     mean = sum(r.mean * r.episodes for r in returns) / episodes
     return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""
 

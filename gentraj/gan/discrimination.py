@@ -24,7 +24,8 @@ class SideConfig(LearningConfig):
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
     betas: tuple[float, float] = (0.0, 0.99)
-    """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients mislead against an opponent."""
+    """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients mislead against an
+    opponent."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +69,7 @@ def value(output: Logits, microbatch: Microbatch) -> Tensor:
     if output.patch_RH is None:
         return output.whole_R
     real_RH = microbatch.real[..., 0]
-    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1)
+    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1).clamp(min=1)
 
 
 def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) -> Tensor:

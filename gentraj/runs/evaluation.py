@@ -60,7 +60,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                                 progress=progress, watch=watch, partial=partial, play=play)
     if behaviour is None:
-        say(f"no score of the data's behaviour: {why_none}")
+        say(f"the table has no column for the data: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
     about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
              "networks": backend_of(run),

@@ -20,7 +20,7 @@ from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)  # 12 numbers
 SIZE = SPEC.horizon * SPEC.dim
-NORMALIZER = Normalizer(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 1.0]))
+NORMALIZER = Normalizer(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 1.0])).double()  # as the targets are
 
 # Path, sampler, grid and the steps that make it accurate.
 COMBINATIONS = [("vp-cosine", "ddim", "uniform", 120), ("vp-linear", "dpmpp-2m-sde", "log-snr", 50),
@@ -99,4 +99,5 @@ def tiny(seed: int = 0, **changes: object) -> Diffusion:
     """A real model with a context of two numbers, at its random start."""
     torch.manual_seed(seed)
     settings = {"network": ResidualMLPConfig(16, 1, 2), "path": "vp-cosine", "levels": None, "steps": 3, **changes}
-    return Diffusion(SPEC, DiffusionConfig(**settings), NORMALIZER, Normalizer.identity(2))  # type: ignore[arg-type]
+    normalizer = Normalizer(NORMALIZER.shift_D, NORMALIZER.scale_D)
+    return Diffusion(SPEC, DiffusionConfig(**settings), normalizer, Normalizer.identity(2))  # type: ignore[arg-type]
