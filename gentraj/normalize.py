@@ -16,7 +16,7 @@ class Normalizer(nn.Module):
     """Computes z_D = (x_D - shift_D) / scale_D. A constant dimension has scale 1 and thus maps to 0.
 
     Shifts and scales have torch's default dtype, as the weights of networks do. Raises ValueError for shifts that are
-    not finite and for scales that are not finite and positive in that dtype.
+    not finite, for scales that are not finite and positive in that dtype, and for other shapes than (D,) each.
     """
 
     shift_D: Tensor
@@ -27,6 +27,9 @@ class Normalizer(nn.Module):
         shift_D, scale_D = (x.to(torch.get_default_dtype()) for x in (shift_D, scale_D))  # that of networks
         if not (torch.isfinite(shift_D).all() and torch.isfinite(scale_D).all() and (scale_D > 0).all()):
             raise ValueError(f"a normaliser needs finite shifts and positive scales; got {shift_D} and {scale_D}")
+        if shift_D.ndim != 1 or shift_D.shape != scale_D.shape:
+            raise ValueError(f"the shifts of a normaliser have shape {tuple(shift_D.shape)} and its scales "
+                             f"{tuple(scale_D.shape)}; one of each for each dimension, (D,), is expected")
         self.register_buffer("shift_D", shift_D)
         self.register_buffer("scale_D", scale_D)
 
@@ -34,6 +37,13 @@ class Normalizer(nn.Module):
     def identity(cls, dim: int) -> Normalizer:
         """A normaliser that changes nothing, into which saved statistics can be loaded."""
         return cls(torch.zeros(dim), torch.ones(dim))
+
+    def require(self, dim: int) -> Normalizer:
+        """Returns the normaliser. Raises ValueError unless it is for `dim` dimensions."""
+        if len(self.shift_D) != dim:
+            raise ValueError(f"the normaliser is for {len(self.shift_D)} dimensions; a timestep of these trajectories "
+                             f"has {dim}, first those of the observation and then those of the action")
+        return self
 
     @classmethod
     def fit(cls, kind: str, arrays: Sequence[np.ndarray]) -> Normalizer:

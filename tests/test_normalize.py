@@ -125,6 +125,12 @@ def test_arrays_without_rows_are_refused(kind: str, arrays: list[np.ndarray]) ->
         Normalizer.fit(kind, arrays)
 
 
+def test_shifts_and_scales_of_different_shapes_are_refused() -> None:
+    for shift, scale in ((torch.zeros(2), torch.ones(3)), (torch.zeros(3), torch.ones(1)), (torch.zeros(()),) * 2):
+        with pytest.raises(ValueError, match=r"shape \(.*\) and its scales .*; one of each|positive scales"):
+            Normalizer(shift, scale)
+
+
 def test_the_identity_changes_nothing() -> None:
     x = torch.from_numpy(data(5.0))
     assert torch.equal(Normalizer.identity(3).normalize(x), x) and torch.equal(Normalizer.identity(3).unnormalize(x), x)

@@ -314,6 +314,8 @@ def wrong_shapes(e: Episodes) -> Iterator[str]:
         elif len(array) != rows:
             needed = f"{S} + {E} = {rows} rows, one more than actions in each" if _per_episode(key) else f"{S} rows"
             yield f"{e.name}: {key} has {len(array)} rows; {E} episodes of {S} steps in all need {needed}"
+        elif not array.size and key != "act":
+            yield f"{e.name}: {key} has width 0; at least one entry is expected"
     if not flat:
         return
     width = e.obs.shape[-1]

@@ -201,7 +201,7 @@ class Mixture:
                 x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
                                            seed=[seeds[r] for r in mine])[:, 0].to(x_RHD)
         if observe is not None:
-            observe(x_RHD, x_RHD.new_zeros(1))
+            observe(x_RHD.clone(), x_RHD.new_zeros(1))
         return x_RHD.unflatten(0, (condition.batch, num_samples))
 
     def _choice(self, seed: int) -> int:

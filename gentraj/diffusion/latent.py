@@ -73,6 +73,8 @@ class LatentDiffusion(nn.Module):
     'action'. Each latent timestep carries the known values and the mask of the timesteps that it stands for, so that
     conditioning is the inpainting of `Diffusion`. Both networks are trained from the first step, and no gradient of the
     prior reaches the VAE. In PointMaze this gave the same return as training the VAE first, and it needs no schedule.
+    Raises ValueError for a horizon that cannot be halved as often as the networks do, and for a normaliser of another
+    width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
@@ -84,7 +86,8 @@ class LatentDiffusion(nn.Module):
         network, factor = config.prior.network, config.vae.factor
         halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
         check_horizon(spec.horizon, factor * halved)
-        self.spec, self.config, self.batch_size, self.normalizer = spec, config, batch_size, normalizer
+        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.normalizer = normalizer.require(spec.dim)
         self.mix = mix or ConditionMix()
         self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
         inner = TrajectorySpec(2 * factor * spec.dim, config.vae.latent, spec.horizon // factor, spec.stride * factor)
@@ -114,7 +117,7 @@ class LatentDiffusion(nn.Module):
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
-        x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
+        x0, real = torch.where(batch.mask_BHD, self.normalizer.normalize(batch.x_BHD), 0), batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)

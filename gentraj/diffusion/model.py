@@ -129,6 +129,7 @@ class Diffusion(nn.Module):
     Batch.context_BC and Condition.context_BC (B, C); a model without it refuses a context. The owner of the model
     decides how it is trained: `mix` is the distribution of conditions, `context_dropout` the fraction of trajectories
     trained without their context (for classifier-free guidance), and `batch_size` the number of windows in a step.
+    Raises ValueError for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
@@ -138,7 +139,7 @@ class Diffusion(nn.Module):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer, context
+        self.normalizer, self.context = normalizer.require(spec.dim), context
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
                                                         config.network)
@@ -192,7 +193,7 @@ class Diffusion(nn.Module):
         noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
         through all of its steps.
         """
-        x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
+        x0, real = torch.where(batch.mask_BHD, self.normalizer.normalize(batch.x_BHD), 0), batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)

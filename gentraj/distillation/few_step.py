@@ -137,7 +137,7 @@ class FewStep(Diffusion):
         real = batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(real), generator=generator) >= self.context_dropout
-        return Microbatch(self.normalizer.normalize(batch.x_BHD) * real, real, known,
+        return Microbatch(torch.where(real, self.normalizer.normalize(batch.x_BHD), 0), real, known,
                           encode_context(batch.context_BC, self.context, kept), batch.weights(), 0.0, generator)
 
     def x0(self, model: Diffusion, network: nn.Module, x: Tensor, t_R: Tensor, rows: Microbatch, *,

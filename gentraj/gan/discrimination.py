@@ -69,7 +69,7 @@ def value(output: Logits, microbatch: Microbatch) -> Tensor:
     if output.patch_RH is None:
         return output.whole_R
     real_RH = microbatch.real[..., 0]
-    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1)
+    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1).clamp(min=1)
 
 
 def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) -> Tensor:

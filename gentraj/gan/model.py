@@ -113,7 +113,7 @@ class ConditionalGAN(nn.Module):
 
     Its methods take and return environment units; its networks see normalised ones. `context`, `mix` and
     `context_dropout` are those of `Diffusion`, and `batch_size` is the number of windows in a step of the
-    discriminator.
+    discriminator. Raises ValueError for a normaliser of another width than a timestep's.
     """
 
     real_logit: Tensor
@@ -125,7 +125,7 @@ class ConditionalGAN(nn.Module):
                  batch_size: int = GANConfig.BATCH_SIZE):
         super().__init__()
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context
+        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer.require(spec.dim), context
         self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)
@@ -193,7 +193,7 @@ class ConditionalGAN(nn.Module):
         real = batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(real), generator=generator) >= self.context_dropout
-        return Microbatch(self.normalizer.normalize(batch.x_BHD) * real, real, known,
+        return Microbatch(torch.where(real, self.normalizer.normalize(batch.x_BHD), 0), real, known,
                           encode_context(batch.context_BC, self.context, kept), batch.weights(),
                           self.config.discriminator_noise, generator)
 
@@ -224,7 +224,7 @@ class ConditionalGAN(nn.Module):
                          partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
                                  config=self.config, normalizer=self.normalizer))
         if observe is not None:
-            observe(x.flatten(0, 1), x.new_zeros(1))
+            observe(x.flatten(0, 1).clone(), x.new_zeros(1))
         return x
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:

@@ -87,7 +87,8 @@ class Gaussian(nn.Module):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
-    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`.
+    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises
+    ValueError for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
@@ -97,7 +98,7 @@ class Gaussian(nn.Module):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer, context
+        self.normalizer, self.context = normalizer.require(spec.dim), context
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         if config.spread == "shared":
@@ -159,7 +160,7 @@ class Gaussian(nn.Module):
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                          partial(self._sample_rows, plugins=plugins, temperature=options.temperature))
         if observe is not None:
-            observe(x.flatten(0, 1), x.new_zeros(1))
+            observe(x.flatten(0, 1).clone(), x.new_zeros(1))
         return x
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],

@@ -15,7 +15,8 @@ from ..randomness import fold, row_seeds
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, SamplingOptions, TrajectorySpec
 from .plugin import Plugin, finite
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 Guidance = Guide | Plugin | Sequence[Plugin] | None
 SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # conditions of R rows and their seeds -> x_RHD
 

@@ -130,7 +130,7 @@ def ant_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = np.linspace(-1, 1, 40, dtype=np.float32)
     np.savez(tmp_path / "ant.npz", observations=np.tile(rows[:, None], 27), actions=np.tile(rows[:, None], 8),
              rewards=rows, terminals=rows > 2, timeouts=np.arange(40) % 20 == 19,
-             next_observations=np.tile(rows[:, None], 27))
+             next_observations=np.tile(np.append(rows[1:], 1)[:, None], 27))
     return tmp_path / "ant.npz"
 
 

@@ -144,3 +144,12 @@ def test_goals_and_tasks_that_joined_data_lose_are_named(key):
     for pair in ([have, lack], [lack, have]):
         with pytest.warns(UserWarning, match=f"^b has no {key} beside its observations and a has"):
             assert not concatenate(pair).extras
+
+
+@pytest.mark.parametrize("key", ["goal", "imagined"])
+def test_arrays_without_entries_are_refused(key):
+    with pytest.raises(DataError, match=f"^dataset: {key} has width 0; at least one entry"):
+        replace(some([3]), extras={key: np.zeros((4, 0))})
+    with pytest.raises(DataError, match=r"^dataset: obs has width 0"):
+        replace(some([3]), obs=np.zeros((4, 0)))
+    assert replace(some([3]), act=np.zeros((3, 0))).act_dim == 0

@@ -8,6 +8,7 @@ import torch
 from contract import CONDITIONS, SPEC
 from torch import Tensor
 
+from gentraj.diffusion import Mixture
 from gentraj.families import FAMILIES, MODELS, Model
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -59,6 +60,16 @@ def test_numbers_of_float64_are_those_of_float32(name: str) -> None:
     if isinstance(model, SupportsLogProb):
         close, density = torch.testing.assert_close, model.log_prob
         close(density(x[:2].double(), double, steps=2), density(x[:2], single, steps=2))
+
+
+@every_family
+def test_what_padding_holds_changes_nothing(name: str) -> None:
+    """NaN times a mask of 0 is NaN. A window that is padding as a whole is none."""
+    x, lengths = windows(), torch.tensor([8, 8, 5, 2, 8, 8, 1, 0])
+    real = (torch.arange(8) < lengths[:, None])[..., None].expand(-1, -1, 5)
+    expected, found = (updated(make(name), Batch(torch.where(real, x, other), real)) for other in (0.0, torch.nan))
+    for key, value in expected.items():
+        assert torch.isfinite(value) and torch.equal(found[key], value), key
 
 
 @pytest.fixture
@@ -118,6 +129,13 @@ def test_a_guide_that_works_in_place_changes_no_sample(name: str) -> None:
 
 
 @every_family
+def test_an_observer_that_works_in_place_changes_no_sample(name: str) -> None:
+    for model in (make(name), Mixture([make(name)], [1.0])):
+        expected = model.sample(started(), 2)
+        assert torch.equal(model.sample(started(), 2, observe=lambda x, t: x.zero_()), expected)
+
+
+@every_family
 def test_samples_and_densities_are_the_same_in_inference_mode(name: str) -> None:
     """Also of conditions that are made there, and with guides, which need a gradient."""
     model, x, density = make(name), windows(2), isinstance(make(name), SupportsLogProb)
@@ -136,6 +154,14 @@ def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
     far = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
     with pytest.raises(ValueError, match=r"a sample is not finite in .* entries; its known entries or its context may"):
         make(name).sample(far, 2)
+
+
+@every_family
+def test_a_normaliser_of_another_width_is_refused(name: str) -> None:
+    """One of width 1 normalised all entries alike, and others failed in the first sample."""
+    for width in (1, SPEC.obs_dim):
+        with pytest.raises(ValueError, match=f"normaliser is for {width} dimensions; a timestep .* has 5, first those"):
+            MODELS.made_of(FAMILIES[name])(SPEC, FAMILIES[name], Normalizer.identity(width))
 
 
 @every_family
