@@ -118,8 +118,8 @@ def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptio
     policy, contexts = component(run.components, "policy", Policy), run.config.context.kinds
     foreign = given.arrival is not None or given.context_C is not None or given.guidance != 1
     if foreign or given.start_O is None or (given.goal_G is None) == bool(contexts):
-        raise ValueError(f"{run.description}, which is conditioned on --start"
-                         f"{' and --goal' if contexts else ''} and nothing else; give just that")
+        needed = "observation and a goal; give --start and --goal" if contexts else "observation; give --start"
+        raise ValueError(f"{run.description}, whose actions are sampled for an {needed}, and no other condition")
     for option, numbers, width in (("--start", given.start_O, run.data.obs_dim),
                                    ("--goal", given.goal_G, run.data.context_dim)):
         if numbers is not None and len(numbers) != width:
