@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.networks import NETWORKS
 from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch
@@ -34,13 +34,16 @@ class DROLConfig(PolicyConfig):
     alpha: float = 1.0
     """Weight of the squared error of the nearest candidate to the data's action, relative to the Q loss; values are
     divided by their mean absolute value."""
+    temperature: float = later(1.0)
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 it
+    always is the action that the student makes of no noise."""
     candidates: int = 16
     """Actions of the student in each state of an update. More of them leave the nearest one more freedom to climb its
     value: with 1, every action of the student is drawn to the data's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, alpha=(0, 1e6), candidates=(1, 1e4))
+        require(self, alpha=(0, 1e6), candidates=(1, 1e4), temperature=(0, 10))
 
 
 class DROL(OneStep):
@@ -49,6 +52,7 @@ class DROL(OneStep):
     def __init__(self, obs_dim: int, act_dim: int, config: DROLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, network = config, config.student.network
+        self.temperature = config.temperature
         self.critic = Critic.of(self, config.critic)
         self.student = NETWORKS.made_of(network)(self.window_spec.dim, self.chunk, 0, network)
         self.student_ema = MovingAverage(self.student, config.student.ema)

@@ -32,6 +32,9 @@ class FQLConfig(PolicyConfig):
     alpha: float = 10.0
     """Weight of the distillation loss, the squared error to the flow's action from the same noise, relative to the Q
     loss."""
+    temperature: float = later(1.0)
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 it
+    always is the action that the student makes of no noise."""
     relative: bool = later(True)
     """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
     the rewards."""
@@ -41,7 +44,7 @@ class FQLConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, alpha=(0, 1e6))
+        require(self, alpha=(0, 1e6), temperature=(0, 10))
 
 
 class FQL(DistilledFlow):
@@ -50,6 +53,7 @@ class FQL(DistilledFlow):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.model, config.critic)
         self.config = config
+        self.temperature = config.temperature
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.distillation.mean_flow import adaptive, derivative
-from gentraj.randomness import RowNoise, unfold_each
+from gentraj.randomness import unfold_each
 from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -43,13 +43,16 @@ class MeanFlowQLConfig(PolicyConfig):
     absolute value."""
     bound: float = 1.0
     """Weight of the loss of actions beyond the data's bounds, the mean of how far they are beyond."""
+    temperature: float = later(1.0)
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 it
+    always is the action that the student makes of no noise."""
     candidates: int = 5
     """Actions that are sampled in each decision; the one with the highest value is taken. The critic's targets take the
     best of half as many."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, alpha=(0, 1e6), bound=(0, 1e6), candidates=(1, 1e4))
+        require(self, alpha=(0, 1e6), bound=(0, 1e6), candidates=(1, 1e4), temperature=(0, 10))
 
 
 class MeanFlowQL(OneStep):
@@ -58,6 +61,7 @@ class MeanFlowQL(OneStep):
     def __init__(self, obs_dim: int, act_dim: int, config: MeanFlowQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config = config
+        self.temperature = config.temperature
         self.critic = Critic.of(self, config.critic)
         self.student = TwoTimes(self.window_spec.dim, self.chunk, 0, config.student.network)
         self.student_ema = MovingAverage(self.student, config.student.ema)
@@ -111,6 +115,4 @@ class MeanFlowQL(OneStep):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.act_once(options)
-        seeds = unfold_each(self.config.candidates, seeds)
-        z_RKA = options.temperature * self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
-        return self.best(state_BS, z_RKA)
+        return self.best(state_BS, self.noise_to_act(unfold_each(self.config.candidates, seeds), options))

@@ -45,6 +45,8 @@ class OneStep(Policy[ModelT]):
 
     student: nn.Module
     student_ema: MovingAverage
+    temperature = 1.0
+    """The scale of the noise from which it acts, a setting of most subclasses."""
     calls = 0
 
     @property
@@ -83,8 +85,13 @@ class OneStep(Policy[ModelT]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.act_once(options)
-        z_BKA = options.temperature * self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        z_BKA = self.noise_to_act(seeds, options)
         return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
+
+    def noise_to_act(self, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        """(B, K, A) the noise of decisions, one for each seed, at the temperature of the policy and the options."""
+        z_BKA = self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        return options.temperature * self.temperature * z_BKA
 
 
 class DistilledFlow(OneStep[Diffusion]):
