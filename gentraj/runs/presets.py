@@ -119,13 +119,13 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "meanflow-ql": ("a one-step mean flow that clones the data and maximises the value in one stage",
                     MeanFlowQLConfig()),
     "drol": ("a one-step actor whose candidate nearest to the data's action learns from it and the value",
-             DROLConfig()),
+             DROLConfig(alpha=10.0, temperature=0.0)),
     "swift": ("ours: a diffusion model of the data's actions, guided towards those with higher returns", SwiftConfig()),
     "gan-critic": ("a conditional GAN of actions that maximises its value while it clones the data",
                    DiffusionQLConfig(QUICK_GAN, temperature=0.5)),
 }
 
-STARTS = ("td3bc", "gan-critic")  # policies that learn starts from early windows, as the planners for returns do
+STARTS = ("td3bc", "diffusion-ql", "gan-critic")  # learn starts from early windows, as the planners for returns do
 
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
     "world-model": ("predicts the outcome of actions: a flow around the mean of an ensemble", WorldModelConfig()),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agents.policies import POLICIES
 from agents.policies.drol import DROLConfig
+from agents.policies.fql import FQLConfig
 from agents.policies.gfp import GFPConfig
 from agents.policies.meanflow_ql import MeanFlowQLConfig
 from agents.policies.one_step import OneStep
@@ -223,9 +224,22 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused(kind: type) -> None:
         policy.sample_actions(torch.zeros(1, 2), [1], SamplingOptions(sampler="heun"))
 
 
+@pytest.mark.parametrize("kind", [FQLConfig, DROLConfig, MeanFlowQLConfig])
+def test_the_temperature_of_a_policy_and_of_the_options_multiply(kind: type) -> None:
+    policy, _ = made(kind)
+    half, _ = made(kind, temperature=0.5)
+    half.load_state_dict(policy.state_dict())
+    state_BS, seeds = torch.linspace(-1, 1, 32).view(16, 2), list(range(16))
+    expected = [policy.sample_actions(state_BS, seeds, SamplingOptions(temperature=each)) for each in (0.25, 0.5)]
+    assert not torch.equal(*expected)
+    assert torch.equal(half.sample_actions(state_BS, seeds, SamplingOptions(temperature=0.5)), expected[0])
+    assert torch.equal(half.sample_actions(state_BS, seeds), expected[1])
+
+
 @pytest.mark.parametrize(("kind", "setting"), [
     (GFPConfig, {"alpha": -1}), (GFPConfig, {"temperature": 0}), (DROLConfig, {"alpha": -1}),
-    (DROLConfig, {"candidates": 0}), (MeanFlowQLConfig, {"alpha": -1}), (MeanFlowQLConfig, {"bound": -1}),
+    (DROLConfig, {"candidates": 0}), (FQLConfig, {"temperature": -1}),
+    (MeanFlowQLConfig, {"alpha": -1}), (MeanFlowQLConfig, {"bound": -1}),
     (MeanFlowQLConfig, {"candidates": 0})])
 def test_settings_have_bounds(kind: type, setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
