@@ -71,7 +71,9 @@ class Normalizer(nn.Module):
         The result has the dtype of the normaliser, as networks take it, also where x is float64 or holds integers.
         """
         which = slice(None) if dims is None else list(dims)
-        return ((x - self.shift_D[which]) / self.scale_D[which]).to(self.shift_D.dtype)
+        shift_D = self.shift_D[which]
+        z = (x - shift_D) / self.scale_D[which]
+        return z if z.dtype == shift_D.dtype else z.to(shift_D.dtype)
 
     def unnormalize(self, z: Tensor) -> Tensor:
         """Inverts `normalize` for z of shape (..., D)."""
