@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin, mean_score
-from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
+from ..models.sampling import Guidance, check_shapes, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import Predict, conditioned
@@ -322,11 +322,10 @@ class Diffusion(nn.Module):
     def transport(self, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
         """Maps standard normal noise (R, H, D) to trajectories (R, H, D) in environment units, with a sampler of eta 0.
 
-        One-step students are distilled from this map. Raises ValueError for shapes that do not fit, and for numbers
-        that are not finite.
+        One-step students are distilled from this map. Raises ValueError for shapes that do not fit.
         """
         known, z_RHD = condition.to(self.device), z_RHD.to(self.device)
-        check_trajectories(self.spec, z_RHD, known)
+        check_shapes(self.spec, z_RHD, known)
         steps = self.config.steps if steps is None else steps
         times = sampling_times(self.path, steps, self.config.grid).to(self.device)
         values = self.normalizer.normalize(known.values_BHD)

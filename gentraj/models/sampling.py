@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..networks.rows import MAX_ROWS
 from ..randomness import fold, row_seeds
+from ..training.optimization import in_training_step
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, SamplingOptions, TrajectorySpec
 from .plugin import Plugin, finite
 
@@ -70,11 +71,13 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
 
     Those that a plug-in rejects are sampled again, with other seeds. `seed` is one seed for all rows or one for each of
     the B * N. Raises ValueError for a condition of another spec, for another number of seeds, and for samples that are
-    not finite.
+    not finite, except in a training step, whose losses are checked.
     """
     def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
-        return finite(sample_rows(rows, seeds), "a sample is", "; its known entries or its context may be too far from "
-                      "the data, or the model's weights are not finite")
+        x_RHD = sample_rows(rows, seeds)
+        return x_RHD if in_training_step() else finite(
+            x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the model's "
+            "weights are not finite")
 
     condition.check(spec)
     rows, blocks = condition.repeat(num_samples), []
@@ -99,10 +102,15 @@ def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition
     Raises ValueError unless x and the condition have one shape, fit `spec`, and have at least one row, and the unknown
     entries are finite.
     """
+    check_shapes(spec, x_RHD, condition)
+    if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
+        raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
+    return torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)
+
+
+def check_shapes(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:
+    """Raises ValueError unless x and the condition have one shape, fit `spec`, and have at least one row."""
     condition.check(spec)
     if x_RHD.shape != condition.values_BHD.shape or not len(x_RHD):
         raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this model and condition need "
                          f"{tuple(condition.values_BHD.shape)}, and at least one row")
-    if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
-        raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
-    return torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)

@@ -121,6 +121,11 @@ def checked_later(*, always: bool = False) -> Iterator[list[tuple[str, Tensor]]]
         _LATER.reset(token)
 
 
+def in_training_step() -> bool:
+    """Whether this is in a block of `checked_later`: the losses are checked, and no other number should be read."""
+    return _LATER.get() is not None
+
+
 class _Later(NamedTuple):
     scalars: list[tuple[str, Tensor]]
     always: bool
