@@ -24,8 +24,8 @@ class Maze:
     """The grid of a Gymnasium-Robotics maze: 1 is a wall; 0, "r", "g" and "c" are free (any, reset, goal, both).
 
     Positions are (x, y) with the maze's centre at the origin; x grows with the columns, y against the rows. Cells are
-    numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, has
-    other cells, or has no two cells for a start and a goal, in which the environment would search for ever.
+    numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, or has
+    other cells, and where a goal has no start in another cell: the environment would search for one for ever.
     """
 
     def __init__(self, maze_map: MazeMap, scaling: float = 1.0):
@@ -42,9 +42,10 @@ class Maze:
         self.free = np.array([[cell != WALL for cell in row] for row in self.map])
         if self.free.sum() < 2:
             raise ValueError(f"a maze needs two free cells at least; this map has {self.free.sum()}")
-        if len(self.goals) < 1 or len(self.starts) < 1 or len(np.union1d(self.goals, self.starts)) < 2:
-            raise ValueError(f"a maze needs a cell for the start and another one for the goal; this map has goals in "
-                             f"{len(self.goals)} cells and starts in {len(self.starts)}; mark more cells, or none")
+        goals, starts = self.goals.tolist(), self.starts.tolist()
+        if not goals or not starts or (len(starts) == 1 and starts[0] in goals):
+            raise ValueError(f"a maze needs, for each goal, a start in another cell; this map has goals in "
+                             f"{len(goals)} cells and starts in {len(starts)}; mark more cells, or none")
 
     @property
     def cells(self) -> np.ndarray:

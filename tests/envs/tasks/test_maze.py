@@ -56,10 +56,14 @@ def test_starts_and_goals_are_those_of_the_environment(maze_map):
         assert ours.tolist() == sorted(maze.cell(np.array(places)).tolist())
 
 
+@pytest.mark.parametrize("maze_map", [[[1, "c", 0, 1]], [["c", "g", 0]]], ids=["one cell", "one start"])
 @pytest.mark.parametrize("env_id", ["PointMaze_UMaze-v3", "AntMaze_UMaze-v5"])
-def test_a_map_in_which_a_reset_would_never_end_is_refused(env_id):
-    with pytest.raises(ValueError, match="another one for the goal"):
-        environment_factory(env_id, {"maze_map": [[1, "c", 0, 1]]})
+def test_a_map_in_which_a_reset_would_never_end_is_refused(env_id, maze_map):
+    """The environment chooses one of the goals, and then searches for a start in another cell."""
+    with pytest.raises(ValueError, match="for each goal, a start in another cell"):
+        environment_factory(env_id, {"maze_map": maze_map})
+    ended = environment_factory(env_id, {"maze_map": [["r", "g", "g", 0]]})
+    assert ended.kwargs["maze_map"] == [["r", "g", "g", 0]]
 
 
 def test_the_paths_of_a_map_are_searched_once():
