@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import gymnasium
@@ -124,7 +124,7 @@ class Maze:
         high = [[-half[0], inf], [inf, inf], [inf, -half[1]], [inf, inf], *np.stack([x[:, 1], y[:, 1]], 1)]
         return np.array(low) * self.scaling, np.array(high) * self.scaling
 
-    @property
+    @cached_property
     def _ways(self) -> tuple[np.ndarray, np.ndarray]:
         return ways(self.free.tobytes(), self.free.shape)
 

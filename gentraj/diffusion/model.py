@@ -301,10 +301,12 @@ class Diffusion(nn.Module):
             return temperature * noise.normal(self.spec.horizon, self.spec.dim)
 
         values = self.normalizer.normalize(rows.values_BHD)
+
         def denoiser(context_BC: Tensor | None) -> Denoise:
             if context_BC is None and rows.context_BC is not None and not self.context_dropout:
                 raise ValueError("the guide needs the model without a context, which a context_dropout of 0 never "
-                                 "trains; train one with a context_dropout of 0.1, for example, or sample unguided")
+                                 "trains; give the model the context_dropout that it was trained with, train one with "
+                                 "0.1, for example, or sample unguided")
             return self.denoise(values, rows.mask_BHD, context_BC, times=times)
 
         sampling = Denoising(self.normalizer, rows, seeds, self.path, denoiser)
