@@ -143,8 +143,8 @@ def _checked(return_BN: Tensor, act_BNTA: Tensor) -> Tensor:
                          "expected, one for each sequence of actions")
     return_BN = return_BN.to(act_BNTA).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     if not return_BN.amax(1).isfinite().all():
-        raise ValueError("the returns of all sequences of actions, or the largest of them, are not finite in an "
-                         "environment; a simulator is expected to give finite returns")
+        raise ValueError("the returns of all sequences of actions are NaN or minus infinity, or one is infinite; give "
+                         "a simulator whose returns are finite, at least that of one sequence in each environment")
     return return_BN
 
 

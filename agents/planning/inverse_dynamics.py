@@ -18,7 +18,7 @@ from gentraj.normalize import Normalizer
 from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
-FEW = 0.05  # the share of windows below which too few are as long as half of `lookahead` to be measured alone
+FEW = 0.05  # if fewer windows than this share reach half of `lookahead`, the shorter ones are measured, too
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class InverseDynamics(nn.Module):
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
         long_B = sample.mask_BHD[:, config.lookahead // 2, 0]
         obs_BHO = spec.split(repeat_last(sample))[0]
-        if long_B.float().mean() > FEW:  # else nearly all episodes are shorter, and count up to their ends
+        if long_B.float().mean() > FEW:  # otherwise, shorter windows count up to the ends of their episodes
             obs_BHO = obs_BHO[long_B]
         delta = (obs_BHO[:, config.lookahead // 2] - obs_BHO[:, 0]).numpy()
         return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)

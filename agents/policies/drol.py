@@ -35,8 +35,8 @@ class DROLConfig(PolicyConfig):
     """Weight of the squared error of the nearest candidate to the data's action, relative to the Q loss; values are
     divided by their mean absolute value."""
     temperature: float = later(1.0)
-    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 it
-    always is the action that the student makes of no noise."""
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
+    same state always gives the same action."""
     candidates: int = 16
     """Actions of the student in each state of an update. More of them leave the nearest one more freedom to climb its
     value: with 1, every action of the student is drawn to the data's."""

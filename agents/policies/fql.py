@@ -33,8 +33,8 @@ class FQLConfig(PolicyConfig):
     """Weight of the distillation loss, the squared error to the flow's action from the same noise, relative to the Q
     loss."""
     temperature: float = later(1.0)
-    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 it
-    always is the action that the student makes of no noise."""
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
+    same state always gives the same action."""
     relative: bool = later(True)
     """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
     the rewards."""

@@ -44,8 +44,8 @@ class MeanFlowQLConfig(PolicyConfig):
     bound: float = 1.0
     """Weight of the loss of actions beyond the data's bounds, the mean of how far they are beyond."""
     temperature: float = later(1.0)
-    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 it
-    always is the action that the student makes of no noise."""
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
+    same state always gives the same action."""
     candidates: int = 5
     """Actions that are sampled in each decision; the one with the highest value is taken. The critic's targets take the
     best of half as many."""

@@ -46,7 +46,7 @@ class OneStep(Policy[ModelT]):
     student: nn.Module
     student_ema: MovingAverage
     temperature = 1.0
-    """The scale of the noise from which it acts, a setting of most subclasses."""
+    """The scale of the noise that it acts from; most subclasses have a setting for it."""
     calls = 0
 
     @property

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 ACROSS = 6  # conditions in a row
-FIT = 4  # panels of scores in a row
+SCORES_ACROSS = 4  # panels of scores in a row
 
 
 def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
@@ -167,7 +167,8 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
     from matplotlib.ticker import MaxNLocator
 
     rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
-    figure, axes = panels(len(scores), columns=min(FIT, len(scores)), width=2.4, height=0.6 + 0.24 * len(rows))
+    columns, height = min(SCORES_ACROSS, len(scores)), 0.6 + 0.24 * len(rows)
+    figure, axes = panels(len(scores), columns=columns, width=2.4, height=height)
     for ax, (name, panel) in zip(axes, scores.items(), strict=True):
         for row, (low, mean, high) in panel.items():
             ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")

@@ -122,7 +122,7 @@ def checked_later(*, always: bool = False) -> Iterator[list[tuple[str, Tensor]]]
 
 
 def in_training_step() -> bool:
-    """Whether this is in a block of `checked_later`: the losses are checked, and no other number should be read."""
+    """Whether a block of `checked_later` is under way, whose losses are checked. No other number is read in it."""
     return _LATER.get() is not None
 
 
