@@ -88,7 +88,9 @@ def busy(description: str) -> Iterator[None]:
 
 
 def _bar(**settings: Any) -> tqdm:
-    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0}  # so `update(0)` redraws the elapsed time
+    # `update(0)` redraws the elapsed time, and the mean speed tells what is left: a moving average would only count the
+    # time since the last redraw.
+    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0, "smoothing": 0}
     if sys.stderr.isatty():
         return tqdm(**settings, mininterval=REDRAW_EVERY)
     settings.setdefault("bar_format", COUNTED)
