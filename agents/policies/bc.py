@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class BCConfig(PolicyConfig):
     """The generative model of actions."""
     temperature: float = 1.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
 
     def __post_init__(self) -> None:
         super().__post_init__()

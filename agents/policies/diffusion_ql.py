@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class DiffusionQLConfig(PolicyConfig):
     (Kang et al. 2023), or those that it samples, with the gradient through all steps (Wang et al. 2023)."""
     backup: int = later(1)
     """Next actions that are sampled for each target of the critic; the best one's value counts."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates", "choice", "temperature")
 
     def unused(self) -> dict[str, str]:
         if isinstance(self.model, DiffusionConfig):

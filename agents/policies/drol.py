@@ -9,6 +9,7 @@ docs/policies.md says what differs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class DROLConfig(PolicyConfig):
     """Actions of the student in each state of an update. More of them leave the nearest one more freedom to climb its
     value: with 1, every action of the student is drawn to the data's."""
 
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, alpha=(0, 1e6), candidates=(1, 1e4), temperature=(0, 10))
@@ -52,10 +55,13 @@ class DROL(OneStep):
     def __init__(self, obs_dim: int, act_dim: int, config: DROLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, network = config, config.student.network
-        self.temperature = config.temperature
         self.critic = Critic.of(self, config.critic)
         self.student = NETWORKS.made_of(network)(self.window_spec.dim, self.chunk, 0, network)
         self.student_ema = MovingAverage(self.student, config.student.ema)
+
+    @property
+    def temperature(self) -> float:
+        return self.config.temperature
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.config.student)}

@@ -6,6 +6,7 @@ Park et al. 2025, "Flow Q-Learning".
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class FQLConfig(PolicyConfig):
     """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
     the rewards."""
 
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
+
     def unused(self) -> dict[str, str]:
         return super().unused() | {"model.eta": "the student learns from the flow's ODE, which adds no noise"}
 
@@ -53,7 +56,10 @@ class FQL(DistilledFlow):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.model, config.critic)
         self.config = config
-        self.temperature = config.temperature
+
+    @property
+    def temperature(self) -> float:
+        return self.config.temperature
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)

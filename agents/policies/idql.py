@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class IDQLConfig(PolicyConfig):
     """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     candidates: int = 8
     """Actions that are sampled in each decision; the one with the highest value is taken."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates")
 
     def unused(self) -> dict[str, str]:
         return super().unused() | {"critic.gradient": "no actor maximises the values"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class MeanFlowQLConfig(PolicyConfig):
     """Actions that are sampled in each decision; the one with the highest value is taken. The critic's targets take the
     best of half as many."""
 
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, alpha=(0, 1e6), bound=(0, 1e6), candidates=(1, 1e4), temperature=(0, 10))
@@ -61,10 +64,13 @@ class MeanFlowQL(OneStep):
     def __init__(self, obs_dim: int, act_dim: int, config: MeanFlowQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config = config
-        self.temperature = config.temperature
         self.critic = Critic.of(self, config.critic)
         self.student = TwoTimes(self.window_spec.dim, self.chunk, 0, config.student.network)
         self.student_ema = MovingAverage(self.student, config.student.ema)
+
+    @property
+    def temperature(self) -> float:
+        return self.config.temperature
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.config.student)}

@@ -45,8 +45,6 @@ class OneStep(Policy[ModelT]):
 
     student: nn.Module
     student_ema: MovingAverage
-    temperature = 1.0
-    """The scale of the noise that it acts from; most subclasses have a setting for it."""
     calls = 0
 
     @property
@@ -55,6 +53,11 @@ class OneStep(Policy[ModelT]):
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         return "one call of the student"
+
+    @property
+    def temperature(self) -> float:
+        """The scale of the noise that it acts from; most subclasses have a setting for it."""
+        return 1.0
 
     @property
     def noise_dim(self) -> int:

@@ -8,8 +8,9 @@ which the observation is the state, always known and the same in each timestep, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -144,6 +145,8 @@ class PolicyConfig:
     """The settings of the generator of actions: a field of a policy that has one."""
     critic: ClassVar[Any | None] = None
     """The settings of the value function. A policy that has one can be fine-tuned in its environment."""
+    ACTING: ClassVar[tuple[str, ...]] = ("execute",)
+    """The settings by which the policy acts. Its training does not depend on them, so they may change after it."""
 
     def unused(self) -> dict[str, str]:
         return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}
@@ -214,6 +217,12 @@ class Policy(nn.Module, Generic[ModelT]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def acting(self, config: PolicyConfig) -> Self:
+        """A policy with the same networks that acts by other settings, which differ in those of `config.ACTING`."""
+        other = copy(self)
+        vars(other).update(config=config, execute=config.execute)
+        return other
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

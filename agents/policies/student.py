@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +58,8 @@ class StudentConfig(PolicyConfig, LearningConfig):
     learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
     max_grad_norm: float = 10.0
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "sample")
 
     def __post_init__(self) -> None:
         PolicyConfig.__post_init__(self)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,8 @@ class SwiftConfig(PolicyConfig):
     temperature: float = 0.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options; 0 gives
     the likeliest action."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "guidance", "temperature")
 
     def __post_init__(self) -> None:
         super().__post_init__()

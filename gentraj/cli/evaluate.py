@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from os.path import isfile  # where a word is too long for a path, Path.is_file raises an OSError
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
+from agents.mpc import MPCConfig
 from agents.planning.planner import VALUED, PlannerConfig
+from agents.policies.policy import PolicyConfig
 from envs.evaluation.evaluate import EvaluationConfig, Play
 from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import EnvironmentFault
@@ -25,7 +27,9 @@ from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import evaluate_and_save, table
 from ..runs.folder import CONFIG, Run, load, read_config
+from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import WORLD
+from ..runs.settings import ActingConfig
 from .common import RunFolder
 from .jobs import RayAddress
 from .options import options_named, parse
@@ -46,6 +50,7 @@ class Evaluate:
               gentraj evaluate runs/demo --hz 20 --fallback runs/demo-student
               gentraj evaluate runs/demo-student --teacher runs/demo
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
+              gentraj evaluate runs/idql --policy.candidates 32 --out best-of-32.json
               gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
     """
 
@@ -54,6 +59,10 @@ class Evaluate:
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
     """Settings of the planner, where the run is a planner's."""
+    policy: Annotated[PolicyConfig | None, tyro.conf.AvoidSubcommands] = None
+    """Settings by which the policy acts, where the run is a policy's."""
+    control: Annotated[MPCConfig | None, tyro.conf.AvoidSubcommands] = None
+    """Settings of the model-predictive control, where the run is a world model's."""
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
     """agent: run it in the environment; a world model acts by planning with its own predictions. world-model: compare
@@ -88,12 +97,13 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     guess = next((Path(word) for word in argv if isfile(Path(word, CONFIG))), None)  # enough for --help
-    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
-    if args.run != guess:  # once more, now that it is known whose planner's settings are the defaults
-        args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(args.run))
+    args = _parsed(argv, guess)
+    if args.run != guess:  # once more, now that it is known whose settings are the defaults
+        args = _parsed(argv, args.run)
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
+    acting = getattr(args, run.config.ACTING)
     with options_named(args, argv):
-        _check_planner(run, args.planner)
+        _check_acting(run.config, acting)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
     if args.teacher is None and args.sure != Evaluate.sure:
@@ -106,7 +116,7 @@ def main(argv: list[str]) -> None:
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
+    scores = evaluate_and_save(run, args.config, acting, args.out, args.save_rollout, args.video,
                                args.sampling.options(), fallback, teacher, args.sure, play=_play(args))
     print_saved(table(scores))
     if failures := scores["failures"]:
@@ -114,20 +124,23 @@ def main(argv: list[str]) -> None:
                                f"the scores are those of the others; the first: {failures[0]}")
 
 
-def _defaults(folder: Path | None) -> Evaluate:
-    """The defaults of the options; the planner's settings are those of the run, if it is a planner's."""
-    return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planning if folder else PlannerConfig())
+def _parsed(argv: list[str], folder: Path | None) -> Evaluate:
+    """The options, of which those of the agent have the settings of the run as their defaults."""
+    if folder is None:
+        return parse(Evaluate, argv, "gentraj evaluate", default=Evaluate(tyro.MISSING, planner=PlannerConfig()))
+    config, _ = read_config(folder)
+    own = config.acting
+    trained = {field.name for field in fields(own)} - {*own.ACTING} if isinstance(own, PolicyConfig) else set[str]()
+    default = Evaluate(tyro.MISSING, **cast(Any, {config.ACTING: own}))
+    return parse(Evaluate, argv, "gentraj evaluate", default=default, hidden={id(own): trained})
 
 
-def _check_planner(run: Run, planner: PlannerConfig | None) -> None:
-    """Raises ValueError if a setting of the planner was changed that has no effect beside the others."""
-    own = run.config.planning
-    if own is None or planner is None:
-        return
-    why = run.config.unused() | {f"planner.{key}": reason for key, reason in planner.unused().items()}
-    for key, *_ in differences(to_json(own), to_json(planner)):
+def _check_acting(config: AnyRunConfig, given: ActingConfig) -> None:
+    """Raises ValueError if a setting of the agent was changed that has no effect beside the others."""
+    why = config.unused() | {f"{config.ACTING}.{key}": reason for key, reason in given.unused().items()}
+    for key, *_ in differences(to_json(config.acting), to_json(given)):
         if key not in VALUED:  # the planner refuses these itself, where it has no critic
-            require_use(f"planner.{key}", why)
+            require_use(f"{config.ACTING}.{key}", why)
 
 
 def _play(args: Evaluate) -> Play:
@@ -142,19 +155,20 @@ def _play(args: Evaluate) -> Play:
     return PlayedInParts(partial(pool_of, ray=args.ray), args.run)
 
 
-def _unused_by_judging(args: Evaluate) -> list[str]:
+def _unused_by_judging(run: Run, args: Evaluate) -> list[str]:
     """The options that were given and have no effect with --as world-model; without --policies no episode is played."""
     used = {"env_id", "seed", *(OF_EPISODES if args.policies else ())}
     given = [one.name for one in fields(EvaluationConfig)
              if one.name not in used and getattr(args.config, one.name) != one.default]
     others = "save_rollout", "video", "fallback", "teacher", "ray"
     given += [name for name in others if getattr(args, name) is not None]
+    given += [f"control.{key}" for key, *_ in differences(to_json(run.config.acting), to_json(args.control))]
     return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     _ = run.world_model  # raises for another kind of run
-    if unused := _unused_by_judging(args):
+    if unused := _unused_by_judging(run, args):
         raise ValueError(f"--as world-model{'' if args.policies else ' without --policies'} makes no use of "
                          f"{', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
     path = args.out or run.folder / WORLD

@@ -34,7 +34,7 @@ class SweepOptions:
     """Train and score a preset with many combinations of settings, and write a table of them, best first.
 
     The same command continues an interrupted sweep and repeats no finished training. Combinations that differ only in
-    how they plan share a training and a job.
+    how the agent acts share a training and a job.
 
     Examples: gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=1,3,10 policy.expectile=0.7,0.9
               gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=0.5..20:log --search tpe --trials 40

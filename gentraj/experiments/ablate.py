@@ -47,7 +47,7 @@ class Change:
 def ablate(changes: Sequence[Change], out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], str]:
     """Runs what is not done yet in the pool, and writes the table after each training.
 
-    The first change is the base. Changes that differ only in how they plan share a training. Returns why runs failed,
+    The first change is the base. Changes that differ only in how they act share a training. Returns why runs failed,
     by their names, and the table as text.
     """
     cards = Cards.of({change.name: change.card for change in changes}, (), lambda _, __, seed: out / f"seed-{seed}")

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ..config import lasting, read_json, sealed
+from ..config import lasting, read_json, sealed, without
 from ..device import pick_device, require_device
 from ..files import open_plain, read_file, write_file
 from ..progress import one_line, say
@@ -204,9 +204,9 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
 
 
 def deciding(config: AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on; a planner's way to plan and the path of the data are not among them."""
-    excluded = [key for key in config.MAY_CHANGE if key != "training"]
-    return {key: value for key, value in lasting(config).items() if key not in excluded}
+    """The settings that a training depends on; the way in which the agent acts and the path of the data are not among
+    them."""
+    return without(lasting(config), {*config.may_change} - {"training"})
 
 
 def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:

@@ -55,7 +55,7 @@ class Cards:
         """Makes the tasks of the cards; data files are searched for in `folders`, and `place` names a task's folder.
 
         The tasks are sorted by seed, so that an experiment that is stopped early has results of every card. Tasks with
-        the same `place` that differ only in how they plan share a training. Raises `ConfigError`, which names the card,
+        the same `place` that differ only in how they act share a training. Raises `ConfigError`, which names the card,
         before anything is trained.
         """
         numbered, seen, behaviour = [], {}, {}

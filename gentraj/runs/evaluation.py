@@ -8,7 +8,6 @@ from typing import Any
 
 from agents.asking import AskingStudent
 from agents.planning.deadline import Deadline
-from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig, Play, evaluate
 from envs.evaluation.rollout import rollout
 from envs.evaluation.scores import score_behaviour
@@ -26,21 +25,23 @@ from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .folder import Run
 from .model_card import EVALUATION, YARDSTICKS, episodes_scored
 from .records import last_evaluations, read_learning_curve
+from .settings import ActingConfig
 
 FILMED = 3  # number of episodes that are filmed
 
 
-def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
+def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
                  watch: Watch | None = None, partial: bool = False, fallback: Run | None = None,
                  teacher: Run | None = None, sure: float = 0.5,
                  play: Play = rollout) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
-    `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch`, `partial` and
-    `play` are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a
-    deadline has no plan yet, and `teacher` one that acts where the run, a student, is unsure (`agents.AskingStudent`).
-    Raises ValueError if `planner` is given for a run that is no planner, `fallback` where no planner has a deadline, or
+    `acting` replaces the settings by which the agent acts, as `config` in `Run.agent`, `options` say how it samples,
+    and `watch`, `partial` and `play` are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts
+    where a planner with a deadline has no plan yet, and `teacher` one that acts where the run, a student, is unsure
+    (`agents.AskingStudent`).
+    Raises ValueError for settings of another agent, if `fallback` is given where no planner has a deadline, or
     `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.
     """
     env, deadline = run.environment(config.env_id), None
@@ -52,7 +53,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     if config.in_real_time() != config:
         say("with a deadline, one environment runs at a time, without batch_invariant")
     with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
-        agent = run.agent(run.action_space(env), planner, options=options, deadline=deadline)
+        agent = run.agent(run.action_space(env), acting, options=options, deadline=deadline)
         if teacher is not None:
             agent = AskingStudent(agent, _teacher(teacher, run, env), sure)
     factory = environment_factory(env, protocol=config.protocol)
@@ -61,7 +62,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
                                 progress=progress, watch=watch, partial=partial, play=play)
     if behaviour is None:
         say(f"the table has no column for the data: {why_none}")
-    sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
+    sampling = run.config.sampling(run.components, acting, options)  # options may override the run's settings
     about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
              "networks": backend_of(run),
              "last_evaluations": last_evaluations(read_learning_curve(run.folder), run.step)}
@@ -77,7 +78,7 @@ def _teacher(teacher: Run, student: Run, env: str) -> Agent:
     return teacher.agent(teacher.action_space(env))
 
 
-def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
+def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig | None = None,
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
                       options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None,
                       teacher: Run | None = None, sure: float = 0.5, play: Play = rollout) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
 
     Args:
         config: Which environment, how many episodes and which seed.
-        planner: Settings of the planner, in the place of the run's own.
+        acting: Settings by which the agent acts, in the place of the run's own.
         out: The file for the scores; RUN/evaluation.json by default.
         save_rollout: The id of a Minari dataset to save the episodes as.
         video: A folder for videos of the first three episodes.
@@ -107,7 +108,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback,
+        scores, episodes = evaluate_run(run, config, acting, options, watch=watch, partial=True, fallback=fallback,
                                         teacher=teacher, sure=sure, play=play)
     write_file(path, sealed(scores))
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))

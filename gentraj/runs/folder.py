@@ -41,7 +41,7 @@ from . import records
 from .checks import check_data, check_evaluable, dry_run
 from .kinds import AnyRunConfig
 from .reference import REFERENCE, read_reference, reference_bytes
-from .settings import Component, DataFacts, optional
+from .settings import ActingConfig, Component, DataFacts, optional
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -115,14 +115,19 @@ class Run:
             raise ValueError(f"{self.description} and no world model; train one with gentraj train world-model")
         return world
 
-    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
+    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
               options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
         """The agent for an action space, in which an entry of an action that never varies in the data stays as it is.
 
-        `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, `options` say how
-        the agent samples, and `deadline` is the time in which a planner has to act. Raises ValueError if `config`,
-        `guide` or `deadline` is given for a run that plans no trajectories, and for a deadline that is no `Deadline`.
+        `config` replaces the settings by which it acts, as in `replace(run.config.policy, temperature=0)`, `guide`
+        scores a planner's plans while they are sampled, `options` say how the agent samples, and `deadline` is the time
+        in which a planner has to act. Raises ValueError if `config` is for another kind of agent or differs in what the
+        training depends on, if `guide` or `deadline` is given for a run that plans no trajectories, and for a deadline
+        that is no `Deadline`.
         """
+        if config is not None and type(config) is not type(own := self.config.acting):
+            raise ValueError(f"{self.description}, and a {type(config).__name__} was given; give it a "
+                             f"{type(own).__name__}, such as run.config.{self.config.ACTING}")
         if deadline is not None and not isinstance(deadline, Deadline):
             raise ValueError(f"deadline is {deadline!r}; a Deadline is expected, as in "
                              "run.agent(space, deadline=agents.Deadline(seconds=0.05))")
@@ -173,11 +178,10 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
           progress: bool = True, processes: Processes = ALONE) -> Run:
     """Trains all components of a run into a folder, and returns the run as loaded from there.
 
-    The dataset of a task is recorded first if it is missing. A resumed run may have other settings of the planner, and
-    of the training those in `gentraj.training.loop.MAY_CHANGE_ON_RESUME`; the new ones are saved. Of several
-    `processes`, the main process alone records, checks and writes. Raises `DataError` for bad data; ValueError for an
-    unknown `env_id`, for data that do not fit it and for components that cannot act together; and what
-    `gentraj.training.loop.train` raises.
+    The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings in
+    `config.may_change`, which are saved. Of several `processes`, the main process alone records, checks and writes.
+    Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for components
+    that cannot act together; and what `gentraj.training.loop.train` raises.
     """
     folder = Path(folder)
     config = replace(config, dataset=located(config.dataset, folder))  # valid from any working directory
@@ -198,7 +202,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     training.train(components, episodes, config.training, folder, meta=decisive(config, data), resume=resume,
                    device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate,
-                   processes=processes)
+                   may_change=config.may_change, processes=processes)
     return load(folder, device=device)
 
 
@@ -293,7 +297,8 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     """
     folder = Path(folder)
     file, saved = _read(folder), checkpoint.load(folder, step)
-    check_same(saved.meta, saved.meta | decisive(file.run, file.data), str(folder / CONFIG))
+    check_same(saved.meta, saved.meta | decisive(file.run, file.data), str(folder / CONFIG),
+               file.run.may_change)
     return _run(folder, file, saved.components, saved.step, device, saved.text("dataset_hash"))
 
 
@@ -351,5 +356,5 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash.
     What agents read of the data alone is left out, too."""
-    run = {key: value for key, value in lasting(config).items() if key not in config.MAY_CHANGE}
+    run = {key: value for key, value in lasting(config).items() if key not in config.may_change}
     return {"run": run, "data": lasting(replace(data, returns=(), still=()))}

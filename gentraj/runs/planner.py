@@ -33,7 +33,7 @@ from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..training.optimization import BATCH
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
-from .settings import Component, DataFacts, RunSettings, normalizer, optional
+from .settings import ActingConfig, Component, DataFacts, RunSettings, normalizer, optional
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -94,7 +94,7 @@ class PlannerRunConfig(RunSettings):
     MODEL_CARD: ClassVar[tuple[str, str, str]] = (
         "A generative model of trajectories for control",
         "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning")
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")
+    ACTING: ClassVar[str] = "planner"
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 
     def __post_init__(self) -> None:
@@ -134,10 +134,11 @@ class PlannerRunConfig(RunSettings):
     def summary(self) -> str:
         return f"planner, {family(self.model)}"
 
-    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+    def sampling(self, components: Mapping[str, Component], config: ActingConfig | None,
                  options: SamplingOptions) -> str:
         """How the agent samples its plans, in words; `config` is the planner's own by default."""
-        return sampling_of(self.model_of(components), replace(options, steps=(config or self.planner).steps))
+        steps = cast(PlannerConfig, config or self.planner).steps
+        return sampling_of(self.model_of(components), replace(options, steps=steps))
 
     @property
     def generator(self) -> ModelConfig:
@@ -278,11 +279,11 @@ class PlannerRunConfig(RunSettings):
         sample = Windows(episodes, spec, self.context).batch(0, fold(self.training.seed, 2), CONTEXT_WINDOWS)
         return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
-    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: ActingConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Planner:
         """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
         the planner measures how long its plans take. Raises ValueError for settings that the components do not suit."""
-        model, config = self.model_of(components), config or self.planner
+        model, config = self.model_of(components), cast(PlannerConfig, config or self.planner)
         self._check_conditions(config)
         if config.target_return == "value" and self.critic.discount != self.context.discount:
             raise ValueError(f"planner.target_return is 'value', but the critic's discount is {self.critic.discount} "

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from agents.planning.deadline import Deadline
-from agents.planning.planner import PlannerConfig
 from agents.policies import ACTORS, POLICIES
 from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
 from agents.policies.policy import Policy, PolicyConfig, Scales
 
+from ..config import differences, to_json
 from ..data import Episodes
 from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
-from .settings import Component, DataFacts, GoalConditioned, component
+from .settings import ActingConfig, Component, DataFacts, GoalConditioned, component
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -39,9 +39,13 @@ class PolicyRunConfig(GoalConditioned):
     MAIN: ClassVar[str] = "policy"
     MODEL_CARD: ClassVar[tuple[str, str, str]] = (
         "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
+    ACTING: ClassVar[str] = "policy"
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them
+
+    @property
+    def may_change(self) -> tuple[str, ...]:
+        return (*(f"policy.{key}" for key in self.policy.ACTING), "training", "dataset")
 
     def unused(self) -> dict[str, str]:
         unguided = (f"policy.model.{key}" for key in (self.generator.FOR_GUIDES if self.generator else ()))
@@ -52,7 +56,7 @@ class PolicyRunConfig(GoalConditioned):
         name = type(self.policy).__name__.removesuffix("Config")
         return name if self.generator is None else f"{name}, {family(self.generator)}"
 
-    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+    def sampling(self, components: Mapping[str, Component], config: ActingConfig | None,
                  options: SamplingOptions) -> str:
         """How the agent samples its actions, in words."""
         return component(components, "policy", Policy).sampling(options)
@@ -93,15 +97,25 @@ class PolicyRunConfig(GoalConditioned):
                   else Scales.fit(episodes, self.context, self.policy.observations, self.policy.rewards))
         return {"policy": POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
-    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: ActingConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Actor:
-        """The policy as an agent. Raises ValueError if `config`, `guide` or `deadline` is given, which only planners
-        take."""
-        if (config, guide, deadline) != (None, None, None):
-            raise ValueError(f"a planner's settings, a guide or a deadline were given to a policy "
-                             f"({self.summary}), which plans nothing; leave them out")
+        """The policy as an agent, with its own settings by default. Raises ValueError if `config` differs from them in
+        more than `ACTING`, and if a `guide` or a `deadline` is given, which only planners take."""
+        if (guide, deadline) != (None, None):
+            raise ValueError(f"a guide or a deadline was given to a policy ({self.summary}), which plans nothing; "
+                             "leave it out")
         policy = component(components, "policy", Policy)
+        if config is not None:
+            self._check_acting(settings := cast(PolicyConfig, config))
+            policy = policy.acting(settings)
         return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
+
+    def _check_acting(self, config: PolicyConfig) -> None:
+        """Raises ValueError if `config` differs from the policy's settings in one that its training depends on."""
+        for key, own, given in differences(to_json(self.policy), to_json(config)):
+            if key not in self.policy.ACTING:
+                raise ValueError(f"policy.{key} is {given}, and the policy was trained with {own}; only these settings "
+                                 f"may change after training: {', '.join(self.policy.ACTING)}")
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         return component(components, "policy", Policy).trajectory_model

@@ -10,11 +10,12 @@ import numpy as np
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from agents.mpc import MPCConfig
 from agents.planning.arrival import Arrival
 from agents.planning.inverse_dynamics import InverseDynamics
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import PlannerConfig
-from agents.policies.policy import Policy
+from agents.policies.policy import Policy, PolicyConfig
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 
@@ -103,6 +104,9 @@ class Split(NamedTuple):
 Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
 """What a run is made of: a part that is trained, such as a generative model or a critic."""
 
+ActingConfig = PlannerConfig | PolicyConfig | MPCConfig
+"""The settings by which an agent acts."""
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -127,8 +131,8 @@ class RunSettings:
     """The main component: all others serve it, and the run keeps windows of its shape."""
     MODEL_CARD: ClassVar[tuple[str, str, str]]
     """For the model card: what the run is, a line of Python that uses it, and its tag on the hub."""
-    MAY_CHANGE: ClassVar[tuple[str, ...]]
-    """The settings that may change when a training is resumed, as checkpoints do not depend on them."""
+    ACTING: ClassVar[str]
+    """The name of the settings by which the agent acts: `planner`, `policy` or `control`."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
     """The generative models that `gentraj train --family` can choose from, by name."""
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = False
@@ -147,6 +151,17 @@ class RunSettings:
     def distilled(self, student: FewStepConfig) -> Self:
         """These settings with a student in the place of the model. Raises ValueError if they cannot have one."""
         raise ValueError(f"a {self.NAME} ({self.summary}) has no students of few steps; distil a planner or a policy")
+
+    @property
+    def acting(self) -> ActingConfig:
+        """The settings by which the agent acts; some of a policy's are for its training."""
+        return getattr(self, self.ACTING)
+
+    @property
+    def may_change(self) -> tuple[str, ...]:
+        """The settings, as dotted keys, that may change when a training is resumed, as checkpoints do not depend on
+        them. Of `training`, these are `gentraj.training.loop.MAY_CHANGE_ON_RESUME`."""
+        return self.ACTING, "training", "dataset"
 
     @property
     def planning(self) -> PlannerConfig | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from agents.mpc import MPC, Imagination, MPCConfig
 from agents.planning.deadline import Deadline
-from agents.planning.planner import PlannerConfig
 from agents.policies.generators import GENERATORS
 
 from ..config import require
@@ -22,7 +21,7 @@ from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
-from .settings import Component, DataFacts, GoalConditioned, Split, component
+from .settings import ActingConfig, Component, DataFacts, GoalConditioned, Split, component
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -56,7 +55,7 @@ class WorldModelRunConfig(GoalConditioned):
     MAIN: ClassVar[str] = "world"
     MODEL_CARD: ClassVar[tuple[str, str, str]] = (
         "A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
+    ACTING: ClassVar[str] = "control"
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
 
     def __post_init__(self) -> None:
@@ -70,7 +69,7 @@ class WorldModelRunConfig(GoalConditioned):
     def summary(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
-    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+    def sampling(self, components: Mapping[str, Component], config: ActingConfig | None,
                  options: SamplingOptions) -> str:
         """How the agent predicts, in words."""
         return "the ensemble's mean, without noise"
@@ -102,17 +101,18 @@ class WorldModelRunConfig(GoalConditioned):
                  else WorldFacts.fit(episodes, self.context, self.world.chunk))
         return {"world": WorldModel(data.obs_dim, data.act_dim, self.world, facts)}
 
-    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: ActingConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> MPC:
-        """An agent that acts by MPC. Raises ValueError if `config`, `guide` or `deadline` is given, which only planners
-        take, and for `options` of sampling, as it acts by the mean."""
-        if (config, guide, deadline) != (None, None, None):
-            raise ValueError(f"a planner's settings, a guide or a deadline were given to a world model "
-                             f"({self.summary}), which tries actions and plans no trajectories; leave them out")
+        """An agent that acts by MPC, with the run's own settings by default. Raises ValueError if a `guide` or a
+        `deadline` is given, which only planners take, and for `options` of sampling, as it acts by the mean."""
+        if (guide, deadline) != (None, None):
+            raise ValueError(f"a guide or a deadline was given to a world model ({self.summary}), which tries actions "
+                             "and plans no trajectories; leave it out")
         if options != DEFAULT_OPTIONS:
             raise ValueError("a sampler, a grid, an eta or another option of sampling was given to a world model "
                              f"({self.summary}), which acts by its ensemble's mean and samples nothing; leave it out")
-        return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
+        control = cast(MPCConfig, config or self.control)
+        return MPC(Imagination(self.world_model(components)), control, space.low, space.high)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         return self.world_model(components).model

@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -141,17 +141,18 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
           on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
           evaluate: Callable[[int], None] | None = None, carried: Mapping[str, nn.Module] | None = None,
-          processes: Processes = ALONE) -> TrainingResult:
+          may_change: Collection[str] = (), processes: Processes = ALONE) -> TrainingResult:
     """Trains all `components` in place, one update of each a step, and saves checkpoints and metrics in `run_dir`.
 
     Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from the
     windows of `episodes`, with the `contexts` that components are conditioned on. `meta` holds the settings that
     determine components and episodes, as JSON values. It is saved with each checkpoint, and a resumed run must be given
-    the same. `device` defaults to the device of each component. `on_log` is called with each row of metrics. `prepare`
-    is called once, after the folder is locked and a resumed run is restored, and before the first save. `evaluate` is
-    called with the number of steps done every `eval_every` steps and after the last; it must not change the components.
-    `carried` modules are saved with them and not trained. Several `processes` divide each batch; all of them read the
-    folder, and the main process alone calls the functions and writes.
+    the same, except for `may_change`, as in `check_same`. `device` defaults to the device of each component. `on_log`
+    is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
+    restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps and
+    after the last; it must not change the components. `carried` modules are saved with them and not trained. Several
+    `processes` divide each batch; all of them read the folder, and the main process alone calls the functions and
+    writes.
 
     Raises `ConfigError` for settings that differ on resume, for fewer steps than are done, for batches that cannot be
     divided and where nothing can be compiled, `CheckpointError` where the folder is in use or cannot be written,
@@ -167,7 +168,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         windows, device = (windows or partial(Windows, episodes, contexts=contexts, early=config.early),
                            device or processes.device)
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
-                   _settings(meta, components, config, episodes), carried or {}, processes)
+                   _settings(meta, components, config, episodes), carried or {}, may_change, processes)
         sums = run.begin(resume)
         if prepare is not None:
             processes.on_main(prepare)
@@ -202,9 +203,11 @@ def learning_rate_factor(step: int, warmup: int, steps: int, schedule: str = "co
     return min(1.0, (step + 1) / max(1, warmup)) * decay
 
 
-def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run") -> None:
-    """Raises `ConfigError` listing the settings that differ, except those of `training` that may change on resume."""
-    may_change = {f"training.{key}" for key in MAY_CHANGE_ON_RESUME}
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run",
+               may_change: Collection[str] = ()) -> None:
+    """Raises `ConfigError` listing the settings that differ, except those of `training` that may change on resume, and
+    `may_change`: settings by the last two words of their keys, such as "policy.temperature"."""
+    may_change = {f"training.{key}" for key in MAY_CHANGE_ON_RESUME} | {*may_change}
     wrong = [f"{key} was {reprlib.repr(before)} and is {reprlib.repr(now)}"
              for key, before, now in differences(old, new) if ".".join(key.split(".")[-2:]) not in may_change]
     if wrong:
@@ -253,9 +256,9 @@ class _Run:
     """The state of a run: the steps that are done, and those that are saved."""
 
     def __init__(self, folder: Path, components: list[_Component], config: TrainingConfig, settings: dict[str, Any],
-                 carried: Mapping[str, nn.Module], processes: Processes):
+                 carried: Mapping[str, nn.Module], may_change: Collection[str], processes: Processes):
         self.folder, self.components, self.config, self.settings = folder, components, config, settings
-        self.carried, self.processes = carried, processes
+        self.carried, self.may_change, self.processes = carried, may_change, processes
         self.step, self.saved_step, self.saved = 0, -1, folder
         self._check_shares()
 
@@ -292,7 +295,7 @@ class _Run:
             sums = from_json(SavedSums, {"sums": old.pop("sums", None)}, str(checkpoint.folder / "meta.json")).sums
         except ConfigError as error:
             raise CheckpointError(str(error)) from error
-        check_same(old, self.settings, str(self.folder))
+        check_same(old, self.settings, str(self.folder), self.may_change)
         if checkpoint.step > self.config.steps:
             raise ConfigError(f"{self.folder}: training.steps is {self.config.steps}, and {checkpoint.step} steps are "
                               "done already; give at least as many")

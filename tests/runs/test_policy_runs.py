@@ -14,12 +14,14 @@ import torch
 from gymnasium.spaces import Box
 from small import DATASET, edit, gentraj, same_when_killed
 
+from agents.planning.planner import PlannerConfig
 from agents.policies import POLICIES
 from agents.policies.bc import BCConfig
 from envs.making import environment_factory
 from gentraj import runs
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
+from gentraj.experiments.engine import Task
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs.folder import _RunFile
@@ -73,13 +75,41 @@ def test_the_command_trains_what_python_trains(hopper_file: Path, hopper_run: Pa
         assert torch.equal(value, run.main.state_dict()[key]), key
 
 
-def test_a_resumed_run_keeps_its_policy(hopper_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_resumed_run_keeps_its_policy_but_for_how_it_acts(hopper_run: Path, tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture) -> None:
     folder = shutil.copytree(hopper_run, tmp_path / "run")
-    assert gentraj("train", "--resume", folder, "--steps", 5) == 0
-    assert runs.load(folder).step == 5
+    assert gentraj("train", "--resume", folder, "--steps", 5, "--policy.temperature", 0.5) == 0
+    assert runs.load(folder).step == 5 and to_json(runs.load(folder).config)["policy"]["temperature"] == 0.5
     capsys.readouterr()
-    assert gentraj("train", "--resume", folder, "--policy.temperature", 0.5) == 2
-    assert "run.policy.temperature was 1.0 and is 0.5" in capsys.readouterr().err
+    assert gentraj("train", "--resume", folder, "--policy.batch-size", 9) == 2
+    assert "run.policy.batch_size was 16 and is 9" in capsys.readouterr().err
+
+
+def test_trainings_of_policies_that_act_differently_are_one(tmp_path: Path) -> None:
+    def folder(**settings: float) -> Path:
+        config = PolicyRunConfig("a.npz", policy=replace(presets.PRESETS["bc-gaussian"].policy, **settings))
+        return Task(("a", "b"), "task", tmp_path / "task", config, "hash", ()).folder
+
+    assert folder() == folder(temperature=0.5) != folder(batch_size=9)
+
+
+def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture) -> None:
+    means = {}
+    for words in ((), ("--policy.temperature", 0), ("--policy.temperature", 0.0, "--seed", 0)):
+        command = "evaluate", hopper_run, "--episodes", 2, "--no-baselines", *words
+        assert gentraj(*command, "--out", tmp_path / "scores.json") == 0
+        means[words] = json.loads((tmp_path / "scores.json").read_text())["return_mean"]
+    first, *others = means.values()
+    assert first != others[0] == others[1]
+    capsys.readouterr()
+    assert gentraj("evaluate", hopper_run, "--policy.execute", 2) == 2
+    assert "--policy.execute is 2; a whole number from 1 to 1 is expected" in capsys.readouterr().err
+    run = runs.load(hopper_run)
+    with pytest.raises(ValueError, match=r"policy\.batch_size is 9, and the policy was trained with 16; only"):
+        run.agent(Box(-1, 1, (3,)), replace(run.config.acting, batch_size=9))
+    with pytest.raises(ValueError, match=r"a policy \(BC, gaussian\), and a PlannerConfig was given; give it a"):
+        run.agent(Box(-1, 1, (3,)), PlannerConfig())
 
 
 def test_who_acts_by_a_student_has_no_sampler(hopper_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

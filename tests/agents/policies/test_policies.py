@@ -175,6 +175,20 @@ def test_a_chunk_is_carried_out_before_the_next_is_decided(kind: type) -> None:
 
 
 @every_policy
+def test_other_settings_to_act_by_need_no_other_training(kind: type) -> None:
+    """It acts as a policy that was made with those settings and has the same weights, and changes nothing itself."""
+    others = {"execute": 1, "candidates": 1, "choice": "softmax", "temperature": 0.3, "guidance": 0.5, "sample": True}
+    policy, data = make(small(kind, chunk=4, execute=3), chain()), torch.randn(5, 2)
+    seeds, before = [*range(5)], act(policy, data, [*range(5)])
+    config = replace(small(kind, chunk=4, execute=3), **{key: others[key] for key in kind.ACTING})
+    anew = make(config, chain())
+    anew.load_state_dict(policy.state_dict())
+    assert torch.equal(act(policy.acting(config), data, seeds), act(anew, data, seeds))
+    assert policy.acting(config).execute == 1 and policy.execute == 3
+    assert torch.equal(act(policy, data, seeds), before)
+
+
+@every_policy
 def test_a_goal_is_part_of_the_state(kind: type) -> None:
     data = chain()
     data = replace(data, extras={"goal": np.arange(float(len(data.obs)))[:, None]})
