@@ -70,7 +70,7 @@ def workplace(umaze, hopper, small_run: Path, tmp_path_factory: pytest.TempPathF
             save_npz(hopper, folder / file)
         (folder / "runs").mkdir()
         (folder / "runs" / "demo").symlink_to(small_run)
-        for preset, words in (("iql", POLICY), ("world-ensemble", WORLD)):
+        for preset, words in (("iql", POLICY), ("idql", POLICY), ("swift", POLICY), ("world-ensemble", WORLD)):
             assert gentraj("train", preset, "--dataset", "hopper.npz", "--run-dir", f"runs/{preset}", "--steps", 2,
                            *words) == 0
         assert gentraj("distill", "runs/demo", "--method", "decision", "--run-dir", "runs/demo-student", "--steps", 2,
