@@ -105,7 +105,7 @@ class ReadsFormer(Protocol):
 
 
 def later(default: T) -> T:
-    """The default of a setting that was added to its dataclass after runs had been saved.
+    """The default of a setting that a file may lack, such as one that was added after runs had been saved.
 
     Settings that lack it are read with the default, which must mean what was done before there was the setting.
     """
