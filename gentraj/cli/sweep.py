@@ -12,7 +12,6 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..config import with_settings
 from ..experiments.ablate import show
 from ..experiments.cards import Card
 from ..experiments.compare_measures import Options
@@ -20,7 +19,6 @@ from ..experiments.searching import Choice, Range, SearchConfig, Space
 from ..experiments.sweep import SCORES, Objective, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say
-from ..runs.presets import PRESETS
 from .jobs import JobsOptions
 from .options import options_named, parse
 from .varying import COMPONENTS, at, base_card, split, values, varied_card
@@ -132,7 +130,7 @@ def _range(base: Card, key: str, low: str, high: str, log: str | None) -> Range:
     whole = all(end.is_integer() for end in ends)
     if key not in COMPONENTS:
         varied_card(base, {key: int(ends[0]) if whole else ends[0]}, "--over")  # raises for an unknown key
-        present = at(with_settings(PRESETS[base.preset], base.settings, base.preset), key)
+        present = at(base.without_data(base.preset), key)
         whole = type(present) is int or (present is None and whole)
     if whole and not all(end.is_integer() for end in ends):
         raise ValueError(f"--over {key} is {low}..{high}; whole numbers are expected")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from ..config import kind_of, to_json, with_settings
+from ..config import kind_of, to_json
 from ..experiments.ablate import BASE, DATA, WORDS, show
 from ..experiments.cards import Card, CardData
 from ..experiments.engine import check_known
@@ -38,12 +38,11 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, 
 
 def varied_card(base: Card, settings: Mapping[str, Any], option: str) -> Card:
     """The card of the base with other settings. Raises ValueError, which names the option, for what it cannot have."""
-    overrides = changed(base.preset, settings, option)
-    keys = ", ".join(settings)
-    config = with_settings(PRESETS[base.preset], base.settings | overrides, f"{option} {keys}")
+    card = replace(base, settings=base.settings | changed(base.preset, settings, option))
+    config = card.without_data(f"{option} {', '.join(settings)}")
     for key in settings:
         config.refuse(key)
-    return replace(base, settings=base.settings | overrides)
+    return card
 
 
 def values(text: str) -> list[Any]:

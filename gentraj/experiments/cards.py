@@ -112,9 +112,13 @@ class Card:
             raise ValueError(f"settings hold {', '.join(dict.fromkeys(misplaced))}; datasets, seeds and evaluations "
                              "have fields of their own; give other settings one by one, such as training.steps")
 
+    def without_data(self, where: str) -> AnyRunConfig:
+        """The settings that all runs have in common. Raises `ConfigError`, which names `where` and the key."""
+        return with_settings(PRESETS[self.preset], self.settings, where)
+
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
-        config = with_settings(PRESETS[self.preset], self.settings, where)
+        config = self.without_data(where)
         names = [data.dataset] if _files(data.dataset, folders) else split_names(data.dataset)
         dataset = "+".join(_found(name, folders, where) for name in names)
         training = replace(config.training, seed=seed, threads=1)
@@ -132,7 +136,7 @@ def read_card(path: Path) -> Card:
     card = from_json(Card, read_json(path, follow=True), str(path))
     try:
         require_choice(card, preset=PRESETS)
-        config = with_settings(PRESETS[card.preset], card.settings, str(path))
+        config = card.without_data(str(path))
         for key in card.settings:
             config.refuse(key)
     except ConfigError:
