@@ -10,7 +10,7 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -157,6 +157,20 @@ def require_choice(config: Any, **choices: Iterable[str]) -> None:
     for name, names in choices.items():
         if (value := getattr(config, name)) not in names:
             raise ValueError(f"{type(config).__name__}.{name} is '{value}'; known: {', '.join(names)}")
+
+
+def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
+    """Raises ValueError for an unknown name, a name that is given twice, and if no name is given.
+
+    `what` is what the names stand for, such as "preset".
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{hint}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import tyro
 
 from envs.making import try_making
 
-from ..config import differences, from_json, read_json, to_json, with_settings
+from ..config import check_known, differences, from_json, read_json, to_json, with_settings
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -191,10 +190,7 @@ def first_guess(argv: list[str]) -> AnyRunConfig | None:
 
 def preset(name: str, dataset: str) -> AnyRunConfig:
     """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
-                         + (f"; did you mean '{near[0]}'?" if near else ""))
+    check_known([name], PRESETS, "preset")
     name = suited(name, dataset)
     return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 

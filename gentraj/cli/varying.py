@@ -10,10 +10,9 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from ..config import kind_of, to_json
+from ..config import check_known, kind_of, to_json
 from ..experiments.ablate import BASE, DATA, WORDS, show
 from ..experiments.cards import Card, CardData
-from ..experiments.engine import check_known
 from ..families import FAMILIES, family
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, data_settings, suited

@@ -17,7 +17,7 @@ import numpy as np
 from envs.evaluation.evaluate import EvaluationConfig, score_baselines
 from envs.making import environment_factory, recorded_factory
 
-from ..config import to_json
+from ..config import check_known, to_json
 from ..data import Windows
 from ..data.episodes import Episodes, episodes_hash
 from ..device import pick_device
@@ -36,7 +36,7 @@ from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from . import engine
 from .compare_measures import MEASURES, Options, measures, speed
-from .engine import Measure, Task, check_known, deciding, digest, kept, read_result
+from .engine import Measure, Task, deciding, digest, kept, read_result
 from .groups import Group, plane, sample_windows
 from .processes import Pool
 from .statistics import (

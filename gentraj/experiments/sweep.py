@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from ..config import to_json
+from ..config import check_known, to_json
 from ..files import write_file
 from ..plots.page import markdown_table
 from ..progress import say
@@ -19,7 +19,7 @@ from .ablate import DATA, show
 from .cards import Card, Score
 from .compare import group_of
 from .compare_measures import MEASURES, Options
-from .engine import Measure, Task, check_known, digest, write_json
+from .engine import Measure, Task, digest, write_json
 from .groups import Group
 from .processes import Pool
 from .reproduce import Cards, seed_result
