@@ -34,6 +34,7 @@ T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
 SEAL = "sha256"
+CONSTANTS = {"None": None, "True": True, "False": False}  # as tyro writes them on the command line
 LATER = "later"  # the mark of settings that `later` makes
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 
@@ -171,6 +172,20 @@ def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
             raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{hint}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
+
+
+def from_word(word: str) -> Any:
+    """The value of a word of the command line: JSON, True, False or None; any other word is text."""
+    try:
+        return CONSTANTS[word] if word in CONSTANTS else json.loads(word)
+    except ValueError:
+        return word
+
+
+def to_word(value: Any) -> str:
+    """A value as a word of the command line, which `from_word` reads."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return {json.dumps(constant): word for word, constant in CONSTANTS.items()}.get(text, text)
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..experiments.ablate import Change, ablate, show
+from ..config import to_word
+from ..experiments.ablate import Change, ablate
 from ..files import check_folder
 from ..progress import print_saved, say
 from .jobs import JobsOptions
@@ -80,7 +81,7 @@ def changes(args: Ablate) -> list[Change]:
         for value in values(text):
             card = varied_card(base, {key: value}, "--vary")
             if card.without_data(base.preset) == config:
-                say(f"{key} is {show(value)} in {base.preset} already; left out")
+                say(f"{key} is {to_word(value)} in {base.preset} already; left out")
             else:
                 result.append(Change(card, key, at(config, key), value))
     return result

@@ -12,7 +12,7 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..experiments.ablate import show
+from ..config import to_word
 from ..experiments.cards import Card
 from ..experiments.compare_measures import Options
 from ..experiments.searching import Choice, Range, SearchConfig, Space
@@ -120,7 +120,7 @@ def space_of(base: Card, texts: list[str]) -> Space:
 def _choice(key: str, text: str) -> Choice:
     found = values(text)
     if twice := [value for i, value in enumerate(found) if value in found[:i]]:
-        raise ValueError(f"--over {key} has {show(twice[0])} twice; give each value once")
+        raise ValueError(f"--over {key} has {to_word(twice[0])} twice; give each value once")
     return Choice(tuple(found))
 
 

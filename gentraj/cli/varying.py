@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from ..config import check_known, kind_of, to_json
-from ..experiments.ablate import BASE, DATA, WORDS, show
+from ..config import check_known, from_word, kind_of, to_json, to_word
+from ..experiments.ablate import BASE, DATA
 from ..experiments.cards import Card, CardData
 from ..families import FAMILIES, family
 from ..runs.kinds import AnyRunConfig
@@ -45,14 +44,8 @@ def varied_card(base: Card, settings: Mapping[str, Any], option: str) -> Card:
 
 
 def values(text: str) -> list[Any]:
-    """The values of "V1,V2": JSON, True, False or None, and anything else is text."""
-    found = []
-    for word in re.split(r",(?![^\[{]*[\]}])", text):  # commas within brackets do not separate values
-        try:
-            found.append(WORDS[word] if word in WORDS else json.loads(word))
-        except json.JSONDecodeError:
-            found.append(word)
-    return found
+    """The values of "V1,V2"; commas within brackets do not separate values."""
+    return [from_word(word) for word in re.split(r",(?![^\[{]*[\]}])", text)]
 
 
 def split(text: str, option: str) -> tuple[str, str]:
@@ -71,7 +64,7 @@ def changed(preset: str, settings: Mapping[str, Any], option: str) -> dict[str, 
     """
     config, groups = PRESETS[preset], to_json(PRESETS[preset])
     for key in COMPONENTS.keys() & settings.keys():
-        check_known([show(settings[key])], COMPONENTS[key], key)
+        check_known([to_word(settings[key])], COMPONENTS[key], key)
     other_groups = to_json(with_components(config, settings.get("family"), settings.get("network")))
     found = {name: other_groups[name] for name, group in groups.items() if other_groups[name] != group}
     keys = list(dotted(other_groups))
