@@ -25,6 +25,7 @@ from ..progress import print_saved, say
 from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
 from ..runs.kinds import AnyRunConfig
+from ..runs.model_card import parameters_trained
 from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
@@ -158,8 +159,8 @@ def next_command(run: Run, folder: Path) -> str:
 
 def dry_run(prepared: Ready) -> str:
     """What would be trained, as text with a table of the components."""
-    rows = [(name, type(component).__name__, f"{sum(p.numel() for p in component.parameters() if p.requires_grad):,}",
-             str(component.spec.horizon), str(component.batch_size)) for name, component in prepared.components.items()]
+    rows = [(name, type(component).__name__, f"{parameters_trained(component):,}", str(component.spec.horizon),
+             str(component.batch_size)) for name, component in prepared.components.items()]
     head = ("component", "class", "parameters", "horizon", "batch size")
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
