@@ -10,7 +10,7 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -34,6 +34,7 @@ T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
 SEAL = "sha256"
+CONSTANTS = {"None": None, "True": True, "False": False}  # as tyro writes them on the command line
 LATER = "later"  # the mark of settings that `later` makes
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 
@@ -105,7 +106,7 @@ class ReadsFormer(Protocol):
 
 
 def later(default: T) -> T:
-    """The default of a setting that was added to its dataclass after runs had been saved.
+    """The default of a setting that a file may lack, such as one that was added after runs had been saved.
 
     Settings that lack it are read with the default, which must mean what was done before there was the setting.
     """
@@ -157,6 +158,34 @@ def require_choice(config: Any, **choices: Iterable[str]) -> None:
     for name, names in choices.items():
         if (value := getattr(config, name)) not in names:
             raise ValueError(f"{type(config).__name__}.{name} is '{value}'; known: {', '.join(names)}")
+
+
+def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
+    """Raises ValueError for an unknown name, a name that is given twice, and if no name is given.
+
+    `what` is what the names stand for, such as "preset".
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{hint}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
+
+
+def from_word(word: str) -> Any:
+    """The value of a word of the command line: JSON, True, False or None; any other word is text."""
+    try:
+        return CONSTANTS[word] if word in CONSTANTS else json.loads(word)
+    except ValueError:
+        return word
+
+
+def to_word(value: Any) -> str:
+    """A value as a word of the command line, which `from_word` reads."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return {json.dumps(constant): word for word, constant in CONSTANTS.items()}.get(text, text)
 
 
 def to_json(config: Any) -> dict[str, Any]:

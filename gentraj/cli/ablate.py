@@ -10,11 +10,10 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..config import with_settings
-from ..experiments.ablate import Change, ablate, show
+from ..config import to_word
+from ..experiments.ablate import Change, ablate
 from ..files import check_folder
 from ..progress import print_saved, say
-from ..runs.presets import PRESETS
 from .jobs import JobsOptions
 from .options import parse
 from .varying import at, base_card, split, values, varied_card
@@ -76,13 +75,13 @@ def changes(args: Ablate) -> list[Change]:
     """The base and one change for each value of --vary. Raises ValueError for unknown keys and values."""
     base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
                      protocol=args.protocol, score=args.score)
-    config = with_settings(PRESETS[base.preset], base.settings, base.preset)
+    config = base.without_data(base.preset)
     result = [Change(base)]
     for key, text in (split(text, "--vary") for text in args.vary):
         for value in values(text):
             card = varied_card(base, {key: value}, "--vary")
-            if with_settings(PRESETS[base.preset], card.settings, base.preset) == config:
-                say(f"{key} is {show(value)} in {base.preset} already; left out")
+            if card.without_data(base.preset) == config:
+                say(f"{key} is {to_word(value)} in {base.preset} already; left out")
             else:
                 result.append(Change(card, key, at(config, key), value))
     return result

@@ -7,7 +7,6 @@ names modules; data and run folders never do. `--env-kwargs KEY=VALUE...` are ar
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from typing import Any
 from ..process import IMPORTS
 
 IMPORT, ENVIRONMENT, ARGUMENTS = "--import", "--env-id", "--env-kwargs"
-VALUES = {"True": True, "False": False, "None": None}
 
 
 @contextmanager
@@ -95,14 +93,13 @@ def specification(env_id: str, arguments: list[str]) -> str:
 
 
 def _argument(text: str) -> tuple[str, Any]:
-    """Reads KEY=VALUE. The value is JSON, True, False or None; anything else is a string."""
+    """Reads KEY=VALUE."""
+    from ..config import from_word
+
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise ValueError(f"{ARGUMENTS} has '{text}'; KEY=VALUE is expected, such as healthy_reward=0.5")
-    try:
-        return key, VALUES[value] if value in VALUES else json.loads(value)
-    except ValueError:
-        return key, value
+    return key, from_word(value)
 
 
 def imports_again() -> str:

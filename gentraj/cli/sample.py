@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from ..files import check_output
 from ..progress import busy, print_saved, say
 from ..runs.folder import load
 from ..runs.sampling import sample_run
-from .common import RunFolder, parse_numbers
+from .common import RunFolder
 from .options import parse
 from .sampling import SamplerOptions
 
@@ -81,3 +82,14 @@ def main(argv: list[str]) -> None:
     say(f"{args.num} chunks of {samples.act_NHA.shape[1]} actions" if run.config.planning is None else
         f"{args.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps apart")
     print_saved(args.out)
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """The numbers of "1.5,0,-2". Raises ValueError, which names the option, for other text."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{option} is '{text}'; numbers separated by commas are expected, such as 0.5,-1")
+    return numbers

@@ -12,15 +12,13 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..config import with_settings
-from ..experiments.ablate import show
+from ..config import to_word
 from ..experiments.cards import Card
 from ..experiments.compare_measures import Options
 from ..experiments.searching import Choice, Range, SearchConfig, Space
 from ..experiments.sweep import SCORES, Objective, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say
-from ..runs.presets import PRESETS
 from .jobs import JobsOptions
 from .options import options_named, parse
 from .varying import COMPONENTS, at, base_card, split, values, varied_card
@@ -122,7 +120,7 @@ def space_of(base: Card, texts: list[str]) -> Space:
 def _choice(key: str, text: str) -> Choice:
     found = values(text)
     if twice := [value for i, value in enumerate(found) if value in found[:i]]:
-        raise ValueError(f"--over {key} has {show(twice[0])} twice; give each value once")
+        raise ValueError(f"--over {key} has {to_word(twice[0])} twice; give each value once")
     return Choice(tuple(found))
 
 
@@ -132,7 +130,7 @@ def _range(base: Card, key: str, low: str, high: str, log: str | None) -> Range:
     whole = all(end.is_integer() for end in ends)
     if key not in COMPONENTS:
         varied_card(base, {key: int(ends[0]) if whole else ends[0]}, "--over")  # raises for an unknown key
-        present = at(with_settings(PRESETS[base.preset], base.settings, base.preset), key)
+        present = at(base.without_data(base.preset), key)
         whole = type(present) is int or (present is None and whole)
     if whole and not all(end.is_integer() for end in ends):
         raise ValueError(f"--over {key} is {low}..{high}; whole numbers are expected")

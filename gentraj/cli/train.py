@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import tyro
 
 from envs.making import try_making
 
-from ..config import differences, from_json, read_json, to_json, with_settings
+from ..config import check_known, differences, from_json, read_json, to_json, with_settings
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -26,6 +25,7 @@ from ..progress import print_saved, say
 from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
 from ..runs.kinds import AnyRunConfig
+from ..runs.model_card import parameters_trained
 from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
@@ -159,8 +159,8 @@ def next_command(run: Run, folder: Path) -> str:
 
 def dry_run(prepared: Ready) -> str:
     """What would be trained, as text with a table of the components."""
-    rows = [(name, type(component).__name__, f"{sum(p.numel() for p in component.parameters() if p.requires_grad):,}",
-             str(component.spec.horizon), str(component.batch_size)) for name, component in prepared.components.items()]
+    rows = [(name, type(component).__name__, f"{parameters_trained(component):,}", str(component.spec.horizon),
+             str(component.batch_size)) for name, component in prepared.components.items()]
     head = ("component", "class", "parameters", "horizon", "batch size")
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -191,10 +191,7 @@ def first_guess(argv: list[str]) -> AnyRunConfig | None:
 
 def preset(name: str, dataset: str) -> AnyRunConfig:
     """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
-                         + (f"; did you mean '{near[0]}'?" if near else ""))
+    check_known([name], PRESETS, "preset")
     name = suited(name, dataset)
     return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 

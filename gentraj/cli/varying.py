@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from ..config import kind_of, to_json, with_settings
-from ..experiments.ablate import BASE, DATA, WORDS, show
+from ..config import check_known, from_word, kind_of, to_json, to_word
+from ..experiments.ablate import BASE, DATA
 from ..experiments.cards import Card, CardData
-from ..experiments.engine import check_known
 from ..families import FAMILIES, family
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, data_settings, suited
@@ -38,23 +36,16 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, 
 
 def varied_card(base: Card, settings: Mapping[str, Any], option: str) -> Card:
     """The card of the base with other settings. Raises ValueError, which names the option, for what it cannot have."""
-    overrides = changed(base.preset, settings, option)
-    keys = ", ".join(settings)
-    config = with_settings(PRESETS[base.preset], base.settings | overrides, f"{option} {keys}")
+    card = replace(base, settings=base.settings | changed(base.preset, settings, option))
+    config = card.without_data(f"{option} {', '.join(settings)}")
     for key in settings:
         config.refuse(key)
-    return replace(base, settings=base.settings | overrides)
+    return card
 
 
 def values(text: str) -> list[Any]:
-    """The values of "V1,V2": JSON, True, False or None, and anything else is text."""
-    found = []
-    for word in re.split(r",(?![^\[{]*[\]}])", text):  # commas within brackets do not separate values
-        try:
-            found.append(WORDS[word] if word in WORDS else json.loads(word))
-        except json.JSONDecodeError:
-            found.append(word)
-    return found
+    """The values of "V1,V2"; commas within brackets do not separate values."""
+    return [from_word(word) for word in re.split(r",(?![^\[{]*[\]}])", text)]
 
 
 def split(text: str, option: str) -> tuple[str, str]:
@@ -73,7 +64,7 @@ def changed(preset: str, settings: Mapping[str, Any], option: str) -> dict[str, 
     """
     config, groups = PRESETS[preset], to_json(PRESETS[preset])
     for key in COMPONENTS.keys() & settings.keys():
-        check_known([show(settings[key])], COMPONENTS[key], key)
+        check_known([to_word(settings[key])], COMPONENTS[key], key)
     other_groups = to_json(with_components(config, settings.get("family"), settings.get("network")))
     found = {name: other_groups[name] for name, group in groups.items() if other_groups[name] != group}
     keys = list(dotted(other_groups))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import to_json
+from ..config import to_json, to_word
 from ..files import write_file
 from ..plots.page import markdown_table
 from . import engine
@@ -24,7 +24,6 @@ from .statistics import Scores, over_seeds
 
 BASE = "base"
 DATA = "data"  # the name of the dataset in every card
-WORDS = {"None": None, "True": True, "False": False}  # as in options; any other word is JSON or else text
 COLUMNS = ("setting", "base", "changed to", "mean", "95 % interval", "minus base", "95 % interval of that")
 SETTINGS, NUMBERS = ("before", "value"), ("mean", "interval", "difference", "difference_interval")
 
@@ -81,16 +80,10 @@ def row(change: Change, base: Change, scores: Mapping[str, Scores]) -> dict[str,
 def write_table(base: Card, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Writes ablation.json and ablation.md, and returns the table of the latter."""
     write_json(folder / "ablation.json", to_json(base) | {"rows": list(rows)})
-    text = markdown_table(COLUMNS, [[one["key"], *(show(one[key]) if one["key"] != BASE else "" for key in SETTINGS),
+    text = markdown_table(COLUMNS, [[one["key"], *(to_word(one[key]) if one["key"] != BASE else "" for key in SETTINGS),
                                      *(number_of(one[key]) for key in NUMBERS)] for one in rows])
     header = (f"# {base.preset} on {base.data[0].dataset}, one setting changed\n\n{base.score} of the last checkpoints "
               f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes} episodes each, the same for all; "
               f"{base.protocol} protocol. Intervals are bootstrapped over seeds and episodes.")
     write_file(folder / "ablation.md", f"{header}\n\n{text}\n".encode())
     return text
-
-
-def show(value: Any) -> str:
-    """A value as it is written on the command line."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return {json.dumps(constant): word for word, constant in WORDS.items()}.get(text, text)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from envs.making import ProtocolName
 
-from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings, within
+from ..config import ConfigError, from_json, later, read_json, require, require_choice, with_settings, within
 from ..data.sources import FILES, split_names
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
@@ -49,19 +48,14 @@ class CardData:
     """The name of a column of the table, such as hopper-medium."""
     dataset: str
     """As `PlannerRunConfig.dataset`; files are also searched for in the folders of --data."""
-    env_id: str | None
+    env_id: str | None = later(None)
     """As `PlannerRunConfig.env_id`."""
-    expected: float | None
+    expected: float | None = later(None)
     """The expected mean score over seeds; null, or left out, if it is not known."""
-    tolerance: float | None
+    tolerance: float | None = later(None)
     """How far the score may be from the expected one."""
-    published: Published | None = None
+    published: Published | None = later(None)
     """The score of the paper on its data of that name; null, or left out, if there is none."""
-
-    @classmethod
-    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Fills in the null values, which may be left out."""
-        return dict.fromkeys(("env_id", "expected", "tolerance", "published")) | dict(settings)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -92,17 +86,12 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
-    eval_every: int = 0
+    eval_every: int = later(0)
     """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
     left out, for none."""
-    minutes: float | None = None
+    minutes: float | None = later(None)
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
-
-    @classmethod
-    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Fills in what may be left out."""
-        return {"eval_every": 0, "minutes": None} | dict(settings)
 
     def __post_init__(self) -> None:
         require(self, episodes=(1, float("inf")), eval_every=(0, float("inf")))
@@ -123,9 +112,13 @@ class Card:
             raise ValueError(f"settings hold {', '.join(dict.fromkeys(misplaced))}; datasets, seeds and evaluations "
                              "have fields of their own; give other settings one by one, such as training.steps")
 
+    def without_data(self, where: str) -> AnyRunConfig:
+        """The settings that all runs have in common. Raises `ConfigError`, which names `where` and the key."""
+        return with_settings(PRESETS[self.preset], self.settings, where)
+
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
-        config = with_settings(PRESETS[self.preset], self.settings, where)
+        config = self.without_data(where)
         names = [data.dataset] if _files(data.dataset, folders) else split_names(data.dataset)
         dataset = "+".join(_found(name, folders, where) for name in names)
         training = replace(config.training, seed=seed, threads=1)
@@ -143,7 +136,7 @@ def read_card(path: Path) -> Card:
     card = from_json(Card, read_json(path, follow=True), str(path))
     try:
         require_choice(card, preset=PRESETS)
-        config = with_settings(PRESETS[card.preset], card.settings, str(path))
+        config = card.without_data(str(path))
         for key in card.settings:
             config.refuse(key)
     except ConfigError:

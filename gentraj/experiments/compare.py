@@ -17,7 +17,7 @@ import numpy as np
 from envs.evaluation.evaluate import EvaluationConfig, score_baselines
 from envs.making import environment_factory, recorded_factory
 
-from ..config import to_json
+from ..config import check_known, to_json
 from ..data import Windows
 from ..data.episodes import Episodes, episodes_hash
 from ..device import pick_device
@@ -25,7 +25,7 @@ from ..families import FAMILIES
 from ..families import family as family_of
 from ..plots.page import show
 from ..progress import say
-from ..randomness import generator
+from ..randomness import fold, generator
 from ..runs.folder import build, load, located, read_config, read_data
 from ..runs.kinds import AnyRunConfig
 from ..runs.planner import PlannerRunConfig
@@ -36,8 +36,8 @@ from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from . import engine
 from .compare_measures import MEASURES, Options, measures, speed
-from .engine import Measure, Task, check_known, deciding, digest, kept, read_result
-from .groups import Group, plane, sample_windows
+from .engine import Measure, Task, deciding, digest, kept, read_result
+from .groups import Group
 from .processes import Pool
 from .statistics import (
     BySeed,
@@ -54,6 +54,7 @@ from .statistics import (
 RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"
 NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
 DATA, BASELINES = "data.json", "baselines.json"
+WINDOWS = 4096  # sampled from the data of a preset; existing runs bring their reference windows
 
 Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps, contexts, environment
 Record = dict[str, Any]
@@ -98,7 +99,7 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
         for cell, config in preset_configs.items():
             data = DataFacts.of(episodes, config.context, config.env_id, returns)
             components = partial(build, resolved := config.resolve(episodes), data, episodes)
-            groups[preset] = Group(preset, out / preset, plane(data), data.obs_dim)
+            groups[preset] = Group.of(preset, out / preset, data)
             _keep_windows(groups[preset], config, episodes, components)
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 timed = {"run": deciding(config), "sha256": sha256} | _accelerator(options.device)
@@ -122,7 +123,7 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
     episodes, returns = read_data(planner)
     data = DataFacts.of(episodes, planner.context, planner.env_id, returns)
     name = digest({"rows": _rows(planner)})[:8]
-    group = Group(name, out / name, plane(data), data.obs_dim)
+    group = Group.of(name, out / name, data)
     _keep_windows(group, planner, episodes, partial(build, planner.resolve(episodes), data, episodes))
     return group
 
@@ -130,8 +131,11 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
 def _keep_windows(group: Group, config: PlannerRunConfig, episodes: Episodes,
                   components: Callable[[], Mapping[str, Component]]) -> None:
     """Stores windows of the data in the group's folder, unless it has them."""
-    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": digest({"rows": _rows(config)})},
-         lambda: group.keep(sample_windows(Windows(episodes, components()["model"].spec, config.context))))
+    def make() -> str:
+        windows = Windows(episodes, components()["model"].spec, config.context)
+        return group.keep(windows.batch(0, fold(0), WINDOWS))
+
+    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": digest({"rows": _rows(config)})}, make)
 
 
 def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
@@ -204,7 +208,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
     for folder, (cell, config) in existing_runs.items():
         run = load(folder, device=pick_device(options.device))
         if cell[0] not in groups:
-            groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data), run.data.obs_dim)
+            groups[cell[0]] = Group.of(cell[0], out / cell[0], run.data)
             groups[cell[0]].keep(run.reference)
         task = Task(cell, "", out / cell[0] / folder.name, config, run.dataset_hash,
                     measures(groups[cell[0]], options, step=run.step), folder)

@@ -7,7 +7,6 @@ key, so it is done again.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -207,20 +206,6 @@ def deciding(config: AnyRunConfig) -> dict[str, Any]:
     """The settings that a training depends on; the way in which the agent acts and the path of the data are not among
     them."""
     return without(lasting(config), {*config.may_change} - {"training"})
-
-
-def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
-    """Raises ValueError for an unknown name, a name that is given twice, and if no name is given.
-
-    `what` is what the names stand for, such as "preset".
-    """
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{hint}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
 
 
 # -- the cache

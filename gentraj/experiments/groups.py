@@ -14,15 +14,13 @@ import torch
 from scipy.cluster.vq import kmeans
 from torch import Tensor
 
-from ..data import Windows
 from ..files import read_file, write_file
 from ..metrics import mode_shares, modes_covered, nearest_mode
-from ..randomness import fold, generator
+from ..randomness import generator
 from ..runs.folder import Run
 from ..runs.settings import DataFacts
 from ..trajectory import Batch, Condition
 
-WINDOWS = 4096  # sampled from the data of a preset; existing runs bring their reference windows
 FORKS, MODES = 3, 5  # number of forks, and of ways (clusters) at each fork
 GUESSES = 20  # initialisations of k-means
 NEAR = (32, 256)  # bounds on the number of windows at a fork, which is a sixteenth of all windows within these
@@ -53,6 +51,11 @@ class Group:
     dims: tuple[int, ...]
     obs_dim: int | None = None
     """The width of an observation; None for trajectories without actions."""
+
+    @classmethod
+    def of(cls, name: str, folder: Path, data: DataFacts) -> Group:
+        """The group of runs with these data, of which the first two entries of a goal, or else of all, are drawn."""
+        return cls(name, folder, tuple(data.goal_dims or range(data.obs_dim))[:2], data.obs_dim)
 
     @property
     def path(self) -> Path:
@@ -145,13 +148,3 @@ class Group:
         while len(chosen) < min(number, len(places)):
             chosen.append(int(torch.cdist(places, places[chosen]).amin(1).argmax()))
         return torch.tensor(chosen)
-
-
-def plane(data: DataFacts) -> tuple[int, ...]:
-    """The entries of an observation that figures show: the first two of a goal or else of all, or the only one."""
-    return tuple(data.goal_dims or range(data.obs_dim))[:2]
-
-
-def sample_windows(windows: Windows) -> Batch:
-    """The windows of a dataset that a group stores."""
-    return windows.batch(0, fold(0), WINDOWS)

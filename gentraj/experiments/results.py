@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..config import from_json, read_json, to_json
+from ..config import from_json, later, read_json, to_json
 from ..runs.records import LAST
 from .cards import Card, CardData
 from .engine import write_json
@@ -43,13 +42,8 @@ class SeedResult:
     train_seconds: float
     """Duration of the training on one thread, with other runs in parallel."""
     versions: dict[str, str]
-    curve: tuple[CurvePoint, ...] = ()
+    curve: tuple[CurvePoint, ...] = later(())
     """The evaluations during the training, if the card asks for them."""
-
-    @classmethod
-    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Results of before there were learning curves have none."""
-        return {"curve": []} | dict(settings)
 
     def __post_init__(self) -> None:
         if not self.scores:

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from ..config import to_json
+from ..config import check_known, to_json, to_word
 from ..files import write_file
 from ..plots.page import markdown_table
 from ..progress import say
 from ..runs.kinds import AnyRunConfig
 from . import engine
-from .ablate import DATA, show
+from .ablate import DATA
 from .cards import Card, Score
 from .compare import group_of
 from .compare_measures import MEASURES, Options
-from .engine import Measure, Task, check_known, digest, write_json
+from .engine import Measure, Task, digest, write_json
 from .groups import Group
 from .processes import Pool
 from .reproduce import Cards, seed_result
@@ -149,7 +149,7 @@ class Sweep:
 
     def _task(self, values: Values, task: Task) -> Task:
         """The task of a card, named by the values, with what has to be measured of it."""
-        words = " ".join(f"{key}={show(value)}" for key, value in values.items())
+        words = " ".join(f"{key}={to_word(value)}" for key, value in values.items())
         return self.objective.measured(replace(task, name=f"{words} seed {task.seed}"), self.options, self._group)
 
     def _group(self, config: AnyRunConfig) -> Group:
@@ -175,7 +175,7 @@ class Sweep:
                  "objective": to_json(self.objective)}
         write_json(self.out / "sweep.json", to_json(self.base) | asked | {"rows": rows})
         text = markdown_table((*self.space, self.objective.key, "95 % interval", "seeds"), [
-            [*(show(row["values"][key]) for key in self.space), number_of(row["mean"]), number_of(row["interval"]),
+            [*(to_word(row["values"][key]) for key in self.space), number_of(row["mean"]), number_of(row["interval"]),
              f"{row['seeds']} of {len(self.base.seeds)}"] for row in rows])
         header = (f"# {self.base.preset} on {self.base.data[0].dataset}, {len(rows)} settings\n\n{self.objective.key} "
                   f"of the last checkpoints of seeds {', '.join(map(str, self.base.seeds))}, best first. The best of "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,17 +23,16 @@ from .style import (
     draw_floor,
     head,
     is_number,
+    log_ticks,
     mark,
     panels,
     save,
     smooth,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axis import Axis
-
 ACROSS = 6  # conditions in a row
 SCORES_ACROSS = 4  # panels of scores in a row
+TICKS = 1, 1.5, 2, 3, 5, 7  # of a logarithmic axis, in each power of ten
 
 
 def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
@@ -68,15 +67,6 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
             ax.set_title(f"condition {c + 1}", fontsize=8, loc="left")
     head(figure, list(axes.flat), "The same conditions by every family")
     return save(figure, path)
-
-
-def _plain_ticks(axis: Axis) -> None:
-    """Sets the ticks of a logarithmic axis, without exponents in their labels."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=6))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
 
 
 def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequence[float]]]],
@@ -128,7 +118,7 @@ def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: M
         ax.axhline(best, color=GREY, ls=(0, (3, 2)), label="data")
     every = [x for xy in points.values() for x, _ in xy]
     ax.set(xscale="log", xlim=(min(every) / 1.6, max(every) * 1.6))  # wide enough for at least two ticks
-    _plain_ticks(ax.xaxis)
+    log_ticks(ax.xaxis, TICKS, 6)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.set_title(title, loc="left")
     ax.legend(frameon=False)
@@ -244,7 +234,7 @@ def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, pa
                 low, high = min(low, curve[:, 1].min()), max(high, curve[:, 1].max())
         if low > 0 and high > 5 * low and ("loss" in key or "norm" in key):
             ax.set_yscale("log")
-            _plain_ticks(ax.yaxis)
+            log_ticks(ax.yaxis, TICKS, 6)
         ax.set_title(key.removeprefix(prefix).replace("_", " "), loc="left", fontsize=9)
     head(figure, axes, title)
     return save(figure, path)

@@ -29,9 +29,9 @@ from .style import (
     draw_floor,
     head,
     is_number,
+    log_ticks,
     mark,
     panels,
-    readable_ticks,
     save,
     smooth,
     trust_scale,
@@ -39,7 +39,6 @@ from .style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NOWHERE = np.empty((0, 2))
 
@@ -192,7 +191,6 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan.
     """
     from matplotlib.cm import ScalarMappable
-    from matplotlib.ticker import LogLocator
 
     figure, [ax] = panels(1, width=6.2, height=4.8)
     limit = float(np.clip(np.exp(np.abs(np.log(np.maximum(trust_ratio_N, 1e-6))).max()), 1.5, 20.0))
@@ -206,9 +204,7 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     ax.plot(*plans_NH2[chosen].T, color=scale.to_rgba(trust_ratio_N[chosen]), lw=3.0)
     mark(ax, plans_NH2[chosen, 0], goal)
     bar = figure.colorbar(scale, ax=ax, shrink=0.85, label="error / threshold (solid: trusted, dashed: not)")
-    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.ax.minorticks_off()
+    log_ticks(bar.ax.yaxis, (1, 2, 5))
     bar.ax.axhline(1.0, color=INK, lw=2)
     head(figure, [ax], title)
     return save(figure, path)
@@ -317,7 +313,7 @@ def plot_errors(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
         ax.set_title(name, loc="left", fontsize=9)
         ax.set(xlabel="steps", ylabel="error (environment units)")
         ax.legend(frameon=False, fontsize=8)
-    _title(figure, "Open loop: root mean square error against the horizon")
+    head(figure, (), "Open loop: root mean square error against the horizon")
     return save(figure, path)
 
 
@@ -330,9 +326,10 @@ def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path
     ax.plot(expected_N, found_N, "o-", color=BLUE, label="found")
     ax.set(xscale="log", yscale="log", xlim=span, ylim=span, xlabel="expected error (deviations of a step's change)",
            ylabel="error found")
-    readable_ticks(ax, span)
+    for axis in (ax.xaxis, ax.yaxis):
+        log_ticks(axis, (1, 2, 5) if span[1] / span[0] < 10**2.5 else (1,), 8)
     ax.legend(frameon=False)
-    _title(figure, "Is the uncertainty calibrated? One step, held-out data")
+    head(figure, (), "Is the uncertainty calibrated? One step, held-out data")
     return save(figure, path)
 
 
@@ -365,7 +362,7 @@ def plot_off_policy(returns: Mapping[str, tuple[np.ndarray, np.ndarray]], path: 
     ax.plot([low, high], [low, high], color=GREY, ls=(0, (3, 2)))
     ax.set(xlabel="return in the environment", ylabel="return in the world model")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _title(figure, title)
+    head(figure, (), title)
     return save(figure, path)
 
 
@@ -374,10 +371,6 @@ def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
     lines = ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5)
     order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
     return [*lines, ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
-
-
-def _title(figure: Figure, title: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
 
 
 def _error(x_N: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from ..files import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Background = Callable[["Axes"], None]  # draws the walls of an environment
@@ -135,15 +136,13 @@ def trust_scale(limit: float) -> tuple[Any, Any]:
     return LogNorm(1 / limit, limit), ListedColormap(both)
 
 
-def readable_ticks(ax: Axes, span: Sequence[float]) -> None:
-    """Sets the ticks of two logarithmic axes over `span`: powers of ten, and values between them on a short span."""
-    from matplotlib.ticker import LogLocator
+def log_ticks(axis: Axis, multiples: Sequence[float], most: int | None = None) -> None:
+    """Sets the ticks of a logarithmic axis, at most so many, to multiples of powers of ten, without exponents."""
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    decades = math.log10(span[1] / span[0])
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=8))
-        axis.set_major_formatter("{x:g}")
-    ax.minorticks_off()
+    axis.set_major_locator(LogLocator(subs=multiples, numticks=most))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def alone(curve: Sized) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gymnasium.spaces import Box
 
@@ -26,17 +26,15 @@ def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: 
     hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a run without a world model, and
     for `own_rewards` without a `compute_reward`.
     """
-    parts = _prepare(run, own_rewards, settings)
-    return WorldModelEnv(parts.world, parts.space, parts.config, goal_dims=parts.goal_dims, renderer=parts.renderer,
-                         render_mode=render_mode, compute_reward=parts.compute_reward)
+    world, space, config, others = _prepare(run, own_rewards, settings)
+    return WorldModelEnv(world, space, config, render_mode=render_mode, **others)
 
 
 def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None, own_rewards: bool = False,
              **settings: Any) -> WorldModelVectorEnv:
     """`num_envs` environments that one network call steps together; everything else is as in `make`."""
-    parts = _prepare(run, own_rewards, settings)
-    return WorldModelVectorEnv(parts.world, parts.space, num_envs, parts.config, goal_dims=parts.goal_dims,
-                               renderer=parts.renderer, render_mode=render_mode, compute_reward=parts.compute_reward)
+    world, space, config, others = _prepare(run, own_rewards, settings)
+    return WorldModelVectorEnv(world, space, num_envs, config, render_mode=render_mode, **others)
 
 
 def action_space(run: Run) -> Box:
@@ -47,24 +45,16 @@ def action_space(run: Run) -> Box:
     return Box(low_A.cpu().numpy(), high_A.cpu().numpy())
 
 
-class _Parts(NamedTuple):
-    """What both kinds of environments are made of."""
-
-    world: WorldModel
-    space: Box
-    config: ImaginedConfig
-    goal_dims: tuple[int, ...]
-    renderer: Renderer | None
-    compute_reward: GoalReward | None
-
-
-def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any]) -> _Parts:
+def _prepare(run: Run | Path | str, own_rewards: bool,
+             settings: dict[str, Any]) -> tuple[WorldModel, Box, ImaginedConfig, dict[str, Any]]:
+    """What both kinds of environments are made of: world model, action space, settings and other arguments."""
     trained = run if isinstance(run, Run) else load(Path(run))
     world, env = trained.world_model, trained.data.env
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
-    return _Parts(world, action_space(trained), ImaginedConfig(**settings), trained.data.goal_dims,
-                  None if env is None else Renderer(env), compute_reward(trained) if own_rewards else None)
+    return world, action_space(trained), ImaginedConfig(**settings), {
+        "goal_dims": trained.data.goal_dims, "renderer": None if env is None else Renderer(env),
+        "compute_reward": compute_reward(trained) if own_rewards else None}
 
 
 def compute_reward(run: Run) -> GoalReward:

@@ -13,7 +13,6 @@ from torch import Tensor
 from agents.planning.plan_critic import PlanCritic
 from agents.policies.policy import Policy
 
-from ..data.episodes import Episodes, episodes_hash
 from ..diffusion import Diffusion, DiffusionConfig
 from ..distillation import FewStep, FewStepConfig, ReflowConfig
 from ..files import read_file
@@ -56,7 +55,7 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
     """
     if env_id is not None:
         raise ValueError(f"env_id is {env_id}, and this method learns from data, without an environment; leave it out")
-    folder, settings, episodes = folder.absolute(), student_settings(teacher, config), _data(teacher)
+    folder, settings, episodes = folder.absolute(), student_settings(teacher, config), runs.training_data(teacher)
     components = runs.build(settings, teacher.data)
     trained = {name: component for name, component in components.items() if learns(component, teacher.components[name])}
     carried = {name: component.to(device) for name, component in components.items() if name not in trained}
@@ -96,15 +95,6 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
     dataset = runs.located(teacher.config.dataset, teacher.folder)
     training = replace(config.training, early=teacher.config.training.early)  # the windows that the teacher learnt from
     return replace(teacher.config.distilled(student), dataset=dataset, training=training)
-
-
-def _data(teacher: Run) -> Episodes:
-    episodes, _ = runs.read_data(teacher.config, teacher.folder)
-    episodes = teacher.config.split(episodes).train
-    if episodes_hash(episodes) != teacher.dataset_hash:
-        raise ValueError(f"{teacher.config.dataset} is not what {teacher.folder} was trained on; its dataset is "
-                         "expected")
-    return episodes
 
 
 def _critic(teacher: Run, components: dict[str, Component]) -> PlanCritic:

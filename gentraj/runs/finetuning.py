@@ -20,18 +20,17 @@ from agents.policies.policy import Policy
 from envs.evaluation.rollout import rollout
 from envs.making import EnvironmentFactory, environment_factory
 
-from ..config import read_json, require, sealed, to_json
-from ..data import ContextConfig, Episodes, Windows, concatenate, episodes_hash, load_npz, save_npz
+from ..config import require, to_json
+from ..data import ContextConfig, Episodes, Windows, concatenate, load_npz, save_npz
 from ..data.windows import WHOLE
-from ..files import inside, read_file, write_file
+from ..files import inside, read_file
 from ..randomness import fold
-from ..training import checkpoint
 from ..training import loop as training
 from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
 from . import records
 from .checks import check_fit
-from .folder import CONFIG, Run, load, read_data
+from .folder import Run, decisive, load, training_data, write_settings
 from .reference import REFERENCE
 
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
@@ -75,15 +74,14 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     was changed since the run was trained; `EnvironmentFault` for an error in the environment; and what
     `gentraj.training.loop.train` raises.
     """
-    policy, factory = _learner(run), environment_factory(run.environment(env_id))
-    saved, (episodes, _) = checkpoint.load(run.folder, run.step), read_data(run.config, run.folder)
-    if episodes_hash(episodes) != saved.meta["dataset_hash"]:
-        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
-    folder, contexts = Path(folder).absolute(), run.config.context
-    play = _player(run, factory, config, progress)
+    if (policy := run.config.learner(run.components)) is None:
+        raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
+                         "that it collects")
+    factory = environment_factory(run.environment(env_id))
+    episodes, contexts, folder = training_data(run), run.config.context, Path(folder).absolute()
+    play = _player(run, policy, factory, config, progress)
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
-    meta = {key: saved.meta[key] for key in ("run", "data")} | {
-        "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
+    meta = decisive(run.config, run.data) | {"finetune": settings | {"env": factory.spec_json, "from": run.step}}
     played = inside(folder, PLAYED)
     training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
                    progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
@@ -133,16 +131,9 @@ def _joined(one: Batch, other: Batch) -> Batch:
     return Batch(**both)
 
 
-def _learner(run: Run) -> Policy:
-    if (policy := run.config.learner(run.components)) is None:
-        raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
-                         "that it collects")
-    return policy
-
-
-def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
+def _player(run: Run, policy: Policy, factory: EnvironmentFactory, config: FinetuneConfig,
             progress: bool) -> Callable[[int], Episodes]:
-    space, policy = run.data.allowed(run.action_space(factory.spec_json)), _learner(run)
+    space = run.data.allowed(run.action_space(factory.spec_json))
     check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
 
@@ -162,8 +153,6 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
     another fine-tuning."""
     if not resume and (folder / PLAYED).exists():
         raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
-    settings = read_json(run.folder / CONFIG)
-    settings["run"]["training"] = to_json(config.training(run.config.training))
-    write_file(folder / CONFIG, sealed(settings))
-    write_file(folder / REFERENCE, read_file(run.folder / REFERENCE))
-    records.record_start(folder, _learner(run).device, resume)
+    settings = replace(run.config, training=config.training(run.config.training))
+    write_settings(folder, settings, run.data, read_file(run.folder / REFERENCE))
+    records.record_start(folder, run.device, resume)

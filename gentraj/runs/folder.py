@@ -21,7 +21,7 @@ from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
 from ..config import from_json, lasting, read_json, sealed, to_json
-from ..data import Episodes, Windows, concatenate, load_episodes
+from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES, split_names
 from ..device import device_of
@@ -288,6 +288,14 @@ def read_data(config: AnyRunConfig, folder: Path | None = None, *,
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn from them", stacklevel=2)
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, real))
+
+
+def training_data(run: Run) -> Episodes:
+    """The episodes that a run was trained on. Raises ValueError for a dataset that was changed since."""
+    episodes = run.config.split(read_data(run.config, run.folder)[0]).train
+    if episodes_hash(episodes) != run.dataset_hash:
+        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
+    return episodes
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AHEAD = 6  # ghosts along the chosen plan
 LANES = 12  # plans beside the chosen one, each with the ghost of its last state
-SOLID, GHOST, LANE = 1.0, 0.35, 0.8  # opacities
+GHOST, LANE = 0.35, 0.8  # opacities
 SEEN_GROUPS = 3  # MuJoCo's own viewer shows the groups of geoms below this
 UNSET = np.array([0.5, 0.5, 0.5, 1], np.float32)  # MuJoCo's colour of a geom to which none was given
 TRACE = 400  # places of the torso that the path keeps
@@ -123,7 +123,7 @@ class BodyScene:
 
     def move(self, way: Way | None) -> None:
         """Puts the body where the simulator of a closed loop has it, and draws the way of its root."""
-        if way is None or way.loaded is not self.loaded or way.qpos_Q is None:
+        if way is None or way.loaded is not self.loaded:
             self.trace = []
             self._draw_trace()
             return

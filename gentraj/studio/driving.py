@@ -27,8 +27,8 @@ class Way:
     loaded: Loaded
     path: list[np.ndarray]
     """The observations (O,) so far."""
-    qpos_Q: np.ndarray | None
-    """The present posture of the body; None where the environment is not MuJoCo's."""
+    qpos_Q: np.ndarray
+    """The present posture of the body."""
 
 
 class Drive:
@@ -52,8 +52,8 @@ class Drive:
         self.fps = speed(self.envs.env(0))
         self.path: list[np.ndarray] = []
         """The observations (O,) so far."""
-        self.postures: list[np.ndarray | None] = []
-        """The positions (Q,) of the simulator beside them; None where it is not MuJoCo's."""
+        self.postures: list[np.ndarray] = []
+        """The postures (Q,) of the body beside them."""
         self.decisions: list[tuple[int, Answer]] = []
         """The plans that the agent made, each with the step before which it made them."""
         self.newest: Plans | None = None
@@ -61,7 +61,7 @@ class Drive:
             self._place(np.array(question.obs, np.float32), np.array(question.goal, np.float32))
         except CannotReplay:
             self.path = [self.envs.obs_BO[0]]
-        self.postures = [self._posture()]
+        self.postures = [posture(self.envs)]
         self.agent.reset(seeds_B=[question.settings.seed])
 
     def aim(self, goal: tuple[float, ...]) -> None:
@@ -89,7 +89,7 @@ class Drive:
             self.newest = plans
             self.decisions.append((len(self.path) - 1, answer_of(self.loaded, self.question, plans, 0.0)))
         result = self.envs.step(act_BA.numpy())
-        self.postures.append(self._posture())
+        self.postures.append(posture(self.envs))
         self.path.append(self.envs.obs_BO[0])
         self.total += float(result["reward"][0])
         self.success |= bool(result["success"][0])
@@ -109,10 +109,6 @@ class Drive:
         path = self.path[: len(self.path) if step is None else step + 1]
         return Way(self.loaded, path, self.postures[len(path) - 1])
 
-    def _posture(self) -> np.ndarray | None:
-        base = self.envs.env(0).unwrapped
-        return np.array(simulated(base).data.qpos) if hasattr(base, "model") else None
-
     def close(self) -> None:
         self.envs.close()
 
@@ -122,6 +118,11 @@ class Drive:
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()
         self.path = [self.envs.obs_BO[0]]
+
+
+def posture(envs: VectorEnvironment) -> np.ndarray:
+    """(Q,) the positions of the simulator of the first environment."""
+    return np.array(simulated(envs.env(0).unwrapped).data.qpos)
 
 
 def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from envs.evaluation.replay import CannotReplay, simulated
+from envs.evaluation.replay import CannotReplay
 from envs.evaluation.vector import VectorEnvironment
 from envs.rendering.postures import postures
 from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ..randomness import fold
 from ..trajectory import Agent
+from .driving import posture
 from .loading import Loaded
 
 HELD = 5  # environment steps that a random action is held for
@@ -55,8 +56,8 @@ class Beside:
     """Why the simulator's episode is over: "terminated", "truncated", or "" if it goes on."""
     limit: float
     """The uncertainty above which a step is not trusted."""
-    qpos_SQ: np.ndarray | None
-    """The simulator's postures; None where the environment is not MuJoCo's."""
+    qpos_SQ: np.ndarray
+    """The simulator's postures."""
     imagined_qpos_SQ: np.ndarray | None
     """The postures that the imagination shows; None where observations do not tell them."""
 
@@ -86,18 +87,18 @@ def imagine_beside(world: Loaded, asked: Asked) -> Beside:
     error_T = np.sqrt((((imagined_SO - obs_SO)[1:] / model.facts.step_scale.cpu().numpy()) ** 2).mean(1))
     checks = ImaginedEpisodes(model, len(act_TA), ImaginedConfig())
     checks.place(imagined_SO[1:], np.tile(goal_G[: model.facts.goal_dim], (len(act_TA), 1)))
-    imagined_qpos = None if qpos_SQ is None else _postures(base, world, asked, imagined_SO, qpos_SQ)
+    imagined_qpos = _postures(base, world, asked, imagined_SO, qpos_SQ)
     return Beside(obs_SO, imagined_SO, act_TA, goal_G, error_T, uncertainty_T, checks.distrust(uncertainty_T), ended,
                   checks.uncertainty_limit, qpos_SQ, imagined_qpos)
 
 
 def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
-              ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Observations (S, O), actions (T, A), postures (S, Q), and why the episode is over."""
     envs.reset(np.ones(1, bool), [asked.seed])
     agent, (low_A, high_A) = _agent(asked), _random_actions(world)
     rng = np.random.default_rng(fold(asked.seed, 1))  # the environment draws its start from the seed itself
-    obs, act, qpos, ended, held_A = [envs.obs_BO[0].copy()], [], [_qpos(envs)], "", np.zeros(0)
+    obs, act, qpos, ended, held_A = [envs.obs_BO[0].copy()], [], [posture(envs)], "", np.zeros(0)
     for t in range(asked.steps):
         if agent is None or asked.actor is None:
             held_A = rng.uniform(low_A, high_A) if t % HELD == 0 else held_A
@@ -109,11 +110,11 @@ def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
         result = envs.step(act_BA)
         act.append(act_BA[0])
         obs.append(envs.obs_BO[0].copy())
-        qpos.append(_qpos(envs))
+        qpos.append(posture(envs))
         ended = next((name for name in ("terminated", "truncated") if result[name][0]), "")
         if ended:
             break
-    return np.array(obs), np.array(act), None if qpos[0] is None else np.array(qpos), ended
+    return np.array(obs), np.array(act), np.array(qpos), ended
 
 
 def _imagine(world: Loaded, asked: Asked, obs_SO: np.ndarray, act_TA: np.ndarray, goal_G: np.ndarray,
@@ -160,8 +161,3 @@ def _agent(asked: Asked) -> Agent | None:
     agent = asked.actor.run.agent(asked.actor.space)
     agent.reset(seeds_B=[asked.seed])
     return agent
-
-
-def _qpos(envs: VectorEnvironment) -> np.ndarray | None:
-    base = envs.env(0).unwrapped
-    return np.array(simulated(base).data.qpos) if hasattr(base, "model") else None

@@ -44,8 +44,6 @@ class Pair:
 
     def draw(self, beside: Beside, step: int) -> None:
         """Draws both after `step` steps, with the ways of their roots until then."""
-        if beside.qpos_SQ is None:
-            return
         self.real.draw(beside.qpos_SQ[step][None])
         place_M3 = self._line("real", beside.qpos_SQ[: step + 1], np.tile(rgb(INK), (step, 1)), np.zeros(3))
         if not self.fixed_place:

@@ -23,7 +23,7 @@ from gentraj.experiments import compare as experiment
 from gentraj.experiments import compare_measures, compare_page, comparison, groups
 from gentraj.experiments.compare import existing, planned, to_measure, to_train
 from gentraj.experiments.compare_measures import Options
-from gentraj.experiments.groups import MODES, Group, plane
+from gentraj.experiments.groups import MODES, Group
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
@@ -352,7 +352,7 @@ def test_a_model_with_a_context_goes_the_ways_of_the_data(tmp_path: Path, monkey
 
 
 def test_a_single_goal_entry_is_drawn_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = Group("g", tmp_path, plane(cast(Any, SimpleNamespace(goal_dims=(1,), obs_dim=2))))
+    group = Group.of("g", tmp_path, cast(Any, SimpleNamespace(goal_dims=(1,), obs_dim=2)))
     group.keep(windows_of_two_contexts())
     monkeypatch.setattr(compare_page, "load", lambda *_, **__: run_of(Copies()))
     task: Any = SimpleNamespace(name="t", cell=("g", "copies"), run=tmp_path)
