@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
-from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -53,16 +53,11 @@ def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugi
     """
     if guide is None:
         return []
-    guides = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
-    return [_as_plugin(one, energy) for one in guides]
-
-
-def _as_plugin(guide: object, energy: Callable[..., Plugin]) -> Plugin:
-    if isinstance(guide, Plugin):
-        return guide
-    if not callable(guide):
-        raise TypeError(f"a guide is {guide!r}; an energy (trajectories -> scores) or a plug-in is expected")
-    return energy(guide)
+    guides: Sequence[Any] = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
+    for one in guides:
+        if not isinstance(one, Plugin) and not callable(one):
+            raise TypeError(f"a guide is {one!r}; an energy (trajectories -> scores) or a plug-in is expected")
+    return [one if isinstance(one, Plugin) else energy(one) for one in guides]
 
 
 def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
