@@ -117,7 +117,7 @@ class LatentDiffusion(nn.Module):
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
-        x0, real = torch.where(batch.mask_BHD, self.normalizer.normalize(batch.x_BHD), 0), batch.mask_BHD
+        x0, real = self.normalizer.normalize_windows(batch), batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)

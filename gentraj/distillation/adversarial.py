@@ -67,7 +67,7 @@ class Adversarial(Reflow):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
         """One step of the discriminator, and then one of the student; returns metrics, scalars."""
-        rows = self.rows(batch, generator)
+        rows = self.microbatch(batch, generator)
         with torch.no_grad():
             fake = self.one_call(rows) * rows.real
         judged = step_discriminator(self.discriminator, rows, fake, self.rules, dict(self.rules.penalties),

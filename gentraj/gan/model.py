@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import later, require, require_choice
+from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
@@ -108,7 +109,7 @@ class GANConfig(GeneratorConfig):
         return replace(self, network=network)
 
 
-class ConditionalGAN(nn.Module):
+class ConditionalGAN(ConditionalModel):
     """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
 
     Its methods take and return environment units; its networks see normalised ones. `context`, `mix` and
@@ -123,10 +124,8 @@ class ConditionalGAN(nn.Module):
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
                  context_dropout: float = GANConfig.CONTEXT_DROPOUT,
                  batch_size: int = GANConfig.BATCH_SIZE):
-        super().__init__()
-        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer.require(spec.dim), context
-        self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
+        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size * config.discriminator_steps)
+        self.config, self.objective = config, OBJECTIVES[config.objective]
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)
         self.ema = MovingAverage(self.network, config.ema)
@@ -134,12 +133,6 @@ class ConditionalGAN(nn.Module):
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
         if config.play_every > 1:  # a buffer, so that a resumed training plays in the same updates
             self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self.network_calls = 0
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
@@ -163,7 +156,7 @@ class ConditionalGAN(nn.Module):
         size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
         metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
         for rows in parts if plays else parts[-1:]:
-            microbatch = self._microbatch(batch.take(rows), generator)
+            microbatch = self.microbatch(batch.take(rows), generator, self.config.discriminator_noise)
             if plays:
                 with torch.no_grad():
                     fake = self._sample(microbatch)
@@ -188,14 +181,6 @@ class ConditionalGAN(nn.Module):
             return True
         self.updates += 1
         return int(self.updates) % self.config.play_every == 1
-
-    def _microbatch(self, batch: Batch, generator: torch.Generator) -> Microbatch:
-        real = batch.mask_BHD
-        known = self.mix.sample(self.spec, real, generator)
-        kept = torch.rand(len(real), generator=generator) >= self.context_dropout
-        return Microbatch(torch.where(real, self.normalizer.normalize(batch.x_BHD), 0), real, known,
-                          encode_context(batch.context_BC, self.context, kept), batch.weights(),
-                          self.config.discriminator_noise, generator)
 
     def _sample(self, microbatch: Microbatch) -> Tensor:
         """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""

@@ -23,9 +23,10 @@ from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, sample_rows
-from .plugin import Plugin, mean_score
+from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, sample_batch, without_gradient
 from .settings import GeneratorConfig
 
@@ -83,7 +84,7 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
         return replace(self, network=network)
 
 
-class Gaussian(nn.Module):
+class Gaussian(ConditionalModel):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
@@ -95,21 +96,13 @@ class Gaussian(nn.Module):
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
                  context_dropout: float = GaussianConfig.CONTEXT_DROPOUT,
                  batch_size: int = GaussianConfig.BATCH_SIZE):
-        super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, batch_size
-        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer.require(spec.dim), context
+        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size)
+        self.config = config
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         if config.spread == "shared":
             self.network.register_parameter("log_sigma", nn.Parameter(torch.zeros(spec.horizon, spec.dim)))
         self.ema = MovingAverage(self.network, config.ema)
-        self.network_calls = 0
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
@@ -126,19 +119,12 @@ class Gaussian(nn.Module):
         score of samples mu + sigma eps to the objective; its gradient passes through them (Kingma & Welling 2014,
         section 2.4). Raises `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
-        real = batch.mask_BHD
-        x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
-        known = self.mix.sample(self.spec, real, generator)
-        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
-        context = encode_context(batch.context_BC, self.context, kept)
-        mean, log_sigma = self._moments(self.network, x0 * known, known, context)
-        scored = real & ~known
-        weight = scored * batch.weights()[:, None, None]
-        loss = -(log_density(x0, mean, log_sigma) * weight).sum() / mean_over_processes(scored.sum()).clamp(min=1)
+        rows = self.microbatch(batch, generator)
+        mean, log_sigma = self._moments(self.network, rows.x0 * rows.known, rows.known, rows.context)
+        weight, count = rows.free * rows.weight[:, None, None], mean_over_processes(rows.free.sum()).clamp(min=1)
+        loss = -(log_density(rows.x0, mean, log_sigma) * weight).sum() / count
         if guide is not None:
-            eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-            own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)
-            loss = loss - mean_score(guide, torch.where(scored, own, batch.x_BHD), batch.weights())
+            loss = loss - self.own_score(guide, mean + log_sigma.exp() * rows.normal(), rows, batch)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
