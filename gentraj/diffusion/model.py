@@ -17,11 +17,18 @@ from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, check_shapes, check_trajectories, sample_batch, without_gradient
+from ..models.sampling import (
+    Guidance,
+    by_blocks,
+    check_shapes,
+    check_trajectories,
+    sample_batch,
+    without_gradient,
+)
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import conditioned
-from ..networks.rows import MAX_ROWS, padded, padding
+from ..networks.rows import padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
@@ -342,16 +349,14 @@ class Diffusion(ConditionalModel):
         condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
         blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
 
-        def log_prob_rows(rows: slice) -> Tensor:
-            count, missing = len(x_RHD[rows]), padding(len(x_RHD[rows]))
-            known, x = condition[rows].padded(missing), self.normalizer.normalize(padded(x_RHD[rows]))
+        def log_prob_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
             values = self.normalizer.normalize(known.values_BHD)
             denoise = self.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
-            x = torch.where(known.mask_BHD, values, x)
-            return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=[*seeds[rows], *[0] * missing], exact=exact,
-                            probes=probes, steps=STEPS if steps is None else steps, blur=blur)[:count]
+            x = torch.where(known.mask_BHD, values, self.normalizer.normalize(x_RHD))
+            return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=seeds, exact=exact, probes=probes,
+                            steps=STEPS if steps is None else steps, blur=blur)
 
-        log_p_R = torch.cat([log_prob_rows(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
+        log_p_R = by_blocks(log_prob_rows, x_RHD, condition, seeds)
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
@@ -389,17 +394,13 @@ class Diffusion(ConditionalModel):
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         x_RHD, seeds = check_trajectories(self.spec, x_RHD, condition), row_seeds(seeds, len(x_RHD), "trajectories")
         t = noised_time(self.path, noise).to(self.device)
-        rows = cat([condition] * noises)
-        x, seeds = x_RHD.repeat(noises, 1, 1), [fold(s, n) for n in range(noises) for s in seeds]
-        errors = [self._error_rows(x[i : i + MAX_ROWS], rows[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
-                  for i in range(0, len(x), MAX_ROWS)]
-        return torch.cat(errors).unflatten(0, (noises, -1)).mean(0)
 
-    def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:
-        count, missing = len(x_RHD), padding(len(x_RHD))
-        condition, x0 = condition.padded(missing), self.normalizer.normalize(padded(x_RHD))
-        eps = RowNoise([*seeds, *[0] * missing], x0.device).normal(self.spec.horizon, self.spec.dim)
-        values = self.normalizer.normalize(condition.values_BHD)
-        at = self.level(t)
-        denoised = self.denoise(values, condition.mask_BHD, condition.context_BC)(at.alpha * x0 + at.sigma * eps, t)
-        return ((denoised - x0) ** 2).mean(-1)[:count]
+        def error_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
+            x0, values = self.normalizer.normalize(x_RHD), self.normalizer.normalize(known.values_BHD)
+            eps, at = RowNoise(seeds, x0.device).normal(self.spec.horizon, self.spec.dim), self.level(t)
+            denoised = self.denoise(values, known.mask_BHD, known.context_BC)(at.alpha * x0 + at.sigma * eps, t)
+            return ((denoised - x0) ** 2).mean(-1)
+
+        seeds = [fold(s, n) for n in range(noises) for s in seeds]
+        errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), seeds)
+        return errors.unflatten(0, (noises, -1)).mean(0)

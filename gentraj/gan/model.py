@@ -19,11 +19,10 @@ from ..models.conditioning import ConditionMix, encode_context, encoded_width, i
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.plugin import mean_score
-from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
+from ..models.sampling import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
-from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
@@ -214,15 +213,13 @@ class ConditionalGAN(ConditionalModel):
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
         """Trajectories (R, H, D) in environment units, differentiable in the noise z."""
-        blocks = [self._call(z_RHD[i : i + MAX_ROWS], rows[i : i + MAX_ROWS]) for i in range(0, rows.batch, MAX_ROWS)]
-        return torch.cat(blocks)
+        def trajectories(z: Tensor, known: Condition) -> Tensor:
+            self.network_calls += 1
+            x = generate(self.ema, z, self.normalizer.normalize(known.values_BHD), known.mask_BHD,
+                         encode_context(known.context_BC, self.context))
+            return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
-    def _call(self, z_RHD: Tensor, rows: Condition) -> Tensor:
-        self.network_calls += 1
-        count, known = len(z_RHD), rows.padded(padding(rows.batch))
-        x = generate(self.ema, padded(z_RHD), self.normalizer.normalize(known.values_BHD), known.mask_BHD,
-                     encode_context(known.context_BC, self.context))
-        return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))[:count]
+        return by_blocks(trajectories, z_RHD, rows)
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
@@ -233,19 +230,17 @@ class ConditionalGAN(ConditionalModel):
         """
         condition = condition.to(self.device)
         x_RHD = check_trajectories(self.spec, x_RHD.to(self.device), condition)
-        blocks = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
-                  for i in range(0, len(x_RHD), MAX_ROWS)]
-        return F.softplus(self.real_logit - torch.cat(blocks))
+        return F.softplus(self.real_logit - by_blocks(self._patches, x_RHD, condition))
 
-    def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
-        known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))
+    def _patches(self, x_RHD: Tensor, known: Condition) -> Tensor:
+        """The discriminator's logits (R, H) of timesteps and their surroundings."""
         values = torch.where(known.mask_BHD, self.normalizer.normalize(known.values_BHD), 0)
-        output = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
+        output = self.discriminator(self.normalizer.normalize(x_RHD), values, known.mask_BHD, values.new_zeros(1),
                                     encode_context(known.context_BC, self.context))
         if output.patch_RH is None:
             raise ValueError("this GAN's discriminator judges whole trajectories only, not single timesteps; train one "
                              "with --model.discriminator.patches, or plan with a fixed arrival")
-        return output.patch_RH[: len(x_RHD)]
+        return output.patch_RH
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:

@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 
 from ..config import later, require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
-from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
@@ -27,7 +26,7 @@ from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, sample_batch, without_gradient
+from .sampling import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
 from .settings import GeneratorConfig
 
 
@@ -183,9 +182,8 @@ class Gaussian(ConditionalModel):
         """
         condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        x0 = self.normalizer.normalize(check_trajectories(self.spec, x_RHD, condition))
         mean, log_sigma = self._predict(condition)
-        x0 = self.normalizer.normalize(torch.where(condition.mask_BHD, condition.values_BHD, x_RHD))
         log_p = log_density(x0, mean, log_sigma) - self.normalizer.scale_D.log()
         return (log_p * ~condition.mask_BHD).sum((1, 2))
 
@@ -203,17 +201,14 @@ class Gaussian(ConditionalModel):
 
     def _predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and log sigma, (R, H, D) each, in normalised units, by the averaged weights."""
-        blocks = [self._call(condition[i : i + MAX_ROWS]) for i in range(0, condition.batch, MAX_ROWS)]
-        mean, log_sigma = (torch.cat(block) for block in zip(*blocks, strict=True))
-        return mean, log_sigma
+        def moments(rows: Condition) -> Tensor:
+            self.network_calls += 1
+            values = torch.where(rows.mask_BHD, self.normalizer.normalize(rows.values_BHD), 0)
+            context = encode_context(rows.context_BC, self.context)
+            return torch.stack(self._moments(self.ema, values, rows.mask_BHD, context), 1)
 
-    def _call(self, rows: Condition) -> tuple[Tensor, Tensor]:
-        self.network_calls += 1
-        count, rows = rows.batch, rows.padded(padding(rows.batch))
-        values = torch.where(rows.mask_BHD, self.normalizer.normalize(rows.values_BHD), 0)
-        context = encode_context(rows.context_BC, self.context)
-        mean, log_sigma = self._moments(self.ema, values, rows.mask_BHD, context)
-        return mean[:count], log_sigma[:count]
+        mean, log_sigma = by_blocks(moments, condition).unbind(1)
+        return mean, log_sigma
 
     def _moments(self, network: nn.Module, values: Tensor, known: Tensor,
                  context: Tensor | None) -> tuple[Tensor, Tensor]:
