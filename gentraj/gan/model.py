@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -29,9 +29,8 @@ from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import FOLLOW, Health, vital_signs
-from .objectives import OBJECTIVES, REGULARISERS, Objective
+from .objectives import OBJECTIVES, REGULARISERS
 
-Generate = Callable[["Microbatch"], Tensor]
 FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class ConditionalGAN(ConditionalModel):
         sides do not play (`play_every`), there is the generator's step on the last microbatch alone. Raises `NonFinite`
         before an optimiser step on a loss or gradient that is not finite.
         """
-        plays, score = self._plays(), guide and partial(self._score, guide)
+        plays = self._plays()
         size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
         metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
         for rows in parts if plays else parts[-1:]:
@@ -163,9 +162,7 @@ class ConditionalGAN(ConditionalModel):
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
                 self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")).to(self.real_logit), FOLLOW)
-        more = step_generator(self.discriminator if plays else None, microbatch.twins(), self._sample, self.objective,
-                              self.config.energy_score, optimizers["generator"],
-                              self.config.generator_learning.max_grad_norm, score)
+        more = self.step_generator(microbatch.twins(), optimizers["generator"], guide, plays=plays)
         self.ema.update_parameters(self.network)
         if not plays:
             return more
@@ -186,9 +183,27 @@ class ConditionalGAN(ConditionalModel):
         return generate(self.network, microbatch.normal(), microbatch.x0, microbatch.known,
                         microbatch.context) * microbatch.real
 
-    def _score(self, guide: Guide, fake: Tensor, microbatch: Microbatch) -> Tensor:
-        x = self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real
-        return mean_score(guide, x, microbatch.weight)
+    def step_generator(self, twins: Microbatch, optimizer: Optimizer, guide: Guide | None = None, *,
+                       plays: bool = True) -> dict[str, Tensor]:
+        """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and where it
+        `plays` against the discriminator on the objective.
+
+        The metric "variety" is the distance between two samples of one condition, divided by their distance from the
+        data: it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there where it plays.
+        """
+        fake = self._sample(twins)
+        score, variety = energy_score(twins, fake)
+        total = self.config.energy_score * score
+        metrics = {"energy_score": score.detach(), "variety": variety.detach()}
+        if plays:
+            loss, slope = adversarial_loss(self.discriminator, twins, fake, self.objective)
+            total = total + loss
+            metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
+        if guide is not None:
+            x = self.normalizer.unnormalize(torch.where(twins.free, fake, twins.x0)) * twins.real
+            total = total - mean_score(guide, x, twins.weight)
+        norm = apply_gradients(total, optimizer, self.config.generator_learning.max_grad_norm)
+        return metrics | {"generator_grad_norm": norm.detach()}
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -251,27 +266,6 @@ def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, conte
     interpolated = interpolate(values, known)
     x = interpolated + network(torch.where(known, values, z), interpolated, known, z.new_ones(1), context)
     return torch.where(known, values, x)
-
-
-def step_generator(discriminator: Discriminator | None, twins: Microbatch, generate: Generate, objective: Objective,
-                   energy_weight: float, optimizer: Optimizer, max_norm: float,
-                   guide: Callable[[Tensor, Microbatch], Tensor] | None = None) -> dict[str, Tensor]:
-    """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and with a
-    discriminator on the objective.
-
-    The metric "variety" is the distance between two samples of one condition, divided by their distance from the data:
-    it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there with a discriminator.
-    """
-    fake = generate(twins)
-    score, variety = energy_score(twins, fake)
-    total, metrics = energy_weight * score, {"energy_score": score.detach(), "variety": variety.detach()}
-    if discriminator is not None:
-        loss, slope = adversarial_loss(discriminator, twins, fake, objective)
-        total = total + loss
-        metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
-    if guide is not None:
-        total = total - guide(fake, twins)
-    return metrics | {"generator_grad_norm": apply_gradients(total, optimizer, max_norm).detach()}
 
 
 def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:
