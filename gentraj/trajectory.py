@@ -226,10 +226,10 @@ class Condition:
     def __getitem__(self, rows: slice | Tensor) -> Condition:
         return self._with_each(lambda x: x[rows])
 
-    def check(self, spec: TrajectorySpec) -> None:
-        """Raises ValueError unless the condition is for trajectories of `spec`, the model's."""
+    def check(self, spec: TrajectorySpec, whose: str = "the model's trajectories are") -> None:
+        """Raises ValueError unless the condition is for trajectories of `spec`; the message says `whose` they are."""
         if self.spec != spec:
-            raise ValueError(f"the condition is for {self.spec}; the model's trajectories are {spec}")
+            raise ValueError(f"the condition is for {self.spec}; {whose} {spec}")
 
     def padded(self, num: int) -> Condition:
         """The condition with `num` more trajectories, copies of the first."""
