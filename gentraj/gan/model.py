@@ -230,7 +230,7 @@ class ConditionalGAN(ConditionalModel):
         """Trajectories (R, H, D) in environment units, differentiable in the noise z."""
         def trajectories(z: Tensor, known: Condition) -> Tensor:
             self.network_calls += 1
-            x = generate(self.ema, z, self.normalizer.normalize(known.values_BHD), known.mask_BHD,
+            x = generate(self.ema.module, z, self.normalizer.normalize(known.values_BHD), known.mask_BHD,
                          encode_context(known.context_BC, self.context))
             return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 

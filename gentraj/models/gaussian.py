@@ -205,7 +205,7 @@ class Gaussian(ConditionalModel):
             self.network_calls += 1
             values = torch.where(rows.mask_BHD, self.normalizer.normalize(rows.values_BHD), 0)
             context = encode_context(rows.context_BC, self.context)
-            return torch.stack(self._moments(self.ema, values, rows.mask_BHD, context), 1)
+            return torch.stack(self._moments(self.ema.module, values, rows.mask_BHD, context), 1)
 
         mean, log_sigma = by_blocks(moments, condition).unbind(1)
         return mean, log_sigma
@@ -226,8 +226,7 @@ class Gaussian(ConditionalModel):
         if spread == "learned":
             return mean, soft_clamp(raw, *self.config.log_sigma)
         if spread == "shared":
-            own = network.module if isinstance(network, MovingAverage) else network
-            return mean, cast(Tensor, own.log_sigma).clamp(*self.config.log_sigma).expand_as(mean)
+            return mean, cast(Tensor, network.log_sigma).clamp(*self.config.log_sigma).expand_as(mean)
         return mean, torch.full_like(mean, math.log(spread))
 
 
