@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +29,9 @@ from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import FOLLOW, Health, vital_signs
-from .objectives import OBJECTIVES, REGULARISERS
+from .objectives import OBJECTIVES, REGULARISERS, ObjectiveName
 
 FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom
-
-if TYPE_CHECKING:
-    ObjectiveName = str
-else:  # what the dict holds
-    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
 @dataclass(frozen=True)
