@@ -165,7 +165,13 @@ class LatentDiffusion(nn.Module):
 
         The result is differentiable.
         """
-        return self.normalizer.unnormalize(by_blocks(self._decode, y_RLE))
+        def decoded(y: Tensor) -> Tensor:
+            patch, z = self.prior.spec.split(y)
+            values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
+            known, mask = values_and_mask.chunk(2, -1)
+            return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
+
+        return self.normalizer.unnormalize(by_blocks(decoded, y_RLE))
 
     @torch.no_grad()
     def encode(self, x_RHD: Tensor) -> Tensor:
@@ -195,12 +201,6 @@ class LatentDiffusion(nn.Module):
             return []
         raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
                          "denoises latents; give an energy, or use a diffusion model without latents")
-
-    def _decode(self, y_RLE: Tensor) -> Tensor:
-        patch, z = self.prior.spec.split(y_RLE)
-        values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
-        known, mask = values_and_mask.chunk(2, -1)
-        return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
     def _inner(self, condition: Condition) -> Condition:
         """The condition on the prior's trajectories: all patches are known, all latents unknown."""
