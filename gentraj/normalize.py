@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from .trajectory import Batch
+
 CHUNK = 8192  # rows converted to float64 at a time, so that fitting copies no dataset
 
 
@@ -74,6 +77,10 @@ class Normalizer(nn.Module):
         shift_D = self.shift_D[which]
         z = (x - shift_D) / self.scale_D[which]
         return z if z.dtype == shift_D.dtype else z.to(shift_D.dtype)
+
+    def normalize_windows(self, batch: Batch) -> Tensor:
+        """Normalises the windows (B, H, D) of a batch, with 0 in place of padding."""
+        return torch.where(batch.mask_BHD, self.normalize(batch.x_BHD), 0)
 
     def unnormalize(self, z: Tensor) -> Tensor:
         """Inverts `normalize` for z of shape (..., D)."""

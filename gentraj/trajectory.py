@@ -221,19 +221,15 @@ class Condition:
         if not isinstance(num, int | np.integer) or num < 1 or self.batch < 1:
             raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample "
                              "of at least 1 condition is expected, in whole numbers")
-        context = None if self.context_BC is None else self.context_BC.repeat_interleave(num, 0)
-        return replace(self, values_BHD=self.values_BHD.repeat_interleave(num, 0),
-                       mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context, finite=True)
+        return self._with_each(lambda x: x.repeat_interleave(num, 0))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        context = None if self.context_BC is None else self.context_BC[rows]
-        return replace(self, values_BHD=self.values_BHD[rows], mask_BHD=self.mask_BHD[rows], context_BC=context,
-                       finite=True)
+        return self._with_each(lambda x: x[rows])
 
-    def check(self, spec: TrajectorySpec) -> None:
-        """Raises ValueError unless the condition is for trajectories of `spec`, the model's."""
+    def check(self, spec: TrajectorySpec, whose: str = "the model's trajectories are") -> None:
+        """Raises ValueError unless the condition is for trajectories of `spec`; the message says `whose` they are."""
         if self.spec != spec:
-            raise ValueError(f"the condition is for {self.spec}; the model's trajectories are {spec}")
+            raise ValueError(f"the condition is for {self.spec}; {whose} {spec}")
 
     def padded(self, num: int) -> Condition:
         """The condition with `num` more trajectories, copies of the first."""
@@ -241,11 +237,13 @@ class Condition:
 
     def to(self, device: torch.device) -> Condition:
         """The condition on another device."""
-        if self.values_BHD.device == device:
-            return self
-        context = None if self.context_BC is None else self.context_BC.to(device)
-        return replace(self, values_BHD=self.values_BHD.to(device), mask_BHD=self.mask_BHD.to(device),
-                       context_BC=context, finite=True)
+        return self if self.values_BHD.device == device else self._with_each(lambda x: x.to(device))
+
+    def _with_each(self, function: Callable[[Tensor], Tensor]) -> Condition:
+        """The condition with each of its tensors replaced by a function of it."""
+        context = None if self.context_BC is None else function(self.context_BC)
+        return replace(self, values_BHD=function(self.values_BHD), mask_BHD=function(self.mask_BHD), context_BC=context,
+                       finite=True)
 
     def _with_first(self, x_BKX: Tensor, dims: list[int]) -> Condition:
         if x_BKX.ndim != 3:

@@ -229,20 +229,15 @@ class StudentActor(Actor):
         self.calls += 1
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
         if self.needs_goal:
-            x_BI = torch.cat([x_BI, require_goal(goal_BG).to(x_BI.device)], 1)
+            if goal_BG is None:
+                raise ValueError("a student trained with a goal was given none; give `act` the goals (B, G)")
+            x_BI = torch.cat([x_BI, goal_BG.to(x_BI.device)], 1)
         *hidden, (weight, bias) = self.layers
         h_RY = padded(x_BI)
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
         return out_BY[:, :M], out_BY[:, M:].view(batch, M, X)
-
-
-def require_goal(goal_BG: Tensor | None) -> Tensor:
-    """The goals. Raises ValueError if there are none."""
-    if goal_BG is None:
-        raise ValueError("a student trained with a goal was given none; give `act` the goals (B, G)")
-    return goal_BG
 
 
 def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:

@@ -251,7 +251,7 @@ class _Slots:
 def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, record: bool, shown: _Progress,
           watch: Watch | None, period: float | None) -> None:
     """Plays every episode to its end, or stops where it is hopeless."""
-    limits = _limits(agent, envs)
+    limits = agent.limits if isinstance(agent, HasLimits) else Limits(envs.act_low_A, envs.act_high_A)
 
     def show(at_B: np.ndarray) -> None:
         if watch is not None:
@@ -292,10 +292,6 @@ def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, recor
 def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
     goal = {} if envs.goal_BG is None else {f"{prefix}goal": envs.goal_BG}
     return {f"{prefix}obs": envs.obs_BO} | goal
-
-
-def _limits(agent: Agent, envs: VectorEnvironment) -> Limits:
-    return agent.limits if isinstance(agent, HasLimits) else Limits(envs.act_low_A, envs.act_high_A)
 
 
 def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...],

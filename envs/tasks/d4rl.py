@@ -6,14 +6,13 @@ and time step of D4RL's; that of gymnasium-robotics is five times as strong, and
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from .manipulation import Around, make_base
+from .manipulation import Around, make_base, without_file
 
 U_MAZE = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
 GOALS = {"umaze": (0.0, 8.0), "medium": (20.0, 20.0), "large": (32.0, 24.0)}
@@ -85,7 +84,6 @@ def _maze(size: str, render_mode: str | None) -> Any:
     """OGBench's ant in a maze of D4RL, whose walls OGBench has for the two larger ones."""
     known = make_base(f"antmaze-{'medium' if size == 'umaze' else size}-v0", add_noise_to_goal=False,
                       render_mode=render_mode)
-    Path(known.fullpath).unlink(missing_ok=True)  # the model is loaded by now, and nobody else deletes its file
     if size != "umaze":
         return known
 
@@ -94,7 +92,5 @@ def _maze(size: str, render_mode: str | None) -> Any:
             self.maze_map = U_MAZE
             super().update_tree(tree)
 
-    base: Any = UMaze(maze_type="medium", add_noise_to_goal=False, render_mode=render_mode)
-    Path(base.fullpath).unlink(missing_ok=True)
     known.close()
-    return base
+    return without_file(UMaze(maze_type="medium", add_noise_to_goal=False, render_mode=render_mode))

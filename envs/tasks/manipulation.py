@@ -89,8 +89,6 @@ class SingleTask(Around):
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
         self.is_arm = "maze" not in base_id and "soccer" not in base_id
         self.base = make_base(base_id, **{} if self.is_arm else {"render_mode": render_mode})
-        if not self.is_arm:  # the model is loaded by now, and nobody else deletes its file
-            Path(self.base.fullpath).unlink(missing_ok=True)
         self.action_space, self.observation_space = map(copy.deepcopy, (
             self.base.action_space, self.base.observation_space))
 
@@ -117,8 +115,14 @@ def make_base(env_id: str, **kwargs: Any) -> Any:
     spec = gymnasium.spec(env_id)
     own: Any = load_env_creator(str(spec.entry_point))
     if not isinstance(own, type):  # a function that makes a maze
-        return own(**spec.kwargs | kwargs)
+        return without_file(own(**spec.kwargs | kwargs))
     return type(own.__name__, (own,), {"action_space": Box(-1, 1, (5,), np.float32)})(**spec.kwargs | kwargs)
+
+
+def without_file(maze: Any) -> Any:
+    """Deletes the file of a maze's model, which is loaded by now and which nobody else deletes; returns the maze."""
+    Path(maze.fullpath).unlink(missing_ok=True)
+    return maze
 
 
 def settled(base: Any) -> np.ndarray:

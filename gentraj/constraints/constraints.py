@@ -193,9 +193,7 @@ class Constraints:
         Raises ValueError for a condition on trajectories of another spec and, naming the constraint, where the known
         entries alone rule out that any trajectory satisfies it; the latter not with `refuse=False`.
         """
-        if condition.spec != self.spec:
-            raise ValueError(f"the condition is for {condition.spec}; these constraints are on trajectories of "
-                             f"{self.spec}")
+        condition.check(self.spec, "these constraints are on trajectories of")
         values, mask = condition.values_BHD, condition.mask_BHD
         for name, constraint in self.constraints.items():
             if refuse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,10 +16,9 @@ from torch.optim import Optimizer
 from ..config import require
 from ..models.conditioning import ConditionMix
 from ..models.plugin import Plugin, SampledRows, one_each
-from ..models.sampling import Guidance, check_trajectories, without_gradient
+from ..models.sampling import Guidance, by_blocks, check_trajectories, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
-from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
 from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer
@@ -117,7 +116,7 @@ class LatentDiffusion(nn.Module):
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
-        x0, real = torch.where(batch.mask_BHD, self.normalizer.normalize(batch.x_BHD), 0), batch.mask_BHD
+        x0, real = self.normalizer.normalize_windows(batch), batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
@@ -166,13 +165,19 @@ class LatentDiffusion(nn.Module):
 
         The result is differentiable.
         """
-        return self.normalizer.unnormalize(_by_rows(self._decode, y_RLE))
+        def decoded(y: Tensor) -> Tensor:
+            patch, z = self.prior.spec.split(y)
+            values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
+            known, mask = values_and_mask.chunk(2, -1)
+            return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
+
+        return self.normalizer.unnormalize(by_blocks(decoded, y_RLE))
 
     @torch.no_grad()
     def encode(self, x_RHD: Tensor) -> Tensor:
         """The means (R, L, Z) of the latents of trajectories (R, H, D) in environment units."""
         x0 = self.normalizer.normalize(x_RHD.to(self.device))
-        return _by_rows(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
+        return by_blocks(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
 
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
         """The ood score (R, H) of trajectories: the squared error of their latents after noising and denoising.
@@ -196,12 +201,6 @@ class LatentDiffusion(nn.Module):
             return []
         raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
                          "denoises latents; give an energy, or use a diffusion model without latents")
-
-    def _decode(self, y_RLE: Tensor) -> Tensor:
-        patch, z = self.prior.spec.split(y_RLE)
-        values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
-        known, mask = values_and_mask.chunk(2, -1)
-        return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
     def _inner(self, condition: Condition) -> Condition:
         """The condition on the prior's trajectories: all patches are known, all latents unknown."""
@@ -238,8 +237,3 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 def _mean(x: Tensor, where: Tensor) -> Tensor:
     """The mean over the entries where `where` is true."""
     return (x * where).sum() / mean_over_processes(where.expand(x.shape).sum()).clamp(min=1)
-
-
-def _by_rows(function: Callable[[Tensor], Tensor], x_RHD: Tensor) -> Tensor:
-    """Calls `function` on blocks of rows of a size at which no row depends on the rows beside it."""
-    return torch.cat([function(padded(x))[: len(x)] for x in x_RHD.split(MAX_ROWS)])

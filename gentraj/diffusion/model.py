@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -13,13 +13,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require, require_choice
+from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
-from ..models.plugin import Denoise, Denoising, Plugin, mean_score
-from ..models.sampling import Guidance, check_shapes, check_trajectories, sample_batch, without_gradient
+from ..models.microbatch import Microbatch
+from ..models.plugin import Denoise, Denoising, Plugin
+from ..models.sampling import (
+    Guidance,
+    by_blocks,
+    check_shapes,
+    check_trajectories,
+    sample_batch,
+    without_gradient,
+)
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
-from ..networks.embedding import Predict, conditioned
-from ..networks.rows import MAX_ROWS, padded, padding
+from ..networks.embedding import conditioned
+from ..networks.rows import padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
@@ -122,7 +131,7 @@ class FlowConfig(DiffusionConfig):
     """Sampling method."""
 
 
-class Diffusion(nn.Module):
+class Diffusion(ConditionalModel):
     """A diffusion model of trajectories, a `TrajectoryModel`.
 
     Its methods take and return environment units; its network sees normalised ones. `context` normalises
@@ -136,15 +145,12 @@ class Diffusion(nn.Module):
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
                  context_dropout: float = DiffusionConfig.CONTEXT_DROPOUT,
                  batch_size: int = DiffusionConfig.BATCH_SIZE):
-        super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, batch_size
-        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer.require(spec.dim), context
+        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size)
+        self.config = config
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
                                                         config.network)
         self.ema = MovingAverage(self.network, config.ema)
-        self.network_calls = 0
 
     @classmethod
     def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
@@ -161,11 +167,6 @@ class Diffusion(nn.Module):
             except RuntimeError as error:
                 raise ValueError(f"the network does not fit {spec}: {str(error).splitlines()[-1].strip()}") from error
         return model
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
@@ -193,54 +194,44 @@ class Diffusion(nn.Module):
         noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
         through all of its steps.
         """
-        x0, real = torch.where(batch.mask_BHD, self.normalizer.normalize(batch.x_BHD), 0), batch.mask_BHD
+        x0, real = self.normalizer.normalize_windows(batch), batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
-        context = encode_context(batch.context_BC, self.context, kept)
-        loss = self.loss(x0, eps, at, known, real, context, batch, None if chain else guide)
-        if chain and guide is not None:
-            x = torch.where(real & ~known, self.sampled_chain(x0, known, batch.context_BC, generator), batch.x_BHD)
-            loss = loss - mean_score(guide, x, batch.weights())
+        context = self.training_context(batch, generator)
+        rows = Microbatch(x0, real, known, context, batch.weights(), 0.0, generator)
+        score = guide and partial(self.own_score, guide, rows=rows, batch=batch)
+        loss = self.loss(rows, eps, at, None if chain else score)
+        if chain and score:
+            loss = loss - score(self.sampled_chain(rows, batch.context_BC))
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    def sampled_chain(self, x0: Tensor, known: Tensor, context_BC: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Samples (B, H, D) in environment units, as the network is now: the gradient passes through all steps.
+    def sampled_chain(self, rows: Microbatch, context_BC: Tensor | None) -> Tensor:
+        """Samples (R, H, D), normalised, as the network is now: the gradient passes through all steps."""
+        times = sampling_times(self.path, self.config.steps, self.config.grid).to(rows.x0.device)
+        denoise = self.denoise(rows.x0, rows.known, context_BC, times=times, network=self.network)
+        start = self.path.sigma(times[:1]) * rows.normal()
+        return self.sampler(self.config)(denoise, start, times, self.path, rows.normal)
 
-        `x0` holds the known entries, in normalised units.
+    def loss(self, rows: Microbatch, eps: Tensor, at: Level, score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus the score of x0."""
+        F, x_t = self.predict(self.network, at.alpha * rows.x0 + at.sigma * eps, at, rows)
+        F_target = self.prediction.target(rows.x0, eps, at) / self.prediction.unit(at)
+        w = loss_weight(self.config.weight, self.prediction, at)
+        loss = ((F - F_target) ** 2 * w * rows.free * rows.weight[:, None, None]).sum()
+        loss = loss / mean_over_processes(rows.free.sum()).clamp(min=1)
+        return loss if score is None else loss - score(self.denoised(F, x_t, at))
+
+    def predict(self, network: nn.Module, x: Tensor, at: Level, rows: Microbatch,
+                *more: Tensor) -> tuple[Tensor, Tensor]:
+        """F (R, H, D), the output of a network in training, and x_t: x with clean known entries and 0 as padding.
+
+        The network sees x_t divided by its spread, as in `denoise` (c_in of Karras et al. 2022, table 1).
         """
-        def normal() -> Tensor:
-            return torch.randn(x0.shape, generator=generator).to(x0.device)
-
-        times = sampling_times(self.path, self.config.steps, self.config.grid).to(x0.device)
-        denoise = self.denoise(x0, known, context_BC, times=times, network=self.network)
-        x = self.sampler(self.config)(denoise, self.path.sigma(times[:1]) * normal(), times, self.path, normal)
-        return self.normalizer.unnormalize(x)
-
-    def loss(self, x0: Tensor, eps: Tensor, at: Level, known: Tensor, real: Tensor, context: Tensor | None,
-             batch: Batch, guide: Guide | None = None) -> Tensor:
-        """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of
-        x0."""
-        x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
-        F = self.predict(lambda x, t: self.network(x, x0 * known, known, t, context), x_t, at)
-        F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
-        w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
-        loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum()
-        loss = loss / mean_over_processes(free.sum()).clamp(min=1)
-        if guide is not None:
-            x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
-            loss = loss - mean_score(guide, x, batch.weights())
-        return loss
-
-    def predict(self, network: Predict, x_t: Tensor, at: Level) -> Tensor:
-        """F (R, H, D), the output of a network on scaled inputs (c_in and c_noise of Karras et al. 2022, table 1).
-
-        Training and sampling share this call. Input and output have about unit variance.
-        """
-        return network(x_t / at.spread, at.t_R)
+        x_t = torch.where(rows.known, rows.x0, x) * rows.real
+        return network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context, *more), x_t
 
     def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
         """x0 (R, H, D) from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the
@@ -268,7 +259,7 @@ class Diffusion(nn.Module):
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
             at, x_t = (levels.get(t.item()) if len(t) == 1 else None) or self.level(t), torch.where(mask, values, x)
-            return torch.where(mask, values, self.denoised(self.predict(predict, x_t, at), x_t, at, clipped=clipped))
+            return torch.where(mask, values, self.denoised(predict(x_t / at.spread, at.t_R), x_t, at, clipped=clipped))
 
         return denoise
 
@@ -358,16 +349,14 @@ class Diffusion(nn.Module):
         condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
         blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
 
-        def log_prob_rows(rows: slice) -> Tensor:
-            count, missing = len(x_RHD[rows]), padding(len(x_RHD[rows]))
-            known, x = condition[rows].padded(missing), self.normalizer.normalize(padded(x_RHD[rows]))
+        def log_prob_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
             values = self.normalizer.normalize(known.values_BHD)
             denoise = self.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
-            x = torch.where(known.mask_BHD, values, x)
-            return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=[*seeds[rows], *[0] * missing], exact=exact,
-                            probes=probes, steps=STEPS if steps is None else steps, blur=blur)[:count]
+            x = torch.where(known.mask_BHD, values, self.normalizer.normalize(x_RHD))
+            return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=seeds, exact=exact, probes=probes,
+                            steps=STEPS if steps is None else steps, blur=blur)
 
-        log_p_R = torch.cat([log_prob_rows(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
+        log_p_R = by_blocks(log_prob_rows, x_RHD, condition, seeds)
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
@@ -405,17 +394,13 @@ class Diffusion(nn.Module):
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         x_RHD, seeds = check_trajectories(self.spec, x_RHD, condition), row_seeds(seeds, len(x_RHD), "trajectories")
         t = noised_time(self.path, noise).to(self.device)
-        rows = cat([condition] * noises)
-        x, seeds = x_RHD.repeat(noises, 1, 1), [fold(s, n) for n in range(noises) for s in seeds]
-        errors = [self._error_rows(x[i : i + MAX_ROWS], rows[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
-                  for i in range(0, len(x), MAX_ROWS)]
-        return torch.cat(errors).unflatten(0, (noises, -1)).mean(0)
 
-    def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:
-        count, missing = len(x_RHD), padding(len(x_RHD))
-        condition, x0 = condition.padded(missing), self.normalizer.normalize(padded(x_RHD))
-        eps = RowNoise([*seeds, *[0] * missing], x0.device).normal(self.spec.horizon, self.spec.dim)
-        values = self.normalizer.normalize(condition.values_BHD)
-        at = self.level(t)
-        denoised = self.denoise(values, condition.mask_BHD, condition.context_BC)(at.alpha * x0 + at.sigma * eps, t)
-        return ((denoised - x0) ** 2).mean(-1)[:count]
+        def error_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
+            x0, values = self.normalizer.normalize(x_RHD), self.normalizer.normalize(known.values_BHD)
+            eps, at = RowNoise(seeds, x0.device).normal(self.spec.horizon, self.spec.dim), self.level(t)
+            denoised = self.denoise(values, known.mask_BHD, known.context_BC)(at.alpha * x0 + at.sigma * eps, t)
+            return ((denoised - x0) ** 2).mean(-1)
+
+        seeds = [fold(s, n) for n in range(noises) for s in seeds]
+        errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), seeds)
+        return errors.unflatten(0, (noises, -1)).mean(0)

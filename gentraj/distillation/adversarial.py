@@ -7,7 +7,7 @@ targets, and with the discriminator and the losses of our GAN.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,18 +15,13 @@ from torch.optim import Optimizer
 
 from ..config import require, require_choice
 from ..gan.discrimination import SideConfig, adversarial_loss, step_discriminator
-from ..gan.objectives import OBJECTIVES
+from ..gan.objectives import OBJECTIVES, ObjectiveName
 from ..models.conditioning import encoded_width
 from ..models.microbatch import Microbatch
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..training.optimization import adamw
 from ..trajectory import Batch, Guide
 from .reflow import Reflow, ReflowConfig
-
-if TYPE_CHECKING:
-    ObjectiveName = str
-else:  # what the dict holds
-    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Adversarial(Reflow):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
         """One step of the discriminator, and then one of the student; returns metrics, scalars."""
-        rows = self.rows(batch, generator)
+        rows = self.microbatch(batch, generator)
         with torch.no_grad():
             fake = self.one_call(rows) * rows.real
         judged = step_discriminator(self.discriminator, rows, fake, self.rules, dict(self.rules.penalties),

@@ -1,8 +1,8 @@
 """Consistency models: a student learns to map all points of a way from noise to data to the end of this way.
 
 Song et al. 2023, "Consistency Models" (distillation, algorithm 2, and sampling, algorithm 1); Geng et al. 2024,
-"Consistency Models Made Easy" (training from data, algorithm 1). The predictions of our networks satisfy the boundary
-condition f(x, 0) = x: the coefficients c_skip and c_out of a prediction are 1 and 0 where there is no noise.
+"Consistency Models Made Easy" (training from data, algorithm 1). The boundary condition f(x, 0) = x holds for every
+prediction, as `FewStep.x0` returns x itself where t is 0.
 """
 
 from __future__ import annotations

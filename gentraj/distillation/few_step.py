@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ..config import require
 from ..data.windows import repeat_last
 from ..diffusion.model import Diffusion, DiffusionConfig
-from ..models.conditioning import ConditionMix, encode_context
+from ..models.conditioning import ConditionMix
 from ..models.microbatch import Microbatch
 from ..models.plugin import mean_score
 from ..models.settings import GeneratorConfig
@@ -123,7 +123,7 @@ class FewStep(Diffusion):
         `guide` adds its mean score of samples that are made in one call. Their padding repeats the last real values, as
         in the plans that critics learn from.
         """
-        rows, guide = self.rows(batch, generator), guide or self.guide
+        rows, guide = self.microbatch(batch, generator), guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
             x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), batch.x_BHD)
@@ -132,22 +132,13 @@ class FewStep(Diffusion):
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    def rows(self, batch: Batch, generator: torch.Generator) -> Microbatch:
-        """The windows of one update in normalised units, with random known entries, as `Diffusion` is trained on."""
-        real = batch.mask_BHD
-        known = self.mix.sample(self.spec, real, generator)
-        kept = torch.rand(len(real), generator=generator) >= self.context_dropout
-        return Microbatch(torch.where(real, self.normalizer.normalize(batch.x_BHD), 0), real, known,
-                          encode_context(batch.context_BC, self.context, kept), batch.weights(), 0.0, generator)
-
     def x0(self, model: Diffusion, network: nn.Module, x: Tensor, t_R: Tensor, rows: Microbatch, *,
            clipped: bool = False) -> Tensor:
         """x0 (R, H, D) as one call of a network of `model` denoises x (R, H, D), with exact known entries; x itself
         where t is 0."""
         at = model.level(t_R)
-        x = torch.where(rows.known, rows.x0, x) * rows.real
-        F = network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context)
-        x0 = torch.where(t_R[:, None, None] > 0, model.denoised(F, x, at, clipped=clipped), x)
+        F, x_t = model.predict(network, x, at, rows)
+        x0 = torch.where(t_R[:, None, None] > 0, model.denoised(F, x_t, at, clipped=clipped), x_t)
         return torch.where(rows.known, rows.x0, x0)
 
     def taught(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
@@ -172,8 +163,7 @@ class FewStep(Diffusion):
     def regression(self, x0: Tensor, x_t: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
         """The loss of `Diffusion`, a scalar, for x_t (R, H, D) with this x0 (R, H, D) as target."""
         at = self.level(t_R)
-        return self.loss(x0, (x_t - at.alpha * x0) / at.sigma, at, rows.known, rows.real, rows.context,
-                         Batch(rows.x0, rows.real, weight_B=rows.weight))
+        return self.loss(replace(rows, x0=x0), (x_t - at.alpha * x0) / at.sigma, at)
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:

@@ -127,8 +127,7 @@ class FlowMap(FewStep):
         """u(z, t, r) (R, H, D), the average velocity from z (R, H, D) at t to r, as a network predicts it; the velocity
         where r = t."""
         at = self.level(t_R)
-        x = torch.where(rows.known, rows.x0, z) * rows.real
-        F = network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context, r_R)
+        F, _ = self.predict(network, z, at, rows, r_R)
         return F * self.prediction.unit(at)
 
     @torch.no_grad()

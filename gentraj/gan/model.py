@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,30 +14,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import later, require, require_choice
+from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.plugin import mean_score
-from ..models.sampling import Guidance, check_trajectories, sample_batch, without_gradient
+from ..models.sampling import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
-from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import FOLLOW, Health, vital_signs
-from .objectives import OBJECTIVES, REGULARISERS, Objective
+from .objectives import OBJECTIVES, REGULARISERS, ObjectiveName
 
-Generate = Callable[["Microbatch"], Tensor]
 FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom
-
-if TYPE_CHECKING:
-    ObjectiveName = str
-else:  # what the dict holds
-    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ class GANConfig(GeneratorConfig):
         return replace(self, network=network)
 
 
-class ConditionalGAN(nn.Module):
+class ConditionalGAN(ConditionalModel):
     """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
 
     Its methods take and return environment units; its networks see normalised ones. `context`, `mix` and
@@ -123,10 +117,8 @@ class ConditionalGAN(nn.Module):
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
                  context_dropout: float = GANConfig.CONTEXT_DROPOUT,
                  batch_size: int = GANConfig.BATCH_SIZE):
-        super().__init__()
-        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer.require(spec.dim), context
-        self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
+        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size * config.discriminator_steps)
+        self.config, self.objective = config, OBJECTIVES[config.objective]
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)
         self.ema = MovingAverage(self.network, config.ema)
@@ -134,12 +126,6 @@ class ConditionalGAN(nn.Module):
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
         if config.play_every > 1:  # a buffer, so that a resumed training plays in the same updates
             self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self.network_calls = 0
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
@@ -159,11 +145,11 @@ class ConditionalGAN(nn.Module):
         sides do not play (`play_every`), there is the generator's step on the last microbatch alone. Raises `NonFinite`
         before an optimiser step on a loss or gradient that is not finite.
         """
-        plays, score = self._plays(), guide and partial(self._score, guide)
+        plays = self._plays()
         size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
         metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
         for rows in parts if plays else parts[-1:]:
-            microbatch = self._microbatch(batch.take(rows), generator)
+            microbatch = self.microbatch(batch.take(rows), generator, self.config.discriminator_noise)
             if plays:
                 with torch.no_grad():
                     fake = self._sample(microbatch)
@@ -171,9 +157,7 @@ class ConditionalGAN(nn.Module):
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
                 self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")).to(self.real_logit), FOLLOW)
-        more = step_generator(self.discriminator if plays else None, microbatch.twins(), self._sample, self.objective,
-                              self.config.energy_score, optimizers["generator"],
-                              self.config.generator_learning.max_grad_norm, score)
+        more = self.step_generator(microbatch.twins(), optimizers["generator"], guide, plays=plays)
         self.ema.update_parameters(self.network)
         if not plays:
             return more
@@ -189,22 +173,32 @@ class ConditionalGAN(nn.Module):
         self.updates += 1
         return int(self.updates) % self.config.play_every == 1
 
-    def _microbatch(self, batch: Batch, generator: torch.Generator) -> Microbatch:
-        real = batch.mask_BHD
-        known = self.mix.sample(self.spec, real, generator)
-        kept = torch.rand(len(real), generator=generator) >= self.context_dropout
-        return Microbatch(torch.where(real, self.normalizer.normalize(batch.x_BHD), 0), real, known,
-                          encode_context(batch.context_BC, self.context, kept), batch.weights(),
-                          self.config.discriminator_noise, generator)
-
     def _sample(self, microbatch: Microbatch) -> Tensor:
         """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""
         return generate(self.network, microbatch.normal(), microbatch.x0, microbatch.known,
                         microbatch.context) * microbatch.real
 
-    def _score(self, guide: Guide, fake: Tensor, microbatch: Microbatch) -> Tensor:
-        x = self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real
-        return mean_score(guide, x, microbatch.weight)
+    def step_generator(self, twins: Microbatch, optimizer: Optimizer, guide: Guide | None = None, *,
+                       plays: bool = True) -> dict[str, Tensor]:
+        """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and where it
+        `plays` against the discriminator on the objective.
+
+        The metric "variety" is the distance between two samples of one condition, divided by their distance from the
+        data: it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there where it plays.
+        """
+        fake = self._sample(twins)
+        score, variety = energy_score(twins, fake)
+        total = self.config.energy_score * score
+        metrics = {"energy_score": score.detach(), "variety": variety.detach()}
+        if plays:
+            loss, slope = adversarial_loss(self.discriminator, twins, fake, self.objective)
+            total = total + loss
+            metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
+        if guide is not None:
+            x = self.normalizer.unnormalize(torch.where(twins.free, fake, twins.x0)) * twins.real
+            total = total - mean_score(guide, x, twins.weight)
+        norm = apply_gradients(total, optimizer, self.config.generator_learning.max_grad_norm)
+        return metrics | {"generator_grad_norm": norm.detach()}
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -229,15 +223,13 @@ class ConditionalGAN(nn.Module):
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
         """Trajectories (R, H, D) in environment units, differentiable in the noise z."""
-        blocks = [self._call(z_RHD[i : i + MAX_ROWS], rows[i : i + MAX_ROWS]) for i in range(0, rows.batch, MAX_ROWS)]
-        return torch.cat(blocks)
+        def trajectories(z: Tensor, known: Condition) -> Tensor:
+            self.network_calls += 1
+            x = generate(self.ema.module, z, self.normalizer.normalize(known.values_BHD), known.mask_BHD,
+                         encode_context(known.context_BC, self.context))
+            return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
-    def _call(self, z_RHD: Tensor, rows: Condition) -> Tensor:
-        self.network_calls += 1
-        count, known = len(z_RHD), rows.padded(padding(rows.batch))
-        x = generate(self.ema, padded(z_RHD), self.normalizer.normalize(known.values_BHD), known.mask_BHD,
-                     encode_context(known.context_BC, self.context))
-        return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))[:count]
+        return by_blocks(trajectories, z_RHD, rows)
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
@@ -248,19 +240,17 @@ class ConditionalGAN(nn.Module):
         """
         condition = condition.to(self.device)
         x_RHD = check_trajectories(self.spec, x_RHD.to(self.device), condition)
-        blocks = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
-                  for i in range(0, len(x_RHD), MAX_ROWS)]
-        return F.softplus(self.real_logit - torch.cat(blocks))
+        return F.softplus(self.real_logit - by_blocks(self._patches, x_RHD, condition))
 
-    def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
-        known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))
+    def _patches(self, x_RHD: Tensor, known: Condition) -> Tensor:
+        """The discriminator's logits (R, H) of timesteps and their surroundings."""
         values = torch.where(known.mask_BHD, self.normalizer.normalize(known.values_BHD), 0)
-        output = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
+        output = self.discriminator(self.normalizer.normalize(x_RHD), values, known.mask_BHD, values.new_zeros(1),
                                     encode_context(known.context_BC, self.context))
         if output.patch_RH is None:
             raise ValueError("this GAN's discriminator judges whole trajectories only, not single timesteps; train one "
                              "with --model.discriminator.patches, or plan with a fixed arrival")
-        return output.patch_RH[: len(x_RHD)]
+        return output.patch_RH
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
@@ -271,27 +261,6 @@ def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, conte
     interpolated = interpolate(values, known)
     x = interpolated + network(torch.where(known, values, z), interpolated, known, z.new_ones(1), context)
     return torch.where(known, values, x)
-
-
-def step_generator(discriminator: Discriminator | None, twins: Microbatch, generate: Generate, objective: Objective,
-                   energy_weight: float, optimizer: Optimizer, max_norm: float,
-                   guide: Callable[[Tensor, Microbatch], Tensor] | None = None) -> dict[str, Tensor]:
-    """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and with a
-    discriminator on the objective.
-
-    The metric "variety" is the distance between two samples of one condition, divided by their distance from the data:
-    it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there with a discriminator.
-    """
-    fake = generate(twins)
-    score, variety = energy_score(twins, fake)
-    total, metrics = energy_weight * score, {"energy_score": score.detach(), "variety": variety.detach()}
-    if discriminator is not None:
-        loss, slope = adversarial_loss(discriminator, twins, fake, objective)
-        total = total + loss
-        metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
-    if guide is not None:
-        total = total - guide(fake, twins)
-    return metrics | {"generator_grad_norm": apply_gradients(total, optimizer, max_norm).detach()}
 
 
 def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:

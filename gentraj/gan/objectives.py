@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,10 @@ OBJECTIVES: dict[str, Objective] = {
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real), lambda real, fake: F.softplus(real - fake),
                               penalties={"r1": 1.0, "r2": 1.0}),
 }
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:  # what the dict holds
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
 @dataclass(frozen=True)

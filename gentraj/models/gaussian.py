@@ -18,15 +18,15 @@ from torch.optim import Optimizer
 
 from ..config import later, require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
-from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, sample_rows
-from .plugin import Plugin, mean_score
-from .sampling import Guidance, check_trajectories, sample_batch, without_gradient
+from .plugin import Plugin
+from .sampling import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
 from .settings import GeneratorConfig
 
 
@@ -83,7 +83,7 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
         return replace(self, network=network)
 
 
-class Gaussian(nn.Module):
+class Gaussian(ConditionalModel):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
@@ -95,21 +95,13 @@ class Gaussian(nn.Module):
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
                  context_dropout: float = GaussianConfig.CONTEXT_DROPOUT,
                  batch_size: int = GaussianConfig.BATCH_SIZE):
-        super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, batch_size
-        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
-        self.normalizer, self.context = normalizer.require(spec.dim), context
+        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size)
+        self.config = config
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         if config.spread == "shared":
             self.network.register_parameter("log_sigma", nn.Parameter(torch.zeros(spec.horizon, spec.dim)))
         self.ema = MovingAverage(self.network, config.ema)
-        self.network_calls = 0
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
@@ -126,19 +118,12 @@ class Gaussian(nn.Module):
         score of samples mu + sigma eps to the objective; its gradient passes through them (Kingma & Welling 2014,
         section 2.4). Raises `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
-        real = batch.mask_BHD
-        x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
-        known = self.mix.sample(self.spec, real, generator)
-        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
-        context = encode_context(batch.context_BC, self.context, kept)
-        mean, log_sigma = self._moments(self.network, x0 * known, known, context)
-        scored = real & ~known
-        weight = scored * batch.weights()[:, None, None]
-        loss = -(log_density(x0, mean, log_sigma) * weight).sum() / mean_over_processes(scored.sum()).clamp(min=1)
+        rows = self.microbatch(batch, generator)
+        mean, log_sigma = self._moments(self.network, rows.x0 * rows.known, rows.known, rows.context)
+        weight, count = rows.free * rows.weight[:, None, None], mean_over_processes(rows.free.sum()).clamp(min=1)
+        loss = -(log_density(rows.x0, mean, log_sigma) * weight).sum() / count
         if guide is not None:
-            eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-            own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)
-            loss = loss - mean_score(guide, torch.where(scored, own, batch.x_BHD), batch.weights())
+            loss = loss - self.own_score(guide, mean + log_sigma.exp() * rows.normal(), rows, batch)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
@@ -197,9 +182,8 @@ class Gaussian(nn.Module):
         """
         condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
+        x0 = self.normalizer.normalize(check_trajectories(self.spec, x_RHD, condition))
         mean, log_sigma = self._predict(condition)
-        x0 = self.normalizer.normalize(torch.where(condition.mask_BHD, condition.values_BHD, x_RHD))
         log_p = log_density(x0, mean, log_sigma) - self.normalizer.scale_D.log()
         return (log_p * ~condition.mask_BHD).sum((1, 2))
 
@@ -217,17 +201,14 @@ class Gaussian(nn.Module):
 
     def _predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and log sigma, (R, H, D) each, in normalised units, by the averaged weights."""
-        blocks = [self._call(condition[i : i + MAX_ROWS]) for i in range(0, condition.batch, MAX_ROWS)]
-        mean, log_sigma = (torch.cat(block) for block in zip(*blocks, strict=True))
-        return mean, log_sigma
+        def moments(rows: Condition) -> Tensor:
+            self.network_calls += 1
+            values = torch.where(rows.mask_BHD, self.normalizer.normalize(rows.values_BHD), 0)
+            context = encode_context(rows.context_BC, self.context)
+            return torch.stack(self._moments(self.ema.module, values, rows.mask_BHD, context), 1)
 
-    def _call(self, rows: Condition) -> tuple[Tensor, Tensor]:
-        self.network_calls += 1
-        count, rows = rows.batch, rows.padded(padding(rows.batch))
-        values = torch.where(rows.mask_BHD, self.normalizer.normalize(rows.values_BHD), 0)
-        context = encode_context(rows.context_BC, self.context)
-        mean, log_sigma = self._moments(self.ema, values, rows.mask_BHD, context)
-        return mean[:count], log_sigma[:count]
+        mean, log_sigma = by_blocks(moments, condition).unbind(1)
+        return mean, log_sigma
 
     def _moments(self, network: nn.Module, values: Tensor, known: Tensor,
                  context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -245,8 +226,7 @@ class Gaussian(nn.Module):
         if spread == "learned":
             return mean, soft_clamp(raw, *self.config.log_sigma)
         if spread == "shared":
-            own = network.module if isinstance(network, MovingAverage) else network
-            return mean, cast(Tensor, own.log_sigma).clamp(*self.config.log_sigma).expand_as(mean)
+            return mean, cast(Tensor, network.log_sigma).clamp(*self.config.log_sigma).expand_as(mean)
         return mean, torch.full_like(mean, math.log(spread))
 
 

@@ -1,8 +1,9 @@
-"""The windows of one optimiser step, as GANs and distilled students learn from them."""
+"""The windows of one optimiser step, as generative models learn from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Microbatch:
     """The largest standard deviation of the noise on the discriminator's inputs."""
     generator: torch.Generator
 
-    @property
+    @cached_property
     def free(self) -> Tensor:
         """True (R, H, D) where an entry is real and unknown."""
         return self.real & ~self.known

@@ -8,12 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..networks.rows import MAX_ROWS, padded
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
 from ..trajectory import Condition
 from .plugin import Plugin, Preference, SampledRows, finite
-from .sampling import Guidance, as_plugins
+from .sampling import Guidance, as_plugins, by_blocks
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and conditions -> x_RHD in environment units
 SEARCH = ("best_of", "search_steps", "search_rate")  # the settings in `Search`
@@ -74,13 +73,12 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
 
 
 def preference(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
-    """The sum (R,) of the plug-ins' scores. They see padded blocks, so that no score depends on the other rows, each
-    its own copy, which it may change."""
-    blocks = []
-    for x in x_RHD.split(MAX_ROWS):
-        scores = [score for plugin in plugins if (score := plugin.prefer(padded(x).clone())) is not None]
-        blocks.append(torch.stack(scores).sum(0)[: len(x)])
-    return torch.cat(blocks)
+    """The sum (R,) of the plug-ins' scores. Each plug-in sees a copy of its own, which it may change."""
+    def total(x: Tensor) -> Tensor:
+        scores = [score for plugin in plugins if (score := plugin.prefer(x.clone())) is not None]
+        return torch.stack(scores).sum(0)
+
+    return by_blocks(total, x_RHD)
 
 
 def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],

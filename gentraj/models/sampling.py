@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
-from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ..networks.rows import MAX_ROWS
+from ..networks.rows import MAX_ROWS, padded, padding
 from ..randomness import fold, row_seeds
 from ..training.optimization import in_training_step
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, SamplingOptions, TrajectorySpec
@@ -53,16 +53,11 @@ def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugi
     """
     if guide is None:
         return []
-    guides = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
-    return [_as_plugin(one, energy) for one in guides]
-
-
-def _as_plugin(guide: object, energy: Callable[..., Plugin]) -> Plugin:
-    if isinstance(guide, Plugin):
-        return guide
-    if not callable(guide):
-        raise TypeError(f"a guide is {guide!r}; an energy (trajectories -> scores) or a plug-in is expected")
-    return energy(guide)
+    guides: Sequence[Any] = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
+    for one in guides:
+        if not isinstance(one, Plugin) and not callable(one):
+            raise TypeError(f"a guide is {one!r}; an energy (trajectories -> scores) or a plug-in is expected")
+    return [one if isinstance(one, Plugin) else energy(one) for one in guides]
 
 
 def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
@@ -94,6 +89,22 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
             attempt += 1
         blocks.append(x_RHD)
     return torch.cat(blocks).unflatten(0, (condition.batch, num_samples))
+
+
+def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Sequence[int]) -> Tensor:
+    """Calls `function` on blocks of at most MAX_ROWS of R rows, and joins what it returns, (R, ...).
+
+    Each of `rows` is a condition, a tensor (R, ...) or R seeds. Within `batch_invariant` a block is padded, with copies
+    of its first row and seeds of 0, so that no row depends on those beside it.
+    """
+    def block(each: Any, start: int) -> Any:
+        part = each[start : start + MAX_ROWS]
+        if isinstance(part, Condition):
+            return part.padded(padding(part.batch))
+        return padded(part) if isinstance(part, Tensor) else [*part, *[0] * padding(len(part))]
+
+    number = rows[0].batch if isinstance(rows[0], Condition) else len(rows[0])
+    return torch.cat([function(*(block(each, i) for each in rows))[: number - i] for i in range(0, number, MAX_ROWS)])
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:

@@ -255,9 +255,9 @@ def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.Monk
     loss, given_to = model.loss, []
     monkeypatch.setattr(model, "loss", lambda *given: given_to.append(given) or loss(*given))
     model.update(batch((8,) * 16), model.optimizers(), generator(0))
-    x0, eps, at, known = given_to[0][:4]
+    rows, eps, at = given_to[0][:3]
     with torch.no_grad():
-        model.denoise(x0, known)(at.alpha * x0 + at.sigma * eps, at.t_R)
+        model.denoise(rows.x0, rows.known)(at.alpha * rows.x0 + at.sigma * eps, at.t_R)
         assert len(trained) == len(sampled) == 1 and torch.equal(trained[0][0], sampled[0][0])
         for network, (_, projection) in ((before, trained[0]), (model.ema.module, sampled[0])):
             assert torch.equal(projection, network.projection(at.t_R, None))

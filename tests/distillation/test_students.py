@@ -99,14 +99,14 @@ def batch(step: int, size: int = 128) -> Batch:
 def loss_at(model: FewStep, x0: Callable[..., Tensor]) -> float:
     """The loss of a student whose network stands for the function x0."""
     model.network = network_of(model, x0)
-    return float(model.objective(model.rows(batch(0), generator(1))).detach())
+    return float(model.objective(model.microbatch(batch(0), generator(1))).detach())
 
 
 def along(model: FewStep, times: Tensor) -> Callable[..., Tensor]:
     """(x, t) -> the end of the teacher's steps along these times from t to 0."""
 
     def end(x: Tensor, t_R: Tensor) -> Tensor:
-        rows = model.rows(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
+        rows = model.microbatch(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
         for t, s in pairwise(times):
             moved = model.ddim(x, model.taught(x, t.expand(len(x)), rows), t.expand(len(x)), s.expand(len(x)))
             x = torch.where(t_R[:, None, None] >= t - 1e-6, moved, x)
@@ -136,7 +136,7 @@ def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_
 
     def one_for_two(x: Tensor, t_R: Tensor) -> Tensor:
         i_R = (times[:, None] - t_R).abs().argmin(0)
-        rows = model.rows(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
+        rows = model.microbatch(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
         return model.target(model.teacher.ema, x, t_R, times[i_R + 1], times[i_R + 2], rows)
 
     assert loss_at(model, one_for_two) < 1e-9
@@ -195,7 +195,7 @@ def test_the_loss_of_a_shortcut_model_is_0_at_the_average_velocity(path: str, sh
 def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_are_velocities() -> None:
     model, spans = student("shortcut", "flow", finest=8), list[float]()
     assert isinstance(model, Shortcut)
-    t_R, d_R = model.steps(model.rows(batch(0, 500), generator(1)))
+    t_R, d_R = model.steps(model.microbatch(batch(0, 500), generator(1)))
     assert {*d_R.tolist()} == {1, 1 / 2, 1 / 4}
     multiple_R = t_R / d_R
     assert (multiple_R == multiple_R.round()).all() and (t_R <= 1).all() and (t_R >= d_R).all()
@@ -206,7 +206,7 @@ def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_a
         return pointed_to(x, t_R, r_R)
 
     model.ema = network_of(model, noted)
-    rows = model.rows(batch(0, 2), generator(1))
+    rows = model.microbatch(batch(0, 2), generator(1))
     for d in (1 / 4, 1 / 2):
         model.half_steps(torch.zeros(2, 1, 2), torch.ones(2), torch.full((2,), d), rows)
     assert spans == [0, 0, 1 / 4, 1 / 4]
@@ -270,7 +270,7 @@ def test_a_consistency_model_without_a_teacher_begins_with_data_as_targets_and_e
     """Geng et al. 2024, equation 7 and figure 4: r / t = 1 - n(t) / 2^a rises from 0 to near 1."""
     model = student("consistency", "flow", targets="data", updates=900)
     assert isinstance(model, Consistency)
-    rows = model.rows(batch(0), generator(1))
+    rows = model.microbatch(batch(0), generator(1))
     t_R, r_R = model.easy(rows)
     assert (r_R == 0).all()
     model.ema.n_averaged.fill_(899)

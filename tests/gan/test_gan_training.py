@@ -12,7 +12,6 @@ from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
 from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.health import FOLLOW, SYMPTOMS
-from gentraj.gan.model import step_generator
 from gentraj.gan.objectives import REGULARISERS
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS
@@ -111,10 +110,9 @@ def test_a_generators_loss_that_is_not_finite_stops_before_it_steps() -> None:
 
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
-    microbatch = model._microbatch(batch(), generator(0))
+    microbatch = model.microbatch(batch(), generator(0))
     before = copy.deepcopy(model.discriminator.state_dict())
-    metrics = step_generator(model.discriminator, microbatch.twins(), model._sample, model.objective, 1.0,
-                             model.optimizers()["generator"], 1.0)
+    metrics = model.step_generator(microbatch.twins(), model.optimizers()["generator"])
     assert not any(value.requires_grad for value in metrics.values())
     assert all(p.grad is not None and p.grad.any() for p in model.network.parameters() if p.ndim > 1)
     assert all(p.grad is None and p.requires_grad for p in model.discriminator.parameters())
@@ -125,8 +123,8 @@ def test_the_generators_step_leaves_the_discriminator_alone() -> None:
 def test_the_discriminators_step_leaves_the_data_alone() -> None:
     """Gradients with respect to what it sees are taken of copies."""
     model = make()
-    microbatch = model._microbatch(batch(), generator(0))
-    model._microbatch = lambda *_: microbatch  # type: ignore[method-assign]
+    microbatch = model.microbatch(batch(), generator(0))
+    model.microbatch = lambda *_: microbatch  # type: ignore[method-assign]
     train(model, range(1), batch())
     assert not microbatch.x0.requires_grad and microbatch.x0.grad is None
 

@@ -139,7 +139,7 @@ def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_sampl
     for optimizer in optimizers.values():
         optimizer.param_groups[0]["lr"] /= 10
     train(model, range(150, 200), data, optimizers)
-    microbatch = model._microbatch(two_groups(64), generator(0))
+    microbatch = model.microbatch(two_groups(64), generator(0))
     x, g = microbatch.x0, model._sample(microbatch).detach()
 
     def critic(y: Tensor) -> Tensor:

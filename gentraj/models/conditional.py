@@ -1,0 +1,48 @@
+"""`ConditionalModel`: what generative models share that are trained on a mix of conditions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..normalize import Normalizer
+from ..trajectory import Batch, Guide, TrajectorySpec
+from .conditioning import ConditionMix, encode_context
+from .microbatch import Microbatch
+from .plugin import mean_score
+
+
+class ConditionalModel(nn.Module):
+    """Base class of generative models: their normalisers, and the normalised windows that they are trained on.
+
+    Raises ValueError for a normaliser of another width than a timestep's.
+    """
+
+    def __init__(self, spec: TrajectorySpec, normalizer: Normalizer, context: Normalizer | None,
+                 mix: ConditionMix | None, context_dropout: float, batch_size: int):
+        super().__init__()
+        self.spec, self.batch_size = spec, batch_size
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
+        self.normalizer, self.context = normalizer.require(spec.dim), context
+        self.network_calls = 0
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its parameters."""
+        return self.normalizer.shift_D.device
+
+    def microbatch(self, batch: Batch, generator: torch.Generator, noise: float = 0.0) -> Microbatch:
+        """The windows of a training step, with random known entries and, for some windows, without their contexts."""
+        known = self.mix.sample(self.spec, batch.mask_BHD, generator)
+        return Microbatch(self.normalizer.normalize_windows(batch), batch.mask_BHD, known,
+                          self.training_context(batch, generator), batch.weights(), noise, generator)
+
+    def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """The encoded contexts of a batch, of which the fraction `context_dropout` is left out."""
+        kept_B = torch.rand(len(batch.x_BHD), generator=generator) >= self.context_dropout
+        return encode_context(batch.context_BC, self.context, kept_B)
+
+    def own_score(self, guide: Guide, x: Tensor, rows: Microbatch, batch: Batch) -> Tensor:
+        """The mean score, a scalar, of trajectories x (B, H, D) that the model made for the conditions of `rows`."""
+        own = torch.where(rows.free, self.normalizer.unnormalize(x), batch.x_BHD)
+        return mean_score(guide, own, rows.weight)
