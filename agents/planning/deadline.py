@@ -9,6 +9,7 @@ plans took.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -45,13 +46,15 @@ class Worker(Protocol):
 
 
 class Background:
-    """A `Worker` with one thread, which starts when it is first needed; a copy has a thread of its own."""
+    """A `Worker` with one thread, which starts when it is first needed; a copy, and a forked process, have a thread of
+    their own."""
 
     def __init__(self) -> None:
         self.threads: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., Result], /, *args: Any) -> Future[Result]:
-        self.threads = self.threads or ThreadPoolExecutor(1, "planner")
+        if self.threads is None or self.process != os.getpid():  # a fork copies no threads
+            self.threads, self.process = ThreadPoolExecutor(1, "planner"), os.getpid()
         return self.threads.submit(function, *args)
 
     def __deepcopy__(self, memo: object) -> Background:

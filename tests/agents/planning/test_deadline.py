@@ -1,6 +1,7 @@
 """A planner with a deadline acts in time, however long its plans take. A fake clock tells how long that is."""
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -302,3 +303,11 @@ def test_a_thread_works_in_the_background_and_a_copy_has_its_own() -> None:
     agent: Any = in_time(60.0, cost=0.0)
     agent.deadline = replace(agent.deadline, worker=worker)
     assert agent.act(START).shape == (1, 1) and agent.timing()["acted_by"] == {"the plan": 1}
+def test_a_forked_process_has_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Background()
+    worker.submit(divmod, 7, 2).result(60)
+    before, process = worker.threads, os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)  # the thread of the pool is not there any more
+    assert worker.submit(divmod, 9, 2).result(60) == (4, 1) and worker.threads is not before
+
+
