@@ -68,8 +68,8 @@ class Deadline:
     seconds: float
     """Time from a call of `act` to its return, which is also the time between two calls."""
     fallback: Agent | None = None
-    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. Without it,
-    the planner stands still."""
+    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. It starts
+    anew, as at the beginning of an episode, whenever it takes over. Without it, the planner stands still."""
     clock: Callable[[], float] = time.perf_counter
     """Returns the time in seconds."""
     worker: Worker = field(default_factory=Background)
@@ -199,6 +199,7 @@ class RealTimePlanner(Planner):
         self.outdated = False  # whether that plan is for another goal
         self.job: Job | None = None  # the next plan, if it is being made
 
+        self.fell_back = -1  # the step at which the fallback last acted; it is reset with the planner
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """As `Planner.reset`. A plan that is being made is waited for, up to 10 seconds, and dropped."""
         super().reset(mask_B, seeds_B)
@@ -294,9 +295,12 @@ class RealTimePlanner(Planner):
             self.acted["the plan" if self.step < self._due() else "the previous plan"] += 1
             return self.follow(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
         self.began = None
-        if self.deadline.fallback is not None:
+        if (fallback := self.deadline.fallback) is not None:
+            if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
+                fallback.reset(None, self._seeds(torch.ones(1, dtype=torch.bool)))
+            self.fell_back = self.step
             self.acted["the fallback"] += 1
-            return self.deadline.fallback.act(obs_BO, goal_BG).cpu()
+            return fallback.act(obs_BO, goal_BG).cpu()
         self.acted["standing still"] += 1
         target_BTD = at_rest(self.executed, obs_BO, self.config.rest_dims)[:, None]
         return self.follow(obs_BO, target_BTD.expand(-1, self.config.lookahead, -1), torch.zeros(1, dtype=torch.long))

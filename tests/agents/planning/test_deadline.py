@@ -237,6 +237,16 @@ def test_with_a_worker_that_hangs_the_previous_plan_is_followed_to_its_end() -> 
     assert torch.equal(acts[: agent.reach - 5], plan[5 : agent.reach, 1:]) and (acts[agent.reach - 5 :] == 7).all()
 
 
+def test_a_fallback_that_takes_over_again_has_forgotten_what_it_did_before() -> None:
+    """The rest of a chunk of actions was for the steps after it; by then a plan was followed for 9 steps."""
+    agent = in_time(0.3, known=False, fallback=(student := Student()))
+    play(agent, 5)
+    assert student.resets == 1
+    agent.model.cost = 1e9
+    play(agent, 40)
+    assert student.resets == 2 and agent.acted["the fallback"] > 10
+
+
 @pytest.mark.parametrize("error", [None, ArithmeticError("of a plan that nobody needs any more")])
 def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other(error: Exception | None) -> None:
     agent = in_time(0.3)
