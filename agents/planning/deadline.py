@@ -51,6 +51,7 @@ class Background:
 
     def __init__(self) -> None:
         self.threads: ThreadPoolExecutor | None = None
+        self.process = 0
 
     def submit(self, function: Callable[..., Result], /, *args: Any) -> Future[Result]:
         if self.threads is None or self.process != os.getpid():  # a fork copies no threads
@@ -71,7 +72,7 @@ class Deadline:
     """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. It starts
     anew, as at the beginning of an episode, whenever it takes over. Without it, the planner stands still."""
     clock: Callable[[], float] = time.perf_counter
-    """Returns the time in seconds."""
+    """Returns the time in seconds, which never goes back."""
     worker: Worker = field(default_factory=Background)
     """Makes the plans."""
 
@@ -198,8 +199,8 @@ class RealTimePlanner(Planner):
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal
         self.job: Job | None = None  # the next plan, if it is being made
-
         self.fell_back = -1  # the step at which the fallback last acted; it is reset with the planner
+
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """As `Planner.reset`. A plan that is being made is waited for, up to 10 seconds, and dropped."""
         super().reset(mask_B, seeds_B)
@@ -357,6 +358,9 @@ class RealTimePlanner(Planner):
                 job.ready = job.future.result(min(max(until - self.clock(), 0), FOREVER))
             except TimeoutError:
                 break
+            except Exception:
+                self.job = None  # the next call plans anew
+                raise
             durations.add(job.ready.seconds)
             again = self.chooses and job.ready.passes < MOST_PASSES
             in_time = self.clock() + durations.quantile(USUAL) <= job.until

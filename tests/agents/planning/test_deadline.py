@@ -298,11 +298,29 @@ def test_errors_of_the_planning_are_raised_by_act() -> None:
         agent.act(START)
 
 
+def test_after_an_error_of_the_planning_the_next_call_plans_anew() -> None:
+    agent = in_time(1.5)
+    sample, agent.model.sample = agent.model.sample, lambda *args, **options: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        agent.act(START)
+    agent.model.sample = sample
+    agent.act(START)
+    assert agent.timing()["acted_by"] == {"the plan": 1}
+
+
 def test_one_environment_and_a_positive_time_are_expected() -> None:
     with pytest.raises(ValueError, match="2 observations were given to a planner with a deadline, which acts in one"):
         in_time(1.0).act(torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"Deadline.seconds"):
         Deadline(0.0)
+
+
+def test_a_forked_process_has_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Background()
+    worker.submit(divmod, 7, 2).result(60)
+    before, process = worker.threads, os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)  # the thread of the pool is not there any more
+    assert worker.submit(divmod, 9, 2).result(60) == (4, 1) and worker.threads is not before
 
 
 def test_a_thread_works_in_the_background_and_a_copy_has_its_own() -> None:
@@ -313,11 +331,3 @@ def test_a_thread_works_in_the_background_and_a_copy_has_its_own() -> None:
     agent: Any = in_time(60.0, cost=0.0)
     agent.deadline = replace(agent.deadline, worker=worker)
     assert agent.act(START).shape == (1, 1) and agent.timing()["acted_by"] == {"the plan": 1}
-def test_a_forked_process_has_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Background()
-    worker.submit(divmod, 7, 2).result(60)
-    before, process = worker.threads, os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: process + 1)  # the thread of the pool is not there any more
-    assert worker.submit(divmod, 9, 2).result(60) == (4, 1) and worker.threads is not before
-
-
