@@ -9,6 +9,7 @@ plans took.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -45,13 +46,16 @@ class Worker(Protocol):
 
 
 class Background:
-    """A `Worker` with one thread, which starts when it is first needed; a copy has a thread of its own."""
+    """A `Worker` with one thread, which starts when it is first needed; a copy, and a forked process, have a thread of
+    their own."""
 
     def __init__(self) -> None:
         self.threads: ThreadPoolExecutor | None = None
+        self.process = 0
 
     def submit(self, function: Callable[..., Result], /, *args: Any) -> Future[Result]:
-        self.threads = self.threads or ThreadPoolExecutor(1, "planner")
+        if self.threads is None or self.process != os.getpid():  # a fork copies no threads
+            self.threads, self.process = ThreadPoolExecutor(1, "planner"), os.getpid()
         return self.threads.submit(function, *args)
 
     def __deepcopy__(self, memo: object) -> Background:
@@ -65,10 +69,10 @@ class Deadline:
     seconds: float
     """Time from a call of `act` to its return, which is also the time between two calls."""
     fallback: Agent | None = None
-    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. Without it,
-    the planner stands still."""
+    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. It starts
+    anew, as at the beginning of an episode, whenever it takes over. Without it, the planner stands still."""
     clock: Callable[[], float] = time.perf_counter
-    """Returns the time in seconds."""
+    """Returns the time in seconds, which never goes back."""
     worker: Worker = field(default_factory=Background)
     """Makes the plans."""
 
@@ -195,6 +199,7 @@ class RealTimePlanner(Planner):
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal
         self.job: Job | None = None  # the next plan, if it is being made
+        self.fell_back = -1  # the step at which the fallback last acted; it is reset with the planner
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """As `Planner.reset`. A plan that is being made is waited for, up to 10 seconds, and dropped."""
@@ -291,9 +296,12 @@ class RealTimePlanner(Planner):
             self.acted["the plan" if self.step < self._due() else "the previous plan"] += 1
             return self.follow(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
         self.began = None
-        if self.deadline.fallback is not None:
+        if (fallback := self.deadline.fallback) is not None:
+            if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
+                fallback.reset(None, self._seeds(torch.ones(1, dtype=torch.bool)))
+            self.fell_back = self.step
             self.acted["the fallback"] += 1
-            return self.deadline.fallback.act(obs_BO, goal_BG).cpu()
+            return fallback.act(obs_BO, goal_BG).cpu()
         self.acted["standing still"] += 1
         target_BTD = at_rest(self.executed, obs_BO, self.config.rest_dims)[:, None]
         return self.follow(obs_BO, target_BTD.expand(-1, self.config.lookahead, -1), torch.zeros(1, dtype=torch.long))
@@ -350,6 +358,9 @@ class RealTimePlanner(Planner):
                 job.ready = job.future.result(min(max(until - self.clock(), 0), FOREVER))
             except TimeoutError:
                 break
+            except Exception:
+                self.job = None  # the next call plans anew
+                raise
             durations.add(job.ready.seconds)
             again = self.chooses and job.ready.passes < MOST_PASSES
             in_time = self.clock() + durations.quantile(USUAL) <= job.until

@@ -1,6 +1,7 @@
 """A planner with a deadline acts in time, however long its plans take. A fake clock tells how long that is."""
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -236,6 +237,16 @@ def test_with_a_worker_that_hangs_the_previous_plan_is_followed_to_its_end() -> 
     assert torch.equal(acts[: agent.reach - 5], plan[5 : agent.reach, 1:]) and (acts[agent.reach - 5 :] == 7).all()
 
 
+def test_a_fallback_that_takes_over_again_has_forgotten_what_it_did_before() -> None:
+    """The rest of a chunk of actions was for the steps after it; by then a plan was followed for 9 steps."""
+    agent = in_time(0.3, known=False, fallback=(student := Student()))
+    play(agent, 5)
+    assert student.resets == 1
+    agent.model.cost = 1e9
+    play(agent, 40)
+    assert student.resets == 2 and agent.acted["the fallback"] > 10
+
+
 @pytest.mark.parametrize("error", [None, ArithmeticError("of a plan that nobody needs any more")])
 def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other(error: Exception | None) -> None:
     agent = in_time(0.3)
@@ -287,11 +298,29 @@ def test_errors_of_the_planning_are_raised_by_act() -> None:
         agent.act(START)
 
 
+def test_after_an_error_of_the_planning_the_next_call_plans_anew() -> None:
+    agent = in_time(1.5)
+    sample, agent.model.sample = agent.model.sample, lambda *args, **options: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        agent.act(START)
+    agent.model.sample = sample
+    agent.act(START)
+    assert agent.timing()["acted_by"] == {"the plan": 1}
+
+
 def test_one_environment_and_a_positive_time_are_expected() -> None:
     with pytest.raises(ValueError, match="2 observations were given to a planner with a deadline, which acts in one"):
         in_time(1.0).act(torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"Deadline.seconds"):
         Deadline(0.0)
+
+
+def test_a_forked_process_has_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Background()
+    worker.submit(divmod, 7, 2).result(60)
+    before, process = worker.threads, os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)  # the thread of the pool is not there any more
+    assert worker.submit(divmod, 9, 2).result(60) == (4, 1) and worker.threads is not before
 
 
 def test_a_thread_works_in_the_background_and_a_copy_has_its_own() -> None:
