@@ -135,7 +135,7 @@ class Batch:
         """The batch on another device."""
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
-    def take(self, rows: slice) -> Batch:
+    def take(self, rows: slice | Tensor) -> Batch:
         """These rows of the batch."""
         return Batch(**{name: tensor[rows] for name, tensor in vars(self).items() if tensor is not None})
 

@@ -22,7 +22,7 @@ from ..metrics import measure
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, load
 from ..runs.measures import choose_windows, conditions, sample
-from ..trajectory import Agent, Batch, CountsCalls, SamplingOptions
+from ..trajectory import Agent, CountsCalls, SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,8 @@ class Point:
 
     def example(self, number: int) -> tuple[Any, Any]:
         """The observation (1, O) and the goal (1, G), if there is one, of a decision."""
-        i, reference = number % len(self.run.reference.x_BHD), self.run.reference
-        one = Batch(reference.x_BHD[i : i + 1], reference.mask_BHD[i : i + 1],
-                    None if reference.context_BC is None else reference.context_BC[i : i + 1])
+        i = number % len(self.run.reference.x_BHD)
+        one = self.run.reference.take(slice(i, i + 1))
         obs_BO = one.x_BHD[:, 0, : self.run.data.obs_dim]
         return obs_BO, self.run.config.dry_goal(one, obs_BO, self.run.data.goal_dims)
 

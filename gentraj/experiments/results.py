@@ -10,7 +10,7 @@ from ..config import from_json, later, read_json, to_json
 from ..runs.records import LAST
 from .cards import Card, CardData
 from .engine import write_json
-from .statistics import over_seeds
+from .statistics import Estimate, over_seeds
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class DataResult:
         names = [seed.seed for seed in self.seeds]
         if len(set(names)) < len(names):
             raise ValueError(f"seeds are {names}; the results of each are expected once")
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with its interval."""
+        return Estimate(self.interval[0], self.mean, self.interval[1])
 
     @property
     def by_seed(self) -> dict[int, tuple[float, ...]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..plots.comparison import Curve, plot_learning_curves
+from ..plots.comparison import Curve
 from ..plots.page import markdown_table
 from .results import DataResult
 from .results_tables import Family, number, plus_minus
@@ -65,15 +64,11 @@ def published(family: Family) -> Iterator[str]:
         for data in result.card.data:
             if data.published is not None:
                 ours = result.data.get(data.name)
-                rows.append((result.card.label, data.name, _ours(ours), _updates(ours), number(data.published.score),
-                             f"{data.published.updates:,}", data.published.source))
+                rows.append((result.card.label, data.name, plus_minus(ours and ours.estimate), _updates(ours),
+                             number(data.published.score), f"{data.published.updates:,}", data.published.source))
     if rows:
         yield PUBLISHED
         yield markdown_table(("", "dataset", "ours", "updates", "published", "updates", "source"), rows)
-
-
-def _ours(result: DataResult | None) -> str:
-    return number(None) if result is None else plus_minus(result.interval[0], result.mean, result.interval[1])
 
 
 def _updates(result: DataResult | None) -> str:
@@ -107,6 +102,3 @@ class Curves(NamedTuple):
                 if data.published is not None and result.card.label in curves[data.name]:
                     lines.setdefault(data.name, {})[result.card.label] = data.published.score
         return cls({column: rows for column, rows in curves.items() if rows}, lines)
-
-    def draw(self, path: Path, unit: str, title: str) -> Path:
-        return plot_learning_curves(self.curves, self.lines, path, unit, title)

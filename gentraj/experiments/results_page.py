@@ -11,7 +11,7 @@ import numpy as np
 from envs.making import OGBENCH_TASKS
 
 from ..files import write_file
-from ..plots.comparison import plot_intervals
+from ..plots.comparison import plot_intervals, plot_learning_curves
 from ..plots.page import markdown_table
 from .results import COMPARED, CardResult, DataResult, verdict
 from .results_extras import CURVES, Curves, published, robust
@@ -53,8 +53,8 @@ def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
     for family in families(results):
         _draw(family, path.parent / _figure(family, path))
         if (found := Curves.of(family)).curves:
-            found.draw(path.parent / _figure(family, path, "-curves"), SCORES[family.card.score],
-                       f"{family.name}: scores while training")
+            plot_learning_curves(found.curves, found.lines, path.parent / _figure(family, path, "-curves"),
+                                 SCORES[family.card.score], f"{family.name}: scores while training")
     return write_file(path, page(results, path).encode())
 
 
@@ -76,8 +76,7 @@ def _scores(family: Family) -> str:
     rows: list[Sequence[Any]] = [[DATA, *map(number, behaviour), number(mean)]] if defined else []
     for row in family.rows:
         cells = [_cell(row, row.results.get(column)) for column in family.columns]
-        average = family.average(row)
-        rows.append([row.label, *cells, plus_minus(*average) if average else number(None)])
+        rows.append([row.label, *cells, plus_minus(family.average(row))])
     columns = ["", *family.columns, AVERAGE]
     shown = len(columns) if family.is_averaged else -1
     return markdown_table(columns[:shown], [row[:shown] for row in rows])
@@ -131,8 +130,8 @@ def _lead(family: Family) -> Iterator[str]:
 def _cell(row: Row, result: DataResult | None) -> str:
     if result is None:
         return number(None)
-    (low, high), done, expected = result.interval, len(result.seeds), len(row.seeds)
-    return plus_minus(low, result.mean, high) + (f" ({done} of {expected} seeds)" if done < expected else "")
+    done, expected = len(result.seeds), len(row.seeds)
+    return plus_minus(result.estimate) + (f" ({done} of {expected} seeds)" if done < expected else "")
 
 
 def _took(family: Family) -> str:
@@ -190,10 +189,8 @@ def _curves(family: Family, path: Path) -> Iterator[str]:
 
 
 def _draw(family: Family, path: Path) -> None:
-    panels: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for column in family.columns:
-        panels[column] = {row.label: (r.interval[0], r.mean, r.interval[1]) for row in family.rows
-                          if (r := row.results.get(column))}
+    panels = {column: {row.label: found.estimate for row in family.rows if (found := row.results.get(column))}
+              for column in family.columns}
     panels[AVERAGE] = {row.label: average for row in family.rows if (average := family.average(row))}
     lines = {name: value for name, value in family.behaviour.items() if value is not None}
     if set(lines) == set(family.columns):

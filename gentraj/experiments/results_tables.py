@@ -144,5 +144,8 @@ def number(value: float | Sequence[float] | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:z.2f}"
 
 
-def plus_minus(low: float, mean: float, high: float) -> str:
-    return f"{number(mean)} ± {(high - low) / 2:.{1 if abs(mean) >= 10 else 2}f}"
+def plus_minus(value: Estimate | None) -> str:
+    """An estimate as its mean and half the width of its interval."""
+    if value is None:
+        return number(None)
+    return f"{number(value.mean)} ± {(value.high - value.low) / 2:.{1 if abs(value.mean) >= 10 else 2}f}"

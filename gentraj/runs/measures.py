@@ -80,8 +80,7 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
     if dataset is None:
         order = torch.randperm(len(train), generator=generator(seed))[:most]
         row_R = whole_R.new_zeros(len(train)).scatter_reduce(0, which_R, whole_R, "amax")[order]  # of each in reference
-        windows = Batch(reference.x_BHD[row_R], reference.mask_BHD[row_R],
-                        None if reference.context_BC is None else reference.context_BC[row_R])
+        windows = reference.take(row_R)
     else:
         windows = _dataset_windows(run, dataset, most, seed)
     if len(windows.x_BHD) < 2 * LEAST:

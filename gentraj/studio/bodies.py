@@ -139,8 +139,8 @@ class BodyScene:
         if answer is None or answer.loaded is not self.loaded or begun:
             self.ghosts.hide()
             return
-        noisy = frame is not None and frame < len(answer.frames)
-        x_NHD = answer.frames[frame or 0] if noisy else answer.x_NHD
+        noisy_NHD = answer.unfinished(frame)
+        x_NHD = answer.x_NHD if noisy_NHD is None else noisy_NHD
         obs_NHO = x_NHD[..., : answer.loaded.run.data.obs_dim]
         try:
             qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)

@@ -39,7 +39,7 @@ class Imagination:
         self.playing = threading.Event()
         self.drawing = threading.RLock()  # the slider and the player draw in different threads
         self.work: Latest[Asked] = Latest(self._imagine, "studio-imagination")
-        self.parts = self._build()
+        self._build()
         self.ask()
 
     def ask(self) -> None:
@@ -78,14 +78,12 @@ class Imagination:
         """Ends all work, and removes the panel and the scene."""
         self.playing.clear()
         self.work.close()
-        for part in self.parts:
-            part.remove()
+        self.folder.remove()
         self.pair.close()
 
-    def _build(self) -> list[Any]:
+    def _build(self) -> None:
         gui, world = self.gui, self.world
-        folder = gui.add_folder("Imagination")
-        with folder:
+        with gui.add_folder("Imagination") as self.folder:
             self.status = gui.add_markdown("")
             self.step = gui.add_slider("Step", 0, STEPS, 1, 0)
             self.button = gui.add_button("Play")
@@ -99,14 +97,12 @@ class Imagination:
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
             self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
+            if self.client is not None:
+                gui.add_button("Page (.html)").on_click(lambda _: self._send_page())
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: self.show(int(self.step.value)))
-        if self.client is not None:
-            with folder:
-                gui.add_button("Page (.html)").on_click(lambda _: self._send_page())
         self.button.on_click(lambda _: self.pause() if self.playing.is_set() else self.play())
-        return [folder]
 
     def _imagine(self, asked: Asked) -> None:
         try:

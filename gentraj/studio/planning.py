@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -95,9 +97,9 @@ class Answer:
     """How long the plan took, in milliseconds."""
     value_N: np.ndarray | None = None
     """The values of the plans, where the run has a critic."""
-    frames: list[np.ndarray] = field(default_factory=list)
+    frames: Sequence[np.ndarray] = ()
     """The denoising: (N, H, D) after each sampling step."""
-    levels: list[float] = field(default_factory=list)
+    levels: Sequence[float] = ()
     """The noise level of each frame, from 1 (noise) to 0."""
     certificate: Certificate | None = None
     """The largest violations of each plan, where there are obstacles."""
@@ -108,6 +110,10 @@ class Answer:
         if self.loaded.kind == "policy":
             return np.ones(self.x_NHD.shape[1] - 1)
         return np.array(self.loaded.run.model.spec.gaps[:-1])
+
+    def unfinished(self, frame: int | None) -> np.ndarray | None:
+        """(N, H, D) the plans in a frame of the denoising; None for the finished ones, which come after the last."""
+        return self.frames[frame] if frame is not None and frame < len(self.frames) else None
 
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
@@ -160,14 +166,13 @@ def plan_for(loaded: Loaded, question: Question) -> Answer:
     return answer_of(loaded, question, plans, ms, frames, levels)
 
 
-def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frames: list[np.ndarray] | None = None,
-              levels: list[float] | None = None) -> Answer:
+def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frames: Sequence[np.ndarray] = (),
+              levels: Sequence[float] = ()) -> Answer:
     """The answer that holds these plans. Of the denoising it keeps the first sampling of all plans, without those
     that were sampled again."""
     x_NHD, constraints = plans.x_BNHD[0], constraints_of(loaded, question)
-    count = next((i for i, later in enumerate((levels or [])[1:], 1) if later > (levels or [])[i - 1]),
-                 len(frames or []))
+    count = next((i for i, (before, after) in enumerate(pairwise(levels), 1) if after > before), len(frames))
     value_N = None if plans.value_BN is None else plans.value_BN[0].cpu().numpy()
     return Answer(question, loaded, x_NHD.cpu().numpy(), plans.row_BN[0].cpu().numpy(),
-                  plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, value_N, (frames or [])[:count],
-                  (levels or [])[:count], None if constraints is None else constraints.certificate(x_NHD))
+                  plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, value_N, frames[:count], levels[:count],
+                  None if constraints is None else constraints.certificate(x_NHD))

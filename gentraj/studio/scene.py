@@ -112,18 +112,15 @@ class MazeScene:
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
         if answer is None or answer.loaded is not self.loaded:
             return
-        noisy = frame is not None and frame < len(answer.frames)
-        if noisy:
-            x_NHD = answer.frames[frame or 0]
-            lines = [x_HD[:, list(self.loaded.dims)] for x_HD in x_NHD]
+        if (noisy_NHD := answer.unfinished(frame)) is None:
+            lines, crosses_S = [answer.places(n) for n in range(len(answer.x_NHD))], answer.crossing
         else:
-            lines = [answer.places(n) for n in range(len(answer.x_NHD))]
+            lines, crosses_S = list(noisy_NHD[..., list(self.loaded.dims)]), np.zeros(noisy_NHD.shape[1] - 1, bool)
         colours = plan_colours(answer, by)
         self.lines["plans"].draw(segments(lines, PLANS),
                                  np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0))
         chosen = segments([lines[answer.chosen]], CHOSEN)
         self.lines["outline"].draw(chosen - [0, 0, 0.005], np.array(rgb(INK)))
-        crosses_S = np.zeros(len(chosen), bool) if noisy else answer.crossing
         self.lines["chosen"].draw(chosen, np.where(crosses_S[:, None], rgb(CROSSING), colours[answer.chosen]))
 
     def place(self, session: Session) -> None:
