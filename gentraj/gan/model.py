@@ -214,12 +214,9 @@ class ConditionalGAN(ConditionalModel):
         plugins = choosing_plugins(guide, "a GAN")
         options.refuse("a GAN samples in one call of its generator")
         self.health.warn()
-        x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                         partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
-                                 config=self.config, normalizer=self.normalizer))
-        if observe is not None:
-            observe(x.flatten(0, 1).clone(), x.new_zeros(1))
-        return x
+        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                            partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
+                                    config=self.config, normalizer=self.normalizer), observe)
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
         """Trajectories (R, H, D) in environment units, differentiable in the noise z."""

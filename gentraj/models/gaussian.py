@@ -142,11 +142,8 @@ class Gaussian(ConditionalModel):
         """
         plugins = choosing_plugins(guide, "a Gaussian")
         options.refuse("a Gaussian samples in one call of its network")
-        x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                         partial(self._sample_rows, plugins=plugins, temperature=options.temperature))
-        if observe is not None:
-            observe(x.flatten(0, 1).clone(), x.new_zeros(1))
-        return x
+        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                            partial(self._sample_rows, plugins=plugins, temperature=options.temperature), observe)
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],
                      temperature: float) -> Tensor:

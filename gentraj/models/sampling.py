@@ -13,7 +13,7 @@ from torch import Tensor
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..randomness import fold, row_seeds
 from ..training.optimization import in_training_step
-from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, SamplingOptions, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .plugin import Plugin, finite
 
 P = ParamSpec("P")
@@ -61,12 +61,12 @@ def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugi
 
 
 def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
-                 plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
+                 plugins: Sequence[Plugin], sample_rows: SampleRows, observe: Observer | None = None) -> Tensor:
     """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.
 
     Those that a plug-in rejects are sampled again, with other seeds. `seed` is one seed for all rows or one for each of
-    the B * N. Raises ValueError for a condition of another spec, for another number of seeds, and for samples that are
-    not finite, except in a training step, whose losses are checked.
+    the B * N. `observe` sees the result. Raises ValueError for a condition of another spec, for another number of
+    seeds, and for samples that are not finite, except in a training step, whose losses are checked.
     """
     def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
         x_RHD = sample_rows(rows, seeds)
@@ -88,7 +88,10 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
             x_RHD[again] = sampled(block[again], [fold(own_seeds[r], attempt) for r in again.tolist()])
             attempt += 1
         blocks.append(x_RHD)
-    return torch.cat(blocks).unflatten(0, (condition.batch, num_samples))
+    x_RHD = torch.cat(blocks)
+    if observe is not None:
+        observe(x_RHD.clone(), x_RHD.new_zeros(1))
+    return x_RHD.unflatten(0, (condition.batch, num_samples))
 
 
 def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Sequence[int]) -> Tensor:
