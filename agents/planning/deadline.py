@@ -150,6 +150,9 @@ class Job:
     future: Future[Ready] | None = None
     """The pass that is being made, if there is one."""
 
+    def __deepcopy__(self, memo: object) -> None:
+        """A copy of the planner begins plans of its own."""
+
 
 class RealTimePlanner(Planner):
     """A `Planner` for one environment, whose `act` returns within a deadline; other arguments are those of `Planner`.

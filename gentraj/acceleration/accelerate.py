@@ -60,7 +60,8 @@ AUTOMATIC = ("eager", "openvino")  # what is as accurate as eager and ready with
 
 
 def accelerate(target: Target, backend: BackendName = "auto") -> Target:
-    """Returns a copy of a model, an agent or a run whose networks run in `backend` when they sample or act.
+    """Returns a copy of a model, an agent or a run whose networks run in `backend` when they sample or act, also if
+    another backend has run them so far.
 
     auto: the fastest of eager and openvino, measured for each number of rows when it first comes. compile:
     torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
@@ -76,7 +77,7 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     """
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"unknown backend '{backend}'; known: auto, {', '.join(BACKENDS)}")
-    if backend == "eager":
+    if backend == "eager" and backend_of(target) == "eager":
         return target
     fast = copy.deepcopy(target)
     networks = list(_networks(fast))
@@ -84,7 +85,9 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
         raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate, derived from "
                          "FactoredNetwork; give a model, an agent or a run with one, or leave accelerate out")
     for network in dict.fromkeys(networks):  # an agent may have a network twice
-        network.body = Accelerated(network, backend)
+        vars(network).pop("body", None)  # that of an earlier call: the network's own body is a method
+        if backend != "eager":
+            network.body = Accelerated(network, backend)
     return fast
 
 

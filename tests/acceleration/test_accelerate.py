@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import gentraj
-from gentraj.acceleration import BACKENDS
+from gentraj.acceleration import BACKENDS, backend_of
 from gentraj.acceleration.accelerate import Accelerated, Backend, program_rows
 from gentraj.acceleration.gradients import Passes
 from gentraj.acceleration.rewriting import rewritten
@@ -57,6 +57,16 @@ def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.
     assert "left out" not in capsys.readouterr().err
     body: Any = fast.ema.module.body
     assert [type(program) for program in body.programs.values()] == [Passes] and body.names == {"openvino"}
+
+
+def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
+    """It is made of the network itself, and not of the program of the first backend, which cannot be traced."""
+    model, condition = make(), Condition.unknown(SPEC, 2)
+    fast = gentraj.accelerate(model, "openvino")
+    again, plain = gentraj.accelerate(fast, "openvino"), gentraj.accelerate(fast, "eager")
+    torch.testing.assert_close(again.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
+    assert torch.equal(plain.sample(condition), model.sample(condition)) and backend_of(plain) == "eager"
+    assert backend_of(fast) == "openvino"
 
 
 def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:

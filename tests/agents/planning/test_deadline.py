@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -321,6 +322,13 @@ def test_a_forked_process_has_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatc
     before, process = worker.threads, os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: process + 1)  # the thread of the pool is not there any more
     assert worker.submit(divmod, 9, 2).result(60) == (4, 1) and worker.threads is not before
+
+
+def test_a_planner_is_copied_while_it_plans() -> None:
+    agent: Any = in_time(0.3)
+    agent.act(START)
+    agent.job.future = Future()  # as threads have it, with a lock
+    assert copy.deepcopy(agent).job is None
 
 
 def test_a_thread_works_in_the_background_and_a_copy_has_its_own() -> None:
