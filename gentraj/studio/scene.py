@@ -88,7 +88,7 @@ class MazeScene:
     """
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
-        self.api, self.session, self.side = api, session, side
+        self.api, self.session = api, session
         self.loaded: Loaded = session.loaded if side == 0 else session.second or session.loaded
         maze = self.loaded.maze
         if maze is None:
