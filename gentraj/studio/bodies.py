@@ -15,9 +15,8 @@ from envs.evaluation.replay import CannotReplay
 from envs.rendering.postures import placed, postures
 
 from ..plots.style import INK
-from .colours import plan_colours, rgb
+from .colours import light, plan_colours, rgb
 from .driving import Way
-from .lights import light
 from .lines import Lines
 from .planning import Answer
 from .session import Session

@@ -10,9 +10,8 @@ from envs.rendering.postures import placed
 
 from ..plots.style import INK
 from .bodies import Body, draw_ground, lane_width, spread
-from .colours import rgb, uncertainty_colours
+from .colours import light, rgb, uncertainty_colours
 from .imagining import Beside
-from .lights import light
 from .lines import Lines
 
 if TYPE_CHECKING:

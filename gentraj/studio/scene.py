@@ -9,9 +9,8 @@ import numpy as np
 
 from ..plots.style import BLUE, GREEN, INK, VERMILION
 from .bodies import BodyScene
-from .colours import plan_colours, rgb
+from .colours import light, plan_colours, rgb
 from .driving import Way
-from .lights import light
 from .lines import Lines, segments
 from .loading import BODY, Loaded
 from .offered import check_place
