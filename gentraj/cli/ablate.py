@@ -14,6 +14,7 @@ from ..config import to_word
 from ..experiments.ablate import Change, ablate
 from ..files import check_folder
 from ..progress import print_saved, say
+from .common import Device
 from .jobs import JobsOptions
 from .options import parse
 from .varying import at, base_card, split, values, varied_card
@@ -55,8 +56,7 @@ class Ablate:
     score: Literal["return_mean", "score_d4rl", "score_minari"] = "return_mean"
     """The score to compare: the mean return, or the return normalised as by D4RL or as by Minari."""
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

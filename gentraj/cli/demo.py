@@ -16,6 +16,7 @@ from ..runs.folder import train
 from ..runs.presets import DEMO
 from ..runs.report import make_report
 from ..training.checkpoint import has_checkpoints
+from .common import Device
 from .options import parse
 
 
@@ -36,8 +37,7 @@ class Demo:
     """Number of episodes of the evaluation."""
     seed: int = 0
     """Seed of the training and of the evaluation."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, AnyDistillConfig, distill
 from ..runs.folder import load
-from .common import RunFolder
+from .common import Device, RunFolder
 from .options import options_named, parse, with_short, without_effect
 from .train import fresh_folder, next_command, option
 
@@ -53,8 +53,7 @@ class Distill:
     """Seed of the training and of the episodes; short for --training.seed."""
     env_id: str | None = None
     """The environment, a Gymnasium id or a task name; by default the teacher's own."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
-from .common import RunFolder
+from .common import Device, RunFolder
 from .environments import imports_again
 from .options import parse
 from .train import fresh_folder
@@ -41,8 +41,7 @@ class Finetune:
     interruption."""
     env_id: str | None = None
     """The environment, a Gymnasium id or a task name; by default the run's own. Give it again to `gentraj evaluate`."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from ..plots.page import show
 from ..progress import print_saved, say
 from ..runs.folder import load
 from ..runs.measures import measure_run
-from .common import RunFolder
+from .common import Device, RunFolder
 from .options import parse
 
 MEASURES = "measures.json"
@@ -49,8 +49,7 @@ class Measure:
     """Seed of the selection of windows and of the samples."""
     out: Path | None = None
     """The JSON file to write; by default RUN/measures.json."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -15,6 +15,7 @@ from ..files import check_output, write_file
 from ..plots.figures import plot_frontier
 from ..plots.page import markdown_table, show
 from ..progress import print_saved, say
+from .common import Device
 from .options import parse
 
 
@@ -33,8 +34,7 @@ class Pareto:
     config: Annotated[ParetoConfig, tyro.conf.arg(name="")] = field(default_factory=ParetoConfig)
     out: Path = Path("pareto.json")
     """The JSON file to write; the figure is written next to it as a PNG file."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

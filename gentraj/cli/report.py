@@ -10,7 +10,7 @@ from ..files import check_output
 from ..progress import print_saved
 from ..runs.folder import load
 from ..runs.report import PAGE, make_report
-from .common import RunFolder
+from .common import Device, RunFolder
 from .options import parse
 
 
@@ -31,8 +31,7 @@ class Report:
     """The HTML file to write; by default RUN/report.html. The figures are written to a folder `figures` next to it."""
     seed: int = 0
     """Seed of the episodes and samples in the figures."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -16,6 +16,7 @@ from ..experiments.results_page import write_page
 from ..experiments.results_tables import families
 from ..files import check_folder, check_output
 from ..progress import say
+from .common import Device
 from .jobs import JobsOptions
 from .options import parse
 
@@ -45,8 +46,7 @@ class Reproduce:
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
     table: Path | None = None
     """Also write all results in the folder --results as a page with figures to this file, such as docs/results.md."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

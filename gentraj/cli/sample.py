@@ -15,7 +15,7 @@ from ..files import check_output
 from ..progress import busy, print_saved, say
 from ..runs.folder import load
 from ..runs.sampling import sample_run
-from .common import RunFolder
+from .common import Device, RunFolder
 from .options import parse
 from .sampling import SamplerOptions
 
@@ -62,8 +62,7 @@ class Sample:
     accelerate: BackendName = "eager"
     """What runs the networks. auto: the fastest of eager and openvino on this machine; compile: torch.compile, which
     takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -14,6 +14,7 @@ from ..files import check_output, write_file
 from ..progress import busy, print_saved
 from ..studio.loading import load_runs
 from ..studio.server import Studio as Server
+from .common import Device
 from .options import parse
 
 Exact = Literal["eager", "openvino", "openvino-bf16"]  # auto may take another backend the next time
@@ -44,8 +45,7 @@ class Studio:
     """Number of environment steps that --export-page shows."""
     accelerate: Exact = "eager"
     """What runs the networks. openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

@@ -19,6 +19,7 @@ from ..experiments.searching import Choice, Range, SearchConfig, Space
 from ..experiments.sweep import SCORES, Objective, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say
+from .common import Device
 from .jobs import JobsOptions
 from .options import options_named, parse
 from .varying import COMPONENTS, at, base_card, split, values, varied_card
@@ -69,8 +70,7 @@ class SweepOptions:
     minimize: bool = False
     """Lower is better."""
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:

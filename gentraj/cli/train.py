@@ -30,6 +30,7 @@ from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
+from .common import Device
 from .environments import imports_again
 from .options import options_named, parse, with_short, without_effect
 
@@ -80,8 +81,7 @@ class Train:
     --training.eval-every."""
     eval_episodes: int | None = None
     """Number of episodes in each of these evaluations; short for --training.eval-episodes."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all settings as JSON and do not train."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -106,8 +106,8 @@ class Episodes:
             arrays["obs_keys"] = (self.obs_keys,) if isinstance(self.obs_keys, str) else tuple(map(str, self.obs_keys))
         for key, value in arrays.items():
             object.__setattr__(self, key, value)
-        if validate:
-            check(self)
+        if validate and (problem := next(problems(self), None)):
+            raise DataError(problem)
 
     @property
     def obs_dim(self) -> int:
@@ -278,12 +278,6 @@ def environment_name(env: str | None) -> str:
         return re.sub(r"-v\d+$", "", json.loads(env or "")["id"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return str(env)
-
-
-def check(episodes: Episodes) -> None:
-    """Raises `DataError` for the first problem of a dataset."""
-    for problem in problems(episodes):
-        raise DataError(problem)
 
 
 def problems(e: Episodes) -> Iterator[str]:

@@ -144,7 +144,7 @@ class Drawing:
             points = {name: points for name in self.runs if (points := self._points(name, key))}
             if points:
                 image = figures.plot_against(points, self.palette, self.folder / f"{file}-speed.png",
-                                             ("plans per second, 64 at a time", label), title="", best=best)
+                                             ("plans per second, 64 at a time", label), best=best)
                 pictures.append(Picture(f"{self.title}{label.split(' (')[0]} against speed", "A small point is a seed, "
                                         "a large one the mean of its family.", image))
         return pictures

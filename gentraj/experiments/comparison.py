@@ -62,23 +62,19 @@ def compare_families(config: CompareConfig) -> tuple[dict[str, Any], Path]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _compared(config)
+        options = Options(config.episodes, config.num, config.device)
+        if config.runs:
+            tasks, groups = to_measure(existing(config.runs), config.out, options)
+        else:
+            families = [name.strip() for name in config.families.split(",")]
+            configs = planned(config.presets, families, config.dataset)
+            tasks, groups = to_train(configs, config.seeds, config.budget, config.steps, config.out, options)
+        results = compare(tasks, groups, pool_of(config.out, config.processes, config.ray), options)
+        comparison = {"settings": settings(config), "groups": results}
+        write_json(config.out / "comparison.json", comparison)
+        return comparison, write_page(comparison, tasks, groups, config.out, config.device)
     finally:
         torch.set_num_threads(threads)
-
-
-def _compared(config: CompareConfig) -> tuple[dict[str, Any], Path]:
-    options = Options(config.episodes, config.num, config.device)
-    if config.runs:
-        tasks, groups = to_measure(existing(config.runs), config.out, options)
-    else:
-        families = [name.strip() for name in config.families.split(",")]
-        configs = planned(config.presets, families, config.dataset)
-        tasks, groups = to_train(configs, config.seeds, config.budget, config.steps, config.out, options)
-    results = compare(tasks, groups, pool_of(config.out, config.processes, config.ray), options)
-    comparison = {"settings": settings(config), "groups": results}
-    write_json(config.out / "comparison.json", comparison)
-    return comparison, write_page(comparison, tasks, groups, config.out, config.device)
 
 
 def check(config: CompareConfig) -> None:

@@ -104,7 +104,7 @@ def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequen
 
 
 def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: Mapping[str, str], path: Path,
-                 labels: tuple[str, str], *, title: str, best: float | None = None) -> Path:
+                 labels: tuple[str, str], *, best: float | None = None) -> Path:
     """Draws `points`, name -> (x, y) of each seed, on a logarithmic x axis, with a larger point for each mean.
 
     `labels` are the labels of x and y, and `best` is the y of a perfect model.
@@ -120,7 +120,6 @@ def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: M
     ax.set(xscale="log", xlim=(min(every) / 1.6, max(every) * 1.6))  # wide enough for at least two ticks
     log_ticks(ax.xaxis, TICKS, 6)
     ax.set(xlabel=labels[0], ylabel=labels[1])
-    ax.set_title(title, loc="left")
     ax.legend(frameon=False)
     return save(figure, path)
 

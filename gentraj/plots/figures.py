@@ -64,8 +64,7 @@ def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Tr
     return save(figure, path)
 
 
-def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit: str, *,
-                title: str = "Scores") -> Path:
+def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit: str) -> Path:
     """Draws `bars`, name -> (mean, low, high) of an interval. The first bar is coloured, the others are for comparison.
 
     `unit` labels the axis. Raises ValueError where there are no bars.
@@ -84,13 +83,12 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     ax.invert_yaxis()
     ax.set_xlim(min(low.min() * 1.05, 0.0), (right or 1.0) * 1.14)
     ax.set_xlabel(unit)
-    ax.set_title(title, loc="left")
+    ax.set_title("Scores", loc="left")
     ax.grid(axis="y", visible=False)
     return save(figure, path)
 
 
-def plot_frontier(points: Sequence[Mapping[str, Any]], path: Path, worth: str, *,
-                  title: str = "What a decision costs and what it is worth") -> Path:
+def plot_frontier(points: Sequence[Mapping[str, Any]], path: Path, worth: str) -> Path:
     """Draws what points are worth over the CPU time of a decision; a line joins those that no other point beats.
 
     Each point has a `name`, `cpu_ms`, whether it is on the `frontier`, and `return_mean` with `return_ci95`, or
@@ -118,7 +116,7 @@ def plot_frontier(points: Sequence[Mapping[str, Any]], path: Path, worth: str, *
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="CPU time of a decision (ms, log scale)", ylabel=worth)
-    ax.set_title(title, loc="left")
+    ax.set_title("What a decision costs and what it is worth", loc="left")
     return save(figure, path)
 
 
@@ -143,8 +141,7 @@ def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[s
     return save(figure, path)
 
 
-def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path: Path, *,
-                 title: str = "Returns of the episodes") -> Path:
+def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path: Path) -> Path:
     """Draws a histogram of the returns of episodes; `yardsticks`, name -> mean return of other agents, are lines."""
     from matplotlib.ticker import MaxNLocator
 
@@ -158,7 +155,7 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
         ax.axvline(mean, color=colour, lw=2, ls=(0, (4, 2)), label=f"{name} {mean:.4g}")
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set(xlabel="return per episode", ylabel="episodes")
-    ax.set_title(title, loc="left")
+    ax.set_title("Returns of the episodes", loc="left")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return save(figure, path)
 
@@ -211,8 +208,7 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
 
 
 def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
-                             background: Background | None = None, *, title: str = "Samples and data",
-                             plane: Plane = POSITIONS) -> Path:
+                             background: Background | None = None, *, plane: Plane = POSITIONS) -> Path:
     """Draws trajectories (N, H, 2) of the model and of the data in two panels of the same extent."""
     figure, axes = panels(2)
     both = np.concatenate([samples_NH2.reshape(-1, 2), data_NH2.reshape(-1, 2)])
@@ -222,13 +218,13 @@ def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path
         ax.plot(*x.T, color=colour, lw=1.0, alpha=0.6)
         ax.plot(*x[:, 0].T, "o", color=GREEN, ms=3, label="start")
         ax.set_title(f"{len(x)} {name}", loc="left", fontsize=9)
-    head(figure, axes, title)
+    head(figure, axes, "Samples and data")
     return save(figure, path)
 
 
 def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
-                    background: Background | None = None, *, title: str = "Denoising, from noise to plan",
-                    plane: Plane = POSITIONS, data_M2: np.ndarray = NOWHERE) -> Path:
+                    background: Background | None = None, *, plane: Plane = POSITIONS,
+                    data_M2: np.ndarray = NOWHERE) -> Path:
     """Draws a panel for each frame (N, H, 2) of a denoising, titled with its noise level.
 
     Panels show the extent of the last frame and of `data_M2`; noise outside of it is clipped.
@@ -238,12 +234,12 @@ def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path:
         draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
         _draw_noisy(ax, frame)
         ax.set_title(f"noise {level:.2f}", loc="left", fontsize=9)
-    head(figure, axes, title)
+    head(figure, axes, "Denoising, from noise to plan")
     return save(figure, path)
 
 
 def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
-                  background: Background | None = None, *, title: str = "Denoising", plane: Plane = POSITIONS,
+                  background: Background | None = None, *, plane: Plane = POSITIONS,
                   data_M2: np.ndarray = NOWHERE, frame_ms: int = 150, last_ms: int = 1500) -> Path:
     """Draws the frames of `denoising_strip` as an endless GIF.
 
@@ -256,12 +252,12 @@ def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: P
     figure.set_dpi(DPI * 0.75)
     draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
     canvas, images = FigureCanvasAgg(figure), []
-    ax.set_title(title, loc="left", fontsize=10)
+    ax.set_title("Denoising", loc="left", fontsize=10)
     canvas.draw()
     figure.set_layout_engine("none")  # a layout for each frame would make the figure shake
     for frame, level in zip(frames, levels, strict=True):
         drawn = _draw_noisy(ax, frame)
-        ax.set_title(f"{title}: noise {level:.2f}", loc="left", fontsize=10)
+        ax.set_title(f"Denoising: noise {level:.2f}", loc="left", fontsize=10)
         canvas.draw()
         images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB").quantize(128))
         for artist in drawn:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from agents.exploration import Exploring
-from agents.policies.policy import Policy
 from envs.evaluation.rollout import rollout
 from envs.making import EnvironmentFactory, environment_factory
 
@@ -74,19 +73,19 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     was changed since the run was trained; `EnvironmentFault` for an error in the environment; and what
     `gentraj.training.loop.train` raises.
     """
-    if (policy := run.config.learner(run.components)) is None:
+    if run.config.learner(run.components) is None:
         raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
                          "that it collects")
     factory = environment_factory(run.environment(env_id))
     episodes, contexts, folder = training_data(run), run.config.context, Path(folder).absolute()
-    play = _player(run, policy, factory, config, progress)
+    play = _player(run, factory, config, progress)
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = decisive(run.config, run.data) | {"finetune": settings | {"env": factory.spec_json, "from": run.step}}
     played = inside(folder, PLAYED)
     training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
                    progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
                    windows=lambda spec: Experience(episodes, spec, contexts, played, play, config.updates))
-    return load(folder, device=policy.device)
+    return load(folder, device=run.device)
 
 
 def returns(folder: Path) -> np.ndarray:
@@ -131,18 +130,18 @@ def _joined(one: Batch, other: Batch) -> Batch:
     return Batch(**both)
 
 
-def _player(run: Run, policy: Policy, factory: EnvironmentFactory, config: FinetuneConfig,
+def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
             progress: bool) -> Callable[[int], Episodes]:
     space = run.data.allowed(run.action_space(factory.spec_json))
     check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
 
     def play(number: int) -> Episodes:
-        policy.eval()
+        run.main.eval()
         played = rollout(agent, factory, config.episodes, fold(config.seed, number), config.episodes,
                          obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, name="exploring",
                          progress=progress)
-        policy.train()
+        run.main.train()
         return cast(Episodes, played.recorded)
 
     return play

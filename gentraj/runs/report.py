@@ -105,20 +105,19 @@ class Drawing:
         return [Picture("Loss", caption, image, "nothing was logged")]
 
     def scores(self, scores: dict[str, Any], note: str) -> list[Picture]:
-        each = {scores.get("agent", "planner"): scores} | {name: scores.get(name) for name in YARDSTICKS}
-        bars = {name: (s["return_mean"], *s.get("return_ci95", 2 * [s["return_mean"]])) for name, s in each.items()
-                if s}
+        beside = {name: s for name in YARDSTICKS if (s := scores.get(name))}
+        means = {name: s["return_mean"] for name, s in beside.items()}
+        each = ({scores.get("agent", "planner"): scores} if scores else {}) | beside
+        bars = {name: (s["return_mean"], *s.get("return_ci95", 2 * [s["return_mean"]])) for name, s in each.items()}
         image = figures.plot_scores(bars, self.folder / "scores.png", "return per episode") if bars else None
         pictures = [Picture("Scores", "The environment's return, mean and 95 % bootstrap interval over episodes; "
                             "behaviour is the return of the episodes in the data.", image,
                             f"{note} Run `gentraj evaluate` to have them.")]
         if scores.get("returns"):
-            means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")
             pictures.append(Picture("Returns", "The distribution of the episodes' returns; a mean hides failed ones.",
                                     image))
         if rows := self.curve:
-            means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
             last = records.last_evaluations(rows)
             last_three = f" The mean over the last three is {show(last['return_mean'])}." if last else ""

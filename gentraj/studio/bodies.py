@@ -15,9 +15,8 @@ from envs.evaluation.replay import CannotReplay
 from envs.rendering.postures import placed, postures
 
 from ..plots.style import INK
-from .colours import plan_colours, rgb
+from .colours import light, plan_colours, rgb
 from .driving import Way
-from .lights import light
 from .lines import Lines
 from .planning import Answer
 from .session import Session
@@ -70,17 +69,15 @@ class Body:
             handle.visible = False
 
 
-class Ground:
-    """What does not move: the floor and the fixed geoms of a MuJoCo model, under a node of a scene."""
-
-    def __init__(self, api: SceneApi, root: str, model: Any):
-        api.add_grid(f"{root}/floor", infinite_grid=True, fade_distance=12 * max(spread(model)), cell_size=0.5,
-                     section_size=2.0, plane_color=(246, 247, 249), plane_opacity=0.6, shadow_opacity=0.2,
-                     position=(0, 0, floor_height(model)))
-        position_1P3, turn_1P4 = placed(model, model.qpos0[None])
-        for body, (vertices, faces, colour) in meshes_of(model, fixed=True).items():
-            api.add_mesh_simple(f"{root}/fixed{body}", vertices, faces, color=colour, flat_shading=True,
-                                position=position_1P3[0, body], wxyz=turn_1P4[0, body])
+def draw_ground(api: SceneApi, root: str, model: Any) -> None:
+    """Draws what does not move: the floor and the fixed geoms of a MuJoCo model, under a node of a scene."""
+    api.add_grid(f"{root}/floor", infinite_grid=True, fade_distance=12 * max(spread(model)), cell_size=0.5,
+                 section_size=2.0, plane_color=(246, 247, 249), plane_opacity=0.6, shadow_opacity=0.2,
+                 position=(0, 0, floor_height(model)))
+    position_1P3, turn_1P4 = placed(model, model.qpos0[None])
+    for body, (vertices, faces, colour) in meshes_of(model, fixed=True).items():
+        api.add_mesh_simple(f"{root}/fixed{body}", vertices, faces, color=colour, flat_shading=True,
+                            position=position_1P3[0, body], wxyz=turn_1P4[0, body])
 
 
 class BodyScene:
@@ -91,7 +88,7 @@ class BodyScene:
     """
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
-        self.api, self.session, self.side = api, session, side
+        self.session = session
         self.loaded = session.loaded if side == 0 else session.second or session.loaded
         self.base = self.loaded.base
         self.model, self.root = self.base.model, f"/run{side}"
@@ -101,7 +98,7 @@ class BodyScene:
         self.shift_3 = np.array([0.0, -side * 4 * self.lane, 0.0])
         self.frame = api.add_frame(self.root, show_axes=False)
         light(api, cast_shadow=True)
-        self.ground = Ground(api, self.root, self.model)
+        draw_ground(api, self.root, self.model)
         self.body = Body(api, f"{self.root}/body", self.model)
         self.ghosts = Body(api, f"{self.root}/ghosts", self.model)
         size = float(max(spread(self.model)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,27 +51,22 @@ class Drive:
         self.question, self.done, self.success, self.total = question, False, False, 0.0
         self.envs.reset(np.ones(1, bool), [question.settings.seed])
         self.fps = speed(self.envs.env(0))
-        self.path: list[np.ndarray] = []
-        """The observations (O,) so far."""
-        self.postures: list[np.ndarray] = []
-        """The postures (Q,) of the body beside them."""
         self.decisions: list[tuple[int, Answer]] = []
         """The plans that the agent made, each with the step before which it made them."""
         self.newest: Plans | None = None
-        try:
+        with suppress(CannotReplay):
             self._place(np.array(question.obs, np.float32), np.array(question.goal, np.float32))
-        except CannotReplay:
-            self.path = [self.envs.obs_BO[0]]
+        self.path = [self.envs.obs_BO[0]]
+        """The observations (O,) so far."""
         self.postures = [posture(self.envs)]
+        """The postures (Q,) of the body beside them."""
         self.agent.reset(seeds_B=[question.settings.seed])
 
     def aim(self, goal: tuple[float, ...]) -> None:
         """Gives the agent another goal on the way; it plans again in its next step."""
-        path = self.path
         self._place(self.obs_O, np.array(goal, np.float32))
-        self.question = replace(self.question, goal=goal)
-        self.path, self.done, self.success = path, False, False
-        self.agent.reset(seeds_B=[self.question.settings.seed + len(path)])
+        self.question, self.done, self.success = replace(self.question, goal=goal), False, False
+        self.agent.reset(seeds_B=[self.question.settings.seed + len(self.path)])
 
     @property
     def obs_O(self) -> np.ndarray:
@@ -117,7 +113,6 @@ class Drive:
         self.envs.obs_BO = obs_O[None].copy()
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()
-        self.path = [self.envs.obs_BO[0]]
 
 
 def posture(envs: VectorEnvironment) -> np.ndarray:

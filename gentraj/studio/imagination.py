@@ -31,7 +31,7 @@ class Imagination:
     """
 
     def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
-        self.gui, self.session, self.world, self.client = gui, session, session.loaded, client
+        self.gui, self.world, self.client = gui, session.loaded, client
         self.pair = Pair(api, "/imagination", self.world.base, self.world.maze is not None)
         self.beside: Beside | None = None
         self.actors = {each.name: each for each in session.runs

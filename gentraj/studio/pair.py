@@ -9,10 +9,9 @@ import numpy as np
 from envs.rendering.postures import placed
 
 from ..plots.style import INK
-from .bodies import Body, Ground, lane_width, spread
-from .colours import rgb, uncertainty_colours
+from .bodies import Body, draw_ground, lane_width, spread
+from .colours import light, rgb, uncertainty_colours
 from .imagining import Beside
-from .lights import light
 from .lines import Lines
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ class Pair:
     """
 
     def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
-        self.api, self.root, self.model = api, root, base.model
+        self.model = base.model
         self.frame = api.add_frame(root, show_axes=False)
         light(api, cast_shadow=not fixed_place)
-        self.ground = Ground(api, root, self.model)
+        draw_ground(api, root, self.model)
         self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
         self.fixed_place = fixed_place
         self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])

@@ -17,7 +17,6 @@ from agents.planning.planner import Planner, PlannerConfig, Plans
 from ..constraints import THOROUGH, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
-from .crossing import cross_boxes, cross_disc
 from .loading import Loaded
 
 EFFORTS = THOROUGH[:2]  # a hand that drags does not wait for the last of the infeasible plans
@@ -121,7 +120,8 @@ class Answer:
 
     @cached_property
     def crossing(self) -> np.ndarray:
-        """(H' - 1,) whether the chosen plan, as it is drawn between two timesteps, crosses a wall or an obstacle."""
+        """(H' - 1,) whether the chosen plan, as it is drawn between two timesteps, crosses a wall or an obstacle, as
+        constraints hold at timesteps only."""
         places_H2, crossing = self.places(self.chosen), np.zeros(int(self.row_N[self.chosen]), bool)
         if self.loaded.maze is not None:
             crossing |= cross_boxes(places_H2, *self.loaded.maze.wall_boxes())
@@ -176,3 +176,23 @@ def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frame
     return Answer(question, loaded, x_NHD.cpu().numpy(), plans.row_BN[0].cpu().numpy(),
                   plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, value_N, frames[:count], levels[:count],
                   None if constraints is None else constraints.certificate(x_NHD))
+
+
+def cross_boxes(places_H2: np.ndarray, low_W2: np.ndarray, high_W2: np.ndarray) -> np.ndarray:
+    """(H - 1,) whether the straight line from each place to the next one enters any of the open boxes.
+
+    Bounds may be infinite.
+    """
+    start_S12, step_S12 = places_H2[:-1, None].astype(float), np.diff(places_H2.astype(float), axis=0)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a line along a border is NaN, and enters nothing
+        ends_2SW2 = np.stack([(low_W2 - start_S12) / step_S12, (high_W2 - start_S12) / step_S12])
+    enters_SW, leaves_SW = ends_2SW2.min(0).max(-1), ends_2SW2.max(0).min(-1)  # as parts of the line
+    return (np.maximum(enters_SW, 0) < np.minimum(leaves_SW, 1)).any(1)
+
+
+def cross_disc(places_H2: np.ndarray, centre_2: np.ndarray, radius: float) -> np.ndarray:
+    """(H - 1,) whether the straight line from each place to the next one enters the open disc."""
+    start_S2, step_S2 = places_H2[:-1] - centre_2, np.diff(places_H2, axis=0)
+    part_S = -(start_S2 * step_S2).sum(1) / np.maximum((step_S2**2).sum(1), 1e-12)
+    nearest_S2 = start_S2 + np.clip(part_S, 0, 1)[:, None] * step_S2
+    return np.linalg.norm(nearest_S2, axis=1) < radius

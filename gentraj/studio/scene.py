@@ -9,9 +9,8 @@ import numpy as np
 
 from ..plots.style import BLUE, GREEN, INK, VERMILION
 from .bodies import BodyScene
-from .colours import plan_colours, rgb
+from .colours import light, plan_colours, rgb
 from .driving import Way
-from .lights import light
 from .lines import Lines, segments
 from .loading import BODY, Loaded
 from .offered import check_place
@@ -88,7 +87,7 @@ class MazeScene:
     """
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
-        self.api, self.session, self.side = api, session, side
+        self.api, self.session = api, session
         self.loaded: Loaded = session.loaded if side == 0 else session.second or session.loaded
         maze = self.loaded.maze
         if maze is None:

@@ -13,8 +13,6 @@ from .loading import Loaded
 from .offered import take_only_what_is_offered
 from .session import Session
 
-MOST_CLIENTS = 16
-
 
 class Studio:
     """Serves the runs at `url` until `stop`, each browser with a session of its own that ends when it leaves.
@@ -24,8 +22,7 @@ class Studio:
     address that nothing can listen on.
     """
 
-    def __init__(self, loaded: Sequence[Loaded], port: int = 8080, host: str = "127.0.0.1",
-                 most_clients: int = MOST_CLIENTS):
+    def __init__(self, loaded: Sequence[Loaded], port: int = 8080, host: str = "127.0.0.1"):
         from .guard import GuardedServer  # with viser, which may be missing
 
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # a browser left while it was drawn for
@@ -34,7 +31,7 @@ class Studio:
         self.views: dict[int, Controls] = {}
         """The panels of the browsers that are connected, by viser's number of the client."""
         self.lock, self.stopped = threading.Lock(), False
-        self.server = GuardedServer(host, port, "gentraj studio", most_clients)
+        self.server = GuardedServer(host, port, "gentraj studio")
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
 

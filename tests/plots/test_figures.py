@@ -39,7 +39,7 @@ DRAWERS = {
     "modes": lambda path, walls: comparison_figures.plot_modes(
         [(PLANS, np.arange(5) % 2, {"a": [0.4, 0.6], "b": [1.0, 0.0]})], PALETTE, path, walls),
     "against": lambda path, _: comparison_figures.plot_against(
-        {"a": [(10.0, 0.5), (12.0, 0.6)], "b": [(300.0, 0.9)]}, PALETTE, path, ("x", "y"), title="", best=0.5),
+        {"a": [(10.0, 0.5), (12.0, 0.6)], "b": [(300.0, 0.9)]}, PALETTE, path, ("x", "y"), best=0.5),
     "seeds": lambda path, _: comparison_figures.plot_seeds(
         {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
     "curves": lambda path, _: comparison_figures.plot_curves({"seed 0": ROWS, "seed 1": ROWS}, "model/", path, "a"),

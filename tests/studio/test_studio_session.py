@@ -14,11 +14,10 @@ import torch
 from small import DATASET, gentraj
 
 from gentraj.data import save_npz
-from gentraj.studio.crossing import cross_boxes, cross_disc
 from gentraj.studio.export import plan_npz, python_call
 from gentraj.studio.latest import Latest
 from gentraj.studio.loading import BODY, Loaded, load_runs
-from gentraj.studio.planning import Disc, plan_for
+from gentraj.studio.planning import Disc, cross_boxes, cross_disc, plan_for
 from gentraj.studio.session import Session
 from gentraj.studio.words import described
 
