@@ -68,24 +68,19 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     the B * N. `observe` sees the result. Raises ValueError for a condition of another spec, for another number of
     seeds, and for samples that are not finite, except in a training step, whose losses are checked.
     """
-    def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
-        x_RHD = sample_rows(rows, seeds)
-        return x_RHD if in_training_step() else finite(
-            x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the model's "
-            "weights are not finite")
-
     condition.check(spec)
     rows, blocks = condition.repeat(num_samples), []
     seeds = row_seeds(seed, rows.batch)
     for i in range(0, rows.batch, MAX_ROWS):
         block, own_seeds = rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS]
-        x_RHD = sampled(block, own_seeds)
+        x_RHD = _checked(sample_rows(block, own_seeds))
         again, attempt = torch.arange(len(x_RHD), device=x_RHD.device), 1
         while plugins:
             again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in plugins]).any(0)]
             if not len(again):
                 break
-            x_RHD[again] = sampled(block[again], [fold(own_seeds[r], attempt) for r in again.tolist()])
+            more_seeds = [fold(own_seeds[r], attempt) for r in again.tolist()]
+            x_RHD[again] = _checked(sample_rows(block[again], more_seeds))
             attempt += 1
         blocks.append(x_RHD)
     x_RHD = torch.cat(blocks)
@@ -94,20 +89,29 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     return x_RHD.unflatten(0, (condition.batch, num_samples))
 
 
+def _checked(x_RHD: Tensor) -> Tensor:
+    return x_RHD if in_training_step() else finite(
+        x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the model's weights "
+        "are not finite")
+
+
 def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Sequence[int]) -> Tensor:
     """Calls `function` on blocks of at most MAX_ROWS of R rows, and joins what it returns, (R, ...).
 
     Each of `rows` is a condition, a tensor (R, ...) or R seeds. Within `batch_invariant` a block is padded, with copies
     of its first row and seeds of 0, so that no row depends on those beside it.
     """
-    def block(each: Any, start: int) -> Any:
-        part = each[start : start + MAX_ROWS]
-        if isinstance(part, Condition):
-            return part.padded(padding(part.batch))
-        return padded(part) if isinstance(part, Tensor) else [*part, *[0] * padding(len(part))]
+    number, results = rows[0].batch if isinstance(rows[0], Condition) else len(rows[0]), []
+    for i in range(0, number, MAX_ROWS):
+        block = [_padded(each[i : i + MAX_ROWS]) for each in rows]
+        results.append(function(*block)[: number - i])
+    return torch.cat(results)
 
-    number = rows[0].batch if isinstance(rows[0], Condition) else len(rows[0])
-    return torch.cat([function(*(block(each, i) for each in rows))[: number - i] for i in range(0, number, MAX_ROWS)])
+
+def _padded(rows: Any) -> Any:
+    if isinstance(rows, Condition):
+        return rows.padded(padding(rows.batch))
+    return padded(rows) if isinstance(rows, Tensor) else [*rows, *[0] * padding(len(rows))]
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:
