@@ -296,7 +296,8 @@ class RealTimePlanner(Planner):
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""
         if self.began is not None and self.step < self.began + self.reach:
-            self.acted["the plan" if self.step < self._due() else "the previous plan"] += 1
+            in_time = not self.outdated and self.step < self.began + self.config.replan
+            self.acted["the plan" if in_time else "the previous plan"] += 1
             return self.follow(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
         self.began = None
         if (fallback := self.deadline.fallback) is not None:
