@@ -86,6 +86,11 @@ class Effort(NamedTuple):
     steps: int
     candidates: int
 
+    @property
+    def work(self) -> int:
+        """The number of trajectories that are denoised, over all steps."""
+        return self.steps * self.candidates
+
     def __str__(self) -> str:
         return f"{self.steps} steps, {self.candidates} candidates"
 
@@ -180,6 +185,7 @@ class RealTimePlanner(Planner):
         self.chooses = self.trust is not None or self.config.select == "value"
         fixed = only_steps(self.model) is not None
         self.latency = {effort: Durations(64) for effort in efforts(self.config, fixed_steps=fixed)}
+        self.timed: Effort | None = None  # that of the last plan
         self.acting = Durations(256)  # what `act` takes apart from waiting
         self.acted, self.planned = Counter[str](), Counter[str]()
         if example is not None:
@@ -248,7 +254,7 @@ class RealTimePlanner(Planner):
         their sampling steps and candidates, and "plan_ms" the milliseconds that sampling the candidates once is
         expected to take.
         """
-        latency = {str(effort): 1000 * durations.quantile(USUAL) for effort, durations in self.latency.items()}
+        latency = {str(effort): 1000 * self._expected(effort) for effort in self.latency}
         return {"acted_by": dict(self.acted), "plans": dict(self.planned), "plan_ms": latency}
 
     @torch.no_grad()
@@ -296,7 +302,8 @@ class RealTimePlanner(Planner):
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""
         if self.began is not None and self.step < self.began + self.reach:
-            self.acted["the plan" if self.step < self._due() else "the previous plan"] += 1
+            in_time = not self.outdated and self.step < self.began + self.config.replan
+            self.acted["the plan" if in_time else "the previous plan"] += 1
             return self.follow(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
         self.began = None
         if (fallback := self.deadline.fallback) is not None:
@@ -336,10 +343,21 @@ class RealTimePlanner(Planner):
         longest = 0 if self.began is None else self.config.replan
         return next((each for each in self.latency if self._lead(each) <= longest), [*self.latency][-1])
 
+    def _expected(self, effort: Effort) -> float:
+        """The seconds that sampling the candidates once is expected to take.
+
+        A larger effort than that of the last plan has not been measured since. It takes no longer than the last one in
+        proportion to its work, which matters where the machine was slow when it was measured.
+        """
+        own = self.latency[effort].quantile(USUAL)
+        if self.timed is None or effort.work <= self.timed.work:
+            return own
+        return min(own, self.latency[self.timed].quantile(USUAL) * effort.work / self.timed.work)
+
     def _lead(self, effort: Effort) -> int:
         """The number of steps by which a plan has to be begun before it is due; 0 if it is ready within a step."""
         period = self.deadline.seconds
-        steps = self.latency[effort].quantile(USUAL) / max(period - self.acting.quantile(USUAL), 0.1 * period)
+        steps = self._expected(effort) / max(period - self.acting.quantile(USUAL), 0.1 * period)
         return min(max(math.ceil(steps) - 1, 0), self.reach)
 
     def _plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, history: History, until: float,
@@ -365,6 +383,7 @@ class RealTimePlanner(Planner):
                 self.job = None  # the next call plans anew
                 raise
             durations.add(job.ready.seconds)
+            self.timed = job.effort
             again = self.chooses and job.ready.passes < MOST_PASSES
             in_time = self.clock() + durations.quantile(USUAL) <= job.until
             job.future = self._begin_pass(job) if again and in_time else None

@@ -95,9 +95,17 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
     return program
 
 
+def _distances(x: Tensor, y: Tensor, p: float, mode: int | None = None) -> Tensor:
+    return torch.linalg.vector_norm(x[..., :, None, :] - y[..., None, :, :], p, dim=-1)
+
+
+# Operations that ONNX does not know, and how they are made of others.
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {torch.ops.aten._cdist_forward.default: _distances}
+
+
 def _trace(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> GraphModule:
     """Traces with real numbers, so that checks of values pass."""
-    traced = make_fx(function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
+    traced = make_fx(function, DECOMPOSITIONS, "real", _error_on_data_dependent_ops=False)(*inputs)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced

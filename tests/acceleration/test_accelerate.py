@@ -69,6 +69,27 @@ def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
     assert backend_of(fast) == "openvino"
 
 
+def test_an_agent_is_accelerated_with_the_agents_that_it_has() -> None:
+    """As an `AskingStudent` has a teacher, in whose networks most of its time is spent."""
+    class Model:
+        def __init__(self) -> None:
+            self.model = make()
+
+        def act(self) -> Tensor:
+            return self.model.sample(Condition.unknown(SPEC))
+
+    class Asking:
+        def __init__(self) -> None:
+            self.teacher = Model()
+
+        def act(self) -> Tensor:
+            return self.teacher.act()
+
+    fast = gentraj.accelerate(Asking(), "openvino")
+    torch.testing.assert_close(fast.act(), Asking().act(), rtol=1e-3, atol=1e-3)
+    assert fast.teacher.model.ema.module.body.names == {"openvino"}
+
+
 def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:
     fast, plain, condition = gentraj.accelerate(make(), "openvino"), make(), Condition.unknown(SPEC, 2)
     fast.sample(condition)

@@ -7,17 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
+from agents.policies.policy import Scales
+from agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj import runs
 from gentraj.data import save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
-from gentraj.randomness import RowNoise, Tape, fold
+from gentraj.normalize import Normalizer
+from gentraj.randomness import RowNoise, Tape, fold, generator
 from gentraj.runs.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
@@ -76,6 +80,19 @@ def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_pa
     acted, of_onnx, of_pt2 = answers(run, export_run(run, batch=2), 2)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)
     torch.testing.assert_close(of_pt2, acted, **CLOSE)
+
+
+def test_a_student_that_acts_by_the_mode_of_its_mixture_is_an_onnx_file() -> None:
+    """ONNX has no distances between the components, and a .pt2 file does."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    identity = Normalizer.identity
+    scales = Scales(identity(3), identity(2), None, identity(1))
+    obs, bound = torch.randn(20, 3, generator=generator(0)), np.ones(2, np.float32)
+    agent = StudentActor(Student(3, 2, StudentConfig(width=8, depth=1), scales), -bound, bound)
+    file = to_onnx(export_decision(agent.decide, obs, batch=4))
+    given = {"obs": obs[4:8].numpy(), "noise": np.zeros(0, np.float32)}
+    act_BEA, = onnxruntime.InferenceSession(file).run(["act"], given)
+    torch.testing.assert_close(torch.from_numpy(act_BEA[:, 0]), agent.act(obs[4:8]), **CLOSE)
 
 
 @slow

@@ -204,6 +204,27 @@ def test_plans_that_take_too_long_are_made_with_less_effort() -> None:
         assert (steps > 2) == bool(later)
 
 
+def test_one_slow_plan_does_not_reduce_the_effort_for_good() -> None:
+    """Plans of 4 steps are not measured any more while plans of 2 steps are made, which say how fast they would be."""
+    agent = in_time(0.34)
+    play(agent, 13)
+    agent.model.cost = 5.0
+    play(agent, 7)
+    agent.model.cost = 0.25
+    play(agent, 200)
+    before = agent.planned.copy()
+    play(agent, 60)
+    assert agent.planned - before == {"4 steps, 1 candidates": 10}
+    assert agent.timing()["plan_ms"] == pytest.approx({"4 steps, 1 candidates": 1000, "2 steps, 1 candidates": 500})
+
+
+def test_a_plan_that_is_followed_for_longer_than_replan_steps_is_counted_as_the_previous_one() -> None:
+    """The least plan takes five steps, and two steps of each are followed before the next one is due."""
+    agent = in_time(0.11, replan=2)
+    play(agent, 24)
+    assert agent.acted["the plan"] <= 2 * sum(agent.planned.values()) < agent.acted["the previous plan"]
+
+
 @pytest.mark.parametrize("fallback", [False, True])
 def test_where_no_plan_is_ready_something_else_acts(fallback: bool) -> None:
     student = Student() if fallback else None
