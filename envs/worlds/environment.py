@@ -50,9 +50,17 @@ class WorldModelVectorEnv(VectorEnv):
 
     def reset(self, *, seed: int | Sequence[int | None] | None = None,  # type: ignore[override]
               options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the environments of `options["reset_mask"]`, or all; environment i gets `seed` + i, or `seed[i]`."""
+        """Resets the environments of `options["reset_mask"]`, or all; environment i gets `seed` + i, or `seed[i]`.
+
+        Raises ValueError for another number of seeds or entries of the mask than there are environments.
+        """
         mask_B = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)), bool)
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        seeds = [None] * self.num_envs if seed is None else list(seed)
+        if len(seeds) != self.num_envs or mask_B.shape != (self.num_envs,):
+            raise ValueError(f"{len(seeds)} seeds and a reset_mask of shape {mask_B.shape} were given for "
+                             f"{self.num_envs} environments; give one seed and one entry for each")
         for i, each in enumerate(seeds):
             if each is not None and mask_B[i]:
                 self.episodes.rngs[i] = np.random.default_rng(each)

@@ -194,14 +194,20 @@ class Episodes:
                        lengths=np.add.reduceat(self.lengths, np.flatnonzero(first)),
                        extras={k: v[keep] for k, v in self.extras.items()})
 
+    @property
+    def is_real(self) -> np.ndarray:
+        """(E,) false for the episodes that `gentraj augment` marked as synthetic, that is, as made by a world model."""
+        imagined = self.extras.get("imagined")
+        return np.ones(len(self), bool) if imagined is None else imagined[self._last_obs, 0] == 0
+
     def real(self) -> Episodes:
-        """The episodes that `gentraj augment` did not mark as synthetic, that is, as made by a world model.
+        """The episodes that are real (`is_real`).
 
         Raises `DataError` where all episodes are synthetic.
         """
         if "imagined" not in self.extras:
             return self
-        kept_E = self.extras["imagined"][self._last_obs, 0] == 0
+        kept_E = self.is_real
         if not kept_E.any():
             raise DataError(f"{self.name}: all episodes are synthetic; take real data")
         steps, rows = np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1)

@@ -21,8 +21,8 @@ class Windows:
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
     goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
     often. If too few of them are among the first `EARLY` steps of an episode, it then moves windows to these steps of
-    their episode, so that at least a fraction `early` starts there. Raises ValueError for data whose observations or
-    actions have another width than `spec`.
+    their episode, so that at least a fraction `early` of the windows of real episodes starts there. Raises ValueError
+    for data whose observations or actions have another width than `spec`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,
@@ -33,7 +33,7 @@ class Windows:
                 raise ValueError(f"{key} is {width} in the model and {data_width} in {episodes.name}; train on data of "
                                  "the model's environment")
         self.episodes, self.spec = episodes, spec
-        self.moved = _moved(episodes.lengths, early)
+        self.moved = _moved(episodes.lengths[episodes.is_real], early)  # synthetic branches start anywhere
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
@@ -90,7 +90,7 @@ class Windows:
 
 def _moved(length_E: np.ndarray, early: float) -> float:
     """The fraction of the windows to move, so that a fraction `early` of all windows starts early in an episode."""
-    share = np.minimum(length_E, EARLY).sum() / length_E.sum()
+    share = np.minimum(length_E, EARLY).sum() / max(length_E.sum(), 1)
     return float((early - share) / (1 - share)) if early > share else 0.0
 
 

@@ -55,7 +55,8 @@ class AugmentConfig:
     out: str
     """The id of the new dataset, namespace/name-vN."""
     only_synthetic: bool = False
-    """Leave the original episodes out of the new dataset."""
+    """Leave the original episodes out of the new dataset. The synthetic steps are then not marked as synthetic, so that
+    policies imitate them too."""
     branch: int = 5
     """The largest number of steps in a branch."""
     noise: float = 0.1

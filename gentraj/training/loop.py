@@ -101,10 +101,10 @@ class TrainingConfig:
     """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
     mean gradient of the parts."""
     early: float = later(0.0)
-    """The least fraction of the windows that start in the first 32 steps of an episode. Data of long episodes have few
-    such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start falls.
-    Windows are moved there, within their episodes, to make up this fraction. A fine-tuning draws all steps equally
-    often."""
+    """The least fraction of the windows of real episodes that start in the first 32 steps. Data of long episodes have
+    few such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start
+    falls. Windows are moved there, within their episodes, to make up this fraction. A fine-tuning draws all steps
+    equally often."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). One that fails is a warning."""

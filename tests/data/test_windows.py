@@ -82,6 +82,14 @@ def test_the_early_windows_are_a_function_of_seed_and_step_and_none_is_moved_whe
     assert (all_early.batch(0, 0, 64).x_BHD[:, 0, None, :3] == first).all(-1).any(-1).all()
 
 
+def test_short_synthetic_episodes_do_not_count_as_early_windows():
+    e = numbered([400, *[4] * 300])
+    e = replace(e, extras={"imagined": np.repeat([0.0, *[1.0] * 300], e.lengths + 1)[:, None]})
+    batch = Windows(e, TrajectorySpec(2, 0, 1), early=0.5).batch(0, 0, 20_000)
+    episode_B, step_B = batch.x_BHD[:, 0].T
+    assert float((step_B <= EARLY)[episode_B == 1].float().mean()) == pytest.approx(0.5, abs=0.03)
+
+
 def test_batches_begin_at_every_step_equally_often():
     starts = Windows(numbered([1, 3]), TrajectorySpec(2, 0, 1)).batch(0, 0, 8000).x_BHD[:, 0]
     found_starts, count = torch.unique(starts.int(), dim=0, return_counts=True)

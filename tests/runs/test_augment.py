@@ -174,6 +174,7 @@ def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: 
     e = load_episodes("tests/own-v0")
     apart = np.linalg.norm(np.concatenate([each.obs[1:, :2] - each.extras["goal"][1:] for each in e]), axis=1)
     assert np.array_equal(e.reward, apart <= 0.45) and 0 < e.reward.sum() < len(e.reward)
+    assert "imagined" not in e.extras  # what stands alone may be imitated
     no_goals = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0"
     assert gentraj(*no_goals, "--own-rewards") == 2
     assert "has no compute_reward of goals" in capsys.readouterr().err

@@ -130,6 +130,16 @@ def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
     assert env.episodes.elapsed_B.tolist() == [0, 1, 1, 0]
 
 
+def test_each_environment_has_one_seed_and_one_entry_of_the_mask(walking: Path) -> None:
+    env = many(walking, 3)
+    first = env.reset(seed=5)[0]["observation"]
+    for seed in (np.int64(5), np.array([5, 6, 7]), (5, 6, 7)):
+        assert np.array_equal(first, env.reset(seed=seed)[0]["observation"])  # type: ignore[arg-type]
+    for seed, mask in (([1, 2], [True] * 3), ([1, 2, 3, 4], [True] * 3), (None, [True, False])):
+        with pytest.raises(ValueError, match="were given for 3 environments"):
+            env.reset(seed=seed, options={"reset_mask": mask})
+
+
 @pytest.mark.parametrize("name", ["hopping", "walking"])
 def test_observations_are_copies(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
