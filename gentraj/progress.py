@@ -88,8 +88,8 @@ def busy(description: str) -> Iterator[None]:
 
 
 def _bar(**settings: Any) -> tqdm:
-    # `update(0)` redraws the elapsed time, and the mean speed tells what is left: a moving average would only count the
-    # time since the last redraw.
+    # miniters 0, so that `update(0)` redraws the elapsed time. smoothing 0, so that the time left follows from the mean
+    # over all units: tqdm's smoothed rate takes a unit that ends to have begun at the last redraw.
     settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0, "smoothing": 0}
     if sys.stderr.isatty():
         return tqdm(**settings, mininterval=REDRAW_EVERY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from . import engine
 from .cards import Card
 from .engine import Task, write_json
 from .processes import Pool
-from .reproduce import Cards
+from .reproduce import Cards, seed_result
 from .results_tables import number as number_of
 from .statistics import Scores, over_seeds
 
@@ -42,6 +42,11 @@ class Change:
         """The stem of the files of this change."""
         return f"{self.key}-{hashlib.sha256(json.dumps(self.value).encode()).hexdigest()[:8]}"
 
+    @property
+    def words(self) -> str:
+        """What messages call this change."""
+        return self.key if self.key == BASE else f"{self.key}={show(self.value)}"
+
 
 def ablate(changes: Sequence[Change], out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], str]:
     """Runs what is not done yet in the pool, and writes the table after each training.
@@ -50,6 +55,7 @@ def ablate(changes: Sequence[Change], out: Path, pool: Pool, device: str | None)
     by their names, and the table as text.
     """
     cards = Cards.of({change.name: change.card for change in changes}, (), lambda _, __, seed: out / f"seed-{seed}")
+    words = {change.name: change.words for change in changes}
 
     def table() -> str:
         scores = {change.name: cards.scores(change.name, DATA) for change in changes}
@@ -57,9 +63,11 @@ def ablate(changes: Sequence[Change], out: Path, pool: Pool, device: str | None)
 
     def outcome(tasks: Sequence[Task]) -> str:
         table()
-        return f"{len(tasks)} rows of the table"
+        means = [number_of(result.mean) for task in tasks if (result := seed_result(task))]
+        return f"{changes[0].card.score} {', '.join(means)}"
 
-    failures = engine.run(cards.tasks, pool, device, outcome)
+    tasks = [replace(task, name=f"{words[task.cell[0]]} seed {task.seed}") for task in cards.tasks]
+    failures = engine.run(tasks, pool, device, outcome)
     return failures, table()
 
 

@@ -6,6 +6,7 @@ The points that no other point beats in both cost and worth make up the frontier
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
-from envs.making import try_making
+from envs.making import recorded_factory, try_making
 
 from ..config import require
 from ..metrics import measure
+from ..progress import one_line
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, load
 from ..runs.measures import choose_windows, conditions, sample
@@ -73,8 +75,9 @@ class Point:
         return SamplingOptions(steps=None if self.planner else self.steps)
 
     @property
-    def name(self) -> str:
-        return self.run.folder.name + (f", {self.steps} step{'s' * (self.steps > 1)}" if self.steps else "")
+    def sampled(self) -> str:
+        """The number of its steps in words, if it is not the run's own."""
+        return f", {self.steps} step{'s' * (self.steps > 1)}" if self.steps else ""
 
     def agent(self) -> Agent:
         return self.run.agent(self.run.action_space(), self.planner, options=self.options)
@@ -94,20 +97,39 @@ def pareto(points: Sequence[Point], config: ParetoConfig, *, progress: bool = Tr
     the `quality`, `calls` and `latency_ms` (p50, p99) and `cpu_ms` (p50) of a decision in one environment, and whether
     the point is on the `frontier` of latency and `worth`, which is the return, or else the quality; and `left_out`,
     what could not be measured and why. Latencies are measured in turns, so that a busy machine slows all alike. Raises
-    ValueError without points.
+    ValueError without points, and for runs of different environments.
     """
     if not points:
         raise ValueError("no run is given; give the folder of a teacher, and those of its students")
-    left_out: dict[str, str] = {}
-    rows = [{"name": point.name, "folder": str(point.run.folder), **_worth(point, config, left_out, progress)}
-            for point in points]
+    _check_environments(points)
+    left_out: dict[str, list[str]] = {}
+    rows = [{"name": name, "folder": str(point.run.folder), **_worth(point, name, config, left_out, progress)}
+            for point, name in zip(points, names(points), strict=True)]
     for row, cost in zip(rows, costs([point.agent() for point in points], points, config), strict=True):
         row |= cost
     worth, values = _comparable(rows)
     for row, on in zip(rows, frontier([row["cpu_ms"] for row in rows], values), strict=True):
         row["frontier"] = on
     return {"points": rows, "worth": worth, "episodes": config.episodes, "num": config.num, "seed": config.seed,
-            "left_out": left_out}
+            "left_out": {key: "; ".join(whys) for key, whys in left_out.items()}}
+
+
+def names(points: Sequence[Point]) -> list[str]:
+    """What the points are called: the name of the run's folder, or its path where folders have the same name."""
+    folders = {point.run.folder for point in points}
+    taken = Counter(folder.name for folder in folders)
+    return [(str(folder) if taken[folder.name] > 1 else folder.name) + point.sampled
+            for point in points for folder in [point.run.folder]]
+
+
+def _check_environments(points: Sequence[Point]) -> None:
+    """Raises ValueError for runs of different environments, whose returns cannot be compared."""
+    known = {factory.spec_json: (str(point.run.folder), factory.env_id) for point in points
+             if (factory := recorded_factory(point.run.data.env))}
+    if len(known) > 1:
+        (one, own), (other, differing) = list(known.values())[:2]
+        differing += ", with other settings," if own == differing else ""
+        raise ValueError(f"{one} is a run in {own} and {other} in {differing}; give runs in the same environment")
 
 
 def costs(agents: Sequence[Agent], points: Sequence[Point], config: ParetoConfig) -> list[dict[str, Any]]:
@@ -137,7 +159,8 @@ def _calls(agent: Agent) -> int:
     return agent.network_calls if isinstance(agent, CountsCalls) else 0
 
 
-def _worth(point: Point, config: ParetoConfig, left_out: dict[str, str], progress: bool) -> dict[str, Any]:
+def _worth(point: Point, name: str, config: ParetoConfig, left_out: dict[str, list[str]],
+           progress: bool) -> dict[str, Any]:
     """The return and the quality of a point, None where they cannot be measured."""
     found: dict[str, Any] = dict.fromkeys(("return_mean", "return_ci95", "success_rate", "quality"))
     found["sampling"] = point.run.config.sampling(point.run.components, point.planner, point.options)
@@ -145,13 +168,13 @@ def _worth(point: Point, config: ParetoConfig, left_out: dict[str, str], progres
         try:
             try_making(point.run.environment())
         except Exception as error:  # an environment may raise anything
-            left_out["return"] = f"{point.name}: {error}"
+            left_out.setdefault("return", []).append(f"{name}: {one_line(error)}")
         else:
             settings = EvaluationConfig(episodes=config.episodes, seed=config.seed, baselines=False)
             scores, _ = evaluate_run(point.run, settings, point.planner, point.options, progress=progress)
             found |= {key: scores.get(key) for key in ("return_mean", "return_ci95", "success_rate")}
     if config.num and point.planner is None:
-        left_out["quality"] = f"{point.name} plans no trajectories"
+        left_out.setdefault("quality", []).append(f"{name} plans no trajectories")
     elif config.num and point.planner:
         found["quality"] = quality(point.run, point.planner.steps, config, progress)
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents.planning.inverse_dynamics import InverseDynamics
 from envs.evaluation.replay import CannotReplay, dynamics_error
-from envs.making import EnvironmentFactory, recorded_factory
+from envs.making import EnvironmentFactory, environment_factory, recorded_factory
 
 from .. import metrics
 from ..constraints import Blocks, Box, Constraint, Constraints
@@ -164,12 +164,16 @@ class ReferenceMetrics:
             return measures
 
     def _dynamics(self, x_RHD: Tensor) -> dict[str, float]:
-        if self.factory is None:
+        if (env := self.run.data.env) is None:
             raise CannotReplay("the data do not say which environment they come from")
+        try:
+            factory = environment_factory(env)
+        except ValueError as error:
+            raise CannotReplay(str(error)) from error
         if (keys := self.run.data.obs_keys) not in ((), ("observation",)):
             raise CannotReplay(f"the observation is made of {', '.join(keys)}, which is not the state alone")
         act_RTA = plan_actions(self.run, x_RHD)
-        row, whole = (dynamics_error(self.factory, self.spec, x_RHD, act_RTA, dims=self.dims, restart=restart)[:, 1:]
+        row, whole = (dynamics_error(factory, self.spec, x_RHD, act_RTA, dims=self.dims, restart=restart)[:, 1:]
                       for restart in (True, False))
         return {"row_error": float(row.mean()), "row_error_p95": float(np.percentile(row, 95)),
                 "replay_error": float(whole.mean()), "replay_error_last": float(whole[:, -1].mean())}

@@ -15,6 +15,7 @@ from small import gentraj
 from gentraj.cli.ablate import Ablate, changes
 from gentraj.cli.varying import split, values
 from gentraj.experiments import ablate
+from gentraj.experiments.results_tables import number
 from gentraj.runs.presets import PRESETS
 
 SMALL = ("--seeds", 0, "--episodes", 2, "--steps", 2)
@@ -39,7 +40,7 @@ def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done:
     assert gentraj(*words, "--vary", "planner.candidates=1,16", "--vary", "horizon=3") == 0
     out = capsys.readouterr()
     assert "planner.candidates is 16 in veteran+ already; left out" in out.err
-    assert done == ["2 rows of the table", "1 rows of the table"]  # how it plans is no other training
+    assert [len(line.split(", ")) for line in done] == [2, 1]  # how it plans is no other training
     table = rows(tmp_path)
     assert [(row["key"], row["before"], row["value"]) for row in table] == [
         ("base", None, None), ("planner.candidates", 16, 1), ("horizon", 4, 3)]
@@ -55,7 +56,7 @@ def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done:
 
     done.clear()
     assert gentraj(*words, "--vary", "planner.candidates=1", "--vary", "planner.candidates=2") == 0
-    assert done == ["1 rows of the table"] and rows(tmp_path)[:2] == table[:2]
+    assert done == [f"return_mean {number(rows(tmp_path)[2]['mean'])}"] and rows(tmp_path)[:2] == table[:2]
     done.clear()
     assert gentraj(*words, "--vary", "planner.candidates=2") == 0 and not done
 
@@ -71,11 +72,13 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     assert ablate.row(change, base, lacks_a_seed)["mean"] is None
 
 
-def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tmp_path: Path, done: list[str]) -> None:
+def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tmp_path: Path, done: list[str],
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
     """Inverse dynamics that are asked to look further ahead than they were trained to."""
     assert gentraj("ablate", "decision-diffuser", "--dataset", hopper_file, "--run-dir", tmp_path, "--seeds", 0,
                    "--episodes", 1, "--steps", 1, "--vary", "planner.lookahead=99", "--vary", "planner.scale=1.0") == 1
     assert [row["mean"] is None for row in rows(tmp_path)] == [False, True, False]
+    assert "planner.lookahead=99 seed 0 failed: " in capsys.readouterr().err
     (log,) = tmp_path.glob("seed-0-*/log.txt")
     assert "lookahead is 99; the inverse dynamics were trained to look" in log.read_text()
 

@@ -36,6 +36,19 @@ def test_the_return_of_a_policy_is_measured_and_why_it_has_no_quality(hopper_run
     assert found["worth"] == "return" and found["left_out"]["quality"] == "run plans no trajectories"
 
 
+def test_runs_whose_folders_have_the_same_name_are_told_apart_by_their_paths(hopper_run: Path, tmp_path: Path) -> None:
+    """The runs of a sweep all lie in folders named run; and of two runs without a quality only the last was named."""
+    copies = [shutil.copytree(hopper_run, tmp_path / name / "run") for name in ("seed-0", "seed-1")]
+    found = pareto([Point.of(str(copy)) for copy in copies], ParetoConfig(episodes=1, decisions=1), progress=False)
+    assert [point["name"] for point in found["points"]] == [str(copy) for copy in copies]
+    assert found["left_out"]["quality"] == "; ".join(f"{copy} plans no trajectories" for copy in copies)
+
+
+def test_runs_in_different_environments_are_refused(small_run: Path, hopper_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a run in PointMaze_UMaze-v3 and .* in Hopper-v5; give runs in the same"):
+        pareto([Point.of(str(small_run)), Point.of(str(hopper_run))], ParetoConfig(), progress=False)
+
+
 def test_no_steps_are_refused_and_a_folder_may_have_an_at_sign(small_run: Path, tmp_path: Path) -> None:
     """RUN@0 was measured with the run's own steps."""
     with pytest.raises(ValueError, match=r"@0 has 0 sampling steps; give at least 1"):
