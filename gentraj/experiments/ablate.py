@@ -45,7 +45,7 @@ class Change:
     @property
     def words(self) -> str:
         """What messages call this change."""
-        return self.key if self.key == BASE else f"{self.key}={show(self.value)}"
+        return self.key if self.key == BASE else f"{self.key}={to_word(self.value)}"
 
 
 def ablate(changes: Sequence[Change], out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], str]:
