@@ -41,7 +41,6 @@ class PolicyRunConfig(GoalConditioned):
         "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
-    LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them
 
     def unused(self) -> dict[str, str]:
         unguided = (f"policy.model.{key}" for key in (self.generator.FOR_GUIDES if self.generator else ()))
@@ -61,6 +60,10 @@ class PolicyRunConfig(GoalConditioned):
     def generator(self) -> ModelConfig | None:
         """The settings of the generative model; None for a policy without one."""
         return self.policy.model
+
+    @property
+    def learns_from_synthetic(self) -> bool:
+        return self.policy.critic is not None
 
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
         """These settings with another generative model. Raises ValueError if the policy cannot act by it."""
