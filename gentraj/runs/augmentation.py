@@ -21,7 +21,7 @@ from envs.worlds import branches
 from envs.worlds.branches import SampleStarts, Starts
 from envs.worlds.imagined import ImaginedConfig, goal_reward
 
-from ..config import require
+from ..config import require, require_choice
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..data.sources import split_names
@@ -91,6 +91,7 @@ class AugmentConfig:
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
     def __post_init__(self) -> None:
+        require_choice(self, unknown=("truncated", "terminated"))
         require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), max_uncertainty=(0, 1e9),
                 cost=(0, 1e9), penalty=(0, 1e9))
         for name, why in self.unused().items():

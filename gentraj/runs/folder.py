@@ -283,7 +283,7 @@ def read_data(config: AnyRunConfig, folder: Path | None = None, *,
     names = config.dataset if folder is None else located(config.dataset, folder)
     datasets = [load_episodes(make_missing(name) if record else name) for name in split_names(names)]
     real = [dataset.real() for dataset in datasets]
-    joined = concatenate(datasets if config.LEARNS_FROM_SYNTHETIC else real)
+    joined = concatenate(datasets if config.learns_from_synthetic else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn from them", stacklevel=2)

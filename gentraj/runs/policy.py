@@ -41,7 +41,6 @@ class PolicyRunConfig(GoalConditioned):
         "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
     ACTING: ClassVar[str] = "policy"
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
-    LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them
 
     @property
     def may_change(self) -> tuple[str, ...]:
@@ -65,6 +64,10 @@ class PolicyRunConfig(GoalConditioned):
     def generator(self) -> ModelConfig | None:
         """The settings of the generative model; None for a policy without one."""
         return self.policy.model
+
+    @property
+    def learns_from_synthetic(self) -> bool:
+        return self.policy.critic is not None
 
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
         """These settings with another generative model. Raises ValueError if the policy cannot act by it."""

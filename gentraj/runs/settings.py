@@ -135,8 +135,6 @@ class RunSettings:
     """The name of the settings by which the agent acts: `planner`, `policy` or `control`."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
     """The generative models that `gentraj train --family` can choose from, by name."""
-    LEARNS_FROM_SYNTHETIC: ClassVar[bool] = False
-    """Whether a component learns from synthetic steps, which a world model imagined."""
 
     @property
     def summary(self) -> str:
@@ -147,6 +145,11 @@ class RunSettings:
     def generator(self) -> ModelConfig | None:
         """The settings of the generative model; None for a run without one."""
         raise NotImplementedError
+
+    @property
+    def learns_from_synthetic(self) -> bool:
+        """Whether a component learns from synthetic steps, which a world model imagined."""
+        return False
 
     def distilled(self, student: FewStepConfig) -> Self:
         """These settings with a student in the place of the model. Raises ValueError if they cannot have one."""

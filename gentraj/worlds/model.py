@@ -287,15 +287,15 @@ class WorldModel(nn.Module):
         the episode: `Imagined.end_BT` gives its probability. Raises ValueError for arguments of the wrong shape, and
         where there are no observations or no actions.
         """
-        self._check(obs_BO, act_BTA, goal_BG)
+        real_BT = torch.ones(act_BTA.shape[:2]) if real_BT is None else real_BT
+        self._check(obs_BO, act_BTA, goal_BG, real_BT)
         if len(seeds) != len(obs_BO):
             raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
 
         def ready(x: Tensor) -> Tensor:
             return padded(x.to(self.device, torch.float32))
 
-        number, obs_RO, act_RTA = len(obs_BO), ready(obs_BO), ready(act_BTA)
-        real_RT = ready(torch.ones(act_BTA.shape[:2]) if real_BT is None else real_BT) > 0
+        number, obs_RO, act_RTA, real_RT = len(obs_BO), ready(obs_BO), ready(act_BTA), ready(real_BT) > 0
         goal_RG, parts = None if goal_BG is None else ready(goal_BG), []
         seeds = [*seeds, *[0] * padding(number)]
         for t in range(0, act_BTA.shape[1], self.chunk):
@@ -359,11 +359,11 @@ class WorldModel(nn.Module):
         error_BKO = (mean.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(mean.uncertainty_BT[real_BK], (error_BKO**2).mean(-1).sqrt()[real_BK])
 
-    def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None) -> None:
+    def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None, real_BT: Tensor) -> None:
         B, T = max(len(obs_BO), 1), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1
         goal_BG = obs_BO.new_zeros(B, 0) if goal_BG is None else goal_BG
         expected = {"observations": (obs_BO, (B, self.spec.obs_dim)), "actions": (act_BTA, (B, T, self.spec.act_dim)),
-                    "goals": (goal_BG, (B, self.facts.goal_dim))}
+                    "goals": (goal_BG, (B, self.facts.goal_dim)), "entries of real_BT": (real_BT, (B, T))}
         for name, (given, shape) in expected.items():
             if given.shape != shape:
                 raise ValueError(f"{name} of shape {tuple(given.shape)} were given; {shape} is expected")

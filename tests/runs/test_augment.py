@@ -252,6 +252,12 @@ def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message:
     assert not out and message in err.splitlines()[-1] and "Traceback" not in err
 
 
+def test_a_script_is_told_of_an_unknown_end_of_branches_before_anything_is_read() -> None:
+    with pytest.raises(ValueError, match="unknown is 'cut'; known: truncated, terminated"):
+        augmentation.AugmentConfig("hopper.hdf5", Path("runs/world"), 50, "tests/cut-v0",
+                                   unknown="cut")  # type: ignore[arg-type]
+
+
 def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopper_world: Path, umaze: Episodes,
                                                          tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0", "--trajectories"

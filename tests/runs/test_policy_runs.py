@@ -17,6 +17,7 @@ from small import DATASET, edit, gentraj, same_when_killed
 from agents.planning.planner import PlannerConfig
 from agents.policies import POLICIES
 from agents.policies.bc import BCConfig
+from agents.policies.iql import IQLConfig
 from envs.making import environment_factory
 from gentraj import runs
 from gentraj.config import from_json, to_json
@@ -158,14 +159,15 @@ def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
     assert again == file and type(again.run) is type(file.run)
 
 
-def test_what_was_imagined_is_for_policies_alone_and_says_so(hopper: Episodes, tmp_path: Path) -> None:
+def test_what_was_imagined_is_for_policies_with_a_critic_and_says_so(hopper: Episodes, tmp_path: Path) -> None:
     imagined = replace(hopper, extras={"imagined": np.ones((len(hopper.obs), 1))})
     path = str(save_npz(concatenate([hopper, imagined]), tmp_path / "both.npz"))
-    episodes, returns = runs.read_data(PolicyRunConfig(path, policy=BCConfig()))
+    episodes, returns = runs.read_data(PolicyRunConfig(path, policy=IQLConfig()))
     assert episodes.num_steps == 2 * hopper.num_steps and PolicyRunConfig(path).split(episodes)[1] == hopper
-    with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
-        seen, same = runs.read_data(runs.WorldModelRunConfig(path))
-    assert seen == hopper and returns == same
+    for config in (runs.WorldModelRunConfig(path), PolicyRunConfig(path, policy=BCConfig())):
+        with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
+            seen, same = runs.read_data(config)
+        assert seen == hopper and returns == same
 
 
 # -- goals
