@@ -324,7 +324,7 @@ class Policy(nn.Module, Generic[ModelT]):
             reward_B=reward_B,
             next_BS=self.state(obs_BHO[b, last_B], batch.context_BC),
             discount_B=discount_B,
-            whole_B=real_BK.all(1) | (discount_B == 0),
+            whole_B=real_BK.all(1) | ended_B,
             episode_B=batch.episode_B,
             weight_B=None if batch.synthetic_B is None else mean_one((~batch.synthetic_B).to(reward_B)))
 

@@ -221,12 +221,14 @@ def chain() -> Episodes:
 
 def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
     policy, data = make(small(BCConfig, chunk=2), chain()), chain()
-    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    batch = Windows(data, policy.spec).gather(np.arange(5))
+    t = policy.transition(batch, 0.5)
     size = np.sqrt((data.reward**2).mean())
     torch.testing.assert_close(t.reward_B * size, torch.tensor([1 + 1.0, 2 + 1.5, 3, 4 + 2.5, 5]))
     torch.testing.assert_close(t.discount_B, torch.tensor([0.25, 0, 0, 0.25, 0.5]))
     assert t.real_BK.tolist() == [[True, True], [True, True], [True, False], [True, True], [True, False]]
     assert t.whole_B.tolist() == [True, True, True, True, False]  # nothing follows an end, something a cut
+    assert torch.equal(policy.transition(batch, 0).whole_B, t.whole_B)
     after = torch.from_numpy(data.obs[[2, 3, 3, 6, 6]])
     torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
 
