@@ -98,7 +98,7 @@ class Controls:
             step.on_click(lambda _: session.attempt(session.step))
             reset.on_click(lambda _: session.attempt(session.reset))
         with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
-            for name, send in downloads(self).items():
+            for name, send in downloads(session, self.client, lambda: self.by.value).items():
                 gui.add_button(name).on_click(lambda _, send=send: session.attempt(send))
 
     def _rebuild(self) -> None:

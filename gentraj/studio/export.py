@@ -6,7 +6,7 @@ import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +21,6 @@ from .session import Session
 PICTURE = 900, 1400  # height and width in pixels
 PATIENCE = 60.0  # seconds that a browser has to draw it
 FILM_STEPS = 2  # environment steps between two frames of a video
-
-
-class Panel(Protocol):
-    """The panel of one browser."""
-
-    session: Session
-    client: Any
-    """The one that files are sent to."""
-    by: Any
-    """The control for what colours the plans."""
 
 
 def plan_npz(answer: Answer) -> bytes:
@@ -125,19 +115,17 @@ def video(drive: Drive) -> bytes:
         return read_file(path)
 
 
-def downloads(panel: Panel) -> dict[str, Callable[[], None]]:
-    """The buttons of the panel that send a file, each with what it does."""
-    session = panel.session
-
+def downloads(session: Session, client: Any, by: Callable[[], str]) -> dict[str, Callable[[], None]]:
+    """The buttons that send a file of the session to a client, each with what it does; `by` says what colours plans."""
     def send(name: str, content: bytes) -> None:
-        panel.client.send_file_download(name, content, save_immediately=True)
+        client.send_file_download(name, content, save_immediately=True)
 
     def picture() -> None:
         from PIL import Image
 
         buffer = io.BytesIO()
         height, width = PICTURE
-        shown = panel.client.get_render(height=height, width=width, timeout=PATIENCE)
+        shown = client.get_render(height=height, width=width, timeout=PATIENCE)
         Image.fromarray(shown).save(buffer, "PNG")
         send("studio.png", buffer.getvalue())
 
@@ -150,7 +138,7 @@ def downloads(panel: Panel) -> dict[str, Callable[[], None]]:
         from .static import session_page  # with viser, which may be missing
 
         session.plan()
-        send("studio.html", session_page(session, panel.by.value).encode())
+        send("studio.html", session_page(session, by()).encode())
 
     return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
             "Video of the closed loop": film,

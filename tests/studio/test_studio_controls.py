@@ -210,7 +210,7 @@ def test_the_loop_is_stepped_shown_and_reset(controls: Controls) -> None:
 def test_the_buttons_send_files(controls: Controls) -> None:
     from gentraj.studio.export import downloads
 
-    buttons = downloads(controls)
+    buttons = downloads(controls.session, controls.client, lambda: controls.by.value)
     controls.session.plan()
     buttons["Plan (.npz)"]()
     buttons["Python call"]()
