@@ -13,7 +13,7 @@ from ..device import pick_device
 from ..experiments.pareto import ParetoConfig, Point, pareto
 from ..files import check_output, write_file
 from ..plots.figures import plot_frontier
-from ..plots.page import show
+from ..plots.page import markdown_table, show
 from ..progress import print_saved, say
 from .options import parse
 
@@ -55,5 +55,4 @@ def table(found: dict[str, Any]) -> str:
              show((row["quality"] or {}).get("sliced_wasserstein")), show(row["calls"]),
              ", ".join(map(show, row["latency_ms"])), show(row["cpu_ms"]), "yes" if row["frontier"] else "")
             for row in found["points"]]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *rows)]
-    return "\n".join([*lines, *(f"no {name}: {why}" for name, why in found["left_out"].items())])
+    return "\n".join([markdown_table(head, rows), *(f"no {name}: {why}" for name, why in found["left_out"].items())])
