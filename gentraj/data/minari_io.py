@@ -143,12 +143,27 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     return read
 
 
+def datasets_folder(wanted: str) -> Path:
+    """Minari's local folder ($MINARI_DATASETS_PATH), which is made if it is missing. `wanted` is what needs it.
+
+    Raises ImportError without Minari, and `DataError` if the folder cannot be made.
+    """
+    try:
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise ImportError(NO_MINARI.format(wanted)) from error
+    try:
+        return get_dataset_path()
+    except OSError as error:
+        raise DataError(f"the folder of Minari's datasets cannot be made ({one_line(error)}); set MINARI_DATASETS_PATH "
+                        "to a folder") from error
+
+
 def local_ids() -> dict[str, dict[str, Any]]:
     """The datasets in Minari's local folder: id -> metadata."""
-    try:
-        import minari
-    except ImportError as error:
-        raise ImportError(NO_MINARI.format("listing datasets")) from error
+    datasets_folder("listing datasets")
+    import minari
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari warns of folders that it cannot read
         datasets = minari.list_local_datasets()
@@ -175,11 +190,7 @@ def _find(dataset_id: str) -> Path:
     """The folder of the dataset's files, after a download if there are none."""
     if not MINARI_ID.fullmatch(dataset_id):
         raise DataError(f"'{dataset_id}' is not a Minari id; an id such as D4RL/pointmaze/umaze-v2 is expected")
-    try:
-        from minari.storage import get_dataset_path
-    except ImportError as error:
-        raise ImportError(NO_MINARI.format(dataset_id)) from error
-    root = get_dataset_path()
+    root = datasets_folder(dataset_id)
     path = root / dataset_id / "data"
     there = os.path.isdir(path)
     whole = all(os.path.isfile(path / name) for name in ("main_data.hdf5", "metadata.json"))

@@ -16,7 +16,7 @@ import numpy as np
 from ..process import is_alive
 from ..progress import busy, one_line
 from .episodes import DataError, Episodes, episodes_hash
-from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, env_hash
+from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, datasets_folder, env_hash
 from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
 
 
@@ -56,11 +56,11 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
 def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
     """The folder that a new dataset will have.
 
-    Raises `DataError` for a malformed id, and for an id that exists already unless `overwrite` is true.
+    Raises `DataError` for a malformed id, for an id that exists already unless `overwrite` is true, and if Minari's
+    folder cannot be made.
     """
     try:
         from minari.dataset.minari_dataset import parse_dataset_id
-        from minari.storage import get_dataset_path
     except ImportError as error:
         raise ImportError(NO_MINARI.format(dataset_id)) from error
     try:
@@ -68,7 +68,7 @@ def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
     except ValueError as error:
         raise DataError(f"'{dataset_id}' is not a Minari id; an id such as gentraj/pointmaze/umaze-v0 is expected, "
                         "whose namespace has at least two letters") from error
-    final = get_dataset_path(dataset_id)
+    final = datasets_folder(dataset_id) / dataset_id
     _sweep(final)
     _refuse_taken(final, dataset_id, overwrite)
     return final
@@ -76,7 +76,8 @@ def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
 
 def _refuse_taken(final: Path, dataset_id: str, overwrite: bool) -> None:
     if final.exists() and not overwrite:
-        raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder")
+        raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder "
+                        "(`gentraj data import` and `gentraj data make` replace it with --overwrite)")
 
 
 def _write(episodes: Episodes, dataset_id: str, env: Any, about: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -60,9 +62,9 @@ def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
 
 def page(results: Mapping[str, CardResult], path: Path) -> str:
     """The page as Markdown, which depends on the results only. `path` is where it will be written."""
-    parts = [HEAD.format(page=path.as_posix())]
+    parts = [HEAD.format(page=shlex.quote(path.as_posix()))]
     for family in families(results):
-        picture = f"![{family.name}]({_figure(family, path).as_posix()})"
+        picture = _picture(family.name, _figure(family, path))
         parts += [f"## {family.name}", _protocol(family), _scores(family), *_other_data(family), *_alike(family),
                   *_lead(family), picture, *robust(family), *published(family), *_curves(family, path),
                   "### What the runs took", TOOK, _took(family)]
@@ -180,12 +182,17 @@ def _figure(family: Family, path: Path, which: str = "") -> Path:
     return Path("figures") / f"{path.stem}-{family.stem}{which}.png"
 
 
+def _picture(name: str, path: Path) -> str:
+    """A picture in Markdown, whose links have no spaces."""
+    return f"![{name}]({quote(path.as_posix())})"
+
+
 def _curves(family: Family, path: Path) -> Iterator[str]:
     """Yields the figure of the learning curves, if there are any."""
     if Curves.of(family).curves:
         yield "### While training"
         yield CURVES.format(episodes=family.card.episodes)
-        yield f"![{family.name}, while training]({_figure(family, path, '-curves').as_posix()})"
+        yield _picture(f"{family.name}, while training", _figure(family, path, "-curves"))
 
 
 def _draw(family: Family, path: Path) -> None:

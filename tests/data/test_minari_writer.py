@@ -75,9 +75,17 @@ def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
     assert space.shape == (1,) and np.isinf(space.high).all()
 
 
+def test_a_file_in_the_place_of_minaris_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
+    for call in (lambda: save_minari(some([3]), ID, description=""), lambda: load_minari(ID), list_datasets):
+        with pytest.raises(DataError, match=r"cannot be made \(.*file.*\); set MINARI_DATASETS_PATH"):
+            call()
+
+
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
     save_minari(some([3]), ID, description="first")
-    with pytest.raises(DataError, match="gentraj/test/some-v0 exists already"):
+    with pytest.raises(DataError, match=r"gentraj/test/some-v0 exists already.*--overwrite"):
         save_minari(some([4]), ID, description="second")
     save_minari(some([5]), ID, description="third", overwrite=True)
     assert load_minari(ID) == some([5])

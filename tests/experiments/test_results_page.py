@@ -50,6 +50,14 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
 
 
+def test_the_name_of_a_page_may_have_spaces(tmp_path: Path) -> None:
+    """The links of Markdown have none, and neither do the words of a command."""
+    path = tmp_path / "my page.md"
+    text = write_page({"a": made({"fair": 40, "hard": 20}, "a")}, path).read_text()
+    assert "![Small ones](figures/my%20page-small-ones.png)" in text and f"--table '{path.as_posix()}'\n" in text
+    assert (tmp_path / "figures" / "my page-small-ones.png").is_file()
+
+
 def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path) -> None:
     """Each is held to its own seeds, whichever card comes first."""
     more = made({"fair": 50, "hard": 30}, "more", seeds=[3, 5, 8])
