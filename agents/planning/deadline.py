@@ -366,6 +366,7 @@ class RealTimePlanner(Planner):
         all_B = torch.ones(1, dtype=torch.bool)
         previous = self.previous.of(all_B) if self.config.shifted else None
         since = max(starts - (self.began or 0), 1)
+        obs_BO, goal_BG = obs_BO.clone(), None if goal_BG is None else goal_BG.clone()  # a caller may change its own
         job = Job(obs_BO, goal_BG, starts, until, effort, self._seeds(all_B), previous, since, history.of(all_B))
         job.future = self._begin_pass(job)
         self.job = job

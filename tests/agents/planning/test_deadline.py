@@ -204,6 +204,15 @@ def test_plans_that_take_too_long_are_made_with_less_effort() -> None:
         assert (steps > 2) == bool(later)
 
 
+def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
+    """As where a driver writes each observation into the same array, while a plan is made of the one before."""
+    agent, obs, goal = in_time(0.3), torch.zeros(1, 1), torch.full((1, 1), 5.0)
+    agent.act(obs, goal)
+    obs += 1
+    goal += 1
+    assert agent.job is not None and (agent.job.obs_BO.item(), agent.job.goal_BG.item()) == (0, 5)
+
+
 def test_one_slow_plan_does_not_reduce_the_effort_for_good() -> None:
     """Plans of 4 steps are not measured any more while plans of 2 steps are made, which say how fast they would be."""
     agent = in_time(0.34)
