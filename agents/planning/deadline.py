@@ -64,7 +64,10 @@ class Background:
 
 @dataclass(frozen=True)
 class Deadline:
-    """How long a planner may take to act. Raises ValueError for a time that is not positive."""
+    """How long a planner may take to act. Raises ValueError for a time that is not positive.
+
+    Each planner needs one of its own, as the worker makes one plan at a time and the fallback acts in one environment.
+    """
 
     seconds: float
     """Time from a call of `act` to its return, which is also the time between two calls."""
@@ -224,11 +227,11 @@ class RealTimePlanner(Planner):
         """
         start = self.clock()
         until = start + self.deadline.seconds - MARGIN * self.acting.quantile(1.0)
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         if len(obs_BO) != 1:
             raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")
         self._resize(1)
-        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         if self._moved(obs_BO, goal_BG).any():
             self.job, self.outdated = None, True
         if self.step >= self._due():
