@@ -213,6 +213,12 @@ class RealTimePlanner(Planner):
         self.job: Job | None = None  # the next plan, if it is being made
         self.fell_back = -1  # the step at which the fallback last acted; it is reset with the planner
 
+    def _drop(self) -> None:
+        """Forgets the next plan. Where the worker has not begun it, no later plan has to wait for it."""
+        if self.job is not None and self.job.future is not None:
+            self.job.future.cancel()
+        self.job = None
+
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """As `Planner.reset`. A plan that is being made is waited for, up to 10 seconds, and dropped."""
         super().reset(mask_B, seeds_B)
@@ -233,7 +239,8 @@ class RealTimePlanner(Planner):
                              "environment; give one, or leave the deadline out")
         self._resize(1)
         if self._moved(obs_BO, goal_BG).any():
-            self.job, self.outdated = None, True
+            self._drop()
+            self.outdated = True
         if self.step >= self._due():
             self._renew(obs_BO, goal_BG, until)
         resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
@@ -288,7 +295,8 @@ class RealTimePlanner(Planner):
         if goal_BG is not None and self.is_near_goal(obs_BO, goal_BG).all():
             self.previous.forget(torch.ones(1, dtype=torch.bool))
             target_BTD = self.hold_goal(obs_BO, goal_BG)[:, None].expand(-1, self.far.longest, -1)
-            self.target_BTD, self.began, self.job, self.outdated = target_BTD, self.step, None, False
+            self._drop()
+            self.target_BTD, self.began, self.outdated = target_BTD, self.step, False
             self.decision_B += 1
             return
         job = self.job or self._plan(obs_BO, goal_BG, self.step, self.history, until, self._effort())

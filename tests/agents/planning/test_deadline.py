@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -49,6 +50,9 @@ class Done:
 
     def __init__(self, time: Time):
         self.time, self.at, self.found, self.error = time, 0.0, None, None
+
+    def cancel(self) -> bool:
+        return False
 
     def result(self, timeout: float) -> Any:
         if self.at > self.time.now + timeout:
@@ -144,6 +148,19 @@ def test_a_goal_that_moves_is_planned_for_while_the_previous_plan_is_followed() 
     assert aims.index(-5.0) > 0 and set(aims[: aims.index(-5.0)]) == {5.0} and set(aims[aims.index(-5.0) :]) == {-5.0}
     assert began[5] == began[4] and began[7] >= 5  # the former plan is followed until the new one is ready
     assert agent.acted["the previous plan"] == 1
+
+
+def test_plans_for_goals_that_have_moved_on_do_not_queue_up() -> None:
+    """The worker is busy with the first one; of the others only the last is still wanted."""
+    agent, began = in_time(0.3), threading.Event()
+    agent.deadline = replace(agent.deadline, worker=(worker := Background()))
+    worker.submit(began.wait, 60)
+    jobs = []
+    for step in range(5):
+        agent.act(START, torch.full((1, 1), 5.0 + step))
+        jobs.append(agent.job.future)
+    began.set()
+    assert [job.cancelled() for job in jobs] == [True] * 4 + [False]
 
 
 def test_with_time_for_one_plan_it_acts_as_the_planner_does() -> None:
