@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gentraj.models.sampling import without_gradient
 from gentraj.trajectory import Agent, HasSpec, TrajectorySpec, calls_of
 
 from .episodic import EpisodicAgent
@@ -64,7 +65,7 @@ class AskingStudent(EpisodicAgent):
     def _forget(self, mask_B: Tensor) -> None:
         self.by_teacher_B[mask_B], self.left_B[mask_B] = False, 0
 
-    @torch.no_grad()
+    @without_gradient
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) the student's actions, or the teacher's; `by_teacher_B` says whose they are."""
         self._resize(len(obs_BO))

@@ -37,8 +37,9 @@ class EpisodicAgent:
             self._begin(batch)
 
     def _begin(self, batch: int) -> None:
-        self.seed_B, self.decision_B = torch.arange(batch), torch.zeros(batch, dtype=torch.long)
-        self._allocate(batch)
+        with torch.inference_mode(False):  # tensors of that mode cannot be changed outside of it, as by `reset`
+            self.seed_B, self.decision_B = torch.arange(batch), torch.zeros(batch, dtype=torch.long)
+            self._allocate(batch)
 
     def _seeds(self, which_B: Tensor) -> list[int]:
         """Seeds for the next decision of each of these environments."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gentraj.config import require, require_choice
+from gentraj.models.sampling import without_gradient
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
 
@@ -81,7 +82,7 @@ class MPC(EpisodicAgent):
     def _forget(self, mask_B: Tensor) -> None:
         self.mean_BTA[mask_B] = (self.low_A + self.high_A) / 2
 
-    @torch.no_grad()
+    @without_gradient
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space. Raises ValueError for NaN and infinity in what it is given."""
         obs_BO, goal_BG = observed(obs_BO), aimed_at(goal_BG)

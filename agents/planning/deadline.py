@@ -64,7 +64,10 @@ class Background:
 
 @dataclass(frozen=True)
 class Deadline:
-    """How long a planner may take to act. Raises ValueError for a time that is not positive."""
+    """How long a planner may take to act. Raises ValueError for a time that is not positive.
+
+    Each planner needs one of its own, as the worker makes one plan at a time and the fallback acts in one environment.
+    """
 
     seconds: float
     """Time from a call of `act` to its return, which is also the time between two calls."""
@@ -210,6 +213,12 @@ class RealTimePlanner(Planner):
         self.job: Job | None = None  # the next plan, if it is being made
         self.fell_back = -1  # the step at which the fallback last acted; it is reset with the planner
 
+    def _drop(self) -> None:
+        """Forgets the next plan. Where the worker has not begun it, no later plan has to wait for it."""
+        if self.job is not None and self.job.future is not None:
+            self.job.future.cancel()
+        self.job = None
+
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """As `Planner.reset`. A plan that is being made is waited for, up to 10 seconds, and dropped."""
         super().reset(mask_B, seeds_B)
@@ -224,13 +233,14 @@ class RealTimePlanner(Planner):
         """
         start = self.clock()
         until = start + self.deadline.seconds - MARGIN * self.acting.quantile(1.0)
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         if len(obs_BO) != 1:
             raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")
         self._resize(1)
-        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         if self._moved(obs_BO, goal_BG).any():
-            self.job, self.outdated = None, True
+            self._drop()
+            self.outdated = True
         if self.step >= self._due():
             self._renew(obs_BO, goal_BG, until)
         resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
@@ -285,7 +295,8 @@ class RealTimePlanner(Planner):
         if goal_BG is not None and self.is_near_goal(obs_BO, goal_BG).all():
             self.previous.forget(torch.ones(1, dtype=torch.bool))
             target_BTD = self.hold_goal(obs_BO, goal_BG)[:, None].expand(-1, self.far.longest, -1)
-            self.target_BTD, self.began, self.job, self.outdated = target_BTD, self.step, None, False
+            self._drop()
+            self.target_BTD, self.began, self.outdated = target_BTD, self.step, False
             self.decision_B += 1
             return
         job = self.job or self._plan(obs_BO, goal_BG, self.step, self.history, until, self._effort())
@@ -366,6 +377,7 @@ class RealTimePlanner(Planner):
         all_B = torch.ones(1, dtype=torch.bool)
         previous = self.previous.of(all_B) if self.config.shifted else None
         since = max(starts - (self.began or 0), 1)
+        obs_BO, goal_BG = obs_BO.clone(), None if goal_BG is None else goal_BG.clone()  # a caller may change its own
         job = Job(obs_BO, goal_BG, starts, until, effort, self._seeds(all_B), previous, since, history.of(all_B))
         job.future = self._begin_pass(job)
         self.job = job

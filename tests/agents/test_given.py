@@ -77,6 +77,16 @@ def test_observations_and_goals_in_float64_are_those_in_float32(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", MADE)
+def test_an_agent_that_acts_in_inference_mode_is_reset_and_acts_outside_of_it(kind: str) -> None:
+    torch.manual_seed(0)
+    agent, obs = made(kind), torch.tensor([[0.5, -1.0, 2.0]])
+    with torch.inference_mode():
+        inside = [agent.act(obs) for _ in range(3)]
+    agent.reset(torch.tensor([True]), [0])
+    assert torch.equal(torch.cat([agent.act(obs) for _ in range(3)]), torch.cat(inside))
+
+
+@pytest.mark.parametrize("kind", MADE)
 def test_what_is_no_observation_is_refused_before_it_leads_to_an_action(kind: str) -> None:
     agent = made(kind, goals=kind != "control")
     goal = torch.zeros(1, 2)

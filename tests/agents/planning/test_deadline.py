@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -49,6 +50,9 @@ class Done:
 
     def __init__(self, time: Time):
         self.time, self.at, self.found, self.error = time, 0.0, None, None
+
+    def cancel(self) -> bool:
+        return False
 
     def result(self, timeout: float) -> Any:
         if self.at > self.time.now + timeout:
@@ -146,6 +150,19 @@ def test_a_goal_that_moves_is_planned_for_while_the_previous_plan_is_followed() 
     assert agent.acted["the previous plan"] == 1
 
 
+def test_plans_for_goals_that_have_moved_on_do_not_queue_up() -> None:
+    """The worker is busy with the first one; of the others only the last is still wanted."""
+    agent, began = in_time(0.3), threading.Event()
+    agent.deadline = replace(agent.deadline, worker=(worker := Background()))
+    worker.submit(began.wait, 60)
+    jobs = []
+    for step in range(5):
+        agent.act(START, torch.full((1, 1), 5.0 + step))
+        jobs.append(agent.job.future)
+    began.set()
+    assert [job.cancelled() for job in jobs] == [True] * 4 + [False]
+
+
 def test_with_time_for_one_plan_it_acts_as_the_planner_does() -> None:
     agent = in_time(1.9, candidates=3)
     plain = Planner(agent.model, agent.config, *SPACE, critic=agent.critic)
@@ -202,6 +219,15 @@ def test_plans_that_take_too_long_are_made_with_less_effort() -> None:
         first, *later = agent.timing()["plans"]
         assert first == "2 steps, 1 candidates" and later in ([f"{steps} steps, 1 candidates"], [])
         assert (steps > 2) == bool(later)
+
+
+def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
+    """As where a driver writes each observation into the same array, while a plan is made of the one before."""
+    agent, obs, goal = in_time(0.3), torch.zeros(1, 1), torch.full((1, 1), 5.0)
+    agent.act(obs, goal)
+    obs += 1
+    goal += 1
+    assert agent.job is not None and (agent.job.obs_BO.item(), agent.job.goal_BG.item()) == (0, 5)
 
 
 def test_one_slow_plan_does_not_reduce_the_effort_for_good() -> None:
@@ -333,6 +359,8 @@ def test_after_an_error_of_the_planning_the_next_call_plans_anew() -> None:
 def test_one_environment_and_a_positive_time_are_expected() -> None:
     with pytest.raises(ValueError, match="2 observations were given to a planner with a deadline, which acts in one"):
         in_time(1.0).act(torch.zeros(2, 1))
+    with pytest.raises(ValueError, match=r"observations of shape \(4,\) were given to an agent; \(B, 1\) is expected"):
+        in_time(1.0).act(torch.zeros(4))  # was told to be 4 observations
     with pytest.raises(ValueError, match=r"Deadline.seconds"):
         Deadline(0.0)
 
