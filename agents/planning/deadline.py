@@ -239,7 +239,8 @@ class RealTimePlanner(Planner):
                              "environment; give one, or leave the deadline out")
         self._resize(1)
         if self._moved(obs_BO, goal_BG).any():
-            self._drop()
+            if not self.outdated:  # a plan for a goal on the way is better than none
+                self._drop()
             self.outdated = True
         if self.step >= self._due():
             self._renew(obs_BO, goal_BG, until)
@@ -309,6 +310,8 @@ class RealTimePlanner(Planner):
         self.planned[str(Effort(steps, ready.passes * candidates))] += 1
         self.decision_B += 1
         self.job, self.outdated = None, False
+        if job.goal_BG is not None:  # the goal may have moved since the plan was begun
+            self.outdated = bool((job.goal_BG - self.aim_BG).norm() > self.config.hold_radius)
 
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""

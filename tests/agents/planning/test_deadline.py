@@ -151,16 +151,28 @@ def test_a_goal_that_moves_is_planned_for_while_the_previous_plan_is_followed() 
 
 
 def test_plans_for_goals_that_have_moved_on_do_not_queue_up() -> None:
-    """The worker is busy with the first one; of the others only the last is still wanted."""
-    agent, began = in_time(0.3), threading.Event()
+    """The worker is busy; the plan that waits for it is kept while the goal moves, and dropped where none is needed."""
+    agent, free = in_time(0.3), threading.Event()
     agent.deadline = replace(agent.deadline, worker=(worker := Background()))
-    worker.submit(began.wait, 60)
-    jobs = []
+    worker.submit(free.wait, 60)
+    jobs = set()
     for step in range(5):
         agent.act(START, torch.full((1, 1), 5.0 + step))
-        jobs.append(agent.job.future)
-    began.set()
-    assert [job.cancelled() for job in jobs] == [True] * 4 + [False]
+        jobs.add(agent.job.future)
+    agent.act(START, START)  # the goal is reached
+    free.set()
+    assert len(jobs) == 1 and jobs.pop().cancelled()
+
+
+def test_a_goal_that_moves_in_every_step_is_followed() -> None:
+    """A plan takes two steps. Each was dropped for the next goal, so that none was ever ready."""
+    agent = in_time(0.3)
+    for step in range(20):
+        start = agent.clock()
+        agent.act(START, torch.full((1, 1), 5.0 + step))
+        agent.rest(start + 0.3 - agent.clock())
+        agent.clock.now = start + 0.3
+    assert agent.acted["standing still"] < 3 and agent.decision_B > 4
 
 
 def test_with_time_for_one_plan_it_acts_as_the_planner_does() -> None:
