@@ -10,7 +10,7 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -296,12 +296,6 @@ def differences(old: object, new: object, key: str = "") -> Iterator[tuple[str, 
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
     elif old != new:
         yield key, old, new
-
-
-def without(settings: Mapping[str, Any], keys: Collection[str], group: str = "") -> dict[str, Any]:
-    """The settings without those at these dotted keys."""
-    return {name: without(value, keys, f"{group}{name}.") if isinstance(value, Mapping) else value
-            for name, value in settings.items() if f"{group}{name}" not in keys}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.diffusion.samplers": ("SAMPLERS", "Sampler"),
     "gentraj.experiments.statistics": ("Estimate", "difference", "interquartile_mean", "probability_of_improvement"),
     "gentraj.families": ("FAMILIES",),
+    "gentraj.models.conditional": ("ConditionalModel",),
     "gentraj.models.conditioning": ("ConditionMix",),
     "gentraj.models.gaussian": ("GaussianConfig", "Gaussian"),
     "gentraj.models.plugin": ("Plugin", "Preference", "SampledRows", "Denoising"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import pairwise
 from os.path import isfile  # where a word is too long for a path, Path.is_file raises an OSError
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -96,7 +97,8 @@ class Evaluate:
 
 
 def main(argv: list[str]) -> None:
-    guess = next((Path(word) for word in argv if isfile(Path(word, CONFIG))), None)  # enough for --help
+    ordered = sorted(pairwise(["", *argv]), key=lambda pair: pair[0].startswith("-"))  # values of options come last
+    guess = next((Path(word) for _, word in ordered if isfile(Path(word, CONFIG))), None)  # enough for --help
     args = _parsed(argv, guess)
     if args.run != guess:  # once more, now that it is known whose settings are the defaults
         args = _parsed(argv, args.run)

@@ -209,14 +209,15 @@ class Diffusion(ConditionalModel):
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
     def sampled_chain(self, rows: Microbatch, context_BC: Tensor | None) -> Tensor:
-        """Samples (R, H, D), normalised, as the network is now: the gradient passes through all steps."""
+        """Samples (R, H, D) of the network in training, normalised; their gradient passes through all steps."""
         times = sampling_times(self.path, self.config.steps, self.config.grid).to(rows.x0.device)
         denoise = self.denoise(rows.x0, rows.known, context_BC, times=times, network=self.network)
         start = self.path.sigma(times[:1]) * rows.normal()
         return self.sampler(self.config)(denoise, start, times, self.path, rows.normal)
 
     def loss(self, rows: Microbatch, eps: Tensor, at: Level, score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus the score of x0."""
+        """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus the `score` of x0 as it
+        is predicted."""
         F, x_t = self.predict(self.network, at.alpha * rows.x0 + at.sigma * eps, at, rows)
         F_target = self.prediction.target(rows.x0, eps, at) / self.prediction.unit(at)
         w = loss_weight(self.config.weight, self.prediction, at)

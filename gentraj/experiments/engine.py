@@ -15,14 +15,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from ..config import lasting, read_json, sealed, without
+from ..config import lasting, read_json, sealed
 from ..device import pick_device, require_device
 from ..files import open_plain, read_file, write_file
 from ..progress import one_line, say
@@ -203,9 +203,12 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
 
 
 def deciding(config: AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on; the way in which the agent acts and the path of the data are not among
-    them."""
-    return without(lasting(config), {*config.may_change} - {"training"})
+    """The settings that a training depends on. A planner's way to plan and the path of the data are not among them, and
+    those by which a policy acts have their defaults, so that trainings of earlier versions keep their folders."""
+    acting, may_change = config.acting, config.may_change
+    defaults = {one.name: one.default for one in fields(acting) if f"{config.ACTING}.{one.name}" in may_change}
+    settings = lasting(replace(config, **cast(Any, {config.ACTING: replace(acting, **defaults)})))
+    return {key: value for key, value in settings.items() if key == "training" or key not in may_change}
 
 
 # -- the cache

@@ -13,9 +13,11 @@ from .plugin import mean_score
 
 
 class ConditionalModel(nn.Module):
-    """Base class of generative models: their normalisers, and the normalised windows that they are trained on.
+    """Base class of generative models that are trained on windows with random known entries.
 
-    Raises ValueError for a normaliser of another width than a timestep's.
+    `normalizer` normalises windows and `context` contexts; `mix` says which entries are known in a training step, and
+    the fraction `context_dropout` of the windows has no context in it. Raises ValueError for a normaliser of another
+    width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, normalizer: Normalizer, context: Normalizer | None,
@@ -32,17 +34,23 @@ class ConditionalModel(nn.Module):
         return self.normalizer.shift_D.device
 
     def microbatch(self, batch: Batch, generator: torch.Generator, noise: float = 0.0) -> Microbatch:
-        """The windows of a training step, with random known entries and, for some windows, without their contexts."""
+        """The normalised windows of a training step, with random known entries and encoded contexts.
+
+        `noise` is the largest standard deviation of the noise on a discriminator's inputs.
+        """
         known = self.mix.sample(self.spec, batch.mask_BHD, generator)
         return Microbatch(self.normalizer.normalize_windows(batch), batch.mask_BHD, known,
                           self.training_context(batch, generator), batch.weights(), noise, generator)
 
     def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        """The encoded contexts of a batch, of which the fraction `context_dropout` is left out."""
+        """The contexts of a batch, encoded by `encode_context`, without a fraction `context_dropout` of them."""
         kept_B = torch.rand(len(batch.x_BHD), generator=generator) >= self.context_dropout
         return encode_context(batch.context_BC, self.context, kept_B)
 
     def own_score(self, guide: Guide, x: Tensor, rows: Microbatch, batch: Batch) -> Tensor:
-        """The mean score, a scalar, of trajectories x (B, H, D) that the model made for the conditions of `rows`."""
+        """The guide's mean score, a scalar, of normalised trajectories x (B, H, D) that the model made.
+
+        The guide sees them in environment units, with the data in place of known entries and padding.
+        """
         own = torch.where(rows.free, self.normalizer.unnormalize(x), batch.x_BHD)
         return mean_score(guide, own, rows.weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Microbatch:
-    """The windows of one step of one side, in normalised units."""
+    """The windows of one optimiser step, in normalised units."""
 
     x0: Tensor
     """Data (R, H, D), 0 where padded."""

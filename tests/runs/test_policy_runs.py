@@ -20,9 +20,9 @@ from agents.policies.bc import BCConfig
 from agents.policies.iql import IQLConfig
 from envs.making import environment_factory
 from gentraj import runs
-from gentraj.config import from_json, to_json
+from gentraj.config import from_json, lasting, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
-from gentraj.experiments.engine import Task
+from gentraj.experiments.engine import Task, deciding
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs.folder import _RunFile
@@ -92,6 +92,8 @@ def test_trainings_of_policies_that_act_differently_are_one(tmp_path: Path) -> N
         return Task(("a", "b"), "task", tmp_path / "task", config, "hash", ()).folder
 
     assert folder() == folder(temperature=0.5) != folder(batch_size=9)
+    config = PolicyRunConfig("a.npz", policy=presets.PRESETS["bc-gaussian"].policy)
+    assert deciding(config) | {"dataset": "a.npz"} == lasting(config)  # as in the folders of earlier versions
 
 
 def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Path,

@@ -233,12 +233,12 @@ def test_a_deadline_that_is_a_number_is_refused_in_one_line(small_run: Path) -> 
 
 def test_a_fallback_is_for_a_planner_with_a_deadline(small_run: Path, hopper_run: Path,
                                                      capsys: pytest.CaptureFixture) -> None:
-    for words in ((small_run,), (hopper_run, "--deadline-ms", 50)):
-        assert gentraj("evaluate", *words, "--fallback", small_run) == 2
+    for words in ((small_run, "--planner.candidates", 2), (hopper_run, "--deadline-ms", 50)):
+        assert gentraj("evaluate", "--fallback", hopper_run, *words) == 2
         assert "a fallback is for a planner with a deadline" in capsys.readouterr().err
     assert gentraj("evaluate", small_run, "--deadline-ms", 50, "--hz", 20) == 2
     assert "--deadline-ms is 50.0 and --hz 20.0; give one of them" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"a deadline were given to a policy \(BC, gaussian\)"):
+    with pytest.raises(ValueError, match=r"a deadline was given to a policy \(BC, gaussian\)"):
         run = runs.load(hopper_run)
         run.agent(run.action_space(), deadline=Deadline(1.0))
 
