@@ -219,7 +219,7 @@ class Policy(nn.Module, Generic[ModelT]):
         raise NotImplementedError
 
     def acting(self, config: PolicyConfig) -> Self:
-        """A policy with the same networks that acts by other settings, which differ in those of `config.ACTING`."""
+        """A policy with the same networks that acts by `config`, which may differ in the settings of `ACTING` only."""
         other = copy(self)
         vars(other).update(config=config, execute=config.execute)
         return other

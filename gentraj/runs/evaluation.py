@@ -41,6 +41,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     and `watch`, `partial` and `play` are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts
     where a planner with a deadline has no plan yet, and `teacher` one that acts where the run, a student, is unsure
     (`agents.AskingStudent`).
+
     Raises ValueError for settings of another agent, if `fallback` is given where no planner has a deadline, or
     `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.
     """
