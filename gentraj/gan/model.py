@@ -181,7 +181,7 @@ class ConditionalGAN(ConditionalModel):
     def step_generator(self, twins: Microbatch, optimizer: Optimizer, guide: Guide | None = None, *,
                        plays: bool = True) -> dict[str, Tensor]:
         """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and where it
-        `plays` against the discriminator on the objective.
+        `plays` against the discriminator on the objective. Returns its metrics, which are scalars.
 
         The metric "variety" is the distance between two samples of one condition, divided by their distance from the
         data: it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there where it plays.

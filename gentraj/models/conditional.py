@@ -43,7 +43,7 @@ class ConditionalModel(nn.Module):
                           self.training_context(batch, generator), batch.weights(), noise, generator)
 
     def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        """The contexts of a batch, encoded by `encode_context`, without a fraction `context_dropout` of them."""
+        """The contexts of a batch, (B, C + 1) as `encode_context` has them, of which `context_dropout` are left out."""
         kept_B = torch.rand(len(batch.x_BHD), generator=generator) >= self.context_dropout
         return encode_context(batch.context_BC, self.context, kept_B)
 

@@ -202,7 +202,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     training.train(components, episodes, config.training, folder, meta=decisive(config, data), resume=resume,
                    device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate,
-                   may_change=config.may_change, processes=processes)
+                   may_change=resumable(config), processes=processes)
     return load(folder, device=device)
 
 
@@ -306,7 +306,7 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     folder = Path(folder)
     file, saved = _read(folder), checkpoint.load(folder, step)
     check_same(saved.meta, saved.meta | decisive(file.run, file.data), str(folder / CONFIG),
-               file.run.may_change)
+               resumable(file.run))
     return _run(folder, file, saved.components, saved.step, device, saved.text("dataset_hash"))
 
 
@@ -359,6 +359,11 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
         torch.default_generator.manual_seed(fold(config.training.seed))
         with bounded_parameters(most, holder):
             return config.build(data, episodes)
+
+
+def resumable(config: AnyRunConfig) -> set[str]:
+    """The keys in the result of `decisive` whose values may change when a training is resumed."""
+    return {f"run.{key}" for key in config.may_change}
 
 
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Session:
     def choose(self, index: int) -> None:
         """Chooses a run. Start, goal and obstacles stay if it has the same maze."""
         same = alike(self.loaded, self.runs[index])
-        self.index, self.answers = index, {}
+        self.answers, self.index = {}, index  # in this order, so that no answer is taken for that of the new run
         if self.second is not None and self.second not in self.others:
             self.beside = None
         if not same:

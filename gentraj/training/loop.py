@@ -146,13 +146,12 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
 
     Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from the
     windows of `episodes`, with the `contexts` that components are conditioned on. `meta` holds the settings that
-    determine components and episodes, as JSON values. It is saved with each checkpoint, and a resumed run must be given
-    the same, except for `may_change`, as in `check_same`. `device` defaults to the device of each component. `on_log`
-    is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
-    restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps and
-    after the last; it must not change the components. `carried` modules are saved with them and not trained. Several
-    `processes` divide each batch; all of them read the folder, and the main process alone calls the functions and
-    writes.
+    determine components and episodes, as JSON values; a resumed run must be given the same, except for `may_change`, as
+    in `check_same`. `device` defaults to the device of each component. `on_log` is called with each row of metrics,
+    `prepare` once, after the folder is locked and a resumed run is restored, and before the first save, and `evaluate`
+    with the number of steps done every `eval_every` steps and after the last; it must not change the components.
+    `carried` modules are saved with them and not trained. Several `processes` divide each batch; all of them read the
+    folder, and the main process alone calls the functions and writes.
 
     Raises `ConfigError` for settings that differ on resume, for fewer steps than are done, for batches that cannot be
     divided and where nothing can be compiled, `CheckpointError` where the folder is in use or cannot be written,
@@ -205,11 +204,12 @@ def learning_rate_factor(step: int, warmup: int, steps: int, schedule: str = "co
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run",
                may_change: Collection[str] = ()) -> None:
-    """Raises `ConfigError` listing the settings that differ, except those of `training` that may change on resume, and
-    `may_change`: settings by the last two words of their keys, such as "policy.temperature"."""
-    may_change = {f"training.{key}" for key in MAY_CHANGE_ON_RESUME} | {*may_change}
+    """Raises `ConfigError` listing the settings that differ, except those with the dotted keys `may_change`, and those
+    of `training` that may change on resume."""
+    of_training = {f"training.{key}" for key in MAY_CHANGE_ON_RESUME}
     wrong = [f"{key} was {reprlib.repr(before)} and is {reprlib.repr(now)}"
-             for key, before, now in differences(old, new) if ".".join(key.split(".")[-2:]) not in may_change]
+             for key, before, now in differences(old, new)
+             if key not in may_change and ".".join(key.split(".")[-2:]) not in of_training]
     if wrong:
         raise ConfigError(f"{where}: these settings are not those of the training so far: {'; '.join(wrong)}; take "
                           "them back, or train in another folder")

@@ -174,7 +174,8 @@ def test_results_are_kept_where_no_run_of_the_changed_card_succeeds(data: Path, 
     ({"label": "B", "about": "", "table": "T", "data": [HARD, FAIR | {"expected": 0}]}, 0, 0),
     ({"seeds": [3, 5, 7]}, 2, 2), ({"seeds": [5]}, 0, 0),
     ({"data": [FAIR, HARD, FAIR | {"name": "again", "dataset": "hard.npz"}]}, 2, 2),
-    ({"episodes": 3}, 4, 0), ({"settings": {"policy.temperature": 0.5}}, 4, 4),
+    ({"episodes": 3}, 4, 0), ({"settings": {"policy.temperature": 0.5}}, 4, 0),
+    ({"settings": {"policy.batch_size": 9}}, 4, 4),
     ({"settings": {"training.steps": 6}}, 4, 4)], ids=str)
 def test_a_changed_card_does_anew_what_it_must(changes: dict[str, Any], anew: int, trained: int, data: Path, done: Path,
                                               tmp_path: Path) -> None:
