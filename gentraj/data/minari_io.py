@@ -152,6 +152,8 @@ def datasets_folder(wanted: str) -> Path:
         from minari.storage import get_dataset_path
     except ImportError as error:
         raise ImportError(NO_MINARI.format(wanted)) from error
+    if given := os.environ.get("MINARI_DATASETS_PATH"):
+        os.environ["MINARI_DATASETS_PATH"] = os.path.abspath(given)  # Minari cannot write to a relative path
     try:
         return get_dataset_path()
     except OSError as error:

@@ -19,6 +19,7 @@ from .episodes import DataError, Episodes, episodes_hash
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, datasets_folder, env_hash
 from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
 
+EPISODE = 14_000  # bytes that HDF5 needs for each episode besides its arrays, at least
 
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
                 algorithm: str = "unknown", author: str = "unknown", code: str = "",
@@ -32,9 +33,10 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
     `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
     spaces are those of that environment if it is registered and can be made here, else unbounded. `algorithm`,
     `author`, `code` (a link) and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError`
-    for a malformed id, and for an id that exists already unless `overwrite` is true.
+    for a malformed id, and for an id that exists already unless `overwrite` is true; OSError if the disk is too full.
     """
     final = check_new_id(dataset_id, overwrite=overwrite)
+    _check_space(episodes, final)
     temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}-{final.name}") for what in ("new", "old"))
     about: dict[str, Any] = {"description": description, "algorithm_name": algorithm, "author": author,
                              "author_email": "unknown", "code_permalink": code}
@@ -78,6 +80,15 @@ def _refuse_taken(final: Path, dataset_id: str, overwrite: bool) -> None:
     if final.exists() and not overwrite:
         raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder "
                         "(`gentraj data import` and `gentraj data make` replace it with --overwrite)")
+
+
+def _check_space(episodes: Episodes, final: Path) -> None:
+    """Raises OSError if the disk is too full for the episodes: HDF5 crashes the process when a write fails."""
+    arrays = episodes.obs, episodes.act, episodes.reward, *episodes.extras.values()
+    needed = sum(array.nbytes for array in arrays) + EPISODE * len(episodes)
+    parent = next(path for path in final.parents if path.is_dir())
+    if (free := shutil.disk_usage(parent).free) < needed:
+        raise OSError(f"{final}: cannot be written: about {needed:,} bytes are needed, {free:,} are free")
 
 
 def _write(episodes: Episodes, dataset_id: str, env: Any, about: dict[str, Any]) -> None:

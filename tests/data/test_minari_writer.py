@@ -83,6 +83,21 @@ def test_a_file_in_the_place_of_minaris_folder_is_named(tmp_path: Path, monkeypa
             call()
 
 
+def test_minaris_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minari looked for the size of the file in a folder `there/.../there/...`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "there")
+    assert save_minari(some([3]), ID, description="") == tmp_path / "there" / ID and load_minari(ID) == some([3])
+
+
+def test_a_full_disk_is_refused_before_hdf5_writes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write of HDF5 that fails is a segmentation fault."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 999, 999))
+    with pytest.raises(OSError, match=r"cannot be written: about [\d,]+ bytes are needed, 999 are free"):
+        save_minari(some([3]), ID, description="")
+    assert not list(root.rglob("*.hdf5"))
+
+
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
     save_minari(some([3]), ID, description="first")
     with pytest.raises(DataError, match=r"gentraj/test/some-v0 exists already.*--overwrite"):
