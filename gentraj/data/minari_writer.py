@@ -21,6 +21,7 @@ from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
 
 EPISODE = 14_000  # bytes that HDF5 needs for each episode besides its arrays, at least
 
+
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
                 algorithm: str = "unknown", author: str = "unknown", code: str = "",
                 provenance: Mapping[str, Any] | None = None) -> Path:
