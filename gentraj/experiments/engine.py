@@ -15,10 +15,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -205,10 +205,11 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
 def deciding(config: AnyRunConfig) -> dict[str, Any]:
     """The settings that a training depends on. A planner's way to plan and the path of the data are not among them, and
     those by which a policy acts have their defaults, so that trainings of earlier versions keep their folders."""
-    acting, may_change = config.acting, config.may_change
-    defaults = {one.name: one.default for one in fields(acting) if f"{config.ACTING}.{one.name}" in may_change}
-    settings = lasting(replace(config, **cast(Any, {config.ACTING: replace(acting, **defaults)})))
-    return {key: value for key, value in settings.items() if key == "training" or key not in may_change}
+    settings, defaults = lasting(config), lasting(type(config.acting)())
+    for group, name in (key.split(".") for key in config.may_change if "." in key):
+        settings[group].pop(name, None)
+        settings[group] |= {name: defaults[name]} if name in defaults else {}
+    return {key: value for key, value in settings.items() if key == "training" or key not in config.may_change}
 
 
 # -- the cache

@@ -94,6 +94,8 @@ def test_trainings_of_policies_that_act_differently_are_one(tmp_path: Path) -> N
     assert folder() == folder(temperature=0.5) != folder(batch_size=9)
     config = PolicyRunConfig("a.npz", policy=presets.PRESETS["bc-gaussian"].policy)
     assert deciding(config) | {"dataset": "a.npz"} == lasting(config)  # as in the folders of earlier versions
+    swift: Any = presets.PRESETS["swift"].policy
+    deciding(PolicyRunConfig("a.npz", policy=replace(swift, context_dropout=0.0, guidance=1.0)))  # needs no default
 
 
 def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Path,
