@@ -245,9 +245,9 @@ def test_what_cannot_be_measured_is_named(run: Run) -> None:
     measured = measure_run(nowhere, num=8, steps=1, progress=False)
     assert measured["left_out"].keys() == {"walls", "dynamics"}
     assert not {"walls_share", "row_error"} & measured["units"].keys()
-    unregistered = replace(run, data=replace(run.data, env='{"id": "mine/River-v0"}'))
+    unregistered = replace(run, data=replace(run.data, env='{"id": "mine/Unregistered-v0"}'))
     why = measure_run(unregistered, num=8, steps=1, progress=False)["left_out"]["dynamics"]
-    assert "unknown environment 'mine/River-v0'" in why and "--import MODULE" in why
+    assert "unknown environment 'mine/Unregistered-v0'" in why and "--import MODULE" in why
     strange = replace(run, data=replace(run.data, obs_keys=("achieved_goal", "desired_goal")))
     assert "is made of" in measure_run(strange, num=8, steps=1, progress=False)["left_out"]["dynamics"]
 
