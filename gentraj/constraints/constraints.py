@@ -124,7 +124,8 @@ class Effort:
     """The cost of a squared distance beyond what a bounded speed reaches, relative to the cost of moving a timestep."""
 
 
-THOROUGH = (Effort(300), Effort(600, 3, 100), Effort(2000, 3, 1e4), Effort(2000, 3, 1e6))  # chosen by measurement
+THOROUGH = (Effort(300), Effort(600, 3, 100), Effort(2000, 3, 1e4), Effort(2000, 3, 1e6),
+            Effort(4000, 10, 1e6))  # chosen by measurement
 """The rounds of a projection that shall find allowed trajectories wherever there are some."""
 QUICK = (Effort(40),)
 """The one round of a projection between two sampling steps, where nearly allowed is enough."""

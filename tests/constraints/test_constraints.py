@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
@@ -100,6 +100,7 @@ def test_a_projection_is_feasible_and_what_is_feasible_stays(name: str, seed: in
 
 
 @few
+@example(632866, 1.0)  # converges in the last round only
 @given(seeds, st.sampled_from([1.0, 30.0, 1000.0]))
 def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale: float) -> None:
     x = random(seed, rows=3, scale=scale)
