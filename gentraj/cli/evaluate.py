@@ -127,12 +127,12 @@ def main(argv: list[str]) -> None:
 
 
 def _parsed(argv: list[str], folder: Path | None) -> Evaluate:
-    """The options, of which those of the agent have the settings of the run as their defaults."""
+    """Parses the options; by default the agent has the settings of the run in the folder."""
     if folder is None:
         return parse(Evaluate, argv, "gentraj evaluate", default=Evaluate(tyro.MISSING, planner=PlannerConfig()))
     config, _ = read_config(folder)
     own = config.acting
-    trained = {field.name for field in fields(own)} - {*own.ACTING} if isinstance(own, PolicyConfig) else set[str]()
+    trained = {one.name for one in fields(own)} - {*own.ACTING} if isinstance(own, PolicyConfig) else set[str]()
     default = Evaluate(tyro.MISSING, **cast(Any, {config.ACTING: own}))
     return parse(Evaluate, argv, "gentraj evaluate", default=default, hidden={id(own): trained})
 

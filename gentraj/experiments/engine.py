@@ -203,12 +203,16 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
 
 
 def deciding(config: AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on. A planner's way to plan and the path of the data are not among them, and
-    those by which a policy acts have their defaults, so that trainings of earlier versions keep their folders."""
+    """The settings that a training depends on, without those of a planner and the path of the data.
+
+    Those by which a policy acts have the defaults of their class, so that trainings of earlier versions keep their
+    folders.
+    """
     settings, defaults = lasting(config), lasting(type(config.acting)())
     for group, name in (key.split(".") for key in config.may_change if "." in key):
         settings[group].pop(name, None)
-        settings[group] |= {name: defaults[name]} if name in defaults else {}
+        if name in defaults:
+            settings[group][name] = defaults[name]
     return {key: value for key, value in settings.items() if key == "training" or key not in config.may_change}
 
 

@@ -15,8 +15,8 @@ from .plugin import mean_score
 class ConditionalModel(nn.Module):
     """Base class of generative models that are trained on windows with random known entries.
 
-    `normalizer` normalises windows and `context` contexts; `mix` says which entries are known in a training step, and
-    the fraction `context_dropout` of the windows has no context in it. Raises ValueError for a normaliser of another
+    `normalizer` normalises windows and `context` contexts. `mix` says which entries are known in a training step, where
+    a fraction `context_dropout` of the windows is without its context. Raises ValueError for a normaliser of another
     width than a timestep's.
     """
 
@@ -43,7 +43,7 @@ class ConditionalModel(nn.Module):
                           self.training_context(batch, generator), batch.weights(), noise, generator)
 
     def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        """The contexts of a batch, (B, C + 1) as `encode_context` has them, of which `context_dropout` are left out."""
+        """The contexts of a batch, encoded as (B, C + 1), of which a fraction `context_dropout` is left out."""
         kept_B = torch.rand(len(batch.x_BHD), generator=generator) >= self.context_dropout
         return encode_context(batch.context_BC, self.context, kept_B)
 

@@ -362,7 +362,7 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
 
 
 def resumable(config: AnyRunConfig) -> set[str]:
-    """The keys in the result of `decisive` whose values may change when a training is resumed."""
+    """The dotted keys of settings in the result of `decisive` that may change when a training is resumed."""
     return {f"run.{key}" for key in config.may_change}
 
 
