@@ -30,6 +30,8 @@ class Compare(CompareConfig):
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
     """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
     preset."""
+    jobs: Annotated[int | None, tyro.conf.arg(aliases=["--processes"])] = None
+    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     ray: RayAddress = None
     """Run on Ray (extra scale): at this address, or with none on a cluster of this machine."""
 

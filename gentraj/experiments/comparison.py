@@ -42,7 +42,7 @@ class CompareConfig:
     """Number of episodes in which each run is evaluated."""
     num: int = 512
     """Number of trajectories by which the samples are measured, as in `gentraj measure`."""
-    processes: int | None = None
+    jobs: int | None = None
     """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     ray: tuple[str, ...] | None = None
     """Run on Ray (extra scale): at this address, or with none on a cluster of this machine."""
@@ -69,7 +69,7 @@ def compare_families(config: CompareConfig) -> tuple[dict[str, Any], Path]:
             families = [name.strip() for name in config.families.split(",")]
             configs = planned(config.presets, families, config.dataset)
             tasks, groups = to_train(configs, config.seeds, config.budget, config.steps, config.out, options)
-        results = compare(tasks, groups, pool_of(config.out, config.processes, config.ray), options)
+        results = compare(tasks, groups, pool_of(config.out, config.jobs, config.ray), options)
         comparison = {"settings": settings(config), "groups": results}
         write_json(config.out / "comparison.json", comparison)
         return comparison, write_page(comparison, tasks, groups, config.out, config.device)
@@ -88,7 +88,7 @@ def check(config: CompareConfig) -> None:
     if {"budget", "steps"} <= {*given}:
         raise ValueError("--budget and --steps both say how long to train; give one of them")
     least = {"--seeds": (config.seeds, 1), "--episodes": (config.episodes, 1), "--steps": (config.steps, 1),
-             "--processes": (config.processes, 1), "--num": (config.num, 8)}
+             "--jobs": (config.jobs, 1), "--num": (config.num, 8)}
     for option, (value, low) in least.items():
         if value is not None and value < low:
             raise ValueError(f"{option} is {value}; give at least {low}")

@@ -191,7 +191,8 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     (("pointmaze-umaze", "--families", "diffusion,gam"), "unknown family 'gam'; known: diffusion, flow"),
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
-    (("pointmaze-umaze", "--processes", 0), "--processes is 0; give at least 1"),
+    (("pointmaze-umaze", "--jobs", 0), "--jobs is 0; give at least 1"),
+    (("pointmaze-umaze", "--processes", 0), "--jobs is 0; give at least 1"),  # its former name
     (("pointmaze-umaze", "--steps", 0), "--steps is 0; give at least 1"),
     (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names exist"),
     (("--runs", "x", "--seeds", 5), "--seeds is for presets"),
