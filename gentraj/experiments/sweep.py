@@ -53,7 +53,7 @@ class Objective:
         kind, group = self.key.partition(".")[0], groups(task.config)
         asked = {"windows": group.sha256, "episodes": options.episodes, "num": options.num}
         make = partial(MEASURES[kind], group=group, options=options)
-        return replace(task, measures=(Measure(task.cell[0], make, asked),))
+        return replace(task, measures=(Measure(f"{task.cell[0]}-{kind}", make, asked),))
 
     def value(self, task: Task) -> list[float]:
         """The number of a task that is done, or its score of each episode.
