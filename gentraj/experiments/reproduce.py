@@ -66,7 +66,8 @@ class Cards:
                 for i, seed in enumerate(card.seeds):
                     config = card.config(data, seed, folders, name)
                     _check_goals(config, card, name)
-                    same = (config.MAIN, config.dataset, config.env_id, config.stitch, card.protocol, card.score)
+                    same = (config.MAIN, config.learns_from_synthetic, config.dataset, config.env_id, config.stitch,
+                            card.protocol, card.score)
                     if same not in seen:
                         seen[same] = check_data(config, card, name)
                     sha256, behaviour[name, data.name] = seen[same]
