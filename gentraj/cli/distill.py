@@ -65,13 +65,13 @@ def main(argv: list[str]) -> None:
                  description=f"{cleandoc(str(Distill.__doc__))}\n\nmethods:\n{about}",
                  hidden=without_effect(method.config, method.config) if {"-h", "--help"} & set(argv) else None)
     with options_named(args, argv):
-        _distill(args, method.config)
+        _distill(args, method.config, argv)
 
 
-def _distill(args: Distill, defaults: AnyDistillConfig) -> None:
+def _distill(args: Distill, defaults: AnyDistillConfig, argv: list[str]) -> None:
     for key, *_ in differences(to_json(defaults), to_json(args.config)):
         require_effect(args.config, key)
-    config = replace(args.config, training=with_short(args, SHORT, args.config.training, defaults.training))
+    config = replace(args.config, training=with_short(args, SHORT, args.config.training, argv))
     folder, device = args.run_dir, pick_device(args.device)
     if not args.resume:
         fresh_folder(folder, "--resume")

@@ -98,7 +98,9 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     ordered = sorted(pairwise(["", *argv]), key=lambda pair: pair[0].startswith("-"))  # values of options come last
-    guess = next((Path(word) for _, word in ordered if isfile(Path(word, CONFIG))), None)  # enough for --help
+    guess = next((Path(word) for _, word in ordered if isfile(Path(word, CONFIG))), None)
+    if guess is None and not {"-h", "--help"} & set(argv):  # a missing run is named before an option that it may have
+        guess = next((Path(word) for before, word in ordered if "-" not in (before[:1], word[:1])), None)
     args = _parsed(argv, guess)
     if args.run != guess:  # once more, now that it is known whose settings are the defaults
         args = _parsed(argv, args.run)

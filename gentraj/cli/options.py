@@ -86,18 +86,19 @@ def in_options(message: str, settings: Any, argv: Sequence[str]) -> str:
     return re.sub(r"(?<![\w./'-])\w+(?:\.[a-z]\w*)+(?![\w/])", option, message)
 
 
-def with_short(args: Any, names: Sequence[str], given: TrainingConfig, default: TrainingConfig) -> TrainingConfig:
-    """The settings `given` of the training, with those of `names` that were given by a short option such as --seed.
+def with_short(args: Any, names: Sequence[str], training: TrainingConfig, argv: Sequence[str]) -> TrainingConfig:
+    """The settings of the training, with those of `names` that were given by a short option such as --seed.
 
-    Raises ValueError if the long option gives another value.
+    Raises ValueError if the words `argv` give the long option another value.
     """
+    given = {word.partition("=")[0].replace("_", "-") for word in argv}
     short = {name: value for name in names if (value := getattr(args, name)) is not None}
     for name, value in short.items():
-        if (long := getattr(given, name)) not in (value, getattr(default, name)):
-            option = name.replace("_", "-")
+        option, long = name.replace("_", "-"), getattr(training, name)
+        if long != value and f"--training.{option}" in given:
             raise ValueError(f"--{option} is {value}, and --training.{option} is {long}; they are the same setting, so "
                              "give one of them")
-    return dataclasses.replace(given, **short)
+    return dataclasses.replace(training, **short)
 
 
 def dotted(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

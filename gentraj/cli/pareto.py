@@ -40,10 +40,12 @@ class Pareto:
 def main(argv: list[str]) -> None:
     args = parse(Pareto, argv, "gentraj pareto")
     check_output(args.out, "--out")
+    if (figure := args.out.with_suffix(".png")) == args.out:
+        raise ValueError(f"--out is {args.out}, which is the name of the figure; give a name that ends in .json")
     device = pick_device(args.device)
     found = pareto([Point.of(text, device) for text in args.runs], args.config)
     write_file(args.out, sealed(found))
-    figure = plot_frontier(found["points"], args.out.with_suffix(".png"), found["worth"])
+    plot_frontier(found["points"], figure, found["worth"])
     print_saved(table(found))
     say(f"points in {args.out}, frontier in {figure}")
 

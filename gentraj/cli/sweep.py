@@ -89,12 +89,12 @@ def sweep_of(args: SweepOptions) -> Sweep:
     """The sweep that the options describe. Raises ValueError for unknown keys and values, before any work."""
     objective = Objective(args.objective, args.minimize)
     kind = args.objective.partition(".")[0]
-    if args.num != SweepOptions.num and kind != "quality":
-        raise ValueError(f"--num is for an objective that measures samples, and --objective is {args.objective}; leave "
-                         "it out")
-    if args.episodes != SweepOptions.episodes and kind not in (*SCORES, "control"):
-        raise ValueError(f"--episodes is for an objective that is a score, and --objective is {args.objective}; leave "
-                         "it out")
+    for option, kinds, what in (("num", ("quality",), "measures samples"),
+                                ("episodes", (*SCORES, "control"), "is a score"),
+                                ("protocol", SCORES, "is a score of the evaluation")):
+        if getattr(args, option) != getattr(SweepOptions, option) and kind not in kinds:
+            raise ValueError(f"--{option} is for an objective that {what}, and --objective is {args.objective}; leave "
+                             "it out")
     base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
                      protocol=args.protocol, score=objective.score)
     base.config(base.data[0], seed=0, where="--dataset")  # raises if the file is missing

@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
     if (defaults := _defaults(args)) != first:  # parsed again, now that it is known whose settings are the defaults
         args = parse(Train, argv, "gentraj train", default=Train(defaults))
     with options_named(args, argv), launched(args.device) as processes:
-        _train(args, defaults, processes)
+        _train(args, defaults, processes, argv)
 
 
 def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
@@ -111,10 +111,10 @@ def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
         return defaults
 
 
-def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
+def _train(args: Train, defaults: AnyRunConfig, processes: Processes, argv: list[str]) -> None:
     for key, *_ in () if args.resume else differences(to_json(defaults), to_json(args.config)):
         args.config.refuse(key)
-    training = with_short(args, SHORT, args.config.training, defaults.training)
+    training = with_short(args, SHORT, args.config.training, argv)
     config = replace(args.config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
     if config.training.eval_episodes != defaults.training.eval_episodes and not config.training.eval_every:
         raise ValueError(f"--eval-episodes is {config.training.eval_episodes}, and nothing is evaluated without "

@@ -59,6 +59,7 @@ def compare_families(config: CompareConfig) -> tuple[dict[str, Any], Path]:
     settings that contradict each other or are out of range, before any work.
     """
     check(config)
+    pool = pool_of(config.out, config.jobs, config.ray)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -69,7 +70,7 @@ def compare_families(config: CompareConfig) -> tuple[dict[str, Any], Path]:
             families = [name.strip() for name in config.families.split(",")]
             configs = planned(config.presets, families, config.dataset)
             tasks, groups = to_train(configs, config.seeds, config.budget, config.steps, config.out, options)
-        results = compare(tasks, groups, pool_of(config.out, config.jobs, config.ray), options)
+        results = compare(tasks, groups, pool, options)
         comparison = {"settings": settings(config), "groups": results}
         write_json(config.out / "comparison.json", comparison)
         return comparison, write_page(comparison, tasks, groups, config.out, config.device)

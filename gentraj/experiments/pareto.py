@@ -95,7 +95,7 @@ def pareto(points: Sequence[Point], config: ParetoConfig, *, progress: bool = Tr
 
     These are `points`, with the name, the folder, the sampler in words, `return_mean`, `return_ci95`, `success_rate`,
     the `quality`, `calls` and `latency_ms` (p50, p99) and `cpu_ms` (p50) of a decision in one environment, and whether
-    the point is on the `frontier` of latency and `worth`, which is the return, or else the quality; and `left_out`,
+    the point is on the `frontier` of CPU time and `worth`, which is the return, or else the quality; and `left_out`,
     what could not be measured and why. Latencies are measured in turns, so that a busy machine slows all alike. Raises
     ValueError without points, and for runs of different environments.
     """
@@ -105,9 +105,9 @@ def pareto(points: Sequence[Point], config: ParetoConfig, *, progress: bool = Tr
     left_out: dict[str, list[str]] = {}
     rows = [{"name": name, "folder": str(point.run.folder), **_worth(point, name, config, left_out, progress)}
             for point, name in zip(points, names(points), strict=True)]
+    worth, values = _comparable(rows)
     for row, cost in zip(rows, costs([point.agent() for point in points], points, config), strict=True):
         row |= cost
-    worth, values = _comparable(rows)
     for row, on in zip(rows, frontier([row["cpu_ms"] for row in rows], values), strict=True):
         row["frontier"] = on
     return {"points": rows, "worth": worth, "episodes": config.episodes, "num": config.num, "seed": config.seed,
@@ -116,10 +116,10 @@ def pareto(points: Sequence[Point], config: ParetoConfig, *, progress: bool = Tr
 
 def names(points: Sequence[Point]) -> list[str]:
     """What the points are called: the name of the run's folder, or its path where folders have the same name."""
-    folders = {point.run.folder for point in points}
-    taken = Counter(folder.name for folder in folders)
-    return [(str(folder) if taken[folder.name] > 1 else folder.name) + point.sampled
-            for point in points for folder in [point.run.folder]]
+    short = {point.run.folder: point.run.folder.absolute().name for point in points}  # "." has no name
+    taken = Counter(short.values())
+    return [(name if taken[name := short[point.run.folder]] == 1 else str(point.run.folder)) + point.sampled
+            for point in points]
 
 
 def _check_environments(points: Sequence[Point]) -> None:

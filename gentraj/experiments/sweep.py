@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from ..config import check_known, to_json, to_word
 from ..files import write_file
-from ..plots.page import markdown_table
+from ..plots.page import markdown_table, show
 from ..progress import say
 from ..runs.kinds import AnyRunConfig
 from . import engine
@@ -23,7 +23,6 @@ from .engine import Measure, Task, digest, write_json
 from .groups import Group
 from .processes import Pool
 from .reproduce import Cards, seed_result
-from .results_tables import number as number_of
 from .searching import SearchConfig, Space, Values
 from .statistics import numbers, over_seeds
 
@@ -54,7 +53,7 @@ class Objective:
         kind, group = self.key.partition(".")[0], groups(task.config)
         asked = {"windows": group.sha256, "episodes": options.episodes, "num": options.num}
         make = partial(MEASURES[kind], group=group, options=options)
-        return replace(task, measures=(Measure(task.cell[0], make, asked),))
+        return replace(task, measures=(Measure(f"{task.cell[0]}-{kind}", make, asked),))
 
     def value(self, task: Task) -> list[float]:
         """The number of a task that is done, or its score of each episode.
@@ -80,13 +79,13 @@ class Trial:
 
     @property
     def row(self) -> dict[str, Any]:
-        """The numbers of the trial, which are None until all of its seeds are done."""
+        """The numbers of the trial, which are None until all of its seeds are done. A single number has no interval."""
         done = [self.objective.value(task) for task in self.tasks if task.is_done]
         row = {"values": self.values, "mean": None, "interval": None, "seeds": len(done),
                "runs": [str(task.run) for task in self.tasks]}
         if len(done) == len(self.tasks):
             whole = over_seeds(done)
-            row |= {"mean": whole.mean, "interval": whole.interval}
+            row |= {"mean": whole.mean, "interval": whole.interval if sum(map(len, done)) > 1 else None}
         return row
 
     @property
@@ -164,7 +163,7 @@ class Sweep:
             self._rows[name] = trials[name].row
         self.write()
         means = [sum(values) / len(values) for values in map(self.objective.value, tasks)]
-        return f"{self.objective.key} {', '.join(map(number_of, means))}"
+        return f"{self.objective.key} {', '.join(map(show, means))}"
 
     def write(self) -> str:
         """Writes sweep.json and sweep.md, best first, and returns the table of the latter."""
@@ -175,7 +174,7 @@ class Sweep:
                  "objective": to_json(self.objective)}
         write_json(self.out / "sweep.json", to_json(self.base) | asked | {"rows": rows})
         text = markdown_table((*self.space, self.objective.key, "95 % interval", "seeds"), [
-            [*(to_word(row["values"][key]) for key in self.space), number_of(row["mean"]), number_of(row["interval"]),
+            [*(to_word(row["values"][key]) for key in self.space), row["mean"], row["interval"],
              f"{row['seeds']} of {len(self.base.seeds)}"] for row in rows])
         header = (f"# {self.base.preset} on {self.base.data[0].dataset}, {len(rows)} settings\n\n{self.objective.key} "
                   f"of the last checkpoints of seeds {', '.join(map(str, self.base.seeds))}, best first. The best of "

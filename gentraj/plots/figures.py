@@ -76,12 +76,12 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     rows = np.arange(len(bars))
     ax.barh(rows, mean, color=[BLUE] + [GREY] * (len(bars) - 1), height=0.62)
     ax.errorbar(mean, rows, xerr=[mean - low, high - mean], fmt="none", ecolor=INK, capsize=4, lw=1.4)
-    right = max(high.max(), 0.0)
+    left, right = 1.05 * min(low.min(), 0.0), max(high.max(), 0.0)
     for row in rows:
         ax.annotate(f"{mean[row]:.4g}", (max(high[row], 0.0), row), (8, 0), textcoords="offset points", va="center")
     ax.set_yticks(rows, list(bars))
     ax.invert_yaxis()
-    ax.set_xlim(min(low.min() * 1.05, 0.0), (right or 1.0) * 1.14)
+    ax.set_xlim(left, 1.14 * right or -0.14 * left or 1.14)  # with room for the numbers beside the bars
     ax.set_xlabel(unit)
     ax.set_title("Scores", loc="left")
     ax.grid(axis="y", visible=False)

@@ -20,6 +20,7 @@ Background = Callable[["Axes"], None]  # draws the walls of an environment
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+MORE = "#332288", "#882255", "#999933", "#661100", "#117733", "#DDAA99"  # where these six do not suffice
 INK, GREY = "#333333", "#999999"
 DPI = 130
 COLUMNS = 4  # panels in a row
@@ -121,7 +122,7 @@ def smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 
 def colours(count: int) -> list[str]:
-    palette = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY]
+    palette = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, *MORE]
     return [palette[i % len(palette)] for i in range(count)]
 
 

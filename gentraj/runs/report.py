@@ -68,7 +68,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     for picture in pictures:
         if picture.image is None:
             say(f"{picture.title}: skipped, {picture.why_missing}")
-    return write_report(out, f"gentraj: {run.folder.name}", about, _tables(run, scores), pictures)
+    return write_report(out, f"gentraj: {run.folder.absolute().name}", about, _tables(run, scores), pictures)
 
 
 def drawn(title: str, draw: Draw) -> Sequence[Picture]:

@@ -182,12 +182,13 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     ("train bc-gan --policy.model.discriminator-learning.learning-rate -1",
      "--policy.model.discriminator-learning.learning-rate is -1.0; a number"),
     ("train iql --seed 1 --training.seed 2", "--seed is 1, and --training.seed is 2; they are the same setting"),
+    ("train iql --seed 1 --training.seed 0", "--seed is 1, and --training.seed is 0; they are the same setting"),
     ("distill x --method decision --run-dir y --steps 9 --training.steps 8",
      "--steps is 9, and --training.steps is 8; they are the same setting"),
     ("train pointmaze --planner.select value", "--planner.select is 'value', and no critic of plans would be trained"),
     ("train veteran --arrival.width 8 --dataset x.npz", "--arrival.width changes nothing here: these plans are for"),
     ("finetune x --run-dir y --steps -5", "--steps is -5; a whole number from 1"),
-    ("evaluate x --episodes 0", "--episodes is 0; a whole number of at least 1")])
+    ("pareto x --episodes -1", "--episodes is -1; a whole number from 0")])
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
     assert gentraj(*words.split()) == 2
     assert capsys.readouterr().err.startswith(f"gentraj: error: {message}")

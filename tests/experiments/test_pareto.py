@@ -62,3 +62,9 @@ def test_runs_that_nothing_was_measured_of_are_refused(small_run: Path) -> None:
         pareto([Point.of(str(small_run))], ParetoConfig(episodes=0, num=0, decisions=1), progress=False)
     with pytest.raises(ValueError, match="no run is given"):
         pareto([], ParetoConfig())
+
+
+def test_the_points_and_the_figure_have_files_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figure was written over the points."""
+    assert gentraj("pareto", "run", "--out", tmp_path / "points.png") == 2
+    assert "which is the name of the figure; give a name that ends in .json" in capsys.readouterr().err

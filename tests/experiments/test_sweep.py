@@ -15,7 +15,11 @@ from inline import inline
 from small import gentraj
 
 from gentraj.cli.sweep import SweepOptions, sweep_of
+from gentraj.experiments.compare_measures import Options
+from gentraj.experiments.engine import Task
+from gentraj.experiments.groups import Group
 from gentraj.experiments.searching import Choice, Range, SearchConfig, Space, Values
+from gentraj.experiments.sweep import Objective
 
 SMALL = ("--seeds", 0, 1, "--episodes", 2, "--steps", 1)
 SPACE: Space = {"a": Choice(("x", "y")), "b": Range(1e-4, 1e-1, log=True), "c": Range(1, 9, whole=True)}
@@ -102,6 +106,22 @@ def test_a_number_that_compare_measures_is_an_objective(umaze: object, tmp_path:
     assert gentraj(*words, "quality.measures.start.recal") == 2 and not done  # what is measured is kept
 
 
+def test_what_is_measured_for_one_objective_is_not_that_of_another(tmp_path: Path) -> None:
+    """In the same folder, a second objective was looked for among the numbers that the first had measured."""
+    group, task = Group("", tmp_path, (0, 1)), Task(("trial", "data"), "", tmp_path, small.config(), "", ())
+    group.path.touch()
+    one, other = (Objective(key).measured(task, Options(2, 16), lambda _: group) for key in ("quality.x", "modes.x"))
+    assert one.path(one.measures[0]) != other.path(other.measures[0])
+
+
+def test_a_single_number_has_no_interval_and_small_ones_have_digits(tmp_path: Path) -> None:
+    """All rows of a distance were 0.01 [0.01, 0.01]."""
+    sweep = sweep_of(SweepOptions("pointmaze", (("stitch=True,False",),), dataset=small.DATASET, run_dir=tmp_path))
+    row = {"values": {"stitch": True}, "interval": None, "seeds": 1, "runs": []}
+    sweep._rows.update(a=row | {"mean": 0.0127}, b=row | {"mean": 0.0094})
+    assert sweep.write().splitlines()[2:] == ["| True | 0.0127 | — | 1 of 1 |", "| True | 0.0094 | — | 1 of 1 |"]
+
+
 @pytest.mark.parametrize(("over", "message"), [
     (("policy.bta=1",), "--over: iql has no setting 'policy.bta'; did you mean policy.beta"),
     (("policy.beta=1..3",), "--over policy.beta is a range, which a grid cannot cover"),
@@ -129,6 +149,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[str, ...], mess
     (("--search", "random", "--trials", 2, "--round", 3), "--round is 3, and only tpe and gp search in rounds"),
     (("--num", 64), "--num is for an objective that measures samples, and --objective is return_mean"),
     (("--objective", "likelihood.log_prob_per_entry", "--episodes", 9), "--episodes is for an objective that is a"),
+    (("--objective", "control.return_mean", "--protocol", "ogbench"), "--protocol is for an objective that is a score"),
 ])
 def test_options_that_contradict_each_other(words: tuple[Any, ...], message: str, hopper_file: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train --resume run --model.levels 30", "run.model.levels was 20 and is 30"),
     ("train --resume run --seed 1", "--seed was 0 and is 1"),
     ("evaluate nowhere", "nowhere: no run there"), ("evaluate file", "file: no run there"),
+    ("evaluate nowhere --policy.x 1", "nowhere: no run there"),
     ("report nowhere", "nowhere: no run there"), ("sample nowhere --out a.npz", "nowhere: no run there"),
     ("evaluate run --episodes 0", "episodes is 0"), ("evaluate run --seed -1", "seed is -1; a whole number"),
     ("evaluate run --num-envs -1", "--num-envs is -1; a whole number of at least 1 is expected"),

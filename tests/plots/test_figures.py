@@ -15,7 +15,7 @@ from PIL import Image
 from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import figures
 from gentraj.plots import page as report_page
-from gentraj.plots.style import Plane, alone, draw_floor, head, panels, save, smooth, trust_scale
+from gentraj.plots.style import Plane, alone, colours, draw_floor, head, panels, save, smooth, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -217,6 +217,18 @@ def test_a_single_row_is_seen(tmp_path: Path) -> None:
         image = np.asarray(Image.open(figures.plot_loss(rows, tmp_path / "loss.png")).convert("RGB"))
         middle = image[tuple(slice(n // 4, 3 * n // 4) for n in image.shape[:2])]  # without the legend
         assert (middle == (0, 114, 178)).all(-1).sum() > 20
+
+
+def test_bars_of_small_negative_returns_fill_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The axis went on to 1.14, so that bars of -0.1 were not seen."""
+    kept = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure))
+    figures.plot_scores({"a": (-0.1, -0.2, -0.05)}, tmp_path / "scores.png", "return")
+    assert kept[0].axes[0].get_xlim() == pytest.approx((-0.21, 0.0294))
+
+
+def test_many_families_have_colours_of_their_own() -> None:
+    assert len(set(colours(12))) == 12
 
 
 def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):
