@@ -104,6 +104,12 @@ def test_what_is_no_observation_is_refused_before_it_leads_to_an_action(kind: st
             act(agent, wrong, goal)
 
 
+@pytest.mark.parametrize("kind", MADE)
+def test_a_mask_has_an_entry_for_each_seed(kind: str) -> None:
+    with pytest.raises(ValueError, match="a mask of 2 environments and 3 seeds were given to reset an agent; give one"):
+        made(kind).reset(torch.tensor([True, False]), [0, 1, 2])
+
+
 def test_large_numbers_are_numbers() -> None:
     """Their sum is not, in float32."""
     assert act(made("policy"), torch.full((1, 3), 3e38)).isfinite().all()
