@@ -237,14 +237,21 @@ class Planner(EpisodicAgent):
         return obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
 
     def follow(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
-        """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago."""
+        """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago.
+
+        Raises ValueError for actions that are not finite.
+        """
         rows = torch.arange(len(obs_BO))
         if self.config.actions == "joint":
             act_BA = self.executed.split(target_BTD[rows, age_B])[1]
         else:
             target_BD = target_BTD[rows, age_B + self.config.lookahead - 1]
             act_BA = self.action_towards(obs_BO, self.executed.split(target_BD)[0])
-        return act_BA.cpu().clamp(self.low_A, self.high_A)
+        act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
+        if not math.isfinite(act_BA.sum()):
+            raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
+                             "the weights that it acts by are not finite")
+        return act_BA
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.

@@ -134,16 +134,19 @@ class FlowMap(FewStep):
     def flow(self, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
         """z_t on the straight path, its velocity v, which is 0 at known entries, and t (R,).
 
-        The teacher's x_s with the same ratio of signal and noise is z_t times alpha + sigma.
+        Of data and noise, t is uniform. A teacher is asked at its own times, which may be those of noise levels: its
+        x_s with the same ratio of signal and noise is z_t times alpha + sigma.
         """
-        eps, of_teacher = rows.normal(), self.distillation.targets == "teacher"
-        s = self.teacher.level(self.teacher.path.snap(self.uniform(rows).cpu()).to(eps))
+        eps, u_R = rows.normal(), self.uniform(rows)
+        if self.distillation.targets == "data":
+            t_R = self.path.snap(u_R)
+            return self.noised(rows.x0, eps, t_R), (eps - rows.x0) * rows.free, t_R
+        s = self.teacher.level(self.teacher.path.snap(u_R.cpu()).to(eps))
         total = s.alpha + s.sigma
         t_R = (s.sigma / total)[:, 0, 0]
         z = self.noised(rows.x0, eps, t_R)
-        x0 = self.taught(total * z, s.t_R, rows) if of_teacher else rows.x0
-        v = (z - x0) / t_R[:, None, None] if of_teacher else eps - x0
-        return z, v * rows.free, t_R
+        x0 = self.taught(total * z, s.t_R, rows)
+        return z, (z - x0) / t_R[:, None, None] * rows.free, t_R
 
     def uniform(self, rows: Microbatch) -> Tensor:
         """(R,) numbers, uniform between 0 and 1."""

@@ -104,6 +104,22 @@ def test_what_is_no_observation_is_refused_before_it_leads_to_an_action(kind: st
             act(agent, wrong, goal)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in MADE if "planner" in kind])
+def test_a_planner_refuses_an_action_that_is_not_finite(kind: str) -> None:
+    torch.manual_seed(0)
+    agent, goal = made(kind), torch.zeros(1, 2)
+    agent.inverse.obs.scale_D.fill_(0.01)
+    act(agent, torch.zeros(1, 3), goal)
+    with pytest.raises(ValueError, match="an action of the planner is not finite; the observation may be too far"):
+        agent.act(torch.full((1, 3), 1e38), goal)  # in the middle of a plan
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_mask_has_an_entry_for_each_seed(kind: str) -> None:
+    with pytest.raises(ValueError, match="a mask of 2 environments and 3 seeds were given to reset an agent; give one"):
+        made(kind).reset(torch.tensor([True, False]), [0, 1, 2])
+
+
 def test_large_numbers_are_numbers() -> None:
     """Their sum is not, in float32."""
     assert act(made("policy"), torch.full((1, 3), 3e38)).isfinite().all()

@@ -225,6 +225,17 @@ def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, st
     assert (model.transport(z, free, steps=steps) - MEAN - STD * z).abs().max() > 0.05
 
 
+@pytest.mark.parametrize("method", ["mean-flow", "shortcut"])
+def test_a_flow_map_without_a_teacher_learns_at_all_times(method: str) -> None:
+    """Whatever noise levels the teacher has."""
+    model = student(method, "vp-cosine", targets="data")
+    assert isinstance(model, FlowMap)
+    data = batch(0, 1000)
+    z, v, t_R = model.flow(model.microbatch(data, generator(1)))
+    assert t_R.min() < 0.01 and t_R.max() > 0.99 and len(t_R.unique()) > 900
+    torch.testing.assert_close(z - t_R[:, None, None] * v, data.x_BHD)  # the straight way leads to the data
+
+
 def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> None:
     """Data are -1 and 1. One step with the velocity leads to their mean, 0; the probability flow leads to the mode on
     the side of the noise."""
