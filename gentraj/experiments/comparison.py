@@ -89,7 +89,7 @@ def check(config: CompareConfig) -> None:
     if {"budget", "steps"} <= {*given}:
         raise ValueError("--budget and --steps both say how long to train; give one of them")
     least = {"--seeds": (config.seeds, 1), "--episodes": (config.episodes, 1), "--steps": (config.steps, 1),
-             "--jobs": (config.jobs, 1), "--num": (config.num, 8)}
+             "--num": (config.num, 8)}
     for option, (value, low) in least.items():
         if value is not None and value < low:
             raise ValueError(f"{option} is {value}; give at least {low}")
