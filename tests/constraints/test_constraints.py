@@ -99,7 +99,7 @@ def test_a_projection_is_feasible_and_what_is_feasible_stays(name: str, seed: in
     assert torch.equal(y[..., others], x[..., others])
 
 
-@few
+@settings(max_examples=5, deadline=None)  # seconds each
 @example(632866, 1.0)  # converges in the last round only
 @given(seeds, st.sampled_from([1.0, 30.0, 1000.0]))
 def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale: float) -> None:
