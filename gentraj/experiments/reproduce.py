@@ -31,7 +31,7 @@ from .cards import Card, CardData, Score
 from .durations import described, durations
 from .engine import Measure, Task, digest, kept
 from .processes import Pool
-from .results import CardResult, CurvePoint, SeedResult, pooled, read_results, verdict, write_result
+from .results import COMPARED, CardResult, CurvePoint, SeedResult, pooled, read_results, verdict, write_result
 from .results_tables import number as number_of
 
 PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
@@ -226,6 +226,6 @@ def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
         if data_result is not None:
             line += f"{card.score} {number_of(data_result.mean)}, 95 % interval {number_of(data_result.interval)}; "
         line += judgement
-        if data.expected is not None:
+        if judgement in COMPARED:
             line += f" {number_of(data.expected)} ± {number_of(data.tolerance)}"
         yield line, judgement in ("inside", "no expectation yet")
