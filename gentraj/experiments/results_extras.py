@@ -20,7 +20,9 @@ runs. The last two columns compare each row with the next one. "Above the next r
 averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
 probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
 intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
-SINGLE = " There are no\nbrackets where a dataset has a single run, because one run cannot be resampled."
+SINGLE = """ There are no
+brackets where a dataset has a single run, because one run cannot be resampled; only the interval of the difference
+remains, for which its episodes are resampled."""
 PUBLISHED = """### Published scores
 
 Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare

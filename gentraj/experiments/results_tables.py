@@ -141,11 +141,11 @@ def number(value: float | Sequence[float] | None) -> str:
         return "—"
     if isinstance(value, Sequence):
         return f"[{', '.join(map(number, value))}]"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:z.2f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:z.2f}"
 
 
 def plus_minus(value: Estimate | None) -> str:
     """An estimate as its mean and half the width of its interval."""
     if value is None:
         return number(None)
-    return f"{number(value.mean)} ± {(value.high - value.low) / 2:.{1 if abs(value.mean) >= 10 else 2}f}"
+    return f"{number(value.mean)} ± {(value.high - value.low) / 2:.{1 if abs(value.mean) >= 9.995 else 2}f}"

@@ -56,7 +56,8 @@ def test_a_single_run_has_no_interval_over_runs(tmp_path: Path) -> None:
     rows = table(text, "IQM")
     assert [rows[name][1] for name in "ABC"] == ["55.0", "30.0 [30.0, 30.0]", "25.0 [25.0, 25.0]"]
     assert [rows[name][3] for name in "AB"] == ["1.00", "0.75 [0.75, 0.75]"] and "[" in rows["A"][2]
-    assert "There are no brackets where a dataset has a single run" in " ".join(text.split())
+    assert "a single run, because one run cannot be resampled; only the interval of the difference remains" in " ".join(
+        text.split())
 
 
 def test_published_scores_stand_beside_ours_with_their_budget(tmp_path: Path) -> None:
