@@ -10,8 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from envs.making import OGBENCH_TASKS
-
 from ..files import write_file
 from ..plots.comparison import plot_intervals, plot_learning_curves
 from ..plots.page import markdown_table
@@ -155,10 +153,9 @@ def _took(family: Family) -> str:
 def _protocol(family: Family) -> str:
     card = family.card
     protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
-    episodes = card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
     is_shown = any(value is not None for value in family.behaviour.values())
-    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=episodes, seeds=_seeds(family.rows),
-                           average=AVERAGED if family.is_averaged else NOT_AVERAGED,
+    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
+                           seeds=_seeds(family.rows), average=AVERAGED if family.is_averaged else NOT_AVERAGED,
                            behaviour=BEHAVIOUR if is_shown else "")
 
 
