@@ -52,7 +52,7 @@ class Ablate:
     """Number of training steps; by default the preset's."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
-    ogbench: each of the five goals of an OGBench environment."""
+    ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
     score: Literal["return_mean", "score_d4rl", "score_minari"] = "return_mean"
     """The score to compare: the mean return, or the return normalised as by D4RL or as by Minari."""
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)

@@ -63,7 +63,7 @@ class SweepOptions:
     """Number of training steps; by default the preset's."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
-    ogbench: each of the five goals of an OGBench environment."""
+    ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
     objective: str = "return_mean"
     """What the table is sorted by: return_mean, score_d4rl, score_minari or success_rate, or a number that `gentraj
     compare` measures of planners, such as quality.measures.start.two_sample_accuracy."""

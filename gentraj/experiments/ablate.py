@@ -91,7 +91,7 @@ def write_table(base: Card, rows: Sequence[Mapping[str, Any]], folder: Path) -> 
     text = markdown_table(COLUMNS, [[one["key"], *(to_word(one[key]) if one["key"] != BASE else "" for key in SETTINGS),
                                      *(number_of(one[key]) for key in NUMBERS)] for one in rows])
     header = (f"# {base.preset} on {base.data[0].dataset}, one setting changed\n\n{base.score} of the last checkpoints "
-              f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes} episodes each, the same for all; "
-              f"{base.protocol} protocol. Intervals are bootstrapped over seeds and episodes.")
+              f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes_scored} episodes each, the same for "
+              f"all; {base.protocol} protocol. Intervals are bootstrapped over seeds and episodes.")
     write_file(folder / "ablation.md", f"{header}\n\n{text}\n".encode())
     return text

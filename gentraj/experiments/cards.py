@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from envs.making import ProtocolName
+from envs.making import OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, from_json, later, read_json, require, require_choice, with_settings, within
 from ..data.sources import FILES, split_names
@@ -111,6 +111,11 @@ class Card:
         if misplaced := [held for key in OWN if (held := within(key, self.settings))]:
             raise ValueError(f"settings hold {', '.join(dict.fromkeys(misplaced))}; datasets, seeds and evaluations "
                              "have fields of their own; give other settings one by one, such as training.steps")
+
+    @property
+    def episodes_scored(self) -> int:
+        """The number of episodes that a training is scored in: by the protocol ogbench `episodes` of each task."""
+        return self.episodes * (OGBENCH_TASKS if self.protocol == "ogbench" else 1)
 
     def without_data(self, where: str) -> AnyRunConfig:
         """The settings that all runs have in common. Raises `ConfigError`, which names `where` and the key."""

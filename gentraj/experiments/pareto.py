@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
@@ -80,7 +81,9 @@ class Point:
         return f", {self.steps} step{'s' * (self.steps > 1)}" if self.steps else ""
 
     def agent(self) -> Agent:
-        return self.run.agent(self.run.action_space(), self.planner, options=self.options)
+        """The agent whose decisions are timed; what bounds its actions does not change what they cost."""
+        ones = np.ones(self.run.data.act_dim, np.float32)
+        return self.run.agent(Box(-ones, ones), self.planner, options=self.options)
 
     def example(self, number: int) -> tuple[Any, Any]:
         """The observation (1, O) and the goal (1, G), if there is one, of a decision."""

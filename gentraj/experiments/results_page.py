@@ -10,8 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from envs.making import OGBENCH_TASKS
-
 from ..files import write_file
 from ..plots.comparison import plot_intervals, plot_learning_curves
 from ..plots.page import markdown_table
@@ -37,8 +35,9 @@ one or more cards. To change this page, edit the cards and run them. Without car
 results in FOLDER."""
 PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint. It is the mean over the training seeds
 ({seeds}) with {episodes} episodes each, which are the same for all methods. The number after ± is half the width of the
-95 % bootstrap interval of the mean, for which seeds and episodes are resampled. {average} The row
-"{data}" is the mean over the dataset's episodes."""
+95 % bootstrap interval of the mean, for which seeds and episodes are resampled. {average}{behaviour}"""
+BEHAVIOUR = f""" The row
+"{DATA}" is the mean over the dataset's episodes."""
 AVERAGED = """The column "average" is the mean over
 the datasets, and rows are sorted by it."""
 NOT_AVERAGED = """There is no average over the
@@ -154,9 +153,10 @@ def _took(family: Family) -> str:
 def _protocol(family: Family) -> str:
     card = family.card
     protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
-    episodes = card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
-    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=episodes, data=DATA,
-                           seeds=_seeds(family.rows), average=AVERAGED if family.is_averaged else NOT_AVERAGED)
+    is_shown = any(value is not None for value in family.behaviour.values())
+    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
+                           seeds=_seeds(family.rows), average=AVERAGED if family.is_averaged else NOT_AVERAGED,
+                           behaviour=BEHAVIOUR if is_shown else "")
 
 
 def _seeds(rows: Iterable[Row]) -> str:

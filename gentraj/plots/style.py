@@ -104,14 +104,17 @@ def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
 
 
 def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
-    """Adds one title, and one legend of all that any of the panels shows."""
+    """Adds one title, and one legend of all that any of the panels shows, wrapped if it is wide."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     shown: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
     if shown:
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown), frameon=False,
+        widths, whole = [0.6 + 0.07 * len(label) for label in shown], max(figure.get_figwidth(), 6.4)  # inches
+        columns = len(shown) if sum(widths) <= whole else max(1, int(whole / max(widths)))
+        figure.set_figheight(figure.get_figheight() + 0.22 * (math.ceil(len(shown) / columns) - 1))
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns, frameon=False,
                       fontsize=9)
 
 

@@ -15,6 +15,7 @@ from small import gentraj
 from gentraj.cli.ablate import Ablate, changes
 from gentraj.cli.varying import split, values
 from gentraj.experiments import ablate
+from gentraj.experiments.cards import Card, CardData
 from gentraj.experiments.results_tables import number
 from gentraj.runs.presets import PRESETS
 
@@ -154,3 +155,10 @@ def test_a_part_is_changed_as_a_whole() -> None:
     assert dit.card.settings["model"]["network"].keys() >= {"heads"} and "objective" in gan.card.settings["model"]
     _, flow = changes(Ablate("iql", ("family=flow",), dataset="data.hdf5"))
     assert flow.card.settings["policy"]["model"]["path"] == "flow"
+
+
+def test_the_table_counts_the_episodes_of_all_tasks(tmp_path: Path) -> None:
+    """It said 3 where OGBench's protocol had played 3 for each of its five goals."""
+    data = CardData("data", "cube.npz")
+    ablate.write_table(Card("", "t", "base", "iql", {}, (data,), (0,), 3, "ogbench", "return_mean"), [], tmp_path)
+    assert "15 episodes each, the same for all; ogbench protocol" in (tmp_path / "ablation.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from small import gentraj
 
 from gentraj.config import unsealed
 from gentraj.experiments.pareto import ParetoConfig, Point, frontier, pareto
+from gentraj.runs.folder import load
 
 
 def test_a_point_is_on_the_frontier_unless_another_one_is_as_cheap_and_worth_as_much() -> None:
@@ -34,6 +36,15 @@ def test_the_return_of_a_policy_is_measured_and_why_it_has_no_quality(hopper_run
     [point] = found["points"]
     assert point["return_mean"] is not None and point["quality"] is None and point["frontier"]
     assert found["worth"] == "return" and found["left_out"]["quality"] == "run plans no trajectories"
+
+
+def test_planners_without_an_environment_are_compared_by_their_quality(small_run: Path) -> None:
+    """That the data name no environment ended the command after all qualities were measured."""
+    run = load(small_run)
+    point = Point(replace(run, data=replace(run.data, env=None)))
+    found = pareto([point], ParetoConfig(episodes=2, num=16, decisions=1), progress=False)
+    assert found["worth"].startswith("minus sliced") and found["points"][0]["frontier"]
+    assert "do not say which environment" in found["left_out"]["return"]
 
 
 def test_runs_whose_folders_have_the_same_name_are_told_apart_by_their_paths(hopper_run: Path, tmp_path: Path) -> None:

@@ -254,3 +254,14 @@ def test_a_legend_names_what_any_panel_shows():
             ax.plot([0, 1], label=name)
     head(figure, axes, "title")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
+
+
+def test_a_legend_of_many_names_is_not_much_wider_than_the_figure():
+    """A legend of ten names was four times as wide as one panel, which became as small on the page."""
+    figure, [ax] = panels(1)
+    for number in range(10):
+        ax.plot([0, 1], label=f"a longer name {number}")
+    head(figure, [ax], "title")
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().width < 6.6 * figure.dpi
+    assert ax.get_window_extent().height > 1.5 * figure.dpi
