@@ -143,12 +143,15 @@ def within(key: str, keys: Iterable[str]) -> str | None:
 
 
 def require(config: Any, **bounds: tuple[float, float]) -> None:
-    """Raises `ValueError` for a field that is NaN or outside its [low, high], and for a non-integer in an int field."""
+    """Raises `ValueError` for a field that is NaN, infinite or outside its [low, high], and for a non-integer in an int
+    field."""
     whole = {field.name for field in dataclasses.fields(config) if field.type in (int, "int")}
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
-        if not low <= value <= high or (name in whole and type(value) is not int):
-            expected = "a whole number" if name in whole else "a number"
+        # no file of settings can hold infinity
+        if not low <= value <= high or abs(value) == math.inf or (name in whole and type(value) is not int):
+            number = "a finite number" if abs(value) == math.inf else "a number"
+            expected = "a whole number" if name in whole else number
             expected += f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
             raise ValueError(f"{type(config).__name__}.{name} is {value}; {expected} is expected")
 

@@ -127,14 +127,16 @@ def test_not_a_number_is_not_written() -> None:
 class Bounded:
     share: float = 0.5
     count: int = 3
+    size: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, share=(0, 1), count=(1, math.inf))
+        require(self, share=(0, 1), count=(1, math.inf), size=(0, math.inf))
 
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"share": 1.5}, "Bounded.share is 1.5; a number from 0 to 1 is expected"),
     ({"share": math.nan}, "Bounded.share is nan; a number from 0 to 1 is expected"),
+    ({"size": math.inf}, "Bounded.size is inf; a finite number of at least 0 is expected"),
     ({"count": 0}, "Bounded.count is 0; a whole number of at least 1 is expected"),
     ({"count": 2.0}, "Bounded.count is 2.0; a whole number of at least 1 is expected"),
     ({"count": True}, "Bounded.count is True; a whole number"),

@@ -71,7 +71,7 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
     density: DensityName = "uniform"
     """Distribution of the noise levels in training."""
     sigma_data: float = 1.0
-    """Standard deviation of normalised data in EDM's prediction and weight."""
+    """Standard deviation of normalised data. It scales the network's input, and EDM's prediction and weight."""
     clip: float | None = 1.1
     """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
     ema: float = 0.999
@@ -94,10 +94,7 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
         return replace(self, network=network)
 
     def unused(self) -> dict[str, str]:
-        reasons = {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
-        if "edm" not in (self.prediction, self.weight):
-            reasons["sigma_data"] = "neither prediction nor weight is edm"
-        return reasons
+        return {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -52,8 +52,9 @@ class MeanFlow(FlowMap):
 
 def derivative(function: Callable[..., Tensor], point: tuple[Tensor, ...],
                direction: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """The value of a function of tensors at a point, and its derivative there in a direction."""
-    with sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
+    """The value of a function of tensors at a point, and its derivative there in a direction, in float32."""
+    in_float32 = torch.autocast(point[0].device.type, enabled=False)  # which casts weights, but no derivatives
+    with in_float32, sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
         return torch.func.jvp(function, point, direction)[:2]
 
 

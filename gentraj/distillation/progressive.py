@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -87,5 +86,5 @@ class Progressive(FewStep):
 
 def halved(times: Tensor, path: NoisePath) -> Tensor:
     """The times with another one in the middle between each two, at a level of the path."""
-    between = [path.snap((t + s)[None] / 2)[0] for t, s in pairwise(times)]
-    return torch.stack([x for pair in zip(times, between, strict=False) for x in pair] + [times[-1]])
+    between = path.snap((times[:-1] + times[1:]) / 2)
+    return torch.cat([torch.stack([times[:-1], between], 1).flatten(), times[-1:]])

@@ -82,9 +82,9 @@ class Health(nn.Module):
 
     def symptoms(self) -> dict[str, str]:
         """The present symptoms: metric -> message with symptom and remedy."""
-        if self.steps < EARLY:
+        if (steps := int(self.steps)) < EARLY:  # read once, as the averages are: each read waits for the device
             return {}
-        ranges = [(s.low, s.high) if self.steps >= SETTLED else s.early for s in SYMPTOMS]
+        ranges = [(s.low, s.high) if steps >= SETTLED else s.early for s in SYMPTOMS]
         each = zip(SYMPTOMS, self.average.tolist(), ranges, strict=True)
         return {s.metric: s.message.format(value=value) for s, value, (low, high) in each if not low <= value <= high}
 

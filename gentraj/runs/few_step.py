@@ -14,6 +14,7 @@ from agents.planning.plan_critic import PlanCritic
 from agents.policies.policy import Policy
 
 from ..diffusion import Diffusion, DiffusionConfig
+from ..diffusion.denoiser import NEEDS_SIGNAL
 from ..distillation import FewStep, FewStepConfig, ReflowConfig
 from ..files import read_file
 from ..training import loop as training
@@ -49,9 +50,9 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
     """Trains a student of the diffusion model of `teacher` on its data, as a new run in `folder`.
 
     A planner's student plans with the teacher's critic, arrival and inverse dynamics, and trusts the same plans; a
-    policy's student acts on the teacher's scales. Raises ValueError for a run without a diffusion model, for a policy
-    with a critic, for data that were changed since the teacher was trained, and for a value without a critic; and what
-    `gentraj.training.loop.train` raises.
+    policy's student acts on the teacher's scales. Raises ValueError for a run without a diffusion model, for one that
+    predicts noise unless the student is a flow map, for a policy with a critic, for data that were changed since the
+    teacher was trained, and for a value without a critic; and what `gentraj.training.loop.train` raises.
     """
     if env_id is not None:
         raise ValueError(f"env_id is {env_id}, and this method learns from data, without an environment; leave it out")
@@ -92,6 +93,9 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
     if not isinstance(generator, DiffusionConfig):
         raise ValueError(f"{teacher.description}; a student of few steps learns from a diffusion model or a flow")
     student = replace(config.student, teacher=generator, updates=config.training.steps)
+    if (predicted := student.model().prediction) in NEEDS_SIGNAL:
+        raise ValueError(f"{teacher.description} that predicts {predicted}, which hardly determines x0 where a student "
+                         "starts; take --method mean-flow or shortcut, or train a run with the prediction x0 or v")
     dataset = runs.located(teacher.config.dataset, teacher.folder)
     training = replace(config.training, early=teacher.config.training.early)  # the windows that the teacher learnt from
     return replace(teacher.config.distilled(student), dataset=dataset, training=training)

@@ -16,6 +16,7 @@ from ..randomness import fold
 from ..trajectory import Agent
 from .driving import posture
 from .loading import Loaded
+from .session import alike
 
 HELD = 5  # environment steps that a random action is held for
 
@@ -72,7 +73,7 @@ def imagine_beside(world: Loaded, asked: Asked) -> Beside:
 
     Raises ValueError for a run without a world model, or an actor for another environment.
     """
-    if asked.actor is not None and asked.actor.factory.env_id != world.factory.env_id:
+    if asked.actor is not None and not alike(asked.actor, world):
         raise ValueError(f"{asked.actor.name} acts in {asked.actor.factory.env_id}, and {world.name} imagines "
                          f"{world.factory.env_id}; choose a run of the same environment")
     envs = VectorEnvironment(world.factory, 1, world.run.data.obs_keys)

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.optim import Optimizer
 
 from ..config import ConfigError
+from ..networks.discriminator import Discriminator
 from ..networks.embedding import TrajectoryNetwork
 from ..networks.mlp import EnsembleMLP
 from ..trajectory import Batch
@@ -71,9 +72,12 @@ def compile_graph(graph: fx.GraphModule) -> Callable[..., Any]:
 
 @contextmanager
 def compiled_networks(trained: nn.Module) -> Iterator[None]:
-    """Compiles the networks in a module that is trained, while the `with` block runs."""
+    """Compiles the networks in a module that is trained, while the `with` block runs.
+
+    Discriminators are left out: penalties differentiate their gradients, which compiled networks do not support.
+    """
     networks = [module for module in trained.modules() if isinstance(module, TrajectoryNetwork | EnsembleMLP)
-                and any(p.requires_grad for p in module.parameters())]
+                and not isinstance(module, Discriminator) and any(p.requires_grad for p in module.parameters())]
     for network in networks:
         network.compile(backend=BACKEND, dynamic=False)  # a graph for each shape: which one runs depends on no other
     try:

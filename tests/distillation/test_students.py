@@ -295,8 +295,10 @@ def test_a_mean_flow_is_trained_by_forward_derivatives_of_every_network(network:
     x = torch.randn(4, 8, 3, generator=generator(0))
     for apart in (0.0, 1.0):
         model = MeanFlow(spec, MeanFlowConfig(FlowConfig(network), apart=apart), Normalizer.identity(3))
-        metrics = model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), model.optimizers(), generator(1))
-        assert all(torch.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
+        for bf16 in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                metrics = model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), model.optimizers(), generator(1))
+            assert all(torch.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
 
 
 @every_student

@@ -12,7 +12,7 @@ from small import gentraj, killed
 
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import Planner
-from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, ProgressiveConfig, ReflowConfig
+from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, MeanFlowConfig, ProgressiveConfig, ReflowConfig
 from gentraj.runs import folder as runs
 from gentraj.runs.distillation import METHODS, distill
 from gentraj.runs.few_step import FewStepRunConfig, student_settings
@@ -116,4 +116,8 @@ def test_what_cannot_be_distilled_is_refused_in_a_line(teacher: runs.Run, studen
         distill(teacher, config, tmp_path / "a", env_id="Hopper-v5")
     with pytest.raises(ValueError, match=r"value is given, and .* without a critic of plans; train one with --valued"):
         distill(teacher, replace(config, value=1.0), tmp_path / "a")
+    noisy = replace(teacher.config, model=replace(teacher.config.generator, prediction="eps"))  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"planner, diffusion\) that predicts eps, .*; take --method mean-flow or"):
+        student_settings(replace(teacher, config=noisy), config)
+    assert student_settings(replace(teacher, config=noisy), replace(config, student=MeanFlowConfig())).generator
     assert {*STUDENTS, "value-aware", "decision"} == METHODS.keys()

@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -112,6 +113,15 @@ def test_an_actor_of_another_environment_is_refused(world: Loaded):
     other = replace(world, name="other", factory=replace(world.factory, env_id="Walker2d-v5"))
     with pytest.raises(ValueError, match="other acts in Walker2d-v5, and world imagines Hopper-v5"):
         imagine_beside(world, Asked(other, STEPS))
+
+
+def test_a_run_in_the_same_maze_acts_whatever_its_environment_is_called(bodies: list[Loaded],
+                                                                        monkeypatch: pytest.MonkeyPatch):
+    planner, world = bodies
+    other = replace(planner, factory=replace(planner.factory, env_id="Hopper-dense"))
+    monkeypatch.setattr(Loaded, "maze", SimpleNamespace(map=[[0]], scaling=1.0))
+    assert alike(other, world)  # so that the panel offers it
+    assert len(imagine_beside(world, Asked(other, 2)).act_TA) == 2
 
 
 @pytest.fixture

@@ -9,20 +9,25 @@ import torch
 from gentraj.config import ConfigError
 from gentraj.data import Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.networks import ResidualMLPConfig
+from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.training import TrainingConfig, compilation, train
 from gentraj.training.checkpoint import load
 from gentraj.trajectory import TrajectorySpec
 
+SPEC, NETWORK = TrajectorySpec(2, 1, 4), ResidualMLPConfig(8, 1, frequencies=0)
 
-def run(folder: Path, *, compile: bool, resume: bool = False) -> Diffusion:
+
+def run(folder: Path, *, compile: bool, resume: bool = False, gan: GANConfig | None = None,
+        ) -> Diffusion | ConditionalGAN:
     rng, ends = np.random.default_rng(0), np.arange(20) == 19
     data = Episodes(rng.normal(size=(21, 2)), rng.normal(size=(20, 1)), rng.normal(size=20), terminated=ends,
                     truncated=np.zeros(20, bool), lengths=np.array([20]))
     torch.manual_seed(0)
-    model = Diffusion(TrajectorySpec(2, 1, 4), DiffusionConfig(ResidualMLPConfig(8, 1, frequencies=0)),
-                      Normalizer.identity(3), batch_size=8)
+    model = (Diffusion(SPEC, DiffusionConfig(NETWORK), Normalizer.identity(3), batch_size=8) if gan is None else
+             ConditionalGAN(SPEC, gan, Normalizer.identity(3), batch_size=8))
     train({"model": model}, data, TrainingConfig(steps=6, save_every=2, keep=9, compile=compile, warmup=0), folder,
           meta={}, resume=resume, progress=False)
     return model
@@ -50,6 +55,14 @@ def test_it_resumes_with_the_same_bits(tmp_path: Path) -> None:
     run(tmp_path, compile=True, resume=True)
     again = load(tmp_path).components
     assert all(torch.equal(tensor, again[part][name]) for part in whole for name, tensor in whole[part].items())
+
+
+def test_a_gan_trains_whose_penalties_differentiate_the_gradient_of_its_discriminator(tmp_path: Path) -> None:
+    config = GANConfig(NETWORK, DiscriminatorConfig(8, (1,), 1, 0))
+    assert {"r1", "r2"} <= config.weights.keys()
+    with pytest.warns(UserWarning, match="component 'model': it reads numbers .*; only its networks are compiled"):
+        run(tmp_path, compile=True, gan=config)
+    assert load(tmp_path).step == 6
 
 
 def test_where_nothing_compiles_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
