@@ -178,8 +178,10 @@ def two_sample_accuracy(real_NF: Tensor, fake_MF: Tensor, seed: int = 0) -> floa
     """Leave-one-out accuracy of a nearest-neighbour classifier that tells real rows from fake ones.
 
     This is the classifier two-sample test with one nearest neighbour (Lopez-Paz & Oquab 2017). An accuracy of 0.5 is
-    chance, 1 means that every row is classified correctly, and less than 0.5 indicates copies. The larger set is
-    subsampled, by `seed`, to the size of the smaller one. A tie counts one half.
+    chance, 1 means that every row is classified correctly, and less than 0.5 indicates copies. A model whose samples
+    all lie in one place can have 0.5, too: all of its rows are classified correctly and no real one, so that precision
+    or recall is low (Xu et al. 2018, "An Empirical Study on Evaluation Metrics of Generative Adversarial Networks").
+    The larger set is subsampled, by `seed`, to the size of the smaller one. A tie counts one half.
     """
     real, fake = checked(2, real=real_NF, fake=fake_MF)
     sampled = [x[torch.randperm(len(x), generator=generator(seed))[: min(len(real), len(fake))].to(x.device)]
