@@ -24,7 +24,7 @@ class EpisodicAgent:
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment.
 
-        Raises ValueError for a mask of another length.
+        Raises ValueError for a mask and seeds of different lengths.
         """
         if mask_B is not None and seeds_B is not None and len(mask_B) != len(seeds_B):
             raise ValueError(f"a mask of {len(mask_B)} environments and {len(seeds_B)} seeds were given to reset an "

@@ -250,7 +250,7 @@ class Planner(EpisodicAgent):
         act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         if not math.isfinite(act_BA.sum()):
             raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
-                             "the weights that it acts by are not finite")
+                             "a weight is not finite; give observations like the data's, or load another checkpoint")
         return act_BA
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:

@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
     ordered = sorted(pairwise(["", *argv]), key=lambda pair: pair[0].startswith("-"))  # values of options come last
     guess = next((Path(word) for _, word in ordered if isfile(Path(word, CONFIG))), None)
     if guess is None and not {"-h", "--help"} & set(argv):  # a missing run is named before an option that it may have
-        guess = next((Path(word) for before, word in ordered if "-" not in (before[:1], word[:1])), None)
+        guess = next((Path(pair[1]) for pair in ordered if not any(word.startswith("-") for word in pair)), None)
     args = _parsed(argv, guess)
     if args.run != guess:  # once more, now that it is known whose settings are the defaults
         args = _parsed(argv, args.run)

@@ -134,7 +134,7 @@ class FlowMap(FewStep):
     def flow(self, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
         """z_t on the straight path, its velocity v, which is 0 at known entries, and t (R,).
 
-        Of data and noise, t is uniform. A teacher is asked at its own times, which may be those of noise levels: its
+        Without a teacher, t is uniform. A teacher is asked at its own times, which may be those of noise levels; its
         x_s with the same ratio of signal and noise is z_t times alpha + sigma.
         """
         eps, u_R = rows.normal(), self.uniform(rows)

@@ -121,8 +121,8 @@ def names(points: Sequence[Point]) -> list[str]:
     """What the points are called: the name of the run's folder, or its path where folders have the same name."""
     short = {point.run.folder: point.run.folder.absolute().name for point in points}  # "." has no name
     taken = Counter(short.values())
-    return [(name if taken[name := short[point.run.folder]] == 1 else str(point.run.folder)) + point.sampled
-            for point in points]
+    return [(short[folder] if taken[short[folder]] == 1 else str(folder)) + point.sampled
+            for point in points for folder in [point.run.folder]]
 
 
 def _check_environments(points: Sequence[Point]) -> None:
