@@ -96,9 +96,10 @@ class Drawing:
         self.runs = {t.cell[1]: load(t.run, device=pick_device(device)) for t in reversed(self.whole)}
         self.runs = {name: self.runs[name] for name in found["families"] if name in self.runs}  # of the first seeds
         first = next(iter(self.runs.values()), None)
-        self.plane, env = Plane.of(group.dims, first.data.goal_dims if first else ()), first.data.env if first else None
+        goal_dims, env = (first.data.goal_dims, first.data.env) if first else ((), None)
         self.times = first.model.spec.times if first else ()
         maze = environment_factory(env).maze if env else None
+        self.plane = Plane.of(group.dims, goal_dims, maze is not None)
         self.background: Background | None = (
             partial(draw_maze, maze_map=maze.map, scaling=maze.scaling) if maze else None)
 

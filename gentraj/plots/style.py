@@ -50,14 +50,15 @@ class Plane(NamedTuple):
     x: str = "x (m)"
     y: str = "y (m)"
     alike: bool = True
-    """Whether both are lengths, to be drawn on the same scale."""
+    """Whether both are drawn on the same scale."""
 
     @classmethod
-    def of(cls, dims: Sequence[int], goal_dims: Sequence[int]) -> Plane:
-        """Positions in metres where the data have goals; otherwise entries without a known unit; a single one over
-        time."""
+    def of(cls, dims: Sequence[int], goal_dims: Sequence[int], maze: bool = False) -> Plane:
+        """Positions in metres in a maze with goals; otherwise entries without a known unit, on the same scale if they
+        are those of a goal; a single one over time."""
+        alike = bool(goal_dims) and len(dims) > 1
         names = [f"observation[{dim}]" for dim in dims]
-        return cls() if goal_dims and len(dims) > 1 else cls(*["environment steps", *names][-2:], alike=False)
+        return cls() if maze and alike else cls(*["environment steps", *names][-2:], alike=alike)
 
     def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
         """Sets the extent of `ax` to that of the points, with a margin of `share` of it on each side."""

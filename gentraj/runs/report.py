@@ -92,9 +92,9 @@ class Drawing:
         self.run, self.folder, self.seed = run, folder, seed
         self.metrics, self.curve = read_metrics(run.folder), records.read_learning_curve(run.folder)
         self.dims = list(run.data.goal_dims or range(run.data.obs_dim))[:2]
-        self.plane = Plane.of(self.dims, run.data.goal_dims)
         factory = recorded_factory(run.data.env)
         self.env, maze = (run.data.env, factory.maze) if factory else (None, None)
+        self.plane = Plane.of(self.dims, run.data.goal_dims, maze is not None)
         self.background: Callable[[Any], None] | None = None
         if maze is not None:
             self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)

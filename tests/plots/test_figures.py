@@ -200,10 +200,11 @@ def test_the_note_gives_the_reason_of_the_picture(tmp_path: Path):
     assert "no EGL on this machine" in page.text
 
 
-def test_what_is_no_position_has_no_metres_and_no_common_scale() -> None:
+def test_entries_have_metres_in_a_maze_only_and_a_common_scale_as_a_goal_only() -> None:
     points = np.array([[0.0, 0.0], [1.0, 100.0]])
     for plane, labels, aspect in ((Plane.of([2, 5], ()), ("observation[2]", "observation[5]"), "auto"),
-                                  (Plane.of([0, 1], (0, 1)), ("x (m)", "y (m)"), 1.0)):
+                                  (Plane.of([0, 1], (0, 1)), ("observation[0]", "observation[1]"), 1.0),
+                                  (Plane.of([0, 1], (0, 1), maze=True), ("x (m)", "y (m)"), 1.0)):
         _, [ax] = panels(1)
         draw_floor(ax, None, points, plane)
         assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == aspect
