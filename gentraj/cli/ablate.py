@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -12,6 +12,7 @@ from envs.making import ProtocolName
 
 from ..config import to_word
 from ..experiments.ablate import Change, ablate
+from ..experiments.cards import Score
 from ..files import check_folder
 from ..progress import print_saved, say
 from .common import Device
@@ -53,8 +54,9 @@ class Ablate:
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
     ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
-    score: Literal["return_mean", "score_d4rl", "score_minari"] = "return_mean"
-    """The score to compare: the mean return, or the return normalised as by D4RL or as by Minari."""
+    score: Score = "return_mean"
+    """The score to compare: the mean return, the return normalised as by D4RL or as by Minari, or the success
+    rate."""
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
     device: Device = None
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from envs.making import OGBENCH_TASKS, ProtocolName
 
-from ..config import ConfigError, from_json, later, read_json, require, require_choice, with_settings, within
+from ..config import ConfigError, check_known, from_json, later, read_json, require, with_settings, within
 from ..data.sources import FILES, split_names
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
@@ -140,7 +140,7 @@ def read_card(path: Path) -> Card:
     """
     card = from_json(Card, read_json(path, follow=True), str(path))
     try:
-        require_choice(card, preset=PRESETS)
+        check_known((card.preset,), PRESETS, "preset")
         config = card.without_data(str(path))
         for key in card.settings:
             config.refuse(key)

@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"preset": "fqll"}, "Card.preset is 'fqll'; known: pointmaze"),
+    ({"preset": "fqll"}, "unknown preset 'fqll'; known: pointmaze, "),
     ({"seeds": [1, 1]}, "seeds are [1, 1]; at least one is expected, and each once"),
     ({"data": []}, "data are []; at least one is expected"),
     ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']; at least one is expected, and each once"),
