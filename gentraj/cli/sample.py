@@ -44,8 +44,8 @@ class Sample:
     goal: str | None = None
     """The goal to reach, as numbers separated by commas."""
     arrival: int | None = None
-    """The timestep of the plan, counted from 0, at which it reaches --goal; by default the likeliest one if --start is
-    given, else the last one."""
+    """The timestep of the plan, counted from 0, at which it reaches --goal; by default the most probable one if --start
+    is given, else the last one."""
     context: str | None = None
     """The context that the model is conditioned on (such as a return, a goal or a task), as numbers separated by
     commas."""
