@@ -53,7 +53,7 @@ def peers(found: Found) -> str:
     rows = [[case["title"], ", ".join(case["peers"]), number(case["ms"]["eager"]["median"]),
              *(", ".join(filter(None, (interval(each.get(name)) for each in case["speedup"].values())))
                for name in variants)] for case in cases]
-    return markdown_table(["work", "beside", "ms, eager", *variants], rows)
+    return markdown_table(["work", "compared with", "ms, eager", *variants], rows)
 
 
 def growth(found: Found) -> str:

@@ -23,7 +23,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS
 @dataclass(frozen=True)
 class AWRConfig(PolicyConfig):
     beta: float = 1.0
-    """How much more weight an action of higher advantage gets."""
+    """How strongly the weight of an action grows with its advantage."""
     n_step: int = 50
     """Number of rewards that an n-step return sums before it bootstraps from the value."""
     discount: float = 0.98

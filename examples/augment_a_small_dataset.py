@@ -15,8 +15,8 @@ from gentraj.runs.evaluation import evaluate_run
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
-    """Returns the mean returns of an agent trained on the dataset, and of one trained also on the synthetic steps that
-    follow from the first agent's actions."""
+    """Returns the mean returns of two agents: one that is trained on the dataset, and one that is also trained on
+    synthetic steps, in which the first agent acts in the world model."""
     def train(preset, data, name):
         config = gentraj.PRESETS[preset]
         training = replace(config.training, steps=int(updates))

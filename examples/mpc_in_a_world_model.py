@@ -1,4 +1,4 @@
-"""Model-predictive control: each action begins the best of many sequences that are tried in a world model.
+"""Model-predictive control: simulates many sequences of actions in a world model, and takes the first of their mean.
 
     python examples/mpc_in_a_world_model.py RUN [EPISODES]    # RUN: gentraj train world-ensemble --dataset ...
     python examples/mpc_in_a_world_model.py demo              # trained on random actions in InvertedPendulum

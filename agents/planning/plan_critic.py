@@ -53,10 +53,10 @@ class PlanCriticConfig(LearningConfig):
     """Expectile of the returns from a state that V(s) estimates: 0.5 is their mean, 0.9 nearly their maximum."""
     n_step: int = 32
     """Timesteps of the windows that the critic learns from, at least those of a plan. Rewards are summed over them, and
-    the return is bootstrapped after them: many come close to a Monte-Carlo return."""
+    the return is bootstrapped after them; with many timesteps it is close to a Monte-Carlo return."""
     noised: float = 0.0
-    """Fraction of the plans that are noised in training. Above 0, guidance uses the value of the noisy plan, at 0 that
-    of the denoised one."""
+    """Fraction of the plans that are noised in training. Above 0, guidance uses the value of the noisy plan; at 0 it
+    uses that of the denoised plan."""
     normalizer: NormalizerName = "gaussian"
     """How plans are normalised. With noised plans it has to be the model's normaliser, which a run sets."""
     tau: float = 0.01

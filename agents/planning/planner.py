@@ -40,7 +40,7 @@ VALUED = ("select", "guidance", "target_return")  # settings that need a critic 
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """The settings of `Planner`. Raises ValueError for a setting outside its range."""
+    """How a `Planner` plans and acts. Raises ValueError for a setting outside its range."""
 
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
@@ -55,10 +55,10 @@ class PlannerConfig:
     """Plans that are sampled for each arrival, or in all where there is no goal."""
     shifted: bool = False
     """Add what is left of the previous plan, completed by the model, to the candidates; it wins ties. The model should
-    have been trained with prefixes (mix.prefix)."""
+    have been trained with prefixes (--mix.prefix)."""
     history: int = 0
     """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
-    timesteps ahead. The model must have been trained with prefixes (mix.prefix)."""
+    timesteps ahead. The model must have been trained with prefixes (--mix.prefix)."""
     select: Literal["trust", "value"] = "trust"
     """Which of the trusted plans is taken: with trust the one that arrives first, with value the one with the highest
     value under the critic (Lu et al. 2025). If no plan is trusted, the most trusted one is taken."""

@@ -39,8 +39,8 @@ class DROLConfig(PolicyConfig):
     """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""
     candidates: int = 16
-    """Actions of the student in each state of an update. More of them leave the nearest one more freedom to climb its
-    value: with 1, every action of the student is drawn to the data's."""
+    """Actions of the student in each state of an update, of which only the nearest to the data's action learns. With 1,
+    every action of the student is pulled towards the data's."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
 

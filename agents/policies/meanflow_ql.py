@@ -43,7 +43,7 @@ class MeanFlowQLConfig(PolicyConfig):
     """Weight of the mean-flow loss, which imitates the data, relative to the Q loss; values are divided by their mean
     absolute value."""
     bound: float = 1.0
-    """Weight of the loss of actions beyond the data's bounds, the mean of how far they are beyond."""
+    """Weight of the loss of actions outside the data's bounds, which is their mean distance from the bounds."""
     temperature: float = later(1.0)
     """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""

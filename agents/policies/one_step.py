@@ -29,7 +29,7 @@ class OneStepConfig(LearningConfig):
     network: NetworkConfig = field(default_factory=lambda: NETWORK)
     """The network from noise to actions."""
     ema: float = 0.995
-    """Decay of the exponential moving average of the weights, which acts."""
+    """Decay of the exponential moving average of the weights, with which the policy acts."""
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

@@ -48,8 +48,8 @@ class SwiftConfig(PolicyConfig):
     """Scale of classifier-free guidance towards actions with a positive advantage: 0 imitates all actions of the data,
     1 those with a positive advantage, and more amplifies the difference."""
     temperature: float = 0.0
-    """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options; 0 gives
-    the likeliest action."""
+    """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options. At 0
+    the same state always gives the same action."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "guidance", "temperature")
 

@@ -41,7 +41,7 @@ class EvaluationConfig:
     seed: int = 0
     """Seed of the starts, the goals and the agent; the same seed gives the same episodes to every agent."""
     num_envs: int = 25
-    """Environments that run side by side. With batch_invariant it changes the speed, never the result."""
+    """Environments that run side by side. With --batch-invariant, their number changes the speed, never the result."""
     batch_invariant: bool = True
     """Compute decisions so that an episode does not depend on the other environments, bit for bit. A decision for one
     environment then costs as much as one for 16; turn it off to measure how fast the agent of one robot is."""
@@ -53,9 +53,9 @@ class EvaluationConfig:
     deadline_ms: float | None = None
     """Milliseconds in which the agent has to act, which are also the time between two environment steps. A planner
     plans in the background so as to act in time, and decisions that take longer are counted. One environment runs at
-    a time, without batch_invariant."""
+    a time, without --batch-invariant."""
     hz: float | None = None
-    """Environment steps a second, instead of deadline_ms: 20 is a deadline of 50 ms."""
+    """Environment steps per second, instead of --deadline-ms: 20 is a deadline of 50 ms."""
     workers: int = 0
     """Number of processes that step the environments, for environments that may crash or hang; the scores are the same,
     bit for bit. With 0, this process steps them, without a time limit: the fastest way if a step takes less than a

@@ -29,8 +29,8 @@ class ImaginedConfig:
     max_episode_steps: int = 1000
     """Time limit of an episode, in steps."""
     max_uncertainty: float = 3.0
-    """Uncertainty beyond which an episode is truncated, as a multiple of the largest root mean square error among
-    held-out data of one level of uncertainty."""
+    """Uncertainty beyond which an episode is truncated, as a multiple of the largest error that is expected on held-out
+    data."""
     margin: float = 0.1
     """How far an observation may lie outside the range of the data, as a fraction of that range. Farther out, an
     episode is truncated."""
@@ -45,7 +45,8 @@ class ImaginedConfig:
     """How an episode ends where the model is not trusted: truncated, so that an agent may bootstrap from its last
     state, or terminated (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
-    """Reward that such an end costs. Where rewards are negative, an agent would otherwise seek it."""
+    """Reward that is subtracted at such a termination. It is needed where rewards are negative, as an agent would
+    otherwise gain by ending early."""
 
     def __post_init__(self) -> None:
         require_choice(self, starts=("episodes", "anywhere"), unknown=("truncated", "terminated"))

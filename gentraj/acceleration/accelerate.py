@@ -63,7 +63,7 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     """Returns a copy of a model, an agent or a run whose networks run in `backend` when they sample or act, also if
     another backend has run them so far.
 
-    auto: the fastest of eager and openvino, measured for each number of rows when it first comes. compile:
+    auto: the faster of eager and openvino, measured for each number of rows when it first comes. compile:
     torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
     extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
 

@@ -47,7 +47,7 @@ Using a run:
 
 Experiments with many runs:
   gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
-  gentraj pareto RUN...                        measure what decisions of a teacher and its students cost and are worth
+  gentraj pareto RUN...                        measure the cost and the return of a teacher and its students
   gentraj ablate PRESET --vary KEY=V1,V2...    change one setting at a time and write a table of scores
   gentraj sweep PRESET --over KEY=V1,V2...     try many combinations of settings and write a table, best first
   gentraj reproduce CARD...                    train and score what result cards describe, and write a table

@@ -33,7 +33,8 @@ class Compare(CompareConfig):
     jobs: Annotated[int | None, tyro.conf.arg(aliases=["--processes"])] = None
     """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     ray: RayAddress = None
-    """Run on Ray (extra scale): at this address, or with none on a cluster of this machine."""
+    """Run on Ray (extra scale): at an address such as auto or host:6379, or without one on a cluster of this
+    machine."""
 
 
 def main(argv: list[str]) -> None:

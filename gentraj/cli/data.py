@@ -91,7 +91,7 @@ def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = N
         steps: Number of environment steps to record; the default of each task is enough to train on.
         seed: Seed; the same seed gives the same data.
         id: The id of the dataset; by default the task's own, such as gentraj/pointmaze/large-v0.
-        train_steps: Training steps of the policies that record mujoco/...; by default 1, 2 and 3 million.
+        train_steps: Training steps of the policies of mujoco/...: 1 (hopper), 2 (walker2d) or 3 million by default.
         overwrite: Replace an existing dataset with this id.
     """
     print_saved(make_dataset(task, steps, seed, id, train_steps=train_steps, overwrite=overwrite))

@@ -76,7 +76,8 @@ class Evaluate:
     it, the planner stands still until then."""
     teacher: Path | None = None
     """For a student of `gentraj distill --method decision`: the run that acts for 12 steps where the student is unsure,
-    such as the planner that it was distilled from. The scores have the fraction of the actions that were its own."""
+    such as the planner that it was distilled from. In the scores, `by_teacher` is the fraction of the actions that the
+    teacher took."""
     sure: float = 0.5
     """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
     and where it clamps an observation; 0 never asks the teacher."""
@@ -87,7 +88,7 @@ class Evaluate:
     video: Path | None = None
     """Also write videos (MP4) of the first three episodes into this folder."""
     accelerate: BackendName = "eager"
-    """What runs the networks. auto: the fastest of eager and openvino on this machine; compile: torch.compile, which
+    """What runs the networks. auto: the faster of eager and openvino on this machine; compile: torch.compile, which
     takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     ray: RayAddress = None
     """Split the episodes over the tasks of Ray (extra scale): at an address such as auto or host:6379, or without one

@@ -23,9 +23,9 @@ SHOWN = 10  # number, at most, of first and of last episodes whose mean return i
 
 @dataclass(frozen=True)
 class Finetune:
-    """Continue to train a policy that has a critic in its environment, and write the result as a new run.
+    """Continue to train a policy in its environment, and write the result as a new run. The policy must have a critic.
 
-    Half of every batch comes from the policy's dataset and half from the episodes that it plays.
+    Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment.
 
     Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned
               gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume

@@ -27,9 +27,9 @@ class Reproduce:
 
     A card is a JSON file with a preset, settings, datasets, seeds and expected scores. Every seed is trained on every
     dataset, and its last checkpoint is evaluated. The command first says how long that takes, from the recorded times
-    of the card's trainings. The same command continues an interrupted experiment and repeats no finished training.
-    The exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the
-    command only writes the table of the existing results.
+    of the card's trainings. The same command continues an interrupted experiment and repeats no finished training. The
+    exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the command only writes the
+    table of the existing results.
 
     Examples: gentraj reproduce benchmarks/cards/fql.json --data ~/data --jobs 2
               gentraj reproduce --results benchmarks/results --table docs/results.md

@@ -44,8 +44,8 @@ class Sample:
     goal: str | None = None
     """The goal to reach, as numbers separated by commas."""
     arrival: int | None = None
-    """The timestep of the plan, counted from 0, at which it reaches --goal; by default the likeliest one if --start is
-    given, else the last one."""
+    """The timestep of the plan, counted from 0, at which it reaches --goal; by default the most probable one if --start
+    is given, else the last one."""
     context: str | None = None
     """The context that the model is conditioned on (such as a return, a goal or a task), as numbers separated by
     commas."""
@@ -60,7 +60,7 @@ class Sample:
     seed: int = 0
     """Seed; the same seed gives the same samples."""
     accelerate: BackendName = "eager"
-    """What runs the networks. auto: the fastest of eager and openvino on this machine; compile: torch.compile, which
+    """What runs the networks. auto: the faster of eager and openvino on this machine; compile: torch.compile, which
     takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: Device = None
 

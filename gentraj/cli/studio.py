@@ -40,7 +40,7 @@ class Studio:
     the address that is printed."""
     export_page: Path | None = None
     """Write a page of the first run to this .html file, and serve nothing. It shows a plan and the closed loop, or what
-    a world model imagines of another run's actions, and needs neither gentraj nor a network."""
+    a world model predicts for another run's actions, and can be opened offline and without gentraj."""
     page_steps: int = 200
     """Number of environment steps that --export-page shows."""
     accelerate: Exact = "eager"

@@ -43,9 +43,9 @@ class SweepOptions:
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """The preset to start from; `gentraj train --help` lists the presets."""
     over: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUES...")]
-    """Settings and what is tried of them: values as in policy.beta=1,3,10, a range as in
-    policy.beta=0.5..20, or a range that is uniform in its logarithm, as in policy.beta=0.5..20:log. The
-    settings are those of `gentraj ablate`."""
+    """Settings, each with the values to try: several values, as in policy.beta=1,3,10, a range, as in
+    policy.beta=0.5..20, or a range that is uniform in its logarithm, as in policy.beta=0.5..20:log. The settings are
+    those of `gentraj ablate`."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
     dataset: str = ""
     """The dataset, as in `gentraj train`; by default the preset's."""
@@ -58,7 +58,7 @@ class SweepOptions:
     episodes: int = 20
     """Number of episodes in which each training is evaluated."""
     num: int = 512
-    """Number of trajectories by which the samples are measured, where they are the objective."""
+    """Number of trajectories that are sampled to measure the quality of samples, if that is the objective."""
     steps: int | None = None
     """Number of training steps; by default the preset's."""
     protocol: ProtocolName = "random-goal"
@@ -68,7 +68,7 @@ class SweepOptions:
     """What the table is sorted by: return_mean, score_d4rl, score_minari or success_rate, or a number that `gentraj
     compare` measures of planners, such as quality.measures.start.two_sample_accuracy."""
     minimize: bool = False
-    """Lower is better."""
+    """Lower values of the objective are better, in the table and for the search."""
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
     device: Device = None
 

@@ -68,10 +68,11 @@ class Train:
     """Continue the training in this folder, with the settings that it was started with. A larger --steps trains a
     finished run for longer."""
     family: FamilyName | None = None
-    """The family of generative models; its settings are the options --model.*, or for a policy --policy.model.*"""
+    """The family of generative models; its settings are the options --model.*, for a policy --policy.model.*, and for a
+    world model --world.model.*"""
     network: NetworkName | None = None
-    """The network of the generative model; its settings are the options --model.network.*, or for a policy
-    --policy.model.network.*"""
+    """The network of the generative model; its settings are the options --model.network.*, for a policy
+    --policy.model.network.*, and for a world model --world.model.network.*"""
     steps: int | None = None
     """Number of training steps; short for --training.steps."""
     seed: int | None = None

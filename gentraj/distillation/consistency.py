@@ -1,4 +1,4 @@
-"""Consistency models: a student learns to map all points of a way from noise to data to the end of this way.
+"""Consistency models: a student learns to map all points of a path from noise to data to the end of this path.
 
 Song et al. 2023, "Consistency Models" (distillation, algorithm 2, and sampling, algorithm 1); Geng et al. 2024,
 "Consistency Models Made Easy" (training from data, algorithm 1). The boundary condition f(x, 0) = x holds for every
@@ -32,10 +32,10 @@ class ConsistencyConfig(FewStepConfig):
     """Settings of a consistency model. Raises ValueError for a setting outside its range."""
 
     targets: Literal["teacher", "data"] = "teacher"
-    """What leads from one point of a way to the next cleaner one: a step of the teacher (distillation), or the data and
-    the same noise, without the teacher (training)."""
+    """Where the next cleaner point of a path comes from: a step of the teacher (distillation), or the data and the same
+    noise, without the teacher (training)."""
     points: int = 40
-    """Number of steps on the teacher's way, at most its number of noise levels."""
+    """Number of steps into which the teacher's path is divided, at most its number of noise levels."""
 
     ANY_STEPS: ClassVar[bool] = True
 
@@ -49,13 +49,13 @@ class ConsistencyConfig(FewStepConfig):
 
 
 class Consistency(FewStep):
-    """A student that maps every point of a way from noise to data to the end of this way."""
+    """A student that maps every point of a path from noise to data to the end of this path."""
 
     distillation: ConsistencyConfig
 
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
         """As `Diffusion.settings`. Raises ValueError for a sampler: `multistep` is the only one."""
-        options.refuse("a consistency model has one sampler, by which it maps each point to the end of its way",
+        options.refuse("a consistency model has one sampler, by which it maps each point to the end of its path",
                        "sampler")
         return super().settings(options)
 
@@ -103,7 +103,7 @@ def multistep(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, norma
     With eta below 1 a part of the old noise is kept (Kim et al. 2024, "Consistency Trajectory Models", gamma-sampling).
     """
     for step in steps_along(times, path, eta):
-        x0 = denoise(x, step.t)  # the end of the way
+        x0 = denoise(x, step.t)  # the end of the path
         x = step.to(x0, (1 - eta**2) ** 0.5 * step.eps(x, x0))  # back to s, with a part of the old noise
         if eta > 0 and not step.last:
             x = x + step.sigma_s * eta * normal()  # and new noise

@@ -1,7 +1,7 @@
-"""Reflow: a student learns the straight ways from noise to the trajectories that its teacher makes of this noise.
+"""Reflow: a student learns the straight paths from noise to the trajectories that its teacher makes of this noise.
 
 Liu et al. 2023, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", algorithm 1. On a
-noise path that is not straight, x0 and the noise are constant along the way, so that DDIM's steps are exact.
+noise path that is not straight, x0 and the noise are constant along the path, so that DDIM's steps are exact.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ReflowConfig(FewStepConfig):
 
 
 class Reflow(FewStep):
-    """A student that learns the straight ways from noise to the trajectories that its teacher makes of this noise."""
+    """A student that learns the straight paths from noise to the trajectories that its teacher makes of this noise."""
 
     distillation: ReflowConfig
 

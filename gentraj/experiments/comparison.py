@@ -41,11 +41,12 @@ class CompareConfig:
     episodes: int = 50
     """Number of episodes in which each run is evaluated."""
     num: int = 512
-    """Number of trajectories by which the samples are measured, as in `gentraj measure`."""
+    """Number of trajectories that are sampled to measure the quality of samples, as in `gentraj measure`."""
     jobs: int | None = None
     """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     ray: tuple[str, ...] | None = None
-    """Run on Ray (extra scale): at this address, or with none on a cluster of this machine."""
+    """Run on Ray (extra scale): at an address such as auto or host:6379, or without one on a cluster of this
+    machine."""
     out: Path = Path("runs/comparison")
     """Folder that the runs, comparison.json and comparison.html are written to."""
     device: str | None = None

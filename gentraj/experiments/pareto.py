@@ -35,9 +35,9 @@ class ParetoConfig:
     episodes: int = 20
     """Number of episodes in which the return is measured; 0 leaves it out."""
     num: int = 256
-    """Number of trajectories by which the quality of a planner's samples is measured; 0 leaves it out."""
+    """Number of trajectories that are sampled to measure the quality of a planner's samples; 0 leaves it out."""
     decisions: int = 50
-    """Number of decisions, for one environment each, by which the latency is measured."""
+    """Number of decisions, for one environment each, that are timed to measure the latency."""
     seed: int = 0
     """Seed of the episodes, the samples and the decisions."""
 

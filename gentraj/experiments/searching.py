@@ -80,7 +80,7 @@ Space = Mapping[str, Choice | Range]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How the settings are chosen that a sweep tries."""
+    """How a sweep chooses the settings that it tries."""
 
     search: Literal["grid", "random", "tpe", "gp"] = "grid"
     """grid: all combinations; random: independent draws; tpe and gp: Optuna's tree-structured Parzen estimator and
@@ -88,10 +88,11 @@ class SearchConfig:
     trials: int | None = None
     """Number of trials; needed unless the search is a grid."""
     round: int = 8
-    """For tpe and gp: the trials that run at the same time, whose results the searcher then sees. What is tried does
-    not depend on how fast the trials are, nor on where they run."""
+    """For tpe and gp: the number of trials that run at the same time; the searcher sees their results when all of them
+    are done. What is tried does not depend on how fast the trials are, nor on where they run."""
     search_seed: int = 0
-    """Seed of the search; the same seed tries the same settings, and more trials begin with those of fewer."""
+    """Seed of the search; the same seed tries the same settings. A larger number of trials adds to those of a smaller
+    one."""
 
     def __post_init__(self) -> None:
         for name, value in (("trials", self.trials), ("round", self.round)):

@@ -24,8 +24,8 @@ class SideConfig(LearningConfig):
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
     betas: tuple[float, float] = (0.0, 0.99)
-    """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients mislead against an
-    opponent."""
+    """Decay rates of AdamW's moving averages. The first is 0 (no momentum) by default, as the opponent changes and old
+    gradients are misleading."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

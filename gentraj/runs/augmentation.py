@@ -72,8 +72,7 @@ class AugmentConfig:
     """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
     of 0.3 half ranges."""
     max_uncertainty: float = 1.0
-    """The uncertainty at which a branch ends, as a multiple of the largest root mean square error among held-out
-    data of one level of uncertainty."""
+    """The uncertainty at which a branch ends, as a multiple of the largest error that is expected on held-out data."""
     unknown: Literal["truncated", "terminated"] = "truncated"
     """How a branch ends at that uncertainty: truncated before the step, or terminated by the step in the state before
     it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""

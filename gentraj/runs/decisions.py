@@ -67,7 +67,9 @@ class DecisionConfig:
     plan of the highest value keeps its own temperature by default, as all its candidates are the same at 0. It does not
     affect a teacher that is a policy or a world model."""
     policy: StudentConfig = field(default_factory=StudentConfig)
+    """The network of the student, and how the student acts."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
+    """The training of the student on all rounds."""
 
     def __post_init__(self) -> None:
         require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))

@@ -38,8 +38,9 @@ class FewStepRunConfig:
     student: FewStepConfig = field(default_factory=ReflowConfig)
     value: float = 0.0
     """Weight of the critic's value of the student's plans, in standard deviations of the returns in the data; the
-    planner must have a critic (valued)."""
+    planner must have been trained with a critic (--valued)."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000))
+    """The training of the student."""
 
     def unused(self) -> dict[str, str]:
         return SET_HERE

@@ -66,9 +66,9 @@ class PlannerRunConfig(RunSettings):
     joint: bool = False
     """Model observations and actions (in the finest plan), instead of observations alone with inverse dynamics."""
     dynamics: bool = False
-    """Train inverse dynamics even if trajectories have actions (joint), for planner.actions inverse."""
+    """Train inverse dynamics even if trajectories have actions (--joint), so that --planner.actions may be inverse."""
     valued: bool = False
-    """Train a critic of plans, for planner.select and planner.guidance."""
+    """Train a critic of plans, which --planner.select value and --planner.guidance value need."""
     model: ModelConfig = FAMILIES["diffusion"]
     """The generative model of trajectories."""
     mix: ConditionMix = field(default_factory=ConditionMix)
@@ -86,6 +86,7 @@ class PlannerRunConfig(RunSettings):
     critic: PlanCriticConfig = field(default_factory=PlanCriticConfig)
     """The critic of plans, where there is one."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
+    """How the planner acts. The training does not depend on these settings, so they may be changed after it."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training loop."""
 

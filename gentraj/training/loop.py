@@ -107,7 +107,7 @@ class TrainingConfig:
     equally often."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
-    'gentraj[wandb]'`). One that fails is a warning."""
+    'gentraj[wandb]'`). If one fails during the training, a warning says so and the training continues."""
 
     @classmethod
     def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:

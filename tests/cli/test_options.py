@@ -126,6 +126,7 @@ def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: 
 @pytest.mark.parametrize(("preset", "words", "there", "missing"), [
     ("swift", (), "--policy.context-dropout", ("--policy.critic.tau", "--context.kinds", "--policy.model.batch-size")),
     ("iql", (), "--policy.critic.tau", ("--policy.execute", "--policy.model.best-of", "--policy.model.mix.start")),
+    ("bc-diffusion", (), "--policy.observations", ("--policy.rewards", "--policy.execute")),
     ("veteran", (), "--critic.width", ("--arrival.width", "--planner.hold-radius", "--critic.heads", "--inverse.mix")),
     ("veteran+", (), "--critic.sees", ("--inverse.width", "--planner.lookahead")),
     ("veteran+", ("--dynamics",), "--inverse.width", ("--arrival.width",)),
