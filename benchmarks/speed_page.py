@@ -43,7 +43,7 @@ def machine(found: Found) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in at["versions"].items()
                          if number is not None and name in ("torch", "diffusers", "d3rlpy", "openvino"))
     threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
-    return (f"Measured on {at['date']} at commit {at['commit']}, {threads} of {at['cpu']} ({at['capability']}), "
+    return (f"Measured on {at['date']} at commit {at['commit']}, {threads} of {at['cpu']} ({at['capability']}),\n"
             f"{packages}, by\n`{found['command']}`.")
 
 

@@ -20,9 +20,9 @@ runs. The last two columns compare each row with the next one. "Above the next r
 averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
 probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
 intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
-SINGLE = """ There are no
-brackets where a dataset has a single run, because one run cannot be resampled; only the interval of the difference
-remains, for which its episodes are resampled."""
+SINGLE = """ A
+single run cannot be resampled: where a row has one on a dataset, its IQM has no brackets, it is compared by no
+probability of improvement, and the interval of the difference is over its episodes alone."""
 PUBLISHED = """### Published scores
 
 Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare
@@ -40,12 +40,11 @@ def robust(family: Family) -> Iterator[str]:
     cells = []
     for i, row in enumerate(rows):
         below = rows[i + 1] if i + 1 < len(rows) else None
-        average = row.average(family.columns)
+        average, several = row.average(family.columns), below and not (row.is_single or below.is_single)
         cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
                       bracketed(row.interquartile_mean(family.columns), row.is_single),
                       bracketed(below and row.lead(below, family.columns)),
-                      bracketed(below and row.improvement(below, family.columns),
-                                row.is_single or (below or row).is_single)))
+                      bracketed(row.improvement(below, family.columns) if below and several else None)))
     which = "" if len(rows) == len(family.rows) else "Rows that lack a dataset are left out. "
     columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
                "probability of improvement")
@@ -54,7 +53,7 @@ def robust(family: Family) -> Iterator[str]:
 
 
 def bracketed(value: Estimate | None, is_single: bool = False) -> str:
-    """An estimate as "mean [low, high]", or without its interval where a single run was resampled."""
+    """An estimate as "mean [low, high]", or without its interval if it is that of a single run."""
     shown = number(value and value.mean)
     return shown if value is None or is_single else f"{shown} {number(value.interval)}"
 

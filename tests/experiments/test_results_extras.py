@@ -49,15 +49,14 @@ def test_rows_are_summarised_over_runs_and_datasets(tmp_path: Path) -> None:
     assert rows["Better"] == ["55.0", "55.0 [55.0, 55.0]", "20.0 [20.0, 20.0]", "0.75 [0.75, 0.75]"]
 
 
-def test_a_single_run_has_no_interval_over_runs(tmp_path: Path) -> None:
+def test_a_single_run_has_no_interval_over_runs_and_no_probability_of_improvement(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 50, "hard": 60}, "A", seeds=[3]), "b": made({"fair": 40, "hard": 20}, "B"),
              "c": made({"fair": 30, "hard": 20}, "C")}
     text = write_page(cards, tmp_path / "page.md").read_text()
     rows = table(text, "IQM")
     assert [rows[name][1] for name in "ABC"] == ["55.0", "30.0 [30.0, 30.0]", "25.0 [25.0, 25.0]"]
-    assert [rows[name][3] for name in "AB"] == ["1.00", "0.75 [0.75, 0.75]"] and "[" in rows["A"][2]
-    assert "a single run, because one run cannot be resampled; only the interval of the difference remains" in " ".join(
-        text.split())
+    assert [rows[name][3] for name in "AB"] == ["—", "0.75 [0.75, 0.75]"] and "[" in rows["A"][2]
+    assert "A single run cannot be resampled: where a row has one on a dataset," in " ".join(text.split())
 
 
 def test_published_scores_stand_beside_ours_with_their_budget(tmp_path: Path) -> None:
