@@ -155,15 +155,18 @@ def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -
 def by_task(play: Play) -> Play:
     """Plays as many episodes as are asked for in each task of the protocol, one task after the other, with the same
     seeds."""
-    def played(agent: Agent, factory: EnvironmentFactory, *settings: Any, **options: Any) -> Rollout:
-        parts, fault = [], None
+    def played(agent: Agent, factory: EnvironmentFactory, episodes: int, *settings: Any, **options: Any) -> Rollout:
+        parts, lost, fault = [], [], None
         for task in factory.tasks:
             try:
-                parts.append(play(agent, task, *settings, **options))
+                parts.append(play(agent, task, episodes, *settings, **options))
             except EnvironmentFault as error:
                 fault = fault or error
                 parts += [error.finished] if error.finished else []
+                lost += [] if error.finished else [str(error)] * episodes
         whole = join(parts) if parts else None
+        if whole and lost:
+            whole = replace(whole, faults=(*whole.faults, *lost))
         if whole and whole.recorded:
             whole = replace(whole, recorded=replace(whole.recorded, env=factory.spec_json))
         if fault:

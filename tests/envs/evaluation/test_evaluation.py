@@ -218,6 +218,18 @@ def test_the_single_goal_protocol_is_named_in_the_scores_and_needs_a_task_map():
         environment_factory("PointMaze_Large_Diverse_G-v3", protocol="d4rl-single-goal")
 
 
+def test_episodes_of_a_task_of_which_none_finishes_are_failures():
+    def play(agent, factory, episodes, *settings, **options):
+        if factory.kwargs["task_id"] == 2:
+            raise EnvironmentFault("broken (no episode finished)")
+        return played([1] * episodes, [1] * episodes)
+
+    config = EvaluationConfig(episodes=5, protocol="ogbench", baselines=False)
+    scores, _ = evaluate(RandomAgent([-1], [1]), "ogbench/cube-single", config, partial=True, play=play)
+    assert scores["episodes"] == 20 and scores["failures"] == ["broken (no episode finished)"] * 5
+    assert {scores[f"success_rate_task{number}"] for number in range(1, 6)} == {None}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "episodes", "measured"), [
     ("umaze", 100, 138), ("medium", 40, 160), ("large", 40, 204)])
