@@ -154,16 +154,20 @@ def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -
 
 def by_task(play: Play) -> Play:
     """Plays as many episodes as are asked for in each task of the protocol, one task after the other, with the same
-    seeds."""
-    def played(agent: Agent, factory: EnvironmentFactory, *settings: Any, **options: Any) -> Rollout:
-        parts, fault = [], None
-        for task in factory.tasks:
+    seeds. The episodes of all tasks are numbered through."""
+    def played(agent: Agent, factory: EnvironmentFactory, episodes: int, *settings: Any, watch: Watch | None = None,
+               **options: Any) -> Rollout:
+        parts, lost, fault = [], [], None
+        for number, task in enumerate(factory.tasks):
             try:
-                parts.append(play(agent, task, *settings, **options))
+                parts.append(play(agent, task, episodes, *settings, watch=_from(number * episodes, watch), **options))
             except EnvironmentFault as error:
                 fault = fault or error
                 parts += [error.finished] if error.finished else []
+                lost += [] if error.finished else [str(error)] * episodes
         whole = join(parts) if parts else None
+        if whole and lost:
+            whole = replace(whole, faults=(*whole.faults, *lost))
         if whole and whole.recorded:
             whole = replace(whole, recorded=replace(whole.recorded, env=factory.spec_json))
         if fault:
@@ -172,6 +176,11 @@ def by_task(play: Play) -> Play:
         return cast(Rollout, whole)
 
     return played
+
+
+def _from(first: int, watch: Watch | None) -> Watch | None:
+    """Returns a function that shows episodes whose numbers count from `first`."""
+    return watch and (lambda episode, env: watch(first + episode, env))
 
 
 def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,

@@ -34,16 +34,18 @@ class WorldModelVectorEnv(VectorEnv):
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), renderer: Render | None = None, render_mode: str | None = None,
-                 compute_reward: GoalReward | None = None):
-        """Rewards are those of `compute_reward`, as in Gymnasium's goal environments, or else the world model's."""
+                 goal_dims: Sequence[int] = (), obs_keys: Sequence[str] = (), renderer: Render | None = None,
+                 render_mode: str | None = None, compute_reward: GoalReward | None = None):
+        """Rewards are those of `compute_reward`, as in Gymnasium's goal environments, or else the world model's.
+        `goal_dims` and `obs_keys` are those of the data (`Episodes`)."""
         self.num_envs, self.render_mode, self.renderer = num_envs, _render_mode(render_mode, self.metadata), renderer
         self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
                                          goal_reward(compute_reward, goal_dims))
-        self.goal_dims = list(goal_dims)
+        self.goal_dims, self.joined = list(goal_dims), joined_entries(goal_dims, obs_keys)
         if compute_reward is not None:  # libraries tell goal environments by this attribute
             self.compute_reward = compute_reward
-        self.single_observation_space, self.single_action_space = observation_space(world, goal_dims), action_space
+        self.single_observation_space = observation_space(world, goal_dims, self.joined)
+        self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.ended_B = np.zeros(num_envs, bool)
@@ -91,7 +93,7 @@ class WorldModelVectorEnv(VectorEnv):
         _close(self.renderer)
 
     def _observe(self) -> Any:
-        return observation(self.episodes, self.goal_dims)
+        return observation(self.episodes, self.goal_dims, self.joined)
 
 
 class WorldModelEnv(gymnasium.Env):
@@ -100,14 +102,15 @@ class WorldModelEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = METADATA
 
     def __init__(self, world: WorldModel, action_space: Box, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), renderer: Render | None = None, render_mode: str | None = None,
-                 compute_reward: GoalReward | None = None):
+                 goal_dims: Sequence[int] = (), obs_keys: Sequence[str] = (), renderer: Render | None = None,
+                 render_mode: str | None = None, compute_reward: GoalReward | None = None):
         self.render_mode, self.renderer = _render_mode(render_mode, self.metadata), renderer
         self.episodes = ImaginedEpisodes(world, 1, config or ImaginedConfig(), goal_reward(compute_reward, goal_dims))
-        self.goal_dims = list(goal_dims)
+        self.goal_dims, self.joined = list(goal_dims), joined_entries(goal_dims, obs_keys)
         if compute_reward is not None:
             self.compute_reward = compute_reward
-        self.observation_space, self.action_space = observation_space(world, goal_dims), action_space
+        self.observation_space = observation_space(world, goal_dims, self.joined)
+        self.action_space = action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -133,29 +136,36 @@ class WorldModelEnv(gymnasium.Env):
         _close(self.renderer)
 
     def _observe(self) -> Any:
-        seen = observation(self.episodes, self.goal_dims)
+        seen = observation(self.episodes, self.goal_dims, self.joined)
         return {key: value[0] for key, value in seen.items()} if isinstance(seen, dict) else seen[0]
 
 
-def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]:
+def joined_entries(goal_dims: Sequence[int], obs_keys: Sequence[str]) -> int:
+    """Returns the number of first entries of the data's observations that are the achieved goal, put before what the
+    real environment observes."""
+    return len(goal_dims) if "achieved_goal" in obs_keys[:1] else 0
+
+
+def observation_space(world: WorldModel, goal_dims: Sequence[int], joined: int) -> Space[Any]:
 
     def box(width: int) -> Box:
         return Box(-np.inf, np.inf, (width,), np.float32)
 
-    obs, goal_dim = box(world.spec.obs_dim), world.facts.goal_dim
+    goal_dim = world.facts.goal_dim
     if not goal_dim:
-        return obs
+        return box(world.spec.obs_dim)
     if len(goal_dims) != goal_dim:
         raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries; the world model has goals of "
                          f"{goal_dim}")
-    return Dict({"observation": obs, "achieved_goal": box(goal_dim), "desired_goal": box(goal_dim)})
+    widths = {"observation": world.spec.obs_dim - joined, "achieved_goal": goal_dim, "desired_goal": goal_dim}
+    return Dict({key: box(width) for key, width in widths.items()})
 
 
-def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int]) -> Any:
+def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int], joined: int) -> Any:
     """Returns the observations (B, ...) in the format of the real environment, as new arrays."""
     if not episodes.goal_BG.shape[1]:
         return episodes.obs_BO.copy()
-    return {"observation": episodes.obs_BO.copy(), "achieved_goal": episodes.obs_BO[:, list(goal_dims)],
+    return {"observation": episodes.obs_BO[:, joined:].copy(), "achieved_goal": episodes.obs_BO[:, list(goal_dims)],
             "desired_goal": episodes.goal_BG.copy()}
 
 

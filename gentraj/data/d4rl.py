@@ -88,6 +88,12 @@ def single_task(dataset: str) -> SingleTask | None:
     return next((task for start, task in SINGLE_TASKS.items() if name.startswith(f"{start}-")), None)
 
 
+MAZES = {"open": ("PointMaze_Open-v3", 150, 5, 7), "umaze": ("PointMaze_UMaze-v3", 300, 5, 5),
+         "medium": ("PointMaze_Medium-v3", 600, 8, 8), "large": ("PointMaze_Large-v3", 800, 9, 12)}
+"""The environments of maze2d by the sizes in D4RL's ids, with the steps of an episode in D4RL, and the rows and columns
+of the map."""
+
+
 def dataset_name(source: str | Path) -> str:
     """The name of the data: their id, or of a file D4RL's id, if D4RL's file has this name, or else its stem."""
     if (path := Path(source)).suffix not in SUFFIXES:
@@ -95,10 +101,10 @@ def dataset_name(source: str | Path) -> str:
     return next((name for name, row in d4rl_table().items() if row["file"] == path.name), path.stem)
 
 
-def spec_json(env_id: str, max_episode_steps: int) -> str:
-    """Gymnasium's EnvSpec of an environment of gentraj as JSON, which is a name only and so needs no Gymnasium."""
-    return json.dumps({"id": env_id, "max_episode_steps": max_episode_steps, "kwargs": {}, "additional_wrappers": [],
-                       "vector_entry_point": None})
+def spec_json(env_id: str, max_episode_steps: int, **kwargs: str) -> str:
+    """Gymnasium's EnvSpec of an environment as JSON, which is a name with arguments only and so needs no Gymnasium."""
+    return json.dumps({"id": env_id, "max_episode_steps": max_episode_steps, "kwargs": kwargs,
+                       "additional_wrappers": [], "vector_entry_point": None})
 
 
 def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episodes:
@@ -107,7 +113,8 @@ def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episo
 
     AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
     no goals, as D4RL's policies are not told the goal. A trajectory of AntMaze goes on after a terminal step, and what
-    follows becomes an episode of its own.
+    follows becomes an episode of its own. maze2d, by its ids or file names too, names Gymnasium-Robotics' PointMaze;
+    positions, velocities, actions and goals are turned into the frame of that environment.
 
     `lengths` are the numbers of rows of the trajectories, for files without `timeouts`. Raises `DataError`, naming the
     file, where it cannot be read or does not have D4RL's layout.
@@ -130,12 +137,35 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
     extras = {key.removeprefix("extras/"): arrays.pop(key) for key in list(arrays) if key.startswith("extras/")}
     fields = {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
               "env": _registered(values["env_id"])}
+    if name in d4rl_table() and name.startswith("maze2d-"):
+        return _in_pointmaze(fields, name)
     if task is None:
         return fields
     fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", task.steps),
                "extras": {key: value for key, value in extras.items() if key != "goal"}}
     whole = split_at_terminations(Episodes(**fields, validate=False)) if goes_on else None
     return fields if whole is None else {key: getattr(whole, key) for key in fields}
+
+
+def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields of maze2d in the frame of PointMaze, whose origin is the middle of the map. There, x grows with the
+    columns and y against the rows; a position in D4RL is row and column, both less 0.2 in the centre of a cell."""
+    obs_NO, act_SA = fields["obs"], fields["act"]
+    if obs_NO.shape[1:] != (4,) or act_SA.shape[1:] != (2,):
+        raise DataError(f"{name}: observations have shape {obs_NO.shape} and actions {act_SA.shape}; (N, 4) and (N, 2) "
+                        "are expected of maze2d; give a file that is none of D4RL's another name")
+    env_id, steps, rows, columns = MAZES[name.split("-")[1]]
+
+    def turned(x_N2: np.ndarray) -> np.ndarray:
+        return np.stack([x_N2[:, 1], -x_N2[:, 0]], 1)
+
+    def placed(x_N2: np.ndarray) -> np.ndarray:
+        return turned(x_N2) + np.array([0.7 - columns / 2, rows / 2 - 0.7], np.float32)
+
+    return {**fields, "obs": np.concatenate([placed(obs_NO[:, :2]), turned(obs_NO[:, 2:])], 1), "act": turned(act_SA),
+            "extras": {"goal": placed(fields["extras"]["goal"])} if "goal" in fields["extras"] else {},
+            "obs_keys": ("observation",),
+            "env": spec_json(env_id, steps, reward_type="dense" if "-dense-" in name else "sparse")}
 
 
 def read_d4rl_file(path: Path, name: str, lengths: Sequence[int] | None, goes_on: bool = False) -> Read:

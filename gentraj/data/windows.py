@@ -76,16 +76,17 @@ class Windows:
         first_BH = past_BH & ~np.pad(past_BH, ((0, 0), (1, 0)))[:, :-1]
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(x_BHD), torch.from_numpy(mask_BHD), context_BC,
-                     torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
+                     torch.from_numpy(self._rewards(starts_B, end_B1)), torch.from_numpy(terminal_BH),
                      synthetic_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
                      episode_B=torch.from_numpy(part_B))
 
-    def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
+    def _rewards(self, starts_B: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
         """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end."""
-        k_K, reward_S = np.arange(self.gaps.max()), self.episodes.reward
-        t_BHK = t_BH[..., None] + k_K
-        real_BHK = (t_BHK < end_B1[..., None]) & (k_K < self.gaps[:, None])
-        return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
+        t_BL = starts_B[:, None] + np.arange(self.gaps.sum())  # all L steps of a window
+        reward_BL = self.episodes.reward.take(t_BL, mode="clip")
+        reward_BL[t_BL >= end_B1] = 0
+        one_each = len(self.gaps) == reward_BL.shape[1]
+        return reward_BL if one_each else np.add.reduceat(reward_BL, self.offsets, axis=1)
 
 
 def _moved(length_E: np.ndarray, early: float) -> float:

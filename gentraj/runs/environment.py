@@ -53,7 +53,8 @@ def _prepare(run: Run | Path | str, own_rewards: bool,
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
     return world, action_space(trained), ImaginedConfig(**settings), {
-        "goal_dims": trained.data.goal_dims, "renderer": None if env is None else Renderer(env),
+        "goal_dims": trained.data.goal_dims, "obs_keys": trained.data.obs_keys,
+        "renderer": None if env is None else Renderer(env),
         "compute_reward": compute_reward(trained) if own_rewards else None}
 
 

@@ -5,6 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
+from envs.making import environment_factory
+from envs.tasks.registry import TASKS
 from gentraj.data import DataError, d4rl_reference, load_d4rl, load_episodes
 
 N = 12
@@ -93,16 +95,33 @@ def test_columns_of_one_are_squeezed(tmp_path):
     assert load_d4rl(write(tmp_path / "b.hdf5", next_observations=NEXT, **column)) == flat
 
 
-def test_maze2d_keeps_its_goals_and_their_entries(tmp_path, monkeypatch):
-    arrays = {"terminals": np.zeros(N, bool), "timeouts": np.zeros(N, bool), "infos/goal": OBS[:, :2] + 7,
-              "infos/qpos": OBS[:, :2], "infos/qvel": OBS[:, 2:]}
+@pytest.mark.parametrize(("name", "file"), [
+    ("umaze-v1", "umaze-sparse-v1"), ("large-dense-v1", "large-dense-v1"), ("open-v0", "open-sparse")])
+def test_maze2d_is_in_the_frame_of_its_pointmaze(tmp_path, monkeypatch, name, file):
+    """A point in a cell's centre is 0.2 before its numbers in D4RL, and moves by an action as the maze is drawn."""
+    size = name.split("-")[0]
+    task, maze = TASKS[f"pointmaze-{size}"], environment_factory(f"pointmaze-{size}").maze
+    cell_N2, centre_N2 = np.argwhere(maze.free), maze.centre(maze.cells)
+    N, no = len(cell_N2), np.zeros(len(cell_N2), bool)
+    arrays = {"observations": np.concatenate([cell_N2 - 0.2, np.tile([1.0, 2.0], (N, 1))], 1), "terminals": no,
+              "actions": np.tile([0.5, 0.25], (N, 1)), "rewards": np.zeros(N), "infos/goal": cell_N2 - 0.2,
+              "infos/qpos": cell_N2, "infos/qvel": cell_N2, "timeouts": no}
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
-    write(tmp_path / "maze2d-umaze-sparse-v1.hdf5", **arrays)
+    write(tmp_path / f"maze2d-{file}.hdf5", **arrays)
     with pytest.warns(UserWarning, match="the last step of 1 trajectories is dropped with its reward"):
-        e = load_episodes("maze2d-umaze-v1")
-    assert (e.name, e.goal_dims, e.lengths.tolist()) == ("maze2d-umaze-v1", (0, 1), [N - 1])
-    assert np.array_equal(e.extras["goal"], OBS[:, :2] + 7)
-    assert set(e.extras) == {"goal", "qpos", "qvel"}
+        e = load_episodes(f"maze2d-{name}")
+    assert (e.name, e.goal_dims, e.lengths.tolist()) == (f"maze2d-{name}", (0, 1), [N - 1])
+    np.testing.assert_allclose(e.obs, np.concatenate([centre_N2, np.tile([2.0, -1.0], (N, 1))], 1), atol=1e-6)
+    np.testing.assert_allclose(e.extras["goal"], centre_N2, atol=1e-6)
+    assert (e.act == [0.25, -0.5]).all() and e.extras.keys() == {"goal"} and e.obs_keys == ("observation",)
+    made, rewards = environment_factory(str(e.env)), "dense" if "dense" in name else "sparse"
+    assert (made.env_id, made.max_episode_steps, made.kwargs["reward_type"]) == (task.env_id, task.d4rl_steps, rewards)
+
+
+def test_a_maze2d_of_other_widths_is_refused(tmp_path):
+    path = write(tmp_path / "maze2d-umaze-v1.hdf5")
+    with pytest.warns(UserWarning), pytest.raises(DataError, match=r"^maze2d-umaze-v1: observations have shape \(12"):
+        load_d4rl(path)
 
 
 def test_goals_are_kept_beside_next_observations_and_the_last_one_stays(tmp_path):

@@ -162,6 +162,18 @@ def test_stable_baselines_finds_nothing_wrong_with_one(goals: bool) -> None:
     check_env(one, skip_render_check=True)
 
 
+def test_an_achieved_goal_that_the_data_joined_with_the_observation_is_apart_from_it_again() -> None:
+    """As in an AntMaze, which does not observe where the ant is."""
+    world = imagined(goals=True).episodes.world
+    layout: Any = {"goal_dims": (0,), "obs_keys": ("achieved_goal", "observation")}
+    many, one = WorldModelVectorEnv(world, SPACE, 2, **layout), WorldModelEnv(world, SPACE, **layout)
+    obs, _ = many.reset(seed=0)
+    whole_BO = np.concatenate([obs["achieved_goal"], obs["observation"]], 1)
+    assert np.array_equal(whole_BO, many.episodes.obs_BO) and obs in many.observation_space
+    assert np.array_equal(one.reset(seed=0)[0]["observation"], obs["observation"][0])
+    assert one.observation_space == many.single_observation_space
+
+
 def test_rewards_that_are_not_of_each_are_refused() -> None:
     many = imagined(3, True)
     envs = WorldModelVectorEnv(many.episodes.world, SPACE, 3, goal_dims=(0,), compute_reward=lambda *_: 1.0)

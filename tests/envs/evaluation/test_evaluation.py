@@ -11,6 +11,7 @@ import pytest
 from envs.evaluation.evaluate import (
     EvaluationConfig,
     bootstrap_interval,
+    by_task,
     evaluate,
     punctuality,
     score_baselines,
@@ -216,6 +217,29 @@ def test_the_single_goal_protocol_is_named_in_the_scores_and_needs_a_task_map():
     assert result["controller"] is result["random"] is None
     with pytest.raises(ValueError, match="needs a map of pointmaze-open"):
         environment_factory("PointMaze_Large_Diverse_G-v3", protocol="d4rl-single-goal")
+
+
+def test_episodes_of_a_task_of_which_none_finishes_are_failures():
+    def play(agent, factory, episodes, *settings, **options):
+        if factory.kwargs["task_id"] == 2:
+            raise EnvironmentFault("broken (no episode finished)")
+        return played([1] * episodes, [1] * episodes)
+
+    config = EvaluationConfig(episodes=5, protocol="ogbench", baselines=False)
+    scores, _ = evaluate(RandomAgent([-1], [1]), "ogbench/cube-single", config, partial=True, play=play)
+    assert scores["episodes"] == 20 and scores["failures"] == ["broken (no episode finished)"] * 5
+    assert {scores[f"success_rate_task{number}"] for number in range(1, 6)} == {None}
+
+
+def test_the_episodes_of_all_tasks_have_numbers_of_their_own_in_videos():
+    def play(agent, factory, episodes, *settings, watch, **options):
+        for episode in range(episodes):
+            watch(episode, factory.kwargs["task_id"])
+        return played([1] * episodes, [1] * episodes)
+
+    seen, factory = [], environment_factory("ogbench/cube-single", protocol="ogbench")
+    by_task(play)(RandomAgent([-1], [1]), factory, 2, watch=lambda episode, task: seen.append((episode, task)))
+    assert seen == [(n, 1 + n // 2) for n in range(10)]
 
 
 @pytest.mark.slow
