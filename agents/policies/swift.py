@@ -83,10 +83,12 @@ class Swift(Policy[Diffusion]):
         t = self.transition(batch, self.config.critic.discount)
         value_loss, advantage_B = self.value_loss(t)
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        held_out = average(expectile(advantage_B / self.value.unit, self.config.expectile)[None], t)
         better_B = advantage_B > 0  # all actions are imitated, each conditioned on the sign of its advantage
         windows = replace(self.windows(t), context_BC=torch.where(better_B, 1.0, -1.0)[:, None])
         actor = self.model.update(windows, optimizers, generator)
-        return {"value_loss": value_loss.detach(), "better": better_B.float().mean()} | actor
+        return {"value_loss": value_loss.detach(), "value_loss_held_out": held_out,
+                "better": better_B.float().mean()} | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """The loss of V(s), an expectile of the n-step returns, and the advantages (B,) of the data's actions."""
