@@ -26,7 +26,7 @@ from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLock, 
 from gentraj.training.loop import Interrupted
 
 ROOT = Path(__file__).parents[2]
-TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "3"))
+TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "2"))
 COMMAND = [sys.executable, "-m", "gentraj"]
 
 
