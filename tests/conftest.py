@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
 # There is no deadline, as the machine may be shared. Use `--hypothesis-profile=thorough` before a release.
-hypothesis.settings.register_profile("few", deadline=None, max_examples=15)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("few")
 

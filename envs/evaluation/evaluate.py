@@ -160,7 +160,8 @@ def by_task(play: Play) -> Play:
         parts, lost, fault = [], [], None
         for number, task in enumerate(factory.tasks):
             try:
-                parts.append(play(agent, task, episodes, *settings, watch=_from(number * episodes, watch), **options))
+                parts.append(play(agent, task, episodes, *settings, watch=_numbered_from(number * episodes, watch),
+                                  **options))
             except EnvironmentFault as error:
                 fault = fault or error
                 parts += [error.finished] if error.finished else []
@@ -178,7 +179,7 @@ def by_task(play: Play) -> Play:
     return played
 
 
-def _from(first: int, watch: Watch | None) -> Watch | None:
+def _numbered_from(first: int, watch: Watch | None) -> Watch | None:
     """Returns a function that shows episodes whose numbers count from `first`."""
     return watch and (lambda episode, env: watch(first + episode, env))
 

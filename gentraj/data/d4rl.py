@@ -77,6 +77,10 @@ def _antmaze(steps: int) -> SingleTask:
 SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000), "antmaze-large": _antmaze(1000),
                 "kitchen": SingleTask(280, minari_version=2)}
 """The tasks by what the D4RL ids of their data begin with."""
+MAZES = {"open": ("PointMaze_Open-v3", 150, 5, 7), "umaze": ("PointMaze_UMaze-v3", 300, 5, 5),
+         "medium": ("PointMaze_Medium-v3", 600, 8, 8), "large": ("PointMaze_Large-v3", 800, 9, 12)}
+"""The environments of maze2d by the sizes in D4RL's ids, with the steps of an episode in D4RL, and the rows and columns
+of the map."""
 
 
 def single_task(dataset: str) -> SingleTask | None:
@@ -86,12 +90,6 @@ def single_task(dataset: str) -> SingleTask | None:
     elif (name := dataset_name(dataset)) not in d4rl_table():
         return None
     return next((task for start, task in SINGLE_TASKS.items() if name.startswith(f"{start}-")), None)
-
-
-MAZES = {"open": ("PointMaze_Open-v3", 150, 5, 7), "umaze": ("PointMaze_UMaze-v3", 300, 5, 5),
-         "medium": ("PointMaze_Medium-v3", 600, 8, 8), "large": ("PointMaze_Large-v3", 800, 9, 12)}
-"""The environments of maze2d by the sizes in D4RL's ids, with the steps of an episode in D4RL, and the rows and columns
-of the map."""
 
 
 def dataset_name(source: str | Path) -> str:

@@ -36,6 +36,7 @@ class Windows:
         self.moved = _moved(episodes.lengths[episodes.is_real], early)  # synthetic branches start anywhere
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
+        self.steps_L = np.arange(self.gaps.sum())  # all environment steps of a window
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
         self.window_ends = window_ends(episodes, contexts or ContextConfig())
 
@@ -82,10 +83,10 @@ class Windows:
 
     def _rewards(self, starts_B: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
         """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end."""
-        t_BL = starts_B[:, None] + np.arange(self.gaps.sum())  # all L steps of a window
+        t_BL = starts_B[:, None] + self.steps_L
         reward_BL = self.episodes.reward.take(t_BL, mode="clip")
         reward_BL[t_BL >= end_B1] = 0
-        one_each = len(self.gaps) == reward_BL.shape[1]
+        one_each = len(self.gaps) == len(self.steps_L)
         return reward_BL if one_each else np.add.reduceat(reward_BL, self.offsets, axis=1)
 
 

@@ -21,8 +21,8 @@ averages, paired by seed and episode if both rows have the same seeds and episod
 probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
 intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
 SINGLE = """ A
-single run cannot be resampled: where a row has one on a dataset, its IQM has no brackets, it is compared by no
-probability of improvement, and the interval of the difference is over its episodes alone."""
+single run cannot be resampled. Where a row has one on a dataset, its IQM has no brackets, it has no probability of
+improvement, and the interval of the difference is over its episodes alone."""
 PUBLISHED = """### Published scores
 
 Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare
@@ -40,11 +40,12 @@ def robust(family: Family) -> Iterator[str]:
     cells = []
     for i, row in enumerate(rows):
         below = rows[i + 1] if i + 1 < len(rows) else None
-        average, several = row.average(family.columns), below and not (row.is_single or below.is_single)
+        average = row.average(family.columns)
+        compared = None if row.is_single or (below and below.is_single) else below
         cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
                       bracketed(row.interquartile_mean(family.columns), row.is_single),
                       bracketed(below and row.lead(below, family.columns)),
-                      bracketed(row.improvement(below, family.columns) if below and several else None)))
+                      bracketed(compared and row.improvement(compared, family.columns))))
     which = "" if len(rows) == len(family.rows) else "Rows that lack a dataset are left out. "
     columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
                "probability of improvement")

@@ -56,7 +56,7 @@ def test_a_single_run_has_no_interval_over_runs_and_no_probability_of_improvemen
     rows = table(text, "IQM")
     assert [rows[name][1] for name in "ABC"] == ["55.0", "30.0 [30.0, 30.0]", "25.0 [25.0, 25.0]"]
     assert [rows[name][3] for name in "AB"] == ["—", "0.75 [0.75, 0.75]"] and "[" in rows["A"][2]
-    assert "A single run cannot be resampled: where a row has one on a dataset," in " ".join(text.split())
+    assert "A single run cannot be resampled. Where a row has one on a dataset," in " ".join(text.split())
 
 
 def test_published_scores_stand_beside_ours_with_their_budget(tmp_path: Path) -> None:
