@@ -109,7 +109,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if is_maze := _is_maze(env_id):
         kwargs |= EVALUATION
     if env_id == KITCHEN:
-        kwargs, limit = kwargs | ONCE, KITCHEN_STEPS
+        kwargs, limit = kwargs | ONCE, min(limit or KITCHEN_STEPS, KITCHEN_STEPS)
     kwargs |= overrides or {}
     chosen = kwargs.pop("max_episode_steps", None)
     if chosen is not None and (type(chosen) is bool or not isinstance(chosen, int | np.integer) or chosen < 1):

@@ -78,11 +78,17 @@ def _split(words: list[str]) -> tuple[list[str], list[str], list[str], str | Non
 def specification(env_id: str, arguments: list[str]) -> str:
     """Gymnasium's EnvSpec of an environment with arguments KEY=VALUE, as JSON.
 
-    Raises ValueError if the environment cannot be made with the arguments.
+    Raises ValueError if the environment cannot be made with the arguments, and for a time limit that would be taken for
+    the length of a recording when the JSON is read.
     """
-    from envs.making import environment_factory
+    from envs.making import ENDLESS, KITCHEN, KITCHEN_STEPS, environment_factory
 
-    factory = environment_factory(env_id, dict(map(_argument, arguments)))
+    given = dict(map(_argument, arguments))
+    factory = environment_factory(env_id, given)
+    most = KITCHEN_STEPS if factory.env_id == KITCHEN else ENDLESS
+    if (steps := given.get("max_episode_steps") or 0) > most:
+        raise ValueError(f"{ARGUMENTS} max_episode_steps={steps}: an episode of {factory.env_id} can be given at most "
+                         f"{most} steps; register an environment of your own with this limit")
     try:
         factory().close()
     except Exception as error:  # an environment may raise anything
