@@ -29,6 +29,7 @@ ENDLESS = 10_000  # a recording's limit above this says how long was recorded, n
 STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
+RECORDERS = "DataCollector", "HumanRendering", "RecordEpisodeStatistics", "RecordVideo"
 KITCHEN, KITCHEN_STEPS = "FrankaKitchen-v1", 280
 ONCE = {"remove_task_when_completed": True, "terminate_on_tasks_completed": True}  # a reward of 1 for each task
 
@@ -109,7 +110,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if is_maze := _is_maze(env_id):
         kwargs |= EVALUATION
     if env_id == KITCHEN:
-        kwargs, limit = kwargs | ONCE, KITCHEN_STEPS
+        kwargs, limit = kwargs | ONCE, min(limit or KITCHEN_STEPS, KITCHEN_STEPS)
     kwargs |= overrides or {}
     chosen = kwargs.pop("max_episode_steps", None)
     if chosen is not None and (type(chosen) is bool or not isinstance(chosen, int | np.integer) or chosen < 1):
@@ -149,6 +150,16 @@ def recorded_factory(env: str | None) -> EnvironmentFactory | None:
         raise
     except ValueError:
         return None
+
+
+def lost_wrappers(env: str) -> list[str]:
+    """Returns the names of the wrappers that an EnvSpec as JSON has and that its environment is made without, as they
+    are code. Wrappers that only record or show are left out."""
+    env_id, *_ = _parse(env)
+    recorded = json.loads(env).get("additional_wrappers") if env.lstrip().startswith("{") else None
+    names = [str(one.get("name")) for one in recorded if isinstance(one, dict)] if isinstance(recorded, list) else []
+    own = [wrapper.name for wrapper in load_gymnasium().spec(env_id).additional_wrappers]
+    return [name for name in names if name.isidentifier() and name not in (*RECORDERS, *own)]
 
 
 def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:

@@ -11,7 +11,7 @@ import numpy as np
 from gentraj.data import Episodes, d4rl_reference
 from gentraj.data.d4rl import single_task
 
-from ..making import KITCHEN, EnvironmentFactory, environment_factory
+from ..making import KITCHEN, EnvironmentFactory, environment_factory, lost_wrappers
 from ..tasks.registry import LOCOMOTION, LocomotionTask
 
 OTHERWISE = ("AntMaze", KITCHEN, "D4RL/")  # environments whose data were rewarded, or begun, in another way
@@ -44,8 +44,8 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     """Returns the mean return of the data's episodes with its normalised scores, or None and why there is none.
 
     `env` is the environment that the data come from. Their returns can be compared with those of an agent if they are
-    whole episodes of `factory`'s environment; endless recordings and recordings that are truncated at every goal are
-    not.
+    whole episodes of `factory`'s environment; endless recordings, recordings that are truncated at every goal and those
+    with wrappers, which may change rewards, are not.
     """
     episodes, limit = sum(r.episodes for r in returns), factory.max_episode_steps
     truncated = sum(r.truncated - (r.truncated_last if r.longest == limit else 0) for r in returns)
@@ -57,6 +57,8 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     if own is None or (own.env_id, own.kwargs) != (factory.env_id, factory.kwargs):
         return None, (f"the data are not of {factory.env_id} as it is here; they come from "
                       f"{own.env_id if own else 'an unknown environment'}")
+    if env and (lost := lost_wrappers(env)):
+        return None, f"the data were recorded with the wrappers {', '.join(lost)}, which {factory.env_id} has not here"
     if factory.protocol != "random-goal":
         return None, f"the data were not recorded by the {factory.protocol} protocol"
     if factory.env_id.startswith(OTHERWISE):

@@ -66,7 +66,7 @@ def import_(file: File, id: str, env_id: str | None = None,
               gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs ctrl_cost_weight=0.1
 
     Args:
-        file: The file to import, or lerobot:OWNER/NAME or the folder of such a dataset.
+        file: The file to import, or another dataset that `gentraj train --dataset` takes, such as lerobot:OWNER/NAME.
         id: The id of the new dataset, namespace/name-vN.
         env_id: The environment of the data, if the file does not name it; --env-kwargs KEY=VALUE are its arguments.
         overwrite: Replace an existing dataset with this id.

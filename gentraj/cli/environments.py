@@ -78,17 +78,26 @@ def _split(words: list[str]) -> tuple[list[str], list[str], list[str], str | Non
 def specification(env_id: str, arguments: list[str]) -> str:
     """Gymnasium's EnvSpec of an environment with arguments KEY=VALUE, as JSON.
 
-    Raises ValueError if the environment cannot be made with the arguments.
+    Raises ValueError if the environment cannot be made with the arguments, and for those that have no effect when the
+    JSON is read, such as a time limit that is taken for the length of a recording.
     """
-    from envs.making import environment_factory
+    from envs.making import ENDLESS, KITCHEN, KITCHEN_STEPS, environment_factory
 
-    factory = environment_factory(env_id, dict(map(_argument, arguments)))
+    given = dict(map(_argument, arguments))
+    factory = environment_factory(env_id, given)
+    most = KITCHEN_STEPS if factory.env_id == KITCHEN else ENDLESS
+    if (steps := given.get("max_episode_steps") or 0) > most:
+        raise ValueError(f"{ARGUMENTS} max_episode_steps={steps}: an episode of {factory.env_id} can be given at most "
+                         f"{most} steps; register an environment of your own with this limit")
     try:
         factory().close()
     except Exception as error:  # an environment may raise anything
         raise ValueError(f"{ARGUMENTS} {' '.join(arguments)}: {factory.env_id} cannot be made with them "
                          f"({type(error).__name__}: {error})") from error
-    environment_factory(factory.spec_json)  # raises for what reading it back would refuse, such as files
+    read = environment_factory(factory.spec_json)  # raises for what reading it back would refuse, such as files
+    if lost := [key for key in given if read.kwargs.get(key) != factory.kwargs.get(key)]:
+        raise ValueError(f"{ARGUMENTS} {lost[0]}={given[lost[0]]}: {factory.env_id} is always made with "
+                         f"{lost[0]}={read.kwargs.get(lost[0])} here; leave it out")
     return factory.spec_json
 
 

@@ -44,7 +44,8 @@ class Studio:
     page_steps: int = 200
     """Number of environment steps that --export-page shows."""
     accelerate: Exact = "eager"
-    """What runs the networks. openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
+    """What runs the networks of planners. openvino and openvino-bf16: OpenVINO (extra openvino), the latter in
+    bfloat16."""
     device: Device = None
 
 

@@ -131,7 +131,7 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes, argv: list
     if processes.main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:
-        processes.on_main(lambda: print(dry_run(ready(config, record=False, check=args.resume is None))))
+        processes.on_main(lambda: print(dry_run(ready(config, args.resume, record=False))))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")

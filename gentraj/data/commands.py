@@ -14,7 +14,7 @@ import numpy as np
 
 from .episodes import Episodes, problems, wrong_shapes
 from .minari_io import local_ids
-from .minari_writer import save_minari
+from .minari_writer import check_new_id, save_minari
 from .sources import load_episodes, read, split_names
 
 
@@ -26,12 +26,14 @@ def list_datasets() -> list[dict[str, Any]]:
 
 
 def import_file(file: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
-    """Writes the episodes of a file as a Minari dataset and returns its id.
+    """Writes the episodes of a file, or of another dataset that `load_episodes` takes, as a Minari dataset and returns
+    its id.
 
     `env` is the environment of the episodes (Gymnasium's EnvSpec as JSON), for files that do not name it. Raises
     `DataError` where the file or the id cannot be used; nothing is written then.
     """
     file = Path(file)
+    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that reading may take
     episodes = load_episodes(file)
     episodes = replace(episodes, env=env or episodes.env)
     save_minari(episodes, dataset_id, description=f"imported from {file.name}", overwrite=overwrite)

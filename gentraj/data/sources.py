@@ -54,7 +54,7 @@ def split_names(dataset: str) -> list[str]:
 
 def read(source: str | Path) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
-    path = Path(os.path.expanduser(source))
+    source, path = str(source), Path(os.path.expanduser(source))
     if is_lerobot(source):
         return read_lerobot(source)
     if path.suffix == ".npz":
@@ -63,12 +63,12 @@ def read(source: str | Path) -> dict[str, Any]:
         return read_d4rl(path)
     if source in d4rl_table():
         return read_d4rl(source)
-    if isinstance(source, str) and (name := OGBenchName.of(source)) is not None:
+    if (name := OGBenchName.of(source)) is not None:
         return _ogbench(name, source)
-    if isinstance(source, str) and MINARI_ID.fullmatch(source) and ("/" in source or source in local_ids()):
+    if MINARI_ID.fullmatch(source) and ("/" in source or source in local_ids()):
         return read_minari(source)
-    close = get_close_matches(str(source), [*d4rl_table(), *_local_ids()], cutoff=0.5)
-    said = " ".join(str(source).split())  # on one line
+    close = get_close_matches(source, [*d4rl_table(), *_local_ids()], cutoff=0.5)
+    said = " ".join(source.split())  # on one line
     raise DataError(f"'{said}' names no dataset; give a file ({', '.join(FILES)}), a Minari id such as "
                     "D4RL/pointmaze/umaze-v2, a D4RL id such as maze2d-umaze-v1, an OGBench name such as "
                     "cube-single-play-v0, or lerobot:OWNER/NAME"

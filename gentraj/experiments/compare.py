@@ -210,7 +210,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
         if cell[0] not in groups:
             groups[cell[0]] = Group.of(cell[0], out / cell[0], run.data)
             groups[cell[0]].keep(run.reference)
-        task = Task(cell, "", out / cell[0] / folder.name, config, run.dataset_hash,
+        task = Task(cell, "", out / cell[0] / folder.absolute().name, config, run.dataset_hash,
                     measures(groups[cell[0]], options, step=run.step), folder)
         tasks.append(replace(task, name=f"{cell[0]}/{task.folder.name}"))
     return tasks, groups

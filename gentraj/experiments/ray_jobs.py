@@ -28,7 +28,8 @@ from .processes import SAVING, Job, cpus
 
 RETRIES = 5  # how often a job is repeated whose worker was lost
 LOCAL, MARKER = "local", ".ray"
-CARRIED = ("GENTRAJ_", "MINARI_", "D4RL_")  # prefixes of the environment variables that workers get
+# Prefixes of the environment variables that workers get, such as those of the folders of datasets.
+CARRIED = ("GENTRAJ_", "MINARI_", "D4RL_", "OGBENCH_", "HF_HOME", "HF_LEROBOT_HOME")
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
             "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # nor printed: what matters is said in the lines of the jobs
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # as Ray will do by itself; it says so until then

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.evaluation.vector import SLACK, VectorEnvironment
-from envs.making import UnsafeEnvironment, environment_factory, try_making
+from envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
 
 from ..data import Episodes, Windows
 from ..progress import one_line, say
@@ -24,8 +24,8 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     """Checks that the data come from the environment `env_id`, by default the one that they name.
 
     Raises ValueError if observations, actions or goals have another width than the environment's, and for an id that
-    could not be an environment's. Warns if actions lie outside its action space, and says so if the environment cannot
-    be made here, so that nothing is compared.
+    could not be an environment's. Warns if actions lie outside its action space, and if the data were recorded with
+    wrappers that it is made without. Says so if the environment cannot be made here, so that nothing is compared.
     """
     if env_id is not None:
         envs = check_fit(data, env_id)
@@ -76,6 +76,10 @@ def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | Non
         say(f"{name}: the environment of these data cannot be made here, so nothing is compared with its spaces "
             f"({one_line(error)})")
         return None
+    if lost := lost_wrappers(str(data.env)):
+        warnings.warn(f"{name}: the data were recorded with the wrappers {', '.join(lost)}, without which their "
+                      "environment is made here, so that observations or actions may have other units; register an "
+                      "environment with these additional_wrappers, and name it by --env-id", stacklevel=4)
     return check_fit(data, str(data.env))
 
 

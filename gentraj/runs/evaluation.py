@@ -114,7 +114,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
     write_file(path, sealed(scores))
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
-        save_minari(episodes, save_rollout, description=f"rollout of {run.config.summary} of {run.folder.name}")
+        save_minari(episodes, save_rollout,
+                    description=f"rollout of {run.config.summary} of {run.folder.absolute().name}")
         say(f"episodes in {save_rollout}")
     return scores
 

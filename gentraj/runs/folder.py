@@ -26,7 +26,7 @@ from ..data.lerobot import is_folder
 from ..data.sources import FILES, split_names
 from ..device import device_of
 from ..families import Model
-from ..files import inside, physical_memory, write_file
+from ..files import inside, physical_memory, read_file, write_file
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
@@ -207,10 +207,16 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
 
 def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, reference: bytes) -> None:
-    """Writes what a run needs beside its checkpoints: its settings, and the windows that it keeps."""
+    """Writes what a run needs beside its checkpoints: its settings, and the windows that it keeps.
+
+    Raises ValueError for a new run in a folder with the config.json of something else.
+    """
+    path = folder / CONFIG
+    if not checkpoint.has_checkpoints(folder) and path.exists() and b'"reference_sha256"' not in read_file(path):
+        raise ValueError(f"{path} is not that of a run, and would be overwritten; train in another folder")
     write_file(folder / REFERENCE, reference)
     file = _RunFile(config, data, hashlib.sha256(reference).hexdigest())
-    write_file(folder / CONFIG, sealed(to_json(file)))
+    write_file(path, sealed(to_json(file)))
 
 
 def located(dataset: str, folder: Path) -> str:

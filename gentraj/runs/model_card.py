@@ -204,6 +204,15 @@ def episodes_scored(scores: Mapping[str, Any]) -> str:
     return f"{number} of {number + len(failures)}" if number and failures else markdown_cell(number)
 
 
+def _flat(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The scores by key; of an object, such as that of a deadline, each entry, such as "deadline_misses"."""
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}_{name}", each) for name, each in _flat(value))
+        else:
+            yield key, value
+
+
 UNPRINTED = ("agent", "returns", "successes", "last_evaluations", "failures")
 
 
@@ -213,7 +222,8 @@ def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[
     The keys in `without`, and those that have no value, are left out.
     """
     beside = [name for name in YARDSTICKS if scores.get(name)]
+    own = {key: value for key, value in scores.items() if key not in (*YARDSTICKS, *without, *UNPRINTED)}
     rows = [(MEASURES.get(key, key.replace("_", " ")), value, *(scores[name].get(key) for name in beside))
-            for key, value in scores.items() if key not in (*YARDSTICKS, *without, *UNPRINTED)]
+            for key, value in _flat(own)]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows

@@ -35,6 +35,8 @@ def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, confi
     environment. Raises ValueError for a run that is no world model, for one or two policies and for a dataset that is
     not the run's; also raises what reading the data raises.
     """
+    if policies and (number := len({policy.resolve() for policy in policies})) < 3:
+        raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
     seed = config.seed
     world, windows = run.world_model, held_out(run, seed)
     with busy(f"imagining {len(windows.x_BHD)} held-out windows"):
@@ -73,8 +75,6 @@ def held_out(run: Run, seed: int) -> Batch:
 
 def off_policy(run: Run, policies: Sequence[Path], path: Path, config: EvaluationConfig) -> dict[str, Any]:
     """The returns of policies in the model and in the environment, and how far the two rankings agree."""
-    if (number := len({policy.resolve() for policy in policies})) < 3:
-        raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
     env = run.environment(config.env_id)
     factory, space = environment_factory(env), run.action_space(env)
     loaded = [load(policy, device=run.world_model.device) for policy in policies]

@@ -122,7 +122,7 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
 
     Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
-    short, long = [folder.name for folder in folders], [str(folder) for folder in folders]
+    short, long = [folder.absolute().name for folder in folders], [str(folder) for folder in folders]
     names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
              for i, (name, path) in enumerate(zip(short, long, strict=True), 1)]
     return [ready(load(folder, device=device), name, backend) for folder, name in zip(folders, names, strict=True)]

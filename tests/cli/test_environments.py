@@ -163,6 +163,8 @@ def test_a_run_is_trained_and_evaluated_with_the_arguments_of_its_environment(an
     ("--env-id Ant-v5 --env-kwargs =3", "--env-kwargs has '=3'; KEY=VALUE is expected"),
     ("--env-id Ant-v5 --env-kwargs colour=red", "--env-kwargs colour=red: Ant-v5 cannot be made with them (TypeError"),
     ("--env-id Ant-v5 --env-kwargs=xml_file=./ant.xml", "xml_file"),
+    ("--env-id pointmaze-umaze --env-kwargs continuing_task=False", "is always made with continuing_task=True here"),
+    ("--env-id Ant-v5 --env-kwargs max_episode_steps=20000", "an episode of Ant-v5 can be given at most 10000 steps"),
     ("--env-id Aunt-v5 --env-kwargs=a=1", "unknown environment 'Aunt-v5'; did you mean Ant-v5")])
 def test_arguments_that_there_are_not_are_one_line(small_run: Path, capsys: pytest.CaptureFixture, words: str,
                                                    message: str) -> None:

@@ -16,7 +16,7 @@ from small import DATASET, edit, gentraj
 
 from gentraj.config import differences, unused, with_settings, within
 from gentraj.data import Episodes, load_episodes
-from gentraj.runs import checks
+from gentraj.runs import checks, folder
 from gentraj.runs.folder import ready
 from gentraj.runs.kinds import AnyRunConfig
 from gentraj.runs.presets import PLANNERS, PRESETS
@@ -173,6 +173,16 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     assert "shifted=True needs something left of a plan" in capsys.readouterr().err
     assert gentraj("train", "pointmaze-large", "--dry-run") == 2  # whose data would be recorded first
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved_with_it(
+        hopper_file: Path, hopper_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, decisions = Path(shutil.copytree(hopper_run, tmp_path / "run")), []
+    edit(run, lambda config: config["run"].update(dataset=f"/gone/{hopper_file.name}"))
+    shutil.copy(hopper_file, tmp_path)
+    monkeypatch.setattr(folder, "dry_run", lambda *settings: decisions.append(settings))
+    assert gentraj("train", "--resume", run, "--dry-run") == 0
+    assert len(decisions) == 1
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -318,5 +318,7 @@ def test_a_file_is_imported_and_listed(tmp_path):
     (row,) = list_datasets()
     assert (row["id"], row["episodes"], row["steps"]) == ("mine/recorded-v1", 2, 7)
     assert "mine.npz" in row["description"]
-    with pytest.raises(DataError, match="'recorded' is not a Minari id"):
-        import_file(tmp_path / "mine.npz", "recorded")
+    with pytest.raises(DataError, match="'recorded' is not a Minari id"):  # before the file is read
+        import_file(tmp_path / "missing.npz", "recorded")
+    import_file("mine/recorded-v1", "mine/copied-v1")  # a dataset by its id, as the command takes it
+    assert load_episodes("mine/copied-v1") == some([3, 4])

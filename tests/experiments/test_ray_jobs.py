@@ -180,6 +180,14 @@ def test_a_machine_that_does_not_see_the_folder_is_named(ray: ModuleType, tmp_pa
         run_jobs([Job("job", print, (), str)], pool)
 
 
+def test_workers_look_for_datasets_where_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {name: str(tmp_path / name) for name in (
+        "MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "OGBENCH_DATASET_DIR", "HF_HOME", "HF_LEROBOT_HOME")}
+    for name, folder in folders.items():
+        monkeypatch.setenv(name, folder)
+    assert folders.items() <= ray_jobs.Surroundings.of(tmp_path).environment.items()
+
+
 @pytest.mark.parametrize("words", [SWEEP, ("evaluate", "RUN", "--ray")])
 def test_a_missing_ray_is_named_in_one_line(words: tuple[Any, ...], hopper_run: Path, hopper_file: Path,
                                             tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_an_environment_that_cannot_be_made_here_is_left_for_later_in_so_many_wo
         assert checked(replace(umaze, env=env)) == []
         line, = capsys.readouterr().err.splitlines()
         assert "cannot be made here, so nothing is compared with its spaces" in line and why in line
+
+
+def test_wrappers_that_the_environment_is_made_without_are_reported(umaze: Episodes) -> None:
+    """Data name them, but they are code, which no data may have run."""
+    def recorded(*wrappers: object) -> Episodes:
+        return replace(umaze, env=json.dumps(json.loads(str(umaze.env)) | {"additional_wrappers": list(wrappers)}))
+
+    names = "RecordVideo", "RescaleAction", "a\nb"
+    text, = checked(recorded(*({"name": name, "entry_point": "os:system", "kwargs": {}} for name in names)))
+    assert "recorded with the wrappers RescaleAction, without which their environment is made here" in text
+    assert checked(recorded({"name": "RecordVideo"}, 3)) == []
 
 
 def test_goals_of_another_width_than_the_environment_has_are_refused(umaze: Episodes) -> None:

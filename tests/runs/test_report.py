@@ -97,6 +97,10 @@ def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
                     ("return (95 % interval of the mean)", [10.0, 15.0], None, None),
                     ("first success (steps, median)", 17.0, None, None)]
     assert all(any(show(cell) != "—" for cell in row[1:]) for row in rows)
+    deadline = {"ms": 20.0, "act_ms_p99": 29.2, "acted_by": {"the plan": 600}}
+    assert score_rows(SCORES | {"deadline": deadline}, ("env_id", "episodes", "step"))[1][3:] == [
+        ("deadline ms", 20.0, None, None), ("deadline act ms p99", 29.2, None, None),
+        ("deadline acted by the plan", 600, None, None)]
 
 
 def test_a_single_entry_is_drawn_over_time(run_folder: Path) -> None:

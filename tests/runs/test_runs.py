@@ -98,6 +98,15 @@ def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monke
     assert "gentraj evaluate" in page and str(small_run) not in page  # no scores in there yet, and no outside links
 
 
+def test_a_new_run_overwrites_no_config_of_something_else(small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"config\.json is not that of a run, and would be overwritten"):
+        runs.train(small.config(), tmp_path, progress=False)
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
+    shutil.copy(small_run / "config.json", tmp_path)  # of a training that was killed before its first checkpoint
+    assert runs.train(small.config(steps=1), tmp_path, progress=False).step == 1
+
+
 def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_run: Path) -> None:
     """Exactly, with the real planner: network, trust and arrivals in batches of other sizes."""
     run, scores = runs.load(small_run), []

@@ -101,7 +101,9 @@ def test_options_that_judging_does_not_heed_are_refused(given: str, message: str
 @pytest.mark.parametrize(("given", "message"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
                                              (["--policies", "policy-0"], "give --as world-model too")])
 def test_policies_that_cannot_be_compared_are_refused_in_one_line(given: list[str], message: str, folder: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch,
                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(world_evaluation, "held_out", None)  # before any work
     given = [str(folder / word) if word.startswith("policy") else word for word in given]
     assert main(["evaluate", str(folder / "world"), *given]) == 2
     error = capsys.readouterr().err

@@ -30,6 +30,12 @@ def loaded(small_run: Path) -> Loaded:
     return load_runs([small_run])[0]
 
 
+def test_a_run_in_the_working_directory_has_the_name_of_its_folder(
+        small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small_run)
+    assert [each.name for each in load_runs([Path()])] == [small_run.name]
+
+
 @pytest.fixture
 def session(loaded: Loaded):
     session = Session([loaded])

@@ -34,6 +34,7 @@ def test_the_kitchen_of_gymnasium_is_scored_as_d4rls_whatever_the_recording_did(
                 '"slide cabinet"]}}')
     factory = environment_factory(recorded)
     assert factory.max_episode_steps == 280 and factory.kwargs["remove_task_when_completed"]
+    assert environment_factory(recorded.replace("450", "100")).max_episode_steps == 100
     config = EvaluationConfig(episodes=1, baselines=False)
     scores, episodes = evaluate(RandomAgent(-np.ones(9), np.ones(9)), recorded, config, progress=False)
     assert scores["score_d4rl"] == 25 * scores["return_mean"] and scores["success_rate"] is None
