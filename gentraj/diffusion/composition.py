@@ -73,7 +73,8 @@ class Contexts(FromModel):
 
     It denoises to x0(x) + sum_i weight_i (x0(x, c_i) - x0(x)), where x0(x) is denoised without a context. `contexts` is
     a sequence of pairs (context c_i of shape (C,), weight_i), the same for all trajectories. Sampling raises ValueError
-    for a condition that has a context of its own.
+    for a condition that has a context of its own and, unless the weights add up to 1, for a model that was trained with
+    a `context_dropout` of 0, which knows no x0(x).
     """
 
     contexts: Sequence[tuple[Tensor, float]]
@@ -91,7 +92,9 @@ class Contexts(FromModel):
             raise ValueError("Condition.context_BC was given together with Contexts; give that context as one of these")
         contexts = [c.to(condition.values_BHD).expand(condition.batch, -1) for c, _ in self.contexts]
         weights = [w for _, w in self.contexts]
-        return combination([denoise, *map(sampling.denoiser, contexts)], [1 - math.fsum(weights), *weights])
+        without = 1 - math.fsum(weights)
+        none = sampling.denoiser(None) if without else denoise
+        return combination([none, *map(sampling.denoiser, contexts)], [without, *weights])
 
 
 class Denoiser(Protocol):

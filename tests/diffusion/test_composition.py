@@ -63,8 +63,11 @@ def test_a_model_that_never_missed_its_context_is_not_compared_with_itself_witho
     model, condition = tiny(), with_context(3)
     model.context_dropout = 0.0
     assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0)), model.sample(condition))
-    with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of 0"):
-        model.sample(condition, guide=ClassifierFree(weight))
+    none = replace(condition, context_BC=None)
+    assert torch.isfinite(model.sample(none, guide=Contexts([(DIRECT, weight), (-DIRECT, 1 - weight)]))).all()
+    for given, guide in ((condition, ClassifierFree(weight)), (none, Contexts([(DIRECT, weight)]))):
+        with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of"):
+            model.sample(given, guide=guide)
 
 
 @pytest.mark.parametrize(("weight", "calls"), [(0.0, 3), (1.0, 3), (2.0, 6)])
