@@ -119,8 +119,9 @@ class Product(FromModel):
     iterations, or a negative weight, the precisions are taken to be equal. For all models it becomes exact as sigma
     goes to 0. Use models of continuous time: a model with discrete levels denoises at its next noisier level.
 
-    The models may have different noise paths. Raises ValueError if W <= 0 or if the numbers of weights and of other
-    models differ; sampling raises ValueError if the models differ in spec or normaliser.
+    The models may have different noise paths. Raises ValueError if W <= 0, if the numbers of weights and of other
+    models differ, and for a model that does not denoise trajectories, such as a GAN; sampling raises ValueError if the
+    models differ in spec or normaliser.
     """
 
     others: Sequence[Denoiser]
@@ -133,6 +134,10 @@ class Product(FromModel):
         if not self.others or len(self.others) != len(self.weights):
             raise ValueError(f"Product has {len(self.others)} models and {len(self.weights)} weights; give at least "
                              "one model, and one weight for each")
+        for i, model in enumerate(self.others):
+            if not hasattr(model, "denoise"):
+                raise ValueError(f"model {i} of Product is a {type(model).__name__}, which does not denoise "
+                                 "trajectories; give diffusion models, or sample from a Mixture, which takes any model")
         if not 0 < self.total < math.inf:
             raise ValueError(f"the weights of Product add up to {self.total:g}; a sum of more than 0 is expected")
 
@@ -197,12 +202,13 @@ class Mixture:
         """
         rows = condition.repeat(num_samples)
         seeds = row_seeds(seed, rows.batch)
-        chosen = [self._choice(s) for s in seeds]
-        x_RHD = torch.empty_like(rows.values_BHD, device=self.device)
+        chosen, order, parts = [self._choice(s) for s in seeds], list[int](), list[Tensor]()
         for i, model in enumerate(self.models):
             if mine := [r for r, choice in enumerate(chosen) if choice == i]:
-                x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
-                                           seed=[seeds[r] for r in mine])[:, 0].to(x_RHD)
+                order += mine
+                parts.append(model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
+                                          seed=[seeds[r] for r in mine])[:, 0].to(self.device))
+        x_RHD = torch.cat(parts)[torch.tensor(order).argsort()]
         if observe is not None:
             observe(x_RHD.clone(), x_RHD.new_zeros(1))
         return x_RHD.unflatten(0, (condition.batch, num_samples))

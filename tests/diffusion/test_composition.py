@@ -144,6 +144,8 @@ def test_products_that_cannot_be_are_refused() -> None:
         Product([tiny(), tiny()], [1.0])
     with pytest.raises(ValueError, match="add up to 0; a sum of more than 0 is expected"):
         Product([tiny()], [-1.0])
+    with pytest.raises(ValueError, match="model 1 of Product is a Constant, which does not denoise trajectories; give"):
+        Product([tiny(), Constant(0)], [1.0, 1.0])  # type: ignore[list-item]
     other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))

@@ -96,6 +96,15 @@ def test_a_condition_of_float64_or_of_integers_takes_further_values_as_they_are(
         assert known.values_BHD[0, 0, 0].item() == expected
 
 
+def test_a_mixture_given_integers_samples_fractions() -> None:
+    unknown = Condition.unknown(SPEC, 3)
+    whole = Condition(SPEC, unknown.values_BHD.long(), unknown.mask_BHD)
+    models = [make("gaussian"), make("flow")]
+    mixture = Mixture(models, [1.0, 1.0])
+    assert torch.equal(mixture.sample(whole, 4, seed=1), mixture.sample(unknown, 4, seed=1))
+    assert torch.equal(Mixture(models[:1], [2.0]).sample(whole, 4, seed=1), models[0].sample(unknown, 4, seed=1))
+
+
 @pytest.mark.parametrize(("guide", "message"), [
     (lambda x: x[:, 1:, 1].mean(1, keepdim=True), r"returned shape \(\d, 1\) for trajectories of shape \(\d, 8, 5\)"),
     (lambda x: x.mean(), r"returned shape \(\) for trajectories of shape \(\d, 8, 5\); one score for each"),
