@@ -237,7 +237,9 @@ class Condition:
 
     def to(self, device: torch.device) -> Condition:
         """The condition on another device."""
-        return self if self.values_BHD.device == device else self._with_each(lambda x: x.to(device))
+        tensors = (self.values_BHD, self.mask_BHD, self.context_BC)
+        here = all(tensor is None or tensor.device == device for tensor in tensors)
+        return self if here else self._with_each(lambda x: x.to(device))
 
     def _with_each(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with each of its tensors replaced by a function of it."""
