@@ -247,7 +247,7 @@ class Planner(EpisodicAgent):
         else:
             target_BD = target_BTD[rows, age_B + self.config.lookahead - 1]
             act_BA = self.action_towards(obs_BO, self.executed.split(target_BD)[0])
-        act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
+        act_BA = act_BA.cpu().float().clamp(self.low_A, self.high_A)
         if not math.isfinite(act_BA.sum()):
             raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
                              "a weight is not finite; give observations like the data's, or load another checkpoint")
@@ -297,6 +297,7 @@ class Planner(EpisodicAgent):
         start, row_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, previous, past)
         now_R = past.now_B.repeat_interleave(row_BN.shape[1])
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options, observe=observe)[:, 0]
+        x_RHD = x_RHD.float()  # whatever the model computes in
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
             ratio_R = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R, start.context_BC)

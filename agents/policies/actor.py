@@ -61,7 +61,7 @@ class Actor(EpisodicAgent):
             obs, goal = obs_BO[due_B], None if goal_BG is None else padded(goal_BG[due_B])
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
-            self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA.device)
+            self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA)
             self.age_B[due_B] = 0
             self.decision_B[due_B] += 1
         act_BA = self.queue_BEA[torch.arange(len(obs_BO)), self.age_B]

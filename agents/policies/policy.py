@@ -41,6 +41,7 @@ from gentraj.trajectory import (
 
 FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
 STILL = 1e-6  # scale of an action that never varies in the data, in units of its size where that is above 1
+ROUNDING = 1e-6  # relative, of that scale, which may have been moved to another dtype
 STATE_KNOWN = ConditionMix(start=0, goal=0, observations=1)  # a model is conditioned on the state, not on actions
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -282,7 +283,7 @@ class Policy(nn.Module, Generic[ModelT]):
     @property
     def varies_A(self) -> Tensor:
         """(A,) false for the actions that never vary in the data, which the policy leaves as they are."""
-        return self.act_scale.scale_D != still(self.act_scale.shift_D)
+        return (self.act_scale.scale_D / still(self.act_scale.shift_D) - 1).abs() > ROUNDING
 
     def limits(self, low_A: Tensor, high_A: Tensor) -> Limits:
         """The limits of an agent of this policy in an action space: where the policy clamps observations, and the

@@ -239,7 +239,7 @@ class WorldModel(nn.Module):
 
     def _update_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """Updates the moving average of the covariance of the errors of whole chunks."""
-        error_WX = error_BKY[real_BK.all(1)].flatten(1).float()
+        error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)
         if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
             with torch.autocast(error_WX.device.type, enabled=False):
                 self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
