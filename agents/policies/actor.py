@@ -22,6 +22,7 @@ class Actor(EpisodicAgent):
                  options: SamplingOptions = DEFAULT_OPTIONS):
         self.policy, self.options = policy, options
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self.uncounted = 0  # decisions in which the policy counted no call of a network
         self._begin(0)
 
     @property
@@ -35,7 +36,8 @@ class Actor(EpisodicAgent):
 
     @property
     def network_calls(self) -> int:
-        return self.policy.network_calls
+        """Calls of the policy's networks so far. A decision in which the policy counts none counts as one call."""
+        return self.policy.network_calls + self.uncounted
 
     @property
     def limits(self) -> Limits:
@@ -79,9 +81,10 @@ class Actor(EpisodicAgent):
         This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
         needs a goal and none is given.
         """
-        policy = self.policy
+        policy, calls = self.policy, self.policy.network_calls
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
         act_BKA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
+        self.uncounted += policy.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

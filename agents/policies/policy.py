@@ -246,12 +246,12 @@ class Policy(nn.Module, Generic[ModelT]):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the model's network so far."""
-        return calls_of([self.model])
+        """Calls of the model's network so far; 0 for a policy without a model."""
+        return calls_of([self.trajectory_model])
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """A description in words of how actions are sampled."""
-        return sampling_of(self.model, options)
+        """A description in words of how actions are sampled; the class of a policy without a model."""
+        return type(self).__name__ if (model := self.trajectory_model) is None else sampling_of(model, options)
 
     @overload
     def build_model(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
