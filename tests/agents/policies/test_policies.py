@@ -376,7 +376,7 @@ class Linear(Policy):
         t = self.transition(batch, 1.0)
         loss = (self.layer(t.state_BS) - t.chunk_BX).square().mean()
         apply_gradients(loss, optimizers["layer"], 1.0)
-        return {"loss": loss.detach()}
+        return {"loss": loss.item()}  # type: ignore[dict-item]
 
     def sample_actions(self, state_BS: torch.Tensor, seeds: Any, options: Any = None) -> torch.Tensor:
         return self.layer(state_BS)[:, None].clamp(-1, 1)
