@@ -79,12 +79,16 @@ class Actor(EpisodicAgent):
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
         This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
-        needs a goal and none is given.
+        needs a goal and none is given, and for a policy whose `sample_actions` returns another shape than (B, K, A).
         """
         policy, calls = self.policy, self.policy.network_calls
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
-        act_BKA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
+        z_BKA = policy.sample_actions(state_BS, seeds, self.options)
+        if z_BKA.shape != (expected := (len(state_BS), policy.chunk, policy.spec.act_dim)):
+            raise ValueError(f"sample_actions of {type(policy).__name__} returned shape {tuple(z_BKA.shape)}; "
+                             f"{expected}, a chunk of actions for each state, is expected")
+        act_BKA = policy.act_scale.unnormalize(z_BKA)
         self.uncounted += policy.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

@@ -392,6 +392,10 @@ def test_a_policy_of_ones_own_needs_no_generative_model() -> None:
         assert actor.network_calls == decisions
     run = PolicyRunConfig("a.npz", policy=policy.config)
     assert run.sampling({"policy": policy}, None, SamplingOptions()) == "Linear"
+    vars(policy)["sample_actions"] = lambda state_BS, seeds, options: policy.layer(state_BS)  # without the chunk's axis
+    for batch in (1, 3):
+        with pytest.raises(ValueError, match=rf"Linear returned shape \({batch}, 1\); \({batch}, 1, 1\), a chunk of"):
+            actor.act(torch.zeros(batch, 2))
 
 
 def test_a_chunk_is_not_carried_out_beyond_its_end() -> None:
