@@ -140,8 +140,16 @@ class Batch:
         return Batch(**{name: tensor[rows] for name, tensor in vars(self).items() if tensor is not None})
 
     def weights(self) -> Tensor:
-        """The weights (B,), or (1,) with a single 1 if all windows are weighted equally."""
-        return self.x_BHD.new_ones(1) if self.weight_B is None else self.weight_B
+        """The weights (B,), or (1,) with a single 1 if all windows are weighted equally.
+
+        Raises ValueError for weights of another shape.
+        """
+        if self.weight_B is None:
+            return self.x_BHD.new_ones(1)
+        if self.weight_B.shape != self.x_BHD.shape[:1]:
+            raise ValueError(f"Batch.weight_B has shape {tuple(self.weight_B.shape)}; one weight for each of the "
+                             f"{len(self.x_BHD)} windows is expected")
+        return self.weight_B
 
 
 @dataclass(frozen=True)

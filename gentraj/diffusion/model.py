@@ -191,8 +191,8 @@ class Diffusion(ConditionalModel):
         noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
         through all of its steps.
         """
-        x0, real = self.normalizer.normalize_windows(batch), batch.mask_BHD
-        known = self.mix.sample(self.spec, real, generator)
+        real = batch.mask_BHD
+        known, x0 = self.mix.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         context = self.training_context(batch, generator)
