@@ -100,6 +100,12 @@ class TrajectorySpec:
         if self.offsets:
             raise ValueError(f"{what} needs evenly spaced timesteps; these are at steps {self.times}")
 
+    def check_windows(self, shape: Sequence[int]) -> None:
+        """Raises ValueError unless windows of this shape are (B, H, D), of this layout."""
+        if tuple(shape[1:]) != (self.horizon, self.dim):
+            raise ValueError(f"windows of shape {tuple(shape)} were given to what learns from windows of {self}; "
+                             f"(B, {self.horizon}, {self.dim}) is expected, as Windows(episodes, spec) makes them")
+
     def join(self, obs: Tensor, act: Tensor | None = None) -> Tensor:
         """Joins observations (..., O) and actions (..., A), if there are any, to trajectories (..., D)."""
         return obs if act is None else torch.cat([obs, act], dim=-1)

@@ -303,8 +303,10 @@ class Policy(nn.Module, Generic[ModelT]):
     def transition(self, batch: Batch, discount: float) -> Transition:
         """Turns a batch of windows into transitions; `discount` is per environment step.
 
-        Raises ValueError for a batch without rewards, terminations and episodes.
+        Raises ValueError for a batch without rewards, terminations and episodes, and for windows of another layout than
+        the policy's, in which the n-step returns would be others.
         """
+        self.spec.check_windows(batch.x_BHD.shape)
         if batch.reward_BH is None or batch.terminal_BH is None or batch.episode_B is None:
             raise ValueError("a policy learns from rewards and terminations, which this batch lacks; take a batch of "
                              "Windows")

@@ -50,9 +50,7 @@ class ConditionMix:
         Raises ValueError for windows of another shape than those of `spec`, and for `goal_dims` that an observation of
         `spec` does not have.
         """
-        if real_BHD.shape[1:] != (spec.horizon, spec.dim):
-            raise ValueError(f"windows of shape {tuple(real_BHD.shape)} were given to a model of {spec}; "
-                             f"(B, {spec.horizon}, {spec.dim}) is expected, as in Windows(episodes, model.spec)")
+        spec.check_windows(real_BHD.shape)
         if not all(0 <= i < spec.obs_dim for i in self.goal_dims):
             raise ValueError(f"ConditionMix.goal_dims are {self.goal_dims}; entries of an observation, 0 to "
                              f"{spec.obs_dim - 1}, are expected")

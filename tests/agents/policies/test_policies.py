@@ -362,6 +362,14 @@ def test_rewards_that_are_all_zero_are_not_scaled() -> None:
     assert Scales.blank(2, 1, 0).context is None and blank.reward_statistics == (0, 0)
 
 
+def test_windows_of_another_length_make_no_transitions() -> None:
+    """Their n-step returns would not be those of the policy's settings."""
+    policy, spec = make(small(IQLConfig), data := bandit(8)), TrajectorySpec(2, 1, 9)
+    assert policy.spec.horizon == 33
+    with pytest.raises(ValueError, match=r"windows of shape \(4, 9, 3\) were given to .*horizon=33.*\(B, 33, 3\) is"):
+        policy.update(Windows(data, spec).batch(0, 0, 4), policy.optimizers(), generator(0))
+
+
 class Linear(Policy):
     """A policy with the three methods that docs/own-model.md asks for, and no generative model."""
 
