@@ -188,7 +188,11 @@ class WorldModel(nn.Module):
         return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """Updates the ensemble, the network of ends, and in some updates the model; returns metrics, scalars."""
+        """Updates the ensemble, the network of ends, and in some updates the model; returns metrics, scalars.
+
+        Raises ValueError for windows of another layout than the model's.
+        """
+        self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
         first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
