@@ -103,8 +103,8 @@ class TrajectorySpec:
     def check_windows(self, shape: Sequence[int]) -> None:
         """Raises ValueError unless windows of this shape are (B, H, D), of this layout."""
         if tuple(shape[1:]) != (self.horizon, self.dim):
-            raise ValueError(f"windows of shape {tuple(shape)} were given to what learns from windows of {self}; "
-                             f"(B, {self.horizon}, {self.dim}) is expected, as Windows(episodes, spec) makes them")
+            raise ValueError(f"windows of shape {tuple(shape)} were given; (B, {self.horizon}, {self.dim}) is "
+                             f"expected, as Windows(episodes, spec) makes them of {self}")
 
     def join(self, obs: Tensor, act: Tensor | None = None) -> Tensor:
         """Joins observations (..., O) and actions (..., A), if there are any, to trajectories (..., D)."""

@@ -77,7 +77,7 @@ def test_a_batch_of_another_layout_is_refused(name: str) -> None:
     """Weights of the shape (B, 1) weighted each window by all of them."""
     model, weight = make(name), torch.tensor([0.5, 1.5]).repeat(4)
     for wrong in (windows()[:, :4], windows()[..., :4]):
-        with pytest.raises(ValueError, match=r"windows of shape \(8, .* what learns from windows of TrajectorySpec"):
+        with pytest.raises(ValueError, match=r"windows of shape \(8, .* were given; \(B, 8, 5\) is expected, as"):
             updated(model, batch(wrong))
     with pytest.raises(ValueError, match=r"weight_B has shape \(8, 1\); one weight for each of the 8 windows"):
         updated(model, batch(windows(), weight=weight[:, None]))
