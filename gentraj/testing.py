@@ -11,7 +11,9 @@ that is registered.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import gymnasium
@@ -156,10 +158,11 @@ def _check_update(model: TrajectoryModel) -> None:
     expect(not torch.equal(first, model.sample(free, 2)), "an update does not change the samples")
 
 
-def _check_metrics(metrics: dict[str, Tensor]) -> None:
+def _check_metrics(metrics: Mapping[str, Tensor | Real]) -> None:
     expect(bool(metrics), "update returns no metrics; a dict of numbers, such as the loss, is expected")
     for name, value in metrics.items():
-        expect(isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad and torch.isfinite(value),
+        number = torch.as_tensor(value if isinstance(value, Tensor | Real) else math.nan)
+        expect(number.ndim == 0 and not number.requires_grad and torch.isfinite(number),
                f"the metric {name} is {value}; one finite number, detached, is expected")
 
 

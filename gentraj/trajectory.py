@@ -100,6 +100,12 @@ class TrajectorySpec:
         if self.offsets:
             raise ValueError(f"{what} needs evenly spaced timesteps; these are at steps {self.times}")
 
+    def check_windows(self, shape: Sequence[int]) -> None:
+        """Raises ValueError unless windows of this shape are (B, H, D), of this layout."""
+        if tuple(shape[1:]) != (self.horizon, self.dim):
+            raise ValueError(f"windows of shape {tuple(shape)} were given; (B, {self.horizon}, {self.dim}) is "
+                             f"expected, as Windows(episodes, spec) makes them of {self}")
+
     def join(self, obs: Tensor, act: Tensor | None = None) -> Tensor:
         """Joins observations (..., O) and actions (..., A), if there are any, to trajectories (..., D)."""
         return obs if act is None else torch.cat([obs, act], dim=-1)
@@ -140,8 +146,16 @@ class Batch:
         return Batch(**{name: tensor[rows] for name, tensor in vars(self).items() if tensor is not None})
 
     def weights(self) -> Tensor:
-        """The weights (B,), or (1,) with a single 1 if all windows are weighted equally."""
-        return self.x_BHD.new_ones(1) if self.weight_B is None else self.weight_B
+        """The weights (B,), or (1,) with a single 1 if all windows are weighted equally.
+
+        Raises ValueError for weights of another shape.
+        """
+        if self.weight_B is None:
+            return self.x_BHD.new_ones(1)
+        if self.weight_B.shape != self.x_BHD.shape[:1]:
+            raise ValueError(f"Batch.weight_B has shape {tuple(self.weight_B.shape)}; one weight for each of the "
+                             f"{len(self.x_BHD)} windows is expected")
+        return self.weight_B
 
 
 @dataclass(frozen=True)
@@ -237,7 +251,9 @@ class Condition:
 
     def to(self, device: torch.device) -> Condition:
         """The condition on another device."""
-        return self if self.values_BHD.device == device else self._with_each(lambda x: x.to(device))
+        tensors = (self.values_BHD, self.mask_BHD, self.context_BC)
+        here = all(tensor is None or tensor.device == device for tensor in tensors)
+        return self if here else self._with_each(lambda x: x.to(device))
 
     def _with_each(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with each of its tensors replaced by a function of it."""

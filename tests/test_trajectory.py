@@ -231,6 +231,8 @@ def test_a_condition_moves_with_its_context() -> None:
     assert condition.to(condition.values_BHD.device) is condition and moved.context_BC is not None
     assert {moved.values_BHD.device, moved.mask_BHD.device, moved.context_BC.device} == {nowhere}
     assert Condition.unknown(SPEC, 2).to(nowhere).context_BC is None
+    left_behind = replace(moved, context_BC=condition.context_BC, finite=True).to(nowhere).context_BC
+    assert left_behind is not None and left_behind.device == nowhere
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (2,), (2, 2, 1)])

@@ -81,6 +81,7 @@ class InverseDynamics(nn.Module):
         return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         rows_B = batch.mask_BHD[..., 0].sum(1)
         u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)

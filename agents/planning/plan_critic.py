@@ -172,8 +172,9 @@ class PlanCritic(nn.Module):
 
         m is the last real timestep of a window, and t_h the environment step of timestep h. The value V(s_m) is left
         out where an episode terminated, and kept where a time limit or the window truncated it. Raises ValueError for
-        a batch without rewards and terminations.
+        a batch without rewards and terminations, and for windows of another layout than the critic's.
         """
+        self.spec.check_windows(batch.x_BHD.shape)
         if batch.reward_BH is None or batch.terminal_BH is None:
             raise ValueError("a critic learns from rewards and terminations, which this batch lacks; take a batch of "
                              "Windows")

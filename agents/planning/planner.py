@@ -149,10 +149,10 @@ class Planner(EpisodicAgent):
 
     `guide` is passed to the model's `sample`: an energy or a plug-in, such as constraints, that shapes every plan. A
     guide cannot be combined with `finer` models, as it would not shape their timesteps, nor with a history, as it
-    cannot shape the past. `options` say how plans are sampled; their steps and temperature are taken from the config.
-    The `finer` models fill in the part of a plan that is carried out, each one between the timesteps of the level
-    before it; joint actions are then those of the last one. Raises ValueError for settings that need a component which
-    is not given, and for components that do not fit each other.
+    cannot shape the past. `options` say how plans are sampled; their steps and temperature are those of the config. The
+    `finer` models fill in the part of a plan that is carried out, each one between the timesteps of the level before
+    it; joint actions are then those of the last one. Raises ValueError for settings that need a component which is not
+    given, for components that do not fit each other, and for options with other steps or another temperature.
     """
 
     def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
@@ -171,7 +171,7 @@ class Planner(EpisodicAgent):
         self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)
-        self.options = replace(options, steps=config.steps, temperature=config.temperature)
+        self.options = options_of(config, options)
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.goal_dims = list(config.goal_dims or range(model.spec.obs_dim))
         self._begin(0)
@@ -247,7 +247,7 @@ class Planner(EpisodicAgent):
         else:
             target_BD = target_BTD[rows, age_B + self.config.lookahead - 1]
             act_BA = self.action_towards(obs_BO, self.executed.split(target_BD)[0])
-        act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
+        act_BA = act_BA.cpu().float().clamp(self.low_A, self.high_A)
         if not math.isfinite(act_BA.sum()):
             raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
                              "a weight is not finite; give observations like the data's, or load another checkpoint")
@@ -297,6 +297,7 @@ class Planner(EpisodicAgent):
         start, row_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, previous, past)
         now_R = past.now_B.repeat_interleave(row_BN.shape[1])
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options, observe=observe)[:, 0]
+        x_RHD = x_RHD.float()  # whatever the model computes in
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
             ratio_R = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R, start.context_BC)
@@ -420,6 +421,15 @@ def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
     trusted_BN = ratio_BN <= 1
     score_BN = torch.where(trusted_BN, score_BN, -torch.inf)
     return torch.where(trusted_BN.any(1, keepdim=True), score_BN, -ratio_BN).argmax(1)
+
+
+def options_of(config: PlannerConfig, options: SamplingOptions) -> SamplingOptions:
+    """The options with the steps and the temperature of the config. Raises ValueError where they have others."""
+    if options.steps not in (None, config.steps) or options.temperature not in (1, config.temperature):
+        raise ValueError(f"options of sampling with steps {options.steps} and temperature {options.temperature:g} were "
+                         "given to a planner, which has its own settings of them; give it these, as in "
+                         "replace(run.planning, steps=2, temperature=0.5), and leave them out of the options")
+    return replace(options, steps=config.steps, temperature=config.temperature)
 
 
 def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidance) -> Guidance:

@@ -67,6 +67,6 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     if context_BC is not None:
         ends = replace(ends, context_BC=context_BC.repeat_interleave(legs, 0))
     leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
-    x_RHD = fine.sample(ends, seed=leg_seeds, options=options)[:, 0]
+    x_RHD = fine.sample(ends, seed=leg_seeds, options=options)[:, 0].float()
     joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the last one ended
     return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

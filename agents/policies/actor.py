@@ -22,6 +22,7 @@ class Actor(EpisodicAgent):
                  options: SamplingOptions = DEFAULT_OPTIONS):
         self.policy, self.options = policy, options
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self.uncounted = 0  # decisions in which the policy counted no call of a network
         self._begin(0)
 
     @property
@@ -35,7 +36,8 @@ class Actor(EpisodicAgent):
 
     @property
     def network_calls(self) -> int:
-        return self.policy.network_calls
+        """Calls of the policy's networks so far. A decision in which the policy counts none counts as one call."""
+        return self.policy.network_calls + self.uncounted
 
     @property
     def limits(self) -> Limits:
@@ -61,7 +63,7 @@ class Actor(EpisodicAgent):
             obs, goal = obs_BO[due_B], None if goal_BG is None else padded(goal_BG[due_B])
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
-            self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA.device)
+            self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA)
             self.age_B[due_B] = 0
             self.decision_B[due_B] += 1
         act_BA = self.queue_BEA[torch.arange(len(obs_BO)), self.age_B]
@@ -77,11 +79,16 @@ class Actor(EpisodicAgent):
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
         This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
-        needs a goal and none is given.
+        needs a goal and none is given, and for a policy whose `sample_actions` returns another shape than (B, K, A).
         """
-        policy = self.policy
+        policy, calls = self.policy, self.policy.network_calls
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
-        act_BKA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
+        z_BKA = policy.sample_actions(state_BS, seeds, self.options)
+        if z_BKA.shape != (expected := (len(state_BS), policy.chunk, policy.spec.act_dim)):
+            raise ValueError(f"sample_actions of {type(policy).__name__} returned shape {tuple(z_BKA.shape)}; "
+                             f"{expected}, a chunk of actions for each state, is expected")
+        act_BKA = policy.act_scale.unnormalize(z_BKA)
+        self.uncounted += policy.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

@@ -41,6 +41,7 @@ from gentraj.trajectory import (
 
 FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
 STILL = 1e-6  # scale of an action that never varies in the data, in units of its size where that is above 1
+ROUNDING = 1e-6  # relative, of that scale, which may have been moved to another dtype
 STATE_KNOWN = ConditionMix(start=0, goal=0, observations=1)  # a model is conditioned on the state, not on actions
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -245,12 +246,12 @@ class Policy(nn.Module, Generic[ModelT]):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the model's network so far."""
-        return calls_of([self.model])
+        """Calls of the model's network so far; 0 for a policy without a model."""
+        return calls_of([self.trajectory_model])
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """A description in words of how actions are sampled."""
-        return sampling_of(self.model, options)
+        """A description in words of how actions are sampled; the class of a policy without a model."""
+        return type(self).__name__ if (model := self.trajectory_model) is None else sampling_of(model, options)
 
     @overload
     def build_model(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
@@ -282,7 +283,7 @@ class Policy(nn.Module, Generic[ModelT]):
     @property
     def varies_A(self) -> Tensor:
         """(A,) false for the actions that never vary in the data, which the policy leaves as they are."""
-        return self.act_scale.scale_D != still(self.act_scale.shift_D)
+        return (self.act_scale.scale_D / still(self.act_scale.shift_D) - 1).abs() > ROUNDING
 
     def limits(self, low_A: Tensor, high_A: Tensor) -> Limits:
         """The limits of an agent of this policy in an action space: where the policy clamps observations, and the
@@ -302,8 +303,10 @@ class Policy(nn.Module, Generic[ModelT]):
     def transition(self, batch: Batch, discount: float) -> Transition:
         """Turns a batch of windows into transitions; `discount` is per environment step.
 
-        Raises ValueError for a batch without rewards, terminations and episodes.
+        Raises ValueError for a batch without rewards, terminations and episodes, and for windows of another layout than
+        the policy's, in which the n-step returns would be others.
         """
+        self.spec.check_windows(batch.x_BHD.shape)
         if batch.reward_BH is None or batch.terminal_BH is None or batch.episode_B is None:
             raise ValueError("a policy learns from rewards and terminations, which this batch lacks; take a batch of "
                              "Windows")

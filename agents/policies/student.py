@@ -175,11 +175,11 @@ class StudentActor(Actor):
         super().__init__(policy, low_A, high_A, options)
         options.refuse(ONE_CALL)
         self.policy: Student = policy
-        self.near_O, self.far_O = policy.bounds()
+        self.near_O, self.far_O = (bound_O.float() for bound_O in policy.bounds())
         self.needs_goal, self.execute, self.calls = policy.context is not None, policy.execute, 0
         self.shape = policy.config.components, policy.chunk * policy.spec.act_dim
         self.layers = folded(policy)
-        self.shift_A, self.scale_A = policy.act_scale.shift_D, policy.act_scale.scale_D
+        self.shift_A, self.scale_A = policy.act_scale.shift_D.float(), policy.act_scale.scale_D.float()
         # The data's bounds are bounds, too.
         self.low_A = self.low_A.to(policy.device).maximum(self.shift_A - self.scale_A)
         self.high_A = self.high_A.to(policy.device).minimum(self.shift_A + self.scale_A)

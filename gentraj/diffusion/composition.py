@@ -73,7 +73,8 @@ class Contexts(FromModel):
 
     It denoises to x0(x) + sum_i weight_i (x0(x, c_i) - x0(x)), where x0(x) is denoised without a context. `contexts` is
     a sequence of pairs (context c_i of shape (C,), weight_i), the same for all trajectories. Sampling raises ValueError
-    for a condition that has a context of its own.
+    for a condition that has a context of its own and, unless the weights add up to 1, for a model that was trained with
+    a `context_dropout` of 0, which knows no x0(x).
     """
 
     contexts: Sequence[tuple[Tensor, float]]
@@ -91,7 +92,9 @@ class Contexts(FromModel):
             raise ValueError("Condition.context_BC was given together with Contexts; give that context as one of these")
         contexts = [c.to(condition.values_BHD).expand(condition.batch, -1) for c, _ in self.contexts]
         weights = [w for _, w in self.contexts]
-        return combination([denoise, *map(sampling.denoiser, contexts)], [1 - math.fsum(weights), *weights])
+        without = 1 - math.fsum(weights)
+        none = sampling.denoiser(None) if without else denoise
+        return combination([none, *map(sampling.denoiser, contexts)], [without, *weights])
 
 
 class Denoiser(Protocol):
@@ -116,8 +119,9 @@ class Product(FromModel):
     iterations, or a negative weight, the precisions are taken to be equal. For all models it becomes exact as sigma
     goes to 0. Use models of continuous time: a model with discrete levels denoises at its next noisier level.
 
-    The models may have different noise paths. Raises ValueError if W <= 0 or if the numbers of weights and of other
-    models differ; sampling raises ValueError if the models differ in spec or normaliser.
+    The models may have different noise paths. Raises ValueError if W <= 0, if the numbers of weights and of other
+    models differ, and for a model that does not denoise trajectories, such as a GAN; sampling raises ValueError if the
+    models differ in spec or normaliser.
     """
 
     others: Sequence[Denoiser]
@@ -130,6 +134,10 @@ class Product(FromModel):
         if not self.others or len(self.others) != len(self.weights):
             raise ValueError(f"Product has {len(self.others)} models and {len(self.weights)} weights; give at least "
                              "one model, and one weight for each")
+        for i, model in enumerate(self.others):
+            if not hasattr(model, "denoise"):
+                raise ValueError(f"model {i} of Product is a {type(model).__name__}, which does not denoise "
+                                 "trajectories; give diffusion models, or sample from a Mixture, which takes any model")
         if not 0 < self.total < math.inf:
             raise ValueError(f"the weights of Product add up to {self.total:g}; a sum of more than 0 is expected")
 
@@ -194,12 +202,13 @@ class Mixture:
         """
         rows = condition.repeat(num_samples)
         seeds = row_seeds(seed, rows.batch)
-        chosen = [self._choice(s) for s in seeds]
-        x_RHD = torch.empty_like(rows.values_BHD, device=self.device)
+        chosen, order, parts = [self._choice(s) for s in seeds], list[int](), list[Tensor]()
         for i, model in enumerate(self.models):
             if mine := [r for r, choice in enumerate(chosen) if choice == i]:
-                x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
-                                           seed=[seeds[r] for r in mine])[:, 0].to(x_RHD)
+                order += mine
+                parts.append(model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
+                                          seed=[seeds[r] for r in mine])[:, 0].to(self.device))
+        x_RHD = torch.cat(parts)[torch.tensor(order).argsort()]
         if observe is not None:
             observe(x_RHD.clone(), x_RHD.new_zeros(1))
         return x_RHD.unflatten(0, (condition.batch, num_samples))

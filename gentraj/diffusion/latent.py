@@ -116,8 +116,8 @@ class LatentDiffusion(nn.Module):
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
-        x0, real = self.normalizer.normalize_windows(batch), batch.mask_BHD
-        known = self.mix.sample(self.spec, real, generator)
+        real = batch.mask_BHD
+        known, x0 = self.mix.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)

@@ -191,8 +191,8 @@ class Diffusion(ConditionalModel):
         noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
         through all of its steps.
         """
-        x0, real = self.normalizer.normalize_windows(batch), batch.mask_BHD
-        known = self.mix.sample(self.spec, real, generator)
+        real = batch.mask_BHD
+        known, x0 = self.mix.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         context = self.training_context(batch, generator)
@@ -292,14 +292,14 @@ class Diffusion(ConditionalModel):
         values = self.normalizer.normalize(rows.values_BHD)
 
         def denoiser(context_BC: Tensor | None) -> Denoise:
-            if context_BC is None and rows.context_BC is not None and not self.context_dropout:
+            if context_BC is None and self.context is not None and not self.context_dropout:
                 raise ValueError("the guide needs the model without a context, which a context_dropout of 0 never "
                                  "trains; give the model the context_dropout that it was trained with, train one with "
                                  "0.1, for example, or sample unguided")
             return self.denoise(values, rows.mask_BHD, context_BC, times=times)
 
         sampling = Denoising(self.normalizer, rows, seeds, self.path, denoiser)
-        denoise = denoiser(rows.context_BC)
+        denoise = self.denoise(values, rows.mask_BHD, rows.context_BC, times=times)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))

@@ -47,8 +47,10 @@ class ConditionMix:
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Samples which of the real entries (B, H, D) are known: bool (B, H, D). `generator` is on the CPU.
 
-        Raises ValueError for `goal_dims` that an observation of `spec` does not have.
+        Raises ValueError for windows of another shape than those of `spec`, and for `goal_dims` that an observation of
+        `spec` does not have.
         """
+        spec.check_windows(real_BHD.shape)
         if not all(0 <= i < spec.obs_dim for i in self.goal_dims):
             raise ValueError(f"ConditionMix.goal_dims are {self.goal_dims}; entries of an observation, 0 to "
                              f"{spec.obs_dim - 1}, are expected")

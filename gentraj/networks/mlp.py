@@ -70,7 +70,7 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         with torch.autocast(x_RI.device.type, enabled=False):
-            return self.last(self.hidden(x_RI.float()))
+            return self.last(self.hidden(x_RI.to(self.weight[0].dtype)))
 
     def hidden(self, x_RI: Tensor) -> Tensor:
         """The features (E, R, width) of the last hidden layer."""
@@ -120,7 +120,7 @@ class ValueEnsemble(EnsembleMLP):
         """(E, R, outputs) numbers whose mean is the value, such as quantiles of the return."""
         h_ERW = self.hidden(x_RI)
         with torch.autocast(x_RI.device.type, enabled=False):
-            return self.start + self.unit * self.last(h_ERW.float())
+            return self.start + self.unit * self.last(h_ERW.to(self.weight[-1].dtype))
 
 
 @torch.no_grad()

@@ -353,7 +353,8 @@ class _Run:
             with checked_later() as checked:
                 updated = p.update(batch.to(p.device), p.optimizers, generator(self.config.seed, self.step, p.key))
             keys = [f"{p.name}/{key}" for key in updated]
-            named = [(f"the metric '{key}'", value) for key, value in zip(keys, updated.values(), strict=True)]
+            named = [(f"the metric '{key}'", torch.as_tensor(value))  # a number of Python is a metric, too
+                     for key, value in zip(keys, updated.values(), strict=True)]
             numbers = read_finite([*checked, *named], self.processes)
         return dict(zip(keys, numbers[len(checked) :], strict=True))
 

@@ -188,7 +188,11 @@ class WorldModel(nn.Module):
         return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """Updates the ensemble, the network of ends, and in some updates the model; returns metrics, scalars."""
+        """Updates the ensemble, the network of ends, and in some updates the model; returns metrics, scalars.
+
+        Raises ValueError for windows of another layout than the model's.
+        """
+        self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
         first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
@@ -239,7 +243,7 @@ class WorldModel(nn.Module):
 
     def _update_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """Updates the moving average of the covariance of the errors of whole chunks."""
-        error_WX = error_BKY[real_BK.all(1)].flatten(1).float()
+        error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)
         if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
             with torch.autocast(error_WX.device.type, enabled=False):
                 self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)

@@ -63,8 +63,11 @@ def test_a_model_that_never_missed_its_context_is_not_compared_with_itself_witho
     model, condition = tiny(), with_context(3)
     model.context_dropout = 0.0
     assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0)), model.sample(condition))
-    with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of 0"):
-        model.sample(condition, guide=ClassifierFree(weight))
+    none = replace(condition, context_BC=None)
+    assert torch.isfinite(model.sample(none, guide=Contexts([(DIRECT, weight), (-DIRECT, 1 - weight)]))).all()
+    for given, guide in ((condition, ClassifierFree(weight)), (none, Contexts([(DIRECT, weight)]))):
+        with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of"):
+            model.sample(given, guide=guide)
 
 
 @pytest.mark.parametrize(("weight", "calls"), [(0.0, 3), (1.0, 3), (2.0, 6)])
@@ -141,6 +144,8 @@ def test_products_that_cannot_be_are_refused() -> None:
         Product([tiny(), tiny()], [1.0])
     with pytest.raises(ValueError, match="add up to 0; a sum of more than 0 is expected"):
         Product([tiny()], [-1.0])
+    with pytest.raises(ValueError, match="model 1 of Product is a Constant, which does not denoise trajectories; give"):
+        Product([tiny(), Constant(0)], [1.0, 1.0])  # type: ignore[list-item]
     other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))

@@ -72,6 +72,18 @@ def test_what_padding_holds_changes_nothing(name: str) -> None:
         assert torch.isfinite(value) and torch.equal(found[key], value), key
 
 
+@every_family
+def test_a_batch_of_another_layout_is_refused(name: str) -> None:
+    """Weights of the shape (B, 1) weighted each window by all of them."""
+    model, weight = make(name), torch.tensor([0.5, 1.5]).repeat(4)
+    for wrong in (windows()[:, :4], windows()[..., :4]):
+        with pytest.raises(ValueError, match=r"windows of shape \(8, .* were given; \(B, 8, 5\) is expected, as"):
+            updated(model, batch(wrong))
+    with pytest.raises(ValueError, match=r"weight_B has shape \(8, 1\); one weight for each of the 8 windows"):
+        updated(model, batch(windows(), weight=weight[:, None]))
+    updated(model, batch(windows(), weight=weight))
+
+
 @pytest.fixture
 def float64_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
@@ -94,6 +106,15 @@ def test_a_condition_of_float64_or_of_integers_takes_further_values_as_they_are(
     for values, expected in ((unknown.values_BHD.double(), 0.1), (unknown.values_BHD.long(), float(torch.tensor(0.1)))):
         known = Condition(SPEC, values, unknown.mask_BHD).with_obs(0, torch.tensor([0.1, 0, 0], dtype=torch.float64))
         assert known.values_BHD[0, 0, 0].item() == expected
+
+
+def test_a_mixture_given_integers_samples_fractions() -> None:
+    unknown = Condition.unknown(SPEC, 3)
+    whole = Condition(SPEC, unknown.values_BHD.long(), unknown.mask_BHD)
+    models = [make("gaussian"), make("flow")]
+    mixture = Mixture(models, [1.0, 1.0])
+    assert torch.equal(mixture.sample(whole, 4, seed=1), mixture.sample(unknown, 4, seed=1))
+    assert torch.equal(Mixture(models[:1], [2.0]).sample(whole, 4, seed=1), models[0].sample(unknown, 4, seed=1))
 
 
 @pytest.mark.parametrize(("guide", "message"), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,19 @@ def test_a_row_depends_on_its_own_seed_and_inputs_only(name: str, worlds: dict[s
     other = world.imagine(obs_BO, act_BTA, seeds=[*seeds[:-1], 7])
     assert_same(first(other, 19, 5), first(made, 19, 5))
     assert not torch.equal(other.obs_BTO[19, 0], made.obs_BTO[19, 0])
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_model_in_float64_imagines_the_same_and_learns(name: str, worlds: dict[str, WorldModel]) -> None:
+    double, (obs_BO, act_BTA) = copy.deepcopy(worlds[name]).double(), asked(4, 5)
+    for single, made in zip(*(each.imagine(obs_BO, act_BTA, seeds=range(4)) for each in (worlds[name], double)),
+                            strict=True):
+        torch.testing.assert_close(made.float(), single, rtol=1e-3, atol=1e-4)
+    batch = Windows(linear([9, 40]), double.spec).batch(0, 0, 32)
+    with pytest.raises(ValueError, match=r"windows of shape .* were given; \(B, "):
+        double.update(replace(batch, x_BHD=batch.x_BHD[:, 1:]), double.optimizers(), generator(0))
+    metrics = double.update(batch, double.optimizers(), generator(0))
+    assert all(torch.isfinite(value) for value in metrics.values())
 
 
 @pytest.mark.parametrize("name", WORLDS)

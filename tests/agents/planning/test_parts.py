@@ -6,6 +6,7 @@ import torch
 
 from agents.planning.arrival import Arrival, ArrivalConfig
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.data import Episodes, Windows
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -79,6 +80,18 @@ def test_a_smaller_share_proposes_an_arrival_no_later() -> None:
     arrival = Arrival(TrajectorySpec(2, 0, 10), (0,), ArrivalConfig(), Normalizer.identity(2))
     rows = arrival.propose(torch.randn(50, 2), torch.randn(50, 1), (0.01, 0.3, 1.0))
     assert (rows.diff(dim=1) >= 0).all() and (rows >= 1).all() and (rows <= 9).all()
+
+
+def test_windows_of_another_length_teach_no_part_of_a_planner() -> None:
+    """Inverse dynamics, for example, would learn to look further ahead than their settings say."""
+    spec = TrajectorySpec(2, 2, 5)
+    parts = (InverseDynamics.blank(2, 2, InverseDynamicsConfig(lookahead=4)),
+             PlanCritic.blank(spec, PlanCriticConfig(n_step=4)),
+             Arrival(spec, (0, 1), ArrivalConfig(), Normalizer.identity(2)))
+    longer = Windows(walk(), TrajectorySpec(2, 2, 6)).batch(0, 0, 8)
+    for part in parts:
+        with pytest.raises(ValueError, match=r"windows of shape \(8, 6, 4\) were given; \(B, 5, 4\) is expected"):
+            part.update(longer, part.optimizers(), generator(0))
 
 
 def test_windows_of_one_row_teach_no_arrival() -> None:

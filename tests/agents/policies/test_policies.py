@@ -25,7 +25,8 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.runs import PolicyRunConfig
-from gentraj.training.optimization import NonFinite
+from gentraj.testing import check_policy
+from gentraj.training.optimization import LearningConfig, NonFinite, adamw, apply_gradients
 from gentraj.trajectory import SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
@@ -359,6 +360,50 @@ def test_rewards_that_are_all_zero_are_not_scaled() -> None:
     blank = Scales.blank(2, 1, 3)
     assert [len(part.shift_D) for part in (blank.obs, blank.act, blank.context, blank.reward) if part] == [2, 1, 3, 1]
     assert Scales.blank(2, 1, 0).context is None and blank.reward_statistics == (0, 0)
+
+
+def test_windows_of_another_length_make_no_transitions() -> None:
+    """Their n-step returns would not be those of the policy's settings."""
+    policy, spec = make(small(IQLConfig), data := bandit(8)), TrajectorySpec(2, 1, 9)
+    assert policy.spec.horizon == 33
+    with pytest.raises(ValueError, match=r"windows of shape \(4, 9, 3\) were given; \(B, 33, 3\) is expected"):
+        policy.update(Windows(data, spec).batch(0, 0, 4), policy.optimizers(), generator(0))
+
+
+class Linear(Policy):
+    """A policy with the three methods that docs/own-model.md asks for, and no generative model."""
+
+    def __init__(self, config: PolicyConfig, scales: Scales):
+        super().__init__(2, 1, config, scales)
+        self.config, self.layer = config, torch.nn.Linear(2, 1)
+
+    def optimizers(self) -> dict[str, Any]:
+        return {"layer": adamw(self.layer, LearningConfig())}
+
+    def update(self, batch: Any, optimizers: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        t = self.transition(batch, 1.0)
+        loss = (self.layer(t.state_BS) - t.chunk_BX).square().mean()
+        apply_gradients(loss, optimizers["layer"], 1.0)
+        return {"loss": loss.item()}  # type: ignore[dict-item]
+
+    def sample_actions(self, state_BS: torch.Tensor, seeds: Any, options: Any = None) -> torch.Tensor:
+        return self.layer(state_BS)[:, None].clamp(-1, 1)
+
+
+def test_a_policy_of_ones_own_needs_no_generative_model() -> None:
+    policy = Linear(PolicyConfig(), Scales.fit(bandit(64), ContextConfig()))
+    check_policy(policy)
+    assert policy.trajectory_model is None and policy.sampling() == "Linear"
+    actor = Actor(policy, -np.ones(1), np.ones(1))
+    for decisions in (1, 2):
+        actor.act(torch.zeros(3, 2))
+        assert actor.network_calls == decisions
+    run = PolicyRunConfig("a.npz", policy=policy.config)
+    assert run.sampling({"policy": policy}, None, SamplingOptions()) == "Linear"
+    vars(policy)["sample_actions"] = lambda state_BS, seeds, options: policy.layer(state_BS)  # without the chunk's axis
+    for batch in (1, 3):
+        with pytest.raises(ValueError, match=rf"Linear returned shape \({batch}, 1\); \({batch}, 1, 1\), a chunk of"):
+            actor.act(torch.zeros(batch, 2))
 
 
 def test_a_chunk_is_not_carried_out_beyond_its_end() -> None:

@@ -110,6 +110,7 @@ def test_every_policy_with_a_q_learns_from_quantiles(kind: type) -> None:
     assert policy.critic.q.outputs(torch.zeros(3, 3)).shape == (2, 3, 4)
     metrics = train(policy, data, 2)
     assert all(torch.isfinite(torch.as_tensor(value)) for value in metrics.values())
+    train(policy.double(), data, 1)
 
 
 def test_settings_of_the_first_release_have_no_quantiles() -> None:

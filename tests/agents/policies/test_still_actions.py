@@ -30,6 +30,7 @@ def test_what_never_varies_stays_in_every_policy(kind: type) -> None:
     torch.testing.assert_close(act_BA[:, 1:], torch.tensor(HELD).expand(20, 2), rtol=0, atol=1e-5)
     act_BA[:, 0] = 0
     assert not actor.limits.clips(act_BA.numpy()).any()  # though 3 is the bound of the space
+    assert policy.double().varies_A.tolist() == [True, False, False]
 
 
 def test_what_is_played_beside_it_changes_no_transition() -> None:
