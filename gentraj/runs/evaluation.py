@@ -62,7 +62,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                                 progress=progress, watch=watch, partial=partial, play=play)
     if behaviour is None:
-        say(f"the table has no column for the data: {why_none}")
+        say(f"there is no score of the data to compare with: {why_none}")
     sampling = run.config.sampling(run.components, acting, options)  # options may override the run's settings
     about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
              "networks": backend_of(run),

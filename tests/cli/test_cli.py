@@ -185,7 +185,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert scores["agent"] == "planner, diffusion"
     assert scores["behaviour"] is None  # the data are an endless run, which is no episode
     table, err = capsys.readouterr()
-    assert "the table has no column for the data: they are not whole episodes of PointMaze_UMaze-v3" in err
+    assert "there is no score of the data to compare with: they are not whole episodes of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
     assert scores["failures"] == []
     shown = [key for key in KEYS[4:-10] if any((a or {}).get(key) not in (None, []) for a in
