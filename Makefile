@@ -3,6 +3,8 @@
 CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+# One worker more than cores, as some tests wait for processes of their own.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 
 .PHONY: demo test test-fast lint notebooks soak mutants audit lowest release-check site clean
 
@@ -10,10 +12,10 @@ demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -n auto --dist worksteal
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: .venv/installed-dev
-	.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow"
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 mutants: .venv/installed-dev
 	.venv/bin/python -m pip install --quiet --editable '.[mutation]'
