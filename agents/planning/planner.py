@@ -426,9 +426,9 @@ def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
 def options_of(config: PlannerConfig, options: SamplingOptions) -> SamplingOptions:
     """The options with the steps and the temperature of the config. Raises ValueError where they have others."""
     if options.steps not in (None, config.steps) or options.temperature not in (1, config.temperature):
-        raise ValueError(f"options of sampling with steps {options.steps} and temperature {options.temperature:g} were "
-                         "given to a planner, which has its own settings of them; give it these, as in "
-                         "replace(run.planning, steps=2, temperature=0.5), and leave them out of the options")
+        raise ValueError(f"SamplingOptions with steps {options.steps} and temperature {options.temperature:g} were "
+                         "given to a planner, which has its own settings of both; change these, as in "
+                         "replace(run.planning, steps=2, temperature=0.5), and leave both out of the options")
     return replace(options, steps=config.steps, temperature=config.temperature)
 
 

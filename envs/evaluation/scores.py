@@ -58,7 +58,8 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
         return None, (f"the data are not of {factory.env_id} as it is here; they come from "
                       f"{own.env_id if own else 'an unknown environment'}")
     if env and (lost := lost_wrappers(env)):
-        return None, f"the data were recorded with the wrappers {', '.join(lost)}, which {factory.env_id} has not here"
+        return None, (f"the data were recorded with the wrappers {', '.join(lost)}, without which {factory.env_id} is "
+                      "made here")
     if factory.protocol != "random-goal":
         return None, f"the data were not recorded by the {factory.protocol} protocol"
     if factory.env_id.startswith(OTHERWISE):

@@ -81,12 +81,11 @@ def specification(env_id: str, arguments: list[str]) -> str:
     Raises ValueError if the environment cannot be made with the arguments, and for those that have no effect when the
     JSON is read, such as a time limit that is taken for the length of a recording.
     """
-    from envs.making import ENDLESS, KITCHEN, KITCHEN_STEPS, environment_factory
+    from envs.making import environment_factory, longest_limit
 
     given = dict(map(_argument, arguments))
     factory = environment_factory(env_id, given)
-    most = KITCHEN_STEPS if factory.env_id == KITCHEN else ENDLESS
-    if (steps := given.get("max_episode_steps") or 0) > most:
+    if (steps := given.get("max_episode_steps") or 0) > (most := longest_limit(factory.env_id)):
         raise ValueError(f"{ARGUMENTS} max_episode_steps={steps}: an episode of {factory.env_id} can be given at most "
                          f"{most} steps; register an environment of your own with this limit")
     try:

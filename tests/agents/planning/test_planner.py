@@ -305,7 +305,7 @@ def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not
     assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
     assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
     for other in (SamplingOptions(steps=2), SamplingOptions(temperature=0.7)):
-        with pytest.raises(ValueError, match="were given to a planner, which has its own settings of them; give it"):
+        with pytest.raises(ValueError, match="were given to a planner, which has its own settings of both; change"):
             Planner(model, config, LOW, HIGH, options=other)
     reference = Batch(torch.zeros(2, SPEC.horizon, SPEC.dim), torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool))
     with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust needs from a model"):
