@@ -45,7 +45,7 @@ lowest:
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable . \
 		'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest tests/faults/test_fixture_runs.py -W ignore -p no:cacheprovider
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest tests/runs tests/training -W ignore -p no:cacheprovider
 
 # Builds sdist and wheel, and tries the wheel in an environment of its own, without a network.
 release-check: .venv/installed-dev

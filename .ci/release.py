@@ -25,7 +25,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("gentraj", "envs", "agents")
+PACKAGES = ("gentraj", "gentraj.agents", "gentraj.envs")
 SMALL = ("--model.network.width", "8", "--inverse.width", "16", "--arrival.width", "16", "--planner.steps", "1")
 IMPORTS = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})), sep='\\n')"
 

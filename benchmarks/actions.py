@@ -21,11 +21,11 @@ import torch
 import tyro
 from torch import Tensor
 
-from envs.evaluation.rollout import rollout
-from envs.evaluation.scores import normalised
-from envs.making import environment_factory
 from gentraj import runs
 from gentraj.data import Episodes, load_episodes
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.scores import normalised
+from gentraj.envs.making import environment_factory
 from gentraj.runs import Run
 from gentraj.trajectory import SamplingOptions
 

@@ -29,10 +29,10 @@ from scipy.stats import t as student
 
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
-from envs.evaluation.evaluate import EvaluationConfig
 from gentraj import runs
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.episodes import hold_out
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.runs.augmentation import AugmentConfig, augment
 from gentraj.runs.evaluation import evaluate_run
 

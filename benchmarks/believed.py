@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import tyro
 
-from envs.evaluation.replay import place, replay
-from envs.making import EnvironmentFactory, environment_factory
-from envs.worlds.branches import Starts, follow
-from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj import runs
 from gentraj.data import Episodes, load_episodes
+from gentraj.envs.evaluation.replay import place, replay
+from gentraj.envs.making import EnvironmentFactory, environment_factory
+from gentraj.envs.worlds.branches import Starts, follow
+from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.randomness import fold
 from gentraj.worlds.model import WorldModel
 

@@ -27,14 +27,14 @@ import torch
 import tyro
 from torch import Tensor
 
-from agents.exploration import Exploring
 from benchmarks.augmented_data import small
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.worlds import branches
-from envs.worlds.imagined import ImaginedConfig
+from gentraj.agents.exploration import Exploring
 from gentraj.data import Episodes, load_episodes
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.worlds import branches
+from gentraj.envs.worlds.imagined import ImaginedConfig
 from gentraj.networks.mlp import EnsembleMLP, ValueEnsemble
 from gentraj.randomness import fold, generator
 from gentraj.training.optimization import MovingAverage

@@ -16,11 +16,11 @@ from typing import Annotated
 import torch
 import tyro
 
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.making import environment_factory
 from gentraj import runs
 from gentraj.constraints import THOROUGH, Blocks, Certificate, Constraints, Speed
 from gentraj.diffusion.constrained import Constrained
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.making import environment_factory
 from gentraj.randomness import fold
 from gentraj.trajectory import Condition
 

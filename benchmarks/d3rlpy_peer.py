@@ -32,12 +32,12 @@ import torch
 import tyro
 from torch import Tensor
 
-from envs.making import environment_factory
 from gentraj.config import ConfigError, differences, read_json, require, sealed
 from gentraj.data import ContextConfig, load_episodes
 from gentraj.data.d3rlpy import to_d3rlpy
 from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.data.sources import split_names
+from gentraj.envs.making import environment_factory
 from gentraj.files import check_folder, new_file, write_file
 from gentraj.progress import say
 from gentraj.randomness import fold

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.d3rlpy_peer import RESULT
-from envs.evaluation.evaluate import bootstrap_interval
-from envs.making import environment_factory
 from gentraj.config import read_json
+from gentraj.envs.evaluation.evaluate import bootstrap_interval
+from gentraj.envs.making import environment_factory
 from gentraj.experiments.cards import Card, CardData, Score
 from gentraj.experiments.reproduce import curve_points, episode_scores
 from gentraj.experiments.results import CardResult, SeedResult, pooled, read_results, write_result

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.files import write_file
 from gentraj.progress import say
 from gentraj.runs import folder as runs

@@ -19,8 +19,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from envs.evaluation.vector import VectorEnvironment
-from envs.making import environment_factory
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import environment_factory
 from gentraj.progress import bar
 from gentraj.runs import folder as runs
 from gentraj.trajectory import Agent

@@ -23,17 +23,17 @@ from typing import Any
 import torch
 import tyro
 
-from agents.planning.planner import Planner, PlannerConfig
-from agents.planning.trust import Trust
 from benchmarks.lines import whole_lines
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.making import environment_factory
-from envs.recording.recipes import make_missing
 from gentraj import runs
+from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.trust import Trust
 from gentraj.data import Windows, load_episodes
 from gentraj.diffusion import DiffusionConfig, LatentDiffusionConfig
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.recipes import make_missing
 from gentraj.networks import DiTConfig, ResidualMLPConfig
 from gentraj.randomness import generator
 from gentraj.runs.presets import PRESETS

@@ -22,14 +22,14 @@ import torch
 import tyro
 from torch import Tensor
 
-from agents.planning.plan_critic import PlanCritic
-from envs.evaluation.rollout import rollout
-from envs.evaluation.scores import normalised
-from envs.making import environment_factory
 from gentraj import runs
+from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.data import Episodes, Windows, load_episodes
 from gentraj.data.episodes import concatenate
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.scores import normalised
+from gentraj.envs.making import environment_factory
 from gentraj.randomness import generator
 from gentraj.runs import Run
 from gentraj.training.loop import learning_rate_factor

@@ -25,14 +25,14 @@ import tyro
 from torch import Tensor
 
 import gentraj
-from agents import MPC, Imagination, MPCConfig, Planner
-from envs import environment_factory, rollout
-from envs.evaluation.vector import VectorEnvironment
-from envs.rendering.film import Film, rendering, speed
-from envs.rendering.maze import draw_maze
-from envs.rendering.renderer import Renderer
+from gentraj.agents import MPC, Imagination, MPCConfig, Planner
 from gentraj.constraints import Circle, Constraints
 from gentraj.diffusion import Constrained
+from gentraj.envs import environment_factory, rollout
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.rendering.film import Film, rendering, speed
+from gentraj.envs.rendering.maze import draw_maze
+from gentraj.envs.rendering.renderer import Renderer
 from gentraj.plots.figures import save_gif
 from gentraj.plots.style import BLUE, GREEN, INK, ORANGE, VERMILION
 from gentraj.progress import bar

@@ -17,11 +17,11 @@ import gymnasium
 import numpy as np
 import tyro
 
-from envs.evaluation.replay import place
-from envs.evaluation.rollout import rollout
-from envs.making import EnvironmentFactory, environment_factory
 from gentraj import runs
 from gentraj.data import Episodes, load_episodes
+from gentraj.envs.evaluation.replay import place
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.tasks.maze import Maze
+from gentraj.envs.tasks.maze import Maze
 from gentraj.metrics import mode_shares, nearest_mode
 from gentraj.models.conditioning import ConditionMix
 from gentraj.normalize import Normalizer

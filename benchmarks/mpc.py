@@ -22,12 +22,12 @@ import numpy as np
 import torch
 import tyro
 
-from agents.mpc import MPC, MPCConfig
-from agents.prior import policy_prior
-from envs.evaluation.replay import Simulator
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
 from gentraj import runs
+from gentraj.agents.mpc import MPC, MPCConfig
+from gentraj.agents.prior import policy_prior
+from gentraj.envs.evaluation.replay import Simulator
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
 from gentraj.randomness import fold
 
 PLAIN, PRIOR = "plain", "with the prior"

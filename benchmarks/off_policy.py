@@ -21,9 +21,9 @@ import tyro
 from safetensors.torch import load_file
 from torch import Tensor
 
-from envs.evaluation.off_policy import Returns, both_returns, compared
-from envs.making import environment_factory
 from gentraj import runs
+from gentraj.envs.evaluation.off_policy import Returns, both_returns, compared
+from gentraj.envs.making import environment_factory
 from gentraj.plots.figures import plot_off_policy
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}

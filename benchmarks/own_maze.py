@@ -12,9 +12,9 @@ from typing import Annotated
 
 import tyro
 
-from envs.making import environment_factory
-from envs.recording.pointmaze import record
 from gentraj.data import save_npz
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.pointmaze import record
 
 MAZE = [
     "#########",

@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.experiments import engine
 from gentraj.experiments.cards import Card, CardData
 from gentraj.experiments.parts import PlayedInParts

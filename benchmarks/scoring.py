@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
 from gentraj import runs
 from gentraj.cli.varying import split, values
 from gentraj.config import with_settings
 from gentraj.data import save_npz
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 

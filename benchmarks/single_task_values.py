@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.evaluation.evaluate import EvaluationConfig
 from gentraj import load_episodes
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.folder import load
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions

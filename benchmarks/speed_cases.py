@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 import gentraj
-from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from agents.planning.planner import Planner, PlannerConfig
 from benchmarks.speed_peers import (
     SCALE,
     Setting,
@@ -24,6 +22,8 @@ from benchmarks.speed_peers import (
     diffusers_training,
 )
 from benchmarks.timing import CPU, Call, Case, Setup
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.planner import Planner, PlannerConfig
 from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer

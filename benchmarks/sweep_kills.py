@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import tyro
 
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
 from gentraj.data import save_npz
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
 
 SPACE = ("policy.beta=0.5..20:log", "policy.expectile=0.6..0.95")
 NARROW = ("policy.batch_size=8", "policy.critic.width=16")

@@ -26,8 +26,8 @@ from scipy.stats import t as student
 
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from examples.train_in_a_world_model import learn, learn_by_hindsight
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.runs.evaluation import evaluate_run
 
 INSIDE = "SAC inside"

@@ -27,9 +27,9 @@ import tyro
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from agents.policies import POLICIES
-from agents.policies.generators import DETERMINISTIC, GAUSSIAN
-from agents.policies.policy import Scales
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.generators import DETERMINISTIC, GAUSSIAN
+from gentraj.agents.policies.policy import Scales
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.residual_mlp import ResidualMLP

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from envs.evaluation.vector import VectorEnvironment
-from envs.making import environment_factory
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import environment_factory
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,16 @@ def load_gymnasium() -> ModuleType:
         raise ImportError(f"environments need {error.name}: pip install gymnasium gymnasium-robotics mujoco") from error
     gymnasium.register_envs(gymnasium_robotics)
     for name, task in MANIPULATION.items():
-        gymnasium.register(task.env_id, "envs.tasks.manipulation:Manipulation",
+        gymnasium.register(task.env_id, "gentraj.envs.tasks.manipulation:Manipulation",
                            max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
     for base_id, steps in single_tasks():
-        gymnasium.register(f"OGBench/{base_id}", "envs.tasks.manipulation:SingleTask", max_episode_steps=steps,
+        gymnasium.register(f"OGBench/{base_id}", "gentraj.envs.tasks.manipulation:SingleTask", max_episode_steps=steps,
                            kwargs={"base_id": base_id})
     for dataset_id in d4rl_table():
         if (known := single_task(dataset_id)) is not None:
             made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
-            gymnasium.register(f"D4RL/{dataset_id}", f"envs.tasks.d4rl:{made_by}", max_episode_steps=known.steps,
-                               kwargs={"dataset_id": dataset_id})
+            gymnasium.register(f"D4RL/{dataset_id}", f"gentraj.envs.tasks.d4rl:{made_by}",
+                               max_episode_steps=known.steps, kwargs={"dataset_id": dataset_id})
     warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     import_named()

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import iterate
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
-    raise ImportError(f"envs.sb3_vector: training with stable-baselines3 needs {error.name}: "
+    raise ImportError(f"gentraj.envs.sb3_vector: training with stable-baselines3 needs {error.name}: "
                       "pip install 'gentraj[sb3]'") from error
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from agents import GENERATORS, Policy, PolicyConfig, advantage_weights, register
-from envs import RandomAgent, environment_factory, rollout
 from gentraj import PRESETS
+from gentraj.agents import GENERATORS, Policy, PolicyConfig, advantage_weights, register
 from gentraj.cli import main
 from gentraj.data import save_npz
+from gentraj.envs import RandomAgent, environment_factory, rollout
 from gentraj.networks import ValueEnsemble
 from gentraj.runs import PolicyRunConfig
 from gentraj.training import LearningConfig, adamw, apply_gradients

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gentraj
-from envs import EvaluationConfig
+from gentraj.envs import EvaluationConfig
 from gentraj.runs.augmentation import AugmentConfig, augment
 from gentraj.runs.evaluation import evaluate_run
 

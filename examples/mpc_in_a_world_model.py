@@ -8,9 +8,9 @@ import sys
 from dataclasses import replace
 
 import gentraj
-from agents import MPC, Imagination, MPCConfig
-from envs import EvaluationConfig, RandomAgent, environment_factory, evaluate, rollout
+from gentraj.agents import MPC, Imagination, MPCConfig
 from gentraj.data import save_npz
+from gentraj.envs import EvaluationConfig, RandomAgent, environment_factory, evaluate, rollout
 
 ENV_ID = "InvertedPendulum-v5"
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 import gentraj
-from envs import EvaluationConfig, environment_factory, evaluate
 from gentraj.data import Episodes, save_npz
+from gentraj.envs import EvaluationConfig, environment_factory, evaluate
 from gentraj.plots.figures import plot_paths
 
 HARBOUR, LENGTH = np.array([0.8, 0.5], np.float32), 60

@@ -16,7 +16,7 @@ import tyro
 from stable_baselines3 import SAC, HerReplayBuffer
 
 import gentraj
-from envs import EvaluationConfig, SB3Vector, evaluate
+from gentraj.envs import EvaluationConfig, SB3Vector, evaluate
 from gentraj.runs.environment import make_vec
 
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from agents.policies.actor import Actor
-from agents.policies.policy import Policy
-from envs.evaluation.vector import EnvironmentFault, VectorEnvironment
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.policy import Policy
+from gentraj.envs.evaluation.vector import EnvironmentFault, VectorEnvironment
 
 from .device import device_of
 from .diffusion.grids import sampling_times

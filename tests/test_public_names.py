@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("package", ["gentraj", "agents", "envs"])
+@pytest.mark.parametrize("package", ["gentraj", "gentraj.agents", "gentraj.envs"])
 def test_every_listed_name_is_what_its_home_calls_so(package: str) -> None:
-    stub = ast.parse((ROOT / package / "__init__.pyi").read_text())
+    stub = ast.parse((ROOT / package.replace(".", "/") / "__init__.pyi").read_text())
     listed = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     public = importlib.import_module(package)
     assert sorted(listed) == sorted(public.__all__)
@@ -26,8 +27,8 @@ def test_every_listed_name_is_what_its_home_calls_so(package: str) -> None:
 
 def test_the_packages_are_loaded_without_torch() -> None:
     """So that `--help` and a script that makes environments start fast; and our environments are registered."""
-    code = ("import sys, agents, envs, gymnasium; assert 'gentraj/WorldModel-v0' in gymnasium.registry; "
-            "sys.exit('torch' in sys.modules)")
+    code = ("import sys, gentraj.agents, gentraj.envs, gymnasium; "
+            "assert 'gentraj/WorldModel-v0' in gymnasium.registry; sys.exit('torch' in sys.modules)")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
@@ -37,4 +38,18 @@ def test_what_traces_gradients_and_what_tests_hypotheses_is_imported_only_for_th
     code = ("import sys, gentraj.runs.evaluation, gentraj.cli.train; "
             "sys.exit([each for each in ('sympy', 'scipy.stats') if each in sys.modules] or 0)")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_packages_called_agents_and_envs_do_not_meet_ours(tmp_path: Path) -> None:
+    """One lies in the working directory, one where packages are installed."""
+    folders = {"here": tmp_path / "work", "installed": tmp_path / "site-packages"}
+    for where, folder in folders.items():
+        for name in ("agents", "envs"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "__init__.py").write_text(f"place = {where!r}")
+    code = ("import agents, envs; from gentraj.agents import Policy; from gentraj.envs import rollout; "
+            "assert (agents.place, envs.place) == ('here', 'here')")
+    run = subprocess.run([sys.executable, "-c", code], cwd=folders["here"], capture_output=True, text=True,
+                         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folders['installed']}"})
     assert run.returncode == 0, run.stderr

@@ -11,10 +11,10 @@ import pytest
 import torch
 from contract import SPEC
 
-from agents.policies import POLICIES
-from agents.policies.policy import Scales
-from envs.making import environment_factory
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.policy import Scales
 from gentraj.diffusion.samplers import SAMPLERS, ddim
+from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES, MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer

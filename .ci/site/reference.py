@@ -15,7 +15,6 @@ from pathlib import Path
 import griffe
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("gentraj", "agents", "envs")
 MORE: dict[str, tuple[str, ...]] = {
     "gentraj.cli": ("main",),
     "gentraj.config": ("ConfigError", "Kinds"),
@@ -37,7 +36,7 @@ MORE: dict[str, tuple[str, ...]] = {
                            "Trainable", "TrajectoryModel", "SupportsLogProb", "SupportsScore", "SupportsOODScore",
                            "Limits", "Agent"),
     "gentraj.worlds.model": ("WorldModelConfig", "WorldModel", "Imagined", "Calibration"),
-    "envs.tasks.registry": ("TASKS", "Task", "LocomotionTask", "ManipulationTask"),
+    "gentraj.envs.tasks.registry": ("TASKS", "Task", "LocomotionTask", "ManipulationTask"),
 }
 PAGES = {  # a folder or module: the page of what is defined there; the longest that fits counts
     "gentraj": ("core", "Trajectories and settings"),
@@ -57,10 +56,10 @@ PAGES = {  # a folder or module: the page of what is defined there; the longest 
     "gentraj.experiments": ("experiments", "Experiments"),
     "gentraj.plots": ("plots", "Plots"),
     "gentraj.testing": ("testing", "Checks for your own classes"),
-    "agents": ("agents", "Agents"),
-    "agents.planning": ("planning", "Planning"),
-    "agents.policies": ("policies", "Policies"),
-    "envs": ("envs", "Environments"),
+    "gentraj.agents": ("agents", "Agents"),
+    "gentraj.agents.planning": ("planning", "Planning"),
+    "gentraj.agents.policies": ("policies", "Policies"),
+    "gentraj.envs": ("envs", "Environments"),
 }
 
 
@@ -68,11 +67,10 @@ PAGES = {  # a folder or module: the page of what is defined there; the longest 
 def public() -> Mapping[str, griffe.Object]:
     """Every public name by its shortest path, in the order of the files."""
     loader = griffe.GriffeLoader(search_paths=[ROOT])
-    for package in PACKAGES:
-        loader.load(package)
+    loader.load("gentraj")
     loader.resolve_aliases(implicit=True, external=False)
     paths: dict[str, str] = {}
-    for module in (each for package in PACKAGES for each in _modules(loader.modules_collection[package])):
+    for module in _modules(loader.modules_collection["gentraj"]):
         listed = MORE.get(module.path, ()) + tuple(map(str, module.exports or ()))
         for name in sorted(set(listed), key=list(module.members).index):
             home = module.members[name].canonical_path

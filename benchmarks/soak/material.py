@@ -11,11 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from envs.evaluation.evaluate import EvaluationConfig
 from gentraj import runs
 from gentraj.config import sealed
 from gentraj.data import Episodes, load_npz, save_minari, save_npz
 from gentraj.data.episodes import take
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.files import write_file
 from gentraj.runs.evaluation import evaluate_and_save
 from gentraj.runs.measures import measure_run

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.evaluation.vector import VectorEnvironment
-from envs.making import environment_factory
-from envs.recording.pointmaze import record
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.pointmaze import record
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import fold

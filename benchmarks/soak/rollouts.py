@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 import gentraj
-from agents.policies.bc import BCConfig
-from agents.policies.generators import DIFFUSION
-from envs.evaluation.rollout import Rollout, rollout
-from envs.evaluation.vector import VectorEnvironment
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.generators import DIFFUSION
 from gentraj.data import save_npz
+from gentraj.envs.evaluation.rollout import Rollout, rollout
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, Run
 from gentraj.training import TrainingConfig

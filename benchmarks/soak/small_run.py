@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TextIO
 
 import gentraj
-from agents.planning.arrival import ArrivalConfig
-from agents.planning.inverse_dynamics import InverseDynamicsConfig
-from agents.planning.planner import PlannerConfig
-from envs.recording.pointmaze import record
+from gentraj.agents.planning.arrival import ArrivalConfig
+from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
+from gentraj.agents.planning.planner import PlannerConfig
 from gentraj.data import save_npz
 from gentraj.diffusion import DiffusionConfig
+from gentraj.envs.recording.pointmaze import record
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import Run
 from gentraj.runs.presets import POINTMAZE

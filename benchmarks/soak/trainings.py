@@ -14,14 +14,14 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from agents.policies.student import StudentConfig
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
-from envs.recording.pointmaze import record
 from gentraj import runs
+from gentraj.agents.policies.student import StudentConfig
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes, save_npz
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
+from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES
 from gentraj.runs.decisions import SETTINGS, DecisionConfig
 from gentraj.runs.distillation import METHODS, distill

@@ -59,7 +59,7 @@ class ManipulationTask:
     """A robot arm of OGBench that brings objects to a goal; an episode has one of five starts and goals."""
 
     env_id: str
-    """Id of the environment of `envs.tasks.manipulation`."""
+    """Id of the environment of `gentraj.envs.tasks.manipulation`."""
     base_id: str
     """Id of OGBench's own environment."""
     max_episode_steps: int
@@ -118,7 +118,7 @@ def single_tasks() -> Iterator[tuple[str, int]]:
 
 
 D4RL_ENVIRONMENTS = {"antmaze": "AntMaze", "kitchen": "Kitchen"}
-"""The classes of `envs.tasks.d4rl` by what the D4RL ids of their data begin with."""
+"""The classes of `gentraj.envs.tasks.d4rl` by what the D4RL ids of their data begin with."""
 
 LOCOMOTION: dict[str, LocomotionTask] = {
     "hopper": LocomotionTask("Hopper-v5", 1000, "hopper-medium-v2", 1_000_000),

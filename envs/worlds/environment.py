@@ -1,7 +1,7 @@
 """A world model as a Gymnasium environment, or as a vector environment that one call of the network steps.
 
 Observations have the format of the real environment, so that an agent trained in the world model can act outside: a
-dict of observation, achieved_goal and desired_goal if there are goals, else a vector. `import envs` registers
+dict of observation, achieved_goal and desired_goal if there are goals, else a vector. `import gentraj.envs` registers
 `gentraj/WorldModel-v0`.
 """
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from envs.making import ProtocolName
+from gentraj.envs.making import ProtocolName
 
 from ..config import to_word
 from ..experiments.ablate import Change, ablate

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from envs.making import environment_factory
-from envs.recording.recipes import make_dataset
-from envs.tasks.overview import table
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.recipes import make_dataset
+from gentraj.envs.tasks.overview import table
 
 from ..data import commands
 from ..progress import print_saved

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
 from ..files import check_folder

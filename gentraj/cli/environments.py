@@ -41,7 +41,7 @@ def _read(words: list[str], before: str | None) -> list[str]:
         return words
     left, modules, arguments, env_id = _split(words)
     if modules:
-        from envs.registration import import_named
+        from gentraj.envs.registration import import_named
 
         os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, (before or "").split(",")), *modules]))
         import_named()
@@ -81,7 +81,7 @@ def specification(env_id: str, arguments: list[str]) -> str:
     Raises ValueError if the environment cannot be made with the arguments, and for those that have no effect when the
     JSON is read, such as a time limit that is taken for the length of a recording.
     """
-    from envs.making import environment_factory, longest_limit
+    from gentraj.envs.making import environment_factory, longest_limit
 
     given = dict(map(_argument, arguments))
     factory = environment_factory(env_id, given)

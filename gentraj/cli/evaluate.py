@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from agents.mpc import MPCConfig
-from agents.planning.planner import VALUED, PlannerConfig
-from agents.policies.policy import PolicyConfig
-from envs.evaluation.evaluate import EvaluationConfig, Play
-from envs.evaluation.rollout import rollout
-from envs.evaluation.vector import EnvironmentFault
+from gentraj.agents.mpc import MPCConfig
+from gentraj.agents.planning.planner import VALUED, PlannerConfig
+from gentraj.agents.policies.policy import PolicyConfig
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, Play
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..config import differences, require_use, sealed, to_json

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from envs.making import ProtocolName
+from gentraj.envs.making import ProtocolName
 
 from ..config import to_word
 from ..experiments.cards import Card

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import tyro
 
-from envs.making import try_making
+from gentraj.envs.making import try_making
 
 from ..config import check_known, differences, from_json, read_json, to_json, with_settings
 from ..device import pick_device

@@ -6,7 +6,7 @@ the action, reward and flag of that row are dropped, because nobody recorded wha
 single row has no step. A trajectory that ends without a flag is truncated. Goals (`infos/goal`) are kept in both cases,
 `infos/qpos` and `infos/qvel` only without `next_observations`.
 
-AntMaze and Kitchen by their ids are single tasks, whose environments `envs.tasks.d4rl` registers as D4RL/ID.
+AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl` registers as D4RL/ID.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from envs.making import OGBENCH_TASKS, ProtocolName
+from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, check_known, from_json, later, read_json, require, with_settings, within
 from ..data.sources import FILES, split_names

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from envs.evaluation.evaluate import EvaluationConfig, score_baselines
-from envs.making import environment_factory, recorded_factory
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, score_baselines
+from gentraj.envs.making import environment_factory, recorded_factory
 
 from ..config import check_known, to_json
 from ..data import Windows

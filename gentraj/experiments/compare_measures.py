@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..metrics import modes_covered
 from ..runs.folder import Run

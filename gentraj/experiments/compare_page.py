@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from envs.making import environment_factory
-from envs.rendering.maze import draw_maze
+from gentraj.envs.making import environment_factory
+from gentraj.envs.rendering.maze import draw_maze
 
 from ..device import pick_device
 from ..plots import comparison as figures

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from agents.planning.planner import PlannerConfig
-from envs.evaluation.evaluate import EvaluationConfig
-from envs.making import recorded_factory, try_making
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.making import recorded_factory, try_making
 
 from ..config import require
 from ..metrics import measure

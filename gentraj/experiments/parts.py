@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.evaluation.rollout import Rollout, join, rollout
+from gentraj.envs.evaluation.rollout import Rollout, join, rollout
 
 from ..data.npz import load_npz, open_npz, save_npz
 from ..files import new_file

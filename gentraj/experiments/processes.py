@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from envs.registration import import_named
+from gentraj.envs.registration import import_named
 
 from ..process import end_with_parent
 from ..progress import bar, one_line, say

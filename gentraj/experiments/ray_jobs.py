@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from envs.registration import import_named
+from gentraj.envs.registration import import_named
 
 from ..files import read_file, write_file
 from ..progress import busy, one_line, say

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval
-from envs.evaluation.scores import normalised, score_behaviour
-from envs.evaluation.vector import tells_success
-from envs.making import EnvironmentFactory, ProtocolName, environment_factory
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval
+from gentraj.envs.evaluation.scores import normalised, score_behaviour
+from gentraj.envs.evaluation.vector import tells_success
+from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import ConfigError, from_json, to_json
 from ..data.episodes import episodes_hash

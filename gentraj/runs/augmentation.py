@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from agents.exploration import Exploring
-from agents.policies.policy import Policy
-from agents.prior import likeness
-from envs.recording.recipes import make_missing
-from envs.worlds import branches
-from envs.worlds.branches import SampleStarts, Starts
-from envs.worlds.imagined import ImaginedConfig, goal_reward
+from gentraj.agents.exploration import Exploring
+from gentraj.agents.policies.policy import Policy
+from gentraj.agents.prior import likeness
+from gentraj.envs.recording.recipes import make_missing
+from gentraj.envs.worlds import branches
+from gentraj.envs.worlds.branches import SampleStarts, Starts
+from gentraj.envs.worlds.imagined import ImaginedConfig, goal_reward
 
 from ..config import require, require_choice
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
@@ -208,7 +208,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
 
 
 def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
-    """A guide that makes trajectories more like those of a run's policy: `agents.prior.likeness`.
+    """A guide that makes trajectories more like those of a run's policy: `gentraj.agents.prior.likeness`.
 
     Raises ValueError for a policy that is conditioned on goals, which trajectories do not have.
     """

@@ -9,8 +9,8 @@ from copy import deepcopy
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs.evaluation.vector import SLACK, VectorEnvironment
-from envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
+from gentraj.envs.evaluation.vector import SLACK, VectorEnvironment
+from gentraj.envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
 
 from ..data import Episodes, Windows
 from ..progress import one_line, say

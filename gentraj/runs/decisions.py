@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.planning.planner import PlannerConfig
-from agents.policies.student import StudentConfig
-from envs.evaluation.rollout import rollout
-from envs.evaluation.vector import VectorEnvironment
-from envs.making import EnvironmentFactory, environment_factory
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.policies.student import StudentConfig
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import lasting, read_json, require, sealed
 from ..data import Episodes, save_npz

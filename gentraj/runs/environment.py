@@ -1,4 +1,7 @@
-"""A world model's run as an environment: `gymnasium.make("gentraj/WorldModel-v0", run=DIR)` after `import envs`."""
+"""A world model's run as an environment.
+
+`gymnasium.make("gentraj/WorldModel-v0", run=DIR)` makes it after `import gentraj.envs`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import Any
 
 from gymnasium.spaces import Box
 
-from envs.making import environment_factory
-from envs.rendering.renderer import Renderer
-from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
-from envs.worlds.imagined import GoalReward, ImaginedConfig
+from gentraj.envs.making import environment_factory
+from gentraj.envs.rendering.renderer import Renderer
+from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
 
 from ..worlds.model import WorldModel
 from .folder import Run, load
@@ -20,10 +23,10 @@ def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: 
          **settings: Any) -> WorldModelEnv:
     """One environment that a world model simulates.
 
-    `settings` are the fields of `envs.worlds.imagined.ImaginedConfig`; `gymnasium.make` takes max_episode_steps itself,
-    for its own wrapper. Rewards are predicted by the world model. With `own_rewards` they are computed by the
-    environment that the data come from, for the states that the model predicts (Gymnasium's `compute_reward`, as for
-    hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a run without a world model, and
+    `settings` are the fields of `gentraj.envs.worlds.imagined.ImaginedConfig`; `gymnasium.make` takes
+    max_episode_steps itself, for its own wrapper. Rewards are predicted by the world model. With `own_rewards`
+    they are computed by the environment that the data come from, for the states that the model predicts (Gymnasium's
+    `compute_reward`, as for hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a run without a world model, and
     for `own_rewards` without a `compute_reward`.
     """
     world, space, config, others = _prepare(run, own_rewards, settings)

@@ -6,13 +6,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from agents.asking import AskingStudent
-from agents.planning.deadline import Deadline
-from envs.evaluation.evaluate import EvaluationConfig, Play, evaluate
-from envs.evaluation.rollout import rollout
-from envs.evaluation.scores import score_behaviour
-from envs.making import environment_factory
-from envs.rendering.film import Watch, videos
+from gentraj.agents.asking import AskingStudent
+from gentraj.agents.planning.deadline import Deadline
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, Play, evaluate
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.scores import score_behaviour
+from gentraj.envs.making import environment_factory
+from gentraj.envs.rendering.film import Watch, videos
 
 from ..acceleration import backend_of
 from ..config import sealed
@@ -38,9 +38,9 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `acting` replaces the settings by which the agent acts, as `config` in `Run.agent`, `options` say how it samples,
-    and `watch`, `partial` and `play` are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts
-    where a planner with a deadline has no plan yet, and `teacher` one that acts where the run, a student, is unsure
-    (`agents.AskingStudent`).
+    and `watch`, `partial` and `play` are those of `gentraj.envs.evaluation.evaluate.evaluate`. `fallback` is a run
+    that acts where a planner with a deadline has no plan yet, and `teacher` one that acts where the run, a
+    student, is unsure (`agents.AskingStudent`).
 
     Raises ValueError for settings of another agent, if `fallback` is given where no planner has a deadline, or
     `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.

@@ -22,9 +22,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from agents.planning.planner import Planner
-from agents.policies.actor import Actor
-from agents.policies.policy import Policy
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.policy import Policy
 
 from ..randomness import Tape, generator
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions

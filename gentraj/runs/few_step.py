@@ -10,8 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from agents.planning.plan_critic import PlanCritic
-from agents.policies.policy import Policy
+from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.policies.policy import Policy
 
 from ..diffusion import Diffusion, DiffusionConfig
 from ..diffusion.denoiser import NEEDS_SIGNAL

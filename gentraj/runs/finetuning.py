@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from agents.exploration import Exploring
-from envs.evaluation.rollout import rollout
-from envs.making import EnvironmentFactory, environment_factory
+from gentraj.agents.exploration import Exploring
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import require, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, load_npz, save_npz

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
-from agents.planning.arrival import Arrival
-from agents.planning.deadline import Deadline
-from agents.planning.planner import Planner, PlannerConfig
-from envs.evaluation.scores import DataReturns
-from envs.making import environment_factory
-from envs.recording.recipes import make_missing
+from gentraj.agents.planning.arrival import Arrival
+from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.recipes import make_missing
 
 from ..config import from_json, lasting, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes

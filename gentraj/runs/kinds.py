@@ -6,9 +6,9 @@ components that are trained, `agent` makes an agent of trained components, and `
 
 from __future__ import annotations
 
-from agents.mpc import MPC
-from agents.planning.planner import Planner
-from agents.policies.actor import Actor
+from gentraj.agents.mpc import MPC
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.policies.actor import Actor
 
 from ..config import Kinds
 from .planner import PlannerRunConfig

@@ -11,9 +11,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from agents.planning.inverse_dynamics import InverseDynamics
-from envs.evaluation.replay import CannotReplay, dynamics_error
-from envs.making import EnvironmentFactory, environment_factory, recorded_factory
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics
+from gentraj.envs.evaluation.replay import CannotReplay, dynamics_error
+from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
 
 from .. import metrics
 from ..constraints import Blocks, Box, Constraint, Constraints

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
-from agents.planning.arrival import Arrival, ArrivalConfig
-from agents.planning.deadline import Deadline, RealTimePlanner
-from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from agents.planning.planner import VALUED, Planner, PlannerConfig
-from agents.planning.refine import BOTH_ENDS, level_specs
-from agents.planning.trust import Trust
-from envs.tasks.overview import default_horizon
+from gentraj.agents.planning.arrival import Arrival, ArrivalConfig
+from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.planner import VALUED, Planner, PlannerConfig
+from gentraj.agents.planning.refine import BOTH_ENDS, level_specs
+from gentraj.agents.planning.trust import Trust
+from gentraj.envs.tasks.overview import default_horizon
 
 from ..config import require, require_choice
 from ..data import Episodes, Windows

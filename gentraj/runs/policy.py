@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
-from agents.planning.deadline import Deadline
-from agents.policies import ACTORS, POLICIES
-from agents.policies.actor import Actor
-from agents.policies.bc import BCConfig
-from agents.policies.generators import GENERATORS
-from agents.policies.policy import Policy, PolicyConfig, Scales
+from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.policies import ACTORS, POLICIES
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.generators import GENERATORS
+from gentraj.agents.policies.policy import Policy, PolicyConfig, Scales
 
 from ..config import differences, to_json
 from ..data import Episodes

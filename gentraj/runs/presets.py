@@ -6,24 +6,24 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
-from agents.planning.inverse_dynamics import InverseDynamicsConfig
-from agents.planning.plan_critic import PlanCriticConfig
-from agents.planning.planner import PlannerConfig
-from agents.policies.bc import BCConfig
-from agents.policies.diffusion_ql import DiffusionQLConfig
-from agents.policies.drol import DROLConfig
-from agents.policies.fql import FQLConfig
-from agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN, QUICK_GAN
-from agents.policies.gfp import GFPConfig
-from agents.policies.idql import IDQLConfig
-from agents.policies.iql import IQLConfig
-from agents.policies.meanflow_ql import MeanFlowQLConfig
-from agents.policies.policy import PolicyConfig
-from agents.policies.swift import SwiftConfig
-from agents.policies.td3bc import TD3BCConfig
-from envs.making import recorded_factory
-from envs.recording.recipes import recipes
-from envs.tasks.registry import MANIPULATION, TASKS
+from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
+from gentraj.agents.planning.plan_critic import PlanCriticConfig
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
+from gentraj.agents.policies.drol import DROLConfig
+from gentraj.agents.policies.fql import FQLConfig
+from gentraj.agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN, QUICK_GAN
+from gentraj.agents.policies.gfp import GFPConfig
+from gentraj.agents.policies.idql import IDQLConfig
+from gentraj.agents.policies.iql import IQLConfig
+from gentraj.agents.policies.meanflow_ql import MeanFlowQLConfig
+from gentraj.agents.policies.policy import PolicyConfig
+from gentraj.agents.policies.swift import SwiftConfig
+from gentraj.agents.policies.td3bc import TD3BCConfig
+from gentraj.envs.making import recorded_factory
+from gentraj.envs.recording.recipes import recipes
+from gentraj.envs.tasks.registry import MANIPULATION, TASKS
 
 from ..data import ContextConfig, load_episodes
 from ..data.d4rl import single_task

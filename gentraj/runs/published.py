@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agents.planning.inverse_dynamics import InverseDynamicsConfig
-from agents.planning.plan_critic import PlanCriticConfig
-from agents.planning.planner import PlannerConfig
-from agents.policies.bc import BCConfig
-from agents.policies.critic import CriticConfig
-from agents.policies.diffusion_ql import DiffusionQLConfig
-from agents.policies.fql import FQLConfig
-from agents.policies.idql import IDQLConfig
-from agents.policies.iql import IQLConfig
-from agents.policies.policy import PolicyConfig
-from agents.policies.td3bc import TD3BCConfig
+from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
+from gentraj.agents.planning.plan_critic import PlanCriticConfig
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.critic import CriticConfig
+from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
+from gentraj.agents.policies.fql import FQLConfig
+from gentraj.agents.policies.idql import IDQLConfig
+from gentraj.agents.policies.iql import IQLConfig
+from gentraj.agents.policies.policy import PolicyConfig
+from gentraj.agents.policies.td3bc import TD3BCConfig
 
 from ..data import ContextConfig
 from ..diffusion import DiffusionConfig, FlowConfig

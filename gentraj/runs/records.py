@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..config import read_json, sealed
 from ..files import write_file

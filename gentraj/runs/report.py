@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.planning.planner import Planner
-from envs.evaluation.evaluate import EvaluationConfig
-from envs.evaluation.rollout import Rollout, rollout
-from envs.making import EnvironmentFactory, environment_factory, recorded_factory
-from envs.rendering.film import Film, rendering
-from envs.rendering.headless import CannotRender
-from envs.rendering.maze import draw_maze
+from gentraj.agents.planning.planner import Planner
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.rollout import Rollout, rollout
+from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
+from gentraj.envs.rendering.film import Film, rendering
+from gentraj.envs.rendering.headless import CannotRender
+from gentraj.envs.rendering.maze import draw_maze
 
 from ..data.windows import repeat_last
 from ..files import inside

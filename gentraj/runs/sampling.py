@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.policies.policy import Policy
-from envs.making import recorded_factory
+from gentraj.agents.policies.policy import Policy
+from gentraj.envs.making import recorded_factory
 
 from ..device import device_of
 from ..diffusion.composition import ClassifierFree

@@ -10,14 +10,14 @@ import numpy as np
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from agents.mpc import MPCConfig
-from agents.planning.arrival import Arrival
-from agents.planning.inverse_dynamics import InverseDynamics
-from agents.planning.plan_critic import PlanCritic
-from agents.planning.planner import PlannerConfig
-from agents.policies.policy import Policy, PolicyConfig
-from envs.evaluation.scores import DataReturns
-from envs.making import environment_factory
+from gentraj.agents.mpc import MPCConfig
+from gentraj.agents.planning.arrival import Arrival
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics
+from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.policies.policy import Policy, PolicyConfig
+from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.making import environment_factory
 
 from ..config import later, require, require_effect
 from ..data import ContextConfig, Episodes

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from agents.mpc import MPC, Imagination, MPCConfig
-from agents.planning.deadline import Deadline
-from agents.policies.generators import GENERATORS
+from gentraj.agents.mpc import MPC, Imagination, MPCConfig
+from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.policies.generators import GENERATORS
 
 from ..config import require
 from ..data import Episodes

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.evaluation.evaluate import EvaluationConfig
-from envs.evaluation.off_policy import Returns, both_returns, compared
-from envs.evaluation.replay import entries
-from envs.making import environment_factory
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.off_policy import Returns, both_returns, compared
+from gentraj.envs.evaluation.replay import entries
+from gentraj.envs.making import environment_factory
 
 from ..data import Windows, episodes_hash
 from ..plots import figures

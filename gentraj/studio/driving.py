@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from agents.planning.planner import Plans
-from envs.evaluation.replay import CannotReplay, place, simulated
-from envs.evaluation.vector import VectorEnvironment
-from envs.rendering.film import speed
+from gentraj.agents.planning.planner import Plans
+from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.rendering.film import speed
 
 from ..trajectory import Agent
 from .loading import Loaded

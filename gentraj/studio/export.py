@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.rendering.renderer import Renderer
+from gentraj.envs.rendering.renderer import Renderer
 
 from ..files import read_file
 from .driving import Drive
@@ -58,7 +58,7 @@ def python_call(answer: Answer) -> str:
         circles = ", ".join(f"Circle({(d.x, d.y)!r}, {d.radius!r}, dims={loaded.dims!r})" for d in question.discs)
         body.append(f"obstacles = [{circles}]")
         if loaded.maze is not None:
-            lines.append("from envs.making import environment_factory")
+            lines.append("from gentraj.envs.making import environment_factory")
             body += ["maze = environment_factory(run.data.env).maze",
                      f"obstacles.append(Blocks(*maze.wall_boxes(), dims={loaded.dims!r}, margin={MARGIN}))"]
         body.append("guide = Constrained(Constraints(run.model.spec, obstacles), strict=False, "

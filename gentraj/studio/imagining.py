@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from envs.evaluation.replay import CannotReplay
-from envs.evaluation.vector import VectorEnvironment
-from envs.rendering.postures import postures
-from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+from gentraj.envs.evaluation.replay import CannotReplay
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.rendering.postures import postures
+from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ..randomness import fold
 from ..trajectory import Agent

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from agents.planning.planner import Planner
-from envs.making import EnvironmentFactory, environment_factory
-from envs.tasks.maze import Maze
+from gentraj.agents.planning.planner import Planner
+from gentraj.envs.making import EnvironmentFactory, environment_factory
+from gentraj.envs.tasks.maze import Maze
 
 from ..acceleration import BackendName, accelerate
 from ..constraints.keepout import largest_free_boxes

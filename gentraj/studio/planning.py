@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.planning.planner import Planner, PlannerConfig, Plans
+from gentraj.agents.planning.planner import Planner, PlannerConfig, Plans
 
 from ..constraints import THOROUGH, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint

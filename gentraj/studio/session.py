@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.evaluation.vector import VectorEnvironment
 
 from ..progress import one_line
 from .driving import Drive, ahead

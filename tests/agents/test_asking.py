@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.asking import AskingStudent
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
+from gentraj.agents.asking import AskingStudent
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
 
 
 class Constant:

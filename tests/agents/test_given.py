@@ -9,16 +9,16 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from agents.asking import AskingStudent
-from agents.mpc import MPC, MPCConfig
-from agents.planning.deadline import Deadline, RealTimePlanner
-from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from agents.planning.planner import Planner, PlannerConfig
-from agents.policies.actor import Actor
-from agents.policies.bc import BC, BCConfig
-from agents.policies.generators import GENERATORS
-from agents.policies.policy import Scales
-from agents.policies.student import Student, StudentActor, StudentConfig
+from gentraj.agents.asking import AskingStudent
+from gentraj.agents.mpc import MPC, MPCConfig
+from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.bc import BC, BCConfig
+from gentraj.agents.policies.generators import GENERATORS
+from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig

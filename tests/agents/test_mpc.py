@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.mpc import MPC, MPCConfig
+from gentraj.agents.mpc import MPC, MPCConfig
 from gentraj.randomness import RowNoise
 
 LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)

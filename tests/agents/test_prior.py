@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.policies import POLICIES
-from agents.policies.bc import BCConfig
-from agents.policies.generators import GENERATORS
-from agents.policies.policy import Policy, Scales
-from agents.policies.swift import SwiftConfig
-from agents.prior import log_prob, plan_prior, policy_prior, score
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.generators import GENERATORS
+from gentraj.agents.policies.policy import Policy, Scales
+from gentraj.agents.policies.swift import SwiftConfig
+from gentraj.agents.prior import log_prob, plan_prior, policy_prior, score
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.gaussian import Gaussian, log_density

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.policies.actor import Actor
-from agents.policies.bc import BC, BCConfig
-from agents.policies.generators import GENERATORS
-from agents.policies.policy import Scales
-from agents.sb3 import SB3Policy
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.bc import BC, BCConfig
+from gentraj.agents.policies.generators import GENERATORS
+from gentraj.agents.policies.policy import Scales
+from gentraj.agents.sb3 import SB3Policy
 from gentraj.data import ContextConfig, Episodes
 from gentraj.networks import ResidualMLPConfig
 

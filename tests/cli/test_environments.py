@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from small import gentraj
 
-from envs.making import environment_factory
-from envs.registration import load_gymnasium
 from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
+from gentraj.envs.making import environment_factory
+from gentraj.envs.registration import load_gymnasium
 from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 from gentraj.process import IMPORTS
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from small import DATASET, gentraj
 
-from envs.evaluation.replay import CannotReplay
 from gentraj.data import ContextConfig, Episodes, Windows, load_minari, save_npz
+from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
 from gentraj.runs.measures import (

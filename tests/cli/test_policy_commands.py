@@ -16,10 +16,10 @@ from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.spaces import Box
 from small import gentraj
 
-from agents.policies.bc import BCConfig
-from agents.policies.generators import GENERATORS
-from agents.policies.policy import Policy, Scales
 from gentraj import runs
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.generators import GENERATORS
+from gentraj.agents.policies.policy import Policy, Scales
 from gentraj.cli import measure, sample
 from gentraj.cli.train import with_components
 from gentraj.data import Episodes
@@ -80,7 +80,7 @@ def test_scores_are_the_same_in_workers(hopper_run: Path, tmp_path: Path) -> Non
 
 def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.rendering.film.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))  # seconds
+    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))  # seconds
     folder = shutil.copytree(hopper_run, tmp_path / "run")
     assert gentraj("evaluate", folder, "--episodes", 1) == 0
     assert gentraj("report", folder) == 0

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from envs.tasks.maze import Maze
 from gentraj.constraints import (
     CONSTRAINTS,
     TOLERANCE,
@@ -28,6 +27,7 @@ from gentraj.constraints import (
     keepout,
 )
 from gentraj.constraints.keepout import largest_free_boxes
+from gentraj.envs.tasks.maze import Maze
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=1, horizon=6, stride=2)

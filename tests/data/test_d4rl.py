@@ -5,9 +5,9 @@ import h5py
 import numpy as np
 import pytest
 
-from envs.making import environment_factory
-from envs.tasks.registry import TASKS
 from gentraj.data import DataError, d4rl_reference, load_d4rl, load_episodes
+from gentraj.envs.making import environment_factory
+from gentraj.envs.tasks.registry import TASKS
 
 N = 12
 OBS, ACT, REWARD = (np.arange(N * n, dtype=np.float64).reshape(N, n) for n in (3, 2, 1))

@@ -13,9 +13,9 @@ import pytest
 from some_episodes import some
 from test_minari_io import ID
 
-from envs.making import environment_factory
 from gentraj.data import DataError, load_minari, save_minari
 from gentraj.data.commands import list_datasets
+from gentraj.envs.making import environment_factory
 
 pytestmark = pytest.mark.usefixtures("root")
 

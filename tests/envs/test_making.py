@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.making import environment_factory
-from envs.registration import load_gymnasium
-from envs.tasks.registry import TASKS
+from gentraj.envs.making import environment_factory
+from gentraj.envs.registration import load_gymnasium
+from gentraj.envs.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -92,7 +92,7 @@ def test_a_stored_entry_point_is_never_used():
 
 def test_making_environments_leaves_no_files_behind(tmp_path):
     code = """if True:
-        from envs.making import environment_factory
+        from gentraj.envs.making import environment_factory
         environment_factory("pointmaze-umaze")()
         import mujoco
         model = mujoco.MjModel.from_xml_string(
@@ -108,7 +108,7 @@ def test_making_environments_leaves_no_files_behind(tmp_path):
 
 
 def test_a_locomotion_task_has_a_name() -> None:
-    from envs.tasks.registry import LOCOMOTION
+    from gentraj.envs.tasks.registry import LOCOMOTION
 
     for name, task in LOCOMOTION.items():
         made = environment_factory(name)

@@ -12,9 +12,9 @@ import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
-from envs.worlds.imagined import ImaginedConfig
 from gentraj.data import ContextConfig, Episodes
+from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj.envs.worlds.imagined import ImaginedConfig
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import WorldModel, WorldModelConfig
 
@@ -22,7 +22,7 @@ stable_baselines3 = pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.env_checker import check_env  # noqa: E402
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # noqa: E402
 
-from envs.sb3_vector import SB3Vector  # noqa: E402
+from gentraj.envs.sb3_vector import SB3Vector  # noqa: E402
 
 SPACE = Box(-1, 1, (1,), np.float32)
 
@@ -193,7 +193,7 @@ def test_hindsight_replay_asks_the_environment_for_its_rewards() -> None:
 
 
 def test_without_stable_baselines_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "envs.sb3_vector")
+    monkeypatch.delitem(sys.modules, "gentraj.envs.sb3_vector")
     monkeypatch.setitem(sys.modules, "stable_baselines3.common.vec_env", None)
     with pytest.raises(ImportError, match=r"pip install 'gentraj\[sb3\]'"):
-        import envs.sb3_vector  # noqa: F401
+        import gentraj.envs.sb3_vector  # noqa: F401

@@ -10,9 +10,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-import envs  # noqa: F401  registers gentraj/WorldModel-v0
-from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
-from gentraj import runs
+from gentraj import (
+    envs,  # noqa: F401  registers gentraj/WorldModel-v0
+    runs,
+)
+from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig

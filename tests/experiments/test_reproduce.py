@@ -14,10 +14,10 @@ import pytest
 from inline import inline
 from small import gentraj
 
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
 from gentraj.data import load_npz, save_npz
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.experiments import reproduce as module
 from gentraj.experiments.cards import read_card
 from gentraj.experiments.engine import Task

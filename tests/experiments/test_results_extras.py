@@ -12,8 +12,8 @@ from matplotlib.image import imread
 from test_results_page import made
 
 from benchmarks.d3rlpy_results import card_result, finished
-from envs.making import environment_factory
 from gentraj.config import sealed
+from gentraj.envs.making import environment_factory
 from gentraj.experiments.cards import Published
 from gentraj.experiments.reproduce import curve_points, episode_scores
 from gentraj.experiments.results import CardResult, CurvePoint, read_results, write_result

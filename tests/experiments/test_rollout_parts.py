@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
 from gentraj import runs
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
 from gentraj.experiments.parts import PlayedInParts
 from gentraj.experiments.processes import Job
 

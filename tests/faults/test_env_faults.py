@@ -11,10 +11,10 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
-from envs.evaluation.rollout import rollout
-from envs.evaluation.vector import EnvironmentFault, VectorEnvironment
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.vector import EnvironmentFault, VectorEnvironment
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.trajectory import TrajectorySpec
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from misbehaving import LENGTH, STEP, Misbehaving, deadly, flat, unmakeable
 
-from envs.evaluation import workers as processes
-from envs.evaluation.rollout import rollout
-from envs.evaluation.vector import EnvCrashed, VectorEnvironment
-from envs.evaluation.workers import STARTS
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent, WaypointController
+from gentraj.envs.evaluation import workers as processes
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.vector import EnvCrashed, VectorEnvironment
+from gentraj.envs.evaluation.workers import STARTS
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.randomness import fold
 
 ROOT = Path(__file__).parents[2]
@@ -172,8 +172,8 @@ from functools import partial
 from pathlib import Path
 sys.path[:0] = {paths}
 if __name__ == "__main__":
-    from envs.evaluation.rollout import rollout
-    from envs.recording.baselines import RandomAgent
+    from gentraj.envs.evaluation.rollout import rollout
+    from gentraj.envs.recording.baselines import RandomAgent
     from gentraj.randomness import fold
     from misbehaving import Misbehaving
     make = partial(Misbehaving, "hang", (fold(0, 0),), Path({mark!r}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import shutil
@@ -255,62 +254,3 @@ def test_16_the_lock_leaves_what_it_cannot_use(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"\.lock: has 2 names \(hard links\)"), RunLock(tmp_path / "run"):
         pass
     assert (tmp_path / "precious").read_bytes() == b"precious"
-
-
-# -- nobody opens a file another way
-
-OPENING = {"open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "load_file", "save_file",
-           "safe_open", "savefig", "memmap", "fromfile", "tofile", "genfromtxt", "loadtxt", "savetxt", "savez",
-           "savez_compressed", "copyfile", "copy2", "copytree", "mkstemp", "NamedTemporaryFile", "mkdtemp"}
-# Each read by a person: what is opened there is no file of a run folder, or was opened by `open_plain` before.
-REVIEWED = {
-    "gentraj/files.py": {"os.open(path, flags | FLAGS | (0 if follow else os.O_NOFOLLOW), 420)"},
-    "gentraj/training/checkpoint.py": {"os.open(folder, os.O_RDONLY)"},  # a folder, to sync it
-    "gentraj/cli/__init__.py": {"os.open(os.devnull, os.O_WRONLY)", "os.fdopen(handle, 'w', encoding='utf-8')",
-                                "tempfile.mkstemp(prefix='gentraj-bug-', suffix='.log')",
-                                "os.open(os.devnull, os.O_RDWR)",
-                                "os.fdopen(number, 'r' if number == 0 else 'w')"},
-    "gentraj/progress.py": {"os.open(os.devnull, os.O_WRONLY)"},
-    "gentraj/experiments/parts.py": {"np.savez(file, **members)"},  # into a `new_file`
-    "gentraj/data/hdf5.py": {"_h5py().h5d.open(file.id, path.encode())"},  # an array in a file that is open
-    "gentraj/data/npz.py": {"np.savez(file, **members)", "archive.open(member)", "np.load(handle, allow_pickle=False)"},
-    "gentraj/data/reader.py": {"os.fdopen(os.dup(sys.stdout.fileno()), 'wb')", "Path('/proc/self/statm').read_text()"},
-    "gentraj/data/d4rl.py": {"Path(__file__).with_name('d4rl_scores.json').read_text()"},  # the package's own
-    "gentraj/data/ogbench.py": {"Path(__file__).with_name('ogbench_tasks.json').read_text()"},  # the package's own
-    "gentraj/runs/hub.py": {"shutil.copytree(snapshot, made, dirs_exist_ok=True)"},  # from the hub's own cache
-    "gentraj/runs/sampling.py": {"np.savez_compressed(buffer, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(), "
-                                 "act=self.act_NHA.cpu().numpy(), stride=np.array(self.stride))"},  # into memory
-    "gentraj/studio/export.py": {"np.savez_compressed(buffer, allow_pickle=False, obs=answer.x_NHD[..., :width], "
-                                 "act=answer.x_NHD[..., width:], stride=np.array(stride), arrival=answer.row_N, "
-                                 "trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen), "
-                                 "start=np.array(answer.question.obs), goal=np.array(answer.question.goal))"},  # too
-    "gentraj/plots/style.py": {"figure.savefig(file, format=path.suffix[1:], dpi=DPI, bbox_inches='tight', "
-                               "pad_inches=0.12)"},  # into a `new_file`
-    "gentraj/data/minari_writer.py": {"path.read_text()", "path.write_text(json.dumps(metadata))",
-                                      "file.open('rb')"},  # a dataset that this process is writing
-}
-
-
-def opens(node: ast.AST) -> bool:
-    if not isinstance(node, ast.Call):
-        return False
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name == "load" and ast.unparse(node.func) in ("np.load", "numpy.load"):
-        return True
-    plain = any(ast.unparse(argument).startswith("open_plain(") for argument in node.args)
-    descriptor = ast.unparse(node).startswith(("os.fdopen(descriptor", "open(descriptor"))
-    return name in OPENING and not plain and not descriptor
-
-
-def test_16_nobody_opens_a_file_another_way() -> None:
-    found = [f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
-             for room in ("gentraj", "envs", "agents") for path in sorted((ROOT / room).rglob("*.py"))
-             for node in ast.walk(ast.parse(path.read_text()))
-             if opens(node) and ast.unparse(node) not in REVIEWED.get(str(path.relative_to(ROOT)), set())]
-    assert not found
-
-
-@pytest.mark.parametrize("code", ["open(path)", "path.open('rb')", "path.read_bytes()", "np.load(path)",
-                                  "os.open(path, 0)", "load_file(path)", "figure.savefig(path)"])
-def test_16_the_scan_finds(code: str) -> None:
-    assert any(opens(node) for node in ast.walk(ast.parse(code)))

@@ -59,7 +59,7 @@ class Without:
 
 def without(package: str, *words: str) -> int:
     """The command where a package is not installed."""
-    assert {"gentraj", "agents", "envs"} <= sys.modules.keys() and package not in sys.modules
+    assert {"gentraj", "gentraj.agents", "gentraj.envs"} <= sys.modules.keys() and package not in sys.modules
     sys.meta_path[:] = [Without(finder, package) for finder in sys.meta_path]
     return gentraj(*words)
 
@@ -69,12 +69,11 @@ def without(package: str, *words: str) -> int:
     ("openvino", ["sample", "RUN", "--out", "a.npz", "--accelerate", "openvino"],
      "OpenVINO is not installed; pip install 'gentraj[openvino]'"),
 ])
-def test_19_without_a_package_of_an_extra_the_call_says_what_to_install(package: str, words: list[str],
-                                                                        message: str) -> None:
+def test_19_without_a_package_of_an_extra_the_call_says_what_to_install(package: str, words: list[str], message: str,
+                                                                        small_run: Path) -> None:
     """And gentraj, agents and envs are imported without it. The other extras' messages are tested where they are
     used."""
-    run = str(Path(__file__).with_name("format-3") / "flow")
-    with Forked(without, package, *(run if word == "RUN" else word for word in words)) as process:
+    with Forked(without, package, *(str(small_run) if word == "RUN" else word for word in words)) as process:
         _, said = process.communicate()
         assert process.returncode in (1, 2), said
     last = said.splitlines()[-1]

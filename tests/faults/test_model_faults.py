@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_episodes
 from torch import Tensor, nn
 
-from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.plugin import Denoise
 from gentraj.networks import TemporalUNetConfig

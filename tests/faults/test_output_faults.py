@@ -16,9 +16,9 @@ import pytest
 from small import DATASET, WORDS, gentraj
 from tiny import tiny_episodes
 
-from envs.making import UnsafeEnvironment, environment_factory, recorded_factory
 from gentraj.data import DataError, load_d4rl, load_npz, save_npz
 from gentraj.data.minari_writer import check_new_id
+from gentraj.envs.making import UnsafeEnvironment, environment_factory, recorded_factory
 from gentraj.progress import say
 from gentraj.training.checkpoint import load
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import modes
 from benchmarks.mode_sets import RING, SETS, evenly, grid, shortest_ways, ways
-from envs.tasks.maze import Maze
+from gentraj.envs.tasks.maze import Maze
 
 every_set = pytest.mark.parametrize("name", SETS)
 

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.planning.execution import targets
-from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from agents.planning.refine import level_specs
 from gentraj import runs
+from gentraj.agents.planning.execution import targets
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.refine import level_specs
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness

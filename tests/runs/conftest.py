@@ -7,10 +7,10 @@ from pathlib import Path
 import following  # noqa: F401 (registers the environment)
 import pytest
 
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
 from gentraj.data import save_npz
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
 
 
 @pytest.fixture(scope="session")

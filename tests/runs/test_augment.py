@@ -13,10 +13,10 @@ import torch
 from small import DATASET, gentraj
 from test_policy_runs import tiny
 
-from envs.worlds import branches
 from gentraj import runs
 from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
+from gentraj.envs.worlds import branches
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, WorldModelRunConfig, augmentation

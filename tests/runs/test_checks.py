@@ -11,8 +11,8 @@ import pytest
 import small
 from small import gentraj
 
-from envs.making import environment_factory
 from gentraj.data import ContextConfig, Episodes, save_npz
+from gentraj.envs.making import environment_factory
 from gentraj.runs import DataFacts
 from gentraj.runs.checks import check_data
 

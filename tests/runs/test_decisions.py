@@ -17,13 +17,13 @@ from following import Follow
 from small import gentraj, killed
 from test_policy_runs import tiny
 
-from agents.planning.planner import PlannerConfig
-from agents.policies.student import Student, StudentActor, StudentConfig
-from envs.evaluation.evaluate import EvaluationConfig
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_npz
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
 from gentraj.runs import folder as runs
 from gentraj.runs.decisions import DecisionConfig, Turns, recording_temperature
 from gentraj.runs.distillation import distill

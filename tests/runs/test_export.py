@@ -14,9 +14,9 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
-from agents.policies.policy import Scales
-from agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj import runs
+from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.data import save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig

@@ -10,8 +10,8 @@ import pytest
 import torch
 from small import gentraj, killed
 
-from agents.planning.plan_critic import PlanCritic
-from agents.planning.planner import Planner
+from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.planning.planner import Planner
 from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, MeanFlowConfig, ProgressiveConfig, ReflowConfig
 from gentraj.runs import folder as runs
 from gentraj.runs.distillation import METHODS, distill

@@ -14,10 +14,10 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj, killed
 from test_policy_runs import tiny
 
-from agents.exploration import Exploring
-from envs.evaluation.evaluate import EvaluationConfig
 from gentraj import runs
+from gentraj.agents.exploration import Exploring
 from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns

@@ -9,9 +9,9 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from envs.making import EnvironmentFactory
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes
+from gentraj.envs.making import EnvironmentFactory
 from gentraj.runs.finetuning import FinetuneConfig, _player
 from gentraj.runs.folder import Run, ready
 from gentraj.runs.presets import PRESETS

@@ -11,10 +11,10 @@ import pytest
 import small
 import torch
 
-from envs.evaluation.evaluate import EvaluationConfig
-from envs.evaluation.vector import EnvironmentFault
 from gentraj import runs
 from gentraj.config import read_json
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.vector import EnvironmentFault
 from gentraj.runs import records
 from gentraj.runs.evaluation import evaluate_and_save, table
 from gentraj.training.log import LogWarning, read_metrics

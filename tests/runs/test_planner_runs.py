@@ -12,13 +12,13 @@ import pytest
 import small
 import torch
 
-from agents.planning.deadline import Deadline, RealTimePlanner
-from agents.planning.plan_critic import PlanCritic
-from agents.planning.planner import Planner, PlannerConfig
-from envs.evaluation.evaluate import EvaluationConfig
-from envs.making import environment_factory
 from gentraj import runs
+from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
+from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.planning.planner import Planner, PlannerConfig
 from gentraj.data import Episodes, load_episodes, save_npz
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import batch_invariant

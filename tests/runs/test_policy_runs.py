@@ -14,14 +14,14 @@ import torch
 from gymnasium.spaces import Box
 from small import DATASET, edit, gentraj, same_when_killed
 
-from agents.planning.planner import PlannerConfig
-from agents.policies import POLICIES
-from agents.policies.bc import BCConfig
-from agents.policies.iql import IQLConfig
-from envs.making import environment_factory
 from gentraj import runs
+from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.iql import IQLConfig
 from gentraj.config import from_json, lasting, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
+from gentraj.envs.making import environment_factory
 from gentraj.experiments.engine import Task, deciding
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets

@@ -43,7 +43,7 @@ def undrawable(_: object) -> None:
 
 def test_a_frame_never_costs_the_page(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment that fails in whatever way to be rendered leaves a note, and the paths are drawn."""
-    monkeypatch.setattr("envs.rendering.film.render_frame", undrawable)
+    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame", undrawable)
     film, *paths = acting(run_folder, monkeypatch)
     assert film.image is None and film.why_missing.startswith("PointMaze_UMaze-v3 cannot be rendered (KeyError: 'cam")
     assert [picture.title for picture in paths] == ["Plans and executed paths", "Candidates and trust"]
@@ -58,7 +58,8 @@ def test_a_figure_that_fails_leaves_a_note_and_the_others_are_drawn() -> None:
 def test_the_page_shows_the_agent_and_the_returns_of_its_episodes(run_folder: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     grey = iter(range(10_000))
-    monkeypatch.setattr("envs.rendering.film.render_frame", lambda _: np.full((64, 96, 3), next(grey) % 250, np.uint8))
+    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame",
+                        lambda _: np.full((64, 96, 3), next(grey) % 250, np.uint8))
     acting(run_folder, monkeypatch)
     report.Drawing(load(run_folder), run_folder / "figures", 0).scores(SCORES, "")
     with Image.open(run_folder / "figures/episode.gif") as film:

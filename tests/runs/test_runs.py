@@ -15,15 +15,15 @@ import torch
 from gymnasium.spaces import Box
 from small import DATASET, gentraj
 
-from agents.planning.deadline import Deadline
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.evaluation.scores import DataReturns
-from envs.making import environment_factory
-from envs.recording.pointmaze import record
 from gentraj import runs
+from gentraj.agents.planning.deadline import Deadline
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
 from gentraj.diffusion.composition import ClassifierFree
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
 from gentraj.trajectory import Condition, SamplingOptions

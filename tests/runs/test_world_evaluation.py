@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from small import edit
 
-from agents.policies.bc import BCConfig
-from envs.evaluation.evaluate import EvaluationConfig
 from gentraj import runs
+from gentraj.agents.policies.bc import BCConfig
 from gentraj.cli import main
 from gentraj.data import ContextConfig, Episodes, episodes_hash, save_npz
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, world_evaluation

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from envs.evaluation.replay import CannotReplay
-from envs.making import environment_factory
-from envs.rendering.postures import placed, postures
 from gentraj import runs
+from gentraj.envs.evaluation.replay import CannotReplay
+from gentraj.envs.making import environment_factory
+from gentraj.envs.rendering.postures import placed, postures
 from gentraj.runs.presets import PRESETS
 from gentraj.studio.bodies import GHOST, BodyScene, colour_of, lane_width, meshes_of, spread
 from gentraj.studio.driving import MOST_AHEAD

@@ -12,8 +12,8 @@ from test_training import Pair, episodes, run
 from torch import Tensor, fx, nn
 from torch.optim import Optimizer
 
-from agents.policies import POLICIES
-from agents.policies.policy import Policy, Scales
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.policy import Policy, Scales
 from gentraj.config import ConfigError
 from gentraj.data import ContextConfig, Windows
 from gentraj.randomness import generator

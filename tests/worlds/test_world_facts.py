@@ -9,8 +9,8 @@ import pytest
 import torch
 from test_world_model import TINY, linear, taught
 
-from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.data import ContextConfig, concatenate
+from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.worlds.facts import FEW, STARTS, WorldFacts
 from gentraj.worlds.model import WorldModelConfig
 

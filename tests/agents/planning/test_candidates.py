@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.planning.execution import Previous, between, seeds_of, targets
-from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from agents.planning.planner import Planner, PlannerConfig, choice
-from agents.planning.refine import filled_in, level_specs
+from gentraj.agents.planning.execution import Previous, between, seeds_of, targets
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.planner import Planner, PlannerConfig, choice
+from gentraj.agents.planning.refine import filled_in, level_specs
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig

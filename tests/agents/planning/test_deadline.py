@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.planning.deadline import ENDING, Background, Deadline, Effort, RealTimePlanner, efforts
-from agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.deadline import ENDING, Background, Deadline, Effort, RealTimePlanner, efforts
+from gentraj.agents.planning.planner import Planner, PlannerConfig
 from gentraj.networks.rows import MIN_ROWS, batch_invariant, padding
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec

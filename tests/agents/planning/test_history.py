@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.planning.execution import History, shift_time
-from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from agents.planning.planner import Planner, PlannerConfig
-from agents.planning.trust import Trust
+from gentraj.agents.planning.execution import History, shift_time
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.trust import Trust
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig

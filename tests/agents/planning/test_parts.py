@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.planning.arrival import Arrival, ArrivalConfig
-from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.arrival import Arrival, ArrivalConfig
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.data import Episodes, Windows
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agents.planning.plan_critic import NoisyValue, PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.plan_critic import NoisyValue, PlanCritic, PlanCriticConfig
 from gentraj.data import Episodes, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.planning.execution import Past, targets
-from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from agents.planning.planner import Planner, PlannerConfig
-from agents.planning.trust import Trust
+from gentraj.agents.planning.execution import Past, targets
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.trust import Trust
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer

@@ -9,8 +9,8 @@ import torch
 from test_policies import bandit, chain, make, small
 from torch import Tensor, nn
 
-from agents.policies.bc import BCConfig
-from agents.policies.critic import (
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.critic import (
     Critic,
     CriticConfig,
     advantage_weights,
@@ -19,7 +19,7 @@ from agents.policies.critic import (
     state_value,
     update_implicit,
 )
-from agents.policies.policy import Scales, Transition
+from gentraj.agents.policies.policy import Scales, Transition
 from gentraj.data import ContextConfig, Windows
 from gentraj.randomness import generator
 from gentraj.training.optimization import adamw

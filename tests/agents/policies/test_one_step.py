@@ -11,14 +11,14 @@ import torch
 from test_policies import bandit, chain, make, small, trained
 from torch import Tensor, nn
 
-from agents.policies import POLICIES
-from agents.policies.drol import DROLConfig
-from agents.policies.fql import FQLConfig
-from agents.policies.gfp import GFPConfig
-from agents.policies.meanflow_ql import MeanFlowQLConfig
-from agents.policies.one_step import OneStep
-from agents.policies.policy import Transition
-from agents.policies.td3bc import TD3BCConfig
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.drol import DROLConfig
+from gentraj.agents.policies.fql import FQLConfig
+from gentraj.agents.policies.gfp import GFPConfig
+from gentraj.agents.policies.meanflow_ql import MeanFlowQLConfig
+from gentraj.agents.policies.one_step import OneStep
+from gentraj.agents.policies.policy import Transition
+from gentraj.agents.policies.td3bc import TD3BCConfig
 from gentraj.data import Windows
 from gentraj.randomness import RowNoise, generator
 from gentraj.trajectory import SamplingOptions

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from agents.policies import POLICIES
-from agents.policies.actor import Actor
-from agents.policies.bc import BCConfig
-from agents.policies.diffusion_ql import DiffusionQLConfig
-from agents.policies.fql import FQLConfig
-from agents.policies.generators import GENERATORS
-from agents.policies.iql import IQLConfig
-from agents.policies.one_step import OneStepConfig
-from agents.policies.policy import Policy, PolicyConfig, RewardStatistics, Scales, mean_one
-from agents.policies.student import StudentConfig
-from agents.policies.swift import SwiftConfig
-from agents.policies.td3bc import TD3BCConfig
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
+from gentraj.agents.policies.fql import FQLConfig
+from gentraj.agents.policies.generators import GENERATORS
+from gentraj.agents.policies.iql import IQLConfig
+from gentraj.agents.policies.one_step import OneStepConfig
+from gentraj.agents.policies.policy import Policy, PolicyConfig, RewardStatistics, Scales, mean_one
+from gentraj.agents.policies.student import StudentConfig
+from gentraj.agents.policies.swift import SwiftConfig
+from gentraj.agents.policies.td3bc import TD3BCConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from test_policies import make
 from torch import Tensor, nn
 
-from agents.policies.critic import exponential_weights
-from agents.policies.iql import IQL, IQLConfig
-from agents.policies.policy import Policy, Scales, reward_scale
+from gentraj.agents.policies.critic import exponential_weights
+from gentraj.agents.policies.iql import IQL, IQLConfig
+from gentraj.agents.policies.policy import Policy, Scales, reward_scale
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion.paths import PATHS
 from gentraj.networks import Perceptron, PerceptronConfig

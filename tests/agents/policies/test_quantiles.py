@@ -9,9 +9,9 @@ import pytest
 import torch
 from test_policies import bandit, make, small, train
 
-from agents.policies import POLICIES
-from agents.policies.critic import Critic, CriticConfig, quantile_loss
-from agents.policies.policy import Transition
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.critic import Critic, CriticConfig, quantile_loss
+from gentraj.agents.policies.policy import Transition
 from gentraj.config import from_json, to_json
 from gentraj.randomness import generator
 

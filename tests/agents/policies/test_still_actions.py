@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_policies import bandit, make, small, train
 
-from agents.policies import ACTORS, POLICIES
-from agents.policies.actor import Actor
+from gentraj.agents.policies import ACTORS, POLICIES
+from gentraj.agents.policies.actor import Actor
 from gentraj.data import Episodes, Windows
 
 HELD = (0.25, 3.0)  # what the second and the third action are in all of the data

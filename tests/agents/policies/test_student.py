@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.policies.actor import Actor
-from agents.policies.policy import Scales
-from agents.policies.student import Student, StudentActor, StudentConfig, chosen, mode, near, uniform
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, mode, near, uniform
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks.rows import batch_invariant
 from gentraj.normalize import Normalizer

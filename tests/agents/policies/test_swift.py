@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.policies.critic import CriticConfig, ValueConfig
-from agents.policies.policy import Scales
-from agents.policies.swift import Swift, SwiftConfig
+from gentraj.agents.policies.critic import CriticConfig, ValueConfig
+from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.swift import Swift, SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator

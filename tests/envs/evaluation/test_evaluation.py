@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.evaluation.evaluate import (
+from gentraj.data import Episodes, d4rl_reference
+from gentraj.envs.evaluation.evaluate import (
     EvaluationConfig,
     bootstrap_interval,
     by_task,
@@ -17,14 +18,13 @@ from envs.evaluation.evaluate import (
     score_baselines,
     summarize,
 )
-from envs.evaluation.rollout import Rollout, rollout
-from envs.evaluation.scores import DataReturns, score_behaviour
-from envs.evaluation.stepping import EnvironmentFault
-from envs.evaluation.vector import tells_success
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent, WaypointController
-from envs.tasks.registry import LOCOMOTION
-from gentraj.data import Episodes, d4rl_reference
+from gentraj.envs.evaluation.rollout import Rollout, rollout
+from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
+from gentraj.envs.evaluation.stepping import EnvironmentFault
+from gentraj.envs.evaluation.vector import tells_success
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent, WaypointController
+from gentraj.envs.tasks.registry import LOCOMOTION
 
 KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.evaluation.off_policy import agreement, imagined_returns
-from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+from gentraj.envs.evaluation.off_policy import agreement, imagined_returns
+from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.worlds.model import Imagined, WorldModel
 
 FREE: dict[str, Any] = {"max_uncertainty": 1e9, "margin": 1e9}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.evaluation.replay import RECOVERY, CannotReplay, dynamics_error, replay
-from envs.making import EnvironmentFactory, environment_factory
-from envs.recording.pointmaze import MAX_SPEED
+from gentraj.envs.evaluation.replay import RECOVERY, CannotReplay, dynamics_error, replay
+from gentraj.envs.making import EnvironmentFactory, environment_factory
+from gentraj.envs.recording.pointmaze import MAX_SPEED
 from gentraj.trajectory import TrajectorySpec
 
 NO_FORCES = {f"include_{name}_in_observation": False for name in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")}

@@ -10,11 +10,11 @@ import torch
 from gymnasium.spaces import Box, Dict
 from gymnasium.spaces.utils import flatten
 
-from envs.evaluation.evaluate import baselines
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.data import load_episodes, save_minari
+from gentraj.envs.evaluation.evaluate import baselines
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.progress import say_once
 from gentraj.randomness import fold
 from gentraj.trajectory import Limits

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.evaluation.replay import REWARDS, CannotReplay, Simulator
-from envs.making import environment_factory
+from gentraj.envs.evaluation.replay import REWARDS, CannotReplay, Simulator
+from gentraj.envs.making import environment_factory
 
 MAKE = {"PointMaze": "pointmaze-umaze", **{name: f"{name}-v5" for name in ("HalfCheetah", "Hopper", "Walker2d")},
         "Hopper-v4": "Hopper-v4"}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from envs.recording.baselines import Seeded
-from envs.recording.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
-from envs.recording.seeding import seeded
-from envs.tasks.registry import LOCOMOTION
+from gentraj.envs.recording.baselines import Seeded
+from gentraj.envs.recording.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
+from gentraj.envs.recording.seeding import seeded
+from gentraj.envs.tasks.registry import LOCOMOTION
 
 
 def snapshots(*returns):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import WaypointController
-from envs.recording.pointmaze import RECORDING, PointMazes, record
-from envs.recording.recipes import make_dataset
-from envs.tasks.maze import Maze
 from gentraj.data import DataError, load_episodes
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import WaypointController
+from gentraj.envs.recording.pointmaze import RECORDING, PointMazes, record
+from gentraj.envs.recording.recipes import make_dataset
+from gentraj.envs.tasks.maze import Maze
 from gentraj.randomness import fold
 
 MAPS = {
@@ -65,7 +65,7 @@ def test_a_recording_replays_in_its_own_environment():
 
 
 def test_a_recording_depends_on_its_seed_and_longer_ones_begin_alike(monkeypatch):
-    monkeypatch.setattr("envs.recording.pointmaze.RUN_STEPS", 40)
+    monkeypatch.setattr("gentraj.envs.recording.pointmaze.RUN_STEPS", 40)
     short, long, other = (record("pointmaze-umaze", n, seed, progress=False) for n, seed in ((40, 0), (90, 0), (40, 1)))
     assert long.lengths.tolist() == [40, 40, 10] and long.truncated.nonzero()[0].tolist() == [39, 79, 89]
     assert (long[0].obs == short.obs).all() and (long[0].act == short.act).all()

@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from envs.making import environment_factory
-from envs.recording import recipes as module
-from envs.recording.recipes import Recipe, find_recipe, make_dataset, make_missing, recipes
-from envs.tasks.overview import table
-from envs.tasks.registry import LOCOMOTION
 from gentraj.data import DataError, Episodes, load_minari, save_minari
 from gentraj.data.minari_io import MINARI_ID
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording import recipes as module
+from gentraj.envs.recording.recipes import Recipe, find_recipe, make_dataset, make_missing, recipes
+from gentraj.envs.tasks.overview import table
+from gentraj.envs.tasks.registry import LOCOMOTION
 from gentraj.runs.presets import PLANNERS
 
 

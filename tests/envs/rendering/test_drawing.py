@@ -11,12 +11,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from envs.making import environment_factory
-from envs.rendering import headless
-from envs.rendering.headless import CannotRender, render_frame, rendering_problem
-from envs.rendering.maze import draw_maze
-from envs.rendering.renderer import Renderer
-from envs.tasks.maze import Maze
+from gentraj.envs.making import environment_factory
+from gentraj.envs.rendering import headless
+from gentraj.envs.rendering.headless import CannotRender, render_frame, rendering_problem
+from gentraj.envs.rendering.maze import draw_maze
+from gentraj.envs.rendering.renderer import Renderer
+from gentraj.envs.tasks.maze import Maze
 
 ROOT = Path(__file__).parents[3]
 
@@ -86,8 +86,8 @@ def test_without_egl_environments_work_and_pictures_are_refused():
     code = """if True:
         import ctypes.util
         ctypes.util.find_library = lambda name: None
-        from envs.rendering.headless import CannotRender, render_frame
-        from envs.making import environment_factory
+        from gentraj.envs.rendering.headless import CannotRender, render_frame
+        from gentraj.envs.making import environment_factory
         env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
         env.step(env.reset(seed=0)[0]["desired_goal"] * 0)
         try:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from mujoco import mjtCamLight  # pyright: ignore[reportAttributeAccessIssue]
 
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
-from envs.rendering.film import Film, rendering, speed, videos
-from envs.rendering.headless import CannotRender
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
+from gentraj.envs.rendering.film import Film, rendering, speed, videos
+from gentraj.envs.rendering.headless import CannotRender
 
 LENGTH = 6
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
@@ -61,7 +61,7 @@ for kind in (Blind, Grey, Broken):
 
 @pytest.fixture(autouse=True)
 def no_driver_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.rendering.headless.rendering_problem", lambda: None)
+    monkeypatch.setattr("gentraj.envs.rendering.headless.rendering_problem", lambda: None)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio_ffmpeg leaves pipes open
@@ -96,7 +96,7 @@ def test_a_film_has_one_frame_a_second_at_least() -> None:
 
 
 def test_the_camera_follows_a_body_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.rendering.film.render_frame", lambda env: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame", lambda env: np.zeros((2, 2, 3), np.uint8))
     with closing(rendering(environment_factory("Hopper-v5"))()) as env:
         model: Any = env.unwrapped.model  # pyright: ignore[reportAttributeAccessIssue]
         camera = model.camera(env.unwrapped.camera_name).id  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,18 +8,18 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording import oracles
-from envs.recording.baselines import RandomAgent
-from envs.tasks import manipulation
-from envs.tasks.manipulation import make_base
-from envs.tasks.overview import default_horizon
-from envs.tasks.registry import MANIPULATION
 from gentraj import load_episodes
 from gentraj.data import DataError, Episodes
 from gentraj.data.ogbench import ogbench_tasks, relabel
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording import oracles
+from gentraj.envs.recording.baselines import RandomAgent
+from gentraj.envs.tasks import manipulation
+from gentraj.envs.tasks.manipulation import make_base
+from gentraj.envs.tasks.overview import default_horizon
+from gentraj.envs.tasks.registry import MANIPULATION
 from gentraj.runs.evaluation import table
 
 pytest.importorskip("ogbench")

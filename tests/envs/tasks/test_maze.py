@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 
-from envs.making import environment_factory
-from envs.tasks.maze import Maze
+from gentraj.envs.making import environment_factory
+from gentraj.envs.tasks.maze import Maze
 
 rows = st.integers(1, 6).map(lambda width: st.lists(st.sampled_from([0, 0, 1]), min_size=width, max_size=width))
 maps = rows.flatmap(lambda row: st.lists(row, min_size=1, max_size=6))

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from envs.making import environment_factory
-from envs.recording import pointmaze
-from envs.recording.recipes import make_missing
-from envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon, table
-from envs.tasks.registry import TASKS
 from gentraj.data import load_episodes
 from gentraj.data.d4rl import d4rl_table, single_task
 from gentraj.data.ogbench import OGBenchName, ogbench_tasks
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording import pointmaze
+from gentraj.envs.recording.recipes import make_missing
+from gentraj.envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon, table
+from gentraj.envs.tasks.registry import TASKS
 from gentraj.networks import NETWORKS
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from envs.worlds import branches
-from envs.worlds.branches import Starts
-from envs.worlds.imagined import BOUNDS, NOT_FINITE, UNCERTAINTY, ImaginedConfig, ImaginedEpisodes
 from gentraj.data import Episodes
+from gentraj.envs.worlds import branches
+from gentraj.envs.worlds.branches import Starts
+from gentraj.envs.worlds.imagined import BOUNDS, NOT_FINITE, UNCERTAINTY, ImaginedConfig, ImaginedEpisodes
 from gentraj.worlds.model import Imagined
 
 GOOD, UNCERTAIN, OUTSIDE, NAN, END, UNCERTAIN_END = range(6)

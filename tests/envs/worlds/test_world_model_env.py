@@ -13,9 +13,9 @@ from gymnasium.utils.env_checker import check_env
 from small import DATASET
 from tiny_world import FREE, ID, many, one, predict, pushes, train
 
-from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from gentraj import runs
 from gentraj.data import Episodes
+from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from gentraj.runs import environment as world_env
 
 

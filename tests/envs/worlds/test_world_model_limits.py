@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from tiny_world import FREE, ID, many, one, predict, pushes
 
-from agents.policies.bc import BCConfig
-from envs.making import environment_factory
-from envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
 from gentraj import runs
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.envs.making import environment_factory
+from gentraj.envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, presets
 from gentraj.runs import environment as world_env
