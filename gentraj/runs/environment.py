@@ -24,10 +24,10 @@ def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: 
     """One environment that a world model simulates.
 
     `settings` are the fields of `gentraj.envs.worlds.imagined.ImaginedConfig`; `gymnasium.make` takes
-    max_episode_steps itself, for its own wrapper. Rewards are predicted by the world model. With `own_rewards`
-    they are computed by the environment that the data come from, for the states that the model predicts (Gymnasium's
-    `compute_reward`, as for hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a run without a world model, and
-    for `own_rewards` without a `compute_reward`.
+    max_episode_steps itself, for its own wrapper. Rewards are predicted by the world model. With `own_rewards` they
+    are computed by the environment that the data come from, for the states that the model predicts (Gymnasium's
+    `compute_reward`, as for hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a
+    run without a world model, and for `own_rewards` without a `compute_reward`.
     """
     world, space, config, others = _prepare(run, own_rewards, settings)
     return WorldModelEnv(world, space, config, render_mode=render_mode, **others)
