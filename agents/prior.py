@@ -62,7 +62,7 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: S
                          f"apart; these are of {spec}: train a run with --joint --stride 1")
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
-        start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
+        start = Condition.empty(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
         if context:

@@ -78,7 +78,7 @@ def requested(run: runs.Run, samples: int, constraints: Constraints) -> Conditio
     i, j = torch.randint(len(obs), (2, 2 * samples), generator=g)
     start, goal = obs[i], obs[j][:, dims]
     row = run.likeliest_arrival(start, goal)
-    condition = Condition.unknown(spec, len(start)).with_obs(0, start).with_obs(row, goal, dims)
+    condition = Condition.empty(spec, len(start)).with_obs(0, start).with_obs(row, goal, dims)
     reach = constraints.constraints["speed"].limit * constraints.constraints["speed"].dt * spec.stride * row
     possible = ((start[:, dims] - goal).norm(dim=1) <= reach).nonzero()[:samples, 0]
     print(f"{len(possible)} requests; {float(1 - len(possible) / max(1, int(possible.max()) + 1)):.1%} of those drawn "

@@ -158,7 +158,7 @@ class Planners:
     def cost(self, options: SamplingOptions, repeats: int = 7) -> dict[str, float]:
         """Returns the time in milliseconds and the network calls of sampling six candidates for one environment."""
         model, times = self.run.model, []
-        start = Condition.unknown(model.spec, 6).with_obs(0, self.run.reference.x_BHD[0, 0, : model.spec.obs_dim])
+        start = Condition.empty(model.spec, 6).with_obs(0, self.run.reference.x_BHD[0, 0, : model.spec.obs_dim])
         calls = model.network_calls
         for _ in range(repeats):
             began = time.perf_counter()

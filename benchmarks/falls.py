@@ -106,7 +106,7 @@ def states(e: Episodes, low: int, high: int) -> tuple[Tensor, Tensor]:
 def in_states(run: Run, obs_BO: Tensor, act_BA: Tensor, steps: int) -> list[float]:
     """Means over the states, in the order of the columns of the first table."""
     model, critic = run.model, cast(PlanCritic, run.components["critic"])
-    start = Condition.unknown(model.spec, len(obs_BO)).with_obs(0, obs_BO)
+    start = Condition.empty(model.spec, len(obs_BO)).with_obs(0, obs_BO)
     if context := run.planning.context:
         start = replace(start, context_BC=torch.tensor(context).expand(len(obs_BO), -1))
 

@@ -142,7 +142,7 @@ def draw_plans(ax: Any, agent: Planner) -> list[Any]:
 def denoising(run: Run, args: Args, path: Path) -> None:
     """Eight plans between the two ends of the maze, from noise to plan."""
     (start, goal), spec, canvas, frames = ends(run), run.model.spec, in_maze(run), []
-    condition = gentraj.Condition.unknown(spec).with_obs(0, start).with_obs(-1, goal, dims=(0, 1))
+    condition = gentraj.Condition.empty(spec).with_obs(0, start).with_obs(-1, goal, dims=(0, 1))
 
     def observe(x: Tensor, t: Tensor) -> None:
         drawn = [line for way in x.reshape(-1, *x.shape[-2:])[..., :2]
@@ -161,7 +161,7 @@ def denoising(run: Run, args: Args, path: Path) -> None:
 def obstacle(run: Run, args: Args, path: Path) -> None:
     """Plans between the two ends of the maze that keep out of a disc, which wanders across their way."""
     (start, goal), spec, canvas, frames = ends(run), run.model.spec, in_maze(run), []
-    condition = gentraj.Condition.unknown(spec).with_obs(0, start).with_obs(-1, goal, dims=(0, 1))
+    condition = gentraj.Condition.empty(spec).with_obs(0, start).with_obs(-1, goal, dims=(0, 1))
     free = run.model.sample(condition, 12, seed=args.seed)[0, :, :, :2]
     middle = free.mean(0)[len(free[0]) // 2]
     turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)

@@ -32,7 +32,7 @@ class ModeSet:
     names: tuple[str, ...]
     true_K: Tensor
     """The share of each mode among the trajectories."""
-    mix: ConditionMix
+    conditioning: ConditionMix
     """The conditions in training."""
     conditioned: tuple[int, ...] = ()
     """The timesteps that are conditioned on in sampling."""
@@ -51,7 +51,7 @@ class ModeSet:
 
     def conditions(self, num: int) -> Condition:
         """Returns the conditions of the first `num` windows."""
-        condition = Condition.unknown(self.spec, num)
+        condition = Condition.empty(self.spec, num)
         for row in self.conditioned:
             condition = condition.with_obs(row, self.x_RHD[:num, row])
         return condition

@@ -131,7 +131,8 @@ def make(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int) -> Diffu
         torch.default_generator.manual_seed(fold(seed, 3))
         batch = 128 if isinstance(config, GANConfig) else 256
         made = CLASSES.made_of(config)
-        return cast(Any, made)(data.spec, config, data.normalizer("limits"), mix=data.mix, batch_size=batch)
+        return cast(Any, made)(data.spec, config, data.normalizer("limits"), conditioning=data.conditioning,
+                               batch_size=batch)
 
 
 def train(model: Diffusion | ConditionalGAN, data: ModeSet, steps: int, seed: int, title: str = "") -> None:
@@ -160,7 +161,7 @@ def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
 def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
     """Returns the mean norm of the critic's gradient at interpolates of data and samples."""
     real, rng = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
-    condition = model.mix.sample(model.spec, real, rng)
+    condition = model.conditioning.sample(model.spec, real, rng)
     microbatch = Microbatch(model.normalizer.normalize(x_RHD), real, condition, None, torch.ones(1), 0.0, rng)
     with torch.no_grad():
         fake = generate(model.network, microbatch.normal(), microbatch.x0, condition, None)

@@ -42,7 +42,7 @@ def model_of(setting: Setting, device: torch.device = CPU) -> Diffusion:
 
 
 def start_of(setting: Setting, batch: int) -> Condition:
-    return Condition.unknown(setting.spec, batch).with_obs(0, torch.zeros(setting.obs_dim))
+    return Condition.empty(setting.spec, batch).with_obs(0, torch.zeros(setting.obs_dim))
 
 
 def planner(horizon: int = HOPPER.horizon, candidates: int = 1, backend: str = "eager", steps: int = 5) -> Planner:

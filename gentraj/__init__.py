@@ -2,7 +2,7 @@
 
     run = gentraj.train(gentraj.PRESETS["pointmaze-umaze"], "runs/umaze")
     run = gentraj.load("runs/umaze")
-    x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)
+    x_BNHD = run.model.sample(gentraj.Condition.empty(run.model.spec), num_samples=16)
 """
 
 import os

@@ -54,7 +54,7 @@ def expect(holds: bool | np.bool_ | Tensor, message: str) -> None:
 
 def conditions(spec: TrajectorySpec, batch: int = 2) -> dict[str, Condition]:
     """The kinds of condition that a model must support, by name."""
-    free = Condition.unknown(spec, batch)
+    free = Condition.empty(spec, batch)
     obs, half = torch.linspace(0.1, 0.5, spec.obs_dim), max(1, spec.horizon // 2)
     kinds = {"nothing": free, "the start": free.with_obs(0, obs),
              "the start and one entry of a goal": free.with_obs(0, obs).with_obs(-1, torch.tensor([0.7]), dims=(0,)),
@@ -99,7 +99,7 @@ def _check_known_entries(model: TrajectoryModel, name: str, condition: Condition
 
 @batch_invariant()
 def _check_seeds(model: TrajectoryModel) -> None:
-    condition = Condition.unknown(model.spec, 20, device=device_of(model))
+    condition = Condition.empty(model.spec, 20, device=device_of(model))
     many = model.sample(condition, seed=list(range(20)))
     few = model.sample(condition[3:5], seed=[3, 4])
     expect(torch.allclose(few, many[3:5], rtol=ROUNDING, atol=ROUNDING), "a sample depends on the others of "
@@ -112,11 +112,11 @@ def _check_seeds(model: TrajectoryModel) -> None:
            "seed determines")
     expect(not torch.equal(many[0], many[1]), "different seeds give the same sample")
     other = TrajectorySpec(model.spec.obs_dim, model.spec.act_dim, model.spec.horizon + 1)
-    _refuses(lambda: model.sample(Condition.unknown(other)), f"a condition of {other}, which is not the model's spec,")
+    _refuses(lambda: model.sample(Condition.empty(other)), f"a condition of {other}, which is not the model's spec,")
 
 
 def _check_options(model: TrajectoryModel) -> None:
-    free, seen = Condition.unknown(model.spec, 2, device=device_of(model)), list[Tensor]()
+    free, seen = Condition.empty(model.spec, 2, device=device_of(model)), list[Tensor]()
     cold = model.sample(free[:1], 2, seed=[1, 2], options=SamplingOptions(temperature=0.0))
     expect(torch.allclose(cold[:, 0], cold[:, 1], rtol=ROUNDING, atol=ROUNDING),
            "samples of two seeds differ at temperature 0; scale all noise by options.temperature")
@@ -129,8 +129,8 @@ def _check_options(model: TrajectoryModel) -> None:
 
 
 def _check_extras(model: TrajectoryModel) -> None:
-    x = model.sample(Condition.unknown(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
-    free = Condition.unknown(model.spec, 2, device=x.device)
+    x = model.sample(Condition.empty(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
+    free = Condition.empty(model.spec, 2, device=x.device)
     if isinstance(model, SupportsOODScore):
         score = model.ood_score(x, free, [0, 1])
         expect(score.shape == x.shape[:2], f"ood_score has the shape {tuple(score.shape)}; one number for each "
@@ -146,7 +146,7 @@ def _check_update(model: TrajectoryModel) -> None:
     spec, copies, rng = model.spec, [copy.deepcopy(model) for _ in range(2)], generator(7)
     x = torch.randn(16, spec.horizon, spec.dim, generator=rng)
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool)).to(device_of(model))
-    free = Condition.unknown(spec, 2, device=device_of(model))
+    free = Condition.empty(spec, 2, device=device_of(model))
     for each in copies:
         optimizers = each.optimizers()
         expect(bool(optimizers) and all(isinstance(one, Optimizer) for one in optimizers.values()),

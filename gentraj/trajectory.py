@@ -163,7 +163,7 @@ class Condition:
     """The known entries of trajectories: `values_BHD` (environment units) where `mask_BHD` is true, and `context_BC`.
 
     A condition is built step by step:
-    `Condition.unknown(spec, 8).with_obs(0, obs_BO).with_obs(-1, goal_BG, dims=(0, 1))`. Raises ValueError for other
+    `Condition.empty(spec, 8).with_obs(0, obs_BO).with_obs(-1, goal_BG, dims=(0, 1))`. Raises ValueError for other
     shapes and for known values that are not finite, and TypeError for a mask that is not bool.
     """
 
@@ -189,7 +189,7 @@ class Condition:
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
 
     @classmethod
-    def unknown(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
+    def empty(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
         """A condition for `batch` trajectories of which no entry is known."""
         shape = (batch, spec.horizon, spec.dim)
         values, mask = (torch.zeros(shape, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool))

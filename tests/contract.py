@@ -22,7 +22,7 @@ CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
 
 def check_known_entries(model: Any, kind: str) -> None:
     """Entries that are conditioned on come back bit-equal."""
-    condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
+    condition = CONDITIONS[kind](Condition.empty(SPEC, 2))
     x = model.sample(condition, 3, seed=1)
     assert x.shape == (2, 3, 8, 5) and torch.isfinite(x).all()
     for n in range(3):
@@ -32,7 +32,7 @@ def check_known_entries(model: Any, kind: str) -> None:
 def check_batch_independence(model: Any, count: int) -> None:
     """A sample does not depend on the number of samples in its batch."""
     obs = torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
-    condition = Condition.unknown(SPEC, 50).with_obs(0, obs)
+    condition = Condition.empty(SPEC, 50).with_obs(0, obs)
     many = model.sample(condition, seed=list(range(50)))
     few = model.sample(condition[:count], seed=list(range(count)))
     torch.testing.assert_close(few, many[:count], rtol=1e-5, atol=1e-5)
@@ -40,7 +40,7 @@ def check_batch_independence(model: Any, count: int) -> None:
 
 def check_seeds(model: Any) -> None:
     """The same seed gives the same bits, whatever torch's global generator does; another seed gives others."""
-    condition = Condition.unknown(SPEC, 2)
+    condition = Condition.empty(SPEC, 2)
     first = model.sample(condition, 2, seed=5)
     torch.manual_seed(99)
     assert torch.equal(first, model.sample(condition, 2, seed=5))

@@ -34,7 +34,7 @@ def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> Non
     components = build(config, DataFacts.of(data, config.context), data)
     train(components, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
     model = components["model"]
-    start = Condition.unknown(model.spec, 2).with_obs(0, torch.zeros(4))
+    start = Condition.empty(model.spec, 2).with_obs(0, torch.zeros(4))
     x = model.sample(start, 3, seed=0)
     assert x.device.type == device.type and torch.isfinite(x).all()
     assert torch.equal(x[:, :, 0].cpu(), torch.zeros(2, 3, 4))

@@ -35,7 +35,7 @@ SPARSE = TrajectorySpec(obs_dim=1, act_dim=0, horizon=4, offsets=(1, 3, 8))  # g
 def numbered(batch: int, first: int = 0) -> Condition:
     """Trajectory i has the start i, a goal of its own row, and the context (i, -i)."""
     i_B = torch.arange(first, first + batch).float()
-    started = Condition.unknown(SPEC, batch).with_obs(0, i_B[:, None].expand(batch, 3))
+    started = Condition.empty(SPEC, batch).with_obs(0, i_B[:, None].expand(batch, 3))
     goal = started.with_obs(1 + i_B.long() % 7, i_B[:, None], dims=(1,))
     return replace(goal, context_BC=torch.stack([i_B, -i_B], 1))
 
@@ -49,7 +49,7 @@ def rows(condition: Condition) -> list[int]:
 
 
 @pytest.mark.parametrize("value", [
-    SPEC, Condition.unknown(SPEC), Batch(torch.zeros(1), torch.zeros(1)), SamplingOptions(),
+    SPEC, Condition.empty(SPEC), Batch(torch.zeros(1), torch.zeros(1)), SamplingOptions(),
     Limits(np.zeros(1), np.ones(1))], ids=lambda value: type(value).__name__)
 def test_a_value_never_changes(value: Any) -> None:
     for field in fields(value):
@@ -112,7 +112,7 @@ def test_only_even_layouts_are_even() -> None:
 
 
 def test_each_builder_marks_exactly_what_it_was_given() -> None:
-    unknown = Condition.unknown(SPEC, 4)
+    unknown = Condition.empty(SPEC, 4)
     cases = {
         "start": (unknown.with_obs(0, torch.ones(4, 3)), 4 * 3),
         "goal at one row each": (unknown.with_obs(torch.tensor([1, 2, 3, 7]), torch.ones(4, 2), dims=(0, 1)), 4 * 2),
@@ -127,20 +127,20 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
 
 def test_a_goal_lies_at_its_own_row() -> None:
     rows = torch.tensor([1, 7])
-    condition = Condition.unknown(SPEC, 2).with_obs(rows, torch.tensor([[1.0], [2.0]]), dims=(1,))
+    condition = Condition.empty(SPEC, 2).with_obs(rows, torch.tensor([[1.0], [2.0]]), dims=(1,))
     assert condition.values_BHD[0, 1, 1] == 1 and condition.values_BHD[1, 7, 1] == 2
     assert condition.mask_BHD.nonzero().tolist() == [[0, 1, 1], [1, 7, 1]]
 
 
 def test_a_builder_leaves_the_condition_it_started_from_alone() -> None:
-    unknown = Condition.unknown(SPEC)
+    unknown = Condition.empty(SPEC)
     assert unknown.batch == 1
     unknown.with_obs(0, torch.ones(3))
     assert not unknown.mask_BHD.any()
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:
-    unknown = Condition.unknown(SPEC, 2)
+    unknown = Condition.empty(SPEC, 2)
     with pytest.raises(ValueError, match=r"shape \(4,\); a number for each of the entries \[0, 1, 2\] is"):
         unknown.with_obs(0, torch.zeros(4))
     with pytest.raises(ValueError, match=r"entries \[-1\] were named; a timestep has the entries 0 to"):
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
 def test_what_could_be_misread_is_refused(call: Any, message: str) -> None:
     """Actions (K, A) of one trajectory were read as columns where K is A; the rest ended in torch's errors."""
     with pytest.raises(ValueError, match=message):
-        call(Condition.unknown(SPEC, 2))
+        call(Condition.empty(SPEC, 2))
 
 
 def test_a_layout_is_made_of_whole_numbers_and_one_of_its_offsets() -> None:
@@ -186,7 +186,7 @@ def test_a_layout_is_made_of_whole_numbers_and_one_of_its_offsets() -> None:
 
 
 def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
-    unknown = Condition.unknown(SPEC, 2)
+    unknown = Condition.empty(SPEC, 2)
     for index in (7, -8):
         assert unknown.with_obs(index, torch.ones(3)).mask_BHD.sum() == 6
     for index in (8, -9, torch.tensor([0, 8])):
@@ -197,15 +197,15 @@ def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
 
 
 def test_an_action_follows_the_observation_in_its_timestep() -> None:
-    acted = Condition.unknown(SPEC, 1).with_actions(torch.arange(1.0, 5.0).view(1, 2, 2))
+    acted = Condition.empty(SPEC, 1).with_actions(torch.arange(1.0, 5.0).view(1, 2, 2))
     assert acted.values_BHD[0, :2].tolist() == [[0, 0, 0, 1, 2], [0, 0, 0, 3, 4]]
-    began = Condition.unknown(SPEC, 1).with_prefix(torch.arange(1.0, 11.0).view(1, 2, 5))
+    began = Condition.empty(SPEC, 1).with_prefix(torch.arange(1.0, 11.0).view(1, 2, 5))
     assert began.values_BHD[0, :2].tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]] and not began.mask_BHD[0, 2:].any()
 
 
 def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
     assert rows(numbered(2).repeat(3)) == [0, 0, 0, 1, 1, 1]
-    assert Condition.unknown(SPEC, 2).repeat(3).context_BC is None
+    assert Condition.empty(SPEC, 2).repeat(3).context_BC is None
     assert rows(numbered(2).repeat(1)) == [0, 1]
     for number, condition in ((0, numbered(2)), (1, numbered(2)[:0])):
         with pytest.raises(ValueError, match="at least 1 sample of at least 1 condition"):
@@ -214,7 +214,7 @@ def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
 
 def test_conditions_are_concatenated_in_their_order() -> None:
     assert rows(cat([numbered(2, first=5), numbered(1), numbered(3, first=2)])) == [5, 6, 0, 2, 3, 4]
-    assert cat([Condition.unknown(SPEC, 1), Condition.unknown(SPEC, 2)]).context_BC is None
+    assert cat([Condition.empty(SPEC, 1), Condition.empty(SPEC, 2)]).context_BC is None
 
 
 def test_rows_are_taken_with_their_contexts_and_padded_by_the_first() -> None:
@@ -222,7 +222,7 @@ def test_rows_are_taken_with_their_contexts_and_padded_by_the_first() -> None:
     assert rows(numbered(5)[torch.tensor([3, 0])]) == [3, 0]
     assert rows(numbered(2, first=5).padded(2)) == [5, 6, 5, 5]
     assert rows(numbered(2).padded(0)) == [0, 1]
-    assert Condition.unknown(SPEC, 2)[:1].context_BC is None
+    assert Condition.empty(SPEC, 2)[:1].context_BC is None
 
 
 def test_a_condition_moves_with_its_context() -> None:
@@ -230,7 +230,7 @@ def test_a_condition_moves_with_its_context() -> None:
     moved = condition.to(nowhere)
     assert condition.to(condition.values_BHD.device) is condition and moved.context_BC is not None
     assert {moved.values_BHD.device, moved.mask_BHD.device, moved.context_BC.device} == {nowhere}
-    assert Condition.unknown(SPEC, 2).to(nowhere).context_BC is None
+    assert Condition.empty(SPEC, 2).to(nowhere).context_BC is None
     left_behind = replace(moved, context_BC=condition.context_BC, finite=True).to(nowhere).context_BC
     assert left_behind is not None and left_behind.device == nowhere
 
@@ -238,13 +238,13 @@ def test_a_condition_moves_with_its_context() -> None:
 @pytest.mark.parametrize("shape", [(3, 2), (2,), (2, 2, 1)])
 def test_there_is_one_context_for_each_trajectory(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"context_BC has shape .* give \(2, C\)"):
-        replace(Condition.unknown(SPEC, 2), context_BC=torch.zeros(shape))
+        replace(Condition.empty(SPEC, 2), context_BC=torch.zeros(shape))
 
 
 @pytest.mark.parametrize("other", [{"obs_dim": 2, "act_dim": 3}, {"stride": 1}, {"horizon": 9},
                                    {"offsets": (1, 2, 3, 4, 5, 6, 8)}], ids=str)
 def test_a_condition_is_for_trajectories_of_its_own_layout_only(other: dict) -> None:
-    condition = Condition.unknown(SPEC, 1)
+    condition = Condition.empty(SPEC, 1)
     condition.check(replace(SPEC))
     with pytest.raises(ValueError, match="the condition is for TrajectorySpec"):
         condition.check(replace(SPEC, **other))

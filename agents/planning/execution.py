@@ -120,7 +120,7 @@ class Past:
 
     def condition(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
         """The past, and the present observation after it, as a condition (Ajay et al. 2023, algorithm 1)."""
-        condition = Condition.unknown(spec, len(obs_BO), device=obs_BO.device).with_prefix(self.x_BKD)
+        condition = Condition.empty(spec, len(obs_BO), device=obs_BO.device).with_prefix(self.x_BKD)
         past_BH1 = (torch.arange(spec.horizon, device=obs_BO.device) < self.now_B[:, None])[..., None]
         return replace(condition, mask_BHD=condition.mask_BHD & past_BH1).with_obs(self.now_B, obs_BO)
 

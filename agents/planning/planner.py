@@ -55,10 +55,10 @@ class PlannerConfig:
     """Plans that are sampled for each arrival, or in all where there is no goal."""
     shifted: bool = False
     """Add what is left of the previous plan, completed by the model, to the candidates; it wins ties. The model should
-    have been trained with prefixes (--mix.prefix)."""
+    have been trained with prefixes (--conditioning.prefix)."""
     history: int = 0
     """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
-    timesteps ahead. The model must have been trained with prefixes (--mix.prefix)."""
+    timesteps ahead. The model must have been trained with prefixes (--conditioning.prefix)."""
     select: Literal["trust", "value"] = "trust"
     """Which of the trusted plans is taken: with trust the one that arrives first, with value the one with the highest
     value under the critic (Lu et al. 2025). If no plan is trusted, the most trusted one is taken."""
@@ -386,7 +386,7 @@ class Planner(EpisodicAgent):
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         if goal_BG.shape[1] != len(self.goal_dims):
             raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
-                             f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
+                             f"{len(self.goal_dims)} entries of an observation; train it with --conditioning.goal-dims")
         if len(goal_BG) != len(obs_BO):
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius

@@ -61,7 +61,7 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     span = (fine.spec.horizon - 1) * fine.spec.stride
     legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
     obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
-    ends = Condition.unknown(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
+    ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
     first, last = (rearrange(obs, "b l o -> (b l) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
     ends = ends.with_obs(0, first).with_obs(-1, last)
     if context_BC is not None:

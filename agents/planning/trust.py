@@ -54,7 +54,7 @@ class Trust:
     def _total(self, x_RHD: Tensor, seeds: Sequence[int], context_RC: Tensor | None) -> Tensor:
         """(R, H) sums of the scores up to timestep h, conditioned on the first observation and the context only."""
         spec = self.model.spec
-        start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
+        start = Condition.empty(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         start = replace(start, context_BC=context_RC)
         return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
 

@@ -23,7 +23,7 @@ GAN = GANConfig(NETWORK, DISCRIMINATOR, ema=0.995, best_of=1,
                 discriminator_learning=SideConfig(learning_rate=1e-3))
 # A GAN that learns together with a critic. The discriminator takes part in one of eight updates: the energy score
 # teaches the generator what to imitate, and the critic needs the time.
-QUICK_GAN = replace(GAN, play_every=8, generator_learning=SideConfig(learning_rate=4e-3, betas=(0.9, 0.999)))
+QUICK_GAN = replace(GAN, adversarial_interval=8, generator_learning=SideConfig(learning_rate=4e-3, betas=(0.9, 0.999)))
 GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
 # A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.
 DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)

@@ -263,7 +263,7 @@ class Policy(nn.Module, Generic[ModelT]):
         """Builds a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
         identity = Normalizer.identity(self.window_spec.dim)
         context = Normalizer.identity(context_dim) if context_dim else None
-        return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=STATE_KNOWN,
+        return MODELS.made_of(config)(self.window_spec, config, identity, context, conditioning=STATE_KNOWN,
                                       context_dropout=context_dropout)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:

@@ -173,7 +173,7 @@ class Constraints:
                 raise ValueError(f"{name}: {error}") from error
         self.used = sorted({i for dims in self.dims.values() for i in dims})
         self._check_boxes()
-        self.known(Condition.unknown(spec))
+        self.known(Condition.empty(spec))
 
     def certificate(self, x: Tensor) -> Certificate:
         """The violations of trajectories (..., H, D) in environment units, such as the (B, N, H, D) of `sample`.
@@ -220,7 +220,7 @@ class Constraints:
             rows = "R" if condition is None or condition.batch == 1 else condition.batch
             raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; ({rows}, {self.spec.horizon}, "
                              f"{self.spec.dim}) is expected")
-        values, known = self.known((condition or Condition.unknown(self.spec)).to(x_RHD.device), refuse)
+        values, known = self.known((condition or Condition.empty(self.spec)).to(x_RHD.device), refuse)
         result = torch.where(known, values.to(x_RHD.dtype), x_RHD)
         fixed = known.expand_as(result)
         todo = self._improvable(result, fixed).nonzero()[:, 0]

@@ -77,7 +77,7 @@ class LatentDiffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
                  context_dropout: float = LatentDiffusionConfig.CONTEXT_DROPOUT,
                  batch_size: int = LatentDiffusionConfig.BATCH_SIZE):
         super().__init__()
@@ -87,11 +87,12 @@ class LatentDiffusion(nn.Module):
         check_horizon(spec.horizon, factor * halved)
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.normalizer = normalizer.require(spec.dim)
-        self.mix = mix or ConditionMix()
+        self.conditioning = conditioning or ConditionMix()
         self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
         inner = TrajectorySpec(2 * factor * spec.dim, config.vae.latent, spec.horizon // factor, spec.stride * factor)
         self.prior = Diffusion(inner, config.prior, Normalizer.identity(inner.dim), context,
-                               mix=ConditionMix(start=0, goal=0, observations=1), context_dropout=context_dropout)
+                               conditioning=ConditionMix(start=0, goal=0, observations=1),
+                               context_dropout=context_dropout)
 
     @property
     def device(self) -> torch.device:
@@ -117,7 +118,7 @@ class LatentDiffusion(nn.Module):
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
         real = batch.mask_BHD
-        known, x0 = self.mix.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
+        known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)

@@ -133,16 +133,17 @@ class Diffusion(ConditionalModel):
 
     Its methods take and return environment units; its network sees normalised ones. `context` normalises
     Batch.context_BC and Condition.context_BC (B, C); a model without it refuses a context. The owner of the model
-    decides how it is trained: `mix` is the distribution of conditions, `context_dropout` the fraction of trajectories
+    decides how it is trained: `conditioning` is the distribution of conditions,
+    `context_dropout` the fraction of trajectories
     trained without their context (for classifier-free guidance), and `batch_size` the number of windows in a step.
     Raises ValueError for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
                  context_dropout: float = DiffusionConfig.CONTEXT_DROPOUT,
                  batch_size: int = DiffusionConfig.BATCH_SIZE):
-        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size)
+        super().__init__(spec, normalizer, context, conditioning, context_dropout, batch_size)
         self.config = config
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
@@ -192,7 +193,7 @@ class Diffusion(ConditionalModel):
         through all of its steps.
         """
         real = batch.mask_BHD
-        known, x0 = self.mix.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
+        known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         context = self.training_context(batch, generator)
@@ -340,7 +341,7 @@ class Diffusion(ConditionalModel):
         The density is that of data blurred by the smallest noise of training. A model with few `levels` is evaluated
         between the levels that it was trained on: train in continuous time (`levels=None`) for accurate numbers.
         """
-        condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
+        condition = Condition.empty(self.spec, len(x_RHD)) if condition is None else condition
         seeds = row_seeds(seeds, len(x_RHD), "trajectories")
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)

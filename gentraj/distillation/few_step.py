@@ -75,10 +75,10 @@ class FewStep(Diffusion):
     """
 
     def __init__(self, spec: TrajectorySpec, config: FewStepConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
                  context_dropout: float = FewStepConfig.CONTEXT_DROPOUT, batch_size: int = FewStepConfig.BATCH_SIZE):
-        super().__init__(spec, config.model(), normalizer, context, mix=mix, context_dropout=context_dropout,
-                         batch_size=batch_size)
+        super().__init__(spec, config.model(), normalizer, context, conditioning=conditioning,
+                         context_dropout=context_dropout, batch_size=batch_size)
         self.distillation = config
         self.teacher = Diffusion(spec, config.teacher, copied(normalizer), context and copied(context))
         self.teacher.requires_grad_(False)

@@ -92,7 +92,7 @@ class Group:
         spec, x_BHD, context_NC = run.model.spec, self.x_NHD[rows].to(run.device), self.windows.get("context")
         obs = spec.split(x_BHD)[0]
         context_BC = None if context_NC is None else context_NC[rows].to(run.device)
-        start = replace(Condition.unknown(spec, len(obs), device=obs.device), context_BC=context_BC)
+        start = replace(Condition.empty(spec, len(obs), device=obs.device), context_BC=context_BC)
         start = start.with_obs(0, obs[:, 0])
         return start.with_obs(-1, obs[:, -1, list(goal_dims)], goal_dims) if goal_dims else start
 

@@ -54,7 +54,7 @@ class GANConfig(GeneratorConfig):
     discriminator_steps: int = 1
     """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
     two samples for each of half the conditions of the last batch."""
-    play_every: int = later(1)
+    adversarial_interval: int = later(1)
     """One update in this many trains the discriminator, and the generator against it. In the others the generator
     minimises its energy score alone, which takes less than half the time."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
@@ -78,12 +78,12 @@ class GANConfig(GeneratorConfig):
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
         require(self, ema=(0, 1), energy_score=(0, 1e6),
-                discriminator_steps=(1, 1000), play_every=(1, 1e6), discriminator_noise=(0, math.inf),
+                discriminator_steps=(1, 1000), adversarial_interval=(1, 1e6), discriminator_noise=(0, math.inf),
                 best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
-        if self.play_every > 1 and not self.energy_score:
-            raise ValueError(f"GANConfig.play_every is {self.play_every}, and energy_score is 0, so that the generator "
-                             "would learn from nothing in most updates; give a play_every of 1, or an energy_score "
-                             "such as 10")
+        if self.adversarial_interval > 1 and not self.energy_score:
+            raise ValueError(f"GANConfig.adversarial_interval is {self.adversarial_interval}, and energy_score is 0, "
+                             "so that the generator would learn from nothing in most updates; give an "
+                             "adversarial_interval of 1, or an energy_score such as 10")
         for name, weight in (self.penalties or {}).items():
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
@@ -105,7 +105,7 @@ class GANConfig(GeneratorConfig):
 class ConditionalGAN(ConditionalModel):
     """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
 
-    Its methods take and return environment units; its networks see normalised ones. `context`, `mix` and
+    Its methods take and return environment units; its networks see normalised ones. `context`, `conditioning` and
     `context_dropout` are those of `Diffusion`, and `batch_size` is the number of windows in a step of the
     discriminator. Raises ValueError for a normaliser of another width than a timestep's.
     """
@@ -114,17 +114,18 @@ class ConditionalGAN(ConditionalModel):
     updates: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
                  context_dropout: float = GANConfig.CONTEXT_DROPOUT,
                  batch_size: int = GANConfig.BATCH_SIZE):
-        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size * config.discriminator_steps)
+        super().__init__(spec, normalizer, context, conditioning, context_dropout,
+                         batch_size * config.discriminator_steps)
         self.config, self.objective = config, OBJECTIVES[config.objective]
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)
         self.ema = MovingAverage(self.network, config.ema)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
-        if config.play_every > 1:  # a buffer, so that a resumed training plays in the same updates
+        if config.adversarial_interval > 1:  # a buffer, so that a resumed training plays in the same updates
             self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
@@ -142,7 +143,8 @@ class ConditionalGAN(ConditionalModel):
         """The discriminator's steps, each on a microbatch, and then one step of the generator on the last microbatch.
 
         Returns metrics, scalars. `guide` adds its mean score of the generator's samples to the objective. Where the
-        sides do not play (`play_every`), there is the generator's step on the last microbatch alone. Raises `NonFinite`
+        sides do not play (`adversarial_interval`),
+        there is the generator's step on the last microbatch alone. Raises `NonFinite`
         before an optimiser step on a loss or gradient that is not finite.
         """
         plays = self._plays()
@@ -168,10 +170,10 @@ class ConditionalGAN(ConditionalModel):
 
     def _plays(self) -> bool:
         """Counts an update, and says whether the two sides play in it: in the first, and then in every so many."""
-        if self.config.play_every == 1:
+        if self.config.adversarial_interval == 1:
             return True
         self.updates += 1
-        return int(self.updates) % self.config.play_every == 1
+        return int(self.updates) % self.config.adversarial_interval == 1
 
     def _sample(self, microbatch: Microbatch) -> Tensor:
         """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""

@@ -15,16 +15,16 @@ from .plugin import mean_score
 class ConditionalModel(nn.Module):
     """Base class of generative models that are trained on windows with random known entries.
 
-    `normalizer` normalises windows and `context` contexts. `mix` says which entries are known in a training step, where
-    a fraction `context_dropout` of the windows is without its context. Raises ValueError for a normaliser of another
-    width than a timestep's.
+    `normalizer` normalises windows and `context` contexts. `conditioning` says which entries are known in a training
+    step, where a fraction `context_dropout` of the windows is without its context. Raises ValueError for a normaliser
+    of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, normalizer: Normalizer, context: Normalizer | None,
-                 mix: ConditionMix | None, context_dropout: float, batch_size: int):
+                 conditioning: ConditionMix | None, context_dropout: float, batch_size: int):
         super().__init__()
         self.spec, self.batch_size = spec, batch_size
-        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
+        self.conditioning, self.context_dropout = conditioning or ConditionMix(), context_dropout
         self.normalizer, self.context = normalizer.require(spec.dim), context
         self.network_calls = 0
 
@@ -38,7 +38,7 @@ class ConditionalModel(nn.Module):
 
         `noise` is the largest standard deviation of the noise on a discriminator's inputs.
         """
-        known = self.mix.sample(self.spec, batch.mask_BHD, generator)
+        known = self.conditioning.sample(self.spec, batch.mask_BHD, generator)
         return Microbatch(self.normalizer.normalize_windows(batch), batch.mask_BHD, known,
                           self.training_context(batch, generator), batch.weights(), noise, generator)
 

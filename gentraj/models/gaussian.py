@@ -87,15 +87,15 @@ class Gaussian(ConditionalModel):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
-    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises
+    sees normalised ones. `context`, `conditioning`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises
     ValueError for a normaliser of another width than a timestep's.
     """
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
                  context_dropout: float = GaussianConfig.CONTEXT_DROPOUT,
                  batch_size: int = GaussianConfig.BATCH_SIZE):
-        super().__init__(spec, normalizer, context, mix, context_dropout, batch_size)
+        super().__init__(spec, normalizer, context, conditioning, context_dropout, batch_size)
         self.config = config
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
@@ -177,7 +177,7 @@ class Gaussian(ConditionalModel):
         and `steps` have no effect; they exist as in `Diffusion.log_prob`. Raises ValueError for shapes that do not fit
         and for numbers that are not finite.
         """
-        condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
+        condition = Condition.empty(self.spec, len(x_RHD)) if condition is None else condition
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         x0 = self.normalizer.normalize(check_trajectories(self.spec, x_RHD, condition))
         mean, log_sigma = self._predict(condition)

@@ -67,7 +67,7 @@ class AugmentConfig:
     this policy's."""
     trajectories: Path | None = None
     """The run folder of a planner whose model samples the starts and the actions of the branches. Its trajectories must
-    have actions and a stride of 1 (train it with --joint --stride 1 --mix.start 0.5)."""
+    have actions and a stride of 1 (train it with --joint --stride 1 --conditioning.start 0.5)."""
     tilt: float = 5.0
     """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
     of 0.3 half ranges."""
@@ -162,13 +162,13 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
 def _check_planner(planner: Run) -> None:
     if planner.config.planning is None:
         raise ValueError(f"{planner.description}; --trajectories is the run of a planner")
-    spec, mix = planner.model.spec, cast(PlannerRunConfig, planner.config).mix
+    spec, conditioning = planner.model.spec, cast(PlannerRunConfig, planner.config).conditioning
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a timestep, "
                          f"and timesteps are {spec.spacing} steps apart; train one with --joint --stride 1")
-    if always := [kind for kind in KINDS if kind != "start" and getattr(mix, kind) == 1]:
+    if always := [kind for kind in KINDS if kind != "start" and getattr(conditioning, kind) == 1]:
         raise ValueError(f"{planner.folder}: its model was always conditioned on "
-                         f"{', '.join(always)}; train one with --mix.{always[0]} 0.5")
+                         f"{', '.join(always)}; train one with --conditioning.{always[0]} 0.5")
 
 
 def source(config: AugmentConfig, data: Episodes, policy: Run | None,
@@ -191,11 +191,11 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
     A model that was always conditioned on the first observation is conditioned on observations of the data.
     """
     model, spec, data_starts = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    with_start, limit = cast(PlannerRunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
+    with_start, limit = cast(PlannerRunConfig, planner.config).conditioning.start == 1, min(length, spec.horizon)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         starts = data_starts(seeds)
-        condition = Condition.unknown(spec, len(seeds), device=planner.device)
+        condition = Condition.empty(spec, len(seeds), device=planner.device)
         if with_start:
             condition = condition.with_obs(0, torch.from_numpy(starts.obs_BO))
         x_BHD = model.sample(condition, guide=guide, seed=[fold(seed, 3) for seed in seeds],

@@ -332,7 +332,7 @@ def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.
 
 
 def aiming(config: AnyRunConfig, data: DataFacts) -> DataFacts:
-    """The facts of the data with the goals that a planner plans for: `mix.goal_dims`, if the data name none."""
+    """The facts of the data with the goals that a planner plans for: `conditioning.goal_dims` if the data name none."""
     planner = config.planning
     return data if planner is None or data.goal_dims else replace(data, goal_dims=planner.goal_dims)
 

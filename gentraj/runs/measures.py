@@ -103,7 +103,7 @@ def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
 def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
     """What samples are conditioned on, by name: the start of each window, and its goal if the run has goals."""
     obs_RHO, goal_dims = run.model.spec.split(windows.x_BHD)[0], list(run.planning.goal_dims)
-    unknown = replace(Condition.unknown(run.model.spec, len(obs_RHO)), context_BC=windows.context_BC)
+    unknown = replace(Condition.empty(run.model.spec, len(obs_RHO)), context_BC=windows.context_BC)
     start = unknown.with_obs(0, obs_RHO[:, 0])
     if not goal_dims:
         return {"start": start}

@@ -71,7 +71,7 @@ class PlannerRunConfig(RunSettings):
     """Train a critic of plans, which --planner.select value and --planner.guidance value need."""
     model: ModelConfig = FAMILIES["diffusion"]
     """The generative model of trajectories."""
-    mix: ConditionMix = field(default_factory=ConditionMix)
+    conditioning: ConditionMix = field(default_factory=ConditionMix)
     """Which entries of a trajectory the model is conditioned on in training."""
     context_dropout: float = 0.1
     """Fraction of the training trajectories whose context is dropped, for classifier-free guidance."""
@@ -94,7 +94,7 @@ class PlannerRunConfig(RunSettings):
     MAIN: ClassVar[str] = "model"
     MODEL_CARD: ClassVar[tuple[str, str, str]] = (
         "A generative model of trajectories for control",
-        "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning")
+        "x_BNHD = run.model.sample(gentraj.Condition.empty(run.model.spec), num_samples=16)", "planning")
     ACTING: ClassVar[str] = "planner"
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 
@@ -124,9 +124,9 @@ class PlannerRunConfig(RunSettings):
 
     def _check_conditions(self, planner: PlannerConfig) -> None:
         """Raises ValueError for settings of a planner that need a model conditioned on something else."""
-        if planner.history and not self.mix.prefix:
+        if planner.history and not self.conditioning.prefix:
             raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
-                             "timesteps; train one with --mix.prefix 0.5")
+                             "timesteps; train one with --conditioning.prefix 0.5")
         if planner.target_return == "value" and self.context.kinds != ("return",):
             raise ValueError("planner.target_return is 'value', but the model is not conditioned on a return alone; "
                              "set planner.target_return to 'fixed', or train one with --context.kinds return")
@@ -174,9 +174,9 @@ class PlannerRunConfig(RunSettings):
                              "actions (joint); set dynamics too, or leave it out")
 
     def unused(self) -> dict[str, str]:
-        found = {"planner.goal_dims": "the data or mix.goal_dims decide them"}
+        found = {"planner.goal_dims": "the data or conditioning.goal_dims decide them"}
         if not self.joint:
-            found |= dict.fromkeys(("dynamics", "mix.actions"), "the plans have no actions (joint)")
+            found |= dict.fromkeys(("dynamics", "conditioning.actions"), "the plans have no actions (joint)")
         elif not self.dynamics:
             found["inverse"] = "plans with actions (joint) have no inverse dynamics unless dynamics is set"
         if not self.valued:
@@ -190,15 +190,15 @@ class PlannerRunConfig(RunSettings):
             found["critic.sees"] = "the critic sees the whole of a plan without actions"
         if self.planner.target_return == "value":
             found["critic.discount"] = "the critic's values are the returns of the context (context.discount)"
-        if not self.mix.goal:
-            found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.arrival_thresholds",
-                                    "planner.rest_dims", "planner.hold_radius"),
-                                   "these plans are for returns and have no goal (mix.goal)")
+        if not self.conditioning.goal:
+            found |= dict.fromkeys(("arrival", "conditioning.goal_at", "conditioning.goal_dims",
+                                    "planner.arrival_thresholds", "planner.rest_dims", "planner.hold_radius"),
+                                   "these plans are for returns and have no goal (conditioning.goal)")
         if not self.context.kinds:
             found |= dict.fromkeys(("context_dropout", "planner.context", "planner.target_return"),
                                    "the model has no context (context.kinds)")
-        if not self.mix.prefix:
-            found["planner.history"] = "the model is not conditioned on earlier timesteps unless mix.prefix is set"
+        if not self.conditioning.prefix:
+            found["planner.history"] = "the model knows no earlier timesteps unless conditioning.prefix is set"
         if self.model.ONE_CALL:
             found["planner.steps"] = "the model samples in one network call"
         return found
@@ -213,14 +213,15 @@ class PlannerRunConfig(RunSettings):
         horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
         if isinstance(self.stride, tuple):
             horizon = len(self.stride) + 1
-        goal_dims = self.mix.goal_dims or episodes.goal_dims
-        if goal_dims and not self.mix.goal and (self.valued or self.context.kinds == ("return",)):
-            raise ValueError(f"{episodes.name} has goals, and these settings plan for returns (mix.goal is 0); "
-                             "take a preset for goals, such as pointmaze, or gentraj train veteran+")
+        goal_dims = self.conditioning.goal_dims or episodes.goal_dims
+        if goal_dims and not self.conditioning.goal and (self.valued or self.context.kinds == ("return",)):
+            raise ValueError(f"{episodes.name} has goals, and these settings plan for returns "
+                             "(conditioning.goal is 0); take a preset for goals, such as pointmaze, or "
+                             "gentraj train veteran+")
         if self.planner.goal_dims not in ((), goal_dims):
-            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, but the data or mix.goal_dims say "
-                             f"{goal_dims}; leave them out")
-        mix = replace(self.mix, goal_dims=goal_dims)
+            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, but the data or "
+                             f"conditioning.goal_dims say {goal_dims}; leave them out")
+        mix = replace(self.conditioning, goal_dims=goal_dims)
         critic = replace(self.critic, normalizer=self.normalizer) if self.critic.noised else self.critic
         if self.planner.target_return == "value":
             critic = replace(critic, discount=self.context.discount)
@@ -231,14 +232,14 @@ class PlannerRunConfig(RunSettings):
             planner = replace(planner, rest_dims=())
         if self.context.kinds == ("return",) and not planner.context:
             planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD_RETURN_QUANTILE),))
-        for key, dims in (("planner.rest_dims", planner.rest_dims), ("mix.goal_dims", goal_dims)):
+        for key, dims in (("planner.rest_dims", planner.rest_dims), ("conditioning.goal_dims", goal_dims)):
             if any(not 0 <= dim < episodes.obs_dim for dim in dims):
                 raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
                                  "expected")
         horizon = horizon if self.horizon is None else self.horizon
         stride = stride if self.stride is None else self.stride
         _check_span(horizon, stride, episodes)
-        return replace(self, horizon=horizon, stride=stride, mix=mix, planner=planner, critic=critic)
+        return replace(self, horizon=horizon, stride=stride, conditioning=mix, planner=planner, critic=critic)
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The components, with the statistics of `episodes`, or blank without them, ready to load saved weights.
@@ -252,18 +253,18 @@ class PlannerRunConfig(RunSettings):
         spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)
         context = self._context_normalizer(spec, data, episodes)
 
-        def model(layout: TrajectorySpec, mix: ConditionMix) -> Model:
+        def model(layout: TrajectorySpec, conditioning: ConditionMix) -> Model:
             units = normalizer(self.normalizer, layout.act_dim, data, episodes)
-            return MODELS.made_of(self.model)(layout, self.model, units, context, mix=mix, batch_size=self.batch_size,
-                                              context_dropout=self.context_dropout)
+            return MODELS.made_of(self.model)(layout, self.model, units, context, conditioning=conditioning,
+                                              batch_size=self.batch_size, context_dropout=self.context_dropout)
 
-        components: dict[str, Component] = {"model": model(spec, self.mix)}
+        components: dict[str, Component] = {"model": model(spec, self.conditioning)}
         for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
             components[f"{FINER}{level}"] = model(finer, BOTH_ENDS)
         if self.dynamics or not self.joint:
             components["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
                                      else InverseDynamics.fit(episodes, self.inverse))
-        if goal_dims := self.mix.goal_dims:
+        if goal_dims := self.conditioning.goal_dims:
             obs = normalizer("limits", 0, data, episodes)
             components["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
         if self.valued:

@@ -47,7 +47,7 @@ POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), ho
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 # Diffuser (Janner et al. 2022) towards goals: plans of observations and actions that end at the goal. In mazes it is a
 # single plan, as long as in the paper and sampled as there, level by level, which a PD controller tracks to its end.
-TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"),
+TO_THE_END = replace(GOALS, joint=True, conditioning=ConditionMix(goal=1.0, goal_at="end"),
                      planner=PlannerConfig("fixed", lookahead=1, actions="joint"))
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
@@ -56,7 +56,7 @@ TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", st
 # episode: an agent that has not learned how to start falls. Noise of plans is noise of actions, so it is small.
 SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
                               ema=0.995)
-VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, mix=ConditionMix(goal=0.0),
+VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, conditioning=ConditionMix(goal=0.0),
                            normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
                            planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16,
                                                  temperature=0.5),
@@ -180,12 +180,14 @@ def check_goals(name: str, config: AnyRunConfig) -> str:
                  if name in (maze, elsewhere) or name.startswith(f"{maze}-")] or [""]
     if not other or not isinstance(config, PlannerRunConfig):  # a file of any settings may have such a name
         return ""
-    if not config.mix.goal or config.mix.goal_dims or _task(first) or _goals(first):
+    if not config.conditioning.goal or config.conditioning.goal_dims or _task(first) or _goals(first):
         return ""
     lack = f"{first} does not say which entries of an observation make a goal"
     if name == TOWARDS_GOALS[other][1]:
-        raise ValueError(f"the preset '{name}' plans for goals, and {lack}; take {other}, or say it by --mix.goal-dims")
-    return f"{lack}, so '{name}' plans for none; take {other} to plan for returns, or name them by --mix.goal-dims"
+        raise ValueError(f"the preset '{name}' plans for goals, and {lack}; take {other}, or say it by "
+                         "--conditioning.goal-dims")
+    return (f"{lack}, so '{name}' plans for none; take {other} to plan for returns, or name them by "
+            "--conditioning.goal-dims")
 
 
 def _task(dataset: str) -> str:

@@ -100,8 +100,8 @@ DENOISER = DiffusionConfig(U_NET, **learning(2e-4), schedule="constant", path="v
 RETURNS = PlanCriticConfig(sees="plan", members=1, discount=0.997, expectile=0.5, n_step=1_000, noised=1.0,
                            batch_size=64, learning_rate=2e-4, schedule="constant")
 DIFFUSER = PlannerRunConfig(
-    horizon=32, stride=1, joint=True, valued=True, model=DENOISER, mix=ConditionMix(goal=0.0), normalizer="gaussian",
-    batch_size=64, critic=RETURNS,
+    horizon=32, stride=1, joint=True, valued=True, model=DENOISER, conditioning=ConditionMix(goal=0.0),
+    normalizer="gaussian", batch_size=64, critic=RETURNS,
     planner=PlannerConfig("fixed", replan=1, lookahead=1, steps=20, candidates=64, select="value", guidance="value",
                           scale=0.1, actions="joint"))
 
@@ -111,7 +111,7 @@ HIERARCHICAL = replace(DIFFUSER, horizon=9, stride=4, refine=(4,), model=replace
 
 # Ajay et al. 2023, github.com/anuragajay/decision-diffuser, config/locomotion_config.py
 DECISION = PlannerRunConfig(
-    horizon=100, stride=1, mix=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=64,
+    horizon=100, stride=1, conditioning=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=64,
     model=DiffusionConfig(TemporalUNetConfig(width=128, multipliers=(1, 4, 8), frequencies=0, time_scale=200.0,
                                              time_shift=-1.0),
                           **learning(2e-4), schedule="constant", path="vp-cosine", levels=200, prediction="eps",
@@ -124,7 +124,7 @@ DECISION = PlannerRunConfig(
 # Lu et al. 2025, github.com/Josh00-Lu/DiffusionVeteran, configs/veteran/mujoco
 TRANSFORMER = DiTConfig(width=256, depth=2, heads=8, frequencies=0)
 VETERAN = PlannerRunConfig(
-    horizon=4, stride=1, valued=True, mix=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=128,
+    horizon=4, stride=1, valued=True, conditioning=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=128,
     model=DiffusionConfig(TRANSFORMER, **learning(2e-4), path="vp-linear", levels=None, prediction="eps", clip=None,
                           ema=0.9999, sampler="ddim", steps=20),
     inverse=InverseDynamicsConfig(learning_rate=3e-4, weight_decay=0.0, lookahead=1, batch_size=128),
@@ -134,7 +134,7 @@ VETERAN = PlannerRunConfig(
 
 # Dong et al. 2024, as in github.com/CleanDiffuserTeam/CleanDiffuser, configs/diffuserlite/mujoco: 5, 5 and 9 timesteps
 LITE = PlannerRunConfig(
-    horizon=5, stride=32, refine=(4, 8), mix=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=256,
+    horizon=5, stride=32, refine=(4, 8), conditioning=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=256,
     model=FlowConfig(TRANSFORMER, **learning(2e-4), prediction="velocity", clip=None, ema=0.9999, steps=3,
                      grid="quadratic"),
     context=ContextConfig(("return",)), context_dropout=0.25,

@@ -174,7 +174,7 @@ class Drawing:
         """The first observations, and the contexts if there are any, of these windows of the data."""
         spec, reference = self.run.model.spec, self.run.reference
         obs_BO = spec.split(reference.x_BHD[rows])[0][:, 0]
-        start = Condition.unknown(spec, len(obs_BO), device=obs_BO.device).with_obs(0, obs_BO)
+        start = Condition.empty(spec, len(obs_BO), device=obs_BO.device).with_obs(0, obs_BO)
         return start if reference.context_BC is None else replace(start, context_BC=reference.context_BC[rows])
 
     def acting(self, env: str) -> list[Picture]:

@@ -135,7 +135,7 @@ def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptio
 def condition_of(run: Run, given: Given) -> Condition:
     """The condition of a planner's model. Raises ValueError if something has a wrong number of numbers."""
     spec, goal_dims = run.model.spec, list(run.planning.goal_dims) or list(range(run.data.obs_dim))
-    condition = Condition.unknown(spec, device=run.device)
+    condition = Condition.empty(spec, device=run.device)
     if (start := given.start_O) is not None:
         if len(start) not in (spec.obs_dim, len(goal_dims)):
             fewer = f" or {len(goal_dims)} (its entries {goal_dims})" if len(goal_dims) < spec.obs_dim else ""

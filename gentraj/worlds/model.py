@@ -169,7 +169,7 @@ class WorldModel(nn.Module):
         if config.model is not None:
             self.model = MODELS.made_of(config.model)(
                 self.window_spec, config.model, Normalizer.identity(self.window_spec.dim), None,
-                mix=ConditionMix(start=0, goal=0, observations=1), batch_size=config.model_batch)
+                conditioning=ConditionMix(start=0, goal=0, observations=1), batch_size=config.model_batch)
         self.scale = 1.0  # of the model's samples
         self.calibration, self.options = Calibration.none(), DEFAULT_OPTIONS
 

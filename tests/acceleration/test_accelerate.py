@@ -38,7 +38,7 @@ def make(network: str = "mlp", context_dim: int = 0) -> Diffusion:
 def test_openvino_samples_what_the_network_samples(network: str) -> None:
     model = make(network, context_dim=2)
     fast = gentraj.accelerate(model, "openvino")
-    plain = Condition.unknown(SPEC, 3).with_obs(0, torch.ones(3))
+    plain = Condition.empty(SPEC, 3).with_obs(0, torch.ones(3))
     given = Condition(SPEC, plain.values_BHD, plain.mask_BHD, torch.randn(3, 2))
     for condition, num in ((plain, 1), (given, 1), (plain[:1], 1), (plain, 3)):
         torch.testing.assert_close(fast.sample(condition, num), model.sample(condition, num), rtol=1e-3, atol=1e-3)
@@ -50,7 +50,7 @@ def test_openvino_samples_what_the_network_samples(network: str) -> None:
 @pytest.mark.parametrize("network", ["unet", "mlp"])
 def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = make(network)
-    fast, condition = gentraj.accelerate(model, "openvino"), Condition.unknown(SPEC, 3)
+    fast, condition = gentraj.accelerate(model, "openvino"), Condition.empty(SPEC, 3)
     guide = Energy(lambda x: -x.square().sum((1, 2)))  # goes back through the denoiser more than once
     torch.testing.assert_close(fast.sample(condition, guide=guide), model.sample(condition, guide=guide), rtol=1e-3,
                                atol=1e-3)
@@ -61,7 +61,7 @@ def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.
 
 def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
     """It is made of the network itself, and not of the program of the first backend, which cannot be traced."""
-    model, condition = make(), Condition.unknown(SPEC, 2)
+    model, condition = make(), Condition.empty(SPEC, 2)
     fast = gentraj.accelerate(model, "openvino")
     again, plain = gentraj.accelerate(fast, "openvino"), gentraj.accelerate(fast, "eager")
     torch.testing.assert_close(again.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
@@ -76,7 +76,7 @@ def test_an_agent_is_accelerated_with_the_agents_that_it_has() -> None:
             self.model = make()
 
         def act(self) -> Tensor:
-            return self.model.sample(Condition.unknown(SPEC))
+            return self.model.sample(Condition.empty(SPEC))
 
     class Asking:
         def __init__(self) -> None:
@@ -91,7 +91,7 @@ def test_an_agent_is_accelerated_with_the_agents_that_it_has() -> None:
 
 
 def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:
-    fast, plain, condition = gentraj.accelerate(make(), "openvino"), make(), Condition.unknown(SPEC, 2)
+    fast, plain, condition = gentraj.accelerate(make(), "openvino"), make(), Condition.empty(SPEC, 2)
     fast.sample(condition)
     x = torch.randn(8, SPEC.horizon, SPEC.dim, generator=generator(0))
     fast.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), fast.optimizers(), generator(1))
@@ -104,7 +104,7 @@ def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weigh
 
 def test_threads_may_share_an_accelerated_model() -> None:
     """As those of a planner with a deadline and its copies do: each thread has the samples that it has alone."""
-    fast, conditions = gentraj.accelerate(make(), "openvino"), Condition.unknown(SPEC, 2)
+    fast, conditions = gentraj.accelerate(make(), "openvino"), Condition.empty(SPEC, 2)
     alone = [fast.sample(conditions, seed=seed) for seed in range(3)]
     anew = gentraj.accelerate(make(), "openvino")  # its programs are made by the threads
 
@@ -133,7 +133,7 @@ def test_what_has_no_program_of_its_gradient_is_eager(monkeypatch: pytest.Monkey
         raise NotImplementedError("no rule")
 
     monkeypatch.setattr("gentraj.acceleration.openvino.passes", refuse)
-    model, condition, guide = make(), Condition.unknown(SPEC, 2), lambda x: -x.square().sum((1, 2))
+    model, condition, guide = make(), Condition.empty(SPEC, 2), lambda x: -x.square().sum((1, 2))
     fast = gentraj.accelerate(model, "openvino")
     assert torch.equal(fast.sample(condition, guide=guide), model.sample(condition, guide=guide))
     assert "openvino is left out: OpenVINO has no program of the gradient of ResidualMLP" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_what_has_no_program_of_its_gradient_is_eager(monkeypatch: pytest.Monkey
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own modules
 def test_compile_samples_what_the_network_samples() -> None:
     model = make()
-    fast, condition = gentraj.accelerate(model, "compile"), Condition.unknown(SPEC)
+    fast, condition = gentraj.accelerate(model, "compile"), Condition.empty(SPEC)
     torch.testing.assert_close(fast.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
 
 
@@ -152,7 +152,7 @@ def test_what_is_wrong_is_refused_and_auto_goes_on_without_it(monkeypatch: pytes
         return lambda features_RHF, projection_RM: network.body(features_RHF, projection_RM) + 1
 
     monkeypatch.setitem(BACKENDS, "openvino", Backend(wrong, 1e-4))
-    model, condition = make(), Condition.unknown(SPEC)
+    model, condition = make(), Condition.empty(SPEC)
     with pytest.raises(ValueError, match=r"openvino differ by .*1.* above its tolerance of 0.0001; take another"):
         gentraj.accelerate(model, "openvino").sample(condition)
     assert torch.equal(gentraj.accelerate(model).sample(condition), model.sample(condition))

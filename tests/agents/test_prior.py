@@ -191,7 +191,7 @@ def test_a_prior_of_plans_is_conditioned_on_the_planner_s_context() -> None:
     model = Diffusion(spec, DiffusionConfig(SMALL), Normalizer.identity(spec.dim), Normalizer.identity(1))
     assert not torch.equal(*(plan_prior(model, options=SamplingOptions(steps=2), context=context)(OBS, None, 2, [5, 6])
                              for context in ((), (3.0,))))
-    condition = replace(Condition.unknown(spec, 2).with_obs(0, OBS), context_BC=torch.full((2, 1), 3.0))
+    condition = replace(Condition.empty(spec, 2).with_obs(0, OBS), context_BC=torch.full((2, 1), 3.0))
     x_BNHD = model.sample(condition, 2, seed=unfold_each(2, [5, 6]), options=SamplingOptions(steps=2))
     assert torch.equal(plan_prior(model, options=SamplingOptions(steps=2), context=(3.0,))(OBS, None, 2, [5, 6]),
                        x_BNHD[..., 3:])

@@ -21,10 +21,11 @@ from gentraj.runs.folder import ready
 from gentraj.runs.kinds import AnyRunConfig
 from gentraj.runs.presets import PLANNERS, PRESETS
 
-FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.goal]
+FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.conditioning.goal]
 OWN = ("dataset", "env_id")  # are given below
 # What some presets refuse alone, as it needs another setting too, which the message names.
-TOGETHER = ("joint", "valued", "refine", "mix.goal_dims", "planner.select", "planner.guidance", "planner.actions",
+TOGETHER = ("joint", "valued", "refine", "conditioning.goal_dims", "planner.select", "planner.guidance",
+            "planner.actions",
             "planner.lookahead", "planner.target_return", "planner.rest_dims", "policy.critic.members")
 
 
@@ -125,9 +126,11 @@ def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: 
 
 @pytest.mark.parametrize(("preset", "words", "there", "missing"), [
     ("swift", (), "--policy.context-dropout", ("--policy.critic.tau", "--context.kinds", "--policy.model.batch-size")),
-    ("iql", (), "--policy.critic.tau", ("--policy.execute", "--policy.model.best-of", "--policy.model.mix.start")),
+    ("iql", (), "--policy.critic.tau", ("--policy.execute", "--policy.model.best-of",
+                                        "--policy.model.conditioning.start")),
     ("bc-diffusion", (), "--policy.observations", ("--policy.rewards", "--policy.execute")),
-    ("veteran", (), "--critic.width", ("--arrival.width", "--planner.hold-radius", "--critic.heads", "--inverse.mix")),
+    ("veteran", (), "--critic.width", ("--arrival.width", "--planner.hold-radius", "--critic.heads",
+                                       "--inverse.conditioning")),
     ("veteran+", (), "--critic.sees", ("--inverse.width", "--planner.lookahead")),
     ("veteran+", ("--dynamics",), "--inverse.width", ("--arrival.width",)),
     ("pointmaze", (), "--arrival.width", ("--critic.width", "--planner.scale")),

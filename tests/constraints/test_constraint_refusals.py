@@ -56,15 +56,15 @@ GOAL = torch.tensor([[0.5, 0.0, 0.0]])
 ])
 def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        condition = Condition.unknown(SPEC).with_obs(0, torch.zeros(3)).with_obs(-1, GOAL)
+        condition = Condition.empty(SPEC).with_obs(0, torch.zeros(3)).with_obs(-1, GOAL)
         Constraints(SPEC, constraints).project(random(0, 1), condition)
 
 
 @pytest.mark.parametrize(("shape", "condition", "message"), [
     ((6, 4), None, r"shape \(6, 4\) were given; \(R, 6, 4\)"), ((1, 3, 6, 4), None, r"\(R, 6, 4\) is expected"),
-    ((3, 5, 4), Condition.unknown(SPEC), r"shape \(3, 5, 4\) were given; \(R, 6, 4\)"),
-    ((3, 6, 4), Condition.unknown(SPEC, 2), r"shape \(3, 6, 4\) were given; \(2, 6, 4\)"),
-    ((3, 6, 4), Condition.unknown(TrajectorySpec(2, 2, 6), 3), "condition is for .*obs_dim=2.*; these constraints are"),
+    ((3, 5, 4), Condition.empty(SPEC), r"shape \(3, 5, 4\) were given; \(R, 6, 4\)"),
+    ((3, 6, 4), Condition.empty(SPEC, 2), r"shape \(3, 6, 4\) were given; \(2, 6, 4\)"),
+    ((3, 6, 4), Condition.empty(TrajectorySpec(2, 2, 6), 3), "condition is for .*obs_dim=2.*; these constraints are"),
 ])
 def test_other_trajectories_than_those_of_the_spec_are_refused(shape: tuple[int, ...], condition: Condition | None,
                                                                message: str) -> None:
@@ -83,7 +83,7 @@ def test_a_projection_of_one_s_own_may_compute_in_float32_and_returns_trajectori
 
 
 def test_known_rows_that_bend_too_much_are_refused() -> None:
-    condition = Condition.unknown(SPEC)
+    condition = Condition.empty(SPEC)
     for row, x in enumerate((0.0, 0.1, 0.0)):
         condition = condition.with_obs(row, torch.tensor([x]), dims=(0,))
     with pytest.raises(ValueError, match=r"timesteps 0 to 2 are known to be 0, 0\.1, 0, which violates it by 4"):

@@ -108,7 +108,7 @@ def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale
                 Speed(1.5 * scale, (0, 1), dt=0.5), Acceleration(3 * scale, (0, 1), dt=0.5), Equal(3, (0.25,), (2,))]
     constraints = Constraints(SPEC, together)
     start = torch.tensor([-0.7 * scale, 0.1 * scale, 0.3])
-    condition = Condition.unknown(SPEC, len(x)).with_obs(0, start).with_obs(-1, start[:2] * -1, dims=(0, 1))
+    condition = Condition.empty(SPEC, len(x)).with_obs(0, start).with_obs(-1, start[:2] * -1, dims=(0, 1))
     y = constraints.project(x, condition)
     assert constraints.certificate(y).worst.max() <= TOLERANCE
     assert torch.equal(y[condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
@@ -123,7 +123,7 @@ def test_the_projection_on_convex_sets_is_that_of_scipy(names: list[str], seed: 
     spec = TrajectorySpec(3, 1, 6, 2)
     x = random(seed, rows=1)
     start = torch.tensor([0.1, 0.2, -0.1])
-    condition = Condition.unknown(spec).with_obs(0, start)
+    condition = Condition.empty(spec).with_obs(0, start)
     y = Constraints(spec, [EXAMPLES[name][0] for name in names]).project(x, condition)[0].double().numpy()
     given = x[0].double().numpy()
     given[0, :3] = start.numpy()
@@ -197,7 +197,7 @@ def test_a_plan_through_an_obstacle_goes_round_it(keep_out: Constraint, offset: 
     spec = TrajectorySpec(2, 0, 32)
     constraints = Constraints(spec, [keep_out, Speed(0.12, (0, 1), dt=1.0)])
     x = torch.stack([torch.linspace(-1, 1, 32), torch.full((32,), offset)], 1)[None]
-    condition = Condition.unknown(spec).with_obs(0, x[:, 0]).with_obs(-1, x[:, -1])
+    condition = Condition.empty(spec).with_obs(0, x[:, 0]).with_obs(-1, x[:, -1])
     y = constraints.project(x, condition)
     assert constraints.certificate(x).by_name["Speed"] == 0 < constraints.certificate(x).worst
     assert constraints.certificate(y).worst <= TOLERANCE
@@ -208,7 +208,7 @@ def test_a_bounded_speed_of_more_entries_leads_round_a_wall_as_that_of_the_wall_
     spec, wall = TrajectorySpec(4, 0, 12), Blocks((-0.6, -3.0), (0.6, 1.2), (0, 1))
     x = torch.zeros(4, 12, 4)
     x[..., 0], x[..., 1] = torch.linspace(-1, 1, 12), torch.tensor([[-0.5], [-0.3], [0.0], [0.1]])
-    ends = Condition.unknown(spec, 4).with_obs(0, torch.tensor([-1.0, 0]), (0, 1)).with_obs(-1, torch.tensor([1.0, 0]),
+    ends = Condition.empty(spec, 4).with_obs(0, torch.tensor([-1.0, 0]), (0, 1)).with_obs(-1, torch.tensor([1.0, 0]),
                                                                                           (0, 1))
     for dims in ((0, 1), (0, 1, 2, 3)):
         limits = Constraints(spec, [wall, Speed(0.6, dims, 1.0, per_dim=True)])
@@ -219,7 +219,7 @@ def test_what_cannot_be_satisfied_is_certified_so() -> None:
     spec = TrajectorySpec(2, 0, 8)
     wall = Blocks((-0.1, -9.0), (0.1, 9.0), (0, 1))
     constraints = Constraints(spec, [wall, Speed(0.2, (0, 1), dt=1.0)])
-    condition = Condition.unknown(spec).with_obs(0, torch.tensor([-0.5, 0.0])).with_obs(-1, torch.tensor([0.5, 0.0]))
+    condition = Condition.empty(spec).with_obs(0, torch.tensor([-0.5, 0.0])).with_obs(-1, torch.tensor([0.5, 0.0]))
     certificate = constraints.certificate(constraints.project(random(0, 1, spec), condition))
     assert not certificate.feasible.any()
     assert "0 of 1 trajectories are feasible" in str(certificate)
@@ -231,7 +231,7 @@ def test_what_is_known_beyond_a_constraint_costs_no_further_efforts(keep_out: Co
     """A start inside of an obstacle, as a robot has it that was pushed there: the rest of the plan is feasible."""
     constraints, x_RHD = Constraints(SPEC, [keep_out]), torch.zeros(2, 6, 4)
     x_RHD[:, :, 0] = torch.linspace(0.2, 2.2, 6)
-    condition = Condition.unknown(SPEC, 2).with_obs(0, x_RHD[:, 0, :3])
+    condition = Condition.empty(SPEC, 2).with_obs(0, x_RHD[:, 0, :3])
     if isinstance(keep_out, Speed):
         condition = condition.with_obs(1, x_RHD[:, 1, :3])
     tried: list[int] = []

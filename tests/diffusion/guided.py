@@ -75,7 +75,7 @@ def moments(model: Exact, plugins: Sequence[Plugin], sampler: str, grid: str, st
 def guided(model: Exact, plugins: Sequence[Plugin], sampler: str, x: Tensor, times: Tensor,
            normal: Callable[[], Tensor], context: float | None = None) -> Tensor:
     """Samples as `Diffusion.sample` does, in normalised units."""
-    known = Condition.unknown(SPEC, len(x))
+    known = Condition.empty(SPEC, len(x))
     if context is not None:
         known = Condition(SPEC, known.values_BHD, known.mask_BHD, torch.full((len(x), 1), context))
     sampling = model.sampling(known)

@@ -61,7 +61,7 @@ def mean_error(rank: int, stiffness: float, iterations: int) -> float:
 def moves(precision: Tensor, t: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
     """The move (R, SIZE) of an energy at time t, the exact one, and (SIZE, SIZE) the quadratic form of the error."""
     model, x, at = exact(GAUSSIAN, "vp-cosine"), normals(6, SPEC.horizon, SPEC.dim), torch.tensor([t], dtype=DOUBLE)
-    sampling = model.sampling(Condition.unknown(SPEC, len(x)))
+    sampling = model.sampling(Condition.empty(SPEC, len(x)))
     denoise = sampling.denoiser(None)
     x0, form = denoise(x, at).flatten(1), precision + posterior_precision(t)
     found = Energy(quadratic(precision), iterations=iterations).wrap(denoise, sampling)(x, at).flatten(1)

@@ -23,7 +23,7 @@ DIRECT = torch.tensor([0.5, -1.0])
 
 def with_context(rows: int) -> Condition:
     """Different starts and contexts."""
-    condition = Condition.unknown(SPEC, rows).with_obs(0, normals(rows, 2).float())
+    condition = Condition.empty(SPEC, rows).with_obs(0, normals(rows, 2).float())
     return replace(condition, context_BC=normals(rows, 2, seed=3).float())
 
 
@@ -79,7 +79,7 @@ def test_a_part_without_weight_is_not_asked(weight: float, calls: int) -> None:
 
 def test_contexts_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match=r"give Condition.context_BC, shape \(B, C\)"):
-        tiny().sample(Condition.unknown(SPEC), guide=ClassifierFree(2.0))
+        tiny().sample(Condition.empty(SPEC), guide=ClassifierFree(2.0))
     with pytest.raises(ValueError, match="give that context as one of these"):
         tiny().sample(with_context(2), guide=Contexts([(DIRECT, 1.0)]))
     for contexts in ([], [(DIRECT[None], 1.0)], [(DIRECT, math.nan)]):
@@ -129,7 +129,7 @@ def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: fl
            for s in (1, 5)]
     models, t = [exact(target, "vp-cosine") for target in two], torch.tensor([4e-3], dtype=DOUBLE)
     alpha, sigma = models[0].path.alpha(t), models[0].path.sigma(t)
-    x, sampling = normals(9, 4, 3), models[0].sampling(Condition.unknown(SPEC, 9))
+    x, sampling = normals(9, 4, 3), models[0].sampling(Condition.empty(SPEC, 9))
 
     def score(denoise: Denoise) -> Tensor:
         return (alpha * denoise(x, t) - x) / sigma**2
@@ -172,7 +172,7 @@ class Constant:
 
 def test_a_mixture_draws_its_models_by_weight() -> None:
     mixture = ModelMixture([Constant(0), Constant(1), Constant(2), Constant(3)], [1.0, 0.0, 3.0, 4.0])  # type: ignore
-    samples = mixture.sample(Condition.unknown(SPEC, 40), 100, seed=3)[..., 0, 0].flatten().long()
+    samples = mixture.sample(Condition.empty(SPEC, 40), 100, seed=3)[..., 0, 0].flatten().long()
     shares = torch.bincount(samples, minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.125, 0, 0.375, 0.5]), rtol=0, atol=0.03)  # 4 standard errors
 
@@ -207,7 +207,7 @@ def test_a_mixture_of_other_specs_or_with_too_few_seeds_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model 1 of the mixture has .*horizon=8"):
         ModelMixture([tiny(), other], [1.0, 1.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="1 seeds were given for 4 samples"):
-        ModelMixture([tiny()], [1.0]).sample(Condition.unknown(SPEC, 2), 2, seed=[1])
+        ModelMixture([tiny()], [1.0]).sample(Condition.empty(SPEC, 2), 2, seed=[1])
 
 
 def test_helpers_agree_with_the_closed_form() -> None:

@@ -25,7 +25,7 @@ def make(sampler: str = "ddim") -> Diffusion:
 
 
 def condition(batch: int = 3) -> Condition:
-    return Condition.unknown(SPEC, batch).with_obs(0, START).with_obs(-1, GOAL, dims=(0, 1))
+    return Condition.empty(SPEC, batch).with_obs(0, START).with_obs(-1, GOAL, dims=(0, 1))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -69,7 +69,7 @@ def test_two_linear_energies_add_up() -> None:
 def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
     """x0' = x0 + scale sigma^2 / alpha * gradient of the energy at x."""
     model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.6], dtype=DOUBLE)
-    x, sampling = normals(5, 4, 3), model.sampling(Condition.unknown(SPEC, 5))
+    x, sampling = normals(5, 4, 3), model.sampling(Condition.empty(SPEC, 5))
     denoise, precision = sampling.denoiser(None), PRECISIONS["full"]
     found = Energy(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
     gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
@@ -113,7 +113,7 @@ def test_a_row_does_not_change_the_step_of_another() -> None:
 
 def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> None:
     seen, model = [], exact(GAUSSIAN, "vp-cosine")
-    condition = Condition.unknown(SPEC, 3).with_obs(0, torch.tensor([4.0, 5.0]))
+    condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([4.0, 5.0]))
     sampling = model.sampling(condition)
 
     def energy(x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> Non
 
 def test_an_energy_guides_in_its_interval_only() -> None:
     model = exact(GAUSSIAN, "vp-cosine")
-    sampling = model.sampling(Condition.unknown(SPEC, 3))
+    sampling = model.sampling(Condition.empty(SPEC, 3))
     plain = sampling.denoiser(None)
     energy = Energy(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(plain, sampling)
     x, t = normals(3, 4, 3), torch.tensor([0.1, 0.5, 0.7], dtype=DOUBLE)
@@ -142,14 +142,14 @@ def test_an_energy_guides_in_its_interval_only() -> None:
 
 
 def test_scale_zero_is_bit_equal_to_no_guide() -> None:
-    model, condition = tiny(), Condition.unknown(SPEC, 2).with_obs(0, torch.ones(2))
+    model, condition = tiny(), Condition.empty(SPEC, 2).with_obs(0, torch.ones(2))
     plain = model.sample(condition, 3)
     assert torch.equal(model.sample(condition, 3, guide=Energy(lambda x: x.sum((1, 2)), scale=0)), plain)
     assert not torch.equal(model.sample(condition, 3, guide=lambda x: x.sum((1, 2))), plain)
 
 
 def test_an_energy_raises_what_it_scores() -> None:
-    model, condition = tiny(), Condition.unknown(SPEC, 40)
+    model, condition = tiny(), Condition.empty(SPEC, 40)
     energy = lambda x: -(x[:, -1, 0] - 1.5).square()  # noqa: E731
     before, after = (energy(model.sample(condition, guide=guide)[:, 0]) for guide in (None, Energy(energy, 20)))
     assert after.mean() > before.mean() + 0.1
@@ -161,7 +161,7 @@ def test_a_huge_scale_stays_finite_or_stops(kind: str, scale: float) -> None:
     energy = {"linear": lambda x: x.sum((1, 2)), "quadratic": lambda x: -x.square().sum((1, 2)),
               "curved up": lambda x: x.square().sum((1, 2))}[kind]
     try:
-        assert torch.isfinite(tiny().sample(Condition.unknown(SPEC, 2), guide=Energy(energy, scale))).all()
+        assert torch.isfinite(tiny().sample(Condition.empty(SPEC, 2), guide=Energy(energy, scale))).all()
     except ValueError as error:
         assert "finite" in str(error) and "\n" not in str(error)
 
@@ -188,13 +188,13 @@ BAD = {
 def test_a_bad_guide_is_refused_in_one_line(kind: str, at: str) -> None:
     energy, message = BAD[kind]
     with pytest.raises(ValueError, match=message) as caught:
-        tiny().sample(Condition.unknown(SPEC), guide=Energy(energy, at=at))
+        tiny().sample(Condition.empty(SPEC), guide=Energy(energy, at=at))
     assert "\n" not in str(caught.value)
 
 
 def test_an_energy_after_a_plugin_without_gradient_says_so() -> None:
     model = exact(GAUSSIAN, "vp-cosine")
-    sampling = model.sampling(Condition.unknown(SPEC, 2))
+    sampling = model.sampling(Condition.empty(SPEC, 2))
     after = Energy(lambda x: x.sum((1, 2))).wrap(lambda x, t: x.detach(), sampling)
     with pytest.raises(ValueError, match="an earlier plug-in cut it"):
         after(normals(2, 4, 3), torch.tensor([0.5]))

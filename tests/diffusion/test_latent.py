@@ -27,10 +27,12 @@ Learned = tuple[LatentDiffusion, list[dict[str, float]]]  # a model and the metr
 CONFIG = LatentDiffusionConfig(VAEConfig(latent=3, width=8), PRIOR)
 
 
-def make(config: LatentDiffusionConfig = CONFIG, context: int = 0, mix: ConditionMix | None = None) -> LatentDiffusion:
+def make(config: LatentDiffusionConfig = CONFIG, context: int = 0,
+         conditioning: ConditionMix | None = None) -> LatentDiffusion:
     torch.manual_seed(0)
     normalizer = Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0))
-    return LatentDiffusion(SPEC, config, normalizer, Normalizer.identity(context) if context else None, mix=mix)
+    return LatentDiffusion(SPEC, config, normalizer, Normalizer.identity(context) if context else None,
+                           conditioning=conditioning)
 
 
 def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
@@ -55,7 +57,8 @@ def levels() -> Batch:
 def learned() -> Learned:
     network = ResidualMLPConfig(width=32, depth=1, frequencies=0)
     prior = DiffusionConfig(network, clip=4.0, learning_rate=3e-3, ema=0.95)
-    model = make(LatentDiffusionConfig(VAEConfig(latent=1, width=16), prior), mix=ConditionMix(start=0, goal=0))
+    model = make(LatentDiffusionConfig(VAEConfig(latent=1, width=16), prior), conditioning=ConditionMix(start=0,
+                                                                                                        goal=0))
     return model, trained(100, model, levels())
 
 
@@ -78,8 +81,8 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     seen = watch_body(model.prior.ema.module)
     for network in (model.vae.encoder, model.vae.grow):
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    x = model.sample(Condition.unknown(SPEC), count, options=SamplingOptions(steps=1))
-    model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
+    x = model.sample(Condition.empty(SPEC), count, options=SamplingOptions(steps=1))
+    model.ood_score(x[0], Condition.empty(SPEC, count), range(count))
     rows += [len(features) for features, _ in seen]
     assert x.shape[1] == count and sum(rows) >= 4 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
@@ -88,11 +91,11 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     check_seeds(make())
     with pytest.raises(ValueError, match="1 seeds were given for 4 samples"):
-        make().sample(Condition.unknown(SPEC, 2), 2, seed=[1])
+        make().sample(Condition.empty(SPEC, 2), 2, seed=[1])
 
 
 def test_observers_see_decoded_trajectories_and_the_last_is_the_sample() -> None:
-    seen, condition = [], Condition.unknown(SPEC)
+    seen, condition = [], Condition.empty(SPEC)
     x = make().sample(condition, 3,
                       options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x, round(t.item(), 2))))
     assert [t for _, t in seen] == [0.75, 0.5, 0.25, 0.0]
@@ -134,7 +137,7 @@ def test_an_update_learns_to_reconstruct_and_to_denoise(learned: Learned) -> Non
 
 def test_a_trained_model_draws_what_it_was_trained_on(learned: Learned) -> None:
     model, x = learned[0], levels().x_BHD
-    samples = model.sample(Condition.unknown(SPEC), 200)[0]
+    samples = model.sample(Condition.empty(SPEC), 200)[0]
     scale = model.normalizer.scale_D
     assert ((samples.mean((0, 1)) - x.mean((0, 1))).abs() < 0.3 * scale).all()
     torch.testing.assert_close(samples.std((0, 1)) / scale, x.std((0, 1)) / scale, rtol=0.3, atol=0)
@@ -151,7 +154,7 @@ def test_the_prior_sees_latents_of_variance_one(learned: Learned) -> None:
 
 def test_the_condition_reaches_the_latents_and_the_decoder() -> None:
     model = make()
-    condition = Condition.unknown(SPEC, 2)
+    condition = Condition.empty(SPEC, 2)
     inner = model._inner(CONDITIONS["goal"](condition))
     y = torch.cat([model.prior.spec.split(inner.values_BHD)[0], torch.zeros(2, 4, 3)], -1)
     known = CONDITIONS["goal"](condition)
@@ -161,7 +164,7 @@ def test_the_condition_reaches_the_latents_and_the_decoder() -> None:
 
 
 def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
-    model, condition = make(), CONDITIONS["start"](Condition.unknown(SPEC, 2))
+    model, condition = make(), CONDITIONS["start"](Condition.empty(SPEC, 2))
     wild = Condition(SPEC, torch.where(condition.mask_BHD, condition.values_BHD, torch.nan), condition.mask_BHD)
     assert torch.equal(model.sample(wild), model.sample(condition))
 
@@ -184,7 +187,7 @@ def test_a_saved_model_is_the_same_model() -> None:
     model, other = make(), make()
     trained(3, model)
     restore_module(other, {k: v.clone() for k, v in module_tensors(model).items()})
-    condition = CONDITIONS["goal"](Condition.unknown(SPEC, 2))
+    condition = CONDITIONS["goal"](Condition.empty(SPEC, 2))
     assert torch.equal(model.sample(condition, 2), other.sample(condition, 2))
 
 
@@ -205,7 +208,7 @@ def test_a_resumed_training_gives_the_same_bits() -> None:
 
 
 def test_an_energy_is_asked_about_decoded_trajectories_and_is_followed(learned: Learned) -> None:
-    model, condition, shapes = learned[0], Condition.unknown(SPEC, 2), set()
+    model, condition, shapes = learned[0], Condition.empty(SPEC, 2), set()
 
     def energy(x: Tensor) -> Tensor:
         shapes.add(tuple(x.shape[1:]))
@@ -228,14 +231,14 @@ class Floor(Plugin):
 
 
 def test_a_plugin_that_finishes_finishes_trajectories() -> None:
-    model, condition = make(), Condition.unknown(SPEC, 2)
+    model, condition = make(), Condition.empty(SPEC, 2)
     assert torch.equal(model.sample(condition, 3, guide=[Floor()]), model.sample(condition, 3).clamp(min=0))
 
 
 def test_classifier_free_guidance_is_that_of_the_prior() -> None:
     model, data = make(context=1), batch()
     trained(5, model, Batch(data.x_BHD, data.mask_BHD, torch.ones(4, 1)))
-    condition = Condition.unknown(SPEC, 2)
+    condition = Condition.empty(SPEC, 2)
     there = Condition(SPEC, condition.values_BHD, condition.mask_BHD, torch.ones(2, 1))
     given, free = model.sample(there), model.sample(condition)
     assert torch.equal(model.sample(there, guide=ClassifierFree(1.0)), given)
@@ -251,15 +254,15 @@ class Halved(Plugin):
 @pytest.mark.parametrize("plugin", [Energy(lambda x: x.sum((1, 2)), at="noisy"), Halved()])
 def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plugin) -> None:
     with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes the trajectory that is denoised, and"):
-        make().sample(Condition.unknown(SPEC), guide=plugin)
+        make().sample(Condition.empty(SPEC), guide=plugin)
 
 
 def test_the_denoising_error_has_one_number_for_each_row_of_the_trajectory() -> None:
     model, x = make(), batch((8, 8)).x_BHD
-    error = model.ood_score(x, Condition.unknown(SPEC, 2), [0, 1])
+    error = model.ood_score(x, Condition.empty(SPEC, 2), [0, 1])
     assert error.shape == (2, 8) and (error > 0).all()
     assert torch.equal(error[:, ::2], error[:, 1::2])
-    assert not torch.equal(error, model.ood_score(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
+    assert not torch.equal(error, model.ood_score(x, Condition.empty(SPEC, 2), [0, 1], noise=2.0))
 
 
 def test_the_settings_come_back_from_json() -> None:

@@ -218,7 +218,8 @@ def make(normalizer: Normalizer = NORMALIZER, spec: TrajectorySpec = SPEC, **cha
     settings = {"network": ResidualMLPConfig(64, 2, 0), "path": "flow", "levels": None, "prediction": "v",
                 "learning_rate": 2e-3, "ema": 0.995}
     config = DiffusionConfig(**{**settings, **changes})  # type: ignore[arg-type]
-    return Diffusion(spec, config, normalizer, mix=ConditionMix(start=0, goal=0, observations=0.4), batch_size=256)
+    return Diffusion(spec, config, normalizer, conditioning=ConditionMix(start=0, goal=0, observations=0.4),
+                     batch_size=256)
 
 
 def trajectories(number: int, spec: TrajectorySpec = SPEC) -> Tensor:
@@ -227,14 +228,14 @@ def trajectories(number: int, spec: TrajectorySpec = SPEC) -> Tensor:
 
 def with_observations(x: Tensor) -> Condition:
     obs = SPEC.split(x)[0]
-    return Condition.unknown(SPEC, len(x)).with_obs(0, obs[:, 0]).with_obs(1, obs[:, 1])
+    return Condition.empty(SPEC, len(x)).with_obs(0, obs[:, 0]).with_obs(1, obs[:, 1])
 
 
 @pytest.mark.parametrize("known", [False, True])
 def test_units_change_it_by_the_logarithm_of_their_scale_over_the_unknown_entries(known: bool) -> None:
     x, scale, shift = trajectories(16), torch.tensor([10.0, 0.2, 3.0]), torch.tensor([1.0, 2.0, 3.0])
     other = Normalizer(scale * NORMALIZER.shift_D + shift, scale * NORMALIZER.scale_D)
-    condition = with_observations if known else lambda x: Condition.unknown(SPEC, len(x))
+    condition = with_observations if known else lambda x: Condition.empty(SPEC, len(x))
     before = make().log_prob(x, condition(x), steps=16)
     after = make(other).log_prob(scale * x + shift, condition(scale * x + shift), steps=16)
     counted = scale[2:] if known else scale
@@ -275,7 +276,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"shape \(4, 2, 2\); this model and condition need \(4, 2, 3\)"):
         model.log_prob(x[..., :2])
     with pytest.raises(ValueError, match="need \\(3, 2, 3\\)"):
-        model.log_prob(x, Condition.unknown(SPEC, 3))
+        model.log_prob(x, Condition.empty(SPEC, 3))
     with pytest.raises(ValueError, match="3 seeds were given for 4"):
         model.log_prob(x, seeds=[1, 2, 3])
     with pytest.raises(ValueError, match="0 steps of the ODE were given"):

@@ -26,7 +26,7 @@ from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
     torch.manual_seed(0)
-    own: dict = {key: changes.pop(key) for key in ("mix", "context_dropout") if key in changes}
+    own: dict = {key: changes.pop(key) for key in ("conditioning", "context_dropout") if key in changes}
     config = DiffusionConfig(**{"network": TemporalUNetConfig(8, (1, 2)), **changes})  # type: ignore[arg-type]
     return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context, **own)
 
@@ -47,7 +47,7 @@ def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> 
 def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
     model = make(network=config())
     assert from_json(DiffusionConfig, to_json(model.config)) == model.config
-    assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, options=SamplingOptions(steps=2))).all()
+    assert torch.isfinite(model.sample(Condition.empty(SPEC), 2, options=SamplingOptions(steps=2))).all()
 
 
 @pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")
@@ -64,7 +64,7 @@ def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(pat
     for sampler in SAMPLERS:
         for steps in (1, 3):
             options = SamplingOptions(sampler, steps)
-            assert torch.isfinite(model.sample(Condition.unknown(SPEC), options=options)).all()
+            assert torch.isfinite(model.sample(Condition.empty(SPEC), options=options)).all()
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -77,7 +77,7 @@ def test_every_weight_and_density_trains(weight: str, density: str, levels: int 
 
 
 def test_options_say_how_one_sample_is_made_and_leave_the_model_as_it_is() -> None:
-    model, condition = make(sampler="ddim"), Condition.unknown(SPEC)
+    model, condition = make(sampler="ddim"), Condition.empty(SPEC)
     plain = model.sample(condition, seed=1)
     assert not torch.equal(model.sample(condition, seed=1, options=SamplingOptions("ddpm")), plain)
     assert torch.equal(model.sample(condition, seed=1), plain)
@@ -91,7 +91,7 @@ CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 
 
 def test_a_context_reaches_the_sample_and_no_context_is_not_the_zero_context() -> None:
-    model, plain = make(CONTEXT), Condition.unknown(SPEC, 2)
+    model, plain = make(CONTEXT), Condition.empty(SPEC, 2)
     conditioned = [model.sample(dataclasses.replace(plain, context_BC=c.expand(2, 2)), seed=1)
                    for c in (torch.tensor([1.0, -2.0]), torch.tensor([4.0, -2.0]))]
     assert not torch.equal(*conditioned) and not torch.equal(conditioned[0], model.sample(plain, seed=1))
@@ -133,8 +133,8 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     """Few rows take other kernels, which round otherwise: then a sample would depend on the batch size."""
     model = make(steps=1)
     seen = watch_body(model.ema.module)
-    x = model.sample(Condition.unknown(SPEC), count)
-    model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
+    x = model.sample(Condition.empty(SPEC), count)
+    model.ood_score(x[0], Condition.empty(SPEC, count), range(count))
     rows = [len(features) for features, _ in seen]
     assert x.shape[1] == count and sum(rows) >= 2 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 def test_observers_see_every_step() -> None:
     seen = []
-    make().sample(Condition.unknown(SPEC), 3,
+    make().sample(Condition.empty(SPEC), 3,
                   options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
     assert seen == [((3, 8, 5), 0.75), ((3, 8, 5), 0.5), ((3, 8, 5), 0.25), ((3, 8, 5), 0.0)]
 
@@ -164,7 +164,7 @@ def test_padding_changes_neither_the_loss_nor_the_gradient(prediction: str) -> N
 
 
 def test_a_fully_known_batch_teaches_nothing() -> None:
-    model = make(mix=ConditionMix(start=0, goal=0, actions=1, observations=1))
+    model = make(conditioning=ConditionMix(start=0, goal=0, actions=1, observations=1))
     assert model.update(batch(), model.optimizers(), generator(1))["loss"] == 0
 
 
@@ -201,21 +201,21 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
     plain = make()
     moved = copy.deepcopy(plain)
     moved.normalizer = Normalizer(plain.normalizer.shift_D * 2 + 1, plain.normalizer.scale_D * 2)
-    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.ones(3))
-    there = Condition.unknown(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
+    condition = Condition.empty(SPEC, 2).with_obs(0, torch.ones(3))
+    there = Condition.empty(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
     torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
 
 
 def test_a_seed_too_few_is_refused() -> None:
     with pytest.raises(ValueError, match="2 seeds were given for 3 samples"):
-        make().sample(Condition.unknown(SPEC), 3, seed=[1, 2])
+        make().sample(Condition.empty(SPEC), 3, seed=[1, 2])
 
 
 def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
     model, x = make(), batch((8, 8)).x_BHD
     known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
     torch.testing.assert_close(model.ood_score(x, known, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
-    assert (model.ood_score(x, Condition.unknown(SPEC, 2), [0, 1]) > 0).all()
+    assert (model.ood_score(x, Condition.empty(SPEC, 2), [0, 1]) > 0).all()
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"steps": 21}, {"levels": 0},
@@ -226,7 +226,7 @@ def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> N
 
 
 def test_sigma_data_scales_what_the_network_sees_whatever_is_predicted() -> None:
-    condition = Condition.unknown(SPEC)
+    condition = Condition.empty(SPEC)
     assert not torch.equal(make(sigma_data=0.5).sample(condition), make().sample(condition))
     assert "sigma_data" not in DiffusionConfig(sigma_data=0.5).unused()
 
@@ -234,7 +234,7 @@ def test_sigma_data_scales_what_the_network_sees_whatever_is_predicted() -> None
 def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
     model = make()
     again = Diffusion.from_network(model.network, SPEC, model.config, model.normalizer)
-    assert torch.equal(again.sample(Condition.unknown(SPEC), 2), model.sample(Condition.unknown(SPEC), 2))
+    assert torch.equal(again.sample(Condition.empty(SPEC), 2), model.sample(Condition.empty(SPEC), 2))
     with pytest.raises(ValueError, match=r"the network does not fit TrajectorySpec.obs_dim=4"):
         Diffusion.from_network(model.network, TrajectorySpec(4, 2, 8), model.config, Normalizer.identity(6))
 
@@ -243,7 +243,7 @@ def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded(
     """The network sees it clean, and it comes back, whatever x and the network have there; the rest is clipped."""
     model = make(clip=0.5)
     seen = watch_body(model.ema.module)
-    known = CONDITIONS["goal"](Condition.unknown(SPEC, 16))
+    known = CONDITIONS["goal"](Condition.empty(SPEC, 16))
     denoise = model.denoise(known.values_BHD, known.mask_BHD)
     t, x = torch.tensor([0.5]), torch.randn(16, 8, 5, generator=generator(0))
     x0, at = denoise(x, t), model.level(t)
@@ -256,7 +256,7 @@ def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded(
 
 def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noisy trajectories, noise level and conditioned entries are the same in both."""
-    model = make(mix=ConditionMix(start=1, goal=0), levels=None)
+    model = make(conditioning=ConditionMix(start=1, goal=0), levels=None)
     trained, sampled, before = watch_body(model.network), watch_body(model.ema.module), copy.deepcopy(model.network)
     loss, given_to = model.loss, []
     monkeypatch.setattr(model, "loss", lambda *given: given_to.append(given) or loss(*given))
@@ -277,7 +277,7 @@ class RejectOdd(Plugin):
 
 
 def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else_is() -> None:
-    model, condition = make(), Condition.unknown(SPEC, 4).with_obs(0, torch.arange(12.0).view(4, 3) / 12)
+    model, condition = make(), Condition.empty(SPEC, 4).with_obs(0, torch.arange(12.0).view(4, 3) / 12)
     seeds = [5, 6, 7, 8]
     plain, again = (model.sample(condition, seed=s) for s in (seeds, [fold(s, 1) for s in seeds]))
     x = model.sample(condition, seed=seeds, guide=RejectOdd())
@@ -285,16 +285,16 @@ def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
-    (lambda m: m.sample(Condition.unknown(SPEC),
+    (lambda m: m.sample(Condition.empty(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
+    (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
-    (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
-    (lambda m: m.sample(Condition.unknown(SPEC),
+    (lambda m: m.sample(Condition.empty(SPEC), 0), "0 samples of 1 conditions"),
+    (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps were given; give a whole"),
-    (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
+    (lambda m: m.sample(dataclasses.replace(Condition.empty(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
-    (lambda m: m.ood_score(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),
-    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
+    (lambda m: m.ood_score(torch.zeros(1, 8, 5), Condition.empty(SPEC), [0], noise=0), "noise is 0"),
+    (lambda m: m.sample(Condition.empty(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
 ])
 def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
@@ -305,7 +305,7 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: 
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_transport_makes_of_noise_what_a_sample_of_that_noise_is(kind: str) -> None:
     """A one-step student is given the noise, and learns from what the sampler makes of just that noise."""
-    model, condition = make(path="flow", levels=None, sampler="euler"), CONDITIONS[kind](Condition.unknown(SPEC, 16))
+    model, condition = make(path="flow", levels=None, sampler="euler"), CONDITIONS[kind](Condition.empty(SPEC, 16))
     seeds = list(range(16))
     z = RowNoise(seeds).normal(8, 5)
     x = model.transport(z, condition)

@@ -29,7 +29,7 @@ def to_circle(x: Tensor) -> Tensor:
 
 def projected(x: Tensor, plugin: NearestData) -> Tensor:
     model = Exact(GAUSSIAN, PATHS["flow"](), spec=PLANE, normalizer=Normalizer(torch.zeros(2), torch.ones(2)))
-    return plugin.wrap(lambda x, t: x, model.sampling(Condition.unknown(PLANE, len(x))))(x, torch.tensor([0.5]))
+    return plugin.wrap(lambda x, t: x, model.sampling(Condition.empty(PLANE, len(x))))(x, torch.tensor([0.5]))
 
 
 def test_what_left_the_data_comes_back_to_them() -> None:
@@ -54,7 +54,7 @@ def test_what_lies_in_the_subspace_of_its_neighbours_stays() -> None:
 def test_guided_samples_end_nearer_to_the_data() -> None:
     model = tiny()
     data = normals(20, 4, 3, seed=8).float() @ torch.tensor([[1.0, 1, 0]]).mT @ torch.tensor([[1.0, 1, 0]])
-    condition = Condition.unknown(SPEC, 20)
+    condition = Condition.empty(SPEC, 20)
     push = Energy(lambda x: 3 * (x[..., 2] - x[..., 0]).sum(1), iterations=0)
     distances = [torch.cdist(model.sample(condition, guide=guide)[:, 0].flatten(1), data.flatten(1)).amin(1).mean()
                  for guide in ([push], [push, NearestData(data, neighbours=8, rank=3)])]

@@ -33,7 +33,7 @@ PLUGINS: dict[str, Callable[[], Plugin]] = {
 
 def known(plugin: str, rows: int) -> Condition:
     """Different starts, one goal, and a context where the plug-in wants it."""
-    condition = Condition.unknown(SPEC, rows).with_obs(0, normals(50, 2)[:rows].float())
+    condition = Condition.empty(SPEC, rows).with_obs(0, normals(50, 2)[:rows].float())
     condition = condition.with_obs(-1, torch.tensor([0.3]), dims=(1,))
     return condition if plugin == "Contexts" else replace(condition, context_BC=normals(50, 2, seed=3)[:rows].float())
 

@@ -86,7 +86,7 @@ def student(method: str, path: str, steps: int = 1, **settings: Any) -> FewStep:
     config, cls = STUDENTS[method]
     torch.manual_seed(0)
     made = cls(SPEC, config(TEACHERS[path], steps=steps, **settings), Normalizer.identity(2),
-               mix=ConditionMix(start=0, goal=0), batch_size=128)
+               conditioning=ConditionMix(start=0, goal=0), batch_size=128)
     made.teacher.ema = exact(made.teacher)
     return made
 
@@ -142,7 +142,7 @@ def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_
     assert loss_at(model, one_for_two) < 1e-9
     model.ema = network_of(model, one_for_two)
     z = torch.randn(50, 1, 2, generator=generator(3))
-    free = Condition.unknown(SPEC, 50)
+    free = Condition.empty(SPEC, 50)
     torch.testing.assert_close(model.transport(z, free), model.teacher.transport(z, free, steps=2 * steps))
 
 
@@ -219,7 +219,7 @@ def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_a
 def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, steps: int) -> None:
     model = student(method, "flow")
     model.ema = network_of(model, pointed_to)
-    z, free = torch.randn(50, 1, 2, generator=generator(3)), Condition.unknown(SPEC, 50)
+    z, free = torch.randn(50, 1, 2, generator=generator(3)), Condition.empty(SPEC, 50)
     torch.testing.assert_close(model.transport(z, free, steps=steps), MEAN + STD * z)
     model.ema = network_of(model, velocity_alone)
     assert (model.transport(z, free, steps=steps) - MEAN - STD * z).abs().max() > 0.05
@@ -250,7 +250,7 @@ def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> No
     z = torch.randn(500, 1, 1, generator=generator(9)).expand(-1, -1, 2)
     z = z[z[:, 0, 0].abs() > 0.5]  # where the flow is not steep
     for steps in (1, 2, 4):
-        x = model.transport(z, Condition.unknown(SPEC, len(z)), steps=steps)
+        x = model.transport(z, Condition.empty(SPEC, len(z)), steps=steps)
         assert (x - z.sign()).abs().mean() < 0.4, steps
 
 
@@ -270,7 +270,7 @@ def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str
         for group in optimizers["network"].param_groups:
             group["lr"] = 4e-3 * (1 - step / updates)
         model.update(batch(step), optimizers, generator(1, step))
-    z, free = torch.randn(500, 1, 2, generator=generator(9)), Condition.unknown(SPEC, 500)
+    z, free = torch.randn(500, 1, 2, generator=generator(9)), Condition.empty(SPEC, 500)
     right = model.teacher.transport(z, free, steps=steps)
     of_one_step = model.teacher.transport(z, free, steps=1)
     found, before = ((x - right).square().mean().sqrt() for x in (model.transport(z, free), of_one_step))
@@ -319,7 +319,7 @@ def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it
                                Normalizer.identity(1))
     made.learn_from(teacher)
     before = {key: tensor.clone() for key, tensor in made.teacher.state_dict().items()}
-    x, known = torch.randn(3, 4, 5, generator=generator(0)), Condition.unknown(spec, 3)
+    x, known = torch.randn(3, 4, 5, generator=generator(0)), Condition.empty(spec, 3)
     known = replace(known, context_BC=torch.ones(3, 1))
     if not isinstance(made, FlowMap):  # which sees times on another scale
         torch.testing.assert_close(made.transport(x, known), teacher.transport(x, known, steps=1))
@@ -331,7 +331,7 @@ def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it
 @pytest.mark.parametrize(("method", "name", "value"), [
     ("mean-flow", "sampler", "heun"), ("shortcut", "eta", 0.5), ("consistency", "sampler", "heun")])
 def test_a_student_that_has_its_own_steps_refuses_those_of_a_sampler(method: str, name: str, value: Any) -> None:
-    model, free = student(method, "flow", steps=2), Condition.unknown(SPEC, 2)
+    model, free = student(method, "flow", steps=2), Condition.empty(SPEC, 2)
     with pytest.raises(ValueError, match=f"{name} was given, and a .* leave it out"):
         model.sample(free, options=SamplingOptions(**{name: value}))
     model.sample(free, options=SamplingOptions(grid="karras"))
@@ -342,7 +342,7 @@ def test_a_student_that_has_its_own_steps_refuses_those_of_a_sampler(method: str
 def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_episode(method: str) -> None:
     spec, seen = TrajectorySpec(2, 1, 4), list[Tensor]()
     model = STUDENTS[method][1](spec, STUDENTS[method][0](TEACHERS["flow"]), Normalizer(torch.ones(3), torch.ones(3)),
-                                mix=ConditionMix(goal=0))
+                                conditioning=ConditionMix(goal=0))
     real = torch.ones(2, 4, 3, dtype=torch.bool)
     real[1, 2:], real[1, 1, 2:] = False, False  # two observations, and an action between them
     x = torch.randn(2, 4, 3, generator=generator(0)) * real
@@ -358,7 +358,7 @@ def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_epi
 
 @pytest.mark.parametrize("method", ["reflow", "progressive", "adversarial"])
 def test_a_student_of_some_steps_is_sampled_at_the_times_that_it_learnt_alone(method: str) -> None:
-    model, free = student(method, "flow", steps=2), Condition.unknown(SPEC, 2)
+    model, free = student(method, "flow", steps=2), Condition.empty(SPEC, 2)
     assert torch.equal(model.sample(free, options=SamplingOptions(steps=2)), model.sample(free))
     for steps in (1, 3):
         with pytest.raises(ValueError, match=f"{steps} sampling steps are asked of a student that was trained for 2; "):
@@ -372,7 +372,7 @@ def test_other_students_are_sampled_in_any_number_of_steps(method: str) -> None:
     model, calls = student(method, "flow", steps=2), []
     for steps in (1, 3):
         before = model.network_calls
-        model.sample(Condition.unknown(SPEC, 2), options=SamplingOptions(steps=steps))
+        model.sample(Condition.empty(SPEC, 2), options=SamplingOptions(steps=steps))
         calls.append(model.network_calls - before)
     assert calls == [1, 3] and model.only_steps is None
 
@@ -386,7 +386,7 @@ def test_a_student_starts_from_a_teacher_that_takes_the_noise_level_as_it_is(met
     teacher = Diffusion(SPEC, DiffusionConfig(network, levels=16), Normalizer.identity(2))
     student = kind(SPEC, config(teacher=teacher.config), Normalizer.identity(2))
     student.learn_from(teacher)
-    assert torch.isfinite(student.sample(Condition.unknown(SPEC), 2)).all()
+    assert torch.isfinite(student.sample(Condition.empty(SPEC), 2)).all()
 
 
 def test_more_steps_of_progressive_distillation_than_the_teacher_can_halve_are_refused() -> None:

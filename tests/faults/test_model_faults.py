@@ -94,7 +94,7 @@ def test_24_a_critic_with_other_statistics_guides_as_computed_by_hand() -> None:
     ours = Normalizer(torch.tensor([10.0, -1.0, 0.5]), torch.tensor([2.0, 3.0, 1.0]))
     settings = DiffusionConfig(CONFIG.network, path="vp-cosine", levels=None, clip=None, steps=100)
     spec = TrajectorySpec(2, 1, 2)
-    model, unknown = StandardNormal(spec, settings, ours), Condition.unknown(spec)
+    model, unknown = StandardNormal(spec, settings, ours), Condition.empty(spec)
     plain = model.sample(unknown, 8)
     moved = model.sample(unknown, 8, guide=critic_with_other_statistics().guide(3.0)) - plain
     assert plain[..., 0].mean().item() == pytest.approx(10, abs=2)

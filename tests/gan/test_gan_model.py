@@ -49,15 +49,15 @@ def test_every_network_call_has_whole_blocks_of_rows_and_no_more_than_memory_tak
     model, rows = make(moved=True), []
     for network in (model.ema.module, model.discriminator):
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    x = model.sample(Condition.unknown(SPEC), count)
-    assert model.sample(Condition.unknown(SPEC), count, guide=lambda x: x.sum((1, 2))).shape == x.shape
-    model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
+    x = model.sample(Condition.empty(SPEC), count)
+    assert model.sample(Condition.empty(SPEC), count, guide=lambda x: x.sum((1, 2))).shape == x.shape
+    model.ood_score(x[0], Condition.empty(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 18 * count
     assert all(number % MIN_ROWS == 0 and number <= MAX_ROWS for number in rows)
 
 
 def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
-    model, condition = make(moved=True), CONDITIONS["start"](Condition.unknown(SPEC, 2))
+    model, condition = make(moved=True), CONDITIONS["start"](Condition.empty(SPEC, 2))
     wild = Condition(SPEC, torch.where(condition.mask_BHD, condition.values_BHD, torch.nan), condition.mask_BHD)
     assert torch.equal(model.sample(wild), model.sample(condition))
     x = model.sample(condition)[:, 0]
@@ -65,13 +65,13 @@ def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
 
 
 def test_the_condition_reaches_the_sample() -> None:
-    model, free = make(moved=True), Condition.unknown(SPEC, 2)
+    model, free = make(moved=True), Condition.empty(SPEC, 2)
     samples = [model.sample(CONDITIONS[kind](free), seed=1)[:, 0, 6, 1] for kind in ("none", "start", "goal", "prefix")]
     assert len({x[0].item() for x in samples}) == 4
 
 
 def test_the_temperature_scales_the_noise() -> None:
-    model, condition = make(moved=True), Condition.unknown(SPEC, 2)
+    model, condition = make(moved=True), Condition.empty(SPEC, 2)
     cold = model.sample(condition, 3, options=SamplingOptions(temperature=0.0))
     again = model.sample(condition, 3, seed=9, options=SamplingOptions(temperature=0.0))
     assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, again)
@@ -80,7 +80,7 @@ def test_the_temperature_scales_the_noise() -> None:
 
 def test_the_observer_sees_the_sample() -> None:
     seen = []
-    x = make(moved=True).sample(Condition.unknown(SPEC), 3,
+    x = make(moved=True).sample(Condition.empty(SPEC), 3,
                                 options=SamplingOptions(steps=7), observe=lambda x, t: seen.append((x, t.tolist())))
     assert len(seen) == 1 and torch.equal(seen[0][0], x[0]) and seen[0][1] == [0]
 
@@ -90,8 +90,8 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
     plain = make(moved=True)
     moved = copy.deepcopy(plain)
     moved.normalizer = Normalizer(plain.normalizer.shift_D * 2 + 1, plain.normalizer.scale_D * 2)
-    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.ones(3))
-    there = Condition.unknown(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
+    condition = Condition.empty(SPEC, 2).with_obs(0, torch.ones(3))
+    there = Condition.empty(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
     torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
     data = batch((8,) * 16)
     losses = [train(m, range(1), Batch(x, data.mask_BHD))["discriminator_loss"]
@@ -100,14 +100,14 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
 
 
 def test_a_context_is_refused_without_and_used_with() -> None:
-    conditioned = replace(Condition.unknown(SPEC, 2), context_BC=torch.ones(2, 2))
+    conditioned = replace(Condition.empty(SPEC, 2), context_BC=torch.ones(2, 2))
     for call in (lambda m: m.sample(conditioned), lambda m: m.ood_score(torch.zeros(2, 8, 5), conditioned, [0, 1]),
                  lambda m: train(m, range(1), replace(batch(), context_BC=torch.ones(16, 2)))):
         with pytest.raises(ValueError, match=r"to a model that was trained without one; train a model with"):
             call(make())
     model = make(CONTEXT, moved=True)
     other = replace(conditioned, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
-    samples = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), conditioned, other)]
+    samples = [model.sample(c)[1] for c in (Condition.empty(SPEC, 2), conditioned, other)]
     judged = [model.ood_score(samples[0].expand(2, -1, -1), c, [0, 1])[1] for c in (conditioned, other)]
     assert not any(torch.equal(a, b) for a, b in ((samples[0], samples[1]), (samples[1], samples[2]), judged))
     with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
@@ -115,7 +115,7 @@ def test_a_context_is_refused_without_and_used_with() -> None:
 
 
 def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_real_one() -> None:
-    model, condition = make(moved=True), CONDITIONS["goal"](Condition.unknown(SPEC, 3))
+    model, condition = make(moved=True), CONDITIONS["goal"](Condition.empty(SPEC, 3))
     x = torch.where(condition.mask_BHD, condition.values_BHD, batch((8,) * 3).x_BHD)
     values = torch.where(condition.mask_BHD, model.normalizer.normalize(condition.values_BHD), 0)
     _, logit = model.discriminator(model.normalizer.normalize(x), values, condition.mask_BHD, torch.zeros(1))
@@ -132,7 +132,7 @@ def test_without_patches_no_row_can_be_judged() -> None:
     model = make(discriminator=replace(JUDGE, patches=False))
     train(model, range(1), batch())
     with pytest.raises(ValueError, match="judges whole trajectories only, not single timesteps; train one with --"):
-        model.ood_score(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0])
+        model.ood_score(torch.zeros(1, 8, 5), Condition.empty(SPEC), [0])
 
 
 @every_variant
@@ -140,9 +140,9 @@ def test_sampling_and_judging_change_nothing(variant: str) -> None:
     """Nor does a training model that was asked in between train otherwise."""
     model = make(**VARIANTS[variant])
     before = copy.deepcopy(model.state_dict())
-    x = model.sample(Condition.unknown(SPEC), 20, guide=lambda x: x.sum((1, 2)))[0]
+    x = model.sample(Condition.empty(SPEC), 20, guide=lambda x: x.sum((1, 2)))[0]
     if model.config.discriminator.patches:
-        model.ood_score(x, Condition.unknown(SPEC, 20), range(20))
+        model.ood_score(x, Condition.empty(SPEC, 20), range(20))
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
 
@@ -161,8 +161,8 @@ def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"discriminator_steps": 0}, {"best_of": 0}, {"search_steps": -1},
                                    {"search_rate": -0.1}, {"discriminator_noise": -1.0}, {"energy_score": -1.0},
-                                   {"objective": "nothing"}, {"play_every": 0},
-                                   {"play_every": 2, "energy_score": 0}])
+                                   {"objective": "nothing"}, {"adversarial_interval": 0},
+                                   {"adversarial_interval": 2, "energy_score": 0}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ValueError, match=rf"GANConfig\.{next(iter(wrong))} is "):
         GANConfig(**wrong)
@@ -186,22 +186,22 @@ def test_an_objective_is_whatever_the_dict_holds() -> None:
 
 
 def test_seeds_are_those_of_the_rows() -> None:
-    model, condition = make(moved=True), Condition.unknown(SPEC, 2)
+    model, condition = make(moved=True), Condition.empty(SPEC, 2)
     assert torch.equal(model.sample(condition, 2, seed=3), model.sample(condition, 2, seed=unfold(4, 3)))
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
-    (lambda m: m.sample(Condition.unknown(SPEC),
+    (lambda m: m.sample(Condition.empty(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
+    (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
-    (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
-    (lambda m: m.sample(Condition.unknown(SPEC), 3, seed=[1, 2]), "2 seeds were given for 3 samples"),
-    (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
+    (lambda m: m.sample(Condition.empty(SPEC), 0), "0 samples of 1 conditions"),
+    (lambda m: m.sample(Condition.empty(SPEC), 3, seed=[1, 2]), "2 seeds were given for 3 samples"),
+    (lambda m: m.sample(dataclasses.replace(Condition.empty(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
-    (lambda m: m.sample(Condition.unknown(SPEC),
+    (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(sampler="ddim")), "sampler was given, and a GAN samples in one call"),
-    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions(eta=0.5)), "eta was given, and a GAN"),
-    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions(grid="uniform")), "grid was given, and a GAN"),
+    (lambda m: m.sample(Condition.empty(SPEC), options=SamplingOptions(eta=0.5)), "eta was given, and a GAN"),
+    (lambda m: m.sample(Condition.empty(SPEC), options=SamplingOptions(grid="uniform")), "grid was given, and a GAN"),
     (lambda m: ConditionalGAN(TrajectorySpec(3, 2, 9), m.config, m.normalizer), "horizon 9 cannot be halved 1 times"),
 ])
 def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[ConditionalGAN], Tensor], message: str) -> None:

@@ -67,7 +67,7 @@ def test_what_samples_have_in_padded_rows_influences_nothing(variant: str) -> No
 
 
 def test_a_fully_known_batch_teaches_the_generator_nothing() -> None:
-    model = make(mix=ConditionMix(start=0, goal=0, actions=1, observations=1))
+    model = make(conditioning=ConditionMix(start=0, goal=0, actions=1, observations=1))
     before = copy.deepcopy(model.network.state_dict())
     assert train(model, range(1), batch())["generator_grad_norm"] == 0
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.network.state_dict().values(), strict=True))
@@ -157,7 +157,7 @@ def test_the_discriminator_takes_its_steps_each_on_windows_of_its_own(steps: int
 
 
 def test_between_two_games_the_generator_minimises_its_energy_score_alone() -> None:
-    model = make(play_every=3, discriminator_steps=2)
+    model = make(adversarial_interval=3, discriminator_steps=2)
     optimizers, data = model.optimizers(), batch((8,) * 32)
     train(model, range(1), data, optimizers)
     judge, rows = copy.deepcopy(model.discriminator.state_dict()), []
@@ -209,21 +209,21 @@ def levels(rows: int = 64) -> Batch:
 def test_it_learns_what_it_is_trained_on() -> None:
     """Two modes, and both of them: nothing here leads to either but the game."""
     side = SideConfig(learning_rate=3e-3)
-    model = make(mix=ConditionMix(start=0, goal=0), ema=0.95, energy_score=0.0, generator_learning=side,
+    model = make(conditioning=ConditionMix(start=0, goal=0), ema=0.95, energy_score=0.0, generator_learning=side,
                  discriminator_learning=side, discriminator=replace(JUDGE, multipliers=(1,)))
     train(model, range(150), levels(16))
-    z = model.normalizer.normalize(model.sample(Condition.unknown(SPEC), 200)[0])
+    z = model.normalizer.normalize(model.sample(Condition.empty(SPEC), 200)[0])
     level = z.mean((1, 2))
     assert ((level.abs() - 0.5).abs() < 0.2).float().mean() > 0.75 and z.std((1, 2)).mean() < 0.2
     assert 0.25 < (level > 0).float().mean() < 0.75
     data, noise = levels(200).x_BHD, model.normalizer.unnormalize(torch.randn(200, 8, 5, generator=generator(1)) / 2)
-    free = Condition.unknown(SPEC, 200)
+    free = Condition.empty(SPEC, 200)
     seen, strange = (model.ood_score(x, free, range(200)) for x in (data, noise))
     assert seen.mean() < 1 and strange.mean() > seen.mean() + 0.1
 
 
 def test_the_real_logit_follows_that_of_data() -> None:
-    model = make(discriminator_learning=SideConfig(learning_rate=0.0), mix=ConditionMix(start=0, goal=0))
+    model = make(discriminator_learning=SideConfig(learning_rate=0.0), conditioning=ConditionMix(start=0, goal=0))
     data = batch((8,) * 16)
     nothing = torch.zeros_like(data.mask_BHD)
     with torch.no_grad():

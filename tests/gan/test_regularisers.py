@@ -130,7 +130,7 @@ def two_groups(rows: int = 16) -> Batch:
 def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_samples() -> None:
     """For two points d apart, d slope - weight (slope - 1)^2 is largest at slope 1 + d / (2 weight); d is about 1."""
     side = SideConfig(learning_rate=1e-3, betas=(0.0, 0.9))  # the betas of Gulrajani et al. 2017, algorithm 1
-    model = make(objective="wasserstein-gp", mix=ConditionMix(start=0, goal=0), energy_score=0.0,
+    model = make(objective="wasserstein-gp", conditioning=ConditionMix(start=0, goal=0), energy_score=0.0,
                  generator_learning=side, discriminator_learning=replace(side, learning_rate=3e-3),
                  discriminator=replace(JUDGE, multipliers=(1,), frequencies=0, minibatch_std=False))
     assert model.config.weights == {"gradient-penalty": 10.0}

@@ -21,7 +21,7 @@ from gentraj.networks.rows import MAX_ROWS, MIN_ROWS, batch_invariant
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, SamplingOptions
 
-STARTS = Condition.unknown(SPEC, 3).with_obs(0, torch.arange(9.0).view(3, 3) / 3)
+STARTS = Condition.empty(SPEC, 3).with_obs(0, torch.arange(9.0).view(3, 3) / 3)
 
 
 def left(x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def test_the_walk_stays_on_the_sphere_and_ends_where_the_guide_points(seed: int,
         return z.clone()
 
     config = GANConfig(search_steps=60, search_rate=rate)
-    x = latent_ascent(identity, Condition.unknown(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config)
+    x = latent_ascent(identity, Condition.empty(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config)
     length = z.flatten(1).norm(dim=1)
     for z in seen:
         torch.testing.assert_close(z.flatten(1).norm(dim=1), length)
@@ -127,8 +127,8 @@ def test_a_guide_is_shown_whole_blocks_of_rows(changes: dict[str, int]) -> None:
         rows.append(len(x))
         return left(x)
 
-    make(moved=True, **changes).sample(Condition.unknown(SPEC), 5, guide=counted)
-    make(moved=True, **changes).sample(Condition.unknown(SPEC), 400, guide=counted)
+    make(moved=True, **changes).sample(Condition.empty(SPEC), 5, guide=counted)
+    make(moved=True, **changes).sample(Condition.empty(SPEC), 400, guide=counted)
     assert rows and all(n % MIN_ROWS == 0 and n <= MAX_ROWS for n in rows)
 
 
@@ -149,7 +149,7 @@ def test_the_temperature_scales_the_noise_of_candidates_too() -> None:
 @pytest.mark.parametrize("how", ["best-of", "refined", "constrained"])
 def test_known_entries_are_exact_with_every_guide(how: str, kind: str) -> None:
     model = make(moved=True, best_of=3, search_steps=2 if how == "refined" else 0)
-    condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
+    condition = CONDITIONS[kind](Condition.empty(SPEC, 2))
     x = model.sample(condition, 3, guide=[Energy(left), Constrained(ARENA)] if how == "constrained" else left)
     for n in range(3):
         assert torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
@@ -172,7 +172,7 @@ def test_plugins_finish_trajectories_and_what_is_known_stays() -> None:
 def test_constraints_hold_with_and_without_an_energy() -> None:
     """For the model as for diffusion, through the same plug-in."""
     model = make(moved=True)
-    condition = Condition.unknown(SPEC, 3).with_obs(0, torch.tensor([-1.0, 0.1, 0.3]))
+    condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([-1.0, 0.1, 0.3]))
     assert not ARENA.certificate(model.sample(condition, 8)).feasible.all()
     for guide in (Constrained(ARENA), [Energy(left), Constrained(ARENA)]):
         assert ARENA.certificate(model.sample(condition, 8, guide=guide)).worst.max() <= TOLERANCE
@@ -185,7 +185,7 @@ def test_constraints_that_hold_anyway_change_no_bit() -> None:
 
 def test_a_contradiction_is_refused_at_once_unless_the_nearest_will_do() -> None:
     model = make(moved=True)
-    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([0.6, 0.6, 0.0]))  # within the pillar
+    condition = Condition.empty(SPEC, 2).with_obs(0, torch.tensor([0.6, 0.6, 0.0]))  # within the pillar
     with pytest.raises(ValueError, match="pillar"):  # before anything is drawn
         model.sample(condition, guide=Constrained(ARENA, efforts=QUICK))
     x = model.sample(condition, guide=Constrained(ARENA, strict=False, efforts=QUICK, attempts=2))
@@ -244,7 +244,7 @@ def test_one_call_of_the_generator_for_each_block_of_candidates() -> None:
 
 def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:
     """The mean of their minimum is -1.766 if candidates are independent, within a row and between rows."""
-    rows, config = Condition.unknown(SPEC, 200), replace(GANConfig(), best_of=16, search_steps=0)
+    rows, config = Condition.empty(SPEC, 200), replace(GANConfig(), best_of=16, search_steps=0)
     x = preferred(lambda z, rows: z, rows, range(200), 1.0, [Preference(lambda x: -x[:, 0, 0])], config)
     assert x[:, 0, 0].mean().item() == pytest.approx(-1.766, abs=0.15)
 

@@ -21,8 +21,8 @@ CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 JUDGE = DiscriminatorConfig(width=8, multipliers=(1, 2), kernel=3, frequencies=1)
 VARIANTS: dict[str, dict[str, Any]] = {  # ways of training that keep a state, or draw more random numbers
     "plain": {}, "spectral norm": {"discriminator": replace(JUDGE, spectral_norm=True)},
-    "rare game": {"play_every": 3}, "steps": {"discriminator_steps": 3}, "noise": {"discriminator_noise": 0.5},
-    "every penalty": {"penalties": dict.fromkeys(REGULARISERS, 0.5)},
+    "rare game": {"adversarial_interval": 3}, "steps": {"discriminator_steps": 3},
+    "noise": {"discriminator_noise": 0.5}, "every penalty": {"penalties": dict.fromkeys(REGULARISERS, 0.5)},
     "no patches": {"discriminator": replace(JUDGE, patches=False, minibatch_std=False)},
     "all of it": {"discriminator": replace(JUDGE, spectral_norm=True), "discriminator_steps": 2,
                   "discriminator_noise": 0.5, "objective": "hinge", "penalties": dict.fromkeys(REGULARISERS, 0.5)},
@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # ways of training that keep a state, o
 def make(context: Normalizer | None = None, *, moved: bool = False, **changes: Any) -> ConditionalGAN:
     """`moved` moves all weights a little, as training does: a DiT starts at zero whatever its noise."""
     torch.manual_seed(0)
-    own = {key: changes.pop(key) for key in ("mix", "context_dropout", "batch_size") if key in changes}
+    own = {key: changes.pop(key) for key in ("conditioning", "context_dropout", "batch_size") if key in changes}
     config = GANConfig(**{"network": ResidualMLPConfig(16, 1, 1), "discriminator": JUDGE, **changes})
     model = ConditionalGAN(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context, **own)
     if moved:

@@ -82,14 +82,14 @@ def test_one_step_and_the_most_that_make_sense_sample(name: str) -> None:
     model = make(name)
     for steps in (1, FAMILIES[name].max_steps):
         before = model.network_calls
-        assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, options=SamplingOptions(steps=steps))).all()
+        assert torch.isfinite(model.sample(Condition.empty(SPEC), 2, options=SamplingOptions(steps=steps))).all()
         assert model.network_calls > before
 
 
 @every_family
 def test_the_ood_score_is_a_number_for_each_row_and_its_own(name: str) -> None:
     model, x = make(name), batch().x_BHD
-    condition = CONDITIONS["start"](Condition.unknown(SPEC, 16))
+    condition = CONDITIONS["start"](Condition.empty(SPEC, 16))
     found = model.ood_score(x, condition, range(16))
     assert found.shape == (16, 8) and (found >= 0).all() and found.std() > 0
     torch.testing.assert_close(model.ood_score(x[3:5], condition[3:5], [3, 4]), found[3:5], rtol=1e-4, atol=1e-5)
@@ -101,7 +101,7 @@ def test_the_ood_score_is_a_number_for_each_row_and_its_own(name: str) -> None:
 @every_family
 def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> None:
     """At least 16 at a time, so that one that is a network rounds alike however many are drawn."""
-    model, condition, shapes = make(name), CONDITIONS["start"](Condition.unknown(SPEC)), set()
+    model, condition, shapes = make(name), CONDITIONS["start"](Condition.empty(SPEC)), set()
 
     def left(x: torch.Tensor) -> torch.Tensor:
         shapes.add(tuple(x.shape))
@@ -119,21 +119,21 @@ def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> Non
 def test_an_update_changes_what_samples_and_a_saved_model_is_the_same(name: str, context: Normalizer | None) -> None:
     model, other = make(name, context), make(name, context)
     data = batch(None if context is None else torch.randn(16, 2, generator=generator(1)))
-    before = model.sample(Condition.unknown(SPEC), 2)
+    before = model.sample(Condition.empty(SPEC), 2)
     optimizers = model.optimizers()
     assert len({id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}) == sum(
         len(g["params"]) for o in optimizers.values() for g in o.param_groups)
     metrics = model.update(data, optimizers, generator(0))
     assert metrics and all(torch.isfinite(v) and not v.requires_grad for v in metrics.values())
-    assert not torch.equal(model.sample(Condition.unknown(SPEC), 2), before)
+    assert not torch.equal(model.sample(Condition.empty(SPEC), 2), before)
     restore_module(other, {k: v.clone() for k, v in module_tensors(model).items()})
-    assert torch.equal(model.sample(Condition.unknown(SPEC), 2), other.sample(Condition.unknown(SPEC), 2))
+    assert torch.equal(model.sample(Condition.empty(SPEC), 2), other.sample(Condition.empty(SPEC), 2))
 
 
 @every_family
 def test_a_guide_of_the_training_raises_the_mean_score_of_samples(name: str) -> None:
     """Beside the fit to the data, which alone has no reason to. The score is of trajectories in environment units."""
-    start, models, seen = CONDITIONS["start"](Condition.unknown(SPEC)), [], []
+    start, models, seen = CONDITIONS["start"](Condition.empty(SPEC)), [], []
 
     def score(x: torch.Tensor) -> torch.Tensor:
         seen.append(x.shape[1:])
@@ -185,4 +185,4 @@ def test_settings_come_back_from_json_as_what_they_are(name: str) -> None:
 def test_the_network_is_changed_alike_in_every_family(name: str, network: type) -> None:
     config = FAMILIES[name].with_network(network())
     assert isinstance(config.network, network) and family(config) == name
-    assert torch.isfinite(make(name, network=network).sample(Condition.unknown(SPEC), 2)).all()
+    assert torch.isfinite(make(name, network=network).sample(Condition.empty(SPEC), 2)).all()

@@ -39,7 +39,7 @@ def updated(model: Model, data: Batch, guide: Any = None) -> dict[str, Tensor]:
 
 
 def started(rows: int = 2) -> Condition:
-    return CONDITIONS["start"](Condition.unknown(SPEC, rows))
+    return CONDITIONS["start"](Condition.empty(SPEC, rows))
 
 
 @every_family
@@ -102,14 +102,14 @@ def test_a_model_trains_and_samples_where_torch_makes_tensors_of_float64(name: s
 
 
 def test_a_condition_of_float64_or_of_integers_takes_further_values_as_they_are() -> None:
-    unknown = Condition.unknown(SPEC)
+    unknown = Condition.empty(SPEC)
     for values, expected in ((unknown.values_BHD.double(), 0.1), (unknown.values_BHD.long(), float(torch.tensor(0.1)))):
         known = Condition(SPEC, values, unknown.mask_BHD).with_obs(0, torch.tensor([0.1, 0, 0], dtype=torch.float64))
         assert known.values_BHD[0, 0, 0].item() == expected
 
 
 def test_a_mixture_given_integers_samples_fractions() -> None:
-    unknown = Condition.unknown(SPEC, 3)
+    unknown = Condition.empty(SPEC, 3)
     whole = Condition(SPEC, unknown.values_BHD.long(), unknown.mask_BHD)
     models = [make("gaussian"), make("flow")]
     mixture = Mixture(models, [1.0, 1.0])
@@ -172,7 +172,7 @@ def test_samples_and_densities_are_the_same_in_inference_mode(name: str) -> None
 @every_family
 def test_a_sample_that_is_not_finite_is_refused(name: str) -> None:
     """A known entry of 1e30 is finite, and its square is not; such a sample was returned as NaN."""
-    far = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
+    far = Condition.empty(SPEC, 2).with_obs(0, torch.tensor([1e30, 0.0, 0.0]))
     with pytest.raises(ValueError, match=r"a sample is not finite in .* entries; its known entries or its context may"):
         make(name).sample(far, 2)
 

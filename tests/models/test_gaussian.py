@@ -31,9 +31,9 @@ NETWORK = {TemporalUNetConfig: TemporalUNetConfig(8, (1, 2), 3, 1), DiTConfig: D
 
 def make(spec: TrajectorySpec = SPEC, normalizer: Normalizer | None = None, **changes: object) -> Gaussian:
     torch.manual_seed(0)
-    mix = cast(ConditionMix | None, changes.pop("mix", None))
+    conditioning = cast(ConditionMix | None, changes.pop("conditioning", None))
     config = GaussianConfig(**{"network": TINY, "ema": 0.95, **changes})  # type: ignore[arg-type]
-    return Gaussian(spec, config, normalizer or Normalizer.identity(spec.dim), mix=mix)
+    return Gaussian(spec, config, normalizer or Normalizer.identity(spec.dim), conditioning=conditioning)
 
 
 def fit(model: Gaussian, data: Callable[[torch.Generator], Batch], steps: int, guide: Guide | None = None) -> Gaussian:
@@ -52,7 +52,7 @@ def windows(obs: Tensor, act: Tensor, weight_B: Tensor | None = None) -> Batch:
 
 def actions(model: Gaussian, obs: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, A) of the actions in these states."""
-    mean, sigma = model.predict(Condition.unknown(model.spec, len(obs)).with_obs(0, obs))
+    mean, sigma = model.predict(Condition.empty(model.spec, len(obs)).with_obs(0, obs))
     return mean[:, 0, model.spec.obs_dim :], sigma[:, 0, model.spec.obs_dim :]
 
 
@@ -80,7 +80,7 @@ def test_a_linear_gaussian_policy_is_recovered() -> None:
         return windows(s, mean + sigma * torch.randn(mean.shape, generator=rng))
 
     scales = Normalizer(torch.tensor([0.1, 0.0, 0.5, -0.5]), torch.tensor([1.0, 1.2, 2.0, 0.5]))
-    model = fit(make(CELL, scales, mix=POLICY, learning_rate=1e-2, ema=0.99), data, 1000)
+    model = fit(make(CELL, scales, conditioning=POLICY, learning_rate=1e-2, ema=0.99), data, 1000)
     s = 2 * torch.rand(500, 2, generator=generator(-1)) - 1
     (mean, sigma), (true_mean, true_sigma) = actions(model, s), truth(s)
     assert (((mean - true_mean) ** 2).mean(0).sqrt() < 0.03 * true_mean.std(0)).all()
@@ -100,7 +100,7 @@ def test_with_a_fixed_spread_the_mean_minimises_the_squared_error(spread: float)
     """This holds for skewed data too, whose mode lies elsewhere; the spread is the given one."""
     act = torch.rand(64, 2, generator=generator(0)) ** 3
     scales = Normalizer(torch.zeros(4), torch.tensor([1.0, 1.0, 2.0, 0.5]))
-    model = make(CELL, scales, mix=POLICY, spread=spread, learning_rate=1e-2)
+    model = make(CELL, scales, conditioning=POLICY, spread=spread, learning_rate=1e-2)
     mean, sigma = actions(fit(model, constant(act), 150), STATE)
     torch.testing.assert_close(mean[0], act.mean(0), atol=0.005, rtol=0)
     torch.testing.assert_close(sigma[0], spread * torch.tensor([2.0, 0.5]))
@@ -109,7 +109,7 @@ def test_with_a_fixed_spread_the_mean_minimises_the_squared_error(spread: float)
 def test_a_guide_moves_the_mean_by_its_slope_times_the_variance() -> None:
     """The minimum of the mean over two entries of (a - mu)^2 / (2 sigma^2), minus k a_0, is at mu + 2 k sigma^2."""
     act, spread, k = torch.randn(64, 2, generator=generator(0)) / 3, 0.4, 0.5
-    model = make(CELL, mix=POLICY, spread=spread, learning_rate=1e-2)
+    model = make(CELL, conditioning=POLICY, spread=spread, learning_rate=1e-2)
     mean, _ = actions(fit(model, constant(act), 150, lambda x: k * x[:, 0, 2]), STATE)
     torch.testing.assert_close(mean[0], act.mean(0) + torch.tensor([2 * k * spread**2, 0.0]), atol=0.005, rtol=0)
 
@@ -119,7 +119,7 @@ def test_a_guide_that_dislikes_the_tails_narrows_a_learned_spread() -> None:
     highest where u = sigma^2 solves 2 k u^2 + u = v."""
     act, k = torch.randn(64, 2, generator=generator(0)), 2.0
     act = (act - act.mean(0)) / act.std(0, correction=0) / 2  # v = 1/4
-    narrow = fit(make(CELL, mix=POLICY, learning_rate=1e-2), constant(act), 200,
+    narrow = fit(make(CELL, conditioning=POLICY, learning_rate=1e-2), constant(act), 200,
                  lambda x: -k / 2 * (x[..., 2:] ** 2).sum((1, 2)))
     sigma = math.sqrt((math.sqrt(1 + 2 * k) - 1) / (4 * k))
     assert actions(narrow, STATE)[1].mean().item() == pytest.approx(sigma, rel=0.05)
@@ -131,7 +131,7 @@ def test_windows_of_weight_zero_teach_nothing() -> None:
     other = torch.randn(256, 2, generator=generator(1)) - 3
     weight = torch.tensor([2.0, 0.0]).repeat_interleave(256)
     data = constant(torch.cat([act, other]), weight)
-    mean, sigma = actions(fit(make(CELL, mix=POLICY, learning_rate=1e-2), data, 200), STATE)
+    mean, sigma = actions(fit(make(CELL, conditioning=POLICY, learning_rate=1e-2), data, 200), STATE)
     torch.testing.assert_close(mean[0], act.mean(0), atol=0.01, rtol=0)
     torch.testing.assert_close(sigma[0], act.std(0), atol=0, rtol=0.03)
 
@@ -157,7 +157,7 @@ SCALES = Normalizer(torch.tensor([0.5, -1.0, 3.0, 0.0, 10.0]), torch.tensor([2.0
 def test_the_density_is_the_normal_one_in_environment_units(kind: str) -> None:
     """That of scipy, over the entries that are not known; around the straight way between those that are."""
     model, offset, sigma = handset(SCALES)
-    condition = CONDITIONS[kind](Condition.unknown(SPEC, 4))
+    condition = CONDITIONS[kind](Condition.empty(SPEC, 4))
     x = torch.randn(4, 8, 5, generator=generator(5)) * SCALES.scale_D + SCALES.shift_D
     shift, scale = SCALES.shift_D.double().numpy(), SCALES.scale_D.double().numpy()
     known, values = condition.mask_BHD[0].numpy(), condition.values_BHD[0].double().numpy()
@@ -173,7 +173,7 @@ def test_the_density_is_the_normal_one_in_environment_units(kind: str) -> None:
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_the_loss_is_the_weighted_mean_over_real_entries_that_are_not_known(start: float, weights: tuple) -> None:
     """In nats, normalised; what is padded or known counts neither above nor below the line."""
-    model, mean, sigma = handset(Normalizer.identity(5), mix=ConditionMix(start=start, goal=0))
+    model, mean, sigma = handset(Normalizer.identity(5), conditioning=ConditionMix(start=start, goal=0))
     data, free = batch((8, 5, 2, 1)), batch((8, 5, 2, 1)).mask_BHD.clone()
     x = data.x_BHD.double().numpy()
     if start:  # the mean is given as the difference from the straight one, which stays there
@@ -185,7 +185,7 @@ def test_the_loss_is_the_weighted_mean_over_real_entries_that_are_not_known(star
 
 
 def test_samples_are_of_that_density_and_deviate_by_the_seeds_noise() -> None:
-    model, condition = handset(SCALES)[0], CONDITIONS["goal"](Condition.unknown(SPEC, 3))
+    model, condition = handset(SCALES)[0], CONDITIONS["goal"](Condition.empty(SPEC, 3))
     free, z = ~condition.mask_BHD, RowNoise([4, 5, 6]).normal(8, 5)
     mean, sigma = model.predict(condition)
     assert torch.equal(mean[~free], condition.values_BHD[~free]) and not sigma[~free].any()
@@ -199,13 +199,13 @@ def test_samples_are_of_that_density_and_deviate_by_the_seeds_noise() -> None:
 
 
 def test_density_and_moments_are_differentiable() -> None:
-    model, condition = handset(SCALES)[0], Condition.unknown(SPEC, 3)
+    model, condition = handset(SCALES)[0], Condition.empty(SPEC, 3)
     x = (torch.randn(3, 8, 5, generator=generator(5)) * SCALES.scale_D + SCALES.shift_D).requires_grad_()
     uphill = torch.autograd.grad(model.log_prob(x, condition).sum(), x)[0]
     mean, sigma = model.predict(condition)
     torch.testing.assert_close(uphill, (mean - x) / sigma**2, rtol=1e-3, atol=1e-3)
     start = torch.zeros(3, 3, requires_grad=True)
-    make().predict(Condition.unknown(SPEC, 3).with_obs(0, start))[0].sum().backward()
+    make().predict(Condition.empty(SPEC, 3).with_obs(0, start))[0].sum().backward()
     assert start.grad is not None and start.grad.all()
 
 
@@ -219,7 +219,7 @@ def test_every_network_learns_both_moments_and_never_sees_padding(network: type,
         fit(model, lambda _, x=x: Batch(x, data.mask_BHD), 3)
     assert same(*models)
     before, after = make(network=NETWORK[network], spread=spread), models[0]
-    start = CONDITIONS["start"](Condition.unknown(SPEC))
+    start = CONDITIONS["start"](Condition.empty(SPEC))
     moved = [not torch.equal(a, b) for a, b in zip(before.predict(start), after.predict(start), strict=True)]
     assert moved == [True, spread == "learned"]
 
@@ -253,10 +253,10 @@ def test_a_number_that_is_not_finite_stops_before_the_step(where: str) -> None:
 
 def test_candidates_cost_no_more_calls_than_one() -> None:
     model = make()
-    model.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1))
+    model.sample(Condition.empty(SPEC), 3, guide=lambda x: x[..., 0].mean(1))
     assert model.network_calls == 1
     refined = make(search_steps=5)
-    plain, better = (m.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1)) for m in (model, refined))
+    plain, better = (m.sample(Condition.empty(SPEC), 3, guide=lambda x: x[..., 0].mean(1)) for m in (model, refined))
     assert refined.network_calls == 1 and (better[..., 0].mean(2) > plain[..., 0].mean(2)).all()
 
 
@@ -288,12 +288,12 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.sample(Condition.unknown(SPEC),
+    (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
-    (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
+    (lambda m: m.sample(Condition.empty(SPEC), guide=ClassifierFree(1.0)),
      "ClassifierFree changes what a model denoises, and a Gaussian does not denoise; give an energy"),
-    (lambda m: m.predict(Condition.unknown(CELL)), "the condition is for TrajectorySpec"),
-    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this model and"),
+    (lambda m: m.predict(Condition.empty(CELL)), "the condition is for TrajectorySpec"),
+    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.empty(SPEC, 3)), r"shape \(2, 8, 5\); this model and"),
     (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),
 ])
 def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[Gaussian], object], message: str) -> None:

@@ -33,7 +33,7 @@ def test_it_goes_through_what_is_known_and_never_beyond_it(seed: int, share: flo
 
 def test_what_is_not_known_changes_nothing() -> None:
     for kind in CONDITIONS.values():
-        condition = kind(Condition.unknown(SPEC, 2))
+        condition = kind(Condition.empty(SPEC, 2))
         noise = torch.where(condition.mask_BHD, condition.values_BHD, torch.randn(condition.values_BHD.shape))
         assert torch.equal(interpolate(noise, condition.mask_BHD),
                            interpolate(condition.values_BHD, condition.mask_BHD))

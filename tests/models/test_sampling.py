@@ -35,7 +35,7 @@ def sampled(condition: Condition, number: int, seed: int | Sequence[int], plugin
 
 @given(batch=st.integers(1, 4), number=st.integers(1, 4), seed=st.integers(0, 2**62))
 def test_one_seed_is_unfolded_to_the_rows_and_many_are_the_rows_own(batch: int, number: int, seed: int) -> None:
-    condition = Condition.unknown(SPEC, batch)
+    condition = Condition.empty(SPEC, batch)
     x = sampled(condition, number, seed)
     assert x.shape == (batch, number, *SHAPE)
     seeds = unfold(batch * number, seed)
@@ -44,14 +44,14 @@ def test_one_seed_is_unfolded_to_the_rows_and_many_are_the_rows_own(batch: int, 
 
 
 def test_the_samples_of_a_condition_are_its_own() -> None:
-    condition = Condition.unknown(SPEC, 3).with_obs(0, torch.tensor([[1e5, 0, 0], [2e5, 0, 0], [3e5, 0, 0]]))
+    condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([[1e5, 0, 0], [2e5, 0, 0], [3e5, 0, 0]]))
     x = sampled(condition, 2, [1, 2, 3, 4, 5, 6])
     assert x[..., 0, 0].tolist() == [[1e5 + 1, 1e5 + 2], [2e5 + 3, 2e5 + 4], [3e5 + 5, 3e5 + 6]]
 
 
 @pytest.mark.parametrize("number", [MAX_ROWS - 1, MAX_ROWS + 1, 3 * MAX_ROWS])
 def test_many_rows_are_drawn_in_parts_and_alike(number: int) -> None:
-    assert torch.equal(sampled(Condition.unknown(SPEC), number, 7)[0, -3:, 0, 0],
+    assert torch.equal(sampled(Condition.empty(SPEC), number, 7)[0, -3:, 0, 0],
                        torch.tensor([s % 9973 for s in unfold(number, 7)[-3:]]).float())
 
 
@@ -68,7 +68,7 @@ class Reject(Plugin):
 
 def test_what_is_rejected_is_drawn_again_with_another_seed_and_nothing_else_is() -> None:
     seeds, picky = [2, 3, 4, 5], Reject(times=50)
-    x = sampled(Condition.unknown(SPEC, 4), 1, seeds, [picky])[:, 0, 0, 0]
+    x = sampled(Condition.empty(SPEC, 4), 1, seeds, [picky])[:, 0, 0, 0]
     expected = [next(s for s in (seed, *(fold(seed, k) for k in range(1, 50))) if s % 9973 % 2 == 0) for seed in seeds]
     assert x.tolist() == [s % 9973 for s in expected]
     assert picky.asked[:2] == [(1, 4), (2, 2)]  # only those that were drawn again are asked about again
@@ -76,7 +76,7 @@ def test_what_is_rejected_is_drawn_again_with_another_seed_and_nothing_else_is()
 
 def test_it_is_drawn_until_no_plugin_rejects_it() -> None:
     first, second = Reject(times=2, only_odd=False), Reject(times=4, only_odd=False)
-    x = sampled(Condition.unknown(SPEC, 2), 1, [8, 9], [first, second])[:, 0, 0, 0]
+    x = sampled(Condition.empty(SPEC, 2), 1, [8, 9], [first, second])[:, 0, 0, 0]
     assert x.tolist() == [fold(8, 4) % 9973, fold(9, 4) % 9973]
     assert second.asked == [(k, 2) for k in range(1, 6)]
 
@@ -87,14 +87,14 @@ def test_what_a_plugin_raises_is_not_swallowed() -> None:
             raise RuntimeError("none is any good")
 
     with pytest.raises(RuntimeError, match="none is any good"):
-        sampled(Condition.unknown(SPEC), 1, 0, [Refuse()])
+        sampled(Condition.empty(SPEC), 1, 0, [Refuse()])
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: sampled(Condition.unknown(TrajectorySpec(3, 2, 16)), 1, 0),
+    (lambda: sampled(Condition.empty(TrajectorySpec(3, 2, 16)), 1, 0),
      "horizon=16.*the model's trajectories are.*horizon=8"),
-    (lambda: sampled(Condition.unknown(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one for each"),
-    (lambda: sampled(Condition.unknown(SPEC), 0, 0), "0 samples of 1 conditions"),
+    (lambda: sampled(Condition.empty(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one for each"),
+    (lambda: sampled(Condition.empty(SPEC), 0, 0), "0 samples of 1 conditions"),
     (lambda: SamplingOptions(temperature=-0.5), "temperature is -0.5; a number of"),
     (lambda: SamplingOptions(temperature=float("inf")), "temperature is inf"),
     (lambda: encode_context(torch.ones(2, 2), None), "a context was given to a model that was trained without"),

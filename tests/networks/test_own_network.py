@@ -52,7 +52,7 @@ def test_a_model_trains_and_samples_with_it(context_dim: int) -> None:
     x = torch.randn(8, 4, 3, generator=generator(0))
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(8, 2) if context_dim else None)
     assert model.update(batch, model.optimizers(), generator(1))["loss"].isfinite()
-    start = Condition.unknown(SPEC, 2).with_obs(0, torch.zeros(2))
+    start = Condition.empty(SPEC, 2).with_obs(0, torch.zeros(2))
     given = Condition(SPEC, start.values_BHD, start.mask_BHD, torch.ones(2, 2) if context_dim else None)
     assert model.sample(given, 3).isfinite().all()
 

@@ -36,8 +36,8 @@ def world(dataset: object, folder: Path) -> Path:
 def planner(dataset: object, folder: Path, **settings: Any) -> Path:
     mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0))
     model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, steps=4)
-    config = replace(PlannerRunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, mix=mix, batch_size=8,
-                                      training=TRAINING), **settings)
+    config = replace(PlannerRunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, conditioning=mix,
+                                      batch_size=8, training=TRAINING), **settings)
     runs.train(config, folder, progress=False)
     return folder
 

@@ -43,7 +43,7 @@ def saved(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def sample(run: runs.Run) -> torch.Tensor:
-    return run.model.sample(Condition.unknown(run.model.spec), 3, seed=5)
+    return run.model.sample(Condition.empty(run.model.spec), 3, seed=5)
 
 
 # -- what is saved

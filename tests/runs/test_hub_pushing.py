@@ -29,7 +29,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 def sample(run: runs.Run) -> torch.Tensor:
-    return run.model.sample(Condition.unknown(run.model.spec), 3, seed=5)
+    return run.model.sample(Condition.empty(run.model.spec), 3, seed=5)
 
 
 def test_what_is_pushed_is_pulled_to_the_bit(small_run: Path, hub: FakeHub, tmp_path: Path,

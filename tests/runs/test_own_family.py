@@ -30,10 +30,10 @@ class OwnConfig(GaussianConfig):
 class Own(nn.Module):
     """A network from noise and known entries to trajectories, trained to return the data."""
 
-    def __init__(self, spec: Any, config: Any, normalizer: Any, context: Any = None, *, mix: Any = None,
+    def __init__(self, spec: Any, config: Any, normalizer: Any, context: Any = None, *, conditioning: Any = None,
                  context_dropout: float = 0.1, batch_size: int = 64):
         super().__init__()
-        self.spec, self.config, self.normalizer, self.mix = spec, config, normalizer, mix
+        self.spec, self.config, self.normalizer, self.conditioning = spec, config, normalizer, conditioning
         self.batch_size = batch_size
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, 0, config.network)
 
@@ -42,7 +42,7 @@ class Own(nn.Module):
 
     def update(self, batch: Batch, optimizers: Any, generator: Any, *, guide: Any = None) -> dict[str, Tensor]:
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = real if self.mix is None else self.mix.sample(self.spec, real, generator)
+        known = real if self.conditioning is None else self.conditioning.sample(self.spec, real, generator)
         loss = ((self._generate(torch.randn(x0.shape, generator=generator), x0, known) - x0) ** 2 * real).mean()
         apply_gradients(loss, optimizers["network"], 1.0)
         return {"loss": loss.detach()}

@@ -130,10 +130,11 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
                                                                          tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
     remembers = replace(config.planner, history=2)
-    with pytest.raises(ValueError, match=r"planner.history is 2, but the model is not conditioned .* --mix.prefix"):
+    with pytest.raises(ValueError,
+                       match=r"planner.history is 2, but the model is not conditioned .* --conditioning.prefix"):
         replace(config, planner=remembers)
-    mix = replace(config.mix, prefix=0.5)
-    check(replace(config, mix=mix, planner=remembers), tmp_path, 11)
+    mix = replace(config.conditioning, prefix=0.5)
+    check(replace(config, conditioning=mix, planner=remembers), tmp_path, 11)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
@@ -171,8 +172,8 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
     config = tiny("goals", small.DATASET)
     planner = replace(config.planner, history=3, replan=20, lookahead=4)
-    mix = replace(config.mix, prefix=0.5)
-    check(replace(config, mix=mix, planner=planner), tmp_path, 4)
+    mix = replace(config.conditioning, prefix=0.5)
+    check(replace(config, conditioning=mix, planner=planner), tmp_path, 4)
 
 
 def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper: Episodes,
@@ -199,8 +200,8 @@ def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
     config = tiny(name, hopper_file)
     with pytest.raises(ValueError, match=f"^the preset '{name}' plans for goals, .* take {re.escape(instead)}, or say"):
         presets.check_goals(name, config)
-    mix = replace(config.mix, goal_dims=(0,))
-    presets.check_goals(name, replace(config, mix=mix))
+    mix = replace(config.conditioning, goal_dims=(0,))
+    presets.check_goals(name, replace(config, conditioning=mix))
     presets.check_goals("veteran", tiny("veteran", hopper_file))
     for own in (tiny("veteran", hopper_file), presets.PRESETS["iql"]):  # in a file of this name
         assert presets.check_goals("pointmaze-own", replace(own, dataset=str(hopper_file))) == ""
@@ -212,7 +213,7 @@ def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment
         hopper_file: Path, tmp_path: Path) -> None:
     """Without a goal, it followed plans to nowhere, and was scored."""
     config = tiny("goals", hopper_file)
-    config = replace(config, mix=replace(config.mix, goal_dims=(0,)))
+    config = replace(config, conditioning=replace(config.conditioning, goal_dims=(0,)))
     in_time = replace(config, training=replace(config.training, eval_every=1))
     with pytest.raises(ValueError, match=r"--eval-every .* goals \(entries \(0,\) of .*, and Hopper-v5 gives none"):
         runs.train(in_time, tmp_path / "run", progress=False)
@@ -257,7 +258,7 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
 def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
     tracked = presets.PRESETS["diffuser-pointmaze"]
     assert isinstance(tracked, PlannerRunConfig)
-    assert tracked.with_generator(FAMILIES[family]).mix == tracked.mix
+    assert tracked.with_generator(FAMILIES[family]).conditioning == tracked.conditioning
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"context_dropout": 1.5}, {"normalizer": "nothing"}])

@@ -200,7 +200,7 @@ def test_a_policy_is_conditioned_on_nothing_that_is_missing_when_it_acts(hopper_
 
 @pytest.mark.parametrize(("preset", "words", "message"), [
     ("iql", ("--policy.model.batch-size", 32), "Unrecognized options"),
-    ("swift", ("--policy.model.mix.start", 0.5), "Unrecognized options"),
+    ("swift", ("--policy.model.conditioning.start", 0.5), "Unrecognized options"),
     ("swift", ("--policy.critic.tau", 0.5), "Unrecognized options"),
     ("world-model", ("--world.model.normalizer", "gaussian"), "Unrecognized options"),
     ("iql", ("--context.discount", 0.5),

@@ -88,7 +88,7 @@ def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monke
     before = runs.load(small_run)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "nothing"))
     folder = shutil.copytree(small_run, tmp_path / "é elsewhere" / "run")
-    after, unknown = runs.load(folder), Condition.unknown(before.model.spec)
+    after, unknown = runs.load(folder), Condition.empty(before.model.spec)
     assert torch.equal(before.model.sample(unknown, 2, seed=3), after.model.sample(unknown, 2, seed=3))
     assert evaluated(folder)["episodes"] == 1
     assert gentraj("sample", folder, "--out", tmp_path / "a.npz") == 0
@@ -132,9 +132,9 @@ def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp
 
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
-    mix = replace(config.mix, goal_dims=(0, 1))
-    resolved = replace(config, mix=mix).resolve(nameless)
-    assert resolved.planner.goal_dims == resolved.mix.goal_dims == (0, 1)
+    mix = replace(config.conditioning, goal_dims=(0, 1))
+    resolved = replace(config, conditioning=mix).resolve(nameless)
+    assert resolved.planner.goal_dims == resolved.conditioning.goal_dims == (0, 1)
     assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
 
 
@@ -170,7 +170,7 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, truncated=1, truncated_last=1)
     assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env, umaze.env, (returns,))
     assert (run.config.horizon, run.config.stride) == (32, 5)  # of the maze, none was given
-    assert (run.config.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
+    assert (run.config.conditioning.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
     assert run.reference.x_BHD.shape == (512, 32, 4)
     data = {row.tobytes() for row in umaze.obs}
     assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
@@ -185,7 +185,7 @@ def test_a_run_is_shown_in_a_line_and_not_by_its_weights(small_run: Path) -> Non
 def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
     early, late = runs.load(small_run, step=4), runs.load(small_run)
     assert (early.step, late.step) == (4, 6)
-    x = [run.model.sample(Condition.unknown(run.model.spec)) for run in (early, late)]
+    x = [run.model.sample(Condition.empty(run.model.spec)) for run in (early, late)]
     assert not torch.equal(*x)
 
 
@@ -201,7 +201,7 @@ def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: P
 @pytest.fixture(scope="module")
 def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint") / "run"
-    small.train(folder, DATASET, "--joint", "--mix.actions", 0.5)
+    small.train(folder, DATASET, "--joint", "--conditioning.actions", 0.5)
     return folder
 
 
@@ -209,7 +209,7 @@ def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
     run = runs.load(joint)
     assert set(run.components) == {"model", "arrival"} and run.model.spec.act_dim == 2
     act = torch.linspace(-1, 1, 64).view(1, 32, 2)
-    known = Condition.unknown(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
+    known = Condition.empty(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
     obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(known, 2))
     assert torch.equal(act_BNHA, act.expand(1, 2, 32, 2)) and (obs_BNHO[:, :, 0] == torch.tensor([1.0, 1, 0, 0])).all()
 
@@ -320,7 +320,7 @@ def test_a_run_with_contexts_is_conditioned_on_them(umaze: Episodes, tmp_path: P
     config = replace(small.config(), context=ContextConfig(("return", "goal")))
     run = runs.train(config, tmp_path, progress=False)
     assert run.data.context_dim == 3
-    plain = Condition.unknown(run.model.spec)
+    plain = Condition.empty(run.model.spec)
     conditioned = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
     with_it, without = (run.model.sample(c, 2, seed=1) for c in (conditioned, plain))
     assert not torch.equal(with_it, without)
@@ -334,7 +334,7 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     assert family(tiny) == name
     run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
     again = runs.load(tmp_path)
-    start = Condition.unknown(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
+    start = Condition.empty(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
     assert torch.equal(*(of.model.sample(start, 2, options=SamplingOptions(steps=2)) for of in (run, again)))
     planner = again.planner(Box(-1, 1, (2,)))
     planner.reset(seeds_B=[0])

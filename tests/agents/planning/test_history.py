@@ -181,7 +181,7 @@ def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> 
     spec, rng = TrajectorySpec(1, 0, 4), generator(0)
     config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, ema=0.98)
     model = Diffusion(spec, config, Normalizer(torch.zeros(1), torch.full((1,), 5.0)),
-                      mix=ConditionMix(goal=0, prefix=0.5))
+                      conditioning=ConditionMix(goal=0, prefix=0.5))
     optimizers = model.optimizers()
     for _ in range(600):
         d_B1 = torch.randint(2, (128, 1), generator=rng) * 2.0 - 1

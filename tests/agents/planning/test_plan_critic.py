@@ -205,7 +205,7 @@ def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: s
     critic = make(network=network, noised=noised, sees="plan")
     settings = DiffusionConfig(ResidualMLPConfig(16, 1, 0), path=path, levels=None, clip=None)
     model = Diffusion(SPEC, settings, Normalizer.identity(3))
-    start = Condition.unknown(SPEC, 64).with_obs(0, torch.ones(2))
+    start = Condition.empty(SPEC, 64).with_obs(0, torch.ones(2))
     plain, guided = (critic(model.sample(start, guide=guide)[:, 0]) for guide in (None, critic.guide(3.0)))
     assert (guided - plain).mean() > 2 * (guided - plain).std() / 8
 
@@ -215,7 +215,7 @@ def test_noise_in_other_units_is_refused() -> None:
     critic = make(noised=0.5)
     assert isinstance(critic.guide(1.0), NoisyValue)
     with pytest.raises(ValueError, match="normalises by other shifts or scales than the model"):
-        model.sample(Condition.unknown(SPEC), guide=critic.guide(1.0))
+        model.sample(Condition.empty(SPEC), guide=critic.guide(1.0))
 
 
 @pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"n_step": 0}, {"noised": 1.5}, {"network": "gru"},

@@ -237,7 +237,7 @@ def test_fql_is_its_paper_s() -> None:
 
 def flow_noise(policy: Any, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """The times (B, 1) and the noise of the actions that a model draws for its loss."""
-    policy.model.mix.sample(policy.window_spec, torch.ones(32, 1, OBS + ACT, dtype=torch.bool), g)
+    policy.model.conditioning.sample(policy.window_spec, torch.ones(32, 1, OBS + ACT, dtype=torch.bool), g)
     t_B1, eps = torch.rand(32, generator=g)[:, None], torch.randn(32, 1, OBS + ACT, generator=g)[:, 0, OBS:]
     torch.rand(32, generator=g)  # for a context
     return t_B1, eps
