@@ -32,13 +32,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from gentraj.config import ConfigError, differences, read_json, require, sealed
+from gentraj.config import ConfigError, differences, read_json, require, write_json
 from gentraj.data import ContextConfig, load_episodes
 from gentraj.data.d3rlpy import to_d3rlpy
 from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.data.sources import split_names
 from gentraj.envs.making import environment_factory
-from gentraj.files import check_folder, new_file, write_file
+from gentraj.files import check_folder, new_file
 from gentraj.progress import say
 from gentraj.randomness import fold
 from gentraj.runs.model_card import dataset_names
@@ -170,7 +170,7 @@ def trained(peer: Peer, args: Args, data: DataFacts, state: State) -> State:
             if state.step % args.eval_every == 0 or state.step == args.updates:
                 record_score(args.out, state.step, peer, data, args.episodes)
             peer.save(state.checkpoint(args.out))
-            write_file(args.out / STATE, sealed(asdict(state)))
+            write_json(args.out / STATE, asdict(state))
             before.checkpoint(args.out).unlink(missing_ok=True)
     return state
 
@@ -190,7 +190,7 @@ def main(args: Args) -> None:
                         "env": environment_factory(args.env_id).env_id, "last": curve[-1] if curve else None,
                         "last_evaluations": last_evaluations(curve), "curve": curve,
                         "versions": {name: version(name) for name in PACKAGES}}
-    write_file(args.out / RESULT, sealed(cast(dict[str, Any], result)))
+    write_json(args.out / RESULT, cast(dict[str, Any], result))
     done = "done" if state.step == args.updates else "stopped, and the same command continues"
     say(f"{state.step} of {args.updates} updates, {done}; {args.out / RESULT}")
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
-import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,12 +26,11 @@ from typing import (
     runtime_checkable,
 )
 
-from .files import FileRefused, read_file
+from .files import FileRefused, read_file, write_file
 
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
-SEAL = "sha256"
 CONSTANTS = {"None": None, "True": True, "False": False}  # as tyro writes them on the command line
 LATER = "later"  # the mark of settings that `later` makes
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
@@ -238,12 +235,12 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
 
 
 def read_json(path: Path, *, follow: bool = False) -> dict[str, Any]:
-    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json` and `unsealed`.
+    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`.
 
     A link is refused unless `follow` allows it, as for files that the user names.
     """
     try:
-        return unsealed(read_file(path, MAX_BYTES, follow=follow), str(path))
+        return parse_json(read_file(path, MAX_BYTES, follow=follow), str(path))
     except FileRefused as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
@@ -270,25 +267,9 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def sealed(fields: Mapping[str, Any]) -> bytes:
-    """JSON of an object that holds the hash of the whole text, computed while the hash is empty, as `sha256`."""
-    text = json.dumps({SEAL: ""} | dict(fields), indent=2, allow_nan=False)
-    return text.replace('""', f'"{hashlib.sha256(text.encode()).hexdigest()}"', 1).encode()
-
-
-def unsealed(data: bytes, where: str, *, required: bool = False) -> dict[str, Any]:
-    """Parses one JSON object and checks its hash, which is not in the result.
-
-    Raises `ConfigError` for a hash that does not match, for none if it is `required`, and what `parse_json` raises.
-    """
-    fields = parse_json(data, where)
-    if SEAL in fields or required:
-        digest = str(fields.pop(SEAL, ""))
-        text = data.replace(digest.encode(errors="replace"), b"", 1)
-        if not re.fullmatch("[0-9a-f]{64}", digest) or hashlib.sha256(text).hexdigest() != digest:
-            raise ConfigError(f"{where}: its hash does not match; the file is damaged"
-                              + ("" if required else ", or was edited: then remove sha256 from it"))
-    return fields
+def write_json(path: Path, fields: Mapping[str, Any]) -> Path:
+    """Writes a JSON object as a whole file and returns its path. Raises ValueError for numbers that are not finite."""
+    return write_file(path, json.dumps(fields, indent=2, allow_nan=False).encode())
 
 
 def differences(old: object, new: object, key: str = "") -> Iterator[tuple[str, object, object]]:

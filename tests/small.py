@@ -53,9 +53,8 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
 
 
 def edit(run: Path, change: Callable[[dict], object]) -> None:
-    """Changes the settings in config.json as a person does, who removes the hash."""
+    """Changes the settings in config.json as a person does."""
     config = json.loads((run / "config.json").read_text())
-    config.pop("sha256", None)
     change(config)
     (run / "config.json").write_text(json.dumps(config))
 

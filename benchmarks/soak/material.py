@@ -12,11 +12,10 @@ import h5py
 import numpy as np
 
 from gentraj import runs
-from gentraj.config import sealed
+from gentraj.config import write_json
 from gentraj.data import Episodes, load_npz, save_minari, save_npz
 from gentraj.data.episodes import take
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
-from gentraj.files import write_file
 from gentraj.runs.evaluation import evaluate_and_save
 from gentraj.runs.measures import measure_run
 
@@ -66,7 +65,7 @@ def make(folder: Path) -> Material:
         runs.train(tiny(preset, folder, training=config), folder / kind, progress=False)
     run = runs.load(folder / "planner")
     evaluate_and_save(run, EvaluationConfig(episodes=2))
-    write_file(run.folder / "measures.json", sealed(measure_run(run, num=64, progress=False)))
+    write_json(run.folder / "measures.json", measure_run(run, num=64, progress=False))
     _write_data(material, load_npz(folder / "hopper.npz"))
     return material
 

@@ -18,13 +18,14 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from gentraj.config import parse_json, read_json, sealed
+from gentraj.config import parse_json, read_json
 from gentraj.data import Windows, load_episodes
 from gentraj.data.commands import report as data_report
 from gentraj.plots.page import write_report
 from gentraj.runs import report
 from gentraj.runs.folder import load, read_config, train
 from gentraj.runs.model_card import Card, model_card, read_scores
+from gentraj.training.checkpoint import meta_json
 from gentraj.trajectory import TrajectorySpec
 
 from .attempt import apart, attempt
@@ -173,12 +174,11 @@ class Config(Reader):
 
 
 def forge(reader: Reader, run: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes the meta.json of the newest checkpoint and seals it again."""
+    """Changes the meta.json of the newest checkpoint, with its hash right."""
     path = sorted(run.glob("step-*"))[-1] / "meta.json"
     body = json.loads(reader.original(path))
-    body.pop("sha256")
     change(body)
-    reader.write(path, sealed(body))
+    reader.write(path, meta_json(body))
 
 
 def use_run(run: Path, resumes: bool = False) -> None:
@@ -207,10 +207,9 @@ class Checkpoint(Reader):
         step = sorted(run.glob("step-*"))[-1]
         if random.random() < 0.3:
             body = json.loads((step / "meta.json").read_bytes())
-            body.pop("sha256")
             text = change_json(body, random)
             try:
-                self.write(step / "meta.json", sealed(json.loads(text)))
+                self.write(step / "meta.json", meta_json(json.loads(text)))
             except (ValueError, TypeError, RecursionError):
                 self.write(step / "meta.json", text.encode(errors="surrogatepass"))
         else:
@@ -248,7 +247,8 @@ class Reference(Reader):
         path, config = run / "reference.safetensors", run / "config.json"
         data = change_tensors(path.read_bytes(), random)
         self.write(path, data)
-        self.write(config, sealed(read_json(config) | {"reference_sha256": hashlib.sha256(data).hexdigest()}))
+        forged = read_json(config) | {"reference_sha256": hashlib.sha256(data).hexdigest()}
+        self.write(config, json.dumps(forged).encode())
         return partial(use_run, run)
 
 

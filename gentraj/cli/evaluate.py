@@ -19,11 +19,11 @@ from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
-from ..config import differences, require_use, sealed, to_json
+from ..config import differences, require_use, to_json, write_json
 from ..device import pick_device
 from ..experiments.parts import PlayedInParts
 from ..experiments.pools import pool_of
-from ..files import check_output, inside, write_file
+from ..files import check_output, inside
 from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import evaluate_and_save, table
@@ -181,6 +181,6 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     check_output(path, "--out")
     judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),
                                                        args.config)
-    write_file(path, sealed(judgement))
+    write_json(path, judgement)
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judgement

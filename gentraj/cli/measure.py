@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import sealed
+from ..config import write_json
 from ..device import pick_device
-from ..files import check_output, write_file
+from ..files import check_output
 from ..plots.page import show
 from ..progress import print_saved, say
 from ..runs.folder import load
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     run = load(args.run, device=pick_device(args.device))
     check_output(path, "--out")
     measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
-    write_file(path, sealed(measured))
+    write_json(path, measured)
     say(f"measures in {path}")
     print_saved(table(measured))
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..config import sealed
+from ..config import write_json
 from ..device import pick_device
 from ..experiments.pareto import ParetoConfig, Point, pareto
-from ..files import check_output, write_file
+from ..files import check_output
 from ..plots.figures import plot_frontier
 from ..plots.page import markdown_table, show
 from ..progress import print_saved, say
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--out is {args.out}, which is the name of the figure; give a name that ends in .json")
     device = pick_device(args.device)
     found = pareto([Point.of(text, device) for text in args.runs], args.config)
-    write_file(args.out, sealed(found))
+    write_json(args.out, found)
     plot_frontier(found["points"], figure, found["worth"])
     print_saved(table(found))
     say(f"points in {args.out}, frontier in {figure}")

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..config import lasting, read_json, sealed
+from ..config import lasting, read_json, write_json
 from ..device import pick_device, require_device
 from ..files import open_plain, read_file, write_file
 from ..progress import one_line, say
@@ -236,11 +236,6 @@ def is_kept(path: Path, key: Mapping[str, Any]) -> bool:
 def read_result(path: Path) -> Any:
     """The result that `kept` stored in the file; None if there is no file."""
     return read_json(path)["result"] if path.is_file() else None
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> Path:
-    """Writes a JSON object and returns its path. Raises ValueError for numbers that are not finite."""
-    return write_file(path, sealed(value))
 
 
 def digest(value: Mapping[str, Any]) -> str:

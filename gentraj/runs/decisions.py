@@ -24,11 +24,11 @@ from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
-from ..config import lasting, read_json, require, sealed
+from ..config import lasting, read_json, require, write_json
 from ..data import Episodes, save_npz
 from ..data.episodes import take
 from ..data.sources import split_names
-from ..files import inside, write_file
+from ..files import inside
 from ..progress import say
 from ..randomness import fold
 from ..training.checkpoint import NothingSaved, discard, has_checkpoints
@@ -120,7 +120,7 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
         rounds = before.get("rounds")
         more = isinstance(rounds, int) and rounds < config.rounds
         check_same(before | ({"rounds": config.rounds} if more else {}), what, str(folder))
-    write_file(path, sealed(what))
+    write_json(path, what)
 
 
 def _make_way(folder: Path, rounds: int) -> None:

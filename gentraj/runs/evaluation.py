@@ -15,10 +15,10 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.film import Watch, videos
 
 from ..acceleration import backend_of
-from ..config import sealed
+from ..config import write_json
 from ..data import Episodes, save_minari
 from ..data.minari_writer import check_new_id
-from ..files import check_folder, check_output, write_file
+from ..files import check_folder, check_output
 from ..plots.page import show
 from ..progress import busy, say
 from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
@@ -111,7 +111,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
     with videos(video, FILMED) if video else nullcontext() as watch:
         scores, episodes = evaluate_run(run, config, acting, options, watch=watch, partial=True, fallback=fallback,
                                         teacher=teacher, sure=sure, play=play)
-    write_file(path, sealed(scores))
+    write_json(path, scores)
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
         save_minari(episodes, save_rollout,

@@ -20,7 +20,7 @@ from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.recipes import make_missing
 
-from ..config import from_json, lasting, read_json, sealed, to_json
+from ..config import from_json, lasting, read_json, to_json, write_json
 from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES, split_names
@@ -216,7 +216,7 @@ def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, referenc
         raise ValueError(f"{path} is not that of a run, and would be overwritten; train in another folder")
     write_file(folder / REFERENCE, reference)
     file = _RunFile(config, data, hashlib.sha256(reference).hexdigest())
-    write_file(path, sealed(to_json(file)))
+    write_json(path, to_json(file))
 
 
 def located(dataset: str, folder: Path) -> str:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..config import read_json, sealed
+from ..config import read_json, write_json
 from ..data.lerobot import REPOSITORY
 from ..files import inside, read_file, write_file
 from ..progress import one_line
@@ -87,11 +87,11 @@ def _save(run: Run, target: Path, name: str) -> Path:
         config = read_json(run.folder / CONFIG)
         config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
         card = model_card(run, Card(name, scores, note, metrics[-1] if metrics else {}, figures))
-        files = {CONFIG: sealed(config), METRICS: b"".join(map(line_of, metrics)), CARD: card.encode()}
+        write_json(made / CONFIG, config)
+        write_file(made / METRICS, b"".join(map(line_of, metrics)))
+        write_file(made / CARD, card.encode())
         if scores:
-            files[EVALUATION] = sealed(scores)
-        for file, data in files.items():
-            write_file(made / file, data)
+            write_json(made / EVALUATION, scores)
         write_file(made / REFERENCE, read_file(run.folder / REFERENCE))
         _check_weights(run, load(made))
     return target

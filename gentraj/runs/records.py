@@ -21,7 +21,7 @@ import torch
 
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
-from ..config import read_json, sealed
+from ..config import read_json, write_json
 from ..files import write_file
 from ..progress import say
 from ..training.log import LogWarning, line_of, read_rows
@@ -47,7 +47,7 @@ def record_start(folder: Path, device: torch.device | None, resume: bool, proces
              "python": platform.python_version(), "device": _device_name(device),
              "processes": processes}
     starts = [*(read_starts(folder) if resume else []), start]
-    write_file(folder / PROVENANCE, sealed({"starts": starts}))
+    write_json(folder / PROVENANCE, {"starts": starts})
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ This module has `save` and `load`, and the lock of a run folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -28,7 +29,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..config import MAX_BYTES, ConfigError, escaped, from_json, sealed, to_json, unsealed
+from ..config import MAX_BYTES, ConfigError, escaped, from_json, parse_json, to_json
 from ..files import FileRefused, open_plain, physical_memory, read_file
 from ..progress import one_line
 
@@ -113,7 +114,7 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
     final, temporary = folder / name_of(step), folder / f".tmp-{step}-{os.getpid()}"
     contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
     files = {name: _File(len(data), _sha256(data)) for name, data in contents.items()}
-    contents["meta.json"] = sealed(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
+    contents["meta.json"] = meta_json(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
     try:
         _set_aside_if_broken(final)
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +275,10 @@ def _read(path: Path) -> Checkpoint:
 def _read_meta(path: Path) -> _Meta:
     data = _read_bytes(path)
     try:
-        body = unsealed(data, str(path), required=True)
+        body = parse_json(data, str(path))
+        if meta_json(body) != data:
+            raise ConfigError(f"{path}: its hash does not match; the file is damaged")
+        del body["sha256"]
         check_format(body.get("format_version"), str(path.parent))
         return from_json(_Meta, body, str(path))
     except ConfigError as error:
@@ -323,6 +327,12 @@ def _sha256(data: bytes) -> str:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+
+
+def meta_json(fields: Mapping[str, Any]) -> bytes:
+    """The bytes of a meta.json: the fields as JSON, and the hash of the other fields under `sha256`."""
+    body = {key: value for key, value in fields.items() if key != "sha256"}
+    return json.dumps({"sha256": _sha256(json.dumps(body).encode()), **body}).encode()
 
 
 # -- one live trainer per run folder

@@ -22,7 +22,7 @@ from gentraj.runs.presets import PRESETS
 
 COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compare"], ["report"], ["data", "list"],
             ["data", "inspect"], ["data", "import"], ["data", "make"], ["hub", "push"], ["hub", "pull"]]
-KEYS = ["sha256", "env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
+KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",
         "returns", "successes", "controller", "random", "behaviour", "agent", "step", "sampling", "networks",
@@ -188,7 +188,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert "there is no score of the data to compare with: they are not whole episodes of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
     assert scores["failures"] == []
-    shown = [key for key in KEYS[4:-10] if any((a or {}).get(key) not in (None, []) for a in
+    shown = [key for key in KEYS[3:-10] if any((a or {}).get(key) not in (None, []) for a in
                                               (scores, scores["controller"]))]
     assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 
@@ -243,7 +243,7 @@ def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatc
     monkeypatch.setattr(demo, "DEMO", replace(config, model=model))
     words = "demo", "--run-dir", tmp_path, "--steps", 3, "--episodes", 2
     assert gentraj(*words) == 0
-    assert list(read_json(tmp_path / "evaluation.json")) == KEYS[1:]  # without its hash
+    assert list(read_json(tmp_path / "evaluation.json")) == KEYS
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6 and "data:image/gif" in page
     assert f"report: {tmp_path}/report.html" in capsys.readouterr().out

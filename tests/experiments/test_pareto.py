@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small import gentraj
 
-from gentraj.config import unsealed
+from gentraj.config import read_json
 from gentraj.experiments.pareto import ParetoConfig, Point, frontier, pareto
 from gentraj.runs.folder import load
 
@@ -23,7 +23,7 @@ def test_a_run_is_measured_with_its_own_steps_and_with_others(small_run: Path, t
     out = tmp_path / "frontier.json"
     assert gentraj("pareto", small_run, f"{small_run}@4", "--episodes", 0, "--num", 16, "--decisions", 2,
                    "--out", out) == 0
-    one, four = unsealed(out.read_bytes(), str(out), required=True)["points"]
+    one, four = read_json(out)["points"]
     assert (one["name"], four["name"]) == ("run", "run, 4 steps") and four["sampling"].endswith("4 steps")
     assert four["calls"] - one["calls"] >= 3 and one["return_mean"] is None
     assert one["quality"]["sliced_wasserstein"] > 0 and one["latency_ms"][0] <= one["latency_ms"][1]

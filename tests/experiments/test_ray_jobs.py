@@ -166,7 +166,7 @@ def test_scores_are_those_of_one_process(ray: ModuleType, small_run: Path, tmp_p
     words = "evaluate", small_run, "--episodes", 3, "--num-envs", 3, "--out"
     assert gentraj(*words, tmp_path / "here.json") == 0 and gentraj(*words, tmp_path / "ray.json", "--ray") == 0
     here, there = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "ray"))
-    for key in ("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision", "sha256"):  # of a smaller batch
+    for key in ("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"):  # of a smaller batch
         del here[key], there[key]
     assert here == there and here["controller"] and not list(small_run.glob(".parts-*"))
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from test_results_page import made
 
 from benchmarks.d3rlpy_results import card_result, finished
-from gentraj.config import sealed
+from gentraj.config import write_json
 from gentraj.envs.making import environment_factory
 from gentraj.experiments.cards import Published
 from gentraj.experiments.reproduce import curve_points, episode_scores
@@ -106,7 +106,7 @@ def peer(folder: Path, seed: int, **changes: Any) -> Path:
               "seed": seed, "data": ["hopper-medium.hdf5"], "data_sha256": "abc", "train_seconds": 6.0, "curve": rows,
               "versions": {"d3rlpy": "2.8.1"}} | changes
     (folder / str(seed)).mkdir(parents=True)
-    (folder / str(seed) / "result.json").write_bytes(sealed(result))
+    write_json(folder / str(seed) / "result.json", result)
     return folder / str(seed)
 
 

@@ -15,7 +15,7 @@ from forked import Forked
 from tiny import run_tiny
 
 from benchmarks.soak import bits
-from gentraj.config import sealed
+from gentraj.training.checkpoint import meta_json
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir")
@@ -56,8 +56,7 @@ def _forge(path: Path, files: dict[str, bytes], changes: dict | None = None) -> 
     for name, data in files.items():
         (path / name).write_bytes(data)
         body["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    del body["sha256"]
-    (path / "meta.json").write_bytes(sealed(body | (changes or {})))
+    (path / "meta.json").write_bytes(meta_json(body | (changes or {})))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from benchmarks.soak.__main__ import PARTS
 from benchmarks.soak.material import Material, make
 from benchmarks.soak.trainings import KINDS
 from gentraj.cli import main
-from gentraj.config import ConfigError, from_json, read_json, sealed
+from gentraj.config import ConfigError, from_json, read_json
 from gentraj.data import DataError, Episodes, load_episodes, save_minari, save_npz
 from gentraj.data.commands import report
 from gentraj.files import check_folder, check_output
@@ -89,17 +89,6 @@ def test_15_hostile_scores_are_refused_before_they_are_shown(tmp_path: Path, cha
     (tmp_path / "evaluation.json").write_text(json.dumps(SCORES | change))
     with pytest.raises(ConfigError, match=rf"evaluation.json: holds no scores \({problem}"):
         read_scores(tmp_path, 1, 1)
-
-
-def test_4_a_changed_settings_file_is_refused_until_its_hash_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(sealed({"replan": 32, "sha": "x"}))
-    assert read_json(tmp_path / "a.json") == {"replan": 32, "sha": "x"}
-    text = (tmp_path / "a.json").read_text().replace("32", "12")
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"a.json: its hash does not match; .* edited: then remove sha256 from it"):
-        read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text(json.dumps({key: v for key, v in json.loads(text).items() if key != "sha256"}))
-    assert read_json(tmp_path / "a.json")["replan"] == 12
 
 
 def test_4_a_changed_row_of_a_log_is_left_out_with_a_warning(tmp_path: Path) -> None:
