@@ -1,5 +1,5 @@
-from .asking import AskingStudent
 from .exploration import Exploring
+from .fallback import ConfidenceSwitch
 from .mpc import MPC, Imagination, MPCConfig
 from .planning.arrival import Arrival, ArrivalConfig
 from .planning.deadline import Deadline, RealTimePlanner
@@ -28,7 +28,7 @@ from .sb3 import SB3Policy
 
 __all__ = [
     "BC", "DROL", "FQL", "GENERATORS", "GFP", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival",
-    "ArrivalConfig", "AskingStudent", "BCConfig", "Critic", "CriticConfig", "DROLConfig", "Deadline", "DiffusionQL",
+    "ArrivalConfig", "BCConfig", "ConfidenceSwitch", "Critic", "CriticConfig", "DROLConfig", "Deadline", "DiffusionQL",
     "DiffusionQLConfig", "Exploring", "FQLConfig", "GFPConfig", "IDQLConfig", "IQLConfig", "Imagination",
     "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "MeanFlowQL", "MeanFlowQLConfig", "PlanCritic",
     "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner",

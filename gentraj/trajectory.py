@@ -512,7 +512,7 @@ class HasLimits(Protocol):
 
 
 @runtime_checkable
-class AsksTeacher(Protocol):
+class HasTeacher(Protocol):
     """An agent in whose place another one, its teacher, acts now and then, so that a rollout can count how often."""
 
     by_teacher_B: Tensor

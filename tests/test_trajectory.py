@@ -10,12 +10,12 @@ import torch
 
 from gentraj.trajectory import (
     LARGEST,
-    AsksTeacher,
     Batch,
     Condition,
     CountsCalls,
     HasLimits,
     HasSpec,
+    HasTeacher,
     Limits,
     PlansAhead,
     SamplingOptions,
@@ -287,7 +287,7 @@ def test_calls_are_added_up_over_the_models_that_count_them() -> None:
 
 
 @pytest.mark.parametrize("protocol", [Trainable, SupportsLogProb, SupportsScore, SupportsOODScore, CountsCalls, HasSpec,
-                                      PlansAhead, HasLimits, AsksTeacher])
+                                      PlansAhead, HasLimits, HasTeacher])
 def test_what_has_the_members_of_a_protocol_is_of_its_kind(protocol: type) -> None:
     members = {name: len for name in (*vars(protocol), *vars(protocol).get("__annotations__", ()))
                if not name.startswith("_")}

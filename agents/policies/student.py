@@ -212,7 +212,7 @@ class StudentActor(Actor):
         uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.execute]
 
-    def certainty(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
         of the observation (`limits`). With one component it is 1 everywhere else."""
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)

@@ -23,7 +23,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES
-from gentraj.runs.decisions import SETTINGS, DecisionConfig
+from gentraj.runs.dagger import SETTINGS, DecisionConfig
 from gentraj.runs.distillation import METHODS, distill
 from gentraj.runs.few_step import FewStepRunConfig
 from gentraj.runs.finetuning import FinetuneConfig, finetune

@@ -16,7 +16,7 @@ from gentraj.data.episodes import concatenate
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, AsksTeacher, CountsCalls, HasLimits, HasSpec, Limits, PlansAhead
+from gentraj.trajectory import Agent, CountsCalls, HasLimits, HasSpec, HasTeacher, Limits, PlansAhead
 
 from ..rendering.film import Watch
 from .stepping import EnvCrashed, EnvironmentFault
@@ -273,7 +273,7 @@ def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, recor
         with log.decision(agent, period):
             act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
         fields |= {"act": act_BA, "clipped": limits.clips(act_BA), "clamped": limits.clamps(envs.obs_BO)}
-        if isinstance(agent, AsksTeacher):
+        if isinstance(agent, HasTeacher):
             fields["by_teacher"] = agent.by_teacher_B.numpy().copy()
         fields |= envs.step(act_BA, live_B) | {"elapsed": envs.elapsed_B.copy()}
         log.add(fields | (_seen(envs, "next_") if record else {}))

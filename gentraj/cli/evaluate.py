@@ -78,7 +78,7 @@ class Evaluate:
     """For a student of `gentraj distill --method decision`: the run that acts for 12 steps where the student is unsure,
     such as the planner that it was distilled from. In the scores, `by_teacher` is the fraction of the actions that the
     teacher took."""
-    sure: float = 0.5
+    min_confidence: float = 0.5
     """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
     and where it clamps an observation; 0 never asks the teacher."""
     out: Path | None = None
@@ -112,9 +112,9 @@ def main(argv: list[str]) -> None:
         _check_acting(run.config, acting)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
-    if args.teacher is None and args.sure != Evaluate.sure:
-        raise ValueError("--sure says where a student asks its teacher, and there is none; give --teacher too, or "
-                         "leave --sure out")
+    if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
+        raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give --teacher "
+                         "too, or leave --min-confidence out")
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
             run.world_model.calibrate(run.reference, options)
@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
     scores = evaluate_and_save(run, args.config, acting, args.out, args.save_rollout, args.video,
-                               args.sampling.options(), fallback, teacher, args.sure, play=_play(args))
+                               args.sampling.options(), fallback, teacher, args.min_confidence, play=_play(args))
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "

@@ -21,8 +21,8 @@ from ..distillation import (
     ReflowConfig,
     ShortcutConfig,
 )
-from . import decisions, few_step
-from .decisions import DecisionConfig
+from . import dagger, few_step
+from .dagger import DecisionConfig
 from .few_step import FewStepRunConfig
 from .folder import Run
 
@@ -47,7 +47,7 @@ def _few_step(about: str, student: FewStepConfig, value: float = 0.0) -> Method:
 
 METHODS: dict[str, Method] = {
     "decision": Method("a small network that acts like a planner or an iterative policy: observation and goal in, "
-                       "action out", DecisionConfig(), decisions.distill),
+                       "action out", DecisionConfig(), dagger.distill),
     "reflow": _few_step("a few-step model that learns its teacher's map from noise to samples",
                         ReflowConfig()),
     "progressive": _few_step("a few-step model, each step of which learns two steps of the previous round",

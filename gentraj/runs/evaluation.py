@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from gentraj.agents.asking import AskingStudent
+from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.agents.planning.deadline import Deadline
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, Play, evaluate
 from gentraj.envs.evaluation.rollout import rollout
@@ -33,14 +33,14 @@ FILMED = 3  # number of episodes that are filmed
 def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
                  watch: Watch | None = None, partial: bool = False, fallback: Run | None = None,
-                 teacher: Run | None = None, sure: float = 0.5,
+                 teacher: Run | None = None, min_confidence: float = 0.5,
                  play: Play = rollout) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `acting` replaces the settings by which the agent acts, as `config` in `Run.agent`, `options` say how it samples,
     and `watch`, `partial` and `play` are those of `gentraj.envs.evaluation.evaluate.evaluate`. `fallback` is a run
     that acts where a planner with a deadline has no plan yet, and `teacher` one that acts where the run, a
-    student, is unsure (`agents.AskingStudent`).
+    student, is unsure (`agents.ConfidenceSwitch`).
 
     Raises ValueError for settings of another agent, if `fallback` is given where no planner has a deadline, or
     `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.
@@ -56,7 +56,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
         agent = run.agent(run.action_space(env), acting, options=options, deadline=deadline)
         if teacher is not None:
-            agent = AskingStudent(agent, _teacher(teacher, run, env), sure)
+            agent = ConfidenceSwitch(agent, _teacher(teacher, run, env), min_confidence)
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
@@ -82,7 +82,7 @@ def _teacher(teacher: Run, student: Run, env: str) -> Agent:
 def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig | None = None,
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
                       options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None,
-                      teacher: Run | None = None, sure: float = 0.5, play: Play = rollout) -> dict[str, Any]:
+                      teacher: Run | None = None, min_confidence: float = 0.5, play: Play = rollout) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
 
     If episodes do not finish because the environment is faulty, the scores are those of the others and say so.
@@ -96,7 +96,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
         options: How the agent samples.
         fallback: The run that acts while a planner with a deadline has no plan yet, such as the planner's student.
         teacher: The run that acts where this run, its student, is unsure.
-        sure: The certainty, in [0, 1], below which a student is unsure.
+        min_confidence: The confidence, in [0, 1], below which a student is unsure.
         play: What plays the episodes, as `rollout` does; see `gentraj.experiments.parts`.
 
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
@@ -110,7 +110,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
         scores, episodes = evaluate_run(run, config, acting, options, watch=watch, partial=True, fallback=fallback,
-                                        teacher=teacher, sure=sure, play=play)
+                                        teacher=teacher, min_confidence=min_confidence, play=play)
     write_json(path, scores)
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:

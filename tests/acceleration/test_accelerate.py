@@ -70,7 +70,7 @@ def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
 
 
 def test_an_agent_is_accelerated_with_the_agents_that_it_has() -> None:
-    """As an `AskingStudent` has a teacher, in whose networks most of its time is spent."""
+    """As a `ConfidenceSwitch` has a teacher, in whose networks most of its time is spent."""
     class Model:
         def __init__(self) -> None:
             self.model = make()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from gentraj.agents.asking import AskingStudent
+from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.agents.mpc import MPC, MPCConfig
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -28,7 +28,7 @@ from gentraj.trajectory import SamplingOptions, TrajectorySpec
 
 TINY = ResidualMLPConfig(8, 1, 0)
 LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
-MADE = ("policy", "planner", "planner with a deadline", "student", "asking student", "control")
+MADE = ("policy", "planner", "planner with a deadline", "student", "confidence switch", "control")
 
 
 def episodes(goals: bool) -> Episodes:
@@ -41,8 +41,8 @@ def episodes(goals: bool) -> Episodes:
 
 def made(kind: str, *, goals: bool = False) -> Any:
     """An untrained agent that acts by observations of width 3."""
-    if kind == "asking student":
-        return AskingStudent(made("student", goals=goals), made("policy", goals=goals))
+    if kind == "confidence switch":
+        return ConfidenceSwitch(made("student", goals=goals), made("policy", goals=goals))
     if kind == "control":
         return MPC(lambda obs_BO, act_BNTA, goal_BG: obs_BO.sum(1, keepdim=True) + act_BNTA.sum((2, 3)),
                    MPCConfig(horizon=2, samples=4), LOW, HIGH)
@@ -78,8 +78,8 @@ def test_observations_and_goals_in_float64_are_those_in_float32(kind: str) -> No
 
 def in_float64(agent: Any) -> Any:
     """The agent after `.double()` of its networks."""
-    if isinstance(agent, AskingStudent):
-        return AskingStudent(in_float64(agent.student), in_float64(agent.teacher))
+    if isinstance(agent, ConfidenceSwitch):
+        return ConfidenceSwitch(in_float64(agent.student), in_float64(agent.teacher))
     if isinstance(agent, Actor):
         return type(agent)(agent.policy.double(), LOW, HIGH, agent.options)
     agent.model.double()

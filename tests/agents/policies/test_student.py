@@ -134,7 +134,7 @@ def test_it_is_as_sure_as_the_probability_near_its_mode_and_unsure_where_it_clam
     assert found_B11.flatten().tolist() == pytest.approx([0.6, 0.6], abs=1e-4)
     policy = student(2, components=1)
     obs_BO = policy.obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * policy.obs.scale_D
-    assert StudentActor(policy, LOW, HIGH).certainty(obs_BO, torch.zeros(5, 2)).tolist() == [0, 1, 1, 1, 0]
+    assert StudentActor(policy, LOW, HIGH).confidence(obs_BO, torch.zeros(5, 2)).tolist() == [0, 1, 1, 1, 0]
 
 
 def test_the_mode_is_where_most_probability_is_near() -> None:

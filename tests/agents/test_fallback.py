@@ -1,4 +1,4 @@
-"""A student that asks its teacher: who acts follows from how sure the student is, in each environment by itself."""
+"""A switch by confidence: who acts follows from how sure the student is, in each environment by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gentraj.agents.asking import AskingStudent
+from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 
@@ -33,50 +33,50 @@ class Constant:
 class Candid(Constant):
     """One that is as sure as the first entry of the observation."""
 
-    def certainty(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         return obs_BO[:, 0]
 
 
-def asking(**settings: float) -> AskingStudent:
-    return AskingStudent(Candid(-1.0), Constant(1.0), **settings)  # type: ignore[arg-type]
+def switch(**settings: float) -> ConfidenceSwitch:
+    return ConfidenceSwitch(Candid(-1.0), Constant(1.0), **settings)  # type: ignore[arg-type]
 
 
-def acted(agent: AskingStudent, certainty_BT: Sequence[Sequence[float]]) -> list[list[int]]:
+def acted(agent: ConfidenceSwitch, confidence_BT: Sequence[Sequence[float]]) -> list[list[int]]:
     """Whose the actions are in each environment and step: 1 for the teacher's, -1 for the student's."""
-    agent.reset(None, range(len(certainty_BT)))
-    columns = [agent.act(torch.tensor(column_B)[:, None]) for column_B in zip(*certainty_BT, strict=True)]
+    agent.reset(None, range(len(confidence_BT)))
+    columns = [agent.act(torch.tensor(column_B)[:, None]) for column_B in zip(*confidence_BT, strict=True)]
     return torch.cat(columns, 1).int().tolist()
 
 
 def test_the_teacher_acts_for_some_steps_where_the_student_is_unsure_and_goes_on_if_it_still_is() -> None:
-    certainty_BT = [[0.5, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], [0.4, 0.9, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9], [0.9] * 8]
-    agent = asking(sure=0.5, steps=3)
-    assert acted(agent, certainty_BT) == [[-1, 1, 1, 1, -1, -1, -1, -1], [1, 1, 1, 1, 1, 1, -1, -1], [-1] * 8]
+    confidence_BT = [[0.5, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], [0.4, 0.9, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9], [0.9] * 8]
+    agent = switch(min_confidence=0.5, steps=3)
+    assert acted(agent, confidence_BT) == [[-1, 1, 1, 1, -1, -1, -1, -1], [1, 1, 1, 1, 1, 1, -1, -1], [-1] * 8]
     assert [i for i, _ in agent.teacher.began] == [1, 0]  # type: ignore[attr-defined]
     assert [i for i, _ in agent.student.began] == [0, 1, 2, 0, 1]  # type: ignore[attr-defined]
 
 
 def test_a_take_over_has_a_seed_of_its_episode_and_step_and_a_new_episode_is_the_student_s() -> None:
-    agent = asking(steps=2)
-    for certainty_B in ([0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]):
-        agent.act(torch.tensor(certainty_B)[:, None])
+    agent = switch(steps=2)
+    for confidence_B in ([0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]):
+        agent.act(torch.tensor(confidence_B)[:, None])
     first, second, third = agent.teacher.began  # type: ignore[attr-defined]
     assert len({first, second, third}) == 3 and agent.by_teacher_B.tolist() == [True, True]
     agent.reset(torch.tensor([True, False]), [7, 8])
     assert agent.act(torch.ones(2, 1)).flatten().tolist() == [-1, -1] and agent.left_B.tolist() == [0, 0]
-    alone = asking(steps=2)
+    alone = switch(steps=2)
     alone.reset(None, [0])
     alone.act(torch.zeros(1, 1))
     assert alone.teacher.began == [first]  # type: ignore[attr-defined]
 
 
-def test_with_sure_0_the_teacher_never_acts() -> None:
-    assert acted(asking(sure=0), [[0.0, 0.0]]) == [[-1, -1]]
+def test_with_a_min_confidence_of_0_the_teacher_never_acts() -> None:
+    assert acted(switch(min_confidence=0), [[0.0, 0.0]]) == [[-1, -1]]
 
 
 @pytest.mark.parametrize("num_envs", [3, 8])
 def test_a_rollout_counts_how_often_the_teacher_acted(num_envs: int) -> None:
-    played = rollout(asking(sure=0.1, steps=2), environment_factory("tests/Follow-v0"), 8, num_envs=num_envs,
+    played = rollout(switch(min_confidence=0.1, steps=2), environment_factory("tests/Follow-v0"), 8, num_envs=num_envs,
                      record=True, progress=False)
     assert played.recorded is not None and 0 < np.mean(played.recorded.act == 1) < 1
     assert played.by_teacher == np.mean(played.recorded.act == 1)
@@ -84,7 +84,7 @@ def test_a_rollout_counts_how_often_the_teacher_acted(num_envs: int) -> None:
 
 def test_a_student_that_does_not_know_and_settings_outside_their_range_are_refused() -> None:
     with pytest.raises(ValueError, match="Constant does not tell where it is unsure"):
-        AskingStudent(Constant(0.0), Constant(1.0))
-    for wrong in ({"sure": 1.5}, {"steps": 0}, {"sure": float("nan")}):
+        ConfidenceSwitch(Constant(0.0), Constant(1.0))
+    for wrong in ({"min_confidence": 1.5}, {"steps": 0}, {"min_confidence": float("nan")}):
         with pytest.raises(ValueError, match="give a probability from 0 to 1 and at least 1 step"):
-            asking(**wrong)
+            switch(**wrong)

@@ -1,4 +1,4 @@
-"""A student that asks its teacher where it is unsure: the teacher acts for some steps there."""
+"""An agent with a fallback: a fast student acts where it is confident, and its teacher elsewhere."""
 
 from __future__ import annotations
 
@@ -15,35 +15,40 @@ from .episodic import EpisodicAgent
 
 
 @runtime_checkable
-class KnowsCertainty(Agent, Protocol):
-    """An agent that tells how sure it is of what it does, such as a `StudentActor`."""
+class HasConfidence(Agent, Protocol):
+    """An agent that tells how confident it is of what it does, such as a `StudentActor`."""
 
-    def certainty(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B,) how sure the agent is in these states, from 0 to 1. It changes nothing."""
+    def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B,) the confidence in these states, from 0 to 1. It changes nothing."""
         ...
 
 
-class AskingStudent(EpisodicAgent):
-    """An `Agent` that acts by a student where it is sure, and by its teacher where it is not.
+class ConfidenceSwitch(EpisodicAgent):
+    """An `Agent` that acts by a fast student where it is confident, and by its teacher where it is not.
 
-    Where the student's certainty is below `sure`, in [0, 1], the teacher acts for `steps` environment steps. It starts
-    anew, as at the beginning of an episode, from wherever the student has led. If the student is still unsure
-    afterwards, the teacher goes on with what it does; else the student starts anew. With a `sure` of 0 the teacher
-    never acts. What an episode's agents sample is a function of its seed and of the step at which they take over.
+    Where the student's confidence is below `min_confidence`, in [0, 1], the teacher acts for `steps` environment steps.
+    It starts anew, as at the beginning of an episode, from wherever the student has led. If the student is still unsure
+    afterwards, the teacher goes on with what it does; else the student starts anew. With a `min_confidence` of 0 the
+    teacher never acts. What an episode's agents sample is a function of its seed and of the step at which they take
+    over.
 
     SafeDAgger (Zhang & Cho 2017, "Query-Efficient Imitation Learning for End-to-End Simulated Driving") lets the
     teacher act where a second network predicts that the student is wrong; here, the student's own mixture says so.
     """
 
-    def __init__(self, student: Agent, teacher: Agent, sure: float = 0.5, steps: int = 12):
-        """Raises ValueError for a student that does not tell how sure it is, a `sure` outside [0, 1] and less than one
-        step."""
-        if not isinstance(student, KnowsCertainty):
+    def __init__(self, student: Agent, teacher: Agent, min_confidence: float = 0.5, steps: int = 12):
+        """Raises ValueError for a student without a `confidence`, for a `min_confidence` outside [0, 1] and for less
+        than one step."""
+        if not isinstance(student, HasConfidence):
             raise ValueError(f"{type(student).__name__} does not tell where it is unsure, so that a teacher could act "
                              "there; give a student, as `gentraj distill --method decision` trains it")
-        if not 0 <= sure <= 1 or steps < 1:
-            raise ValueError(f"sure is {sure} and steps {steps}; give a probability from 0 to 1 and at least 1 step")
-        self.student, self.teacher, self.sure, self.steps = student, teacher, sure, steps
+        if not 0 <= min_confidence <= 1 or steps < 1:
+            raise ValueError(f"min_confidence is {min_confidence} and steps {steps}; give a probability from 0 to 1 "
+                             "and at least 1 step")
+        self.student = student
+        self.teacher = teacher
+        self.min_confidence = min_confidence
+        self.steps = steps
         self._begin(0)
 
     @property
@@ -63,14 +68,16 @@ class AskingStudent(EpisodicAgent):
         self.left_B = torch.zeros(batch, dtype=torch.long)  # steps that the teacher goes on acting for
 
     def _forget(self, mask_B: Tensor) -> None:
-        self.by_teacher_B[mask_B], self.left_B[mask_B] = False, 0
+        self.by_teacher_B[mask_B] = False
+        self.left_B[mask_B] = 0
 
     @without_gradient
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) the student's actions, or the teacher's; `by_teacher_B` says whose they are."""
         self._resize(len(obs_BO))
-        if (free_B := self.left_B == 0).any():
-            unsure_B = free_B & (self.student.certainty(obs_BO, goal_BG).cpu() < self.sure)
+        free_B = self.left_B == 0
+        if free_B.any():
+            unsure_B = free_B & (self.student.confidence(obs_BO, goal_BG).cpu() < self.min_confidence)
             self.left_B[unsure_B] = self.steps
             self._hand_over(self.left_B > 0)
         self.left_B -= self.by_teacher_B.long()

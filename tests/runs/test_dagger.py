@@ -25,7 +25,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.runs import folder as runs
-from gentraj.runs.decisions import DecisionConfig, Turns, recording_temperature
+from gentraj.runs.dagger import DecisionConfig, MixedRollout, recording_temperature
 from gentraj.runs.distillation import distill
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
@@ -111,7 +111,7 @@ class Towards:
 
 def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> None:
     goals_NG, seeds = torch.arange(10.0)[:, None], [3, 4]
-    agent, own_BG = Turns(Towards(), Towards(), 3, goals_NG), torch.tensor([[-1.0], [-2.0]])
+    agent, own_BG = MixedRollout(Towards(), Towards(), 3, goals_NG), torch.tensor([[-1.0], [-2.0]])
     agent.reset(None, seeds)
     act_BT = np.concatenate([agent.act(torch.zeros(2, 1), own_BG).numpy() for _ in range(60)], 1)
     obs, end = np.zeros((122, 1), np.float32), np.zeros(120, bool)
@@ -131,7 +131,7 @@ def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> Non
 def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_beside() -> None:
     kept = []
     for num_envs in (3, 8):
-        agent = Turns(Constant(-1.0), teacher := Constant(1.0), 2)
+        agent = MixedRollout(Constant(-1.0), teacher := Constant(1.0), 2)
         played = rollout(agent, environment_factory("tests/Follow-v0"), 8, num_envs=num_envs, record=True,
                          progress=False)
         assert isinstance(played.recorded, Episodes) and played.recorded.num_steps == 80
@@ -142,7 +142,7 @@ def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_bes
 
 
 def test_turns_end_with_their_episode_where_an_environment_has_none_left() -> None:
-    agent = Turns(Constant(-1.0), Constant(1.0), 2)
+    agent = MixedRollout(Constant(-1.0), Constant(1.0), 2)
     agent.reset(None, [3, 4])
     act_BT = np.concatenate([agent.act(torch.zeros(2, 1)).numpy() for _ in range(40)], 1)
     act, end = np.concatenate([act_BT[0, :15], act_BT[1]])[:, None], np.zeros(55, bool)
@@ -268,11 +268,12 @@ def test_the_command_distils_and_says_what_is_next(teacher: runs.Run, tmp_path: 
 def test_a_student_that_is_evaluated_with_its_teacher_asks_it_where_it_is_unsure(
         teacher: runs.Run, student: runs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--episodes", 2, "--no-baselines", "--out", tmp_path / "scores.json"
-    for sure, share in ((0, 0.0), (1, 1.0)):
-        assert gentraj("evaluate", student.folder, "--teacher", teacher.folder, "--sure", sure, *words) == 0
+    for confidence, share in ((0, 0.0), (1, 1.0)):
+        asked = "--teacher", teacher.folder, "--min-confidence", confidence
+        assert gentraj("evaluate", student.folder, *asked, *words) == 0
         assert json.loads((tmp_path / "scores.json").read_text())["by_teacher"] == share
         assert "\nby_teacher " in capsys.readouterr().out
     assert gentraj("evaluate", teacher.folder, "--teacher", teacher.folder, *words) == 2
     assert "Actor does not tell where it is unsure" in capsys.readouterr().err
-    assert gentraj("evaluate", student.folder, "--sure", 0.4, *words) == 2
-    assert "--sure says where a student asks its teacher, and there is none" in capsys.readouterr().err
+    assert gentraj("evaluate", student.folder, "--min-confidence", 0.4, *words) == 2
+    assert "--min-confidence says where a student asks its teacher, and there is none" in capsys.readouterr().err

@@ -1,10 +1,12 @@
-"""Distils whole decisions: a small network learns what a planner or a policy does, from episodes that it records.
+"""DAgger: a small network, the student, learns the decisions of a planner or a policy from recorded episodes.
 
-In the first round the teacher acts. In each further one it takes turns with the student of the rounds before, and what
-it does where the student has led is added to the data (DAgger: Ross et al. 2011, "A Reduction of Imitation Learning and
-Structured Prediction to No-Regret Online Learning"). Rounds are saved in the run's folder before anything learns from
-them, so a distillation that was killed reads its rounds again and goes on. A round does not depend on how many follow,
-so a distillation that is resumed with more rounds ends as one that had as many from the start.
+Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning" (arXiv
+1011.0686). In the first round the teacher acts. In each further one it takes turns with the student of the rounds
+before, and what it does where the student has led is added to the data.
+
+Rounds are saved in the run's folder before anything learns from them, so a distillation that was killed reads its
+rounds again and goes on. A round does not depend on how many follow, so a distillation that is resumed with more rounds
+ends as one that had as many from the start.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ from .folder import Run, read_config, train
 from .model_card import EVALUATION
 from .policy import PolicyRunConfig
 
-TURNS = 10  # turns in a whole episode, on average
-NEW_GOAL = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
-FOLLOWED = 3  # times as long as usual that a plan is followed while episodes are recorded
+TURNS_PER_EPISODE = 10  # on average, in a whole episode
+NEW_GOAL_PROB = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
+REPLAN_FACTOR = 3  # times as long as usual that a plan is followed while episodes are recorded
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
@@ -164,10 +166,10 @@ class _Recorder:
         length. Raises ValueError where even turns of one step are too long.
         """
         data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
-        goals_NG, length = self._goals(fold(seed, STREAM)), max(1, self.factory.max_episode_steps // TURNS)
+        goals_NG, length = self._goals(fold(seed, STREAM)), max(1, self.factory.max_episode_steps // TURNS_PER_EPISODE)
         while length:
-            agent = Turns(None if student is None else student.agent(self.space), self._teacher(), length, goals_NG,
-                          seed)
+            fast = None if student is None else student.agent(self.space)
+            agent = MixedRollout(fast, self._teacher(), length, goals_NG, seed)
             played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
                              goal_dims=data.goal_dims, record=True, progress=self.progress,
                              name="teacher" if student is None else "student and teacher")
@@ -185,7 +187,7 @@ class _Recorder:
             return self.teacher.agent(self.space)
         if not replan and follows(planning):
             whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
-            replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+            replan = max(planning.replan, min(REPLAN_FACTOR * planning.replan, whole))
         temperature = cast(float, self.config.temperature)  # `distill` has settled it
         return self.teacher.agent(self.space, replace(planning, replan=replan or 1, temperature=temperature))
 
@@ -200,7 +202,7 @@ class _Recorder:
         return torch.cat(goals) if goals else None
 
 
-class Turns:
+class MixedRollout:
     """An `Agent` in which a student and its teacher act by turns, and which notes when the teacher acted.
 
     The teacher starts each turn anew, as at the beginning of an episode, from wherever the student has led: its actions
@@ -214,7 +216,10 @@ class Turns:
 
     def __init__(self, student: Agent | None, teacher: Agent, length: int, goals_NG: Tensor | None = None,
                  seed: int = 0):
-        self.student, self.teacher, self.length, self.goals_NG = student, teacher, length, goals_NG
+        self.student = student
+        self.teacher = teacher
+        self.length = length
+        self.goals_NG = goals_NG
         self.seed = seed
         self.episodes: list[_Episode] = []  # in each environment
         self.turns: dict[int, list[_Turn]] = {}  # of each episode, by its seed
@@ -295,7 +300,7 @@ class _Episode:
         on."""
         if self.left == 0:
             self.left, goal_G = int(self.lengths.integers(1, 2 * length)), self.last.goal_G
-            if goals_NG is not None and self.last.teacher and self.rng.random() < NEW_GOAL:
+            if goals_NG is not None and self.last.teacher and self.rng.random() < NEW_GOAL_PROB:
                 goal_G = goals_NG[self.rng.integers(len(goals_NG))]
             if by_turns or not self.turns or goal_G is not self.last.goal_G:
                 self.last = _Turn(not by_turns or not self.last.teacher, int(self.rng.integers(2**62)), goal_G)
