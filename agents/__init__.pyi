@@ -1,6 +1,6 @@
-from .exploration import Exploring
+from .exploration import NoisyAgent
 from .fallback import ConfidenceSwitch
-from .mpc import MPC, Imagination, MPCConfig
+from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
 from .planning.deadline import Deadline, RealTimePlanner
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -28,10 +28,11 @@ from .sb3 import SB3Policy
 
 __all__ = [
     "BC", "DROL", "FQL", "GENERATORS", "GFP", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival",
-    "ArrivalConfig", "BCConfig", "ConfidenceSwitch", "Critic", "CriticConfig", "DROLConfig", "Deadline", "DiffusionQL",
-    "DiffusionQLConfig", "Exploring", "FQLConfig", "GFPConfig", "IDQLConfig", "IQLConfig", "Imagination",
-    "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "MeanFlowQL", "MeanFlowQLConfig", "PlanCritic",
+    "ArrivalConfig", "BCConfig", "ConfidenceSwitch", "Critic", "CriticConfig", "DROLConfig", "Deadline",
+    "DiffusionQL", "DiffusionQLConfig", "FQLConfig", "GFPConfig", "IDQLConfig", "IQLConfig", "InverseDynamics",
+    "InverseDynamicsConfig", "MPCConfig", "MeanFlowQL", "MeanFlowQLConfig", "NoisyAgent", "PlanCritic",
     "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner",
     "SB3Policy", "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust",
-    "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
+    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "register",
+    "score", "state_value",
 ]

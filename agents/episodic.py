@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gentraj.randomness import fold
+from gentraj.trajectory import Agent
 
 
-class EpisodicAgent:
+class EpisodicAgent(Agent):
     """Base class of agents that remember something of each environment.
 
     A subclass may remember more: `_allocate` makes room for that, `_forget` resets it. The subclass calls `_begin` in

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gentraj.randomness import RowNoise, fold
-from gentraj.trajectory import Agent, HasSpec, TrajectorySpec
+from gentraj.trajectory import Agent, TrajectorySpec
 
 STREAM = 0x6E6F697365  # keeps the noise independent of what the agent itself samples from an episode's seed
 
 
-class Exploring:
+class NoisyAgent(Agent):
     """An `Agent` that adds Gaussian noise to the actions of another. An episode's seed determines its noise."""
 
     def __init__(self, agent: Agent, low_A: np.ndarray, high_A: np.ndarray, noise: float):
@@ -32,7 +32,7 @@ class Exploring:
 
     @property
     def spec(self) -> TrajectorySpec | None:
-        return self.agent.spec if isinstance(self.agent, HasSpec) else None
+        return self.agent.spec
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Resets the agent and its noise in the masked environments (all by default).

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from gentraj.models.sampling import without_gradient
-from gentraj.trajectory import Agent, HasSpec, TrajectorySpec, calls_of
+from gentraj.trajectory import Agent, TrajectorySpec, calls_of
 
 from .episodic import EpisodicAgent
 
 
 @runtime_checkable
-class HasConfidence(Agent, Protocol):
+class HasConfidence(Protocol):
     """An agent that tells how confident it is of what it does, such as a `StudentActor`."""
 
     def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
@@ -36,6 +36,8 @@ class ConfidenceSwitch(EpisodicAgent):
     teacher act where a second network predicts that the student is wrong; here, the student's own mixture says so.
     """
 
+    by_teacher_B: Tensor
+
     def __init__(self, student: Agent, teacher: Agent, min_confidence: float = 0.5, steps: int = 12):
         """Raises ValueError for a student without a `confidence`, for a `min_confidence` outside [0, 1] and for less
         than one step."""
@@ -53,7 +55,7 @@ class ConfidenceSwitch(EpisodicAgent):
 
     @property
     def spec(self) -> TrajectorySpec | None:
-        return self.student.spec if isinstance(self.student, HasSpec) else None
+        return self.student.spec
 
     @property
     def network_calls(self) -> int:

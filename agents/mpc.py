@@ -149,7 +149,7 @@ def _checked(return_BN: Tensor, act_BNTA: Tensor) -> Tensor:
     return return_BN
 
 
-class Imagination:
+class WorldModelSimulator:
     """A `Simulate` for `MPC` that rolls out sequences of actions in a world model.
 
     `imagination(obs_BO, act_BNTA, goal_BG)` returns (B, N), the expected sums of rewards until the episode ends. The

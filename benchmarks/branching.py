@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.augmented_data import small
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
-from gentraj.agents.exploration import Exploring
+from gentraj.agents.exploration import NoisyAgent
 from gentraj.data import Episodes, load_episodes
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.worlds import branches
@@ -38,6 +38,7 @@ from gentraj.envs.worlds.imagined import ImaginedConfig
 from gentraj.networks.mlp import EnsembleMLP, ValueEnsemble
 from gentraj.randomness import fold, generator
 from gentraj.training.optimization import MovingAverage
+from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
 
@@ -103,7 +104,7 @@ class Transitions(NamedTuple):
         return cls(*map(torch.cat, zip(*parts, strict=True)))
 
 
-class Learner:
+class Learner(Agent):
     """TD3+BC, and an `Agent`; `data` set the scales of observations, actions and rewards."""
 
     def __init__(self, data: Episodes, args: Args):
@@ -203,7 +204,7 @@ def rolled_out(world: WorldModel, data: Episodes, agent: Learner, step: int, arg
 
     config = ImaginedConfig(args.branch, max_uncertainty=args.max_uncertainty, penalty=args.penalty)
     return branches.imagine(world, sample_starts, args.steps, config, fold(args.seed, step),
-                            Exploring(agent, low_A, high_A, args.noise), progress=False).episodes(data)
+                            NoisyAgent(agent, low_A, high_A, args.noise), progress=False).episodes(data)
 
 
 def measured(args: Args) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from gentraj.runs.model_card import dataset_names
 from gentraj.runs.records import last_evaluations, read_learning_curve, record_score
 from gentraj.runs.settings import DataFacts
 from gentraj.training.loop import Interrupts
+from gentraj.trajectory import Agent
 
 STATE, RESULT = "state.json", "result.json"
 MAY_CHANGE = ("dataset", "out", "save_every")
@@ -82,7 +83,7 @@ class Args:
                                  f"{self.save_every}; give a multiple of it")
 
 
-class Peer:
+class Peer(Agent):
     """An algorithm of d3rlpy in training, and an `Agent` that acts by its policy without noise."""
 
     def __init__(self, args: Args, data: Episodes):

@@ -25,7 +25,7 @@ import tyro
 from torch import Tensor
 
 import gentraj
-from gentraj.agents import MPC, Imagination, MPCConfig, Planner
+from gentraj.agents import MPC, MPCConfig, Planner, WorldModelSimulator
 from gentraj.constraints import Circle, Constraints
 from gentraj.diffusion import Constrained
 from gentraj.envs import environment_factory, rollout
@@ -222,7 +222,7 @@ def world(run: Run, args: Args, path: Path) -> None:
 
 def mpc(run: Run, args: Args, path: Path) -> None:
     """A pendulum that MPC swings up in a world model, with what it imagines at each step."""
-    space, imagination = run.action_space(), Imagination(run.world_model)
+    space, imagination = run.action_space(), WorldModelSimulator(run.world_model)
     agent = MPC(imagination, MPCConfig(horizon=25, samples=200, iterations=2, spread=0.8), space.low, space.high)
     envs, canvas, frames = VectorEnvironment(environment_factory(run.environment()), 1), Canvas(), []
     with closing(envs):

@@ -25,6 +25,7 @@ from gentraj import runs
 from gentraj.envs.evaluation.off_policy import Returns, both_returns, compared
 from gentraj.envs.making import environment_factory
 from gentraj.plots.figures import plot_off_policy
+from gentraj.trajectory import Agent
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
 BOUNDS = {"tanh": torch.tanh, "clip": lambda x: x.clamp(-1, 1)}
@@ -44,7 +45,7 @@ class Args:
     threads: int = 1
 
 
-class Perceptron:
+class Perceptron(Agent):
     """An `Agent`: a deterministic perceptron."""
 
     def __init__(self, path: Path, about: dict[str, str]):

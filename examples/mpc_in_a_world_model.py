@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import gentraj
-from gentraj.agents import MPC, Imagination, MPCConfig
+from gentraj.agents import MPC, MPCConfig, WorldModelSimulator
 from gentraj.data import save_npz
 from gentraj.envs import EvaluationConfig, RandomAgent, environment_factory, evaluate, rollout
 
@@ -32,7 +32,7 @@ def learn_from_random_actions(folder, steps):
 def main(folder, episodes=5):
     run = gentraj.load(folder)
     space, data = run.action_space(), run.data
-    agent = MPC(Imagination(run.world_model), MPCConfig(horizon=16, samples=64), space.low, space.high)
+    agent = MPC(WorldModelSimulator(run.world_model), MPCConfig(horizon=16, samples=64), space.low, space.high)
     scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=int(episodes)), obs_keys=data.obs_keys,
                          goal_dims=data.goal_dims)
     print(f"MPC earns {scores['return_mean']:.1f}, random actions {scores['random']['return_mean']:.1f}")

@@ -18,9 +18,10 @@ from stable_baselines3 import SAC, HerReplayBuffer
 import gentraj
 from gentraj.envs import EvaluationConfig, SB3Vector, evaluate
 from gentraj.runs.environment import make_vec
+from gentraj.trajectory import Agent
 
 
-class Trained:
+class Trained(Agent):
     """An `Agent` that acts by a model of stable-baselines3."""
 
     def __init__(self, model, goal_dims):

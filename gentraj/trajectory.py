@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from itertools import pairwise
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
-LARGEST = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Observer = Callable[[Tensor, Tensor], None]  # is called with (x, t) after each sampling step
 
 
@@ -51,8 +52,8 @@ class TrajectorySpec:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; a whole number is expected")
             if value < least:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; give at least {least}")
-            if value > LARGEST:
-                raise ValueError(f"TrajectorySpec.{name} is {value}; give at most {LARGEST}")
+            if value > MAX_SIZE:
+                raise ValueError(f"TrajectorySpec.{name} is {value}; give at most {MAX_SIZE}")
         whole = all(isinstance(offset, int | np.integer) for offset in self.offsets or ())
         if self.offsets and (not whole or len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
@@ -79,14 +80,15 @@ class TrajectorySpec:
         gaps = [later - time for time, later in pairwise(self.times)]
         return (*gaps, gaps[-1] if gaps else self.stride)
 
-    def rows(self, step_T: Tensor) -> Tensor:
+    def fractional_index(self, step_T: Tensor) -> Tensor:
         """Converts environment steps (T,), at least 0, to fractional indices of timesteps.
 
         Steps past the last timestep are extrapolated.
         """
         if not self.offsets:
             return step_T / self.stride
-        time_H, gap_H = (torch.tensor(each, device=step_T.device) for each in (self.times, self.gaps))
+        time_H = torch.tensor(self.times, device=step_T.device)
+        gap_H = torch.tensor(self.gaps, device=step_T.device)
         below_T = torch.searchsorted(time_H, step_T, right=True) - 1
         return below_T + (step_T - time_H[below_T]) / gap_H[below_T]
 
@@ -192,8 +194,8 @@ class Condition:
     def empty(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
         """A condition for `batch` trajectories of which no entry is known."""
         shape = (batch, spec.horizon, spec.dim)
-        values, mask = (torch.zeros(shape, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool))
-        return cls(spec, values, mask)
+        return cls(spec, torch.zeros(shape, dtype=torch.float32, device=device),
+                   torch.zeros(shape, dtype=torch.bool, device=device))
 
     @property
     def batch(self) -> int:
@@ -367,8 +369,10 @@ class TrajectoryModel(Protocol):
     """A generative model of trajectories, such as a diffusion model, a GAN, a latent model or a distilled student.
 
     A planner or a policy needs only these four members, so all models are interchangeable. The protocols
-    `SupportsLogProb`, `SupportsScore`, `SupportsOODScore` and `CountsCalls` describe what some models can do in
-    addition. A model that is no `nn.Module` and whose tensors are not on the CPU also has a `device`.
+    `SupportsLogProb`, `SupportsScore` and `SupportsOODScore` describe what some models can do in addition. A model may
+    count the calls of its network so far, `network_calls`, as a measure of the cost of a decision, and may have been
+    trained for one number of sampling steps alone, `only_steps`. A model that is no `nn.Module` and whose tensors are
+    not on the CPU also has a `device`.
     `gentraj.testing.check_model` checks a model of your own.
     """
 
@@ -444,39 +448,6 @@ class SupportsOODScore(Protocol):
         ...
 
 
-@runtime_checkable
-class CountsCalls(Protocol):
-    """A model that counts the calls of its network while it samples, as a measure of the cost of a decision."""
-
-    @property
-    def network_calls(self) -> int:
-        """The number of network calls so far."""
-        ...
-
-
-@runtime_checkable
-class HasSpec(Protocol):
-    """An agent that knows the layout of the trajectories that it was trained on; None is an unknown one."""
-
-    @property
-    def spec(self) -> TrajectorySpec | None:
-        """The layout of the trajectories that it was trained on; None if unknown."""
-        ...
-
-
-@runtime_checkable
-class PlansAhead(Protocol):
-    """An agent with a deadline, which also plans between its decisions."""
-
-    def rest(self, seconds: float) -> None:
-        """Lets `seconds` pass, in which the agent plans ahead; returns as soon as it has nothing to plan."""
-        ...
-
-    def timing(self) -> dict[str, Any]:
-        """What the agent did to be in time, for reports."""
-        ...
-
-
 @dataclass(frozen=True)
 class Limits:
     """The bounds, in environment units, to which an agent clips its actions and, if given, the observations it sees."""
@@ -501,54 +472,46 @@ class Limits:
         return np.any((obs_BO < self.obs_low_O) | (obs_BO > self.obs_high_O), axis=1)
 
 
-@runtime_checkable
-class HasLimits(Protocol):
-    """An agent that says where it clips, so that a rollout can count how often it does."""
-
-    @property
-    def limits(self) -> Limits:
-        """Where it clips, in environment units."""
-        ...
-
-
-@runtime_checkable
-class HasTeacher(Protocol):
-    """An agent in whose place another one, its teacher, acts now and then, so that a rollout can count how often."""
-
-    by_teacher_B: Tensor
-    """(B,) whether the last action was the teacher's."""
-
-
-@runtime_checkable
-class HasOwnSteps(Protocol):
-    """A model that may have been trained for one number of sampling steps, such as a student of two steps."""
-
-    @property
-    def only_steps(self) -> int | None:
-        """The number of sampling steps that it was trained for; None if it can be sampled in any number."""
-        ...
-
-
 def only_steps(model: object) -> int | None:
     """The number of sampling steps of a model that was trained for one number alone; None for any other model."""
-    return model.only_steps if isinstance(model, HasOwnSteps) else None
+    return getattr(model, "only_steps", None)
 
 
 def calls_of(models: Iterable[object]) -> int:
-    """The number of network calls of all models so far; a model that does not count them adds none."""
-    return sum(model.network_calls for model in models if isinstance(model, CountsCalls))
+    """The number of network calls of all models or agents so far; one that does not count them adds none."""
+    return sum(getattr(model, "network_calls", None) or 0 for model in models)
 
 
-class Agent(Protocol):
-    """Anything that acts in environments: a planner, a policy, a controller."""
+class Agent(ABC):
+    """Anything that acts in environments: a planner, a policy, a controller.
 
+    A subclass has `reset` and `act`; the other members are for agents that have more to tell.
+    """
+
+    spec: TrajectorySpec | None = None
+    """The layout of the trajectories that it was trained on; None if unknown."""
+    limits: Limits | None = None
+    """Where it clips, so that a rollout can count how often it does; None for an agent that does not tell."""
+    network_calls: int | None = None
+    """The number of network calls so far, as a measure of the cost of a decision; None if it does not count them."""
+    by_teacher_B: Tensor | None = None
+    """(B,) whether the last action was that of another agent, its teacher; None for an agent without one."""
+
+    @abstractmethod
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Starts new episodes in the environments that `mask_B` selects, by default in all of them.
 
         Queued actions and memories of these environments are discarded; `seeds_B` are the seeds of the new episodes.
         """
-        ...
 
+    @abstractmethod
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns the actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G)."""
-        ...
+
+    def rest(self, seconds: float) -> None:  # noqa: B027 - most agents have nothing to do
+        """Lets `seconds` pass, in which an agent with a deadline plans ahead; returns as soon as it has nothing to
+        plan."""
+
+    def timing(self) -> dict[str, Any]:
+        """What an agent with a deadline did to be in time, for reports; empty for others."""
+        return {}

@@ -9,20 +9,11 @@ import pytest
 import torch
 
 from gentraj.trajectory import (
-    LARGEST,
+    MAX_SIZE,
     Batch,
     Condition,
-    CountsCalls,
-    HasLimits,
-    HasSpec,
-    HasTeacher,
     Limits,
-    PlansAhead,
     SamplingOptions,
-    SupportsLogProb,
-    SupportsOODScore,
-    SupportsScore,
-    Trainable,
     TrajectorySpec,
     calls_of,
     cat,
@@ -71,9 +62,9 @@ def test_a_layout_without_entries_is_refused(field: str) -> None:
 
 
 def test_the_largest_layout_is_taken_and_a_larger_one_refused() -> None:
-    assert TrajectorySpec(1, LARGEST, 1).dim == LARGEST + 1 == 1_000_001
+    assert TrajectorySpec(1, MAX_SIZE, 1).dim == MAX_SIZE + 1 == 1_000_001
     with pytest.raises(ValueError, match="act_dim is 1000001; give at most 1000000"):
-        TrajectorySpec(1, LARGEST + 1, 1)
+        TrajectorySpec(1, MAX_SIZE + 1, 1)
     with pytest.raises(ValueError, match="act_dim is -1; give at least 0"):
         TrajectorySpec(1, -1, 1)
 
@@ -94,8 +85,8 @@ def test_times_and_gaps_are_those_of_the_stride_or_the_offsets() -> None:
 
 def test_a_step_between_two_timesteps_is_a_fraction_of_their_gap() -> None:
     steps = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 18.0])
-    assert SPARSE.rows(steps).tolist() == pytest.approx([0, 1, 1.5, 2, 2.2, 3, 5])
-    assert SPEC.rows(steps).tolist() == [0, 0.5, 1, 1.5, 2, 4, 9]
+    assert SPARSE.fractional_index(steps).tolist() == pytest.approx([0, 1, 1.5, 2, 2.2, 3, 5])
+    assert SPEC.fractional_index(steps).tolist() == [0, 0.5, 1, 1.5, 2, 4, 9]
 
 
 def test_a_longer_layout_goes_on_with_the_last_gap() -> None:
@@ -284,11 +275,3 @@ def test_calls_are_added_up_over_the_models_that_count_them() -> None:
         network_calls = 3
 
     assert calls_of([Counting(), object(), Counting()]) == 6
-
-
-@pytest.mark.parametrize("protocol", [Trainable, SupportsLogProb, SupportsScore, SupportsOODScore, CountsCalls, HasSpec,
-                                      PlansAhead, HasLimits, HasTeacher])
-def test_what_has_the_members_of_a_protocol_is_of_its_kind(protocol: type) -> None:
-    members = {name: len for name in (*vars(protocol), *vars(protocol).get("__annotations__", ()))
-               if not name.startswith("_")}
-    assert members and isinstance(type("Has", (), members)(), protocol) and not isinstance(object(), protocol)

@@ -27,7 +27,7 @@ def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor |
     Plans are interpolated linearly between two timesteps. From the timestep of arrival on, if there is one, the targets
     stay at rest where the plan arrived.
     """
-    row_T = spec.rows(torch.arange(count + 1, device=x_BHD.device))
+    row_T = spec.fractional_index(torch.arange(count + 1, device=x_BHD.device))
     along_BTD = between(x_BHD, row_T)
     if arrival_B is not None:
         last_B = arrival_B.clamp(max=x_BHD.shape[1] - 1)  # a plan that arrives later has not arrived yet

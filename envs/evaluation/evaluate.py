@@ -12,7 +12,7 @@ import numpy as np
 from gentraj.config import require
 from gentraj.data import Episodes
 from gentraj.progress import say
-from gentraj.trajectory import Agent, PlansAhead
+from gentraj.trajectory import Agent
 
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
@@ -142,9 +142,7 @@ def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -
     if played.by_teacher is not None:
         scores["by_teacher"] = played.by_teacher
     if config.deadline is not None:
-        scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline)
-        if isinstance(agent, PlansAhead):
-            scores["deadline"] |= agent.timing()
+        scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline) | agent.timing()
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
     elif played.tells_success and "goal" not in cast(Episodes, played.recorded).extras:

@@ -16,7 +16,7 @@ from gentraj.data.episodes import concatenate
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, HasLimits, HasSpec, HasTeacher, Limits, PlansAhead
+from gentraj.trajectory import Agent, Limits
 
 from ..rendering.film import Watch
 from .stepping import EnvCrashed, EnvironmentFault
@@ -104,7 +104,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
                 _play(agent, envs, log, slots, record, shown, watch, period)
             except EnvCrashed as error:  # a lost worker cannot be replaced
                 log.faults |= dict.fromkeys(slots.unfinished, error)
-        played = _result(log, envs, seeds, tuple(goal_dims), isinstance(agent, HasLimits))
+        played = _result(log, envs, seeds, tuple(goal_dims), agent.limits is not None)
     finally:
         envs.close()
     if log.faults:
@@ -175,13 +175,13 @@ class _Log:
 
         What is left of the period is given to an agent that plans ahead.
         """
-        calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
+        calls, start = agent.network_calls, time.perf_counter()
         yield
         milliseconds = 1000 * (time.perf_counter() - start)
         self.act_ms.append(milliseconds)
-        if period is not None and isinstance(agent, PlansAhead):
+        if period is not None:
             agent.rest(period - milliseconds / 1000)
-        new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
+        new_calls = None if calls is None or agent.network_calls is None else agent.network_calls - calls
         if new_calls is not None:
             self.network_calls = (self.network_calls or 0) + new_calls
         if new_calls != 0:
@@ -216,7 +216,7 @@ class _Progress:
 
 
 def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) -> None:
-    spec = agent.spec if isinstance(agent, HasSpec) else None
+    spec = agent.spec
     if spec is not None and (spec.obs_dim != envs.obs_dim or spec.act_dim not in (0, envs.act_dim)):
         raise ValueError(f"the agent has obs_dim {spec.obs_dim} and act_dim {spec.act_dim}, but {envs.env_id} has "
                          f"obs_dim {envs.obs_dim} and act_dim {envs.act_dim}; train it on data of this environment")
@@ -251,7 +251,7 @@ class _Slots:
 def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, record: bool, shown: _Progress,
           watch: Watch | None, period: float | None) -> None:
     """Plays every episode to its end, or stops where it is hopeless."""
-    limits = agent.limits if isinstance(agent, HasLimits) else Limits(envs.act_low_A, envs.act_high_A)
+    limits = agent.limits or Limits(envs.act_low_A, envs.act_high_A)
 
     def show(at_B: np.ndarray) -> None:
         if watch is not None:
@@ -273,7 +273,7 @@ def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, recor
         with log.decision(agent, period):
             act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
         fields |= {"act": act_BA, "clipped": limits.clips(act_BA), "clamped": limits.clamps(envs.obs_BO)}
-        if isinstance(agent, HasTeacher):
+        if agent.by_teacher_B is not None:
             fields["by_teacher"] = agent.by_teacher_B.numpy().copy()
         fields |= envs.step(act_BA, live_B) | {"elapsed": envs.elapsed_B.copy()}
         log.add(fields | (_seen(envs, "next_") if record else {}))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from gentraj.randomness import fold
+from gentraj.trajectory import Agent
 
 from ..tasks.maze import Maze
 
 
-class Seeded:
+class Seeded(Agent):
     """An agent with one random generator per environment, so that episodes do not depend on each other."""
 
     def __init__(self, seed: int = 0):

@@ -25,7 +25,7 @@ from ..progress import one_line
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, load
 from ..runs.measures import choose_windows, conditions, sample
-from ..trajectory import Agent, CountsCalls, SamplingOptions
+from ..trajectory import Agent, SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def frontier(cost: Sequence[float], worth: Sequence[float]) -> list[bool]:
 
 
 def _calls(agent: Agent) -> int:
-    return agent.network_calls if isinstance(agent, CountsCalls) else 0
+    return agent.network_calls or 0
 
 
 def _worth(point: Point, name: str, config: ParetoConfig, left_out: dict[str, list[str]],

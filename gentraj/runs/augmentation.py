@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from gentraj.agents.exploration import Exploring
+from gentraj.agents.exploration import NoisyAgent
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.prior import likeness
 from gentraj.envs.recording.recipes import make_missing
@@ -181,7 +181,7 @@ def source(config: AugmentConfig, data: Episodes, policy: Run | None,
         return from_samples(planner, data, config.branch, guide), None
     if policy is not None:
         agent = policy.agent(Box(low_A, high_A))
-        return branches.from_data(data, config.branch, None), Exploring(agent, low_A, high_A, config.noise)
+        return branches.from_data(data, config.branch, None), NoisyAgent(agent, low_A, high_A, config.noise)
     return branches.from_data(data, config.branch, config.noise), None
 
 

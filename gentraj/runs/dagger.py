@@ -202,7 +202,7 @@ class _Recorder:
         return torch.cat(goals) if goals else None
 
 
-class MixedRollout:
+class MixedRollout(Agent):
     """An `Agent` in which a student and its teacher act by turns, and which notes when the teacher acted.
 
     The teacher starts each turn anew, as at the beginning of an episode, from wherever the student has led: its actions

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from gentraj.agents.exploration import Exploring
+from gentraj.agents.exploration import NoisyAgent
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
@@ -134,7 +134,7 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
             progress: bool) -> Callable[[int], Episodes]:
     space = run.data.allowed(run.action_space(factory.spec_json))
     check_fit(run.data, factory.spec_json)
-    agent = Exploring(run.agent(space), space.low, space.high, config.noise)
+    agent = NoisyAgent(run.agent(space), space.low, space.high, config.noise)
 
     def play(number: int) -> Episodes:
         run.main.eval()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from gentraj.agents.mpc import MPC, Imagination, MPCConfig
+from gentraj.agents.mpc import MPC, MPCConfig, WorldModelSimulator
 from gentraj.agents.planning.deadline import Deadline
 from gentraj.agents.policies.generators import GENERATORS
 
@@ -112,7 +112,7 @@ class WorldModelRunConfig(GoalConditioned):
             raise ValueError("a sampler, a grid, an eta or another option of sampling was given to a world model "
                              f"({self.summary}), which acts by its ensemble's mean and samples nothing; leave it out")
         control = cast(MPCConfig, config or self.control)
-        return MPC(Imagination(self.world_model(components)), control, space.low, space.high)
+        return MPC(WorldModelSimulator(self.world_model(components)), control, space.low, space.high)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         return self.world_model(components).model

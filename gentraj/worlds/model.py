@@ -180,7 +180,7 @@ class WorldModel(nn.Module):
 
     @property
     def network_calls(self) -> int:
-        """Network calls of the generative model so far (`CountsCalls`)."""
+        """Network calls of the generative model so far (`calls_of`)."""
         return calls_of([self.model])
 
     def optimizers(self) -> dict[str, Optimizer]:

@@ -13,9 +13,10 @@ from torch import Tensor
 from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
+from gentraj.trajectory import Agent
 
 
-class Constant:
+class Constant(Agent):
     """An agent that does the same in every step; it notes the seeds with which it was reset in which environments."""
 
     def __init__(self, value: float):

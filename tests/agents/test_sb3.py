@@ -14,9 +14,10 @@ from gentraj.agents.policies.policy import Scales
 from gentraj.agents.sb3 import SB3Policy
 from gentraj.data import ContextConfig, Episodes
 from gentraj.networks import ResidualMLPConfig
+from gentraj.trajectory import Agent
 
 
-class Remembering:
+class Remembering(Agent):
     """An agent whose action is the number of steps since its episode began, the episode's seed, and the goal."""
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Any = None) -> None:

@@ -15,7 +15,7 @@ from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.evaluation.vector import EnvironmentFault, VectorEnvironment
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.trajectory import TrajectorySpec
+from gentraj.trajectory import Agent, TrajectorySpec
 
 
 class Faulty(gymnasium.Env):
@@ -118,7 +118,7 @@ def test_a_well_behaved_environment_passes():
     assert (rollout(RandomAgent([-1, -1], [1, 1]), Faulty, 3, num_envs=2, progress=False).lengths == 6).all()
 
 
-class Fixed:
+class Fixed(Agent):
     def __init__(self, act, spec=None):
         self.fixed, self.spec = torch.tensor(act), spec
 

@@ -43,15 +43,15 @@ def test_evenly_spaced_offsets_are_a_stride(horizon: int, stride: int, step: int
     if horizon > 1:
         same = replace(even, offsets=even.times[1:])
         assert (same.times, same.gaps, same.longer(12).times) == (even.times, even.gaps, even.longer(12).times)
-        assert float(same.rows(torch.tensor([step]))) == pytest.approx(float(even.rows(torch.tensor([step]))))
+        assert float(same.fractional_index(torch.tensor([step]))) == pytest.approx(float(even.fractional_index(torch.tensor([step]))))
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
 def test_rows_are_the_inverse_of_times(gaps: list[int]) -> None:
     offsets = tuple(np.cumsum(gaps).tolist())
     spec = TrajectorySpec(1, 0, len(gaps) + 1, gaps[0], offsets)
-    assert spec.rows(torch.tensor(spec.times)).tolist() == list(range(len(offsets) + 1))
-    row_T = spec.rows(torch.arange(offsets[-1] + 5))
+    assert spec.fractional_index(torch.tensor(spec.times)).tolist() == list(range(len(offsets) + 1))
+    row_T = spec.fractional_index(torch.arange(offsets[-1] + 5))
     assert (row_T.diff() > 0).all()
     assert spec.longer(len(offsets) + 3).times[: len(offsets) + 1] == spec.times
 

@@ -30,6 +30,7 @@ from gentraj.runs.distillation import distill
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
+from gentraj.trajectory import Agent
 
 CONFIG = DecisionConfig(episodes=6, rounds=1, num_envs=4,
                         policy=StudentConfig(width=8, depth=1, components=2, batch_size=8),
@@ -86,7 +87,7 @@ def test_a_planner_that_selects_by_value_keeps_candidates_that_differ_while_it_i
     assert recording_temperature(replace(valued, select="trust")) == recording_temperature(None) == 0.0
 
 
-class Constant:
+class Constant(Agent):
     """An agent that does the same in every step, and counts the episodes that it has begun."""
 
     def __init__(self, value: float):
@@ -99,7 +100,7 @@ class Constant:
         return torch.full((len(obs_BO), 1), self.value)
 
 
-class Towards:
+class Towards(Agent):
     """An agent that acts by the goal that it is given."""
 
     def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None: ...

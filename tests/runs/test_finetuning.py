@@ -15,14 +15,14 @@ from small import DATASET, gentraj, killed
 from test_policy_runs import tiny
 
 from gentraj import runs
-from gentraj.agents.exploration import Exploring
+from gentraj.agents.exploration import NoisyAgent
 from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
 from gentraj.training import TrainingConfig
-from gentraj.trajectory import TrajectorySpec
+from gentraj.trajectory import Agent, TrajectorySpec
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_as_much_is_played_as_is_asked_for_and_what_was_played_is_read_again(tmp
 # -- noise
 
 
-class Still:
+class Still(Agent):
     """Acts by 0.5 always."""
 
     def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Any = None) -> None:
@@ -92,7 +92,7 @@ class Still:
 
 def noisy(seeds: list[int], noise: float = 0.1, steps: int = 1) -> torch.Tensor:
     """(T, B, A)."""
-    agent = Exploring(Still(), np.array([-1.0, -4.0]), np.array([1.0, 4.0]), noise)
+    agent = NoisyAgent(Still(), np.array([-1.0, -4.0]), np.array([1.0, 4.0]), noise)
     agent.reset(None, seeds)
     return torch.stack([agent.act(torch.zeros(len(seeds), 1)) for _ in range(steps)])
 
@@ -107,7 +107,7 @@ def test_noise_has_the_size_that_it_is_given_and_stays_inside_the_bounds() -> No
 
 def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
     assert torch.equal(noisy([5, 6, 7], steps=3)[:, 1:2], noisy([6], steps=3))
-    agent = Exploring(Still(), -np.ones(2), np.ones(2), 0.1)
+    agent = NoisyAgent(Still(), -np.ones(2), np.ones(2), 0.1)
     agent.reset(None, [1, 2])
     first = agent.act(torch.zeros(2, 1))
     agent.reset(torch.tensor([True, False]), [1, 2])  # the second goes on
@@ -115,7 +115,7 @@ def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
     assert torch.equal(again[0], first[0]) and not torch.equal(again[1], first[1])
     with pytest.raises(ValueError, match="exploration without seeds"):
         agent.reset()
-    for acting in (agent, Exploring(Still(), -np.ones(2), np.ones(2), 0.1)):  # one without seeds gave no actions
+    for acting in (agent, NoisyAgent(Still(), -np.ones(2), np.ones(2), 0.1)):  # one without seeds gave no actions
         with pytest.raises(ValueError, match=r"1 observations were given, and seeds for . environments; reset with"):
             acting.act(torch.zeros(1, 1))
 

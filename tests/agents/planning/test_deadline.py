@@ -17,7 +17,7 @@ from gentraj.agents.planning.deadline import ENDING, Background, Deadline, Effor
 from gentraj.agents.planning.planner import Planner, PlannerConfig
 from gentraj.networks.rows import MIN_ROWS, batch_invariant, padding
 from gentraj.randomness import RowNoise
-from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Agent, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=1, act_dim=1, horizon=24)
 CONFIG = PlannerConfig(arrival="fixed", replan=6, lookahead=1, steps=4, actions="joint", select="value")
@@ -91,7 +91,7 @@ class Gain:
         return x_RHD[:, :6, 1].sum(1)
 
 
-class Student:
+class Student(Agent):
     """A fallback that always acts by 7."""
 
     def __init__(self) -> None:

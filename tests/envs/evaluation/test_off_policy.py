@@ -11,6 +11,7 @@ import torch
 
 from gentraj.envs.evaluation.off_policy import agreement, imagined_returns
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+from gentraj.trajectory import Agent
 from gentraj.worlds.model import Imagined, WorldModel
 
 FREE: dict[str, Any] = {"max_uncertainty": 1e9, "margin": 1e9}
@@ -32,7 +33,7 @@ class Paying:
         return Imagined(next_BTO, act_BTA[..., 0], (falling_B1 & (next_BTO[..., 0] > 0.9)).float(), nothing_BT)
 
 
-class Always:
+class Always(Agent):
     def __init__(self, act: float):
         self.act_ = act
 

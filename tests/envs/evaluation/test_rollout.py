@@ -17,10 +17,10 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.progress import say_once
 from gentraj.randomness import fold
-from gentraj.trajectory import Limits
+from gentraj.trajectory import Agent, Limits
 
 
-class Queue:
+class Queue(Agent):
     """An agent that plans five actions at once and executes them, as planners do: four times -0.1, then 1."""
 
     def __init__(self):
