@@ -51,7 +51,7 @@ class LocomotionTask:
     train_steps: int = 0
     """Number of steps for which PPO trains the policies whose data `gentraj data make` records; 0 if there are none."""
     horizon: tuple[int, int] = (4, 1)
-    """Horizon and stride of a plan for high return, which is made anew in every step (docs/planning.md)."""
+    """Horizon and stride of a plan for high return, which is made anew in every step (docs/planners.md)."""
 
 
 @dataclass(frozen=True)

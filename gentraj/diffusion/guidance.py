@@ -51,7 +51,7 @@ class Energy(Preference):
     the better choice for an energy that is a large network, whose second derivative costs more than the denoiser.
     While x may still become one of several modes, p(x0 | x) is not Gaussian, and the weights of the modes are tilted
     too little (0.84 where 0.95 is exact). For the right weights choose among candidates by the energy
-    (docs/guidance.md).
+    (docs/samplers.md).
     With `at` "noisy" the gradient of the energy is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
     energies that were trained on noisy trajectories, such as Diffuser's return.
 

@@ -1,4 +1,4 @@
-"""Presets with the settings of the papers' own code and their budgets; docs/published.md lists what still differs."""
+"""Presets with the settings of the papers' own code and their budgets; docs/policies.md lists what still differs."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def planner(settings: PlannerRunConfig) -> PlannerRunConfig:
     return replace(settings, training=budget(1_000_000))
 
 
-# The hours are those of docs/published.md, on one core.
+# The hours are those of a training, on one core.
 PUBLISHED: dict[str, tuple[str, AnyRunConfig]] = {
     "iql-published": ("Kostrikov et al. 2022, in locomotion: 1 million updates, 4 hours", policy(IQL, 1_000_000)),
     "td3bc-published": ("Fujimoto & Gu 2021: 1 million updates, 3 hours", policy(TD3BC, 1_000_000)),

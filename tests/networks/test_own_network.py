@@ -1,4 +1,4 @@
-"""A network of one's own, as docs/own-model.md describes it and derived from nothing, serves models and students."""
+"""A network of one's own, as docs/extending.md describes it and derived from nothing, serves models and students."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""A family of one's own, a model with the members that docs/own-model.md lists and no more, serves every command."""
+"""A family of one's own, a model with the members that docs/extending.md lists and no more, serves every command."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

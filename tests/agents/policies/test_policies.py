@@ -371,7 +371,7 @@ def test_windows_of_another_length_make_no_transitions() -> None:
 
 
 class Linear(Policy):
-    """A policy with the three methods that docs/own-model.md asks for, and no generative model."""
+    """A policy with the three methods that docs/extending.md asks for, and no generative model."""
 
     def __init__(self, config: PolicyConfig, scales: Scales):
         super().__init__(2, 1, config, scales)
