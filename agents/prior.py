@@ -108,14 +108,14 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
 
 
 def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:
-    """An energy that prefers trajectories whose actions are a policy's (policy-guided diffusion, Jackson et al. 2024).
+    """A guide that prefers trajectories whose actions are a policy's (policy-guided diffusion, Jackson et al. 2024).
 
     It is -weight times the sum of squared distances to the policy's actions at the trajectory's observations, in units
     of `half_A`, and has a gradient with respect to the actions only. The policy has no goals, and its noise is fixed.
     """
     half_A = half_A.to(policy.device)
 
-    def energy(x_RHD: Tensor) -> Tensor:
+    def guide(x_RHD: Tensor) -> Tensor:
         obs_RHO, act_RHA = spec.split(x_RHD)
         with torch.no_grad():
             state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
@@ -123,7 +123,7 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
         wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
         return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
 
-    return energy
+    return guide
 
 
 def _model(policy: Policy) -> Model:

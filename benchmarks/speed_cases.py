@@ -24,7 +24,7 @@ from benchmarks.speed_peers import (
 from benchmarks.timing import CPU, Call, Case, Setup
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner, PlannerConfig
-from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
+from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -78,7 +78,7 @@ def value_network(setting: Setting, device: torch.device, backend: str = "eager"
     return value
 
 
-def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Value], Energy]) -> Mapping[str, Call]:
+def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Value], Guided]) -> Mapping[str, Call]:
     start, model = start_of(setting, batch), model_of(setting, setup.device)
     return {name: partial(gentraj.accelerate(model, name).sample, start,
                           guide=guide(value_network(setting, setup.device, name)))
@@ -110,7 +110,7 @@ def _ddim(title: str, setting: Setting, batch: int) -> Case:
                 partial(plans, setting=setting, batch=batch, options=SamplingOptions("ddim", setting.few)))
 
 
-def _guided(title: str, setting: Setting, batch: int, guide: Callable[[Value], Energy]) -> Case:
+def _guided(title: str, setting: Setting, batch: int, guide: Callable[[Value], Guided]) -> Case:
     def peer(plan: Callable[..., Call], setup: Setup) -> Call:
         return plan(setup, setting, batch, value_network(setting, setup.device))
 
@@ -124,7 +124,7 @@ def _train(title: str, setting: Setting, batch: int) -> Case:
                 partial(training, setting=setting, batch=batch))
 
 
-NOISY, DEFAULT = partial(Energy, scale=SCALE, at="noisy"), partial(Energy, scale=SCALE)
+NOISY, DEFAULT = partial(Guided, scale=SCALE, at="noisy"), partial(Guided, scale=SCALE)
 CASES: dict[str, Case] = {
     "plan/hopper/1": _plan("one plan, horizon 32, 20 steps", HOPPER, 1),
     "plan/maze/1": _plan("one plan, horizon 128, 64 steps", MAZE, 1),
@@ -136,7 +136,7 @@ CASES: dict[str, Case] = {
     "guided/hopper/1": _guided("one plan, horizon 32, 20 steps, guided by a value network, one gradient a step",
                                HOPPER, 1, NOISY),
     "guided/hopper/64": _guided("64 plans guided in the same way", HOPPER, 64, NOISY),
-    "energy/hopper/16": _guided("16 plans guided by the same network in `Energy` by default", HOPPER, 16, DEFAULT),
+    "energy/hopper/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16, DEFAULT),
     "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
     "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
 }

@@ -400,10 +400,10 @@ class TrajectoryModel(Protocol):
         """Samples `num_samples` trajectories for each condition: (B, N, H, D) in environment units, in which the known
         entries have exactly their values.
 
-        `guide` is an energy, a `Guide`, or anything else that shapes this model's samples. It is called with at least
-        16 trajectories at a time, some of which may be padding. `seed` is one for all or one for each of the B * N
-        samples. `observe` is called with the unfinished samples after each sampling step. Raises ValueError for options
-        that this model does not have.
+        `guide` is a function of trajectories, a `Guide`, or anything else that shapes this model's samples. It is
+        called with at least 16 trajectories at a time, some of which may be padding. `seed` is one for all or one for
+        each of the B * N samples. `observe` is called with the unfinished samples after each sampling step. Raises
+        ValueError for options that this model does not have.
         """
         ...
 

@@ -14,7 +14,7 @@ from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
-from gentraj.diffusion.guidance import Energy, guided_by_noisy
+from gentraj.diffusion.guidance import Guided, guided_by_noisy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
@@ -219,7 +219,7 @@ class PlanCritic(nn.Module):
         al. 2023, equation 10), as the curvature of a network means little; a step is shortened where the value at its
         end rises by less than its slope says.
         """
-        return NoisyValue(self, scale) if self.config.noised else Energy(self.relative, scale, iterations=0)
+        return NoisyValue(self, scale) if self.config.noised else Guided(self.relative, scale, iterations=0)
 
     def _seen(self, z_RHD: Tensor) -> Tensor:
         """The plans with 0 in place of what the network does not see."""

@@ -147,7 +147,7 @@ class Planner(EpisodicAgent):
 
     All candidates of all environments that need a new plan are sampled in one batch.
 
-    `guide` is passed to the model's `sample`: an energy or a plug-in, such as constraints, that shapes every plan. A
+    `guide` is passed to the model's `sample`: a function or a plug-in, such as constraints, that shapes every plan. A
     guide cannot be combined with `finer` models, as it would not shape their timesteps, nor with a history, as it
     cannot shape the past. `options` say how plans are sampled; their steps and temperature are those of the config. The
     `finer` models fill in the part of a plan that is carried out, each one between the timesteps of the level before

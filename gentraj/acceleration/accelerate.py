@@ -71,7 +71,7 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     changed since, as by a training. Its first output is compared with the eager network's: an error above the
     tolerance in `BACKENDS` raises ValueError. OpenVINO also computes the first derivative with respect to the
     trajectory, as guides need it; other derivatives, and those of networks for which it has no such program, are
-    eager. Accelerate a network that an energy calls by itself. The outputs for different numbers of rows may differ
+    eager. Accelerate a network that a guide calls by itself. The outputs for different numbers of rows may differ
     in their last bits. Raises ValueError for an unknown backend and where nothing can be accelerated, and ImportError
     for a backend that is not installed.
     """

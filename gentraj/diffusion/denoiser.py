@@ -13,7 +13,7 @@ from torch import Tensor
 from .paths import NoisePath
 
 
-class Level:
+class NoiseLevel:
     """The noise level of each row at time t (R,): alpha, sigma, their rates and the spread of x_t, all (R, 1, 1).
 
     `sigma_data` is the standard deviation of normalised data.
@@ -25,7 +25,7 @@ class Level:
         # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
         self.spread = ((self.alpha * sigma_data) ** 2 + self.sigma**2).sqrt()
 
-    def each(self) -> Iterator[Level]:
+    def each(self) -> Iterator[NoiseLevel]:
         """The level of each row alone."""
         for i in range(len(self.t_R)):
             one = copy.copy(self)
@@ -47,25 +47,25 @@ class Level:
 class Prediction(NamedTuple):
     """A parameterisation: what a network predicts, and how x0 follows from it."""
 
-    x0: Callable[[Tensor, Tensor, Level], Tensor]
+    x0: Callable[[Tensor, Tensor, NoiseLevel], Tensor]
     """(x, prediction, level) -> x0."""
-    target: Callable[[Tensor, Tensor, Level], Tensor]
+    target: Callable[[Tensor, Tensor, NoiseLevel], Tensor]
     """(x0, eps, level) -> the right prediction."""
-    unit: Callable[[Level], Tensor] = lambda at: torch.ones_like(at.alpha)
+    unit: Callable[[NoiseLevel], Tensor] = lambda at: torch.ones_like(at.alpha)
     """About the root mean square of the target, by which a network's output is multiplied."""
 
 
-def _velocity_x0(x: Tensor, u: Tensor, at: Level) -> Tensor:
+def _velocity_x0(x: Tensor, u: Tensor, at: NoiseLevel) -> Tensor:
     d_alpha, d_sigma = at.rates
     return (d_sigma * x - at.sigma * u) / (at.alpha * d_sigma - d_alpha * at.sigma)
 
 
-def _edm_x0(x: Tensor, F: Tensor, at: Level) -> Tensor:
+def _edm_x0(x: Tensor, F: Tensor, at: NoiseLevel) -> Tensor:
     # c_skip and c_out of Karras et al. 2022, table 1, for x = alpha (x0 + sigma / alpha eps)
     return (at.alpha * at.sigma_data**2 * x + at.sigma * at.sigma_data * at.spread * F) / at.spread**2
 
 
-def _edm_target(x0: Tensor, eps: Tensor, at: Level) -> Tensor:
+def _edm_target(x0: Tensor, eps: Tensor, at: NoiseLevel) -> Tensor:
     return (at.sigma * x0 - at.alpha * at.sigma_data**2 * eps) / (at.sigma_data * at.spread)
 
 
@@ -93,7 +93,7 @@ P_MEAN, P_STD = -1.2, 1.2  # Karras et al. 2022, table 1
 GAMMA = 5.0  # Hang et al. 2023, section 4.2
 
 Density = Callable[[NoisePath, int, torch.Generator], Tensor]
-Weight = Callable[[Tensor, Level], Tensor]
+Weight = Callable[[Tensor, NoiseLevel], Tensor]
 
 
 def _uniform(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
@@ -127,7 +127,7 @@ def sample_times(density: str, path: NoisePath, size: int, generator: torch.Gene
     return path.snap(DENSITIES[density](path, size, generator))
 
 
-def loss_weight(weight: str, prediction: Prediction, at: Level) -> Tensor:
+def loss_weight(weight: str, prediction: Prediction, at: NoiseLevel) -> Tensor:
     """The weight (R, 1, 1) of the squared error of the network's output."""
     c = prediction.x0(torch.zeros_like(at.alpha), prediction.unit(at), at).abs()
     return c**2 * WEIGHTS[weight](c, at)

@@ -1,4 +1,4 @@
-"""Guidance: plug-ins that tilt the samples of a model towards high energy, or pull them back towards the data."""
+"""Guidance: plug-ins that tilt the samples of a model towards high scores, or pull them back towards the data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx div
 
 
 def denoising_plugins(guide: Guidance) -> list[Plugin]:
-    """The plug-ins of a guide, for a model that denoises: a plain energy becomes an `Energy`.
+    """The plug-ins of a guide, for a model that denoises: a function becomes `Guided`.
 
     Raises ValueError for a plug-in that has to come first and does not.
     """
-    plugins = [Energy(plugin.energy) if type(plugin) is Preference else plugin for plugin in as_plugins(guide, Energy)]
+    plugins = [Guided(plugin.guide) if type(plugin) is Preference else plugin for plugin in as_plugins(guide, Guided)]
     for plugin in plugins[1:]:
         if isinstance(plugin, FromModel):
             raise ValueError(f"{type(plugin).__name__} replaces what the model denoises; put it first among the guides")
@@ -36,31 +36,31 @@ def denoising_plugins(guide: Guidance) -> list[Plugin]:
 
 
 @dataclass(frozen=True, eq=False)
-class Energy(Preference):
-    """Samples from p(x) exp(scale * energy(x)); `energy` maps (R, H, D) in environment units to scores (R,).
+class Guided(Preference):
+    """Samples from p(x) exp(scale * guide(x)); `guide` maps (R, H, D) in environment units to scores (R,).
 
-    With `at` "denoised" the energy sees the denoised trajectory. It is moved to x0' = argmax over z of
-    scale * energy(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
-    (Tweedie's formula of second order). The maximum of the energy's quadratic model at x0 is found in at most
+    With `at` "denoised" the guide sees the denoised trajectory. It is moved to x0' = argmax over z of
+    scale * guide(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
+    (Tweedie's formula of second order). The maximum of the guide's quadratic model at x0 is found in at most
     `iterations` steps of conjugate gradients, each of which takes one backward pass through the network (as in Rozet
     et al. 2024, section 4, for linear observations). One, the default, is a step along Sigma times the gradient whose
-    length is the best for the quadratic model. Sampling is exact for a Gaussian and a quadratic energy if there are as
-    many iterations as the rank of the energy's Hessian: reaching a goal needs as many as the goal has entries. With
-    fewer, x0' falls short of the maximum. With 0 iterations the energy is taken to be linear, as in DPS (Chung et al.
-    2023, equation 10), and the step is shortened where the energy at its end rises by less than its slope says. That is
-    the better choice for an energy that is a large network, whose second derivative costs more than the denoiser.
+    length is the best for the quadratic model. Sampling is exact for a Gaussian and a quadratic guide if there are as
+    many iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal has entries. With
+    fewer, x0' falls short of the maximum. With 0 iterations the guide is taken to be linear, as in DPS (Chung et al.
+    2023, equation 10), and the step is shortened where the guide at its end rises by less than its slope says. That is
+    the better choice for a guide that is a large network, whose second derivative costs more than the denoiser.
     While x may still become one of several modes, p(x0 | x) is not Gaussian, and the weights of the modes are tilted
-    too little (0.84 where 0.95 is exact). For the right weights choose among candidates by the energy
+    too little (0.84 where 0.95 is exact). For the right weights choose among candidates by the guide
     (docs/samplers.md).
-    With `at` "noisy" the gradient of the energy is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
-    energies that were trained on noisy trajectories, such as Diffuser's return.
+    With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
+    guides that were trained on noisy trajectories, such as Diffuser's return.
 
-    To combine several energies exactly, add them in one function; as separate plug-ins, each takes the other to be
-    linear. The guide acts at times t in `interval` only. Sampling raises ValueError if the energy raises, if its scores
+    To combine several guides exactly, add them in one function; as separate plug-ins, each takes the other to be
+    linear. The guide acts at times t in `interval` only. Sampling raises ValueError if the guide raises, if its scores
     have another shape, are not finite or have no gradient, and if x0' is not finite.
     """
 
-    energy: Guide
+    guide: Guide
     scale: float = 1.0
     at: Literal["denoised", "noisy"] = "denoised"
     iterations: int = 1
@@ -70,26 +70,26 @@ class Energy(Preference):
         require(self, scale=(-1e30, 1e30), iterations=(0, math.inf))
         check_interval(self)
         if self.at not in ("denoised", "noisy"):
-            raise ValueError(f"Energy.at is '{self.at}'; denoised or noisy is expected")
+            raise ValueError(f"Guided.at is '{self.at}'; denoised or noisy is expected")
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if self.scale == 0:
             return denoise
 
-        def energy(y: Tensor) -> Tensor:
+        def guide(y: Tensor) -> Tensor:
             return self.prefer(sampling.normalizer.unnormalize(y))
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             with torch.enable_grad():
                 x = with_gradient(x)
                 x0 = denoise(x, t)
-            tilt, sigma = Tilt(energy, x0, second_order=self.iterations > 0), covariance(x, x0, gain(sampling.path, t))
+            tilt, sigma = Tilt(guide, x0, second_order=self.iterations > 0), covariance(x, x0, gain(sampling.path, t))
             if self.iterations == 0:
                 return moved(x0, tilt.bounded(sigma(tilt.gradient)))
             return moved(x0, proximal(tilt.gradient, tilt.hessian, sigma, self.iterations))
 
         if self.at == "noisy":
-            return within(self.interval, guided_by_noisy(denoise, lambda x, t: energy(x), sampling), denoise)
+            return within(self.interval, guided_by_noisy(denoise, lambda x, t: guide(x), sampling), denoise)
         return within(self.interval, guided, denoise)
 
     @property
@@ -100,16 +100,16 @@ class Energy(Preference):
         return self.scale * self.scores(x_RHD)
 
 
-def guided_by_noisy(denoise: Denoise, energy: Callable[[Tensor, Tensor], Tensor], sampling: Denoising) -> Denoise:
-    """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `energy(x, t)` (R,) at x itself
+def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor], sampling: Denoising) -> Denoise:
+    """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `guide(x, t)` (R,) at x itself
     (Dhariwal & Nichol 2021, algorithm 2).
 
-    `energy` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
+    `guide` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
     """
     mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        x0, tilt = denoise(x, t), Tilt(lambda y: energy(y, t), torch.where(mask, values, x))
+        x0, tilt = denoise(x, t), Tilt(lambda y: guide(y, t), torch.where(mask, values, x))
         return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, tilt.gradient))
 
     return guided
@@ -123,36 +123,36 @@ def gain(path: NoisePath, t: Tensor) -> Tensor:
 
 def moved(x0: Tensor, move: Tensor) -> Tensor:
     """x0 + move. Raises ValueError unless it is finite."""
-    return finite(x0 + move, "the guided trajectory is", "; lower Energy.scale or the energy's slope")
+    return finite(x0 + move, "the guided trajectory is", "; lower Guided.scale or the guide's slope")
 
 
 class Tilt:
-    """The quadratic model of an energy at z (R, H, D): its gradient and, with `second_order`, products with its
+    """The quadratic model of a guide at z (R, H, D): its gradient and, with `second_order`, products with its
     Hessian."""
 
-    def __init__(self, energy: Guide, z: Tensor, second_order: bool = False):
-        self.energy = energy
+    def __init__(self, guide: Guide, z: Tensor, second_order: bool = False):
+        self.guide = guide
         with torch.enable_grad():
             self.z = z.detach().requires_grad_()
-            score_R = energy(self.z)
+            score_R = guide(self.z)
             total, self.score_R, gradient = score_R.sum(), score_R.detach(), None
             if total.requires_grad:
                 gradient, = torch.autograd.grad(total, self.z, create_graph=second_order, allow_unused=True)
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
                              "differentiable torch operations; write it in such operations")
-        self._gradient = finite(gradient, "the guide's gradient is", "; smooth the energy or lower its scale")
+        self._gradient = finite(gradient, "the guide's gradient is", "; smooth the guide or lower its scale")
         self.gradient = self._gradient.detach()
 
     def bounded(self, move: Tensor) -> Tensor:
-        """The explicit step `move` = Sigma gradient, shortened where the energy rises by less than its slope says.
+        """The explicit step `move` = Sigma gradient, shortened where the guide rises by less than its slope says.
 
-        It ends at the maximum along it of the energy minus the cost d^T Sigma^-1 d / 2, if the energy is the parabola
-        through its slope at z and its value at z + move. For a concave quadratic energy that is the step of `proximal`
+        It ends at the maximum along it of the guide minus the cost d^T Sigma^-1 d / 2, if the guide is the parabola
+        through its slope at z and its value at z + move. For a concave quadratic guide that is the step of `proximal`
         in one iteration.
         """
         with torch.no_grad():
-            rise_R = self.energy(self.z + move) - self.score_R
+            rise_R = self.guide(self.z + move) - self.score_R
         slope_R = (self.gradient * move).flatten(1).sum(1)
         cost_R = slope_R.abs()  # an untrained network's Sigma may not be positive
         rounding_R = 4 * torch.finfo(rise_R.dtype).eps * (self.score_R.abs() + cost_R)
@@ -163,7 +163,7 @@ class Tilt:
         if not self._gradient.requires_grad:
             return torch.zeros_like(v)
         product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
-        return finite(product, "the guide's second derivative is", "; smooth the energy or set Energy.iterations to 0")
+        return finite(product, "the guide's second derivative is", "; smooth the guide or set Guided.iterations to 0")
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from ..training.optimization import adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
-from .guidance import Energy, denoising_plugins
+from .guidance import Guided, denoising_plugins
 from .model import Diffusion, DiffusionConfig
 
 FOLLOW = 0.1  # weight of a batch in the moving averages of the latents' mean and variance
@@ -194,14 +194,14 @@ class LatentDiffusion(nn.Module):
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:
         """The plug-ins of the prior that stand for a plug-in on trajectories."""
-        if isinstance(plugin, Energy) and plugin.at == "denoised":
-            return [replace(plugin, energy=lambda y: plugin.energy(self.decode(y)))]
+        if isinstance(plugin, Guided) and plugin.at == "denoised":
+            return [replace(plugin, guide=lambda y: plugin.guide(self.decode(y)))]
         if isinstance(plugin, (ClassifierFree, Contexts)):
             return [plugin]
         if not plugin.needs_denoiser:  # it finishes the decoded trajectories
             return []
         raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
-                         "denoises latents; give an energy, or use a diffusion model without latents")
+                         "denoises latents; give a function of trajectories, or use a diffusion model without latents")
 
     def _inner(self, condition: Condition) -> Condition:
         """The condition on the prior's trajectories: all patches are known, all latents unknown."""

@@ -34,7 +34,7 @@ from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec, cat
-from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
+from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, NoiseLevel, loss_weight, sample_times
 from .grids import GRIDS, noised_time, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
@@ -213,7 +213,8 @@ class Diffusion(ConditionalModel):
         start = self.path.sigma(times[:1]) * rows.normal()
         return self.sampler(self.config)(denoise, start, times, self.path, rows.normal)
 
-    def loss(self, rows: Microbatch, eps: Tensor, at: Level, score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def loss(self, rows: Microbatch, eps: Tensor, at: NoiseLevel,
+             score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus the `score` of x0 as it
         is predicted."""
         F, x_t = self.predict(self.network, at.alpha * rows.x0 + at.sigma * eps, at, rows)
@@ -223,7 +224,7 @@ class Diffusion(ConditionalModel):
         loss = loss / mean_over_processes(rows.free.sum()).clamp(min=1)
         return loss if score is None else loss - score(self.denoised(F, x_t, at))
 
-    def predict(self, network: nn.Module, x: Tensor, at: Level, rows: Microbatch,
+    def predict(self, network: nn.Module, x: Tensor, at: NoiseLevel, rows: Microbatch,
                 *more: Tensor) -> tuple[Tensor, Tensor]:
         """F (R, H, D), the output of a network in training, and x_t: x with clean known entries and 0 as padding.
 
@@ -232,15 +233,15 @@ class Diffusion(ConditionalModel):
         x_t = torch.where(rows.known, rows.x0, x) * rows.real
         return network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context, *more), x_t
 
-    def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
+    def denoised(self, F: Tensor, x_t: Tensor, at: NoiseLevel, *, clipped: bool = True) -> Tensor:
         """x0 (R, H, D) from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the
         bound."""
         x0, limit = self.prediction.x0(x_t, self.prediction.unit(at) * F, at), self.config.clip
         return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 
-    def level(self, t_R: Tensor) -> Level:
+    def level(self, t_R: Tensor) -> NoiseLevel:
         """The noise level at the times t (R,)."""
-        return Level(self.path, t_R, self.config.sigma_data)
+        return NoiseLevel(self.path, t_R, self.config.sigma_data)
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *,
                 times: Tensor | None = None, clipped: bool = True, network: nn.Module | None = None) -> Denoise:
@@ -268,7 +269,7 @@ class Diffusion(ConditionalModel):
                observe: Observer | None = None) -> Tensor:
         """Samples N trajectories for each of B conditions: (B, N, H, D) in environment units, with exact known entries.
 
-        `guide` is an energy (trajectories in environment units -> scores, higher is better), a plug-in, or a sequence
+        `guide` is a function (trajectories in environment units -> scores, higher is better), a plug-in, or a sequence
         of plug-ins. `seed` is one seed for all trajectories or one for each of the B * N; a trajectory depends on its
         own seed and condition only. `options.temperature` scales all noise; less than 1 is low-temperature sampling
         (Ajay et al. 2023). `observe` sees (x_RHD in environment units, t) after each step. Raises ValueError for

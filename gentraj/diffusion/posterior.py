@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Covariance = Callable[[Tensor], Tensor]  # v_RHD -> the covariance times v_RHD
-LEAST_CURVATURE = 0.1  # a convex energy may widen the posterior's variance ten times at most
+LEAST_CURVATURE = 0.1  # a convex guide may widen the posterior's variance ten times at most
 CONVERGED = 1e-11  # a relative squared residual, about the precision of float32
 
 
@@ -28,7 +28,7 @@ def covariance(x: Tensor, x0: Tensor, gain: Tensor | float = 1.0) -> Covariance:
     """
     if not x0.requires_grad:
         raise ValueError("the denoised trajectory has no gradient in x: an earlier plug-in cut it; put the guide "
-                         "before that plug-in, or do without the gradient (Energy.at = 'noisy', Product.iterations = "
+                         "before that plug-in, or do without the gradient (Guided.at = 'noisy', Product.iterations = "
                          "0)")
     return lambda v: gain * torch.autograd.grad(x0, x, v.to(x0), retain_graph=True)[0]
 

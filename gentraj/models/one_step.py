@@ -32,7 +32,7 @@ class Search(Protocol):
 
 
 def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
-    """The plug-ins of a guide, for a model without a denoiser: an energy becomes a `Preference`.
+    """The plug-ins of a guide, for a model without a denoiser: a function becomes a `Preference`.
 
     Raises ValueError for a plug-in that needs a denoiser, with `model` as the name of the model.
     """
@@ -40,7 +40,7 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
     for plugin in plugins:
         if plugin.needs_denoiser:
             raise ValueError(f"{type(plugin).__name__} changes what a model denoises, and {model} does not denoise; "
-                             "give an energy of clean trajectories, constraints or no guidance, or use a diffusion "
+                             "give a function of clean trajectories, constraints or no guidance, or use a diffusion "
                              "model")
     return plugins
 

@@ -75,20 +75,20 @@ class Plugin:
 
 @dataclass(frozen=True, eq=False)
 class Preference(Plugin):
-    """Prefers trajectories of high energy: `energy` maps (R, H, D) in environment units to scores (R,)."""
+    """Prefers trajectories of high score: `guide` maps (R, H, D) in environment units to scores (R,)."""
 
-    energy: Guide
+    guide: Guide
 
     def prefer(self, x_RHD: Tensor) -> Tensor | None:
         return self.scores(x_RHD)
 
     def scores(self, x_RHD: Tensor) -> Tensor:
-        """The energy's scores (R,).
+        """The guide's scores (R,).
 
-        Raises ValueError if the energy raises, or if its scores have another shape or are not finite.
+        Raises ValueError if the guide raises, or if its scores have another shape or are not finite.
         """
         try:
-            scores = self.energy(x_RHD)
+            scores = self.guide(x_RHD)
         except Exception as error:
             raise ValueError(f"the guide raised {type(error).__name__}: {error}; it was given trajectories of shape "
                              f"{tuple(x_RHD.shape)}") from error

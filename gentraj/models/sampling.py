@@ -46,8 +46,8 @@ def sampling_of(model: object, options: SamplingOptions) -> str:
     return model.sampling(options) if isinstance(model, DescribesSampling) else type(model).__name__
 
 
-def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugin]:
-    """The plug-ins of a guide, where `energy` makes a plug-in of a function of trajectories.
+def as_plugins(guide: Guidance, plugin_of: Callable[[Guide], Plugin]) -> list[Plugin]:
+    """The plug-ins of a guide, where `plugin_of` makes a plug-in of a function of trajectories.
 
     Raises TypeError for a guide that is neither a function nor a plug-in.
     """
@@ -56,8 +56,8 @@ def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugi
     guides: Sequence[Any] = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
     for one in guides:
         if not isinstance(one, Plugin) and not callable(one):
-            raise TypeError(f"a guide is {one!r}; an energy (trajectories -> scores) or a plug-in is expected")
-    return [one if isinstance(one, Plugin) else energy(one) for one in guides]
+            raise TypeError(f"a guide is {one!r}; a function (trajectories -> scores) or a plug-in is expected")
+    return [one if isinstance(one, Plugin) else plugin_of(one) for one in guides]
 
 
 def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],

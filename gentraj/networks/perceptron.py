@@ -88,8 +88,8 @@ class Perceptron(FactoredNetwork):
         return self.out(self.activation(h)).unflatten(1, (features_RHF.shape[1], -1))
 
 
-class Level(nn.Module):
-    """The noise level (R,) as one feature (R, 1)."""
+class ScaledTime(nn.Module):
+    """The noise level (R,), scaled and shifted, as one feature (R, 1)."""
 
     def __init__(self, scale: float, shift: float):
         super().__init__()
@@ -103,6 +103,6 @@ def embedded(config: PerceptronConfig) -> nn.Module:
     """The layers from a noise level (R,) to its features (R, E)."""
     size = config.embedding
     if not size:
-        return Level(config.time_scale, config.time_shift)
+        return ScaledTime(config.time_scale, config.time_shift)
     return nn.Sequential(SinusoidalEmbedding(size, config.time_scale, config.time_shift), nn.Linear(size, 2 * size),
                          nn.Mish(), nn.Linear(2 * size, size))

@@ -12,7 +12,7 @@ from gentraj.acceleration import BACKENDS, backend_of
 from gentraj.acceleration.accelerate import Accelerated, Backend, program_rows
 from gentraj.acceleration.gradients import Passes
 from gentraj.acceleration.rewriting import rewritten
-from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
+from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -51,7 +51,7 @@ def test_openvino_samples_what_the_network_samples(network: str) -> None:
 def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = make(network)
     fast, condition = gentraj.accelerate(model, "openvino"), Condition.empty(SPEC, 3)
-    guide = Energy(lambda x: -x.square().sum((1, 2)))  # goes back through the denoiser more than once
+    guide = Guided(lambda x: -x.square().sum((1, 2)))  # goes back through the denoiser more than once
     torch.testing.assert_close(fast.sample(condition, guide=guide), model.sample(condition, guide=guide), rtol=1e-3,
                                atol=1e-3)
     assert "left out" not in capsys.readouterr().err

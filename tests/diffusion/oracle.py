@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import PREDICTIONS, Level
+from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import Sampler
 from gentraj.models.plugin import Denoise
@@ -103,7 +103,7 @@ def predicted(path: NoisePath, prediction: str, sigma_data: float = 1.0, network
     to = PREDICTIONS[prediction]
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        at = Level(path, t, sigma_data)
+        at = NoiseLevel(path, t, sigma_data)
         return to.x0(x, to.unit(at) * network(x), at)
 
     return denoise

@@ -1,4 +1,4 @@
-"""How exact energies are: what an iteration is worth, and the weights of modes. Run this file for the tables."""
+"""How exact guides are: what an iteration is worth, and the weights of modes. Run this file for the tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oracle import DOUBLE, GAUSSIAN, Mixture, normals, rotation, stream
 from torch import Tensor
 
 from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.guidance import Guided
 from gentraj.trajectory import Condition, Guide
 
 TARGET, TURN = normals(SIZE, seed=9), rotation(SIZE, 7)
@@ -23,13 +23,13 @@ RATIO = 19.0  # how much likelier `prefers` makes the second mode than the first
 
 
 def quadratic(precision: Tensor) -> Guide:
-    """An energy in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
+    """A guide in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
 
-    def energy(x_RHD: Tensor) -> Tensor:
+    def guide(x_RHD: Tensor) -> Tensor:
         d = NORMALIZER.normalize(x_RHD).flatten(1) - TARGET
         return -torch.einsum("ri,ij,rj->r", d, precision, d) / 2
 
-    return energy
+    return guide
 
 
 def stiff(rank: int, stiffness: float) -> Tensor:
@@ -41,30 +41,30 @@ def prefers(x_RHD: Tensor) -> Tensor:
     return -math.log(RATIO) / 4 * (NORMALIZER.normalize(x_RHD).flatten(1) @ TURN[0] - 1).square()
 
 
-def sampled(target: Mixture, energy: Energy | None, rows: int, path: str = "vp-cosine", sampler: str = "ddim",
+def sampled(target: Mixture, guide: Guided | None, rows: int, path: str = "vp-cosine", sampler: str = "ddim",
             grid: str = "uniform", steps: int = 20) -> Tensor:
     """Samples (rows, SIZE) in normalised units."""
     model, normal = exact(target, path), stream(rows, SPEC.horizon, SPEC.dim, seed=3)
     times = sampling_times(model.path, steps, grid).double()
     start = model.path.sigma(times[:1]) * normal()
-    return guided(model, [energy] if energy else [], sampler, start, times, normal).flatten(1)
+    return guided(model, [guide] if guide else [], sampler, start, times, normal).flatten(1)
 
 
 def mean_error(rank: int, stiffness: float, iterations: int) -> float:
     """The largest error of a guided mean, in standard deviations of the unguided data."""
     before, precision = torch.linalg.inv(GAUSSIAN.covariance), stiff(rank, stiffness)
     mean = torch.linalg.solve(before + precision, before @ GAUSSIAN.mean + precision @ TARGET)
-    found = sampled(GAUSSIAN, Energy(quadratic(precision), iterations=iterations), 500).mean(0)
+    found = sampled(GAUSSIAN, Guided(quadratic(precision), iterations=iterations), 500).mean(0)
     return float(((found - mean) / GAUSSIAN.covariance.diag().sqrt()).abs().max())
 
 
 def moves(precision: Tensor, t: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The move (R, SIZE) of an energy at time t, the exact one, and (SIZE, SIZE) the quadratic form of the error."""
+    """The move (R, SIZE) of a guide at time t, the exact one, and (SIZE, SIZE) the quadratic form of the error."""
     model, x, at = exact(GAUSSIAN, "vp-cosine"), normals(6, SPEC.horizon, SPEC.dim), torch.tensor([t], dtype=DOUBLE)
     sampling = model.sampling(Condition.empty(SPEC, len(x)))
     denoise = sampling.denoiser(None)
     x0, form = denoise(x, at).flatten(1), precision + posterior_precision(t)
-    found = Energy(quadratic(precision), iterations=iterations).wrap(denoise, sampling)(x, at).flatten(1)
+    found = Guided(quadratic(precision), iterations=iterations).wrap(denoise, sampling)(x, at).flatten(1)
     return found - x0, torch.linalg.solve(form, ((TARGET - x0) @ precision).T).T, form
 
 
@@ -96,7 +96,7 @@ def test_however_stiff_an_energy_its_explicit_steps_end_near_the_exact_mean(stif
 
 
 def chosen(candidates: int, rows: int = 1000) -> float:
-    """The share of the second mode among unguided samples, each chosen from its candidates by exp(energy)."""
+    """The share of the second mode among unguided samples, each chosen from its candidates by exp(guide)."""
     x = sampled(MODES, None, candidates * rows).view(rows, candidates, SIZE)
     score = prefers(NORMALIZER.unnormalize(x.view(-1, SPEC.horizon, SPEC.dim))).view(rows, candidates)
     best = torch.multinomial(score.softmax(1), 1, generator=torch.Generator().manual_seed(0))
@@ -110,7 +110,7 @@ def second(x: Tensor) -> float:
 def test_an_energy_tilts_the_weights_of_modes_too_little_and_a_choice_among_candidates_does_not() -> None:
     """With n of K candidates in the second mode, it is chosen with probability n RATIO / (n RATIO + K - n)."""
     right = RATIO / (RATIO + 1)
-    assert 0.75 < second(sampled(MODES, Energy(prefers), 1000)) < 0.88 < right
+    assert 0.75 < second(sampled(MODES, Guided(prefers), 1000)) < 0.88 < right
     for K in (4, 32):
         expected = sum(math.comb(K, n) / 2**K * n * RATIO / (n * RATIO + K - n) for n in range(K + 1))
         assert chosen(K) == pytest.approx(expected, abs=4.5 * math.sqrt(expected * (1 - expected) / 1000))
@@ -126,10 +126,10 @@ def tables() -> Iterator[str]:
             "`karras`, 20 steps": {"grid": "karras"}, "`heun`, 100 steps": {"sampler": "heun", "steps": 100},
             "`ddpm`, 20 steps": {"sampler": "ddpm"}, "`ddpm`, 100 steps": {"sampler": "ddpm", "steps": 100}}
     for name, settings in rows.items():
-        yield f"| {name} | {second(sampled(MODES, Energy(prefers), 4000, **settings)):.2f} |"
-    for name, energy in {"`iterations=4`": Energy(prefers, iterations=4), "`scale=2`": Energy(prefers, 2.0),
-                         "`scale=4`": Energy(prefers, 4.0)}.items():
-        yield f"| {name}, 20 steps | {second(sampled(MODES, energy, 4000)):.2f} |"
+        yield f"| {name} | {second(sampled(MODES, Guided(prefers), 4000, **settings)):.2f} |"
+    for name, guide in {"`iterations=4`": Guided(prefers, iterations=4), "`scale=2`": Guided(prefers, 2.0),
+                         "`scale=4`": Guided(prefers, 4.0)}.items():
+        yield f"| {name}, 20 steps | {second(sampled(MODES, guide, 4000)):.2f} |"
     for candidates in (4, 16, 64):
         yield f"| one of {candidates} unguided samples | {chosen(candidates):.2f} |"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gentraj.diffusion import Mixture as ModelMixture
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.guidance import Guided
 from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
@@ -182,7 +182,7 @@ def test_a_row_of_a_mixture_is_what_its_model_draws() -> None:
     models = [tiny(), tiny(1, path="edm", sampler="heun")]
     models[1].normalizer = Normalizer(torch.ones(3), torch.full((3,), 3.0))
     mixture, condition, seeds = ModelMixture(models, [1.0, 1.0]), with_context(30), list(range(30))
-    guide = Energy(lambda x: -(x[:, -1, :2] - 1).square().sum(-1))
+    guide = Guided(lambda x: -(x[:, -1, :2] - 1).square().sum(-1))
     x = mixture.sample(condition, seed=seeds, guide=guide, options=SamplingOptions(steps=2))
     each = torch.stack([model.sample(condition, seed=seeds, guide=guide,
                                      options=SamplingOptions(steps=2)) for model in models])

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from oracle import DOUBLE, MIXTURE, network, normals, predicted
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Level
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, NoiseLevel
 from gentraj.diffusion.paths import PATHS
 
 SHAPE = (16, 3, 2)
 VP = ["vp-cosine", "vp-linear"]
 
 
-def level(path: str, t: float, sigma_data: float = 1.0, levels: int | None = None) -> Level:
-    return Level(PATHS[path](levels), torch.tensor([t], dtype=DOUBLE), sigma_data)
+def level(path: str, t: float, sigma_data: float = 1.0, levels: int | None = None) -> NoiseLevel:
+    return NoiseLevel(PATHS[path](levels), torch.tensor([t], dtype=DOUBLE), sigma_data)
 
 
-def noised(x0: Tensor, eps: Tensor, at: Level) -> Tensor:
+def noised(x0: Tensor, eps: Tensor, at: NoiseLevel) -> Tensor:
     return at.alpha * x0 + at.sigma * eps
 
 

@@ -1,4 +1,4 @@
-"""Energies: what they tilt a Gaussian to, what they leave alone, and what they refuse."""
+"""Guides: what they tilt a Gaussian to, what they leave alone, and what they refuse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.guidance import Energy, Tilt, denoising_plugins
+from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins
 from gentraj.diffusion.posterior import covariance, proximal
 from gentraj.models.plugin import Preference
 from gentraj.trajectory import Condition
@@ -26,13 +26,13 @@ PRECISIONS = {"full": TURN @ torch.logspace(-1, 1.5, SIZE, dtype=DOUBLE).diag() 
 
 
 def quadratic(precision: Tensor) -> Callable[[Tensor], Tensor]:
-    """An energy in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
+    """A guide in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
 
-    def energy(x_RHD: Tensor) -> Tensor:
+    def guide(x_RHD: Tensor) -> Tensor:
         d = NORMALIZER.normalize(x_RHD).flatten(1) - TARGET
         return -torch.einsum("ri,ij,rj->r", d, precision, d) / 2
 
-    return energy
+    return guide
 
 
 def tilted(precision: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,8 +45,8 @@ def tilted(precision: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("path", "sampler", "grid", "steps"), COMBINATIONS)
 def test_a_quadratic_energy_tilts_a_gaussian(path: str, sampler: str, grid: str, steps: int, kind: str,
                                              iterations: int) -> None:
-    energy = Energy(quadratic(PRECISIONS[kind]), iterations=iterations)
-    found = moments(exact(GAUSSIAN, path), [energy], sampler, grid, steps)
+    guide = Guided(quadratic(PRECISIONS[kind]), iterations=iterations)
+    found = moments(exact(GAUSSIAN, path), [guide], sampler, grid, steps)
     assert off(found, *tilted(PRECISIONS[kind])) < 0.03
 
 
@@ -54,24 +54,24 @@ def test_an_explicit_step_is_exact_for_linear_energies_only() -> None:
     linear = lambda x: 0.5 * (NORMALIZER.normalize(x).flatten(1) @ TARGET)  # noqa: E731
     sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=40)
     mean = GAUSSIAN.mean + 0.5 * GAUSSIAN.covariance @ TARGET
-    assert off(sample([Energy(linear, iterations=0)]), mean, GAUSSIAN.covariance) < 0.03
-    assert off(sample([Energy(linear, iterations=4)]), mean, GAUSSIAN.covariance) < 0.03
-    assert off(sample([Energy(quadratic(PRECISIONS["goal"]), iterations=0)]), *tilted(PRECISIONS["goal"])) > 0.03
+    assert off(sample([Guided(linear, iterations=0)]), mean, GAUSSIAN.covariance) < 0.03
+    assert off(sample([Guided(linear, iterations=4)]), mean, GAUSSIAN.covariance) < 0.03
+    assert off(sample([Guided(quadratic(PRECISIONS["goal"]), iterations=0)]), *tilted(PRECISIONS["goal"])) > 0.03
 
 
 def test_two_linear_energies_add_up() -> None:
     parts = [lambda x: x[:, 3, 0], lambda x: 0.5 * x[:, 1, 2]]
     sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=5)
-    one = sample([Energy(lambda x: parts[0](x) + parts[1](x))])
-    torch.testing.assert_close(sample([Energy(part) for part in parts]), one)
+    one = sample([Guided(lambda x: parts[0](x) + parts[1](x))])
+    torch.testing.assert_close(sample([Guided(part) for part in parts]), one)
 
 
 def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
-    """x0' = x0 + scale sigma^2 / alpha * gradient of the energy at x."""
+    """x0' = x0 + scale sigma^2 / alpha * gradient of the guide at x."""
     model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.6], dtype=DOUBLE)
     x, sampling = normals(5, 4, 3), model.sampling(Condition.empty(SPEC, 5))
     denoise, precision = sampling.denoiser(None), PRECISIONS["full"]
-    found = Energy(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
+    found = Guided(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
     gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
     torch.testing.assert_close(found, denoise(x, t) + 0.3 * model.path.sigma(t)**2 / model.path.alpha(t) * gradient)
 
@@ -116,13 +116,13 @@ def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> Non
     condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([4.0, 5.0]))
     sampling = model.sampling(condition)
 
-    def energy(x: Tensor) -> Tensor:
+    def guide(x: Tensor) -> Tensor:
         seen.append(x.detach())
         return -x.square().sum((1, 2))
 
     mask, values = condition.mask_BHD, NORMALIZER.normalize(condition.values_BHD)
     for at in ("denoised", "noisy"):
-        x0 = Energy(energy, at=at).wrap(sampling.denoiser(None), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
+        x0 = Guided(guide, at=at).wrap(sampling.denoiser(None), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
         assert torch.equal(x0[mask].float(), values[mask])
     for x in seen:
         torch.testing.assert_close(x[:, 0, :2].float(), torch.tensor([4.0, 5.0]).expand(3, 2))
@@ -132,36 +132,36 @@ def test_an_energy_guides_in_its_interval_only() -> None:
     model = exact(GAUSSIAN, "vp-cosine")
     sampling = model.sampling(Condition.empty(SPEC, 3))
     plain = sampling.denoiser(None)
-    energy = Energy(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(plain, sampling)
+    guide = Guided(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(plain, sampling)
     x, t = normals(3, 4, 3), torch.tensor([0.1, 0.5, 0.7], dtype=DOUBLE)
     for row, inside in enumerate([False, True, False]):
         at = t[row : row + 1]
-        assert torch.equal(energy(x, at), plain(x, at)) != inside
-    by_row = Energy(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(lambda x, t: x, sampling)(x, t)
+        assert torch.equal(guide(x, at), plain(x, at)) != inside
+    by_row = Guided(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(lambda x, t: x, sampling)(x, t)
     assert torch.equal(by_row[[0, 2]], x[[0, 2]]) and not torch.equal(by_row[1], x[1])
 
 
 def test_scale_zero_is_bit_equal_to_no_guide() -> None:
     model, condition = tiny(), Condition.empty(SPEC, 2).with_obs(0, torch.ones(2))
     plain = model.sample(condition, 3)
-    assert torch.equal(model.sample(condition, 3, guide=Energy(lambda x: x.sum((1, 2)), scale=0)), plain)
+    assert torch.equal(model.sample(condition, 3, guide=Guided(lambda x: x.sum((1, 2)), scale=0)), plain)
     assert not torch.equal(model.sample(condition, 3, guide=lambda x: x.sum((1, 2))), plain)
 
 
 def test_an_energy_raises_what_it_scores() -> None:
     model, condition = tiny(), Condition.empty(SPEC, 40)
-    energy = lambda x: -(x[:, -1, 0] - 1.5).square()  # noqa: E731
-    before, after = (energy(model.sample(condition, guide=guide)[:, 0]) for guide in (None, Energy(energy, 20)))
+    near = lambda x: -(x[:, -1, 0] - 1.5).square()  # noqa: E731
+    before, after = (near(model.sample(condition, guide=guide)[:, 0]) for guide in (None, Guided(near, 20)))
     assert after.mean() > before.mean() + 0.1
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e12, 1e30])
 @pytest.mark.parametrize("kind", ["linear", "quadratic", "curved up"])
 def test_a_huge_scale_stays_finite_or_stops(kind: str, scale: float) -> None:
-    energy = {"linear": lambda x: x.sum((1, 2)), "quadratic": lambda x: -x.square().sum((1, 2)),
+    guide = {"linear": lambda x: x.sum((1, 2)), "quadratic": lambda x: -x.square().sum((1, 2)),
               "curved up": lambda x: x.square().sum((1, 2))}[kind]
     try:
-        assert torch.isfinite(tiny().sample(Condition.empty(SPEC, 2), guide=Energy(energy, scale))).all()
+        assert torch.isfinite(tiny().sample(Condition.empty(SPEC, 2), guide=Guided(guide, scale))).all()
     except ValueError as error:
         assert "finite" in str(error) and "\n" not in str(error)
 
@@ -186,34 +186,34 @@ BAD = {
 @pytest.mark.parametrize("at", ["denoised", "noisy"])
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_guide_is_refused_in_one_line(kind: str, at: str) -> None:
-    energy, message = BAD[kind]
+    guide, message = BAD[kind]
     with pytest.raises(ValueError, match=message) as caught:
-        tiny().sample(Condition.empty(SPEC), guide=Energy(energy, at=at))
+        tiny().sample(Condition.empty(SPEC), guide=Guided(guide, at=at))
     assert "\n" not in str(caught.value)
 
 
 def test_an_energy_after_a_plugin_without_gradient_says_so() -> None:
     model = exact(GAUSSIAN, "vp-cosine")
     sampling = model.sampling(Condition.empty(SPEC, 2))
-    after = Energy(lambda x: x.sum((1, 2))).wrap(lambda x, t: x.detach(), sampling)
+    after = Guided(lambda x: x.sum((1, 2))).wrap(lambda x, t: x.detach(), sampling)
     with pytest.raises(ValueError, match="an earlier plug-in cut it"):
         after(normals(2, 4, 3), torch.tensor([0.5]))
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"at": "clean"}, "Energy.at is 'clean'; denoised or noisy is expected"),
-    ({"interval": (0.6, 0.2)}, r"Energy.interval is \(0.6, 0.2\); two times from 0 to 1"),
-    ({"iterations": -1}, "Energy.iterations is -1"),
-    ({"scale": float("nan")}, "Energy.scale is nan"), ({"scale": -2e30}, "Energy.scale is -2e"),
+    ({"at": "clean"}, "Guided.at is 'clean'; denoised or noisy is expected"),
+    ({"interval": (0.6, 0.2)}, r"Guided.interval is \(0.6, 0.2\); two times from 0 to 1"),
+    ({"iterations": -1}, "Guided.iterations is -1"),
+    ({"scale": float("nan")}, "Guided.scale is nan"), ({"scale": -2e30}, "Guided.scale is -2e"),
 ])
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Energy(lambda x: x.sum((1, 2)), **settings)
+        Guided(lambda x: x.sum((1, 2)), **settings)
 
 
 @pytest.mark.parametrize("bend", [-2.0, 0.0, 3.0])
 def test_an_explicit_step_is_shortened_where_the_energy_bends_down_and_only_there(bend: float) -> None:
-    """For Sigma = 0.5 and a concave quadratic energy it ends at the maximum of energy(z) - |z - x0|^2 / (2 Sigma)."""
+    """For Sigma = 0.5 and a concave quadratic guide it ends at the maximum of guide(z) - |z - x0|^2 / (2 Sigma)."""
     z, slope = normals(3, 4, 3), normals(3, 4, 3, seed=1)
     tilt = Tilt(lambda y: (slope * y + bend / 2 * y**2).sum((1, 2)), z)
     step = 0.5 * (slope + bend * z)
@@ -221,27 +221,27 @@ def test_an_explicit_step_is_shortened_where_the_energy_bends_down_and_only_ther
 
 
 def test_only_an_energy_of_noisy_trajectories_needs_the_denoiser() -> None:
-    energy = partial(torch.sum, dim=(1, 2))
-    assert Energy(energy, at="noisy").needs_denoiser and not Energy(energy).needs_denoiser
+    guide = partial(torch.sum, dim=(1, 2))
+    assert Guided(guide, at="noisy").needs_denoiser and not Guided(guide).needs_denoiser
 
 
 def test_an_energy_may_be_avoided_and_is_no_other_energy() -> None:
     height = partial(torch.sum, dim=(1, 2))
-    one, other = (Energy(height, scale=-1e20, iterations=0) for _ in range(2))
+    one, other = (Guided(height, scale=-1e20, iterations=0) for _ in range(2))
     assert one.prefer(torch.ones(1, 1, 1)).item() == pytest.approx(-1e20) and one != other and len({one, other}) == 2
 
 
 def test_what_is_no_guide_is_refused() -> None:
-    with pytest.raises(TypeError, match="a guide is 'up'; an energy"):
+    with pytest.raises(TypeError, match="a guide is 'up'; a function"):
         denoising_plugins(["up"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="ClassifierFree replaces what the model denoises; put it first"):
-        denoising_plugins([Energy(lambda x: x.sum((1, 2))), ClassifierFree(2.0)])
+        denoising_plugins([Guided(lambda x: x.sum((1, 2))), ClassifierFree(2.0)])
 
 
 def test_no_graph_is_left_behind() -> None:
     """Samplers keep what was denoised; a graph with it would keep a network's activations of every step."""
     model, times = exact(GAUSSIAN, "flow"), sampling_times(exact(GAUSSIAN, "flow").path, 3)
-    x = guided(model, [Energy(lambda x: x.sum((1, 2)))], "ddim", normals(2, 4, 3), times, lambda: normals(2, 4, 3))
+    x = guided(model, [Guided(lambda x: x.sum((1, 2)))], "ddim", normals(2, 4, 3), times, lambda: normals(2, 4, 3))
     assert not x.requires_grad
 
 
@@ -259,4 +259,4 @@ def test_a_covariance_is_the_posteriors() -> None:
 def test_a_preference_guides_as_the_energy_that_it_holds() -> None:
     """So that one guide serves a model that denoises and one that chooses."""
     plugin, = denoising_plugins(Preference(lambda x: x.sum((1, 2))))
-    assert isinstance(plugin, Energy) and plugin.scale == 1
+    assert isinstance(plugin, Guided) and plugin.scale == 1

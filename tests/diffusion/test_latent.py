@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.guidance import Guided
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, gaussian_kl
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Denoise, Denoising, Plugin, SampledRows
@@ -210,16 +210,16 @@ def test_a_resumed_training_gives_the_same_bits() -> None:
 def test_an_energy_is_asked_about_decoded_trajectories_and_is_followed(learned: Learned) -> None:
     model, condition, shapes = learned[0], Condition.empty(SPEC, 2), set()
 
-    def energy(x: Tensor) -> Tensor:
+    def guide(x: Tensor) -> Tensor:
         shapes.add(tuple(x.shape[1:]))
         return x[..., 0].mean(1)
 
-    plain, pushed = model.sample(condition, 8), model.sample(condition, 8, guide=energy)
+    plain, pushed = model.sample(condition, 8), model.sample(condition, 8, guide=guide)
     assert shapes == {(8, 5)}
     assert (pushed[..., 0].mean(2) > plain[..., 0].mean(2) + 0.2).all()
-    assert torch.equal(model.sample(condition, 8, guide=Energy(energy, scale=0.0)), plain)
+    assert torch.equal(model.sample(condition, 8, guide=Guided(guide, scale=0.0)), plain)
     known = CONDITIONS["goal"](condition)
-    assert torch.equal(model.sample(known, guide=energy)[:, 0][known.mask_BHD], known.values_BHD[known.mask_BHD])
+    assert torch.equal(model.sample(known, guide=guide)[:, 0][known.mask_BHD], known.values_BHD[known.mask_BHD])
 
 
 class Floor(Plugin):
@@ -251,7 +251,7 @@ class Halved(Plugin):
         return lambda x, t: denoise(x, t) / 2
 
 
-@pytest.mark.parametrize("plugin", [Energy(lambda x: x.sum((1, 2)), at="noisy"), Halved()])
+@pytest.mark.parametrize("plugin", [Guided(lambda x: x.sum((1, 2)), at="noisy"), Halved()])
 def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plugin) -> None:
     with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes the trajectory that is denoised, and"):
         make().sample(Condition.empty(SPEC), guide=plugin)

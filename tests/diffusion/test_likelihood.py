@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import PREDICTIONS, Level
+from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
 from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, _grid, log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
@@ -97,7 +97,7 @@ def test_the_density_of_any_denoiser_integrates_to_one(name: str) -> None:
     x, path = torch.linspace(-12, 12, 1001, dtype=DOUBLE)[:, None, None], PATHS[name]()
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        at = Level(path, t)
+        at = NoiseLevel(path, t)
         return PREDICTIONS["v"].x0(x, at.spread * network(x / at.spread), at)
 
     p = log_prob(denoise, path, x, everything(x), steps=32, blur=1e-2).exp()

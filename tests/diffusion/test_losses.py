@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracle import DOUBLE, normals
 from scipy.stats import chisquare, kstest
 
-from gentraj.diffusion.denoiser import DENSITIES, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
+from gentraj.diffusion.denoiser import DENSITIES, PREDICTIONS, WEIGHTS, NoiseLevel, loss_weight, sample_times
 from gentraj.diffusion.paths import PATHS, T_MIN
 from gentraj.randomness import generator
 
@@ -20,14 +20,14 @@ MIN_SNR = {"x0": lambda snr: snr.clamp(max=5), "eps": lambda snr: snr.clamp(max=
 @pytest.mark.parametrize("prediction", MIN_SNR)
 @pytest.mark.parametrize("path", ["vp-cosine", "vp-linear"])
 def test_min_snr_is_the_papers_in_every_space(path: str, prediction: str) -> None:
-    at = Level(PATHS[path](), T)
+    at = NoiseLevel(PATHS[path](), T)
     torch.testing.assert_close(loss_weight("min-snr", PREDICTIONS[prediction], at), MIN_SNR[prediction](at.snr))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
 def test_uniform_weighs_the_output_of_a_network_evenly(path: str, prediction: str) -> None:
-    weight = loss_weight("uniform", PREDICTIONS[prediction], Level(PATHS[path](), T))
+    weight = loss_weight("uniform", PREDICTIONS[prediction], NoiseLevel(PATHS[path](), T))
     torch.testing.assert_close(weight, torch.ones(len(T), 1, 1, dtype=DOUBLE))
 
 
@@ -35,7 +35,7 @@ def test_uniform_weighs_the_output_of_a_network_evenly(path: str, prediction: st
 @pytest.mark.parametrize("sigma_data", [0.5, 1.0])
 def test_edm_weighs_the_output_of_an_edm_network_evenly(path: str, sigma_data: float) -> None:
     """Karras et al. 2022, table 1: lambda(sigma) c_out(sigma)^2 = 1."""
-    weight = loss_weight("edm", PREDICTIONS["edm"], Level(PATHS[path](), T, sigma_data))
+    weight = loss_weight("edm", PREDICTIONS["edm"], NoiseLevel(PATHS[path](), T, sigma_data))
     torch.testing.assert_close(weight, torch.ones(len(T), 1, 1, dtype=DOUBLE))
 
 
@@ -44,7 +44,7 @@ def test_edm_weighs_the_output_of_an_edm_network_evenly(path: str, sigma_data: f
 def test_a_weight_means_the_same_whatever_is_predicted(weight: str, name: str, path: str, t: float, sigma_data: float,
                                                        ) -> None:
     """The weighted squared error of the network's output equals the weighted squared error of x0."""
-    at, prediction = Level(PATHS[path](), torch.tensor([t], dtype=DOUBLE), sigma_data), PREDICTIONS[name]
+    at, prediction = NoiseLevel(PATHS[path](), torch.tensor([t], dtype=DOUBLE), sigma_data), PREDICTIONS[name]
     x, one, other = (normals(1, 3, 2, seed=seed) for seed in range(3))
     x0, another = (prediction.x0(x, prediction.unit(at) * output, at) for output in (one, other))
     torch.testing.assert_close(loss_weight(weight, prediction, at) * (one - other) ** 2,

@@ -11,7 +11,7 @@ from guided import SPEC, Exact, tiny
 from oracle import GAUSSIAN, normals
 from torch import Tensor
 
-from gentraj.diffusion.guidance import Energy, NearestData
+from gentraj.diffusion.guidance import Guided, NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -55,7 +55,7 @@ def test_guided_samples_end_nearer_to_the_data() -> None:
     model = tiny()
     data = normals(20, 4, 3, seed=8).float() @ torch.tensor([[1.0, 1, 0]]).mT @ torch.tensor([[1.0, 1, 0]])
     condition = Condition.empty(SPEC, 20)
-    push = Energy(lambda x: 3 * (x[..., 2] - x[..., 0]).sum(1), iterations=0)
+    push = Guided(lambda x: 3 * (x[..., 2] - x[..., 0]).sum(1), iterations=0)
     distances = [torch.cdist(model.sample(condition, guide=guide)[:, 0].flatten(1), data.flatten(1)).amin(1).mean()
                  for guide in ([push], [push, NearestData(data, neighbours=8, rank=3)])]
     assert distances[1] < 0.8 * distances[0]
@@ -82,7 +82,7 @@ def test_data_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_gradient_goes_through_the_projection() -> None:
-    """So that an energy may come after it: along the subspace the derivative is 1, across it 0."""
+    """So that a guide may come after it: along the subspace the derivative is 1, across it 0."""
     data = torch.stack([torch.linspace(-1, 1, 21), torch.zeros(21)], -1)[:, None]
     x = torch.tensor([0.1, 0.3]).view(1, 1, 2).requires_grad_()
     slope, = torch.autograd.grad(projected(x, NearestData(data, neighbours=4, rank=1)).sum(), x)

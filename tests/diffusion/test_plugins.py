@@ -12,7 +12,7 @@ from oracle import normals
 
 from gentraj.diffusion import composition, guidance
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.guidance import Energy, NearestData
+from gentraj.diffusion.guidance import Guided, NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.plugin import Plugin
@@ -20,9 +20,9 @@ from gentraj.trajectory import Condition, SamplingOptions
 
 MODULES = [module.__name__ for module in (composition, guidance)]
 PLUGINS: dict[str, Callable[[], Plugin]] = {
-    "Energy": lambda: Energy(lambda x: -(x[:, -1, :2] - 1).square().sum(-1)),
-    "Energy, explicit": lambda: Energy(lambda x: x.sum((1, 2)), iterations=0),
-    "Energy, noisy": lambda: Energy(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
+    "Guided": lambda: Guided(lambda x: -(x[:, -1, :2] - 1).square().sum(-1)),
+    "Guided, explicit": lambda: Guided(lambda x: x.sum((1, 2)), iterations=0),
+    "Guided, noisy": lambda: Guided(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
     "ClassifierFree": lambda: ClassifierFree(1.5),
     "Contexts": lambda: Contexts([(torch.tensor([0.5, -1.0]), 1.2), (torch.ones(2), 0.4)]),
     "Product": lambda: Product([tiny(1)], [0.5]),
@@ -70,6 +70,6 @@ def test_every_plugin_works_on_every_path(name: str, path: str) -> None:
 
 
 def test_plugins_work_together() -> None:
-    names = "ClassifierFree", "Energy, noisy", "Energy", "NearestData", "Energy, explicit"
+    names = "ClassifierFree", "Guided, noisy", "Guided", "NearestData", "Guided, explicit"
     guides = [PLUGINS[name]() for name in names]
     assert torch.isfinite(tiny().sample(known("ClassifierFree", 3), guide=guides)).all()

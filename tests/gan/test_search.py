@@ -13,7 +13,7 @@ from torch import Tensor
 from gentraj.constraints import QUICK, TOLERANCE, Blocks, Box, Constraints
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.constrained import Constrained
-from gentraj.diffusion.guidance import Energy, NearestData
+from gentraj.diffusion.guidance import Guided, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows
@@ -34,7 +34,7 @@ def near(x: Tensor) -> Tensor:
     return -(x - 0.5).abs().amin(1).sum(1)
 
 
-GUIDES = {"linear": left, "not smooth": near, "an energy": Energy(left, scale=3.0), "flat": Energy(left, scale=0.0)}
+GUIDES = {"linear": left, "not smooth": near, "guided": Guided(left, scale=3.0), "flat": Guided(left, scale=0.0)}
 ARENA = Constraints(SPEC, {"arena": Box(-1.5, (1.7, 1.7), (0, 1)), "pillar": Blocks((0.3, 0.4), (0.9, 0.9), (0, 1))})
 every_guide = pytest.mark.parametrize("guide", GUIDES)
 
@@ -134,7 +134,7 @@ def test_a_guide_is_shown_whole_blocks_of_rows(changes: dict[str, int]) -> None:
 
 def test_several_guides_add_up() -> None:
     model = make(moved=True, best_of=6)
-    both = model.sample(STARTS, 2, guide=[Energy(left, 2.0), Energy(near, 0.5)])
+    both = model.sample(STARTS, 2, guide=[Guided(left, 2.0), Guided(near, 0.5)])
     assert torch.equal(both, model.sample(STARTS, 2, guide=lambda x: 2 * left(x) + 0.5 * near(x)))
 
 
@@ -150,7 +150,7 @@ def test_the_temperature_scales_the_noise_of_candidates_too() -> None:
 def test_known_entries_are_exact_with_every_guide(how: str, kind: str) -> None:
     model = make(moved=True, best_of=3, search_steps=2 if how == "refined" else 0)
     condition = CONDITIONS[kind](Condition.empty(SPEC, 2))
-    x = model.sample(condition, 3, guide=[Energy(left), Constrained(ARENA)] if how == "constrained" else left)
+    x = model.sample(condition, 3, guide=[Guided(left), Constrained(ARENA)] if how == "constrained" else left)
     for n in range(3):
         assert torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
 
@@ -174,7 +174,7 @@ def test_constraints_hold_with_and_without_an_energy() -> None:
     model = make(moved=True)
     condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([-1.0, 0.1, 0.3]))
     assert not ARENA.certificate(model.sample(condition, 8)).feasible.all()
-    for guide in (Constrained(ARENA), [Energy(left), Constrained(ARENA)]):
+    for guide in (Constrained(ARENA), [Guided(left), Constrained(ARENA)]):
         assert ARENA.certificate(model.sample(condition, 8, guide=guide)).worst.max() <= TOLERANCE
 
 
@@ -192,11 +192,11 @@ def test_a_contradiction_is_refused_at_once_unless_the_nearest_will_do() -> None
     assert not ARENA.certificate(x).feasible.any()
 
 
-@pytest.mark.parametrize("plugin", [NearestData(torch.zeros(16, 8, 5)), ClassifierFree(1.0), Energy(left, at="noisy")],
+@pytest.mark.parametrize("plugin", [NearestData(torch.zeros(16, 8, 5)), ClassifierFree(1.0), Guided(left, at="noisy")],
                          ids=lambda plugin: type(plugin).__name__)
 def test_a_plugin_that_needs_a_denoiser_is_refused_by_name_before_anything_is_drawn(plugin: Plugin) -> None:
     model = make()
-    for guide in (plugin, [Energy(left), plugin]):
+    for guide in (plugin, [Guided(left), plugin]):
         with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes what a model denoises, and") as error:
             model.sample(STARTS, guide=guide)
         assert "\n" not in str(error.value)

@@ -10,7 +10,7 @@ from contract import CONDITIONS, SPEC
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import from_json, to_json
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.guidance import Guided
 from gentraj.families import FAMILIES, MODELS, Model, ModelConfig, family
 from gentraj.gan import GANConfig
 from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
@@ -110,7 +110,7 @@ def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> Non
     assert shapes and all(rows >= MIN_ROWS and (horizon, dim) == (8, 5) for rows, horizon, dim in shapes)
     assert not torch.equal(guided, plain)
     assert torch.equal(guided[:, :, 0, :3], plain[:, :, 0, :3])
-    assert torch.equal(model.sample(condition, 3, guide=Energy(left, scale=0.0)), plain)
+    assert torch.equal(model.sample(condition, 3, guide=Guided(left, scale=0.0)), plain)
 
 
 @every_family

@@ -291,7 +291,7 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
     (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
     (lambda m: m.sample(Condition.empty(SPEC), guide=ClassifierFree(1.0)),
-     "ClassifierFree changes what a model denoises, and a Gaussian does not denoise; give an energy"),
+     "ClassifierFree changes what a model denoises, and a Gaussian does not denoise; give a function"),
     (lambda m: m.predict(Condition.empty(CELL)), "the condition is for TrajectorySpec"),
     (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.empty(SPEC, 3)), r"shape \(2, 8, 5\); this model and"),
     (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),

@@ -127,11 +127,11 @@ def test_a_guide_is_an_energy_a_plugin_or_several() -> None:
     assert as_plugins(None, Preference) == [] == as_plugins([], Preference)
     assert as_plugins(plugin, Preference) == [plugin]
     made = as_plugins([plugin, left], Preference)
-    assert made[0] is plugin and isinstance(made[1], Preference) and made[1].energy is left
+    assert made[0] is plugin and isinstance(made[1], Preference) and made[1].guide is left
     assert isinstance(as_plugins(left, Preference)[0], Preference)
 
 
 @pytest.mark.parametrize("guide", ["left", 3, [None], [Reject(0), "left"], torch.ones(3)])
 def test_what_is_no_guide_is_refused(guide: object) -> None:
-    with pytest.raises(TypeError, match=r"a guide is .*; an energy \(trajectories -> scores\) or a plug-in is"):
+    with pytest.raises(TypeError, match=r"a guide is .*; a function \(trajectories -> scores\) or a plug-in is"):
         as_plugins(guide, Preference)  # type: ignore[arg-type]
