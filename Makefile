@@ -17,6 +17,7 @@ test: .venv/installed-dev
 test-fast: .venv/installed-dev
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
+# By hand before a release, each within an hour.
 mutants: .venv/installed-dev
 	.venv/bin/python -m pip install --quiet --editable '.[mutation]'
 	.venv/bin/python -m benchmarks.mutation

@@ -31,8 +31,6 @@ from gentraj.experiments.reproduce import Cards
 from gentraj.runs import load
 from gentraj.runs.evaluation import evaluate_run
 
-from .sweep_kills import parent_of
-
 
 @dataclass(frozen=True)
 class Args:
@@ -65,6 +63,11 @@ def cpu_seconds() -> float:
         except OSError:  # has ended meanwhile
             continue
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def parent_of(folder: Path) -> int:
+    """The parent of the process that a folder of /proc tells of."""
+    return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def main(args: Args) -> None:

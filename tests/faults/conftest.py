@@ -14,7 +14,6 @@ import tiny
 from forked import Forked
 from tiny import run_tiny
 
-from benchmarks.soak import bits
 from gentraj.training.checkpoint import meta_json
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +70,9 @@ def forge():
 
 @pytest.fixture(scope="session")
 def fingerprint():
-    return bits.fingerprint
+    from benchmarks.soak import fingerprint
+
+    return fingerprint
 
 
 @pytest.fixture
