@@ -46,7 +46,8 @@ def fences(page: Path, *languages: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of every line of the page's shell blocks, and of what stands between backticks, without comments."""
     blocks = fences(page, "sh")
-    quoted = re.findall(r"`((?:gentraj|python -m benchmarks\.|python examples/)[^`]*)`", page.read_text())
+    here = re.sub(r"`[^`]*`\s+at\s+commit", "", page.read_text())  # what a benchmark did that is in the history
+    quoted = re.findall(r"`((?:gentraj|python -m benchmarks\.|python examples/)[^`]*)`", here)
     for line in "\n".join([*blocks, *(" ".join(one.split()) for one in quoted)]).replace("\\\n", " ").splitlines():
         words = shlex.split(line.partition(" > ")[0], comments=True)
         if words[:1] in (["accelerate"], ["torchrun"]):  # the command that the launcher starts
