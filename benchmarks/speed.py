@@ -1,24 +1,29 @@
-"""Measures gentraj beside its peers, how its costs grow, and the memory that planning takes.
+"""Measures plans, training steps and policy updates of gentraj beside its peers.
 
-    python -m benchmarks.speed --growth --memory --out benchmarks/results/speed/cpu.json
+    python -m benchmarks.speed --out benchmarks/results/speed/cpu.json
     python -m benchmarks.speed --cases 'plan/hopper/*' --backends openvino --diffuser ../diffuser
+    python -m benchmarks.speed --cases 'update/*' --backends bf16 compile
     python -m benchmarks.speed --results benchmarks/results/speed/cpu.json --table docs/performance.md
 
-The peers are the U-Net and the schedulers of `diffusers`, and a checkout of Diffuser where --diffuser names one, with
-the same channels, steps and threads. Each round runs the peers and all variants of gentraj by turns. Printed are the
-median time, and the median over the rounds of a peer's time over the variant's (above 1, gentraj is faster), with the
-quartiles. On a CPU, times are CPU times of the process, in which a neighbour on the machine shows least. Networks are
-untrained: their weights do not change the time.
+The peers are the U-Net and the schedulers of `diffusers`, a checkout of Diffuser where --diffuser names one, and d3rlpy
+where it is installed, with the same sizes and threads. Each round runs the peers and all variants of gentraj by turns.
+Printed are the median time, and the median over the rounds of a peer's time over the variant's (above 1, gentraj is
+faster), with the quartiles. On a CPU, times are CPU times of the process, in which a neighbour on the machine shows
+least. Networks are untrained: their weights do not change the time.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
+import platform
+import re
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +36,30 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks import speed_cases, speed_growth, speed_memory
-from benchmarks.speed_page import interval, write_tables
-from benchmarks.timing import Call, Case, PeerMissing, Setup, by_turns, machine, summary
+from benchmarks.speed_cases import CASES
+from benchmarks.speed_peers import Call, Case, PeerMissing, Setup
 from gentraj.config import read_json
 from gentraj.files import check_output, write_file
+from gentraj.plots.page import markdown_table
 
-# The cases of all modules: a module with cases of its own adds its dict here.
-CASES: dict[str, Case] = {**speed_cases.CASES}
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("gentraj", "torch", "numpy", "diffusers", "d3rlpy", "openvino")
+FEWEST_ROUNDS = 3  # however long they take
+BLOCK = re.compile(r"(<!-- speed: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Summary = dict[str, float]  # low (first quartile), median, high (third quartile)
 
 
 @dataclass(frozen=True)
 class Options:
     """What is measured."""
 
-    cases: tuple[str, ...] = ("*",)
+    cases: tuple[str, ...] = ("plan/*", "ddim/*", "guided/*", "train/*")
     """Names of cases, with wildcards as in a shell; --list prints them."""
     backends: tuple[str, ...] = ("openvino", "openvino-bf16")
-    """Backends of gentraj.accelerate beside eager; compile also compiles the training steps."""
+    """Backends of gentraj.accelerate beside eager; compile also compiles training steps, and bf16 is for updates."""
     diffuser: Path | None = None
     """A checkout of github.com/jannerm/diffuser, which is imported from there."""
-    growth: bool = False
-    """Also measure how the costs grow with horizon, batch, candidates, environments and dataset."""
-    memory: bool = False
-    """Also measure the memory that planning adds to the imports, in processes of their own."""
     rounds: int = 9
     """The most rounds of each case, after one that is not counted."""
     seconds: float = 10.0
@@ -73,6 +78,9 @@ class Options:
     """Print the names of the cases, and measure nothing."""
 
 
+# -- measuring
+
+
 def chosen(patterns: tuple[str, ...]) -> dict[str, Case]:
     """The cases that match; raises ValueError for a pattern that no case matches."""
     for pattern in patterns:
@@ -81,45 +89,148 @@ def chosen(patterns: tuple[str, ...]) -> dict[str, Case]:
     return {name: case for name, case in CASES.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
+def clock(device: torch.device) -> float:
+    """Seconds: CPU time of the process, in which a neighbour shows least; on another device wall time."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def by_turns(calls: Mapping[str, Call], rounds: int, seconds: float, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each call in each round, in which one call follows the other; the first round is not counted.
+
+    There are at most `rounds` rounds, and no more once `seconds` have passed, but at least three.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    began = time.monotonic()
+    for i in range(rounds + 1):
+        if i > FEWEST_ROUNDS and time.monotonic() - began > seconds:
+            break
+        for name, call in calls.items():
+            start = clock(device)
+            call()
+            if i:
+                times[name].append(clock(device) - start)
+    return times
+
+
+def summary(values: Sequence[float] | np.ndarray) -> Summary:
+    """Median and quartiles, to four digits."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return {name: float(f"{value:.4g}") for name, value in (("low", low), ("median", median), ("high", high))}
+
+
 def beside_peers(case: Case, setup: Setup, rounds: int, seconds: float) -> dict[str, Any]:
-    """Times in ms of the peers and of gentraj's variants, and the speed-ups of each variant beside each peer."""
+    """Times in ms of the peers and of gentraj's variants, and the speed-ups of each variant beside each peer.
+
+    Where there is no peer, the variants stand beside eager.
+    """
     peers: dict[str, Call] = {}
     for name, build in case.peers.items():
         try:
             peers[name] = build(setup)
         except PeerMissing as missing:
             print(f"  {name} is left out: {missing}", file=sys.stderr)
-    ms = {name: 1000 * np.array(times)
-          for name, times in by_turns(peers | dict(case.ours(setup)), rounds, seconds, setup.device).items()}
-    speedup = {peer: {name: summary(ms[peer] / own) for name, own in ms.items() if name not in peers} for peer in peers}
-    return {"title": case.title, "peers": list(peers), "rounds": len(next(iter(ms.values()))),
-            "ms": {name: summary(times) for name, times in ms.items()}, "speedup": speedup}
+    times = by_turns(peers | dict(case.ours(setup)), rounds, seconds, setup.device)
+    ms = {name: 1000 * np.array(each) for name, each in times.items()}
+    variants = [name for name in ms if name not in peers]
+    speedup = {peer: {name: summary(ms[peer] / ms[name]) for name in variants} for peer in peers or ["eager"]}
+    return {"title": case.title, "peers": list(peers), "rounds": len(ms["eager"]),
+            "ms": {name: summary(each) for name, each in ms.items()}, "speedup": speedup}
 
 
-def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
-    for variant, ms in found["ms"].items():
-        beside = "".join(f"  {peer} {interval(speedups.get(variant))}" for peer, speedups in found["speedup"].items()
-                         if variant in speedups)
-        yield f"{name:20}{variant:16}{ms['median']:10.1f} ms{beside}"
+def machine(device: torch.device) -> dict[str, Any]:
+    """Processor, device, threads, versions of packages, date and commit."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    git = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude", "*"], cwd=ROOT, capture_output=True,
+                         text=True, check=False)
+    return {"cpu": _processor(), "capability": torch.backends.cpu.get_cpu_capability(), "device": str(device),
+            "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": found,
+            "date": time.strftime("%Y-%m-%d"), "commit": git.stdout.strip() or None}
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def measured(options: Options) -> Iterator[dict[str, Any]]:
     """The results so far, after each case."""
     setup = Setup(options.backends, options.diffuser, torch.device(options.device))
-    found: dict[str, Any] = {"machine": machine(setup.device), "cases": {}, "growth": {},
-                             "command": shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]])}
+    found: dict[str, Any] = {"machine": machine(setup.device), "cases": {}}
     for name, case in chosen(options.cases).items():
         found["cases"][name] = beside_peers(case, setup, options.rounds, options.seconds)
         print("\n".join(lines(name, found["cases"][name])), flush=True)
         yield found
-    for kind, growth in speed_growth.GROWTH.items() if options.growth else ():
-        found["growth"][kind] = speed_growth.measured(growth, options.rounds, options.seconds)
-        print(f"growth with {kind:20}", found["growth"][kind]["exponents"], flush=True)
-        yield found
-    if options.memory:
-        found["memory"] = speed_memory.measured(options.backends)
-        print(f"memory: {json.dumps(found['memory'])}", flush=True)
-        yield found
+
+
+def lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """What is printed of a case."""
+    for variant, ms in found["ms"].items():
+        beside = "".join(f"  {peer} {interval(speedups[variant])}" for peer, speedups in found["speedup"].items()
+                         if variant in speedups)
+        yield f"{name:20}{variant:16}{ms['median']:10.1f} ms{beside}"
+
+
+# -- the tables of docs/performance.md
+
+
+def with_tables(found: Mapping[str, Any], text: str, name: str = "the page") -> str:
+    """The text of a page with the tables between its marks.
+
+    Raises ValueError for a page without such marks, and for a mark of an unknown table.
+    """
+    if not BLOCK.search(text):
+        raise ValueError(f"{name} has no marks <!-- speed: TABLE --> and <!-- end --> around a table; known tables: "
+                         f"{', '.join(TABLES)}")
+
+    def filled(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise ValueError(f"{name} has a mark for the table '{match[2]}'; known tables: {', '.join(TABLES)}")
+        return f"{match[1]}{TABLES[match[2]](found)}\n{match[3]}"
+
+    return BLOCK.sub(filled, text)
+
+
+def machine_text(found: Mapping[str, Any]) -> str:
+    """Where, when and with what it was measured."""
+    at = found["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in at["versions"].items()
+                         if number is not None and name in ("torch", "diffusers", "d3rlpy", "openvino"))
+    return (f"Measured on {at['date']} at commit {at['commit']}, CPU threads: {at['threads']}, of {at['cpu']} "
+            f"({at['capability']}),\n{packages}, by `python -m benchmarks.speed --diffuser DIFFUSER`.")
+
+
+def peers_table(found: Mapping[str, Any]) -> str:
+    """The speed-ups beside the peers."""
+    cases = [case for case in found["cases"].values() if case["peers"]]
+    variants = list(dict.fromkeys(name for case in cases for name in case["ms"] if name not in case["peers"]))
+    rows = []
+    for case in cases:
+        ratios = [", ".join(interval(each[name]) for each in case["speedup"].values() if name in each)
+                  for name in variants]
+        rows.append([case["title"], ", ".join(case["peers"]), number(case["ms"]["eager"]["median"]), *ratios])
+    return markdown_table(["work", "compared with", "ms, eager", *variants], rows)
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def interval(one: Mapping[str, float]) -> str:
+    """Median and quartiles."""
+    return f"{one['median']:.2f} ({one['low']:.2f}-{one['high']:.2f})"
+
+
+TABLES = {"machine": machine_text, "peers": peers_table}
 
 
 def main(options: Options) -> None:
@@ -134,7 +245,8 @@ def main(options: Options) -> None:
         if options.out is not None:
             write_file(options.out, (json.dumps(found, indent=1) + "\n").encode())
     if options.table is not None:
-        print(f"tables in {write_tables(found, options.table)}")
+        write_file(options.table, with_tables(found, options.table.read_text(), str(options.table)).encode())
+        print(f"tables in {options.table}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Plans and training steps of the U-Net of Diffuser, as gentraj and its peers make them, with untrained weights."""
+"""Plans and training steps of the U-Net of Diffuser, and updates of policies, as gentraj and its peers make them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,26 +14,37 @@ from torch import Tensor
 
 import gentraj
 from benchmarks.speed_peers import (
+    CPU,
     SCALE,
+    UPDATE_BATCH,
+    Call,
+    Case,
     Setting,
+    Setup,
     Value,
+    d3rlpy_update,
     diffuser_plan,
     diffuser_training,
     diffusers_plan,
     diffusers_training,
 )
-from benchmarks.timing import CPU, Call, Case, Setup
-from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.generators import DETERMINISTIC, GAUSSIAN
+from gentraj.agents.policies.policy import Policy, Scales
+from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
-from gentraj.networks import TemporalUNetConfig
+from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.compilation import compiled
+from gentraj.training.optimization import checked_later, read_finite
+from gentraj.training.recording import Update
 from gentraj.trajectory import Batch, Condition, SamplingOptions
 
 HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
 MAZE = Setting(4, 2, 128, (1, 4, 8), steps=64, few=16)
+ACTOR = ResidualMLPConfig(width=128, depth=1, frequencies=0)  # as many weights as two hidden layers of 256 units
+EQUAL = {"iql": {"model": replace(GAUSSIAN, network=ACTOR)}, "td3bc": {"model": replace(DETERMINISTIC, network=ACTOR)}}
 
 
 def model_of(setting: Setting, device: torch.device = CPU) -> Diffusion:
@@ -43,17 +55,6 @@ def model_of(setting: Setting, device: torch.device = CPU) -> Diffusion:
 
 def start_of(setting: Setting, batch: int) -> Condition:
     return Condition.empty(setting.spec, batch).with_obs(0, torch.zeros(setting.obs_dim))
-
-
-def planner(horizon: int = HOPPER.horizon, candidates: int = 1, backend: str = "eager", steps: int = 5) -> Planner:
-    """A planner of the hopper that takes the best candidate by a critic."""
-    setting = replace(HOPPER, horizon=horizon)
-    config = PlannerConfig(arrival="fixed", replan=1, lookahead=1, actions="joint", select="value", steps=steps,
-                           candidates=candidates)
-    high = np.ones(setting.act_dim, np.float32)
-    critic = PlanCritic.blank(setting.spec, PlanCriticConfig())
-    made = Planner(model_of(setting), config, -high, high, critic=critic, options=SamplingOptions(sampler="ddim"))
-    return gentraj.accelerate(made, backend)
 
 
 def each_backend(setup: Setup, model: Diffusion, call: Callable[[Diffusion], Call]) -> dict[str, Call]:
@@ -85,6 +86,11 @@ def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Va
             for name in ("eager", *setup.backends)}
 
 
+def compiled_update(component: Diffusion | Policy, device: torch.device) -> Update:
+    """The update of a model or policy, compiled to the end of the process."""
+    return ExitStack().enter_context(compiled({"trained": (component.update, component)}, device))["trained"]
+
+
 def training(setup: Setup, setting: Setting, batch: int) -> Mapping[str, Call]:
     """The loss, its gradient, AdamW and the average of the weights; also compiled, if compile is among the backends."""
     x_BHD = torch.randn(batch, setting.horizon, setting.spec.dim, device=setup.device)
@@ -92,11 +98,51 @@ def training(setup: Setup, setting: Setting, batch: int) -> Mapping[str, Call]:
     found: dict[str, Call] = {}
     for name in ("eager", *{"compile"} & {*setup.backends}):
         model = model_of(setting, setup.device)
-        optimizers = model.optimizers()
-        if name == "compile":
-            ExitStack().enter_context(compiled([model], setup.device))  # to the end of the process
-        found[name] = partial(model.update, windows, optimizers, generator(0))
+        update = compiled_update(model, setup.device) if name == "compile" else model.update
+        found[name] = partial(update, windows, model.optimizers(), generator(0))
     return found
+
+
+# -- updates of policies, on random numbers with the sizes of Hopper
+
+
+def transitions() -> Episodes:
+    """200 episodes of 100 steps, half of which terminate."""
+    rng, count, length = np.random.default_rng(0), 200, 100
+    last = np.arange(length - 1, count * length, length)
+    terminated, truncated = np.zeros((2, count * length), bool)
+    terminated[last[::2]] = True
+    truncated[last[1::2]] = True
+    return Episodes(rng.normal(size=(count * (length + 1), HOPPER.obs_dim)),
+                    rng.uniform(-1, 1, (count * length, HOPPER.act_dim)), rng.normal(size=count * length),
+                    terminated, truncated, np.full(count, length))
+
+
+def updates(setup: Setup, kind: str) -> Mapping[str, Call]:
+    """Updates as the training loop does them, with the batches drawn within the measured time; in bfloat16 and compiled
+    if bf16 and compile are among the backends. iql and td3bc have networks of the widths that d3rlpy is given."""
+    data, found = transitions(), {}
+    for name in ("eager", *(name for name in setup.backends if name in ("bf16", "compile"))):
+        config, policy_class = POLICIES[kind]
+        torch.manual_seed(0)
+        policy = policy_class(HOPPER.obs_dim, HOPPER.act_dim, config(**EQUAL.get(kind, {})),
+                              Scales.fit(data, ContextConfig())).train()
+        update = compiled_update(policy, setup.device) if name == "compile" else policy.update
+        found[name] = partial(policy_update, update, Windows(data, policy.spec), policy.optimizers(), itertools.count(),
+                              bf16=name == "bf16")
+    return found
+
+
+def policy_update(update: Update, windows: Windows, optimizers: dict[str, torch.optim.Optimizer],
+                  steps: Iterator[int], *, bf16: bool) -> None:
+    step = next(steps)
+    batch = windows.batch(step, 0, UPDATE_BATCH)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), checked_later() as checked:
+        metrics = update(batch, optimizers, generator(0, step))
+    read_finite([*checked, *metrics.items()])
+
+
+# -- the cases
 
 
 def _plan(title: str, setting: Setting, batch: int) -> Case:
@@ -124,6 +170,12 @@ def _train(title: str, setting: Setting, batch: int) -> Case:
                 partial(training, setting=setting, batch=batch))
 
 
+def _update(kind: str, *peers: str) -> Case:
+    return Case(f"update of {kind}, 256 transitions",
+                {"d3rlpy": partial(d3rlpy_update, kind=kind, data=transitions)} if "d3rlpy" in peers else {},
+                partial(updates, kind=kind))
+
+
 NOISY, DEFAULT = partial(Guided, scale=SCALE, at="noisy"), partial(Guided, scale=SCALE)
 CASES: dict[str, Case] = {
     "plan/hopper/1": _plan("one plan, horizon 32, 20 steps", HOPPER, 1),
@@ -139,4 +191,9 @@ CASES: dict[str, Case] = {
     "energy/hopper/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16, DEFAULT),
     "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
     "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
+    "update/iql": _update("iql", "d3rlpy"),
+    "update/td3bc": _update("td3bc", "d3rlpy"),
+    "update/fql": _update("fql"),
+    "update/diffusion-ql": _update("diffusion-ql"),
+    "update/swift": _update("swift"),
 }

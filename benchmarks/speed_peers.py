@@ -1,11 +1,12 @@
-"""The same plans and training steps by `diffusers` and by a checkout of Diffuser (github.com/jannerm/diffuser)."""
+"""The same plans, training steps and updates by `diffusers`, a checkout of Diffuser (github.com/jannerm/diffuser) and
+d3rlpy; and what a case of `benchmarks.speed` is."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -17,12 +18,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.timing import Call, PeerMissing, Setup
+from gentraj.data import Episodes
+from gentraj.data.d3rlpy import to_d3rlpy
 from gentraj.trajectory import TrajectorySpec
 
+CPU = torch.device("cpu")
+Call = Callable[[], Any]  # does the work once
 Value = Callable[[Tensor], Tensor]  # plans (R, H, D) -> (R,)
 EMA = 0.005  # one minus the decay of the average of the weights
 SCALE = 0.1  # of guidance
+UPDATE_BATCH = 256  # transitions
+
+
+class PeerMissing(Exception):
+    """A peer cannot be measured here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How all cases are measured."""
+
+    backends: tuple[str, ...] = ()
+    """Backends of gentraj.accelerate beside eager."""
+    diffuser: Path | None = None
+    """A checkout of Diffuser."""
+    device: torch.device = CPU
+
+
+@dataclass(frozen=True)
+class Case:
+    """The same work of gentraj and of its peers. Nothing is built before the case is measured."""
+
+    title: str
+    """The work, for a table."""
+    peers: Mapping[str, Callable[[Setup], Call]]
+    """Peers by their names; one that raises PeerMissing is left out."""
+    ours: Callable[[Setup], Mapping[str, Call]]
+    """The variants of gentraj by the names of their backends, eager first."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +118,8 @@ def diffusers_plan(setup: Setup, setting: Setting, batch: int, value: Value | No
     pipeline does."""
     network, device = diffusers_unet(setting, setup.device).eval(), setup.device
     kind = _diffusers().DDIMScheduler if few else _diffusers().DDPMScheduler
-    scheduler, start = kind(setting.steps, beta_schedule="squaredcos_cap_v2"), torch.zeros(batch, setting.obs_dim,
-                                                                                           device=device)
+    scheduler = kind(setting.steps, beta_schedule="squaredcos_cap_v2")
+    start = torch.zeros(batch, setting.obs_dim, device=device)
     scheduler.set_timesteps(setting.few if few else setting.steps, device)
 
     def plan() -> Tensor:
@@ -170,3 +202,22 @@ def diffuser_training(setup: Setup, setting: Setting, batch: int) -> Call:
     model, _ = diffuser_model(setup, setting)
     x = torch.randn(batch, setting.horizon, setting.spec.dim, device=setup.device)
     return training_step(model, lambda: model.loss(x, {0: x[:, 0, setting.act_dim :]})[0])
+
+
+# d3rlpy ---------------------------------------------------------------------------------------------------------------
+
+
+def d3rlpy_update(setup: Setup, kind: str, data: Callable[[], Episodes]) -> Call:
+    """An update of its IQL or TD3+BC with 256 transitions, with the actor of TD3+BC updated in each as gentraj does."""
+    try:
+        d3rlpy: Any = import_module("d3rlpy")  # no dependency of gentraj, not even of its tests
+    except ImportError as error:
+        raise PeerMissing("d3rlpy is not installed; pip install d3rlpy") from error
+    encoder = d3rlpy.models.VectorEncoderFactory([256, 256])
+    shared: dict[str, Any] = {"batch_size": UPDATE_BATCH, "actor_encoder_factory": encoder,
+                              "critic_encoder_factory": encoder}
+    config = (d3rlpy.algos.IQLConfig(**shared, value_encoder_factory=encoder) if kind == "iql"
+              else d3rlpy.algos.TD3PlusBCConfig(**shared, update_actor_interval=1))
+    algorithm, dataset = config.create(device="cpu"), to_d3rlpy(data())
+    algorithm.build_with_dataset(dataset)
+    return lambda: algorithm.update(dataset.sample_transition_batch(UPDATE_BATCH))
