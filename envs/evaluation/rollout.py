@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gentraj.data import Episodes
-from gentraj.data.episodes import concatenate
+from gentraj.data.splitting import concatenate
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold

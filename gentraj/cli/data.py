@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -12,11 +11,14 @@ from gentraj.envs.recording.recipes import make_dataset
 from gentraj.envs.tasks.overview import table
 
 from ..data import commands
+from ..data.sources import DESCRIBED
 from ..progress import print_saved
 from .options import registry
 
-Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help=(
+    f"The path or the name of a dataset: {DESCRIBED}; '+' joins several."))]
+File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
+    f"The dataset to import: {DESCRIBED}."))]
 Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
     "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed} and "
     "ogbench/{cube-single,scene,puzzle-3x3}."))]
@@ -46,10 +48,6 @@ def inspect(source: Source) -> None:
     """Print the shapes, ranges, episodes and returns of a dataset and its problems; the exit code is 1 if it has any.
 
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
-
-    Args:
-        source: A Minari id, a D4RL id, an OGBench name, a file (.hdf5, .h5 or .npz) or a LeRobot dataset
-            (lerobot:OWNER/NAME or its folder); '+' joins several.
     """
     summary, problems = commands.report(source)
     print(summary)
@@ -59,14 +57,12 @@ def inspect(source: Source) -> None:
 
 def import_(file: File, id: str, env_id: str | None = None,
             overwrite: bool = False) -> None:
-    """Import a file as a Minari dataset: .hdf5 or .h5 of D4RL or d3rlpy, .npz of gentraj or OGBench, or a LeRobot
-    dataset.
+    """Import a file, or another dataset, as a Minari dataset.
 
     Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
               gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs ctrl_cost_weight=0.1
 
     Args:
-        file: The file to import, or another dataset that `gentraj train --dataset` takes, such as lerobot:OWNER/NAME.
         id: The id of the new dataset, namespace/name-vN.
         env_id: The environment of the data, if the file does not name it; --env-kwargs KEY=VALUE are its arguments.
         overwrite: Replace an existing dataset with this id.

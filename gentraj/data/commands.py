@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import Episodes, problems, wrong_shapes
+from .episodes import Episodes, problems
 from .minari_io import local_ids
 from .minari_writer import check_new_id, save_minari
 from .sources import load_episodes, read, split_names
+from .splitting import continues
+from .validation import wrong_shapes
 
 
 def list_datasets() -> list[dict[str, Any]]:
@@ -25,18 +27,16 @@ def list_datasets() -> list[dict[str, Any]]:
             for key, row in local_ids().items()]
 
 
-def import_file(file: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
-    """Writes the episodes of a file, or of another dataset that `load_episodes` takes, as a Minari dataset and returns
-    its id.
+def import_file(source: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
+    """Writes the episodes of a dataset that `load_episodes` takes as a Minari dataset and returns its id.
 
     `env` is the environment of the episodes (Gymnasium's EnvSpec as JSON), for files that do not name it. Raises
     `DataError` where the file or the id cannot be used; nothing is written then.
     """
-    file = Path(file)
     check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that reading may take
-    episodes = load_episodes(file)
+    episodes = load_episodes(source)
     episodes = replace(episodes, env=env or episodes.env)
-    save_minari(episodes, dataset_id, description=f"imported from {file.name}", overwrite=overwrite)
+    save_minari(episodes, dataset_id, description=f"imported from {Path(source).name}", overwrite=overwrite)
     return dataset_id
 
 
@@ -54,7 +54,8 @@ def report(source: str | Path | Episodes) -> tuple[str, int]:
         warnings.simplefilter("always")
         e = source if isinstance(source, Episodes) else _read(source)
     lines = [f"dataset      {e.name}", f"environment  {_environment(e.env)}"]
-    lines += [] if any(wrong_shapes(e)) else _episodes(e)
+    if not any(wrong_shapes(e.name, e.arrays, e.extras, e.goal_dims)):
+        lines += _episodes(e)
     for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
         lines += _ranges(key, array, e.goal_dims if key == "obs" else ())
     all_problems = [*problems(e), *(str(one.message) for one in warned if issubclass(one.category, UserWarning))]
@@ -82,8 +83,8 @@ def _episodes(e: Episodes) -> Iterator[str]:
             "neither (read as truncated)": ~terminated & ~truncated}
     goals = f"entries {list(e.goal_dims)} of obs" if e.goal_dims else "no entries of obs named"
     yield f"episodes     {len(e):,} of {e.num_steps:,} steps in all"
-    yield (f"continue     {np.count_nonzero(e.continues):,} go on where the one before was truncated (a training joins "
-           "them, unless --no-stitch is given)")
+    yield (f"continue     {np.count_nonzero(continues(e)):,} go on where the one before was truncated (a training "
+           "joins them, unless --no-stitch is given)")
     yield f"length       {_spread(e.lengths)}"
     yield f"return       {_spread(e.returns)}"
     yield "end          " + ", ".join(f"{np.count_nonzero(v):,} {k}" for k, v in ends.items() if v.any())

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..config import require
 from ..normalize import Normalizer
-from .episodes import DataError, Episodes, place
+from .episodes import Episodes
+from .validation import DataError, locate
 
 ROWS = 100_000  # observations at most that the statistics of contexts are computed from
 MAX_TASKS = 1024  # a larger task number is a mistake, such as an episode's number
@@ -134,8 +135,9 @@ def _task(e: Episodes, config: ContextConfig) -> Rows:
         raise DataError(f"{e.name}: task has width {task_N1.shape[1]}; one column of whole numbers is expected")
     wrong = np.flatnonzero((task_N1 != np.round(task_N1)) | (task_N1 < 0) | (task_N1 >= MAX_TASKS))
     if len(wrong):
-        raise DataError(f"{place(e, int(wrong[0]), 'task')}: task is {task_N1[wrong[0], 0]:g}; whole numbers from 0 to "
-                        f"{MAX_TASKS - 1} are expected (rows affected: {len(wrong)})")
+        where = locate(e.name, e.lengths, int(wrong[0]), "task")
+        raise DataError(f"{where}: task is {task_N1[wrong[0], 0]:g}; whole numbers from 0 to {MAX_TASKS - 1} are "
+                        f"expected (rows affected: {len(wrong)})")
     task_K = np.arange(int(task_N1.max()) + 1)
     return lambda first_B, last_B: (task_N1[first_B] == task_K).astype(np.float32)
 

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..files import write_file
-from .apart import Read
-from .bounds import check_declared
-from .episodes import DataError, Episodes
-from .hdf5 import array_bytes, open_array, read_array
+from .episodes import Episodes
+from .validation import DataError
 
 VERSION = "2.1"  # of d3rlpy's files
 COLUMNS = ("observations", "actions", "rewards", "terminated")
@@ -83,24 +81,14 @@ def is_d3rlpy(file: Any) -> bool:
     return "num_episodes" in file and "columns" in file
 
 
-def read_d3rlpy_file(file: Any, name: str) -> Read:
-    """Reads the arrays of `Episodes` from an open file of `ReplayBuffer.dump`."""
-    number = int(_array(file, "num_episodes"))
+def read_d3rlpy(file: Any, name: str) -> dict[str, Any]:
+    """Reads the fields of `Episodes` from an open file of `ReplayBuffer.dump`."""
+    number = int(file["num_episodes"][()])
     if number < 1 or any(f"{key}_{i}" not in file for i in range(number) for key in COLUMNS):
         raise DataError(f"{name}: has d3rlpy's layout, but not {', '.join(COLUMNS)} for each of its {number} episodes; "
                         f"format {VERSION} is expected, and observations that are no tuples")
-    keys = [f"{key}_{i}" for i in range(number) for key in COLUMNS]
-    check_declared(Path(file.filename), sum(array_bytes(open_array(file, key)) for key in keys))
-    rows = [tuple(_array(file, f"{key}_{i}") for key in COLUMNS) for i in range(number)]
-    fields = _fields([(obs, act, reward, bool(done)) for obs, act, reward, done in rows], name)
-    return {key: value for key, value in fields.items() if key != "name"}, {"goal_dims": (), "env_id": None}
-
-
-def _array(file: Any, key: str) -> np.ndarray:
-    node = open_array(file, key)
-    out = np.empty(node.shape, node.dtype)
-    read_array(node, out)
-    return out
+    rows = [tuple(file[f"{key}_{i}"][()] for key in COLUMNS) for i in range(number)]
+    return _fields([(obs, act, reward, bool(done)) for obs, act, reward, done in rows], name)
 
 
 def _rows(episodes: Episodes) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,18 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from .apart import Read, read_apart
-from .bounds import check_declared
-from .d3rlpy import is_d3rlpy, read_d3rlpy_file
-from .episodes import DataError, Episodes, as_flags, as_whole, split_at_terminations
-from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
+from .d3rlpy import is_d3rlpy, read_d3rlpy
+from .episodes import Episodes
+from .hdf5 import check_numbers, open_hdf5
 from .spaces import spec_as_json
+from .splitting import split_at_terminations
+from .validation import BLOCK_ROWS, DataError, Rounding, as_flags, as_whole
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
 SUFFIXES = (".hdf5", ".h5")
-BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
 @cache
@@ -122,27 +121,29 @@ def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episo
 
 def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
-    path, name = Path(source), dataset_name(source)
+    path, name = Path(os.path.expanduser(source)), dataset_name(source)
     if str(source) in d4rl_table():
         folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
         path = folder / d4rl_table()[name]["file"]
         if not path.is_file():
             raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
-    rows = None if lengths is None else as_whole(lengths, name, "lengths").tolist()
+    if lengths is not None:
+        lengths = as_whole(lengths, name, "lengths").tolist()
     task = single_task(str(source))
     goes_on = task is not None and task.goes_on
-    arrays, values = read_apart("d4rl", path, name=name, lengths=rows, goes_on=goes_on)
-    extras = {key.removeprefix("extras/"): arrays.pop(key) for key in list(arrays) if key.startswith("extras/")}
-    fields = {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
-              "env": _registered(values["env_id"])}
+    with open_hdf5(path) as file:
+        if is_d3rlpy(file):
+            return read_d3rlpy(file, name)
+        fields = d4rl_fields(_arrays(file), name, lengths, goes_on=goes_on) | {"env": _environment(file)}
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
-    if task is None:
-        return fields
-    fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", task.steps),
-               "extras": {key: value for key, value in extras.items() if key != "goal"}}
-    whole = split_at_terminations(Episodes(**fields, validate=False)) if goes_on else None
-    return fields if whole is None else {key: getattr(whole, key) for key in fields}
+    if task is not None:
+        extras = {key: value for key, value in fields["extras"].items() if key != "goal"}
+        fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", task.steps), "extras": extras}
+    if goes_on:
+        whole = split_at_terminations(Episodes(**fields, validate=False))
+        return {key: getattr(whole, key) for key in fields}
+    return fields
 
 
 def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -164,21 +165,6 @@ def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
             "extras": {"goal": placed(fields["extras"]["goal"])} if "goal" in fields["extras"] else {},
             "obs_keys": ("observation",),
             "env": spec_json(env_id, steps, reward_type="dense" if "-dense-" in name else "sparse")}
-
-
-def read_d4rl_file(path: Path, name: str, lengths: Sequence[int] | None, goes_on: bool = False) -> Read:
-    """Reads an HDF5 file in D4RL's layout, or in d3rlpy's: the arrays of `d4rl_fields`, with "extras/" before the names
-    of extras, and the other fields. `goes_on` is that of `d4rl_fields`.
-
-    `gentraj.data.reader` calls it, in a process of its own.
-    """
-    with open_hdf5(path) as file:
-        if is_d3rlpy(file):
-            return read_d3rlpy_file(file, name)
-        env_id, fields = _env_id(file), d4rl_fields(_Arrays(file), name, lengths, goes_on=goes_on)
-    arrays = {key: value for key, value in fields.items() if isinstance(value, np.ndarray)}
-    arrays |= {f"extras/{key}": value for key, value in fields["extras"].items()}
-    return arrays, {"goal_dims": fields["goal_dims"], "env_id": env_id}
 
 
 def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
@@ -205,18 +191,18 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     # observation, right after its last.
     S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
     at_N, obs_at_N = np.cumsum(step_N) - 1, np.cumsum(obs_N) - 1 + following * (np.cumsum(last_N) - last_N)
-    obs = _scatter(source["observations"], obs_N, obs_at_N, S + len(lengths_E))
+    obs = _scatter(source, name, "observations", obs_N, obs_at_N, S + len(lengths_E))
     kept = ("goal",) if following else ("goal", "qpos", "qvel")
-    extras = {key: _scatter(source[f"infos/{key}"], obs_N, obs_at_N, len(obs)) for key in kept
+    extras = {key: _scatter(source, name, f"infos/{key}", obs_N, obs_at_N, len(obs)) for key in kept
               if f"infos/{key}" in source}
     if following:
-        _scatter(source["next_observations"], last_N, obs_at_N + 1, len(obs), obs)
+        _scatter(source, name, "next_observations", last_N, obs_at_N + 1, len(obs), obs)
         for goal in extras.values():  # the goal of a step is that of the observation after it, too
-            _scatter(source["infos/goal"], last_N, obs_at_N + 1, len(obs), goal)
+            _scatter(source, name, "infos/goal", last_N, obs_at_N + 1, len(obs), goal)
     terminated, truncated = terminal_N[step_N], np.zeros(S, dtype=bool)
     truncated[ends_E] = ~terminated[ends_E]
-    return {"obs": obs, "act": _scatter(source["actions"], step_N, at_N, S),
-            "reward": _scatter(source["rewards"], step_N, at_N, S).reshape(-1), "terminated": terminated,
+    return {"obs": obs, "act": _scatter(source, name, "actions", step_N, at_N, S),
+            "reward": _scatter(source, name, "rewards", step_N, at_N, S).reshape(-1), "terminated": terminated,
             "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
 
@@ -287,8 +273,8 @@ def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
 def _cut(source: Mapping[str, Any], name: str, last_N: np.ndarray) -> None:
     """Marks the rows as last whose next observation is not the observation of the row after them, with a warning."""
     jumps_N = np.zeros_like(last_N)
-    for a in range(0, len(last_N) - 1, BLOCK):
-        b = min(a + BLOCK, len(last_N) - 1)
+    for a in range(0, len(last_N) - 1, BLOCK_ROWS):
+        b = min(a + BLOCK_ROWS, len(last_N) - 1)
         same = np.isclose(source["next_observations"][a:b], source["observations"][a + 1 : b + 1], rtol=1e-3, atol=1e-5)
         jumps_N[a:b] = ~same.reshape(b - a, -1).all(1) & ~last_N[a:b]
     if number := np.count_nonzero(jumps_N):
@@ -302,54 +288,38 @@ def _flags(source: Mapping[str, Any], name: str, key: str) -> np.ndarray:
     return as_flags(source[key][:].reshape(-1), name, key)
 
 
-def _scatter(array: Any, keep_N: np.ndarray, at_N: np.ndarray, rows: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Sets out[at_N] to the rows of the array that `keep_N` selects, as float32, block by block."""
+def _scatter(source: Mapping[str, Any], name: str, key: str, keep_N: np.ndarray, at_N: np.ndarray, rows: int,
+             out: np.ndarray | None = None) -> np.ndarray:
+    """Sets out[at_N] to the rows of source[key] that `keep_N` selects, as float32, block by block."""
+    array, rounding = source[key], Rounding(name, key)
     if out is None:
         out = np.empty((rows, *array.shape[1:]), np.float32)
-    with np.errstate(over="ignore"):  # an overflow becomes infinite, which validation refuses
-        for a in range(0, len(keep_N), BLOCK):
-            keep = keep_N[a : a + BLOCK]
-            if keep.any():
-                out[at_N[a : a + BLOCK][keep]] = array[a : a + BLOCK][keep]
+    for a in range(0, len(keep_N), BLOCK_ROWS):
+        keep = keep_N[a : a + BLOCK_ROWS]
+        if keep.any():
+            block = array[a : a + BLOCK_ROWS][keep]
+            rounded = np.empty(block.shape, np.float32)
+            rounding.write(block, rounded)
+            out[at_N[a : a + BLOCK_ROWS][keep]] = rounded
+    rounding.warn()
     return out
 
 
-class _Arrays(Mapping[str, Any]):
+def _arrays(file: Any) -> dict[str, Any]:
     """The arrays of an HDF5 file by name, including `infos/...`; slicing an array reads it."""
-
-    def __init__(self, file: Any):
-        self.file = file
-        self.names = [key for key in ROWS if key in file]
-        check_declared(Path(file.filename), sum(array_bytes(self[key].id) for key in self.names))
-
-    def __getitem__(self, key: str) -> Any:
-        node = self.file[key]
-        check_array(node.id, self.file, key)
-        return node
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    arrays = {key: file[key] for key in ROWS if key in file}
+    for key, array in arrays.items():
+        check_numbers(array, file, key)
+    return arrays
 
 
-def _env_id(file: Any) -> str | None:
-    """The environment that the file names, or None; D4RL's own files name none."""
+def _environment(file: Any) -> str | None:
+    """The specification, as JSON, of the environment that the file names, if one of that name is registered; D4RL's own
+    files name none."""
     if "metadata/env_id" not in file:
-        return None
-    text = file["metadata/env_id"]
-    refuse_foreign(text.id, file, "metadata/env_id")
-    if text.shape != () or text.dtype.kind not in "OS" or text.dtype.itemsize > 1000:
-        raise DataError(f"{file.filename}: metadata/env_id is no short text; the id of an environment is expected")
-    return text.asstr()[()]
-
-
-def _registered(env_id: str | None) -> str | None:
-    """The specification of a registered environment as JSON, or None."""
-    if env_id is None:
         return None
     import gymnasium
 
+    env_id = file["metadata/env_id"].asstr()[()]
     spec = gymnasium.registry.get(env_id)  # only a look-up: gymnasium.make may import a module that the name asks for
     return spec_as_json(spec) if spec else None

@@ -10,20 +10,17 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..config import ConfigError, read_json
 from ..progress import one_line, say_once
-from .apart import Read, read_apart
-from .bounds import check_declared
-from .episodes import DataError, Episodes, as_flags
+from .episodes import Episodes
+from .validation import DataError, as_flags, as_float32
 
-T = TypeVar("T")
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
 REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -45,12 +42,7 @@ def load_lerobot(source: str | Path) -> Episodes:
     return Episodes(**read_lerobot(source))
 
 
-def is_lerobot(source: str | Path) -> bool:
-    """Whether the source is LeRobot's: the name of a dataset, or its folder."""
-    return str(source).startswith(PREFIX) or is_folder(source)
-
-
-def is_folder(source: str | Path) -> bool:
+def is_lerobot_folder(source: str) -> bool:
     """Whether the source is the folder of a LeRobot dataset."""
     return os.path.isfile(os.path.join(os.path.expanduser(source), INFO))  # false for a name that no file can have
 
@@ -63,7 +55,7 @@ def read_lerobot(source: str | Path) -> dict[str, Any]:
     kept = _obs_features(features)
     others = "action", "next.reward", "next.done", "next.truncated", FRAME
     wanted = {key: features[key] for key in (*kept, *others) if key in features}
-    read, _ = read_apart("lerobot", folder, package="pyarrow.parquet", extra="lerobot", widths=wanted)
+    read = _read_frames(folder, wanted)
     _say_what_is_read(name, kept, features)
     last_N = _last_frames(read, name)
     rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)
@@ -95,49 +87,33 @@ def _last_frames(read: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return last_N
 
 
-def read_lerobot_files(path: Path, widths: Mapping[str, int]) -> Read:
-    """Reads the columns of all frames, (N, width) float32, and the episode of each frame, (N,) int64.
+def _read_frames(folder: Path, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The columns of all frames, (N, width) float32 each, and the episode of each frame, (N,) int64.
 
-    `gentraj.data.reader` calls it, in a process of its own.
+    Raises `DataError`, naming the file, for whatever is wrong with one.
     """
-    files = sorted(path.glob(FRAMES))
-    if not files:
-        raise DataError(f"{path}: holds no {FRAMES}; copy the whole dataset")
-    wanted = [*widths, EPISODE]
-    check_declared(path, sum(_attempt(file, partial(_declared, file, wanted)) for file in files))
-    tables = [_attempt(file, partial(_read_table, file, wanted)) for file in files]
-    columns = {key: np.concatenate([_numbers(table, key, width, path) for table in tables])
-               for key, width in widths.items()}
-    episode = np.concatenate([_numbers(table, EPISODE, 1, path, np.int64)[:, 0] for table in tables])
-    return columns | {EPISODE: episode}, {}
-
-
-def _declared(file: Path, columns: list[str]) -> int:
-    """The bytes that these columns of a file would take, by its own account."""
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(file) as frames:
-        groups = [frames.metadata.row_group(i) for i in range(frames.metadata.num_row_groups)]
-        return 8 * sum(column.num_values for group in groups for column in map(group.column, range(group.num_columns))
-                       if any(column.path_in_schema in (key, f"{key}.list.element") for key in columns))
-
-
-def _read_table(file: Path, columns: list[str]) -> Any:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(file) as frames:
-        return frames.read(columns, use_threads=False)
-
-
-def _attempt(file: Path, read: Callable[[], T]) -> T:
-    """What `read` returns. Raises `DataError` for whatever it raises, as Arrow has kinds of its own for damage."""
     try:
-        return read()
-    except Exception as error:
-        raise DataError(f"{file}: cannot be read ({one_line(error)}); is it complete and Parquet?") from error
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ImportError(f"{folder}: reading it needs the package pyarrow; pip install 'gentraj[lerobot]'") from error
+    files = sorted(folder.glob(FRAMES))
+    if not files:
+        raise DataError(f"{folder}: holds no {FRAMES}; copy the whole dataset")
+    tables = []
+    for file in files:
+        try:
+            with ParquetFile(file) as frames:
+                tables.append(frames.read([*widths, EPISODE]))
+        except Exception as error:  # Arrow has kinds of its own for damage
+            raise DataError(f"{file}: cannot be read ({one_line(error)}); is it complete and Parquet?") from error
+    columns = {key: np.concatenate([_numbers(table, key, width, folder) for table in tables])
+               for key, width in widths.items()}
+    columns = {key: as_float32(column, folder.name, key) for key, column in columns.items()}
+    episode = np.concatenate([_numbers(table, EPISODE, 1, folder)[:, 0] for table in tables])
+    return columns | {EPISODE: episode}
 
 
-def _numbers(table: Any, key: str, width: int, folder: Path, dtype: type = np.float32) -> np.ndarray:
+def _numbers(table: Any, key: str, width: int, folder: Path) -> np.ndarray:
     """(N, width) one column of the frames, whose cells are numbers or lists of `width` numbers."""
     if key not in table.column_names:
         raise DataError(f"{folder}: its frames have no {key}; copy the whole dataset")
@@ -148,8 +124,7 @@ def _numbers(table: Any, key: str, width: int, folder: Path, dtype: type = np.fl
     if nulls + cells.null_count or values.dtype.kind not in "fiub" or len(values) != len(table) * width:
         raise DataError(f"{folder}: {key} of {len(table)} frames has {len(values)} values of {values.dtype} and "
                         f"{nulls + cells.null_count} missing ones; {width} numbers a frame are expected")
-    with np.errstate(over="ignore"):  # an overflow becomes infinite, which validation refuses
-        return values.reshape(len(table), width).astype(dtype)
+    return values.reshape(len(table), width)
 
 
 def _find(name: str) -> Path:
@@ -179,7 +154,7 @@ def _features(folder: Path) -> dict[str, int]:
     Raises `DataError` for another format, and for actions that are not vectors of real numbers.
     """
     try:
-        info = read_json(folder / INFO, follow=True)
+        info = read_json(folder / INFO)
     except ConfigError as error:
         raise DataError(str(error)) from error
     version, features = str(info.get("codebase_version")), info.get("features") or {}

@@ -7,29 +7,24 @@ dict of Boxes is flattened in the order of its entries.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import MAX_BYTES
-from ..files import read_file
 from ..progress import one_line, say_once
-from .apart import Read, read_apart
-from .bounds import check_declared
 from .d4rl import single_task
-from .episodes import DataError, Episodes, episodes_hash, problems
-from .hdf5 import holds_numbers, open_array, open_hdf5, read_array
+from .episodes import Episodes
+from .hdf5 import open_array, open_hdf5, read_array
 from .spaces import act_width, flat_parts, flattening, obs_widths
+from .validation import DataError, Rounding
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # before a dataset's name: what a process writes, or is replacing
@@ -56,12 +51,10 @@ def read_columns(file: Any, name: str, episodes: int,
     Raises `DataError`, naming the episode, for an array of another shape, and KeyError for a missing one.
     """
     lengths = np.array([open_array(file, f"episode_{e}/rewards").shape[0] for e in range(episodes)], dtype=np.int64)
-    steps, sizes = sum(lengths.tolist()), {key: math.prod(column.row) for key, column in columns.items()}
-    check_declared(Path(file.filename), sum(max(4, np.dtype(column.dtype).itemsize) * sizes[key]
-                                            * (steps + column.more * episodes) for key, column in columns.items()))
     out = {key: np.empty((int((lengths + column.more).sum()), *column.row),
                          column.dtype) for key, column in columns.items()}
     starts = np.cumsum(lengths) - lengths
+    rounding = {key: Rounding(name, key) for key in columns}
     # The outer loop is over episodes, because a loop over fields would walk through the whole file for each field.
     for e, (T, start) in enumerate(zip(lengths.tolist(), starts.tolist(), strict=True)):
         for key in list(out):
@@ -70,12 +63,14 @@ def read_columns(file: Any, name: str, episodes: int,
             shape = None if array is None else array.shape
             if array is not None and shape in ((rows, *column.row), (rows, *(column.row or (1,)))):
                 first = start + e * column.more  # a number may be written as a vector of one
-                read_array(array, out[key][first : first + rows].reshape(shape))
+                read_array(array, out[key][first : first + rows].reshape(shape), rounding[key])
             elif column.optional:
                 del out[key]
             else:
                 raise DataError(f"{name}: episode {e}: {column.where} has shape {shape}; its {T} steps need "
                                 f"{(rows, *column.row)}")
+    for each in rounding.values():
+        each.warn()
     return lengths, out
 
 
@@ -89,14 +84,22 @@ def _open_part(file: Any, path: str, column: Column) -> Any:
         raise
 
 
+def _info_columns(file: Any, infos: Iterable[str]) -> dict[str, Column]:
+    """The columns of the infos that are vectors of numbers in the first episode."""
+    columns = {}
+    for where in infos:
+        array = file.get(f"episode_0/{where}")
+        if getattr(array, "ndim", 0) == 2 and array.dtype.kind in "fiub":
+            columns[where] = Column(where, array.shape[1:], 1, optional=True)
+    return columns
+
+
 class _Notes(NamedTuple):
     """What `save_minari` records of a dataset in its metadata; for other datasets it is inferred from the data."""
 
     extras: tuple[str, ...] = ("goal", "qpos", "qvel")
     obs_keys: tuple[str, ...] = ()
     goal_dims: tuple[int, ...] = ()
-    sha256: str | None = None
-    """The hash of the saved data, because HDF5 may read a damaged file without an error."""
 
 
 def load_minari(dataset_id: str) -> Episodes:
@@ -105,7 +108,7 @@ def load_minari(dataset_id: str) -> Episodes:
 
     The environment of D4RL/antmaze/... is the one that agents are evaluated in, where the dataset names it. The infos
     `goal`, `qpos` and `qvel` become extras if they have a vector for every observation. Raises `DataError` for a
-    dataset that cannot be found or read, and for one that has changed since `save_minari` wrote it.
+    dataset that cannot be found or read.
     """
     return Episodes(**read_minari(dataset_id))
 
@@ -118,9 +121,9 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     columns = _columns(dataset_id, dataset, obs_keys)
     parts = flat_parts(dataset.observation_space)
     infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in columns}
-    fields, _ = read_apart("minari", path / "main_data.hdf5", name=dataset_id, episodes=int(dataset.total_episodes),
-                           columns={key: asdict(column) for key, column in columns.items()}, infos=[*infos.values()])
-    lengths = fields.pop("lengths")
+    with open_hdf5(path / "main_data.hdf5") as file:
+        columns |= _info_columns(file, infos.values())
+        lengths, fields = read_columns(file, dataset_id, int(dataset.total_episodes), columns)
     extras = {"goal": fields.pop("goal")} if "goal" in fields else {}
     extras |= {key: values for key, where in infos.items() if (values := fields.pop(where, None)) is not None}
     if (achieved := fields.pop("achieved", None)) is not None:
@@ -135,12 +138,8 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     env = dataset.env_spec.to_json() if dataset.env_spec else None
     if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
         env = dataset.storage.metadata.get("eval_env_spec") or env
-    read: dict[str, Any] = fields | {
-        "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys, "name": dataset_id,
-        "env": env}
-    if notes.sha256:
-        _check_hash(Episodes(**read, validate=False), notes.sha256, path)
-    return read
+    return fields | {"lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
+                     "name": dataset_id, "env": env}
 
 
 def datasets_folder(wanted: str) -> Path:
@@ -161,6 +160,11 @@ def datasets_folder(wanted: str) -> Path:
                         "to a folder") from error
 
 
+def is_minari(source: str) -> bool:
+    """Whether the text is a Minari id: with a namespace, or one of a dataset on this machine."""
+    return bool(MINARI_ID.fullmatch(source)) and ("/" in source or source in local_ids())
+
+
 def local_ids() -> dict[str, dict[str, Any]]:
     """The datasets in Minari's local folder: id -> metadata."""
     datasets_folder("listing datasets")
@@ -170,22 +174,6 @@ def local_ids() -> dict[str, dict[str, Any]]:
         warnings.simplefilter("ignore")  # Minari warns of folders that it cannot read
         datasets = minari.list_local_datasets()
     return {key: row for key, row in datasets.items() if not TEMPORARY.match(key.rpartition("/")[2])}
-
-
-def read_minari_file(path: Path, name: str, episodes: int, columns: Mapping[str, Mapping[str, Any]],
-                     infos: Sequence[str]) -> Read:
-    """Reads `lengths`, the columns and those of the infos that the file has.
-
-    `gentraj.data.reader` calls it, in a process of its own.
-    """
-    wanted = {key: Column(**{**column, "row": tuple(column["row"])}) for key, column in columns.items()}
-    with open_hdf5(path) as file:
-        shapes = {where: open_array(file, f"episode_0/{where}").shape for where in infos
-                  if holds_numbers(file, f"episode_0/{where}")}
-        wanted |= {where: Column(where, shape[1:], 1, optional=True) for where, shape in shapes.items()
-                   if len(shape) == 2}
-        lengths, arrays = read_columns(file, name, episodes, wanted)
-    return {"lengths": lengths, **arrays}, {}
 
 
 def _find(dataset_id: str) -> Path:
@@ -201,15 +189,13 @@ def _find(dataset_id: str) -> Path:
                         "again with data_format='hdf5'")
     if not there or not (whole or dataset_id.startswith("gentraj/")):  # a download may have been interrupted
         _download(dataset_id, again=there)
-    if not (path / "main_data.hdf5").resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{dataset_id}: its files lie outside {root}; copy them there instead of linking")
     return path
 
 
 def _data_format(path: Path) -> str:
     """The format that the metadata of a dataset name, "" without any."""
     try:
-        return str(json.loads(read_file(path / "metadata.json", MAX_BYTES, follow=True))["data_format"])
+        return str(json.loads((path / "metadata.json").read_bytes())["data_format"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -241,35 +227,19 @@ def _open(dataset_id: str, path: Path) -> tuple[Any, _Notes]:
     import minari
 
     try:
-        metadata = json.loads(read_file(path / "metadata.json", MAX_BYTES, follow=True))
+        metadata = json.loads((path / "metadata.json").read_bytes())
         # If the spaces were missing, Minari would make the environment, and so run whatever code the file names.
         absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
         if absent or metadata["data_format"] != "hdf5":
             raise ValueError(f"no {', '.join(sorted(absent))}" if absent else f"{metadata['data_format']}, not hdf5")
-        if metadata.get("gentraj", {}).get("env_sha256", about := env_hash(metadata)) != about:
-            raise ValueError("it was damaged or changed after it was saved: the sha256 of environment and spaces "
-                             "differs; if the change is intended, remove env_sha256")
         return minari.load_dataset(dataset_id), _notes(metadata["gentraj"]) if "gentraj" in metadata else _Notes()
     except Exception as error:  # Minari trusts its metadata, so it raises assertion, key and type errors
         raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
 
 
-def env_hash(metadata: Mapping[str, Any]) -> str:
-    """SHA-256 of what the metadata say of the environment and its spaces."""
-    said = [metadata.get(key) for key in ("env_spec", "observation_space", "action_space")]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
 def _notes(noted: dict[str, Any]) -> _Notes:
     return _Notes(tuple(map(str, noted["extras"])), tuple(map(str, noted["obs_keys"])),
-                  tuple(map(int, noted["goal_dims"])), noted.get("sha256"))
-
-
-def _check_hash(episodes: Episodes, sha256: str, path: Path) -> None:
-    if episodes_hash(episodes) != sha256 and not any(problems(episodes)):  # a problem is reported in more detail
-        raise DataError(f"{episodes.name}: {path / 'main_data.hdf5'} was damaged or changed after it was saved: the "
-                        "sha256 of its data differs; make or import it again, or, if the change is intended, remove "
-                        "sha256 from metadata.json")
+                  tuple(map(int, noted["goal_dims"])))
 
 
 def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Column]:

@@ -15,11 +15,12 @@ import numpy as np
 
 from ..process import is_alive
 from ..progress import busy, one_line
-from .episodes import DataError, Episodes, episodes_hash
-from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, datasets_folder, env_hash
+from .episodes import Episodes
+from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, datasets_folder
 from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
+from .validation import DataError
 
-EPISODE = 14_000  # bytes that HDF5 needs for each episode besides its arrays, at least
+BYTES_PER_EPISODE = 14_000  # that HDF5 needs besides its arrays, at least
 
 
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
@@ -86,7 +87,7 @@ def _refuse_taken(final: Path, dataset_id: str, overwrite: bool) -> None:
 def _check_space(episodes: Episodes, final: Path) -> None:
     """Raises OSError if the disk is too full for the episodes: HDF5 crashes the process when a write fails."""
     arrays = episodes.obs, episodes.act, episodes.reward, *episodes.extras.values()
-    needed = sum(array.nbytes for array in arrays) + EPISODE * len(episodes)
+    needed = sum(array.nbytes for array in arrays) + BYTES_PER_EPISODE * len(episodes)
     parent = next(path for path in final.parents if path.is_dir())
     if (free := shutil.disk_usage(parent).free) < needed:
         raise OSError(f"{final}: cannot be written: about {needed:,} bytes are needed, {free:,} are free")
@@ -198,8 +199,7 @@ def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any, provena
     metadata |= {"env_spec": spec} if spec else {}
     metadata |= {"dataset_id": dataset_id, "gentraj": {
         "extras": extras, "goal_dims": list(map(int, episodes.goal_dims)), "obs_keys": list(episodes.obs_keys),
-        "sha256": episodes_hash(episodes), "env_sha256": env_hash(metadata)} | (
-            {"provenance": dict(provenance)} if provenance else {})}
+        "provenance": dict(provenance or {})}}
     path.write_text(json.dumps(metadata))
     for file in folder.iterdir():
         with file.open("rb") as handle:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
+import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from ..files import new_file, open_plain
+from ..files import new_file
 from ..progress import one_line
-from .bounds import check_declared
-from .episodes import ARRAYS, DataError, Episodes, as_whole
+from .episodes import ARRAYS, Episodes
+from .validation import DataError, as_whole
 
 FORMAT = "gentraj-episodes-1"
 
@@ -43,10 +42,6 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path}: not an npz of {FORMAT}; it lacks {', '.join(sorted(missing))}, which "
                         "gentraj.data.save_npz writes")
-    for key, dims in {"format": 0, "env": 0, "obs_keys": 1}.items():
-        if (array := members[key]).ndim != dims or array.dtype.kind != "U":
-            raise DataError(f"{path}: {key} is an array {array.shape} of {array.dtype}; text is expected, an array of "
-                            f"{dims} dimensions")
     if (found := str(members["format"])) != FORMAT:
         raise DataError(f"{path}: not an npz of {FORMAT} but of {' '.join(found[:60].split())}; this version of "
                         "gentraj cannot read it")
@@ -59,43 +54,16 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
 
 def open_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads all arrays of an npz file. Raises `DataError` for a missing or damaged file and for pickled objects."""
-    try:
-        descriptor = open_plain(path, follow=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: the name holds a null character
-        raise DataError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
-    with open(descriptor, "rb") as handle:
-        first = handle.read(8)
+    if not os.path.isfile(path):  # false for a name that no file can have
+        raise DataError(f"{path}: no such file")
+    with path.open("rb") as file:
+        first = file.read(8)
+        file.seek(0)
         try:
-            _check_members(handle, path)
-            with np.load(handle, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
-        except DataError:
-            raise
+            with np.load(file, allow_pickle=False) as members:
+                return {key: members[key] for key in members.files}
         except Exception as error:  # zip, zlib and numpy's header parser raise their own kinds
             raise DataError(f"{path}: {_what_is_wrong(first, error)}") from error
-
-
-def _check_members(handle: BinaryIO, path: Path) -> None:
-    """Checks the sizes that the archive and the arrays in it declare, before any array is read.
-
-    Raises `DataError` for arrays that are too large for the file, ValueError and what zipfile raises for damage.
-    """
-    with zipfile.ZipFile(handle) as archive:
-        check_declared(path, sum(member.file_size for member in archive.infolist()))
-        for member in archive.infolist():
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{member.filename} is compressed by method {member.compress_type}")
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                header = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-                    np.lib.format.read_array_header_2_0)
-                shape, _, dtype = header(file)
-                size = member.file_size - file.tell()
-                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size:
-                    raise ValueError(f"{member.filename} has {size} bytes for an array {shape} of {dtype}")
-    handle.seek(0)
 
 
 def _what_is_wrong(first: bytes, error: Exception) -> str:

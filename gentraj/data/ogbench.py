@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields, spec_json
-from .episodes import DataError, Episodes, as_flags, split_at_terminations
+from .episodes import Episodes
+from .minari_io import read_minari
 from .npz import open_npz
+from .splitting import split_at_terminations
+from .validation import DataError, as_flags
 
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
 
@@ -104,6 +107,36 @@ class OGBenchName:
     def spec_json(self) -> str:
         """Gymnasium's EnvSpec of the environment as JSON."""
         return spec_json(self.env_id, ogbench_tasks()[self.env]["steps"])
+
+
+def is_ogbench(source: str) -> bool:
+    """Whether the text is the name of an OGBench dataset."""
+    return OGBenchName.of(source) is not None
+
+
+def read_ogbench(source: str) -> dict[str, Any]:
+    """Reads the fields of an OGBench dataset by its name, with the rewards of the task that it names, not yet
+    validated."""
+    name = OGBenchName.of(source)
+    if name is None:
+        raise DataError(f"'{source}' is no OGBench name; a name such as cube-single-play-v0 is expected")
+    if name.source.startswith(OWN):
+        fields = read_minari(name.source)
+    elif name.path.is_file():
+        fields = ogbench_fields(open_npz(name.path), name.path)
+    else:
+        own = ""
+        if name.task and name.env in RECORDED:
+            own = f", or give gentraj's own recording, {OWN}{name.env}-singletask-task{name.task}-v0"
+        raise DataError(f"{source}: {name.path} does not exist; put OGBench's file there, set OGBENCH_DATASET_DIR{own}")
+    fields |= {"name": source}
+    if name.task is not None:
+        labelled = relabel(Episodes(**fields), name.env, name.task)
+        return {field: getattr(labelled, field) for field in fields} | {
+            "goal_dims": (), "obs_keys": (), "env": name.spec_json}
+    dims = tuple(entry for part in ogbench_tasks()[name.env]["parts"] for entry in part["entries"])
+    known = {"obs_keys": ("observation",), "env": name.spec_json} if name.env in RECORDED else {}
+    return fields | {"goal_dims": dims} | known
 
 
 def relabel(episodes: Episodes, env: str, task: int) -> Episodes:

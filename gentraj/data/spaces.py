@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from .episodes import DataError
+from .validation import DataError
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, check_known, from_json, later, read_json, require, with_settings, within
-from ..data.sources import FILES, split_names
+from ..data.sources import is_path, split_names
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
 
@@ -159,7 +159,7 @@ def _files(name: str, folders: tuple[Path, ...]) -> list[Path]:
 
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
     """The id of a dataset unchanged, or the absolute path at which a file is found."""
-    if Path(name).suffix not in FILES:
+    if not is_path(name):
         return name
     if found := _files(name, folders):
         return str(found[0].absolute())

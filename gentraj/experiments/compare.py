@@ -26,7 +26,7 @@ from ..families import family as family_of
 from ..plots.page import show
 from ..progress import say
 from ..randomness import fold, generator
-from ..runs.folder import build, load, located, read_config, read_data
+from ..runs.folder import build, load, read_config, read_data, resolve_paths
 from ..runs.kinds import AnyRunConfig
 from ..runs.planner import PlannerRunConfig
 from ..runs.presets import PRESETS, check_goals
@@ -71,7 +71,7 @@ def planned(presets: Sequence[str], families: Sequence[str],
     configs = {}
     for preset in presets:
         base = of_planner(PRESETS[preset], preset)
-        base = replace(base, dataset=located(dataset or base.dataset, Path()),
+        base = replace(base, dataset=resolve_paths(dataset or base.dataset, Path()),
                        training=replace(base.training, threads=1))
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")

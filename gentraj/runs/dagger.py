@@ -28,8 +28,8 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import lasting, read_json, require, write_json
 from ..data import Episodes, save_npz
-from ..data.episodes import take
 from ..data.sources import split_names
+from ..data.splitting import take
 from ..files import inside
 from ..progress import say
 from ..randomness import fold

@@ -97,7 +97,7 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
     if (predicted := student.model().prediction) in NEEDS_SIGNAL:
         raise ValueError(f"{teacher.description} that predicts {predicted}, which hardly determines x0 where a student "
                          "starts; take --method mean-flow or shortcut, or train a run with the prediction x0 or v")
-    dataset = runs.located(teacher.config.dataset, teacher.folder)
+    dataset = runs.resolve_paths(teacher.config.dataset, teacher.folder)
     training = replace(config.training, early=teacher.config.training.early)  # the windows that the teacher learnt from
     return replace(teacher.config.distilled(student), dataset=dataset, training=training)
 

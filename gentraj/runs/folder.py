@@ -22,8 +22,8 @@ from gentraj.envs.recording.recipes import make_missing
 
 from ..config import from_json, lasting, read_json, to_json, write_json
 from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
-from ..data.lerobot import is_folder
-from ..data.sources import FILES, split_names
+from ..data.sources import is_path, split_names
+from ..data.splitting import stitch
 from ..device import device_of
 from ..families import Model
 from ..files import inside, physical_memory, read_file, write_file
@@ -184,7 +184,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     that cannot act together; and what `gentraj.training.loop.train` raises.
     """
     folder = Path(folder)
-    config = replace(config, dataset=located(config.dataset, folder))  # valid from any working directory
+    config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
     saved = checkpoint.saved_bytes(folder) if resume else None
     start = partial(ready, config, folder, saved=saved)
     prepared = processes.on_main(partial(start, check=not resume)) or start(record=False, check=False)
@@ -219,7 +219,7 @@ def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, referenc
     write_json(path, to_json(file))
 
 
-def located(dataset: str, folder: Path) -> str:
+def resolve_paths(dataset: str, folder: Path) -> str:
     """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
 
     A file that is not where its path says is looked for in the run's folder, and in the folder around it. Raises
@@ -227,7 +227,7 @@ def located(dataset: str, folder: Path) -> str:
     """
     def locate(name: str) -> str:
         path = Path(os.path.expanduser(name))
-        if path.suffix not in FILES and not is_folder(path):
+        if not is_path(name):
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
         place = next(filter(os.path.exists, places), path).absolute()
@@ -286,14 +286,14 @@ def read_data(config: AnyRunConfig, folder: Path | None = None, *,
     Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
     out, with a warning. The dataset of a task is recorded if it is missing, unless `record` is false.
     """
-    names = config.dataset if folder is None else located(config.dataset, folder)
+    names = config.dataset if folder is None else resolve_paths(config.dataset, folder)
     datasets = [load_episodes(make_missing(name) if record else name) for name in split_names(names)]
     real = [dataset.real() for dataset in datasets]
     joined = concatenate(datasets if config.learns_from_synthetic else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn from them", stacklevel=2)
-    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, real))
+    return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
 
 
 def training_data(run: Run) -> Episodes:

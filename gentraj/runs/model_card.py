@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from ..config import ConfigError, read_json, to_json
-from ..data.sources import FILES, split_names
+from ..data.sources import is_path, split_names
 from ..plots.page import markdown_cell, markdown_table
 from ..training.log import BEYOND
 
@@ -130,7 +130,7 @@ SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {  # of the values in eva
 
 def dataset_names(dataset: str) -> list[str]:
     """The names of the datasets that the setting `dataset` joins; files and folders are named without their place."""
-    return [Path(name).name if Path(name).suffix in FILES or Path(name).is_absolute() else name
+    return [Path(name).name if is_path(name) or Path(name).is_absolute() else name
             for name in split_names(dataset)]
 
 

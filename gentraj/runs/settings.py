@@ -113,8 +113,7 @@ class RunSettings:
     """The settings that every run has; each kind of run adds its components and its training."""
 
     dataset: str = ""
-    """A Minari id, a D4RL id, an OGBench name, a file (.hdf5 or .h5 in D4RL's or d3rlpy's layout, .npz of gentraj or
-    OGBench) or a LeRobot dataset (lerobot:OWNER/NAME or its folder); '+' joins several."""
+    """The path or the name of a dataset, of which `gentraj data inspect --help` lists the kinds; '+' joins several."""
     env_id: str | None = None
     """The environment, if the data do not name one or another one is wanted: a Gymnasium id or a task name. Its
     arguments are given by --env-kwargs KEY=VALUE."""

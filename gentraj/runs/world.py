@@ -12,7 +12,7 @@ from gentraj.agents.policies.generators import GENERATORS
 
 from ..config import require
 from ..data import Episodes
-from ..data.episodes import halves, hold_out
+from ..data.splitting import halves, hold_out
 from ..diffusion import DiffusionConfig
 from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance

@@ -173,16 +173,6 @@ def test_arrays_of_other_shapes_are_refused(tmp_path, arrays, message):
         load_d4rl(write(tmp_path / "a.hdf5", **arrays))
 
 
-def test_its_environment_is_not_read_from_another_file(tmp_path):
-    with h5py.File(tmp_path / "secret.hdf5", "w") as secret:
-        secret["env_id"] = "Hopper-v5"
-    path = write(tmp_path / "a.hdf5", next_observations=NEXT)
-    with h5py.File(path, "a") as file:
-        file["metadata/env_id"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "env_id")
-    with pytest.raises(DataError, match="env_id lies in another file"):
-        load_d4rl(path)
-
-
 def test_a_file_may_name_its_environment_but_only_a_registered_one(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

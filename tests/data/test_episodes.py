@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from some_episodes import any_episodes, some
 
-from gentraj.data import DataError, Episodes, concatenate, episodes_hash
+from gentraj.data import DataError, Episodes, concatenate, episodes_hash, inspect, stitch
+from gentraj.data.splitting import continues
 
 
 @given(any_episodes)
@@ -56,23 +57,23 @@ def test_an_endless_run_cut_at_each_goal_is_stitched_whole():
     run = some([12], goals="within", extras=("qpos",))
     run = replace(run, terminated=np.zeros(12, bool), truncated=np.arange(12) == 11)
     pieces = cut(run, [5, 1, 6])
-    assert pieces.continues.tolist() == [True, True]
-    assert pieces.stitched() == run
-    assert concatenate([pieces, pieces]).stitched() == concatenate([run, run])  # a new recording starts elsewhere
+    assert continues(pieces).tolist() == [True, True]
+    assert stitch(pieces) == run
+    assert stitch(concatenate([pieces, pieces])) == concatenate([run, run])  # a new recording starts elsewhere
 
 
 def test_a_real_end_and_a_reset_are_not_stitched():
     pieces = cut(some([12]), [5, 7])
-    assert len(replace(pieces, terminated=np.arange(12) == 4).stitched()) == 2
+    assert len(stitch(replace(pieces, terminated=np.arange(12) == 4))) == 2
     apart = some([4, 3, 5])
-    assert apart.stitched() is apart
+    assert stitch(apart) is apart
 
 
 def test_episodes_that_end_where_they_started_are_not_stitched():
     """Of a bandit each observation is the same, which says nothing of what came after what."""
     bandit = some([4, 3, 5])
     bandit = replace(bandit, obs=np.ones_like(bandit.obs), terminated=np.zeros(12, bool))
-    assert not bandit.continues.any() and bandit.stitched() is bandit
+    assert not continues(bandit).any() and stitch(bandit) is bandit
 
 
 def test_only_datasets_of_one_environment_are_joined():
@@ -159,3 +160,18 @@ def test_an_entry_that_a_goal_names_twice_is_refused():
     """It would have two values; the training ended in an error of a condition, or one of them was dropped."""
     with pytest.raises(DataError, match=r"^dataset: goal_dims is \(1, 1\); each entry once is expected"):
         replace(some([3]), goal_dims=(1, 1))
+
+
+@pytest.mark.parametrize(("offset", "step", "rounded"), [(1.7e9, 0.05, True), (1e6, 0.002, True), (1e6, 1.0, False),
+                                                         (1.0, 1e-9, False), (1e6, 0.0, False)])
+def test_numbers_that_float32_makes_the_same_are_named_with_what_to_do(tmp_path, offset, step, rounded, recwarn):
+    """24 Unix times became one number without a word; noise around small numbers, and constants, are no loss."""
+    e = some([23])
+    obs = e.obs.astype(np.float64)
+    obs[:, 1] = offset + step * np.arange(24)
+    replace(e, obs=obs)
+    np.savez(tmp_path / "own.npz", observations=obs, actions=np.zeros((24, 1)), terminals=np.arange(24) == 23)
+    report = inspect(tmp_path / "own.npz")
+    told = [str(each.message) for each in recwarn]
+    assert len(told) == rounded and all("dataset: entry 1 of obs is from" in line for line in told)
+    assert ("problems     1" in report and "entry 1 of observations is from" in report) is rounded

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from some_episodes import some
 
-from gentraj.data import DataError, concatenate, inspect, load_episodes, save_minari, save_npz
-from gentraj.data.sources import split_names
+from gentraj.data import DataError, concatenate, inspect, load_episodes, save_minari, save_npz, sources
+from gentraj.data.npz import npz_fields, open_npz
+from gentraj.data.sources import Format, ends_in, split_names
+from gentraj.runs.folder import resolve_paths
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +43,7 @@ def test_an_id_without_a_namespace_is_minaris_if_it_is_there():
 @pytest.mark.parametrize("source", ["../../etc/passwd", "/etc/hostname", "a/../../b-v0", "gentraj/pointmaze", "x",
                                     "a\nb", ""])
 def test_what_names_no_dataset_is_refused_in_one_line_that_says_what_does(source):
-    with pytest.raises(DataError, match=r"names no dataset; give a file .*Minari id.*D4RL id") as caught:
+    with pytest.raises(DataError, match=r"names no dataset; give .*D4RL id.*Minari id") as caught:
         load_episodes(source)
     assert "\n" not in str(caught.value)
 
@@ -49,13 +53,13 @@ def test_a_typing_error_gets_what_was_meant():
         load_episodes("maze2d-umase-v1")
 
 
-def test_nothing_outside_minaris_folder_is_opened(tmp_path, monkeypatch):
-    save_minari(some([3]), "outside-v0", description="x")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari" / "inner"))
-    (tmp_path / "minari/inner").mkdir()
-    for trick in ("../outside-v0", str(tmp_path / "minari/outside-v0"), "x/../../outside-v0"):
-        with pytest.raises(DataError):
-            load_episodes(trick)
+def test_a_format_of_one_line_is_read_joined_and_located(tmp_path, monkeypatch):
+    own = Format("a .own file", ends_in(".own"), lambda source: npz_fields(open_npz(Path(source)), Path(source)), True)
+    monkeypatch.setattr(sources, "FORMATS", (own, *sources.FORMATS))
+    monkeypatch.chdir(tmp_path)
+    path = save_npz(some([3]), tmp_path / "a+b.npz").rename(tmp_path / "a+b.own")
+    assert load_episodes("a+b.own") == some([3]) and inspect(f"{path}+{path}").startswith("dataset      a+b+a+b")
+    assert resolve_paths("a+b.own", tmp_path / "run") == str(path)
 
 
 def test_an_absent_file_is_named(tmp_path):

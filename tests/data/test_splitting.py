@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from some_episodes import some
 
 from gentraj.data import Episodes
-from gentraj.data.episodes import FEWEST_PIECES, LONGEST_PIECE, halves, hold_out
+from gentraj.data.splitting import FEWEST_PIECES, LONGEST_PIECE_STEPS, halves, hold_out
 
 many_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=30).filter(lambda lengths: sum(lengths) > 1)
 shares, seeds = st.floats(1e-6, 0.9), st.integers(0, 2**62)
@@ -26,7 +26,7 @@ def transitions(e: Episodes) -> list[bytes]:
 
 
 def longest_piece(e: Episodes) -> int:
-    return min(LONGEST_PIECE, max(1, e.num_steps // FEWEST_PIECES))
+    return min(LONGEST_PIECE_STEPS, max(1, e.num_steps // FEWEST_PIECES))
 
 
 @given(many_lengths, shares, seeds, st.sampled_from([(), ("qpos", "qvel")]))
@@ -58,7 +58,7 @@ def test_short_episodes_stay_whole(number: int, data_seed: int, seed: int) -> No
     assert sorted(whole) == sorted((transitions(one), one.terminated.tolist()) for one in e)
 
 
-@pytest.mark.parametrize(("steps", "piece"), [(2, 1), (30, 1), (2_000, 100), (30_500, LONGEST_PIECE)])
+@pytest.mark.parametrize(("steps", "piece"), [(2, 1), (30, 1), (2_000, 100), (30_500, LONGEST_PIECE_STEPS)])
 def test_a_single_long_episode_is_cut(steps: int, piece: int) -> None:
     e = replace(some([steps]), terminated=np.arange(steps) == steps - 1)
     kept, held = hold_out(e, 0.1, 0)

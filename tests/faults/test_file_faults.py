@@ -16,8 +16,7 @@ from tiny import run_tiny, tiny_episodes
 
 from gentraj.data import save_npz
 from gentraj.files import FileRefused, inside, open_plain, read_file, write_file
-from gentraj.runs.finetuning import returns
-from gentraj.runs.folder import load, located
+from gentraj.runs.folder import load
 from gentraj.runs.hub import save_pretrained
 from gentraj.runs.records import read_learning_curve, read_starts, record_start
 from gentraj.training.checkpoint import CheckpointError, RunLock
@@ -199,19 +198,6 @@ def test_16_a_report_draws_into_no_folder_elsewhere(run: Path, tmp_path: Path, c
     assert not contents(tmp_path / "outside")
 
 
-def test_16_episodes_that_a_run_recorded_are_not_fetched_from_elsewhere(tmp_path: Path) -> None:
-    """The rounds of a distillation and of a fine-tuning."""
-    outside = save_npz(tiny_episodes(), tmp_path / "outside.npz")
-    folder = tmp_path / "run"
-    (folder / "played").mkdir(parents=True)
-    (folder / "played" / "00000000.npz").symlink_to(outside)
-    (folder / "decisions-0.npz").symlink_to(outside)
-    for read in (lambda: located(str(folder / "decisions-0.npz"), folder), lambda: located("decisions-0.npz", folder),
-                 lambda: returns(folder)):
-        with pytest.raises(FileRefused, match=r"npz: is a link, which may lead elsewhere"):
-            read()
-
-
 def test_40_data_in_a_path_that_is_not_in_utf8_are_refused_before_the_training(
         tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an old disk. All was trained, and the settings of the run could not be read."""
@@ -244,7 +230,6 @@ def test_40_a_stdout_that_was_a_file_and_is_a_pipe_by_now_is_written_to(tmp_path
         assert gentraj("--version") == 0
         os.dup2(2, out.fileno())  # closes the pipe
         assert said.read().strip() == version("gentraj")
-
 
 
 def test_16_the_lock_leaves_what_it_cannot_use(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from small import same_when_killed
 from test_world_model import FLOW, NETWORK, TINY, assert_same
 
 from gentraj import runs
-from gentraj.data import ContextConfig, Episodes, concatenate
+from gentraj.data import ContextConfig, Episodes, concatenate, stitch
 from gentraj.families import ModelConfig
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
@@ -77,7 +77,7 @@ def test_a_goal_that_the_data_do_not_record_is_no_context(hopper: Episodes) -> N
 def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(hopper_file)
     run = runs.train(config, tmp_path, progress=False)
-    learnt, kept, judged = config.split(concatenate([hopper]).stitched())
+    learnt, kept, judged = config.split(stitch(concatenate([hopper])))
     acts = lambda act_SA: {row.tobytes() for row in act_SA}  # noqa: E731  actions never recur
     known = acts(run.reference.x_BHD[:, 0, hopper.obs_dim :].numpy())
     assert known <= acts(kept.act) and not known & acts(learnt.act)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.data import DataError, load_episodes
+from gentraj.data import DataError, load_episodes, stitch
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import WaypointController
@@ -70,7 +70,7 @@ def test_a_recording_depends_on_its_seed_and_longer_ones_begin_alike(monkeypatch
     assert long.lengths.tolist() == [40, 40, 10] and long.truncated.nonzero()[0].tolist() == [39, 79, 89]
     assert (long[0].obs == short.obs).all() and (long[0].act == short.act).all()
     assert (long[1].obs[0] != long[0].obs[0]).any() and (other.obs[0] != short.obs[0]).any()
-    assert len(long.stitched()) == 3
+    assert len(stitch(long)) == 3
 
 
 def test_recorded_actions_are_noisy_and_inside_the_action_space():

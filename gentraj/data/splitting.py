@@ -1,0 +1,156 @@
+"""Joining datasets, and taking them apart: into held-out data, halves, and episodes that end where they terminate."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from .episodes import ARRAYS, Episodes
+from .validation import DataError
+
+CONDITIONED_ON = ("goal", "task")  # extras that policies may be conditioned on
+LONGEST_PIECE_STEPS = 1000  # steps; most episodes are shorter and stay whole
+FEWEST_PIECES = 20  # where the data have that many steps
+
+
+def concatenate(datasets: Sequence[Episodes]) -> Episodes:
+    """Joins several datasets of one environment.
+
+    Extras are kept where all datasets have them; a warning says where goals or tasks are lost. Where some datasets mark
+    synthetic data, the others count as real. The environment is that of the first dataset which names one; a warning
+    says where another one names another. Raises `DataError` for no datasets and for datasets whose observations,
+    actions or extras differ in layout.
+    """
+    if not datasets:
+        raise DataError("no datasets to join; give at least one")
+    first = datasets[0]
+    for other in datasets[1:]:
+        for key in ("obs_dim", "act_dim", "goal_dims", "obs_keys"):
+            if (value := getattr(other, key)) != (expected := getattr(first, key)):
+                raise DataError(f"{other.name}: {key} is {value} but {expected} in {first.name}; only datasets of one "
+                                "environment can be joined")
+    if len(datasets) == 1:
+        return first
+    named = [d for d in datasets if d.env is not None]
+    for other in named[1:]:
+        if (own := environment_name(other.env)) != (expected := environment_name(named[0].env)):
+            warnings.warn(f"{other.name} is of {own} and {named[0].name} of {expected}; the joined data count as those "
+                          f"of {expected}", stacklevel=2)
+    if any("imagined" in d.extras for d in datasets):
+        datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
+    joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
+    joined["extras"] = _joined_extras(datasets)
+    return replace(first, name="+".join(d.name for d in datasets), env=named[0].env if named else None, **joined)
+
+
+def _joined_extras(datasets: Sequence[Episodes]) -> dict[str, np.ndarray]:
+    first, *others = datasets
+    for key in CONDITIONED_ON:
+        having, lacking = ([d.name for d in datasets if (key in d.extras) is has] for has in (True, False))
+        if having and lacking:
+            warnings.warn(f"{lacking[0]} has no {key} beside its observations and {having[0]} has; the joined data "
+                          "have none", stacklevel=3)
+    shared = [key for key in first.extras if all(key in d.extras for d in others)]
+    for other, key in product(others, shared):
+        if (width := other.extras[key].shape[1]) != (expected := first.extras[key].shape[1]):
+            raise DataError(f"{other.name}: {key} has width {width} but {expected} in {first.name}; only datasets of "
+                            "one environment can be joined")
+    return {key: np.concatenate([d.extras[key] for d in datasets]) for key in shared}
+
+
+def environment_name(env: str | None) -> str:
+    """The id in Gymnasium's EnvSpec as JSON without its version, such as PointMaze_UMaze; the text if it is no such."""
+    try:
+        return re.sub(r"-v\d+$", "", json.loads(env or "")["id"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return str(env)
+
+
+def continues(e: Episodes) -> np.ndarray:
+    """(E - 1,) true where the next episode continues a truncated one: it starts with the observation that the truncated
+    episode ends with. If that also started with it, as where observations never change, nothing tells that the next one
+    continues it."""
+    ends = e.last_rows[:-1]
+    moved = (e.obs[ends] != e.obs[ends - e.lengths[:-1]]).any(1)
+    return moved & (e.obs[ends] == e.obs[ends + 1]).all(1) & ~e.terminated[e.starts[1:] - 1]
+
+
+def stitch(e: Episodes) -> Episodes:
+    """Joins each truncated episode with the next one where that continues it.
+
+    Recordings of one endless run are often truncated at every goal. After stitching, windows may cross a goal, so a
+    model also learns what happens beyond it.
+    """
+    joins = continues(e)
+    if not joins.any():
+        return e
+    keep = np.ones(len(e.obs), dtype=bool)
+    keep[e.last_rows[:-1][joins]] = False  # this observation is also the first of the next episode
+    truncated = e.truncated.copy()
+    truncated[e.starts[1:][joins] - 1] = False
+    first = np.concatenate([[True], ~joins])
+    return replace(e, obs=e.obs[keep], truncated=truncated,
+                   lengths=np.add.reduceat(e.lengths, np.flatnonzero(first)),
+                   extras={key: x[keep] for key, x in e.extras.items()})
+
+
+def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Episodes]:
+    """Splits the data at random into a training set and a held-out set with about `share` of the steps.
+
+    The pieces drawn are whole episodes; long episodes are split into several pieces. Each side gets at least one piece.
+    Raises ValueError for data of a single step.
+    """
+    longest = min(LONGEST_PIECE_STEPS, max(1, episodes.num_steps // FEWEST_PIECES))
+    pieces = [(e, at, min(at + longest, T)) for e, T in enumerate(episodes.lengths.tolist())
+              for at in range(0, T, longest)]
+    if len(pieces) < 2:
+        raise ValueError(f"{episodes.name} has a single step; nothing can be held out of it")
+    order, steps = np.random.default_rng(seed).permutation(len(pieces)), 0
+    number = 0
+    while number < 1 or (steps < share * episodes.num_steps and number < len(pieces) - 1):
+        _, first, last = pieces[order[number]]
+        number, steps = number + 1, steps + last - first
+    held = set(order[:number].tolist())
+    return (take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
+            take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
+
+
+def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
+    """Splits the data into the even and the odd episodes. A single episode is returned twice."""
+    whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
+    return (take(episodes, whole[::2]), take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
+
+
+def split_at_terminations(e: Episodes) -> Episodes:
+    """Ends an episode at each terminal step, and makes the steps after it an episode of their own.
+
+    `e` need not be valid, as terminal steps within an episode are refused.
+    """
+    episode_S = np.repeat(np.arange(len(e.lengths)), e.lengths)
+    last_S = e.terminated.copy()
+    last_S[np.cumsum(e.lengths) - 1] = True
+    ends = np.flatnonzero(last_S) + 1
+    begins = np.concatenate([[0], ends[:-1]])
+    offsets = e.starts[episode_S[begins]]
+    pieces = zip(episode_S[begins].tolist(), (begins - offsets).tolist(), (ends - offsets).tolist(), strict=True)
+    return take(replace(e, validate=False, truncated=e.truncated & ~e.terminated), list(pieces))
+
+
+def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
+    """The pieces (episode, first step, one past the last) as episodes; one that ends early in its episode is
+    truncated."""
+    starts = e.starts
+    steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
+    rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])
+    lengths = np.array([b - a for _, a, b in pieces])
+    truncated, terminated, ends = e.truncated[steps].copy(), e.terminated[steps], np.cumsum(lengths) - 1
+    truncated[ends] |= ~terminated[ends]
+    return replace(e, obs=e.obs[rows], act=e.act[steps], reward=e.reward[steps], terminated=terminated,
+                   truncated=truncated, lengths=lengths, extras={key: x[rows] for key, x in e.extras.items()})
