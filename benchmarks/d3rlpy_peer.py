@@ -44,7 +44,7 @@ from gentraj.randomness import fold
 from gentraj.runs.model_card import dataset_names
 from gentraj.runs.records import last_evaluations, read_learning_curve, record_score
 from gentraj.runs.settings import DataFacts
-from gentraj.training.loop import Interrupts
+from gentraj.training.signals import Interrupts
 from gentraj.trajectory import Agent
 
 STATE, RESULT = "state.json", "result.json"

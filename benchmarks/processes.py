@@ -27,7 +27,7 @@ import tyro
 from gentraj.data import Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.normalize import Normalizer
-from gentraj.training import TrainingConfig, train
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.parallel import Processes, launched
 from gentraj.trajectory import TrajectorySpec
 
@@ -80,7 +80,8 @@ def measure(options: Options, data: Episodes, folder: Path, processes: Processes
     took, changed = [0.0, 0.0], cast(Any, model)
     changed.update = noted
     config = TrainingConfig(steps=options.steps, save_every=10**9, log_every=10**9)
-    train({"model": model.to(processes.device)}, data, config, folder, meta={}, progress=False, processes=processes)
+    Trainer({"model": model.to(processes.device)}, TrainingData(data), config, RunStore(folder), processes=processes,
+            progress=False).fit()
     return Times(*took)
 
 
@@ -110,7 +111,7 @@ def main(options: Options) -> None:
                 together = measure(options, data, Path(folder) / "all", processes)
             rounds.append((alone or together, together))
         reduced = averaging(options, processes)
-        if processes.main:
+        if processes.is_main:
             report(rounds[1:], processes, reduced)
 
 
@@ -119,8 +120,8 @@ def report(rounds: list[tuple[Times, Times]], processes: Processes, reduced: flo
         alone, together = (median(getattr(pair[i], what) for pair in rounds) for i in (0, 1))
         ratios = sorted(getattr(a, what) / getattr(b, what) for a, b in rounds)
         print(f"{what} time of a step: {1e3 * alone:.0f} ms by one process, {1e3 * together:.0f} ms by "
-              f"{processes.number}; ratio {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} "
-              "rounds)")
+              f"{processes.world_size}; ratio {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in "
+              f"{len(ratios)} rounds)")
     print(f"gradients are averaged in {1e3 * reduced:.1f} ms; load of the machine {os.getloadavg()[0]:.1f} on "
           f"{os.cpu_count()} cores")
 

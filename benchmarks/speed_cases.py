@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -36,9 +35,8 @@ from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.compilation import compiled
 from gentraj.training.optimization import checked_later, read_finite
-from gentraj.training.recording import Update
+from gentraj.training.resources import compile_networks
 from gentraj.trajectory import Batch, Condition, SamplingOptions
 
 HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
@@ -86,11 +84,6 @@ def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Va
             for name in ("eager", *setup.backends)}
 
 
-def compiled_update(component: Diffusion | Policy, device: torch.device) -> Update:
-    """The update of a model or policy, compiled to the end of the process."""
-    return ExitStack().enter_context(compiled({"trained": (component.update, component)}, device))["trained"]
-
-
 def training(setup: Setup, setting: Setting, batch: int) -> Mapping[str, Call]:
     """The loss, its gradient, AdamW and the average of the weights; also compiled, if compile is among the backends."""
     x_BHD = torch.randn(batch, setting.horizon, setting.spec.dim, device=setup.device)
@@ -98,8 +91,9 @@ def training(setup: Setup, setting: Setting, batch: int) -> Mapping[str, Call]:
     found: dict[str, Call] = {}
     for name in ("eager", *{"compile"} & {*setup.backends}):
         model = model_of(setting, setup.device)
-        update = compiled_update(model, setup.device) if name == "compile" else model.update
-        found[name] = partial(update, windows, model.optimizers(), generator(0))
+        if name == "compile":
+            compile_networks(model, setup.device)
+        found[name] = partial(model.update, windows, model.optimizers(), generator(0))
     return found
 
 
@@ -127,18 +121,19 @@ def updates(setup: Setup, kind: str) -> Mapping[str, Call]:
         torch.manual_seed(0)
         policy = policy_class(HOPPER.obs_dim, HOPPER.act_dim, config(**EQUAL.get(kind, {})),
                               Scales.fit(data, ContextConfig())).train()
-        update = compiled_update(policy, setup.device) if name == "compile" else policy.update
-        found[name] = partial(policy_update, update, Windows(data, policy.spec), policy.optimizers(), itertools.count(),
+        if name == "compile":
+            compile_networks(policy, setup.device)
+        found[name] = partial(policy_update, policy, Windows(data, policy.spec), policy.optimizers(), itertools.count(),
                               bf16=name == "bf16")
     return found
 
 
-def policy_update(update: Update, windows: Windows, optimizers: dict[str, torch.optim.Optimizer],
+def policy_update(policy: Policy, windows: Windows, optimizers: dict[str, torch.optim.Optimizer],
                   steps: Iterator[int], *, bf16: bool) -> None:
     step = next(steps)
     batch = windows.batch(step, 0, UPDATE_BATCH)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16), checked_later() as checked:
-        metrics = update(batch, optimizers, generator(0, step))
+        metrics = policy.update(batch, optimizers, generator(0, step))
     read_finite([*checked, *metrics.items()])
 
 

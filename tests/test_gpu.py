@@ -13,7 +13,8 @@ from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import DataFacts, PlannerRunConfig, build
-from gentraj.training import TrainingConfig, train
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
+from gentraj.training.parallel import SINGLE
 from gentraj.trajectory import Batch, Condition
 
 pytestmark = pytest.mark.gpu
@@ -32,7 +33,8 @@ def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> Non
     small = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
     config = PlannerRunConfig(horizon=8, stride=2, model=small).resolve(data)
     components = build(config, DataFacts.of(data, config.context), data)
-    train(components, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
+    Trainer(components, TrainingData(data), TrainingConfig(steps=3), RunStore(tmp_path), processes=SINGLE.on(device),
+            progress=False).fit()
     model = components["model"]
     start = Condition.empty(model.spec, 2).with_obs(0, torch.zeros(4))
     x = model.sample(start, 3, seed=0)

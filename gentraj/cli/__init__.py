@@ -137,7 +137,8 @@ def _tell(line: str) -> None:
 def _code(error: Exception) -> int | None:
     """The exit code of an expected error; None for a bug."""
     from ..training.checkpoint import CheckpointError, NothingSaved, RunLocked  # imported here as they import torch
-    from ..training.loop import Interrupted, TrainingStopped
+    from ..training.loop import TrainingStopped
+    from ..training.signals import Interrupted
 
     if isinstance(error, Interrupted):
         return error.exit_code

@@ -126,9 +126,9 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes, argv: list
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    if (note := check_goals(name, config)) and processes.main:
+    if (note := check_goals(name, config)) and processes.is_main:
         say(note)
-    if processes.main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
+    if processes.is_main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:
         processes.on_main(lambda: print(dry_run(ready(config, args.resume, record=False))))
@@ -137,7 +137,7 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes, argv: list
     folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
     run = train_run(config, folder, resume=args.resume is not None, processes=processes,
                     device=processes.device or pick_device(args.device))
-    if processes.main:
+    if processes.is_main:
         say(f"trained {run.step} steps; the run is in {folder}")
         print_saved(next_command(run, folder))
 

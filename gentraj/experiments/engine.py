@@ -30,7 +30,7 @@ from ..runs.folder import Run, load, train
 from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
-from ..training.loop import Interrupted
+from ..training.signals import Interrupted
 from .processes import Job, LocalProcesses, Pool, run_jobs
 
 LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"

@@ -17,7 +17,7 @@ from gentraj.envs.registration import import_named
 
 from ..process import end_with_parent
 from ..progress import bar, one_line, say
-from ..training.loop import Interrupted, Interrupts
+from ..training.signals import Interrupted, Interrupts
 
 SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
 

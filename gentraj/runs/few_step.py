@@ -17,8 +17,8 @@ from ..diffusion import Diffusion, DiffusionConfig
 from ..diffusion.denoiser import NEEDS_SIGNAL
 from ..distillation import FewStep, FewStepConfig, ReflowConfig
 from ..files import read_file
-from ..training import loop as training
-from ..training.loop import TrainingConfig
+from ..training.loop import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
+from ..training.parallel import SINGLE
 from . import folder as runs
 from . import records
 from .folder import AnyRunConfig, Run
@@ -26,7 +26,7 @@ from .reference import REFERENCE
 from .settings import Component, optional
 
 SET_HERE = {"student.teacher": "the teacher's run decides it", "student.updates": "training.steps decides it",
-            "training.early": "the teacher's run decides it",
+            "training.min_episode_start_fraction": "the teacher's run decides it",
             **dict.fromkeys(("training.eval_every", "training.eval_episodes"),
                             "a student is not evaluated while it is trained")}
 
@@ -53,7 +53,7 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
     A planner's student plans with the teacher's critic, arrival and inverse dynamics, and trusts the same plans; a
     policy's student acts on the teacher's scales. Raises ValueError for a run without a diffusion model, for one that
     predicts noise unless the student is a flow map, for a policy with a critic, for data that were changed since the
-    teacher was trained, and for a value without a critic; and what `gentraj.training.loop.train` raises.
+    teacher was trained, and for a value without a critic; and what `gentraj.training.Trainer` raises.
     """
     if env_id is not None:
         raise ValueError(f"env_id is {env_id}, and this method learns from data, without an environment; leave it out")
@@ -69,9 +69,9 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
         records.record_start(folder, device, resume)
 
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
-    training.train(trained, episodes, settings.training, folder, meta=runs.decisive(settings, teacher.data) | about,
-                   carried=carried, contexts=settings.context, resume=resume, device=device, progress=progress,
-                   prepare=prepare)
+    store = RunStore(folder, runs.decisive(settings, teacher.data) | about, frozen=carried)
+    Trainer(trained, TrainingData(episodes, settings.context), settings.training, store, Callbacks(on_start=prepare),
+            processes=SINGLE.on(device), progress=progress).fit(resume)
     return runs.load(folder, device=device)
 
 
@@ -98,7 +98,9 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
         raise ValueError(f"{teacher.description} that predicts {predicted}, which hardly determines x0 where a student "
                          "starts; take --method mean-flow or shortcut, or train a run with the prediction x0 or v")
     dataset = runs.resolve_paths(teacher.config.dataset, teacher.folder)
-    training = replace(config.training, early=teacher.config.training.early)  # the windows that the teacher learnt from
+    # the windows that the teacher learnt from
+    training = replace(config.training,
+                       min_episode_start_fraction=teacher.config.training.min_episode_start_fraction)
     return replace(teacher.config.distilled(student), dataset=dataset, training=training)
 
 

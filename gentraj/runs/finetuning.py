@@ -24,8 +24,7 @@ from ..data import ContextConfig, Episodes, Windows, concatenate, load_npz, save
 from ..data.windows import WHOLE
 from ..files import inside, read_file
 from ..randomness import fold
-from ..training import loop as training
-from ..training.loop import TrainingConfig
+from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from ..trajectory import Batch, TrajectorySpec
 from . import records
 from .checks import check_fit
@@ -62,7 +61,7 @@ class FinetuneConfig:
     def training(self, before: TrainingConfig) -> TrainingConfig:
         """The settings of the policy's training, with the steps, checkpoints and seed of the fine-tuning."""
         return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
-                       seed=self.seed, eval_every=0, early=0.0)
+                       seed=self.seed, eval_every=0, min_episode_start_fraction=0.0)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
@@ -71,7 +70,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
 
     Raises ValueError for a run without a policy that has a critic, for an unknown environment, and for a dataset that
     was changed since the run was trained; `EnvironmentFault` for an error in the environment; and what
-    `gentraj.training.loop.train` raises.
+    `gentraj.training.Trainer` raises.
     """
     if run.config.learner(run.components) is None:
         raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
@@ -79,12 +78,15 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     factory = environment_factory(run.environment(env_id))
     episodes, contexts, folder = training_data(run), run.config.context, Path(folder).absolute()
     play = _player(run, factory, config, progress)
-    settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
+    settings = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
     meta = decisive(run.config, run.data) | {"finetune": settings | {"env": factory.spec_json, "from": run.step}}
     played = inside(folder, PLAYED)
-    training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
-                   progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
-                   windows=lambda spec: Experience(episodes, spec, contexts, played, play, config.updates))
+    data = TrainingData(episodes, contexts,
+                        lambda spec: Experience(episodes, spec, contexts, played, play, config.updates))
+    callbacks = Callbacks(on_start=lambda: _prepare(run, config, folder, resume))
+    trainer = Trainer(run.components, data, config.training(run.config.training), RunStore(folder, meta), callbacks,
+                      progress=progress)
+    trainer.fit(resume)
     return load(folder, device=run.device)
 
 

@@ -30,10 +30,9 @@ from ..files import inside, physical_memory, read_file, write_file
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
-from ..training import loop as training
-from ..training.loop import check_same
+from ..training.loop import Callbacks, RunStore, Trainer, TrainingData, check_same
 from ..training.memory import bounded_parameters
-from ..training.parallel import ALONE, Processes
+from ..training.parallel import SINGLE, Processes
 from ..training.state import module_tensors, restore_module
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
@@ -175,13 +174,13 @@ class _RunFile:
 
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True, processes: Processes = ALONE) -> Run:
+          progress: bool = True, processes: Processes = SINGLE) -> Run:
     """Trains all components of a run into a folder, and returns the run as loaded from there.
 
     The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings in
     `config.may_change`, which are saved. Of several `processes`, the main process alone records, checks and writes.
     Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for components
-    that cannot act together; and what `gentraj.training.loop.train` raises.
+    that cannot act together; and what `gentraj.training.Trainer` raises.
     """
     folder = Path(folder)
     config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
@@ -192,7 +191,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     def prepare() -> None:
         write_settings(folder, config, data, reference_bytes(windows, fold(config.training.seed, 1)))
-        records.record_start(folder, device, resume, processes.number)
+        records.record_start(folder, device, resume, processes.world_size)
 
     def evaluate(step: int) -> None:
         tensors = {name: module_tensors(component) for name, component in components.items()}
@@ -200,9 +199,10 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         agent = current.agent(current.action_space())
         records.record_score(folder, step, agent, current.data, config.training.eval_episodes)
 
-    training.train(components, episodes, config.training, folder, meta=decisive(config, data), resume=resume,
-                   device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate,
-                   may_change=resumable(config), processes=processes)
+    store = RunStore(folder, decisive(config, data), resumable(config))
+    trainer = Trainer(components, TrainingData(episodes, config.context), config.training, store,
+                      Callbacks(on_start=prepare, evaluate=evaluate), processes=processes.on(device), progress=progress)
+    trainer.fit(resume)
     return load(folder, device=device)
 
 

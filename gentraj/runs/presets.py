@@ -60,7 +60,7 @@ VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, 
                            normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
                            planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16,
                                                  temperature=0.5),
-                           training=TrainingConfig(steps=8_000, early=0.1))
+                           training=TrainingConfig(steps=8_000, min_episode_start_fraction=0.1))
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(
     VETERAN.planner, steps=2, actions="joint", temperature=0.7))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
@@ -136,7 +136,8 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
 PRESETS: dict[str, AnyRunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
-    **{name: PolicyRunConfig(policy=POLICIES[name][1], training=TrainingConfig(early=0.1)) for name in STARTS},
+    **{name: PolicyRunConfig(policy=POLICIES[name][1], training=TrainingConfig(min_episode_start_fraction=0.1))
+       for name in STARTS},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
     **{name: config for name, (_, config) in PUBLISHED.items()},
 }

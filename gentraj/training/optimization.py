@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import later, require
-from .parallel import ALONE, Processes, share
+from .parallel import SINGLE, Processes, current_shard
 
+Schedule = Literal["cosine", "constant"]
 BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of components that draw batches of their own
 
 
@@ -30,7 +32,7 @@ class LearningConfig:
     """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Norm to which larger gradients are clipped."""
-    schedule: Literal["cosine", "constant"] = later("cosine")
+    schedule: Schedule = later("cosine")
     """Learning rate after the warm-up: a cosine decay to 0 at the end of the training, or constant."""
 
     def __post_init__(self) -> None:
@@ -41,11 +43,38 @@ class NonFinite(RuntimeError):
     """A loss, a gradient norm, a metric or a parameter is NaN or infinite."""
 
 
+class ScheduledAdamW(AdamW):
+    """Fused AdamW, which is 2.75 times as fast on a CPU, with what its learning rate does after the warm-up."""
+
+    def __init__(self, network: nn.Module, config: LearningConfig, betas: tuple[float, float]):
+        super().__init__(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay,
+                         fused=True)
+        self.schedule: Schedule = config.schedule
+
+
 def adamw(network: nn.Module, config: LearningConfig, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
-    """AdamW of a network, in the fused implementation, which is 2.75 times as fast on a CPU."""
-    optimizer = AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
-    optimizer.defaults["schedule"] = config.schedule  # which the training loop reads
-    return optimizer
+    """AdamW of a network, in the fused implementation, with the schedule of the settings."""
+    return ScheduledAdamW(network, config, betas)
+
+
+def learning_rate_factor(step: int, warmup: int, steps: int, schedule: Schedule = "cosine") -> float:
+    """The factor of the learning rate at `step` (0 to `steps` - 1): a linear warm-up times a cosine decay to 0, or
+    times 1 if the `schedule` is "constant"."""
+    decay = 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / max(1, warmup)) * decay
+
+
+def scheduler_of(optimizer: Optimizer, step: int, warmup: int, steps: int) -> LambdaLR:
+    """Sets the learning rates of an optimiser for `step`; each step of the scheduler sets those of the next one."""
+    schedule: Schedule = optimizer.schedule if isinstance(optimizer, ScheduledAdamW) else "cosine"
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    scheduler = LambdaLR(optimizer, lambda at: learning_rate_factor(at, warmup, steps, schedule), step - 1)
+    # Without gradients this changes nothing. torch warns of a scheduler whose optimiser has taken no step so far, as
+    # that of an actor which learns in every second step.
+    optimizer.zero_grad()
+    optimizer.step()
+    return scheduler
 
 
 def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tensor:
@@ -58,7 +87,7 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     step is taken in the last part by the mean gradient. All earlier parts return 0, and the last one the norm times the
     number of parts, so that the mean over the parts is the norm.
     """
-    own = share()
+    own = current_shard()
     if own.part == 0:
         optimizer.zero_grad(set_to_none=True)
     (loss if own.parts == 1 else loss / own.parts).backward()
@@ -67,16 +96,17 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     loss = own.processes.average_gradients(loss, parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    scalars, later = [("the loss", loss.detach()), ("the gradient norm", norm)], _LATER.get()
-    if later is None or not ((later.always or waits_to_read(norm)) and optimizer.defaults.get("fused")):
-        read_finite(scalars)
-        optimizer.step()
-    else:
-        report(scalars)
+    scalars = [("the loss", loss.detach()), ("the gradient norm", norm)]
+    unread = _UNREAD.get()
+    if unread is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
+        unread.extend(scalars)
         fused: Any = optimizer  # its kernel reads `found_inf`, and where that is 1 it changes nothing
         fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
         fused.step()
         del fused.found_inf
+    else:
+        read_finite(scalars)
+        optimizer.step()
     return norm if own.parts == 1 else norm * own.parts
 
 
@@ -85,7 +115,7 @@ def waits_to_read(tensor: Tensor) -> bool:
     return not tensor.is_cpu
 
 
-def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = ALONE) -> list[float]:
+def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = SINGLE) -> list[float]:
     """Reads named scalars, or their means over the processes, all of them by one transfer from their device.
 
     Raises `NonFinite`, naming the first, where they are not finite.
@@ -98,40 +128,27 @@ def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = AL
     return numbers
 
 
-def report(scalars: list[tuple[str, Tensor]]) -> None:
-    """Leaves named scalars to the reader of `checked_later`, or, without such a block, reads them at once."""
-    if (later := _LATER.get()) is None:
-        read_finite(scalars)
-    else:
-        later.scalars.extend(scalars)
-
-
 @contextmanager
-def checked_later(*, always: bool = False) -> Iterator[list[tuple[str, Tensor]]]:
+def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
     """Collects the losses and gradient norms of `apply_gradients`, for `read_finite` to check after the block.
 
     A training step on an accelerator then waits for it once, at its end, and not in every optimiser step. On a CPU,
-    they are checked in every optimiser step all the same, unless `always` is set.
+    they are checked in every optimiser step all the same.
     """
-    later = _Later([], always)
-    token = _LATER.set(later)
+    unread = list[tuple[str, Tensor]]()
+    token = _UNREAD.set(unread)
     try:
-        yield later.scalars
+        yield unread
     finally:
-        _LATER.reset(token)
+        _UNREAD.reset(token)
 
 
 def in_training_step() -> bool:
     """Whether a block of `checked_later` is under way, whose losses are checked. No other number is read in it."""
-    return _LATER.get() is not None
+    return _UNREAD.get() is not None
 
 
-class _Later(NamedTuple):
-    scalars: list[tuple[str, Tensor]]
-    always: bool
-
-
-_LATER: ContextVar[_Later | None] = ContextVar("later", default=None)
+_UNREAD: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("unread", default=None)
 
 
 class MovingAverage(AveragedModel):
@@ -154,7 +171,7 @@ class MovingAverage(AveragedModel):
 
         This is done once a step: where a batch is computed in parts, in the last one.
         """
-        if not share().last:
+        if not current_shard().last:
             return
         if not self.pairs:  # the tensors are listed once, as that takes longer than to average a small network
             self.pairs = [([*self.module.parameters()], [*model.parameters()]),

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -26,9 +26,10 @@ from torch.overrides import TorchFunctionMode
 from ..config import ConfigError
 
 T = TypeVar("T")
-TIMEOUT = timedelta(hours=1)  # while the main process evaluates or saves, the others wait; then they end
-OTHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM":
-          "Megatron-LM"}  # ways of accelerate to divide a network, by the variable that its launcher sets
+WAIT_FOR_MAIN = timedelta(hours=1)  # while the main process evaluates or saves, the others wait; then they end
+# Ways of accelerate to divide a network, by the variable that its launcher sets.
+UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+               "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
 class ProcessLost(RuntimeError):
@@ -37,53 +38,57 @@ class ProcessLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training, `number` of them, of which this one is number `rank`; by default it is alone."""
+    """The `world_size` processes of one training, of which this one is number `rank`; by default it is alone."""
 
     rank: int = 0
-    number: int = 1
+    world_size: int = 1
     device: torch.device | None = None
     """The device of this process; None leaves the choice to the training."""
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the main process: it alone writes files, logs and evaluates."""
         return self.rank == 0
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of a tensor over the processes, without gradient. All must call this, with equal shapes."""
-        if self.number == 1:
+        if self.world_size == 1:
             return x
         total = x.detach().to(self.device, torch.float32, copy=True)
         self._add_up(total)
-        return total.div_(self.number).to(x.device)
+        return total.div_(self.world_size).to(x.device)
 
     def maximum(self, x: Tensor) -> Tensor:
         """The element-wise maximum of a tensor over the processes, without gradient."""
-        if self.number == 1:
+        if self.world_size == 1:
             return x
         most = x.detach().to(self.device, copy=True)
         with self._together():
             distributed.all_reduce(most, distributed.ReduceOp.MAX)
         return most.to(x.device)
 
+    def on(self, device: torch.device | None) -> Processes:
+        """These processes, of which this one computes on `device` if that is given."""
+        return self if device is None else replace(self, device=device)
+
     def largest(self, number: int) -> int:
         """The largest of the integers that the processes give."""
-        return number if self.number == 1 else int(self.maximum(torch.tensor(number)))
+        return number if self.world_size == 1 else int(self.maximum(torch.tensor(number)))
 
     def average_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Replaces the gradients by their means over the processes, and returns the mean loss."""
-        if self.number == 1:
+        if self.world_size == 1:
             return loss
         gradients = [p.grad for p in parameters if p.grad is not None]
         total = torch.cat([loss.detach().reshape(1), *(gradient.flatten() for gradient in gradients)])
         self._add_up(total)
         for gradient, part in zip(gradients, total[1:].split([g.numel() for g in gradients]), strict=True):
-            torch.div(part.view(gradient.shape), self.number, out=gradient)
-        return total[0] / self.number
+            torch.div(part.view(gradient.shape), self.world_size, out=gradient)
+        return total[0] / self.world_size
 
     def copy_main(self, modules: Sequence[nn.Module]) -> None:
         """Copies the weights and buffers of the main process to all others."""
-        if self.number > 1:
+        if self.world_size > 1:
             with self._together():
                 for tensor in (t for module in modules for t in module.state_dict().values() if t.is_floating_point()):
                     distributed.broadcast(tensor, 0)
@@ -93,10 +98,10 @@ class Processes:
 
         Raises `ProcessLost` in the others where it fails.
         """
-        if self.number == 1:
+        if self.world_size == 1:
             return work()
         result, failure = None, None
-        if self.main:
+        if self.is_main:
             try:
                 result = work()
             except Exception as error:
@@ -105,7 +110,7 @@ class Processes:
         if failure is not None:
             raise failure
         if failed:
-            raise ProcessLost(f"process {self.rank} of {self.number} ends, as the main process failed; its message "
+            raise ProcessLost(f"process {self.rank} of {self.world_size} ends, as the main process failed; its message "
                               "says why")
         return result
 
@@ -120,30 +125,30 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            raise ProcessLost(f"process {self.rank} of {self.number} ends, as another process of this training failed "
-                              "or was killed; its checkpoints are kept, go on with --resume") from error
+            raise ProcessLost(f"process {self.rank} of {self.world_size} ends, as another process of this training "
+                              "failed or was killed; its checkpoints are kept, go on with --resume") from error
 
 
-ALONE = Processes()
+SINGLE = Processes()
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The rows of a batch that are computed at once: of one process, and with accumulation of one part of its rows."""
 
-    processes: Processes = ALONE
+    processes: Processes = SINGLE
     part: int = 0
     parts: int = 1
 
     @property
     def shards(self) -> int:
-        """Into how many shares a batch is divided."""
-        return self.processes.number * self.parts
+        """Into how many shards a batch is divided."""
+        return self.processes.world_size * self.parts
 
     @property
     def rows(self) -> slice:
-        """The rows of this share in the batch."""
-        return slice(self.part * self.processes.number + self.processes.rank, None, self.shards)
+        """The rows of this shard in the batch."""
+        return slice(self.part * self.processes.world_size + self.processes.rank, None, self.shards)
 
     @property
     def last(self) -> bool:
@@ -152,23 +157,23 @@ class Share:
 
     @contextmanager
     def computed(self) -> Iterator[None]:
-        """Makes this the share of all updates in the block, which draw the random numbers of its rows."""
+        """Makes this the shard of all updates in the block, which draw the random numbers of its rows."""
         draws: AbstractContextManager[Any] = OwnRows(self.rows) if self.shards > 1 else nullcontext()
-        token = _SHARE.set(self)
+        token = _SHARD.set(self)
         try:
             with draws:
                 yield
         finally:
-            _SHARE.reset(token)
+            _SHARD.reset(token)
 
 
-WHOLE = Share()
-_SHARE = ContextVar("share", default=WHOLE)
+WHOLE_BATCH = Shard()
+_SHARD = ContextVar("shard", default=WHOLE_BATCH)
 
 
-def share() -> Share:
-    """The share of the batch that is being computed; by default all of it."""
-    return _SHARE.get()
+def current_shard() -> Shard:
+    """The shard of the batch that is being computed; by default all of it."""
+    return _SHARD.get()
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
@@ -177,23 +182,23 @@ def mean_over_processes(x: Tensor) -> Tensor:
     A loss that is divided by a statistic of its batch, such as the number of real entries, divides by this mean, so
     that the mean of the losses is the loss of the whole batch. In one process it is `x` itself.
     """
-    return share().processes.mean(x)
+    return current_shard().processes.mean(x)
 
 
 def max_over_processes(x: Tensor) -> Tensor:
     """The maximum of a statistic of the batch over the processes that compute it, without gradient."""
-    return share().processes.maximum(x)
+    return current_shard().processes.maximum(x)
 
 
 def own_rows(number: int) -> int:
-    """How many of the first `number` rows of a batch this share has, at least 1."""
-    return max(1, number // share().shards)
+    """How many of the first `number` rows of a batch this shard has, at least 1."""
+    return max(1, number // current_shard().shards)
 
 
 class OwnRows(TorchFunctionMode):
     """Draws random numbers for whole batches from every generator in its block, and returns those of some rows.
 
-    The first dimension of what is drawn counts rows. Numbers without dimensions are the same in all shares. Raises
+    The first dimension of what is drawn counts rows. Numbers without dimensions are the same in all shards. Raises
     `ConfigError` for draws that cannot be divided, such as permutations.
     """
 
@@ -249,19 +254,19 @@ def launched(device: str | None = None) -> Iterator[Processes]:
         if _uses_cpu() and "MASTER_ADDR" in os.environ:  # the launcher was asked for more
             warnings.warn("accelerate launch --cpu starts one process, whatever --num_processes says; for several give "
                           "--multi_gpu in the place of --cpu, or use torchrun", stacklevel=3)
-        yield ALONE
+        yield SINGLE
         return
     number = os.environ["WORLD_SIZE"]
     if device not in (None, "cpu"):
         raise ConfigError(f"--device is {device}, but each of the {number} processes takes a device of its own; leave "
                           "--device out, or give cpu")
-    for variable, name in OTHERS.items():
+    for variable, name in UNSUPPORTED.items():
         if os.environ.get(variable, "").lower() in ("1", "true"):
             raise ConfigError(f"the launcher is set to {name}; gentraj divides batches and no networks: choose plain "
                               "data parallelism in `accelerate config`")
     with warnings.catch_warnings():
         processes = _join(int(number), device)
-        if not processes.main:
+        if not processes.is_main:
             warnings.simplefilter("ignore")
         yield processes
     distributed.destroy_process_group()  # not after an error: the others may be gone
@@ -295,7 +300,7 @@ def _join(number: int, device: str | None) -> Processes:
                           "pip install 'gentraj[scale]'") from error
     try:
         with warnings.catch_warnings(action="ignore"):
-            state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available(), timeout=TIMEOUT)
+            state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available(), timeout=WAIT_FOR_MAIN)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the {number} processes that were launched cannot work together: "
                           f"{str(error).strip().splitlines()[0]}") from error

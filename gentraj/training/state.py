@@ -1,19 +1,83 @@
-"""The state of modules and optimisers as named tensors, which checkpoints hold.
+"""The state of a component in training, and of modules and optimisers as named tensors, which checkpoints hold.
 
 When it is restored, every name, shape and dtype must fit.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
+from ..data.windows import WHOLE
+from ..trajectory import Batch, Trainable
 from .checkpoint import CheckpointError
+from .optimization import NonFinite, scheduler_of
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Source(Protocol):
+    """A source of batches, such as `Windows`: the same (step, seed, size) must give the same batch, of which only the
+    `rows` are returned."""
+
+    def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch: ...
+
+
+class ComponentState:
+    """A component in training, with its batches, its optimisers and their schedules, and its random key.
+
+    `module` is the component too. It is moved to `device`, which defaults to where it is.
+    """
+
+    def __init__(self, name: str, component: Trainable, module: nn.Module, source: Source,
+                 device: torch.device | None = None):
+        self.name = name
+        self.component = component
+        self.source = source
+        self.device = device or next(module.parameters()).device
+        self.module = module.to(self.device).train()
+        self.optimizers = component.optimizers()
+        self.schedulers = dict[str, LambdaLR]()
+        # a key of the name alone, so that a component's random numbers do not depend on the other components
+        self.key = zlib.crc32(name.encode())
+
+    def schedule(self, step: int, warmup: int, steps: int) -> None:
+        """Sets the learning rates of `step`, and their schedules up to the last of `steps` steps."""
+        self.schedulers = {name: scheduler_of(each, step, warmup, steps) for name, each in self.optimizers.items()}
+
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate of the first group of each optimiser, by the names that they have in the log."""
+        rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+        if len(rates) == 1:
+            return {f"{self.name}/lr": rate for rate in rates.values()}
+        return {f"{self.name}/lr-{name}": rate for name, rate in rates.items()}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors that a checkpoint holds of this component. Raises `NonFinite` where a parameter is not finite."""
+        for name, parameter in self.module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise NonFinite(f"the parameter '{name}' is not finite")
+        states = {f"{self.name}.{n}.optimizer": optimizer_tensors(o) for n, o in self.optimizers.items()}
+        return {self.name: module_tensors(self.module)} | states
+
+    def restore(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copies what `tensors` gave into the component and its optimisers.
+
+        Raises `CheckpointError` for tensors that do not fit, and where those of an optimiser are missing.
+        """
+        restore_module(self.module, saved.get(self.name, {}), self.name)
+        for name, optimizer in self.optimizers.items():
+            key = f"{self.name}.{name}.optimizer"
+            if key not in saved:
+                raise CheckpointError(f"the checkpoint has no '{key}': it was exported by save_pretrained, and its "
+                                      "training cannot be resumed; train a new run")
+            restore_optimizer(optimizer, saved[key], key)
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:

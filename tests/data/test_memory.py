@@ -17,14 +17,15 @@ from gentraj.data import load_episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.training import TrainingConfig, train
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.trajectory import TrajectorySpec
 
 def trained(source):
     e, spec = load_episodes(source), TrajectorySpec(10, 2, 16, stride=4)
     config = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
     model = Diffusion(spec, config, Normalizer.fit("gaussian", [e.obs, e.act]))
-    train({"model": model}, e, TrainingConfig(steps=5), Path(sys.argv[1]) / e.name, meta={}, progress=False)
+    store = RunStore(Path(sys.argv[1]) / e.name)
+    Trainer({"model": model}, TrainingData(e), TrainingConfig(steps=5), store, progress=False).fit()
     return e
 
 def memory(kind):  # not getrusage's: that begins with what the parent held

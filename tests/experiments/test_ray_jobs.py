@@ -31,7 +31,7 @@ from gentraj.experiments.processes import Job, JobsStopped, run_jobs
 from gentraj.experiments.ray_jobs import MARKER, RayTasks
 from gentraj.runs.kinds import AnyRunConfig
 from gentraj.training.checkpoint import has_checkpoints
-from gentraj.training.loop import Interrupts
+from gentraj.training.signals import Interrupts
 
 pytestmark = pytest.mark.timeout(600)  # where the machine is busy, a worker that imports torch takes half a minute
 HERE = Path(__file__).parent

@@ -23,7 +23,7 @@ from gentraj import cli
 from gentraj.data import DataError
 from gentraj.training import TrainingStopped
 from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLock, RunLocked, has_checkpoints, load
-from gentraj.training.loop import Interrupted
+from gentraj.training.signals import Interrupted
 
 ROOT = Path(__file__).parents[2]
 TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "2"))  # of kills at random moments; 50 before a release

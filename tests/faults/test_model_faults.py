@@ -15,7 +15,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.plugin import Denoise
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.training import TrainingConfig, train
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, load
 from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -40,8 +40,9 @@ def test_24_a_resumed_model_keeps_the_statistics_it_was_trained_with(tmp_path: P
     other = Normalizer(torch.full((3,), 5.0), torch.full((3,), 2.0))
     for normalizer, steps in ((fitted, 2), (other, 3)):
         part = model(normalizer)
-        train({"model": part}, tiny_episodes(), TrainingConfig(steps=steps), tmp_path, meta={}, resume=steps == 3,
-              progress=False)
+        trainer = Trainer({"model": part}, TrainingData(tiny_episodes()), TrainingConfig(steps=steps),
+                          RunStore(tmp_path), progress=False)
+        trainer.fit(resume=steps == 3)
     saved = load(tmp_path).components["model"]
     fitted = Normalizer.fit("limits", [tiny_episodes().obs, tiny_episodes().act])
     for key in ("shift_D", "scale_D"):

@@ -20,7 +20,7 @@ from gentraj.config import ConfigError
 from gentraj.training import TrainingStopped
 from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, RunLocked, load
 from gentraj.training.log import LogWarning, read_metrics
-from gentraj.training.loop import Interrupted
+from gentraj.training.signals import Interrupted
 
 
 def harmed(at: int, harm: Callable[[Tiny], object]) -> Tiny:

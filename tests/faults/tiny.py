@@ -21,10 +21,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import ConfigError
 from gentraj.data.episodes import Episodes
-from gentraj.training import TrainingConfig, train
+from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, RunLocked
-from gentraj.training.loop import Interrupted, TrainingResult
+from gentraj.training.loop import TrainingResult
 from gentraj.training.optimization import apply_gradients
+from gentraj.training.signals import Interrupted
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -66,8 +67,9 @@ def run_tiny(folder: Path, *, component: Tiny | None = None, episodes: Episodes 
              save_every: int = 20, log_every: int = 15, seed: int = 0, keep: int = 3, resume: bool = False,
              meta: dict | None = None, on_log: Callable[[dict], None] | None = None) -> TrainingResult:
     config = TrainingConfig(steps=steps, warmup=10, save_every=save_every, log_every=log_every, seed=seed, keep=keep)
-    return train({"tiny": component or Tiny()}, episodes or tiny_episodes(), config, folder, meta=meta or {},
-                 resume=resume, progress=False, on_log=on_log)
+    trainer = Trainer({"tiny": component or Tiny()}, TrainingData(episodes or tiny_episodes()), config,
+                      RunStore(folder, meta or {}), Callbacks(on_row=on_log), progress=False)
+    return trainer.fit(resume)
 
 
 def main(*words: str) -> int:

@@ -53,9 +53,9 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
 
 
 def test_a_student_learns_from_as_many_early_windows_as_its_teacher(teacher: runs.Run) -> None:
-    training = replace(teacher.config.training, early=0.2)
+    training = replace(teacher.config.training, min_episode_start_fraction=0.2)
     early = replace(teacher, config=replace(teacher.config, training=training))
-    assert student_settings(early, PROGRESSIVE).training == replace(TRAINING, early=0.2)
+    assert student_settings(early, PROGRESSIVE).training == replace(TRAINING, min_episode_start_fraction=0.2)
 
 
 def test_a_distillation_that_was_killed_goes_on_with_the_same_bits(teacher: runs.Run, student: runs.Run,

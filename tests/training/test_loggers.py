@@ -19,7 +19,7 @@ from torch.optim import SGD
 
 from gentraj.config import ConfigError
 from gentraj.data.episodes import Episodes
-from gentraj.training import TrainingConfig, train
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.log import LogWarning, read_metrics
 from gentraj.training.loggers import LOGGERS
 from gentraj.training.optimization import apply_gradients
@@ -45,8 +45,9 @@ def run(folder: Path, steps: int, *log_to: str, resume: bool = False) -> One:
     rng, component = np.random.default_rng(0), One()
     episodes = Episodes(rng.normal(size=(21, 2)), rng.normal(size=(20, 1)), rng.normal(size=20), np.zeros(20, bool),
                         np.arange(20) == 19, np.array([20]))
-    train({"one": component}, episodes, TrainingConfig(steps, warmup=1, log_every=2, log_to=log_to), folder,
-          meta={"preset": "test"}, resume=resume, progress=False)
+    settings = TrainingConfig(steps, warmup=1, log_every=2, log_to=log_to)
+    Trainer({"one": component}, TrainingData(episodes), settings, RunStore(folder, {"preset": "test"}),
+            progress=False).fit(resume)
     return component
 
 

@@ -20,7 +20,7 @@ from two_processes import CONFIGS, STEPS, run
 from gentraj.config import ConfigError
 from gentraj.training.checkpoint import load
 from gentraj.training.log import read_metrics
-from gentraj.training.parallel import ALONE, Processes, Share, launched, launched_in_bf16, share
+from gentraj.training.parallel import SINGLE, Processes, Shard, current_shard, launched, launched_in_bf16
 
 pytest.importorskip("accelerate")
 PATIENCE = 500  # seconds: on a busy machine two processes are slow to start
@@ -210,9 +210,7 @@ def test_what_cannot_be_divided_is_refused_in_one_line(tmp_path: Path) -> None:
         run("planner", tmp_path, accumulate=5)
     with pytest.raises(ConfigError, match=r"accumulate is 2, but the component 'policy' has the optimisers critic,"):
         run("iql", tmp_path, accumulate=2)
-    with pytest.raises(ConfigError, match=r"training\.compile is set"):
-        run("planner", tmp_path, accumulate=2, compile=True)
-    with Share(Processes(0, 2)).computed(), pytest.raises(ConfigError, match="randperm draws numbers"):
+    with Shard(Processes(0, 2)).computed(), pytest.raises(ConfigError, match="randperm draws numbers"):
         torch.randperm(4, generator=torch.Generator())
 
 
@@ -235,12 +233,12 @@ def test_shares_draw_the_rows_of_the_whole_batch(name: str) -> None:
     expected = [draw(12, whole) for _ in range(2)]
     for rank, part in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]:
         own = torch.Generator().manual_seed(0)
-        with (one := Share(Processes(rank, 3), part, 2)).computed():
+        with (one := Shard(Processes(rank, 3), part, 2)).computed():
             shares.append((one.rows, [draw(2, own) for _ in range(2)]))
     for rows, drawn in shares:
         for all_rows, some in zip(expected, drawn, strict=True):
             assert torch.equal(all_rows[rows], some)
-    assert share().shards == 1 and sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
+    assert current_shard().shards == 1 and sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
 
 
 @pytest.mark.parametrize("number", ["", "1", "many"])
@@ -248,13 +246,13 @@ def test_variables_of_no_launcher_leave_one_process(number: str, monkeypatch: py
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", number)
     with launched() as processes:
-        assert processes == ALONE
+        assert processes == SINGLE
 
 
 def test_a_launcher_is_joined_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with launched() as alone:
-        assert (alone.number, alone.main, alone.device) == (1, True, None)
+        assert (alone.world_size, alone.is_main, alone.device) == (1, True, None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ConfigError, match="--device is cuda:0, but each of the 2 processes"), launched("cuda:0"):

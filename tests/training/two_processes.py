@@ -32,9 +32,9 @@ from gentraj.runs import PlannerRunConfig, PolicyRunConfig
 from gentraj.runs.folder import build
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.settings import DataFacts
-from gentraj.training import TrainingConfig, TrainingStopped, train
+from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
 from gentraj.training.loop import TrainingResult
-from gentraj.training.parallel import ALONE, Processes, ProcessLost, launched
+from gentraj.training.parallel import SINGLE, Processes, ProcessLost, launched
 from gentraj.trajectory import Batch
 
 NARROW = ResidualMLPConfig(width=8, depth=1, frequencies=0)
@@ -90,7 +90,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
        ("bc-diffusion", "iql", "td3bc", "diffusion-ql", "fql", "gfp", "meanflow-ql", "drol", "swift")}, "world": world}
 
 
-def run(kind: str, folder: Path, processes: Processes = ALONE, *, resume: bool = False,
+def run(kind: str, folder: Path, processes: Processes = SINGLE, *, resume: bool = False,
         spoil: Callable[[dict[str, Any]], None] = lambda components: None,
         evaluate: Callable[[int], None] | None = None, **changes: Any) -> TrainingResult:
     """Trains a kind of run and writes a hash of the weights that this process ends with beside the checkpoints."""
@@ -99,8 +99,9 @@ def run(kind: str, folder: Path, processes: Processes = ALONE, *, resume: bool =
     config = replace(config, training=settings).resolve(episodes)
     components = build(config, DataFacts.of(episodes, config.context, None, []), episodes)
     spoil(components)
-    result = train(components, episodes, settings, folder, meta={}, resume=resume, contexts=config.context,
-                   progress=False, processes=processes, evaluate=evaluate)
+    trainer = Trainer(components, TrainingData(episodes, config.context), settings, RunStore(folder),
+                      Callbacks(evaluate=evaluate), processes=processes, progress=False)
+    result = trainer.fit(resume)
     (folder / f"rank-{processes.rank}").write_text(fingerprint(components))
     return result
 

@@ -15,8 +15,7 @@ from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.families import ModelConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
-from gentraj.training import TrainingConfig
-from gentraj.training import loop as training
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.trajectory import Batch, SamplingOptions
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import GENERATOR, Imagined, WorldModel, WorldModelConfig
@@ -95,8 +94,8 @@ def test_it_learns_the_law_of_a_linear_system(model: ModelConfig | None, tmp_pat
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(0)
         world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 1))
-    training.train({"world": world}, e, TrainingConfig(1_500, save_every=1_500, threads=1), tmp_path, meta={},
-                   progress=False)
+    settings = TrainingConfig(1_500, save_every=1_500, threads=1)
+    Trainer({"world": world}, TrainingData(e), settings, RunStore(tmp_path), progress=False).fit()
     world.eval().calibrate(Windows(linear([200] * 5, seed=1), world.spec).batch(0, 0, 512))
     rng, N, M = np.random.default_rng(1), 20, 500
     obs_NO, act_NA = e.obs[rng.integers(len(e.obs), size=N)], rng.uniform(-1, 1, (N, 2)).astype(np.float32)

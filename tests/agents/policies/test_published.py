@@ -25,7 +25,7 @@ from gentraj.networks import Perceptron, PerceptronConfig
 from gentraj.networks.mlp import EnsembleMLP
 from gentraj.randomness import generator
 from gentraj.runs.published import PUBLISHED
-from gentraj.training.loop import learning_rate_factor
+from gentraj.training.optimization import learning_rate_factor
 from gentraj.trajectory import Batch
 
 OBS, ACT, UPDATES = 3, 2, 4
