@@ -52,9 +52,6 @@ class MPCConfig:
     prior_fraction: float = 0.5
     """Fraction of the first iteration's sequences that are sampled from the prior, if there is one."""
 
-    def unused(self) -> dict[str, str]:
-        return ({"elites": "the method is mppi"} if self.method == "mppi" else {"temperature": "the method is cem"})
-
     def __post_init__(self) -> None:
         require_choice(self, method=("mppi", "cem"))
         require(self, horizon=(1, 1e6), samples=(1, 1e9), iterations=(1, self.samples), spread=(0, 1e3),

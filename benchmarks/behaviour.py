@@ -30,8 +30,8 @@ from gentraj.data import Episodes, save_npz
 STEPS = 200
 RUNS = {
     "diffusion": ("diffuser", ()),
-    "gan": ("diffuser", ("--family", "gan")),
-    "latent": ("veteran", ("--family", "latent", "--horizon", "8")),
+    "gan": ("diffuser", ("--model", "gan")),
+    "latent": ("veteran", ("--model", "latent", "--horizon", "8")),
     "iql": ("iql", ()),
     "fql": ("fql", ()),
     "swift": ("swift", ()),

@@ -1,4 +1,8 @@
-"""Settings: frozen dataclasses that are written as JSON and read back strictly. A misspelt key is an error."""
+"""Settings: frozen dataclasses that are checked where they are made, written as JSON and read back strictly.
+
+A setting's range stands beside it (`Annotated[float, Ge(0)]`). A key that nobody knows, a value of another type and a
+value outside its range are errors that name the dotted key, the value and what is expected.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +11,23 @@ import difflib
 import json
 import math
 import reprlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import (
-    Any,
-    Generic,
-    Literal,
-    Protocol,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-    runtime_checkable,
-)
+from typing import Any, Generic, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from .files import FileRefused, read_file, write_file
 
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
-CONSTANTS = {"None": None, "True": True, "False": False}  # as tyro writes them on the command line
-LATER = "later"  # the mark of settings that `later` makes
+KIND = "KIND"  # the attribute of a class of settings that says its kind
+CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
+CHECKS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def escaped(message: str) -> str:
@@ -48,15 +42,47 @@ class ConfigError(ValueError):
         super().__init__(escaped(message))
 
 
-class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
-    """A table of alternatives: kind -> (class of the settings, class that is built from them).
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings(cls: type[T]) -> type[T]:
+    """Makes a class of settings: a frozen dataclass whose values are checked against their types and ranges.
 
-    The kind is written as `kind` into the JSON of such settings, and they are read back by it.
+    Its constructor raises `ConfigError`. The string below a field is its help text on the command line.
+    """
+    made = checked_dataclass(frozen=True, config=CHECKS)(cls)
+    initialise = made.__init__
+
+    @wraps(initialise)
+    def __init__(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            initialise(self, *args, **values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            problem, _ = _problem(error)
+            if first["type"] == "value_error":  # two settings that contradict each other
+                raise ConfigError(problem) from None
+            if first["type"] == "unexpected_keyword_argument":
+                raise TypeError(f"{cls.__name__} has no setting {first['loc'][0]}") from None
+            raise ConfigError(f"{cls.__name__}.{first['loc'][0]} {problem}") from None
+
+    made.__init__ = __init__
+    return made  # pyright: ignore[reportReturnType]
+
+
+class Registry(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
+    """Alternatives by their kind: the class of the settings, and the class that is built from them.
+
+    The kind is written as `kind` into the JSON of such settings, and they are read back by it: a field for settings of
+    a class holds those of every class that is derived from it and registered, here or elsewhere.
     """
 
     def __init__(self, table: Mapping[str, tuple[type[C], type[M]]]):
-        super().__init__(table)
-        _TABLES.append(self)
+        super().__init__()
+        for kind, (config, made) in table.items():
+            self[kind] = config, made
+
+    def __setitem__(self, kind: str, classes: tuple[type[C], type[M]]) -> None:
+        super().__setitem__(kind, classes)
+        type.__setattr__(classes[0], KIND, kind)
 
     @property
     def configs(self) -> tuple[type[C], ...]:
@@ -75,68 +101,9 @@ class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
         return self[self.kind(config)][1]
 
 
-_TABLES: list[Kinds[Any, Any]] = []
-
-
 def kind_of(config: Any) -> str | None:
-    """The kind of these settings in the table that lists their class, or None if no table does."""
-    return next((name for table in _TABLES for name, (listed, _) in table.items() if listed is type(config)), None)
-
-
-@runtime_checkable
-class ListsUnused(Protocol):
-    """Settings of which some have no effect beside the others."""
-
-    def unused(self) -> Mapping[str, str]:
-        """The settings that have no effect: dotted key -> reason."""
-        ...
-
-
-@runtime_checkable
-class ReadsFormer(Protocol):
-    """Settings that are read from what earlier releases saved, too."""
-
-    @classmethod
-    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The settings of today for those that were saved; settings of today are returned as they are."""
-        ...
-
-
-def later(default: T) -> T:
-    """The default of a setting that a file may lack, such as one that was added after runs had been saved.
-
-    Settings that lack it are read with the default, which must mean what was done before there was the setting.
-    """
-    return cast(T, dataclasses.field(default=default, metadata={LATER: True}))
-
-
-def unused(config: Any) -> dict[str, str]:
-    """The settings that have no effect beside the others: dotted key -> reason.
-
-    The dataclass and the dataclasses in it list their own (`ListsUnused`). A key includes all keys below it.
-    """
-    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    reasons = dict(config.unused()) if isinstance(config, ListsUnused) else {}
-    for name, value in settings.items():
-        if dataclasses.is_dataclass(value) and name not in reasons:
-            reasons |= {f"{name}.{key}": why for key, why in unused(value).items()}
-    return reasons
-
-
-def require_effect(config: Any, changed: str) -> None:
-    """Raises ValueError if the setting `changed` (a dotted key) has no effect beside the others."""
-    require_use(changed, unused(config))
-
-
-def require_use(changed: str, why: Mapping[str, str]) -> None:
-    """Raises ValueError if the setting `changed` (a dotted key) is among those without an effect, with the reason."""
-    if place := within(changed, why):
-        raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
-
-
-def within(key: str, keys: Iterable[str]) -> str | None:
-    """The first of the dotted keys that equals `key` or includes it; None if there is none."""
-    return next((one for one in keys if key == one or key.startswith(f"{one}.")), None)
+    """The kind of these settings, or None if their class is registered nowhere."""
+    return vars(type(config)).get(KIND)
 
 
 def require(config: Any, **bounds: tuple[float, float]) -> None:
@@ -167,19 +134,20 @@ def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
     """
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{hint}")
+            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{_nearest(name, known)}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
 
 
 def from_word(word: str) -> Any:
-    """The value of a word of the command line: JSON, True, False or None; any other word is text."""
+    """The value of a word of the command line: JSON, True, False or None; any other word is text. 1e4 is 10000."""
+    if word in CONSTANTS:
+        return CONSTANTS[word]
     try:
-        return CONSTANTS[word] if word in CONSTANTS else json.loads(word)
+        value = json.loads(word)
     except ValueError:
         return word
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def to_word(value: Any) -> str:
@@ -188,50 +156,57 @@ def to_word(value: Any) -> str:
     return {json.dumps(constant): word for word, constant in CONSTANTS.items()}.get(text, text)
 
 
-def to_json(config: Any) -> dict[str, Any]:
-    """Converts a dataclass to the types of JSON: objects, lists, numbers, strings and null.
+def to_json(config: Any, *, defaults: bool = True) -> Any:
+    """Settings as the types of JSON: objects, lists, numbers, strings and null.
 
-    Settings from a table of kinds begin with their `kind`. Raises `ValueError` for NaN and infinity, which JSON cannot
-    represent.
+    Settings of a registry begin with their `kind`. Without `defaults`, those that have their default are left out, as
+    in a file that a person writes; `from_json` reads both.
     """
-    return json.loads(json.dumps(_plain(config), allow_nan=False))
-
-
-def lasting(config: Any) -> dict[str, Any]:
-    """The settings as `to_json` converts them, without those of `later` that have their defaults.
-
-    They are the same for a run that was saved before such a setting was added.
-    """
-    return json.loads(json.dumps(_plain(config, short=True), allow_nan=False))
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        kind = kind_of(config)
+        found: dict[str, Any] = {} if kind is None else {"kind": kind}
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if defaults or value != _default(field):
+                found[field.name] = to_json(value, defaults=defaults)
+        return found
+    if isinstance(config, dict):
+        return {name: to_json(value, defaults=defaults) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_json(value, defaults=defaults) for value in config]
+    return config
 
 
 def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
-    """Reads the dataclass `cls` from the result of `to_json`. Every field is required, except those of `later`, and no
-    other key is allowed.
+    """Reads settings from the result of `to_json`. A key that is left out has its default, and no other key is allowed.
 
-    Fields may be nested dataclasses, tuples, `dict[str, X]`, `X | None`, unions, `Literal` and plain values. Where
-    several classes are possible, the `kind` in the data decides. Raises `ConfigError`, naming `where` and the dotted
-    key.
+    Where settings of several classes are possible, the `kind` in the data decides; the kind alone stands for its
+    default settings. Raises `ConfigError`, which begins with `where` and names the dotted key.
     """
-    return _read_settings((cls,), data, where, "")
+    return _read_settings([cls], data, _Place(f"{where}: "))
 
 
-def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
-    """The dataclass with the given values at dotted keys, such as {"training.steps": 6000}.
+def with_settings(config: T, changes: Mapping[str, Any], where: str) -> T:
+    """The settings with the given values at dotted keys, such as {"training.steps": 6000}.
 
-    A value may be a whole JSON object. Raises `ConfigError` as `from_json` does.
+    A value may be a whole JSON object, or a kind alone. A key below a group that is None begins with the defaults of
+    the group. Raises `ConfigError` as `from_json` does; `where` "--" names the settings as options.
     """
+    root = _Place(where if where == "--" else f"{where}: ")
     changed = to_json(config)
-    for key, value in settings.items():
+    for key in sorted(changes, key=lambda key: key.count(".")):  # a group before what is in it
         *groups, name = key.split(".")
-        place: Any = changed
+        place = changed
         for group in groups:
-            place = place.get(group) if isinstance(place, dict) else None
-        present = place if isinstance(place, dict) else {}
-        if name not in present:
-            raise ConfigError(f"{where}: unknown key {key}; expected are {', '.join(present) or 'none'}")
-        present[name] = value
-    return from_json(type(config), changed, where)
+            if isinstance(place.get(group), str):  # a kind alone
+                place[group] = {"kind": place[group]}
+            elif group in place and place[group] is None:
+                place[group] = {}
+            place = place.get(group)
+            if not isinstance(place, dict):
+                raise ConfigError(f"{root.below(key)} is unknown{_nearest(key, dotted_keys(config))}")
+        place[name] = changes[key]
+    return _read_settings([type(config)], changed, root)
 
 
 def read_json(path: Path, *, follow: bool = False) -> dict[str, Any]:
@@ -282,6 +257,123 @@ def differences(old: object, new: object, key: str = "") -> Iterator[tuple[str, 
         yield key, old, new
 
 
+def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all settings and groups of settings."""
+    for field in dataclasses.fields(config):
+        yield f"{prefix}{field.name}"
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from dotted_keys(value, f"{prefix}{field.name}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A dotted key, for messages, behind the name of its file, or behind "--" as an option."""
+
+    where: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        key = self.key.replace("_", "-") if self.where == "--" else self.key
+        return f"{self.where}{key or 'the whole'}"
+
+    def below(self, name: str | int) -> _Place:
+        if isinstance(name, int):
+            return _Place(self.where, f"{self.key}[{name}]")
+        return _Place(self.where, f"{self.key}.{name}" if self.key else name)
+
+
+def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
+    """Reads settings of one of these classes, or of a registered class that is derived from one of them."""
+    kinds = {kind: cls for each in classes for cls in _derived(each) if (kind := vars(cls).get(KIND)) is not None}
+    if isinstance(data, str) and kinds:
+        data = {"kind": data}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{place} is {reprlib.repr(data)}; an object is expected")
+    values, cls = dict(data), classes[0]
+    if kinds:
+        kind = values.pop("kind", next(iter(kinds)) if len(kinds) == 1 else None)
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ConfigError(f"{place.below('kind')} is {reprlib.repr(kind)}; known: {', '.join(kinds)}"
+                              f"{_nearest(str(kind), kinds)}")
+        cls = kinds[kind]
+    fields, hints = {field.name: field for field in dataclasses.fields(cls) if field.init}, _hints(cls)
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"{place.below(name)} is unknown{_nearest(name, fields)}; expected are "
+                              f"{', '.join(fields)}")
+    for name, field in fields.items():
+        if name not in values and _default(field) is dataclasses.MISSING:
+            raise ConfigError(f"{place.below(name)} is missing; expected are {', '.join(fields)}")
+    read = {name: _read(hints[name], value, place.below(name)) for name, value in values.items()}
+    try:
+        return cls(**read)
+    except ValueError as error:  # of one setting, which its class names, or of several that contradict each other
+        message, owner = str(error), f"{cls.__name__}."
+        if message.startswith(owner):
+            name, _, problem = message.removeprefix(owner).partition(" ")
+            raise ConfigError(f"{place.below(name)} {problem}") from error
+        raise ConfigError(f"{place}: {message}" if place.key else f"{place.where}{message}".removeprefix("--")) from error
+
+
+def _read(hint: Any, value: Any, place: _Place) -> Any:
+    """Reads a value of this type."""
+    value = _converted(hint, value, place)
+    try:
+        return _adapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        problem, location = _problem(error)
+        for index in location:
+            place = place.below(index)
+        raise ConfigError(f"{place} {problem}") from None
+
+
+def _converted(hint: Any, value: Any, place: _Place) -> Any:
+    """The value with tuples in the place of lists, and settings in the place of objects and kinds."""
+    if isinstance(value, list):
+        return tuple(_converted(hint, item, place.below(index)) for index, item in enumerate(value))
+    classes = _classes(hint)
+    if not classes or not isinstance(value, dict | str):
+        return value
+    if isinstance(value, dict) and get_origin(hint) is dict:
+        return {name: _converted(get_args(hint)[1], item, place.below(name)) for name, item in value.items()}
+    return _read_settings(classes, value, place)
+
+
+def _problem(error: ValidationError) -> tuple[str, list[str | int]]:
+    """What is wrong with a value and what is expected, and where in it."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "value_error":
+        return first["msg"].removeprefix("Value error, "), []
+    location = [part for part in first["loc"] if isinstance(part, int)]
+    expected = first["msg"].removeprefix("Input should be ")
+    return f"is {reprlib.repr(first['input'])}; {expected} is expected", location
+
+
+def _classes(hint: Any) -> list[type]:
+    """The classes of settings that a type names."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return [hint]
+    return [found for each in get_args(hint) for found in _classes(each)]
+
+
+def _derived(cls: type) -> Iterator[type]:
+    yield cls
+    for each in cls.__subclasses__():
+        yield from _derived(each)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):
@@ -297,92 +389,12 @@ def _finite(literal: str) -> float:
     return value
 
 
-def _plain(value: Any, *, short: bool = False) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = kind_of(value)
-        settings = {field.name: _plain(getattr(value, field.name), short=short) for field in dataclasses.fields(value)
-                    if not (short and field.metadata.get(LATER) and getattr(value, field.name) == field.default)}
-        return settings if kind is None else {"kind": kind} | settings
-    if isinstance(value, dict):
-        return {name: _plain(item, short=short) for name, item in value.items()}
-    return [_plain(item, short=short) for item in value] if isinstance(value, list | tuple) else value
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of the settings, with their ranges."""
+    return get_type_hints(cls, include_extras=True)
 
 
-def _read_settings(classes: tuple[type, ...], value: object, where: str, key: str) -> Any:
-    """Reads one of these dataclasses, or of the dataclasses that are derived from them."""
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {key or 'the whole'} is {reprlib.repr(value)}; an object is expected")
-    kinds = {name: config for table in _TABLES for name, (config, _) in table.items() if issubclass(config, classes)}
-    if not kinds:
-        return _read_dataclass(classes[0], value, where, key)
-    kind, place = value.get("kind"), _dot(key, "kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        near = difflib.get_close_matches(str(kind), kinds, n=1)
-        given = f"{place} is {reprlib.repr(kind)}" if "kind" in value else f"missing key {place}"
-        raise ConfigError(f"{where}: {given}; known: {', '.join(kinds)}"
-                          + (f"; did you mean '{near[0]}'?" if near else ""))
-    return _read_dataclass(kinds[kind], {name: value[name] for name in value if name != "kind"}, where, key)
-
-
-def _read_dataclass(cls: type[Any], value: Mapping[str, Any], where: str, key: str) -> Any:
-    names = [f.name for f in dataclasses.fields(cls) if f.init]
-    settings: Any = cls
-    value = settings.from_former(value) if isinstance(settings, ReadsFormer) else value
-    value = {f.name: _plain(f.default) for f in dataclasses.fields(cls) if f.metadata.get(LATER)} | dict(value)
-    for name in [*value, *names]:
-        if name not in names or name not in value:
-            problem = "missing" if name in names else "unknown"
-            raise ConfigError(f"{where}: {problem} key {_dot(key, name)}; expected are {', '.join(names)}")
-    hints = _hints(cls)
-    read = {name: _read(hints[name], value[name], where, _dot(key, name)) for name in names}
-    try:
-        return cls(**read)
-    except ValueError as error:  # from the dataclass's own checks
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{error}") from error
-
-
-def _read(kind: Any, value: Any, where: str, key: str) -> Any:
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read_settings((kind,), value, where, key)
-    if origin in (Union, UnionType):
-        return _read_union(args, value, where, key)
-    if origin is Literal and any(value == a and type(value) is type(a) for a in args):
-        return value
-    if origin is dict and isinstance(value, dict):
-        return {name: _read(args[1], item, where, _dot(key, name)) for name, item in value.items()}
-    if origin is tuple and isinstance(value, list):
-        kinds = args[:1] * len(value) if args[-1] is ... else args
-        if len(kinds) == len(value):
-            return tuple(_read(k, v, where, f"{key}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if (kind is float and isinstance(value, (int, float)) and not isinstance(value, bool)
-            and abs(value) <= sys.float_info.max):  # neither NaN nor infinite
-        return float(value)
-    if kind in (bool, int, str, NoneType) and type(value) is kind:  # type() tells a bool from an int
-        return value
-    expected = kind.__name__ if isinstance(kind, type) and not args else str(kind).replace("typing.", "")
-    raise ConfigError(f"{where}: {key} is {reprlib.repr(value)}; {expected} is expected")
-
-
-def _read_union(kinds: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
-    """Reads one of several types. Those that are not dataclasses differ in JSON, so at most one of them fits."""
-    classes = tuple(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
-    plain = sorted((kind for kind in kinds if kind not in classes), key=lambda kind: kind is not NoneType)
-    problem = ConfigError()
-    for kind in plain if not classes or not isinstance(value, dict) else ():
-        try:
-            return _read(kind, value, where, key)
-        except ConfigError as error:
-            problem = error
-    if classes:
-        return _read_settings(classes, value, where, key)
-    raise problem
-
-
-_hints = cache(get_type_hints)  # there are few classes of settings
-
-
-def _dot(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)

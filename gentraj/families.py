@@ -9,13 +9,13 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from .config import Kinds
+from .config import Registry
 from .diffusion import Diffusion, DiffusionConfig, FlowConfig, LatentDiffusion, LatentDiffusionConfig
 from .distillation import STUDENTS, FewStep, FewStepConfig
 from .gan import ConditionalGAN, GANConfig
 from .models.gaussian import Gaussian, GaussianConfig
 
-MODELS = Kinds({
+MODELS = Registry({
     "diffusion": (DiffusionConfig, Diffusion),
     "flow": (FlowConfig, Diffusion),
     "latent": (LatentDiffusionConfig, LatentDiffusion),

@@ -66,9 +66,6 @@ class PlanCriticConfig(LearningConfig):
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
 
-    def unused(self) -> dict[str, str]:
-        return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)

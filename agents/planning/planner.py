@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.plugin import Preference
@@ -81,7 +81,7 @@ class PlannerConfig:
     context: tuple[float, ...] = ()
     """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
     returns is given a high return of its data."""
-    target_return: Literal["fixed", "value"] = later("fixed")
+    target_return: Literal["fixed", "value"] = "fixed"
     """The return that a model conditioned on returns is given: with fixed it is the context in every state, with value
     the critic's estimate V(s) of what good trajectories of the data return from the present state."""
     goal_dims: tuple[int, ...] = ()
@@ -97,21 +97,6 @@ class PlannerConfig:
     def ahead(self) -> int:
         """Environment steps of a plan that are carried out or looked ahead to."""
         return self.replan - 1 + (1 if self.actions == "joint" else self.lookahead)
-
-    def unused(self) -> dict[str, str]:
-        """The settings that have no effect with the other settings, each with the reason."""
-        found = {}
-        if self.arrival == "fixed":
-            found |= dict.fromkeys(("arrival_thresholds", "trust"), "arrival is fixed")
-            if self.select != "value":
-                found |= dict.fromkeys(("candidates", "shifted"), "there is nothing to choose by (select, arrival)")
-        if self.guidance == "none":
-            found["scale"] = "guidance is none"
-        if self.target_return == "value":
-            found["context"] = "the target return is the critic's value"
-        if self.actions == "joint":
-            found["lookahead"] = "actions are the plan's own (joint)"
-        return found
 
     def __post_init__(self) -> None:
         require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), lookahead=(1, 1e6),

@@ -5,7 +5,7 @@ A new policy is one file and one line in `POLICIES`, or, outside of this package
 
 from __future__ import annotations
 
-from gentraj.config import Kinds
+from gentraj.config import Registry
 
 from .actor import Actor
 from .bc import BC, BCConfig
@@ -23,7 +23,7 @@ from .td3bc import TD3BC, TD3BCConfig
 
 __all__ = ["ACTORS", "POLICIES", "PolicyConfig", "register"]
 
-POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
+POLICIES: Registry[PolicyConfig, Policy] = Registry({
     "bc": (BCConfig, BC),
     "iql": (IQLConfig, IQL),
     "idql": (IDQLConfig, IDQL),

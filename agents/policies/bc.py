@@ -29,9 +29,6 @@ class BCConfig(PolicyConfig):
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
 
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"rewards": "behaviour cloning uses no rewards"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, temperature=(0, 10))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import later, require, require_choice
+from gentraj.config import require, require_choice
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName, NormName
 from gentraj.randomness import RowNoise, fold
@@ -39,13 +39,13 @@ class ValueConfig(LearningConfig):
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
-    activation: ActivationName = later("relu")
+    activation: ActivationName = "relu"
     """Activation of the hidden layers."""
-    norm: NormName = later("before")
+    norm: NormName = "before"
     """Layer normalisation before each activation; after it, with a scale and a shift that are learned; or none."""
-    initial: InitialName = later("uniform")
+    initial: InitialName = "uniform"
     """Distribution of the initial weights: uniform, as in torch; orthogonal with a gain of sqrt(2); or glorot."""
-    start: Literal["data", "zero"] = later("data")
+    start: Literal["data", "zero"] = "data"
     """Value of all states before training: that which the data's mean reward leads to, or about 0."""
 
     def __post_init__(self) -> None:
@@ -72,13 +72,13 @@ class CriticConfig(ValueConfig):
 
     tau: float = 0.01
     """Rate at which the target network follows the critic."""
-    target: Literal["min", "mean"] = later("min")
+    target: Literal["min", "mean"] = "min"
     """Value that the target networks give to an action, for targets and to choose among actions: their minimum or their
     mean."""
-    gradient: Literal["mean", "first", "random"] = later("mean")
+    gradient: Literal["mean", "first", "random"] = "mean"
     """Values that an actor maximises: the mean over the ensemble, its first member, or a random member of two, divided
     by the mean absolute value of the other. IQL, IDQL and Swift do not use it."""
-    quantiles: int | None = later(None)
+    quantiles: int | None = None
     """Number of quantiles of the return that the critic learns by quantile regression (Dabney et al. 2018); their mean
     is the value. None learns the value alone, by squared errors."""
 

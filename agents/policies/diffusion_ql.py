@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import Model, ModelConfig
 from gentraj.randomness import OneStream
@@ -37,24 +37,19 @@ class DiffusionQLConfig(PolicyConfig):
     """Weight of the Q loss relative to the model's own loss; values are divided by their mean absolute value."""
     candidates: int = 8
     """Actions that are sampled in each decision, of which one is taken by its value."""
-    choice: Literal["best", "softmax"] = later("best")
+    choice: Literal["best", "softmax"] = "best"
     """Which candidate is taken: the one with the highest value, or one at random with the probability softmax(value),
     in the units of the rewards."""
-    temperature: float = later(1.0)
+    temperature: float = 1.0
     """Scale of the noise that the candidates are sampled from, multiplied by the temperature of the sampling
     options."""
-    gradient: Literal["step", "chain"] = later("step")
+    gradient: Literal["step", "chain"] = "step"
     """Actions whose value a diffusion model maximises: those that it denoises in one step from a random noise level
     (Kang et al. 2023), or those that it samples, with the gradient through all steps (Wang et al. 2023)."""
-    backup: int = later(1)
+    backup: int = 1
     """Next actions that are sampled for each target of the critic; the best one's value counts."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates", "choice", "temperature")
-
-    def unused(self) -> dict[str, str]:
-        if isinstance(self.model, DiffusionConfig):
-            return super().unused()
-        return super().unused() | {"gradient": "a model that is no diffusion samples its actions in one step"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.networks import NETWORKS
 from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch
@@ -35,7 +35,7 @@ class DROLConfig(PolicyConfig):
     alpha: float = 1.0
     """Weight of the squared error of the nearest candidate to the data's action, relative to the Q loss; values are
     divided by their mean absolute value."""
-    temperature: float = later(1.0)
+    temperature: float = 1.0
     """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""
     candidates: int = 16

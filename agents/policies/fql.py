@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.diffusion import DiffusionConfig
 from gentraj.training.optimization import apply_gradients
 from gentraj.trajectory import Batch
@@ -33,17 +33,14 @@ class FQLConfig(PolicyConfig):
     alpha: float = 10.0
     """Weight of the distillation loss, the squared error to the flow's action from the same noise, relative to the Q
     loss."""
-    temperature: float = later(1.0)
+    temperature: float = 1.0
     """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""
-    relative: bool = later(True)
+    relative: bool = True
     """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
     the rewards."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
-
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"model.eta": "the student learns from the flow's ODE, which adds no noise"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,9 +39,6 @@ class GFPConfig(PolicyConfig):
     """Temperature of the weights with which the flow imitates the data: the probability, by a softmax of the values
     divided by their mean absolute value, of the data's action against the student's."""
 
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"model.eta": "the student learns from the flow's ODE, which adds no noise"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, alpha=(0, 1e6), temperature=(1e-9, 1e6))

@@ -37,9 +37,6 @@ class IDQLConfig(PolicyConfig):
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates")
 
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"critic.gradient": "no actor maximises the values"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, expectile=(0, 1), candidates=(1, 1e4))

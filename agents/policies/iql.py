@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.families import Model, ModelConfig
 from gentraj.training.optimization import adamw
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
@@ -34,12 +34,9 @@ class IQLConfig(PolicyConfig):
     """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     beta: float = 1.0
     """Inverse temperature of the weights exp(beta * advantage) with which actions are imitated."""
-    advantages: Literal["relative", "raw"] = later("relative")
+    advantages: Literal["relative", "raw"] = "relative"
     """Advantages in the weights: divided by their mean absolute value, with weights divided by their mean; or as they
     are, in the units of the rewards."""
-
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"critic.gradient": "no actor maximises the values"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.distillation.mean_flow import adaptive, derivative
 from gentraj.randomness import unfold_each
@@ -44,7 +44,7 @@ class MeanFlowQLConfig(PolicyConfig):
     absolute value."""
     bound: float = 1.0
     """Weight of the loss of actions outside the data's bounds, which is their mean distance from the bounds."""
-    temperature: float = later(1.0)
+    temperature: float = 1.0
     """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""
     candidates: int = 5

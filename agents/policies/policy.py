@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import fit_contexts
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -135,9 +135,9 @@ class PolicyConfig:
     """Number of actions of a chunk that are carried out before the next chunk is sampled."""
     batch_size: int = 256
     """Number of transitions in a batch."""
-    observations: Observations = later("gaussian")
+    observations: Observations = "gaussian"
     """Observations as the networks see them: with mean 0 and standard deviation 1 in the data, or as they are."""
-    rewards: Rewards = later("rms")
+    rewards: Rewards = "rms"
     """How rewards are scaled for the values: divided by their root mean square (rms); not at all (raw); times 1000 /
     (largest - smallest return of an episode), as in IQL's locomotion (return-range); or minus 1, as in IQL's AntMaze
     (minus-one)."""
@@ -148,9 +148,6 @@ class PolicyConfig:
     """The settings of the value function. A policy that has one can be fine-tuned in its environment."""
     ACTING: ClassVar[tuple[str, ...]] = ("execute",)
     """The settings by which the policy acts. Its training does not depend on them, so they may change after it."""
-
-    def unused(self) -> dict[str, str]:
-        return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}
 
     def __post_init__(self) -> None:
         require(self, chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))

@@ -61,9 +61,6 @@ class StudentConfig(PolicyConfig, LearningConfig):
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "sample")
 
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"rewards": "a student imitates its teacher and uses no rewards"}
-
     def __post_init__(self) -> None:
         PolicyConfig.__post_init__(self)
         LearningConfig.__post_init__(self)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import later, require
+from gentraj.config import require
 from gentraj.models.gaussian import Gaussian, GaussianConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -35,7 +35,7 @@ class TD3BCConfig(PolicyConfig):
     smoothing: float = 0.2
     """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
     action. The noise is clipped at 2.5 standard deviations."""
-    delay: int = later(1)
+    delay: int = 1
     """Number of updates of the critic for each of the actor, with which all target networks are updated."""
 
     def __post_init__(self) -> None:

@@ -15,9 +15,8 @@ from ..experiments.ablate import Change, ablate
 from ..experiments.cards import Score
 from ..files import check_folder
 from ..progress import print_saved, say
-from .common import Device
 from .jobs import JobsOptions
-from .options import parse
+from .options import Device, parse
 from .varying import at, base_card, split, values, varied_card
 
 

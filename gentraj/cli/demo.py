@@ -16,8 +16,7 @@ from ..runs.folder import train
 from ..runs.presets import DEMO
 from ..runs.report import make_report
 from ..training.checkpoint import has_checkpoints
-from .common import Device
-from .options import parse
+from .options import Device, parse
 
 
 @dataclass(frozen=True)

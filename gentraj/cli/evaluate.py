@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from os.path import isfile  # where a word is too long for a path, Path.is_file raises an OSError
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from gentraj.agents.mpc import MPCConfig
-from gentraj.agents.planning.planner import VALUED, PlannerConfig
-from gentraj.agents.policies.policy import PolicyConfig
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, Play
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
-from ..config import differences, require_use, to_json, write_json
+from ..config import dotted_keys, write_json
 from ..device import pick_device
 from ..experiments.parts import PlayedInParts
 from ..experiments.pools import pool_of
@@ -31,10 +27,8 @@ from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import WORLD
 from ..runs.settings import ActingConfig
-from .common import RunFolder
 from .jobs import RayAddress
-from .options import options_named, parse
-from .sampling import SamplerOptions
+from .options import HELP, RunFolder, SamplerOptions, parse, settings_help, split, with_options
 
 OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # how the runs of --policies are played
 
@@ -45,6 +39,9 @@ class Evaluate:
 
     The scores are printed next to those of the data, of a random agent and, in a maze, of the controller that collected
     the data. With --as world-model, the predictions of a world model are compared with held-out data instead.
+
+    The settings by which the agent acts are options too, --planner.*, --policy.* or --control.*; `gentraj evaluate RUN
+    --help` lists them.
 
     Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos
               gentraj evaluate runs/demo --protocol d4rl-single-goal
@@ -58,12 +55,6 @@ class Evaluate:
     run: RunFolder
     """The folder of a run, as `gentraj train` writes it."""
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
-    planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
-    """Settings of the planner, where the run is a planner's."""
-    policy: Annotated[PolicyConfig | None, tyro.conf.AvoidSubcommands] = None
-    """Settings by which the policy acts, where the run is a policy's."""
-    control: Annotated[MPCConfig | None, tyro.conf.AvoidSubcommands] = None
-    """Settings of the model-predictive control, where the run is a world model's."""
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
     """agent: run it in the environment; a world model acts by planning with its own predictions. world-model: compare
@@ -99,17 +90,12 @@ class Evaluate:
 
 
 def main(argv: list[str]) -> None:
-    ordered = sorted(pairwise(["", *argv]), key=lambda pair: pair[0].startswith("-"))  # values of options come last
-    guess = next((Path(word) for _, word in ordered if isfile(Path(word, CONFIG))), None)
-    if guess is None and not {"-h", "--help"} & set(argv):  # a missing run is named before an option that it may have
-        guess = next((Path(pair[1]) for pair in ordered if not any(word.startswith("-") for word in pair)), None)
-    args = _parsed(argv, guess)
-    if args.run != guess:  # once more, now that it is known whose settings are the defaults
-        args = _parsed(argv, args.run)
+    words, given = split(argv, Evaluate, {})
+    if HELP & set(words):
+        _help(words)
+    args = parse(Evaluate, words, "gentraj evaluate")
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
-    acting = getattr(args, run.config.ACTING)
-    with options_named(args, argv):
-        _check_acting(run.config, acting)
+    acting = acting_settings(run.config, given)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
@@ -130,23 +116,24 @@ def main(argv: list[str]) -> None:
                                f"the scores are those of the others; the first: {failures[0]}")
 
 
-def _parsed(argv: list[str], folder: Path | None) -> Evaluate:
-    """Parses the options; by default the agent has the settings of the run in the folder."""
-    if folder is None:
-        return parse(Evaluate, argv, "gentraj evaluate", default=Evaluate(tyro.MISSING, planner=PlannerConfig()))
-    config, _ = read_config(folder)
-    own = config.acting
-    trained = {one.name for one in fields(own)} - {*own.ACTING} if isinstance(own, PolicyConfig) else set[str]()
-    default = Evaluate(tyro.MISSING, **cast(Any, {config.ACTING: own}))
-    return parse(Evaluate, argv, "gentraj evaluate", default=default, hidden={id(own): trained})
+def _help(words: list[str]) -> None:
+    """Prints the options, and the settings by which the agent of the run that is named acts."""
+    runs = [word for word in words if isfile(Path(word, CONFIG))]
+    try:
+        parse(Evaluate, ["--help"], "gentraj evaluate")
+    finally:
+        if runs:
+            config, _ = read_config(Path(runs[0]))
+            print(settings_help(config.acting, f"{config.ACTING}."))
 
 
-def _check_acting(config: AnyRunConfig, given: ActingConfig) -> None:
-    """Raises ValueError if a setting of the agent was changed that has no effect beside the others."""
-    why = config.unused() | {f"{config.ACTING}.{key}": reason for key, reason in given.unused().items()}
-    for key, *_ in differences(to_json(config.acting), to_json(given)):
-        if key not in VALUED:  # the planner refuses these itself, where it has no critic
-            require_use(f"{config.ACTING}.{key}", why)
+def acting_settings(config: AnyRunConfig, given: dict[str, list[str]]) -> ActingConfig:
+    """The settings by which the agent acts. Raises ValueError for options that are no such settings."""
+    for key in given:
+        if not key.startswith(f"{config.ACTING}.") and key.partition(".")[0] in dotted_keys(config):
+            raise ValueError(f"--{key.replace('_', '-')} is a setting of the training; after it, only the options "
+                             f"--{config.ACTING}.* may change")
+    return with_options(config, given, Evaluate).acting
 
 
 def _play(args: Evaluate) -> Play:
@@ -161,22 +148,8 @@ def _play(args: Evaluate) -> Play:
     return PlayedInParts(partial(pool_of, ray=args.ray), args.run)
 
 
-def _unused_by_judging(run: Run, args: Evaluate) -> list[str]:
-    """The options that were given and have no effect with --as world-model; without --policies no episode is played."""
-    used = {"env_id", "seed", *(OF_EPISODES if args.policies else ())}
-    given = [one.name for one in fields(EvaluationConfig)
-             if one.name not in used and getattr(args.config, one.name) != one.default]
-    others = "save_rollout", "video", "fallback", "teacher", "ray"
-    given += [name for name in others if getattr(args, name) is not None]
-    given += [f"control.{key}" for key, *_ in differences(to_json(run.config.acting), to_json(args.control))]
-    return [f"--{name.replace('_', '-')}" for name in given]
-
-
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     _ = run.world_model  # raises for another kind of run
-    if unused := _unused_by_judging(run, args):
-        raise ValueError(f"--as world-model{'' if args.policies else ' without --policies'} makes no use of "
-                         f"{', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
     judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),

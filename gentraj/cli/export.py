@@ -15,9 +15,7 @@ from ..files import check_output, write_file
 from ..progress import busy, print_saved, say
 from ..runs.export import export_run, signature, to_onnx, to_pt2
 from ..runs.folder import Run, load
-from .common import RunFolder
-from .options import parse
-from .sampling import SamplerOptions
+from .options import RunFolder, SamplerOptions, parse
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 

@@ -13,9 +13,8 @@ from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
-from .common import Device, RunFolder
 from .environments import imports_again
-from .options import parse
+from .options import Device, RunFolder, parse
 from .train import fresh_folder
 
 SHOWN = 10  # number, at most, of first and of last episodes whose mean return is printed

@@ -10,8 +10,7 @@ import tyro
 from ..progress import busy, print_saved
 from ..runs.folder import load
 from ..runs.hub import from_pretrained, push_to_hub, save_pretrained
-from .common import RunFolder
-from .options import registry
+from .options import RunFolder, registry
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 Repository = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]

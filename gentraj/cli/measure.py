@@ -13,8 +13,7 @@ from ..plots.page import show
 from ..progress import print_saved, say
 from ..runs.folder import load
 from ..runs.measures import measure_run
-from .common import Device, RunFolder
-from .options import parse
+from .options import Device, RunFolder, parse
 
 MEASURES = "measures.json"
 

@@ -1,13 +1,24 @@
-"""How every command parses its options, names settings in messages and lays out its `--help`."""
+"""How every command parses its options and lays out its `--help`.
+
+A command's own options are the fields of a dataclass, which tyro parses. Every other option of `gentraj train`,
+`evaluate` and `distill` is a setting at its dotted key, such as `--policy.model.steps 10`: it is put into the settings
+of the preset, the file or the run, which are then read as a file of settings is.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from contextlib import suppress
+from difflib import get_close_matches
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from textwrap import dedent, fill
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -19,107 +30,100 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..config import unused
-
-if TYPE_CHECKING:
-    from ..training.loop import TrainingConfig
+from ..config import dotted_keys, from_word, kind_of, to_word, with_settings
+from ..diffusion.model import GridName, SamplerName
+from ..trajectory import SamplingOptions
 
 T = TypeVar("T")
-# Short forms of options; a message names the short form if it was given.
-SHORT = {"training.steps": "--steps", "training.seed": "--seed"}
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Device = Annotated[str | None, tyro.conf.arg(help=(
+    "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
+HELP = {"-h", "--help"}
 
 
-def parse(command: type[T], argv: Sequence[str], prog: str, *, default: T | None = None, description: str | None = None,
-          hidden: Mapping[int, set[str]] | None = None) -> T:
-    """Parses the options of a command with `tyro.cli`.
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+    """Settings of the sampler; by default those of the run."""
 
-    Args:
-        command: A dataclass; its fields are the options and its docstring is the description.
-        argv: The words after the name of the command.
-        prog: The name of the command in `--help`.
-        default: The defaults of all options.
-        description: A description in the place of the docstring.
-        hidden: Names of settings that are not options, by the `id` of the default instance that has them.
+    sampler: SamplerName | None = None
+    """The sampler, instead of the run's own."""
+    grid: GridName | None = None
+    """The spacing of the sampling steps, instead of the run's own."""
+    eta: float | None = None
+    """Amount of noise that is added while sampling, from 0 (deterministic) to 1, instead of the run's own."""
+
+    def options(self, steps: int | None = None, temperature: float = 1.0) -> SamplingOptions:
+        """These settings with a number of sampling steps and a temperature."""
+        return SamplingOptions(self.sampler, steps, self.grid, self.eta, temperature)
+
+
+def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str | None = None) -> T:
+    """Parses the options of a command, the fields of a dataclass, whose docstring is the description by default.
 
     Raises ValueError if a value is refused; the message names options, not settings. Raises SystemExit after `--help`
     and for unknown options.
     """
-    with options_named(command if default is None else default, argv):
-        try:
-            return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry(hidden),
-                            default=tyro.MISSING_NONPROP if default is None else default)
-        except _Refused as error:
-            raise ValueError(str(error)) from error
-
-
-@contextmanager
-def options_named(settings: Any, argv: Sequence[str]) -> Iterator[None]:
-    """Rewrites errors raised within to name options: `--planner.steps` for `planner.steps` or `PlannerConfig.steps`."""
     try:
-        yield
-    except ValueError as error:
-        if len(error.args) == 1 and isinstance(error.args[0], str):
-            error.args = (in_options(error.args[0], settings, argv),)
-        raise
+        return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
+    except _Refused as error:
+        raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", _option, str(error))) from error
 
 
-def in_options(message: str, settings: Any, argv: Sequence[str]) -> str:
-    """The message with every setting replaced by its option.
+def split(argv: Sequence[str], command: type, short: Mapping[str, str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
 
-    A message that names only the class of a setting may mean several options; the one given in `argv` is preferred.
+    `short` are the settings with a short option: its name -> the dotted key. Words after a setting are its values, so
+    arguments stand before settings. Raises ValueError for a setting that is given twice.
     """
-    keys, owners = set[str](), dict[str, list[str]]()  # class name -> groups of that class
-    for owner, key in dotted(settings):
-        keys.add(key)
-        group = key.rpartition(".")[0]
-        if group not in owners.setdefault(owner, []):
-            owners[owner].append(group)
-    given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-
-    def option(match: re.Match[str]) -> str:
-        owner, _, name = match[0].partition(".")
-        candidates = [match[0], *(f"{group}.{name}".removeprefix(".") for group in owners.get(owner, ()))]
-        options = [SHORT[key] if SHORT.get(key) in given else f"--{key.replace('_', '-')}"
-                   for key in candidates if key in keys]
-        return next((one for one in options if one in given), options[0] if options else match[0])
-
-    return re.sub(r"(?<![\w./'-])\w+(?:\.[a-z]\w*)+(?![\w/])", option, message)
-
-
-def with_short(args: Any, names: Sequence[str], training: TrainingConfig, argv: Sequence[str]) -> TrainingConfig:
-    """The settings of the training, with those of `names` that were given by a short option such as --seed.
-
-    Raises ValueError if the words `argv` give the long option another value.
-    """
-    given = {word.partition("=")[0].replace("_", "-") for word in argv}
-    short = {name: value for name in names if (value := getattr(args, name)) is not None}
-    for name, value in short.items():
-        option, long = name.replace("_", "-"), getattr(training, name)
-        if long != value and f"--training.{option}" in given:
-            raise ValueError(f"--{option} is {value}, and --training.{option} is {long}; they are the same setting, so "
-                             "give one of them")
-    return dataclasses.replace(training, **short)
+    own, words, given = set(_own(command)), list[str](), dict[str, list[str]]()
+    values = words
+    for word in argv:
+        if not re.match("--[a-z]", word):
+            values.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        name = option[2:].replace("-", "_")
+        if name in own or name.removeprefix("no_") in own or word in HELP:
+            words.append(word)
+            values = words
+            continue
+        key = short.get(name, name)
+        if key in given:
+            raise ValueError(f"{option} is given twice; it is the setting {key}, so give it once")
+        given[key] = values = [value] if equals else []
+    return words, given
 
 
-def dotted(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (class name, dotted key) of every setting and group of a dataclass, given as class or instance."""
-    cls = settings if isinstance(settings, type) else type(settings)
-    hints = get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        value = getattr(settings, field.name, None)
-        if value is None and isinstance(field.default_factory, type):
-            value = field.default_factory()
-        unnamed = any(getattr(extra, "name", None) == "" for extra in getattr(hints[field.name], "__metadata__", ()))
-        key = prefix if unnamed else f"{prefix}{field.name}"
-        if not unnamed:
-            yield cls.__name__, key
-        if dataclasses.is_dataclass(value):
-            yield from dotted(value, key if unnamed else f"{key}.")
+def with_options(config: T, given: Mapping[str, Sequence[str]], command: type) -> T:
+    """The settings with those that were given on the command line. Raises ValueError for an unknown or wrong one."""
+    known = [*dotted_keys(config), *_own(command)]
+    changes = {}
+    for key, words in given.items():
+        group, _, name = key.rpartition(".")
+        positive = f"{group}.{name.removeprefix('no_')}".removeprefix(".")
+        if name.startswith("no_") and key not in known and positive in known and not words:
+            changes[positive] = False if isinstance(_current(config, positive), bool) else None
+        elif key.partition(".")[0] not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {_dashed(near[0])}?" if near else ""
+            raise ValueError(f"{_dashed(key)} is unknown{hint}")
+        else:
+            changes[key] = _value(words, _current(config, key))
+    return with_settings(config, changes, "--")
 
 
-def registry(hidden: Mapping[int, set[str]] | None = None) -> ConstructorRegistry:
-    """The rules by which tyro reads options. `hidden` is that of `parse`."""
-    rules, hidden = ConstructorRegistry(), hidden or {}
+def settings_help(config: Any, prefix: str = "") -> str:
+    """The settings as options, each with its default and what it is, for `--help`."""
+    lines = ["settings:"]
+    for key, value, about in _described(config, prefix):
+        default = to_word(list(value) if isinstance(value, tuple) else value)
+        lines += [f"  {_dashed(key)} ({default})", fill(about, 112, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join(line for line in lines if line)
+
+
+def registry() -> ConstructorRegistry:
+    """The rules by which tyro reads options."""
+    rules = ConstructorRegistry()
 
     @rules.primitive_rule
     def whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
@@ -133,8 +137,8 @@ def registry(hidden: Mapping[int, set[str]] | None = None) -> ConstructorRegistr
     pending: list[object] = []  # guards against recursion: get_struct_spec asks all rules, this one too
 
     @rules.struct_rule
-    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """Leaves hidden settings out, keeps the messages of `__post_init__` and joins the lines of help texts."""
+    def checked(info: StructTypeInfo) -> StructConstructorSpec | None:
+        """Keeps the messages of settings that are refused, and joins the lines of help texts."""
         if pending or not dataclasses.is_dataclass(info.type):
             return None
         pending.append(info)
@@ -142,26 +146,66 @@ def registry(hidden: Mapping[int, set[str]] | None = None) -> ConstructorRegistr
         pending.clear()
         if not isinstance(spec, StructConstructorSpec):
             return None
-        names = hidden.get(id(info.default), set())
-        make = partial(dataclasses.replace, cast(Any, info.default)) if names else spec.instantiate
-        return StructConstructorSpec(_wrapped(info.type, make),
-                                     tuple(_as_paragraph(f) for f in spec.fields if f.name not in names))
+        return StructConstructorSpec(_refusing(info.type, spec.instantiate), tuple(map(_as_paragraph, spec.fields)))
 
     return rules
 
 
-def without_effect(config: Any, shown: Any) -> dict[int, set[str]]:
-    """The settings of `shown` that have no effect when all settings are those of `config`, as `parse` hides them."""
-    hidden: dict[int, set[str]] = {}
-    for key in unused(config):
-        *groups, name = key.split(".")
-        owner = reduce(lambda settings, group: getattr(settings, group, None), groups, shown)
-        hidden.setdefault(id(owner), set()).add(name)
-    return hidden
-
-
 class _Refused(Exception):
     """Carries the message of a ValueError past tyro, which would reword it."""
+
+
+def _own(command: type) -> Iterator[str]:
+    """The names of a command's own options."""
+    hints = get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        extras = getattr(hints[field.name], "__metadata__", ())
+        name = next((extra.name for extra in extras if getattr(extra, "name", None) is not None), field.name)
+        if name == "":  # a group whose settings are options of the command
+            yield from _own(hints[field.name].__origin__)
+        else:
+            yield name
+
+
+def _value(words: Sequence[str], current: Any) -> Any:
+    """The value of a setting whose value was `current`. Without words, a flag is set and a group has its defaults."""
+    if not words:
+        return True if isinstance(current, bool) else {}
+    if isinstance(current, str) and len(words) == 1:
+        return words[0]
+    values = [from_word(word) for word in words]
+    return values if len(values) > 1 or isinstance(current, tuple) else values[0]
+
+
+def _current(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name, None)
+    return config
+
+
+def _described(config: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
+    """The key, the value and the help text of each setting, and of each group that is None or of some kind."""
+    texts = _texts(type(config))
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), f"{prefix}{field.name}"
+        if not dataclasses.is_dataclass(value):
+            yield key, value, texts.get(field.name, "")
+            continue
+        if (kind := kind_of(value)) is not None:
+            yield key, kind, texts.get(field.name, "")
+        yield from _described(value, f"{key}.")
+
+
+@cache
+def _texts(cls: type) -> dict[str, str]:
+    """The help text of each field of a dataclass, which is the string below it."""
+    texts = {}
+    for each in (owner for owner in reversed(cls.__mro__) if dataclasses.is_dataclass(owner)):
+        made = ast.parse(dedent(inspect.getsource(each))).body[0]
+        for field, text in pairwise(made.body if isinstance(made, ast.ClassDef) else ()):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return texts
 
 
 def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
@@ -173,7 +217,7 @@ def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
     return dataclasses.replace(field, helptext=paragraph)
 
 
-def _wrapped(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
+def _refusing(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
     def made(**settings: Any) -> Any:
         try:
             return make(**settings)
@@ -188,6 +232,14 @@ def _wrapped(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
 def _of_users(doc: str) -> str:
     """A docstring without the sentences that say what is raised: a command prints a line instead."""
     return re.sub(r"\s*\bRaises `?[A-Z]\w*Error`?\s[^.]*\.", "", doc)
+
+
+def _option(match: re.Match[str]) -> str:
+    return _dashed(match[1])
+
+
+def _dashed(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
 def _whole(word: str) -> int:

@@ -15,8 +15,7 @@ from ..files import check_output
 from ..plots.figures import plot_frontier
 from ..plots.page import markdown_table, show
 from ..progress import print_saved, say
-from .common import Device
-from .options import parse
+from .options import Device, parse
 
 
 @dataclass(frozen=True)

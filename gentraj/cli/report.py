@@ -10,8 +10,7 @@ from ..files import check_output
 from ..progress import print_saved
 from ..runs.folder import load
 from ..runs.report import PAGE, make_report
-from .common import Device, RunFolder
-from .options import parse
+from .options import Device, RunFolder, parse
 
 
 @dataclass(frozen=True)

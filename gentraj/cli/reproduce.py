@@ -16,9 +16,8 @@ from ..experiments.results_page import write_page
 from ..experiments.results_tables import families
 from ..files import check_folder, check_output
 from ..progress import say
-from .common import Device
 from .jobs import JobsOptions
-from .options import parse
+from .options import Device, parse
 
 
 @dataclass(frozen=True)

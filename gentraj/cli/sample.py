@@ -15,9 +15,7 @@ from ..files import check_output
 from ..progress import busy, print_saved, say
 from ..runs.folder import load
 from ..runs.sampling import sample_run
-from .common import Device, RunFolder
-from .options import parse
-from .sampling import SamplerOptions
+from .options import Device, RunFolder, SamplerOptions, parse
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from ..files import check_output, write_file
 from ..progress import busy, print_saved
 from ..studio.loading import load_runs
 from ..studio.server import Studio as Server
-from .common import Device
-from .options import parse
+from .options import Device, parse
 
 Exact = Literal["eager", "openvino", "openvino-bf16"]  # auto may take another backend the next time
 

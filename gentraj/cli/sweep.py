@@ -19,9 +19,8 @@ from ..experiments.searching import Choice, Range, SearchConfig, Space
 from ..experiments.sweep import SCORES, Objective, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say
-from .common import Device
 from .jobs import JobsOptions
-from .options import options_named, parse
+from .options import Device, parse
 from .varying import COMPONENTS, at, base_card, split, values, varied_card
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -75,10 +74,9 @@ class SweepOptions:
 
 def main(argv: list[str]) -> None:
     args = parse(SweepOptions, argv, "gentraj sweep")
-    with options_named(args, argv):
-        check_folder(args.run_dir, "--run-dir")
-        sweep = sweep_of(args)
-        failures, text = sweep.run(args.jobs.pool(args.run_dir))
+    check_folder(args.run_dir, "--run-dir")
+    sweep = sweep_of(args)
+    failures, text = sweep.run(args.jobs.pool(args.run_dir))
     print_saved(text)
     say(f"table in {args.run_dir / 'sweep.md'}")
     if failures:

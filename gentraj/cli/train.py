@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from inspect import cleandoc
-from io import StringIO
-from itertools import pairwise
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from gentraj.envs.making import try_making
 
-from ..config import check_known, differences, from_json, read_json, to_json, with_settings
+from ..config import check_known, from_json, read_json, to_json, with_settings
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -30,36 +27,34 @@ from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
-from .common import Device
 from .environments import imports_again
-from .options import options_named, parse, with_short, without_effect
+from .options import HELP, Device, parse, settings_help, split, with_options
 
-NETWORK_NAMES = {name: config for name, (config, _) in NETWORKS.items()}
-SHORT = ("steps", "seed", "eval_every", "eval_episodes")  # settings of the training with a short option
+SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "eval_episodes")}
 if TYPE_CHECKING:
-    FamilyName = NetworkName = str
+    ModelName = NetworkName = str
 else:  # the keys of the tables
-    FamilyName, NetworkName = (Literal[tuple(names)] for names in (FAMILIES, NETWORK_NAMES))
+    ModelName, NetworkName = (Literal[tuple(names)] for names in (FAMILIES, NETWORKS))
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a planner, a policy or a world model, and write it to a run folder.
 
-    A preset chooses what is trained and sets all options; `gentraj train PRESET --help` lists the options of a preset,
-    and `gentraj train --help` lists the presets.
+    A preset chooses what is trained and has all settings; every setting is an option behind it, such as --dataset ID,
+    --steps 3000 (short for --training.steps) or --policy.model.steps 10. `gentraj train PRESET --help` lists the
+    settings of a preset, and `gentraj train --help` lists the presets.
 
     Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze
               gentraj train --resume runs/umaze
-              gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan
-              gentraj train pointmaze-umaze --family flow --network dit --model.prediction velocity --dry-run
+              gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --model gan
+              gentraj train pointmaze-umaze --model flow --network dit --model.prediction velocity --dry-run
               gentraj train iql --dataset hopper.hdf5 --env-id Hopper-v5 --policy.expectile 0.8 --run-dir runs/iql
               accelerate launch -m gentraj train pointmaze-umaze --run-dir runs/umaze (on several devices)
     """
 
-    config: Annotated[AnyRunConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
-    """The preset, which decides what is trained and sets the defaults of all options."""
+    """The preset, which decides what is trained and has the defaults of all settings."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="config", metavar="FILE")] = None
     """A file of settings as --print-config prints them, instead of a preset; options override the settings."""
     run_dir: Path | None = None
@@ -67,61 +62,45 @@ class Train:
     resume: Path | None = None
     """Continue the training in this folder, with the settings that it was started with. A larger --steps trains a
     finished run for longer."""
-    family: FamilyName | None = None
-    """The family of generative models; its settings are the options --model.*, for a policy --policy.model.*, and for a
-    world model --world.model.*"""
+    model: ModelName | None = None
+    """The generative model; its settings are the options --model.*, for a policy --policy.model.*, and for a world
+    model --world.model.*"""
     network: NetworkName | None = None
     """The network of the generative model; its settings are the options --model.network.*, for a policy
     --policy.model.network.*, and for a world model --world.model.network.*"""
-    steps: int | None = None
-    """Number of training steps; short for --training.steps."""
-    seed: int | None = None
-    """Seed of the training; short for --training.seed."""
-    eval_every: int | None = None
-    """Training steps between two evaluations in the environment, for a learning curve; short for
-    --training.eval-every."""
-    eval_episodes: int | None = None
-    """Number of episodes in each of these evaluations; short for --training.eval-episodes."""
     device: Device = None
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print all settings as JSON and do not train."""
+    """Print the settings that differ from their defaults as JSON, as a file for --config, and do not train."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Read the data, build all components, take one decision, print what would be trained, and write nothing."""
 
 
 def main(argv: list[str]) -> None:
-    guess = first_guess(argv)
-    description = f"{cleandoc(str(Train.__doc__))}\n\n{listing()}" if guess is None else None
-    first = with_components(guess or PRESETS["pointmaze"], option(argv, "--family"), option(argv, "--network"))
-    if {"-h", "--help"} & set(argv):
-        hidden = without_effect(_given([word for word in argv if word not in ("-h", "--help")], first), first)
-        parse(Train, argv, "gentraj train", description=description, default=Train(first), hidden=hidden)
-    args = parse(Train, argv, "gentraj train", description=description, default=Train(first))
-    if (defaults := _defaults(args)) != first:  # parsed again, now that it is known whose settings are the defaults
-        args = parse(Train, argv, "gentraj train", default=Train(defaults))
-    with options_named(args, argv), launched(args.device) as processes:
-        _train(args, defaults, processes, argv)
+    words, given = split(argv, Train, SHORT)
+    if HELP & set(words):
+        _help(words, given)
+    args = parse(Train, words, "gentraj train")
+    config = with_options(with_components(_defaults(args, given), args.model, args.network), given, Train)
+    with launched(args.device) as processes:
+        _train(args, config, processes)
 
 
-def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
-    """The settings with the options that are given beside --help, or the defaults if these are not valid."""
+def _help(words: list[str], given: dict[str, list[str]]) -> None:
+    """Prints the options, and the settings of the preset that is named or else all presets."""
+    args = parse(Train, [word for word in words if word not in HELP], "gentraj train")
+    named = args.preset or args.settings_file or args.resume
+    config = None if named is None else with_components(_defaults(args, given), args.model, args.network)
     try:
-        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
-            return parse(Train, argv, "gentraj train", default=Train(defaults)).config
-    except (SystemExit, ValueError):
-        return defaults
+        parse(Train, ["--help"], "gentraj train", description=cleandoc(str(Train.__doc__)))
+    finally:
+        print(listing() if config is None else settings_help(config))
 
 
-def _train(args: Train, defaults: AnyRunConfig, processes: Processes, argv: list[str]) -> None:
-    for key, *_ in () if args.resume else differences(to_json(defaults), to_json(args.config)):
-        args.config.refuse(key)
-    training = with_short(args, SHORT, args.config.training, argv)
-    config = replace(args.config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
-    if config.training.eval_episodes != defaults.training.eval_episodes and not config.training.eval_every:
-        raise ValueError(f"--eval-episodes is {config.training.eval_episodes}, and nothing is evaluated without "
-                         "--eval-every; give it too, or leave --eval-episodes out")
+def _train(args: Train, config: AnyRunConfig, processes: Processes) -> None:
+    training = config.training
+    config = replace(config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
     if args.print_config:
-        processes.on_main(lambda: print(json.dumps(to_json(config), indent=2)))
+        processes.on_main(lambda: print(json.dumps(to_json(config, defaults=False), indent=2)))
         return
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
@@ -173,23 +152,6 @@ def dry_run(prepared: Ready) -> str:
                       "was taken, and nothing is written"])
 
 
-def first_guess(argv: list[str]) -> AnyRunConfig | None:
-    """The settings whose options may be given, guessed before the words are parsed; None if no word names them.
-
-    Raises ValueError for a first word that is no preset, and what `read_config` raises.
-    """
-    dataset = option(argv, "--dataset") or ""
-    if argv and not argv[0].startswith("-"):
-        return preset(argv[0], dataset)
-    if resumed := option(argv, "--resume"):
-        return read_config(Path(resumed))[0]
-    if file := option(argv, "--config"):
-        return read_settings(Path(file))
-    candidates = [(before.startswith("--") and "=" not in before, word) for before, word in pairwise(["", *argv])
-             if word in PRESETS]  # a word behind an option may be its value, such as --run-dir iql
-    return preset(min(candidates)[1], dataset) if candidates else None
-
-
 def preset(name: str, dataset: str) -> AnyRunConfig:
     """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
     check_known([name], PRESETS, "preset")
@@ -197,53 +159,50 @@ def preset(name: str, dataset: str) -> AnyRunConfig:
     return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 
 
-def _defaults(args: Train) -> AnyRunConfig:
+def _defaults(args: Train, given: dict[str, list[str]]) -> AnyRunConfig:
     """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
     given."""
-    given = {f"the preset {args.preset}": args.preset, f"--config {args.settings_file}": args.settings_file,
+    named = {f"the preset {args.preset}": args.preset, f"--config {args.settings_file}": args.settings_file,
              f"--resume {args.resume}": args.resume}
-    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+    named = [name for name, value in named.items() if value is not None]
+    if len(named) > 1:
         raise ValueError(f"{' and '.join(named)} were given; each names all settings, so give one of them")
-    if not named:
-        raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR; see gentraj train "
-                         "--help")
     if args.resume is not None:
         if args.run_dir is not None:
             raise ValueError("--resume names the run's folder already; leave --run-dir out")
-        if args.family is not None or args.network is not None:
-            raise ValueError("--resume continues with the model of the run; leave --family and --network out")
+        if args.model is not None or args.network is not None:
+            raise ValueError("--resume continues with the model of the run; leave --model and --network out")
         return read_config(args.resume)[0]
     if args.settings_file is not None:
-        return with_components(read_settings(args.settings_file), args.family, args.network)
-    return with_components(preset(str(args.preset), args.config.dataset), args.family, args.network)
+        return read_settings(args.settings_file)
+    if args.preset is not None:
+        return preset(args.preset, " ".join(given.get("dataset", ())))
+    raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR; see gentraj train --help")
 
 
 def read_settings(file: Path) -> AnyRunConfig:
     """The settings in a file that --print-config printed. Raises `ConfigError` for any other file."""
-    return cast(AnyRunConfig, from_json(RunSettings, read_json(file, follow=True), str(file)))
+    settings: object = from_json(RunSettings, read_json(file, follow=True), str(file))
+    assert isinstance(settings, AnyRunConfig)  # noqa: S101  the registered classes of settings
+    return settings
 
 
-def option(argv: list[str], name: str) -> str | None:
-    """The value of an option, read before the options are parsed; None if it is not given."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith(f"{name}=") else [word])]
-    return next((word for before, word in pairwise(words) if before == name), None)
+def with_components(config: AnyRunConfig, model: str | None, network: str | None) -> AnyRunConfig:
+    """The settings with another generative model or another network; the parser refuses unknown names.
 
-
-def with_components(config: AnyRunConfig, family: str | None, network: str | None) -> AnyRunConfig:
-    """The settings with another family of models or another network; the parser refuses unknown names.
-
-    Raises ValueError for a family or a network that the settings cannot have.
+    Raises ValueError for a model or a network that the settings cannot have.
     """
-    if family in FAMILIES:
-        if family not in config.GENERATORS:
-            raise ValueError(f"--family is {family}, which this preset cannot have; give one of "
+    if model is not None:
+        if model not in config.GENERATORS:
+            raise ValueError(f"--model is {model}, which this preset cannot have; give one of "
                              f"{', '.join(config.GENERATORS)}")
-        config = config.with_generator(config.GENERATORS[family])
-    if network in NETWORK_NAMES:
-        if (model := config.generator) is None:
+        config = config.with_generator(config.GENERATORS[model])
+    if network is not None:
+        if (generator := config.generator) is None:
             raise ValueError(f"--network is {network}, but {config.summary} has no generative model; leave it out")
-        if not isinstance(model.network, NETWORK_NAMES[network]):
-            config = config.with_generator(model.with_network(NETWORK_NAMES[network]()))
+        made, _ = NETWORKS[network]
+        if not isinstance(generator.network, made):
+            config = config.with_generator(generator.with_network(made()))
     return config
 
 

@@ -13,11 +13,12 @@ from ..config import check_known, from_word, kind_of, to_json, to_word
 from ..experiments.ablate import BASE, DATA
 from ..experiments.cards import Card, CardData
 from ..families import FAMILIES, family
+from ..networks import NETWORKS
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, data_settings, suited
-from .train import NETWORK_NAMES, with_components
+from .train import with_components
 
-COMPONENTS = {"family": FAMILIES, "network": NETWORK_NAMES}
+COMPONENTS = {"family": FAMILIES, "network": NETWORKS}
 
 
 def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, **scoring: Any) -> Card:
@@ -37,9 +38,7 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, 
 def varied_card(base: Card, settings: Mapping[str, Any], option: str) -> Card:
     """The card of the base with other settings. Raises ValueError, which names the option, for what it cannot have."""
     card = replace(base, settings=base.settings | changed(base.preset, settings, option))
-    config = card.without_data(f"{option} {', '.join(settings)}")
-    for key in settings:
-        config.refuse(key)
+    card.without_data(f"{option} {', '.join(settings)}")
     return card
 
 

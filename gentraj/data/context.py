@@ -38,9 +38,6 @@ class ContextConfig:
     discount: float = 0.99
     """Discount factor of the rewards in a return, per environment step."""
 
-    def unused(self) -> dict[str, str]:
-        return {} if "return" in self.kinds else {"discount": "the model is conditioned on no return (kinds)"}
-
     def __post_init__(self) -> None:
         require(self, discount=(0, 1))
         if unknown := [kind for kind in self.kinds if kind not in CONTEXTS]:

@@ -93,9 +93,6 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
         """The settings with another network."""
         return replace(self, network=network)
 
-    def unused(self) -> dict[str, str]:
-        return {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice(self, **CHOICES)

@@ -44,9 +44,6 @@ class ConsistencyConfig(FewStepConfig):
         require(self, points=(1, 1e6))
         require_choice(self, targets=("teacher", "data"))
 
-    def unused(self) -> dict[str, str]:
-        return {"points": "the targets are data"} if self.targets == "data" else {}
-
 
 class Consistency(FewStep):
     """A student that maps every point of a path from noise to data to the end of this path."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
 
-from ..config import ConfigError, check_known, from_json, later, read_json, require, with_settings, within
+from ..config import ConfigError, check_known, from_json, read_json, require, with_settings
 from ..data.sources import is_path, split_names
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
@@ -48,13 +48,13 @@ class CardData:
     """The name of a column of the table, such as hopper-medium."""
     dataset: str
     """As `PlannerRunConfig.dataset`; files are also searched for in the folders of --data."""
-    env_id: str | None = later(None)
+    env_id: str | None = None
     """As `PlannerRunConfig.env_id`."""
-    expected: float | None = later(None)
+    expected: float | None = None
     """The expected mean score over seeds; null, or left out, if it is not known."""
-    tolerance: float | None = later(None)
+    tolerance: float | None = None
     """How far the score may be from the expected one."""
-    published: Published | None = later(None)
+    published: Published | None = None
     """The score of the paper on its data of that name; null, or left out, if there is none."""
 
     def __post_init__(self) -> None:
@@ -86,10 +86,10 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
-    eval_every: int = later(0)
+    eval_every: int = 0
     """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
     left out, for none."""
-    minutes: float | None = later(None)
+    minutes: float | None = None
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
 
@@ -108,8 +108,8 @@ class Card:
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}; whole numbers of at least 0 are expected")
-        if misplaced := [held for key in OWN if (held := within(key, self.settings))]:
-            raise ValueError(f"settings hold {', '.join(dict.fromkeys(misplaced))}; datasets, seeds and evaluations "
+        if misplaced := [key for key in self.settings if any(f"{own}.".startswith(f"{key}.") for own in OWN)]:
+            raise ValueError(f"settings hold {', '.join(misplaced)}; datasets, seeds and evaluations "
                              "have fields of their own; give other settings one by one, such as training.steps")
 
     @property
@@ -135,15 +135,12 @@ class Card:
 def read_card(path: Path) -> Card:
     """Reads a card.
 
-    Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have or that has no
-    effect.
+    Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have.
     """
     card = from_json(Card, read_json(path, follow=True), str(path))
     try:
         check_known((card.preset,), PRESETS, "preset")
-        config = card.without_data(str(path))
-        for key in card.settings:
-            config.refuse(key)
+        card.without_data(str(path))
     except ConfigError:
         raise
     except ValueError as error:

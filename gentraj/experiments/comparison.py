@@ -29,7 +29,7 @@ class CompareConfig:
     runs: tuple[Path, ...] = ()
     """Existing run folders to compare, instead of presets to train."""
     families: str = ",".join(FAMILIES)
-    """Families of models to compare, separated by commas; they are the values of `gentraj train --family`."""
+    """Families of models to compare, separated by commas; they are the values of `gentraj train --model`."""
     dataset: str | None = None
     """The dataset, as in `gentraj train`; by default the preset's."""
     budget: float = 7.0

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..config import lasting, read_json, write_json
+from ..config import read_json, to_json, write_json
 from ..device import pick_device, require_device
 from ..files import open_plain, read_file, write_file
 from ..progress import one_line, say
@@ -83,7 +83,7 @@ class Task:
 
     def key(self, measure: Measure) -> dict[str, Any]:
         """Everything that the result depends on. The path of the data is not part of it."""
-        config = lasting(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
+        config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
         return {"run": config, "sha256": self.sha256, **measure.asked}
 
     def path(self, measure: Measure) -> Path:
@@ -208,7 +208,7 @@ def deciding(config: AnyRunConfig) -> dict[str, Any]:
     Those by which a policy acts have the defaults of their class, so that trainings of earlier versions keep their
     folders.
     """
-    settings, defaults = lasting(config), lasting(type(config.acting)())
+    settings, defaults = to_json(config), to_json(type(config.acting)())
     for group, name in (key.split(".") for key in config.may_change if "." in key):
         settings[group].pop(name, None)
         if name in defaults:

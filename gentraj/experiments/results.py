@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import from_json, later, read_json, to_json
+from ..config import from_json, read_json, to_json
 from ..runs.records import LAST
 from .cards import Card, CardData
 from .engine import write_json
@@ -42,7 +42,7 @@ class SeedResult:
     train_seconds: float
     """Duration of the training on one thread, with other runs in parallel."""
     versions: dict[str, str]
-    curve: tuple[CurvePoint, ...] = later(())
+    curve: tuple[CurvePoint, ...] = ()
     """The evaluations during the training, if the card asks for them."""
 
     def __post_init__(self) -> None:

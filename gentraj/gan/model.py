@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import later, require, require_choice
+from ..config import require, require_choice
 from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
@@ -54,7 +54,7 @@ class GANConfig(GeneratorConfig):
     discriminator_steps: int = 1
     """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
     two samples for each of half the conditions of the last batch."""
-    adversarial_interval: int = later(1)
+    adversarial_interval: int = 1
     """One update in this many trains the discriminator, and the generator against it. In the others the generator
     minimises its energy score alone, which takes less than half the time."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
@@ -88,9 +88,6 @@ class GANConfig(GeneratorConfig):
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
                                  f"some of {', '.join(REGULARISERS)} are expected")
-
-    def unused(self) -> dict[str, str]:
-        return {} if self.search_steps else {"search_rate": "search_steps is 0"}
 
     @property
     def weights(self) -> dict[str, float]:

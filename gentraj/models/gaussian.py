@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import later, require
+from ..config import require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
@@ -54,17 +54,13 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
     """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
     """Length of a search step, relative to the length of the noise."""
-    squash: bool = later(False)
+    squash: bool = False
     """Map means to (-1, 1) by tanh."""
 
     ONE_CALL: ClassVar[bool] = True
     FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
     CONTEXT_DROPOUT: ClassVar[float] = 0.0
     BATCH_SIZE: ClassVar[int] = 256
-
-    def unused(self) -> dict[str, str]:
-        reasons = {} if self.search_steps else {"search_rate": "search_steps is 0"}
-        return reasons if self.spread in ("learned", "shared") else reasons | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

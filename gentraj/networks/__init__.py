@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Union
 
-from ..config import Kinds
+from ..config import Registry
 from .dit import DiT, DiTConfig
 from .mlp import ValueEnsemble
 from .perceptron import Perceptron, PerceptronConfig
 from .residual_mlp import ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
-NETWORKS = Kinds({
+NETWORKS = Registry({
     "temporalunet": (TemporalUNetConfig, TemporalUNet),
     "dit": (DiTConfig, DiT),
     "residualmlp": (ResidualMLPConfig, ResidualMLP),

@@ -43,7 +43,7 @@ SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unk
 class AugmentConfig:
     """What is added to a dataset, and from where; the result is saved as the Minari dataset `out`.
 
-    Raises ValueError for a setting outside its range, and for a changed one that has no effect beside the others.
+    Raises ValueError for a setting outside its range.
     """
 
     dataset: str
@@ -93,20 +93,6 @@ class AugmentConfig:
         require_choice(self, unknown=("truncated", "terminated"))
         require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), max_uncertainty=(0, 1e9),
                 cost=(0, 1e9), penalty=(0, 1e9))
-        for name, why in self.unused().items():
-            if getattr(self, name) != getattr(type(self), name):
-                raise ValueError(f"{type(self).__name__}.{name} changes nothing here: {why}; leave it out")
-
-    def unused(self) -> dict[str, str]:
-        """The settings that have no effect with the others, each with the reason."""
-        reasons = {}
-        if self.trajectories is not None:
-            reasons["noise"] = "the actions are those of the sampled trajectories"
-        if self.trajectories is None or self.policy is None:
-            reasons["tilt"] = "it needs sampled trajectories and a policy"
-        if self.unknown == "truncated":
-            reasons["cost"] = "branches are truncated, and only those that terminate cost something"
-        return reasons
 
 
 def augment(config: AugmentConfig, *, progress: bool = True) -> Path:

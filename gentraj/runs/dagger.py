@@ -26,7 +26,7 @@ from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
-from ..config import lasting, read_json, require, write_json
+from ..config import read_json, require, to_json, write_json
 from ..data import Episodes, save_npz
 from ..data.sources import split_names
 from ..data.splitting import take
@@ -78,9 +78,6 @@ class DecisionConfig:
         if self.temperature is not None:
             require(self, temperature=(0, 1e3))
 
-    def unused(self) -> dict[str, str]:
-        return {"policy.goal_dims": "the teacher's data decide them"}
-
 
 def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,
             device: torch.device | None = None, progress: bool = True) -> Run:
@@ -112,7 +109,7 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
     """Writes what is distilled, or compares it with what was, if the distillation is resumed."""
     path, what = folder / SETTINGS, {"teacher": {"kind": teacher.config.summary, "step": teacher.step,
                                                  "dataset_hash": teacher.dataset_hash},
-                                     "env": factory.spec_json} | lasting(config)
+                                     "env": factory.spec_json} | to_json(config)
     if not resume and path.exists():
         raise ValueError(f"{folder} holds a distillation already; continue it with --resume, or give another folder")
     if resume and not path.exists():

@@ -42,9 +42,6 @@ class FewStepRunConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000))
     """The training of the student."""
 
-    def unused(self) -> dict[str, str]:
-        return SET_HERE
-
 
 def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,
             device: torch.device | None = None, progress: bool = True) -> Run:

@@ -20,7 +20,7 @@ from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.recipes import make_missing
 
-from ..config import from_json, lasting, read_json, to_json, write_json
+from ..config import from_json, read_json, to_json, write_json
 from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
 from ..data.sources import is_path, split_names
 from ..data.splitting import stitch
@@ -375,5 +375,5 @@ def resumable(config: AnyRunConfig) -> set[str]:
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash.
     What agents read of the data alone is left out, too."""
-    run = {key: value for key, value in lasting(config).items() if key not in config.may_change}
-    return {"run": run, "data": lasting(replace(data, returns=(), still=()))}
+    run = {key: value for key, value in to_json(config).items() if key not in config.may_change}
+    return {"run": run, "data": to_json(replace(data, returns=(), still=()))}

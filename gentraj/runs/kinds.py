@@ -10,7 +10,7 @@ from gentraj.agents.mpc import MPC
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.policies.actor import Actor
 
-from ..config import Kinds
+from ..config import Registry
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
 from .world import WorldModelRunConfig
@@ -18,7 +18,7 @@ from .world import WorldModelRunConfig
 AnyRunConfig = PlannerRunConfig | PolicyRunConfig | WorldModelRunConfig
 """The settings of a run of any kind."""
 
-RUNS = Kinds({
+RUNS = Registry({
     "planner": (PlannerRunConfig, Planner),
     "policy": (PolicyRunConfig, Actor),
     "world-model": (WorldModelRunConfig, MPC),

@@ -167,42 +167,6 @@ class PlannerRunConfig(RunSettings):
     def distilled(self, student: FewStepConfig) -> PlannerRunConfig:
         return replace(self, model=student, planner=replace(self.planner, steps=student.steps))
 
-    def refuse(self, changed: str) -> None:
-        super().refuse(changed)
-        if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint and not self.dynamics:
-            raise ValueError("planner.actions is 'inverse', but no inverse dynamics are trained beside plans with "
-                             "actions (joint); set dynamics too, or leave it out")
-
-    def unused(self) -> dict[str, str]:
-        found = {"planner.goal_dims": "the data or conditioning.goal_dims decide them"}
-        if not self.joint:
-            found |= dict.fromkeys(("dynamics", "conditioning.actions"), "the plans have no actions (joint)")
-        elif not self.dynamics:
-            found["inverse"] = "plans with actions (joint) have no inverse dynamics unless dynamics is set"
-        if not self.valued:
-            found |= dict.fromkeys(("critic", "planner.select", "planner.target_return"),
-                                   "no critic of plans is trained unless valued is set")
-            if not self.context.kinds:
-                found["planner.guidance"] = "no critic is trained (valued) and the model has no context (context.kinds)"
-        elif self.critic.noised:
-            found["critic.normalizer"] = "a critic of noisy plans takes the model's, which is normalizer"
-        elif not self.joint or self.refine:
-            found["critic.sees"] = "the critic sees the whole of a plan without actions"
-        if self.planner.target_return == "value":
-            found["critic.discount"] = "the critic's values are the returns of the context (context.discount)"
-        if not self.conditioning.goal:
-            found |= dict.fromkeys(("arrival", "conditioning.goal_at", "conditioning.goal_dims",
-                                    "planner.arrival_thresholds", "planner.rest_dims", "planner.hold_radius"),
-                                   "these plans are for returns and have no goal (conditioning.goal)")
-        if not self.context.kinds:
-            found |= dict.fromkeys(("context_dropout", "planner.context", "planner.target_return"),
-                                   "the model has no context (context.kinds)")
-        if not self.conditioning.prefix:
-            found["planner.history"] = "the model knows no earlier timesteps unless conditioning.prefix is set"
-        if self.model.ONE_CALL:
-            found["planner.steps"] = "the model samples in one network call"
-        return found
-
     def resolve(self, episodes: Episodes) -> PlannerRunConfig:
         """These settings with everything filled in that the data decide.
 

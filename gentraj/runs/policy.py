@@ -46,10 +46,6 @@ class PolicyRunConfig(GoalConditioned):
     def may_change(self) -> tuple[str, ...]:
         return (*(f"policy.{key}" for key in self.policy.ACTING), "training", "dataset")
 
-    def unused(self) -> dict[str, str]:
-        unguided = (f"policy.model.{key}" for key in (self.generator.FOR_GUIDES if self.generator else ()))
-        return super().unused() | dict.fromkeys(unguided, "nothing guides the actions that are sampled")
-
     @property
     def summary(self) -> str:
         name = type(self.policy).__name__.removesuffix("Config")
@@ -73,7 +69,7 @@ class PolicyRunConfig(GoalConditioned):
         """These settings with another generative model. Raises ValueError if the policy cannot act by it."""
         if self.generator is None or not isinstance(model, get_type_hints(type(self.policy))["model"]):
             raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of the family "
-                             f"{family(model)}; leave --family out, or take another policy")
+                             f"{family(model)}; leave --model out, or take another policy")
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
 
     def distilled(self, student: FewStepConfig) -> PolicyRunConfig:

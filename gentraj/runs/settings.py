@@ -19,7 +19,7 @@ from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 
-from ..config import later, require, require_effect
+from ..config import require
 from ..data import ContextConfig, Episodes
 from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig
@@ -50,7 +50,7 @@ class DataFacts:
     """The EnvSpec that the data name, as JSON; None if they name none."""
     returns: tuple[DataReturns, ...] = ()
     """The returns of each dataset that was joined, in the order in which they were joined."""
-    still: tuple[float | None, ...] = later(())
+    still: tuple[float | None, ...] = ()
     """The value of each entry of an action that never varies, and None for the others; empty if all vary."""
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class RunSettings:
     ACTING: ClassVar[str]
     """The name of the settings by which the agent acts: `planner`, `policy` or `control`."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
-    """The generative models that `gentraj train --family` can choose from, by name."""
+    """The generative models that `gentraj train --model` can choose from, by name."""
 
     @property
     def summary(self) -> str:
@@ -170,10 +170,6 @@ class RunSettings:
         """The settings of the planner; None for a run that plans no trajectories."""
         return None
 
-    def refuse(self, changed: str) -> None:
-        """Raises ValueError if the user changed the setting `changed` (a dotted name), and it has no effect here."""
-        require_effect(self, changed)
-
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         """The generative model among the components; None for a run without one."""
         raise NotImplementedError
@@ -206,9 +202,6 @@ class GoalConditioned(RunSettings):
         if set(self.context.kinds) - {"goal"}:
             raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is conditioned on goals alone: "
                              "give goal, or nothing to let the data decide")
-
-    def unused(self) -> dict[str, str]:
-        return {"context": f"a {self.NAME} is conditioned on goals if the data have them, and on nothing else"}
 
     def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
         return None if windows.context_BC is None else windows.context_BC[:1]

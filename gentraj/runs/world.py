@@ -62,9 +62,6 @@ class WorldModelRunConfig(GoalConditioned):
         super().__post_init__()
         require(self, held_out=(1e-6, 0.5))
 
-    def unused(self) -> dict[str, str]:
-        return super().unused() | {"control.prior_fraction": "the actions that are tried come from no prior"}
-
     @property
     def summary(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"

@@ -100,7 +100,9 @@ class Loaded:
     @property
     def several(self) -> bool:
         """Whether the number of candidates can be chosen."""
-        return self.kind == "planner" and "candidates" not in self.run.planning.unused()
+        if self.kind != "planner":
+            return False
+        return self.run.planning.arrival == "earliest" or self.run.planning.select == "value"
 
     @cached_property
     def free(self) -> tuple[np.ndarray, np.ndarray]:

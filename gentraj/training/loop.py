@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, from_json, later, require, to_json
+from ..config import ConfigError, differences, from_json, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import Windows
@@ -75,7 +75,7 @@ class TrainingConfig:
     accumulate: int = 1
     """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
     mean gradient of the parts."""
-    min_episode_start_fraction: float = later(0.0)
+    min_episode_start_fraction: float = 0.0
     """The least fraction of the windows of real episodes that start in the first 32 steps. Data of long episodes have
     few such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start
     falls. Windows are moved there, within their episodes, to make up this fraction. A fine-tuning draws all steps

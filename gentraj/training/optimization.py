@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import later, require
+from ..config import require
 from .parallel import SINGLE, Processes, current_shard
 
 Schedule = Literal["cosine", "constant"]
@@ -32,7 +32,7 @@ class LearningConfig:
     """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Norm to which larger gradients are clipped."""
-    schedule: Schedule = later("cosine")
+    schedule: Schedule = "cosine"
     """Learning rate after the warm-up: a cosine decay to 0 at the end of the training, or constant."""
 
     def __post_init__(self) -> None:

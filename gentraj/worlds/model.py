@@ -72,13 +72,6 @@ class WorldModelConfig(LearningConfig):
     weight_decay: float = 1e-5
     max_grad_norm: float = 10.0
 
-    def unused(self) -> dict[str, str]:
-        """The settings that have no effect, and why."""
-        if self.model is None:
-            return dict.fromkeys(("learns", "model_batch"), "there is no generative model beside the ensemble")
-        unguided = (f"model.{key}" for key in self.model.FOR_GUIDES)
-        return dict.fromkeys(unguided, "nothing guides the samples of a world model")
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100),

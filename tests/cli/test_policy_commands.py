@@ -106,8 +106,8 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
     (("compare", "iql", "--out", "c"), "iql is a policy (IQL, gaussian); gentraj compare compares planners"),
     (("train", "iqll"), "did you mean 'iql'?"), (("train", "--steps", "3", "bc_flow"), "did you mean 'bc-flow'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),
-    (("train", "fql", "--family", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
-    (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which this preset cannot have")])
+    (("train", "fql", "--model", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
+    (("train", "iql", "--model", "latent", "--dataset", "x"), "--model is latent, which this preset cannot have")])
 def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
                                                         monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                         capsys: pytest.CaptureFixture) -> None:

@@ -228,7 +228,6 @@ def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> N
 def test_sigma_data_scales_what_the_network_sees_whatever_is_predicted() -> None:
     condition = Condition.empty(SPEC)
     assert not torch.equal(make(sigma_data=0.5).sample(condition), make().sample(condition))
-    assert "sigma_data" not in DiffusionConfig(sigma_data=0.5).unused()
 
 
 def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:

@@ -164,8 +164,8 @@ def test_the_moving_average_is_the_mean_at_first_and_then_follows() -> None:
 
 
 def test_every_remedy_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options of `gentraj train --family gan`, values of the objective, regularisers."""
-    assert main(["train", "--family", "gan", "--help"]) == 0
+    """Options of `gentraj train --model gan`, values of the objective, regularisers."""
+    assert main(["train", "--model", "gan", "--help"]) == 0
     options = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     for symptom in SYMPTOMS:
         named = set(re.findall(r"--[\w.-]*\w", symptom.message))
