@@ -313,7 +313,8 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
         if message.startswith(owner):
             name, _, problem = message.removeprefix(owner).partition(" ")
             raise ConfigError(f"{place.below(name)} {problem}") from error
-        raise ConfigError(f"{place}: {message}" if place.key else f"{place.where}{message}".removeprefix("--")) from error
+        where = f"{place}: " if place.key else place.where.removeprefix("--")
+        raise ConfigError(f"{where}{message}") from error
 
 
 def _read(hint: Any, value: Any, place: _Place) -> Any:
