@@ -5,7 +5,10 @@ from .planning.arrival import Arrival, ArrivalConfig
 from .planning.deadline import Deadline, RealTimePlanner
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from .planning.plan_critic import PlanCritic, PlanCriticConfig
-from .planning.planner import Planner, PlannerConfig, Plans
+from .planning.planner import Planner
+from .planning.planner_config import PlannerConfig
+from .planning.sampler import Plans, PlanSampler
+from .planning.tracker import PlanTracker
 from .planning.trust import Trust
 from .policies import POLICIES, register
 from .policies.actor import Actor
@@ -31,8 +34,8 @@ __all__ = [
     "ArrivalConfig", "BCConfig", "ConfidenceSwitch", "Critic", "CriticConfig", "DROLConfig", "Deadline",
     "DiffusionQL", "DiffusionQLConfig", "FQLConfig", "GFPConfig", "IDQLConfig", "IQLConfig", "InverseDynamics",
     "InverseDynamicsConfig", "MPCConfig", "MeanFlowQL", "MeanFlowQLConfig", "NoisyAgent", "PlanCritic",
-    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner",
-    "SB3Policy", "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust",
-    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "register",
-    "score", "state_value",
+    "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy",
+    "PolicyConfig", "RealTimePlanner", "SB3Policy", "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig",
+    "TD3BCConfig", "Transition", "Trust", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob",
+    "plan_prior", "policy_prior", "register", "score", "state_value",
 ]

@@ -1,13 +1,15 @@
 """The same flow on an accelerator."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
@@ -44,6 +46,7 @@ def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> Non
     torch.testing.assert_close(x.cpu(), here, rtol=1e-2, atol=1e-2)
     model.to(device)
     reference = Batch(torch.randn(32, 8, 4), torch.ones(32, 8, 4, dtype=torch.bool)).to(device)
-    planner = Planner(model, replace(PlannerConfig(), goal_dims=(0, 1), rest_dims=(2, 3)), -np.ones(2), np.ones(2),
-                      trust=Trust(model, reference, 0.98), inverse=components["inverse"], arrival=components["arrival"])
+    acting = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3))
+    sampler = PlanSampler(model, acting, Trust(model, reference, 0.98), components["arrival"])
+    planner = Planner(sampler, PlanTracker(model.spec, acting, -np.ones(2), np.ones(2), components["inverse"]))
     assert planner.act(torch.zeros(2, 4), torch.ones(2, 2)).abs().max() <= 1

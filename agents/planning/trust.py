@@ -12,7 +12,7 @@ from torch import Tensor
 from gentraj.data.windows import repeat_last
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
-from .execution import shift_time
+from .memory import shift_time
 
 
 class Trust:

@@ -100,14 +100,14 @@ def backend_of(target: object) -> str:
 
 
 def _networks(target: object) -> Iterator[FactoredNetwork]:
-    """The networks in a module, or in the modules and agents that an agent or a run has, also in lists and dicts."""
+    """The networks of a module, or of the modules, agents and samplers that an agent or a run has, also in lists."""
     if isinstance(target, nn.Module):
         yield from (module for module in target.modules() if isinstance(module, FactoredNetwork))
         return
     for value in getattr(target, "__dict__", {}).values():
         members = tuple(value.values()) if isinstance(value, Mapping) else value
         for each in members if isinstance(members, list | tuple) else (members,):
-            if isinstance(each, nn.Module) or hasattr(each, "act"):
+            if isinstance(each, nn.Module) or hasattr(each, "act") or hasattr(each, "sample"):
                 yield from _networks(each)
 
 

@@ -128,7 +128,7 @@ def _decision_ms(run: Run, group: Group) -> float | None:
     planner = run.planner(run.action_space(run.data.env))
     obs = run.model.spec.split(group.x_NHD[group.shown(1)])[0]
     goal = obs[:, -1, list(run.planning.goal_dims)] if run.planning.goal_dims else None
-    return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]))
+    return 1000 * _median_time(lambda: planner.sampler.sample(obs[:, 0], goal, [0]))
 
 
 def _median_time(call: Callable[[], Any]) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.making import recorded_factory, try_making
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies.student import StudentConfig
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment

@@ -15,7 +15,8 @@ import torch
 
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.deadline import Deadline
-from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.recipes import make_missing

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -15,8 +14,11 @@ from gentraj.agents.planning.arrival import Arrival, ArrivalConfig
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.agents.planning.planner import VALUED, Planner, PlannerConfig
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import VALUED, PlannerConfig
 from gentraj.agents.planning.refine import BOTH_ENDS, level_specs
+from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.envs.tasks.overview import default_horizon
 
@@ -32,7 +34,7 @@ from ..normalize import STATISTICS, Normalizer, NormalizerName
 from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..training.optimization import BATCH
-from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec
 from .settings import ActingConfig, Component, DataFacts, RunSettings, normalizer, optional
 
 if TYPE_CHECKING:
@@ -246,7 +248,7 @@ class PlannerRunConfig(RunSettings):
         return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: ActingConfig | None,
-              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Planner:
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
         """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
         the planner measures how long its plans take. Raises ValueError for settings that the components do not suit."""
         model, config = self.model_of(components), cast(PlannerConfig, config or self.planner)
@@ -257,15 +259,17 @@ class PlannerRunConfig(RunSettings):
                              "--planner.target-return value, which makes them equal")
         data = reference if config.context else replace(reference, context_BC=None)  # as the plans are sampled
         trust = Trust(model, data, config.trust, config.history) if config.arrival == "earliest" else None
+        finer = [cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))]
+        sampler = PlanSampler(model, config, trust, optional(components, "arrival", Arrival),
+                              optional(components, "critic", PlanCritic), finer, guide, options)
+        inverse = optional(components, "inverse", InverseDynamics)
+        tracker = PlanTracker(sampler.executed, config, space.low, space.high, inverse)
+        if deadline is None:
+            return Planner(sampler, tracker)
+        agent = RealTimePlanner(sampler, tracker, deadline)
         obs_BO = reference.x_BHD[:1, 0, : model.spec.obs_dim]
-        example = obs_BO, self.dry_goal(reference, obs_BO, config.goal_dims)
-        kind = Planner if deadline is None else partial(RealTimePlanner, deadline=deadline, example=example)
-        return kind(model, config, space.low, space.high, trust=trust,
-                    inverse=optional(components, "inverse", InverseDynamics),
-                    arrival=optional(components, "arrival", Arrival),
-                    critic=optional(components, "critic", PlanCritic),
-                    finer=[cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
-                    guide=guide, options=options)
+        agent.warm_up(obs_BO, self.dry_goal(reference, obs_BO, config.goal_dims))
+        return agent
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """The main component in words and numbers, for tables about the run."""

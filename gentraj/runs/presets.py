@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
-from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
 from gentraj.agents.policies.drol import DROLConfig

@@ -217,8 +217,8 @@ class Drawing:
         obs, goal = _first(played)
         plans, title, caption = None, "Executed paths", "The path of each episode under the policy."
         if planner is not None:
-            chosen, row = planner.propose(obs, goal, played.seeds).chosen()
-            plans = [self._plane(x, planner.spec.times)[: int(r) + 1] for x, r in zip(chosen, row, strict=True)]
+            chosen, arrival = planner.sampler.sample(obs, goal, played.seeds).chosen()
+            plans = [self._plane(x, planner.spec.times)[: int(a) + 1] for x, a in zip(chosen, arrival, strict=True)]
             title, caption = "Plans and executed paths", ("The first plan of each episode up to its arrival, and the "
                              "path that was executed, with replanning on the way.")
         paths = [self._plane(torch.from_numpy(e.obs), range(len(e.obs))) for e in episodes]
@@ -228,15 +228,15 @@ class Drawing:
         return Picture(title, caption, image)
 
     def _candidates(self, planner: Planner, played: Rollout) -> Picture:
-        if planner.trust is None:
+        if planner.sampler.trust is None:
             return Picture("Candidates", "", None, "this planner has a fixed arrival and one candidate")
         obs, goal = _first(played)
         far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the goal that is farthest from its start
-        plans = planner.propose(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
+        plans = planner.sampler.sample(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
         x, times, chosen = self._plane(plans.x_BNHD[0], planner.spec.times), planner.spec.times, int(plans.chosen_B[0])
-        for n, row in enumerate(plans.row_BN[0]):
-            x[n, int(row) :] = x[n, int(row)]  # the plan ends at its arrival
-        goal_2 = self._goal(goal[far], times[int(plans.row_BN[0, chosen])])
+        for n, arrival in enumerate(plans.arrival_step_BN[0]):
+            x[n, int(arrival) :] = x[n, int(arrival)]  # the plan ends at its arrival
+        goal_2 = self._goal(goal[far], times[int(plans.arrival_step_BN[0, chosen])])
         image = figures.plot_candidates(x, plans.ratio_BN[0].cpu().numpy(), chosen, self.folder / "candidates.png",
                                         self.background, goal=goal_2, plane=self.plane)
         return Picture("Candidates and trust", "One plan per proposed arrival. The planner executes the earliest one "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from gentraj.agents.planning.planner import Plans
+from gentraj.agents.planning.sampler import Plans
 from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.rendering.film import speed

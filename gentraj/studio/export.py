@@ -66,7 +66,7 @@ def python_call(answer: Answer) -> str:
         guide = "guide"
     goal = f"torch.tensor([{question.goal!r}])" if question.goal else "None"
     body += [f"planner = run.planner(run.action_space(), replace(run.planning{settings}), {guide})",
-             f"plans = planner.propose(torch.tensor([{question.obs!r}]), {goal}, [{question.settings.seed}])",
+             f"plans = planner.sampler.sample(torch.tensor([{question.obs!r}]), {goal}, [{question.settings.seed}])",
              "x_BHD, arrival_B = plans.chosen()"]
     return "\n".join([*lines, "", *body, ""])
 

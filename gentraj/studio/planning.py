@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.agents.planning.planner import Planner, PlannerConfig, Plans
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import Plans
 
 from ..constraints import THOROUGH, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
@@ -147,8 +149,8 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
     """
     base, constraints = loaded.planner, constraints_of(loaded, question)
     guide = None if constraints is None else Constrained(constraints, strict=False, efforts=EFFORTS, attempts=1)
-    return Planner(base.model, question.settings.config(loaded), loaded.space.low, loaded.space.high, trust=base.trust,
-                   inverse=base.inverse, arrival=base.arrival, critic=base.critic, finer=base.finer, guide=guide)
+    config = question.settings.config(loaded)
+    return Planner(replace(base.sampler, config=config, guide=guide), replace(base.tracker, config=config))
 
 
 def plan_for(loaded: Loaded, question: Question) -> Answer:
@@ -161,7 +163,7 @@ def plan_for(loaded: Loaded, question: Question) -> Answer:
 
     with loaded.lock:
         start = time.perf_counter()
-        plans = planner.propose(question.obs_BO, question.goal_BG, [question.settings.seed], observe=observe)
+        plans = planner.sampler.sample(question.obs_BO, question.goal_BG, [question.settings.seed], observe=observe)
         ms = 1000 * (time.perf_counter() - start)
     return answer_of(loaded, question, plans, ms, frames, levels)
 
@@ -173,7 +175,7 @@ def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frame
     x_NHD, constraints = plans.x_BNHD[0], constraints_of(loaded, question)
     count = next((i for i, (before, after) in enumerate(pairwise(levels), 1) if after > before), len(frames))
     value_N = None if plans.value_BN is None else plans.value_BN[0].cpu().numpy()
-    return Answer(question, loaded, x_NHD.cpu().numpy(), plans.row_BN[0].cpu().numpy(),
+    return Answer(question, loaded, x_NHD.cpu().numpy(), plans.arrival_step_BN[0].cpu().numpy(),
                   plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, value_N, frames[:count], levels[:count],
                   None if constraints is None else constraints.certificate(x_NHD))
 

@@ -13,7 +13,10 @@ from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.agents.mpc import MPC, MPCConfig
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
 from gentraj.agents.policies.generators import GENERATORS
@@ -54,10 +57,9 @@ def made(kind: str, *, goals: bool = False) -> Any:
         return StudentActor(Student(3, 1, StudentConfig(width=8, depth=1), scales), LOW, HIGH)
     model = Diffusion(TrajectorySpec(3, 0, 4), DiffusionConfig(TINY, levels=None), Normalizer.identity(3))
     settings = PlannerConfig("fixed", lookahead=1, replan=2, steps=1, temperature=0, goal_dims=(0, 1))
-    parts: dict[str, Any] = {"inverse": InverseDynamics.blank(3, 1, InverseDynamicsConfig(width=8, lookahead=1))}
-    if kind == "planner":
-        return Planner(model, settings, LOW, HIGH, **parts)
-    return RealTimePlanner(model, settings, LOW, HIGH, deadline=Deadline(60.0), **parts)
+    inverse = InverseDynamics.blank(3, 1, InverseDynamicsConfig(width=8, lookahead=1))
+    sampler, tracker = PlanSampler(model, settings), PlanTracker(model.spec, settings, LOW, HIGH, inverse)
+    return Planner(sampler, tracker) if kind == "planner" else RealTimePlanner(sampler, tracker, Deadline(60.0))
 
 
 def act(agent: Any, obs: Any, goal: Any = None) -> torch.Tensor:
@@ -82,8 +84,8 @@ def in_float64(agent: Any) -> Any:
         return ConfidenceSwitch(in_float64(agent.student), in_float64(agent.teacher))
     if isinstance(agent, Actor):
         return type(agent)(agent.policy.double(), LOW, HIGH, agent.options)
-    agent.model.double()
-    agent.inverse.double()
+    agent.sampler.model.double()
+    agent.tracker.inverse.double()
     return agent
 
 
@@ -127,7 +129,7 @@ def test_what_is_no_observation_is_refused_before_it_leads_to_an_action(kind: st
 def test_a_planner_refuses_an_action_that_is_not_finite(kind: str) -> None:
     torch.manual_seed(0)
     agent, goal = made(kind), torch.zeros(1, 2)
-    agent.inverse.obs.scale_D.fill_(0.01)
+    agent.tracker.inverse.obs.scale_D.fill_(0.01)
     act(agent, torch.zeros(1, 3), goal)
     with pytest.raises(ValueError, match="an action of the planner is not finite; the observation may be too far"):
         agent.act(torch.full((1, 3), 1e38), goal)  # in the middle of a plan

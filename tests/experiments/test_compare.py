@@ -18,7 +18,7 @@ from forked import Forked
 from inline import inline
 from small import DATASET, edit, gentraj
 
-from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.experiments import compare as experiment
 from gentraj.experiments import compare_measures, compare_page, comparison, groups
 from gentraj.experiments.compare import existing, planned, to_measure, to_train

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentraj import runs
-from gentraj.agents.planning.execution import targets
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.refine import level_specs
+from gentraj.agents.planning.tracker import targets
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness

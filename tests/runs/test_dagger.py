@@ -17,7 +17,7 @@ from following import Follow
 from small import gentraj, killed
 from test_policy_runs import tiny
 
-from gentraj.agents.planning.planner import PlannerConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_npz

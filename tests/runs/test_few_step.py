@@ -45,8 +45,9 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
         assert all(torch.equal(tensor, own[key]) for key, tensor in teacher.components[name].state_dict().items())
     space = teacher.action_space()
     plans, planned = student.agent(space), teacher.agent(space)
-    assert isinstance(plans, Planner) and isinstance(planned, Planner) and plans.trust and planned.trust
-    torch.testing.assert_close(plans.trust.threshold_KH, planned.trust.threshold_KH)
+    assert isinstance(plans, Planner) and isinstance(planned, Planner)
+    assert plans.sampler.trust and planned.sampler.trust
+    torch.testing.assert_close(plans.sampler.trust.threshold_KH, planned.sampler.trust.threshold_KH)
     before = student.model.network_calls
     student.model.sample(Condition.empty(student.model.spec), options=SamplingOptions(steps=student.planning.steps))
     assert student.model.network_calls == before + 2

@@ -15,7 +15,8 @@ import torch
 from gentraj import runs
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.plan_critic import PlanCritic
-from gentraj.agents.planning.planner import Planner, PlannerConfig
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.making import environment_factory
@@ -94,8 +95,9 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert isinstance(run.config, PlannerRunConfig)
     assert len(run.components) == 1 + config.valued + (not config.joint) + len(config.refine)
     agent = run.planner(run.action_space())
-    assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
-    assert isinstance(agent.critic, PlanCritic) == config.valued
+    assert isinstance(agent, Planner)
+    assert [fine.spec.dim for fine in agent.sampler.finer][-1:] in ([], [agent.tracker.spec.dim])
+    assert isinstance(agent.sampler.critic, PlanCritic) == config.valued
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
 
 

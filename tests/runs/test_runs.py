@@ -347,5 +347,5 @@ def test_a_planner_may_be_conditioned_on_a_context(umaze: Episodes, tmp_path: Pa
     plans = []
     for context in ((), (0.0,), (200.0,)):
         planner = run.planner(Box(-1, 1, (2,)), replace(run.config.planner, context=context))
-        plans.append(planner.propose(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2), [0]).x_BNHD)
+        plans.append(planner.sampler.sample(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2), [0]).x_BNHD)
     assert not torch.equal(plans[0], plans[1]) and not torch.equal(plans[1], plans[2])

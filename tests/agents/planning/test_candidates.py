@@ -1,57 +1,48 @@
-"""The planner without goals: several candidates, a critic, guidance, and what is left of the previous plan."""
+"""The planner without goals: several candidates, a critic, guidance, and what is left of the last plan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from planners import KnownModel, KnownValue, planner
 from torch import Tensor
 
-from gentraj.agents.planning.execution import Previous, between, seeds_of, targets
+from gentraj.agents.planning.memory import LastPlan, between
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.agents.planning.planner import Planner, PlannerConfig, choice
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.refine import filled_in, level_specs
+from gentraj.agents.planning.sampler import PlanSampler, choice, seeds_of
+from gentraj.agents.planning.tracker import targets
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, unfold
-from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
-LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
 FREE = PlannerConfig(arrival="fixed", replan=1, lookahead=1, actions="joint", select="value")
 SHORT = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
 
 
-class Wandering:
+class Wandering(KnownModel):
     """A model of s' = s + a whose actions are noise and `drift`; known actions stay."""
 
-    spec, network_calls, device, drift = SHORT, 0, torch.device("cpu"), 0.0
+    def __init__(self, drift: float = 0.0):
+        super().__init__(SHORT, self.walk)
+        self.drift = drift
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
-               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        self.asked, self.guide = condition, guide
-        x = RowNoise(seed).normal(4, 2) + self.drift
+    def walk(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        x = RowNoise(seeds).normal(4, 2) + self.drift
         x = torch.where(condition.mask_BHD, condition.values_BHD, x)
         x[:, 1:, 0] = x[:, :1, 0] + x[:, :-1, 1].cumsum(1)
-        return x[:, None]
-
-
-class KnownValue:
-    """A critic whose values are a given function of the plans."""
-
-    def __init__(self, value: Any, spec: TrajectorySpec = SHORT):
-        self.value, self.plan_spec = value, spec
-
-    def __call__(self, x_RHD: Tensor) -> Tensor:
-        return self.value(x_RHD)
+        return x
 
 
 def valued(model: Any, value: Any, **changes: Any) -> Planner:
-    critic: Any = KnownValue(value, model.spec)
-    return Planner(model, replace(FREE, **changes), 9 * LOW, 9 * HIGH, critic=critic)
+    return planner(model, replace(FREE, **changes), 1, 9, critic=KnownValue(value, model.spec))
 
 
 def test_the_best_of_many_plans_by_the_critic_earns_more() -> None:
@@ -69,8 +60,8 @@ def test_the_best_of_many_plans_by_the_critic_earns_more() -> None:
 
 
 def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
-    one, many = (valued(Wandering(), lambda x: x[:, 0, 1], candidates=n).propose(torch.zeros(3, 1), None, [7, 8, 9])
-                 for n in (1, 5))
+    samplers = [valued(Wandering(), lambda x: x[:, 0, 1], candidates=n).sampler for n in (1, 5)]
+    one, many = (sampler.sample(torch.zeros(3, 1), None, [7, 8, 9]) for sampler in samplers)
     assert many.x_BNHD.shape == (3, 5, 4, 2) and torch.equal(many.x_BNHD[:, :1], one.x_BNHD)
     assert many.value_BN is not None and torch.equal(many.value_BN.argmax(1), many.chosen_B)
     assert seeds_of(7, 3, 1) == unfold(3, 7) == seeds_of(7, 3, 5)[::5]
@@ -100,13 +91,13 @@ def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
     assert targets(spec, x, 3, None, ()).tolist() == [[[1, 1], [2, 2], [3, 3]]]
 
 
-def test_the_rest_of_the_previous_plan_is_kept_while_it_is_better() -> None:
+def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
     model = Wandering()
     agent = valued(model, lambda x: x[:, :, 1].sum(1), candidates=4, shifted=True)
     agent.reset(None, [0])
     model.drift = 5.0
     agent.act(torch.zeros(1, 1))
-    assert torch.equal(agent.last.x_BNHD[:, 0], agent.last.x_BNHD[:, 1])  # there is no previous plan
+    assert torch.equal(agent.last.x_BNHD[:, 0], agent.last.x_BNHD[:, 1])  # there is no last plan
     before = agent.last.chosen()[0]
     model.drift = -5.0
     agent.act(before[:, 1, :1])
@@ -121,16 +112,16 @@ def test_the_rest_of_the_previous_plan_is_kept_while_it_is_better() -> None:
     assert not model.asked.mask_BHD[:, :, 1].any()
 
 
-def test_what_is_left_of_a_plan_arrives_earlier() -> None:
-    x = torch.arange(8.0)[None, :, None].expand(3, 8, 1)
-    previous = Previous(x, torch.tensor([7, 4, 1]), torch.tensor([8, 8, 8]))
-    left = previous.left(1.5, torch.tensor([6, 6, 6]), goals=True)
-    assert left.row_B.tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
-    assert left.real_BH.sum(1).tolist() == [6, 4, 0] and left.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
-    free = previous.left(1.5, torch.tensor([7, 7, 7]), goals=False)
-    assert free.row_B.tolist() == [7, 7, 7] and free.real_BH.sum(1).tolist() == [6, 6, 6]
-    fewer = replace(previous, rows_B=torch.tensor([8, 5, 0])).left(2.0, torch.tensor([7, 7, 7]), goals=False)
-    assert fewer.real_BH.sum(1).tolist() == [6, 3, 0]
+def test_the_tail_of_a_plan_arrives_earlier() -> None:
+    x, all_B = torch.arange(8.0)[None, :, None].expand(3, 8, 1), torch.ones(3, dtype=torch.bool)
+    last, other_B = LastPlan(x, torch.tensor([7, 4, 1]), torch.tensor([8, 8, 8])), torch.tensor([6, 6, 6])
+    tail = last.tail(all_B, 1.5, has_goal=True)
+    assert tail.arrival_or(other_B).tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
+    assert tail.left_BH.sum(1).tolist() == [6, 4, 0] and tail.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+    free = last.tail(all_B, 1.5, has_goal=False)
+    assert free.arrival_or(other_B).tolist() == [6, 6, 6] and free.left_BH.sum(1).tolist() == [6, 6, 6]
+    fewer = replace(last, planned_B=torch.tensor([8, 5, 0])).tail(all_B, 2.0, has_goal=False)
+    assert fewer.left_BH.sum(1).tolist() == [6, 3, 0]
     assert between(x, torch.tensor([9.0]))[0].tolist() == [[7.0]]
 
 
@@ -139,7 +130,7 @@ def test_classifier_free_guidance_asks_for_the_context() -> None:
     agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", scale=1.5, context=(3.0, 4.0), candidates=2)
     agent.act(torch.zeros(2, 1))
     assert model.guide == [ClassifierFree(1.5)]
-    assert model.asked.context_BC is not None and model.asked.context_BC.tolist() == [[3.0, 4.0]] * 4
+    assert model.asked.context_BC.tolist() == [[3.0, 4.0]] * 4
 
 
 def test_the_target_return_may_be_the_value_of_each_state() -> None:
@@ -147,14 +138,12 @@ def test_the_target_return_may_be_the_value_of_each_state() -> None:
     model = Wandering()
     agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", target_return="value", context=(3.0,),
                    candidates=2)
-    agent.critic.state_value = lambda obs_BO: 10 * obs_BO[:, 0]  # type: ignore[union-attr, method-assign]
+    agent.sampler.critic.state_value = lambda obs_BO: 10 * obs_BO[:, 0]  # type: ignore[union-attr, method-assign]
     agent.act(torch.tensor([[1.0], [2.0]]))
-    assert model.asked.context_BC is not None
     assert model.asked.context_BC.tolist() == [[10.0], [10.0], [20.0], [20.0]]
-    x, fine = torch.zeros(2, 4, 1), Wandering()
-    fine.spec = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
+    fine: Any = Wandering()
+    x = torch.zeros(2, 4, 1)
     filled_in(fine, x, 9, [0, 1], SamplingOptions(steps=1), torch.tensor([[1.0], [2.0]]))
-    assert fine.asked.context_BC is not None
     assert fine.asked.context_BC.tolist() == [[1.0]] * 3 + [[2.0]] * 3  # three legs of each plan
 
 
@@ -171,12 +160,12 @@ def little_critic() -> PlanCritic:
 
 def test_guidance_changes_the_plans_as_it_says() -> None:
     """A scale of 1 is the conditional model. Value guidance raises the value of plans, also beside a user's guide."""
-    obs, seeds, inside = torch.ones(60, 1), list(range(60)), {"low_A": LOW, "high_A": HIGH}
+    obs, seeds = torch.ones(60, 1), list(range(60))
 
     def plans(context: tuple[float, ...] = (), guide: Any = None, **changes: Any) -> Tensor:
         config = replace(FREE, context=context, select="trust", **changes)
-        agent = Planner(little(bool(context)), config, critic=little_critic(), guide=guide, **inside)
-        return agent.propose(obs, None, seeds).x_BNHD[:, 0]
+        sampler = PlanSampler(little(bool(context)), config, critic=little_critic(), guide=guide)
+        return sampler.sample(obs, None, seeds).x_BNHD[:, 0]
 
     plain = plans((2.0,))
     assert torch.equal(plans((2.0,), guidance="classifier-free", scale=1.0), plain)
@@ -194,54 +183,39 @@ def test_with_many_candidates_an_environment_does_not_feel_those_beside_it(count
     obs = torch.randn(5, 8, 1, generator=torch.Generator().manual_seed(0))
     played = []
     for batch in (8, count):
-        agent = Planner(model, replace(FREE, candidates=3, shifted=True), LOW, HIGH, critic=critic)
+        agent = planner(model, replace(FREE, candidates=3, shifted=True), 1, critic=critic)
         agent.reset(None, list(range(batch)))
         acts = [agent.act(obs[0, :batch]), agent.act(obs[1, :batch])]
-        agent.reset(torch.arange(batch) % 2 == 0, list(range(100, 100 + batch)))  # the others have a previous plan
+        agent.reset(torch.arange(batch) % 2 == 0, list(range(100, 100 + batch)))  # the others have a last plan
         played.append(torch.stack([*acts, *(agent.act(o[:batch]) for o in obs[2:])])[:, :count])
     torch.testing.assert_close(played[0], played[1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_critic_of_other_plans_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the critic values plans of .*horizon=5"):
-        Planner(little(), FREE, LOW, HIGH, critic=PlanCritic.blank(replace(SHORT, horizon=5), PlanCriticConfig()))
+        PlanSampler(little(), FREE, critic=PlanCritic.blank(replace(SHORT, horizon=5), PlanCriticConfig()))
 
 
-class Sure:
-    """A model of two timesteps 8 steps apart, the second of which is 4 more; with actions, it fills in between two."""
-
-    network_calls, device = 0, torch.device("cpu")
-
-    def __init__(self, spec: TrajectorySpec):
-        self.spec = spec
-
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
-               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        ends = condition.values_BHD[:, [0, -1], :1]
-        end = torch.where(condition.mask_BHD[:, -1:, :1], ends[:, 1:], ends[:, :1] + 4)
-        share = torch.linspace(0, 1, self.spec.horizon)[:, None]
-        obs = torch.lerp(ends[:, :1], end, share)
-        act = (end - ends[:, :1]) / 8 + share if self.spec.act_dim else None
-        return self.spec.join(obs, act)[:, None]
+def sure(condition: Condition, seeds: Sequence[int]) -> Tensor:
+    """Plans whose last timestep is 4 more than the first, or what is known of it."""
+    spec, start = condition.spec, condition.values_BHD[:, :1, :1]
+    end = torch.where(condition.mask_BHD[:, -1:, :1], condition.values_BHD[:, -1:, :1], start + 4)
+    share = torch.linspace(0, 1, spec.horizon)[:, None]
+    return spec.join(torch.lerp(start, end, share), (end - start) / 8 + share if spec.act_dim else None)
 
 
-class Straight:
-    """A model of (x, y, vx, vy) whose plans go straight to the goal at a velocity of 1."""
-
-    spec, device, network_calls = TrajectorySpec(4, 0, 3, stride=4), torch.device("cpu"), 0
-
-    def sample(self, condition: Condition, num_samples: int = 1, **_: Any) -> Tensor:
-        self.network_calls += 1
-        x = torch.lerp(condition.values_BHD[:, :1], condition.values_BHD[:, -1:], torch.linspace(0, 1, 3)[:, None])
-        x[:, 1:, 2:] = 1
-        return x[:, None]
+def straight(condition: Condition, seeds: Sequence[int]) -> Tensor:
+    """Plans of (x, y, vx, vy) that go straight to the goal at a velocity of 1."""
+    x = torch.lerp(condition.values_BHD[:, :1], condition.values_BHD[:, -1:], torch.linspace(0, 1, 3)[:, None])
+    x[:, 1:, 2:] = 1
+    return x
 
 
 def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
     """One plan, from rest at 0 to (8, 8) in 8 steps; then the goal at rest."""
-    model: Any = Straight()
+    model = KnownModel(TrajectorySpec(4, 0, 3, stride=4), straight)
     config = PlannerConfig("fixed", replan=20, lookahead=1, actions="track", goal_dims=(0, 1), rest_dims=(2, 3))
-    agent = Planner(model, config, np.full(2, -9, np.float32), np.full(2, 9, np.float32))
+    agent = planner(model, config, 2)
     goal, at_rest, moving = torch.full((1, 2), 8.0), torch.zeros(1, 4), torch.tensor([[2.0, 3.0, 0.5, 1.5]])
     assert agent.act(at_rest, goal).tolist() == [[1.25, 1.25]]  # a step ahead it is at 1, with a velocity of 1 / 4
     assert agent.act(moving, goal).tolist() == [[2 - 2 + 0.5 - 0.5, 2 - 3 + 0.5 - 1.5]]
@@ -250,13 +224,13 @@ def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
     assert agent.act(moving, goal).tolist() == [[8 - 2 - 0.5, 8 - 3 - 1.5]] == agent.act(moving, goal).tolist()
     assert model.network_calls == 1
     with pytest.raises(ValueError, match=r"a position and a velocity for each of 2 actions; .*rest_dims \(\)"):
-        Planner(model, replace(config, rest_dims=()), np.zeros(2), np.ones(2))
+        planner(model, replace(config, rest_dims=()), 2)
 
 
 def coarse_to_fine(*finer: TrajectorySpec, **changes: Any) -> Planner:
-    model: Any = Sure(TrajectorySpec(1, 0, 3, stride=8))
-    filling: Any = [Sure(fine) for fine in finer]
-    return Planner(model, replace(FREE, select="trust", **changes), 9 * LOW, 9 * HIGH, finer=filling)
+    config = replace(FREE, select="trust", **changes)
+    return planner(KnownModel(TrajectorySpec(1, 0, 3, stride=8), sure), config, 1,
+                   finer=[KnownModel(fine, sure) for fine in finer])
 
 
 @pytest.mark.parametrize("factors", [(8,), (4,), (2,), (2, 4), (4, 2), (2, 2, 2)])
@@ -274,7 +248,7 @@ def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) 
 
 
 def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
-    fine: Any = Sure(TrajectorySpec(1, 1, 5, stride=2))
+    fine: Any = KnownModel(TrajectorySpec(1, 1, 5, stride=2), sure)
     x = torch.tensor([[[0.0], [4.0], [12.0], [24.0]]])
     one, two, all_ = (filled_in(fine, x, ahead, [0], SamplingOptions(steps=1)) for ahead in (8, 9, 99))
     assert one[0, :, 0].tolist() == [0, 1, 2, 3, 4] and two[0, :, 0].tolist() == [0, 1, 2, 3, 4, 6, 8, 10, 12]

@@ -1,0 +1,172 @@
+"""What a planner remembers of each environment: its last plan, the steps that it took, and the goal that it aims at."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gentraj.trajectory import Condition, TrajectorySpec
+
+
+def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
+    """(B, T, D) plans interpolated linearly at the times `tau_T`, in timesteps; the last one repeats after the end."""
+    below_T = tau_T.floor().long().clamp(max=x_BHD.shape[1] - 2)
+    return torch.lerp(x_BHD[:, below_T], x_BHD[:, below_T + 1], (tau_T - below_T).clamp(max=1)[:, None])
+
+
+def shift_time(x_BH: Tensor, by_B: Tensor) -> Tensor:
+    """(B, H, ...) trajectories that begin at timestep `by_B` of each; past either end, the end repeats."""
+    index_BH = by_B[:, None] + torch.arange(x_BH.shape[1], device=x_BH.device)
+    return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], index_BH.clamp(0, max(x_BH.shape[1] - 1, 0))]
+
+
+@dataclass(frozen=True)
+class LastPlan:
+    """The plans of the last decisions."""
+
+    x_BHD: Tensor
+    arrival_step_B: Tensor
+    """The timesteps at which they arrive."""
+    planned_B: Tensor
+    """The number of timesteps that were planned; 0 for an environment without a plan."""
+
+    @classmethod
+    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> LastPlan:
+        x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
+        zero_B = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(x_BHD, zero_B, zero_B.clone())
+
+    def forget(self, which_B: Tensor) -> None:
+        self.planned_B[which_B] = 0
+
+    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, planned_B: Tensor) -> None:
+        self.x_BHD[which_B] = x_BHD
+        self.arrival_step_B[which_B] = arrival_step_B
+        self.planned_B[which_B] = planned_B
+
+    def tail(self, which_B: Tensor, elapsed: float, has_goal: bool) -> PlanTail:
+        """What is left of these plans after `elapsed` timesteps, possibly a fraction."""
+        h_H = torch.arange(self.x_BHD.shape[1], device=self.x_BHD.device)
+        x_BHD = between(self.x_BHD[which_B], h_H + elapsed)
+        left_BH = h_H <= (self.planned_B[which_B] - 1 - elapsed)[:, None]
+        if not has_goal:
+            return PlanTail(x_BHD, left_BH)
+        arrival_step_B = (self.arrival_step_B[which_B] - elapsed).ceil().long()
+        left_BH = left_BH & (h_H <= arrival_step_B[:, None])  # nothing is planned after the arrival
+        return PlanTail(x_BHD, left_BH & (arrival_step_B >= 1)[:, None], arrival_step_B)
+
+
+@dataclass(frozen=True)
+class PlanTail:
+    """What is left of plans."""
+
+    x_BHD: Tensor
+    left_BH: Tensor
+    """True for the timesteps that remain."""
+    arrival_step_B: Tensor | None = None
+    """The timesteps at which the plans arrive; None without a goal."""
+
+    def arrival_or(self, other_B: Tensor) -> Tensor:
+        """(B,) the timesteps of arrival, and `other_B` where there is no goal or nothing is left."""
+        if self.arrival_step_B is None:
+            return other_B
+        return torch.where(self.left_BH.any(1), self.arrival_step_B, other_B)
+
+    def add_to(self, condition: Condition, present_B: Tensor) -> Condition:
+        """`condition`, which has N rows for each plan, with what is left of the plan added to the first of the N.
+
+        Entries that `condition` knows already keep their values. What is left begins at the present, timestep
+        `present_B`.
+        """
+        first_N = torch.arange(condition.batch // len(self.x_BHD), device=self.x_BHD.device) == 0
+        x_BHD, left_BH = shift_time(self.x_BHD, -present_B), shift_time(self.left_BH, -present_B)
+        added = (left_BH[:, None] & first_N[:, None]).flatten(0, 1)[..., None] & ~condition.mask_BHD
+        x_RHD = x_BHD.repeat_interleave(len(first_N), 0)
+        return replace(condition, values_BHD=torch.where(added, x_RHD, condition.values_BHD),
+                       mask_BHD=condition.mask_BHD | added)
+
+
+@dataclass(frozen=True)
+class ObservedPrefix:
+    """The timesteps before the present, the oldest first."""
+
+    x_BKD: Tensor
+    present_B: Tensor
+    """The timestep of the plan that is the present. As many of the K timesteps are real."""
+
+    @classmethod
+    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> ObservedPrefix:
+        return cls(torch.zeros(batch, 0, spec.dim, device=device), torch.zeros(batch, dtype=torch.long, device=device))
+
+    def condition(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
+        """The prefix, and the present observation after it, as a condition (Ajay et al. 2023, algorithm 1)."""
+        condition = Condition.empty(spec, len(obs_BO), device=obs_BO.device).with_prefix(self.x_BKD)
+        before_BH1 = (torch.arange(spec.horizon, device=obs_BO.device) < self.present_B[:, None])[..., None]
+        return replace(condition, mask_BHD=condition.mask_BHD & before_BH1).with_obs(self.present_B, obs_BO)
+
+
+class ObservationBuffer:
+    """The last observations and actions of each environment, as far back as `length` timesteps of a plan reach."""
+
+    def __init__(self, spec: TrajectorySpec, length: int, batch: int, device: torch.device):
+        self.spec, self.length = spec, length
+        self.x_BTD = torch.zeros(batch, length * spec.stride, spec.dim, device=device)  # the newest is the last
+        self.steps_B = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def forget(self, mask_B: Tensor) -> None:
+        self.steps_B[mask_B] = 0
+
+    def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
+        """Appends the observation and the action of one environment step, in every environment."""
+        x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim].to(obs_BO.device))[:, None].to(self.x_BTD)
+        self.x_BTD = torch.cat([self.x_BTD, x_B1D], 1)[:, 1:]
+        self.steps_B += 1
+
+    def copy(self) -> ObservationBuffer:
+        """A buffer that goes on apart from this one."""
+        other = copy.copy(self)
+        other.steps_B = self.steps_B.clone()
+        return other
+
+    def prefix(self, which_B: Tensor) -> ObservedPrefix:
+        """The timesteps before the present: as many as the episode has had, up to `length`."""
+        present_B = (self.steps_B[which_B] // self.spec.stride).clamp(max=self.length)
+        x_BKD = shift_time(self.x_BTD[which_B, :: self.spec.stride], self.length - present_B)
+        return ObservedPrefix(x_BKD, present_B)
+
+
+class PlanMemory:
+    """The last plan, the last steps and the goal of each environment."""
+
+    def __init__(self, spec: TrajectorySpec, history: int, goal_width: int, batch: int, device: torch.device):
+        self.spec = spec
+        self.last_plan = LastPlan.none(spec, batch, device)
+        self.observations = ObservationBuffer(spec, history, batch, device)
+        self.goal_BG = torch.full((batch, goal_width), torch.nan, device=device)
+
+    def forget(self, mask_B: Tensor) -> None:
+        self.last_plan.forget(mask_B)
+        self.observations.forget(mask_B)
+
+    def aim(self, goal_BG: Tensor | None, radius: float) -> Tensor:
+        """(B,) true, on the CPU, where the goal has moved by more than `radius` since the last time that it had.
+
+        The next plan there does not continue the last one.
+        """
+        if goal_BG is None:
+            return torch.zeros(len(self.goal_BG), dtype=torch.bool)
+        moved_B = ~((self.goal_BG - goal_BG).norm(dim=-1) <= radius)  # true as well where there was no goal
+        self.goal_BG = torch.where(moved_B[:, None], goal_BG, self.goal_BG)
+        self.last_plan.forget(moved_B)
+        return moved_B.cpu()
+
+    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, prefix: ObservedPrefix) -> None:
+        """Remembers the plans of these environments, which began after the prefix."""
+        self.last_plan.keep(which_B, x_BHD, arrival_step_B, self.spec.horizon - prefix.present_B)
+
+    def tail(self, which_B: Tensor, elapsed_steps: int, has_goal: bool) -> PlanTail:
+        """What is left of the last plans of these environments after so many environment steps."""
+        return self.last_plan.tail(which_B, elapsed_steps / self.spec.stride, has_goal)

@@ -1,0 +1,140 @@
+"""From a plan to actions: the targets of each environment step along the plan, and the action towards them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.trajectory import TrajectorySpec
+
+from .inverse_dynamics import InverseDynamics
+from .memory import between
+from .planner_config import PlannerConfig
+from .sampler import check_dims
+
+
+def at_rest(spec: TrajectorySpec, obs_BO: Tensor, rest_dims: Sequence[int]) -> Tensor:
+    """(B, D) timesteps with these observations, in which the entries `rest_dims` and the action are set to 0."""
+    obs_BO = obs_BO.clone()
+    obs_BO[:, list(rest_dims)] = 0
+    return spec.join(obs_BO, obs_BO.new_zeros(len(obs_BO), spec.act_dim))
+
+
+def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_step_B: Tensor | None,
+            rest_dims: Sequence[int]) -> Tensor:
+    """(B, T, D): the observations 1 .. T environment steps ahead, each with the action of the step that leads there.
+
+    Plans are interpolated linearly between two timesteps. From the timestep of arrival on, if there is one, the targets
+    stay at rest where the plan arrived.
+    """
+    index_T = spec.fractional_index(torch.arange(count + 1, device=x_BHD.device))
+    along_BTD = between(x_BHD, index_T)
+    if arrival_step_B is not None:
+        last_B = arrival_step_B.clamp(max=x_BHD.shape[1] - 1)  # a plan that arrives later has not arrived yet
+        there_BO = spec.split(x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B])[0]
+        arrived_BT1 = (index_T >= arrival_step_B[:, None])[..., None]
+        along_BTD = torch.where(arrived_BT1, at_rest(spec, there_BO, rest_dims)[:, None], along_BTD)
+    return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
+
+
+@dataclass(eq=False)
+class PlanTracker:
+    """Follows plans of the layout `spec`: by inverse dynamics, by the plan's own actions, or by a PD controller.
+
+    Raises ValueError for settings that need inverse dynamics, actions or entries that are not there.
+    """
+
+    spec: TrajectorySpec
+    config: PlannerConfig
+    low_A: np.ndarray
+    """The lowest actions of the action space."""
+    high_A: np.ndarray
+    """The highest ones."""
+    inverse: InverseDynamics | None = None
+
+    def __post_init__(self) -> None:
+        self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
+        config, act_dim = self.config, len(self.low_A)
+        if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
+            raise ValueError(f"planner.actions is 'track', which needs a position and a velocity for each of {act_dim} "
+                             f"actions; planner.goal_dims are {config.goal_dims} and planner.rest_dims "
+                             f"{config.rest_dims}")
+        if config.actions == "joint" and not self.spec.act_dim:
+            raise ValueError("planner.actions is 'joint', which needs a model of observations and actions; this "
+                             "model has no actions, so leave it out, or train with --joint")
+        if config.actions == "inverse" and self.inverse is None:
+            raise ValueError("planner.actions is 'inverse', which needs inverse dynamics; train with --dynamics, or "
+                             "set it to 'joint'")
+        if config.actions == "inverse" and self.inverse is not None:
+            trained = self.inverse.config.lookahead
+            if config.lookahead > trained:
+                raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
+                                 f"{trained} steps ahead; give at most that")
+        check_dims("rest_dims", config.rest_dims, self.spec)
+        self.goal_dims = list(config.goal_dims or range(self.spec.obs_dim))
+
+    @property
+    def count(self) -> int:
+        """The number of targets of a plan, one for each environment step."""
+        return self.config.replan + self.config.lookahead
+
+    @property
+    def ahead(self) -> int:
+        """Environment steps of a plan that are carried out or looked ahead to."""
+        return self.config.replan - 1 + (1 if self.config.actions == "joint" else self.config.lookahead)
+
+    def targets(self, x_BHD: Tensor, arrival_step_B: Tensor | None) -> Tensor:
+        """(B, T, D) targets 1 .. T environment steps ahead along plans, which end at their arrival, if there is one."""
+        return targets(self.spec, x_BHD, self.count, arrival_step_B, self.config.rest_dims)
+
+    def action(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
+        """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago.
+
+        Raises ValueError for actions that are not finite.
+        """
+        index = torch.arange(len(obs_BO))
+        if self.config.actions == "joint":
+            act_BA = self.spec.split(target_BTD[index, age_B])[1]
+        else:
+            target_BD = target_BTD[index, age_B + self.config.lookahead - 1]
+            act_BA = self._towards(obs_BO, self.spec.split(target_BD)[0])
+        act_BA = act_BA.cpu().float().clamp(self._low_A, self._high_A)
+        if not math.isfinite(act_BA.sum()):
+            raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
+                             "a weight is not finite; give observations like the data's, or load another checkpoint")
+        return act_BA
+
+    def chunk(self, obs_BO: Tensor, target_BTD: Tensor) -> Tensor:
+        """(B, E, A) the actions inside the action space that need no later observation: `replan` joint actions, or
+        else the first action."""
+        if self.config.actions == "joint":
+            act_BEA = self.spec.split(target_BTD[:, : self.config.replan])[1]
+        else:
+            target_BO = self.spec.split(target_BTD[:, self.config.lookahead - 1])[0]
+            act_BEA = self._towards(obs_BO, target_BO)[:, None]
+        return act_BEA.clamp(self._low_A.to(act_BEA.device), self._high_A.to(act_BEA.device))
+
+    def is_near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B,) true where the observation is within `hold_radius` of the goal."""
+        if goal_BG is None:
+            return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
+        return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
+
+    def hold(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B, D) the observation at rest, with the goal's entries in place of its own if there is a goal."""
+        obs_BO = obs_BO.clone()
+        if goal_BG is not None:
+            obs_BO[:, self.goal_dims] = goal_BG
+        return at_rest(self.spec, obs_BO, self.config.rest_dims)
+
+    def _towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
+        """(B, A) actions towards the plan's observation `lookahead` environment steps ahead."""
+        if self.inverse is not None and self.config.actions == "inverse":
+            return self.inverse(obs_BO, target_BO, self.config.lookahead)
+        missing_BO = target_BO - obs_BO  # gains of 1, as in the maze2d code of Diffuser's authors
+        return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]

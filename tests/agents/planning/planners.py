@@ -1,0 +1,67 @@
+"""Models whose plans are known, and planners that follow them, for the tests of planners."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.agents.planning.trust import Trust
+from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
+
+Plan = Callable[[Condition, Sequence[int]], Tensor]
+
+
+class KnownModel:
+    """A model whose plans (R, H, D) are a function of their conditions and seeds; it keeps what it was asked."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, spec: TrajectorySpec, plan: Plan):
+        self.spec, self.plan, self.network_calls = spec, plan, 0
+        self.asked: Any = None
+        self.guide: Any = None
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        self.network_calls += 1
+        self.asked, self.guide, self.options = condition, guide, options
+        return self.plan(condition, seed)[:, None]
+
+
+class KnownTrust(Trust):
+    """Trusts arrivals at `first` and later ones; late ones more."""
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Sequence[int], present_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
+        self.present_R = present_R
+        return self.first / arrival_step_R
+
+
+class KnownValue:
+    """A critic whose values are a given function of the plans."""
+
+    def __init__(self, value: Any, spec: TrajectorySpec):
+        self.value, self.plan_spec = value, spec
+
+    def __call__(self, x_RHD: Tensor) -> Tensor:
+        return self.value(x_RHD)
+
+
+def parts(model: Any, config: PlannerConfig, act_dim: int, bound: float = 99, *, inverse: Any = None,
+          **components: Any) -> tuple[PlanSampler, PlanTracker]:
+    """A sampler and a tracker whose actions lie between -`bound` and `bound`."""
+    sampler, high = PlanSampler(model, config, **components), np.full(act_dim, bound, np.float32)
+    return sampler, PlanTracker(sampler.executed, config, -high, high, inverse)
+
+
+def planner(model: Any, config: PlannerConfig, act_dim: int, bound: float = 99, **components: Any) -> Planner:
+    return Planner(*parts(model, config, act_dim, bound, **components))
