@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from torch import Tensor
 from ..config import require
 from ..device import device_of
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..normalize import Normalizer
 from ..randomness import generator, row_seeds
 from ..trajectory import (
     DEFAULT_OPTIONS,
@@ -24,9 +23,9 @@ from ..trajectory import (
     Observer,
     SamplingOptions,
     TrajectoryModel,
-    TrajectorySpec,
     calls_of,
 )
+from .denoiser import DenoisingModel
 from .paths import NoisePath
 from .posterior import product_mean, with_gradient
 
@@ -97,16 +96,6 @@ class Contexts(FromModel):
         return combination([none, *map(sampling.denoiser, contexts)], [without, *weights])
 
 
-class Denoiser(Protocol):
-    """What `Product` needs of a model, such as `Diffusion`: a denoiser that holds the known entries."""
-
-    spec: TrajectorySpec
-    path: NoisePath
-    normalizer: Normalizer
-
-    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None) -> Denoise: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Product(FromModel):
     """Samples from p(x)^own * prod p_i(x)^weight_i, where p_i are the models `others`.
@@ -124,7 +113,7 @@ class Product(FromModel):
     models differ in spec or normaliser.
     """
 
-    others: Sequence[Denoiser]
+    others: Sequence[DenoisingModel]
     weights: Sequence[float]
     own: float = 1.0
     iterations: int = 4
@@ -262,7 +251,7 @@ def _noisier(denoise: Denoise, own: NoisePath, path: NoisePath, factor: float) -
     return noisier
 
 
-def _check_same(name: str, model: Denoiser, sampling: Denoising) -> None:
+def _check_same(name: str, model: DenoisingModel, sampling: Denoising) -> None:
     if model.spec != sampling.condition.spec:
         raise ValueError(f"{name} has {model.spec}; {sampling.condition.spec} is expected")
     ours, theirs = sampling.normalizer, model.normalizer

@@ -1,15 +1,26 @@
-"""From a network's prediction to x0: noise levels, parameterisations, and the weights that training puts on them."""
+"""The denoiser D(x; t) that a network becomes between its scalings, and the loss by which it learns to denoise.
+
+Noise levels, parameterisations and the weights of the loss come first; `Preconditioned` and `denoising_loss`, which
+training, sampling, likelihood and students call, stand at the end.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..models.microbatch import Microbatch
+from ..models.plugin import Denoise
+from ..networks.embedding import conditioned
+from ..normalize import Normalizer
+from ..training.parallel import mean_over_processes
+from ..trajectory import TrajectorySpec
 from .paths import NoisePath
 
 
@@ -29,9 +40,13 @@ class NoiseLevel:
         """The level of each row alone."""
         for i in range(len(self.t_R)):
             one = copy.copy(self)
-            one.t_R, one.alpha, one.sigma, one.spread = (
-                x[i : i + 1] for x in (self.t_R, self.alpha, self.sigma, self.spread))
+            for name in ("t_R", "alpha", "sigma", "spread"):
+                setattr(one, name, getattr(self, name)[i : i + 1])
             yield one
+
+    def noised(self, x0: Tensor, eps: Tensor) -> Tensor:
+        """x_t (R, H, D): x0 with the noise eps of this level."""
+        return self.alpha * x0 + self.sigma * eps
 
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:
@@ -131,3 +146,84 @@ def loss_weight(weight: str, prediction: Prediction, at: NoiseLevel) -> Tensor:
     """The weight (R, 1, 1) of the squared error of the network's output."""
     c = prediction.x0(torch.zeros_like(at.alpha), prediction.unit(at), at).abs()
     return c**2 * WEIGHTS[weight](c, at)
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """A denoiser D(x; t), as its network is called: x0 from what it predicts (Karras et al. 2022, equation 7).
+
+    The network sees x_t divided by its spread (c_in of their table 1), and in x_t the known entries clean; they also
+    come as inputs of their own, with their mask.
+    """
+
+    network: nn.Module
+    path: NoisePath
+    prediction: Prediction
+    sigma_data: float = 1.0
+    bound: float | None = None
+    """Bound on |x0|, in normalised units; None is no bound."""
+
+    def level(self, t_R: Tensor) -> NoiseLevel:
+        """The noise level at the times t (R,)."""
+        return NoiseLevel(self.path, t_R, self.sigma_data)
+
+    def output(self, x_t: Tensor, at: NoiseLevel, rows: Microbatch, *more: Tensor) -> Tensor:
+        """F (R, H, D), the network's output in training."""
+        return self.network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context, *more)
+
+    def x0(self, x_t: Tensor, F: Tensor, at: NoiseLevel) -> Tensor:
+        """x0 (R, H, D) from the network's output F on x_t (c_skip and c_out of Karras et al. 2022)."""
+        x0 = self.prediction.x0(x_t, self.prediction.unit(at) * F, at)
+        return x0 if self.bound is None else x0.clamp(-self.bound, self.bound)
+
+    def __call__(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
+        """x0 (R, H, D) of x (R, H, D), with exact known entries; x itself where t is 0."""
+        at, x_t = self.level(t_R), rows.held(x)
+        x0 = self.x0(x_t, self.output(x_t, at, rows), at)
+        x0 = torch.where(t_R[:, None, None] > 0, x0, x_t)
+        return torch.where(rows.known, rows.x0, x0)
+
+    def given(self, values: Tensor, mask: Tensor, context_RC: Tensor | None, times_S: Tensor | None) -> Denoise:
+        """D as a function of (x, t) alone, for sampling: x0 has the known `values` where `mask` is true.
+
+        What does not depend on x, noise levels included, is computed once for all `times_S`, if they are given.
+        """
+        predict = conditioned(self.network, torch.where(mask, values, 0), mask, context_RC, times_S)
+        levels = dict[float, NoiseLevel]()
+        if times_S is not None:
+            levels = dict(zip(times_S.tolist(), self.level(times_S).each(), strict=True))
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            at = levels.get(t.item()) if len(t) == 1 else None
+            if at is None:
+                at = self.level(t)
+            x_t = torch.where(mask, values, x)
+            return torch.where(mask, values, self.x0(x_t, predict(x_t / at.spread, at.t_R), at))
+
+        return denoise
+
+
+def denoising_loss(D: Preconditioned, rows: Microbatch, eps: Tensor, at: NoiseLevel, weight: str,
+                   score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """w(t) ||F(x_t; t) - F*||^2, the mean over the unknown real entries (Ho et al. 2020, equation 14; Karras et al.
+    2022, equation 8), minus the `score` of x0 as it is denoised, if there is one: a scalar."""
+    x_t = rows.held(at.noised(rows.x0, eps))
+    F = D.output(x_t, at, rows)
+    F_target = D.prediction.target(rows.x0, eps, at) / D.prediction.unit(at)
+    square = (F - F_target) ** 2 * loss_weight(weight, D.prediction, at)
+    loss = (square * rows.free * rows.weight[:, None, None]).sum()
+    loss = loss / mean_over_processes(rows.free.sum()).clamp(min=1)
+    return loss if score is None else loss - score(D.x0(x_t, F, at))
+
+
+class DenoisingModel(Protocol):
+    """A model that denoises, such as `Diffusion`: what likelihood, scores and products of models need of it."""
+
+    spec: TrajectorySpec
+    path: NoisePath
+    normalizer: Normalizer
+
+    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, times: Tensor | None = None,
+                clipped: bool = True) -> Denoise:
+        """D given the known entries, in normalised units, and the context in its own ones."""
+        ...

@@ -15,62 +15,132 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..models.plugin import Denoise
-from ..randomness import RowNoise, fold
+from ..models.sampling import by_blocks, check_trajectories, without_gradient
+from ..randomness import RowNoise, fold, row_seeds
+from ..trajectory import Condition
+from .denoiser import DenoisingModel
 from .paths import NoisePath
 
 PROBES = 8
-PROBE = zlib.crc32(b"probe")
+PROBE_STREAM = zlib.crc32(b"probe")  # other random numbers than those of a sample with the same seed
 MAX_EXACT = 32  # the most unknown entries for which the divergence is exact by default
 STEPS = 64  # for models: networks are not smooth enough in time for the doubling to converge below their own error
-MIN_STEPS, MAX_STEPS, TOLERANCE = 32, 512, 5e-3
+MIN_STEPS, MAX_STEPS = 32, 512
+TOLERANCE = 5e-3  # nats, or relative to |log p| where that is larger than 1
 BLUR = 1e-4
 
 
+@without_gradient
+def log_prob(model: DenoisingModel, x_RHD: Tensor, condition: Condition | None = None, *,
+             seeds: int | Sequence[int] = 0, exact: bool | None = None, probes: int = PROBES,
+             steps: int | None = None) -> Tensor:
+    """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
+    others.
+
+    It is computed by the probability-flow ODE in `steps` steps, 64 by default; see `Divergence` for `exact` and
+    `probes`. With the observations known it is log p(actions | observations). The values of `x_RHD` at known entries
+    are ignored. `seeds` is one seed for all rows or one for each. A low value suggests that the model was not trained
+    on such trajectories. Raises ValueError for shapes that do not fit and for numbers that are not finite.
+
+    The density is that of data blurred by the smallest noise of training. A model with few `levels` is evaluated
+    between the levels that it was trained on: train in continuous time (`levels=None`) for accurate numbers.
+    """
+    condition = Condition.empty(model.spec, len(x_RHD)) if condition is None else condition
+    seeds = row_seeds(seeds, len(x_RHD), "trajectories")
+    normalizer, path = model.normalizer, model.path
+    x_RHD, condition = x_RHD.to(normalizer.shift_D), condition.to(normalizer.shift_D.device)
+    check_trajectories(model.spec, x_RHD, condition)
+    condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
+    blur = float((-path.log_snr(path.snap(torch.zeros(1))) / 2).exp())
+
+    def log_prob_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
+        values = normalizer.normalize(known.values_BHD)
+        denoise = model.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
+        x = torch.where(known.mask_BHD, values, normalizer.normalize(x_RHD))
+        divergence = Divergence(~known.mask_BHD, seeds, exact, probes)
+        return ode_log_prob(denoise, path, x, divergence, steps=STEPS if steps is None else steps, blur=blur)
+
+    log_p_R = by_blocks(log_prob_rows, x_RHD, condition, seeds)
+    return log_p_R - (~condition.mask_BHD * normalizer.scale_D.log()).sum((1, 2))
+
+
+class Divergence:
+    """The divergence of x0 as a function of the unknown entries of x, exact or estimated, for each row.
+
+    It is the sum of v^T J v over some vectors v, where J is the Jacobian. With `exact` true they are the unit vectors
+    of the unknown entries, each of which costs one derivative. With `exact` false they are as many as `probes`, with
+    random signs that depend on the row's seed (Hutchinson's estimator: Grathwohl et al. 2019, equation 7). With None it
+    is exact for rows of up to `MAX_EXACT` unknown entries. Raises ValueError where the estimate lacks probes or seeds.
+    """
+
+    def __init__(self, unknown_RHD: Tensor, seeds: Sequence[int] = (), exact: bool | None = None,
+                 probes: int = PROBES):
+        count_R = unknown_RHD.sum((1, 2))
+        exact_R = count_R <= MAX_EXACT if exact is None else torch.full_like(count_R, exact, dtype=torch.bool)
+        self.unknown_RHD, self.exact_R11 = unknown_RHD, exact_R[:, None, None]
+        self.rank_RHD = unknown_RHD.flatten(1).cumsum(1).view_as(unknown_RHD) - 1
+        self.signs_RPHD = self.rank_RHD.new_zeros(len(exact_R), 0, 1, 1)
+        if not exact_R.all():
+            if probes < 1 or len(seeds) != len(exact_R):
+                raise ValueError(f"{probes} probes and {len(seeds)} seeds were given for {len(exact_R)} rows with too "
+                                 "many unknown entries for an exact divergence; give at least 1 probe and a seed per "
+                                 "row")
+            own = [fold(seed, PROBE_STREAM) for seed in seeds]
+            normal = RowNoise(own, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
+            self.signs_RPHD = torch.where(normal < 0, -1, 1) / math.sqrt(probes)
+        self.number = max(int((count_R * exact_R).max()), self.signs_RPHD.shape[1])
+
+    def of(self, x0: Tensor, x: Tensor) -> Tensor:
+        """The divergence (R,) of x0, which was computed from x."""
+        trace_R = x.new_zeros(len(x))
+        for v in self._vectors(x):
+            trace_R = trace_R + _inner(v, torch.autograd.grad(x0, x, v, retain_graph=True)[0])
+        return trace_R
+
+    def _vectors(self, x: Tensor) -> Iterator[Tensor]:
+        unknown_RHD = self.unknown_RHD.to(x.dtype)
+        for k in range(self.number):
+            signs = self.signs_RPHD[:, k] if k < self.signs_RPHD.shape[1] else self.rank_RHD.new_zeros(())
+            yield torch.where(self.exact_R11, self.rank_RHD == k, signs) * unknown_RHD
+
+
 @torch.no_grad()
-def log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor, *, seeds: Sequence[int] = (),
-             exact: bool | None = None, probes: int = PROBES, steps: int | None = None, tolerance: float = TOLERANCE,
-             blur: float = BLUR) -> Tensor:
+def ode_log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, divergence: Divergence, *,
+                 steps: int | None = None, blur: float = BLUR) -> Tensor:
     """The log density (R,) of the unknown entries given the others, in nats, in the units and the dtype of `x_RHD`.
 
     It is the density of data blurred by normal noise of standard deviation `blur`, which should be well below the
-    finest detail of the data. With `exact` true the divergence costs one derivative for each unknown entry; with
-    `exact` false it costs one for each of the `probes` and is estimated with random signs that depend on the row's seed
-    (Hutchinson's estimator: Grathwohl et al. 2019, equation 7). With None it is exact for rows of up to `MAX_EXACT`
-    unknown entries.
-
-    The ODE is solved by the Runge-Kutta method of order 4 in `steps` steps, the same for all rows. With None the steps
-    are doubled from `MIN_STEPS` to at most `MAX_STEPS` until the result changes by no more than `tolerance`, in nats
-    or, where |log p| is larger than 1, relative to it. With this method no row depends on the rows beside it, as it
-    would with an adaptive solver. Points far off the data and between its modes take the most steps. The result has no
-    gradient. Raises ValueError for steps < 1, and where the estimate lacks probes or seeds.
+    finest detail of the data. The ODE is solved by the Runge-Kutta method of order 4 in `steps` steps, the same for all
+    rows. With None the steps are doubled from `MIN_STEPS` to at most `MAX_STEPS` until the result changes by no more
+    than `TOLERANCE`. With this method no row depends on the rows beside it, as it would with an adaptive solver. Points
+    far off the data and between its modes take the most steps. The result has no gradient. Raises ValueError for
+    steps < 1.
     """
-    if steps is not None and (steps < 1 or steps != int(steps)):
-        raise ValueError(f"{steps} steps of the ODE were given; give a whole number of at least 1, or None")
-    directions = _Directions(unknown_RHD, seeds, exact, probes, x_RHD.dtype)
-    solve = partial(_solve, denoise, path, x_RHD, unknown_RHD, directions, blur)
     if steps is not None:
-        return solve(int(steps))
-    steps, log_p_R = MIN_STEPS, solve(MIN_STEPS)
+        if steps < 1 or steps != int(steps):
+            raise ValueError(f"{steps} steps of the ODE were given; give a whole number of at least 1, or None")
+        return _solve(denoise, path, x_RHD, divergence, int(steps), blur)
+    steps, log_p_R = MIN_STEPS, _solve(denoise, path, x_RHD, divergence, MIN_STEPS, blur)
     settled_R = torch.zeros_like(log_p_R, dtype=torch.bool)
     while steps < MAX_STEPS and not settled_R.all():
         steps *= 2
-        finer_R = torch.where(settled_R, log_p_R, solve(steps))
-        settled_R = (finer_R - log_p_R).abs() <= tolerance * finer_R.abs().clamp(min=1)
+        finer_R = torch.where(settled_R, log_p_R, _solve(denoise, path, x_RHD, divergence, steps, blur))
+        settled_R = (finer_R - log_p_R).abs() <= TOLERANCE * finer_R.abs().clamp(min=1)
         log_p_R = finer_R
     return log_p_R
 
 
-def _solve(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,
-           steps: int) -> Tensor:
+def _solve(denoise: Denoise, path: NoisePath, x_RHD: Tensor, divergence: Divergence, steps: int,
+           blur: float) -> Tensor:
     """The log density by the ODE from the data to pure noise, whose density is known."""
     from torchdiffeq import odeint  # imports scipy.integrate, which takes half a second or more
 
+    unknown_RHD = divergence.unknown_RHD
     count_R = unknown_RHD.sum((1, 2)).to(x_RHD.dtype)
 
     def rate(w: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -79,8 +149,7 @@ def _solve(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor
         with torch.enable_grad():
             y = state[0].detach().requires_grad_()
             x0 = denoise(torch.where(unknown_RHD, path.alpha(t).hypot(path.sigma(t)) * y, x_RHD), t)
-            trace_R = sum((_inner(v, torch.autograd.grad(x0, y, v, retain_graph=True)[0]) for v in directions),
-                          torch.zeros_like(count_R))
+            trace_R = divergence.of(x0, y)
         change = torch.where(unknown_RHD, -w.tanh() * y - x0, 0).detach()
         return change, -w.tanh() * count_R - trace_R
 
@@ -100,32 +169,3 @@ def _grid(path: NoisePath, steps: int, blur: float) -> Tensor:
 
 def _inner(a_RHD: Tensor, b_RHD: Tensor) -> Tensor:
     return (a_RHD * b_RHD).sum((1, 2))
-
-
-class _Directions:
-    """Vectors v of x's shape for which the sum of v^T J v is the trace of a Jacobian J over the unknown entries.
-
-    For an exact row the k-th vector is the unit vector of its k-th unknown entry; other rows have random signs.
-    """
-
-    def __init__(self, unknown_RHD: Tensor, seeds: Sequence[int], exact: bool | None, probes: int,
-                 dtype: torch.dtype):
-        count_R = unknown_RHD.sum((1, 2))
-        exact_R = count_R <= MAX_EXACT if exact is None else torch.full_like(count_R, exact, dtype=torch.bool)
-        self.unknown_RHD, self.exact_R11 = unknown_RHD.to(dtype), exact_R[:, None, None]
-        self.rank_RHD = unknown_RHD.flatten(1).cumsum(1).view_as(unknown_RHD) - 1
-        self.signs_RPHD = self.rank_RHD.new_zeros(len(exact_R), 0, 1, 1)
-        if not exact_R.all():
-            if probes < 1 or len(seeds) != len(exact_R):
-                raise ValueError(f"{probes} probes and {len(seeds)} seeds were given for {len(exact_R)} rows with too "
-                                 "many unknown entries for an exact divergence; give at least 1 probe and a seed per "
-                                 "row")
-            own = [fold(seed, PROBE) for seed in seeds]  # other random numbers than those of a sample with this seed
-            normal = RowNoise(own, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
-            self.signs_RPHD = torch.where(normal < 0, -1, 1) / math.sqrt(probes)
-        self.number = max(int((count_R * exact_R).max()), self.signs_RPHD.shape[1])
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for k in range(self.number):
-            signs = self.signs_RPHD[:, k] if k < self.signs_RPHD.shape[1] else self.rank_RHD.new_zeros(())
-            yield torch.where(self.exact_R11, self.rank_RHD == k, signs) * self.unknown_RHD

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -17,29 +17,30 @@ from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import (
-    Guidance,
-    by_blocks,
-    check_shapes,
-    check_trajectories,
-    sample_batch,
-    without_gradient,
-)
+from ..models.sampling import Guidance, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
-from ..networks.embedding import conditioned
 from ..networks.rows import padding
 from ..normalize import Normalizer
-from ..randomness import RowNoise, fold, row_seeds
+from ..randomness import RowNoise
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from ..training.parallel import mean_over_processes
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec, cat
-from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, NoiseLevel, loss_weight, sample_times
-from .grids import GRIDS, noised_time, sampling_times
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from .denoiser import (
+    DENSITIES,
+    NEEDS_SIGNAL,
+    PREDICTIONS,
+    WEIGHTS,
+    NoiseLevel,
+    Preconditioned,
+    denoising_loss,
+    sample_times,
+)
+from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
-from .likelihood import PROBES, STEPS, log_prob
+from .likelihood import log_prob
 from .paths import PATHS
 from .samplers import SAMPLERS, Sampler
+from .scores import ood_score, score, transport
 
 CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "sampler": SAMPLERS,
            "grid": GRIDS}
@@ -147,6 +148,12 @@ class Diffusion(ConditionalModel):
                                                         config.network)
         self.ema = MovingAverage(self.network, config.ema)
 
+    # What needs no more than its denoiser stands in files of its own; each of these functions takes the model first.
+    log_prob = log_prob
+    score = score
+    ood_score = ood_score
+    transport = transport
+
     @classmethod
     def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
                      normalizer: Normalizer) -> Diffusion:
@@ -183,7 +190,7 @@ class Diffusion(ConditionalModel):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None, chain: bool = False) -> dict[str, Tensor]:
-        """One optimiser step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14).
+        """One optimiser step on `denoising_loss`, the weighted squared error of the unknown real entries.
 
         Returns metrics, scalars. `guide` adds its mean score of x0 to the objective. It scores x0 as denoised from one
         noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
@@ -195,8 +202,9 @@ class Diffusion(ConditionalModel):
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         context = self.training_context(batch, generator)
         rows = Microbatch(x0, real, known, context, batch.weights(), 0.0, generator)
-        score = guide and partial(self.own_score, guide, rows=rows, batch=batch)
-        loss = self.loss(rows, eps, at, None if chain else score)
+        score = None if guide is None else partial(self.own_score, guide, rows=rows, batch=batch)
+        loss = denoising_loss(self.preconditioned(self.network), rows, eps, at, self.config.weight,
+                              None if chain else score)
         if chain and score:
             loss = loss - score(self.sampled_chain(rows, batch.context_BC))
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
@@ -210,35 +218,14 @@ class Diffusion(ConditionalModel):
         start = self.path.sigma(times[:1]) * rows.normal()
         return self.sampler(self.config)(denoise, start, times, self.path, rows.normal)
 
-    def loss(self, rows: Microbatch, eps: Tensor, at: NoiseLevel,
-             score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus the `score` of x0 as it
-        is predicted."""
-        F, x_t = self.predict(self.network, at.alpha * rows.x0 + at.sigma * eps, at, rows)
-        F_target = self.prediction.target(rows.x0, eps, at) / self.prediction.unit(at)
-        w = loss_weight(self.config.weight, self.prediction, at)
-        loss = ((F - F_target) ** 2 * w * rows.free * rows.weight[:, None, None]).sum()
-        loss = loss / mean_over_processes(rows.free.sum()).clamp(min=1)
-        return loss if score is None else loss - score(self.denoised(F, x_t, at))
-
-    def predict(self, network: nn.Module, x: Tensor, at: NoiseLevel, rows: Microbatch,
-                *more: Tensor) -> tuple[Tensor, Tensor]:
-        """F (R, H, D), the output of a network in training, and x_t: x with clean known entries and 0 as padding.
-
-        The network sees x_t divided by its spread, as in `denoise` (c_in of Karras et al. 2022, table 1).
-        """
-        x_t = torch.where(rows.known, rows.x0, x) * rows.real
-        return network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context, *more), x_t
-
-    def denoised(self, F: Tensor, x_t: Tensor, at: NoiseLevel, *, clipped: bool = True) -> Tensor:
-        """x0 (R, H, D) from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the
-        bound."""
-        x0, limit = self.prediction.x0(x_t, self.prediction.unit(at) * F, at), self.config.clip
-        return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
-
     def level(self, t_R: Tensor) -> NoiseLevel:
         """The noise level at the times t (R,)."""
         return NoiseLevel(self.path, t_R, self.config.sigma_data)
+
+    def preconditioned(self, network: nn.Module, *, clipped: bool = True) -> Preconditioned:
+        """The denoiser D(x; t) that one of its networks makes; `clipped` bounds x0 (`config.clip`)."""
+        return Preconditioned(network, self.path, self.prediction, self.config.sigma_data,
+                              self.config.clip if clipped else None)
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *,
                 times: Tensor | None = None, clipped: bool = True, network: nn.Module | None = None) -> Denoise:
@@ -249,14 +236,12 @@ class Diffusion(ConditionalModel):
         computes of them and of the condition alone, are computed once for all `times` (S,), if they are given.
         `clipped` bounds x0; a likelihood needs it without the bound. The averaged `network` is the default.
         """
-        known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
-        predict = conditioned(self.ema.module if network is None else network, known_x0, mask, encoded, times)
-        levels = {} if times is None else dict(zip(times.tolist(), self.level(times).each(), strict=True))
+        D = self.preconditioned(self.ema.module if network is None else network, clipped=clipped)
+        given = D.given(values, mask, encode_context(context, self.context), times)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            at, x_t = (levels.get(t.item()) if len(t) == 1 else None) or self.level(t), torch.where(mask, values, x)
-            return torch.where(mask, values, self.denoised(predict(x_t / at.spread, at.t_R), x_t, at, clipped=clipped))
+            return given(x, t)
 
         return denoise
 
@@ -307,97 +292,3 @@ class Diffusion(ConditionalModel):
         for plugin in plugins:
             x = plugin.finish(x, sampling)
         return torch.where(rows.mask_BHD, rows.values_BHD, x)[:count]
-
-    @torch.no_grad()
-    def transport(self, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
-        """Maps standard normal noise (R, H, D) to trajectories (R, H, D) in environment units, with a sampler of eta 0.
-
-        One-step students are distilled from this map. Raises ValueError for shapes that do not fit.
-        """
-        known, z_RHD = condition.to(self.device), z_RHD.to(self.device)
-        check_shapes(self.spec, z_RHD, known)
-        steps = self.config.steps if steps is None else steps
-        times = sampling_times(self.path, steps, self.config.grid).to(self.device)
-        values = self.normalizer.normalize(known.values_BHD)
-        denoise = self.denoise(values, known.mask_BHD, known.context_BC, times=times)
-        start = self.path.sigma(times[:1]) * z_RHD
-        x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
-        return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
-
-    @without_gradient
-    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
-                 exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
-        """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
-        others.
-
-        It is computed by the probability-flow ODE in `steps` steps, 64 by default; see
-        `gentraj.diffusion.likelihood.log_prob` for the options. With the observations known it is
-        log p(actions | observations). The values of `x_RHD` at known entries are ignored. `seeds` is one seed for all
-        rows or one for each. A low value suggests that the model was not trained on such trajectories. Raises
-        ValueError for shapes that do not fit and for numbers that are not finite.
-
-        The density is that of data blurred by the smallest noise of training. A model with few `levels` is evaluated
-        between the levels that it was trained on: train in continuous time (`levels=None`) for accurate numbers.
-        """
-        condition = Condition.empty(self.spec, len(x_RHD)) if condition is None else condition
-        seeds = row_seeds(seeds, len(x_RHD), "trajectories")
-        x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
-        check_trajectories(self.spec, x_RHD, condition)
-        condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
-        blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
-
-        def log_prob_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
-            values = self.normalizer.normalize(known.values_BHD)
-            denoise = self.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
-            x = torch.where(known.mask_BHD, values, self.normalizer.normalize(x_RHD))
-            return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=seeds, exact=exact, probes=probes,
-                            steps=STEPS if steps is None else steps, blur=blur)
-
-        log_p_R = by_blocks(log_prob_rows, x_RHD, condition, seeds)
-        return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
-
-    @torch.no_grad()
-    def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
-        """The score (R, H, D) of noisy trajectories, in environment units: the gradient of their log density at time t.
-
-        `x_RHD` is alpha x0 + sigma eps in normalised units, and the score (alpha x0 - x) / sigma^2 with the denoised x0
-        (Vincent 2011; Song et al. 2021, equation 7). Known entries have no noise: their values in `x_RHD` are ignored,
-        and their score is 0. Close to t = 0 it is the score of clean trajectories. Raises ValueError for shapes that do
-        not fit, and for a time outside (0, 1].
-        """
-        if not 0 < t <= 1:
-            raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
-        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        x = self.normalizer.normalize(check_trajectories(self.spec, x_RHD, condition))
-        level = self.level(self.path.snap(torch.full((1,), t, device=self.device)))
-        values = self.normalizer.normalize(condition.values_BHD)
-        denoise = self.denoise(values, condition.mask_BHD, condition.context_BC, clipped=False)
-        score = (level.alpha * denoise(x, level.t_R) - x) / level.sigma**2 / self.normalizer.scale_D
-        return torch.where(condition.mask_BHD, 0, score)
-
-    @torch.no_grad()
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
-                  noises: int = 2) -> Tensor:
-        """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.
-
-        x0 is noised until sigma / alpha is `noise`. A likely trajectory comes back as it was; an unlikely one is moved.
-        The denoiser is conditioned on `condition`, and the values of `x_RHD` at known entries are ignored. The mean is
-        over `noises` samples of the noise. Raises ValueError for noise of 0 or less, for fewer than 1 sample of it, and
-        for another number of seeds than one for each trajectory.
-        """
-        if not noise > 0 or noises < 1:
-            raise ValueError(f"noise is {noise}, {noises} times; a ratio sigma / alpha above 0, at least once, is "
-                             "expected")
-        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
-        x_RHD, seeds = check_trajectories(self.spec, x_RHD, condition), row_seeds(seeds, len(x_RHD), "trajectories")
-        t = noised_time(self.path, noise).to(self.device)
-
-        def error_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
-            x0, values = self.normalizer.normalize(x_RHD), self.normalizer.normalize(known.values_BHD)
-            eps, at = RowNoise(seeds, x0.device).normal(self.spec.horizon, self.spec.dim), self.level(t)
-            denoised = self.denoise(values, known.mask_BHD, known.context_BC)(at.alpha * x0 + at.sigma * eps, t)
-            return ((denoised - x0) ** 2).mean(-1)
-
-        seeds = [fold(s, n) for n in range(noises) for s in seeds]
-        errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), seeds)
-        return errors.unflatten(0, (noises, -1)).mean(0)

@@ -48,14 +48,11 @@ class Step(NamedTuple):
     sigma_s: Tensor
 
     def eps(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The noise in x at t."""
         return (x - self.alpha_t * x0) / self.sigma_t
 
-    def to(self, x0: Tensor, eps: Tensor) -> Tensor:
-        """x at s: an Euler step of dx = x0 d alpha + eps d sigma."""
-        return self.alpha_s * x0 + self.sigma_s * eps
-
     @property
-    def k(self) -> Tensor:
+    def exp_neg_h(self) -> Tensor:
         """e^-h, where h is the step in log(alpha / sigma): 0 for the last step, and for a first one without signal."""
         return self.alpha_t * self.sigma_s / (self.alpha_s * self.sigma_t)
 
@@ -66,10 +63,14 @@ class Step(NamedTuple):
 
 def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
-    """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM: Ho et al. 2020, algorithm 2."""
+    """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM, a sample of q(x_s | x_t, x0) in each step: Ho et
+    al. 2020, equation 7 and algorithm 2."""
     for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
-        x = _ancestral(step, x, x0, normal, eta)  # to s, with noise
+        kept = (1 - eta**2 + (eta * step.exp_neg_h) ** 2).sqrt()  # the part of eps that stays
+        x = step.alpha_s * x0 + step.sigma_s * (kept * step.eps(x, x0))  # to s
+        if eta > 0 and not step.last:
+            x = x + step.sigma_s * eta * (1 - step.exp_neg_h**2).sqrt() * normal()  # equation 16
         if observe:
             observe(x, step.s)
     return x
@@ -77,11 +78,12 @@ def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
 
 def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
           observe: Observer | None = None) -> Tensor:
-    """Karras et al. 2022, algorithm 2 without its correction. `eta` is the amount of churn (see `_churned`)."""
+    """Karras et al. 2022, algorithm 2 without its correction. `eta` is the amount of churn (see `churned`)."""
     for step in steps_along(times, path, eta):
-        x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
+        x, step = churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
-        x = step.to(x0, step.eps(x, x0))  # Euler step, lines 7 and 8
+        eps = step.eps(x, x0)  # slope at t, line 7
+        x = step.alpha_s * x0 + step.sigma_s * eps  # Euler step, line 8
         if observe:
             observe(x, step.s)
     return x
@@ -91,10 +93,10 @@ def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
          observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last step."""
     for step in steps_along(times, path, eta):
-        x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
+        x, step = churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
         eps = step.eps(x, x0)  # slope at t, line 7
-        x = step.to(x0, eps)  # Euler step, line 8
+        x = step.alpha_s * x0 + step.sigma_s * eps  # Euler step, line 8
         if not step.last:
             x0_s = denoise(x, step.s)  # the network again
             eps_s = (x - step.alpha_s * x0_s) / step.sigma_s  # slope at s, line 10
@@ -116,7 +118,7 @@ def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, 
     for step in steps:
         x0 = denoise(x, step.t)  # the network
         eps = step.eps(x, x0)  # noise in x
-        x = step.to(x0, eps)  # Euler step
+        x = step.alpha_s * x0 + step.sigma_s * eps  # Euler step
         if eta > 0 and not step.last:
             # g^2 dt, as the variance that the forward SDE adds from s to t: finite where there is no signal at t
             g2 = (step.sigma_t**2 - (step.alpha_t / step.alpha_s * step.sigma_s) ** 2).clamp(min=0) * eta**2
@@ -134,11 +136,14 @@ def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: NoiseP
     the sample, the step would grow without bound where the density is flat, and if it were measured on a batch, the
     samples would depend on each other.
     """
+    r = eta * LANGEVIN_SNR
     for step in steps_along(times, path, eta):
-        x = _ancestral(step, x, denoise(x, step.t), normal, eta)  # predictor
+        x0 = denoise(x, step.t)  # the network
+        kept = (1 - eta**2 + (eta * step.exp_neg_h) ** 2).sqrt()
+        x = step.alpha_s * x0 + step.sigma_s * (kept * step.eps(x, x0))  # predictor, as in `ddim`
         if eta > 0 and not step.last:
+            x = x + step.sigma_s * eta * (1 - step.exp_neg_h**2).sqrt() * normal()
             eps = (x - step.alpha_s * denoise(x, step.s)) / step.sigma_s  # minus sigma times the score
-            r = eta * LANGEVIN_SNR
             x = x + step.sigma_s * (2 * r * normal() - 2 * r**2 * eps)  # corrector: noise, drift
         if observe:
             observe(x, step.s)
@@ -150,15 +155,16 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal
     """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is the SDE form of equation 19."""
     before: tuple[Tensor, Tensor] | None = None
     for step in steps_along(times, path, eta):
-        x0, k = denoise(x, step.t), step.k  # the network, e^-h
+        x0, exp_neg_h = denoise(x, step.t), step.exp_neg_h  # the network
+        h = -exp_neg_h.log()
         D = x0  # first order
         if before is not None and not step.last:  # first order in the last step, which is infinite in log SNR
             x0_before, h_before = before
-            D = x0 + (x0 - x0_before) * (-k.log() / h_before) / 2  # second order
-        before = x0, -k.log()  # for the next step
-        x = step.sigma_s / step.sigma_t * k**eta * x + step.alpha_s * (1 - k ** (1 + eta)) * D  # exact, D constant
+            D = x0 + (x0 - x0_before) * (h / h_before) / 2  # second order
+        before = x0, h  # for the next step
+        x = step.sigma_s / step.sigma_t * exp_neg_h**eta * x + step.alpha_s * (1 - exp_neg_h ** (1 + eta)) * D
         if eta > 0 and not step.last:
-            x = x + step.sigma_s * (1 - k ** (2 * eta)).sqrt() * normal()  # the SDE's noise
+            x = x + step.sigma_s * (1 - exp_neg_h ** (2 * eta)).sqrt() * normal()  # the SDE's noise
         if observe:
             observe(x, step.s)
     return x
@@ -172,42 +178,37 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
     """
     if eta != 0:
         raise ValueError(f"eta is {eta}; unipc adds no noise, give 0")
-    before: _UniStep | None = None
+
+    def exact(step: Step, x: Tensor, D: Tensor) -> Tensor:
+        """x at s if x0 is D all along the step."""
+        return step.sigma_s / step.sigma_t * x + step.alpha_s * (1 - step.exp_neg_h) * D
+
+    before: tuple[Step, Tensor, Tensor] | None = None  # the step before: its start x, and x0 there
+    slope: tuple[Tensor, Tensor] | None = None  # the paper's D_1 / r_1, and minus r_1; None for a step of first order
     for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
-        x = x if before is None else before.corrected(x0)  # UniC, the step before
-        r = before.step.k.log() / step.k.log() if before and not step.last else None  # minus the paper's r_1
-        before = _UniStep(step, x, x0, None if r is None or before is None else (x0 - before.x0) / r, r)
-        x = before.predicted()  # UniP, this step
+        D = x0
+        if before is not None:
+            step_before, x_before, x0_before = before
+            change = x0 - x0_before
+            D_before = x0_before + change / 2
+            if slope is not None:
+                (D1, r), h, B = slope, step_before.exp_neg_h.log(), step_before.exp_neg_h - 1
+                b1 = (B / h - 1) / B
+                b2 = ((B / h - 1) / h - 0.5) * 2 / B
+                rho = (b1 - b2) / (1 + r)
+                D_before = x0_before + rho * D1 + (b1 - rho) * change
+            x = exact(step_before, x_before, D_before)  # UniC, the step before
+            slope = None
+            if not step.last:
+                r = step_before.exp_neg_h.log() / step.exp_neg_h.log()
+                slope = change / r, r
+                D = x0 + change / r / 2
+        before = step, x, x0
+        x = exact(step, x, D)  # UniP, this step
         if observe:
             observe(x, step.s)
     return x
-
-
-class _UniStep(NamedTuple):
-    """A step of UniPC: its start x, x0 there, and the paper's D_1 / r_1, which is None for a step of first order."""
-
-    step: Step
-    x: Tensor
-    x0: Tensor
-    D1: Tensor | None
-    r: Tensor | None
-
-    def predicted(self) -> Tensor:
-        return self._to(self.x0 if self.D1 is None else self.x0 + self.D1 / 2)
-
-    def corrected(self, x0_s: Tensor) -> Tensor:
-        """UniC: the step's end, corrected with x0 as it was denoised there."""
-        if self.D1 is None or self.r is None:
-            return self._to(self.x0 + (x0_s - self.x0) / 2)
-        h, B = self.step.k.log(), self.step.k - 1
-        b1 = (B / h - 1) / B
-        b2 = ((B / h - 1) / h - 0.5) * 2 / B
-        rho = (b1 - b2) / (1 + self.r)
-        return self._to(self.x0 + rho * self.D1 + (b1 - rho) * (x0_s - self.x0))
-
-    def _to(self, x0: Tensor) -> Tensor:
-        return self.step.sigma_s / self.step.sigma_t * self.x + self.step.alpha_s * (1 - self.step.k) * x0
 
 
 def steps_along(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
@@ -239,16 +240,7 @@ def _warn_if_unstable(times: Tensor, path: NoisePath, eta: float) -> None:
                       "eta, or another sampler, such as dpmpp-2m-sde", stacklevel=3)
 
 
-def _ancestral(step: Step, x: Tensor, x0: Tensor, normal: Normal, eta: float) -> Tensor:
-    """Song et al. 2021 (DDIM), equation 12; for eta = 1 a sample of q(x_s | x_t, x0), Ho et al. 2020, equation 7."""
-    kept = (1 - eta**2 + (eta * step.k) ** 2).sqrt()  # the part of eps that stays; equation 16 is the rest
-    x = step.to(x0, kept * step.eps(x, x0))
-    if eta > 0 and not step.last:
-        x = x + step.sigma_s * eta * (1 - step.k**2).sqrt() * normal()
-    return x
-
-
-def _churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float) -> tuple[Tensor, Step]:
+def churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float) -> tuple[Tensor, Step]:
     """Adds noise to x until sigma / alpha is (1 + gamma) times as large, and returns the step that starts there.
 
     1 + gamma is e^(eta h), so that eta = 1 adds as much noise as the reverse SDE does, and the churn vanishes with the
@@ -257,7 +249,7 @@ def _churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float)
     """
     if eta == 0 or step.t >= 1:
         return x, step
-    rise = (-eta * step.k.log()).clamp(max=math.log(2) / 2)
+    rise = (-eta * step.exp_neg_h.log()).clamp(max=math.log(2) / 2)
     t = path.time_of(path.log_snr(step.t) - 2 * rise)
     if path.levels is not None:
         level = (t * path.levels).round().clamp(max=path.levels - 1)  # below the last, where there may be no signal

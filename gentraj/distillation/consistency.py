@@ -2,7 +2,7 @@
 
 Song et al. 2023, "Consistency Models" (distillation, algorithm 2, and sampling, algorithm 1); Geng et al. 2024,
 "Consistency Models Made Easy" (training from data, algorithm 1). The boundary condition f(x, 0) = x holds for every
-prediction, as `FewStep.x0` returns x itself where t is 0.
+prediction, as `Preconditioned` returns x itself where t is 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..diffusion.samplers import Normal, Sampler, steps_along
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
 from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions
-from .few_step import FewStep, FewStepConfig
+from .few_step import FewStep, FewStepConfig, ddim_step
 
 K, B, Q, STAGES = 8.0, 1.0, 2.0, 8  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t), and the base of r / t
 
@@ -66,11 +66,11 @@ class Consistency(FewStep):
         """The scalar w ||f(x_t, t) - f-(x_r, r)||^2, where f- is f without gradient, and r < t."""
         of_teacher, eps = self.distillation.targets == "teacher", rows.normal()
         t_R, r_R = self.neighbours(rows) if of_teacher else self.easy(rows)
-        x_t = self.noised(rows.x0, eps, t_R)
+        t, r = self.level(t_R), self.level(r_R)
+        x_t = t.noised(rows.x0, eps)
         with torch.no_grad():
-            x_r = (self.ddim(x_t, self.taught(x_t, t_R, rows), t_R, r_R) if of_teacher
-                   else self.noised(rows.x0, eps, r_R))
-            target = self.x0(self, self.network, x_r, r_R, rows)
+            x_r = ddim_step(x_t, self.taught(x_t, t_R, rows), t, r) if of_teacher else r.noised(rows.x0, eps)
+            target = self.preconditioned(self.network, clipped=False)(x_r, r_R, rows)
         return self.regression(target, x_t, t_R, rows)
 
     def neighbours(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,8 @@ def multistep(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, norma
     """
     for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the end of the path
-        x = step.to(x0, (1 - eta**2) ** 0.5 * step.eps(x, x0))  # back to s, with a part of the old noise
+        eps = step.eps(x, x0)  # the noise in x
+        x = step.alpha_s * x0 + step.sigma_s * ((1 - eta**2) ** 0.5 * eps)  # back to s, with a part of the old noise
         if eta > 0 and not step.last:
             x = x + step.sigma_s * eta * normal()  # and new noise
         if observe:

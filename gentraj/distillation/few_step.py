@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ..config import require
 from ..data.windows import repeat_last
+from ..diffusion.denoiser import NoiseLevel, denoising_loss
 from ..diffusion.model import Diffusion, DiffusionConfig
 from ..models.conditioning import ConditionMix
 from ..models.microbatch import Microbatch
@@ -132,38 +133,21 @@ class FewStep(Diffusion):
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    def x0(self, model: Diffusion, network: nn.Module, x: Tensor, t_R: Tensor, rows: Microbatch, *,
-           clipped: bool = False) -> Tensor:
-        """x0 (R, H, D) as one call of a network of `model` denoises x (R, H, D), with exact known entries; x itself
-        where t is 0."""
-        at = model.level(t_R)
-        F, x_t = model.predict(network, x, at, rows)
-        x0 = torch.where(t_R[:, None, None] > 0, model.denoised(F, x_t, at, clipped=clipped), x_t)
-        return torch.where(rows.known, rows.x0, x0)
-
     def taught(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
         """x0 (R, H, D) as the teacher denoises x (R, H, D), as it is bounded in sampling."""
-        return self.x0(self.teacher, self.teacher.ema, x, t_R, rows, clipped=True)
-
-    def noised(self, x0: Tensor, eps: Tensor, t_R: Tensor) -> Tensor:
-        """x at t (R,): x0 with the noise eps of that level."""
-        at = self.level(t_R)
-        return at.alpha * x0 + at.sigma * eps
-
-    def ddim(self, x: Tensor, x0: Tensor, t_R: Tensor, s_R: Tensor) -> Tensor:
-        """x at s (R,), a step of DDIM from x at t (R,) with this x0."""
-        t, s = self.level(t_R), self.level(s_R)
-        return s.alpha * x0 + s.sigma * (x - t.alpha * x0) / t.sigma
+        return self.teacher.preconditioned(self.teacher.ema.module)(x, t_R, rows)
 
     def one_call(self, rows: Microbatch) -> Tensor:
         """(R, H, D) a differentiable sample for each condition, from one call of the network, in normalised units."""
         t_R = rows.x0.new_ones(len(rows.x0))
-        return self.x0(self, self.network, self.level(t_R).sigma * rows.normal(), t_R, rows)
+        D = self.preconditioned(self.network, clipped=False)
+        return D(self.level(t_R).sigma * rows.normal(), t_R, rows)
 
     def regression(self, x0: Tensor, x_t: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
-        """The loss of `Diffusion`, a scalar, for x_t (R, H, D) with this x0 (R, H, D) as target."""
-        at = self.level(t_R)
-        return self.loss(replace(rows, x0=x0), (x_t - at.alpha * x0) / at.sigma, at)
+        """`denoising_loss`, a scalar, for x_t (R, H, D) with this x0 (R, H, D) as target."""
+        at, D = self.level(t_R), self.preconditioned(self.network)
+        eps = (x_t - at.alpha * x0) / at.sigma
+        return denoising_loss(D, replace(rows, x0=x0), eps, at, self.config.weight)
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:
@@ -181,6 +165,11 @@ class FewStep(Diffusion):
         score_RH = self.teacher.ood_score(x_RHD, condition, seeds, noise, noises)
         self.network_calls += self.teacher.network_calls - before
         return score_RH
+
+
+def ddim_step(x: Tensor, x0: Tensor, t: NoiseLevel, s: NoiseLevel) -> Tensor:
+    """x at the cleaner level s: a step of DDIM from x at level t with this x0."""
+    return s.alpha * x0 + s.sigma * (x - t.alpha * x0) / t.sigma
 
 
 def copied(normalizer: Normalizer) -> Normalizer:

@@ -127,7 +127,7 @@ class FlowMap(FewStep):
         """u(z, t, r) (R, H, D), the average velocity from z (R, H, D) at t to r, as a network predicts it; the velocity
         where r = t."""
         at = self.level(t_R)
-        F, _ = self.predict(network, z, at, rows, r_R)
+        F = self.preconditioned(network).output(rows.held(z), at, rows, r_R)
         return F * self.prediction.unit(at)
 
     @torch.no_grad()
@@ -140,11 +140,11 @@ class FlowMap(FewStep):
         eps, u_R = rows.normal(), self.uniform(rows)
         if self.distillation.targets == "data":
             t_R = self.path.snap(u_R)
-            return self.noised(rows.x0, eps, t_R), (eps - rows.x0) * rows.free, t_R
+            return self.level(t_R).noised(rows.x0, eps), (eps - rows.x0) * rows.free, t_R
         s = self.teacher.level(self.teacher.path.snap(u_R.cpu()).to(eps))
         total = s.alpha + s.sigma
         t_R = (s.sigma / total)[:, 0, 0]
-        z = self.noised(rows.x0, eps, t_R)
+        z = self.level(t_R).noised(rows.x0, eps)
         x0 = self.taught(total * z, s.t_R, rows)
         return z, (z - x0) / t_R[:, None, None] * rows.free, t_R
 

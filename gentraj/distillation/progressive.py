@@ -17,7 +17,7 @@ from ..config import require
 from ..diffusion.grids import sampling_times
 from ..diffusion.paths import NoisePath
 from ..models.microbatch import Microbatch
-from .few_step import FewStep, FewStepConfig
+from .few_step import FewStep, FewStepConfig, ddim_step
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Progressive(FewStep):
             self.previous.load_state_dict(self.ema.module.state_dict())
         before = self.previous if number else self.teacher.ema
         t_R, mid_R, s_R = self.steps_of(rounds - 1 - number, rows)
-        z_t = self.noised(rows.x0, rows.normal(), t_R)
+        z_t = self.level(t_R).noised(rows.x0, rows.normal())
         return self.regression(self.target(before, z_t, t_R, mid_R, s_R, rows), z_t, t_R, rows)
 
     def steps_of(self, halvings: int, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,10 +76,9 @@ class Progressive(FewStep):
     def target(self, before: nn.Module, z_t: Tensor, t_R: Tensor, mid_R: Tensor, s_R: Tensor,
                rows: Microbatch) -> Tensor:
         """x~ (R, H, D) of appendix G."""
-        z_s = z_t
-        for a_R, b_R in ((t_R, mid_R), (mid_R, s_R)):
-            z_s = self.ddim(z_s, self.x0(self, before, z_s, a_R, rows, clipped=True), a_R, b_R)
-        t, s = self.level(t_R), self.level(s_R)
+        D, t, mid, s = self.preconditioned(before), self.level(t_R), self.level(mid_R), self.level(s_R)
+        z_mid = ddim_step(z_t, D(z_t, t_R, rows), t, mid)
+        z_s = ddim_step(z_mid, D(z_mid, mid_R, rows), mid, s)
         k = s.sigma / t.sigma
         return torch.where(rows.known, rows.x0, (z_s - k * z_t) / (s.alpha - k * t.alpha))
 

@@ -45,7 +45,7 @@ class Shortcut(FlowMap):
         if count:
             some = rows.take(torch.arange(count, device=z.device))
             t_R[:count], d_R[:count] = self.steps(some)
-            z[:count] = self.noised(some.x0, some.normal(), t_R[:count])
+            z[:count] = self.level(t_R[:count]).noised(some.x0, some.normal())
             target[:count] = self.half_steps(z[:count], t_R[:count], d_R[:count], some)
         u = self.average(self.network, z, t_R, t_R - d_R, rows)
         return (self.squares(u, target, rows) * rows.weight).mean()

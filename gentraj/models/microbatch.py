@@ -32,6 +32,10 @@ class Microbatch:
         """True (R, H, D) where an entry is real and unknown."""
         return self.real & ~self.known
 
+    def held(self, x: Tensor) -> Tensor:
+        """x (R, H, D) with clean known entries, and 0 as padding."""
+        return torch.where(self.known, self.x0, x) * self.real
+
     def take(self, index_R: Tensor) -> Microbatch:
         """The windows with these indices."""
         context = self.context if self.context is None or len(self.context) == 1 else self.context[index_R]

@@ -1,6 +1,7 @@
 """log p against closed forms: exact denoisers, and a trained model of a linear system."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
-from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, _grid, log_prob
+from gentraj.diffusion.likelihood import BLUR, MAX_EXACT, MIN_STEPS, PROBES, Divergence, _grid, ode_log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Denoise
@@ -18,6 +19,12 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator, unfold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+
+def log_prob(denoise: Denoise, path: NoisePath, x: Tensor, unknown: Tensor, *, seeds: Sequence[int] = (),
+             exact: bool | None = None, probes: int = PROBES, steps: int | None = None, blur: float = BLUR) -> Tensor:
+    return ode_log_prob(denoise, path, x, Divergence(unknown, seeds, exact, probes), steps=steps, blur=blur)
+
 
 ILL_CONDITIONED = gaussian(normals(12, seed=3), rotation(12, 4), torch.logspace(-5, 0.5, 12, dtype=DOUBLE))
 MIXTURE_12 = Mixture(MIXTURE.weights_K, 1.5 * normals(5, 12, seed=5), torch.stack([rotation(12, k) for k in range(5)]),
@@ -169,7 +176,7 @@ def test_steps_are_doubled_until_each_row_has_settled(monkeypatch: pytest.Monkey
                256: [8.0, 8.0, 8.0, 3.0], 512: [9.0, 9.0, 9.0, 4.0]}
 
     def solve(*args: object) -> Tensor:
-        asked.append(int(args[-1]))  # type: ignore[call-overload]
+        asked.append(int(args[-2]))  # type: ignore[call-overload]
         return torch.tensor(answers[asked[-1]])[:rows]
 
     monkeypatch.setattr("gentraj.diffusion.likelihood._solve", solve)
@@ -291,7 +298,7 @@ def test_bad_input_is_named() -> None:
 
 def test_the_probes_are_not_what_the_sample_of_that_seed_is_made_of() -> None:
     seeds, unknown = unfold(200, 0), torch.ones(200, 2, 32, dtype=torch.bool)
-    first = next(iter(_Directions(unknown, seeds, False, 4, DOUBLE)))
+    first = next(Divergence(unknown, seeds, False, 4)._vectors(torch.zeros(200, 2, 32, dtype=DOUBLE)))
     assert torch.equal(first.abs(), torch.full_like(first, 0.5))  # a sign divided by the root of the number of probes
     assert abs(first.mean()) < 0.02
     agree = (first.sign() == RowNoise(seeds).normal(2, 32).sign()).double().mean()

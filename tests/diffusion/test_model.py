@@ -10,7 +10,7 @@ from contract import CONDITIONS, SPEC, check_batch_independence, check_known_ent
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS
+from gentraj.diffusion.denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, denoising_loss
 from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
@@ -257,10 +257,11 @@ def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.Monk
     """Noisy trajectories, noise level and conditioned entries are the same in both."""
     model = make(conditioning=ConditionMix(start=1, goal=0), levels=None)
     trained, sampled, before = watch_body(model.network), watch_body(model.ema.module), copy.deepcopy(model.network)
-    loss, given_to = model.loss, []
-    monkeypatch.setattr(model, "loss", lambda *given: given_to.append(given) or loss(*given))
+    given_to = []
+    monkeypatch.setattr("gentraj.diffusion.model.denoising_loss",
+                        lambda *given: given_to.append(given) or denoising_loss(*given))
     model.update(batch((8,) * 16), model.optimizers(), generator(0))
-    rows, eps, at = given_to[0][:3]
+    _, rows, eps, at = given_to[0][:4]
     with torch.no_grad():
         model.denoise(rows.x0, rows.known)(at.alpha * rows.x0 + at.sigma * eps, at.t_R)
         assert len(trained) == len(sampled) == 1 and torch.equal(trained[0][0], sampled[0][0])

@@ -23,6 +23,7 @@ from gentraj.distillation import (
     Progressive,
     Shortcut,
 )
+from gentraj.distillation.few_step import ddim_step
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
@@ -108,7 +109,8 @@ def along(model: FewStep, times: Tensor) -> Callable[..., Tensor]:
     def end(x: Tensor, t_R: Tensor) -> Tensor:
         rows = model.microbatch(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
         for t, s in pairwise(times):
-            moved = model.ddim(x, model.taught(x, t.expand(len(x)), rows), t.expand(len(x)), s.expand(len(x)))
+            x0 = model.taught(x, t.expand(len(x)), rows)
+            moved = ddim_step(x, x0, model.level(t.expand(len(x))), model.level(s.expand(len(x))))
             x = torch.where(t_R[:, None, None] >= t - 1e-6, moved, x)
         return x
 
