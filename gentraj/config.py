@@ -19,14 +19,13 @@ from typing import Any, Generic, TypeVar, dataclass_transform, get_args, get_ori
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from .files import FileRefused, read_file, write_file
+from .files import write_file
 
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
 KIND = "KIND"  # the attribute of a class of settings that says its kind
 CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
-MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 CHECKS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
@@ -209,15 +208,10 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str) -> T:
     return _read_settings([type(config)], changed, root)
 
 
-def read_json(path: Path, *, follow: bool = False) -> dict[str, Any]:
-    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`.
-
-    A link is refused unless `follow` allows it, as for files that the user names.
-    """
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`."""
     try:
-        return parse_json(read_file(path, MAX_BYTES, follow=follow), str(path))
-    except FileRefused as error:
-        raise ConfigError(str(error)) from error
+        return parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -225,10 +219,8 @@ def read_json(path: Path, *, follow: bool = False) -> dict[str, Any]:
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
     """Parses one JSON object in UTF-8.
 
-    Raises `ConfigError` for duplicate keys, NaN, infinity, deep nesting, large data and any other text.
+    Raises `ConfigError` for duplicate keys, NaN, infinity, deep nesting and any other text.
     """
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{where}: is larger than {MAX_BYTES} bytes; a small JSON object is expected")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
         if b"\\u" in data:

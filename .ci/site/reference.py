@@ -31,7 +31,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.randomness": ("fold", "generator"),
     "gentraj.runs.environment": ("make_vec",),
     "gentraj.testing": ("check_model", "check_policy", "check_sampler", "check_env"),
-    "gentraj.training.checkpoint": ("CheckpointError", "NothingSaved", "RunLocked"),
+    "gentraj.training.checkpoint": ("CheckpointError", "NothingSaved", "RunLocked", "load", "save"),
     "gentraj.trajectory": ("TrajectorySpec", "Batch", "Condition", "cat", "SamplingOptions", "DEFAULT_OPTIONS",
                            "Trainable", "TrajectoryModel", "SupportsLogProb", "SupportsScore", "SupportsOODScore",
                            "Limits", "Agent"),

@@ -19,7 +19,7 @@ from ..config import dotted_keys, write_json
 from ..device import pick_device
 from ..experiments.parts import PlayedInParts
 from ..experiments.pools import pool_of
-from ..files import check_output, inside
+from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import evaluate_and_save, table
@@ -152,7 +152,7 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     _ = run.world_model  # raises for another kind of run
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
-    judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),
+    judgement = world_evaluation.evaluate_world_model(run, args.policies, path.parent / "figures",
                                                        args.config)
     write_json(path, judgement)
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")

@@ -182,7 +182,7 @@ def _defaults(args: Train, given: dict[str, list[str]]) -> AnyRunConfig:
 
 def read_settings(file: Path) -> AnyRunConfig:
     """The settings in a file that --print-config printed. Raises `ConfigError` for any other file."""
-    settings: object = from_json(RunSettings, read_json(file, follow=True), str(file))
+    settings: object = from_json(RunSettings, read_json(file), str(file))
     assert isinstance(settings, AnyRunConfig)  # noqa: S101  the registered classes of settings
     return settings
 

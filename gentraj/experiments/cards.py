@@ -137,7 +137,7 @@ def read_card(path: Path) -> Card:
 
     Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have.
     """
-    card = from_json(Card, read_json(path, follow=True), str(path))
+    card = from_json(Card, read_json(path), str(path))
     try:
         check_known((card.preset,), PRESETS, "preset")
         card.without_data(str(path))

@@ -181,7 +181,7 @@ def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig
     for folder in dict.fromkeys(map(Path, folders)):
         config, data = read_config(folder)
         configs[folder] = of_planner(config, str(folder))
-        rows[folder] = load_checkpoint(folder).text("dataset_hash"), _environment(data), *_rows(configs[folder])[1:]
+        rows[folder] = load_checkpoint(folder).meta["dataset_hash"], _environment(data), *_rows(configs[folder])[1:]
     groups, families = {}, {}
     for folder, config in configs.items():
         stem = re.sub(r"[^\w.-]+", "-", config.dataset.rsplit("/", 1)[-1] if "." in config.dataset else config.dataset)

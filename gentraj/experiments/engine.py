@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import traceback
 import warnings
@@ -24,7 +23,7 @@ import torch
 
 from ..config import read_json, to_json, write_json
 from ..device import pick_device, require_device
-from ..files import open_plain, read_file, write_file
+from ..files import write_file
 from ..progress import one_line, say
 from ..runs.folder import Run, load, train
 from ..runs.kinds import AnyRunConfig
@@ -115,7 +114,7 @@ class Task:
     def warnings(self) -> list[str]:
         """The warnings of the training."""
         path = self.folder / WARNINGS
-        return read_file(path).decode().splitlines() if path.is_file() else []
+        return path.read_text().splitlines() if path.is_file() else []
 
 
 def run(tasks: Iterable[Task], pool: Pool, device: str | None,
@@ -148,8 +147,7 @@ def work(tasks: Sequence[Task], device: str | None) -> None:
     folder, failures = tasks[0].folder, {}
     (folder / FAILURES).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = open_plain(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with os.fdopen(descriptor, "a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+    with (folder / LOG).open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         for task in tasks:
             try:
                 _do(task, pick_device(device))
@@ -182,7 +180,7 @@ def _do(task: Task, device: torch.device) -> None:
 def _note(path: Path, message: Warning | str, *_: Any) -> None:
     """Adds a warning to the file unless it is there, perhaps from before an interruption."""
     line = " ".join(str(message).split())
-    before = read_file(path).decode() if path.exists() else ""
+    before = path.read_text() if path.exists() else ""
     if line not in before.splitlines():
         write_file(path, f"{before}{line}\n".encode())
 

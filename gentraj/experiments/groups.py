@@ -14,7 +14,7 @@ import torch
 from scipy.cluster.vq import kmeans
 from torch import Tensor
 
-from ..files import read_file, write_file
+from ..files import write_file
 from ..metrics import mode_shares, modes_covered, nearest_mode
 from ..randomness import generator
 from ..runs.folder import Run
@@ -64,7 +64,7 @@ class Group:
     @cached_property
     def windows(self) -> dict[str, Tensor]:
         """The stored windows: "x", and "context" if the runs are conditioned on contexts."""
-        return safetensors.torch.load(read_file(self.path))
+        return safetensors.torch.load(self.path.read_bytes())
 
     @property
     def x_NHD(self) -> Tensor:
@@ -73,7 +73,7 @@ class Group:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(read_file(self.path)).hexdigest()
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def keep(self, windows: Batch) -> str:
         """Stores the windows without padding and returns their hash. Raises ValueError if there are too few."""

@@ -22,7 +22,7 @@ import torch
 
 from gentraj.envs.registration import import_named
 
-from ..files import read_file, write_file
+from ..files import write_file
 from ..progress import busy, one_line, say
 from .processes import SAVING, Job, cpus
 
@@ -59,7 +59,7 @@ class Surroundings:
     def are_seen(self) -> bool:
         """Whether this machine sees the marker and the working directory."""
         try:
-            return read_file(self.folder / MARKER).decode() == self.token and self.directory.is_dir()
+            return (self.folder / MARKER).read_text() == self.token and self.directory.is_dir()
         except OSError:
             return False
 

@@ -129,7 +129,7 @@ def read_results(folder: Path, names: Iterable[str] | None = None) -> dict[str, 
     `ConfigError` for a file that is no result.
     """
     paths = sorted(folder.glob("*.json")) if names is None else [folder / f"{name}.json" for name in names]
-    results = {path.stem: from_json(CardResult, read_json(path, follow=True), str(path))
+    results = {path.stem: from_json(CardResult, read_json(path), str(path))
                for path in paths if path.exists()}
     return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds) if one.seeds else one
                                            for key, one in result.data.items()})

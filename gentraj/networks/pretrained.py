@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config import read_json
-from ..files import read_file
 from ..progress import one_line
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
@@ -68,7 +67,7 @@ def load_unet1d(folder: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
 
     Raises `PretrainedError` for files or weights that do not fit, and `ConfigError` for an invalid config.json.
     """
-    path, config = folder / "diffusion_pytorch_model.safetensors", read_json(folder / "config.json", follow=True)
+    path, config = folder / "diffusion_pytorch_model.safetensors", read_json(folder / "config.json")
     down = config.get("down_block_types")
     depth = len(down) if isinstance(down, list) else 1
     blocks = {"down_block_types": depth * ["DownResnetBlock1D"], "up_block_types": (depth - 1) * ["UpResnetBlock1D"]}
@@ -95,7 +94,7 @@ def load_diffuser(path: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        weights = safetensors.torch.load(read_file(path, follow=True))
+        weights = safetensors.torch.load(path.read_bytes())
     except OSError as error:
         raise PretrainedError(f"{path}: is not a file that can be read ({error.strerror}); a safetensors file is "
                               "expected") from error

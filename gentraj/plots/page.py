@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..files import read_file, write_file
+from ..files import write_file
 
 
 class Table(NamedTuple):
@@ -31,7 +31,6 @@ class Picture(NamedTuple):
 
 # Media types by the first bytes of a file.
 KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg"}
-LARGEST = 1 << 28  # bytes of a picture
 LONG = 40  # characters; a longer fact takes a row of its own
 
 STYLE = """
@@ -128,7 +127,7 @@ def _read_image(picture: Picture) -> tuple[bytes, str, str]:
     if picture.image is None:
         return b"", "", picture.why_missing or "it was not drawn"
     try:
-        data = read_file(Path(picture.image), LARGEST)
+        data = Path(picture.image).read_bytes()
     except OSError as error:
         return b"", "", picture.why_missing or f"{picture.image} cannot be read ({error.strerror})"
     for first, kind in KINDS.items():

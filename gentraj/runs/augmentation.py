@@ -26,7 +26,6 @@ from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_min
 from ..data.minari_writer import check_new_id
 from ..data.sources import split_names
 from ..device import pick_device
-from ..files import read_file
 from ..models.conditioning import KINDS
 from ..progress import say
 from ..randomness import fold
@@ -214,7 +213,7 @@ def marked(synthetic: Episodes) -> Episodes:
 def _about(run: Run | None) -> dict[str, Any] | None:
     if run is None:
         return None
-    config = hashlib.sha256(read_file(run.folder / CONFIG)).hexdigest()
+    config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
     return {"run": str(run.folder), "kind": run.config.summary, "step": run.step, "config_sha256": config}
 
 

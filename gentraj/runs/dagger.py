@@ -30,7 +30,6 @@ from ..config import read_json, require, to_json, write_json
 from ..data import Episodes, save_npz
 from ..data.sources import split_names
 from ..data.splitting import take
-from ..files import inside
 from ..progress import say
 from ..randomness import fold
 from ..training.checkpoint import NothingSaved, discard, has_checkpoints
@@ -93,11 +92,11 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     if config.temperature is None:
         config = replace(config, temperature=recording_temperature(teacher.config.planning))
     _begin(folder, teacher, config, factory, resume)
-    rounds = [inside(folder, f"decisions-{number}.npz") for number in range(config.rounds + 1)]
+    rounds = [folder / f"decisions-{number}.npz" for number in range(config.rounds + 1)]
     recorder = _Recorder(teacher, config, factory, progress)
     for number, path in enumerate(rounds):
         if not path.exists():
-            place = inside(folder, f"student-{number - 1}")
+            place = folder / f"student-{number - 1}"
             brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
             student = _train(teacher, brief, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)

@@ -16,7 +16,6 @@ from gentraj.agents.policies.policy import Policy
 from ..diffusion import Diffusion, DiffusionConfig
 from ..diffusion.denoiser import NEEDS_SIGNAL
 from ..distillation import FewStep, FewStepConfig, ReflowConfig
-from ..files import read_file
 from ..training.loop import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from ..training.parallel import SINGLE
 from . import folder as runs
@@ -62,7 +61,7 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
         cast(FewStep, components["model"]).guide = partial(_value, _critic(teacher, carried), config.value)
 
     def prepare() -> None:
-        runs.write_settings(folder, settings, teacher.data, read_file(teacher.folder / REFERENCE))
+        runs.write_settings(folder, settings, teacher.data, (teacher.folder / REFERENCE).read_bytes())
         records.record_start(folder, device, resume)
 
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}

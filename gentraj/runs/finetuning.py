@@ -22,7 +22,6 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory
 from ..config import require, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, load_npz, save_npz
 from ..data.windows import WHOLE
-from ..files import inside, read_file
 from ..randomness import fold
 from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from ..trajectory import Batch, TrajectorySpec
@@ -80,7 +79,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     play = _player(run, factory, config, progress)
     settings = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
     meta = decisive(run.config, run.data) | {"finetune": settings | {"env": factory.spec_json, "from": run.step}}
-    played = inside(folder, PLAYED)
+    played = folder / PLAYED
     data = TrainingData(episodes, contexts,
                         lambda spec: Experience(episodes, spec, contexts, played, play, config.updates))
     callbacks = Callbacks(on_start=lambda: _prepare(run, config, folder, resume))
@@ -92,9 +91,8 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
 
 def returns(folder: Path) -> np.ndarray:
     """(E,) the returns of the episodes that were collected in a fine-tuning, in order of time."""
-    played = inside(folder, PLAYED)
-    names = sorted(path.name for path in played.glob("[0-9]*.npz"))
-    return np.concatenate([load_npz(inside(played, name)).returns for name in names])
+    played = folder / PLAYED
+    return np.concatenate([load_npz(path).returns for path in sorted(played.glob("[0-9]*.npz"))])
 
 
 class Experience:
@@ -119,7 +117,7 @@ class Experience:
         return _joined(old, self.new.batch(step, fold(seed, 1), size // 2)).take(rows)
 
     def _round(self, number: int) -> Episodes:
-        path = inside(self.folder, f"{number:08d}.npz")
+        path = self.folder / f"{number:08d}.npz"
         return load_npz(path) if path.exists() else load_npz(save_npz(self.play(number), path))
 
 
@@ -155,5 +153,5 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
     if not resume and (folder / PLAYED).exists():
         raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
     settings = replace(run.config, training=config.training(run.config.training))
-    write_settings(folder, settings, run.data, read_file(run.folder / REFERENCE))
+    write_settings(folder, settings, run.data, (run.folder / REFERENCE).read_bytes())
     records.record_start(folder, run.device, resume)

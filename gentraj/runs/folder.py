@@ -27,12 +27,11 @@ from ..data.sources import is_path, split_names
 from ..data.splitting import stitch
 from ..device import device_of
 from ..families import Model
-from ..files import inside, physical_memory, read_file, write_file
+from ..files import write_file
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training.loop import Callbacks, RunStore, Trainer, TrainingData, check_same
-from ..training.memory import bounded_parameters
 from ..training.parallel import SINGLE, Processes
 from ..training.state import module_tensors, restore_module
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 CONFIG = "config.json"
-SLACK = 1 << 24  # bytes of weights that any run may have
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,6 @@ class _RunFile:
     run: AnyRunConfig
     data: DataFacts
     reference_sha256: str
-    format_version: int = checkpoint.FORMAT_VERSION
 
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
@@ -185,8 +182,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     """
     folder = Path(folder)
     config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
-    saved = checkpoint.saved_bytes(folder) if resume else None
-    start = partial(ready, config, folder, saved=saved)
+    start = partial(ready, config, folder)
     prepared = processes.on_main(partial(start, check=not resume)) or start(record=False, check=False)
     config, data, components, episodes, windows = prepared
 
@@ -213,7 +209,7 @@ def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, referenc
     Raises ValueError for a new run in a folder with the config.json of something else.
     """
     path = folder / CONFIG
-    if not checkpoint.has_checkpoints(folder) and path.exists() and b'"reference_sha256"' not in read_file(path):
+    if not checkpoint.has_checkpoints(folder) and path.exists() and b'"reference_sha256"' not in path.read_bytes():
         raise ValueError(f"{path} is not that of a run, and would be overwritten; train in another folder")
     write_file(folder / REFERENCE, reference)
     file = _RunFile(config, data, hashlib.sha256(reference).hexdigest())
@@ -232,8 +228,6 @@ def resolve_paths(dataset: str, folder: Path) -> str:
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
         place = next(filter(os.path.exists, places), path).absolute()
-        if place.parent == folder.absolute():
-            inside(folder, place.name)
         try:
             str(place).encode()
         except UnicodeEncodeError:
@@ -257,8 +251,7 @@ class Ready(NamedTuple):
     """The windows, for the main component, that the run can keep some of."""
 
 
-def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True,
-          saved: int | None = None) -> Ready:
+def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True) -> Ready:
     """Reads the data, fills in the settings that they decide, and builds the components, as `build` does.
 
     With `check`, also checks that the data fit their environment, and lets the components decide once in a dry run. The
@@ -272,7 +265,7 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.training.eval_every:
         check_evaluable(aiming(config, data))
-    components = build(config, data, episodes, saved)
+    components = build(config, data, episodes)
     windows = Windows(reference, components[config.MAIN].spec, config.context)
     if check:
         check_data(data, episodes, config.env_id)
@@ -314,19 +307,17 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     file, saved = _read(folder), checkpoint.load(folder, step)
     check_same(saved.meta, saved.meta | decisive(file.run, file.data), str(folder / CONFIG),
                resumable(file.run))
-    return _run(folder, file, saved.components, saved.step, device, saved.text("dataset_hash"))
+    return _run(folder, file, saved.components, saved.step, device, saved.meta["dataset_hash"])
 
 
 def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.Tensor]], step: int,
          device: torch.device | None, dataset_hash: str = "") -> Run:
     """A run whose components are copies with these tensors."""
-    saved = sum(tensor.nbytes for each in tensors.values() for tensor in each.values())
-    components = build(file.run, file.data, saved=saved)
+    components = build(file.run, file.data)
     for name, component in components.items():
         restore_module(component, tensors.get(name, {}), name)
         component.to(device).eval()
-    spec = components[file.run.MAIN].spec
-    reference = read_reference(folder / REFERENCE, file.reference_sha256, spec, file.data.context_dim)
+    reference = read_reference(folder / REFERENCE, file.reference_sha256)
     file.run.after_loading(components, reference)
     return Run(folder, file.run, aiming(file.run, file.data), components,
                reference.to(device) if device else reference, step, dataset_hash)
@@ -348,24 +339,14 @@ def _read(folder: Path) -> _RunFile:
     path = folder / CONFIG
     if not os.path.lexists(path):
         raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
-    content = read_json(path)
-    checkpoint.check_format(content.get("format_version", 1), str(folder))
-    return from_json(_RunFile, content, str(path))
+    return from_json(_RunFile, read_json(path), str(path))
 
 
-def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None,
-          saved: int | None = None) -> dict[str, Component]:
-    """The components of resolved settings, with the statistics of `episodes`, or blank, ready to load saved weights.
-
-    Raises ValueError, before the memory is used, for settings whose weights would not fit into this machine's memory,
-    and for weights that cannot be those of a checkpoint of `saved` bytes.
-    """
-    most = physical_memory() if saved is None else SLACK + 4 * saved  # some layers make their weights twice
-    holder = "the memory of this machine" if saved is None else "its checkpoint"
+def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Component]:
+    """The components of resolved settings, with the statistics of `episodes`, or blank, ready to load saved weights."""
     with torch.random.fork_rng(devices=()):  # initial weights come from torch's global generator, restored after
         torch.default_generator.manual_seed(fold(config.training.seed))
-        with bounded_parameters(most, holder):
-            return config.build(data, episodes)
+        return config.build(data, episodes)
 
 
 def resumable(config: AnyRunConfig) -> set[str]:

@@ -18,12 +18,12 @@ import torch
 
 from ..config import read_json, write_json
 from ..data.lerobot import REPOSITORY
-from ..files import inside, read_file, write_file
+from ..files import write_file
 from ..progress import one_line
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import FILE as METRICS
-from ..training.log import line_of, read_metrics
+from ..training.log import read_metrics, write_rows
 from .folder import CONFIG, Run, load
 from .model_card import EVALUATION, Card, dataset_names, model_card, read_scores
 from .reference import REFERENCE
@@ -78,7 +78,7 @@ def _save(run: Run, target: Path, name: str) -> Path:
     newest = checkpoint.load(run.folder)
     saved = newest if newest.step == run.step else checkpoint.load(run.folder, run.step)
     scores, note = read_scores(run.folder, run.step, newest.step)
-    drawn = inside(run.folder, FIGURES)
+    drawn = run.folder / FIGURES
     with _new_folder(target) as made:
         checkpoint.save(made, run.step, {component: saved.components[component] for component in run.components},
                         saved.meta)
@@ -88,11 +88,11 @@ def _save(run: Run, target: Path, name: str) -> Path:
         config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
         card = model_card(run, Card(name, scores, note, metrics[-1] if metrics else {}, figures))
         write_json(made / CONFIG, config)
-        write_file(made / METRICS, b"".join(map(line_of, metrics)))
+        write_rows(made / METRICS, metrics)
         write_file(made / CARD, card.encode())
         if scores:
             write_json(made / EVALUATION, scores)
-        write_file(made / REFERENCE, read_file(run.folder / REFERENCE))
+        write_file(made / REFERENCE, (run.folder / REFERENCE).read_bytes())
         _check_weights(run, load(made))
     return target
 
@@ -136,8 +136,8 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _copy_figures(source: Path, target: Path) -> list[str]:
     """Copies the figures that `gentraj report` drew; returns their paths relative to the run folder."""
     paths = sorted(path for kind in ("*.png", "*.gif") for path in source.glob(kind)
-                   if path.is_file() and not path.is_symlink() and checkpoint.NAME.fullmatch(path.name))
-    return [f"{FIGURES}/{write_file(target / path.name, read_file(path)).name}" for path in paths]
+                   if path.is_file() and not path.is_symlink() and checkpoint.COMPONENT_NAME.fullmatch(path.name))
+    return [f"{FIGURES}/{write_file(target / path.name, path.read_bytes()).name}" for path in paths]
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -17,11 +17,11 @@ from torch import nn
 from ..config import ConfigError, read_json, to_json
 from ..data.sources import is_path, split_names
 from ..plots.page import markdown_cell, markdown_table
-from ..training.log import BEYOND
 
 if TYPE_CHECKING:
     from .folder import Run
 
+LARGEST_SCORE = 1e300  # sums of fewer than 10^8 such numbers are finite
 EVALUATION, WORLD = "evaluation.json", "world.json"
 YARDSTICKS = ("behaviour", "controller", "random")  # what the run's return is compared with
 PROTOCOL = ("episodes", "seeds", "protocol")
@@ -112,7 +112,7 @@ def _wrong_scores(scores: Mapping[str, Any], needed: Sequence[str], of: str = ""
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < BEYOND
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_SCORE
 
 
 def _are_numbers(value: object, count: int | None = None) -> bool:

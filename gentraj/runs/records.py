@@ -22,9 +22,8 @@ import torch
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..config import read_json, write_json
-from ..files import write_file
 from ..progress import say
-from ..training.log import LogWarning, line_of, read_rows
+from ..training.log import LogWarning, read_rows, write_rows
 from ..trajectory import Agent
 from .settings import DataFacts
 
@@ -78,7 +77,7 @@ def record_score(folder: Path, step: int, agent: Agent, data: DataFacts, episode
         return
     row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
     rows = [earlier for earlier in read_learning_curve(folder) if earlier["step"] < step]
-    write_file(folder / SCORES, b"".join(map(line_of, [*rows, row])))
+    write_rows(folder / SCORES, [*rows, row])
     low, high = scores["return_ci95"]
     say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
 

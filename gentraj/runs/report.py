@@ -21,7 +21,6 @@ from gentraj.envs.rendering.headless import CannotRender
 from gentraj.envs.rendering.maze import draw_maze
 
 from ..data.windows import repeat_last
-from ..files import inside
 from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
@@ -49,7 +48,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     A figure that cannot be drawn is replaced by a note.
     """
     out = out or run.folder / PAGE
-    drawing = Drawing(run, inside(out.parent, "figures"), seed)
+    drawing = Drawing(run, out.parent / "figures", seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
     about = facts(run, scores)  # a file that cannot be read stops the report before anything is drawn
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}

@@ -12,7 +12,6 @@ import numpy as np
 
 from gentraj.envs.rendering.renderer import Renderer
 
-from ..files import read_file
 from .driving import Drive
 from .loading import Loaded
 from .planning import EFFORTS, MARGIN, Answer
@@ -112,7 +111,7 @@ def video(drive: Drive) -> bytes:
             renderer.close()
             if writer is not None:
                 writer.close()
-        return read_file(path)
+        return path.read_bytes()
 
 
 def downloads(session: Session, client: Any, by: Callable[[], str]) -> dict[str, Callable[[], None]]:

@@ -1,10 +1,9 @@
-"""Checkpoints: folders that are either complete, with hashes that hold, or not there under their final names.
+"""Checkpoints: folders that are complete, with hashes that hold, or not there under their final names.
 
     RUN/step-00001234/model.safetensors ...  the tensors of each component
-    RUN/step-00001234/meta.json              format, versions, size and hash of each file, the caller's meta
+    RUN/step-00001234/meta.json              format, versions, hashes, the caller's meta
 
-This holds even if the process is killed while it saves. Loading executes no code and opens nothing outside the folder.
-This module has `save` and `load`, and the lock of a run folder.
+This holds even if the process is killed while it saves. Loading executes no code.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import json
 import os
 import platform
 import re
-import reprlib
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..config import MAX_BYTES, ConfigError, escaped, from_json, parse_json, to_json
-from ..files import FileRefused, open_plain, physical_memory, read_file
+from ..config import escaped
+from ..files import sync
 from ..progress import one_line
 
-FORMAT_VERSION = 3  # 2: every config names its kind; 3: control.prior_fraction was control.drawn
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-FOLDER = re.compile(r"step-[0-9]{8,18}")
+FORMAT = 1
+COMPONENT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+FOLDER_NAME = re.compile(r"step-[0-9]{8,}")
+SECONDS_TO_NOTE_PID = 0.05  # after a process has taken a lock
 
 
 class CheckpointError(RuntimeError):
@@ -49,16 +49,8 @@ class NothingSaved(CheckpointError):
     """The folder holds no checkpoint yet."""
 
 
-class NewerFormat(CheckpointError):
-    """The checkpoint was written by a newer gentraj."""
-
-
 class RunLocked(CheckpointError):
     """Another process is training in this folder."""
-
-
-class OlderFormat(CheckpointError):
-    """The checkpoint was written by an older gentraj."""
 
 
 class CheckpointWarning(UserWarning):
@@ -74,27 +66,6 @@ class Checkpoint:
     meta: dict[str, Any]
     folder: Path
 
-    def text(self, key: str) -> str:
-        """The string `key` in the caller's meta. Raises `CheckpointError` if there is none."""
-        if not isinstance(value := self.meta.get(key), str):
-            raise CheckpointError(f"{self.folder / 'meta.json'}: meta.{key} is {reprlib.repr(value)}; str is expected")
-        return value
-
-
-@dataclass(frozen=True)
-class _File:
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class _Meta:
-    format_version: int
-    step: int
-    versions: dict[str, str]
-    files: dict[str, _File]
-    meta: dict[str, Any]
-
 
 def name_of(step: int) -> str:
     """The name of the folder with the checkpoint of a step."""
@@ -108,58 +79,50 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
          keep: int = 3) -> Path:
     """Writes `components` ({file name: {tensor name: tensor}}) and `meta` (JSON values) as the checkpoint of `step`.
 
-    Deletes all but the `keep` (at least 1) newest checkpoints afterwards, and returns the folder of the new one.
-    Raises `CheckpointError` where it cannot be written; the earlier checkpoints are then intact.
+    Deletes all but the `keep` (at least 1) newest checkpoints afterwards, and returns the folder of the new one. A
+    damaged one of the same step is set aside. Raises `CheckpointError` where it cannot be written, and where `step` has
+    a valid one; the earlier checkpoints are then intact.
     """
-    final, temporary = folder / name_of(step), folder / f".tmp-{step}-{os.getpid()}"
-    contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
-    files = {name: _File(len(data), _sha256(data)) for name, data in contents.items()}
-    contents["meta.json"] = meta_json(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
+    final, temporary = folder / name_of(step), folder / f".tmp-{os.getpid()}-{name_of(step)}"
+    files = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    body = {"format": FORMAT, "step": step, "versions": versions, "meta": dict(meta),
+            "files": {name: _sha256(data) for name, data in files.items()}}
+    files["meta.json"] = meta_json(body)
     try:
-        _set_aside_if_broken(final)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        for name, data in contents.items():
-            _write(temporary / name, data)
-        _sync_folder(temporary)
+        _set_aside_if_damaged(final)
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+            sync(temporary / name)
+        sync(temporary)
         os.replace(temporary, final)
-        _sync_folder(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(_cannot_write(final, error, sum(map(len, contents.values())))) from error
+        needed = sum(len(data) for data in files.values())
+        free = shutil.disk_usage(next(p for p in final.parents if os.path.isdir(p))).free
+        raise CheckpointError(f"{final}: cannot be written: {error.strerror}; {needed} bytes are needed, {free} are "
+                              "free; the checkpoints before it are intact") from error
     _prune(folder, step, keep)
     return final
 
 
+def meta_json(body: Mapping[str, Any]) -> bytes:
+    """The bytes of meta.json: its fields, and their hash. Raises ValueError for numbers that are not finite."""
+    text = json.dumps(body, allow_nan=False)
+    return json.dumps({**body, "sha256": _sha256(text.encode())}).encode()
+
+
 def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
-    if not NAME.fullmatch(name):
+    if not COMPONENT_NAME.fullmatch(name):
         raise ValueError(f"the component name '{name}' is not a file name; use letters, digits, '_', '-' and '.'")
     # Copied, because safetensors refuses tied weights: two names for the same memory.
     return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Writes a new file and waits until it is on the disk; the writer of safetensors does not fsync."""
-    fd = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest):]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _set_aside_if_broken(final: Path) -> None:
-    """Renames a damaged checkpoint out of the way of a new one of the same step; a valid one is never replaced."""
+def _set_aside_if_damaged(final: Path) -> None:
+    """Renames a damaged checkpoint out of the way of a new one of the same step."""
     if not os.path.lexists(final):
         return
     try:
@@ -173,19 +136,12 @@ def _set_aside_if_broken(final: Path) -> None:
 def _prune(folder: Path, step: int, keep: int) -> None:
     older = [path for path in _folders(folder) if _step(path) < step]  # damaged checkpoints may be newer
     for path in older[keep - 1:]:
-        doomed = folder / f".tmp-old-{path.name}-{os.getpid()}"  # a half-deleted folder must not keep its final name
+        doomed = folder / f".tmp-{os.getpid()}-{path.name}"  # a half-deleted folder must not keep its final name
         try:
             os.replace(path, doomed)
             shutil.rmtree(doomed)
         except OSError as error:
             warnings.warn(f"{path}: cannot be deleted: {error.strerror}", CheckpointWarning, stacklevel=3)
-
-
-def _cannot_write(path: Path, error: OSError, needed: int) -> str:
-    parent = next(p for p in path.parents if os.path.isdir(p))
-    free = shutil.disk_usage(parent).free
-    return (f"{path}: cannot be written: {error.strerror}; {needed} bytes are needed, {free} are free; "
-            "the checkpoints before it are intact")
 
 
 # -- reading
@@ -195,8 +151,7 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
     """Reads the newest valid checkpoint of a run folder, or the checkpoint of `step`.
 
     Damaged checkpoints are skipped with a `CheckpointWarning`. Raises `NothingSaved` where the folder has no
-    checkpoint yet, `NewerFormat` or `OlderFormat` for one that this version cannot read, and `CheckpointError` where
-    no checkpoint is valid.
+    checkpoint yet, and `CheckpointError` where none is valid.
     """
     candidates = _folders(folder)
     if not candidates:
@@ -210,8 +165,6 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
     for path in candidates:
         try:
             return _read(path)
-        except (NewerFormat, OlderFormat):
-            raise
         except CheckpointError as error:
             warnings.warn(f"{error}; this checkpoint is skipped", CheckpointWarning, stacklevel=2)
             reasons.append(str(error))
@@ -226,15 +179,9 @@ def has_checkpoints(folder: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Deletes all checkpoints in a folder, so that another training can begin there."""
-    with RunLock(folder):
+    with run_lock(folder):
         for path in _folders(folder):
             shutil.rmtree(path)
-
-
-def saved_bytes(folder: Path) -> int:
-    """The size of the largest checkpoint, as the newest may be damaged; 0 if there is none."""
-    sizes = (sum(path.lstat().st_size for path in each.glob("*.safetensors")) for each in _folders(folder))
-    return max(sizes, default=0)
 
 
 def saved_step(folder: Path) -> int:
@@ -245,7 +192,7 @@ def saved_step(folder: Path) -> int:
 def _folders(folder: Path) -> list[Path]:
     """The checkpoints, newest first by the step in their names: clocks jump, and copies change modification times."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted((folder / name for name in names if FOLDER.fullmatch(name)), key=_step, reverse=True)
+    return sorted((folder / name for name in names if FOLDER_NAME.fullmatch(name)), key=_step, reverse=True)
 
 
 def _step(path: Path) -> int:
@@ -253,127 +200,82 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> Checkpoint:
-    if path.is_symlink():
-        raise CheckpointError(f"{path}: is a link; a folder is expected")
-    meta = _read_meta(path / "meta.json")
-    if path.name != name_of(meta.step):
-        raise CheckpointError(f"{path}: its meta.json belongs to step {meta.step}")
+    body = _read_meta(path / "meta.json")
+    if path.name != name_of(body["step"]):
+        raise CheckpointError(f"{path}: its meta.json belongs to step {body['step']}")
     components = {}
-    for name, file in meta.files.items():
-        if not (name.endswith(".safetensors") and NAME.fullmatch(name)):
-            raise CheckpointError(f"{path / 'meta.json'}: '{name}' is not the name of a tensor file")
-        data = _read_bytes(path / name, file.size)
-        if _sha256(data) != file.sha256:
+    for name, sha256 in body["files"].items():
+        data = _read_bytes(path / name)
+        if _sha256(data) != sha256:
             raise CheckpointError(f"{path / name}: its hash differs from the one in meta.json; the file is damaged")
-        components[name.removesuffix(".safetensors")] = _tensors(path / name, data)
-    if (written := meta.versions.get("torch")) != torch.__version__:
+        try:
+            components[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path / name}: is not a safetensors file: {one_line(error)}") from error
+    if (written := body["versions"]["torch"]) != torch.__version__:
         warnings.warn(f"{path}: was written with torch {written} and this is {torch.__version__}; "
                       "the results may differ in the last bits", CheckpointWarning, stacklevel=3)
-    return Checkpoint(meta.step, components, meta.meta, path)
+    return Checkpoint(body["step"], components, body["meta"], path)
 
 
-def _read_meta(path: Path) -> _Meta:
+def _read_meta(path: Path) -> dict[str, Any]:
+    """The fields of meta.json. Raises `CheckpointError` unless they are, to the byte, what `meta_json` wrote."""
     data = _read_bytes(path)
+    with suppress(ValueError, RecursionError):
+        body = json.loads(data)
+        if isinstance(body, dict):
+            if body.get("format", FORMAT) != FORMAT:
+                raise CheckpointError(f"{path.parent}: has format {body['format']!r}, and this gentraj reads format "
+                                      f"{FORMAT}; use it with the gentraj that wrote it, or train it again")
+            body.pop("sha256", None)
+            if meta_json(body) == data:
+                return body
+    raise CheckpointError(f"{path}: is not what was saved; the file is damaged")
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        body = parse_json(data, str(path))
-        if meta_json(body) != data:
-            raise ConfigError(f"{path}: its hash does not match; the file is damaged")
-        del body["sha256"]
-        check_format(body.get("format_version"), str(path.parent))
-        return from_json(_Meta, body, str(path))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def check_format(version: object, where: str) -> None:
-    """Raises `NewerFormat` or `OlderFormat`, naming both versions, unless `version` is this gentraj's format.
-
-    Raises `CheckpointError` for what no gentraj ever wrote.
-    """
-    if type(version) is not int or version < 1:
-        raise CheckpointError(f"{where}: format_version is {reprlib.repr(version)}; a whole number of at least 1 is "
-                              f"expected, and this gentraj reads format {FORMAT_VERSION}")
-    if version > FORMAT_VERSION:
-        raise NewerFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; install a "
-                          "newer gentraj")
-    if version < FORMAT_VERSION:
-        raise OlderFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; train it "
-                          "again, or use it with the gentraj that wrote it")
-
-
-def _read_bytes(path: Path, size: int | None = None) -> bytes:
-    """Reads a file of exactly `size` bytes, by default of at most `MAX_BYTES`."""
-    try:
-        data = read_file(path, MAX_BYTES if size is None else min(size, physical_memory() // 2))
-    except FileRefused as error:
-        raise CheckpointError(str(error)) from error
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    if size is not None and len(data) != size:
-        raise CheckpointError(f"{path}: has {len(data)} bytes; {size} are expected")
-    return data
-
-
-def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(data)  # checks the lengths in the header against the data
-    except (SafetensorError, KeyError, RuntimeError) as error:  # a dtype or a shape that torch does not have
-        raise CheckpointError(f"{path}: is not a safetensors file: {one_line(error)}") from error
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-
-
-def meta_json(fields: Mapping[str, Any]) -> bytes:
-    """The bytes of a meta.json: the fields as JSON, and the hash of the other fields under `sha256`."""
-    body = {key: value for key, value in fields.items() if key != "sha256"}
-    return json.dumps({"sha256": _sha256(json.dumps(body).encode()), **body}).encode()
-
-
 # -- one live trainer per run folder
 
 
-class RunLock:
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
     """Locks a run folder, which is created if it is missing, while the `with` block runs.
 
     The kernel releases the lock if the process dies. Raises `RunLocked`, naming the process that holds the lock, and
-    `CheckpointError` where the folder cannot be created. Once the lock is held, folders `.tmp-*` that interrupted
-    saves have left are removed: no other process can be writing them.
+    `CheckpointError` where the folder cannot be created. Once the lock is held, what interrupted saves have left is
+    removed: no other process can be writing it.
     """
+    import fcntl  # not on every platform, and only training needs it
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> RunLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be used as a run folder: {error.strerror}") from error
+    with lock:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.fd = open_plain(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
-            self._take()
-        except OSError as error:
-            what = error if isinstance(error, FileRefused) else error.strerror
-            raise CheckpointError(f"{self.folder}: cannot be used as a run folder: {what}") from error
-        for stale in self.folder.glob(".tmp-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-
-    def _take(self) -> None:
-        import fcntl  # not on every platform, and only training needs it
-
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.05)  # the holder may be about to write its process id
-            holder = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self.fd)
-            raise RunLocked(f"{self.folder}: process {holder} is training here; wait for it, stop it, "
-                            "or give another folder") from None
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+            time.sleep(SECONDS_TO_NOTE_PID)
+            lock.seek(0)
+            raise RunLocked(f"{folder}: process {lock.read().strip() or 'unknown'} is training here; wait for it, stop "
+                            "it, or give another folder") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        for stale in folder.glob(".tmp-*"):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
+        yield

@@ -6,7 +6,6 @@ Each is a class with `log` and `close` and a line of `LOGGERS`. Whatever one rai
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
@@ -15,10 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import ConfigError
-from ..files import inside
 
 PROJECT = "gentraj"  # unless the logger's own environment variable names another
-WANDB_RUN = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)", re.ASCII)
 
 
 class Logger(Protocol):
@@ -37,7 +34,7 @@ class TensorBoard:
     def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(inside(folder, "tensorboard")), purge_step=start + 1)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         for key, value in row.items():
@@ -56,11 +53,11 @@ class WandB:
     def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
         import wandb
 
-        known = sorted(match.groups() for one in inside(folder, "wandb").glob("*run-*")
-                       if (match := WANDB_RUN.fullmatch(one.name)))
-        _, name = known[-1] if start and known else ("", None)
+        # folders such as offline-run-20250131_120000-id
+        known = sorted(path.name.split("-")[-2:] for path in (folder / "wandb").glob("*run-*"))
+        before = known[-1][-1] if start and known else None
         self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=folder.name, dir=str(folder),
-                              id=name, resume="allow" if name else None, reinit="create_new", config=dict(settings))
+                              id=before, resume="allow" if before else None, reinit="create_new", config=dict(settings))
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=step)

@@ -18,14 +18,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, from_json, require, to_json
+from ..config import ConfigError, differences, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import Windows
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
-from .checkpoint import CheckpointError, NothingSaved, RunLock, has_checkpoints, load, name_of, save
-from .log import Log, Row, SavedSums, Sums
+from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, name_of, run_lock, save
+from .log import Log, Row, Sums, start_loggers
 from .loggers import require_loggers
 from .optimization import NonFinite, checked_later, read_finite
 from .parallel import SINGLE, Processes, Shard
@@ -209,7 +209,7 @@ class Trainer:
 
     def claim_folder(self, held: ExitStack, resume: bool) -> None:
         """Locks the folder until the stack closes. Raises `CheckpointError` where a training would be overwritten."""
-        held.enter_context(RunLock(self.folder))
+        held.enter_context(run_lock(self.folder))
         if not resume and has_checkpoints(self.folder):
             raise CheckpointError(f"{self.folder}: holds a training already; use --resume to continue it, or another "
                                   "folder")
@@ -237,10 +237,7 @@ class Trainer:
         """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
         saved = load(self.folder)
         old = dict(saved.meta)
-        try:
-            sums = from_json(SavedSums, {"sums": old.pop("sums", None)}, str(saved.folder / "meta.json")).sums
-        except ConfigError as error:
-            raise CheckpointError(str(error)) from error
+        sums: Sums = old.pop("sums")
         check_same(old, self.meta, str(self.folder), self.store.may_change)
         if saved.step > self.settings.steps:
             raise ConfigError(f"{self.folder}: training.steps is {self.settings.steps}, and {saved.step} steps are "
@@ -251,13 +248,16 @@ class Trainer:
             restore_module(module, saved.components.get(name, {}), name)
         self.step = self.saved_step = saved.step
         self.checkpoint = saved.folder
-        return {name: list(sum_and_count) for name, sum_and_count in sums.items()}
+        return sums
 
     def open_log(self, sums: Sums) -> Log:
         """The log of this training, which goes on with the sums of metrics since the last row."""
-        return Log(self.folder, self.settings.log_every, self.settings.steps, start=self.step, sums=sums,
-                   progress=self.progress, log_to=self.settings.log_to, settings=self.meta,
-                   on_row=self.callbacks.on_row, written=self.processes.is_main)
+        every, steps = self.settings.log_every, self.settings.steps
+        if not self.processes.is_main:
+            return Log(None, every, steps, start=self.step, sums=sums)
+        loggers = start_loggers(self.settings.log_to, self.folder, self.step, self.meta)
+        return Log(self.folder, every, steps, start=self.step, sums=sums, progress=self.progress, loggers=loggers,
+                   on_row=self.callbacks.on_row)
 
     def is_finished(self) -> bool:
         """Whether the last step is done, or a signal asks to stop."""

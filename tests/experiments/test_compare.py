@@ -28,7 +28,7 @@ from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.runs import load
-from gentraj.training.checkpoint import RunLock
+from gentraj.training.checkpoint import run_lock
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 24, "--seeds", 1, "--episodes", 2, "--num", 16)
@@ -150,7 +150,7 @@ def test_stopped_in_its_processes_by_each_signal_and_begun_again_it_ends_the_sam
             message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command continues"
             assert message in err and "Traceback" not in err
             for folder in tmp_path.glob("tiny/*/run"):
-                with RunLock(folder):  # nobody trains there any more
+                with run_lock(folder):  # nobody trains there any more
                     pass
     assert compare(tmp_path, "--families", "gan") == 0
     [(name, run)] = (found := untimed(tmp_path))["runs"].items()

@@ -26,7 +26,7 @@ class Crash(BaseException):
 
 @contextmanager
 def _crash_at(k: int, torn: bool = False) -> Iterator[list[str]]:
-    """The k-th file operation (from 0) does not happen, and none after it; a torn write leaves half of its bytes.
+    """The k-th file operation (from 0) does not happen, and none after it; a torn file has half of its bytes.
 
     Gives the list of the operations that were begun.
     """
@@ -37,8 +37,9 @@ def _crash_at(k: int, torn: bool = False) -> Iterator[list[str]]:
             begun.append(name)
             if len(begun) <= k:
                 return real(*args, **kwargs)
-            if torn and name == "write" and len(begun) == k + 1:
-                real(args[0], args[1][: len(args[1]) // 2])
+            path = Path(f"/proc/self/fd/{args[0]}")
+            if torn and name == "fsync" and len(begun) == k + 1 and path.is_file():
+                os.truncate(path, path.stat().st_size // 2)
             raise Crash
         return operation
 
@@ -54,7 +55,8 @@ def _forge(path: Path, files: dict[str, bytes], changes: dict | None = None) -> 
     body = json.loads((path / "meta.json").read_text())
     for name, data in files.items():
         (path / name).write_bytes(data)
-        body["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        body["files"][name] = hashlib.sha256(data).hexdigest()
+    del body["sha256"]
     (path / "meta.json").write_bytes(meta_json(body | (changes or {})))
 
 

@@ -22,7 +22,7 @@ from small import DATASET, gentraj
 from gentraj import cli
 from gentraj.data import DataError
 from gentraj.training import TrainingStopped
-from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLock, RunLocked, has_checkpoints, load
+from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLocked, has_checkpoints, load, run_lock
 from gentraj.training.signals import Interrupted
 
 ROOT = Path(__file__).parents[2]
@@ -326,7 +326,7 @@ def test_killed_interrupted_and_resumed_it_gives_the_same_bits(place: Path, spaw
 @pytest.mark.parametrize("words", [["pointmaze", "--dataset", DATASET, "--run-dir", "new"], ["--resume", "run"]])
 def test_two_in_one_folder(place: Path, capsys: pytest.CaptureFixture, words: list[str]) -> None:
     """FAULTS 9: the second one names the process that trains there, and changes nothing."""
-    with RunLock(place / words[-1]):
+    with run_lock(place / words[-1]):
         before = {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
         assert f"{words[-1]}: process {os.getpid()} is training here" in refused(capsys, "train", *words)
     assert before == {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}

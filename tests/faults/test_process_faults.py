@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tiny import run_tiny
 
-from gentraj.training.checkpoint import RunLock, load
+from gentraj.training.checkpoint import load, run_lock
 from gentraj.training.log import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_of_two_in_one_folder_one_trains(tmp_path: Path, spawn) -> None:
     winner.stdout.readline()
     winner.kill()
     winner.wait()
-    with RunLock(tmp_path):
+    with run_lock(tmp_path):
         assert load(tmp_path).step >= 0
 
 

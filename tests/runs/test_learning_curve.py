@@ -17,7 +17,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.vector import EnvironmentFault
 from gentraj.runs import records
 from gentraj.runs.evaluation import evaluate_and_save, table
-from gentraj.training.log import LogWarning, read_metrics
+from gentraj.training.log import LogWarning, read_metrics, write_rows
 
 
 def evaluated_every(steps: int) -> runs.PlannerRunConfig:
@@ -53,7 +53,7 @@ def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(smal
     assert records.last_evaluations(scores, 6) == {"steps": [4, 5, 6], "return_mean": 50.0}
 
     folder = shutil.copytree(small_run, tmp_path / "run")
-    (folder / records.SCORES).write_bytes(b"".join(map(records.line_of, scores)))
+    write_rows(folder / records.SCORES, scores)
     evaluated = evaluate_and_save(runs.load(folder), EvaluationConfig(episodes=1, baselines=False))
     assert read_json(folder / "evaluation.json")["last_evaluations"] == {"steps": [4, 5, 6], "return_mean": 50.0}
     assert table(evaluated).splitlines()[-1] == ("means over the last evaluations of the training (steps 4, 5 and 6): "
