@@ -6,7 +6,6 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -15,32 +14,27 @@ from torch import Tensor, nn
 
 from ..networks.embedding import FactoredNetwork
 from ..progress import say
-from .openvino import openvino_gradient, openvino_program
+from .openvino import Body, openvino_program
 
-Body = Callable[[Tensor, Tensor], Tensor]  # features (R, H, F), projection (R, M) or (1, M) -> prediction (R, H, D)
-Make = Callable[[FactoredNetwork, Tensor, Tensor], Body]
-Example = tuple[Tensor, Tensor]  # inputs of a body
 Target = TypeVar("Target")
 BackendName = Literal["auto", "eager", "compile", "openvino", "openvino-bf16"]
 """The name of a backend; "auto" is the fastest of those that this machine has and that are as accurate as PyTorch."""
 MAKING = threading.RLock()  # held by the thread that makes a program
-CALLS = 5  # calls of each backend that are timed, after one that is not
-
-
-def own_body(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Body:
-    """The body as it is, which PyTorch runs."""
-    return network.body
+TIMED_CALLS = 5  # of each backend, after one that is not timed
 
 
 class Backend(NamedTuple):
     """A way to run the body of a network."""
 
-    program: Make
+    program: Callable[[FactoredNetwork, Tensor, Tensor], Body]
     """Makes a program for inputs of the given shapes; raises ImportError where the backend is not installed."""
     tolerance: float
     """The largest error of an output, relative to the largest output or to 1 if that is below 1."""
-    gradient: Make = own_body
-    """Makes a program that is differentiable with respect to the features; raises as `program` does."""
+
+
+def own_body(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+    """The body as it is, which PyTorch runs."""
+    return network.body
 
 
 def compiled(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Body:
@@ -51,9 +45,8 @@ def compiled(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tens
 BACKENDS: dict[str, Backend] = {
     "eager": Backend(own_body, 0.0),
     "compile": Backend(compiled, 1e-4),
-    "openvino": Backend(partial(openvino_program, precision="f32"), 1e-4, partial(openvino_gradient, precision="f32")),
-    "openvino-bf16": Backend(partial(openvino_program, precision="bf16"), 0.1,
-                             partial(openvino_gradient, precision="bf16")),
+    "openvino": Backend(partial(openvino_program, precision="f32"), 1e-4),
+    "openvino-bf16": Backend(partial(openvino_program, precision="bf16"), 0.1),
 }
 """The backends by their names: how each makes a program, and the largest error that its outputs may have."""
 AUTOMATIC = ("eager", "openvino")  # what is as accurate as eager and ready within seconds
@@ -69,11 +62,9 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
 
     A program is made when a number of rows, as `program_rows` rounds it, first comes, and anew when weights have
     changed since, as by a training. Its first output is compared with the eager network's: an error above the
-    tolerance in `BACKENDS` raises ValueError. OpenVINO also computes the first derivative with respect to the
-    trajectory, as guides need it; other derivatives, and those of networks for which it has no such program, are
-    eager. Accelerate a network that a guide calls by itself. The outputs for different numbers of rows may differ
-    in their last bits. Raises ValueError for an unknown backend and where nothing can be accelerated, and ImportError
-    for a backend that is not installed.
+    tolerance in `BACKENDS` raises ValueError. Calls that are differentiated, as by guides, are eager. The outputs for
+    different numbers of rows may differ in their last bits. Raises ValueError for an unknown backend and where nothing
+    can be accelerated, and ImportError for a backend that is not installed.
     """
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"unknown backend '{backend}'; known: auto, {', '.join(BACKENDS)}")
@@ -111,34 +102,20 @@ def _networks(target: object) -> Iterator[FactoredNetwork]:
                 yield from _networks(each)
 
 
-@dataclass(eq=False)
 class Accelerated:
     """The body of a network, run by a program for each number of rows."""
 
-    network: FactoredNetwork
-    backend: str
-
-    def __post_init__(self) -> None:
-        self.eager, self.programs = self.network.body, dict[tuple[int, ...], Body]()
-        self.names = set[str]()  # of the backends of the programs
-        self.original = copy.copy(self.network)  # its own body stays
-        self.weights = [*self.network.parameters(), *self.network.buffers()]
+    def __init__(self, network: FactoredNetwork, backend: str):
+        self.backend = backend
+        self.eager: Body = network.body
+        self.original = copy.copy(network)  # its own body stays
+        self.weights = [*network.parameters(), *network.buffers()]
         self.version = self._version()
-
-    def _version(self) -> int:
-        """A number that grows with each change of a weight."""
-        return sum(weight._version for weight in self.weights)
-
-    def _forget_former_weights(self) -> None:
-        """Drops the programs if a weight has changed, as they hold the weights that they were made with."""
-        if (version := self._version()) != self.version:
-            with MAKING:
-                self.original = copy.copy(self.original)  # conversions are kept for each network object
-                self.programs, self.version = {}, version
+        self.programs = dict[tuple[int, ...], Body]()
+        self.names = set[str]()  # of the backends of the programs
 
     def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
-        differentiable = torch.is_grad_enabled() and features_RHF.requires_grad
-        if torch.is_grad_enabled() and projection_RM.requires_grad:
+        if torch.is_grad_enabled() and (features_RHF.requires_grad or projection_RM.requires_grad):
             return self.eager(features_RHF, projection_RM)
         self._forget_former_weights()
         rows = len(features_RHF)
@@ -147,66 +124,68 @@ class Accelerated:
             features_RHF = torch.cat([features_RHF, features_RHF[:1].expand(more, -1, -1)])
             if len(projection_RM) > 1:
                 projection_RM = torch.cat([projection_RM, projection_RM[:1].expand(more, -1)])
-        key = (differentiable, *features_RHF.shape, *projection_RM.shape)
+        key = (*features_RHF.shape, *projection_RM.shape)
         if key not in self.programs:
-            with MAKING:
+            with MAKING, torch.no_grad():
                 if key not in self.programs:  # another thread may have made it meanwhile
-                    example = features_RHF.detach().contiguous(), projection_RM.detach().contiguous()
-                    self.programs[key] = self._program(example, differentiable)
+                    self.programs[key] = self._program(features_RHF.contiguous(), projection_RM.contiguous())
         return self.programs[key](features_RHF, projection_RM)[:rows]
 
-    @torch.no_grad()
-    def _program(self, example: Example, differentiable: bool) -> Body:
-        """The program of the backend, or the fastest one, for inputs of these shapes.
+    def _version(self) -> int:
+        """A number that grows with each change of a weight."""
+        return sum(weight._version for weight in self.weights)
 
-        A differentiable one that cannot be made is the network's own body.
-        """
-        if not differentiable and self.backend != "auto":
+    def _forget_former_weights(self) -> None:
+        """Drops the programs if a weight has changed, as they hold the weights that they were made with."""
+        version = self._version()
+        if version != self.version:
+            with MAKING:
+                self.original = copy.copy(self.original)  # conversions are kept for each network object
+                self.programs = {}
+                self.version = version
+
+    def _program(self, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+        """The program of the backend, or the fastest one, for inputs of these shapes."""
+        if self.backend != "auto":
             self.names.add(self.backend)
-            return self._checked(self.backend, example, differentiable)
-        fastest, found, seconds = "eager", self.eager, float("inf")
-        for name in AUTOMATIC if self.backend == "auto" else (self.backend,):
+            return self._checked(self.backend, features_RHF, projection_RM)
+        fastest = "eager"
+        found = self.eager
+        seconds = float("inf")
+        for name in AUTOMATIC:
             try:
-                program = self._checked(name, example, differentiable)
+                program = self._checked(name, features_RHF, projection_RM)
             except (ImportError, ValueError) as error:
                 say(f"{name} is left out: {error}")
                 continue
-            took = _seconds(program, example, differentiable)
+            took = _seconds(program, features_RHF, projection_RM)
             if took < seconds:
-                fastest, found, seconds = name, program, took
+                fastest = name
+                found = program
+                seconds = took
         self.names.add(fastest)
         return found
 
-    def _checked(self, name: str, example: Example, differentiable: bool) -> Body:
+    def _checked(self, name: str, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+        """The program of a backend. Raises ValueError where its output is not that of the network."""
         backend = BACKENDS[name]
-        program = (backend.gradient if differentiable else backend.program)(self.original, *example)
-        wanted = _outputs(self.eager, example, differentiable)
-        for output, expected in zip(_outputs(program, example, differentiable), wanted, strict=True):
-            error = (output - expected).abs().max().item()
-            if not error <= backend.tolerance * max(1.0, expected.abs().max().item()):
-                raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance "
-                                 f"of {backend.tolerance:g}; take another backend")
+        program = backend.program(self.original, features_RHF, projection_RM)
+        expected = self.eager(features_RHF, projection_RM)
+        error = (program(features_RHF, projection_RM) - expected).abs().max().item()
+        if not error <= backend.tolerance * max(1.0, expected.abs().max().item()):
+            raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance "
+                             f"of {backend.tolerance:g}; take another backend")
         return program
 
 
-def _outputs(program: Body, example: Example, differentiable: bool) -> tuple[Tensor, ...]:
-    """The prediction and, of a differentiable program, the gradient of its sum."""
-    if not differentiable:
-        return (program(*example),)
-    with torch.enable_grad():
-        features_RHF = example[0].clone().requires_grad_()
-        prediction = program(features_RHF, example[1])
-        return prediction.detach(), *torch.autograd.grad(prediction.sum(), features_RHF)
-
-
-def _seconds(program: Body, example: Example, differentiable: bool) -> float:
+def _seconds(program: Body, features_RHF: Tensor, projection_RM: Tensor) -> float:
     """The median time of a call."""
     times = []
-    for _ in range(CALLS + 1):
+    for _ in range(TIMED_CALLS + 1):
         start = time.perf_counter()
-        _outputs(program, example, differentiable)[-1].sum().item()
+        program(features_RHF, projection_RM).sum().item()
         times.append(time.perf_counter() - start)
-    return sorted(times[1:])[CALLS // 2]
+    return sorted(times[1:])[TIMED_CALLS // 2]
 
 
 def program_rows(rows: int) -> int:

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import GraphModule
 
 from ..networks.embedding import FactoredNetwork
-from .gradients import Passes, Program, passes
-from .rewriting import rewritten
+from ..networks.temporal_unet import ConvTranspose
 
+Body = Callable[[Tensor, Tensor], Tensor]  # features (R, H, F), projection (R, M) or (1, M) -> prediction (R, H, D)
 _CONVERTED = WeakKeyDictionary[FactoredNetwork, Any]()  # OpenVINO's models of networks
+
+
+def openvino_program(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor, *, precision: str) -> Body:
+    """A program for inputs of these shapes, computed in `precision`, f32 or bf16, with as many threads as torch has.
+
+    Raises ImportError where OpenVINO is not installed, and ValueError for a network that is not on the CPU.
+    """
+    if find_spec("openvino") is None:
+        raise ImportError("OpenVINO is not installed; pip install 'gentraj[openvino]'")
+    if not features_RHF.is_cpu:
+        raise ValueError(f"OpenVINO computes on the CPU, and the network is on {features_RHF.device}; take compile")
+    if network not in _CONVERTED:  # one conversion serves any number of rows
+        _CONVERTED[network] = _converted(network, features_RHF, projection_RM)
+    model = _CONVERTED[network].clone()
+    model.reshape({0: list(features_RHF.shape), 1: list(projection_RM.shape)})
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    request = _core().compile_model(model, "CPU", settings).create_infer_request()
+    return _in_place(request, features_RHF, projection_RM)
 
 
 class _Body(nn.Module):
@@ -44,87 +64,83 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _check(x: Tensor) -> None:
-    """Raises ImportError where OpenVINO is not installed, and ValueError for a network that is not on the CPU."""
-    if find_spec("openvino") is None:
-        raise ImportError("OpenVINO is not installed; pip install 'gentraj[openvino]'")
-    if not x.is_cpu:
-        raise ValueError(f"OpenVINO computes on the CPU, and the network is on {x.device}; take compile")
-
-
-def openvino_program(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor, *,
-                     precision: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """A program for inputs of these shapes, computed in `precision`, f32 or bf16, with as many threads as torch has.
-
-    Raises ImportError where OpenVINO is not installed, and ValueError for a network that is not on the CPU.
-    """
-    _check(features_RHF)
+def _converted(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Any:
+    """OpenVINO's model of the body of a network, for any number of rows."""
     import openvino
 
-    if network not in _CONVERTED:  # one conversion serves any number of rows
-        rows = [[-1, *features_RHF.shape[1:]], [-1, *projection_RM.shape[1:]]]
-        with warnings.catch_warnings(action="ignore"), torch.no_grad():
-            inputs = (features_RHF, projection_RM.expand(len(features_RHF), -1))
-            # Without torch's own check, which imports 90 MiB of modules: `accelerate` compares the outputs.
-            traced = torch.jit.trace(_Body(network), inputs, strict=False, check_trace=False)
-            _CONVERTED[network] = openvino.convert_model(traced, example_input=inputs, input=rows)
-    model = _CONVERTED[network].clone()
-    model.reshape({0: list(features_RHF.shape), 1: list(projection_RM.shape)})
-    run = _compiled(model, (features_RHF, projection_RM), precision)
-    return lambda features_RHF, projection_RM: run(features_RHF, projection_RM)[0]
+    rows = [[-1, *features_RHF.shape[1:]], [-1, *projection_RM.shape[1:]]]
+    inputs = (features_RHF, projection_RM.expand(len(features_RHF), -1))
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        # Without torch's own check, which imports 90 MiB of modules: `accelerate` compares the outputs.
+        traced = torch.jit.trace(_Body(network), inputs, strict=False, check_trace=False)
+        return openvino.convert_model(traced, example_input=inputs, input=rows)
 
 
-def openvino_gradient(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor, *,
-                      precision: str) -> Passes:
-    """A program as `openvino_program` returns it that is differentiable with respect to the features.
-
-    Raises ValueError also for a network with an operation whose derivative OpenVINO does not know.
-    """
-    _check(features_RHF)
-    try:
-        return passes(rewritten(network).requires_grad_(False), features_RHF, projection_RM,
-                      partial(_converted, precision=precision), network)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1:]
-        raise ValueError(f"OpenVINO has no program of the gradient of {type(network).__name__}: "
-                         f"{type(error).__name__} {' '.join(reason)}") from error
-
-
-def _converted(graph: GraphModule, inputs: Sequence[Tensor], precision: str) -> Program:
-    """The program of a graph of torch's core operations."""
-    from openvino import PartialShape
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-
-    shapes = [PartialShape(list(x.shape)) for x in inputs]
-    decoder = TorchFXPythonDecoder(graph, graph, input_shapes=shapes, input_types=[x.dtype for x in inputs])
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    model = frontend.convert(frontend.load(decoder))  # calls the decoder's methods
-    for given, shape in zip(model.inputs, shapes, strict=True):
-        given.get_node().set_partial_shape(shape)
-    model.validate_nodes_and_infer_types()
-    return _compiled(model, inputs, precision)
-
-
-def _compiled(model: Any, inputs: Sequence[Tensor], precision: str) -> Program:
-    """The compiled program of OpenVINO's model for inputs of these shapes."""
+def _in_place(request: Any, *inputs: Tensor) -> Body:
+    """Calls of a request whose inputs are copied to where it reads them: OpenVINO's own handling of inputs is slow."""
     from openvino import Tensor as View
 
-    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    request = _core().compile_model(model, "CPU", settings).create_infer_request()
     places = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
-    for i, place in enumerate(places):  # the program reads in place: OpenVINO's own handling of inputs is slow
-        request.set_input_tensor(i, View(place.detach().numpy(), shared_memory=True))
-    outputs = [torch.from_numpy(request.get_output_tensor(i).data) for i in range(len(model.outputs))]
+    for i, place in enumerate(places):
+        request.set_input_tensor(i, View(place.numpy(), shared_memory=True))
+    output = torch.from_numpy(request.get_output_tensor(0).data)
     in_use = threading.Lock()  # copies of a model share its programs, and may run in other threads
 
     @torch.no_grad()
-    def run(*given: Tensor) -> list[Tensor]:
+    def run(features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         with in_use:
-            for place, x in zip(places, given, strict=True):
-                place.copy_(x)
+            places[0].copy_(features_RHF)
+            places[1].copy_(projection_RM)
             request.infer(share_outputs=True)
-            return [output.clone() for output in outputs]
+            return output.clone()
 
     return run
+
+
+def rewritten(network: FactoredNetwork) -> FactoredNetwork:
+    """A copy of the network in which some modules are replaced by others that compute the same, with the same weights.
+
+    OpenVINO takes most of a call of a U-Net with one row for its transposed convolutions, and most of a call with many
+    rows in bfloat16 for the normalisation of groups.
+    """
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, ConvTranspose):
+                setattr(parent, name, SubPixelConv(module))
+            elif isinstance(module, nn.GroupNorm):
+                setattr(parent, name, GroupMoments(module))
+    return network
+
+
+class SubPixelConv(nn.Module):
+    """A transposed convolution of kernel 4, stride 2 and padding 1 as a convolution of kernel 3 (Shi et al. 2016).
+
+    y[2t] = w_1 x[t] + w_3 x[t-1] and y[2t+1] = w_2 x[t] + w_0 x[t+1] are two outputs of one convolution at t.
+    """
+
+    def __init__(self, transposed: ConvTranspose):
+        super().__init__()
+        w_0, w_1, w_2, w_3 = transposed.weight.detach().transpose(0, 1).unbind(-1)
+        even, odd = torch.stack([w_3, w_1, 0 * w_1], -1), torch.stack([0 * w_2, w_2, w_0], -1)
+        self.weight = nn.Parameter(torch.cat([even, odd])[:, :, None], requires_grad=False)
+        self.bias = None if transposed.bias is None else nn.Parameter(transposed.bias.detach().repeat(2), False)
+
+    def forward(self, h_RC1H: Tensor) -> Tensor:
+        even_odd_RC1H = F.conv2d(h_RC1H, self.weight, self.bias, padding=(0, 1)).chunk(2, dim=1)
+        return torch.stack(even_odd_RC1H, -1).flatten(-2)
+
+
+class GroupMoments(nn.Module):
+    """Normalisation of groups by their mean and variance, each written as a mean."""
+
+    def __init__(self, norm: nn.GroupNorm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, h_RC1H: Tensor) -> Tensor:
+        h_RGX = h_RC1H.reshape(h_RC1H.shape[0], self.norm.num_groups, -1)
+        centred_RGX = h_RGX - h_RGX.mean(-1, keepdim=True)
+        variance_RG1 = (centred_RGX * centred_RGX).mean(-1, keepdim=True)
+        z_RC1H = (centred_RGX / (variance_RG1 + self.norm.eps).sqrt()).view_as(h_RC1H)
+        return z_RC1H * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
