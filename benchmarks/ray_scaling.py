@@ -24,7 +24,7 @@ import tyro
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.experiments import engine
 from gentraj.experiments.cards import Card, CardData
-from gentraj.experiments.parts import PlayedInParts
+from gentraj.experiments.parts import ShardedRollout
 from gentraj.experiments.processes import Job, run_jobs
 from gentraj.experiments.ray_jobs import RayTasks
 from gentraj.experiments.reproduce import Cards
@@ -77,7 +77,7 @@ def main(args: Args) -> None:
     run, config = load(args.run), EvaluationConfig(episodes=args.episodes, num_envs=5, baselines=False)
 
     def evaluation(pool: Timed, _: str) -> None:
-        evaluate_run(run, config, progress=False, play=PlayedInParts(lambda _: pool, folder))
+        evaluate_run(run, config, progress=False, play=ShardedRollout(lambda _: pool, folder))
 
     def seeds(pool: Timed, name: str) -> None:
         data = CardData("data", args.dataset, None, None, None)

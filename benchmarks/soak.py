@@ -40,7 +40,7 @@ from gentraj.agents.policies.student import StudentConfig
 from gentraj.cli import main as gentraj
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes, save_npz
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.recording.pointmaze import record
@@ -123,7 +123,8 @@ def prepare(data: Path) -> None:
     """Writes the datasets and trains the teachers into the folder that all trainings read."""
     factory = environment_factory("Hopper-v5")
     space = factory().action_space
-    hopper = rollout(RandomAgent(space.low, space.high), factory, 12, num_envs=6, record=True, progress=False)
+    hopper = rollout(RandomAgent(space.low, space.high), factory, 12,
+                     settings=RolloutSettings(6), record=True, progress=False)
     save_npz(cast(Episodes, hopper.recorded), data / "hopper.npz")
     save_npz(record("pointmaze-umaze", 2_000, progress=False), data / "maze.npz")
     for teacher in {"veteran", *TEACHERS.values()}:
@@ -303,7 +304,7 @@ def decide(folder: Path) -> None:
     factory, first = environment_factory("Hopper-v5"), 0
     agent = run.agent(factory().action_space)
     while True:
-        rollout(agent, factory, 4, first=first, progress=False)
+        rollout(agent, factory, 4, settings=RolloutSettings(first=first), progress=False)
         first += 4
 
 

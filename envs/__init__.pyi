@@ -1,6 +1,6 @@
 from .evaluation.evaluate import EvaluationConfig, evaluate
 from .evaluation.replay import Simulator
-from .evaluation.rollout import Rollout, rollout
+from .evaluation.rollout import Rollout, RolloutSettings, rollout
 from .evaluation.stepping import EnvCrashed, EnvironmentFault
 from .making import EnvironmentFactory, environment_factory
 from .recording.baselines import RandomAgent
@@ -10,6 +10,6 @@ from .worlds.imagined import ImaginedConfig
 
 __all__ = [
     "EnvCrashed", "EnvironmentFactory", "EnvironmentFault", "EvaluationConfig", "ImaginedConfig", "RandomAgent",
-    "Rollout", "SB3Vector", "Simulator", "WorldModelEnv", "WorldModelVectorEnv", "environment_factory", "evaluate",
-    "rollout",
+    "Rollout", "RolloutSettings", "SB3Vector", "Simulator", "WorldModelEnv", "WorldModelVectorEnv",
+    "environment_factory", "evaluate", "rollout",
 ]

@@ -121,13 +121,14 @@ def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hopper():
     """12 episodes of random actions in Hopper-v5 as `Episodes`; each ends in a fall."""
-    from gentraj.envs.evaluation.rollout import rollout
+    from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
     from gentraj.envs.making import environment_factory
     from gentraj.envs.recording.baselines import RandomAgent
 
     factory = environment_factory("Hopper-v5")
     space = factory().action_space
-    return rollout(RandomAgent(space.low, space.high), factory, 12, num_envs=6, record=True, progress=False).recorded
+    return rollout(RandomAgent(space.low, space.high), factory, 12,
+                   settings=RolloutSettings(num_envs=6), record=True, progress=False).recorded
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gentraj import progress
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 
@@ -95,13 +95,14 @@ def test_on_a_terminal_the_bar_is_redrawn(hurried: None, monkeypatch: pytest.Mon
 
 def test_evaluation_counts_steps_and_names_the_agent(hurried: None, capsys: pytest.CaptureFixture) -> None:
     factory = environment_factory("Pendulum-v1", {"max_episode_steps": 7})
-    rollout(RandomAgent([-2], [2]), factory, 2, num_envs=1, name="controller")
+    rollout(RandomAgent([-2], [2]), factory, 2, settings=RolloutSettings(num_envs=1, name="controller"))
     assert capsys.readouterr().err.splitlines()[-1].startswith("controller in Pendulum-v1: 14/14 steps, ")
 
 
 def test_what_an_episode_leaves_over_by_its_early_end_is_not_to_be_done(hurried: None,
                                                                         capsys: pytest.CaptureFixture) -> None:
-    lengths = rollout(RandomAgent([-3], [3]), environment_factory("InvertedPendulum-v5"), 3, num_envs=2).lengths
+    lengths = rollout(RandomAgent([-3], [3]), environment_factory("InvertedPendulum-v5"), 3,
+                      settings=RolloutSettings(num_envs=2)).lengths
     n = lengths.sum()
     assert lengths.max() < 1000 and f" {n}/{n} steps, " in capsys.readouterr().err
 

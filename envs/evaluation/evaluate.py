@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,15 +18,12 @@ from gentraj.trajectory import Agent
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering.film import Watch, rendering
-from .rollout import Rollout, join, rollout
+from .rollout import Rollout, RolloutFn, RolloutSettings, join, rollout
 from .scores import normalised
-from .stepping import EnvironmentFault
-from .vector import bounds
+from .stepping import EnvironmentFault, bounds
 
 RESAMPLES = 10_000
-AT_ONCE = 1 << 20  # numbers that are drawn at a time: with many episodes all of them would fill the memory
-Play = Callable[..., Rollout]
-"""A function with the arguments and the result of `rollout`."""
+NUMBERS_AT_ONCE = 1 << 20  # are drawn: with many episodes all of them would fill the memory
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
 
 
@@ -85,15 +83,10 @@ class EvaluationConfig:
             return 1 / self.hz if self.hz > 0 else math.inf
         return None if self.deadline_ms is None else self.deadline_ms / 1000
 
-    def in_real_time(self) -> EvaluationConfig:
-        """These settings for one environment at a time, as a deadline needs it; unchanged without a deadline."""
-        return self if self.deadline is None else replace(self, num_envs=1, batch_invariant=False)
-
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
-             goal_dims: Sequence[int] = (), progress: bool = True,
-             watch: Watch | None = None, partial: bool = False,
-             play: Play = rollout) -> tuple[dict[str, Any], Episodes]:
+             goal_dims: Sequence[int] = (), progress: bool = True, watch: Watch | None = None,
+             play: RolloutFn = rollout) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent in `env`, which may be anything that `environment_factory` takes.
 
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
@@ -105,22 +98,17 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     agent's episodes, in environments that render frames; `CannotRender` is raised before the first episode if they
     cannot. `play` does what `rollout` does, perhaps elsewhere.
 
-    Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
-    are those of the others, "episodes" is their number, and "failures" says in a line what went wrong in each of the
-    rest.
+    Where episodes do not finish, the scores are those of the others, "episodes" is their number, and "failures" says in
+    a line what went wrong in each of the rest. Raises `EnvironmentFault` if none finishes.
     """
-    config = config.in_real_time()
+    if config.deadline is not None and (config.num_envs > 1 or config.batch_invariant):
+        say("with a deadline, one environment runs at a time, without batch_invariant")
+        config = replace(config, num_envs=1, batch_invariant=False)
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
-    play = by_task(play) if config.protocol == "ogbench" else play
-    try:
-        played = play(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
-                      obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
-                      invariant=config.batch_invariant, workers=config.workers, time_limit=config.time_limit,
-                      period=config.deadline)
-    except EnvironmentFault as fault:
-        if not partial or fault.finished is None:
-            raise
-        played = fault.finished
+    settings = RolloutSettings(config.num_envs, config.batch_invariant, config.workers, config.time_limit,
+                               config.deadline, tuple(obs_keys), tuple(goal_dims))
+    shown = rendering(factory) if watch else factory
+    played = _play_tasks(play, agent, shown, config, settings, record=True, progress=progress, watch=watch)
     if played.clamped_observations:
         say(f"the agent clamped {100 * played.clamped_observations:.3g} % of the observations, which have an entry too "
             "far from its data")
@@ -129,9 +117,9 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
     if config.baselines:
-        scores |= score_baselines(factory, config, progress, partial, play, obs_keys=obs_keys)
+        scores |= score_baselines(factory, config, progress, play, obs_keys=obs_keys)
     recorded = cast(Episodes, played.recorded)
-    if watch and recorded.env:  # without what it was filmed with
+    if recorded.env and (watch or len(factory.tasks) > 1):  # that of all tasks, without what it was filmed with
         recorded = replace(recorded, env=factory.spec_json)
     return scores | _where_they_apply(played, agent, config), recorded
 
@@ -150,58 +138,51 @@ def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -
     return scores
 
 
-def by_task(play: Play) -> Play:
-    """Plays as many episodes as are asked for in each task of the protocol, one task after the other, with the same
-    seeds. The episodes of all tasks are numbered through."""
-    def played(agent: Agent, factory: EnvironmentFactory, episodes: int, *settings: Any, watch: Watch | None = None,
-               **options: Any) -> Rollout:
-        parts, lost, fault = [], [], None
-        for number, task in enumerate(factory.tasks):
-            try:
-                parts.append(play(agent, task, episodes, *settings, watch=_numbered_from(number * episodes, watch),
-                                  **options))
-            except EnvironmentFault as error:
-                fault = fault or error
-                parts += [error.finished] if error.finished else []
-                lost += [] if error.finished else [str(error)] * episodes
-        whole = join(parts) if parts else None
-        if whole and lost:
-            whole = replace(whole, faults=(*whole.faults, *lost))
-        if whole and whole.recorded:
-            whole = replace(whole, recorded=replace(whole.recorded, env=factory.spec_json))
-        if fault:
-            fault.finished = whole
-            raise fault
-        return cast(Rollout, whole)
+def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, config: EvaluationConfig,
+                settings: RolloutSettings, *, watch: Watch | None = None, **options: Any) -> Rollout:
+    """The episodes of all tasks of the protocol, one task after the other, with the same seeds.
 
-    return played
+    They are numbered through for `watch`. Raises `EnvironmentFault` if none finishes.
+    """
+    parts, lost, last = list[Rollout](), list[str](), None
+    for number, task in enumerate(factory.tasks):
+        try:
+            parts.append(play(agent, task, config.episodes, config.seed, settings,
+                              watch=watch and partial(_watch_from, number * config.episodes, watch), **options))
+        except EnvironmentFault as fault:
+            last = fault
+            say(f"{settings.name}: {fault}")
+            if fault.finished is None:
+                lost += [str(fault)] * config.episodes
+            else:
+                parts.append(fault.finished)
+    if last is not None and not parts:
+        raise last
+    whole = join(parts)
+    return replace(whole, faults=(*whole.faults, *lost))
 
 
-def _numbered_from(first: int, watch: Watch | None) -> Watch | None:
-    """Returns a function that shows episodes whose numbers count from `first`."""
-    return watch and (lambda episode, env: watch(first + episode, env))
+def _watch_from(first: int, watch: Watch, episode: int, env: Any) -> None:
+    """Shows an episode whose number counts from `first`."""
+    watch(first + episode, env)
 
 
 def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,
-                    partial: bool = False, play: Play = rollout, *,
-                    obs_keys: Sequence[str] = ()) -> dict[str, dict[str, Any] | None]:
+                    play: RolloutFn = rollout, *, obs_keys: Sequence[str] = ()) -> dict[str, dict[str, Any] | None]:
     """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes.
 
-    Outside of mazes, where the controller needs its own, they are given the parts `obs_keys` of an observation. With
-    `partial`, episodes that do not finish are left out, and an agent without a finished one has no scores.
+    Outside of mazes, where the controller needs its own, they are given the parts `obs_keys` of an observation.
+    Episodes that do not finish are left out, and an agent without a finished one has no scores.
     """
     scores: dict[str, dict[str, Any] | None] = {}
     for name, agent in baselines(factory).items():
+        settings = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
+                                   obs_keys=() if factory.maze else tuple(obs_keys))
         try:
-            played = play(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name,
-                          obs_keys=() if factory.maze else obs_keys, workers=config.workers,
-                          time_limit=config.time_limit)
-        except EnvironmentFault as fault:
-            if not partial:
-                raise
-            say(f"{name} agent: {fault}")
-            played = fault.finished
-        scores[name] = None if played is None else summarize(played, factory, config.seed)
+            played = _play_tasks(play, agent, factory, config, settings, progress=progress)
+            scores[name] = summarize(played, factory, config.seed)
+        except EnvironmentFault:  # none finishes, which is said
+            scores[name] = None
     return scores
 
 
@@ -261,7 +242,7 @@ def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:
 
 def bootstrap_interval(values: np.ndarray | Sequence[float], seed: int = 0) -> list[float]:
     """Returns [low, high], between which 95 % of the means of samples drawn with replacement lie."""
-    rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // len(values))
+    rng, rows = np.random.default_rng(seed), max(1, NUMBERS_AT_ONCE // len(values))
     means = np.concatenate([rng.choice(values, (min(rows, RESAMPLES - done), len(values))).mean(1)
                             for done in range(0, RESAMPLES, rows)])
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]

@@ -14,7 +14,7 @@ from gentraj.worlds.model import WorldModel
 
 from ..making import EnvironmentFactory
 from ..worlds.imagined import NOT_FINITE, ImaginedConfig, ImaginedEpisodes
-from .rollout import rollout
+from .rollout import DEFAULT_SETTINGS, RolloutSettings, rollout
 
 
 class Returns(NamedTuple):
@@ -27,15 +27,15 @@ class Returns(NamedTuple):
 
 
 def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0,
-                 **settings: Any) -> Returns:
+                 settings: RolloutSettings = DEFAULT_SETTINGS) -> Returns:
     """Runs the agent in the world model and in the environment and returns its returns in both.
 
     An episode in the world model is truncated if the uncertainty exceeds the limit of `WorldModelEnv`, but not if an
-    observation leaves the data's range. `settings` are passed to `rollout`.
+    observation leaves the data's range. `settings` are those of `rollout`.
     """
     config = ImaginedConfig(factory.max_episode_steps, margin=1e9)
     imagined_N, truncated_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
-    return Returns(imagined_N, rollout(agent, factory, episodes, seed, **settings).returns, truncated_N)
+    return Returns(imagined_N, rollout(agent, factory, episodes, seed, settings).returns, truncated_N)
 
 
 def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,38 @@ from ..rendering.film import Watch
 from .stepping import EnvCrashed, EnvironmentFault
 from .vector import VectorEnvironment
 
-HOPELESS = 10  # a rollout stops after so many episodes that did not finish, if none did
+HOPELESS_EPISODES = 10  # a rollout stops after so many episodes that did not finish, if none did
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How episodes are run. Raises ValueError for less than one environment."""
+
+    num_envs: int = 25
+    """Environments that run side by side."""
+    batch_invariant: bool = True
+    """Whether an episode is the same, bit for bit, whatever the number of environments. Without it decisions in few
+    environments are faster (`gentraj.networks.rows.batch_invariant`)."""
+    workers: int = 0
+    """Number of processes that step the environments, with the same result bit for bit; 0 is this process. An
+    environment that ends its process or hangs then costs its episode only."""
+    time_limit: float = 60.0
+    """Seconds that a call of an environment may take in a worker."""
+    period: float | None = None
+    """Seconds between two environment steps. The environments wait for the agent however long it takes; an agent that
+    plans ahead is given what is left of the period after it has acted."""
+    obs_keys: tuple[str, ...] = ()
+    """The parts of a dict observation that the agent was trained on (`Episodes.obs_keys`)."""
+    goal_dims: tuple[int, ...] = ()
+    """The entries of an observation that its goals are about (`Episodes.goal_dims`)."""
+    first: int = 0
+    """The number of the first episode; `join` makes one rollout of several parts."""
+    name: str = "agent"
+    """The agent's name in the progress bar."""
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1:
+            raise ValueError(f"RolloutSettings.num_envs is {self.num_envs}; give at least 1")
 
 
 @dataclass(frozen=True)
@@ -66,50 +97,37 @@ class Rollout:
     """(calls,) wall time in milliseconds of every call of `act`."""
 
 
-def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
-            obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
-            progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True,
-            workers: int = 0, time_limit: float = 60.0, period: float | None = None, first: int = 0) -> Rollout:
-    """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
+RolloutFn = Callable[..., Rollout]
+"""A function with the arguments and the result of `rollout`, which may play the episodes elsewhere."""
+DEFAULT_SETTINGS = RolloutSettings()
 
-    `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
-    ended begins the next one; when none is left, its further steps are not counted. `record` keeps the episodes as a
-    dataset, `name` is the agent's name in the progress bar, and `watch` is called in every step, to film the episodes.
-    Without `invariant`, an episode may depend on the number of environments by the last bits of a network's output, and
-    decisions in few environments are faster (see `gentraj.networks.rows.batch_invariant`).
 
-    `period` is the time in seconds between two environment steps. The environments wait for the agent however long it
-    takes; an agent that plans ahead is given what is left of the period after it has acted.
+def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
+            settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
+            watch: Watch | None = None) -> Rollout:
+    """Runs `episodes` episodes, several at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
-    With `first`, the episodes are those from that number on: `join` makes one rollout of several such parts.
-
-    With `workers`, so many processes step the environments, with the same result bit for bit. An environment that ends
-    its process, or whose call takes more than `time_limit` seconds, then costs its episode only.
+    An environment whose episode has ended begins the next one; when none is left, its further steps are not counted.
+    `record` keeps the episodes as a dataset, and `watch` is called in every step, to film the episodes.
 
     Raises ValueError for less than one episode and if the agent's `spec` does not fit the environment, and
     `EnvironmentFault` for a faulty action. Where environments are faulty, it raises `EnvironmentFault`, or `EnvCrashed`
     where one raised an error, ended or hung, once all other episodes have finished; they are in the error's `finished`.
     If a lost worker cannot be replaced, it raises `EnvCrashed` at once, with the episodes that had finished.
     """
-    if episodes < 1 or num_envs < 1:
-        raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")
-    seeds = [fold(seed, i) for i in range(first, first + episodes)]
-    envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys, workers=workers, time_limit=time_limit,
-                             strict=False)
-    try:
-        _check_fit(agent, envs, goal_dims)
-        log, slots = _Log(), _Slots(seeds, len(envs.elapsed_B))
-        with _Progress(name, envs, episodes, progress) as shown, batch_invariant(invariant):
-            try:
-                _play(agent, envs, log, slots, record, shown, watch, period)
-            except EnvCrashed as error:  # a lost worker cannot be replaced
-                log.faults |= dict.fromkeys(slots.unfinished, error)
-        played = _result(log, envs, seeds, tuple(goal_dims), agent.limits is not None)
-    finally:
-        envs.close()
-    if log.faults:
-        raise _fault(log, played, episodes)
-    return cast(Rollout, played)
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; give at least 1")
+    with closing(VectorEnvironment(make_env, min(settings.num_envs, episodes), settings.obs_keys,
+                                   workers=settings.workers, time_limit=settings.time_limit, strict=False)) as envs:
+        _check_fit(agent, envs, settings.goal_dims)
+        seeds = [fold(seed, i) for i in range(settings.first, settings.first + episodes)]
+        player = _Player(agent, envs, seeds, settings, record, watch)
+        with _Progress(settings.name, envs, episodes, progress) as shown, batch_invariant(settings.batch_invariant):
+            player.play(shown)
+        played = player.result()
+    if player.faults or played is None:
+        raise player.fault(played)
+    return played
 
 
 def join(parts: Sequence[Rollout]) -> Rollout:
@@ -135,57 +153,158 @@ def join(parts: Sequence[Rollout]) -> Rollout:
                    tells_success=any(part.tells_success for part in parts))
 
 
-def _fault(log: _Log, finished: Rollout | None, episodes: int) -> EnvironmentFault:
-    """The error about the episodes that did not finish, which holds those that did."""
-    first = log.faults[min(log.faults)]
-    how_many = f"{len(log.faults)} of {episodes} episodes did not finish" if finished else "no episode finished"
-    error = type(first)(f"{first} ({how_many})")
-    error.finished = finished
-    return error
+class _Player:
+    """Runs the episodes with these seeds, and keeps what happened, in order: an array (B, ...) per step and field."""
 
+    def __init__(self, agent: Agent, envs: VectorEnvironment, seeds: list[int], settings: RolloutSettings, record: bool,
+                 watch: Watch | None):
+        self.agent, self.envs, self.seeds, self.settings, self.record = agent, envs, seeds, settings, record
+        self.watch, self.limits = watch, agent.limits or Limits(envs.act_low_A, envs.act_high_A)
+        batch = len(envs.elapsed_B)
+        self.episode_B = np.arange(batch)
+        """The number of the episode that is under way in each environment; -1 where none is left."""
+        self.seeds_B, self.started = seeds[:batch], batch
+        self.finished, self.faults = 0, dict[int, EnvironmentFault]()
+        """Why an episode did not finish, by its number."""
+        self.rows = dict[str, list[np.ndarray]]()
+        self.latency_ms, self.act_ms = list[float](), list[float]()
+        self.network_calls: int | None = None
 
-@dataclass
-class _Log:
-    """What happened, in order: one array (B, ...) per step and field."""
+    def play(self, shown: _Progress) -> None:
+        """Plays every episode to its end, or stops where it is hopeless."""
+        try:
+            self._begin(np.ones(len(self.episode_B), bool))
+            while (self.episode_B >= 0).any():
+                live_B = self.episode_B >= 0
+                fields = self._step(live_B)
+                failed_B = self._note_faults()
+                ended_B = fields["terminated"] | fields["truncated"] | failed_B
+                shown.stepped(live_B, ended_B)
+                self._show(live_B & ~failed_B)
+                self.finished += int((ended_B & ~failed_B).sum())
+                if not self.finished and len(self.faults) >= max(len(live_B), HOPELESS_EPISODES):
+                    return
+                self._next(ended_B & ~failed_B)
+                self._begin(ended_B)
+        except EnvCrashed as error:  # a lost worker cannot be replaced
+            unfinished = *self.episode_B[self.episode_B >= 0].tolist(), *range(self.started, len(self.seeds))
+            self.faults |= dict.fromkeys(unfinished, error)
 
-    rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    latency_ms: list[float] = field(default_factory=list)
-    act_ms: list[float] = field(default_factory=list)
-    network_calls: int | None = None
-    finished: int = 0
-    """The number of episodes that have finished."""
-    faults: dict[int, EnvironmentFault] = field(default_factory=dict)
-    """Why an episode did not finish, by its number."""
+    def _begin(self, mask_B: np.ndarray) -> None:
+        """Begins the episodes of the masked environments, and further ones where one cannot be begun."""
+        begun_B = mask_B
+        while (mask_B := mask_B & (self.episode_B >= 0)).any():
+            self.envs.reset(mask_B, self.seeds_B)
+            self.agent.reset(None if mask_B.all() else torch.from_numpy(mask_B), self.seeds_B)
+            mask_B = self._note_faults()
+        self._show(begun_B)
 
-    def failed(self, envs: VectorEnvironment, slots: _Slots) -> np.ndarray:
-        """(B,) where the last call of the environments failed. These episodes are over, and the next ones follow."""
-        self.faults |= {int(slots.episode_B[i]): fault for i, fault in envs.faults.items()}
-        failed_B = np.zeros(len(slots.episode_B), bool)
-        failed_B[list(envs.faults)] = True
-        slots.next(failed_B)
-        return failed_B
-
-    def add(self, fields: dict[str, np.ndarray]) -> None:
+    def _step(self, live_B: np.ndarray) -> dict[str, np.ndarray]:
+        """One decision and one step of the environments: what is kept of them."""
+        obs_BO, goal_BG = self.envs.obs_BO, self.envs.goal_BG
+        fields = self._seen() if self.record else {}
+        act_BA = self._decide(obs_BO, goal_BG)
+        fields |= {"episode": self.episode_B.copy(), "act": act_BA, "clipped": self.limits.clips(act_BA),
+                   "clamped": self.limits.clamps(obs_BO)}
+        if self.agent.by_teacher_B is not None:
+            fields["by_teacher"] = self.agent.by_teacher_B.numpy().copy()
+        fields |= self.envs.step(act_BA, live_B)
+        fields["elapsed"] = self.envs.elapsed_B.copy()
+        if self.record:
+            fields |= self._seen("next_")
         for key, value in fields.items():
             self.rows.setdefault(key, []).append(value)
+        return fields
 
-    @contextmanager
-    def decision(self, agent: Agent, period: float | None) -> Iterator[None]:
-        """Logs the time and the network calls that the agent's decision takes, which is made within the block.
-
-        What is left of the period is given to an agent that plans ahead.
-        """
-        calls, start = agent.network_calls, time.perf_counter()
-        yield
+    def _decide(self, obs_BO: np.ndarray, goal_BG: np.ndarray | None) -> np.ndarray:
+        """The agent's actions; their time and network calls are noted, and what is left of the period is its own."""
+        agent, calls, start = self.agent, self.agent.network_calls, time.perf_counter()
+        goal = None if goal_BG is None else torch.from_numpy(goal_BG)
+        act_BA = agent.act(torch.from_numpy(obs_BO), goal).detach().cpu().numpy()
         milliseconds = 1000 * (time.perf_counter() - start)
         self.act_ms.append(milliseconds)
-        if period is not None:
-            agent.rest(period - milliseconds / 1000)
-        new_calls = None if calls is None or agent.network_calls is None else agent.network_calls - calls
-        if new_calls is not None:
-            self.network_calls = (self.network_calls or 0) + new_calls
-        if new_calls != 0:
+        if self.settings.period is not None:
+            agent.rest(self.settings.period - milliseconds / 1000)
+        if calls is None or agent.network_calls is None:
             self.latency_ms.append(milliseconds)
+        else:
+            self.network_calls = (self.network_calls or 0) + agent.network_calls - calls
+            if agent.network_calls > calls:
+                self.latency_ms.append(milliseconds)
+        return act_BA
+
+    def _note_faults(self) -> np.ndarray:
+        """(B,) where the last call of the environments failed. These episodes are over, and the next ones follow."""
+        failed_B = np.zeros(len(self.episode_B), bool)
+        for i, fault in self.envs.faults.items():
+            self.faults[int(self.episode_B[i])] = fault
+            failed_B[i] = True
+        self._next(failed_B)
+        return failed_B
+
+    def _next(self, mask_B: np.ndarray) -> None:
+        """Gives the next episodes to the masked environments."""
+        for i in np.flatnonzero(mask_B):
+            self.episode_B[i] = self.started if self.started < len(self.seeds) else -1
+            self.seeds_B[i] = self.seeds[min(self.started, len(self.seeds) - 1)]
+            self.started += 1
+
+    def _show(self, at_B: np.ndarray) -> None:
+        if self.watch is not None:
+            for i in np.flatnonzero(at_B & (self.episode_B >= 0)).tolist():
+                self.watch(int(self.episode_B[i]), self.envs.env(i))
+
+    def _seen(self, prefix: str = "") -> dict[str, np.ndarray]:
+        seen = {f"{prefix}obs": self.envs.obs_BO}
+        if self.envs.goal_BG is not None:
+            seen[f"{prefix}goal"] = self.envs.goal_BG
+        return seen
+
+    def fault(self, finished: Rollout | None) -> EnvironmentFault:
+        """The error about the episodes that did not finish, which holds those that did."""
+        first = self.faults[min(self.faults)]
+        how_many = "no episode finished"
+        if finished is not None:
+            how_many = f"{len(self.faults)} of {len(self.seeds)} episodes did not finish"
+        error = type(first)(f"{first} ({how_many})")
+        error.finished = finished
+        return error
+
+    def result(self) -> Rollout | None:
+        """The episodes that finished, in their order; None without any."""
+        if not self.finished:
+            return None
+        finished, envs = [i for i in range(len(self.seeds)) if i not in self.faults], self.envs
+        rows = {key: np.stack(value) for key, value in self.rows.items()}
+        order = np.lexsort((rows["elapsed"].ravel(), rows["episode"].ravel()))
+        order = order[np.isin(rows["episode"].ravel(), finished)[order]]
+        flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
+        episode, E = np.searchsorted(finished, flat["episode"]), len(finished)
+        hits = flat["success"]
+        if envs.reports_success:  # perhaps only at the end of an episode, before which no reward is a success then
+            hits = hits & flat["reported"]
+        first_hit = np.full(E, np.inf)
+        np.minimum.at(first_hit, episode[hits], flat["elapsed"][hits])
+        lengths = np.bincount(episode, minlength=E)
+        return Rollout(
+            envs.env_id, [self.seeds[i] for i in finished], np.bincount(episode, flat["reward"], E),
+            np.isfinite(first_hit), first_hit, np.bincount(episode, hits, E), lengths, np.array(self.latency_ms),
+            self.network_calls, self._recorded(flat, lengths) if self.record else None, envs.tells_success,
+            float(flat["clipped"].mean()), None if self.agent.limits is None else float(flat["clamped"].mean()),
+            float(flat["by_teacher"].mean()) if "by_teacher" in flat else None,
+            tuple(str(self.faults[i]) for i in sorted(self.faults)), np.array(self.act_ms))
+
+    def _recorded(self, flat: dict[str, np.ndarray], lengths: np.ndarray) -> Episodes:
+        """The recorded steps as a dataset; each episode's final observation follows that of its last step."""
+        ends, envs = np.cumsum(lengths), self.envs
+
+        def with_last(key: str) -> np.ndarray:
+            return np.insert(flat[key], ends, flat[f"next_{key}"][ends - 1], axis=0)
+
+        goal = {"goal": with_last("goal")} if envs.has_goal else {}
+        return Episodes(with_last("obs"), flat["act"], flat["reward"], flat["terminated"], flat["truncated"], lengths,
+                        goal, tuple(self.settings.goal_dims), envs.obs_keys, envs.layout.spec_json,
+                        name=f"rollout in {envs.env_id}")
 
 
 class _Progress:
@@ -196,7 +315,7 @@ class _Progress:
 
     def __init__(self, name: str, envs: VectorEnvironment, episodes: int, shown: bool):
         self.envs, self.episodes, self.ended = envs, episodes, 0
-        self.limit = envs.max_episode_steps
+        self.limit = envs.layout.max_episode_steps
         self.bar = bar(episodes * (self.limit or 1), f"{name} in {envs.env_id}", "steps" if self.limit else "episodes",
                        shown=shown)
 
@@ -226,108 +345,3 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
     if goal_dims and len(goal_dims) != envs.goal_dim:
         raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries, but {envs.env_id} has goals of "
                          f"{envs.goal_dim}; take them from data of this environment")
-
-
-class _Slots:
-    """Which episode is under way in each environment: its number, or -1 where none is left, and its seed."""
-
-    def __init__(self, seeds: list[int], batch: int):
-        self.seeds, self.started = seeds, batch
-        self.episode_B, self.seeds_B = np.arange(batch), seeds[:batch]
-
-    def next(self, mask_B: np.ndarray) -> None:
-        """Gives the next episodes to the masked environments."""
-        for i in np.flatnonzero(mask_B):
-            self.episode_B[i] = self.started if self.started < len(self.seeds) else -1
-            self.seeds_B[i] = self.seeds[min(self.started, len(self.seeds) - 1)]
-            self.started += 1
-
-    @property
-    def unfinished(self) -> list[int]:
-        """The episodes that are under way or have not begun."""
-        return [*self.episode_B[self.episode_B >= 0].tolist(), *range(self.started, len(self.seeds))]
-
-
-def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, record: bool, shown: _Progress,
-          watch: Watch | None, period: float | None) -> None:
-    """Plays every episode to its end, or stops where it is hopeless."""
-    limits = agent.limits or Limits(envs.act_low_A, envs.act_high_A)
-
-    def show(at_B: np.ndarray) -> None:
-        if watch is not None:
-            for i in np.flatnonzero(at_B & (slots.episode_B >= 0)).tolist():
-                watch(int(slots.episode_B[i]), envs.env(i))
-
-    def begin(mask_B: np.ndarray) -> None:
-        while (mask_B := mask_B & (slots.episode_B >= 0)).any():
-            envs.reset(mask_B, slots.seeds_B)
-            agent.reset(None if mask_B.all() else torch.from_numpy(mask_B), slots.seeds_B)
-            mask_B = log.failed(envs, slots)
-
-    begin(slots.episode_B >= 0)
-    show(slots.episode_B >= 0)
-    while (slots.episode_B >= 0).any():
-        live_B = slots.episode_B >= 0
-        fields = {"episode": slots.episode_B.copy()} | (_seen(envs) if record else {})
-        goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
-        with log.decision(agent, period):
-            act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
-        fields |= {"act": act_BA, "clipped": limits.clips(act_BA), "clamped": limits.clamps(envs.obs_BO)}
-        if agent.by_teacher_B is not None:
-            fields["by_teacher"] = agent.by_teacher_B.numpy().copy()
-        fields |= envs.step(act_BA, live_B) | {"elapsed": envs.elapsed_B.copy()}
-        log.add(fields | (_seen(envs, "next_") if record else {}))
-        failed_B = log.failed(envs, slots)
-        ended_B = fields["terminated"] | fields["truncated"] | failed_B
-        shown.stepped(live_B, ended_B)
-        show(live_B & ~failed_B)
-        log.finished += int((ended_B & ~failed_B).sum())
-        if not log.finished and len(log.faults) >= max(len(live_B), HOPELESS):
-            break
-        slots.next(ended_B & ~failed_B)
-        begin(ended_B)
-        show(ended_B)
-
-
-def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
-    goal = {} if envs.goal_BG is None else {f"{prefix}goal": envs.goal_BG}
-    return {f"{prefix}obs": envs.obs_BO} | goal
-
-
-def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...],
-            clamps: bool) -> Rollout | None:
-    """Sorts the log into the episodes that finished; None without any."""
-    finished = [i for i in range(len(seeds)) if i not in log.faults] if log.finished else []
-    if not finished:
-        return None
-    rows = {key: np.stack(value) for key, value in log.rows.items()}
-    counted = np.isin(rows["episode"].ravel(), finished)
-    order = np.lexsort((rows["elapsed"].ravel(), rows["episode"].ravel()))
-    order = order[counted[order]]
-    flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
-    episode, E = np.searchsorted(finished, flat["episode"]), len(finished)
-    first_hit, hits = np.full(E, np.inf), flat["success"]
-    if envs.reports_success:  # perhaps only at the end of an episode, before which no reward is a success then
-        hits = hits & flat["reported"]
-    np.minimum.at(first_hit, episode[hits], flat["elapsed"][hits])
-    lengths = np.bincount(episode, minlength=E)
-    recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None
-    returns, time_at_goal = (np.bincount(episode, each, minlength=E) for each in (flat["reward"], hits))
-    return Rollout(envs.env_id, [seeds[i] for i in finished], returns, np.isfinite(first_hit), first_hit, time_at_goal,
-                   lengths, np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success,
-                   float(flat["clipped"].mean()), float(flat["clamped"].mean()) if clamps else None,
-                   float(flat["by_teacher"].mean()) if "by_teacher" in flat else None,
-                   tuple(str(log.faults[i]) for i in sorted(log.faults)), np.array(log.act_ms))
-
-
-def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,
-              goal_dims: tuple[int, ...]) -> Episodes:
-    """Returns the recorded steps as a dataset; each episode's final observation follows that of its last step."""
-    ends = np.cumsum(lengths)
-
-    def with_last(key: str) -> np.ndarray:
-        return np.insert(flat[key], ends, flat[f"next_{key}"][ends - 1], axis=0)
-
-    goal = {"goal": with_last("goal")} if envs.has_goal else {}
-    return Episodes(with_last("obs"), flat["act"], flat["reward"], flat["terminated"], flat["truncated"], lengths, goal,
-                    goal_dims, envs.obs_keys, envs.spec_json, name=f"rollout in {envs.env_id}")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -17,7 +18,9 @@ from gymnasium.spaces import Box, Dict
 from gentraj.data.spaces import is_part, is_vector, observed, spec_as_json
 
 MakeEnv = Callable[[], gymnasium.Env]
-SHOWN = 80  # characters of a faulty value in a message
+SHOWN_CHARACTERS = 80  # of a faulty value in a message
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+BOUND_SLACK = 1e-3  # how far outside its own bounds an observation may be: environments round
 
 
 class EnvironmentFault(RuntimeError):
@@ -53,19 +56,30 @@ class Fault(NamedTuple):
     """Whether the environment raised an error, ended its process or hung; false where it returned something faulty."""
 
 
-class Episode(NamedTuple):
+@dataclass
+class Episode:
     """An episode to begin, or, with the actions so far, to repeat up to where it was."""
 
     seed: int
-    actions: Sequence[np.ndarray] = ()
+    actions: list[np.ndarray] = field(default_factory=list)
     seen_O: np.ndarray | None = None
     """The observation that the actions led to, and must lead to again; None before the first one."""
     pending: np.ndarray | None = None
-    """One more action, the answer to which was lost."""
+    """One more action, the answer to which is not known yet."""
+
+    def answered(self, step: Step) -> None:
+        """Notes the answer to the pending action, or to the reset."""
+        if self.pending is not None:
+            self.actions.append(self.pending)
+        self.seen_O, self.pending = step.obs_O, None
+
+
+Orders = Mapping[int, Episode | np.ndarray]
+"""For each slot the episode to begin there, or the action to take in the one that is under way."""
 
 
 class Malformed(ValueError):
-    """An environment returned something of a wrong type or shape."""
+    """An environment returned something of a wrong type or shape, or a number that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +125,35 @@ class Layout:
         return cls(env_id, spec_as_json(spec) if spec else None,
                    spec.max_episode_steps if spec else None, tuple(parts), keys, goal, act)
 
+    @cached_property
+    def obs_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest finite observation (O,), with some slack."""
+        low_O = np.concatenate([bounds(box)[0] for box in self.boxes]) - BOUND_SLACK
+        high_O = np.concatenate([bounds(box)[1] for box in self.boxes]) + BOUND_SLACK
+        return low_O.clip(-MAX_FLOAT32), high_O.clip(max=MAX_FLOAT32)
+
     def observed(self, obs: Any, **rest: Any) -> Step:
         """Reads an observation. Raises `Malformed`."""
         parts = [obs[key] for key in self.obs_keys] if self.obs_keys else [obs]
         read = [_vector(part, box, "observation") for part, box in zip(parts, self.boxes, strict=True)]
         goal_G = None if self.goal is None else _vector(obs["desired_goal"], self.goal, "goal")
-        return Step(np.concatenate([part.ravel() for part in read]), goal_G, **rest)
+        obs_O = read[0].ravel() if len(read) == 1 else np.concatenate([part.ravel() for part in read])
+        return Step(obs_O, goal_G, **rest)
+
+    def are_possible(self, obs_RO: np.ndarray, goal_RG: np.ndarray | None) -> np.ndarray:
+        """(R,) whether these observations are finite and inside their space, and these goals finite."""
+        low_O, high_O = self.obs_bounds
+        possible_R = ((obs_RO >= low_O) & (obs_RO <= high_O)).all(1)
+        return possible_R if goal_RG is None else possible_R & np.isfinite(goal_RG).all(1)
+
+    def problem(self, step: Step) -> str:
+        """Why an observation or its goal is not possible."""
+        if not np.isfinite(step.obs_O).all():
+            return f"observation is {step.obs_O}; finite numbers are expected"
+        if not self.are_possible(step.obs_O[None], None).all():
+            return (f"observation is {step.obs_O}; numbers inside the environment's own observation space are "
+                    "expected")
+        return f"goal is {step.goal_G}; finite numbers are expected"
 
     def stepped(self, result: Any) -> Step:
         """Reads what `env.step` returned. Raises `Malformed`."""
@@ -125,7 +162,7 @@ class Layout:
                             "expected, as Gymnasium has it (wrap an environment of the old gym)")
         obs, reward, terminated, truncated, info = result
         if not isinstance(info, Mapping):
-            raise Malformed(f"info is {info!r:.{SHOWN}}, a {type(info).__name__}; a dict is expected")
+            raise Malformed(f"info is {info!r:.{SHOWN_CHARACTERS}}, a {type(info).__name__}; a dict is expected")
         success = next((info[key] for key in ("success", "is_success") if info.get(key) is not None), None)
         return self.observed(obs, reward=_number(reward, "reward"), terminated=_flag(terminated, "terminated"),
                              truncated=_flag(truncated, "truncated"),
@@ -133,61 +170,69 @@ class Layout:
 
 
 class Stepper:
-    """Environments in numbered slots, made when their first episode begins, and anew after a fault.
+    """Environments in numbered slots of this process, made when their first episode begins, and anew after a fault.
 
-    `begin_call` is told the slot of an environment and the step of its episode before each call of it. `begin` and
-    `step` raise nothing: what goes wrong in an environment, an attempt to exit included, is returned as a `Fault`.
+    `begin_call` is told the slot of an environment and the step of its episode before each call of it. What goes wrong
+    in an environment, an attempt to exit included, is returned as a `Fault`. One that ends the process ends everything,
+    and one that hangs hangs for ever. Making the environment of the slot `first` here raises what making it raises.
     """
 
-    def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = (),
+    def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = (), first: int = 0,
                  begin_call: Callable[[int, int], None] = lambda slot, step: None):
-        self.make_env, self.obs_keys, self.begin_call = make_env, obs_keys, begin_call
-        self.envs: dict[int, gymnasium.Env] = {}
-        self.elapsed: dict[int, int] = {}  # steps of the episode in each slot
-        self.layout: Layout | None = None
+        self.make_env, self.begin_call = make_env, begin_call
+        self.elapsed = dict[int, int]()
+        """Steps of the episode in each slot."""
+        begin_call(first, 0)
+        self.envs: dict[int, gymnasium.Env] = {first: make_env()}
+        self.layout = Layout.of(self.envs[first], obs_keys)
 
-    def describe(self, slot: int = 0) -> Layout:
-        """The layout of the environments, for which the first one is made. Raises what making it raises."""
-        if self.layout is None:
-            self.begin_call(slot, 0)
-            self.envs[slot] = self.make_env()
-            self.layout = Layout.of(self.envs[slot], self.obs_keys)
-        return self.layout
+    def carry_out(self, orders: Orders) -> dict[int, Step | Fault]:
+        """Begins episodes and takes steps, one slot after the other."""
+        return {slot: self._begin(slot, order) if isinstance(order, Episode) else self._step(slot, order)
+                for slot, order in orders.items()}
 
-    def begin(self, slot: int, episode: Episode) -> Step | Fault:
+    def place(self, slot: int) -> str:
+        """Where an environment is, for messages."""
+        return f"environment {slot}"
+
+    def env(self, slot: int) -> gymnasium.Env:
+        """The environment in a slot."""
+        return self.envs[slot]
+
+    def close(self) -> None:
+        """Closes all environments."""
+        for slot in list(self.envs):
+            self._discard(slot)
+
+    def _begin(self, slot: int, episode: Episode) -> Step | Fault:
         """Resets the environment, and repeats the episode's actions if it has any."""
         self.elapsed[slot] = 0
-        step = self._guarded(slot, lambda env, layout: _reset(env, layout, episode.seed))
+        step = self._guarded(slot, lambda env: _reset(env, self.layout, episode.seed))
         for action in episode.actions:
             if isinstance(step, Fault):
                 return step
-            step = self.step(slot, action)
+            step = self._step(slot, action)
         if isinstance(step, Fault) or episode.seen_O is None:
             return step
         if not np.array_equal(step.obs_O, episode.seen_O):
             self._discard(slot)
             return Fault("its worker was lost, and the same seed and actions do not lead to the same observation again")
-        return step if episode.pending is None else self.step(slot, episode.pending)
+        return step if episode.pending is None else self._step(slot, episode.pending)
 
-    def step(self, slot: int, action: np.ndarray) -> Step | Fault:
+    def _step(self, slot: int, action: np.ndarray) -> Step | Fault:
         self.elapsed[slot] += 1
-        return self._guarded(slot, lambda env, layout: layout.stepped(env.step(action)))
+        return self._guarded(slot, lambda env: self.layout.stepped(env.step(action)))
 
-    def close(self) -> None:
-        for slot in list(self.envs):
-            self._discard(slot)
-
-    def _guarded(self, slot: int, call: Callable[[gymnasium.Env, Layout], Step]) -> Step | Fault:
+    def _guarded(self, slot: int, call: Callable[[gymnasium.Env], Step]) -> Step | Fault:
         self.begin_call(slot, self.elapsed[slot])
         try:
-            layout = self.describe(slot)
             if slot not in self.envs:
                 self.envs[slot] = self.make_env()
-            return call(self.envs[slot], layout)
+            return call(self.envs[slot])
         except Malformed as error:
-            fault = Fault(one_line(str(error)), crashed=False)
+            fault = Fault(str(error), crashed=False)
         except (Exception, SystemExit) as error:
-            fault = Fault(one_line(f"{type(error).__name__}: {error}"))
+            fault = Fault(f"{type(error).__name__}: {error}")
         self._discard(slot)  # nobody knows its state
         return fault
 
@@ -197,51 +242,10 @@ class Stepper:
                 env.close()
 
 
-class Environments(Protocol):
-    """Environments in the slots 0, 1, 2 .., in this process or in others."""
-
-    layout: Layout
-
-    def place(self, slot: int) -> str:
-        """Where an environment is, for messages."""
-        ...
-
-    def begin(self, seeds: dict[int, int]) -> dict[int, Step | Fault]:
-        """Begins an episode in each of these slots."""
-        ...
-
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Step | Fault]:
-        """Takes a step in each of these slots, each of which has an episode under way."""
-        ...
-
-    def env(self, slot: int) -> gymnasium.Env:
-        """The environment in a slot. Raises ValueError if it is in another process."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class InProcess:
-    """`Environments` in this process. One that ends the process ends everything, and one that hangs hangs for ever."""
-
-    def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = ()):
-        self.stepper = Stepper(make_env, obs_keys)
-        self.layout = self.stepper.describe()
-
-    def place(self, slot: int) -> str:
-        return f"environment {slot}"
-
-    def begin(self, seeds: dict[int, int]) -> dict[int, Step | Fault]:
-        return {slot: self.stepper.begin(slot, Episode(seed)) for slot, seed in seeds.items()}
-
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Step | Fault]:
-        return {slot: self.stepper.step(slot, action) for slot, action in actions.items()}
-
-    def env(self, slot: int) -> gymnasium.Env:
-        return self.stepper.envs[slot]
-
-    def close(self) -> None:
-        self.stepper.close()
+def bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The flat bounds of a space, rounded to float32 as observations and actions are."""
+    with np.errstate(over="ignore"):
+        return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
 
 
 def _reset(env: gymnasium.Env, layout: Layout, seed: int) -> Step:
@@ -263,7 +267,7 @@ def one_line(text: str) -> str:
 def _vector(value: Any, box: Box, what: str) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
-        raise Malformed(f"{what} is {value!r:.{SHOWN}}; numbers are expected")
+        raise Malformed(f"{what} is {value!r:.{SHOWN_CHARACTERS}}; numbers are expected")
     if array.shape != box.shape:
         raise Malformed(f"{what} has shape {array.shape}; {box.shape} is expected, that of its space")
     return array.astype(np.float32)
@@ -272,12 +276,14 @@ def _vector(value: Any, box: Box, what: str) -> np.ndarray:
 def _number(value: Any, what: str) -> float:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.shape:
-        raise Malformed(f"{what} is {value!r:.{SHOWN}}, a {type(value).__name__}; one number is expected")
-    return float(array)
+        raise Malformed(f"{what} is {value!r:.{SHOWN_CHARACTERS}}, a {type(value).__name__}; one number is expected")
+    if not abs(number := float(array)) <= MAX_FLOAT32:  # rewards are recorded in float32
+        raise Malformed(f"{what} is {number}; a finite number within float32 is expected")
+    return number
 
 
 def _flag(value: Any, what: str) -> bool:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.shape or array not in (0, 1):
-        raise Malformed(f"{what} is {value!r:.{SHOWN}}, a {type(value).__name__}; True or False is expected")
+        raise Malformed(f"{what} is {value!r:.{SHOWN_CHARACTERS}}, a {type(value).__name__}; True or False is expected")
     return bool(array)

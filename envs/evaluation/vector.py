@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 
 from gentraj.data.spaces import flattening
 from gentraj.progress import say_once
 
-from .stepping import EnvCrashed, EnvironmentFault, Environments, Fault, InProcess, MakeEnv, Step, one_line
+from .stepping import EnvCrashed, EnvironmentFault, Episode, MakeEnv, Orders, Step, Stepper, bounds, one_line
 from .workers import Workers
-
-SLACK = 1e-3  # how far outside its own bounds an observation may be: environments round
 
 
 class VectorEnvironment:
@@ -33,33 +29,25 @@ class VectorEnvironment:
 
     def __init__(self, make_env: MakeEnv, batch: int, obs_keys: Sequence[str] = (), *, workers: int = 0,
                  time_limit: float = 60.0, strict: bool = True):
-        self.envs: Environments = (Workers(make_env, batch, obs_keys, workers, time_limit) if workers else
-                                   InProcess(make_env, obs_keys))
-        layout = self.envs.layout
-        self.env_id, self.spec_json, self.obs_keys = layout.env_id, layout.spec_json, layout.obs_keys
-        self.max_episode_steps, self.action_space, self.boxes = (
-            layout.max_episode_steps, layout.action_space, layout.boxes)
-        self.has_goal, self.reports_success = layout.goal is not None, False
+        self.envs: Stepper | Workers
+        if workers:
+            self.envs = Workers(make_env, batch, obs_keys, workers, time_limit)
+        else:
+            self.envs = Stepper(make_env, obs_keys)
+        layout = self.layout = self.envs.layout
+        self.env_id, self.obs_keys, self.action_space = layout.env_id, layout.obs_keys, layout.action_space
+        self.obs_dim, self.act_dim = len(layout.obs_bounds[0]), len(layout.action_space.low)
+        self.has_goal, self.goal_dim = layout.goal is not None, 0 if layout.goal is None else layout.goal.shape[0]
+        self.reports_success = False
         self.lowest = self.highest = 0.0  # reward so far
-        self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
         if self.obs_keys and not obs_keys and not self.has_goal:
-            say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
+            say_once(flattening(self.env_id, dict(zip(self.obs_keys, layout.boxes, strict=True))))
         self.act_low_A, self.act_high_A = bounds(self.action_space)
-        self.low_O = np.concatenate([bounds(box)[0] for box in self.boxes]) - SLACK
-        self.high_O = np.concatenate([bounds(box)[1] for box in self.boxes]) + SLACK
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
         self.obs_BO = np.zeros((batch, self.obs_dim), np.float32)
         self.goal_BG = np.zeros((batch, self.goal_dim), np.float32) if self.has_goal else None
-
-    @property
-    def obs_dim(self) -> int:
-        return len(self.low_O)
-
-    @property
-    def act_dim(self) -> int:
-        return len(self.action_space.low)
 
     @property
     def tells_success(self) -> bool:
@@ -69,9 +57,9 @@ class VectorEnvironment:
 
     def reset(self, mask_B: np.ndarray, seeds: Sequence[int]) -> None:
         """Resets the masked environments with their seeds; `seeds` holds one for each environment."""
-        self.seeds, self.faults = list(seeds), {}
+        self.seeds = list(seeds)
         self.elapsed_B[mask_B] = 0
-        self._observe(self.envs.begin({int(i): self.seeds[i] for i in np.flatnonzero(mask_B)}))
+        self._carry_out({i: Episode(self.seeds[i]) for i in np.flatnonzero(mask_B).tolist()})
 
     def step(self, act_BA: np.ndarray, mask_B: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Steps the masked environments (all by default); returns reward, terminated, truncated, success and reported,
@@ -84,22 +72,24 @@ class VectorEnvironment:
         if act_BA.shape != (shape := (len(self.obs_BO), self.act_dim)):
             raise ValueError(f"the agent's actions have shape {act_BA.shape}; {self.env_id} needs {shape}")
         self._check_actions(act_BA)
-        self.faults = {}
         stepped = range(len(act_BA)) if mask_B is None else np.flatnonzero(mask_B).tolist()
         self.elapsed_B[stepped] += 1
-        if (space := self.action_space).dtype.kind == "f":  # an action at a rounded bound may lie beyond the true one
+        act_BA, space = act_BA.copy(), self.action_space  # the agent may reuse its own array
+        if space.dtype.kind == "f":  # an action at a rounded bound may lie beyond the true one
             act_BA = act_BA.astype(space.dtype).clip(space.low, space.high)
-        answers = self.envs.step({i: act_BA[i] for i in stepped})
-        result = {"reward": np.zeros(len(act_BA))} | {
-            key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success", "reported")}
-        for i, step in self._observe(answers).items():
-            reported = step.success is not None
-            self.reports_success |= reported
+        steps = self._carry_out({i: act_BA[i] for i in stepped})
+        result = {"reward": np.zeros(len(act_BA))}
+        result |= {key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success", "reported")}
+        for i, step in steps.items():
             self.lowest, self.highest = min(self.lowest, step.reward), max(self.highest, step.reward)
-            success = step.success if reported else step.reward > 0 and self.has_goal
-            values = step.reward, step.terminated, step.truncated, success, reported
-            for key, value in zip(result, values, strict=True):
-                result[key][i] = value
+            result["reward"][i] = step.reward
+            result["terminated"][i] = step.terminated
+            result["truncated"][i] = step.truncated
+            if step.success is None:
+                result["success"][i] = step.reward > 0 and self.has_goal
+            else:
+                result["success"][i] = step.success
+                result["reported"][i] = self.reports_success = True
         return result
 
     def env(self, i: int) -> gymnasium.Env:
@@ -107,65 +97,51 @@ class VectorEnvironment:
         return self.envs.env(i)
 
     def close(self) -> None:
+        """Closes all environments."""
         self.envs.close()
 
     def _check_actions(self, act_BA: np.ndarray) -> None:
-        outside_B = ((act_BA < self.act_low_A) | (act_BA > self.act_high_A)).any(1)
-        for bad_B, why in ((~np.isfinite(act_BA).all(1), "; finite numbers are expected"),
-                           (outside_B, ", which is outside {}; clip it in the agent")):
-            if bad_B.any():
-                i = int(np.argmax(bad_B))
-                raise self._fault(i, f"the agent's action is {act_BA[i]}{why.format(self.action_space)}")
+        inside_BA = (act_BA >= self.act_low_A) & (act_BA <= self.act_high_A) & np.isfinite(act_BA)
+        if inside_BA.all():
+            return
+        i = int(np.argmin(inside_BA.all(1)))
+        finite = np.isfinite(act_BA[i]).all()
+        raise self._fault(i, f"the agent's action is {act_BA[i]}" + (
+            f", which is outside {self.action_space}; clip it in the agent" if finite else
+            "; finite numbers are expected"))
 
-    def _observe(self, answers: Mapping[int, Step | Fault]) -> dict[int, Step]:
-        """Checks and keeps what the environments returned; returns the steps that hold no fault."""
-        steps = {}
-        for i, answer in answers.items():
-            if isinstance(answer, Fault):
-                self._fail(i, answer.text, EnvCrashed if answer.crashed else EnvironmentFault)
-            else:
+    def _carry_out(self, orders: Orders) -> dict[int, Step]:
+        """Keeps what the environments observe, and returns the steps that hold no fault."""
+        self.faults, steps = {}, dict[int, Step]()
+        for i, answer in self.envs.carry_out(orders).items():
+            if isinstance(answer, Step):
                 steps[i] = answer
+            else:
+                self._fail(i, answer.text, EnvCrashed if answer.crashed else EnvironmentFault)
         if not steps:
             return steps
         index, obs_RO = list(steps), np.array([step.obs_O for step in steps.values()])
-        outside_R = ((obs_RO < self.low_O) | (obs_RO > self.high_O)).any(1)
-        reward_R = np.array([step.reward for step in steps.values()])
-        with np.errstate(over="ignore"):  # rewards are recorded in float32
-            self._refuse(index, ~np.isfinite(reward_R.astype(np.float32)), "reward", reward_R,
-                         "a finite number within float32 is expected")
-        self._refuse(index, ~np.isfinite(obs_RO).all(1), "observation", obs_RO, "finite numbers are expected")
-        self._refuse(index, outside_R, "observation", obs_RO, "numbers inside the environment's own observation "
-                     "space are expected")
+        goal_RG = np.array([step.goal_G for step in steps.values()]) if self.has_goal else None
+        possible_R = self.layout.are_possible(obs_RO, goal_RG)
+        for row in np.flatnonzero(~possible_R).tolist():
+            self._fail(index[row], self.layout.problem(steps.pop(index[row])))
+        kept = [i for i in index if i in steps]
         self.obs_BO = self.obs_BO.copy()  # whoever has read it may keep it
-        if self.goal_BG is not None:
-            goal_RG = np.array([step.goal_G for step in steps.values()])
-            self._refuse(index, ~np.isfinite(goal_RG).all(1), "goal", goal_RG, "finite numbers are expected")
+        self.obs_BO[kept] = obs_RO[possible_R]
+        if goal_RG is not None and self.goal_BG is not None:
             self.goal_BG = self.goal_BG.copy()
-            self.goal_BG[index] = np.where(np.isfinite(goal_RG), goal_RG, self.goal_BG[index])
-        self.obs_BO[index] = np.where(np.isfinite(obs_RO), obs_RO, self.obs_BO[index])
-        return {i: step for i, step in steps.items() if i not in self.faults}
-
-    def _refuse(self, index: Sequence[int], bad_R: Any, what: str, value_R: np.ndarray, why: str) -> None:
-        if bad_R.any():
-            for row in np.flatnonzero(bad_R).tolist():
-                self._fail(index[row], f"{what} is {value_R[row]}; {why}")
+            self.goal_BG[kept] = goal_RG[possible_R]
+        return steps
 
     def _fail(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> None:
-        """Notes or raises a fault; the first one of an environment counts."""
-        fault = self._fault(i, text, kind)
+        """Notes a fault, or raises it where they are not to be noted."""
         if self.strict:
-            raise fault
-        self.faults.setdefault(i, fault)
+            raise self._fault(i, text, kind)
+        self.faults[i] = self._fault(i, text, kind)
 
     def _fault(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> EnvironmentFault:
         return kind(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
                     f"{one_line(text)}")
-
-
-def bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """The flat bounds of a space, rounded to float32 as observations and actions are."""
-    with np.errstate(over="ignore"):
-        return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
 
 
 def tells_success(make_env: MakeEnv) -> bool:

@@ -10,23 +10,21 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from gentraj.process import end_with_parent
 
-from .stepping import EnvCrashed, Episode, Fault, Layout, MakeEnv, Step, Stepper, one_line
+from .stepping import EnvCrashed, Episode, Fault, Layout, MakeEnv, Orders, Step, Stepper, one_line
 
-STARTING = 300.0  # seconds that a worker may take to start and to make its first environment
+STARTING_SECONDS = 300.0  # that a worker may take to start and to make its first environment
+ENDING_SECONDS = 5.0  # that a worker may take to close its environments
 STARTS, RESTARTS = 3, 20  # workers that may be lost in a row outside of episodes, before and after one has worked
 ATTEMPTS, LOSSES = 3, 30  # workers that may be lost in one step of an episode, and in all of its steps
-ENDING = 5.0  # seconds that a worker may take to close its environments
 IDLE = -1  # in the place of a slot: no environment is being called
 
 
@@ -38,37 +36,12 @@ class WorkerLost(Exception):
         self.slot, self.step, self.hung = slot, step, hung
 
 
-@dataclass
-class _Running:
-    """What is known of an episode under way, to repeat it in another worker."""
-
-    seed: int
-    actions: list[np.ndarray] = field(default_factory=list)
-    seen_O: np.ndarray | None = None
-    pending: np.ndarray | None = None
-    losses: list[int] = field(default_factory=list)
-    """The steps of this episode in which workers ended."""
-
-    def order(self) -> Episode:
-        return Episode(self.seed, tuple(self.actions), self.seen_O, self.pending)
-
-    def is_to_blame(self, lost: WorkerLost) -> bool:
-        """Whether the environment is faulty. Another cause would not end workers several times in the same step."""
-        self.losses.append(lost.step)
-        return lost.hung or self.losses.count(lost.step) >= ATTEMPTS or len(self.losses) >= LOSSES
-
-    def answered(self, step: Step) -> None:
-        if self.pending is not None:
-            self.actions.append(self.pending)
-        self.seen_O, self.pending = step.obs_O, None
-
-
 class Workers:
-    """`Environments` in the slots 0 .. `number` - 1, which `workers` processes step; each steps several.
+    """Environments in the slots 0 .. `number` - 1, which `workers` processes step; each steps several.
 
     A call of an environment may take `time_limit` seconds. Raises ValueError if `make_env` cannot be sent to another
-    process, and `EnvCrashed` if no environment can be made there. `begin` and `step` raise it, too, if no process can
-    be started in the place of a lost one.
+    process, and `EnvCrashed` if no environment can be made there, or, later, if no process can be started in the place
+    of a lost one.
     """
 
     def __init__(self, make_env: MakeEnv, number: int, obs_keys: Sequence[str] = (), workers: int = 1,
@@ -79,9 +52,13 @@ class Workers:
             raise ValueError(f"{make_env} cannot be sent to a worker process ({one_line(str(error))}); give what "
                              "environment_factory returns, a function of a module, or 0 workers") from error
         self.time_limit = time_limit
-        self.running: dict[int, _Running] = {}
-        self.faults: dict[int, Fault] = {}  # of environments that were not asked: told when they are
-        self.workers: list[_Worker] = []
+        self.episodes = dict[int, Episode]()
+        """The episodes under way, as far as they are known, to repeat them in another worker."""
+        self.losses = dict[int, list[int]]()
+        """The steps of each of these episodes in which workers ended."""
+        self.faults = dict[int, Fault]()
+        """Those of environments that were not asked, to be told when they are."""
+        self.workers = list[_Worker]()
         try:
             for index in range(min(workers, number)):
                 self.workers.append(_Worker(index, make_env, obs_keys))
@@ -92,61 +69,72 @@ class Workers:
             raise
 
     def place(self, slot: int) -> str:
+        """Where an environment is, for messages."""
         return f"worker {slot % len(self.workers)}, environment {slot}"
 
-    def begin(self, seeds: dict[int, int]) -> dict[int, Step | Fault]:
-        for slot, seed in seeds.items():
-            self.running[slot] = _Running(seed)
-            self.faults.pop(slot, None)
-        return self._ask({slot: self.running[slot].order() for slot in seeds})
-
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Step | Fault]:
-        broken: dict[int, Step | Fault] = {slot: self.faults.pop(slot) for slot in actions if slot in self.faults}
-        asked = {slot: action for slot, action in actions.items() if slot not in broken}
-        for slot, action in asked.items():
-            self.running[slot].pending = np.array(action)  # the agent may reuse its own
-        return broken | self._ask(asked)
-
     def env(self, slot: int) -> gymnasium.Env:
+        """Raises ValueError, as the environments are in other processes."""
         raise ValueError("environments in worker processes cannot be filmed; leave the workers out")
 
     def close(self) -> None:
+        """Ends the workers."""
         for worker in self.workers:
             worker.hang_up()  # all of them end at the same time
         for worker in self.workers:
             worker.end()
 
-    def _ask(self, orders: dict[int, Any]) -> dict[int, Step | Fault]:
-        """Sends the orders to the workers, which carry them out at the same time, and returns the answers."""
-        parts = [{slot: orders[slot] for slot in orders if slot % len(self.workers) == worker.number}
-                 for worker in self.workers]
-        busy = [(worker, part) for worker, part in zip(self.workers, parts, strict=True) if part]
-        for worker, part in busy:
-            worker.send(part)
-        answers: dict[int, Step | Fault] = {}
-        for worker, _ in busy:
+    def carry_out(self, orders: Orders) -> dict[int, Step | Fault]:
+        """As `Stepper.carry_out`; the workers do it at the same time."""
+        known = dict[int, Step | Fault]()
+        for slot, order in orders.items():
+            fault = self.faults.pop(slot, None)
+            if isinstance(order, Episode):
+                self.episodes[slot], self.losses[slot] = order, []
+            elif fault is not None:
+                known[slot] = fault
+            else:
+                self.episodes[slot].pending = order
+        busy = []
+        for worker in self.workers:
+            part = {slot: order for slot, order in orders.items() if self._is_in(worker, slot) and slot not in known}
+            if part:
+                worker.send(part)
+                busy.append(worker)
+        answers = dict[int, Step | Fault]()
+        for worker in busy:
             answers |= self._answers(worker)
         for slot, answer in answers.items():
-            if isinstance(answer, Fault) or answer.terminated or answer.truncated:
-                del self.running[slot]
+            if isinstance(answer, Fault):
+                del self.episodes[slot]
+                if slot not in orders:
+                    self.faults[slot] = answer
+            elif answer.terminated or answer.truncated:
+                del self.episodes[slot]
             else:
-                self.running[slot].answered(answer)
-        self.faults |= {slot: each for slot, each in answers.items() if isinstance(each, Fault) and slot not in orders}
-        return {slot: answers[slot] for slot in orders}
+                self.episodes[slot].answered(answer)
+        return known | {slot: answers[slot] for slot in orders if slot not in known}
+
+    def _is_in(self, worker: _Worker, slot: int) -> bool:
+        return slot % len(self.workers) == worker.number
 
     def _answers(self, worker: _Worker) -> dict[int, Step | Fault]:
         """The worker's answers. If it is lost, another one first repeats the episodes that were under way in it."""
-        faulty: dict[int, Step | Fault] = {}
+        faulty = dict[int, Step | Fault]()
         while True:
             try:
                 return faulty | worker.receive(self.time_limit)
             except WorkerLost as lost:
-                episode = self.running.get(lost.slot)
-                if episode is not None and episode.is_to_blame(lost):
+                if lost.slot in self.episodes and self._is_to_blame(lost):
                     faulty[lost.slot] = Fault(str(lost))
                 worker.replace(lost)
-                worker.send({slot: episode.order() for slot, episode in self.running.items()
-                             if slot % len(self.workers) == worker.number and slot not in faulty})
+                worker.send({slot: episode for slot, episode in self.episodes.items()
+                             if self._is_in(worker, slot) and slot not in faulty})
+
+    def _is_to_blame(self, lost: WorkerLost) -> bool:
+        """Whether the environment is faulty. Another cause would not end workers several times in the same step."""
+        losses = self.losses[lost.slot]
+        losses.append(lost.step)
+        return lost.hung or losses.count(lost.step) >= ATTEMPTS or len(losses) >= LOSSES
 
 
 class _Worker:
@@ -172,7 +160,7 @@ class _Worker:
         """What the environments look like. Raises `EnvCrashed` if none can be made, and ValueError for their spaces."""
         while True:
             try:
-                layout = self._receive(STARTING)
+                layout = self._receive(STARTING_SECONDS)
                 break
             except WorkerLost as lost:
                 self._lost_idle(lost)
@@ -180,8 +168,9 @@ class _Worker:
                 self.end()
                 self.start()
         if isinstance(layout, Fault):
-            what = f"worker {self.number} cannot make the environment: {layout.text}"
-            raise EnvCrashed(what) if layout.crashed else ValueError(layout.text)
+            if not layout.crashed:
+                raise ValueError(layout.text)
+            raise EnvCrashed(f"worker {self.number} cannot make the environment: {layout.text}")
         return layout
 
     def replace(self, lost: WorkerLost) -> None:
@@ -196,7 +185,7 @@ class _Worker:
         except (OSError, ValueError) as error:
             raise EnvCrashed(f"worker {self.number} cannot be replaced: {error}") from error
 
-    def send(self, orders: dict[int, Any]) -> None:
+    def send(self, orders: Orders) -> None:
         with suppress(OSError):  # if the worker has ended, `receive` reports it
             self.connection.send(orders)
 
@@ -213,7 +202,7 @@ class _Worker:
     def end(self) -> None:
         """Ends the process, at once if it is calling an environment."""
         with suppress(ValueError):  # it is closed already, and no other one could be started
-            self.process.join(ENDING if self.calls[1] == IDLE else 0)
+            self.process.join(ENDING_SECONDS if self.calls[1] == IDLE else 0)
             self.process.kill()
             self.process.join()
             self.process.close()
@@ -234,7 +223,7 @@ class _Worker:
         with suppress(EOFError, OSError):
             if self.connection.poll():
                 return self.connection.recv()
-        self.process.join(ENDING)
+        self.process.join(ENDING_SECONDS)
         self.process.kill()  # in case it has only closed its connection
         self.process.join()
         code = self.process.exitcode or 0
@@ -251,20 +240,20 @@ def serve(connection: Connection, calls: Any, first: int, make_env: MakeEnv, obs
         calls[0] += 1
         calls[1], calls[2] = slot, step
 
-    stepper = Stepper(make_env, obs_keys, begin_call)
+    stepper, greeting = None, None
     try:
-        greeting = stepper.describe(first)
+        stepper = Stepper(make_env, obs_keys, first, begin_call)
     except ValueError as error:
         greeting = Fault(one_line(str(error)), crashed=False)
     except (Exception, SystemExit) as error:
         greeting = Fault(one_line(f"{type(error).__name__}: {error}"))
     with suppress(EOFError, OSError):  # the parent has hung up
         calls[1] = IDLE
-        connection.send(greeting)
-        while True:
+        connection.send(greeting if stepper is None else stepper.layout)
+        while stepper is not None:
             orders = connection.recv()
-            answers = {slot: stepper.begin(slot, order) if isinstance(order, Episode) else stepper.step(slot, order)
-                       for slot, order in orders.items()}
+            answers = stepper.carry_out(orders)
             calls[1] = IDLE
             connection.send(answers)
-    stepper.close()
+    if stepper is not None:
+        stepper.close()

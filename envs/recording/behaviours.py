@@ -17,7 +17,7 @@ from gentraj.data import Episodes, concatenate, d4rl_reference
 from gentraj.progress import bar
 from gentraj.randomness import fold
 
-from ..evaluation.rollout import rollout
+from ..evaluation.rollout import RolloutSettings, rollout
 from ..making import EnvironmentFactory, environment_factory
 from ..tasks.registry import LOCOMOTION
 from .baselines import Seeded
@@ -127,6 +127,7 @@ def _episodes(policy: Behaviour, factory: EnvironmentFactory, seed: int) -> Iter
     """Yields one episode after another, without end."""
     block = 0
     while True:
-        played = rollout(policy, factory, NUM_ENVS, fold(seed, block), NUM_ENVS, record=True, progress=False).recorded
+        played = rollout(policy, factory, NUM_ENVS, fold(seed, block), RolloutSettings(NUM_ENVS), record=True,
+                         progress=False).recorded
         yield from played or ()
         block += 1

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, Play
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..config import dotted_keys, write_json
 from ..device import pick_device
-from ..experiments.parts import PlayedInParts
+from ..experiments.parts import ShardedRollout
 from ..experiments.pools import pool_of
 from ..files import check_output
 from ..progress import print_saved, say
@@ -136,7 +136,7 @@ def acting_settings(config: AnyRunConfig, given: dict[str, list[str]]) -> Acting
     return with_options(config, given, Evaluate).acting
 
 
-def _play(args: Evaluate) -> Play:
+def _play(args: Evaluate) -> RolloutFn:
     """What plays the episodes. Raises ValueError for options that cannot be had on Ray."""
     if args.ray is None:
         return rollout
@@ -145,7 +145,7 @@ def _play(args: Evaluate) -> Play:
     if asked := [option for option, is_given in here.items() if is_given]:
         raise ValueError(f"--ray plays the episodes in other processes, where {asked[0]} cannot be had; leave one out")
     pool_of(args.run, ray=args.ray)  # raises now, if Ray is missing
-    return PlayedInParts(partial(pool_of, ray=args.ray), args.run)
+    return ShardedRollout(partial(pool_of, ray=args.ray), args.run)
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gentraj.envs.evaluation.rollout import Rollout, join, rollout
+from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutSettings, join, rollout
 
 from ..data.npz import load_npz, open_npz, save_npz
 from ..files import new_file
@@ -20,7 +20,7 @@ from .processes import Job, Pool, run_jobs
 EPISODES, NUMBERS = "episodes.npz", "numbers.npz"
 
 
-class PlayedInParts:
+class ShardedRollout:
     """Plays episodes as `rollout` does, in as many parts as a pool runs jobs at a time.
 
     `pool_of` makes the pool for jobs that write into a folder, which is made in `folder` and removed afterwards. An
@@ -31,8 +31,9 @@ class PlayedInParts:
     def __init__(self, pool_of: Callable[[Path], Pool], folder: Path):
         self.pool_of, self.folder = pool_of, folder
 
-    def __call__(self, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
-                 name: str = "agent", progress: bool = True, **options: Any) -> Rollout:
+    def __call__(self, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
+                 settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
+                 watch: None = None) -> Rollout:
         """Raises RuntimeError if a part fails, as where an environment is faulty."""
         with TemporaryDirectory(dir=self.folder, prefix=".parts-") as made:
             pool, jobs, places = self.pool_of(Path(made)), [], []
@@ -40,8 +41,9 @@ class PlayedInParts:
             for first in range(0, episodes, size):
                 last = min(first + size, episodes)
                 places.append(place := Path(made).resolve() / str(first))
-                arguments = (place, agent, make_env, last - first, seed, num_envs, first, options)
-                jobs.append(Job(f"{name}, episodes {first} to {last - 1}", play_part, arguments, lambda: "done"))
+                arguments = (place, agent, make_env, last - first, seed, replace(settings, first=first), record)
+                what = f"{settings.name}, episodes {first} to {last - 1}"
+                jobs.append(Job(what, play_part, arguments, lambda: "done"))
             run_jobs(jobs, pool)
             lacking = [place for place in places if not (place / NUMBERS).is_file()]
             if lacking:
@@ -50,10 +52,10 @@ class PlayedInParts:
             return join([load_part(place) for place in places])
 
 
-def play_part(place: Path, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int, num_envs: int,
-              first: int, options: dict[str, Any]) -> None:
+def play_part(place: Path, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int,
+              settings: RolloutSettings, record: bool) -> None:
     """Plays some of the episodes, and stores them in the folder `place`."""
-    save_part(rollout(agent, make_env, episodes, seed, num_envs, first=first, progress=False, **options), place)
+    save_part(rollout(agent, make_env, episodes, seed, settings, record=record, progress=False), place)
 
 
 def save_part(played: Rollout, place: Path) -> None:

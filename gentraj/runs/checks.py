@@ -9,7 +9,8 @@ from copy import deepcopy
 import numpy as np
 from gymnasium.spaces import Box
 
-from gentraj.envs.evaluation.vector import SLACK, VectorEnvironment
+from gentraj.envs.evaluation.stepping import BOUND_SLACK
+from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
 
 from ..data import Episodes, Windows
@@ -35,7 +36,7 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
         raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
                          f"{envs.goal_dim}; name the environment of the data by --env-id")
-    low_A, high_A = envs.action_space.low - SLACK, envs.action_space.high + SLACK
+    low_A, high_A = envs.action_space.low - BOUND_SLACK, envs.action_space.high + BOUND_SLACK
     outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
     if outside.any():
         first = int(np.argmax(outside))

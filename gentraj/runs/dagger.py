@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
@@ -166,9 +166,9 @@ class _Recorder:
         while length:
             fast = None if student is None else student.agent(self.space)
             agent = MixedRollout(fast, self._teacher(), length, goals_NG, seed)
-            played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
-                             goal_dims=data.goal_dims, record=True, progress=self.progress,
-                             name="teacher" if student is None else "student and teacher")
+            settings = RolloutSettings(config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims,
+                                       name="teacher" if student is None else "student and teacher")
+            played = rollout(agent, self.factory, config.episodes, seed, settings, record=True, progress=self.progress)
             if (taught := agent.taught(cast(Episodes, played.recorded), played.seeds)) is not None:
                 return taught
             length //= 2

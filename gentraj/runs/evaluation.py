@@ -8,8 +8,8 @@ from typing import Any
 
 from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.agents.planning.deadline import Deadline
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, Play, evaluate
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.film import Watch, videos
@@ -32,13 +32,12 @@ FILMED = 3  # number of episodes that are filmed
 
 def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
-                 watch: Watch | None = None, partial: bool = False, fallback: Run | None = None,
-                 teacher: Run | None = None, min_confidence: float = 0.5,
-                 play: Play = rollout) -> tuple[dict[str, Any], Episodes]:
+                 watch: Watch | None = None, fallback: Run | None = None, teacher: Run | None = None,
+                 min_confidence: float = 0.5, play: RolloutFn = rollout) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `acting` replaces the settings by which the agent acts, as `config` in `Run.agent`, `options` say how it samples,
-    and `watch`, `partial` and `play` are those of `gentraj.envs.evaluation.evaluate.evaluate`. `fallback` is a run
+    and `watch` and `play` are those of `gentraj.envs.evaluation.evaluate.evaluate`. `fallback` is a run
     that acts where a planner with a deadline has no plan yet, and `teacher` one that acts where the run, a
     student, is unsure (`agents.ConfidenceSwitch`).
 
@@ -51,8 +50,6 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     elif fallback is not None:
         raise ValueError(f"{run.description}, and a fallback is for a planner with a deadline; give such a run with "
                          "--deadline-ms or --hz, or leave the fallback out")
-    if config.in_real_time() != config:
-        say("with a deadline, one environment runs at a time, without batch_invariant")
     with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
         agent = run.agent(run.action_space(env), acting, options=options, deadline=deadline)
         if teacher is not None:
@@ -60,7 +57,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                                progress=progress, watch=watch, partial=partial, play=play)
+                                progress=progress, watch=watch, play=play)
     if behaviour is None:
         say(f"there is no score of the data to compare with: {why_none}")
     sampling = run.config.sampling(run.components, acting, options)  # options may override the run's settings
@@ -82,7 +79,8 @@ def _teacher(teacher: Run, student: Run, env: str) -> Agent:
 def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig | None = None,
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
                       options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None,
-                      teacher: Run | None = None, min_confidence: float = 0.5, play: Play = rollout) -> dict[str, Any]:
+                      teacher: Run | None = None, min_confidence: float = 0.5,
+                      play: RolloutFn = rollout) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
 
     If episodes do not finish because the environment is faulty, the scores are those of the others and say so.
@@ -109,7 +107,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, acting, options, watch=watch, partial=True, fallback=fallback,
+        scores, episodes = evaluate_run(run, config, acting, options, watch=watch, fallback=fallback,
                                         teacher=teacher, min_confidence=min_confidence, play=play)
     write_json(path, scores)
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gentraj.agents.exploration import NoisyAgent
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import require, to_json
@@ -135,11 +135,12 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
     space = run.data.allowed(run.action_space(factory.spec_json))
     check_fit(run.data, factory.spec_json)
     agent = NoisyAgent(run.agent(space), space.low, space.high, config.noise)
+    settings = RolloutSettings(config.episodes, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
+                               name="exploring")
 
     def play(number: int) -> Episodes:
         run.main.eval()
-        played = rollout(agent, factory, config.episodes, fold(config.seed, number), config.episodes,
-                         obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, name="exploring",
+        played = rollout(agent, factory, config.episodes, fold(config.seed, number), settings, record=True,
                          progress=progress)
         run.main.train()
         return cast(Episodes, played.recorded)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
-from gentraj.envs.evaluation.rollout import Rollout, rollout
+from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
 from gentraj.envs.rendering.film import Film, rendering
 from gentraj.envs.rendering.headless import CannotRender
@@ -186,8 +186,9 @@ class Drawing:
         if not goals and film is None:
             return [self._gif(film, why)]
         agent, number = self.run.agent(self.run.action_space(env)), EPISODES if goals else 1
-        played = rollout(agent, rendering(factory) if film else factory, number, self.seed, number,
-                         obs_keys=self.run.data.obs_keys, goal_dims=self.run.data.goal_dims, record=True, watch=film)
+        settings = RolloutSettings(number, obs_keys=self.run.data.obs_keys, goal_dims=self.run.data.goal_dims)
+        played = rollout(agent, rendering(factory) if film else factory, number, self.seed, settings, record=True,
+                         watch=film)
         work: dict[str, Draw] = {"An episode": lambda: [self._gif(film, why)]}
         if goals and isinstance(agent, Planner):
             work |= {"Plans and executed paths": lambda: [self._paths(played, agent)],

@@ -13,6 +13,7 @@ from torch import Tensor
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.off_policy import Returns, both_returns, compared
 from gentraj.envs.evaluation.replay import entries
+from gentraj.envs.evaluation.rollout import RolloutSettings
 from gentraj.envs.making import environment_factory
 
 from ..data import Windows, episodes_hash
@@ -87,10 +88,10 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, config: Evaluatio
     for policy in loaded:
         agent = policy.agent(space)
         say(f"{policy.folder}: {config.episodes} episodes in the model and in {factory.env_id}")
+        settings = RolloutSettings(config.num_envs, workers=config.workers, time_limit=config.time_limit,
+                                   obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
         by_policy[str(policy.folder)] = both_returns(agent, run.world_model, factory, config.episodes, config.seed,
-                                                     num_envs=config.num_envs, obs_keys=policy.data.obs_keys,
-                                                     goal_dims=policy.data.goal_dims, workers=config.workers,
-                                                     time_limit=config.time_limit)
+                                                     settings)
     comparison = compared(by_policy, config.seed)
     figures.plot_off_policy({name: returns[:2] for name, returns in by_policy.items()}, path,
                             f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")

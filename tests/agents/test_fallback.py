@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.fallback import ConfidenceSwitch
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.trajectory import Agent
 
@@ -77,8 +77,8 @@ def test_with_a_min_confidence_of_0_the_teacher_never_acts() -> None:
 
 @pytest.mark.parametrize("num_envs", [3, 8])
 def test_a_rollout_counts_how_often_the_teacher_acted(num_envs: int) -> None:
-    played = rollout(switch(min_confidence=0.1, steps=2), environment_factory("tests/Follow-v0"), 8, num_envs=num_envs,
-                     record=True, progress=False)
+    played = rollout(switch(min_confidence=0.1, steps=2), environment_factory("tests/Follow-v0"), 8,
+                     settings=RolloutSettings(num_envs=num_envs), record=True, progress=False)
     assert played.recorded is not None and 0 < np.mean(played.recorded.act == 1) < 1
     assert played.by_teacher == np.mean(played.recorded.act == 1)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gentraj import runs
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.parts import PlayedInParts
+from gentraj.experiments.parts import ShardedRollout
 from gentraj.experiments.processes import Job
 
 
@@ -39,8 +39,9 @@ class Here:
 def test_parts_are_joined_to_the_same_rollout(hopper_run: Path, tmp_path: Path, number: int) -> None:
     run, factory = runs.load(hopper_run), environment_factory("Hopper-v5")
     agent = run.agent(run.action_space("Hopper-v5"))
-    whole = rollout(agent, factory, 7, 3, 5, record=True, progress=False)
-    played = PlayedInParts(lambda folder: Here(number), tmp_path)(agent, factory, 7, 3, 5, record=True)
+    whole = rollout(agent, factory, 7, 3, RolloutSettings(5), record=True, progress=False)
+    play = ShardedRollout(lambda folder: Here(number), tmp_path)
+    played = play(agent, factory, 7, 3, RolloutSettings(5), record=True)
     for name in (field.name for field in fields(whole)):
         if name not in ("latency_ms", "act_ms", "network_calls", "recorded"):  # those of a smaller batch
             assert np.array_equal(getattr(whole, name), getattr(played, name)), name
@@ -53,5 +54,6 @@ def test_parts_are_joined_to_the_same_rollout(hopper_run: Path, tmp_path: Path, 
 def test_a_part_that_fails_is_no_score(hopper_run: Path, tmp_path: Path) -> None:
     run, factory = runs.load(hopper_run), environment_factory("Hopper-v5")
     with pytest.raises(RuntimeError, match="1 of 2 parts of the evaluation failed"):
-        PlayedInParts(lambda folder: Here(2, failing=1), tmp_path)(run.agent(run.action_space("Hopper-v5")), factory, 2)
+        play = ShardedRollout(lambda folder: Here(2, failing=1), tmp_path)
+        play(run.agent(run.action_space("Hopper-v5")), factory, 2)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import EnvironmentFault, VectorEnvironment
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
@@ -71,7 +71,7 @@ def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num
     wrong, message = FAULTS[fault]
     make = lambda: Faulty(lambda step, result: wrong(result) if step == 4 else result)  # noqa: E731
     with pytest.raises(EnvironmentFault, match=rf"Faulty, environment 0 \(seed \d+\), step 4: .*{message}") as error:
-        rollout(RandomAgent([-1, -1], [1, 1]), make, 3, num_envs=num_envs, progress=False)
+        rollout(RandomAgent([-1, -1], [1, 1]), make, 3, settings=RolloutSettings(num_envs=num_envs), progress=False)
     assert "\n" not in str(error.value)
 
 
@@ -86,12 +86,13 @@ def test_a_reset_that_returns_no_observation_and_info_is_named(returned, what):
             return returned
 
     with pytest.raises(EnvironmentFault, match=f"step 0: reset returned {what}; observation and info are .* old gym"):
-        rollout(RandomAgent([-1, -1], [1, 1]), Old, 2, num_envs=2, progress=False)
+        rollout(RandomAgent([-1, -1], [1, 1]), Old, 2, settings=RolloutSettings(num_envs=2), progress=False)
 
 
 def test_a_success_of_none_is_not_told():
     told = lambda step, result: (*result[:4], {"success": None, "is_success": step == 2})  # noqa: E731
-    played = rollout(RandomAgent([-1, -1], [1, 1]), lambda: Faulty(told), 2, num_envs=2, progress=False)
+    played = rollout(RandomAgent([-1, -1], [1, 1]), lambda: Faulty(told), 2,
+                     settings=RolloutSettings(num_envs=2), progress=False)
     assert (played.first_hit == 2).all()
 
 
@@ -111,11 +112,12 @@ class GoalFaulty(Faulty):
 
 def test_a_goal_that_is_no_number_never_reaches_the_agent():
     with pytest.raises(EnvironmentFault, match=r"GoalFaulty, environment 0 .*step 4: goal is \[nan.*finite"):
-        rollout(RandomAgent([-1, -1], [1, 1]), GoalFaulty, 2, num_envs=2, progress=False)
+        rollout(RandomAgent([-1, -1], [1, 1]), GoalFaulty, 2, settings=RolloutSettings(num_envs=2), progress=False)
 
 
 def test_a_well_behaved_environment_passes():
-    assert (rollout(RandomAgent([-1, -1], [1, 1]), Faulty, 3, num_envs=2, progress=False).lengths == 6).all()
+    assert (rollout(RandomAgent([-1, -1], [1, 1]), Faulty, 3,
+                    settings=RolloutSettings(num_envs=2), progress=False).lengths == 6).all()
 
 
 class Fixed(Agent):
@@ -153,7 +155,8 @@ def test_state_only_agents_and_right_ones_fit():
 def test_goal_entries_must_be_as_many_as_the_goal_has():
     factory = environment_factory("pointmaze-umaze")
     with pytest.raises(ValueError, match=r"goal_dims \(0, 1, 2\) name 3 entries, but PointMaze_UMaze-v3 has .* 2"):
-        rollout(RandomAgent([-1, -1], [1, 1]), factory, 1, goal_dims=(0, 1, 2), progress=False)
+        rollout(RandomAgent([-1, -1], [1, 1]), factory, 1,
+                settings=RolloutSettings(goal_dims=(0, 1, 2)), progress=False)
 
 
 @pytest.mark.parametrize(("observation", "action", "message"), [

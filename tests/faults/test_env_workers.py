@@ -17,7 +17,7 @@ import pytest
 from misbehaving import LENGTH, STEP, Misbehaving, deadly, flat, unmakeable
 
 from gentraj.envs.evaluation import workers as processes
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import EnvCrashed, VectorEnvironment
 from gentraj.envs.evaluation.workers import STARTS
 from gentraj.envs.making import environment_factory
@@ -33,8 +33,9 @@ TEXTS = {"kill": "it ended its process by SIGKILL", "leave": "it ended its proce
          "hang": "no answer within 4 s"}
 
 
-def play(make_env, **settings):
-    return rollout(RandomAgent([-1, -1], [1, 1]), make_env, EPISODES, progress=False, record=True, **settings)
+def play(make_env, watch=None, **settings):
+    return rollout(RandomAgent([-1, -1], [1, 1]), make_env, EPISODES, settings=RolloutSettings(**settings),
+                   progress=False, record=True, watch=watch)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def test_a_rollout_in_which_nothing_finishes_stops():
     agent = RandomAgent([-1, -1], [1, 1])
     agent.reset = lambda mask_B, seeds_B, reset=agent.reset: (begun.append(seeds_B), reset(mask_B, seeds_B))
     with pytest.raises(EnvCrashed, match="no episode finished"):
-        rollout(agent, partial(Misbehaving, "fail", tuple(seeds)), 1000, num_envs=2, progress=False)
+        rollout(agent, partial(Misbehaving, "fail", tuple(seeds)), 1000,
+                settings=RolloutSettings(num_envs=2), progress=False)
     assert len(begun) < 12
 
 
@@ -110,7 +112,8 @@ def test_workers_may_be_killed_between_steps_again_and_again(healthy):
             return super().act(obs_BO, goal_BG)
 
     agent = Killing([-1, -1], [1, 1])
-    check_others(rollout(agent, Misbehaving, EPISODES, num_envs=3, workers=2, progress=False, record=True), healthy, [])
+    check_others(rollout(agent, Misbehaving, EPISODES,
+                         settings=RolloutSettings(num_envs=3, workers=2), progress=False, record=True), healthy, [])
     assert agent.steps >= 12
 
 
@@ -143,8 +146,9 @@ def test_an_episode_that_cannot_be_repeated_is_not_continued_as_another_one(tmp_
 @pytest.mark.parametrize("num_envs", [1, 5])
 def test_scores_in_workers_are_those_in_this_process_bit_for_bit(num_envs):
     factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 25})
-    one, other = (rollout(WaypointController(factory.maze, noise=0.5), factory, 6, 3, num_envs, progress=False,
-                          record=True, workers=workers) for workers in (0, 2))
+    one, other = (rollout(WaypointController(factory.maze, noise=0.5), factory, 6, 3,
+                          RolloutSettings(num_envs, workers=workers), progress=False, record=True)
+                  for workers in (0, 2))
     assert np.array_equal(one.returns, other.returns) and np.array_equal(one.first_hit, other.first_hit)
     assert np.array_equal(one.recorded.obs, other.recorded.obs) and np.array_equal(one.recorded.act, other.recorded.act)
     assert one.recorded.env == other.recorded.env and one.tells_success == other.tells_success
@@ -172,12 +176,12 @@ from functools import partial
 from pathlib import Path
 sys.path[:0] = {paths}
 if __name__ == "__main__":
-    from gentraj.envs.evaluation.rollout import rollout
+    from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
     from gentraj.envs.recording.baselines import RandomAgent
     from gentraj.randomness import fold
     from misbehaving import Misbehaving
     make = partial(Misbehaving, "hang", (fold(0, 0),), Path({mark!r}))
-    rollout(RandomAgent([-1, -1], [1, 1]), make, 2, workers=2, time_limit=1e6, progress=False)
+    rollout(RandomAgent([-1, -1], [1, 1]), make, 2, settings=RolloutSettings(workers=2, time_limit=1e6), progress=False)
 """
 
 

@@ -22,7 +22,7 @@ from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.runs import folder as runs
 from gentraj.runs.dagger import DecisionConfig, MixedRollout, recording_temperature
@@ -133,8 +133,8 @@ def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_bes
     kept = []
     for num_envs in (3, 8):
         agent = MixedRollout(Constant(-1.0), teacher := Constant(1.0), 2)
-        played = rollout(agent, environment_factory("tests/Follow-v0"), 8, num_envs=num_envs, record=True,
-                         progress=False)
+        played = rollout(agent, environment_factory("tests/Follow-v0"), 8,
+                         settings=RolloutSettings(num_envs=num_envs), record=True, progress=False)
         assert isinstance(played.recorded, Episodes) and played.recorded.num_steps == 80
         kept.append(agent.taught(played.recorded, played.seeds))
         assert (kept[-1].act == 1).all() and kept[-1].num_steps == (played.recorded.act == 1).sum()

@@ -1,7 +1,6 @@
 """The scores of evaluation.json are well defined, and its baselines run on the same starts."""
 
 import json
-import tracemalloc
 from dataclasses import replace
 
 import gymnasium
@@ -11,14 +10,14 @@ import pytest
 from gentraj.data import Episodes, d4rl_reference
 from gentraj.envs.evaluation.evaluate import (
     EvaluationConfig,
+    _play_tasks,
     bootstrap_interval,
-    by_task,
     evaluate,
     punctuality,
     score_baselines,
     summarize,
 )
-from gentraj.envs.evaluation.rollout import Rollout, rollout
+from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.evaluation.vector import tells_success
@@ -39,20 +38,13 @@ def played(returns, first_hit):
 
 
 def test_the_result_has_the_documented_keys_and_is_json():
-    config = EvaluationConfig(episodes=2, num_envs=2)
+    config = EvaluationConfig(episodes=2, num_envs=2, seed=4)
     result, recorded = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
     assert recorded.lengths.tolist() == [300, 300] and recorded.returns.mean() == result["return_mean"]
+    assert result["seeds"] == [4]
     assert set(result) == KEYS and json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["random"]["return_mean"] == result["return_mean"]  # the same seeds on the same starts
     assert result["controller"]["success_rate"] == 1 and result["network_calls_per_decision"] is None
-
-
-def test_the_controller_as_an_agent_scores_as_the_baseline():
-    factory = environment_factory("pointmaze-umaze")
-    config = EvaluationConfig(episodes=3, num_envs=1, seed=4)
-    result, _ = evaluate(WaypointController(factory.maze), "pointmaze-umaze", config, progress=False)
-    assert {key: result[key] for key in result["controller"]} == result["controller"]
-    assert result["seeds"] == [4]
 
 
 def test_statistics_against_hand_calculation():
@@ -72,30 +64,27 @@ def test_decisions_that_take_longer_than_the_deadline_are_misses():
 
 def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
     assert EvaluationConfig(hz=20).deadline == EvaluationConfig(deadline_ms=50).deadline == 0.05
-    assert EvaluationConfig().deadline is None and EvaluationConfig().in_real_time() == EvaluationConfig()
-    assert EvaluationConfig(hz=20).in_real_time() == EvaluationConfig(hz=20, num_envs=1, batch_invariant=False)
-    with pytest.raises(ValueError, match=r"deadline_ms is 5 and EvaluationConfig.hz 20; give one of them"):
+    config = EvaluationConfig(env_id="Pendulum-v1", episodes=2, baselines=False, deadline_ms=1e6)
+    seen = []
+
+    def play(agent, factory, episodes, seed, settings, **options):
+        seen.append(settings)
+        return rollout(agent, factory, episodes, seed, settings, **options)
+
+    result, _ = evaluate(RandomAgent([-1], [1]), "", config, progress=False, play=play)
+    assert (result["deadline"]["acts"], result["deadline"]["misses"]) == (400, 0)
+    assert (seen[0].num_envs, seen[0].batch_invariant, seen[0].period) == (1, False, 1000)
+    with pytest.raises(ValueError, match="give one of them"):
         EvaluationConfig(deadline_ms=5, hz=20)
-    for wrong in ({"deadline_ms": 0}, {"hz": 0}, {"hz": -1}, {"deadline_ms": np.nan}):
-        with pytest.raises(ValueError, match="at least 1e-6 and at most 1e6 s are expected"):
+    for wrong in ({"deadline_ms": 0}, {"hz": -1}, {"deadline_ms": np.nan}):
+        with pytest.raises(ValueError, match="at least 1e-6 and at most 1e6 s"):
             EvaluationConfig(**wrong)
-
-
-def test_a_random_agent_needs_bounds():
-    with pytest.raises(ValueError, match=r"needs bounds; the actions are from \[-inf\] to \[1.\]"):
-        RandomAgent([-np.inf], [1])
 
 
 def test_a_time_limit_needs_workers():
     assert EvaluationConfig(workers=1, time_limit=5).time_limit == 5
     with pytest.raises(ValueError, match=r"time_limit is 5 and EvaluationConfig.workers 0"):
         EvaluationConfig(time_limit=5)
-
-
-def test_the_deadline_of_any_agent_is_measured():
-    config = EvaluationConfig(episodes=1, baselines=False, deadline_ms=1e6)
-    result, _ = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
-    assert (result["deadline"]["acts"], result["deadline"]["misses"]) == (300, 0)
 
 
 class Hitting(gymnasium.Env):
@@ -168,16 +157,6 @@ def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():
     assert bootstrap_interval(np.array([5.0])) == [5, 5]
 
 
-def test_an_interval_of_many_episodes_takes_little_memory_and_is_the_same():
-    values = np.random.default_rng(0).normal(size=500)
-    means = np.random.default_rng(3).choice(values, (10_000, len(values))).mean(1)
-    tracemalloc.start()
-    interval = bootstrap_interval(values, 3)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert interval == np.percentile(means, [2.5, 97.5]).tolist() and peak < 40e6  # bytes; all at once take 80e6
-
-
 @pytest.mark.parametrize(("env", "overrides", "protocol", "d4rl", "minari"), [
     ("pointmaze-umaze", {}, "random-goal", None, 100.0),
     ("pointmaze-umaze", {}, "d4rl-single-goal", 100 * (212.8 - 23.85) / (161.86 - 23.85), None),
@@ -210,36 +189,23 @@ def test_the_single_goal_protocol_is_that_of_d4rl():
         assert (given, info["success"], terminated) == (reward, bool(reward), False)
 
 
-def test_the_single_goal_protocol_is_named_in_the_scores_and_needs_a_task_map():
-    config = EvaluationConfig(episodes=1, protocol="d4rl-single-goal", baselines=False)
-    result, _ = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-open", config, progress=False)
-    assert set(result) == KEYS | {"protocol"} and result["protocol"] == "d4rl-single-goal"
-    assert result["controller"] is result["random"] is None
-    with pytest.raises(ValueError, match="needs a map of pointmaze-open"):
-        environment_factory("PointMaze_Large_Diverse_G-v3", protocol="d4rl-single-goal")
-
-
-def test_episodes_of_a_task_of_which_none_finishes_are_failures():
-    def play(agent, factory, episodes, *settings, **options):
-        if factory.kwargs["task_id"] == 2:
+def test_the_tasks_of_a_protocol_are_played_one_after_the_other_and_one_that_fails_costs_its_own_episodes():
+    def play(agent, factory, episodes, seed, settings, *, watch, **options):
+        task = factory.kwargs["task_id"]
+        if task == 2:
             raise EnvironmentFault("broken (no episode finished)")
-        return played([1] * episodes, [1] * episodes)
-
-    config = EvaluationConfig(episodes=5, protocol="ogbench", baselines=False)
-    scores, _ = evaluate(RandomAgent([-1], [1]), "ogbench/cube-single", config, partial=True, play=play)
-    assert scores["episodes"] == 20 and scores["failures"] == ["broken (no episode finished)"] * 5
-    assert {scores[f"success_rate_task{number}"] for number in range(1, 6)} == {None}
-
-
-def test_the_episodes_of_all_tasks_have_numbers_of_their_own_in_videos():
-    def play(agent, factory, episodes, *settings, watch, **options):
         for episode in range(episodes):
-            watch(episode, factory.kwargs["task_id"])
+            watch(episode, task)
         return played([1] * episodes, [1] * episodes)
 
-    seen, factory = [], environment_factory("ogbench/cube-single", protocol="ogbench")
-    by_task(play)(RandomAgent([-1], [1]), factory, 2, watch=lambda episode, task: seen.append((episode, task)))
-    assert seen == [(n, 1 + n // 2) for n in range(10)]
+    factory, seen = environment_factory("ogbench/cube-single", protocol="ogbench"), []
+    config = EvaluationConfig(episodes=3, protocol="ogbench", baselines=False)
+    whole = _play_tasks(play, RandomAgent([-1], [1]), factory, config, RolloutSettings(),
+                        watch=lambda episode, task: seen.append((episode, task)))
+    assert seen == [(n, 1 + n // 3) for n in range(15) if n // 3 != 1]
+    scores = summarize(whole, factory)
+    assert len(whole.returns) == 12 and scores["failures"] == ["broken (no episode finished)"] * 3
+    assert {scores[f"success_rate_task{number}"] for number in range(1, 6)} == {None}
 
 
 @pytest.mark.slow
@@ -247,7 +213,8 @@ def test_the_episodes_of_all_tasks_have_numbers_of_their_own_in_videos():
     ("umaze", 100, 138), ("medium", 40, 160), ("large", 40, 204)])
 def test_the_replanning_controller_scores_what_was_measured(size, episodes, measured):
     factory = environment_factory(f"pointmaze-{size}", protocol="d4rl-single-goal")
-    played = rollout(WaypointController(factory.maze), factory, episodes, num_envs=10, progress=False)
+    played = rollout(WaypointController(factory.maze), factory, episodes,
+                     settings=RolloutSettings(num_envs=10), progress=False)
     assert summarize(played, factory)["score_d4rl"] == pytest.approx(measured, rel=0.12)
 
 
@@ -264,11 +231,11 @@ def test_baselines_see_what_the_agent_sees_where_no_controller_needs_its_own(env
     """Else a line on stderr would name another order of the parts of an observation than that of the agent."""
     asked = set()
 
-    def play(*_, obs_keys, **__):
-        asked.add(obs_keys)
+    def play(agent, factory, episodes, seed, settings, **options):
+        asked.add(settings.obs_keys)
         raise EnvironmentFault("not played")
 
-    assert set(score_baselines(environment_factory(env), EvaluationConfig(), partial=True, play=play,
+    assert set(score_baselines(environment_factory(env), EvaluationConfig(), play=play,
                                obs_keys=("b", "a")).values()) == {None}
     assert asked == seen
 

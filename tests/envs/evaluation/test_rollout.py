@@ -12,7 +12,7 @@ from gymnasium.spaces.utils import flatten
 
 from gentraj.data import load_episodes, save_minari
 from gentraj.envs.evaluation.evaluate import baselines
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.progress import say_once
@@ -47,7 +47,8 @@ def lengths_of(counter, seeds):
 def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
     """The scores are equal bit for bit, with a stochastic agent and random starts."""
     factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 40})
-    played = rollout(WaypointController(factory.maze, noise=0.5), factory, 7, seed=3, num_envs=num_envs, progress=False)
+    played = rollout(WaypointController(factory.maze, noise=0.5), factory, 7,
+                     settings=RolloutSettings(num_envs=num_envs), seed=3, progress=False)
     env, agent = factory(), WaypointController(factory.maze, noise=0.5)
     for i in range(7):
         obs, _ = env.reset(seed=fold(3, i))
@@ -64,7 +65,7 @@ def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
 
 @pytest.mark.parametrize("num_envs", [1, 2, 5, 11])
 def test_episodes_that_end_early_are_counted_once_and_queued_actions_are_dropped(counter, num_envs):
-    played = rollout(Queue(), counter, 11, num_envs=num_envs, progress=False)
+    played = rollout(Queue(), counter, 11, settings=RolloutSettings(num_envs=num_envs), progress=False)
     lengths = lengths_of(counter, [fold(0, i) for i in range(11)])
     assert played.lengths.tolist() == lengths and len(set(lengths)) > 2
     by_hand = [sum([-0.1, -0.1, -0.1, -0.1, 1.0][t % 5] for t in range(length)) for length in lengths]
@@ -96,11 +97,11 @@ def test_success_is_the_environments_info_and_not_a_positive_reward():
 
 def test_decisions_are_the_calls_that_used_a_network(counter):
     agent = Queue()
-    played = rollout(agent, counter, 1, num_envs=1, progress=False)
+    played = rollout(agent, counter, 1, settings=RolloutSettings(num_envs=1), progress=False)
     decisions = -(-int(played.lengths[0]) // 5)
     assert (len(played.latency_ms), played.network_calls) == (decisions, 3 * decisions)
     assert (played.latency_ms > 0).all()
-    played = rollout(RandomAgent([-1], [1]), counter, 1, num_envs=1, progress=False)
+    played = rollout(RandomAgent([-1], [1]), counter, 1, settings=RolloutSettings(num_envs=1), progress=False)
     assert (len(played.latency_ms), played.network_calls) == (played.lengths[0], None)
 
 
@@ -114,11 +115,11 @@ def test_an_agent_that_plans_ahead_is_given_what_is_left_of_the_period(counter):
             return {}
 
     rests = []
-    played = rollout(Ahead(), counter, 2, num_envs=1, progress=False, period=1e6)
+    played = rollout(Ahead(), counter, 2, settings=RolloutSettings(num_envs=1, period=1e6), progress=False)
     assert len(rests) == len(played.act_ms) == played.lengths.sum() == len(played.latency_ms)
     np.testing.assert_allclose(rests, 1e6 - played.act_ms / 1000)
     assert played.network_calls == len(rests) + 3 * sum(-(-int(length) // 5) for length in played.lengths)
-    rollout(Ahead(), counter, 2, num_envs=1, progress=False)
+    rollout(Ahead(), counter, 2, settings=RolloutSettings(num_envs=1), progress=False)
     assert len(rests) == len(played.act_ms)  # without a period the environments wait for nobody
 
 
@@ -207,17 +208,18 @@ class Limited(Queue):
 
 @pytest.mark.parametrize("num_envs", [1, 3, 5])
 def test_clipped_actions_and_clamped_observations_are_counted_in_the_steps_that_count(counter, num_envs):
-    played = rollout(Limited(), counter, 5, num_envs=num_envs, progress=False)
+    played = rollout(Limited(), counter, 5, settings=RolloutSettings(num_envs=num_envs), progress=False)
     steps = played.lengths.sum()
     assert played.clipped_actions == pytest.approx((played.lengths // 5).sum() / steps)  # each fifth is 1
     assert played.clamped_observations == pytest.approx(np.maximum(played.lengths - 4, 0).sum() / steps)
-    unlimited = rollout(Queue(), counter, 5, num_envs=num_envs, progress=False)
+    unlimited = rollout(Queue(), counter, 5, settings=RolloutSettings(num_envs=num_envs), progress=False)
     assert unlimited.clipped_actions == played.clipped_actions and unlimited.clamped_observations is None
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 6])
 def test_recorded_episodes_are_what_happened(counter, num_envs):
-    recorded = rollout(Queue(), counter, 6, num_envs=num_envs, record=True, progress=False).recorded
+    recorded = rollout(Queue(), counter, 6,
+                       settings=RolloutSettings(num_envs=num_envs), record=True, progress=False).recorded
     for i, episode in enumerate(recorded):
         (length,) = lengths_of(counter, [fold(0, i)])
         assert episode.obs.tolist() == [[t, length] for t in range(length + 1)]
@@ -228,7 +230,8 @@ def test_recorded_episodes_are_what_happened(counter, num_envs):
 
 def test_a_rollout_is_a_dataset():
     factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 12})
-    played = rollout(WaypointController(factory.maze), factory, 3, goal_dims=(0, 1), record=True, progress=False)
+    played = rollout(WaypointController(factory.maze), factory, 3,
+                     settings=RolloutSettings(goal_dims=(0, 1)), record=True, progress=False)
     save_minari(played.recorded, "gentraj/test/rollout-v0", description="three short episodes")
     loaded = load_episodes("gentraj/test/rollout-v0")
     assert (loaded.obs == played.recorded.obs).all() and (loaded.lengths == 12).all()
@@ -240,7 +243,7 @@ def test_a_rollout_is_a_dataset():
 def test_observations_are_joined_in_the_order_of_the_data():
     factory, agent = environment_factory("pointmaze-umaze", {"max_episode_steps": 2}), Queue()
     agent.act = lambda obs, goal: (agent.seen.append((obs, goal)), torch.zeros(len(obs), 2))[1]
-    rollout(agent, factory, 1, obs_keys=("achieved_goal", "observation"), progress=False)
+    rollout(agent, factory, 1, settings=RolloutSettings(obs_keys=("achieved_goal", "observation")), progress=False)
     obs, _ = factory().reset(seed=fold(0, 0))
     seen_obs, seen_goal = agent.seen[0]
     assert seen_obs.dtype == seen_goal.dtype == torch.float32
@@ -287,6 +290,6 @@ def test_a_dict_without_goals_is_flattened_as_gymnasium_does_and_a_line_says_so(
 def test_the_parts_of_a_dict_are_those_that_the_data_name_in_their_order():
     agent = Queue()
     agent.act = lambda obs, goal: (agent.seen.append(obs), torch.zeros(len(obs), 1))[1]
-    rollout(agent, Parts, 1, obs_keys=("speed", "arm"), progress=False)
+    rollout(agent, Parts, 1, settings=RolloutSettings(obs_keys=("speed", "arm")), progress=False)
     first = Parts().reset(seed=fold(0, 0))[0]
     np.testing.assert_array_equal(agent.seen[0][0], [first["speed"], *first["arm"]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gentraj.data import DataError, load_episodes, stitch
-from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import WaypointController
 from gentraj.envs.recording.pointmaze import RECORDING, PointMazes, record
@@ -86,7 +86,7 @@ def test_recorded_actions_are_noisy_and_inside_the_action_space():
 @pytest.mark.parametrize("name", MAPS)
 def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
     factory = custom(name)
-    played = rollout(WaypointController(factory.maze), factory, 8, num_envs=4, progress=False)
+    played = rollout(WaypointController(factory.maze), factory, 8, settings=RolloutSettings(num_envs=4), progress=False)
     assert played.success.all()
     assert (played.time_at_goal == 400 - played.first_hit + 1).all()
 
@@ -95,7 +95,8 @@ def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
 @pytest.mark.parametrize(("task", "measured"), [("umaze", 232.6), ("medium", 461.6), ("large", 571.3)])
 def test_the_controller_scores_what_was_measured(task, measured):
     factory = environment_factory(f"pointmaze-{task}")
-    played = rollout(WaypointController(factory.maze), factory, 40, num_envs=10, progress=False)
+    played = rollout(WaypointController(factory.maze), factory, 40,
+                     settings=RolloutSettings(num_envs=10), progress=False)
     assert played.success.all() and 0.95 < played.returns.mean() / measured < 1.1
 
 

@@ -116,9 +116,9 @@ def test_the_protocol_of_ogbench_plays_each_of_the_five_tasks_equally_often(comp
     config = EvaluationConfig(episodes=2, protocol="ogbench", baselines=False, num_envs=1)
     seen = []
 
-    def play(agent, factory, episodes, seed, num_envs, **options):
+    def play(agent, factory, episodes, seed, settings, **options):
         seen.append((factory.kwargs["task_id"], episodes, seed))
-        played = rollout(agent, replace(factory, max_episode_steps=2), episodes, seed, num_envs, **options)
+        played = rollout(agent, replace(factory, max_episode_steps=2), episodes, seed, settings, **options)
         return replace(played, success=np.array([True, len(seen) > 3]))
 
     scores, episodes = evaluate(RandomAgent(-np.ones(5), np.ones(5)), CUBE, config, progress=False, play=play)
