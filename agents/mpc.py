@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gentraj.config import require, require_choice
-from gentraj.models.sampling import without_gradient
+from gentraj.models.sample_batch import without_gradient
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from gentraj.models.conditioning import ConditionMix
@@ -62,11 +61,11 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
     obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
     ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
-    first, last = (rearrange(obs, "b l o -> (b l) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
+    first, last = (obs.flatten(0, 1) for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
     ends = ends.with_obs(0, first).with_obs(-1, last)
     if context_BC is not None:
         ends = replace(ends, context_BC=context_BC.repeat_interleave(legs, 0))
     leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
     x_RHD = fine.sample(ends, seed=leg_seeds, options=options)[:, 0].float()
-    joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the last one ended
+    joined_BTD = x_RHD[:, :-1].unflatten(0, (-1, legs)).flatten(1, 2)  # a leg begins where the last one ended
     return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

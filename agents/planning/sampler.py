@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.plugin import Preference
-from gentraj.models.sampling import Guidance, as_plugins
+from gentraj.models.sample_batch import Guidance, as_plugins
 from gentraj.randomness import unfold
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,

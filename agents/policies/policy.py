@@ -24,7 +24,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import MODELS, Model, ModelConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig
-from gentraj.models.sampling import sampling_of
+from gentraj.models.sample_batch import sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
 from gentraj.training.parallel import mean_over_processes

@@ -31,7 +31,7 @@ from tyro.constructors import (
 )
 
 from ..config import dotted_keys, from_word, kind_of, to_word, with_settings
-from ..diffusion.model import GridName, SamplerName
+from ..diffusion.diffusion_model import GridName, SamplerName
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")

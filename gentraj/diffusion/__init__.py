@@ -2,9 +2,9 @@
 
 from .composition import ClassifierFree, Contexts, Mixture, Product
 from .constrained import Constrained, Infeasible
+from .diffusion_model import Diffusion, DiffusionConfig, FlowConfig
 from .guidance import Guided, NearestData
 from .latent import LatentDiffusion, LatentDiffusionConfig
-from .model import Diffusion, DiffusionConfig, FlowConfig
 
 __all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "FlowConfig", "Guided",
            "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]

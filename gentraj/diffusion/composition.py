@@ -171,7 +171,8 @@ class Mixture:
         for i, model in enumerate(models):
             if model.spec != models[0].spec:
                 raise ValueError(f"model {i} of the mixture has {model.spec}; {models[0].spec} is expected")
-        self.models, self.weights, self.spec = list(models), list(weights), models[0].spec
+        self.models, self.weights = list(models), list(weights)
+        self.spec = models[0].spec
 
     @property
     def device(self) -> torch.device:
@@ -191,9 +192,11 @@ class Mixture:
         """
         rows = condition.repeat(num_samples)
         seeds = row_seeds(seed, rows.batch)
-        chosen, order, parts = [self._choice(s) for s in seeds], list[int](), list[Tensor]()
+        chosen = [self._choice(s) for s in seeds]
+        order, parts = list[int](), list[Tensor]()
         for i, model in enumerate(self.models):
-            if mine := [r for r, choice in enumerate(chosen) if choice == i]:
+            mine = [r for r, choice in enumerate(chosen) if choice == i]
+            if mine:
                 order += mine
                 parts.append(model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
                                           seed=[seeds[r] for r in mine])[:, 0].to(self.device))

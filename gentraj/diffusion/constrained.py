@@ -53,7 +53,7 @@ class Constrained(Plugin):
         return False  # the result is projected in any case
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        constraints, normalizer, condition = self.constraints, sampling.normalizer, sampling.condition
+        normalizer, condition = sampling.normalizer, sampling.condition
         self._check(condition)
 
         def constrained(x: Tensor, t: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Constrained(Plugin):
                 return x0
             with torch.no_grad():
                 denoised = normalizer.unnormalize(x0)
-                feasible = constraints.project(denoised, condition, QUICK, refuse=False)
+                feasible = self.constraints.project(denoised, condition, QUICK, refuse=False)
                 move = normalizer.normalize(feasible) - x0  # a constant to any gradient
             return torch.where(feasible == denoised, x0, x0 + move)
 

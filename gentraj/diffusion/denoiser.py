@@ -31,7 +31,8 @@ class NoiseLevel:
     """
 
     def __init__(self, path: NoisePath, t_R: Tensor, sigma_data: float = 1.0):
-        self.path, self.t_R, self.sigma_data = path, t_R, sigma_data
+        self.path, self.t_R = path, t_R
+        self.sigma_data = sigma_data
         self.alpha, self.sigma = path.alpha(t_R)[:, None, None], path.sigma(t_R)[:, None, None]
         # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
         self.spread = ((self.alpha * sigma_data) ** 2 + self.sigma**2).sqrt()

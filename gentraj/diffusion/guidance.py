@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import require
 from ..models.plugin import Denoise, Denoising, Plugin, Preference, finite
-from ..models.sampling import Guidance, as_plugins
+from ..models.sample_batch import Guidance, as_plugins
 from ..networks.rows import MIN_ROWS
 from ..trajectory import Batch, Guide
 from .composition import FromModel, Interval, check_interval, within
@@ -135,7 +135,8 @@ class Tilt:
         with torch.enable_grad():
             self.z = z.detach().requires_grad_()
             score_R = guide(self.z)
-            total, self.score_R, gradient = score_R.sum(), score_R.detach(), None
+            total, gradient = score_R.sum(), None
+            self.score_R = score_R.detach()
             if total.requires_grad:
                 gradient, = torch.autograd.grad(total, self.z, create_graph=second_order, allow_unused=True)
         if gradient is None:

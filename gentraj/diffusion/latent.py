@@ -1,4 +1,4 @@
-"""`LatentDiffusion`: diffusion in the latent space of a temporal VAE (Rombach et al. 2022)."""
+"""`LatentDiffusion`: diffusion in the latent space of a temporal VAE (Rombach et al. 2022), and this autoencoder."""
 
 from __future__ import annotations
 
@@ -9,28 +9,103 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require
 from ..models.conditioning import ConditionMix
 from ..models.plugin import Plugin, SampledRows, one_each
-from ..models.sampling import Guidance, by_blocks, check_trajectories, without_gradient
+from ..models.sample_batch import Guidance, by_blocks, check_trajectories, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.temporal_unet import check_horizon
-from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer
 from ..randomness import row_seeds
 from ..training.optimization import adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
+from .diffusion_model import Diffusion, DiffusionConfig
 from .guidance import Guided, denoising_plugins
-from .model import Diffusion, DiffusionConfig
 
-FOLLOW = 0.1  # weight of a batch in the moving averages of the latents' mean and variance
+LATENT_AVERAGE_WEIGHT = 0.1  # weight of a batch in the moving averages of the latents' mean and variance
+MAX_LOG_VARIANCE = 20.0  # bound on the logarithm, so that no exponential overflows
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """An encoder of convolutions over time that halve the number of timesteps, and a decoder that doubles it again."""
+
+    latent: int = 8
+    """Dimension of the latents at each latent timestep."""
+    halvings: int = 1
+    """Number of halvings; a latent timestep stands for 2^halvings timesteps of the trajectory."""
+    width: int = 32
+    """Number of channels."""
+    kernel: int = 5
+    """Number of timesteps in a convolution's kernel; odd."""
+
+    def __post_init__(self) -> None:
+        require(self, latent=(1, 1e5), halvings=(0, 16), width=(1, 1e5), kernel=(1, 1e3))
+        if self.kernel % 2 == 0:
+            raise ValueError(f"VAEConfig.kernel is {self.kernel}; an odd number is expected")
+
+    @property
+    def factor(self) -> int:
+        """The number of timesteps of a trajectory in one latent timestep."""
+        return 2**self.halvings
+
+
+class TemporalVAE(nn.Module):
+    """Maps trajectories (R, H, D) to latents (R, L, Z) and back, L = H / 2^halvings. No row depends on another row.
+
+    Raises ValueError if the horizon cannot be halved that often.
+    """
+
+    def __init__(self, dim: int, horizon: int, config: VAEConfig):
+        super().__init__()
+        check_horizon(horizon, config.factor)
+        width, kernel = config.width, config.kernel
+        half = kernel // 2
+        shrink, grow = list[nn.Module](), list[nn.Module]()
+        for _ in range(config.halvings):
+            shrink += [Residual(width, kernel), nn.Conv1d(width, width, 4, 2, 1)]
+        for _ in range(config.halvings):
+            grow += [Residual(width, kernel), nn.ConvTranspose1d(width, width, 4, 2, 1)]
+        self.encoder = nn.Sequential(nn.Conv1d(2 * dim, width, kernel, padding=half), *shrink, Residual(width, kernel),
+                                     nn.Conv1d(width, 2 * config.latent, 1))
+        self.grow = nn.Sequential(nn.Conv1d(config.latent, width, kernel, padding=half), *grow)
+        self.known = nn.Conv1d(2 * dim, width, kernel, padding=half)
+        self.out = nn.Sequential(Residual(width, kernel), Residual(width, kernel), nn.Conv1d(width, dim, 1))
+
+    def encode(self, x_RHD: Tensor, real_RHD: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latents, (R, L, Z) each. Entries that are not real are replaced by 0."""
+        h = self.encoder(_time_last(x_RHD * real_RHD, real_RHD))
+        h = h.to(self.known.weight.dtype)  # latents are data: not in bfloat16 under autocast
+        mean, log_variance = h.transpose(1, 2).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+
+    def decode(self, z_RLZ: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
+        """Trajectories (R, H, D) from latents, known values (0 where unknown) and the mask of the known entries."""
+        h = self.grow(z_RLZ.transpose(1, 2)) + self.known(_time_last(known_RHD, mask_RHD))
+        return self.out(h).transpose(1, 2)
+
+
+class Residual(nn.Module):
+    """A residual block of two convolutions, without normalisation, which would lose the size of the input."""
+
+    def __init__(self, channels: int, kernel: int):
+        super().__init__()
+        self.first = nn.Conv1d(channels, channels, kernel, padding=kernel // 2)
+        self.second = nn.Conv1d(channels, channels, kernel, padding=kernel // 2)
+
+    def forward(self, h_RCH: Tensor) -> Tensor:
+        return h_RCH + self.second(F.mish(self.first(F.mish(h_RCH))))
+
+
+def _time_last(x_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
+    """Values and mask (R, 2D, H), as convolutions take them."""
+    return torch.cat([x_RHD, mask_RHD.to(x_RHD.dtype)], dim=-1).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -85,7 +160,8 @@ class LatentDiffusion(nn.Module):
         network, factor = config.prior.network, config.vae.factor
         halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
         check_horizon(spec.horizon, factor * halved)
-        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.spec, self.config = spec, config
+        self.batch_size = batch_size
         self.normalizer = normalizer.require(spec.dim)
         self.conditioning = conditioning or ConditionMix()
         self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
@@ -168,7 +244,7 @@ class LatentDiffusion(nn.Module):
         """
         def decoded(y: Tensor) -> Tensor:
             patch, z = self.prior.spec.split(y)
-            values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
+            values_and_mask = patch.unflatten(2, (self.config.vae.factor, -1)).flatten(1, 2)
             known, mask = values_and_mask.chunk(2, -1)
             return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
@@ -216,7 +292,7 @@ class LatentDiffusion(nn.Module):
 
     def _grouped(self, x_RHX: Tensor) -> Tensor:
         """(R, H, X) -> (R, L, factor * X): the timesteps of one latent timestep, concatenated."""
-        return rearrange(x_RHX, "r (l f) x -> r l (f x)", f=self.config.vae.factor)
+        return x_RHX.unflatten(1, (-1, self.config.vae.factor)).flatten(2)
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
         """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""
@@ -227,7 +303,7 @@ class LatentDiffusion(nn.Module):
         shift = mean(mean_BLZ)
         variance = mean((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp())
         for buffer, now in ((self.prior.normalizer.shift_D, shift), (self.prior.normalizer.scale_D, variance.sqrt())):
-            buffer[self.prior.spec.obs_dim :].lerp_(now, FOLLOW)
+            buffer[self.prior.spec.obs_dim :].lerp_(now, LATENT_AVERAGE_WEIGHT)
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

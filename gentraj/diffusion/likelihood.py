@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..models.plugin import Denoise
-from ..models.sampling import by_blocks, check_trajectories, without_gradient
+from ..models.sample_batch import by_blocks, check_trajectories, without_gradient
 from ..randomness import RowNoise, fold, row_seeds
 from ..trajectory import Condition
 from .denoiser import DenoisingModel

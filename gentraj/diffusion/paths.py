@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-NEAR = 1e-4  # a time this close to a level, in units of levels, is that level: times are float32
+LEVEL_ROUNDING = 1e-4  # a time this close to a level, in units of levels, is that level: times are float32
 T_MIN = 1e-3  # the least time in training, and the least one above 0 in sampling (Song et al. 2021, appendix C)
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2
 COSINE_OFFSET, COSINE_END = 0.008, 0.9946  # Nichol & Dhariwal 2021, equation 17; Lu et al. 2022, appendix D.4
 BETA_MIN, BETA_MAX = 0.1, 20.0  # Song et al. 2021, appendix C
 BETA_HALF = 10.0  # Wang et al. 2023, appendix B.1
 VE_MIN, VE_MAX = 0.01, 50.0  # Song et al. 2021, appendix C
-EDM_MIN, EDM_MAX, EDM_RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
+EDM_MIN, EDM_MAX = 0.002, 80.0  # Karras et al. 2022, table 1
+EDM_RHO = 7.0  # ibid.
 
 Function = Callable[[Tensor], Tensor]
 
@@ -63,7 +64,7 @@ class NoisePath:
         """The next noisier times at which the path is used, of the shape of `t`."""
         if self.levels is None:
             return t.clamp(min=T_MIN)
-        return (t * self.levels - NEAR).ceil().clamp(min=1) / self.levels
+        return (t * self.levels - LEVEL_ROUNDING).ceil().clamp(min=1) / self.levels
 
 
 def vp_cosine(levels: int | None = None) -> NoisePath:
@@ -140,7 +141,7 @@ def _chain(betas: Tensor) -> NoisePath:
     def log_alpha_bar(t: Tensor) -> Tensor:
         position = t * levels
         near = position.detach().round()
-        position = position + torch.where((position - near).abs() < NEAR, near - position, 0).detach()
+        position = position + torch.where((position - near).abs() < LEVEL_ROUNDING, near - position, 0).detach()
         below = (position.detach().ceil() - 1).clamp(0, levels - 1).long()
         return torch.lerp(table[below], table[below + 1], position - below)
 

@@ -42,7 +42,8 @@ def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covar
     """
     r, p = gradient, gradient
     Sp = sigma(r)
-    move, power, least = torch.zeros_like(r), _dot(r, Sp), CONVERGED * _dot(r, r)
+    move, power = torch.zeros_like(r), _dot(r, Sp)
+    least = CONVERGED * _dot(r, r)
     for i in range(iterations):
         q = p - hessian(Sp)
         curvature, variance = _dot(Sp, q), _dot(Sp, p)

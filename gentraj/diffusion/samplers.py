@@ -193,7 +193,8 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
             change = x0 - x0_before
             D_before = x0_before + change / 2
             if slope is not None:
-                (D1, r), h, B = slope, step_before.exp_neg_h.log(), step_before.exp_neg_h - 1
+                D1, r = slope
+                h, B = step_before.exp_neg_h.log(), step_before.exp_neg_h - 1
                 b1 = (B / h - 1) / B
                 b2 = ((B / h - 1) / h - 0.5) * 2 / B
                 rho = (b1 - b2) / (1 + r)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..models.sampling import by_blocks, check_shapes, check_trajectories
+from ..models.sample_batch import by_blocks, check_shapes, check_trajectories
 from ..randomness import RowNoise, fold, row_seeds
 from ..trajectory import Condition, cat
 from .denoiser import DenoisingModel, NoiseLevel
@@ -16,7 +16,7 @@ from .grids import noised_time, sampling_times
 from .samplers import SAMPLERS
 
 if TYPE_CHECKING:
-    from .model import Diffusion
+    from .diffusion_model import Diffusion
 
 
 @torch.no_grad()
@@ -76,7 +76,8 @@ def transport(model: Diffusion, z_RHD: Tensor, condition: Condition, *, steps: i
 
     One-step students are distilled from this map. Raises ValueError for shapes that do not fit.
     """
-    normalizer, path, config = model.normalizer, model.path, model.config
+    normalizer, path = model.normalizer, model.path
+    config = model.config
     known, z_RHD = condition.to(model.device), z_RHD.to(model.device)
     check_shapes(model.spec, z_RHD, known)
     times = sampling_times(path, config.steps if steps is None else steps, config.grid).to(model.device)

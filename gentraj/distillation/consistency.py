@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..config import require, require_choice
+from ..diffusion.diffusion_model import DiffusionConfig
 from ..diffusion.grids import sampling_times
-from ..diffusion.model import DiffusionConfig
 from ..diffusion.paths import NoisePath
 from ..diffusion.samplers import Normal, Sampler, steps_along
 from ..models.microbatch import Microbatch
@@ -24,7 +24,8 @@ from ..models.plugin import Denoise
 from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions
 from .few_step import FewStep, FewStepConfig, ddim_step
 
-K, B, Q, STAGES = 8.0, 1.0, 2.0, 8  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t), and the base of r / t
+K, B = 8.0, 1.0  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t)
+Q, MAX_STAGE = 2.0, 8  # the base of r / t, and its largest power
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Consistency(FewStep):
         At first r is 0, and the student learns from the data as a diffusion model does.
         """
         t_R = self.path.snap(torch.rand(len(rows.x0), generator=rows.generator))
-        stage = int(self.ema.n_averaged) * (STAGES + 1) // self.distillation.updates
+        stage = int(self.ema.n_averaged) * (MAX_STAGE + 1) // self.distillation.updates
         r_R = (t_R * (1 - (1 + K * torch.sigmoid(-B * t_R)) / Q**stage)).clamp(min=0)
         if levels := self.path.levels:  # the next cleaner level
             r_R = (r_R * levels).floor().minimum((t_R * levels).round() - 1) / levels

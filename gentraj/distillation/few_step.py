@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ..config import require
 from ..data.windows import repeat_last
 from ..diffusion.denoiser import NoiseLevel, denoising_loss
-from ..diffusion.model import Diffusion, DiffusionConfig
+from ..diffusion.diffusion_model import Diffusion, DiffusionConfig
 from ..models.conditioning import ConditionMix
 from ..models.microbatch import Microbatch
 from ..models.plugin import mean_score
@@ -97,7 +97,7 @@ class FewStep(Diffusion):
             options.refuse(f"this student was trained at the times of its {only} sampling steps", "grid")
             if options.steps not in (None, only):
                 raise ValueError(f"{options.steps} sampling steps are asked of a student that was trained for {only}; "
-                                 f"take {only}, or distil another one with --student.steps {options.steps}")
+                                 f"take {only}, or distil another one of {options.steps} steps")
         return super().settings(options)
 
     def learn_from(self, teacher: Diffusion) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import require_choice
-from ..diffusion.model import DiffusionConfig
+from ..diffusion.diffusion_model import DiffusionConfig
 from ..models.conditioning import encoded_width
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
@@ -23,8 +23,8 @@ from ..training.optimization import MovingAverage
 from ..trajectory import SamplingOptions
 from .few_step import FewStep, FewStepConfig
 
-SPAN = 16  # number of features of the time t - r
-SCALE = 10.0  # of the times before they are embedded: losses have derivatives by the times, which the scale multiplies
+SPAN_FEATURES = 16  # number of features of the time t - r
+TWO_TIMES_SCALE = 10.0  # of the times before they are embedded: it multiplies the losses' derivatives by the times
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class TwoTimes(nn.Module):
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: NetworkConfig):
         super().__init__()
-        self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN, config)
-        self.span, self.context_dim = SinusoidalEmbedding(SPAN, SCALE), context_dim
+        self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN_FEATURES, config)
+        self.span, self.context_dim = SinusoidalEmbedding(SPAN_FEATURES, TWO_TIMES_SCALE), context_dim
         if isinstance(self.network, TrajectoryNetwork):
             for module in self.network.time.modules():  # a network may also take the time as it is
                 if isinstance(module, SinusoidalEmbedding):
-                    module.scale = SCALE
+                    module.scale = TWO_TIMES_SCALE
         for module in self.network.modules():
             if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
                 module.register_forward_pre_hook(_contiguous)

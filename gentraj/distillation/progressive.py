@@ -69,14 +69,15 @@ class Progressive(FewStep):
         for _ in range(halvings + 1):
             times = halved(times, self.path)
         i_R = 2 * torch.randint(len(times) // 2, (len(rows.x0),), generator=rows.generator)
-        t_R, mid_R, s_R = times[i_R], times[i_R + 1], times[i_R + 2]
-        return t_R.to(rows.x0.device), mid_R.to(rows.x0.device), s_R.to(rows.x0.device)
+        times = times.to(rows.x0.device)
+        return times[i_R], times[i_R + 1], times[i_R + 2]
 
     @torch.no_grad()
     def target(self, before: nn.Module, z_t: Tensor, t_R: Tensor, mid_R: Tensor, s_R: Tensor,
                rows: Microbatch) -> Tensor:
         """x~ (R, H, D) of appendix G."""
-        D, t, mid, s = self.preconditioned(before), self.level(t_R), self.level(mid_R), self.level(s_R)
+        D, mid = self.preconditioned(before), self.level(mid_R)
+        t, s = self.level(t_R), self.level(s_R)
         z_mid = ddim_step(z_t, D(z_t, t_R, rows), t, mid)
         z_s = ddim_step(z_mid, D(z_mid, mid_R, rows), mid, s)
         k = s.sigma / t.sigma

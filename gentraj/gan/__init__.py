@@ -1,5 +1,5 @@
 """Conditional generative adversarial networks of trajectories."""
 
-from .model import ConditionalGAN, GANConfig
+from .conditional_gan import ConditionalGAN, GANConfig
 
 __all__ = ["ConditionalGAN", "GANConfig"]

@@ -2,8 +2,8 @@
 
 The metrics take feature matrices, real (N, F) and fake (M, F), as `features` computes them from trajectories. The
 distance of two rows is then the root mean square difference of two trajectories in standard deviations of the data. The
-metrics hold at most about `BLOCK` distances in memory at a time, and apart from rounding no result depends on that
-size. All of them raise ValueError for matrices that `checked` refuses. Noise much smaller than the distance between
+metrics hold at most about `MAX_DISTANCES` in memory at a time, and apart from rounding no result depends on that size.
+All of them raise ValueError for matrices that `checked` refuses. Noise much smaller than the distance between
 neighbouring trajectories hardly changes them; `smoothness` measures such noise.
 """
 
@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from ..normalize import Normalizer
 from ..randomness import generator
 
-BLOCK = 1 << 22  # distances held at a time (32 MiB); at least those of a single row are
+MAX_DISTANCES = 1 << 22  # distances held at a time (32 MiB); at least those of a single row are
 
 
 def checked(least: int, **sets: Tensor) -> list[Tensor]:
@@ -61,7 +61,7 @@ def blocks(a_NF: Tensor, b_MF: Tensor) -> Iterator[tuple[slice, Tensor]]:
     Differences are squared and summed, not expanded into a matrix product: a copy is at distance exactly 0, and no
     distance depends on the block that it is computed in.
     """
-    size = max(1, BLOCK // len(b_MF))
+    size = max(1, MAX_DISTANCES // len(b_MF))
     for start in range(0, len(a_NF), size):
         rows = slice(start, start + size)
         yield rows, torch.cdist(a_NF[rows], b_MF, compute_mode="donot_use_mm_for_euclid_dist")
@@ -136,7 +136,7 @@ def sliced_wasserstein(real_NF: Tensor, fake_MF: Tensor, seed: int = 0, projecti
     real, fake = checked(1, real=real_NF, fake=fake_MF)
     normal_PF = torch.randn(projections, real.shape[1], generator=generator(seed), dtype=torch.float64)
     units_PF = normalize(normal_PF).to(real.device)
-    parts = units_PF.split(max(1, BLOCK // (len(real) + len(fake))))
+    parts = units_PF.split(max(1, MAX_DISTANCES // (len(real) + len(fake))))
     return float(torch.cat([wasserstein(real @ part.T, fake @ part.T) for part in parts]).mean())
 
 

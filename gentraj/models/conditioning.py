@@ -13,7 +13,7 @@ from ..config import require, require_choice
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
 
-LAST = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
+LAST_FRACTION = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ConditionMix:
             if probability[kind] == 0:
                 continue
             if kind == "goal" and self.goal_at == "end":
-                u_B = torch.full_like(u_B, LAST)
+                u_B = torch.full_like(u_B, LAST_FRACTION)
             known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
         return known.to(real_BHD.device) & real_BHD
 
@@ -116,8 +116,8 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
     """
     if normalizer is None:
         if context_BC is not None:
-            raise ValueError("a context was given to a model that was trained without one; train a model with "
-                             "--context.kinds")
+            raise ValueError("a context was given to a model that was trained without one; leave it out, or train "
+                             "a model with contexts (context.kinds)")
         return None
     width = len(normalizer.shift_D)
     if context_BC is None:

@@ -26,7 +26,7 @@ from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
+from .sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
 from .settings import GeneratorConfig
 
 

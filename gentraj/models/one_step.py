@@ -12,7 +12,7 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
 from ..trajectory import Condition
 from .plugin import Plugin, Preference, SampledRows, finite
-from .sampling import Guidance, as_plugins, by_blocks
+from .sample_batch import Guidance, as_plugins, by_blocks
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and conditions -> x_RHD in environment units
 SEARCH = ("best_of", "search_steps", "search_rate")  # the settings in `Search`
@@ -89,7 +89,8 @@ def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plu
     others. Raises ValueError for a score without a gradient.
     """
     z = z * ~rows.mask_BHD  # noise at known entries has no effect, but would add to the length
-    length_R11, best, best_R = _length(z), x, preference(plugins, x)
+    length_R11 = _length(z)
+    best, best_R = x, preference(plugins, x)
     for _ in range(config.search_steps):
         with torch.enable_grad():
             z = z.detach().requires_grad_()

@@ -28,7 +28,7 @@ from ..data.splitting import stitch
 from ..device import device_of
 from ..families import Model
 from ..files import write_file
-from ..models.sampling import Guidance
+from ..models.sample_batch import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training.loop import Callbacks, RunStore, Trainer, TrainingData, check_same

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
@@ -231,6 +230,6 @@ def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
     ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.lookahead)
     for k in ahead_T.unique().tolist():
         now = (ahead_T == k).nonzero()[:, 0]
-        here, there = (rearrange(path_RTO[:, t], "r t o -> (r t) o") for t in (now, now + k))
-        act_RTA[:, now] = rearrange(inverse(here, there, k), "(r t) a -> r t a", t=len(now))
+        here, there = (path_RTO[:, t].flatten(0, 1) for t in (now, now + k))
+        act_RTA[:, now] = inverse(here, there, k).unflatten(0, (-1, len(now)))
     return act_RTA

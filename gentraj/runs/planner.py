@@ -29,7 +29,7 @@ from ..diffusion import DiffusionConfig
 from ..distillation import FewStepConfig
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
-from ..models.sampling import Guidance, sampling_of
+from ..models.sample_batch import Guidance, sampling_of
 from ..normalize import STATISTICS, Normalizer, NormalizerName
 from ..randomness import fold
 from ..training.loop import TrainingConfig

@@ -17,7 +17,7 @@ from ..config import differences, to_json
 from ..data import Episodes
 from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig, family
-from ..models.sampling import Guidance
+from ..models.sample_batch import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .settings import ActingConfig, Component, DataFacts, GoalConditioned, component

@@ -15,7 +15,7 @@ from ..data import Episodes
 from ..data.splitting import halves, hold_out
 from ..diffusion import DiffusionConfig
 from ..families import Model, ModelConfig, family
-from ..models.sampling import Guidance
+from ..models.sample_batch import Guidance
 from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions

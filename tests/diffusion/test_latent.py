@@ -11,12 +11,11 @@ from gentraj.config import from_json, to_json
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.guidance import Guided
-from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, gaussian_kl
+from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, VAEConfig, gaussian_kl
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Denoise, Denoising, Plugin, SampledRows
 from gentraj.networks import DiTConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
-from gentraj.networks.vae import VAEConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer

@@ -11,7 +11,7 @@ from contract import CONDITIONS, SPEC, check_batch_independence, check_known_ent
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, denoising_loss
-from gentraj.diffusion.model import CHOICES
+from gentraj.diffusion.diffusion_model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.conditioning import ConditionMix
@@ -258,7 +258,7 @@ def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.Monk
     model = make(conditioning=ConditionMix(start=1, goal=0), levels=None)
     trained, sampled, before = watch_body(model.network), watch_body(model.ema.module), copy.deepcopy(model.network)
     given_to = []
-    monkeypatch.setattr("gentraj.diffusion.model.denoising_loss",
+    monkeypatch.setattr("gentraj.diffusion.diffusion_model.denoising_loss",
                         lambda *given: given_to.append(given) or denoising_loss(*given))
     model.update(batch((8,) * 16), model.optimizers(), generator(0))
     _, rows, eps, at = given_to[0][:4]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from oracle import DOUBLE
 from torch import Tensor
 
-from gentraj.diffusion.paths import MAX_BETA, NEAR, PATHS, T_MIN
+from gentraj.diffusion.paths import LEVEL_ROUNDING, MAX_BETA, PATHS, T_MIN
 
 LEVELS = [None, 1, 5, 20, 1000]
 TABLES = {"vp-cosine": "squaredcos_cap_v2", "vp-linear": "linear"}
@@ -133,7 +133,7 @@ def test_the_forward_sde_is_the_papers(name: str) -> None:
 @given(st.sampled_from([*PATHS]), st.sampled_from(LEVELS), st.floats(1e-4, 0.9999))
 def test_time_of_inverts_the_log_snr(name: str, levels: int | None, t: float) -> None:
     path, at = PATHS[name](levels), torch.tensor([t], dtype=DOUBLE)
-    near = 1e-7 + 2 * NEAR / (levels or math.inf)
+    near = 1e-7 + 2 * LEVEL_ROUNDING / (levels or math.inf)
     torch.testing.assert_close(path.time_of(path.log_snr(at)), at, rtol=1e-7, atol=near)
 
 
@@ -156,7 +156,7 @@ def test_a_log_snr_that_the_path_does_not_reach_is_at_its_end(name: str) -> None
 def test_a_time_snaps_to_the_next_noisier_level(name: str, levels: int, t: float) -> None:
     n = PATHS[name](levels).snap(torch.tensor([t], dtype=DOUBLE)).item() * levels
     assert 1 - 1e-9 <= n <= levels + 1e-9 and n == pytest.approx(round(n))
-    assert t * levels - 2 * NEAR <= n < max(t * levels, 1e-9) + 1
+    assert t * levels - 2 * LEVEL_ROUNDING <= n < max(t * levels, 1e-9) + 1
 
 
 @given(st.sampled_from([*PATHS]), st.floats(0, 1))

@@ -9,8 +9,8 @@ import torch
 from tiny_gan import CONTEXT, batch, make, train
 from torch import Tensor
 
+from gentraj.gan.conditional_gan import LEAST_DISTANCE, distance, energy_score
 from gentraj.gan.discrimination import mean_loss, value
-from gentraj.gan.model import FINE, distance, energy_score
 from gentraj.models.microbatch import Microbatch
 from gentraj.networks.discriminator import Logits
 from gentraj.randomness import generator
@@ -99,7 +99,7 @@ def test_the_energy_score_of_the_datas_own_distribution_is_known_and_the_least()
     assert all(normal_twins(40_000, other)[0] > score + 0.01 for other in others)
     score, variety = normal_twins(40_000, torch.zeros_like)  # a generator that makes one thing of each condition
     assert score == pytest.approx(math.sqrt(2 / math.pi), abs=0.02)
-    assert variety == pytest.approx(FINE / (score + FINE), rel=1e-3)
+    assert variety == pytest.approx(LEAST_DISTANCE / (score + LEAST_DISTANCE), rel=1e-3)
 
 
 def test_distances_are_over_what_is_free() -> None:

@@ -103,7 +103,7 @@ def test_a_context_is_refused_without_and_used_with() -> None:
     conditioned = replace(Condition.empty(SPEC, 2), context_BC=torch.ones(2, 2))
     for call in (lambda m: m.sample(conditioned), lambda m: m.ood_score(torch.zeros(2, 8, 5), conditioned, [0, 1]),
                  lambda m: train(m, range(1), replace(batch(), context_BC=torch.ones(16, 2)))):
-        with pytest.raises(ValueError, match=r"to a model that was trained without one; train a model with"):
+        with pytest.raises(ValueError, match=r"to a model that was trained without one"):
             call(make())
     model = make(CONTEXT, moved=True)
     other = replace(conditioned, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))

@@ -11,7 +11,7 @@ from tiny_gan import CONTEXT, JUDGE, VARIANTS, batch, continued, make, same_stat
 from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
 from gentraj.gan.discrimination import SideConfig
-from gentraj.gan.health import FOLLOW, SYMPTOMS
+from gentraj.gan.health import AVERAGE_WEIGHT, SYMPTOMS
 from gentraj.gan.objectives import REGULARISERS
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS
@@ -230,7 +230,7 @@ def test_the_real_logit_follows_that_of_data() -> None:
         logit = model.discriminator(model.normalizer.normalize(data.x_BHD), torch.zeros_like(data.x_BHD), nothing,
                                     torch.zeros(1)).patch_RH.mean()
     train(model, range(3), data)
-    torch.testing.assert_close(model.real_logit, logit * (1 - (1 - FOLLOW) ** 3))
+    torch.testing.assert_close(model.real_logit, logit * (1 - (1 - AVERAGE_WEIGHT) ** 3))
 
 
 @every_variant

@@ -4,6 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from operator import attrgetter
 
 import pytest
 import torch
@@ -11,11 +12,9 @@ from contract import SPEC
 from tiny_gan import batch, continued, make, train
 from torch import Tensor
 
-from gentraj.cli import main
-from gentraj.gan import health
-from gentraj.gan import model as gan_model
+from gentraj.gan import GANConfig, conditional_gan, health
 from gentraj.gan.discrimination import SideConfig
-from gentraj.gan.health import EARLY, SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
+from gentraj.gan.health import FIRST_WARNING_STEP, SETTLED_STEP, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
 from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Condition
@@ -103,34 +102,34 @@ def ill(symptom: Symptom) -> float:
 @every_symptom
 def test_a_symptom_is_named_once_after_the_game_has_settled(symptom: Symptom) -> None:
     subject = Health()
-    assert recorded(SETTLED - 1, {symptom.metric: ill(symptom)}, subject) == [] == list(subject.symptoms())
+    assert recorded(SETTLED_STEP - 1, {symptom.metric: ill(symptom)}, subject) == [] == list(subject.symptoms())
     caught = recorded(50, {symptom.metric: ill(symptom)}, subject)
-    assert len(caught) == 1 and caught[0].startswith(f"step {SETTLED} of the GAN: ") and "\n" not in caught[0]
+    assert len(caught) == 1 and caught[0].startswith(f"step {SETTLED_STEP} of the GAN: ") and "\n" not in caught[0]
     assert caught[0].endswith(symptom.message.format(value=ill(symptom)))
     assert list(subject.symptoms()) == [symptom.metric]
 
 
 def test_a_healthy_game_says_nothing() -> None:
-    assert recorded(SETTLED + 50, {}) == []
+    assert recorded(SETTLED_STEP + 50, {}) == []
 
 
 def test_a_slow_start_is_no_symptom() -> None:
     """The averages of a DiT, which ignores its noise at first, after 50 steps at a learning rate of 1e-4."""
-    assert recorded(SETTLED - 1, {"variety": 0.02, "spread": 0.6, "coverage": 0.6, "generator_slope": 0.5}) == []
+    assert recorded(SETTLED_STEP - 1, {"variety": 0.02, "spread": 0.6, "coverage": 0.6, "generator_slope": 0.5}) == []
 
 
 @pytest.mark.parametrize(("metric", "value"), [("spread", 0.0), ("spread", 1e6), ("duplicates", 1.0),
                                                ("generator_slope", 0.0), ("coverage", math.nan)])
 def test_a_dead_or_collapsed_generator_is_named_at_once(metric: str, value: float) -> None:
     subject = Health()
-    assert recorded(EARLY - 1, {metric: value}, subject) == []
+    assert recorded(FIRST_WARNING_STEP - 1, {metric: value}, subject) == []
     caught = recorded(50, {metric: value}, subject)
-    assert len(caught) == 1 and caught[0].startswith(f"step {EARLY} of the GAN: ")
+    assert len(caught) == 1 and caught[0].startswith(f"step {FIRST_WARNING_STEP} of the GAN: ")
 
 
 def test_one_bad_step_is_no_symptom_and_what_passes_is_over() -> None:
     subject = Health()
-    recorded(SETTLED, {}, subject)
+    recorded(SETTLED_STEP, {}, subject)
     assert recorded(1, {"spread": 0.0}, subject) == []
     assert len(recorded(200, {"spread": 0.0}, subject)) == 1
     recorded(200, {}, subject)
@@ -140,17 +139,17 @@ def test_one_bad_step_is_no_symptom_and_what_passes_is_over() -> None:
 @every_symptom
 def test_a_number_that_is_not_finite_is_a_symptom(symptom: Symptom) -> None:
     subject = Health()
-    recorded(SETTLED, {symptom.metric: math.nan}, subject)
+    recorded(SETTLED_STEP, {symptom.metric: math.nan}, subject)
     assert list(subject.symptoms()) == [symptom.metric]
 
 
 @every_symptom
 def test_the_moving_averages_survive_a_save_and_speak_when_loaded(symptom: Symptom) -> None:
     saved, fresh = Health(), Health()
-    recorded(SETTLED + 7, {symptom.metric: ill(symptom)}, saved)
+    recorded(SETTLED_STEP + 7, {symptom.metric: ill(symptom)}, saved)
     restore_module(fresh, {k: v.clone() for k, v in module_tensors(saved).items()})
-    assert torch.equal(fresh.average, saved.average) and fresh.steps == SETTLED + 7
-    with pytest.warns(GANWarning, match=f"step {SETTLED + 7} of the GAN"):
+    assert torch.equal(fresh.average, saved.average) and fresh.steps == SETTLED_STEP + 7
+    with pytest.warns(GANWarning, match=f"step {SETTLED_STEP + 7} of the GAN"):
         fresh.warn()
 
 
@@ -163,14 +162,16 @@ def test_the_moving_average_is_the_mean_at_first_and_then_follows() -> None:
     assert subject.average[0].item() == pytest.approx(5, abs=1e-3)
 
 
-def test_every_remedy_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options of `gentraj train --model gan`, values of the objective, regularisers."""
-    assert main(["train", "--model", "gan", "--help"]) == 0
-    options = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
+def test_every_remedy_exists() -> None:
+    """The settings, objectives and regularisers that the messages name."""
+    options = {"objective", "energy_score", "generator_learning.learning_rate", "discriminator.minibatch_std"}
+    config = GANConfig()
+    for option in options:
+        attrgetter(option)(config)
     for symptom in SYMPTOMS:
-        named = set(re.findall(r"--[\w.-]*\w", symptom.message))
-        assert named and named <= options, symptom.metric
-        for words in re.findall(r"--model\.objective ([\w-]+(?: or [\w-]+)*)", symptom.message):
+        named = {option for option in options if option in symptom.message}
+        assert named or symptom.metric == "coverage"
+        for words in re.findall(r"objective to ([\w-]+(?: or [\w-]+)*)", symptom.message):
             assert set(words.split(" or ")) <= set(OBJECTIVES), symptom.metric
         assert set(re.findall(r"\br\d\b", symptom.message)) <= set(REGULARISERS)
 
@@ -178,10 +179,10 @@ def test_every_remedy_exists(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_samples(
         monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
-    monkeypatch.setattr(health, "SETTLED", settled := 2 * EARLY)
+    monkeypatch.setattr(health, "SETTLED_STEP", settled := 2 * FIRST_WARNING_STEP)
     model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
     optimizers = model.optimizers()
-    with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*or the generator is not trained"):
+    with pytest.warns(GANWarning, match=f"step {FIRST_WARNING_STEP} of the GAN: .*or the generator is not trained"):
         train(model, range(settled), batch((8,) * 16), optimizers)
     continued(model, optimizers, loaded)
     with pytest.warns(GANWarning, match=f"step {settled} of the GAN: ") as caught:
@@ -197,23 +198,23 @@ def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def test_a_collapse_is_named_before_the_game_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gan_model, "generate", collapsed(gan_model.generate))
-    with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*collapsed"):
-        train(make(), range(EARLY), batch((8,) * 16))
+    monkeypatch.setattr(conditional_gan, "generate", collapsed(conditional_gan.generate))
+    with pytest.warns(GANWarning, match=f"step {FIRST_WARNING_STEP} of the GAN: .*collapsed"):
+        train(make(), range(FIRST_WARNING_STEP), batch((8,) * 16))
 
 
 def test_a_generator_without_a_gradient_is_named_early() -> None:
     model = make()
     for parameter in model.network.parameters():
         parameter.register_hook(torch.zeros_like)
-    with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*or the generator is not trained"):
-        train(model, range(EARLY), batch((8,) * 16))
+    with pytest.warns(GANWarning, match=f"step {FIRST_WARNING_STEP} of the GAN: .*or the generator is not trained"):
+        train(model, range(FIRST_WARNING_STEP), batch((8,) * 16))
 
 
 def test_a_collapse_ends_no_run_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "EARLY", 5)
-    monkeypatch.setattr(health, "SETTLED", 5)
-    monkeypatch.setattr(gan_model, "generate", collapsed(gan_model.generate))
+    monkeypatch.setattr(health, "FIRST_WARNING_STEP", 5)
+    monkeypatch.setattr(health, "SETTLED_STEP", 5)
+    monkeypatch.setattr(conditional_gan, "generate", collapsed(conditional_gan.generate))
     model = make()
     before = [p.clone() for p in model.network.parameters()]
     with pytest.warns(GANWarning) as caught:

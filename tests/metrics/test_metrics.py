@@ -212,7 +212,7 @@ def test_rounding_makes_no_frechet_distance_negative(seed: int) -> None:
 def test_no_result_depends_on_the_block(metric: Metric, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = normal(33, 3), normal(25, 3, seed=1, shift=0.5)
     whole = metric(real, fake, 0)
-    monkeypatch.setattr(module, "BLOCK", size)
+    monkeypatch.setattr(module, "MAX_DISTANCES", size)
     assert metric(real, fake, 0) == pytest.approx(whole, abs=1e-12)
 
 
@@ -223,7 +223,7 @@ def test_distances_are_the_same_bits_in_every_block(size: int, k: int, seed: int
     whole = kth_distance(a, b, k)
     torch.testing.assert_close(whole, brute)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK", size)
+        patch.setattr(module, "MAX_DISTANCES", size)
         assert torch.equal(kth_distance(a, b, k), whole)
 
 
@@ -241,7 +241,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", [*METRICS, "novelty"])
 def test_nothing_larger_than_the_block_is_held(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 3000)
+    monkeypatch.setattr(module, "MAX_DISTANCES", 3000)
     real, fake = normal(500, 4), normal(400, 4, seed=1)
     with Largest() as largest:
         novelty(fake, real) if name == "novelty" else METRICS[name](real, fake, 0)

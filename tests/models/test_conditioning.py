@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from gentraj.models.conditioning import KINDS, LAST, ConditionMix, encode_context, encoded_width, later_row
+from gentraj.models.conditioning import KINDS, LAST_FRACTION, ConditionMix, encode_context, encoded_width, later_row
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.trajectory import TrajectorySpec
@@ -93,7 +93,7 @@ def test_a_later_row_is_uniform_over_those_after_the_first() -> None:
     u = torch.arange(8) / 8
     assert later_row(torch.full((8,), 5), u).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
     assert later_row(torch.ones(8), u).tolist() == [1] * 8
-    assert later_row(torch.tensor([2, 5, 1000]), torch.full((3,), LAST)).tolist() == [1, 4, 999]
+    assert later_row(torch.tensor([2, 5, 1000]), torch.full((3,), LAST_FRACTION)).tolist() == [1, 4, 999]
 
 
 NORMALIZER = Normalizer(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gentraj.models.conditioning import encode_context, encoded_width
 from gentraj.models.plugin import Plugin, Preference
-from gentraj.models.sampling import as_plugins, sample_batch
+from gentraj.models.sample_batch import as_plugins, sample_batch
 from gentraj.networks.rows import MAX_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import fold, unfold

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gentraj.networks.vae import TemporalVAE, VAEConfig
+from gentraj.diffusion.latent import TemporalVAE, VAEConfig
 
 DIM, HORIZON = 3, 8
 

@@ -17,7 +17,7 @@ from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, sample_batch, without_gradient
+from ..models.sample_batch import Guidance, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import padding

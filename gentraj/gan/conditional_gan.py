@@ -19,7 +19,7 @@ from ..models.conditioning import ConditionMix, encode_context, encoded_width, i
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.plugin import mean_score
-from ..models.sampling import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
+from ..models.sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
@@ -28,10 +28,10 @@ from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
-from .health import FOLLOW, Health, vital_signs
+from .health import AVERAGE_WEIGHT, Health, vital_signs
 from .objectives import OBJECTIVES, REGULARISERS, ObjectiveName
 
-FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom
+LEAST_DISTANCE = 0.02  # normalised units: "variety" ignores less, for conditions that leave no freedom
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class ConditionalGAN(ConditionalModel):
                 metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
-                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")).to(self.real_logit), FOLLOW)
+                real_logit = mean_over_processes(metrics.pop("real_logit")).to(self.real_logit)
+                self.real_logit.lerp_(real_logit, AVERAGE_WEIGHT)
         more = self.step_generator(microbatch.twins(), optimizers["generator"], guide, plays=plays)
         self.ema.update_parameters(self.network)
         if not plays:
@@ -245,7 +246,7 @@ class ConditionalGAN(ConditionalModel):
                                     encode_context(known.context_BC, self.context))
         if output.patch_RH is None:
             raise ValueError("this GAN's discriminator judges whole trajectories only, not single timesteps; train one "
-                             "with --model.discriminator.patches, or plan with a fixed arrival")
+                             "with discriminator.patches, or plan with a fixed arrival")
         return output.patch_RH
 
 
@@ -266,11 +267,12 @@ def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:
     2007, equation 21): it is minimal for the conditional distribution of the data, whatever the discriminator judges.
     It is the objective of Cramer GANs (Bellemare et al. 2017).
     """
-    (x, _), (g, h), (free, _) = twins.x0.chunk(2), fake.chunk(2), twins.free.chunk(2)
+    (x, _), (g, h) = twins.x0.chunk(2), fake.chunk(2)
+    free, _ = twins.free.chunk(2)
     weight = twins.weight[: len(x)]
     off = ((distance(g, x, free) + distance(h, x, free)) * weight).mean() / 2
     apart = (distance(g, h, free) * weight).mean()
-    return off - apart / 2, (apart + FINE) / (off + FINE)
+    return off - apart / 2, (apart + LEAST_DISTANCE) / (off + LEAST_DISTANCE)
 
 
 def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:
