@@ -17,7 +17,7 @@ import numpy as np
 
 from gentraj.data.spaces import spec_as_json
 
-from .registration import load_gymnasium
+from .registration import load_gymnasium, missing_packages
 from .tasks.maze import Maze, SingleGoal
 from .tasks.registry import LOCOMOTION, MANIPULATION, OGBENCH_TASKS, TASKS, Task
 
@@ -25,7 +25,7 @@ ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
 
 ENVIRONMENT_ID = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")
 MAZES = ("PointMaze", "AntMaze")
-ENDLESS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
+ENDLESS_STEPS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
 STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
@@ -55,7 +55,11 @@ class EnvironmentFactory:
     """How goals are chosen."""
 
     def __call__(self) -> Any:
-        env = load_gymnasium().make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
+        gymnasium = load_gymnasium()
+        try:
+            env = gymnasium.make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ImportError(f"{self.env_id}: {' '.join(str(error).split())}") from error
         if _is_maze(self.env_id):  # the model is loaded by now, and nobody else deletes its file
             Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
         return SingleGoal(env, self.task.d4rl_goal) if self.protocol == "d4rl-single-goal" and self.task else env
@@ -128,7 +132,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if protocol == "ogbench" and kwargs.get("task_id") is not None:
         raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and OGBench's protocol plays each of the "
                          f"{OGBENCH_TASKS} tasks; leave it out")
-    if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
+    if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS_STEPS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory
 
@@ -154,7 +158,7 @@ def recorded_factory(env: str | None) -> EnvironmentFactory | None:
 
 def longest_limit(env_id: str) -> int:
     """Returns the longest time limit, in steps, that an EnvSpec as JSON can give an environment."""
-    return KITCHEN_STEPS if env_id == KITCHEN else ENDLESS
+    return KITCHEN_STEPS if env_id == KITCHEN else ENDLESS_STEPS
 
 
 def lost_wrappers(env: str) -> list[str]:
@@ -211,9 +215,13 @@ def _registered(env_id: str) -> dict[str, Any]:
                                     "and '.', and at most one '/', behind a namespace")
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
-        raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}? " if near else
-                         f"give a Gymnasium id or one of {', '.join(names)}. ")
-                         + "An environment of your own needs --import MODULE, the module that registers it")
+        advice = f"give a Gymnasium id or one of {', '.join(names)}"
+        if missing := missing_packages():
+            advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}"
+        elif near:
+            advice = f"did you mean {' or '.join(near)}?"
+        raise ValueError(f"unknown environment '{env_id}'; {advice}. An environment of your own needs --import MODULE, "
+                         "the module that registers it")
     return copy.deepcopy(registry[env_id].kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Imports Gymnasium with all environments registered: gentraj's, those of gymnasium-robotics and the user's own."""
+"""Imports Gymnasium with all environments registered: gentraj's, the user's, and gymnasium-robotics' if installed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+from importlib.util import find_spec
 from types import ModuleType
 
 from gentraj.data.d4rl import d4rl_table, single_task
@@ -23,19 +24,22 @@ from .tasks.registry import D4RL_ENVIRONMENTS, MANIPULATION, single_tasks
 def load_gymnasium() -> ModuleType:
     """Returns the `gymnasium` module with gentraj's, the robotics and the user's environments registered.
 
-    MuJoCo is set to render without a screen, if the machine can, and not to write log files. Raises ImportError, in one
-    line, if a package is missing.
+    MuJoCo is set to render without a screen, if the machine can, and not to write log files. Environments of a package
+    that is not installed are unknown (`missing_packages`), or say so when they are made.
     """
     if sys.platform == "linux":  # set before mujoco is imported, as without EGL it may abort
         os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
-    try:
-        import gymnasium
+    import gymnasium
+
+    if find_spec("mujoco"):
         import mujoco
+
+        warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
+        warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
+    if find_spec("gymnasium_robotics") and find_spec("mujoco"):
         with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
             import gymnasium_robotics
-    except ImportError as error:
-        raise ImportError(f"environments need {error.name}: pip install gymnasium gymnasium-robotics mujoco") from error
-    gymnasium.register_envs(gymnasium_robotics)
+        gymnasium.register_envs(gymnasium_robotics)
     for name, task in MANIPULATION.items():
         gymnasium.register(task.env_id, "gentraj.envs.tasks.manipulation:Manipulation",
                            max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
@@ -47,10 +51,14 @@ def load_gymnasium() -> ModuleType:
             made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
             gymnasium.register(f"D4RL/{dataset_id}", f"gentraj.envs.tasks.d4rl:{made_by}",
                                max_episode_steps=known.steps, kwargs={"dataset_id": dataset_id})
-    warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
-    warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     import_named()
     return gymnasium
+
+
+def missing_packages() -> list[str]:
+    """Returns the names of the packages with environments that are not installed, as pip knows them."""
+    packages = {"gymnasium-robotics": "gymnasium_robotics", "mujoco": "mujoco"}
+    return [name for name, module in packages.items() if not find_spec(module)]
 
 
 def import_named() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
@@ -139,3 +141,19 @@ class OneStream(Tape):
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators of Python, numpy and torch (on the CPU) in the context, and restores them after, for
+    libraries that draw from these."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=()):
+        random.seed(seed)
+        np.random.set_state(np.random.RandomState(seed & 0xFFFFFFFF).get_state())
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

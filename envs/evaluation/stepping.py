@@ -144,7 +144,9 @@ class Layout:
         """(R,) whether these observations are finite and inside their space, and these goals finite."""
         low_O, high_O = self.obs_bounds
         possible_R = ((obs_RO >= low_O) & (obs_RO <= high_O)).all(1)
-        return possible_R if goal_RG is None else possible_R & np.isfinite(goal_RG).all(1)
+        if goal_RG is not None:
+            possible_R &= np.isfinite(goal_RG).all(1)
+        return possible_R
 
     def problem(self, step: Step) -> str:
         """Why an observation or its goal is not possible."""

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from gentraj.data import Episodes, concatenate, d4rl_reference
 from gentraj.progress import bar
-from gentraj.randomness import fold
+from gentraj.randomness import fold, seeded
 
 from ..evaluation.rollout import RolloutSettings, rollout
 from ..making import EnvironmentFactory, environment_factory
 from ..tasks.registry import LOCOMOTION
 from .baselines import Seeded
-from .seeding import seeded
 
 SNAPSHOTS = 20  # policies that are kept of a training, evenly spaced
 MIXED = 5  # how many of them record mixed data

@@ -8,12 +8,11 @@ import numpy as np
 
 from gentraj.data import Episodes
 from gentraj.progress import bar
-from gentraj.randomness import fold
+from gentraj.randomness import fold, seeded
 
 from ..making import environment_factory
 from ..tasks.manipulation import GOAL_KEYS, make_base, settled
 from ..tasks.registry import MANIPULATION
-from .seeding import seeded
 
 RUN_STEPS = 1_000  # an episode ends with the first target that is finished after this number of steps
 

@@ -1,7 +1,11 @@
-"""Films of an agent: MP4 files of whole episodes, and a few frames for a GIF."""
+"""Frames without a screen, and films of an agent: MP4 files of whole episodes, and a few frames for a GIF."""
 
 from __future__ import annotations
 
+import functools
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -14,13 +18,55 @@ import numpy as np
 from gentraj.files import new_path
 
 from ..making import EnvironmentFactory
-from .headless import CannotRender, render_frame
+from ..registration import load_gymnasium
 
 Watch = Callable[[int, Any], None]
 """A function of the number of an episode and its environment, called at the start and after each step."""
 
 FOLLOWING = "track"  # the camera's name in Gymnasium's models
 FRAMES_PER_SECOND = 30  # of an environment whose metadata have no render_fps
+PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
+
+
+class CannotRender(RuntimeError):
+    """No picture of an environment can be drawn; the message says why in one line."""
+
+
+@functools.cache
+def rendering_problem() -> str | None:
+    """Returns why MuJoCo can draw no frame, or None. A child process tries, because a bad driver may abort."""
+    load_gymnasium()
+    backend = os.environ.get("MUJOCO_GL", "")
+    advice = "for pictures install libegl1, libegl-mesa0 and libgl1-mesa-dri"
+    try:
+        subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, timeout=60)  # noqa: S603
+    except (subprocess.SubprocessError, OSError):
+        return f"no frame can be drawn here (MUJOCO_GL={backend}); {advice}, or set MUJOCO_GL"
+    return None
+
+
+def render_frame(env: Any) -> np.ndarray:
+    """Returns a frame (height, width, 3), uint8, of an environment made with "rgb_array", or raises `CannotRender`."""
+    if env.render_mode != "rgb_array":
+        raise CannotRender(f"the environment has render_mode={env.render_mode!r}; make it with 'rgb_array'")
+    if _draws_by_mujoco(env) and (problem := rendering_problem()):
+        raise CannotRender(problem)
+    try:
+        frame = np.asarray(env.render())
+    except (load_gymnasium().error.Error, ImportError) as error:  # such as pygame, which only some environments need
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CannotRender(f"no frame can be drawn here: {why}") from error
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}; uint8 of "
+                           "shape (height, width, 3) is expected of rgb_array")
+    return frame
+
+
+def _draws_by_mujoco(env: Any, deep: bool = True) -> bool:
+    """Whether an environment, or one directly in it, holds anything of MuJoCo. Others need no driver to draw frames."""
+    parts, kind = vars(env.unwrapped).values(), load_gymnasium().Env
+    return any("mujoco" in type(part).__module__ or (deep and isinstance(part, kind) and _draws_by_mujoco(part, False))
+               for part in parts)
 
 
 def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:

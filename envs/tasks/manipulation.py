@@ -15,7 +15,8 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Dict
 
-from ..recording.seeding import seeded
+from gentraj.randomness import seeded
+
 from ..registration import load_gymnasium
 from .registry import MANIPULATION, OGBENCH_TASKS, ManipulationTask
 

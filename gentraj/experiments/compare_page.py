@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering.maze import draw_maze
+from gentraj.envs.tasks.maze import draw_maze
 
 from ..device import pick_device
 from ..plots import comparison as figures

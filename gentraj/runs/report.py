@@ -16,9 +16,8 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
-from gentraj.envs.rendering.film import Film, rendering
-from gentraj.envs.rendering.headless import CannotRender
-from gentraj.envs.rendering.maze import draw_maze
+from gentraj.envs.rendering.film import CannotRender, Film, rendering
+from gentraj.envs.tasks.maze import draw_maze
 
 from ..data.windows import repeat_last
 from ..models.settings import GeneratorConfig

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gentraj.envs.evaluation.replay import CannotReplay
-from gentraj.envs.rendering.postures import placed, postures
+from gentraj.envs.rendering.renderer import placed, postures
 
 from ..plots.style import INK
 from .colours import light, plan_colours, rgb

@@ -9,7 +9,7 @@ import torch
 
 from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.envs.evaluation.vector import VectorEnvironment
-from gentraj.envs.rendering.postures import postures
+from gentraj.envs.rendering.renderer import postures
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ..randomness import fold

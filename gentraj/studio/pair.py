@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gentraj.envs.rendering.postures import placed
+from gentraj.envs.rendering.renderer import placed
 
 from ..plots.style import INK
 from .bodies import Body, draw_ground, lane_width, spread

@@ -12,9 +12,9 @@ from ..normalize import Normalizer
 from ..trajectory import Batch, TrajectorySpec
 
 STARTS = 1024  # observations kept for each kind of start: the first of an episode, and any
-FEW = 32  # with fewer episodes than these, starts are sampled from all observations
+FEWEST_STARTS = 32  # with fewer episodes than these, starts are sampled from all observations
 WINDOWS = 16_384  # sampled to fit the scales of changes and rewards
-STILL = 1e30  # scale of an action that never varies in the data: of other values nothing was learned
+CONSTANT_ACTION_SCALE = 1e30  # scale of an action that never varies in the data: of other values nothing was learned
 
 
 class WorldFacts(nn.Module):
@@ -65,11 +65,11 @@ class WorldFacts(nn.Module):
         first = episodes.starts + np.arange(len(episodes))
         step_N = rng.integers(episodes.num_steps, size=STARTS)  # the last observation of an episode is no start
         anywhere_N = step_N + np.searchsorted(np.cumsum(episodes.lengths), step_N, side="right")
-        start_N = np.resize(rng.permutation(first), STARTS) if len(first) >= FEW else anywhere_N
+        start_N = np.resize(rng.permutation(first), STARTS) if len(first) >= FEWEST_STARTS else anywhere_N
         starts = [np.concatenate([episodes.obs[row_N], *([] if rows is None else [rows(row_N, row_N)])], 1)
                   for row_N in (start_N, anywhere_N)]
         act = Normalizer.fit("limits", [episodes.act])
-        act.scale_D[torch.from_numpy(episodes.act.min(0) == episodes.act.max(0))] = STILL
+        act.scale_D[torch.from_numpy(episodes.act.min(0) == episodes.act.max(0))] = CONSTANT_ACTION_SCALE
         return cls(Normalizer.fit("gaussian", [episodes.obs]), act, goal, happened,
                    *map(torch.from_numpy, (*starts, episodes.obs.min(0), episodes.obs.max(0))))
 
@@ -81,7 +81,7 @@ class WorldFacts(nn.Module):
     def act_limits(self) -> tuple[Tensor, Tensor]:
         """(A,), (A,) the lowest and the highest actions of the data; for an entry that never varies, its value minus 1
         and plus 1."""
-        half_A = torch.where(self.act.scale_D < STILL, self.act.scale_D, 1)
+        half_A = torch.where(self.act.scale_D < CONSTANT_ACTION_SCALE, self.act.scale_D, 1)
         return self.act.shift_D - half_A, self.act.shift_D + half_A
 
     @property

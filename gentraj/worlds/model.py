@@ -36,11 +36,11 @@ from ..training.parallel import mean_over_processes, own_rows
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of
 from .facts import WorldFacts, rewards_and_ends
 
-BINS = 16  # of a calibration
-FAR = 10.0  # standard deviations at which inputs are clipped
+CALIBRATION_BINS = 16
+INPUT_CLIP = 10.0  # standard deviations at which inputs are clipped
 LOG_SPREAD = -2.5, 3.5  # middle and half width of the range of the log spread, in deviations of the data's outcomes
 MIXING_RATE = 0.01  # of the moving average of the covariance of errors
-FLOOR = 1e-4  # of the eigenvalues of that covariance
+MIN_EIGENVALUE = 1e-4  # of that covariance
 GENERATOR = FlowConfig(ResidualMLPConfig(128, 2, frequencies=0), prediction="velocity", clip=5.0, weight_decay=0.0,
                        ema=0.995, steps=3)
 
@@ -57,7 +57,7 @@ class WorldModelConfig(LearningConfig):
     """Generative model that samples outcomes around the mean of the ensemble; None is a normal distribution."""
     model_batch: int = 64
     """Number of windows of a batch that the generative model is trained on; all of them if the batch has fewer."""
-    learns: float = 0.5
+    generator_update_prob: float = 0.5
     """Fraction of the updates that train the generative model too; a smaller one leaves the ensemble more time."""
     chunk: int = 1
     """Largest number of steps that one call predicts."""
@@ -74,8 +74,8 @@ class WorldModelConfig(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100),
-                model_batch=(1, 1e9), **BATCH)
+        require(self, generator_update_prob=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5),
+                depth=(1, 100), model_batch=(1, 1e9), **BATCH)
 
 
 class Calibration(NamedTuple):
@@ -101,7 +101,7 @@ class Calibration(NamedTuple):
         Bins have equal counts, or more where uncertainties are equal. A larger uncertainty never maps to a smaller
         error.
         """
-        edges_N = torch.unique(uncertainty_M.sort().values[:: -(-len(uncertainty_M) // BINS)])
+        edges_N = torch.unique(uncertainty_M.sort().values[:: -(-len(uncertainty_M) // CALIBRATION_BINS)])
         bin_M = torch.searchsorted(edges_N, uncertainty_M.contiguous(), right=True) - 1
         uncertainty_N = torch.stack([uncertainty_M[bin_M == n].mean() for n in range(len(edges_N))])
         error_N = torch.stack([(error_M[bin_M == n] ** 2).mean().sqrt() for n in range(len(edges_N))])
@@ -147,6 +147,8 @@ class WorldModel(nn.Module):
     """
 
     mixing_XX: Tensor
+    input_mask_D: Tensor
+    """(D,) true for the entries of a timestep that the generative model is conditioned on."""
 
     def __init__(self, obs_dim: int, act_dim: int, config: WorldModelConfig, facts: WorldFacts):
         super().__init__()
@@ -158,6 +160,8 @@ class WorldModel(nn.Module):
         self.ends = mlp([self.state_dim + act_dim, config.width, config.width, 1])
         self.register_buffer("mixing_XX", torch.eye(outputs))
         self.window_spec = TrajectorySpec(self.state_dim + act_dim + 1, self.out_dim, self.chunk)
+        input_mask_D = torch.arange(self.window_spec.dim) < self.window_spec.obs_dim
+        self.register_buffer("input_mask_D", input_mask_D, persistent=False)
         self.model: Model | None = None
         if config.model is not None:
             self.model = MODELS.made_of(config.model)(
@@ -195,12 +199,20 @@ class WorldModel(nn.Module):
         reward_BK, ended_BK = rewards_and_ends(batch)
         outcome_BKY = self.facts.normalize_outcome(obs_BHO, reward_BK)
         mean_BKY, spread_BKY, metrics = self._update_ensemble(input_BKX, outcome_BKY, real_BK, optimizers, generator)
-        metrics |= self._update_ends(obs_BHO[:, 1:], input_BKX, ended_BK, real_BK, optimizers["ends"])
+        logit_BK = self._end_logit(obs_BHO[:, 1:], input_BKX)
+        loss_BK = F.binary_cross_entropy_with_logits(logit_BK, ended_BK.to(obs_BHO), reduction="none")
+        end_loss = (loss_BK * real_BK).sum() / mean_over_processes(real_BK.sum()).clamp(min=1)
+        apply_gradients(end_loss, optimizers["ends"], self.config.max_grad_norm)
+        metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
-            self._update_mixing(error_BKY := (outcome_BKY - mean_BKY) / spread_BKY, real_BK)
-            if torch.rand((), generator=generator) < self.config.learns:
-                x_BKD = torch.cat([input_BKX, self._decorrelate(error_BKY * real_BK[..., None])], -1)
-                mask_BKD = real_BK[..., None] | self._input_mask_D
+            error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
+            self._update_covariance(error_BKY, real_BK)
+            if torch.rand((), generator=generator) < self.config.generator_update_prob:
+                error_XB = (error_BKY * real_BK[..., None]).flatten(1).T
+                # The correlations of errors within a chunk are removed; a timestep depends on earlier ones only.
+                z_XB = torch.linalg.solve_triangular(self._covariance_root, error_XB, upper=False)
+                x_BKD = torch.cat([input_BKX, z_XB.T.view_as(error_BKY)], -1)
+                mask_BKD = real_BK[..., None] | self.input_mask_D
                 size = own_rows(self.model.batch_size)
                 losses = self.model.update(Batch(x_BKD[:size], mask_BKD[:size]), optimizers, generator)
                 metrics |= {f"model_{key}": value for key, value in losses.items()}
@@ -226,42 +238,25 @@ class WorldModel(nn.Module):
         error = (((mean_BKY - outcome_BKY) ** 2).mean(-1) * real_BK).sum() / count
         return mean_BKY, spread_BKY, {"loss": loss.detach(), "error": error.sqrt()}
 
-    def _update_ends(self, next_BKO: Tensor, input_BKX: Tensor, ended_BK: Tensor, real_BK: Tensor,
-                     optimizer: Optimizer) -> dict[str, Tensor]:
-        loss_BK = F.binary_cross_entropy_with_logits(self._end_logit(next_BKO, input_BKX), ended_BK.to(next_BKO),
-                                                     reduction="none")
-        loss = (loss_BK * real_BK).sum() / mean_over_processes(real_BK.sum()).clamp(min=1)
-        apply_gradients(loss, optimizer, self.config.max_grad_norm)
-        return {"end_loss": loss.detach()}
-
-    def _update_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
+    def _update_covariance(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """Updates the moving average of the covariance of the errors of whole chunks."""
         error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)
         if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
             with torch.autocast(error_WX.device.type, enabled=False):
                 self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
 
-    def _decorrelate(self, error_BKY: Tensor) -> Tensor:
-        """Removes the correlations of errors within a chunk; each timestep depends on earlier ones only."""
-        error_XB = error_BKY.flatten(1).T
-        return torch.linalg.solve_triangular(self._covariance_root, error_XB, upper=False).T.view_as(error_BKY)
-
     @property
     def _covariance_root(self) -> Tensor:
         """(K * Y, K * Y) the Cholesky factor of the covariance of the errors of a chunk."""
-        return torch.linalg.cholesky(self.mixing_XX + FLOOR * torch.eye(len(self.mixing_XX), device=self.device))
+        identity_XX = torch.eye(len(self.mixing_XX), device=self.device)
+        return torch.linalg.cholesky(self.mixing_XX + MIN_EIGENVALUE * identity_XX)
 
     def _inputs(self, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None, real_BK: Tensor) -> Tensor:
         """(B, K, X): the state, each action (0 for padding), and whether the action is real; normalised."""
-        state_BS = self.facts.state(obs_BO, goal_BG).clamp(-FAR, FAR)
+        state_BS = self.facts.state(obs_BO, goal_BG).clamp(-INPUT_CLIP, INPUT_CLIP)
         real_BK1 = real_BK[..., None].to(act_BKA)
         act_BKA = self.facts.act.normalize(act_BKA) * real_BK1
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA, real_BK1], -1)
-
-    @property
-    def _input_mask_D(self) -> Tensor:
-        """(D,) true for the entries of a timestep that the model is conditioned on."""
-        return torch.arange(self.window_spec.dim, device=self.device) < self.window_spec.obs_dim
 
     def _predict(self, input_BKX: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised means and spreads (E, B, K, Y) of the members."""
@@ -272,7 +267,8 @@ class WorldModel(nn.Module):
 
     def _end_logit(self, next_BKO: Tensor, input_BKX: Tensor) -> Tensor:
         goal_act_BKX = input_BKX[..., self.spec.obs_dim : -1]
-        return self.ends(torch.cat([self.facts.obs.normalize(next_BKO).clamp(-FAR, FAR), goal_act_BKX], -1))[..., 0]
+        next_BKO = self.facts.obs.normalize(next_BKO).clamp(-INPUT_CLIP, INPUT_CLIP)
+        return self.ends(torch.cat([next_BKO, goal_act_BKX], -1))[..., 0]
 
     @torch.no_grad()
     def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int],
@@ -285,7 +281,7 @@ class WorldModel(nn.Module):
         where there are no observations or no actions.
         """
         real_BT = torch.ones(act_BTA.shape[:2]) if real_BT is None else real_BT
-        self._check(obs_BO, act_BTA, goal_BG, real_BT)
+        _check_shapes(self, obs_BO, act_BTA, goal_BG, real_BT)
         if len(seeds) != len(obs_BO):
             raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
 
@@ -330,7 +326,7 @@ class WorldModel(nn.Module):
     def _sample_model(self, model: Model, input_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
         """(R, K, Y) samples of the model, which are errors without their correlations."""
         x_RKD = torch.cat([input_RKX, input_RKX.new_zeros(len(input_RKX), self.chunk, self.out_dim)], -1)
-        condition = Condition(self.window_spec, x_RKD, self._input_mask_D.expand_as(x_RKD))
+        condition = Condition(self.window_spec, x_RKD, self.input_mask_D.expand_as(x_RKD))
         options = replace(self.options, temperature=temperature)
         return model.sample(condition, seed=seeds, options=options)[:, 0, :, self.window_spec.obs_dim :]
 
@@ -356,14 +352,19 @@ class WorldModel(nn.Module):
         error_BKO = (mean.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(mean.uncertainty_BT[real_BK], (error_BKO**2).mean(-1).sqrt()[real_BK])
 
-    def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None, real_BT: Tensor) -> None:
-        B, T = max(len(obs_BO), 1), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1
-        goal_BG = obs_BO.new_zeros(B, 0) if goal_BG is None else goal_BG
-        expected = {"observations": (obs_BO, (B, self.spec.obs_dim)), "actions": (act_BTA, (B, T, self.spec.act_dim)),
-                    "goals": (goal_BG, (B, self.facts.goal_dim)), "entries of real_BT": (real_BT, (B, T))}
-        for name, (given, shape) in expected.items():
-            if given.shape != shape:
-                raise ValueError(f"{name} of shape {tuple(given.shape)} were given; {shape} is expected")
+
+def _check_shapes(world: WorldModel, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None,
+                  real_BT: Tensor) -> None:
+    """Raises ValueError for arguments of the wrong shape, and where there are no observations or no actions."""
+    B, T = max(len(obs_BO), 1), 1
+    if act_BTA.ndim > 1:
+        T = max(act_BTA.shape[1], 1)
+    goal_BG = obs_BO.new_zeros(B, 0) if goal_BG is None else goal_BG
+    expected = {"observations": (obs_BO, (B, world.spec.obs_dim)), "actions": (act_BTA, (B, T, world.spec.act_dim)),
+                "goals": (goal_BG, (B, world.facts.goal_dim)), "entries of real_BT": (real_BT, (B, T))}
+    for name, (given, shape) in expected.items():
+        if given.shape != shape:
+            raise ValueError(f"{name} of shape {tuple(given.shape)} were given; {shape} is expected")
 
 
 def _mixture(mean_EBKY: Tensor, spread_EBKY: Tensor) -> tuple[Tensor, Tensor]:

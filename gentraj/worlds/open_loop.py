@@ -12,7 +12,7 @@ from ..trajectory import Batch
 from .facts import rewards_and_ends
 from .model import Imagined, WorldModel
 
-BINS = 10  # of the calibration diagram
+DIAGRAM_BINS = 10
 
 
 class OpenLoop(NamedTuple):
@@ -67,7 +67,7 @@ class OpenLoop(NamedTuple):
         """
         error_B = (((self.mean.obs_BTO - self.obs_BTO)[:, 0] / scale_O.cpu()) ** 2).mean(-1)[self.real_BT[:, 0]]
         uncertainty_B = self.mean.uncertainty_BT[:, 0][self.real_BT[:, 0]]
-        parts = [part for part in uncertainty_B.argsort().tensor_split(BINS) if len(part)]
+        parts = [part for part in uncertainty_B.argsort().tensor_split(DIAGRAM_BINS) if len(part)]
         return {"expected": [float((uncertainty_B[part] ** 2).mean().sqrt()) for part in parts],
                 "found": [float(error_B[part].mean().sqrt()) for part in parts]}
 

@@ -107,6 +107,25 @@ def test_making_environments_leaves_no_files_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_mujoco_and_robotics_only_their_environments_are_refused():
+    code = """if True:
+        import sys
+        sys.modules["gymnasium_robotics"] = sys.modules["mujoco"] = None
+        from gentraj.envs import RandomAgent, environment_factory, rollout
+        rollout(RandomAgent([-2.0], [2.0]), environment_factory("Pendulum-v1", {"max_episode_steps": 3}), 1)
+        for env in ("pointmaze-umaze", "hopper"):
+            try:
+                environment_factory(env)()
+            except (ValueError, ImportError) as error:
+                print(type(error).__name__, error)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                         env={"PYTHONPATH": str(ROOT)})
+    maze, hopper = run.stdout.splitlines()
+    assert maze.startswith("ValueError") and "pip install gymnasium-robotics mujoco" in maze
+    assert hopper.startswith("ImportError Hopper-v5") and "mujoco" in hopper.lower()
+
+
 def test_a_locomotion_task_has_a_name() -> None:
     from gentraj.envs.tasks.registry import LOCOMOTION
 

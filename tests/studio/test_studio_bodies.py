@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from gentraj import runs
 from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering.postures import placed, postures
+from gentraj.envs.rendering.renderer import placed, postures
 from gentraj.runs.presets import PRESETS
 from gentraj.studio.bodies import GHOST, BodyScene, colour_of, lane_width, meshes_of, spread
 from gentraj.studio.driving import MOST_AHEAD

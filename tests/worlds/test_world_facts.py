@@ -11,7 +11,8 @@ from test_world_model import TINY, linear, taught
 
 from gentraj.data import ContextConfig, concatenate
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
-from gentraj.worlds.facts import FEW, STARTS, WorldFacts
+from gentraj.worlds.facts import FEWEST_STARTS as FEW
+from gentraj.worlds.facts import STARTS, WorldFacts
 from gentraj.worlds.model import WorldModelConfig
 
 

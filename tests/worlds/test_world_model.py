@@ -250,7 +250,7 @@ def test_an_ensemble_alone_has_no_sampler(worlds: dict[str, WorldModel]) -> None
 
 def test_a_generative_model_learns_from_the_set_share_of_a_batch_and_of_the_updates(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=FLOW, model_batch=5, learns=0.25)
+    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=FLOW, model_batch=5, generator_update_prob=0.25)
     world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 3))
     assert world.model is not None
     learn, seen = world.model.update, []

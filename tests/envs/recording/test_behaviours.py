@@ -9,8 +9,8 @@ import torch
 
 from gentraj.envs.recording.baselines import Seeded
 from gentraj.envs.recording.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
-from gentraj.envs.recording.seeding import seeded
 from gentraj.envs.tasks.registry import LOCOMOTION
+from gentraj.randomness import seeded
 
 
 def snapshots(*returns):

@@ -12,11 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering import headless
-from gentraj.envs.rendering.headless import CannotRender, render_frame, rendering_problem
-from gentraj.envs.rendering.maze import draw_maze
+from gentraj.envs.rendering import film
+from gentraj.envs.rendering.film import CannotRender, render_frame, rendering_problem
 from gentraj.envs.rendering.renderer import Renderer
-from gentraj.envs.tasks.maze import Maze
+from gentraj.envs.tasks.maze import Maze, draw_maze
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,7 +67,7 @@ def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "PointMaze_UMaze-v3", "AntMaze_UMaze-v5", "Pendulum-v1"])
 def test_only_mujoco_needs_a_driver(env_id, monkeypatch):
     env = environment_factory(env_id, {"render_mode": "rgb_array"})()
-    monkeypatch.setattr(headless, "rendering_problem", lambda: "no driver")
+    monkeypatch.setattr(film, "rendering_problem", lambda: "no driver")
     monkeypatch.setattr(type(env), "render", lambda self: np.zeros((2, 2, 3), np.uint8))
     if env_id == "Pendulum-v1":
         assert render_frame(env).shape == (2, 2, 3)
@@ -86,7 +85,7 @@ def test_without_egl_environments_work_and_pictures_are_refused():
     code = """if True:
         import ctypes.util
         ctypes.util.find_library = lambda name: None
-        from gentraj.envs.rendering.headless import CannotRender, render_frame
+        from gentraj.envs.rendering.film import CannotRender, render_frame
         from gentraj.envs.making import environment_factory
         env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
         env.step(env.reset(seed=0)[0]["desired_goal"] * 0)

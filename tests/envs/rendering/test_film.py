@@ -17,8 +17,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.envs.rendering.film import Film, rendering, speed, videos
-from gentraj.envs.rendering.headless import CannotRender
+from gentraj.envs.rendering.film import CannotRender, Film, rendering, speed, videos
 
 LENGTH = 6
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
@@ -61,7 +60,7 @@ for kind in (Blind, Grey, Broken):
 
 @pytest.fixture(autouse=True)
 def no_driver_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.envs.rendering.headless.rendering_problem", lambda: None)
+    monkeypatch.setattr("gentraj.envs.rendering.film.rendering_problem", lambda: None)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio_ffmpeg leaves pipes open
