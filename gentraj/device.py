@@ -22,8 +22,7 @@ def pick_device(name: str | None) -> torch.device:
     Raises ValueError for a device that cannot be used here.
     """
     if name is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.get_default_device()
+        return _accelerator() or torch.get_default_device()
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # fails on `meta`, whose tensors hold no numbers
@@ -32,11 +31,16 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def _accelerator() -> torch.device | None:
+    if not torch.accelerator.is_available():
+        return None
+    return torch.accelerator.current_accelerator()
+
+
 def require_device(name: str | None) -> None:
     """Raises ValueError for a device that no process of this machine can use, and uses none of its memory."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    known = {"cpu", accelerator.type} if accelerator else {"cpu"}
-    if name is not None and name.partition(":")[0] not in known:
+    known = [torch.device("cpu"), _accelerator()]
+    if name is not None and name.partition(":")[0] not in [device.type for device in known if device]:
         pick_device(name)  # which says why not
 
 

@@ -45,8 +45,10 @@ def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> li
     """
     given: Any = seed.tolist() if isinstance(seed, np.ndarray | Tensor) else seed
     try:
-        seeds = [operator.index(one) for one in given] if isinstance(given, Iterable) else unfold(
-            rows, operator.index(given))
+        if isinstance(given, Iterable):
+            seeds = [operator.index(one) for one in given]
+        else:
+            seeds = unfold(rows, operator.index(given))
     except TypeError as error:
         raise TypeError(f"the seed is {seed!r}; an integer, or one for each of the {rows} {what}, is "
                         "expected") from error
@@ -81,8 +83,11 @@ class RowNoise:
     def normal(self, *shape: int) -> Tensor:
         """The next standard normal numbers (R, *shape), or those of the active `Tape` or `OneStream`."""
         tape = _TAPE.get()
-        out = self._sample(*shape) if tape is None else tape.pass_on(self._sample, len(self.seeds), *shape)
-        return out.to(self.device) if self.device is not None else out
+        if tape is None:
+            noise = self._sample(*shape)
+        else:
+            noise = tape.pass_on(self._sample, len(self.seeds), *shape)
+        return noise.to(self.device or noise.device)
 
     def _sample(self, *shape: int) -> Tensor:
         out = torch.empty(len(self.seeds), *shape)
@@ -99,7 +104,9 @@ class Tape:
     """
 
     def __init__(self, noise_M: Tensor | None = None):
-        self.given_M, self.used, self.sampled = noise_M, 0, []
+        self.given_M = noise_M
+        self.used = 0
+        self.sampled = list[Tensor]()
 
     @property
     def noise_M(self) -> Tensor:

@@ -87,7 +87,9 @@ def backend_of(target: object) -> str:
     found = [network.body for network in _networks(target)]
     names = {name for body in found if isinstance(body, Accelerated) for name in body.names}
     asked = next((body.backend for body in found if isinstance(body, Accelerated)), "eager")
-    return asked if asked != "auto" else f"auto ({', '.join(sorted(names)) or 'nothing yet'})"
+    if asked == "auto":
+        return f"auto ({', '.join(sorted(names)) or 'nothing yet'})"
+    return asked
 
 
 def _networks(target: object) -> Iterator[FactoredNetwork]:

@@ -60,7 +60,9 @@ def adamw(network: nn.Module, config: LearningConfig, betas: tuple[float, float]
 def learning_rate_factor(step: int, warmup: int, steps: int, schedule: Schedule = "cosine") -> float:
     """The factor of the learning rate at `step` (0 to `steps` - 1): a linear warm-up times a cosine decay to 0, or
     times 1 if the `schedule` is "constant"."""
-    decay = 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+    decay = 1.0
+    if schedule == "cosine":
+        decay = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / max(1, warmup)) * decay
 
 
@@ -90,7 +92,10 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     own = current_shard()
     if own.part == 0:
         optimizer.zero_grad(set_to_none=True)
-    (loss if own.parts == 1 else loss / own.parts).backward()
+    if own.parts == 1:
+        loss.backward()
+    else:
+        (loss / own.parts).backward()
     if not own.last:
         return torch.zeros_like(loss, requires_grad=False)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -107,7 +112,7 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     else:
         read_finite(scalars)
         optimizer.step()
-    return norm if own.parts == 1 else norm * own.parts
+    return norm * own.parts
 
 
 def waits_to_read(tensor: Tensor) -> bool:

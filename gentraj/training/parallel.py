@@ -69,11 +69,15 @@ class Processes:
 
     def on(self, device: torch.device | None) -> Processes:
         """These processes, of which this one computes on `device` if that is given."""
-        return self if device is None else replace(self, device=device)
+        if device is None:
+            return self
+        return replace(self, device=device)
 
     def largest(self, number: int) -> int:
         """The largest of the integers that the processes give."""
-        return number if self.world_size == 1 else int(self.maximum(torch.tensor(number)))
+        if self.world_size == 1:
+            return number
+        return int(self.maximum(torch.tensor(number)))
 
     def average_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Replaces the gradients by their means over the processes, and returns the mean loss."""
