@@ -7,7 +7,6 @@ import pty
 import sys
 import termios
 import time
-from pathlib import Path
 
 import pytest
 
@@ -107,7 +106,3 @@ def test_what_an_episode_leaves_over_by_its_early_end_is_not_to_be_done(hurried:
     assert lengths.max() < 1000 and f" {n}/{n} steps, " in capsys.readouterr().err
 
 
-def test_every_bar_is_made_in_one_place() -> None:
-    root = Path(progress.__file__).parents[1]
-    files = [path for room in ("gentraj", "agents", "envs") for path in (root / room).rglob("*.py")]
-    assert [path.name for path in files if "tqdm" in path.read_text()] == ["progress.py"]

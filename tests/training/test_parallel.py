@@ -6,16 +6,16 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-from two_processes import CONFIGS, STEPS, run
+from forked import Forked
+from two_processes import CONFIGS, STEPS, child, run
 
 from gentraj.config import ConfigError
 from gentraj.training.checkpoint import load
@@ -26,66 +26,36 @@ pytest.importorskip("accelerate")
 PATIENCE = 500  # seconds: on a busy machine two processes are slow to start
 pytestmark = pytest.mark.timeout(PATIENCE + 60)
 ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("two_processes.py")
 # Metrics that are roots and counts, whose means over two halves of a batch are not those of the batch.
 OTHERWISE = {"latent": ("reconstruction",), "gan": ("spread", "variety", "duplicates", "coverage"),
              "world": ("error",)}
 
 
-class Pairs:
-    """A process that starts pairs of processes; they have a group of their own."""
+def two(folder: Path, *jobs: str) -> list[Forked]:
+    """Starts two processes of one training, as a launcher does."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [Forked(child, rank, port, folder, jobs) for rank in range(2)]
 
-    def __init__(self, folder: Path):
-        self.folder, self.ids = folder, dict[tuple[str, int], int]()
-        self.ended = dict[str, list[int]]()
-        self.process = subprocess.Popen([sys.executable, SCRIPT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
 
-    def start(self, **jobs: str) -> None:
-        """Starts pairs, and waits until their processes have ids."""
-        self.process.stdin.write("".join(f"{pair}={each}\n" for pair, each in jobs.items()))
-        self.process.stdin.flush()
-        while not all((pair, rank) in self.ids for pair in jobs for rank in range(2)):
-            self._read()
-
-    def codes(self, pair: str) -> list[int]:
-        """Waits until a pair has ended; its exit codes."""
-        while pair not in self.ended:
-            self._read()
-        return self.ended[pair]
-
-    def said(self) -> list[str]:
-        """What processes have said in the end."""
-        return [path.read_text() for path in self.folder.glob("*.txt")]
-
-    def close(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
-
-    def _read(self) -> None:
-        event, pair, *numbers = self.process.stdout.readline().split()
-        if event == "ended":
-            self.ended[pair] = list(map(int, numbers))
-        else:
-            self.ids[pair, int(numbers[0])] = int(numbers[1])
+def ends(pair: list[Forked]) -> list[int | None]:
+    """Waits for both processes; their exit codes."""
+    codes = [process.wait() for process in pair]
+    for process in pair:
+        process.close()
+    return codes
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
-    made = Pairs(tmp_path_factory.mktemp("parallel"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def folder(pairs: Pairs) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes have left of trainings that end."""
-    folder = pairs.folder / "two"
+    folder = tmp_path_factory.mktemp("parallel")
     run("planner", folder / "resumed")
     lose(folder / "resumed", 6, 8)
-    pairs.start(two="all_kinds,resumed,spoiled,failing")
-    assert pairs.codes("two") == [0, 0], pairs.said()
+    pair = two(folder, "all_kinds", "resumed", "spoiled", "failing")
+    assert ends(pair) == [0, 0], [path.read_text() for path in folder.glob("*.txt")]
     return folder
 
 
@@ -143,35 +113,29 @@ def test_what_the_main_process_cannot_do_ends_all(folder: Path) -> None:
     assert one == "ProcessLost process 1 of 2 ends, as the main process failed; its message says why"
 
 
-@pytest.fixture(scope="module")
-def endless(pairs: Pairs) -> Pairs:
-    """Three pairs of processes in trainings that do not end."""
-    names = "stopped", "main", "other"
-    pairs.start(**dict.fromkeys(names, "endless"))
-    while not all((pairs.folder / name / "step-00000000" / "meta.json").exists() for name in names):
-        assert not [each for name in names for each in pairs.folder.glob(f"{name}-?.txt")], pairs.said()
+@pytest.fixture
+def endless(tmp_path: Path) -> list[Forked]:
+    """Two processes in a training that does not end, in `tmp_path` / "endless"."""
+    pair = two(tmp_path / "endless", "endless")
+    while not (tmp_path / "endless" / "step-00000000" / "meta.json").exists():
+        assert not [process for process in pair if process.poll() is not None]
         time.sleep(0.02)
-    return pairs
+    return pair
 
 
-def test_a_signal_to_one_process_saves_and_stops_both(endless: Pairs) -> None:
-    os.kill(endless.ids["stopped", 1], signal.SIGTERM)
-    assert endless.codes("stopped") == [143, 143]
-    step = load(endless.folder / "stopped").step
+def test_a_signal_to_one_process_saves_and_stops_both(endless: list[Forked], tmp_path: Path) -> None:
+    endless[1].terminate()
+    assert ends(endless) == [143, 143]
+    step = load(tmp_path / "endless").step
     for rank in range(2):
-        assert (endless.folder / f"stopped-{rank}.txt").read_text() == (
-            f"Interrupted: stopped by SIGTERM at step {step}, which is saved; go on with --resume")
+        assert f"SIGTERM at step {step}, which is saved" in (tmp_path / "endless" / f"{rank}.txt").read_text()
 
 
-@pytest.mark.parametrize(("pair", "killed"), [("main", 0), ("other", 1)])
-def test_when_one_process_is_killed_the_other_ends(endless: Pairs, pair: str, killed: int) -> None:
-    os.kill(endless.ids[pair, killed], signal.SIGKILL)
-    codes = endless.codes(pair)
-    assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 1)
-    assert (endless.folder / f"{pair}-{1 - killed}.txt").read_text() == (
-        f"ProcessLost: process {1 - killed} of 2 ends, as another process of this training failed or was killed; its "
-        "checkpoints are kept, go on with --resume")
-    assert load(endless.folder / pair).step == 0
+def test_when_the_main_process_is_killed_the_other_ends(endless: list[Forked], tmp_path: Path) -> None:
+    endless[0].kill()
+    assert ends(endless) == [-signal.SIGKILL, 1]
+    assert (tmp_path / "endless" / "1.txt").read_text().startswith("ProcessLost: process 1 of 2 ends")
+    assert load(tmp_path / "endless").step == 0
 
 
 def test_the_command_under_accelerate_launch(hopper_file: Path, tmp_path: Path) -> None:

@@ -1,20 +1,9 @@
-"""Trainings that are small enough to be tried by one process and by two. As a script it starts the processes of one
-training as a launcher does, and is imported once for all of them.
-
-    python two_processes.py FOLDER
-
-Each line PAIR=JOB,JOB... that it is given starts a pair of processes, which call the jobs one after the other. It
-prints the rank and the id of each process, and the exit codes of a pair when both have ended. What a process says in
-the end is in FOLDER/PAIR-RANK.txt.
-"""
+"""Trainings that are small enough to be tried by one process and by two, and what a process of two does."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import select
-import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,6 +103,21 @@ def fingerprint(components: dict[str, Any]) -> str:
 # -- what two processes do
 
 
+def child(rank: int, port: int, folder: Path, jobs: list[str]) -> int:
+    """Does jobs as one process of two; what it says in the end is in FOLDER/RANK.txt."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))
+    try:
+        with launched("cpu") as processes:
+            for job in jobs:
+                JOBS[job](folder, processes)
+    except BaseException as error:
+        (folder / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+        return getattr(error, "exit_code", 1)
+    return 0
+
+
 def all_kinds(folder: Path, processes: Processes) -> None:
     for kind in CONFIGS:
         run(kind, folder / kind, processes)
@@ -163,54 +167,3 @@ def endless(folder: Path, processes: Processes) -> None:
 
 JOBS: dict[str, Callable[[Path, Processes], None]] = {
     each.__name__: each for each in (all_kinds, resumed, spoiled, failing, endless)}
-
-
-def child(rank: int, port: int, folder: Path, pair: str, jobs: list[str]) -> int:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))
-    try:
-        with launched("cpu") as processes:
-            for job in jobs:
-                JOBS[job](folder / pair, processes)
-    except BaseException as error:
-        (folder / f"{pair}-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
-        return getattr(error, "exit_code", 1)
-    return 0
-
-
-def start(folder: Path, pair: str, jobs: list[str]) -> dict[int, tuple[str, int]]:
-    """Forks the two processes of a pair; the pair and the rank of each by its id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    members = dict[int, tuple[str, int]]()
-    for rank in range(2):
-        if not (process := os.fork()):
-            os._exit(child(rank, port, folder, pair, jobs))
-        members[process] = pair, rank
-        print("process", pair, rank, process, flush=True)
-    return members
-
-
-def main(folder: Path) -> None:
-    import accelerate  # noqa: F401 (once for all processes, as the next, which an optimiser imports)
-    import torch._dynamo
-
-    torch.set_num_threads(1)
-    members, codes = dict[int, tuple[str, int]](), dict[str, dict[int, int]]()
-    while True:
-        if select.select([0], [], [], 0.05)[0]:
-            words = os.read(0, 4096).decode().split()
-            if not words:  # the test has ended
-                return
-            for pair, _, jobs in (word.partition("=") for word in words):
-                members |= start(folder, pair, jobs.split(","))
-        while members and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pair, rank = members.pop(ended[0])
-            codes.setdefault(pair, {})[rank] = os.waitstatus_to_exitcode(ended[1])
-            if len(codes[pair]) == 2:
-                print("ended", pair, codes[pair][0], codes[pair][1], flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
