@@ -23,11 +23,10 @@ from torch import Tensor
 
 from gentraj.config import require
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, TrajectorySpec, only_steps
+from gentraj.trajectory import Agent, only_steps
 
-from ..episodic import EpisodicAgent
-from .memory import ObservationBuffer, ObservedPrefix, PlanMemory, PlanTail
-from .planner import check_pair
+from .memory import ObservationBuffer, ObservedPrefix, PlanTail
+from .planner import PlanFollower
 from .planner_config import PlannerConfig
 from .sampler import Plans, PlanSampler
 from .tracker import PlanTracker
@@ -230,7 +229,7 @@ class PlanMaker:
         return FinishedPlan(plans, target_BTD, passes + 1, self.clock() - start)
 
 
-class RealTimePlanner(EpisodicAgent):
+class RealTimePlanner(PlanFollower):
     """An `Agent` that plans in one environment, and whose `act` returns within a deadline.
 
     A plan that takes less than the deadline is made from the present observation, and its candidates are sampled again
@@ -244,43 +243,25 @@ class RealTimePlanner(EpisodicAgent):
     `warm_up` measures how long plans take. Without it, the planner measures its first plans, which may be late.
     """
 
-    last: Plans
-    """The plans of the last decision."""
-
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
-        check_pair(sampler, tracker)
-        self.sampler, self.config, self.deadline, self.clock = sampler, sampler.config, deadline, deadline.clock
+        self.deadline, self.clock = deadline, deadline.clock
         # A plan may be followed for longer than `replan` steps, up to its end, if the next one is late.
-        end = self.spec.times[-1 - self.config.history] - (tracker.ahead - self.config.replan)
-        reach = max(self.config.replan, min(end, 2 * self.config.replan + LATE_STEPS))
-        self.tracker = replace(tracker, config=replace(self.config, replan=reach))
-        self.maker = PlanMaker(sampler, self.tracker, deadline)
+        config = sampler.config
+        end = sampler.spec.times[-1 - config.history] - (tracker.ahead - config.replan)
+        reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
+        far = replace(tracker, config=replace(config, replan=reach))
+        self.maker = PlanMaker(sampler, far, deadline)
         self.acting = deque[float](maxlen=256)  # seconds that `act` takes apart from waiting
         self.acted, self.planned = Counter[str](), Counter[str]()
-        self._begin(0)
-
-    @property
-    def spec(self) -> TrajectorySpec:
-        """The layout of the plans, to be compared with the environment."""
-        return self.sampler.spec
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return self.sampler.device
-
-    @property
-    def network_calls(self) -> int:
-        """Calls of the models' networks so far, including those for the trust."""
-        return self.sampler.network_calls
+        super().__init__(sampler, tracker)
+        self.tracker = far
 
     def _allocate(self, batch: int) -> None:
-        self.memory = PlanMemory(self.spec, self.config.history, len(self.sampler.goal_dims), batch, self.device)
-        self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim, device=self.device)
+        super()._allocate(batch)
         self._begin_episode()
 
     def _forget(self, mask_B: Tensor) -> None:
-        self.memory.forget(mask_B)
+        super()._forget(mask_B)
         if mask_B.any():
             self._begin_episode()
 
@@ -304,7 +285,7 @@ class RealTimePlanner(EpisodicAgent):
             raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")
         self._resize(1)
-        if self.memory.aim(goal_BG, self.config.hold_radius).any():
+        if self._aim(goal_BG).any():
             if not self.outdated:  # a plan for a goal on the way is better than none
                 self.maker.drop()
             self.outdated = True
@@ -312,7 +293,7 @@ class RealTimePlanner(EpisodicAgent):
             self._renew(obs_BO, goal_BG, until)
         resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
         act_BA = self._act_along(obs_BO, goal_BG)
-        self.memory.observations.add(obs_BO, act_BA)
+        self.observations.add(obs_BO, act_BA)
         if self.maker.job is None and self.began is not None:
             self._plan_ahead(self.step - self.began, goal_BG, until)
         self.step += 1
@@ -340,7 +321,7 @@ class RealTimePlanner(EpisodicAgent):
         self.reset(None, [0])
         for budget, seconds in self.maker.seconds.items():
             for _ in range(WARM_UP_PLANS + 1):
-                self._begin_plan(obs_BO, goal_BG, 0, self.memory.observations, -math.inf, budget)
+                self._begin_plan(obs_BO, goal_BG, 0, self.observations, -math.inf, budget)
                 self.maker.wait(MAX_WAIT_S)
             seconds.popleft()  # the first call of a network takes longer
         for _ in range(WARM_UP_PLANS + 1):
@@ -363,27 +344,27 @@ class RealTimePlanner(EpisodicAgent):
     def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, until: float) -> None:
         """Takes the next plan if it is ready in time, or holds the goal where it is near."""
         if goal_BG is not None and self.tracker.is_near(obs_BO, goal_BG).all():
-            self.memory.last_plan.forget(ONE)
+            self.last_plan.planned_B[:] = 0
             self.maker.drop()
-            self.target_BTD = self.tracker.hold(obs_BO, goal_BG)[:, None].expand(-1, self.tracker.count, -1)
+            self.target_BTD = self.tracker.at_rest(obs_BO, goal_BG)[:, None].expand(-1, self.tracker.count, -1)
             self.began, self.outdated = self.step, False
             self.decision_B += 1
             return
         if self.maker.job is None:
-            self._begin_plan(obs_BO, goal_BG, self.step, self.memory.observations, until, self._budget())
+            self._begin_plan(obs_BO, goal_BG, self.step, self.observations, until, self._budget())
         job, finished = self.maker.job, self.maker.wait(until)
         if job is None or finished is None:
             return
         stood_still = self.began is None and self.deadline.fallback is None  # where the plan starts
         self.began = self.step if stood_still else job.starts
         self.target_BTD, self.last = finished.target_BTD, finished.plans
-        self.memory.keep(ONE, *finished.plans.chosen(), job.prefix)
+        self.last_plan.keep(ONE, *finished.plans.chosen(), job.prefix)
         steps, candidates = job.budget
         self.planned[str(SamplingBudget(steps, finished.passes * candidates))] += 1
         self.decision_B += 1
         self.maker.job, self.outdated = None, False
         if job.goal_BG is not None:  # the goal may have moved since the plan was begun
-            self.outdated = bool((job.goal_BG - self.memory.goal_BG).norm() > self.config.hold_radius)
+            self.outdated = bool((job.goal_BG - self.goal_BG).norm() > self.config.hold_radius)
 
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""
@@ -400,7 +381,7 @@ class RealTimePlanner(EpisodicAgent):
             self.acted["the fallback"] += 1
             return fallback.act(obs_BO, goal_BG).cpu()
         self.acted["standing still"] += 1
-        target_BTD = self.tracker.hold(obs_BO, None)[:, None].expand(-1, self.tracker.count, -1)
+        target_BTD = self.tracker.at_rest(obs_BO)[:, None].expand(-1, self.tracker.count, -1)
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
 
     def _plan_ahead(self, age: int, goal_BG: Tensor | None, until: float) -> None:
@@ -416,7 +397,7 @@ class RealTimePlanner(EpisodicAgent):
         end = min(age + lead, obs_BTO.shape[1])
         if goal_BG is not None and self.tracker.is_near(obs_BTO[:, end - 1], goal_BG).all():
             return
-        observations = self.memory.observations.copy()
+        observations = self.observations.copy()
         for t in range(age, end - 1):
             observations.add(obs_BTO[:, t], act_BTA[:, t + 1])
         until += lead * self.deadline.seconds
@@ -429,7 +410,7 @@ class RealTimePlanner(EpisodicAgent):
         goal_BG = None if goal_BG is None else goal_BG.clone()
         tail = None
         if self.config.shifted:
-            tail = self.memory.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
+            tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
         job = PlanJob(obs_BO, goal_BG, starts, until, budget, self._seeds(ONE), observations.prefix(ONE), tail)
         self.maker.begin(job)
 

@@ -1,4 +1,4 @@
-"""What a planner remembers of each environment: its last plan, the steps that it took, and the goal that it aims at."""
+"""What a planner remembers of each environment: its last plan, and the steps that it took."""
 
 from __future__ import annotations
 
@@ -23,33 +23,27 @@ def shift_time(x_BH: Tensor, by_B: Tensor) -> Tensor:
     return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], index_BH.clamp(0, max(x_BH.shape[1] - 1, 0))]
 
 
-@dataclass(frozen=True)
 class LastPlan:
-    """The plans of the last decisions."""
+    """The last plan of each environment."""
 
-    x_BHD: Tensor
-    arrival_step_B: Tensor
-    """The timesteps at which they arrive."""
-    planned_B: Tensor
-    """The number of timesteps that were planned; 0 for an environment without a plan."""
+    def __init__(self, spec: TrajectorySpec, batch: int, device: torch.device):
+        self.spec = spec
+        self.x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
+        self.arrival_step_B = torch.zeros(batch, dtype=torch.long, device=device)
+        """The timesteps at which the plans arrive."""
+        self.planned_B = torch.zeros(batch, dtype=torch.long, device=device)
+        """The number of timesteps that were planned; 0 for an environment without a plan."""
 
-    @classmethod
-    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> LastPlan:
-        x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
-        zero_B = torch.zeros(batch, dtype=torch.long, device=device)
-        return cls(x_BHD, zero_B, zero_B.clone())
-
-    def forget(self, which_B: Tensor) -> None:
-        self.planned_B[which_B] = 0
-
-    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, planned_B: Tensor) -> None:
+    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, prefix: ObservedPrefix) -> None:
+        """Remembers the plans of these environments, which began after the prefix."""
         self.x_BHD[which_B] = x_BHD
         self.arrival_step_B[which_B] = arrival_step_B
-        self.planned_B[which_B] = planned_B
+        self.planned_B[which_B] = self.spec.horizon - prefix.present_B
 
-    def tail(self, which_B: Tensor, elapsed: float, has_goal: bool) -> PlanTail:
-        """What is left of these plans after `elapsed` timesteps, possibly a fraction."""
-        h_H = torch.arange(self.x_BHD.shape[1], device=self.x_BHD.device)
+    def tail(self, which_B: Tensor, elapsed_steps: int, has_goal: bool) -> PlanTail:
+        """What is left of these plans after so many environment steps."""
+        elapsed = elapsed_steps / self.spec.stride  # timesteps, possibly a fraction
+        h_H = torch.arange(self.spec.horizon, device=self.x_BHD.device)
         x_BHD = between(self.x_BHD[which_B], h_H + elapsed)
         left_BH = h_H <= (self.planned_B[which_B] - 1 - elapsed)[:, None]
         if not has_goal:
@@ -116,9 +110,6 @@ class ObservationBuffer:
         self.x_BTD = torch.zeros(batch, length * spec.stride, spec.dim, device=device)  # the newest is the last
         self.steps_B = torch.zeros(batch, dtype=torch.long, device=device)
 
-    def forget(self, mask_B: Tensor) -> None:
-        self.steps_B[mask_B] = 0
-
     def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
         """Appends the observation and the action of one environment step, in every environment."""
         x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim].to(obs_BO.device))[:, None].to(self.x_BTD)
@@ -137,36 +128,3 @@ class ObservationBuffer:
         x_BKD = shift_time(self.x_BTD[which_B, :: self.spec.stride], self.length - present_B)
         return ObservedPrefix(x_BKD, present_B)
 
-
-class PlanMemory:
-    """The last plan, the last steps and the goal of each environment."""
-
-    def __init__(self, spec: TrajectorySpec, history: int, goal_width: int, batch: int, device: torch.device):
-        self.spec = spec
-        self.last_plan = LastPlan.none(spec, batch, device)
-        self.observations = ObservationBuffer(spec, history, batch, device)
-        self.goal_BG = torch.full((batch, goal_width), torch.nan, device=device)
-
-    def forget(self, mask_B: Tensor) -> None:
-        self.last_plan.forget(mask_B)
-        self.observations.forget(mask_B)
-
-    def aim(self, goal_BG: Tensor | None, radius: float) -> Tensor:
-        """(B,) true, on the CPU, where the goal has moved by more than `radius` since the last time that it had.
-
-        The next plan there does not continue the last one.
-        """
-        if goal_BG is None:
-            return torch.zeros(len(self.goal_BG), dtype=torch.bool)
-        moved_B = ~((self.goal_BG - goal_BG).norm(dim=-1) <= radius)  # true as well where there was no goal
-        self.goal_BG = torch.where(moved_B[:, None], goal_BG, self.goal_BG)
-        self.last_plan.forget(moved_B)
-        return moved_B.cpu()
-
-    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, prefix: ObservedPrefix) -> None:
-        """Remembers the plans of these environments, which began after the prefix."""
-        self.last_plan.keep(which_B, x_BHD, arrival_step_B, self.spec.horizon - prefix.present_B)
-
-    def tail(self, which_B: Tensor, elapsed_steps: int, has_goal: bool) -> PlanTail:
-        """What is left of the last plans of these environments after so many environment steps."""
-        return self.last_plan.tail(which_B, elapsed_steps / self.spec.stride, has_goal)

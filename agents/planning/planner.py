@@ -10,25 +10,29 @@ from torch import Tensor
 from gentraj.trajectory import TrajectorySpec
 
 from ..episodic import EpisodicAgent
-from .memory import PlanMemory
+from .memory import LastPlan, ObservationBuffer
 from .sampler import Plans, PlanSampler
 from .tracker import PlanTracker
 
 
-class Planner(EpisodicAgent):
-    """An `Agent` that plans with a model of trajectories.
+class PlanFollower(EpisodicAgent):
+    """Samples plans, follows their targets, and remembers the last plan, the last steps and the goal of each
+    environment.
 
-    All candidates of all environments that need a new plan are sampled in one batch. Raises ValueError if the sampler
-    and the tracker have other settings, or plans of another layout.
+    Raises ValueError if the sampler and the tracker have other settings, or plans of another layout.
     """
 
     last: Plans
     """The plans of the last decision."""
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker):
-        check_pair(sampler, tracker)
-        self.sampler, self.tracker = sampler, tracker
-        self.config = sampler.config
+        self.sampler, self.tracker, self.config = sampler, tracker, sampler.config
+        if sampler.executed != tracker.spec:
+            raise ValueError(f"the tracker follows plans of {tracker.spec}; plans of {sampler.executed} are sampled; "
+                             "give the tracker sampler.executed")
+        if sampler.config != tracker.config:
+            raise ValueError("the sampler and the tracker of a planner were given different settings; give both the "
+                             "same PlannerConfig")
         self._begin(0)
 
     @property
@@ -47,12 +51,40 @@ class Planner(EpisodicAgent):
         return self.sampler.network_calls
 
     def _allocate(self, batch: int) -> None:
-        self.memory = PlanMemory(self.spec, self.config.history, len(self.sampler.goal_dims), batch, self.device)
+        self.last_plan = LastPlan(self.spec, batch, self.device)
+        self.observations = ObservationBuffer(self.spec, self.config.history, batch, self.device)
+        self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan, device=self.device)
         self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim, device=self.device)
+
+    def _forget(self, mask_B: Tensor) -> None:
+        self.last_plan.planned_B[mask_B] = 0
+        self.observations.steps_B[mask_B] = 0
+
+    def _aim(self, goal_BG: Tensor | None) -> Tensor:
+        """(B,) true, on the CPU, where the goal has moved by more than `hold_radius` since the planner aimed at it.
+
+        The planner aims at the new goal from now on, and its next plan does not continue the last one.
+        """
+        if goal_BG is None:
+            return torch.zeros(len(self.goal_BG), dtype=torch.bool)
+        moved_B = ~((self.goal_BG - goal_BG).norm(dim=-1) <= self.config.hold_radius)  # also where there was none
+        self.goal_BG = torch.where(moved_B[:, None], goal_BG, self.goal_BG)
+        self.last_plan.planned_B[moved_B] = 0
+        return moved_B.cpu()
+
+
+class Planner(PlanFollower):
+    """An `Agent` that plans with a model of trajectories.
+
+    All candidates of all environments that need a new plan are sampled in one batch.
+    """
+
+    def _allocate(self, batch: int) -> None:
+        super()._allocate(batch)
         self.age_B = torch.full((batch,), self.config.replan)
 
     def _forget(self, mask_B: Tensor) -> None:
-        self.memory.forget(mask_B)
+        super()._forget(mask_B)
         self.age_B[mask_B] = self.config.replan
 
     @torch.no_grad()
@@ -63,12 +95,12 @@ class Planner(EpisodicAgent):
         """
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
-        due_B = (self.age_B >= self.config.replan) | self.memory.aim(goal_BG, self.config.hold_radius)
+        due_B = (self.age_B >= self.config.replan) | self._aim(goal_BG)
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
         act_BA = self.tracker.action(obs_BO, self.target_BTD, self.age_B)
         self.age_B += 1
-        self.memory.observations.add(obs_BO, act_BA)
+        self.observations.add(obs_BO, act_BA)
         return act_BA
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
@@ -86,7 +118,7 @@ class Planner(EpisodicAgent):
         target_BTD = self._targets(self.sampler.sample(obs_BO, goal_BG, seeds), goal_BG, seeds)
         if goal_BG is not None:
             near_B = self.tracker.is_near(obs_BO, goal_BG)
-            target_BTD = torch.where(near_B[:, None, None], self.tracker.hold(obs_BO, goal_BG)[:, None], target_BTD)
+            target_BTD = torch.where(near_B[:, None, None], self.tracker.at_rest(obs_BO, goal_BG)[:, None], target_BTD)
         return self.tracker.chunk(obs_BO, target_BTD)
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
@@ -94,16 +126,16 @@ class Planner(EpisodicAgent):
         near_B = due_B & self.tracker.is_near(obs_BO, goal_BG).cpu()
         far_B = due_B & ~near_B
         if far_B.any():
-            goal, seeds, prefix = None, self._seeds(far_B), self.memory.observations.prefix(far_B)
+            goal, seeds, prefix = None, self._seeds(far_B), self.observations.prefix(far_B)
             if goal_BG is not None:
                 goal = goal_BG[far_B]
-            tail = self.memory.tail(far_B, self.config.replan, goal is not None) if self.config.shifted else None
+            tail = self.last_plan.tail(far_B, self.config.replan, goal is not None) if self.config.shifted else None
             self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail)
-            self.memory.keep(far_B, *self.last.chosen(), prefix)
+            self.last_plan.keep(far_B, *self.last.chosen(), prefix)
             self.target_BTD[far_B] = self._targets(self.last, goal, seeds)
         if goal_BG is not None and near_B.any():
-            self.target_BTD[near_B] = self.tracker.hold(obs_BO[near_B], goal_BG[near_B])[:, None]
-            self.memory.last_plan.forget(near_B)
+            self.target_BTD[near_B] = self.tracker.at_rest(obs_BO[near_B], goal_BG[near_B])[:, None]
+            self.last_plan.planned_B[near_B] = 0
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
 
@@ -112,12 +144,3 @@ class Planner(EpisodicAgent):
         x_BHD, arrival_step_B = self.sampler.filled(plans, self.tracker.ahead, seeds)
         return self.tracker.targets(x_BHD, None if goal_BG is None else arrival_step_B)
 
-
-def check_pair(sampler: PlanSampler, tracker: PlanTracker) -> None:
-    """Raises ValueError unless the tracker follows the plans of the sampler by the same settings."""
-    if sampler.config != tracker.config:
-        raise ValueError("the sampler and the tracker of a planner were given different settings; give both the same "
-                         "PlannerConfig")
-    if sampler.executed != tracker.spec:
-        raise ValueError(f"the tracker follows plans of {tracker.spec}; plans of {sampler.executed} are sampled; give "
-                         "the tracker sampler.executed")

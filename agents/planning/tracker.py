@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,30 +15,6 @@ from .inverse_dynamics import InverseDynamics
 from .memory import between
 from .planner_config import PlannerConfig
 from .sampler import check_dims
-
-
-def at_rest(spec: TrajectorySpec, obs_BO: Tensor, rest_dims: Sequence[int]) -> Tensor:
-    """(B, D) timesteps with these observations, in which the entries `rest_dims` and the action are set to 0."""
-    obs_BO = obs_BO.clone()
-    obs_BO[:, list(rest_dims)] = 0
-    return spec.join(obs_BO, obs_BO.new_zeros(len(obs_BO), spec.act_dim))
-
-
-def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_step_B: Tensor | None,
-            rest_dims: Sequence[int]) -> Tensor:
-    """(B, T, D): the observations 1 .. T environment steps ahead, each with the action of the step that leads there.
-
-    Plans are interpolated linearly between two timesteps. From the timestep of arrival on, if there is one, the targets
-    stay at rest where the plan arrived.
-    """
-    index_T = spec.fractional_index(torch.arange(count + 1, device=x_BHD.device))
-    along_BTD = between(x_BHD, index_T)
-    if arrival_step_B is not None:
-        last_B = arrival_step_B.clamp(max=x_BHD.shape[1] - 1)  # a plan that arrives later has not arrived yet
-        there_BO = spec.split(x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B])[0]
-        arrived_BT1 = (index_T >= arrival_step_B[:, None])[..., None]
-        along_BTD = torch.where(arrived_BT1, at_rest(spec, there_BO, rest_dims)[:, None], along_BTD)
-    return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
 
 
 @dataclass(eq=False)
@@ -56,8 +31,13 @@ class PlanTracker:
     high_A: np.ndarray
     """The highest ones."""
     inverse: InverseDynamics | None = None
+    count: int = field(init=False)
+    """The number of targets of a plan, one for each environment step."""
+    goal_dims: list[int] = field(init=False)
+    """The entries of an observation that a goal consists of."""
 
     def __post_init__(self) -> None:
+        self.count = self.config.replan + self.config.lookahead
         self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
         config, act_dim = self.config, len(self.low_A)
         if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
@@ -79,18 +59,25 @@ class PlanTracker:
         self.goal_dims = list(config.goal_dims or range(self.spec.obs_dim))
 
     @property
-    def count(self) -> int:
-        """The number of targets of a plan, one for each environment step."""
-        return self.config.replan + self.config.lookahead
-
-    @property
     def ahead(self) -> int:
         """Environment steps of a plan that are carried out or looked ahead to."""
         return self.config.replan - 1 + (1 if self.config.actions == "joint" else self.config.lookahead)
 
     def targets(self, x_BHD: Tensor, arrival_step_B: Tensor | None) -> Tensor:
-        """(B, T, D) targets 1 .. T environment steps ahead along plans, which end at their arrival, if there is one."""
-        return targets(self.spec, x_BHD, self.count, arrival_step_B, self.config.rest_dims)
+        """(B, T, D): the observations 1 .. T environment steps ahead, each with the action of the step before.
+
+        Plans are interpolated linearly between two timesteps. From the timestep of arrival on, if there is one, the
+        targets stay at rest where the plan arrived.
+        """
+        spec = self.spec
+        index_T = spec.fractional_index(torch.arange(self.count + 1, device=x_BHD.device))
+        along_BTD = between(x_BHD, index_T)
+        if arrival_step_B is not None:
+            last_B = arrival_step_B.clamp(max=x_BHD.shape[1] - 1)  # a plan that arrives later has not arrived yet
+            there_BO = spec.split(x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B])[0]
+            arrived_BT1 = (index_T >= arrival_step_B[:, None])[..., None]
+            along_BTD = torch.where(arrived_BT1, self.at_rest(there_BO)[:, None], along_BTD)
+        return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
 
     def action(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
         """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago.
@@ -125,12 +112,14 @@ class PlanTracker:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
-    def hold(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """(B, D) the observation at rest, with the goal's entries in place of its own if there is a goal."""
+    def at_rest(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, D) timesteps with these observations, in which the entries `rest_dims` and the action are 0; with the
+        goal's entries if there is a goal."""
         obs_BO = obs_BO.clone()
         if goal_BG is not None:
             obs_BO[:, self.goal_dims] = goal_BG
-        return at_rest(self.spec, obs_BO, self.config.rest_dims)
+        obs_BO[:, list(self.config.rest_dims)] = 0
+        return self.spec.join(obs_BO, obs_BO.new_zeros(len(obs_BO), self.spec.act_dim))
 
     def _towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
         """(B, A) actions towards the plan's observation `lookahead` environment steps ahead."""

@@ -1,6 +1,6 @@
 """Hard constraints on trajectories, in environment units; a new one takes a class and a line in `CONSTRAINTS`."""
 
-from .constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
+from .constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
 from .keepout import Blocks, Circle
 from .kinds import TOLERANCE, Acceleration, Box, Constraint, Equal, Projection, Speed
 
@@ -9,5 +9,5 @@ CONSTRAINTS: dict[str, type[Constraint]] = {
     "projection": Projection}
 """The kinds of constraints by their names."""
 
-__all__ = ["CONSTRAINTS", "QUICK", "THOROUGH", "TOLERANCE", "Acceleration", "Blocks", "Box", "Certificate", "Circle",
-           "Constraint", "Constraints", "Effort", "Equal", "Projection", "Speed"]
+__all__ = ["CONSTRAINTS", "FULL_BUDGETS", "QUICK_BUDGETS", "TOLERANCE", "Acceleration", "Blocks", "Box", "Certificate",
+           "Circle", "Constraint", "Constraints", "Equal", "Projection", "SolverBudget", "Speed"]

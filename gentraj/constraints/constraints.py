@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..trajectory import Condition, TrajectorySpec
-from .keepout import NUMBERS, Blocks
-from .kinds import TOLERANCE, Box, Constraint, Place, Speed
+from .keepout import MAX_NUMBERS, Blocks
+from .kinds import TOLERANCE, Box, Constraint, RegionQuery
 
-RELAX = 1.6  # Boyd et al. 2011, section 3.4.3, recommend an over-relaxation of 1.5 to 1.8
-CHECK = 10  # iterations between two checks of which trajectories have converged
+OVER_RELAXATION = 1.6  # Boyd et al. 2011, section 3.4.3, recommend an over-relaxation of 1.5 to 1.8
+CHECK_INTERVAL = 10  # iterations between two checks of which trajectories have converged
 
 
 # The alternating direction method of multipliers (ADMM) finds the nearest trajectory in an intersection of convex sets.
@@ -22,24 +22,27 @@ CHECK = 10  # iterations between two checks of which trajectories have converged
 
 @dataclass
 class Term:
-    """Requires the differences K x of order `order` of the entries `dims` to lie in a set, given by its projection.
+    """Requires the differences K x of the entries `dims` to lie in the set of a constraint.
 
-    `nearest(K x, region, slack)` is that projection; `region` (R, ..) and `slack` (R, 1, 1) are its parameters for each
-    trajectory. `rho` is the penalty of ADMM.
+    `region` (R, ..) and `slack` (R, 1, 1) are the parameters of its projection for each trajectory, and `rho` is the
+    penalty of ADMM.
     """
 
+    constraint: Constraint
+    spec: TrajectorySpec
     dims: list[int]
-    order: int
-    nearest: Callable[[Tensor, Tensor, Tensor], Tensor]
     region: Tensor
     slack: Tensor
     rho: float
 
     def start(self, x_RHD: Tensor) -> None:
         """Initialises z, the copy of K x that lies in the set, and u, the scaled multiplier of K x = z."""
-        self.K = torch.eye(x_RHD.shape[1], dtype=x_RHD.dtype, device=x_RHD.device).diff(n=self.order, dim=0)
-        self.z = self.nearest(self.K @ x_RHD[..., self.dims], self.region, self.slack)
+        self.K = torch.eye(x_RHD.shape[1], dtype=x_RHD.dtype, device=x_RHD.device).diff(n=self.constraint.order, dim=0)
+        self.z = self.nearest(self.K @ x_RHD[..., self.dims])
         self.u = torch.zeros_like(self.z)
+
+    def nearest(self, Kx: Tensor) -> Tensor:
+        return self.constraint.nearest(Kx, self.spec, self.region, self.slack)
 
     def pull(self) -> Tensor:
         """rho K^T (z - u)."""
@@ -48,13 +51,14 @@ class Term:
     def move(self, x_RHD: Tensor) -> Tensor:
         """Updates z and u by equations 3.6 and 3.7 of Boyd et al. 2011, over-relaxed. Returns the residual K x - z."""
         Kx = self.K @ x_RHD[..., self.dims]
-        aim = RELAX * Kx + (1 - RELAX) * self.z + self.u
-        self.z = self.nearest(aim, self.region, self.slack)
+        aim = OVER_RELAXATION * Kx + (1 - OVER_RELAXATION) * self.z + self.u
+        self.z = self.nearest(aim)
         self.u = aim - self.z
         return Kx - self.z
 
     def keep(self, rows: Tensor) -> None:
-        self.region, self.slack, self.z, self.u = (t[rows] for t in (self.region, self.slack, self.z, self.u))
+        self.region, self.slack = self.region[rows], self.slack[rows]
+        self.z, self.u = self.z[rows], self.u[rows]
 
 
 def nearest_in_all(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term], tolerance_R: Tensor,
@@ -75,18 +79,21 @@ def nearest_in_all(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term], tole
             pull[..., term.dims] += term.pull()
         before, x = x, torch.where(known_RHD, y_RHD, (inverse @ pull.mT[..., None])[..., 0].mT)
         residuals = [x - before, *(term.move(x) for term in terms)]
-        if step % CHECK and step < iterations:
+        if step % CHECK_INTERVAL and step < iterations:
             continue
         done = torch.stack([r.abs().flatten(1).amax(1) for r in residuals]).amax(0) <= tolerance_R
         if step == iterations:
             done[:] = True
         result[rows[done]] = x[done]
-        rows, x, y_RHD, known_RHD, inverse, shift, tolerance_R = (
-            t[~done] for t in (rows, x, y_RHD, known_RHD, inverse, shift, tolerance_R))
-        if not len(rows):
+        if done.all():
             break
+        left = ~done
+        rows, tolerance_R = rows[left], tolerance_R[left]
+        x, y_RHD = x[left], y_RHD[left]
+        known_RHD = known_RHD[left]
+        inverse, shift = inverse[left], shift[left]
         for term in terms:
-            term.keep(~done)
+            term.keep(left)
     return result
 
 
@@ -112,7 +119,7 @@ PRECISION = 4e-7  # the error that the solver and rounding to float32 may leave 
 
 
 @dataclass(frozen=True)
-class Effort:
+class SolverBudget:
     """The settings of one round of a projection, which chooses regions and then runs the solver."""
 
     iterations: int
@@ -124,10 +131,10 @@ class Effort:
     """The cost of a squared distance beyond what a bounded speed reaches, relative to the cost of moving a timestep."""
 
 
-THOROUGH = (Effort(300), Effort(600, 3, 100), Effort(2000, 3, 1e4), Effort(2000, 3, 1e6),
-            Effort(4000, 10, 1e6))  # chosen by measurement
+FULL_BUDGETS = (SolverBudget(300), SolverBudget(600, 3, 100), SolverBudget(2000, 3, 1e4), SolverBudget(2000, 3, 1e6),
+                SolverBudget(4000, 10, 1e6))  # chosen by measurement
 """The rounds of a projection that shall find allowed trajectories wherever there are some."""
-QUICK = (Effort(40),)
+QUICK_BUDGETS = (SolverBudget(40),)
 """The one round of a projection between two sampling steps, where nearly allowed is enough."""
 
 
@@ -205,12 +212,12 @@ class Constraints:
         return values, mask
 
     def project(self, x_RHD: Tensor, condition: Condition | None = None,
-                efforts: Sequence[Effort] = THOROUGH, *, refuse: bool = True) -> Tensor:
+                budgets: Sequence[SolverBudget] = FULL_BUDGETS, *, refuse: bool = True) -> Tensor:
         """Projects trajectories (R, H, D) onto the feasible set (Euclidean distance, environment units).
 
         Known entries take their known values, and a feasible trajectory is returned unchanged, bit for bit. Under
         convex constraints the result is the nearest feasible trajectory. A keep-out region is left on a side that is
-        chosen by distance and by what bounded speeds can reach, again in each of the `efforts`. Where no feasible
+        chosen by distance and by what bounded speeds can reach, again in each round of the `budgets`. Where no feasible
         trajectory is found, the last attempt is returned, or the first one that is infeasible at known timesteps
         alone; `certificate` tells which ones these are. Raises ValueError as `known` does, and for trajectories of
         another shape. The condition is one for all trajectories, or has one for each.
@@ -226,11 +233,11 @@ class Constraints:
         todo = self._improvable(result, fixed).nonzero()[:, 0]
         target, known = result[..., self.used].double(), fixed[..., self.used]
         start = target.clone()
-        for effort in efforts:
+        for budget in budgets:
             if not len(todo):
                 break
-            for rows in todo.split(max(1, NUMBERS // (self.spec.horizon**2 * len(self.used)))):
-                start[rows] = self._nearest(target[rows], start[rows], known[rows], effort)
+            for rows in todo.split(max(1, MAX_NUMBERS // (self.spec.horizon**2 * len(self.used)))):
+                start[rows] = self._nearest(target[rows], start[rows], known[rows], budget)
                 moved = result[rows]
                 moved[..., self.used] = start[rows].to(moved)
                 result[rows] = moved
@@ -239,25 +246,22 @@ class Constraints:
 
     def _improvable(self, x_RHD: Tensor, known: Tensor) -> Tensor:
         """(R,) whether a trajectory violates a constraint where an entry is unknown."""
-        violations = [c.free_violation(x_RHD, known, self.spec) for c in self.constraints.values()]
+        violations = [c.violation(x_RHD, self.spec, known) for c in self.constraints.values()]
         none = torch.zeros(len(x_RHD), dtype=torch.float64, device=x_RHD.device)
         return ~(torch.stack([*violations, none]).amax(0) <= TOLERANCE)
 
-    def _nearest(self, y: Tensor, start: Tensor, known: Tensor, effort: Effort) -> Tensor:
+    def _nearest(self, y: Tensor, start: Tensor, known: Tensor, budget: SolverBudget) -> Tensor:
         """Projects the entries that any constraint uses, in the regions chosen around `start`."""
         size = y.abs().amax((1, 2), keepdim=True).clamp(min=1)
         terms = []
-        for name, c in self.constraints.items():
-            columns, order = [self.used.index(i) for i in self.dims[name]], c.order
-            place = Place(start[..., columns], known[..., columns], self._reach(self.dims[name]), effort.weight)
-            terms.append(Term(columns, order, c.nearest(self.spec), c.region(place), PRECISION * 2**order * size,
-                              effort.stiffness**order))
-        return nearest_in_all(y, known, terms, PRECISION / 4 * size[:, 0, 0], effort.iterations)
-
-    def _reach(self, dims: list[int]) -> float:
-        """The largest distance in these entries between neighbouring timesteps that a bounded speed allows."""
-        return min((c.reach(self.spec, len(dims)) for c in self.constraints.values()
-                    if type(c) is Speed and set(dims) <= set(c.dims)), default=math.inf)
+        for name, constraint in self.constraints.items():
+            dims, order = self.dims[name], constraint.order
+            columns = [self.used.index(i) for i in dims]
+            reach = min(each.reach(self.spec, dims) for each in self.constraints.values())
+            region = constraint.region(RegionQuery(start[..., columns], known[..., columns], reach, budget.weight))
+            terms.append(Term(constraint, self.spec, columns, region, PRECISION * 2**order * size,
+                              budget.stiffness**order))
+        return nearest_in_all(y, known, terms, PRECISION / 4 * size[:, 0, 0], budget.iterations)
 
     def _refuse(self, name: str, values: Tensor, mask: Tensor) -> None:
         problem = self.constraints[name].conflict(values, mask, self.spec)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..trajectory import TrajectorySpec
-from .kinds import Constraint, Nearest, Place, check_bound, check_dims, check_values, clamp, double
+from .kinds import Constraint, RegionQuery, check_bound, check_dims, check_values, clamp, double
 
-NUMBERS = 1 << 22  # the most numbers that a computation holds at a time, which bounds its memory
+MAX_NUMBERS = 1 << 22  # that a computation holds at a time, which bounds its memory
 MAX_REGIONS = 4096  # a choice among more free boxes than this would take too long
-IMPOSSIBLE = 1e12  # the cost of a region that does not contain a known timestep
+IMPOSSIBLE_COST = 1e12  # the cost of a region that does not contain a known timestep
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,21 @@ class Circle(Constraint):
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
         return self.radius - (vectors - double(self.centre, vectors)).norm(dim=-1)
 
-    def region(self, place: Place) -> Tensor:
+    def region(self, query: RegionQuery) -> Tensor:
         """(R, H, d) the outward normal of the half-space chosen for each timestep, which touches the ball: the
         direction of the timestep from the centre, or one of `directions`."""
-        out_RHd = place.x_RHd - double(self.centre, place.x_RHd)
+        out_RHd = query.x_RHd - double(self.centre, query.x_RHd)
         around_Kd = torch.from_numpy(directions(len(self.dims))).to(out_RHd.device)
         nearest_RHd = torch.where(out_RHd.any(-1, keepdim=True), out_RHd, around_Kd[0])
         nearest_RHd = nearest_RHd / nearest_RHd.norm(dim=-1, keepdim=True)
         normal_RHKd = torch.cat([nearest_RHd[..., None, :], around_Kd.expand(*out_RHd.shape[:2], -1, -1)], 2)
         missing_RHK1 = (self.radius - (normal_RHKd * out_RHd[..., None, :]).sum(-1, keepdim=True)).clamp(min=0)
-        chosen_RH = choose(place, place.x_RHd[..., None, :] + missing_RHK1 * normal_RHKd)
+        chosen_RH = choose(query, query.x_RHd[..., None, :] + missing_RHK1 * normal_RHKd)
         return normal_RHKd.take_along_dim(chosen_RH[..., None, None], 2)[:, :, 0]
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
-        def nearest(x: Tensor, normal: Tensor, slack: Tensor) -> Tensor:
-            depth = self.radius + slack - ((x - double(self.centre, x)) * normal).sum(-1, keepdim=True)
-            return torch.where(depth > 0, x + depth * normal, x)
-
-        return nearest
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
+        outwards = ((vectors - double(self.centre, vectors)) * region).sum(-1, keepdim=True)
+        return vectors + (self.radius + slack - outwards).clamp(min=0) * region
 
 
 @dataclass(frozen=True)
@@ -108,15 +105,15 @@ class Blocks(Constraint):
             depth = torch.maximum(depth, torch.minimum(vectors - low, high - vectors).amin(-1))
         return depth
 
-    def region(self, place: Place) -> Tensor:
+    def region(self, query: RegionQuery) -> Tensor:
         """(R, H, 2, d) the low and high bounds of the free box chosen for each timestep."""
-        low_Kd, high_Kd = _tensors(self.free, place.x_RHd)
+        low_Kd, high_Kd = _tensors(self.free, query.x_RHd)
         apart_KK = torch.maximum(low_Kd[:, None] - high_Kd, low_Kd - high_Kd[:, None]).clamp(min=0).norm(dim=-1)
-        chosen_RH = choose(place, place.x_RHd[..., None, :].clamp(low_Kd, high_Kd), apart_KK)
+        chosen_RH = choose(query, query.x_RHd[..., None, :].clamp(low_Kd, high_Kd), apart_KK)
         return torch.stack([low_Kd, high_Kd], 1)[chosen_RH]
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
-        return lambda x, region, slack: clamp(x, region[:, :, 0], region[:, :, 1], slack)
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
+        return clamp(vectors, region[:, :, 0], region[:, :, 1], slack)
 
 
 def _tensors(boxes: tuple[np.ndarray, np.ndarray], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,27 +157,27 @@ def directions(d: int) -> np.ndarray:
     return np.array([*axes, *between])
 
 
-def choose(place: Place, at_RHKd: Tensor, apart_KK: Tensor | float = 0.0) -> Tensor:
+def choose(query: RegionQuery, at_RHKd: Tensor, apart_KK: Tensor | float = 0.0) -> Tensor:
     """(R, H) the region chosen for each timestep, given the nearest point `at_RHKd` of each of the K regions.
 
-    The choice minimises the sum of the squared distances to the regions, plus `place.weight` times the squared
-    distances by which neighbouring timesteps exceed `place.reach`, by dynamic programming (Viterbi 1967). Neighbouring
-    timesteps are never put into regions whose distance `apart_KK` exceeds `place.reach`.
+    The choice minimises the sum of the squared distances to the regions, plus `query.weight` times the squared
+    distances by which neighbouring timesteps exceed `query.reach`, by dynamic programming (Viterbi 1967). Neighbouring
+    timesteps are never put into regions whose distance `apart_KK` exceeds `query.reach`.
     """
-    at_a_time = max(1, NUMBERS // at_RHKd.shape[2] ** 2)
+    at_a_time = max(1, MAX_NUMBERS // at_RHKd.shape[2] ** 2)
     if len(at_RHKd) > at_a_time:
-        parts = zip(*(x.split(at_a_time) for x in (place.x_RHd, place.known_RHd, at_RHKd)), strict=True)
-        return torch.cat([choose(replace(place, x_RHd=x, known_RHd=known), at, apart_KK) for x, known, at in parts])
-    away_RHKd = at_RHKd - place.x_RHd[..., None, :]
-    impossible_RHK = ((away_RHKd != 0) & place.known_RHd[..., None, :]).any(-1)
-    cost_RHK = away_RHKd.square().sum(-1).masked_fill(impossible_RHK, IMPOSSIBLE)
-    if math.isinf(place.reach):
+        parts = zip(*(x.split(at_a_time) for x in (query.x_RHd, query.known_RHd, at_RHKd)), strict=True)
+        return torch.cat([choose(replace(query, x_RHd=x, known_RHd=known), at, apart_KK) for x, known, at in parts])
+    away_RHKd = at_RHKd - query.x_RHd[..., None, :]
+    impossible_RHK = ((away_RHKd != 0) & query.known_RHd[..., None, :]).any(-1)
+    cost_RHK = away_RHKd.square().sum(-1).masked_fill(impossible_RHK, IMPOSSIBLE_COST)
+    if math.isinf(query.reach):
         return cost_RHK.argmin(-1)
-    unreachable_KK = IMPOSSIBLE * (torch.as_tensor(apart_KK, device=cost_RHK.device) > place.reach)
+    unreachable_KK = IMPOSSIBLE_COST * (torch.as_tensor(apart_KK, device=cost_RHK.device) > query.reach)
     best_RK, sources = cost_RHK[:, 0], []  # the least cost of the timesteps so far, if the last is in region k
     for h in range(1, cost_RHK.shape[1]):
-        beyond_RKK = (torch.cdist(at_RHKd[:, h - 1], at_RHKd[:, h]) - place.reach).clamp(min=0)
-        best_RK, source_RK = (best_RK[:, :, None] + place.weight * beyond_RKK.square() + unreachable_KK).min(1)
+        beyond_RKK = (torch.cdist(at_RHKd[:, h - 1], at_RHKd[:, h]) - query.reach).clamp(min=0)
+        best_RK, source_RK = (best_RK[:, :, None] + query.weight * beyond_RKK.square() + unreachable_KK).min(1)
         best_RK = best_RK + cost_RHK[:, h]
         sources.append(source_RK)
     region = [best_RK.argmin(1)]

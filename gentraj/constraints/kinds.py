@@ -18,14 +18,13 @@ from torch import Tensor
 
 from ..trajectory import TrajectorySpec
 
-Values = float | tuple[float, ...]  # one number for all entries, or one number for each
 TOLERANCE = 1e-6
 """The size up to which a violation counts as none, in natural units."""
-Nearest = Callable[[Tensor, Tensor, Tensor], Tensor]  # (vectors (R, K, d), regions, slacks) -> the nearest allowed ones
+Values = float | tuple[float, ...]  # one number for all entries, or one number for each
 
 
 @dataclass(frozen=True)
-class Place:
+class RegionQuery:
     """The trajectories that a projection starts from, for constraints that choose among several allowed regions."""
 
     x_RHd: Tensor
@@ -56,7 +55,7 @@ class Constraint:
         on single entries, in natural units and at most 0 inside the set."""
         raise NotImplementedError
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
         """Returns the projection of vectors (R, K, d) onto the allowed set, given the regions (R, ..).
 
         The projection keeps a distance of `slack` (R, 1, 1) from the borders, so that neither the solver's error nor
@@ -64,47 +63,57 @@ class Constraint:
         """
         raise NotImplementedError
 
-    def region(self, place: Place) -> Tensor:
+    def region(self, query: RegionQuery) -> Tensor:
         """(R, ..) the convex region chosen for each trajectory, where the allowed set is not convex."""
-        return place.x_RHd.new_zeros(len(place.x_RHd), 0)
+        return query.x_RHd.new_zeros(len(query.x_RHd), 0)
 
-    def violation(self, x_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        """(R,) the largest violation of each trajectory in natural units; 0 where the constraint is satisfied."""
-        vectors = x_RHD[..., list(self.dims)].double().diff(n=self.order, dim=1)
-        return self.excess(vectors, spec).flatten(1).amax(1).clamp(min=0)
+    def reach(self, spec: TrajectorySpec, dims: list[int]) -> float:
+        """The largest distance that it allows between neighbouring timesteps in these entries."""
+        return math.inf
+
+    def violation(self, x_RHD: Tensor, spec: TrajectorySpec, known_RHD: Tensor | None = None) -> Tensor:
+        """(R,) the largest violation of each trajectory in natural units; 0 where the constraint is satisfied.
+
+        With `known_RHD`, timesteps or differences whose entries `dims` are all known do not count, as nothing can
+        change them.
+        """
+        excess_RK = self._excess(x_RHD, spec)
+        if known_RHD is not None:
+            excess_RK = excess_RK.masked_fill(self._fixed(known_RHD), 0)
+        return excess_RK.amax(1).clamp(min=0)
 
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
         """The values and the mask (R, H, D) of the known entries, together with the entries that the constraint itself
         fixes."""
         return values_RHD, known_RHD
 
-    def free_violation(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        """(R,) the largest violation by timesteps, or differences, of which an entry of `dims` is unknown. The others
-        cannot be changed."""
-        excess_RK, fixed_RK = self._of_timesteps(x_RHD, known_RHD, spec)
-        return excess_RK.masked_fill(fixed_RK, 0).amax(1).clamp(min=0)
-
-    def _of_timesteps(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> tuple[Tensor, Tensor]:
-        """(R, K) the excess of each timestep or difference, and whether all of its entries are known."""
-        dims, order = list(self.dims), self.order
-        excess = self.excess(x_RHD[..., dims].double().diff(n=order, dim=1), spec)
-        fixed_RK = known_RHD[..., dims].all(-1).unfold(1, order + 1, 1).all(-1)
-        return excess if excess.ndim == 2 else excess.amax(-1), fixed_RK
-
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         """Why no trajectory with these known entries can satisfy the constraint, or None if they do not rule it out.
 
         Only timesteps whose entries `dims` are all known are considered.
         """
-        excess_RK, fixed_RK = self._of_timesteps(values_RHD, known_RHD, spec)
-        dims, order, excess_RK = list(self.dims), self.order, excess_RK.masked_fill(~fixed_RK, 0)
+        excess_RK = self._excess(values_RHD, spec).masked_fill(~self._fixed(known_RHD), 0)
         if excess_RK.max() <= TOLERANCE:
             return None
         r, h = divmod(int(excess_RK.argmax()), excess_RK.shape[1])
-        given = [[f"{value:g}" for value in row] for row in values_RHD[r, h : h + order + 1, dims].tolist()]
-        rows = f"timestep {h} is" if order == 0 else f"timesteps {h} to {h + order} are"
-        known = ", ".join(" ".join(row) for row in given)
-        return f"{rows} known to be {known}, which violates it by {excess_RK[r, h]:.3g}"
+        end = h + self.order
+        given = values_RHD[r, h : end + 1, list(self.dims)].tolist()
+        known = ", ".join(" ".join(f"{value:g}" for value in timestep) for timestep in given)
+        which = f"timesteps {h} to {end} are" if self.order else f"timestep {h} is"
+        return f"{which} known to be {known}, which violates it by {excess_RK[r, h]:.3g}"
+
+    def _excess(self, x_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
+        """(R, K) the excess of each timestep or difference, the largest over its entries."""
+        return largest(self.excess(x_RHD[..., list(self.dims)].double().diff(n=self.order, dim=1), spec))
+
+    def _fixed(self, known_RHD: Tensor) -> Tensor:
+        """(R, K) whether all entries of a timestep or difference are known."""
+        return known_RHD[..., list(self.dims)].all(-1).unfold(1, self.order + 1, 1).all(-1)
+
+
+def largest(excess: Tensor) -> Tensor:
+    """(R, K) the excess (R, K), or the largest entry of (R, K, d)."""
+    return excess if excess.ndim == 2 else excess.amax(-1)
 
 
 def clamp(x: Tensor, low: Tensor, high: Tensor, slack: Tensor) -> Tensor:
@@ -126,22 +135,22 @@ class Box(Constraint):
     dims: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        low, high = (check_values(self, name, self.dims) for name in ("low", "high"))
+        low, high = check_values(self, "low", self.dims), check_values(self, "high", self.dims)
         if not all(a <= b and a < math.inf and b > -math.inf for a, b in zip(low, high, strict=True)):
             raise ValueError(f"Box: low is {self.low} and high is {self.high}; low must be at most high, with a finite "
                              "number between them")
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The bounds low_d and high_d, in float64."""
-        low, high = (check_values(self, name, self.dims) for name in ("low", "high"))
-        return double(low, like), double(high, like)
+        every = like.new_zeros(len(self.dims), dtype=torch.float64)
+        return every + double(self.low, like), every + double(self.high, like)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
         low, high = self.bounds(vectors)
         return torch.maximum(low - vectors, vectors - high)
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
-        return lambda x, region, slack: clamp(x, *self.bounds(x), slack)
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
+        return clamp(vectors, *self.bounds(vectors), slack)
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         """Names a known entry outside the bounds, even where other entries of its timestep are not known."""
@@ -155,13 +164,13 @@ class Box(Constraint):
 
 @dataclass(frozen=True)
 class Equal(Constraint):
-    """Requires x_row[dims] = values in every trajectory, exactly (as float32).
+    """Requires x_h[dims] = values at one timestep of every trajectory, exactly (as float32).
 
-    `row` is a timestep's index; a negative one counts from the end. Raises ValueError for values that are not finite as
+    A negative `timestep` counts from the end. Raises ValueError for values that are not finite as
     float32.
     """
 
-    row: int
+    timestep: int
     values: tuple[float, ...]
     dims: tuple[int, ...]
 
@@ -171,8 +180,8 @@ class Equal(Constraint):
             raise ValueError(f"Equal.values are {self.values}; finite numbers of float32 are expected")
 
     def entries(self, spec: TrajectorySpec) -> list[int]:
-        if not -spec.horizon <= self.row < spec.horizon:
-            raise ValueError(f"its row is {self.row}; the trajectory has {spec.horizon} timesteps")
+        if not -spec.horizon <= self.timestep < spec.horizon:
+            raise ValueError(f"its timestep is {self.timestep}; the trajectory has {spec.horizon} timesteps")
         return check_dims(self, self.dims, spec)
 
     def target(self, like: Tensor) -> Tensor:
@@ -180,32 +189,30 @@ class Equal(Constraint):
         return torch.tensor(self.values, dtype=torch.float32, device=like.device).to(like.dtype)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        return (vectors[:, [self.row]] - self.target(vectors)).abs()
+        return (vectors[:, [self.timestep]] - self.target(vectors)).abs()
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
-        def nearest(x: Tensor, region: Tensor, slack: Tensor) -> Tensor:
-            x = x.clone()
-            x[:, self.row] = self.target(x)
-            return x
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
+        vectors = vectors.clone()
+        vectors[:, self.timestep] = self.target(vectors)
+        return vectors
 
-        return nearest
-
-    def free_violation(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        return self.violation(x_RHD, spec)  # `fix` makes it 0
+    def violation(self, x_RHD: Tensor, spec: TrajectorySpec, known_RHD: Tensor | None = None) -> Tensor:
+        return super().violation(x_RHD, spec)  # `fix` makes it 0, whatever is known
 
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
-        values, known, dims = values_RHD.clone(), known_RHD.clone(), list(self.dims)
-        values[:, self.row, dims], known[:, self.row, dims] = self.target(values), True
+        values, known = values_RHD.clone(), known_RHD.clone()
+        dims = list(self.dims)
+        values[:, self.timestep, dims], known[:, self.timestep, dims] = self.target(values), True
         return values, known
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         dims = list(self.dims)
-        given = values_RHD[:, self.row, dims]
-        other = known_RHD[:, self.row, dims] & (given != self.target(given))
+        given = values_RHD[:, self.timestep, dims]
+        other = known_RHD[:, self.timestep, dims] & (given != self.target(given))
         if not other.any():
             return None
         r, i = divmod(int(other.int().argmax()), len(dims))
-        return f"entry {dims[i]} of timestep {self.row} is known to be {given[r, i]:g}, not {self.values[i]:g}"
+        return f"entry {dims[i]} of timestep {self.timestep} is known to be {given[r, i]:g}, not {self.values[i]:g}"
 
 
 @dataclass(frozen=True)
@@ -234,31 +241,33 @@ class Speed(Constraint):
         spec.require_even(type(self).__name__)
         return (spec.stride * self.dt) ** self.order
 
-    def reach(self, spec: TrajectorySpec, entries: int) -> float:
-        """The largest distance between neighbouring timesteps in that many of its entries."""
-        return self.limit * self.unit(spec) * (math.sqrt(entries) if self.per_dim else 1)
+    def size(self, vectors: Tensor) -> Tensor:
+        """(R, K, 1) the norms of vectors (R, K, d), or the absolute values (R, K, d)."""
+        return vectors.abs() if self.per_dim else vectors.norm(dim=-1, keepdim=True)
+
+    def reach(self, spec: TrajectorySpec, dims: list[int]) -> float:
+        if not set(dims) <= set(self.dims):
+            return math.inf
+        distance = self.limit * self.unit(spec)
+        return distance * math.sqrt(len(dims)) if self.per_dim else distance
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        return (vectors.abs() if self.per_dim else vectors.norm(dim=-1)) / self.unit(spec) - self.limit
+        return self.size(vectors) / self.unit(spec) - self.limit
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
-        def nearest(x: Tensor, region: Tensor, slack: Tensor) -> Tensor:
-            size = x.abs() if self.per_dim else x.norm(dim=-1, keepdim=True)
-            bound = (self.limit * self.unit(spec) - slack).clamp(min=0)
-            return torch.where(size > bound, x * (bound / size), x)
-
-        return nearest
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
+        size, bound = self.size(vectors), (self.limit * self.unit(spec) - slack).clamp(min=0)
+        return torch.where(size > bound, vectors * (bound / size), vectors)
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         """Names two known timesteps that are further apart than the timesteps between them allow."""
-        dims, known_RH = list(self.dims), known_RHD[..., list(self.dims)].all(-1)
+        dims = list(self.dims)
+        known_RH = known_RHD[..., dims].all(-1)
         for gap in range(1, spec.horizon):
             both_RK = known_RH[:, gap:] & known_RH[:, :-gap]
             if not both_RK.any():
                 continue
             moved = values_RHD[:, gap:, dims].double() - values_RHD[:, :-gap, dims].double()
-            excess = self.excess(moved / gap, spec)
-            excess_RK = (excess if excess.ndim == 2 else excess.amax(-1)).masked_fill(~both_RK, 0)
+            excess_RK = largest(self.excess(moved / gap, spec)).masked_fill(~both_RK, 0)
             if excess_RK.max() > TOLERANCE:
                 h = int(excess_RK.argmax()) % excess_RK.shape[1]
                 return (f"timesteps {h} and {h + gap} are known, and from one to the other it takes "
@@ -272,6 +281,7 @@ class Acceleration(Speed):
 
     order: ClassVar[int] = 2
     conflict = Constraint.conflict
+    reach = Constraint.reach
 
 
 @dataclass(frozen=True)
@@ -288,14 +298,12 @@ class Projection(Constraint):
     def entries(self, spec: TrajectorySpec) -> list[int]:
         return list(range(spec.dim))
 
-    def violation(self, x_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        return (self._checked(x_RHD.double()) - x_RHD.double()).flatten(1).norm(dim=1)
+    def violation(self, x_RHD: Tensor, spec: TrajectorySpec, known_RHD: Tensor | None = None) -> Tensor:
+        x_RHD = x_RHD.double()  # known entries say nothing about a function's set
+        return (self._checked(x_RHD) - x_RHD).flatten(1).norm(dim=1)
 
-    def nearest(self, spec: TrajectorySpec) -> Nearest:
-        return lambda x, region, slack: self._checked(x)
-
-    def free_violation(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        return self.violation(x_RHD, spec)  # known entries say nothing about a function's set
+    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
+        return self._checked(vectors)
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         return None
@@ -336,5 +344,5 @@ def check_bound(what: object, name: str) -> None:
         raise ValueError(f"{type(what).__name__}.{name} is {value}; a number of at least 0 is expected")
 
 
-def double(values: tuple[float, ...], like: Tensor) -> Tensor:
+def double(values: Values, like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=like.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import require
-from ..constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
+from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
 from ..models.plugin import Denoise, Denoising, Plugin, SampledRows
 from ..trajectory import Condition
 
@@ -27,9 +27,9 @@ class Infeasible(RuntimeError):
 class Constrained(Plugin):
     """Samples trajectories that satisfy the constraints to 1e-6; `constraints.certificate(x)` verifies a result.
 
-    At times t of at most `below` the denoised trajectory is projected with little effort, so that the next sampling
-    steps take the projection into account; with `below` negative only the result is projected. The sampled trajectory
-    is projected with all `efforts`. Put this plug-in last among the guides.
+    At times t of at most `max_time` the denoised trajectory is projected with little effort, so that the next sampling
+    steps take the projection into account; with `max_time` negative only the result is projected. The sampled trajectory
+    is projected with all `budgets`. Put this plug-in last among the guides.
 
     A trajectory that the projection could not make feasible is sampled again, up to `attempts` times in all: this
     happened to 3 of 10,000 plans in PointMaze-UMaze. Sampling raises ValueError before its first step if the known
@@ -40,13 +40,13 @@ class Constrained(Plugin):
     """
 
     constraints: Constraints
-    below: float = 0.5
+    max_time: float = 0.5
     strict: bool = True
-    efforts: Sequence[Effort] = THOROUGH
+    budgets: Sequence[SolverBudget] = FULL_BUDGETS
     attempts: int = 4
 
     def __post_init__(self) -> None:
-        require(self, below=(-1, 1), attempts=(1, 1e6))
+        require(self, max_time=(-1, 1), attempts=(1, 1e6))
 
     @property
     def needs_denoiser(self) -> bool:
@@ -58,11 +58,11 @@ class Constrained(Plugin):
 
         def constrained(x: Tensor, t: Tensor) -> Tensor:
             x0 = denoise(x, t)
-            if t.max() > self.below:
+            if t.max() > self.max_time:
                 return x0
             with torch.no_grad():
                 denoised = normalizer.unnormalize(x0)
-                feasible = self.constraints.project(denoised, condition, QUICK, refuse=False)
+                feasible = self.constraints.project(denoised, condition, QUICK_BUDGETS, refuse=False)
                 move = normalizer.normalize(feasible) - x0  # a constant to any gradient
             return torch.where(feasible == denoised, x0, x0 + move)
 
@@ -71,7 +71,7 @@ class Constrained(Plugin):
     @torch.no_grad()
     def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
         self._check(sampling.condition)  # `wrap` did so already, in a model that denoises
-        return self.constraints.project(x_RHD, sampling.condition, self.efforts, refuse=False)
+        return self.constraints.project(x_RHD, sampling.condition, self.budgets, refuse=False)
 
     def _check(self, condition: Condition) -> None:
         if self.constraints.spec != condition.spec:

@@ -14,7 +14,7 @@ from gentraj.envs.rendering.renderer import Renderer
 
 from .driving import Drive
 from .loading import Loaded
-from .planning import EFFORTS, MARGIN, Answer
+from .planning import BUDGETS, MARGIN, Answer
 from .session import Session
 
 PICTURE = 900, 1400  # height and width in pixels
@@ -52,7 +52,7 @@ def python_call(answer: Answer) -> str:
     if loaded.backend != "eager":
         body.append(f"run = gentraj.accelerate(run, {loaded.backend!r})")
     if question.discs:
-        lines += ["from gentraj.constraints import THOROUGH, Blocks, Circle, Constraints",
+        lines += ["from gentraj.constraints import FULL_BUDGETS, Blocks, Circle, Constraints",
                   "from gentraj.diffusion import Constrained"]
         circles = ", ".join(f"Circle({(d.x, d.y)!r}, {d.radius!r}, dims={loaded.dims!r})" for d in question.discs)
         body.append(f"obstacles = [{circles}]")
@@ -61,7 +61,7 @@ def python_call(answer: Answer) -> str:
             body += ["maze = environment_factory(run.data.env).maze",
                      f"obstacles.append(Blocks(*maze.wall_boxes(), dims={loaded.dims!r}, margin={MARGIN}))"]
         body.append("guide = Constrained(Constraints(run.model.spec, obstacles), strict=False, "
-                    f"efforts=THOROUGH[:{len(EFFORTS)}], attempts=1)")
+                    f"budgets=FULL_BUDGETS[:{len(BUDGETS)}], attempts=1)")
         guide = "guide"
     goal = f"torch.tensor([{question.goal!r}])" if question.goal else "None"
     body += [f"planner = run.planner(run.action_space(), replace(run.planning{settings}), {guide})",

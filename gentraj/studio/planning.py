@@ -16,12 +16,12 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.sampler import Plans
 
-from ..constraints import THOROUGH, Blocks, Certificate, Circle, Constraints
+from ..constraints import FULL_BUDGETS, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
 from .loading import Loaded
 
-EFFORTS = THOROUGH[:2]  # a hand that drags does not wait for the last of the infeasible plans
+BUDGETS = FULL_BUDGETS[:2]  # a hand that drags does not wait for the last of the infeasible plans
 MARGIN = 0.05  # how far plans keep off the walls where there are obstacles
 
 
@@ -148,7 +148,7 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
     Raises ValueError for settings that the run cannot have, such as obstacles for a plan that finer models fill in.
     """
     base, constraints = loaded.planner, constraints_of(loaded, question)
-    guide = None if constraints is None else Constrained(constraints, strict=False, efforts=EFFORTS, attempts=1)
+    guide = None if constraints is None else Constrained(constraints, strict=False, budgets=BUDGETS, attempts=1)
     config = question.settings.config(loaded)
     return Planner(replace(base.sampler, config=config, guide=guide), replace(base.tracker, config=config))
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_satisfied_is_certified_so() -> None:
 
 @pytest.mark.parametrize("keep_out", [Circle((0.0, 0.0), 1.0, (0, 1)), Blocks((-1.0, -1.0), (1.0, 1.0), (0, 1)),
                                       Speed(0.1, (0, 1), 1.0)])
-def test_what_is_known_beyond_a_constraint_costs_no_further_efforts(keep_out: Constraint) -> None:
+def test_what_is_known_beyond_a_constraint_costs_no_further_budgets(keep_out: Constraint) -> None:
     """A start inside of an obstacle, as a robot has it that was pushed there: the rest of the plan is feasible."""
     constraints, x_RHD = Constraints(SPEC, [keep_out]), torch.zeros(2, 6, 4)
     x_RHD[:, :, 0] = torch.linspace(0.2, 2.2, 6)

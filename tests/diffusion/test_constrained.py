@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gentraj.constraints import QUICK, TOLERANCE, Blocks, Box, Circle, Constraints, Speed
+from gentraj.constraints import QUICK_BUDGETS, TOLERANCE, Blocks, Box, Circle, Constraints, Speed
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.constrained import Constrained, Infeasible
 from gentraj.diffusion.samplers import SAMPLERS
@@ -41,14 +41,14 @@ def test_samples_satisfy_the_constraints_with_every_sampler(sampler: str) -> Non
 def test_constraints_that_hold_anyway_change_no_bit() -> None:
     model, wide = make(), Constraints(SPEC, [Box(-1e6, 1e6, (0, 1, 2, 3)), Speed(1e6, (0, 1), dt=0.1)])
     free = model.sample(condition(), 2, options=SamplingOptions(steps=3), seed=4)
-    assert torch.equal(model.sample(condition(), 2, guide=Constrained(wide, below=1),
+    assert torch.equal(model.sample(condition(), 2, guide=Constrained(wide, max_time=1),
                                     options=SamplingOptions(steps=3), seed=4), free)
 
 
 def test_the_next_steps_answer_to_the_projection() -> None:
     model = make()
-    late, early = (model.sample(condition(1), guide=Constrained(ARENA, below=below),
-                                options=SamplingOptions(steps=4)) for below in (-1.0, 1.0))
+    late, early = (model.sample(condition(1), guide=Constrained(ARENA, max_time=max_time),
+                                options=SamplingOptions(steps=4)) for max_time in (-1.0, 1.0))
     assert not torch.allclose(late, early, atol=1e-3)
 
 
@@ -68,10 +68,10 @@ def test_a_contradiction_is_refused_before_sampling() -> None:
     other = Constraints(TrajectorySpec(3, 1, 9, 2), [Box(0, 1, (0,))])
     with pytest.raises(ValueError, match=r"the constraints are on .*horizon=9.*the model's are of .*horizon=8"):
         model.sample(condition(), guide=Constrained(other))
-    with pytest.raises(ValueError, match="below is 2"):
-        Constrained(ARENA, below=2)
+    with pytest.raises(ValueError, match="max_time is 2"):
+        Constrained(ARENA, max_time=2)
     assert model.network_calls == 0
-    x = model.sample(condition(), guide=Constrained(slow, strict=False, efforts=QUICK),
+    x = model.sample(condition(), guide=Constrained(slow, strict=False, budgets=QUICK_BUDGETS),
                      options=SamplingOptions(steps=2))
     assert slow.certificate(x).worst.min() > 1
 
@@ -80,8 +80,8 @@ def test_what_was_not_made_feasible_is_never_handed_out_silently() -> None:
     wall = Constraints(SPEC, {"wall": Blocks((-0.3, -9.0), (0.3, 9.0), (0, 1)), "speed": Speed(2.0, (0, 1), dt=0.1)})
     model = make()
     with pytest.raises(Infeasible, match=r"0 of 1.* feasible; .* sample with another seed") as caught:
-        model.sample(condition(1), guide=Constrained(wall, efforts=QUICK), options=SamplingOptions(steps=2))
+        model.sample(condition(1), guide=Constrained(wall, budgets=QUICK_BUDGETS), options=SamplingOptions(steps=2))
     assert not caught.value.certificate.feasible.any()
-    x = model.sample(condition(1), guide=Constrained(wall, strict=False, efforts=QUICK),
+    x = model.sample(condition(1), guide=Constrained(wall, strict=False, budgets=QUICK_BUDGETS),
                      options=SamplingOptions(steps=2))
     assert not wall.certificate(x).feasible.any()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_gan import make
 from torch import Tensor
 
-from gentraj.constraints import QUICK, TOLERANCE, Blocks, Box, Constraints
+from gentraj.constraints import QUICK_BUDGETS, TOLERANCE, Blocks, Box, Constraints
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Guided, NearestData
@@ -187,8 +187,8 @@ def test_a_contradiction_is_refused_at_once_unless_the_nearest_will_do() -> None
     model = make(moved=True)
     condition = Condition.empty(SPEC, 2).with_obs(0, torch.tensor([0.6, 0.6, 0.0]))  # within the pillar
     with pytest.raises(ValueError, match="pillar"):  # before anything is drawn
-        model.sample(condition, guide=Constrained(ARENA, efforts=QUICK))
-    x = model.sample(condition, guide=Constrained(ARENA, strict=False, efforts=QUICK, attempts=2))
+        model.sample(condition, guide=Constrained(ARENA, budgets=QUICK_BUDGETS))
+    x = model.sample(condition, guide=Constrained(ARENA, strict=False, budgets=QUICK_BUDGETS, attempts=2))
     assert not ARENA.certificate(x).feasible.any()
 
 

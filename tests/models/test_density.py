@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from gentraj import runs
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.refine import level_specs
-from gentraj.agents.planning.tracker import targets
+from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness
@@ -81,9 +82,10 @@ def test_the_critic_discounts_by_environment_steps() -> None:
 
 def test_a_plan_leads_step_by_step_and_arrives_at_its_row_s_time() -> None:
     x = torch.tensor([0.0, 1, 2, 4, 8])[None, :, None].expand(1, 5, 2)
-    along = targets(SPARSE, x, 10, None, ())[0, :, 0]
+    tracker = PlanTracker(SPARSE, PlannerConfig(replan=9, lookahead=1, actions="joint"), -np.ones(1), np.ones(1))
+    along = tracker.targets(x, None)[0, :, 0]
     assert along.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
-    arrived = targets(SPARSE, x, 6, torch.tensor([3]), ())[0, :, 0]
+    arrived = tracker.targets(x, torch.tensor([3]))[0, :6, 0]
     assert arrived.tolist() == [1, 2, 3, 4, 4, 4]
     assert float(smoothness(x, SPARSE)) == 0
 

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from planners import KnownModel, KnownValue, planner
 from torch import Tensor
 
-from gentraj.agents.planning.memory import LastPlan, between
+from gentraj.agents.planning.memory import LastPlan, ObservedPrefix, between
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.refine import filled_in, level_specs
 from gentraj.agents.planning.sampler import PlanSampler, choice, seeds_of
-from gentraj.agents.planning.tracker import targets
+from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig
@@ -88,7 +89,8 @@ def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
     assert torch.equal(acts[..., 0], agent.last.chosen()[0][:, :3, 1])
     spec = replace(SHORT, stride=2)
     x = torch.arange(8.0).view(1, 4, 2)  # s = 0, 2, 4, 6 and a = 1, 3, 5, 7 every second step
-    assert targets(spec, x, 3, None, ()).tolist() == [[[1, 1], [2, 2], [3, 3]]]
+    tracker = PlanTracker(spec, replace(FREE, replan=2), -np.ones(1), np.ones(1))
+    assert tracker.targets(x, None).tolist() == [[[1, 1], [2, 2], [3, 3]]]
 
 
 def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
@@ -114,14 +116,15 @@ def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
 
 def test_the_tail_of_a_plan_arrives_earlier() -> None:
     x, all_B = torch.arange(8.0)[None, :, None].expand(3, 8, 1), torch.ones(3, dtype=torch.bool)
-    last, other_B = LastPlan(x, torch.tensor([7, 4, 1]), torch.tensor([8, 8, 8])), torch.tensor([6, 6, 6])
-    tail = last.tail(all_B, 1.5, has_goal=True)
+    last, other_B = LastPlan(TrajectorySpec(1, 0, 8, stride=2), 3, torch.device("cpu")), torch.tensor([6, 6, 6])
+    last.keep(all_B, x, torch.tensor([7, 4, 1]), ObservedPrefix.none(last.spec, 3, torch.device("cpu")))
+    tail = last.tail(all_B, 3, has_goal=True)
     assert tail.arrival_or(other_B).tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
     assert tail.left_BH.sum(1).tolist() == [6, 4, 0] and tail.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
-    free = last.tail(all_B, 1.5, has_goal=False)
+    free = last.tail(all_B, 3, has_goal=False)
     assert free.arrival_or(other_B).tolist() == [6, 6, 6] and free.left_BH.sum(1).tolist() == [6, 6, 6]
-    fewer = replace(last, planned_B=torch.tensor([8, 5, 0])).tail(all_B, 2.0, has_goal=False)
-    assert fewer.left_BH.sum(1).tolist() == [6, 3, 0]
+    last.planned_B = torch.tensor([8, 5, 0])
+    assert last.tail(all_B, 4, has_goal=False).left_BH.sum(1).tolist() == [6, 3, 0]
     assert between(x, torch.tensor([9.0]))[0].tolist() == [[7.0]]
 
 

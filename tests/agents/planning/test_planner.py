@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from planners import KnownModel, KnownTrust, parts
@@ -14,7 +15,7 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDyn
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.sampler import Plans
-from gentraj.agents.planning.tracker import targets
+from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
@@ -78,7 +79,9 @@ def test_after_the_arrival_the_goal_is_held_at_rest() -> None:
     agent.act(OBS, GOAL)
     assert torch.equal(agent.target_BTD[0, 8:], torch.tensor([8.0, 0, 0, 0]).expand(11, 4))
     x_BHD = torch.tensor([1.0, 2.0, 3.0]).expand(1, 5, 3)  # (position, velocity, action)
-    target_BTD = targets(TrajectorySpec(2, 1, 5), x_BHD, 5, torch.tensor([2]), rest_dims=(1,))
+    config = PlannerConfig(replan=4, lookahead=1, actions="joint", rest_dims=(1,))
+    tracker = PlanTracker(TrajectorySpec(2, 1, 5), config, -np.ones(1), np.ones(1))
+    target_BTD = tracker.targets(x_BHD, torch.tensor([2]))
     assert target_BTD[0].tolist() == [[1, 2, 3], [1, 0, 3], [1, 0, 0], [1, 0, 0], [1, 0, 0]]
 
 
