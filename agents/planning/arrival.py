@@ -58,11 +58,11 @@ class Arrival(nn.Module):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, _ = self.spec.split(batch.x_BHD)
-        rows_B = batch.mask_BHD[..., 0].sum(1)
-        u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
-        j_B = later_row(rows_B, u_B)
+        length_B = batch.mask_BHD[..., 0].sum(1)
+        u_B = torch.rand(len(length_B), generator=generator).to(length_B.device)
+        j_B = later_row(length_B, u_B)
         goal_BG = obs_BHO[torch.arange(len(j_B), device=j_B.device), j_B][:, self.goal_dims]
-        going_B = rows_B > 1  # a window of one real timestep arrives nowhere
+        going_B = length_B > 1  # a window of one real timestep arrives nowhere
         loss_B = F.cross_entropy(self(obs_BHO[:, 0], goal_BG), j_B, reduction="none")
         loss = (loss_B * going_B).sum() / mean_over_processes(going_B.sum()).clamp(min=1)
         apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)

@@ -83,9 +83,9 @@ class InverseDynamics(nn.Module):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
-        rows_B = batch.mask_BHD[..., 0].sum(1)
-        u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
-        k_B = later_row(rows_B, u_B)
+        length_B = batch.mask_BHD[..., 0].sum(1)
+        u_B = torch.rand(len(length_B), generator=generator).to(length_B.device)
+        k_B = later_row(length_B, u_B)
         target_BO = obs_BHO[torch.arange(len(k_B), device=k_B.device), k_B]
         error = (self._act(obs_BHO[:, 0], target_BO, k_B) - self.act.normalize(act_BHA[:, 0])) ** 2
         loss = error.mean()

@@ -35,7 +35,7 @@ class PlanCriticConfig(LearningConfig):
 
     network: Literal["perceptron", "transformer"] = "perceptron"
     """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
-    sees: Literal["actions", "plan"] = "actions"
+    inputs: Literal["actions", "plan"] = "actions"
     """What the critic sees of a plan with actions: the first observation and the actions, or the whole plan. The later
     observations are only what the model predicts for these actions, and a critic that sees them prefers plans with
     optimistic predictions. Plans without actions are always seen whole."""
@@ -54,7 +54,7 @@ class PlanCriticConfig(LearningConfig):
     n_step: int = 32
     """Timesteps of the windows that the critic learns from, at least those of a plan. Rewards are summed over them, and
     the return is bootstrapped after them; with many timesteps it is close to a Monte-Carlo return."""
-    noised: float = 0.0
+    noise_fraction: float = 0.0
     """Fraction of the plans that are noised in training. Above 0, guidance uses the value of the noisy plan; at 0 it
     uses that of the denoised plan."""
     normalizer: NormalizerName = "gaussian"
@@ -68,9 +68,9 @@ class PlanCriticConfig(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
+        require_choice(self, network=("perceptron", "transformer"), inputs=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **BATCH)
+                expectile=(0.5, 0.9), n_step=(1, 1e6), noise_fraction=(0, 1), tau=(0, 1), **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
                              "multiple of the number of heads")
@@ -216,11 +216,11 @@ class PlanCritic(nn.Module):
         al. 2023, equation 10), as the curvature of a network means little; a step is shortened where the value at its
         end rises by less than its slope says.
         """
-        return NoisyValue(self, scale) if self.config.noised else Guided(self.relative, scale, iterations=0)
+        return NoisyValue(self, scale) if self.config.noise_fraction else Guided(self.relative, scale, iterations=0)
 
     def _seen(self, z_RHD: Tensor) -> Tensor:
         """The plans with 0 in place of what the network does not see."""
-        if self.config.sees == "plan" or not self.spec.act_dim:
+        if self.config.inputs == "plan" or not self.spec.act_dim:
             return z_RHD
         h_H, d_D = (torch.arange(n, device=z_RHD.device) for n in z_RHD.shape[1:])
         return z_RHD * ((h_H[:, None] == 0) | (d_D >= self.spec.obs_dim))
@@ -233,10 +233,10 @@ class PlanCritic(nn.Module):
 
         The first observation stays clean, as a planner conditions on it.
         """
-        if not self.config.noised:
+        if not self.config.noise_fraction:
             return z_BHD, z_BHD.new_zeros(len(z_BHD))
         share_B, angle_B = torch.rand(len(z_BHD), 2, generator=generator).T
-        sigma_B = ((share_B < self.config.noised) * (angle_B * torch.pi / 2).sin()).to(z_BHD)
+        sigma_B = ((share_B < self.config.noise_fraction) * (angle_B * torch.pi / 2).sin()).to(z_BHD)
         eps = torch.randn(z_BHD.shape, generator=generator).to(z_BHD)
         noisy = (1 - sigma_B**2).sqrt()[:, None, None] * z_BHD + sigma_B[:, None, None] * eps
         noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
@@ -259,7 +259,8 @@ class NoisyValue(Plugin):
         known, ours, theirs = sampling.condition.mask_BHD, self.critic.plan, sampling.normalizer
         if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
             raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so it "
-                             "was trained on other noise; train it with the model's normalizer, or with noised = 0")
+                             "was trained on other noise; train it with the model's normalizer, or with "
+                             "noise_fraction = 0")
         if self.scale == 0:
             return denoise
 

@@ -40,15 +40,15 @@ class Trust:
         since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
         self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
 
-    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor,
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Sequence[int], present_R: Tensor,
               context_RC: Tensor | None = None) -> Tensor:
-        """(R,) mean score over threshold, from the present, timestep `now_R`, up to `row_R` timesteps later, of plans
-        that were sampled with these contexts.
+        """(R,) mean score over threshold, from the present, timestep `present_R`, up to the arrival,
+        `arrival_step_R` timesteps later, of plans that were sampled with these contexts.
 
         A plan with a ratio of at most 1 is trusted. The ratio is infinite where no window of data is as long.
         """
-        error_R = _since(self._total(x_RHD, seeds, context_RC), now_R).gather(1, row_R[:, None])[:, 0]
-        ratio_R = error_R / self.threshold_KH[now_R, row_R]
+        error_R = _since(self._total(x_RHD, seeds, context_RC), present_R).gather(1, arrival_step_R[:, None])[:, 0]
+        ratio_R = error_R / self.threshold_KH[present_R, arrival_step_R]
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
     def _total(self, x_RHD: Tensor, seeds: Sequence[int], context_RC: Tensor | None) -> Tensor:
@@ -59,8 +59,8 @@ class Trust:
         return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
 
 
-def _since(total_RH: Tensor, now_R: Tensor) -> Tensor:
-    """(R, H) means over the timesteps from the present, `now_R`, up to h timesteps later."""
-    before_R1 = F.pad(total_RH, (1, 0)).gather(1, now_R[:, None])
-    rows_H = torch.arange(total_RH.shape[1], device=total_RH.device)
-    return (shift_time(total_RH, now_R) - before_R1) / rows_H.clamp(min=1)
+def _since(total_RH: Tensor, present_R: Tensor) -> Tensor:
+    """(R, H) means over the timesteps from the present, `present_R`, up to h timesteps later."""
+    before_R1 = F.pad(total_RH, (1, 0)).gather(1, present_R[:, None])
+    h_H = torch.arange(total_RH.shape[1], device=total_RH.device)
+    return (shift_time(total_RH, present_R) - before_R1) / h_H.clamp(min=1)

@@ -28,8 +28,8 @@ class Constrained(Plugin):
     """Samples trajectories that satisfy the constraints to 1e-6; `constraints.certificate(x)` verifies a result.
 
     At times t of at most `max_time` the denoised trajectory is projected with little effort, so that the next sampling
-    steps take the projection into account; with `max_time` negative only the result is projected. The sampled trajectory
-    is projected with all `budgets`. Put this plug-in last among the guides.
+    steps take the projection into account; with a negative `max_time` only the result is projected. The sampled
+    trajectory is projected with all `budgets`. Put this plug-in last among the guides.
 
     A trajectory that the projection could not make feasible is sampled again, up to `attempts` times in all: this
     happened to 3 of 10,000 plans in PointMaze-UMaze. Sampling raises ValueError before its first step if the known

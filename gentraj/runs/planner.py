@@ -162,7 +162,7 @@ class PlannerRunConfig(RunSettings):
         conditions, and a critic of noisy plans becomes one of clean plans if the new family has no noise."""
         if type(model) is type(self.model):
             return replace(self, model=model)
-        critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
+        critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noise_fraction=0.0)
         return replace(self, model=model, critic=critic, normalizer="limits", context_dropout=model.CONTEXT_DROPOUT,
                        batch_size=model.BATCH_SIZE)
 
@@ -188,7 +188,7 @@ class PlannerRunConfig(RunSettings):
             raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, but the data or "
                              f"conditioning.goal_dims say {goal_dims}; leave them out")
         mix = replace(self.conditioning, goal_dims=goal_dims)
-        critic = replace(self.critic, normalizer=self.normalizer) if self.critic.noised else self.critic
+        critic = replace(self.critic, normalizer=self.normalizer) if self.critic.noise_fraction else self.critic
         if self.planner.target_return == "value":
             critic = replace(critic, discount=self.context.discount)
         planner = replace(self.planner, goal_dims=goal_dims)

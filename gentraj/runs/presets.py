@@ -63,7 +63,7 @@ VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, 
                            training=TrainingConfig(steps=8_000, min_episode_start_fraction=0.1))
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(
     VETERAN.planner, steps=2, actions="joint", temperature=0.7))
-DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
+DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noise_fraction=0.5), planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint", temperature=0.5))
 # As published, except that plans are short.
 DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)), context_dropout=0.25,

@@ -97,7 +97,7 @@ DIFFUSION_POLICY = BCConfig(
 U_NET = TemporalUNetConfig(width=32, multipliers=(1, 2, 4, 8), frequencies=0, time_scale=20.0, time_shift=-1.0)
 DENOISER = DiffusionConfig(U_NET, **learning(2e-4), schedule="constant", path="vp-cosine", levels=20,
                            prediction="x0", clip=None, ema=0.995, sampler="ddpm", steps=20)
-RETURNS = PlanCriticConfig(sees="plan", members=1, discount=0.997, expectile=0.5, n_step=1_000, noised=1.0,
+RETURNS = PlanCriticConfig(inputs="plan", members=1, discount=0.997, expectile=0.5, n_step=1_000, noise_fraction=1.0,
                            batch_size=64, learning_rate=2e-4, schedule="constant")
 DIFFUSER = PlannerRunConfig(
     horizon=32, stride=1, joint=True, valued=True, model=DENOISER, conditioning=ConditionMix(goal=0.0),

@@ -40,7 +40,7 @@ GOAL = torch.tensor([[0.5, 0.0, 0.0]])
 
 @pytest.mark.parametrize(("constraints", "message"), [
     ({"arena": Box(0, 1, (4,))}, r"arena: its dims are \(4,\); a timestep has the entries 0..3"),
-    ({"late": Equal(6, (0.0,), (0,))}, "late: its row is 6; the trajectory has 6 timesteps"),
+    ({"late": Equal(6, (0.0,), (0,))}, "late: its timestep is 6; the trajectory has 6 timesteps"),
     ({"a": Box(0, 1, (0,)), "b": Box(2, 3, (0,))}, "b cannot be satisfied: with the boxes before it, entry 0 must "
                                                   "be at least 2 and at most 1"),
     ({"arena": Box(-1, 1, (0, 1)), "wall": Blocks((-2, -2), (2, 2), (0, 1))}, "wall cannot be satisfied: the blocks"),

@@ -173,7 +173,7 @@ def test_regions_do_not_depend_on_how_many_rows_are_chosen_at_a_time(monkeypatch
     limits = Constraints(SPEC, [EXAMPLES["blocks"][0], EXAMPLES["speed"][0]])
     x = random(3)
     whole = limits.project(x)
-    monkeypatch.setattr(keepout, "NUMBERS", 1)
+    monkeypatch.setattr(keepout, "MAX_NUMBERS", 1)
     assert torch.equal(limits.project(x), whole)
 
 

@@ -108,7 +108,7 @@ def test_what_follows_from_another_family_is_changed_with_it(hopper_file: Path) 
     """Diffuser's critic of noisy plans: where nothing is denoised there are none."""
     base, gan = changes(Ablate("diffuser", ("family=gan",), dataset=str(hopper_file)))
     assert set(gan.card.settings) == {"model", "critic", "normalizer", "batch_size"} and not base.card.settings
-    assert gan.card.settings["critic"]["noised"] == 0.0
+    assert gan.card.settings["critic"]["noise_fraction"] == 0.0
 
 
 def test_bad_presets_are_refused_in_one_line() -> None:

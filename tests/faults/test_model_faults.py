@@ -72,7 +72,7 @@ class TwiceTheLast(nn.Module):
 def critic_with_other_statistics() -> PlanCritic:
     """Plans are normalised by (x - 3) / 4 and returns by (f - 5) / 0.5."""
     plan = Normalizer(torch.tensor([3.0, 0.0, 0.0]), torch.tensor([4.0, 1.0, 1.0]))
-    critic = PlanCritic(TrajectorySpec(2, 1, 2), PlanCriticConfig(sees="plan", noised=0.0), plan,
+    critic = PlanCritic(TrajectorySpec(2, 1, 2), PlanCriticConfig(inputs="plan", noise_fraction=0.0), plan,
                         Normalizer.identity(1), Normalizer(torch.tensor([5.0]), torch.tensor([0.5])))
     critic.plan_network = TwiceTheLast()
     return critic

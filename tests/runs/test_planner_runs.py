@@ -147,8 +147,8 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
     run = runs.train(config, tmp_path / "run", progress=False)
     act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
     assert act.shape == (1, 3)
-    assert isinstance(run.config, PlannerRunConfig) and bool(run.config.critic.noised) == (family in ("diffusion",
-                                                                                                      "flow"))
+    assert isinstance(run.config, PlannerRunConfig)
+    assert bool(run.config.critic.noise_fraction) == (family in ("diffusion", "flow"))
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), [

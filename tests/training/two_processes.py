@@ -46,8 +46,8 @@ def planner(family: str, preset: str = "diffuser") -> PlannerRunConfig:
         model = replace(model, discriminator=DiscriminatorConfig(width=8, minibatch_std=False))
     config: Any = PRESETS[preset]
     if config.valued:
-        noised = config.critic.noised if family == "diffusion" else 0.0
-        config = replace(config, critic=replace(config.critic, width=8, noised=noised))
+        noised = config.critic.noise_fraction if family == "diffusion" else 0.0
+        config = replace(config, critic=replace(config.critic, width=8, noise_fraction=noised))
     return replace(config, model=model, batch_size=8, inverse=replace(config.inverse, width=8, batch_size=12))
 
 

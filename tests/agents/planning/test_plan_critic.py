@@ -163,7 +163,7 @@ def test_a_saved_critic_values_plans_alike(network: str) -> None:
 def test_an_update_depends_on_its_generator_only_and_not_on_padding(network: str, noised: float) -> None:
     after = []
     for seed in (1, 2):
-        critic = make(network=network, noised=noised, n_step=5)
+        critic = make(network=network, noise_fraction=noised, n_step=5)
         batch = Windows(chain(), critic.spec).gather(np.arange(5))
         batch.x_BHD[~batch.mask_BHD] = seed * 1e3
         torch.manual_seed(seed)
@@ -180,8 +180,8 @@ def test_a_plan_is_worth_the_same_whatever_is_beside_it(network: str) -> None:
 
 @every_network
 def test_the_later_observations_count_for_who_sees_the_plan_or_where_there_are_no_actions(network: str) -> None:
-    for sees, act_dim, counts in (("actions", 1, False), ("plan", 1, True), ("actions", 0, True)):
-        critic = make(replace(SPEC, act_dim=act_dim), network=network, sees=sees)
+    for inputs, act_dim, counts in (("actions", 1, False), ("plan", 1, True), ("actions", 0, True)):
+        critic = make(replace(SPEC, act_dim=act_dim), network=network, inputs=inputs)
         x = torch.zeros(16, 3, 2 + act_dim)
         later, first = x.clone(), x.clone()
         later[:, 1:, 0], first[:, 0, 0] = 1, 1
@@ -192,7 +192,7 @@ def test_the_later_observations_count_for_who_sees_the_plan_or_where_there_are_n
 
 
 def test_noise_leaves_the_first_observation_and_the_share_of_clean_plans() -> None:
-    z, sigma = make(noised=0.7)._noised(torch.ones(4000, 3, 3), generator(0))
+    z, sigma = make(noise_fraction=0.7)._noised(torch.ones(4000, 3, 3), generator(0))
     assert (z[:, 0, :2] == 1).all() and (z[sigma == 0] == 1).all()
     assert (sigma > 0).float().mean().item() == pytest.approx(0.7, abs=0.03)
     torch.testing.assert_close((z[:, 1:] - (1 - sigma**2).sqrt()[:, None, None]).std(), sigma.square().mean().sqrt(),
@@ -202,7 +202,7 @@ def test_noise_leaves_the_first_observation_and_the_share_of_clean_plans() -> No
 @every_network
 @pytest.mark.parametrize(("noised", "path"), [(0.0, "vp-cosine"), (0.5, "vp-cosine"), (0.5, "edm")])
 def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: str) -> None:
-    critic = make(network=network, noised=noised, sees="plan")
+    critic = make(network=network, noise_fraction=noised, inputs="plan")
     settings = DiffusionConfig(ResidualMLPConfig(16, 1, 0), path=path, levels=None, clip=None)
     model = Diffusion(SPEC, settings, Normalizer.identity(3))
     start = Condition.empty(SPEC, 64).with_obs(0, torch.ones(2))
@@ -212,14 +212,14 @@ def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: s
 
 def test_noise_in_other_units_is_refused() -> None:
     model = Diffusion(SPEC, DiffusionConfig(ResidualMLPConfig(16, 1, 0)), Normalizer(torch.zeros(3), torch.ones(3) * 2))
-    critic = make(noised=0.5)
+    critic = make(noise_fraction=0.5)
     assert isinstance(critic.guide(1.0), NoisyValue)
     with pytest.raises(ValueError, match="normalises by other shifts or scales than the model"):
         model.sample(Condition.empty(SPEC), guide=critic.guide(1.0))
 
 
-@pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"n_step": 0}, {"noised": 1.5}, {"network": "gru"},
-                                   {"sees": "x"}, {"normalizer": "none"}, {"discount": 1.01}])
+@pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"n_step": 0}, {"noise_fraction": 1.5}, {"network": "gru"},
+                                   {"inputs": "x"}, {"normalizer": "none"}, {"discount": 1.01}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"PlanCriticConfig.{next(iter(wrong))} is "):
         PlanCriticConfig(**wrong)
