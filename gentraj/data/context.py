@@ -17,7 +17,7 @@ from ..normalize import Normalizer
 from .episodes import Episodes
 from .validation import DataError, locate
 
-ROWS = 100_000  # observations at most that the statistics of contexts are computed from
+FITTED_ROWS = 100_000  # observations at most that the statistics of contexts are computed from
 MAX_TASKS = 1024  # a larger task number is a mistake, such as an episode's number
 Kind = Literal["return", "goal", "task"]
 
@@ -71,7 +71,7 @@ def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None
     """
     if (rows := context_rows(episodes, config)) is None:
         return None
-    some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
+    some = np.unique(np.linspace(0, len(episodes.obs) - 1, FITTED_ROWS).astype(np.int64))
     return Normalizer.fit("gaussian", [rows(some, some)])
 
 

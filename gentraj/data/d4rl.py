@@ -134,7 +134,8 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
     with open_hdf5(path) as file:
         if is_d3rlpy(file):
             return read_d3rlpy(file, name)
-        fields = d4rl_fields(_arrays(file), name, lengths, goes_on=goes_on) | {"env": _environment(file)}
+        fields = d4rl_fields(_arrays(file), name, lengths, goes_on=goes_on)
+        fields["env"] = _environment(file)
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
     if task is not None:

@@ -23,30 +23,28 @@ from .validation import DataError
 BYTES_PER_EPISODE = 14_000  # that HDF5 needs besides its arrays, at least
 
 
-def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
-                algorithm: str = "unknown", author: str = "unknown", code: str = "",
-                provenance: Mapping[str, Any] | None = None) -> Path:
+def save_minari(episodes: Episodes, dataset_id: str, *, description: str, overwrite: bool = False,
+                algorithm: str = "unknown", provenance: Mapping[str, Any] | None = None) -> Path:
     """Writes the episodes as a dataset into Minari's local folder and returns the dataset's folder.
 
     Goal-conditioned episodes (`obs_keys`, `goal_dims` and extras["goal"]) are written as the dict observations that
     they came from, and other dicts as the vectors that they were flattened to. Without `goal_dims` nobody knows the
     achieved goals, so the observations are written as vectors, and the goals beside them.
 
-    `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
-    spaces are those of that environment if it is registered and can be made here, else unbounded. `algorithm`,
-    `author`, `code` (a link) and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError`
-    for a malformed id, and for an id that exists already unless `overwrite` is true; OSError if the disk is too full.
+    The spaces are those of `episodes.env`, if that environment is registered and can be made here, else unbounded.
+    `algorithm` and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError` for a malformed
+    id, and for an id that exists already unless `overwrite` is true; OSError if the disk is too full.
     """
     final = check_new_id(dataset_id, overwrite=overwrite)
     _check_space(episodes, final)
     temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}-{final.name}") for what in ("new", "old"))
-    about: dict[str, Any] = {"description": description, "algorithm_name": algorithm, "author": author,
-                             "author_email": "unknown", "code_permalink": code}
+    about = {"description": description, "algorithm_name": algorithm, "author": "unknown", "author_email": "unknown",
+             "code_permalink": ""}
     try:
         # An id may not start with a dot, so `minari list` shows the temporary id while it is written.
         with busy(f"writing {dataset_id}"):
-            _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
-            _finish(temporary / "data", dataset_id, episodes, env, provenance)
+            _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, about)
+            _finish(temporary / "data", dataset_id, episodes, provenance)
         if final.exists():
             _refuse_taken(final, dataset_id, overwrite)  # another process may have written it meanwhile
             final.replace(replaced)
@@ -93,11 +91,11 @@ def _check_space(episodes: Episodes, final: Path) -> None:
         raise OSError(f"{final}: cannot be written: about {needed:,} bytes are needed, {free:,} are free")
 
 
-def _write(episodes: Episodes, dataset_id: str, env: Any, about: dict[str, Any]) -> None:
+def _write(episodes: Episodes, dataset_id: str, about: Mapping[str, Any]) -> None:
     import minari
 
     buffers: Any = _buffers(episodes)  # Minari asks for a list, but a generator holds only one episode at a time
-    observation_space, action_space = _spaces(episodes, env)
+    observation_space, action_space = _spaces(episodes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Minari advises to add metadata, which `_finish` does
         minari.create_dataset_from_buffers(dataset_id, buffers, observation_space=observation_space,
@@ -134,13 +132,13 @@ def _goal_conditioned(episodes: Episodes) -> bool:
             and set(episodes.obs_keys) <= set(GOAL_KEYS))
 
 
-def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
+def _spaces(episodes: Episodes) -> tuple[Any, Any]:
     """The environment's spaces, checked against the arrays, or unbounded spaces if there is no environment."""
     from gymnasium.spaces import Box, Dict
 
     parts = _observations(episodes, slice(0, 1))
     widths = {k: v.shape[1] for k, v in (parts.items() if isinstance(parts, dict) else [("obs", parts)])}
-    with _environment(episodes, env) as gym_env:
+    with _environment(episodes) as gym_env:
         if gym_env is not None:
             expected, act = (obs_widths(episodes.name, gym_env.observation_space),
                              act_width(episodes.name, gym_env.action_space))
@@ -149,7 +147,7 @@ def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
                 expected = {"obs": sum(expected.get(key, 0) for key in episodes.obs_keys or GOAL_KEYS[:1])}
             if (expected, act) != (widths, episodes.act_dim):
                 raise DataError(f"{episodes.name}: observation widths {widths} and action width {episodes.act_dim}; "
-                                f"its environment has {expected} and {act}; they can be saved without `env`")
+                                f"its environment has {expected} and {act}; save them with env=None")
             if not as_vectors:
                 return gym_env.observation_space, gym_env.action_space
     boxes: dict[str, Any] = {key: Box(-np.inf, np.inf, (width,), np.float32) for key, width in widths.items()}
@@ -157,11 +155,10 @@ def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
-    """The given environment, or the one that `episodes.env` names, or None if that one is not registered here or cannot
-    be made here."""
-    if env is not None or episodes.env is None:
-        yield env
+def _environment(episodes: Episodes) -> Iterator[Any]:
+    """The environment that `episodes.env` names, or None if it is not registered here or cannot be made here."""
+    if episodes.env is None:
+        yield None
         return
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
@@ -190,13 +187,13 @@ def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
             Path(model).unlink(missing_ok=True)
 
 
-def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any, provenance: Mapping[str, Any] | None) -> None:
+def _finish(folder: Path, dataset_id: str, episodes: Episodes, provenance: Mapping[str, Any] | None) -> None:
     """Adds the final id, the environment and the notes for `read_minari` to the metadata, and syncs all files."""
     path = folder / "metadata.json"
     metadata = json.loads(path.read_text())
     extras = [key for key in episodes.extras if key != "goal" or not _goal_conditioned(episodes)]
-    spec = episodes.env if env is None or env.spec is None else env.spec.to_json()
-    metadata |= {"env_spec": spec} if spec else {}
+    if episodes.env:
+        metadata["env_spec"] = episodes.env
     metadata |= {"dataset_id": dataset_id, "gentraj": {
         "extras": extras, "goal_dims": list(map(int, episodes.goal_dims)), "obs_keys": list(episodes.obs_keys),
         "provenance": dict(provenance or {})}}

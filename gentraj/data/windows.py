@@ -10,7 +10,8 @@ from .context import ContextConfig, context_rows, window_ends
 from .episodes import Episodes
 
 WHOLE = slice(None)  # all rows of a batch
-EARLY = 32  # steps at the start of an episode that are early
+EARLY_STEPS = 32  # steps at the start of an episode that are early
+
 
 class Windows:
     """All windows of a dataset: every step of every episode starts one window, padded past the episode's end.
@@ -20,9 +21,9 @@ class Windows:
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
     goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
-    often. If too few of them are among the first `EARLY` steps of an episode, it then moves windows to these steps of
-    their episode, so that at least a fraction `early` of the windows of real episodes starts there. Raises ValueError
-    for data whose observations or actions have another width than `spec`.
+    often. If too few of them are among the first `EARLY_STEPS` steps of an episode, it then moves windows to these
+    steps of their episode, so that at least a fraction `early` of the windows of real episodes starts there. Raises
+    ValueError for data whose observations or actions have another width than `spec`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,
@@ -52,7 +53,7 @@ class Windows:
         starts_B = rng.integers(0, len(self), size)
         if self.moved:
             episode_B = np.searchsorted(self.ends, starts_B, side="right")
-            step_B = rng.integers(np.minimum(self.episodes.lengths, EARLY)[episode_B])
+            step_B = rng.integers(np.minimum(self.episodes.lengths, EARLY_STEPS)[episode_B])
             starts_B = np.where(rng.random(size) < self.moved, self.episodes.starts[episode_B] + step_B, starts_B)
         return self.gather(starts_B[rows])
 
@@ -92,7 +93,7 @@ class Windows:
 
 def _moved(length_E: np.ndarray, early: float) -> float:
     """The fraction of the windows to move, so that a fraction `early` of all windows starts early in an episode."""
-    share = np.minimum(length_E, EARLY).sum() / max(length_E.sum(), 1)
+    share = np.minimum(length_E, EARLY_STEPS).sum() / max(length_E.sum(), 1)
     return float((early - share) / (1 - share)) if early > share else 0.0
 
 

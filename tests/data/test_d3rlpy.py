@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,13 +92,6 @@ def test_what_is_no_vector_is_one_line(changes: dict, message: str) -> None:
         from_d3rlpy(SimpleNamespace(episodes=[SimpleNamespace(terminated=False, **part)]))
 
 
-def test_rewards_may_be_flat() -> None:
-    part = SimpleNamespace(observations=np.zeros((3, 2)), actions=np.zeros((3, 1)), terminated=False)
-    for reward in (np.arange(3.0), np.arange(3.0)[:, None]):
-        part.rewards = reward
-        assert from_d3rlpy(SimpleNamespace(episodes=[part])).reward.tolist() == [0, 1]
-
-
 def test_an_incomplete_file_is_one_line(tmp_path: Path) -> None:
     path = save_d3rlpy(some([3, 4]), tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
@@ -108,12 +100,6 @@ def test_an_incomplete_file_is_one_line(tmp_path: Path) -> None:
         load_episodes(path)
     with pytest.raises(DataError, match=r"give a name that ends in \.h5"):
         save_d3rlpy(some([3]), tmp_path / "a.npz")
-
-
-def test_a_missing_d3rlpy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "d3rlpy.constants", None)
-    with pytest.raises(ImportError, match="cannot be installed beside gentraj's gymnasium; write a file with save_d3r"):
-        to_d3rlpy(some([3]))
 
 
 @REPEATED

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from gentraj.cli import main
 from gentraj.cli.train import preset
 from gentraj.cli.varying import base_card
 from gentraj.data import d4rl_reference, load_d4rl, load_episodes
@@ -109,15 +108,3 @@ def test_only_the_observation_of_a_kitchen_in_minari_is_read():
     tasks = spaces.Dict(kettle=spaces.Box(-1, 1, (7,)), microwave=spaces.Box(-1, 1, (1,)))
     space = spaces.Dict(observation=box, achieved_goal=tasks, desired_goal=tasks)
     assert flat_parts(space) == {"observation": box} and obs_widths("kitchen", space) == {"obs": 59}
-
-
-@pytest.mark.filterwarnings("ignore:.*has no next_observations")
-def test_one_command_trains_on_a_file_by_its_name_and_one_evaluates(folder):
-    kitchen(folder)
-    main(["train", "fql", "--dataset", KITCHEN, "--run-dir", str(folder / "run"), "--steps", "2",
-          "--policy.batch-size", "4", "--policy.critic.width", "8", "--policy.critic.n-step", "1",
-          "--policy.model.network.width", "8", "--training.threads", "1"])
-    main(["evaluate", str(folder / "run"), "--episodes", "1", "--no-baselines"])
-    scores = json.loads((folder / "run" / "evaluation.json").read_text())
-    assert scores["env_id"] == f"D4RL/{KITCHEN}" and scores["score_d4rl"] == 25 * scores["return_mean"]
-    assert scores["protocol"] == "single-task" and scores["success_rate"] == 0

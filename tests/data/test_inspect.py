@@ -39,20 +39,6 @@ def test_every_problem_is_reported_not_only_the_first(tmp_path):
         assert line in report, line
 
 
-def test_shapes_that_do_not_fit_are_reported_together():
-    e = some([4, 3], extras=("qpos",))
-    report = inspect(bad(e, obs=e.obs[:-2], act=e.act[:, 0], extras={"qpos": e.extras["qpos"][1:]}))
-    assert "problems     3" in report
-    for line in ("obs has 7 rows; 2 episodes of 7 steps in all need 7 + 2 = 9", "act has 1 dimensions, shape (7,)",
-                 "qpos has 8 rows"):
-        assert line in report, line
-
-
-def test_an_environment_that_is_no_json_is_shortened():
-    for env in ("[" * 100_000, "\x1b[2J" + "x" * 1000):
-        assert len(inspect(replace(some([2]), env=env)).splitlines()[1]) < 120
-
-
 def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
     """D4RL's layout without next_observations: the last step of each trajectory goes with its reward."""
     rows = np.arange(12, dtype=np.float32)

@@ -7,14 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import lerobot_tiny
 import numpy as np
 import pytest
 from lerobot_tiny import LENGTHS, frames
 from small import gentraj
-from some_episodes import some
 
-from gentraj.data import DataError, Episodes, load_episodes, load_lerobot
+from gentraj.data import DataError, load_episodes, load_lerobot
 from gentraj.progress import say_once
 
 TINY = Path(__file__).with_name("lerobot-tiny")
@@ -102,14 +100,6 @@ def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
     assert np.array_equal(e.act, frames()["action"][[0, 3, 5, 6, 8, 9, 10]])
 
 
-def test_a_flag_that_is_no_number_is_refused(folder: Path) -> None:
-    wrong = np.where(np.arange(12) == 3, np.nan, 0)
-    rewrite(folder, lambda table: table.set_column(
-        table.column_names.index("next.done"), "next.done", pyarrow.array(wrong)))
-    with pytest.raises(DataError, match=r"tiny: next\.done has nan; only 0 and 1"):
-        load_lerobot(folder)
-
-
 @pytest.mark.parametrize(("changes", "message"), [
     ({"codebase_version": "v2.1"}, "has LeRobot's format v2.1; v3.0 is expected.*convert"),
     ({"features": 3}, "its features cannot be read"),
@@ -164,17 +154,3 @@ def test_a_missing_pyarrow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"needs the package pyarrow; pip install 'gentraj\[lerobot\]'"):
         load_lerobot(TINY)
-
-
-def test_episodes_written_by_the_real_library_are_read_back(tmp_path: Path) -> None:
-    """One frame an observation; the last frame repeats an action, which nobody reads."""
-    pytest.importorskip("lerobot")
-    e: Episodes = some([6, 2, 3], obs_dim=4)
-    steps = np.minimum(np.concatenate([np.arange(T + 1) + s for s, T in zip(e.starts, e.lengths, strict=True)]),
-                       len(e.act) - 1)
-    lerobot_tiny.write(tmp_path / "set", {
-        "observation.state": e.obs, "action": e.act[steps], "next.reward": e.reward[steps, None],
-        "next.done": e.terminated[steps, None]}, tuple((e.lengths + 1).tolist()))
-    read = load_lerobot(tmp_path / "set")
-    for key in ("obs", "act", "reward", "terminated", "lengths"):
-        assert np.array_equal(read.arrays[key], e.arrays[key])

@@ -39,32 +39,6 @@ def test_goals_that_are_no_entries_of_an_observation_are_kept_beside_it(root, ke
         save_minari(replace(e, obs=e.obs[:, :3]), ID, description="x", overwrite=True)
 
 
-def test_a_name_that_reads_like_a_backup_is_swept_as_what_it_is(root):
-    """What was being written of "x-old-some-v0" is not what was being replaced, and "old-some-v0" is no backup."""
-    for name in ("x-old-some-v0", "old-some-v0"):
-        (root / "gentraj/test" / f"tmp-{2**22 + 1}-new-{name}" / "data").mkdir(parents=True)
-        save_minari(some([3]), f"gentraj/test/{name}", description="x")
-        assert load_minari(f"gentraj/test/{name}") == some([3])
-    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["old-some-v0", "x-old-some-v0"]
-
-
-def test_what_somebody_wrote_meanwhile_is_not_replaced(root, tmp_path, monkeypatch):
-    import gentraj.data.minari_writer as writer
-
-    save_minari(some([5]), ID, description="theirs")
-    (root / ID).rename(tmp_path / "theirs")
-    finish = writer._finish
-
-    def slow(*arguments):
-        finish(*arguments)
-        (tmp_path / "theirs").rename(root / ID)
-
-    monkeypatch.setattr(writer, "_finish", slow)
-    with pytest.raises(DataError, match="exists already"):
-        save_minari(some([3]), ID, description="mine")
-    assert load_minari(ID) == some([5])
-
-
 def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
     """Because a package is missing, or because this version of it does not take the arguments."""
     env = json.dumps(json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {"kwargs": {"friction": 1}})
@@ -121,21 +95,6 @@ def test_an_interrupted_write_leaves_nothing_half_made(root, monkeypatch):
         save_minari(some([3, 4]), ID, description="after", overwrite=True)
     assert load_minari(ID) == some([3])
     assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
-
-
-def test_a_replacement_that_fails_leaves_what_was_there(monkeypatch):
-    save_minari(some([3]), ID, description="before")
-    rename = Path.replace
-
-    def fails(self: Path, target: Path) -> Path:
-        if self.name.startswith("tmp-") and "-old-" not in self.name:
-            raise OSError("no")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(OSError, match="no"):
-        save_minari(some([4]), ID, description="after", overwrite=True)
-    assert load_minari(ID) == some([3])
 
 
 def test_the_leftovers_of_a_killed_write_are_swept_but_not_a_living_writers(root):

@@ -12,28 +12,6 @@ def test_what_is_saved_is_loaded(tmp_path, e: Episodes):
     assert load_npz(save_npz(e, tmp_path / "a.npz")) == e
 
 
-def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
-    path = save_npz(some([3]), tmp_path / "a.npz")
-
-    def torn(file, **members):
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "savez", torn)
-    with pytest.raises(KeyboardInterrupt):
-        save_npz(some([9]), path)
-    assert load_npz(path) == some([3])
-    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_a_file_is_replaced_not_written_over(tmp_path):
-    path = save_npz(some([3]), tmp_path / "a.npz")
-    before = path.read_bytes()
-    with path.open("rb") as reader:
-        save_npz(some([9]), path)
-        assert reader.read() == before
-
-
 def test_another_version_is_refused(tmp_path):
     path = save_npz(some([3]), tmp_path / "a.npz")
     np.savez(path, **(dict(np.load(path)) | {"format": "gentraj-episodes-2"}))
@@ -88,15 +66,6 @@ def test_arrays_in_no_layout_are_told_what_to_do(tmp_path):
     np.savez(tmp_path / "own.npz", obs=np.zeros((4, 2)), act=np.zeros((4, 1)))
     with pytest.raises(DataError, match=r"own\.npz: its arrays \(act, obs\) are in no known layout; .*save_npz"):
         load_episodes(tmp_path / "own.npz")
-
-
-def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
-    ends = np.isin(np.arange(8), [3, 7])
-    path = ogbench(tmp_path / "door.npz", rewards=np.ones((8, 1)), terminals=np.zeros(8, bool), timeouts=ends)
-    with pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped"):
-        e = load_episodes(path)
-    assert e.lengths.tolist() == [3, 3]
-    assert e.reward.tolist() == [1] * 6
 
 
 @pytest.mark.parametrize(("change", "message"), [

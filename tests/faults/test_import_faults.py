@@ -1,4 +1,4 @@
-"""FAULTS 18 and 19: an import that was killed, and packages of extras that are not installed."""
+"""An import that was killed, and packages of extras that are not installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def many_episodes(number: int = 150) -> Episodes:
                    truncated=np.tile(one.truncated, number), lengths=np.tile(one.lengths, number))
 
 
-def test_18_an_import_that_was_killed_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_was_killed_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By SIGKILL, while it writes."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     path, folder = save_npz(many_episodes(), tmp_path / "many.npz"), tmp_path / "minari" / "mine"
@@ -69,7 +69,7 @@ def without(package: str, *words: str) -> int:
     ("openvino", ["sample", "RUN", "--out", "a.npz", "--accelerate", "openvino"],
      "OpenVINO is not installed; pip install 'gentraj[openvino]'"),
 ])
-def test_19_without_a_package_of_an_extra_the_call_says_what_to_install(package: str, words: list[str], message: str,
+def test_without_a_package_of_an_extra_the_call_says_what_to_install(package: str, words: list[str], message: str,
                                                                         small_run: Path) -> None:
     """And gentraj, agents and envs are imported without it. The other extras' messages are tested where they are
     used."""

@@ -1,4 +1,4 @@
-"""FAULTS 1, 5, 6, 8 and 9 with real processes."""
+"""Kills, signals, locks and full disks with real processes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from gentraj.training.checkpoint import load, run_lock
 from gentraj.training.log import read_metrics
 
 ROOT = Path(__file__).parents[2]
-TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "3"))  # of kills at random moments; 50 before a release
+TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "2"))  # of kills at random moments; 50 before a release
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_killed_at_random_and_resumed_gives_the_same_bits(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
                                                           spawn, fingerprint, trial: int) -> None:
-    """FAULTS 1."""
     rng, folder, whole = random.Random(trial), tmp_path / "run", tmp_path_factory.getbasetemp() / "never-killed"
     if not whole.exists():
         run_tiny(whole, steps=200)
@@ -41,7 +40,7 @@ def test_killed_at_random_and_resumed_gives_the_same_bits(tmp_path: Path, tmp_pa
 
 
 def test_terminated_it_saves_after_the_step_and_says_so(tmp_path: Path, spawn) -> None:
-    """FAULTS 8. It is halted while its step is looked up: a row is logged every 15 steps."""
+    """It is halted while its step is looked up: a row is logged every 15 steps."""
     process = spawn(tmp_path, "--steps", 10**6, "--pause", 0.005)
     process.stdout.readline()
     process.send_signal(signal.SIGSTOP)
@@ -57,7 +56,7 @@ def test_terminated_it_saves_after_the_step_and_says_so(tmp_path: Path, spawn) -
 
 
 def test_of_two_in_one_folder_one_trains(tmp_path: Path, spawn) -> None:
-    """FAULTS 9; and a killed holder leaves no lock behind."""
+    """A killed holder leaves no lock behind."""
     both = [spawn(tmp_path, "--steps", 10**6, "--pause", 0.005) for _ in range(2)]
     while all(process.poll() is None for process in both):
         time.sleep(0.02)
@@ -82,7 +81,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_loses_nothing(small_disk: Path, spawn, fingerprint) -> None:
-    """FAULTS 5: after step 20 there is room for half a checkpoint; with room again it ends as if it had had it."""
+    """After step 20 there is room for half a checkpoint; with room again it ends as if it had had it."""
     folder, ballast = small_disk / "run", small_disk / "ballast"
     run_tiny(folder, steps=60)
     whole = fingerprint(folder)
@@ -102,7 +101,7 @@ def test_a_full_disk_loses_nothing(small_disk: Path, spawn, fingerprint) -> None
 
 
 def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path, spawn) -> None:
-    """FAULTS 5: no file may grow beyond the optimiser's at step 20, but for its last byte (RLIMIT_FSIZE)."""
+    """No file may grow beyond the optimiser's at step 20, but for its last byte (RLIMIT_FSIZE)."""
     run_tiny(tmp_path / "whole", steps=20)
     largest = max((tmp_path / "whole" / "step-00000020").iterdir(), key=lambda path: path.stat().st_size)
     process = spawn(tmp_path / "run", "--largest-file", largest.stat().st_size - 1)
@@ -114,7 +113,7 @@ def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path, spawn) -> None:
 
 
 def test_a_closed_pipe_does_not_stop_it(tmp_path: Path) -> None:
-    """FAULTS 6: `train | head -1`."""
+    """`train | head -1`."""
     script = '"$0" "$1" "$2" --steps 60 | head -1; exit ${PIPESTATUS[0]}'
     done = subprocess.run(["bash", "-c", script, sys.executable, ROOT / "tests/faults/tiny.py", tmp_path / "run"],
                           capture_output=True, text=True, check=False,

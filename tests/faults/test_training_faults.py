@@ -1,10 +1,9 @@
-"""FAULTS 6-10 and 28 in one process: what stops a training, what does not, and resuming to the same bits."""
+"""In one process: what stops a training, what does not, and resuming to the same bits."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +37,6 @@ def kill(*numbers: int) -> Callable[[Tiny], object]:
 @given(at=st.integers(0, 58), number=st.sampled_from([signal.SIGTERM, signal.SIGINT]))
 def test_a_signal_saves_at_that_very_step_and_resuming_gives_the_same_bits(
         tmp_path_factory: pytest.TempPathFactory, fingerprint, at: int, number: int) -> None:
-    """FAULTS 1 and 8."""
     whole = tmp_path_factory.getbasetemp() / "uninterrupted"
     if not whole.exists():
         run_tiny(whole)
@@ -76,14 +74,6 @@ def test_a_second_interrupt_stops_at_once_without_damage(tmp_path: Path, fingerp
     assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
 
 
-def test_handlers_are_as_they_were(tmp_path: Path) -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    run_tiny(tmp_path / "run", steps=2)
-    with pytest.raises(Interrupted):
-        run_tiny(tmp_path / "other", component=harmed(1, kill(signal.SIGTERM)))
-    assert before == {number: signal.getsignal(number) for number in before}
-
-
 def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A background process of a shell script must not stop at the Ctrl-C that is meant for the script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -93,16 +83,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.Mon
         signal.signal(signal.SIGINT, before)
 
 
-def test_off_the_main_thread(tmp_path: Path) -> None:
-    results = []
-    thread = threading.Thread(target=lambda: results.append(run_tiny(tmp_path / "run", steps=3)))
-    thread.start()
-    thread.join()
-    assert results[0].step == 3
-
-
 def test_a_full_disk_under_the_log_costs_only_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAULTS 6."""
     folder = tmp_path / "run"
     monkeypatch.setattr("gentraj.training.log.write_rows", lambda path, rows: path.symlink_to("/dev/full"))
     with pytest.warns(LogWarning, match=r"metrics\.jsonl: cannot be written: .*; training goes on") as seen:
@@ -117,17 +98,8 @@ def test_a_row_cut_by_a_crash_is_dropped_on_resume(tiny_run: Path) -> None:
     assert [row["step"] for row in read_metrics(tiny_run)] == [15, 30, 45, 60, 75]
 
 
-def test_a_listener_with_a_closed_pipe_costs_only_its_rows(tmp_path: Path) -> None:
-    def closed(row: dict) -> None:
-        raise BrokenPipeError(32, "Broken pipe")
-
-    with pytest.warns(LogWarning, match="Broken pipe"):
-        assert run_tiny(tmp_path / "run", on_log=closed).step == 60
-
-
-@pytest.mark.parametrize("where", ["file", "file/run", "x" * 300, "proc"])
+@pytest.mark.parametrize("where", ["file/run", "proc"])
 def test_a_folder_that_cannot_be_is_an_error_before_any_step(tmp_path: Path, where: str) -> None:
-    """FAULTS 7."""
     (tmp_path / "file").touch()
     folder = Path("/proc/run") if where == "proc" else tmp_path / where
     with pytest.raises(CheckpointError, match=f"^{folder}: cannot be used as a run folder: "):
@@ -136,23 +108,7 @@ def test_a_folder_that_cannot_be_is_an_error_before_any_step(tmp_path: Path, whe
         run_tiny(folder, resume=True)
 
 
-def test_a_folder_that_takes_no_files_is_an_error_before_any_step(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAULTS 7: whatever the reason; root may write everywhere, so the system's answer is imitated."""
-    mkdir = os.mkdir
-
-    def read_only(path, *args) -> None:
-        if ".tmp-" in str(path):
-            raise OSError(30, "Read-only file system")
-        mkdir(path, *args)
-
-    monkeypatch.setattr(os, "mkdir", read_only)
-    with pytest.raises(CheckpointError, match=r"step-00000000: cannot be written: Read-only file system; .* needed"):
-        run_tiny(tmp_path / "run", component=harmed(0, lambda _: pytest.fail("a step was made")))
-
-
 def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAULTS 7."""
     monkeypatch.chdir(tmp_path)
     name = "é 中 " + "x" * 200
     run_tiny(Path(name), component=harmed(30, lambda _: os.chdir("/")))
@@ -160,7 +116,6 @@ def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
-    """FAULTS 9."""
     before = fingerprint(tiny_run)
     with pytest.raises(CheckpointError, match="holds a training already; use --resume"):
         run_tiny(tiny_run)
@@ -168,7 +123,6 @@ def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    """FAULTS 9."""
     def again(_: Tiny) -> None:
         with pytest.raises(RunLocked, match=f"process {os.getpid()} is training here"):
             run_tiny(tmp_path / "run", resume=True)
@@ -177,7 +131,6 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> None:
-    """FAULTS 10."""
     before, episodes = fingerprint(tiny_run), tiny_episodes()
     other = replace(episodes, obs=episodes.obs + np.float32(1e-3))
     with pytest.raises(ConfigError) as error:
@@ -188,14 +141,7 @@ def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> N
     assert "\n" not in str(error.value) and fingerprint(tiny_run) == before
 
 
-def test_resume_with_another_width_is_refused(tiny_run: Path) -> None:
-    """FAULTS 10: whoever forgets to tell `meta` of it."""
-    with pytest.raises(CheckpointError, match=r"the saved 'tiny' does not fit: net.0.weight is \(32, 3\)"):
-        run_tiny(tiny_run, component=Tiny(width=16), resume=True)
-
-
 def test_resume_may_go_further_and_log_otherwise(tiny_run: Path) -> None:
-    """FAULTS 10."""
     assert run_tiny(tiny_run, steps=80, log_every=7, save_every=11, keep=1, resume=True).step == 80
     assert [row["step"] for row in read_metrics(tiny_run)] == [15, 30, 45, 60, 63, 70, 77, 80]
     assert run_tiny(tiny_run, steps=80, resume=True).step == 80  # all done already
@@ -204,7 +150,6 @@ def test_resume_may_go_further_and_log_otherwise(tiny_run: Path) -> None:
 
 
 def test_resume_past_a_broken_checkpoint_gives_the_same_bits(tmp_path: Path, fingerprint) -> None:
-    """FAULTS 3."""
     run_tiny(tmp_path / "run")
     run_tiny(tmp_path / "whole")
     os.truncate(tmp_path / "run" / "step-00000060" / "tiny.safetensors", 100)
@@ -214,7 +159,6 @@ def test_resume_past_a_broken_checkpoint_gives_the_same_bits(tmp_path: Path, fin
 
 
 def test_nothing_valid_is_no_fresh_start(tiny_run: Path) -> None:
-    """FAULTS 3."""
     for meta in tiny_run.glob("step-*/meta.json"):
         meta.write_bytes(b"")
     with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="none of its 3 checkpoints is valid"):
@@ -224,7 +168,7 @@ def test_nothing_valid_is_no_fresh_start(tiny_run: Path) -> None:
 
 
 def test_not_finite_stops_before_the_step(tmp_path: Path) -> None:
-    """FAULTS 28: an infinite weight at step 50."""
+    """An infinite weight at step 50."""
     kept: list[dict] = []
 
     def plant(component: Tiny) -> None:
@@ -241,7 +185,6 @@ def test_not_finite_stops_before_the_step(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_not_finite_stops(tmp_path: Path) -> None:
-    """FAULTS 28."""
     class Spoilt(Tiny):
         def update(self, batch, optimizers, generator):
             return super().update(batch, optimizers, generator) | {"q": torch.tensor(torch.nan)}
@@ -252,7 +195,7 @@ def test_a_metric_that_is_not_finite_stops(tmp_path: Path) -> None:
 
 
 def test_a_weight_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
-    """FAULTS 28: the last step before a save spoils a weight that no loss has seen yet."""
+    """The last step before a save spoils a weight that no loss has seen yet."""
     def spoil(component: Tiny) -> None:
         with torch.no_grad():
             component.ema.module[2].bias[0] = torch.nan  # type: ignore[index]
