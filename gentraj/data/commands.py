@@ -66,12 +66,16 @@ def report(source: str | Path | Episodes) -> tuple[str, int]:
 def _read(source: str | Path) -> Episodes:
     """One dataset, which need not be valid, or several valid ones that are joined by '+'."""
     names = split_names(str(source))
-    return Episodes(**read(source), validate=False) if len(names) == 1 else load_episodes(names)
+    if len(names) == 1:
+        return Episodes(**read(source), validate=False)
+    return load_episodes(names)
 
 
 def _environment(env: str | None) -> str:
+    if not env:
+        return "not recorded"
     try:
-        return json.loads(env)["id"] if env else "not recorded"
+        return json.loads(env)["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return f"not Gymnasium's EnvSpec as JSON: {reprlib.repr(env)}"
 

@@ -41,8 +41,8 @@ def to_d3rlpy(episodes: Episodes) -> Any:
     rows = list(_rows(episodes))
     ends = np.concatenate([np.arange(len(act)) == len(act) - 1 for _, act, _, _ in rows])
     terminal = np.concatenate([np.full(len(act), done) for _, act, _, done in rows]) & ends
-    obs, act, reward = (np.concatenate([row[i] for row in rows]) for i in range(3))
-    return MDPDataset(obs, act, reward, terminal.astype(np.float32), (ends & ~terminal).astype(np.float32),
+    columns = [np.concatenate([row[i] for row in rows]) for i in range(3)]
+    return MDPDataset(*columns, terminal.astype(np.float32), (ends & ~terminal).astype(np.float32),
                       action_space=ActionSpace.CONTINUOUS, action_size=episodes.act_dim)
 
 

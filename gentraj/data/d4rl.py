@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,10 +76,20 @@ def _antmaze(steps: int) -> SingleTask:
 SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000), "antmaze-large": _antmaze(1000),
                 "kitchen": SingleTask(280, minari_version=2)}
 """The tasks by what the D4RL ids of their data begin with."""
-MAZES = {"open": ("PointMaze_Open-v3", 150, 5, 7), "umaze": ("PointMaze_UMaze-v3", 300, 5, 5),
-         "medium": ("PointMaze_Medium-v3", 600, 8, 8), "large": ("PointMaze_Large-v3", 800, 9, 12)}
-"""The environments of maze2d by the sizes in D4RL's ids, with the steps of an episode in D4RL, and the rows and columns
-of the map."""
+
+
+class Maze(NamedTuple):
+    """An environment of maze2d, with the steps of an episode in D4RL, and the rows and columns of the map."""
+
+    env_id: str
+    steps: int
+    rows: int
+    columns: int
+
+
+MAZES = {"open": Maze("PointMaze_Open-v3", 150, 5, 7), "umaze": Maze("PointMaze_UMaze-v3", 300, 5, 5),
+         "medium": Maze("PointMaze_Medium-v3", 600, 8, 8), "large": Maze("PointMaze_Large-v3", 800, 9, 12)}
+"""The environments of maze2d by the sizes in D4RL's ids."""
 
 
 def single_task(dataset: str) -> SingleTask | None:
@@ -154,18 +164,18 @@ def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     if obs_NO.shape[1:] != (4,) or act_SA.shape[1:] != (2,):
         raise DataError(f"{name}: observations have shape {obs_NO.shape} and actions {act_SA.shape}; (N, 4) and (N, 2) "
                         "are expected of maze2d; give a file that is none of D4RL's another name")
-    env_id, steps, rows, columns = MAZES[name.split("-")[1]]
+    maze = MAZES[name.split("-")[1]]
 
     def turned(x_N2: np.ndarray) -> np.ndarray:
         return np.stack([x_N2[:, 1], -x_N2[:, 0]], 1)
 
     def placed(x_N2: np.ndarray) -> np.ndarray:
-        return turned(x_N2) + np.array([0.7 - columns / 2, rows / 2 - 0.7], np.float32)
+        return turned(x_N2) + np.array([0.7 - maze.columns / 2, maze.rows / 2 - 0.7], np.float32)
 
     return {**fields, "obs": np.concatenate([placed(obs_NO[:, :2]), turned(obs_NO[:, 2:])], 1), "act": turned(act_SA),
             "extras": {"goal": placed(fields["extras"]["goal"])} if "goal" in fields["extras"] else {},
             "obs_keys": ("observation",),
-            "env": spec_json(env_id, steps, reward_type="dense" if "-dense-" in name else "sparse")}
+            "env": spec_json(maze.env_id, maze.steps, reward_type="dense" if "-dense-" in name else "sparse")}
 
 
 def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
@@ -210,13 +220,16 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
 
 def _warn_of_lost_steps(name: str, rows_E: np.ndarray, terminal_E: np.ndarray, ends_in_observation: bool) -> None:
     """Warns of the steps that a file without next_observations loses. Raises `DataError` where no step is left."""
-    short, lost, ends = (np.count_nonzero(some_E) for some_E in
-                         (rows_E == 1, rows_E > 1, terminal_E & (rows_E > 1)))
+    short = np.count_nonzero(rows_E == 1)
+    lost = np.count_nonzero(rows_E > 1)
+    ends = np.count_nonzero(terminal_E & (rows_E > 1))
     if short == len(rows_E):
         raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of a "
                         "trajectory is only its last observation; give next_observations")
     if lost and not ends_in_observation:
-        which = f", and for {ends} of them it is the terminal step" if ends else ""
+        which = ""
+        if ends:
+            which = f", and for {ends} of them it is the terminal step"
         warnings.warn(f"{name} has no next_observations: the last step of {lost} trajectories is dropped with its "
                       f"reward{which}; give next_observations to keep it", stacklevel=3)
     if short:

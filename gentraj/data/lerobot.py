@@ -24,7 +24,8 @@ from .validation import DataError, as_flags, as_float32
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
 REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-STATE, EPISODE, FRAME = "observation.state", "episode_index", "frame_index"
+STATE = "observation.state"
+EPISODE, FRAME = "episode_index", "frame_index"
 NUMBERS = re.compile(r"float(16|32|64)|u?int(8|16|32|64)|bool")
 
 
@@ -49,8 +50,12 @@ def is_lerobot_folder(source: str) -> bool:
 
 def read_lerobot(source: str | Path) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
-    name = str(source).removeprefix(PREFIX) if str(source).startswith(PREFIX) else Path(source).name
-    folder = _find(name) if str(source).startswith(PREFIX) else Path(os.path.expanduser(source))
+    if str(source).startswith(PREFIX):
+        name = str(source).removeprefix(PREFIX)
+        folder = _find(name)
+    else:
+        folder = Path(os.path.expanduser(source))
+        name = folder.name
     features = _features(folder)
     kept = _obs_features(features)
     others = "action", "next.reward", "next.done", "next.truncated", FRAME

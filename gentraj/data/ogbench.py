@@ -45,8 +45,10 @@ def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, A
         raise DataError(f"{path}: observations have shape {members['observations'].shape}; images are not supported, "
                         "only vectors (use the state version of the dataset)")
     N = len(members["observations"])
-    flag, last = ("valids", 0) if "valids" in members else ("terminals", 1)
-    last_N = as_flags(members[flag], path.stem, flag) == last
+    if "valids" in members:
+        last_N = ~as_flags(members["valids"], path.stem, "valids")
+    else:
+        last_N = as_flags(members["terminals"], path.stem, "terminals")
     flat = {"observations": members["observations"], "actions": members["actions"], "timeouts": last_N,
             "terminals": np.zeros(N, dtype=bool), "rewards": members.get("rewards", np.zeros(N, np.float32))}
     flat |= {f"infos/{key}": members[key] for key in ("qpos", "qvel") if key in members}
@@ -66,7 +68,9 @@ def ogbench_tasks() -> dict[str, dict[str, Any]]:
 
 def kinds(env: str) -> tuple[str, ...]:
     """The kinds of data of an environment of OGBench; some mazes lack "explore"."""
-    return ("play", "noisy") if env.startswith(("cube", "scene", "puzzle")) else ("navigate", "stitch", "explore")
+    if env.startswith(("cube", "scene", "puzzle")):
+        return "play", "noisy"
+    return "navigate", "stitch", "explore"
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,15 @@ class OGBenchName:
         if found is None:
             return None
         env, is_single = found["env"], found["single"] is not None
-        if (found["kind"] or not is_single) if found["own"] else found["kind"] not in kinds(env):
+        if found["own"]:
+            is_name, source = is_single and not found["kind"], f"{OWN}{env}-v0"
+        else:
+            is_name, source = found["kind"] in kinds(env), f"{env}-{found['kind']}-v0"
+        if not is_name:
             return None
-        source = f"{OWN}{env}-v0" if found["own"] else f"{env}-{found['kind']}-v0"
-        task = int(found["task"] or ogbench_tasks()[env]["default"]) if is_single else None
+        task = None
+        if is_single:
+            task = int(found["task"] or ogbench_tasks()[env]["default"])
         return cls(source, env, task, f"OGBench/{env}{found['single'] or ''}-v0")
 
     @property
@@ -135,8 +144,9 @@ def read_ogbench(source: str) -> dict[str, Any]:
         return {field: getattr(labelled, field) for field in fields} | {
             "goal_dims": (), "obs_keys": (), "env": name.spec_json}
     dims = tuple(entry for part in ogbench_tasks()[name.env]["parts"] for entry in part["entries"])
-    known = {"obs_keys": ("observation",), "env": name.spec_json} if name.env in RECORDED else {}
-    return fields | {"goal_dims": dims} | known
+    if name.env in RECORDED:
+        fields |= {"obs_keys": ("observation",), "env": name.spec_json}
+    return fields | {"goal_dims": dims}
 
 
 def relabel(episodes: Episodes, env: str, task: int) -> Episodes:

@@ -88,13 +88,16 @@ def split_names(dataset: str) -> list[str]:
     """
     if os.path.exists(os.path.expanduser(dataset)):
         return [dataset]
-    names, name = [], ""
+    names, pieces = list[str](), list[str]()
     for piece in dataset.split("+"):
-        name = f"{name}+{piece}" if name else piece
+        pieces.append(piece)
+        name = "+".join(pieces)
         if not name.startswith(("/", "~")) or is_path(name):
             names.append(name)
-            name = ""
-    return [*names, name] if name else names
+            pieces = []
+    if pieces:
+        names.append("+".join(pieces))
+    return names
 
 
 def is_path(source: str) -> bool:

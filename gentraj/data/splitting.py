@@ -33,14 +33,16 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     first = datasets[0]
     for other in datasets[1:]:
         for key in ("obs_dim", "act_dim", "goal_dims", "obs_keys"):
-            if (value := getattr(other, key)) != (expected := getattr(first, key)):
+            value, expected = getattr(other, key), getattr(first, key)
+            if value != expected:
                 raise DataError(f"{other.name}: {key} is {value} but {expected} in {first.name}; only datasets of one "
                                 "environment can be joined")
     if len(datasets) == 1:
         return first
     named = [d for d in datasets if d.env is not None]
     for other in named[1:]:
-        if (own := environment_name(other.env)) != (expected := environment_name(named[0].env)):
+        own, expected = environment_name(other.env), environment_name(named[0].env)
+        if own != expected:
             warnings.warn(f"{other.name} is of {own} and {named[0].name} of {expected}; the joined data count as those "
                           f"of {expected}", stacklevel=2)
     if any("imagined" in d.extras for d in datasets):
@@ -59,7 +61,8 @@ def _joined_extras(datasets: Sequence[Episodes]) -> dict[str, np.ndarray]:
                           "have none", stacklevel=3)
     shared = [key for key in first.extras if all(key in d.extras for d in others)]
     for other, key in product(others, shared):
-        if (width := other.extras[key].shape[1]) != (expected := first.extras[key].shape[1]):
+        width, expected = other.extras[key].shape[1], first.extras[key].shape[1]
+        if width != expected:
             raise DataError(f"{other.name}: {key} has width {width} but {expected} in {first.name}; only datasets of "
                             "one environment can be joined")
     return {key: np.concatenate([d.extras[key] for d in datasets]) for key in shared}
@@ -112,12 +115,14 @@ def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Epi
               for at in range(0, T, longest)]
     if len(pieces) < 2:
         raise ValueError(f"{episodes.name} has a single step; nothing can be held out of it")
-    order, steps = np.random.default_rng(seed).permutation(len(pieces)), 0
-    number = 0
-    while number < 1 or (steps < share * episodes.num_steps and number < len(pieces) - 1):
-        _, first, last = pieces[order[number]]
-        number, steps = number + 1, steps + last - first
-    held = set(order[:number].tolist())
+    order = np.random.default_rng(seed).permutation(len(pieces)).tolist()
+    held, steps = set[int](), 0
+    for i in order[:-1]:  # at least one, and not all
+        if held and steps >= share * episodes.num_steps:
+            break
+        _, first, end = pieces[i]
+        held.add(i)
+        steps += end - first
     return (take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
             take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
 
@@ -125,7 +130,9 @@ def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Epi
 def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
     """Splits the data into the even and the odd episodes. A single episode is returned twice."""
     whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
-    return (take(episodes, whole[::2]), take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
+    if len(whole) == 1:
+        return episodes, episodes
+    return take(episodes, whole[::2]), take(episodes, whole[1::2])
 
 
 def split_at_terminations(e: Episodes) -> Episodes:
@@ -150,7 +157,9 @@ def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
     steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
     rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])
     lengths = np.array([b - a for _, a, b in pieces])
-    truncated, terminated, ends = e.truncated[steps].copy(), e.terminated[steps], np.cumsum(lengths) - 1
+    ends = np.cumsum(lengths) - 1
+    terminated = e.terminated[steps]
+    truncated = e.truncated[steps].copy()
     truncated[ends] |= ~terminated[ends]
     return replace(e, obs=e.obs[rows], act=e.act[steps], reward=e.reward[steps], terminated=terminated,
                    truncated=truncated, lengths=lengths, extras={key: x[rows] for key, x in e.extras.items()})

@@ -96,7 +96,8 @@ class Rounding:
 
     def warn(self) -> None:
         """Warns of columns with large numbers whose differences are lost."""
-        low, high, error = (np.ravel(each).astype(np.float64) for each in (self.low, self.high, self.error))
+        low, high = np.ravel(self.low).astype(np.float64), np.ravel(self.high).astype(np.float64)
+        error = np.ravel(self.error).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             spread, large = high - low, np.maximum(-low, high) >= LARGE_VALUE
             lost = large & (spread > 0) & (error > LOST_SHARE * spread) & np.isfinite(error)
@@ -141,11 +142,11 @@ def _wrong_sizes(name: str, lengths: np.ndarray, fields: Mapping[str, np.ndarray
     for key, array in fields.items():
         if key == "lengths":
             continue
-        rows, needed, shape = S, f"{S} rows", f"({S}, width)"
-        if key not in PER_STEP:
+        if key in PER_STEP:
+            rows, needed = S, f"{S} rows"
+        else:
             rows, needed = S + E, f"{S} + {E} = {S + E} rows, one more than actions in each"
-            shape = f"({rows}, width)"
-        dims = 2
+        dims, shape = 2, f"({rows}, width)"
         if key in FLAT:
             dims, shape = 1, f"({rows},)"
         if array.ndim != dims:
