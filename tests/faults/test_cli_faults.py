@@ -102,7 +102,7 @@ def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(("words", "named"), [
     ("train pointmaze-umaze --stepz 3", "--stepz"), ("train pointmaze-umaze --steps 1.5", "1.5"),
-    ("evaluate run --episodez 3", "--episodes"), ("evaluate", "usage"), ("evaluate run run", "run"),
+    ("evaluate run --episodez 3", "--episodes"), ("evaluate run run", "run"),
     ("evaluate run --protocol fair", "fair"), ("data lisp", "lisp"), ("data import file", "--id")])
 def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys: pytest.CaptureFixture,
                                                             words: str, named: str) -> None:
