@@ -14,10 +14,9 @@ import traceback
 from importlib.util import find_spec
 from types import ModuleType
 
-from gentraj.data.d4rl import d4rl_table, single_task
 from gentraj.process import IMPORTS
 
-from .tasks.registry import D4RL_ENVIRONMENTS, MANIPULATION, single_tasks
+from .tasks.registry import environments
 
 
 @functools.cache
@@ -40,17 +39,8 @@ def load_gymnasium() -> ModuleType:
         with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
             import gymnasium_robotics
         gymnasium.register_envs(gymnasium_robotics)
-    for name, task in MANIPULATION.items():
-        gymnasium.register(task.env_id, "gentraj.envs.tasks.manipulation:Manipulation",
-                           max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
-    for base_id, steps in single_tasks():
-        gymnasium.register(f"OGBench/{base_id}", "gentraj.envs.tasks.manipulation:SingleTask", max_episode_steps=steps,
-                           kwargs={"base_id": base_id})
-    for dataset_id in d4rl_table():
-        if (known := single_task(dataset_id)) is not None:
-            made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
-            gymnasium.register(f"D4RL/{dataset_id}", f"gentraj.envs.tasks.d4rl:{made_by}",
-                               max_episode_steps=known.steps, kwargs={"dataset_id": dataset_id})
+    for env_id, made_by, steps, kwargs in environments():
+        gymnasium.register(env_id, f"gentraj.envs.tasks.{made_by}", max_episode_steps=steps, kwargs=kwargs)
     import_named()
     return gymnasium
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gentraj.data.d4rl import d4rl_table, single_task
 from gentraj.data.ogbench import ogbench_tasks
 
 
@@ -110,15 +111,27 @@ MANIPULATION: dict[str, ManipulationTask] = {
 }
 
 
-def single_tasks() -> Iterator[tuple[str, int]]:
-    """Yields the id and the time limit of each single-task environment of OGBench that observes states."""
-    for name, known in ogbench_tasks().items():
+D4RL_ENVIRONMENTS = {"antmaze": "d4rl:AntMaze", "kitchen": "d4rl:Kitchen"}
+"""The classes of D4RL's environments by what the ids of their data begin with."""
+
+
+def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    """Yields the environments of this package: id, module and class, time limit in steps, and arguments.
+
+    One more is a module beside this one and a line here.
+    """
+    for name, task in MANIPULATION.items():
+        yield (task.env_id, "manipulation:Manipulation", task.max_episode_steps,
+               {"name": name.removeprefix("ogbench/")})
+    for name, known in ogbench_tasks().items():  # those that observe states
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
-            yield f"{name}-singletask{which}-v0", known["steps"]
+            base_id = f"{name}-singletask{which}-v0"
+            yield f"OGBench/{base_id}", "manipulation:SingleTask", known["steps"], {"base_id": base_id}
+    for dataset_id in d4rl_table():
+        if (known := single_task(dataset_id)) is not None:
+            made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
+            yield f"D4RL/{dataset_id}", made_by, known.steps, {"dataset_id": dataset_id}
 
-
-D4RL_ENVIRONMENTS = {"antmaze": "AntMaze", "kitchen": "Kitchen"}
-"""The classes of `gentraj.envs.tasks.d4rl` by what the D4RL ids of their data begin with."""
 
 LOCOMOTION: dict[str, LocomotionTask] = {
     "hopper": LocomotionTask("Hopper-v5", 1000, "hopper-medium-v2", 1_000_000),
