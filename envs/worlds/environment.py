@@ -8,6 +8,7 @@ dict of observation, achieved_goal and desired_goal if there are goals, else a v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
@@ -24,6 +25,53 @@ Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observation, goal) -
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
+@dataclass(frozen=True)
+class ObservationFormat:
+    """How the real environment gives observations and rewards: of goals, if the data have any."""
+
+    goal_dims: Sequence[int] = ()
+    """The entries of an observation that its goal is about (`Episodes.goal_dims`)."""
+    obs_keys: Sequence[str] = ()
+    """The parts of a dict observation that the data joined (`Episodes.obs_keys`)."""
+    compute_reward: GoalReward | None = None
+    """Gives the rewards, as in Gymnasium's goal environments; with None they are the world model's."""
+
+    @property
+    def joined(self) -> int:
+        """The number of first entries of the data's observations that are the achieved goal, put before what the real
+        environment observes."""
+        return len(self.goal_dims) if "achieved_goal" in self.obs_keys[:1] else 0
+
+    def space(self, world: WorldModel) -> Space[Any]:
+        """The observation space. Raises ValueError for goals of another width than the world model's."""
+        def box(width: int) -> Box:
+            return Box(-np.inf, np.inf, (width,), np.float32)
+
+        goal_dim = world.facts.goal_dim
+        if not goal_dim:
+            return box(world.spec.obs_dim)
+        if len(self.goal_dims) != goal_dim:
+            raise ValueError(f"goal_dims {tuple(self.goal_dims)} name {len(self.goal_dims)} entries; the world model "
+                             f"has goals of {goal_dim}")
+        return Dict({"observation": box(world.spec.obs_dim - self.joined), "achieved_goal": box(goal_dim),
+                     "desired_goal": box(goal_dim)})
+
+    def observation(self, episodes: ImaginedEpisodes) -> Any:
+        """The present observations (B, ...), as new arrays."""
+        if not episodes.goal_BG.shape[1]:
+            return episodes.obs_BO.copy()
+        return {"observation": episodes.obs_BO[:, self.joined :].copy(),
+                "achieved_goal": episodes.obs_BO[:, list(self.goal_dims)], "desired_goal": episodes.goal_BG.copy()}
+
+    def episodes(self, world: WorldModel, number: int, config: ImaginedConfig | None) -> ImaginedEpisodes:
+        """Synthetic episodes with these rewards."""
+        return ImaginedEpisodes(world, number, config or ImaginedConfig(),
+                                goal_reward(self.compute_reward, self.goal_dims))
+
+
+FLAT = ObservationFormat()  # vectors without goals
+
+
 class WorldModelVectorEnv(VectorEnv):
     """`num_envs` synthetic episodes. The step after the end of an episode resets it and ignores the action.
 
@@ -34,18 +82,13 @@ class WorldModelVectorEnv(VectorEnv):
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), obs_keys: Sequence[str] = (), renderer: Render | None = None,
-                 render_mode: str | None = None, compute_reward: GoalReward | None = None):
-        """Rewards are those of `compute_reward`, as in Gymnasium's goal environments, or else the world model's.
-        `goal_dims` and `obs_keys` are those of the data (`Episodes`)."""
-        self.num_envs, self.render_mode, self.renderer = num_envs, _render_mode(render_mode, self.metadata), renderer
-        self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
-                                         goal_reward(compute_reward, goal_dims))
-        self.goal_dims, self.joined = list(goal_dims), joined_entries(goal_dims, obs_keys)
-        if compute_reward is not None:  # libraries tell goal environments by this attribute
-            self.compute_reward = compute_reward
-        self.single_observation_space = observation_space(world, goal_dims, self.joined)
-        self.single_action_space = action_space
+                 obs_format: ObservationFormat = FLAT, renderer: Render | None = None, render_mode: str | None = None):
+        self.num_envs, self.obs_format = num_envs, obs_format
+        self.render_mode, self.renderer = _render_mode(render_mode, self.metadata), renderer
+        self.episodes = obs_format.episodes(world, num_envs, config)
+        if obs_format.compute_reward is not None:  # libraries tell goal environments by this attribute
+            self.compute_reward = obs_format.compute_reward
+        self.single_observation_space, self.single_action_space = obs_format.space(world), action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.ended_B = np.zeros(num_envs, bool)
@@ -93,7 +136,7 @@ class WorldModelVectorEnv(VectorEnv):
         _close(self.renderer)
 
     def _observe(self) -> Any:
-        return observation(self.episodes, self.goal_dims, self.joined)
+        return self.obs_format.observation(self.episodes)
 
 
 class WorldModelEnv(gymnasium.Env):
@@ -102,15 +145,13 @@ class WorldModelEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = METADATA
 
     def __init__(self, world: WorldModel, action_space: Box, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), obs_keys: Sequence[str] = (), renderer: Render | None = None,
-                 render_mode: str | None = None, compute_reward: GoalReward | None = None):
-        self.render_mode, self.renderer = _render_mode(render_mode, self.metadata), renderer
-        self.episodes = ImaginedEpisodes(world, 1, config or ImaginedConfig(), goal_reward(compute_reward, goal_dims))
-        self.goal_dims, self.joined = list(goal_dims), joined_entries(goal_dims, obs_keys)
-        if compute_reward is not None:
-            self.compute_reward = compute_reward
-        self.observation_space = observation_space(world, goal_dims, self.joined)
-        self.action_space = action_space
+                 obs_format: ObservationFormat = FLAT, renderer: Render | None = None, render_mode: str | None = None):
+        self.obs_format, self.renderer = obs_format, renderer
+        self.render_mode = _render_mode(render_mode, self.metadata)
+        self.episodes = obs_format.episodes(world, 1, config)
+        if obs_format.compute_reward is not None:
+            self.compute_reward = obs_format.compute_reward
+        self.observation_space, self.action_space = obs_format.space(world), action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -136,37 +177,8 @@ class WorldModelEnv(gymnasium.Env):
         _close(self.renderer)
 
     def _observe(self) -> Any:
-        seen = observation(self.episodes, self.goal_dims, self.joined)
+        seen = self.obs_format.observation(self.episodes)
         return {key: value[0] for key, value in seen.items()} if isinstance(seen, dict) else seen[0]
-
-
-def joined_entries(goal_dims: Sequence[int], obs_keys: Sequence[str]) -> int:
-    """Returns the number of first entries of the data's observations that are the achieved goal, put before what the
-    real environment observes."""
-    return len(goal_dims) if "achieved_goal" in obs_keys[:1] else 0
-
-
-def observation_space(world: WorldModel, goal_dims: Sequence[int], joined: int) -> Space[Any]:
-
-    def box(width: int) -> Box:
-        return Box(-np.inf, np.inf, (width,), np.float32)
-
-    goal_dim = world.facts.goal_dim
-    if not goal_dim:
-        return box(world.spec.obs_dim)
-    if len(goal_dims) != goal_dim:
-        raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries; the world model has goals of "
-                         f"{goal_dim}")
-    widths = {"observation": world.spec.obs_dim - joined, "achieved_goal": goal_dim, "desired_goal": goal_dim}
-    return Dict({key: box(width) for key, width in widths.items()})
-
-
-def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int], joined: int) -> Any:
-    """Returns the observations (B, ...) in the format of the real environment, as new arrays."""
-    if not episodes.goal_BG.shape[1]:
-        return episodes.obs_BO.copy()
-    return {"observation": episodes.obs_BO[:, joined:].copy(), "achieved_goal": episodes.obs_BO[:, list(goal_dims)],
-            "desired_goal": episodes.goal_BG.copy()}
 
 
 def _render_mode(mode: str | None, metadata: dict[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.renderer import Renderer
-from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, WorldModelVectorEnv
 from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
 
 from ..worlds.model import WorldModel
@@ -55,10 +55,10 @@ def _prepare(run: Run | Path | str, own_rewards: bool,
     world, env = trained.world_model, trained.data.env
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
+    reward = compute_reward(trained) if own_rewards else None
     return world, action_space(trained), ImaginedConfig(**settings), {
-        "goal_dims": trained.data.goal_dims, "obs_keys": trained.data.obs_keys,
-        "renderer": None if env is None else Renderer(env),
-        "compute_reward": compute_reward(trained) if own_rewards else None}
+        "obs_format": ObservationFormat(trained.data.goal_dims, trained.data.obs_keys, reward),
+        "renderer": None if env is None else Renderer(env)}
 
 
 def compute_reward(run: Run) -> GoalReward:

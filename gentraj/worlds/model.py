@@ -206,7 +206,10 @@ class WorldModel(nn.Module):
         metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
-            self._update_covariance(error_BKY, real_BK)
+            error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)  # of whole chunks
+            if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
+                with torch.autocast(error_WX.device.type, enabled=False):
+                    self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
                 error_XB = (error_BKY * real_BK[..., None]).flatten(1).T
                 # The correlations of errors within a chunk are removed; a timestep depends on earlier ones only.
@@ -237,13 +240,6 @@ class WorldModel(nn.Module):
         mean_BKY, spread_BKY = _mixture(mean_EBKY.detach(), spread_EBKY.detach())
         error = (((mean_BKY - outcome_BKY) ** 2).mean(-1) * real_BK).sum() / count
         return mean_BKY, spread_BKY, {"loss": loss.detach(), "error": error.sqrt()}
-
-    def _update_covariance(self, error_BKY: Tensor, real_BK: Tensor) -> None:
-        """Updates the moving average of the covariance of the errors of whole chunks."""
-        error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)
-        if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
-            with torch.autocast(error_WX.device.type, enabled=False):
-                self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
 
     @property
     def _covariance_root(self) -> Tensor:

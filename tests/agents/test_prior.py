@@ -1,6 +1,5 @@
 """Samples of priors, log densities of actions and their scores, all in environment units."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.policy import Policy, Scales
-from gentraj.agents.policies.swift import SwiftConfig
 from gentraj.agents.prior import log_prob, plan_prior, policy_prior, score
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -127,16 +125,6 @@ def test_an_action_that_never_varies_changes_neither_density_nor_score(family: s
         assert not score_BKA[..., 1].any() and score_BKA[..., 0].all()
 
 
-@pytest.mark.parametrize("config", [BCConfig(GENERATORS["flow"]), SwiftConfig()])
-def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any) -> None:
-    """This holds for Swift too, whose generator is conditioned on a positive advantage."""
-    policy, act_BKA, step = make(config), actions(chunk=1), torch.tensor([0.01, 0.0])
-    exact(policy, 0.5, 0.4)
-    up, down = (log_prob(policy, OBS, act_BKA + sign * step, steps=48) for sign in (1, -1))
-    slope_B = score(policy, OBS, act_BKA, 1e-3)[:, 0, 0]
-    torch.testing.assert_close(slope_B, (up - down) / 0.02, rtol=0.02, atol=0.02)
-
-
 @pytest.mark.parametrize(("family", "question", "message"), [
     ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN samples actions and has no density; use a policy"),
     ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; use a policy with"),
@@ -195,18 +183,3 @@ def test_a_prior_of_plans_is_conditioned_on_the_planner_s_context() -> None:
     x_BNHD = model.sample(condition, 2, seed=unfold_each(2, [5, 6]), options=SamplingOptions(steps=2))
     assert torch.equal(plan_prior(model, options=SamplingOptions(steps=2), context=(3.0,))(OBS, None, 2, [5, 6]),
                        x_BNHD[..., 3:])
-
-
-@pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])
-def test_trajectories_without_the_action_of_each_step_are_no_prior(model: Diffusion) -> None:
-    with pytest.raises(ValueError, match=r"trajectories with actions, and timesteps .* apart; these are of"):
-        plan_prior(model)
-
-
-def test_the_entropy_of_a_normal_policy_is_what_its_own_draws_say() -> None:
-    """It is the mean of -log p over samples of an untrained Gaussian, which rarely reach the bounds if it is narrow."""
-    policy: Any = make(BCConfig(replace(GENERATORS["gaussian"], spread=0.1)))  # type: ignore[arg-type]
-    act_NKA = policy_prior(policy)(OBS[:1], None, 2000, [0])[0]
-    entropy = -log_prob(policy, OBS[:1].expand(2000, -1), act_NKA).mean()
-    closed = float(2 * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.1)) + SCALE.log().sum())
-    assert float(entropy.detach()) == pytest.approx(closed, abs=0.1)

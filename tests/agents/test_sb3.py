@@ -39,18 +39,6 @@ def test_one_observation_and_several_have_stable_baselines_shapes() -> None:
     assert one.shape == (3,) and several.shape == (5, 3) and one.dtype == np.float32
 
 
-def test_a_dict_is_joined_by_its_keys_and_its_goal_is_the_goal() -> None:
-    agent = Remembering()
-    policy = SB3Policy(agent, obs_keys=("observation", "achieved_goal"))
-    one = {"observation": np.ones(4), "achieved_goal": 2 * np.ones(2), "desired_goal": np.array([7.0, 8.0])}
-    assert policy.predict(one)[0][2] == 7
-    assert agent.seen.tolist() == [[1, 1, 1, 1, 2, 2]]
-    several = {key: np.stack([x, x, x]) for key, x in one.items()}
-    assert policy.predict(several)[0].shape == (3, 3) and agent.seen.shape == (3, 6)
-    SB3Policy(agent).predict(one)
-    assert agent.seen.tolist() == [[1, 1, 1, 1]]
-
-
 def test_parts_of_a_dict_with_several_axes_are_flattened_as_in_the_data() -> None:
     agent = Remembering()
     policy = SB3Policy(agent, obs_keys=("place", "turn"))

@@ -32,12 +32,6 @@ def test_inside_the_bins_no_error_is_expected_that_was_not_found(pairs: list[tup
     assert low * 0.999 - 1e-18 <= calibration.largest <= high * 1.001
 
 
-@given(st.lists(sizes, max_size=9))
-def test_uncalibrated_uncertainty_stays_as_it_is(uncertainty: list[float]) -> None:
-    assert torch.equal(Calibration.none()(torch.tensor(uncertainty)), torch.tensor(uncertainty))
-    assert Calibration.none().largest == float("inf")
-
-
 @given(st.lists(st.tuples(st.floats(0.1, 10), sizes), min_size=1, max_size=80), st.floats(1.01, 1e3))
 def test_beyond_the_last_bin_it_grows_in_proportion(pairs: list[tuple[float, float]], times: float) -> None:
     calibration = fitted(pairs)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_world_model import TINY, linear, taught
 
-from gentraj.data import ContextConfig, concatenate
+from gentraj.data import ContextConfig
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.worlds.facts import FEWEST_STARTS as FEW
 from gentraj.worlds.facts import STARTS, WorldFacts
@@ -76,11 +76,3 @@ def test_the_scales_of_a_chunk_are_those_of_the_steps_that_the_data_have(lengths
             np.testing.assert_allclose(shift_KY[k], np.mean(rows, 0), atol=0.1)
         else:
             assert not shift_KY[k].any() and (scale_KY[k] == 1).all()
-
-
-def test_starts_are_of_all_data_that_were_joined() -> None:
-    e, other = linear([1] * STARTS), linear([1] * STARTS, seed=1)
-    facts = WorldFacts.fit(concatenate([e, other]), ContextConfig(), 1)
-    of_other = {row.tobytes() for row in other.obs}
-    share = np.mean([row.tobytes() in of_other for row in facts.starts_NS.numpy()])
-    assert share == pytest.approx(0.5, abs=0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,19 +134,6 @@ def test_a_row_depends_on_its_own_seed_and_inputs_only(name: str, worlds: dict[s
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_a_model_in_float64_imagines_the_same_and_learns(name: str, worlds: dict[str, WorldModel]) -> None:
-    double, (obs_BO, act_BTA) = copy.deepcopy(worlds[name]).double(), asked(4, 5)
-    for single, made in zip(*(each.imagine(obs_BO, act_BTA, seeds=range(4)) for each in (worlds[name], double)),
-                            strict=True):
-        torch.testing.assert_close(made.float(), single, rtol=1e-3, atol=1e-4)
-    batch = Windows(linear([9, 40]), double.spec).batch(0, 0, 32)
-    with pytest.raises(ValueError, match=r"windows of shape .* were given; \(B, "):
-        double.update(replace(batch, x_BHD=batch.x_BHD[:, 1:]), double.optimizers(), generator(0))
-    metrics = double.update(batch, double.optimizers(), generator(0))
-    assert all(torch.isfinite(value) for value in metrics.values())
-
-
-@pytest.mark.parametrize("name", WORLDS)
 def test_without_temperature_no_seed_matters(name: str, worlds: dict[str, WorldModel]) -> None:
     world, (obs_BO, act_BTA) = worlds[name], asked(4, 5)
     cold, again = (world.imagine(obs_BO, act_BTA, seeds=seeds, temperature=0.0) for seeds in ([0] * 4, range(4)))
@@ -187,16 +173,6 @@ def test_a_step_is_imagined_from_the_one_before(name: str, worlds: dict[str, Wor
     assert_same(rest, Imagined(*(x[:, K:] for x in made)))
 
 
-@pytest.mark.parametrize("lengths", [[1] * 30, [2] * 15, [1, 2, 3, 4, 25]], ids=str)
-@pytest.mark.parametrize("model", [None, FLOW], ids=["ensemble", "flow"])
-def test_windows_that_are_cut_by_the_end_of_an_episode_teach_too(model: ModelConfig | None,
-                                                                 lengths: list[int]) -> None:
-    """Also where no window is whole."""
-    world = taught(linear(lengths), WorldModelConfig(model=model, chunk=3, **TINY))
-    made = world.imagine(*asked(2, 4), seeds=[0, 1])
-    assert all(torch.isfinite(x).all() for x in made)
-
-
 @pytest.mark.parametrize("name", ["ensemble-3", "flow-3"])
 def test_padding_teaches_nothing(name: str) -> None:
     """Whatever it holds."""
@@ -215,24 +191,18 @@ def test_padding_teaches_nothing(name: str) -> None:
         assert torch.equal(value, made[1][key]), key
 
 
-@pytest.mark.parametrize("goals", [False, True])
-def test_what_is_asked_in_another_shape_is_refused_in_one_line(goals: bool, worlds: dict[str, WorldModel]) -> None:
-    e = linear([9, 40, 2, 30])
-    world = taught(with_goals(e), WORLDS["flow-3"]) if goals else worlds["flow-3"]
-    (obs, act), goal = asked(4, 5), torch.zeros(4, 2) if goals else None
+def test_what_is_asked_in_another_shape_is_refused(worlds: dict[str, WorldModel]) -> None:
+    world, (obs, act), goal = taught(with_goals(linear([9, 40, 2])), WORLDS["flow-3"]), asked(4, 5), torch.zeros(4, 2)
     assert world.imagine(obs, act, goal, seeds=range(4)).obs_BTO.shape == (4, 5, 3)
-    wrong = [(obs[:, :2], act, goal), (obs[:3], act, goal), (obs, act[..., :1], goal), (obs, act[:3], goal),
-             (obs, act[:, 0], goal), (obs, act[:, :0], goal), (obs, act[:, None], goal), (obs[None], act, goal)]
-    wrong += ([(obs, act, None), (obs, act, goal[:, :1]), (obs, act, goal[:3]), (obs, act, goal[:1])]
-              if goal is not None else [(obs, act, obs[:, :2])])
-    for given in wrong:
-        shapes = [None if x is None else tuple(x.shape) for x in given]
-        try:
-            world.imagine(*given, seeds=range(4))
-        except ValueError as error:
-            assert "\n" not in str(error) and "expected" in str(error), (shapes, error)
-        else:
-            pytest.fail(f"shapes {shapes} were taken")
+    for wrong in ((obs[:, :2], act, goal), (obs[:3], act, goal), (obs, act[..., :1], goal), (obs, act[:, :0], goal),
+                  (obs, act[:, 0], goal), (obs, act, None), (obs, act, goal[:, :1]), (obs, act, goal[:3])):
+        with pytest.raises(ValueError, match="expected"):
+            world.imagine(*wrong, seeds=range(4))
+    with pytest.raises(ValueError, match="expected"):
+        worlds["flow-3"].imagine(obs, act, goal, seeds=range(4))
+    with pytest.raises(ValueError, match="windows of shape"):
+        batch = Windows(linear([9, 40]), world.spec).batch(0, 0, 32)
+        world.update(replace(batch, x_BHD=batch.x_BHD[:, 1:]), world.optimizers(), generator(0))
 
 
 def test_a_goal_matters_where_the_data_have_goals() -> None:

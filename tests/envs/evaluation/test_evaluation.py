@@ -81,12 +81,6 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
             EvaluationConfig(**wrong)
 
 
-def test_a_time_limit_needs_workers():
-    assert EvaluationConfig(workers=1, time_limit=5).time_limit == 5
-    with pytest.raises(ValueError, match=r"time_limit is 5 and EvaluationConfig.workers 0"):
-        EvaluationConfig(time_limit=5)
-
-
 class Hitting(gymnasium.Env):
     """An environment with reward 1 in each of three steps, and with the given info at the end."""
 

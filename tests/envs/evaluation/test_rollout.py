@@ -1,7 +1,5 @@
 """A rollout's numbers are those of playing one episode after another by hand."""
 
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import gymnasium
 import numpy as np
@@ -11,7 +9,6 @@ from gymnasium.spaces import Box, Dict
 from gymnasium.spaces.utils import flatten
 
 from gentraj.data import load_episodes, save_minari
-from gentraj.envs.evaluation.evaluate import baselines
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
@@ -152,15 +149,6 @@ def test_an_observation_at_a_bound_that_float32_rounds_is_inside(counter):
             return np.full(2, 86400.1), *super().step(action)[1:]
 
     assert rollout(Queue(), Clock, 1, record=True, progress=False).recorded.obs.min() == np.float32(86400.1)
-
-
-def test_a_random_agent_acts_within_the_largest_bounds_there_are():
-    largest = np.finfo(np.float32).max
-    act_BA = RandomAgent(np.array([-largest, -0.3]), np.array([largest, 0.7])).act(torch.zeros(200, 1)).numpy()
-    assert np.isfinite(act_BA).all() and (act_BA[:, 0] > 0).mean() == pytest.approx(0.5, abs=0.15)
-    wide = SimpleNamespace(action_space=Box(-1e300, 1e300, (1,), np.float64), close=lambda: None)
-    assert baselines(MagicMock(return_value=wide, maze=None)) == {}  # in float32 these are no bounds
-    assert act_BA[:, 1].min() == pytest.approx(-0.3, abs=0.05) and act_BA[:, 1].max() == pytest.approx(0.7, abs=0.05)
 
 
 def test_a_random_agent_knows_nothing_of_the_start():

@@ -73,16 +73,6 @@ def test_a_recording_depends_on_its_seed_and_longer_ones_begin_alike(monkeypatch
     assert len(stitch(long)) == 3
 
 
-def test_recorded_actions_are_noisy_and_inside_the_action_space():
-    episodes = record("pointmaze-umaze", 400, progress=False)
-    clean = WaypointController(Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"]))
-    clean.reset(seeds_B=[fold(fold(0, 0), 1)])
-    pairs = zip(episodes.obs[:-1], episodes.extras["goal"], strict=False)
-    noise = episodes.act - np.concatenate([clean.control(obs[None], goal[None]) for obs, goal in pairs])
-    free = np.abs(episodes.act).max(1) < 1  # unclipped
-    assert np.abs(episodes.act).max() <= 1 and 0.3 < noise[free].std() < 0.6
-
-
 @pytest.mark.parametrize("name", MAPS)
 def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
     factory = custom(name)
@@ -148,13 +138,6 @@ def test_a_dataset_is_made_under_the_tasks_id_and_never_over_another():
         make_dataset("pointmaze-open", 10**12)
     make_dataset("pointmaze-open", 30, overwrite=True, progress=False)
     assert load_episodes(dataset_id).num_steps == 30
-
-
-def test_what_cannot_be_recorded_is_refused():
-    with pytest.raises(ValueError, match="record at least 1"):
-        record("pointmaze-umaze", 0)
-    with pytest.raises(ValueError, match="is not a PointMaze"):
-        record("Pendulum-v1", 10)
 
 
 @pytest.mark.parametrize(("way", "message"), [([1, 0, 0, 1, 0, 1], "goals that no path leads to"),

@@ -1,6 +1,5 @@
 """The datasets that can be recorded here, and the overview of the tasks."""
 
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from gentraj.data import DataError, Episodes, load_minari, save_minari
 from gentraj.data.minari_io import MINARI_ID
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import recipes as module
-from gentraj.envs.recording.recipes import Recipe, find_recipe, make_dataset, make_missing, recipes
+from gentraj.envs.recording.recipes import Recipe, make_dataset, make_missing, recipes
 from gentraj.envs.tasks.overview import table
 from gentraj.envs.tasks.registry import LOCOMOTION
 from gentraj.runs.presets import PLANNERS
@@ -54,13 +53,3 @@ def test_a_dataset_that_another_process_records_meanwhile_is_taken(tmp_path, mon
     assert make_missing("mine/task-v0") == "mine/task-v0"
     with pytest.raises(DataError, match="mine/task-v0 exists already"):
         make_dataset("task")
-
-
-def test_datasets_that_cannot_be_recorded_are_refused_in_one_line(monkeypatch):
-    with pytest.raises(ValueError, match="did you mean mujoco/hopper-medium"):
-        find_recipe("hopper-medium")
-    with pytest.raises(ValueError, match="leave train_steps out"):
-        make_dataset("pointmaze-open", 10, train_steps=10, dataset_id="gentraj/test/none-v0")
-    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    with pytest.raises(ImportError, match=r"needs stable_baselines3: pip install 'gentraj\[sb3\]'"):
-        make_dataset("mujoco/hopper-medium", 10, dataset_id="gentraj/test/none-v0", progress=False)

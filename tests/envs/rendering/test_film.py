@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -17,7 +16,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.envs.rendering.film import CannotRender, Film, rendering, speed, videos
+from gentraj.envs.rendering.film import CannotRender, Film, rendering, videos
 
 LENGTH = 6
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
@@ -88,10 +87,6 @@ def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
     film = Film(3, LENGTH)
     rollout(RandomAgent([-1], [1]), rendering(environment_factory("FilmGrey-v0")), 2, progress=False, watch=film)
     assert [frame[0, 0, 0] for frame in film.frames] == [0, 80, 160, 240] and film.seconds == 0.2
-
-
-def test_a_film_has_one_frame_a_second_at_least() -> None:
-    assert [speed(SimpleNamespace(metadata={"render_fps": fps})) for fps in (0.2, 1.6, 50, None)] == [1, 2, 50, 30]
 
 
 def test_the_camera_follows_a_body_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """OGBench's manipulation: goals are entries of the observation, and episodes and recordings depend on the seed only."""
 
 import sys
-from dataclasses import replace
 from functools import cache
 
 import gymnasium
@@ -11,16 +10,11 @@ import pytest
 from gentraj import load_episodes
 from gentraj.data import DataError, Episodes
 from gentraj.data.ogbench import ogbench_tasks, relabel
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
-from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import oracles
-from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.tasks import manipulation
 from gentraj.envs.tasks.manipulation import make_base
-from gentraj.envs.tasks.overview import default_horizon
 from gentraj.envs.tasks.registry import MANIPULATION
-from gentraj.runs.evaluation import table
 
 pytest.importorskip("ogbench")
 CUBE = "ogbench/cube-single"
@@ -82,12 +76,6 @@ def test_an_episode_is_a_function_of_its_seed(arm):
     assert task_id == again_id and all(map(equal, before, after))
 
 
-def test_each_of_the_five_goals_can_be_asked_for(arm):
-    _, env = arm
-    goals = {tuple(env.reset(seed=0, options={"task_id": t})[0]["desired_goal"].round(2)) for t in range(1, 6)}
-    assert len(goals) == 5
-
-
 def test_the_episode_ends_when_the_cube_is_where_it_should_be(compiled):
     env = environment_factory(CUBE)()
     obs, info = env.reset(seed=0)
@@ -110,30 +98,6 @@ def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(compil
     ends = np.flatnonzero((goal[1:] != goal[:-1]).any(1)) + 1
     assert all((goal[end - 1] == place[end]).all() for end in ends) and (goal[-1] == place[-1]).all()
     assert short.reward.max() == 1 and np.abs(short.act).max() <= 1 and short.env == environment_factory(CUBE).spec_json
-
-
-def test_the_protocol_of_ogbench_plays_each_of_the_five_tasks_equally_often(compiled, monkeypatch):
-    config = EvaluationConfig(episodes=2, protocol="ogbench", baselines=False, num_envs=1)
-    seen = []
-
-    def play(agent, factory, episodes, seed, settings, **options):
-        seen.append((factory.kwargs["task_id"], episodes, seed))
-        played = rollout(agent, replace(factory, max_episode_steps=2), episodes, seed, settings, **options)
-        return replace(played, success=np.array([True, len(seen) > 3]))
-
-    scores, episodes = evaluate(RandomAgent(-np.ones(5), np.ones(5)), CUBE, config, progress=False, play=play)
-    assert seen == [(number, 2, 0) for number in range(1, 6)] and scores["protocol"] == "ogbench"
-    assert [scores[f"success_rate_task{n}"] for n in range(1, 6)] == [0.5, 0.5, 0.5, 1, 1]
-    assert scores["success_rate"] == 0.7 and scores["episodes"] == 10 == len(episodes)
-    assert len({tuple(goal.round(1)) for goal in episodes.extras["goal"]}) == 5
-    assert environment_factory(str(episodes.env)) == environment_factory(CUBE)
-    with pytest.raises(ValueError, match="Hopper-v5: OGBench's protocol needs one of its goal-conditioned"):
-        environment_factory("hopper", protocol="ogbench")
-
-
-def test_its_plans_are_as_long_as_its_task_says():
-    for name, task in MANIPULATION.items():
-        assert default_horizon(name) == default_horizon(environment_factory(name).spec_json) == task.horizon
 
 
 def goal_of(base, env):
@@ -204,18 +168,6 @@ def test_a_single_task_ends_one_step_after_the_cube_is_there(compiled):
     *_, reward, terminated, _, info = env.step(still)
     assert reward == 0 and terminated and info["success"] is True
     env.close()
-
-
-def test_the_scores_of_a_single_task_say_that_it_is_one(compiled):
-    def play(agent, factory, *settings, **options):
-        return rollout(agent, replace(factory, max_episode_steps=2), *settings, **options)
-
-    config, agent = EvaluationConfig(episodes=1, baselines=False), RandomAgent(-np.ones(5), np.ones(5))
-    scores, _ = evaluate(agent, "OGBench/cube-single-singletask-task2-v0", config, progress=False, play=play)
-    assert scores["protocol"] == "single-task" and scores["success_rate"] == 0
-    assert table(scores | {"agent": "random"}).startswith(
-        "OGBench/cube-single-singletask-task2-v0, single-task protocol, 1 episodes")
-    assert "protocol" not in evaluate(agent, CUBE, config, progress=False, play=play)[0]  # goals, random by default
 
 
 def test_a_maze_of_ogbench_is_a_function_of_its_seed_and_leaves_no_file(tmp_path, monkeypatch):

@@ -66,19 +66,6 @@ def test_a_map_in_which_a_reset_would_never_end_is_refused(env_id, maze_map):
     assert ended.kwargs["maze_map"] == [["r", "g", "g", 0]]
 
 
-def test_the_paths_of_a_map_are_searched_once():
-    maze_map = [[0, 0, 1], [1, 0, 0]]
-    assert Maze(maze_map).next_cell is Maze(maze_map, scaling=4.0).next_cell
-    assert len(Maze([*maze_map, [0, 0, 0]]).next_cell) == 9
-
-
-def test_scaling_moves_centres_and_borders_alike():
-    small, large = Maze([[0, 0, 0], [0, 1, 0]]), Maze([[0, 0, 0], [0, 1, 0]], scaling=4.0)
-    positions = np.random.default_rng(0).uniform(-1.5, 1.5, (50, 2))
-    assert (large.centre(large.cells) == 4 * small.centre(small.cells)).all()
-    assert (large.cell(4 * positions) == small.cell(positions)).all()
-
-
 @pytest.mark.parametrize(("maze_map", "message"), [
     ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells"),
     (5, "the maze map is 5; a list of rows"), ([0, 0], r"the maze map is \[0, 0\]"),

@@ -14,7 +14,6 @@ from gentraj.envs.recording import pointmaze
 from gentraj.envs.recording.recipes import make_missing
 from gentraj.envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon, table
 from gentraj.envs.tasks.registry import TASKS
-from gentraj.networks import NETWORKS
 
 
 def corridor(cells: int) -> str:
@@ -33,33 +32,12 @@ def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: in
     assert horizon in (*HORIZONS, LONGEST) and stride <= HORIZONS.get(horizon, stride)
 
 
-def test_cells_without_ways_between_them_get_a_plan_of_a_stride() -> None:
-    apart = {"maze_map": [[1] * 5, [1, 0, 1, 0, 1], [1] * 5]}
-    env = json.dumps({"id": "PointMaze_UMaze-v3", "max_episode_steps": 300, "kwargs": apart})
-    assert default_horizon(env)[1] == 1
-
-
-def test_an_unknown_environment_has_the_default_horizon() -> None:
-    assert default_horizon(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
-
-
-def test_a_longer_way_never_gets_a_shorter_plan() -> None:
-    spans = [(rows - 1) * stride for rows, stride in map(default_horizon, map(corridor, range(2, 60)))]
-    assert spans == sorted(spans)
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_gets_a_plan_that_fits(name: str) -> None:
     factory = environment_factory(name)
     horizon, stride = default_horizon(name)
     assert (horizon, stride) == default_horizon(factory.spec_json)
     assert (horizon - 1) * stride >= STEPS_PER_CELL * factory.maze.longest_way
-
-
-@pytest.mark.parametrize("rows", [*HORIZONS, LONGEST, UNKNOWN[0]])
-def test_every_network_takes_the_default_horizons(rows: int) -> None:
-    for config, network in NETWORKS.values():
-        network(2, rows, 0, config())  # raises for a horizon that does not fit
 
 
 def test_other_environments_have_the_default_horizon() -> None:

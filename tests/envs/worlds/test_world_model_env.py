@@ -15,7 +15,7 @@ from tiny_world import FREE, ID, many, one, predict, pushes, train
 
 from gentraj import runs
 from gentraj.data import Episodes
-from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj.envs.worlds.environment import WorldModelVectorEnv
 from gentraj.runs import environment as world_env
 
 
@@ -39,29 +39,12 @@ def test_gymnasium_finds_nothing_wrong(name: str, request: pytest.FixtureRequest
     env.close()
 
 
-@pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_observations_are_in_the_observation_space(name: str, request: pytest.FixtureRequest) -> None:
-    run = request.getfixturevalue(name)
-    env, single = many(run, 3), one(run)
-    assert single.observation_space == env.single_observation_space
-    assert single.action_space == env.single_action_space
-    assert env.metadata["autoreset_mode"] == gymnasium.vector.AutoresetMode.NEXT_STEP
-    env.action_space.seed(0)
-    seen = [env.reset(seed=0)[0], *(env.step(env.action_space.sample())[0] for _ in range(5))]
-    assert all(obs in env.observation_space for obs in seen)
-
-
 def test_the_real_environment_gives_action_space_and_time_limit_where_the_data_name_it(hopping: Path) -> None:
     env, real = one(hopping), gymnasium.make("Hopper-v5")
     assert env.action_space == real.action_space and env.observation_space.shape == real.observation_space.shape
     assert env.episodes.config.max_episode_steps == real.spec.max_episode_steps == 1000  # type: ignore[union-attr]
     assert many(hopping, max_episode_steps=7).episodes.config.max_episode_steps == 7
     real.close()
-
-
-def test_without_an_environment_the_data_bound_the_actions(walks: Episodes, walking: Path) -> None:
-    space = one(walking).action_space
-    np.testing.assert_allclose([space.low, space.high], [walks.act.min(0), walks.act.max(0)], atol=0.05)
 
 
 # -- one and many
@@ -87,17 +70,6 @@ def test_environment_i_is_the_single_one_with_seed_plus_i(name: str, request: py
             ended = step[2] or step[3]
             lengths += [steps] if ended else []
     assert max(lengths) == 6  # they are not all over at once
-
-
-def test_the_same_seeds_give_the_same_rollouts(hopping: Path) -> None:
-    settings = {"max_episode_steps": 6, **FREE}
-    acts = pushes(12, 4, 3)
-    env = many(hopping, **settings)
-    made, again, other = rolled(env, 3, acts), rolled(env, [3, 4, 5, 6], acts), rolled(env, 9, acts)
-    anew = rolled(many(hopping, **settings), 3, acts)
-    for a, b, c in zip(made, again, anew, strict=True):
-        assert np.array_equal(a, b) and np.array_equal(a, c)
-    assert not np.array_equal(made[0], other[0])
 
 
 def test_the_step_after_the_end_of_an_episode_resets_it(walks: Episodes, walking: Path,
@@ -128,16 +100,6 @@ def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
     moved = (before["observation"] != after["observation"]).any(1)
     assert moved.tolist() == [True, False, False, True]
     assert env.episodes.elapsed_B.tolist() == [0, 1, 1, 0]
-
-
-def test_each_environment_has_one_seed_and_one_entry_of_the_mask(walking: Path) -> None:
-    env = many(walking, 3)
-    first = env.reset(seed=5)[0]["observation"]
-    for seed in (np.int64(5), np.array([5, 6, 7]), (5, 6, 7)):
-        assert np.array_equal(first, env.reset(seed=seed)[0]["observation"])  # type: ignore[arg-type]
-    for seed, mask in (([1, 2], [True] * 3), ([1, 2, 3, 4], [True] * 3), (None, [True, False])):
-        with pytest.raises(ValueError, match="were given for 3 environments"):
-            env.reset(seed=seed, options={"reset_mask": mask})
 
 
 @pytest.mark.parametrize("name", ["hopping", "walking"])
@@ -186,12 +148,6 @@ def test_goals_are_those_of_the_data(num_envs: int, walks: Episodes, walking: Pa
         assert np.array_equal(each["achieved_goal"], each["observation"][..., [0, 1]])
         assert np.array_equal(each["desired_goal"], obs["desired_goal"])  # it stays for the episode
     assert {row.tobytes() for row in np.atleast_2d(obs["desired_goal"])} <= goals
-
-
-def test_goals_of_another_width_are_refused(walking: Path) -> None:
-    run = runs.load(walking)
-    with pytest.raises(ValueError, match=r"goal_dims \(0,\) name 1 entries; the world model has goals of 2"):
-        WorldModelEnv(run.world_model, world_env.action_space(run), goal_dims=(0,))
 
 
 def test_rewards_may_be_those_of_the_environments_compute_reward(umaze: Episodes, tmp_path: Path) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
-from tiny_world import FREE, ID, many, one, predict, pushes
+from tiny_world import FREE, many, one, predict, pushes
 
-from gentraj import runs
-from gentraj.agents.policies.bc import BCConfig
 from gentraj.envs.making import environment_factory
-from gentraj.envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
-from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PolicyRunConfig, presets
+from gentraj.envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY
 from gentraj.runs import environment as world_env
-from gentraj.training import TrainingConfig
-from gentraj.training.checkpoint import NothingSaved
 
 # -- why an episode ends
 
@@ -89,13 +81,6 @@ def test_episodes_may_start_anywhere_in_the_data(hopping: Path) -> None:
     assert (begun[:, None] == anywhere).all(-1).any(1).all() and len(np.unique(begun, axis=0)) > 10
 
 
-def test_gymnasiums_own_time_limit_truncates(walking: Path) -> None:
-    """`gymnasium.make` does not pass `max_episode_steps` on and counts steps by itself."""
-    env = gymnasium.make(ID, run=walking, max_episode_steps=2, **FREE)
-    env.reset(seed=0)
-    assert [env.step(act[0])[3] for act in pushes(2, 1, 2)] == [False, True]
-
-
 def test_a_predicted_end_terminates(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = world_env.make(hopping, max_uncertainty=1e-6, max_episode_steps=1)
     predict(monkeypatch, env, end_BT=0.6)
@@ -135,12 +120,6 @@ def test_a_penalty_takes_uncertainty_off_the_reward(hopping: Path) -> None:
 # -- what is refused
 
 
-@pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_an_environment_without_rewards_of_goals_gives_none(name: str, request: pytest.FixtureRequest) -> None:
-    with pytest.raises(ValueError, match=r"has no compute_reward of goals; leave own_rewards out$"):
-        one(request.getfixturevalue(name), own_rewards=True)
-
-
 def test_where_nothing_says_what_was_achieved_there_are_no_rewards_of_goals() -> None:
     """A distance to a goal of no entries is 0, as at the goal."""
     facts = {"env": environment_factory("pointmaze-umaze").spec_json, "context_dim": 2}
@@ -163,40 +142,3 @@ def test_a_wrong_action_is_refused(num_envs: int, spoilt: str, hopping: Path) ->
     with pytest.raises(ValueError, match=r"^actions of shape .* were given; finite ones of shape .* are expected$"):
         env.step(wrong)
     assert np.array_equal(env.episodes.obs_BO, before) and (env.episodes.elapsed_B == 0).all()
-
-
-@pytest.mark.parametrize("make", [one, many])
-def test_a_run_that_is_not_a_world_model_is_refused_in_one_line(make: Any, hopper_file: Path, tmp_path: Path) -> None:
-    policy = presets.PRESETS["bc-gaussian"].policy  # type: ignore[union-attr]
-    assert isinstance(policy, BCConfig)
-    tiny = replace(policy, batch_size=8, model=policy.model.with_network(ResidualMLPConfig(8, 1, frequencies=0)))
-    runs.train(PolicyRunConfig(str(hopper_file), policy=tiny, training=TrainingConfig(1)), tmp_path / "run",
-               progress=False)
-    with pytest.raises(ValueError, match=r"^.*run is a policy \(BC, gaussian\) and no world model; train one .*$"):
-        make(tmp_path / "run")
-    with pytest.raises(NothingSaved, match=r"^.*nowhere: no run there \(config.json is missing\).*$"):
-        make(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"max_episode_steps": 0}, "max_episode_steps is 0"), ({"temperature": -1.0}, "temperature is -1"),
-    ({"margin": -0.1}, "margin is -0.1")])
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str, walking: Path) -> None:
-    with pytest.raises(ValueError, match=rf"ImaginedConfig\.{message}"):
-        ImaginedConfig(**settings)
-    for make in (world_env.make, world_env.make_vec):
-        with pytest.raises(ValueError, match=message):
-            make(walking, **settings)
-
-
-def test_no_picture_without_an_environment(walking: Path) -> None:
-    env = one(walking, render_mode="rgb_array")
-    env.reset(seed=0)
-    with pytest.raises(RuntimeError, match="this world model cannot be rendered: its data do not name"):
-        env.render()
-    assert one(walking).render() is None
-
-
-def test_zero_environments_are_refused(walking: Path) -> None:
-    with pytest.raises(ValueError, match="num_envs is 0; give at least 1"):
-        many(walking, 0)
