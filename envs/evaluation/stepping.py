@@ -143,7 +143,7 @@ class Layout:
     def are_possible(self, obs_RO: np.ndarray, goal_RG: np.ndarray | None) -> np.ndarray:
         """(R,) whether these observations are finite and inside their space, and these goals finite."""
         low_O, high_O = self.obs_bounds
-        possible_R = ((obs_RO >= low_O) & (obs_RO <= high_O)).all(1)
+        possible_R: Any = ((obs_RO >= low_O) & (obs_RO <= high_O)).all(1)
         if goal_RG is not None:
             possible_R &= np.isfinite(goal_RG).all(1)
         return possible_R
