@@ -104,7 +104,7 @@ class TrainingData:
         """The source of batches in the layout `spec`."""
         if self.source is not None:
             return self.source(spec)
-        return Windows(self.episodes, spec, contexts=self.contexts, early=min_episode_start_fraction)
+        return Windows(self.episodes, spec, self.contexts, min_episode_start_fraction)
 
 
 @dataclass(frozen=True)
