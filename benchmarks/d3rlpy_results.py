@@ -20,9 +20,8 @@ from benchmarks.d3rlpy_peer import RESULT
 from gentraj.config import read_json
 from gentraj.envs.evaluation.evaluate import bootstrap_interval
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.cards import Card, CardData, Score
+from gentraj.experiments.cards import Card, CardData, CardResult, Score, SeedResult, pooled, read_results, write_result
 from gentraj.experiments.reproduce import curve_points, episode_scores
-from gentraj.experiments.results import CardResult, SeedResult, pooled, read_results, write_result
 from gentraj.progress import say
 
 LABELS = {"iql": "IQL of d3rlpy", "td3bc": "TD3+BC of d3rlpy"}

@@ -24,8 +24,7 @@ import tyro
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.experiments import engine
 from gentraj.experiments.cards import Card, CardData
-from gentraj.experiments.parts import ShardedRollout
-from gentraj.experiments.processes import Job, run_jobs
+from gentraj.experiments.jobs import Job, ShardedRollout, run_jobs
 from gentraj.experiments.ray_jobs import RayTasks
 from gentraj.experiments.reproduce import Cards
 from gentraj.runs import load

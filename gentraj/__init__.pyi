@@ -1,6 +1,6 @@
 from .acceleration import accelerate
 from .data import Episodes, Windows, load_episodes
-from .experiments.comparison import CompareConfig, compare_families
+from .experiments.compare import CompareConfig, compare_families
 from .runs.augmentation import AugmentConfig, augment
 from .runs.evaluation import evaluate_and_save, evaluate_run
 from .runs.export import export_run

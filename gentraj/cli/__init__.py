@@ -47,8 +47,6 @@ Using a run:
 
 Experiments with many runs:
   gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
-  gentraj pareto RUN...                        measure the cost and the return of a teacher and its students
-  gentraj ablate PRESET --vary KEY=V1,V2...    change one setting at a time and write a table of scores
   gentraj sweep PRESET --over KEY=V1,V2...     try many combinations of settings and write a table, best first
   gentraj reproduce CARD...                    train and score what result cards describe, and write a table
 
@@ -58,7 +56,7 @@ takes --import MODULE, a module of yours that registers environments (installed,
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "hub",
-            "measure", "studio", "report", "compare", "pareto", "ablate", "sweep", "reproduce")  # modules
+            "measure", "studio", "report", "compare", "sweep", "reproduce")  # modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from ..experiments.compare import CompareConfig, compare_families
 from ..experiments.compare_page import tables
-from ..experiments.comparison import CompareConfig, compare_families
 from ..plots.page import markdown_table
 from ..progress import print_saved
 from .jobs import RayAddress
@@ -19,19 +19,18 @@ from .options import parse
 class Compare(CompareConfig):
     """Train families of models for the same time, and compare their stability, samples, speed, likelihood and control.
 
-    Existing runs can be compared instead with --runs. The same command continues an interrupted comparison and measures
-    nothing twice.
+    Existing runs of any kind can be compared instead with --runs, such as a teacher and its students: the frontier
+    shows what their decisions cost and what they are worth. The same command continues an interrupted comparison and
+    measures nothing twice.
 
     Examples: gentraj compare pointmaze-umaze --families diffusion,flow --budget 5 --seeds 2
               gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
-              gentraj compare --runs runs/a runs/b
+              gentraj compare --runs runs/umaze@20 runs/umaze@5 runs/umaze-student
     """
 
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
     """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
     preset."""
-    jobs: Annotated[int | None, tyro.conf.arg(aliases=["--processes"])] = None
-    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     ray: RayAddress = None
     """Run on Ray (extra scale): at an address such as auto or host:6379, or without one on a cluster of this
     machine."""
@@ -39,7 +38,10 @@ class Compare(CompareConfig):
 
 def main(argv: list[str]) -> None:
     comparison, page = compare_families(parse(Compare, argv, "gentraj compare"))
-    for name, group in comparison["groups"].items():
+    for name, group in comparison.groups.items():
         table = tables(group, f"{name}, ")[0]
         print_saved(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")
+    best = ", ".join(point.name for point in comparison.frontier if point.on_frontier)
+    if best:
+        print_saved(f"no other is cheaper and worth more, by {comparison.worth} and CPU time of a decision: {best}\n")
     print_saved(page)

@@ -17,8 +17,7 @@ from gentraj.envs.evaluation.vector import EnvironmentFault
 from ..acceleration import BackendName, accelerate
 from ..config import dotted_keys, write_json
 from ..device import pick_device
-from ..experiments.parts import ShardedRollout
-from ..experiments.pools import pool_of
+from ..experiments.jobs import ShardedRollout, pool_of
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ..experiments.pools import pool_of
-from ..experiments.processes import Pool
+from ..experiments.jobs import Pool, pool_of
 
 RayAddress = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")]
 

@@ -9,11 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from ..experiments.cards import read_card
+from ..experiments.cards import CardResult, read_card, read_results
+from ..experiments.page import score_tables, write_page
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
-from ..experiments.results import CardResult, read_results
-from ..experiments.results_page import write_page
-from ..experiments.results_tables import families
 from ..files import check_folder, check_output
 from ..progress import say
 from .jobs import JobsOptions
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> None:
     cards = {path.stem: read_card(path) for path in args.cards}
     if args.table is not None:
         # Raises now, not after hours of training, if the cards do not fit in the table.
-        families(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
+        score_tables(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
     good = True
     if cards:
         pool = args.jobs.pool(args.out)

@@ -14,9 +14,8 @@ from gentraj.envs.making import ProtocolName
 
 from ..config import to_word
 from ..experiments.cards import Card
-from ..experiments.compare_measures import Options
-from ..experiments.searching import Choice, Range, SearchConfig, Space
-from ..experiments.sweep import SCORES, Objective, Sweep
+from ..experiments.compare import Options
+from ..experiments.sweep import SCORES, Choice, Objective, Range, SearchConfig, Space, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say
 from .jobs import JobsOptions
@@ -37,6 +36,7 @@ class SweepOptions:
     Examples: gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=1,3,10 policy.expectile=0.7,0.9
               gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=0.5..20:log --search tpe --trials 40
               gentraj sweep pointmaze-umaze --over network=temporalunet,dit --seeds 0 1 2 --ray
+              gentraj sweep pointmaze-umaze --over network=dit planner.replan=8,16 --one-at-a-time
     """
 
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
@@ -44,7 +44,8 @@ class SweepOptions:
     over: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUES...")]
     """Settings, each with the values to try: several values, as in policy.beta=1,3,10, a range, as in
     policy.beta=0.5..20, or a range that is uniform in its logarithm, as in policy.beta=0.5..20:log. The settings are
-    those of `gentraj ablate`."""
+    the keys that `gentraj train PRESET --print-config` prints; `family` and `network` are the options of `gentraj
+    train` and bring their own default settings."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
     dataset: str = ""
     """The dataset, as in `gentraj train`; by default the preset's."""

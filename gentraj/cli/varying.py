@@ -10,8 +10,8 @@ from functools import reduce
 from typing import Any
 
 from ..config import check_known, from_word, kind_of, to_json, to_word
-from ..experiments.ablate import BASE, DATA
 from ..experiments.cards import Card, CardData
+from ..experiments.sweep import BASE, DATA
 from ..families import FAMILIES, family
 from ..networks import NETWORKS
 from ..runs.kinds import AnyRunConfig

@@ -1,1 +1,1 @@
-"""Experiments of many trainings: compare, ablate and reproduce, on one engine."""
+"""Experiments of many trainings: compare, sweep and reproduce, on one engine."""

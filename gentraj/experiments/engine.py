@@ -1,6 +1,6 @@
 """The engine of every experiment: tasks -> jobs in processes -> results stored by key -> statistics -> page.
 
-An experiment (`compare`, `ablate`, `reproduce`) defines its tasks and what is measured of each. `run` does the tasks
+An experiment (`compare`, `sweep`, `reproduce`) defines its tasks and what is measured of each. `run` does the tasks
 that are not done yet, and the tasks then hold their results. A task whose settings or data have changed has another
 key, so it is done again.
 """
@@ -17,11 +17,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..config import read_json, to_json, write_json
+from ..config import from_json, read_json, to_json, write_json
 from ..device import pick_device, require_device
 from ..files import write_file
 from ..progress import one_line, say
@@ -30,21 +30,23 @@ from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.signals import Interrupted
-from .processes import Job, LocalProcesses, Pool, run_jobs
+from .jobs import Job, LocalProcesses, Pool, run_jobs
 
+R = TypeVar("R")
 LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"
-UNLOCKING = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
+SECONDS_TO_UNLOCK = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
 
 
 @dataclass(frozen=True)
-class Measure:
-    """Something that is measured of a run. Its result is JSON."""
+class Measure(Generic[R]):
+    """Something that is measured of a run. Its result is a dataclass, which is stored as JSON."""
 
     name: str
     """The stem of the file that stores the result."""
-    make: Callable[[Run], Any]
+    make: Callable[[Run], R]
     """The function that measures a run. It must be importable, or a `partial` of such, as it is sent to a process."""
-    asked: Mapping[str, Any]
+    result: type[R]
+    depends_on: Mapping[str, Any]
     """What the result depends on besides the run."""
 
 
@@ -60,7 +62,7 @@ class Task:
     config: AnyRunConfig
     sha256: str
     """The hash of the data, by `episodes_hash`."""
-    measures: tuple[Measure, ...]
+    measures: tuple[Measure[Any], ...]
     existing: Path | None = None
     """The folder of an existing run, which is measured but not trained; None for a training."""
 
@@ -71,8 +73,10 @@ class Task:
     @cached_property
     def folder(self) -> Path:
         """The folder of the task. Its name has a digest of all that the training depends on."""
-        determining = ({"run": deciding(self.config), "sha256": self.sha256} if self.existing is None
-                       else {"folder": str(self.existing.resolve())})
+        if self.existing is not None:
+            determining = {"folder": str(self.existing.resolve())}
+        else:
+            determining = {"run": training_settings(self.config), "sha256": self.sha256}
         return self.place.with_name(f"{self.place.name}-{digest(determining)[:8]}")
 
     @property
@@ -80,27 +84,29 @@ class Task:
         """The folder of the run."""
         return self.existing or self.folder / "run"
 
-    def key(self, measure: Measure) -> dict[str, Any]:
+    def key(self, measure: Measure[Any]) -> dict[str, Any]:
         """Everything that the result depends on. The path of the data is not part of it."""
         config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
-        return {"run": config, "sha256": self.sha256, **measure.asked}
+        return {"run": config, "sha256": self.sha256, **measure.depends_on}
 
-    def path(self, measure: Measure) -> Path:
+    def path(self, measure: Measure[Any]) -> Path:
         return self.folder / f"{measure.name}.json"
 
-    def measured(self, measure: Measure, run: Callable[[], Run]) -> Any:
+    def measured(self, measure: Measure[R], run: Callable[[], Run]) -> R:
         """The stored result if there is one for the key; otherwise the run is measured and the result stored."""
-        return kept(self.path(measure), self.key(measure), lambda: measure.make(run()))
+        found = kept(self.path(measure), self.key(measure), lambda: to_json(measure.make(run())))
+        return from_json(measure.result, found, str(self.path(measure)))
 
-    @property
-    def results(self) -> dict[str, Any]:
-        """The results by the name of their measure, as far as they are done."""
-        return {one.name: read_result(self.path(one)) for one in self.measures
-                if is_kept(self.path(one), self.key(one))}
+    def result(self, measure: Measure[R]) -> R | None:
+        """The stored result; None until it is done."""
+        path = self.path(measure)
+        if not is_kept(path, self.key(measure)):
+            return None
+        return from_json(measure.result, read_result(path), str(path))
 
     @property
     def is_done(self) -> bool:
-        return len(self.results) == len(self.measures)
+        return all(is_kept(self.path(measure), self.key(measure)) for measure in self.measures)
 
     @property
     def failure(self) -> str:
@@ -190,7 +196,7 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
 
     Raises what `gentraj.runs.train` raises; `RunLocked` only after waiting for a minute.
     """
-    deadline = time.monotonic() + UNLOCKING
+    deadline = time.monotonic() + SECONDS_TO_UNLOCK
     while True:
         try:
             return train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
@@ -200,17 +206,11 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
             time.sleep(1)
 
 
-def deciding(config: AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on, without those of a planner and the path of the data.
-
-    Those by which a policy acts have the defaults of their class, so that trainings of earlier versions keep their
-    folders.
-    """
-    settings, defaults = to_json(config), to_json(type(config.acting)())
+def training_settings(config: AnyRunConfig) -> dict[str, Any]:
+    """The settings that a training depends on: without those by which an agent acts, and the path of the data."""
+    settings = to_json(config)
     for group, name in (key.split(".") for key in config.may_change if "." in key):
         settings[group].pop(name, None)
-        if name in defaults:
-            settings[group][name] = defaults[name]
     return {key: value for key, value in settings.items() if key == "training" or key not in config.may_change}
 
 

@@ -75,11 +75,12 @@ class Group:
     def sha256(self) -> str:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
-    def keep(self, windows: Batch) -> str:
-        """Stores the windows without padding and returns their hash. Raises ValueError if there are too few."""
+    def keep(self, windows: Batch, *, few: bool = False) -> str:
+        """Stores the windows without padding and returns their hash. Raises ValueError if there are too few to compare
+        with, unless `few` are enough, as for runs that plan nothing."""
         whole_B = windows.mask_BHD.flatten(1).all(1)
         x = windows.x_BHD[whole_B].cpu()
-        if len(x) < NEAR[0]:
+        if len(x) < NEAR[0] and not few:
             raise ValueError(f"{self.name}: {len(x)} of {len(windows.x_BHD)} windows of the data are without padding; "
                              f"at least {NEAR[0]} are needed to compare with: train with a shorter horizon or stride")
         context = {} if windows.context_BC is None else {"context": windows.context_BC[whole_B].cpu().contiguous()}

@@ -24,7 +24,7 @@ from gentraj.envs.registration import import_named
 
 from ..files import write_file
 from ..progress import busy, one_line, say
-from .processes import SAVING, Job, cpus
+from .jobs import SECONDS_TO_SAVE, Job, cpus
 
 RETRIES = 5  # how often a job is repeated whose worker was lost
 LOCAL, MARKER = "local", ".ray"
@@ -151,7 +151,7 @@ class RayTasks:
             return
         for ref in refs:
             self.ray.cancel(ref, recursive=False)  # as Ctrl-C in the worker: a training saves
-        _, left = self.ray.wait(refs, num_returns=len(refs), timeout=SAVING, fetch_local=False)
+        _, left = self.ray.wait(refs, num_returns=len(refs), timeout=SECONDS_TO_SAVE, fetch_local=False)
         for ref in left:
             self.ray.cancel(ref, force=True, recursive=False)
 

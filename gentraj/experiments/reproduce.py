@@ -1,9 +1,9 @@
-"""`gentraj reproduce`: trains and scores cards with every seed on every dataset. `gentraj ablate` runs cards too."""
+"""`gentraj reproduce`: trains and scores cards with every seed on every dataset. `gentraj sweep` runs cards too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from gentraj.envs.evaluation.scores import normalised, score_behaviour
 from gentraj.envs.evaluation.vector import tells_success
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
-from ..config import ConfigError, from_json, to_json
+from ..config import ConfigError, to_json
 from ..data.episodes import episodes_hash
 from ..progress import say, say_once
 from ..runs.evaluation import evaluate_run
@@ -25,14 +25,26 @@ from ..runs.folder import Run, read_data
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import check_goals
 from ..runs.records import read_learning_curve
+from ..runs.report import duration
+from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from . import engine
-from .cards import Card, CardData, Score
-from .durations import described, durations
+from .cards import (
+    COMPARED,
+    Card,
+    CardData,
+    CardResult,
+    CurvePoint,
+    Score,
+    SeedResult,
+    pooled,
+    read_results,
+    verdict,
+    write_result,
+)
 from .engine import Measure, Task, digest, kept
-from .processes import Pool
-from .results import COMPARED, CardResult, CurvePoint, SeedResult, pooled, read_results, verdict, write_result
-from .results_tables import number as number_of
+from .jobs import Pool
+from .statistics import number
 
 PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -58,12 +70,13 @@ class Cards:
         the same `place` that differ only in how they act share a training. Raises `ConfigError`, which names the card,
         before anything is trained.
         """
-        numbered, seen, behaviour = [], {}, {}
+        tasks: list[Task] = []
+        seen: dict[Any, tuple[str, float | None]] = {}
+        behaviour = {}
         for name, card in cards.items():
-            options = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
-            measure = Measure(name, partial(score_run, **options), options)
+            measure = score_of(card, name)
             for data in card.data:
-                for i, seed in enumerate(card.seeds):
+                for seed in card.seeds:
                     config = card.config(data, seed, folders, name)
                     _check_goals(config, card, name)
                     same = (config.MAIN, config.learns_from_synthetic, config.dataset, config.env_id, config.stitch,
@@ -71,25 +84,23 @@ class Cards:
                     if same not in seen:
                         seen[same] = check_data(config, card, name)
                     sha256, behaviour[name, data.name] = seen[same]
-                    numbered.append((i, Task((name, data.name), f"{name}/{data.name}/seed-{seed}",
-                                             place(name, data, seed), config, sha256, (measure,))))
-        return cls(cards, [task for _, task in sorted(numbered, key=lambda pair: pair[0])], behaviour)
+                    tasks.append(Task((name, data.name), f"{name}/{data.name}/seed-{seed}", place(name, data, seed),
+                                      config, sha256, (measure,)))
+        return cls(cards, sorted(tasks, key=lambda task: cards[task.cell[0]].seeds.index(task.seed)), behaviour)
 
     def of_cell(self, name: str, data: str) -> list[Task]:
         return [task for task in self.tasks if task.cell == (name, data)]
 
-    def scores(self, name: str, data: str) -> list[tuple[float, ...]]:
-        """The score of each episode, for each seed that is done."""
-        return [result.scores for task in self.of_cell(name, data) if (result := seed_result(task))]
-
     def result(self, name: str) -> CardResult:
         """The results of a card, as far as they are done."""
-        card, data = self.cards[name], {}
-        for one in card.data:
+        data = {}
+        for one in self.cards[name].data:
             tasks = self.of_cell(name, one.name)
-            if seeds := tuple(result for task in tasks if (result := seed_result(task))):
+            found = [seed_result(task) for task in tasks]
+            seeds = tuple(result for result in found if result is not None)
+            if seeds:
                 data[one.name] = pooled(tasks[0].sha256, self.behaviour[name, one.name], seeds)
-        return CardResult(card, data)
+        return CardResult(self.cards[name], data)
 
 
 def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
@@ -133,8 +144,14 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 # -- the score of a run
 
 
-def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
-    """Evaluates a run and returns a `SeedResult` as JSON, with `run` left empty."""
+def score_of(card: Card, name: str) -> Measure[SeedResult]:
+    """The measure of a card's score, which is stored under the card's name."""
+    options = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
+    return Measure(name, partial(score_run, **options), SeedResult, options)
+
+
+def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> SeedResult:
+    """Evaluates a run. The result's `run` is left empty."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
     evaluation, episodes_played = evaluate_run(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
@@ -143,9 +160,9 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> 
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
     curve = [row for row in read_learning_curve(run.folder) if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
-    return to_json(SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
-                              float(np.mean(scores)), (low, high), tuple(scores), seconds, versions,
-                              curve_points(curve, score, factory)))
+    return SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
+                      float(np.mean(scores)), (low, high), tuple(scores), seconds, versions,
+                      curve_points(curve, score, factory))
 
 
 def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
@@ -175,8 +192,8 @@ def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[b
 def seed_result(task: Task) -> SeedResult | None:
     """The result of a task; None until it is done."""
     [measure] = task.measures
-    result = task.results.get(measure.name)
-    return result and from_json(SeedResult, result | {"run": digest(task.key(measure))}, str(task.path(measure)))
+    result: SeedResult | None = task.result(measure)
+    return None if result is None else replace(result, run=digest(task.key(measure)))
 
 
 # -- the experiment
@@ -188,7 +205,7 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
     Returns why runs failed, by their names, and the results of all cards.
     """
     recall(cards, out)
-    for line in described(durations(cards, read_results(out, cards.cards)), pool.number):
+    for line in durations(cards, read_results(out, cards.cards), pool.number):
         say(line)
 
     def outcome(tasks: Sequence[Task]) -> str:
@@ -196,7 +213,7 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
         name, _ = task.cell
         write_result(out / f"{name}.json", cards.result(name))
         result = seed_result(task)
-        return f"{cards.cards[name].score} {number_of(result.mean if result else None)}"
+        return f"{cards.cards[name].score} {number(result.mean if result else None)}"
 
     failures = engine.run(cards.tasks, pool, device, outcome)
     results = {name: cards.result(name) for name in cards.cards}
@@ -212,7 +229,9 @@ def recall(cards: Cards, results: Path) -> None:
              for data in result.data.values() for seed in data.seeds}
     for task in cards.tasks:
         [measure] = task.measures
-        if not task.is_done and (seed := stored.get(digest(key := task.key(measure)))):
+        key = task.key(measure)
+        seed = stored.get(digest(key))
+        if seed is not None and not task.is_done:
             kept(task.path(measure), key, lambda seed=seed: to_json(seed))
 
 
@@ -224,8 +243,57 @@ def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
         judgement = verdict(card, data, data_result)
         line = f"{name} on {data.name}: "
         if data_result is not None:
-            line += f"{card.score} {number_of(data_result.mean)}, 95 % interval {number_of(data_result.interval)}; "
+            line += f"{card.score} {number(data_result.mean)}, 95 % interval {number(data_result.interval)}; "
         line += judgement
         if judgement in COMPARED:
-            line += f" {number_of(data.expected)} ± {number_of(data.tolerance)}"
+            line += f" {number(data.expected)} ± {number(data.tolerance)}"
         yield line, judgement in ("inside", "no expectation yet")
+
+
+# -- how long it takes
+
+
+def durations(cards: Cards, results: Mapping[str, CardResult], jobs: int) -> Iterator[str]:
+    """Yields a line for each card on how long its trainings take, and one for all with so many at a time.
+
+    A training is expected to take the time for an update that the card's trainings in `results` took on the same data,
+    or else on all data; without such, it takes the card's `minutes`. One that was interrupted goes on from its newest
+    checkpoint. Evaluations are not counted.
+    """
+    all_left, longest = 0.0, 0.0
+    for name, card in cards.cards.items():
+        tasks = [task for task in cards.tasks if task.cell[0] == name]
+        done = f"{name}: {sum(task.is_done for task in tasks)} of {len(tasks)} trainings are done; "
+        seconds = [_training_seconds(task, card, results.get(name)) for task in tasks]
+        known = [one for one in seconds if one is not None]
+        if len(known) < len(tasks):
+            yield f"{done}how long one takes is not recorded"
+            continue
+        left = [one * _share_left(task) for one, task in zip(known, tasks, strict=True)]
+        all_left += sum(left)
+        longest = max(longest, *left)
+        yield (f"{done}one takes about {duration(sum(known) / len(known))} on one thread, all {_hours(sum(known))}, of "
+               f"which {_hours(sum(left))} are left")
+    if all_left:
+        wait = max(all_left / jobs, longest)  # no training is divided among jobs
+        yield f"about {_hours(wait)} with {jobs} at a time, and the evaluations besides"
+
+
+def _training_seconds(task: Task, card: Card, result: CardResult | None) -> float | None:
+    """The expected duration of a whole training."""
+    recorded: dict[str, list[float]] = {}  # for an update
+    for name, data in (result.data if result else {}).items():
+        timed = [seed for seed in data.seeds if seed.step > 0 and seed.train_seconds > 0]  # 0 where the log is missing
+        recorded[name] = [seed.train_seconds / seed.step for seed in timed]
+    per_update = recorded.get(task.cell[1]) or [one for several in recorded.values() for one in several]
+    if per_update:
+        return task.config.training.steps * float(np.mean(per_update))
+    return None if card.minutes is None else 60 * card.minutes
+
+
+def _share_left(task: Task) -> float:
+    return 0.0 if task.is_done else max(0.0, 1 - saved_step(task.run) / task.config.training.steps)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 360 else f"{seconds / 60:.1f} min"

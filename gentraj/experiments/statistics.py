@@ -135,3 +135,12 @@ def numbers(value: Any, prefix: str = "") -> dict[str, float]:
         return {k: n for name, item in value.items()
                 for k, n in numbers(item, f"{prefix}.{name}" if prefix else str(name)).items()}
     return {prefix: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
+
+
+def number(value: float | Sequence[float] | None) -> str:
+    """A score, or an interval of scores, with as many digits as are meaningful."""
+    if value is None:
+        return "—"
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(number, value))}]"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:z.2f}"

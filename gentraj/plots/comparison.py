@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .style import (
+    BLUE,
     GREY,
     INK,
     POSITIONS,
@@ -103,24 +104,28 @@ def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequen
     return save(figure, path)
 
 
-def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: Mapping[str, str], path: Path,
-                 labels: tuple[str, str], *, best: float | None = None) -> Path:
-    """Draws `points`, name -> (x, y) of each seed, on a logarithmic x axis, with a larger point for each mean.
+def plot_frontier(points: Mapping[str, tuple[float, float, Sequence[float] | None, bool]], path: Path,
+                  worth: str) -> Path:
+    """Draws what `points` are worth over the CPU time of a decision; a line joins those that no other point beats.
 
-    `labels` are the labels of x and y, and `best` is the y of a perfect model.
+    A point is name -> (milliseconds, worth, the interval of the worth or None, whether it is on the line). `worth`
+    labels the axis.
     """
-    figure, [ax] = panels(1, width=6.4, height=3.8)
-    for name, xy in points.items():
-        x, y = np.array(xy).T
-        ax.plot(x, y, "o", color=palette[name], ms=4, alpha=0.5)
-        ax.plot(np.exp(np.log(x).mean()), y.mean(), "o", color=palette[name], ms=10, mec="white", label=name)
-    if best is not None:
-        ax.axhline(best, color=GREY, ls=(0, (3, 2)), label="data")
-    every = [x for xy in points.values() for x, _ in xy]
-    ax.set(xscale="log", xlim=(min(every) / 1.6, max(every) * 1.6))  # wide enough for at least two ticks
+    figure, [ax] = panels(1, width=7.0, height=4.0)
+    best = sorted((cost, value) for cost, value, _, beaten_by_none in points.values() if beaten_by_none)
+    ax.plot(*np.array(best).T, "-", color=GREY, lw=1.2)
+    for name, (cost, value, interval, beaten_by_none) in points.items():
+        colour = BLUE if beaten_by_none else GREY
+        if interval is not None:
+            low, high = interval
+            ax.errorbar(cost, value, [[value - low], [high - value]], color=colour, capsize=3, lw=1.0)
+        ax.plot(cost, value, "o", color=colour, ms=6)
+        ax.annotate(name, (cost, value), (6, 5), textcoords="offset points", fontsize=8)
+    ax.set_xscale("log")
+    ax.margins(x=0.2, y=0.1)
     log_ticks(ax.xaxis, TICKS, 6)
-    ax.set(xlabel=labels[0], ylabel=labels[1])
-    ax.legend(frameon=False)
+    ax.set(xlabel="CPU time of a decision (ms, log scale)", ylabel=worth)
+    ax.set_title("What a decision costs and what it is worth", loc="left")
     return save(figure, path)
 
 

@@ -88,38 +88,6 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     return save(figure, path)
 
 
-def plot_frontier(points: Sequence[Mapping[str, Any]], path: Path, worth: str) -> Path:
-    """Draws what points are worth over the CPU time of a decision; a line joins those that no other point beats.
-
-    Each point has a `name`, `cpu_ms`, whether it is on the `frontier`, and `return_mean` with `return_ci95`, or
-    `quality`. `worth` labels the axis. Raises ValueError where there are no points.
-    """
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    if not points:
-        raise ValueError("no points to draw; give at least one run")
-    figure, [ax] = panels(1, width=7.0, height=4.0)
-    by_return = all(point["return_mean"] is not None for point in points)
-    worths = [point["return_mean"] if by_return else -point["quality"]["sliced_wasserstein"] for point in points]
-    best = sorted((point["cpu_ms"], value) for point, value in zip(points, worths, strict=True) if point["frontier"])
-    ax.plot(*np.array(best).T, "-", color=GREY, lw=1.2)
-    for point, value in zip(points, worths, strict=True):
-        colour = BLUE if point["frontier"] else GREY
-        if by_return and point["return_ci95"]:
-            low, high = point["return_ci95"]
-            ax.errorbar(point["cpu_ms"], value, [[value - low], [high - value]], color=colour, capsize=3, lw=1.0)
-        ax.plot(point["cpu_ms"], value, "o", color=colour, ms=6)
-        ax.annotate(point["name"], (point["cpu_ms"], value), (6, 5), textcoords="offset points", fontsize=8)
-    ax.set_xscale("log")
-    ax.margins(x=0.2, y=0.1)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set(xlabel="CPU time of a decision (ms, log scale)", ylabel=worth)
-    ax.set_title("What a decision costs and what it is worth", loc="left")
-    return save(figure, path)
-
-
 def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], path: Path, *,
                         title: str = "Score while training") -> Path:
     """Draws the mean return and its interval in `rows` of scores.jsonl over the training step.

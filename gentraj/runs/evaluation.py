@@ -95,7 +95,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
         fallback: The run that acts while a planner with a deadline has no plan yet, such as the planner's student.
         teacher: The run that acts where this run, its student, is unsure.
         min_confidence: The confidence, in [0, 1], below which a student is unsure.
-        play: What plays the episodes, as `rollout` does; see `gentraj.experiments.parts`.
+        play: What plays the episodes, as `rollout` does; see `gentraj.experiments.jobs`.
 
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
     finishes.

@@ -16,7 +16,7 @@ from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.envs.making import environment_factory
 from gentraj.envs.registration import load_gymnasium
-from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
+from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
 from gentraj.process import IMPORTS
 
 ROOT = Path(__file__).parents[2]

@@ -20,9 +20,19 @@ from small import DATASET, edit, gentraj
 
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.experiments import compare as experiment
-from gentraj.experiments import compare_measures, compare_page, comparison, groups
-from gentraj.experiments.compare import existing, planned, to_measure, to_train
-from gentraj.experiments.compare_measures import Options
+from gentraj.experiments import compare_page, groups
+from gentraj.experiments.compare import (
+    Control,
+    Entrant,
+    GroupResult,
+    Options,
+    RunResult,
+    existing,
+    on_frontier,
+    planned,
+    to_measure,
+    to_train,
+)
 from gentraj.experiments.groups import MODES, Group
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
@@ -42,7 +52,8 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
     patch.setattr(experiment, "PRESETS", {"tiny": preset})
     patch.setattr(experiment, "FAMILIES", families)
-    patch.setattr(compare_measures, "SECONDS", 0.0)
+    patch.setattr(experiment, "SECONDS_TIMED", 0.0)
+    patch.setattr(experiment, "DECISIONS", 2)
 
 
 def compare(out: object, *more: object, page: bool = False, processes: bool = False) -> int:
@@ -52,12 +63,16 @@ def compare(out: object, *more: object, page: bool = False, processes: bool = Fa
         if not processes:
             inline(patch)
         if not page:
-            patch.setattr(comparison, "write_page", lambda *_: "no page")
+            patch.setattr(compare_page, "write_page", lambda *_: "no page")
         return gentraj(*WORDS, *more, "--out", out)
 
 
 def compare_in_processes(out: Path, *more: str) -> int:
     return compare(out, *more, processes=True)
+
+
+def existing_runs(*folders: Path) -> dict[Entrant, Any]:
+    return existing([Entrant(folder) for folder in folders])
 
 
 def wait_for(found: Any) -> None:
@@ -104,14 +119,14 @@ def test_it_measures_all_families_alike(compared: Path) -> None:
     assert group["families"]["gan"]["numbers"]["control.return_mean"]["mean"] == gan["control"]["return_mean"]
     first, other = (group["families"][name] for name in ("flow", "gan"))
     apart = gan["control"]["return_mean"] - flow["control"]["return_mean"]
-    assert other["above_first"]["mean"] == pytest.approx(apart) and "improvement" not in first
-    assert other["improvement"]["mean"] == (0.5 if apart == 0 else float(apart > 0))  # of one seed each
-    assert other["return_iqm"]["mean"] == pytest.approx(gan["control"]["return_mean"])
+    assert other["numbers"]["above_first"]["mean"] == pytest.approx(apart) and "improvement" not in first["numbers"]
+    assert other["numbers"]["improvement"]["mean"] == (0.5 if apart == 0 else float(apart > 0))  # of one seed each
+    assert other["numbers"]["return_iqm"]["mean"] == pytest.approx(gan["control"]["return_mean"])
 
 
 def test_the_page_stands_alone_and_shows_pictures_first(compared: Path) -> None:
     page = (compared / "comparison.html").read_text()
-    assert page.count("data:image/png;base64,") == 7 and "http:" not in page and "https:" not in page
+    assert page.count("data:image/png;base64,") == 6 and "http:" not in page and "https:" not in page
     assert page.rindex("<img") < page.index("<table")
     for text in ("failed seeds", "recall", "nats per entry", "none", "success rate", "flow", "gan"):
         assert text in page
@@ -173,7 +188,7 @@ def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: py
 
 
 def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "write_page", lambda *_: "no page")
+    monkeypatch.setattr(compare_page, "write_page", lambda *_: "no page")
     inline(monkeypatch)
     [folder] = compared.glob("tiny/gan-seed-0-*/run")
     folder = shutil.copytree(folder, tmp_path / "run")
@@ -192,12 +207,9 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
     (("pointmaze-umaze", "--jobs", 0), "--jobs is 0; give at least 1"),
-    (("pointmaze-umaze", "--processes", 0), "--jobs is 0; give at least 1"),  # its former name
     (("pointmaze-umaze", "--steps", 0), "--steps is 0; give at least 1"),
     (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names exist"),
     (("--runs", "x", "--seeds", 5), "--seeds is for presets"),
-    (("--runs", "x", "--steps", 5), "--steps is for presets"),
-    (("--runs", "x", "--dataset", "y"), "--dataset is for presets"),
     (("pointmaze-umaze", "--budget", 1, "--steps", 9), "--budget and --steps both say how long to train; give one"),
     (("pointmaze-umaze", "--budget", "nan"), "--budget is nan"), (("--runs", "nowhere"), "nowhere: no run there")])
 def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -219,7 +231,7 @@ def test_families_differ_in_their_generator_only() -> None:
 def test_steps_are_timed_anew_on_another_device(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of minutes is as many steps as the device does in them."""
     shrink(monkeypatch)
-    monkeypatch.setattr(experiment, "_step_seconds", lambda *given: 1.0 if given[-1] == "cpu" else 0.1)
+    monkeypatch.setattr(experiment, "_step_seconds", lambda *given: 1.0 if given[-1].type == "cpu" else 0.1)
     monkeypatch.setattr(experiment, "pick_device", torch.device)
     configs = planned(["tiny"], ["gan"])
     steps = [to_train(configs, 1, 1.0, None, tmp_path, Options(1, 16, device))[0][0].config.training.steps
@@ -227,17 +239,52 @@ def test_steps_are_timed_anew_on_another_device(umaze, tmp_path: Path, monkeypat
     assert steps == [60, 600, 60]
 
 
-def test_families_are_compared_with_the_first_one_and_with_no_other_in_its_place(
-        compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_families_are_compared_with_the_first_one_and_with_no_other_in_its_place() -> None:
     """Where all runs of the first family fail, the second one is not called the first."""
-    runs = group_of(compared)["runs"]
-    flow, gan = (runs[f"tiny/{name}-seed-0"] for name in ("flow", "gan"))
     group: Any = SimpleNamespace(forks=[], data_variation=lambda: 0.0)
-    others = {"b": gan | {"family": "second"}, "c": flow | {"family": "third"}}
-    for first, noted in ((gan | {"family": "first"}, True), (gan | {"family": "first", "failure": "nan"}, False)):
-        families = experiment.summarize({"a": first, **others}, group)["families"]
-        assert ["above_first" in families[name] for name in ("second", "third")] == [noted, noted]
-        assert "return_iqm" in families["third"]
+
+    def result(family: str, mean: float, failure: str | None = None) -> RunResult:
+        control = None if failure else Control("", mean, (mean, mean), returns=(mean, mean))
+        return RunResult(family, 0, "", failure, [], 1, control=control)
+
+    others = {"b": result("second", 2.0), "c": result("third", 3.0)}
+    for first, noted in ((result("first", 1.0), True), (result("first", 1.0, "nan"), False)):
+        families = experiment.summarize({"a": first, **others}, group, None, {}).families
+        assert ["above_first" in families[name].numbers for name in ("second", "third")] == [noted, noted]
+        assert families["third"].numbers["return_iqm"].mean == 3.0
+
+
+def test_a_point_is_on_the_frontier_unless_another_one_is_as_cheap_and_worth_as_much() -> None:
+    points = [("a", *point) for point in ((1.0, 5.0), (2.0, 7.0), (2.0, 6.0), (3.0, 7.0), (3.0, 9.0), (1.0, 5.0))]
+    points.append(("b", 9.0, 0.0))  # of another environment
+    assert [on_frontier(point, points) for point in points] == [True, True, False, False, True, True, True]
+
+
+def test_a_planner_with_other_steps_and_a_policy_are_measured_too(small_run: Path, hopper_run: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    inline(monkeypatch)
+    monkeypatch.setattr(experiment, "SECONDS_TIMED", 0.0)
+    monkeypatch.setattr(experiment, "DECISIONS", 2)
+    assert gentraj("compare", "--runs", small_run, f"{small_run}@4", hopper_run, "--episodes", 1, "--num", 16,
+                   "--out", tmp_path) == 0
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    planner, policy = found["groups"].values()
+    own, four = planner["families"].values()
+    assert four["numbers"]["speed.calls"]["mean"] - own["numbers"]["speed.calls"]["mean"] >= 3
+    assert list(planner["families"]) == ["diffusion", "diffusion, 4 steps"]
+    [run] = policy["runs"].values()
+    assert run["quality"] is None and run["control"]["returns"] and run["speed"]["plans_per_second"] == {}
+    names = [point["name"].partition(": ")[2] for point in found["frontier"]]
+    assert names[:2] == ["diffusion", "diffusion, 4 steps"] and found["frontier"][2]["on_frontier"]
+    assert "what it is worth" in (tmp_path / "comparison.html").read_text()
+
+
+def test_no_steps_are_refused_and_a_folder_may_have_an_at_sign(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x@0 has 0 sampling steps"):
+        Entrant.of("x@0")
+    there = tmp_path / "run@4"
+    there.mkdir()
+    assert Entrant.of(str(there)) == (there, None) and Entrant.of(f"{there}@2") == (there, 2)
 
 
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
@@ -245,10 +292,10 @@ def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp
         shutil.copytree(small_run, tmp_path / name)
         for part, key, value in (("training", "seed", seed), ("planner", "replan", replan)):
             edit(tmp_path / name, lambda config, p=part, k=key, v=value: config["run"][p].update({k: v}))
-    same = existing([small_run, tmp_path / "a"])
+    same = existing_runs(small_run, tmp_path / "a")
     assert [(family, config.training.seed) for (_, family), config in same.values()] == [
         ("diffusion", 0), ("diffusion", 1)]
-    other = existing([small_run, tmp_path / "b"])
+    other = existing_runs(small_run, tmp_path / "b")
     names = [f"diffusion ({folder})" for folder in (small_run, tmp_path / "b")]
     assert [family for (_, family), _ in other.values()] == names
 
@@ -264,13 +311,13 @@ def test_runs_are_grouped_by_their_data_and_environment_and_not_by_the_names_of_
     read = experiment.load_checkpoint
     monkeypatch.setattr(experiment, "load_checkpoint", lambda folder: read(folder) if folder != other else replace(
         read(folder), meta={"dataset_hash": "another"}))
-    groups = [group for (group, _), _ in existing([small_run, *runs]).values()]
+    groups = [group for (group, _), _ in existing_runs(small_run, *runs).values()]
     assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
 def test_runs_of_one_name_have_folders_of_their_own(small_run: Path, tmp_path: Path) -> None:
     other = shutil.copytree(small_run, tmp_path / small_run.name)
-    tasks, groups = to_measure(existing([small_run, other]), tmp_path / "out", Options(1, 16))
+    tasks, groups = to_measure(existing_runs(small_run, other), tmp_path / "out", Options(1, 16))
     assert len({task.folder for task in tasks}) == len({task.name for task in tasks}) == 2
     assert len({task.cell for task in tasks}) == len(groups) == 1
 
@@ -329,7 +376,8 @@ class Copies:
 
 def run_of(model: Any) -> Any:
     planning = PlannerConfig(goal_dims=(1,))
-    return SimpleNamespace(model=model, device=torch.device("cpu"), planning=planning, config=None,
+    return SimpleNamespace(model=model, device=torch.device("cpu"), planning=planning,
+                           config=SimpleNamespace(planning=planning),
                            data=SimpleNamespace(goal_dims=(1,), env=None))
 
 
@@ -346,7 +394,7 @@ def test_a_model_with_a_context_goes_the_ways_of_the_data(tmp_path: Path, monkey
     monkeypatch.setattr(groups, "MODES", 2)
     group = Group("g", tmp_path, (0, 1))
     group.keep(windows_of_two_contexts())
-    assert compare_measures.modes(run_of(Copies()), group, Options(1, 16))["total_variation"] == pytest.approx(0)
+    assert experiment.modes(run_of(Copies()), group, Options(1, 16)).total_variation == pytest.approx(0)
     start = group.conditions(run_of(Copies()), torch.tensor([3, 4]), (1,))
     assert start.context_BC is not None and start.context_BC.tolist() == [[1.0], [0.0]]
     assert start.mask_BHD[:, 0].all() and start.mask_BHD[:, -1].tolist() == [[False, True]] * 2
@@ -356,9 +404,11 @@ def test_a_single_goal_entry_is_drawn_over_time(tmp_path: Path, monkeypatch: pyt
     group = Group.of("g", tmp_path, cast(Any, SimpleNamespace(goal_dims=(1,), obs_dim=2)))
     group.keep(windows_of_two_contexts())
     monkeypatch.setattr(compare_page, "load", lambda *_, **__: run_of(Copies()))
-    task: Any = SimpleNamespace(name="t", cell=("g", "copies"), run=tmp_path)
-    drawing = compare_page.Drawing({"families": {"copies": {}}, "runs": {"t": {"failure": None}}}, group, [task],
-                                   tmp_path, "", None)
+    measure = SimpleNamespace(depends_on={"steps": None})
+    task: Any = SimpleNamespace(name="t", cell=("g", "copies"), run=tmp_path, measures=[measure])
+    found: Any = {"copies": None}
+    runs = {"t": RunResult("copies", 0, "", None, [], 1)}
+    drawing = compare_page.Drawing(GroupResult(None, runs, found, {}, {}), group, [task], tmp_path, "", None)
     assert drawing._plane(group.x_NHD[:2])[1, :, 0].tolist() == [0, 1, 2, 3, 4]
     assert drawing.plane.x == "environment steps" and drawing.plane.y == "observation[1]"
     assert cast(Path, drawing.conditions().image).is_file()
@@ -367,7 +417,7 @@ def test_a_single_goal_entry_is_drawn_over_time(tmp_path: Path, monkeypatch: pyt
 def test_runs_of_other_contexts_are_a_group_of_their_own(small_run: Path, tmp_path: Path) -> None:
     shutil.copytree(small_run, tmp_path / "a")
     edit(tmp_path / "a", lambda config: config["run"].update({"context": {"kinds": ["return"], "discount": 0.9}}))
-    assert len({group for (group, _), _ in existing([small_run, tmp_path / "a"]).values()}) == 2
+    assert len({group for (group, _), _ in existing_runs(small_run, tmp_path / "a").values()}) == 2
 
 
 def test_padding_is_no_data(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from forked import Forked
 
 from gentraj.experiments import engine
 from gentraj.experiments.engine import kept, write_json
-from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
+from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
 from gentraj.experiments.statistics import numbers, over_seeds
 
 

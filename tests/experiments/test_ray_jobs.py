@@ -26,8 +26,7 @@ from test_engine import is_alive, wait_until
 from gentraj import runs
 from gentraj.experiments import ray_jobs
 from gentraj.experiments.engine import trained
-from gentraj.experiments.pools import pool_of
-from gentraj.experiments.processes import Job, JobsStopped, run_jobs
+from gentraj.experiments.jobs import Job, JobsStopped, pool_of, run_jobs
 from gentraj.experiments.ray_jobs import MARKER, RayTasks
 from gentraj.runs.kinds import AnyRunConfig
 from gentraj.training.checkpoint import has_checkpoints

@@ -19,11 +19,10 @@ from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.experiments import reproduce as module
-from gentraj.experiments.cards import read_card
-from gentraj.experiments.engine import Task
-from gentraj.experiments.reproduce import Cards, place, score_run
-from gentraj.experiments.results import read_results
-from gentraj.experiments.results_page import page
+from gentraj.experiments.cards import CardResult, SeedResult, pooled, read_card, read_results
+from gentraj.experiments.engine import Task, kept
+from gentraj.experiments.page import page
+from gentraj.experiments.reproduce import Cards, durations, place, score_run
 from gentraj.runs import Run
 
 SETTINGS = {"training.steps": 4, "training.warmup": 2, "training.save_every": 2, "policy.batch_size": 8,
@@ -231,7 +230,7 @@ def test_a_training_that_was_cut_goes_on_from_its_checkpoint(data: Path, done: P
 
 def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(run: Run, **asked: Any) -> Any:
+    def fails(run: Run, **asked: Any) -> SeedResult:
         if run.config.training.seed == 3:
             raise RuntimeError("the loss is nan")
         return score_run(run, **asked)
@@ -243,3 +242,30 @@ def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: P
     [log] = (tmp_path / "out").glob("bc/fair/seed-3-*/log.txt")
     assert f"bc/fair/seed-3 failed: the loss is nan; see {log}" in err
     assert log.read_text().endswith("RuntimeError: the loss is nan\n") and "unfinished: 1 of 2 seeds" in out
+
+
+# -- how long it takes
+
+
+def test_it_is_the_recorded_time_of_an_update_times_their_number(data: Path, tmp_path: Path) -> None:
+    """Of four trainings of 4 updates, one is done and a quarter of another; an update took 900 s, or is not known."""
+    cards = Cards.of({"bc": read_card(write(tmp_path))}, (data,), partial(place, tmp_path))
+    first, second, *_ = cards.tasks
+    kept(first.path(first.measures[0]), first.key(first.measures[0]), dict)
+    (second.run / "step-00000001").mkdir(parents=True)
+    assert [*durations(cards, {}, 2)] == ["bc: 1 of 4 trainings are done; how long one takes is not recorded"]
+    timed = SeedResult("", 3, "", 8, "", 0.0, (0.0, 0.0), (0.0,), 7200.0, {})
+    results = {"bc": CardResult(cards.cards["bc"], {"fair": pooled("", None, (timed,))})}
+    for jobs, hours in ((2, 1.4), (8, 1.0)):  # no training is divided among jobs
+        line, last = durations(cards, results, jobs)
+        assert "all 4.0 h, of which 2.8 h are left" in line and f"about {hours} h with {jobs} at a time" in last
+
+
+@pytest.mark.parametrize(("changes", "given"), [
+    ({"minutes": -1}, "minutes is -1"), ({"eval_every": -1}, "eval_every is -1"),
+    ({"settings": {"training.eval_every": 2}}, "settings hold training.eval_every"),
+    ({"data": [FAIR, HARD | {"published": {"score": 1.0, "updates": 0, "source": ""}}]}, "updates is 0"),
+    ({"protocol": "d4rl-single-goal", "eval_every": 2}, "eval_every is 2 and protocol d4rl-single-goal")])
+def test_what_a_card_cannot_ask_for_is_refused(changes: dict[str, Any], given: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=given):
+        read_card(write(tmp_path, **changes))

@@ -6,17 +6,28 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 from small import gentraj
-from test_reproduce import CARD, FAIR, HARD, write
+from test_reproduce import CARD, FAIR, write
 
-from gentraj.config import ConfigError, from_json
-from gentraj.experiments.cards import Card
-from gentraj.experiments.results import CardResult, SeedResult, pooled, read_results, write_result
-from gentraj.experiments.results_page import families, write_page
+from benchmarks.d3rlpy_results import card_result, finished
+from gentraj.config import ConfigError, from_json, write_json
+from gentraj.envs.making import environment_factory
+from gentraj.experiments.cards import (
+    Card,
+    CardResult,
+    CurvePoint,
+    Published,
+    SeedResult,
+    pooled,
+    read_results,
+    write_result,
+)
+from gentraj.experiments.page import learning_curve, score_tables, write_page
+from gentraj.experiments.reproduce import curve_points, episode_scores
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,19 +54,10 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert [row[3].split(" ± ")[0] for row in table[3:5]] == ["55.0", "30.0"]
     assert "![Small ones](figures/results-small-ones.png)" in text
     assert "training seeds\n(3, 5) with 2 episodes each" in text
-    height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
-    assert height > 100 and width > 500
+    assert (page.parent / "figures" / "results-small-ones.png").is_file()
     assert "On average, **Better** scores 25.0 more than **Worse**. The 95 % interval" in text and "chance" not in text
     before = page.read_bytes()
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
-
-
-def test_the_name_of_a_page_may_have_spaces(tmp_path: Path) -> None:
-    """The links of Markdown have none, and neither do the words of a command."""
-    path = tmp_path / "my page.md"
-    text = write_page({"a": made({"fair": 40, "hard": 20}, "a")}, path).read_text()
-    assert "![Small ones](figures/my%20page-small-ones.png)" in text and f"--table '{path.as_posix()}'\n" in text
-    assert (tmp_path / "figures" / "my page-small-ones.png").is_file()
 
 
 def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path) -> None:
@@ -67,19 +69,6 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
         text = write_page(cards, tmp_path / "page.md").read_text()
         assert "training seeds\n(3, 5; for more: 3, 5, 8) with 2 episodes each" in text
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
-
-
-def test_rows_with_seeds_of_their_own_are_listed_as_a_sentence_lists_them(tmp_path: Path) -> None:
-    several = {name: made({"fair": 40}, name, seeds=[3], data=[FAIR]) for name in "xyz"}
-    text = write_page({name: made({"fair": 9}, name, data=[FAIR]) for name in "abcd"} | several,
-                      tmp_path / "page.md").read_text()
-    assert "training seeds\n(3, 5; for x, y and z: 3) with 2 episodes each" in text
-
-
-def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
-    cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
-             "c": made({"fair": 9}, "c")}
-    assert "training seeds\n(3, 5) with 2 episodes each" in write_page(cards, tmp_path / "page.md").read_text()
 
 
 def test_rows_that_learned_from_other_data_of_one_name_are_named(tmp_path: Path) -> None:
@@ -105,13 +94,6 @@ def test_results_that_were_put_together_by_hand_have_each_seed_once(tmp_path: Pa
             read_results(tmp_path)
 
 
-def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
-    pair = {"a": made({"fair": 90, "hard": 90}, "a"), "b": made({"fair": 40, "hard": 20}, "b")}
-    single = {"a": made({"fair": 90, "hard": 90}, "a", seeds=[3]), "b": pair["b"]}
-    texts = [write_page(cards, tmp_path / "page.md").read_text() for cards in (pair, single)]
-    assert ["one training per method" in text for text in texts] == [False, True]
-
-
 def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
     """Expected is 50 +- 5 on each dataset: 51 is inside, 60 outside; a dataset that lacks seeds does not count."""
     expected = {"expected": 50.0, "tolerance": 5.0}
@@ -126,7 +108,7 @@ def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
 
 
 def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
-    [family] = families({"a": scattered("A")})
+    [family] = score_tables({"a": scattered("A")})
     low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
     widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
     assert low < mean < high and high - low == pytest.approx(np.sqrt(np.square(widths).sum()) / 2, rel=0.05)
@@ -146,7 +128,7 @@ def test_the_lead_of_one_card_over_the_same_is_none(tmp_path: Path) -> None:
     certain = "this difference, paired by seed and episode, is 0.00 to 0.00, so the lead may be due to chance"
     assert certain in write_page(same, tmp_path / "page.md").read_text()
     found = same | {"b": of_other_seeds(same["b"])}
-    [family] = families(found)
+    [family] = score_tables(found)
     low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
     [numbers] = re.findall(r"\*\*a\*\* scores (.*) more than \*\*b\*\*. .* is (.*) to (.*), so the lead may be due",
                            write_page(found, tmp_path / "page.md").read_text())
@@ -164,7 +146,7 @@ def of_other_seeds(result: CardResult) -> CardResult:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"episodes": 9}, "the card b has episodes 9, and another of the table 'Small ones' 2; give it a table of its own"),
-    ({}, "two cards of the table 'Small ones' are called 'BC' and have fair, hard; give each its own label")])
+    ({}, "two cards of the table 'Small ones' are called 'BC' and have fair; give each its own label")])
 def test_cards_that_cannot_share_a_table_are_refused_before_any_work(changes: dict, message: str, tmp_path: Path,
                                                                     capsys: pytest.CaptureFixture) -> None:
     cards = write(tmp_path, "a"), write(tmp_path, "b", **changes)
@@ -176,7 +158,7 @@ def test_cards_that_cannot_share_a_table_are_refused_before_any_work(changes: di
 def test_cards_of_one_row_have_the_same_seeds() -> None:
     one, other = made({"fair": 40}, "BC"), made({"hard": 20}, "BC", seeds=[3, 5, 8])
     with pytest.raises(ValueError, match=r"called 'BC' and have seeds \(3, 5\) and \(3, 5, 8\); give them the same"):
-        families({"a": one, "b": other})
+        score_tables({"a": one, "b": other})
 
 
 def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_page_says(
@@ -190,6 +172,12 @@ def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_p
               for line in (ROOT / "README.md").read_text().partition("| | hopper-medium |")[2].splitlines()[2:]]
     rows = readme[: readme.index("")]
     assert len(rows) > 5 and set(rows) <= set((ROOT / "docs" / "results.md").read_text().splitlines())
+
+
+def test_tables_whose_figures_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    cards = {name: made({"fair": 1}, "BC", table=name, data=[FAIR]) for name in ("A + B", "a, b")}
+    with pytest.raises(ValueError, match=r"A \+ B, a, b .* give one of them another name"):
+        write_page(cards, tmp_path / "page.md")
 
 
 def means(page: str) -> list[str]:
@@ -209,15 +197,6 @@ def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None
     assert "|  | fair | average |\n" in write_page(single, tmp_path / "page.md").read_text()
 
 
-def test_tables_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> None:
-    names = ("A + B", "a, b", "A B curves", "a-b", "\xe9", "\xe8")
-    cards = {str(i): made({"fair": i}, "BC", table=name, data=[FAIR]) for i, name in enumerate(names)}
-    text = write_page(cards, tmp_path / "page.md").read_text()
-    pictures = re.findall(r"\]\((.*)\)", text)
-    assert len(set(pictures)) == len(names) and all((tmp_path / picture).is_file() for picture in pictures)
-    assert pictures[0] == "figures/page-a-b.png"
-
-
 def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
     """0 of 2 episodes: the exact (Clopper-Pearson) interval reaches to 0.84."""
     result = made({"fair": 0}, "BC", score="success_rate", data=[FAIR], seeds=[3, 5, 7])
@@ -226,7 +205,108 @@ def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
     assert "interval of the rate is 0 to 0.842,\nand if each does, it is 0.158 to 1." in text
 
 
-def test_the_protocol_of_ogbench_has_the_episodes_of_five_tasks(tmp_path: Path) -> None:
-    cards = {"a": made({"fair": 1}, "BC", score="success_rate", protocol="ogbench", episodes=50, data=[FAIR])}
+# -- beside means: robust summaries, published scores, learning curves, rows of d3rlpy
+
+
+def table(text: str, column: str) -> dict[str, list[str]]:
+    """The rows of the table of a page that has this column, by their label."""
+    rows: dict[str, list[str]] = {}
+    for block in text.split("\n\n"):
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines() if line[:1] == "|"]
+        if cells and column in cells[0]:
+            rows |= {row[0]: row[1:] for row in cells[2:]}
+    return rows
+
+
+def trained(result: CardResult, steps: tuple[int, ...] = (2, 4, 6, 8)) -> CardResult:
+    """The result with a learning curve: step + 10 times the seed at each step."""
+    data = {name: replace(found, seeds=tuple(replace(seed, curve=tuple(
+        CurvePoint(step, step + 10.0 * seed.seed, (0.0, 1.0)) for step in steps)) for seed in found.seeds))
+        for name, found in result.data.items()}
+    return CardResult(result.card, data)
+
+
+def test_rows_are_summarised_over_runs_and_datasets(tmp_path: Path) -> None:
+    """The runs of each dataset have the same score in `made`, so that each probability is 0, 0.5 or 1."""
+    cards = {"a": made({"fair": 50, "hard": 60}, "Better"), "b": made({"fair": 50, "hard": 20}, "Worse"),
+             "c": made({"fair": 99}, "Half")}
+    rows = table(write_page(cards, tmp_path / "page.md").read_text(), "IQM")
+    assert list(rows) == ["Better", "Worse"] and rows["Worse"][2:] == ["—", "—"]
+    assert rows["Better"] == ["55.0", "55.0 [55.0, 55.0]", "20.0 [20.0, 20.0]", "0.75 [0.75, 0.75]"]
+
+
+def test_a_single_run_has_no_interval_over_runs_and_no_probability_of_improvement(tmp_path: Path) -> None:
+    cards = {"a": made({"fair": 50, "hard": 60}, "A", seeds=[3]), "b": made({"fair": 40, "hard": 20}, "B"),
+             "c": made({"fair": 30, "hard": 20}, "C")}
     text = write_page(cards, tmp_path / "page.md").read_text()
-    assert "(protocol ogbench) of the *last* checkpoint" in text and "with 250 episodes each" in text
+    rows = table(text, "IQM")
+    assert [rows[name][1] for name in "ABC"] == ["55.0", "30.0 [30.0, 30.0]", "25.0 [25.0, 25.0]"]
+    assert [rows[name][3] for name in "AB"] == ["—", "0.75 [0.75, 0.75]"] and "[" in rows["A"][2]
+
+
+def test_published_scores_stand_beside_ours_with_their_budget(tmp_path: Path) -> None:
+    result = made({"fair": 40, "hard": 20}, "IQL")
+    published = Published(87.0, 1_000_000, "the paper, table 1")
+    data = tuple(replace(one, published=published) if one.name == "fair" else one for one in result.card.data)
+    text = write_page({"a": CardResult(replace(result.card, data=data), result.data)}, tmp_path / "page.md").read_text()
+    [cells] = [line.split(" | ") for line in text.splitlines() if "table 1" in line]
+    assert [cell.strip("| ") for cell in cells[:2]] == ["IQL", "fair"] and cells[2].startswith("40.0 ± ")
+    assert [cell.strip("| ") for cell in cells[3:]] == ["4", "87.0", "1,000,000", "the paper, table 1"]
+    assert "### Published scores" in text and "While training" not in text
+
+
+def test_learning_curves_are_drawn_and_their_last_three_averaged(tmp_path: Path) -> None:
+    cards = {"a": trained(made({"fair": 50, "hard": 60}, "A")), "b": made({"fair": 50, "hard": 20}, "B")}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    rows = table(text, "mean of the last three evaluations")
+    assert rows["A"][1] == f"{np.mean([4, 6, 8]) + 10 * 4:.1f}" and rows["B"][1] == "—"  # of the seeds 3 and 5
+    assert "![Small ones, while training](figures/page-small-ones-curves.png)" in text
+    assert (tmp_path / "figures" / "page-small-ones-curves.png").is_file()
+
+
+def test_a_curve_has_the_steps_of_all_seeds() -> None:
+    found = trained(made({"fair": 50}, "A")).data["fair"]
+    one, other = found.seeds
+    drawn = learning_curve(replace(found, seeds=(one, replace(other, curve=other.curve[1:]))))
+    assert drawn is not None and drawn.step.tolist() == [4, 6, 8]
+    assert drawn.low.tolist() == [34, 36, 38] and drawn.high.tolist() == [54, 56, 58]
+    assert drawn.mean.tolist() == [44, 46, 48]
+    assert learning_curve(replace(found, seeds=(one, replace(other, curve=())))) is None
+
+
+def test_successes_keep_the_order_of_their_episodes() -> None:
+    """Otherwise the difference of two agents could not be paired by episode."""
+    factory = environment_factory("PointMaze_UMaze-v3")
+    assert episode_scores("success_rate", [3.0, 0.0, 1.0], [True, False, True], factory) == [1.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match="no success rate"):
+        episode_scores("success_rate", [3.0], None, factory)
+    rows = [{"step": 1, "return_mean": 2.0}, {"step": 2, "returns": [1.0, 5.0]}]
+    assert [(point.step, point.mean) for point in curve_points(rows, "return_mean", factory)] == [(2, 3.0)]
+
+
+def peer(folder: Path, seed: int, **changes: Any) -> Path:
+    """A finished training of d3rlpy, as `benchmarks.d3rlpy_peer` writes it."""
+    rows = [{"step": step, "returns": [100.0 * step, 300.0 * step]} for step in (1, 2, 3)]
+    result = {"algorithm": "iql", "env_id": "Hopper-v5", "updates": 3, "step": 3, "eval_every": 1, "episodes": 2,
+              "seed": seed, "data": ["hopper-medium.hdf5"], "data_sha256": "abc", "train_seconds": 6.0, "curve": rows,
+              "versions": {"d3rlpy": "2.8.1"}} | changes
+    (folder / str(seed)).mkdir(parents=True)
+    write_json(folder / str(seed) / "result.json", result)
+    return folder / str(seed)
+
+
+def test_trainings_of_d3rlpy_are_rows_of_the_same_page(tmp_path: Path) -> None:
+    folders = [peer(tmp_path, 1), peer(tmp_path, 0), peer(tmp_path, 2, step=2), tmp_path / "none"]
+    [(algorithm, results)] = finished(folders).items()
+    assert algorithm == ("iql", 3) and [one["seed"] for one in results] == [1, 0]
+    made_of = card_result(results, "Small", {"abc": "hopper"})
+    write_result(tmp_path / "results" / "d.json", made_of)
+    [found] = read_results(tmp_path / "results").values()
+    assert found == made_of and list(found.data) == ["hopper"] and found.card.seeds == (0, 1)
+    seed = found.data["hopper"].seeds[0]
+    assert seed.last_evaluations == pytest.approx(np.mean([point.mean for point in seed.curve]))
+    assert seed.mean == seed.curve[-1].mean == pytest.approx(np.mean(seed.scores))
+    [family] = score_tables({"d": found})
+    assert family.rows[0].label == "IQL of d3rlpy"
+    with pytest.raises(ValueError, match="differ in --episodes or --eval-every"):
+        card_result([results[0], results[1] | {"episodes": 9}], "Small", {})

@@ -12,8 +12,7 @@ import pytest
 from gentraj import runs
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.parts import ShardedRollout
-from gentraj.experiments.processes import Job
+from gentraj.experiments.jobs import Job, ShardedRollout
 
 
 class Here:
@@ -53,7 +52,7 @@ def test_parts_are_joined_to_the_same_rollout(hopper_run: Path, tmp_path: Path, 
 
 def test_a_part_that_fails_is_no_score(hopper_run: Path, tmp_path: Path) -> None:
     run, factory = runs.load(hopper_run), environment_factory("Hopper-v5")
+    agent = run.agent(run.action_space("Hopper-v5"))
     with pytest.raises(RuntimeError, match="1 of 2 parts of the evaluation failed"):
-        play = ShardedRollout(lambda folder: Here(2, failing=1), tmp_path)
-        play(run.agent(run.action_space("Hopper-v5")), factory, 2)
+        ShardedRollout(lambda folder: Here(2, failing=1), tmp_path)(agent, factory, 2)
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from inline import inline
 from small import gentraj
 
 from gentraj.cli.sweep import SweepOptions, sweep_of
-from gentraj.experiments.compare_measures import Options
+from gentraj.cli.varying import split, values
+from gentraj.experiments.compare import Options
 from gentraj.experiments.engine import Task
 from gentraj.experiments.groups import Group
-from gentraj.experiments.searching import Choice, Range, SearchConfig, Space, Values
-from gentraj.experiments.sweep import Objective
+from gentraj.experiments.sweep import BASE, Choice, Objective, Range, SearchConfig, Space, Trial, Values
+from gentraj.runs.presets import PRESETS
 
 SMALL = ("--seeds", 0, 1, "--episodes", 2, "--steps", 1)
 SPACE: Space = {"a": Choice(("x", "y")), "b": Range(1e-4, 1e-1, log=True), "c": Range(1, 9, whole=True)}
@@ -72,7 +74,7 @@ def test_a_searcher_of_optuna_asks_by_rounds_and_repeats_itself(search: Any) -> 
 
 
 def test_a_missing_optuna_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.experiments.searching.find_spec", lambda name: None)
+    monkeypatch.setattr("gentraj.experiments.sweep.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"--search tpe needs Optuna, .*pip install 'gentraj\[scale\]'"):
         SearchConfig("tpe", 3).rounds(SPACE)
 
@@ -114,12 +116,39 @@ def test_what_is_measured_for_one_objective_is_not_that_of_another(tmp_path: Pat
     assert one.path(one.measures[0]) != other.path(other.measures[0])
 
 
-def test_a_single_number_has_no_interval_and_small_ones_have_digits(tmp_path: Path) -> None:
-    """All rows of a distance were 0.01 [0.01, 0.01]."""
-    sweep = sweep_of(SweepOptions("pointmaze", (("stitch=True,False",),), dataset=small.DATASET, run_dir=tmp_path))
-    row = {"values": {"stitch": True}, "interval": None, "seeds": 1, "runs": []}
-    sweep._rows.update(a=row | {"mean": 0.0127}, b=row | {"mean": 0.0094})
-    assert sweep.write().splitlines()[2:] == ["| True | 0.0127 | — | 1 of 1 |", "| True | 0.0094 | — | 1 of 1 |"]
+def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_path: Path, done: list[str],
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    preset = PRESETS["veteran+"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "veteran+", replace(preset, planner=replace(preset.planner, replan=2, steps=1)))
+        assert gentraj("sweep", "veteran+", "--dataset", hopper_file, "--run-dir", tmp_path, "--seeds", 0, "--steps", 2,
+                       "--episodes", 2, "--over", "planner.candidates=1", "horizon=3", "--one-at-a-time") == 0
+    assert [len(line.split(", ")) for line in done] == [2, 1]  # how it plans is no other training
+    found = {next(iter(row["values"]), BASE): row for row in rows(tmp_path)}
+    base = found.pop(BASE)
+    assert found.keys() == {"planner.candidates", "horizon"} and base["above_base"] is None
+    for row in found.values():
+        low, high = row["above_base_interval"]
+        assert row["above_base"] == pytest.approx(row["mean"] - base["mean"]) and low <= row["above_base"] <= high
+    page = (tmp_path / "sweep.md").read_text()
+    assert "| planner.candidates | 1 | " in page and capsys.readouterr().out.strip() in page
+
+
+def test_the_interval_of_a_difference_is_paired() -> None:
+    """Episodes differ far more than the change does; the same episodes tell it apart."""
+    scores = np.random.default_rng(0).normal(0, 100, (2, 20))
+    base, change, less = (trial(each) for each in (scores, scores + 1, scores[:1]))
+    found = change.result(base)
+    assert found.above_base_interval == pytest.approx((1, 1)) and found.interval is not None
+    assert found.mean is not None and found.interval[0] < found.mean - 5
+    assert less.result(base).mean is None and base.result(base).above_base is None
+
+
+def trial(scores: np.ndarray) -> Trial:
+    """A trial whose seeds have these scores; a third seed is not done if there are fewer than two."""
+    objective: Any = SimpleNamespace(value=lambda task: task.scores)
+    tasks: Any = [SimpleNamespace(is_done=True, run="", scores=each.tolist()) for each in scores]
+    return Trial({}, [*tasks, *[SimpleNamespace(is_done=False, run="")] * (2 - len(scores))], objective)
 
 
 @pytest.mark.parametrize(("over", "message"), [
@@ -127,8 +156,11 @@ def test_a_single_number_has_no_interval_and_small_ones_have_digits(tmp_path: Pa
     (("policy.beta=1..3",), "--over policy.beta is a range, which a grid cannot cover"),
     (("policy.beta=1", "policy.beta=2"), "--over gives policy.beta twice"),
     (("policy.beta=1,1",), "--over policy.beta has 1 twice"),
-    (("policy.beta=-1",), "IQLConfig.beta is -1.0; a number from 0"),
+    (("policy.beta=-1",), "beta is -1"),
     (("policy.beta",), "--over is 'policy.beta'; KEY=V1,V2 is expected"),
+    (("network=dits",), "unknown network 'dits'"),
+    (("training.seed=1,2",), "settings hold training.seed"),
+    (("policy.model.batch_size=32",), "iql has no setting 'policy.model.batch_size'"),
     ((), "--over names no setting"),
 ])
 def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[str, ...], message: str, hopper_file: Path,
@@ -136,7 +168,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[str, ...], mess
     words = "sweep", "iql", "--dataset", hopper_file, "--run-dir", tmp_path / "runs", "--over", *over
     assert gentraj(*words) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert message in line or message.replace("IQLConfig.beta", "--policy.beta") in line
+    assert message in line
     assert not (tmp_path / "runs").exists()
 
 
@@ -145,6 +177,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[str, ...], mess
     (("--trials", 3), "--trials is 3, and a grid tries all combinations; leave it out, or give another --search"),
     (("--objective", "qality"), "unknown objective 'qality'; .*did you mean 'quality'"),
     (("--jobs", 0), "--jobs is 0; give at least 1"),
+    (("--one-at-a-time", "--search", "random", "--trials", 3), "--one-at-a-time is set, and --search is random"),
     (("--search-seed", 3), "--search-seed is 3, and a grid draws nothing; leave it out"),
     (("--search", "random", "--trials", 2, "--round", 3), "--round is 3, and only tpe and gp search in rounds"),
     (("--num", 64), "--num is for an objective that measures samples, and --objective is return_mean"),
@@ -169,6 +202,24 @@ def test_ranges_are_of_whole_numbers_where_the_setting_is(hopper_file: Path) -> 
     over = (("policy.beta=1..3", "policy.batch_size=8..64:log"),)
     sweep = sweep_of(SweepOptions("iql", over, SearchConfig("random", 2), dataset=str(hopper_file)))
     assert sweep.space == {"policy.beta": Range(1.0, 3.0), "policy.batch_size": Range(8, 64, log=True, whole=True)}
-    with pytest.raises(ValueError, match=r"policy.batch_size is 1.5; int is expected"):
+    with pytest.raises(ValueError, match=r"batch_size is 1\.5"):
         sweep_of(SweepOptions("iql", (("policy.batch_size=1.5..3",),), SearchConfig("random", 2),
                               dataset=str(hopper_file)))
+
+
+def test_values_are_numbers_words_and_lists() -> None:
+    assert split("a.b=1,2", "--over") == ("a.b", "1,2")
+    assert values("1,2.5,None,True,text") == [1, 2.5, None, True, "text"]
+    assert values("[1,2],[3]") == [[1, 2], [3]]
+
+
+def test_a_part_is_changed_as_a_whole(hopper_file: Path) -> None:
+    """`family` and `network` are what --family and --network of `gentraj train` are; Diffuser's critic of noisy plans
+    becomes one of clean plans where nothing is denoised."""
+    def changed(preset: str, key: str, value: str) -> dict[str, Any]:
+        sweep = sweep_of(SweepOptions(preset, ((f"{key}={value}",),), dataset=str(hopper_file)))
+        return sweep.card({key: value}).settings
+
+    assert changed("veteran", "network", "dit")["model"]["network"].keys() >= {"heads"}
+    gan = changed("diffuser", "family", "gan")
+    assert "objective" in gan["model"] and gan["critic"]["noised"] == 0.0

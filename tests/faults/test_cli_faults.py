@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
 @pytest.mark.parametrize(("words", "message"), [
     ("trian", "unknown command 'trian'; did you mean 'train'?"),
     ("fly", "unknown command 'fly'; known: demo, data, train, finetune, distill, sample, augment, evaluate, export, "
-            "hub, measure, studio, report, compare, pareto, ablate, sweep, reproduce"),
+            "hub, measure, studio, report, compare, sweep, reproduce"),
     ("train", "give a preset (pointmaze, "),
     ("train --resume run pointmaze", "the preset pointmaze and --resume run were given; each names all settings"),
     ("train pointmaze-umase", "unknown preset 'pointmaze-umase'; known: "),

@@ -22,7 +22,7 @@ from gentraj.agents.policies.iql import IQLConfig
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.engine import Task, deciding
+from gentraj.experiments.engine import Task
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs.folder import _RunFile
@@ -92,8 +92,6 @@ def test_trainings_of_policies_that_act_differently_are_one(tmp_path: Path) -> N
         return Task(("a", "b"), "task", tmp_path / "task", config, "hash", ()).folder
 
     assert folder() == folder(temperature=0.5) != folder(batch_size=9)
-    swift: Any = presets.PRESETS["swift"].policy
-    deciding(PolicyRunConfig("a.npz", policy=replace(swift, context_dropout=0.0, guidance=1.0)))  # needs no default
 
 
 def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Path,

@@ -1,0 +1,454 @@
+"""The page of all results, docs/results.md: for each table that cards name its scores, figures, robust summaries,
+published scores, learning curves and training times. It depends on the results only."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from ..files import write_file
+from ..plots.comparison import Curve, plot_intervals, plot_learning_curves
+from ..plots.page import markdown_table
+from .cards import COMPARED, Card, CardResult, DataResult, verdict
+from .statistics import (
+    Estimate,
+    difference,
+    estimate,
+    interquartile_mean,
+    is_paired,
+    number,
+    probability_of_improvement,
+    seeds_means,
+)
+
+SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
+          "return_mean": "return of an episode", "success_rate": "success rate"}
+SHOWN = {"score_d4rl": (0.0, 100.0), "score_minari": (0.0, 100.0), "success_rate": (0.0, 1.0)}  # by every figure
+DATA, AVERAGE = "the data", "average"
+
+HEAD = """# Results
+
+This page was written by
+
+    gentraj reproduce CARD.json... --data DIR --results FOLDER --table {page}
+
+The command trains and evaluates what the cards describe, with the data files in DIR. If it was interrupted, the same
+command continues. A card is a small file that holds all settings of one or more runs, and a row of a table comes from
+one or more cards. To change this page, edit the cards and run them. Without cards, the command writes the page from the
+results in FOLDER."""
+PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint. It is the mean over the training seeds
+({seeds}) with {episodes} episodes each, which are the same for all methods. The number after ± is half the width of the
+95 % bootstrap interval of the mean, for which seeds and episodes are resampled. {average}{behaviour}"""
+BEHAVIOUR = f""" The row
+"{DATA}" is the mean over the dataset's episodes."""
+AVERAGED = """The column "average" is the mean over
+the datasets, and rows are sorted by it."""
+NOT_AVERAGED = """There is no average over the
+datasets, as the returns of different tasks have different scales."""
+ALIKE = """Where all episodes have the same score, the bootstrap interval has no width, but the rate is not
+certain. If none of {episodes} independent episodes succeeds, the exact 95 % interval of the rate is 0 to {high:.3f},
+and if each does, it is {low:.3f} to 1."""
+ROBUST = """### Over runs and datasets
+
+{which}IQM is the interquartile mean over the runs on all datasets, which ignores the best and the worst quarter of the
+runs. The last two columns compare each row with the next one. "Above the next row" is the difference of the two
+averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
+probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
+intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
+SINGLE = """ A
+single run cannot be resampled. Where a row has one on a dataset, its IQM has no brackets, it has no probability of
+improvement, and the interval of the difference is over its episodes alone."""
+PUBLISHED = """### Published scores
+
+Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare
+the order of the methods and not the numbers."""
+CURVES = """The curves show scores during training, with {episodes} episodes per evaluation. A line is the mean over the
+training seeds, the shaded area their range, and a dotted line a published score."""
+TOOK = """Minutes are for one thread, while other runs were using the same machine. Settings are those of the card; all
+others are those of the preset."""
+
+
+# -- rows and tables
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: the results of a label by the names of their datasets."""
+
+    label: str
+    seeds: tuple[int, ...]
+    """The seeds that the cards of the row ask for, in increasing order."""
+    results: Mapping[str, DataResult]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether some dataset has a single run, of which nothing tells how runs vary."""
+        return any(len(result.seeds) == 1 for result in self.results.values())
+
+    def average(self, columns: Sequence[str]) -> Estimate | None:
+        """The average over all columns; None if one is missing."""
+        if not set(columns) <= self.results.keys():
+            return None
+        draws = [seeds_means([*self.results[column].by_seed.values()], i) for i, column in enumerate(columns)]
+        return estimate(float(np.mean([self.results[c].mean for c in columns])), np.mean(draws, 0))
+
+    def last_evaluations(self, columns: Sequence[str]) -> float | None:
+        """The average of the means over the last three evaluations of each training; None if one is not known."""
+        means = []
+        for column in columns:
+            last = [seed.last_evaluations for seed in self.results[column].seeds]
+            if None in last:
+                return None
+            means.append(np.mean([one for one in last if one is not None]))
+        return float(np.mean(means))
+
+    def lead(self, other: Row, columns: Sequence[str]) -> Estimate:
+        """How far the average is above that of another row, paired by seed and episode where they are the same."""
+        return difference(*([row.results[column].by_seed for column in columns] for row in (self, other)))
+
+    def means(self, columns: Sequence[str]) -> list[list[float]]:
+        """For each column the score of each run."""
+        return [self.results[column].means for column in columns]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The cards of one table; cards with the same label on different datasets share a row."""
+
+    name: str
+    cards: Mapping[str, CardResult]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    behaviour: Mapping[str, float | None]
+
+    @property
+    def card(self) -> Card:
+        return next(iter(self.cards.values())).card
+
+    @property
+    def stem(self) -> str:
+        """What the names of its figures contain."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether scores are averaged over the datasets; returns of several ones may have different scales."""
+        return self.card.score != "return_mean" or len(self.columns) == 1
+
+    @property
+    def whole_rows(self) -> list[Row]:
+        """The rows that have an average over all datasets, best first."""
+        return [row for row in self.rows if self.average(row) is not None]
+
+    def average(self, row: Row) -> Estimate | None:
+        """The average of a row over all datasets; None if one is missing, or if they are not averaged."""
+        return row.average(self.columns) if self.is_averaged else None
+
+    @classmethod
+    def of(cls, name: str, cards: Mapping[str, CardResult]) -> ScoreTable:
+        """Sorts the cards into rows and columns. Raises ValueError for cards that do not fit in one table."""
+        first = next(iter(cards.values())).card
+        columns: dict[str, None] = {}
+        behaviour: dict[str, float | None] = {}
+        rows: dict[str, Row] = {}
+        taken: set[tuple[str, str]] = set()
+        for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # most columns first
+            card = result.card
+            for key in ("score", "protocol", "episodes"):
+                if getattr(card, key) != getattr(first, key):
+                    raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
+                                     f"'{name}' {getattr(first, key)}; give it a table of its own")
+            row = rows.setdefault(card.label, Row(card.label, tuple(sorted(card.seeds)), {}))
+            if row.seeds != tuple(sorted(card.seeds)):
+                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have seeds "
+                                 f"{row.seeds} and {card.seeds}; give them the same")
+            for data in card.data:
+                if (card.label, data.name) in taken:
+                    raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {data.name}; "
+                                     "give each its own label")
+                taken.add((card.label, data.name))
+                columns[data.name] = None
+            rows[card.label] = Row(row.label, row.seeds, {**row.results, **result.data})
+            for column, found in result.data.items():
+                if behaviour.get(column) is None:
+                    behaviour[column] = found.behaviour
+        table = cls(name, cards, tuple(columns), tuple(rows.values()), behaviour)
+        averages = {row.label: average.mean for row in table.rows if (average := table.average(row))}
+        best_first = sorted(table.rows, key=lambda row: (-averages.get(row.label, -np.inf), row.label))
+        return cls(name, cards, table.columns, tuple(best_first), behaviour)
+
+
+def score_tables(results: Mapping[str, CardResult]) -> list[ScoreTable]:
+    """The tables that the cards name. Raises ValueError for cards that do not fit in one table, and for two tables
+    whose figures would have the same names."""
+    names = dict.fromkeys(result.card.table for result in results.values())
+    tables = [ScoreTable.of(name, {file: r for file, r in results.items() if r.card.table == name}) for name in names]
+    stems = [stem for table in tables for stem in (table.stem, f"{table.stem}-curves")]
+    if len(set(stems)) < len(stems):
+        raise ValueError(f"the tables {', '.join(names)} have names that are too alike for the files of their figures; "
+                         "give one of them another name")
+    return tables
+
+
+# -- the page
+
+
+def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
+    """Writes the page, with figures in the folder `figures` beside it, and returns its path."""
+    for table in score_tables(results):
+        _draw(table, path.parent / _figure(table, path))
+        curves = learning_curves(table)
+        if curves:
+            plot_learning_curves(curves, published_lines(table, curves), path.parent / _figure(table, path, "-curves"),
+                                 SCORES[table.card.score], f"{table.name}: scores while training")
+    return write_file(path, page(results, path).encode())
+
+
+def page(results: Mapping[str, CardResult], path: Path) -> str:
+    """The page as Markdown. `path` is where it will be written."""
+    parts = [HEAD.format(page=shlex.quote(path.as_posix()))]
+    for table in score_tables(results):
+        parts += [f"## {table.name}", _protocol(table), _scores(table), *_other_data(table), *_alike(table),
+                  *_lead(table), _picture(table.name, _figure(table, path)), *robust(table), *published(table)]
+        if learning_curves(table):
+            parts += ["### While training", CURVES.format(episodes=table.card.episodes),
+                      _picture(f"{table.name}, while training", _figure(table, path, "-curves"))]
+        parts += ["### What the runs took", TOOK, _took(table)]
+    return "\n\n".join([*parts, _versions(results)]) + "\n"
+
+
+def _protocol(table: ScoreTable) -> str:
+    card = table.card
+    protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
+    is_shown = any(value is not None for value in table.behaviour.values())
+    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
+                           seeds=_seeds(table.rows), average=AVERAGED if table.is_averaged else NOT_AVERAGED,
+                           behaviour=BEHAVIOUR if is_shown else "")
+
+
+def _seeds(rows: Iterable[Row]) -> str:
+    """The seeds of most rows, followed by the rows that have others."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
+    common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
+    return common + "".join(f"; for {_listed(labels[seeds])}: {seeds}" for seeds in others)
+
+
+def _scores(table: ScoreTable) -> str:
+    rows: list[Sequence[Any]] = []
+    behaviour = [table.behaviour.get(column) for column in table.columns]
+    defined = [value for value in behaviour if value is not None]
+    if defined:
+        mean = float(np.mean(defined)) if len(defined) == len(behaviour) else None
+        rows.append([DATA, *map(number, behaviour), number(mean)])
+    for row in table.rows:
+        cells = [_cell(row, row.results.get(column)) for column in table.columns]
+        rows.append([row.label, *cells, plus_minus(table.average(row))])
+    columns = ["", *table.columns, AVERAGE]
+    shown = len(columns) if table.is_averaged else -1
+    return markdown_table(columns[:shown], [row[:shown] for row in rows])
+
+
+def _cell(row: Row, result: DataResult | None) -> str:
+    if result is None:
+        return number(None)
+    done, expected = len(result.seeds), len(row.seeds)
+    return plus_minus(result.estimate) + (f" ({done} of {expected} seeds)" if done < expected else "")
+
+
+def _other_data(table: ScoreTable) -> Iterator[str]:
+    """Yields, for each dataset, which rows were trained on other data of the same name than most rows."""
+    for column in table.columns:
+        rows: dict[str, list[str]] = {}
+        for row in table.rows:
+            if column in row.results:
+                rows.setdefault(row.results[column].sha256, []).append(row.label)
+        _, *others = sorted(rows.values(), key=lambda labels: -len(labels)) or [[]]
+        if others:
+            labels = _listed([label for some in others for label in some])
+            yield f"**The data of {column} differ**: {labels} learned from other data of that name than the other rows."
+
+
+def _alike(table: ScoreTable) -> Iterator[str]:
+    """Yields what an interval without width means, if a success rate has one."""
+    alike = [found for row in table.rows for found in row.results.values()
+             if len({score for seed in found.seeds for score in seed.scores}) == 1]
+    if alike and table.card.score == "success_rate":
+        episodes = min(len(seed.scores) for found in alike for seed in found.seeds)
+        low = 0.025 ** (1 / episodes)
+        yield ALIKE.format(episodes=episodes, high=1 - low, low=low)
+
+
+def _lead(table: ScoreTable) -> Iterator[str]:
+    """Yields how far the best average is above the second, if there are two."""
+    if len(table.whole_rows) < 2:
+        return
+    best, second, *_ = table.whole_rows
+    low, mean, high = best.lead(second, table.columns)
+    chance = "" if low > 0 else ", so the lead may be due to chance"
+    pairs = [(best.results[column], second.results[column]) for column in table.columns]
+    paired = all(is_paired(one.by_seed, other.by_seed) for one, other in pairs)
+    drawn = "paired by seed and episode" if paired else "with both resampled as above"
+    text = (f"On average, **{best.label}** scores {number(mean)} more than **{second.label}**. The 95 % interval of "
+            f"this difference, {drawn}, is {number(low)} to {number(high)}{chance}.")
+    if best.is_single or second.is_single:
+        text += " With one training per method, the interval does not include the variation between trainings."
+    yield text
+
+
+def robust(table: ScoreTable) -> Iterator[str]:
+    """Yields the text and the table of robust summaries, if two rows have results on every dataset."""
+    rows = table.whole_rows
+    if len(rows) < 2:
+        return
+    last = [row.last_evaluations(table.columns) for row in rows]
+    curves = any(value is not None for value in last)
+    cells = []
+    for i, row in enumerate(rows):
+        means = row.means(table.columns)
+        average = row.average(table.columns)
+        iqm = interquartile_mean(means)
+        lead = improvement = None
+        if i + 1 < len(rows):
+            below = rows[i + 1]
+            lead = row.lead(below, table.columns)
+            if not row.is_single and not below.is_single:
+                improvement = probability_of_improvement(means, below.means(table.columns))
+        cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
+                      number(iqm.mean) if row.is_single else bracketed(iqm), bracketed(lead), bracketed(improvement)))
+    which = "" if len(rows) == len(table.rows) else "Rows that lack a dataset are left out. "
+    columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
+               "probability of improvement")
+    yield ROBUST.format(which=which, single=SINGLE if any(row.is_single for row in rows) else "")
+    yield markdown_table(columns, cells)
+
+
+def published(table: ScoreTable) -> Iterator[str]:
+    """Yields the text and the table of published scores, if the cards name any."""
+    rows = []
+    for result in table.cards.values():
+        for data in result.card.data:
+            if data.published is None:
+                continue
+            ours = result.data.get(data.name)
+            steps = dict.fromkeys(f"{seed.step:,}" for seed in ours.seeds) if ours else {}
+            rows.append((result.card.label, data.name, plus_minus(ours and ours.estimate), ", ".join(steps) or None,
+                         number(data.published.score), f"{data.published.updates:,}", data.published.source))
+    if rows:
+        yield PUBLISHED
+        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates", "source"), rows)
+
+
+def _took(table: ScoreTable) -> str:
+    rows = []
+    for file, result in table.cards.items():
+        card = result.card
+        seeds = [seed for found in result.data.values() for seed in found.seeds]
+        steps = ", ".join(dict.fromkeys(f"{seed.step}" for seed in seeds))
+        minutes = f"{np.mean([seed.train_seconds for seed in seeds]) / 60:.1f}" if seeds else None
+        settings = ", ".join(f"{key} {value}" for key, value in card.settings.items())
+        verdicts = [verdict(card, one, result.data.get(one.name)) for one in card.data]
+        compared = [one for one in verdicts if one in COMPARED]
+        inside = f"{compared.count('inside')} of {len(compared)}" if compared else None
+        rows.append((card.label, file, steps or None, minutes, settings or None, inside))
+    return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
+
+
+def _versions(results: Mapping[str, CardResult]) -> str:
+    versions: dict[str, dict[str, None]] = {}
+    for result in results.values():
+        for data in result.data.values():
+            for seed in data.seeds:
+                for name, one in seed.versions.items():
+                    versions.setdefault(name, {})[one] = None
+    return f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in versions.items())}."
+
+
+# -- figures
+
+
+def _figure(table: ScoreTable, path: Path, which: str = "") -> Path:
+    """The path of a figure relative to the page."""
+    return Path("figures") / f"{path.stem}-{table.stem}{which}.png"
+
+
+def _picture(name: str, path: Path) -> str:
+    """A picture in Markdown, whose links have no spaces."""
+    return f"![{name}]({quote(path.as_posix())})"
+
+
+def _draw(table: ScoreTable, path: Path) -> None:
+    panels: dict[str, dict[str, Estimate]] = {}
+    for row in table.rows:
+        for column in table.columns:
+            if column in row.results:
+                panels.setdefault(column, {})[row.label] = row.results[column].estimate
+    averages = {row.label: average for row in table.rows if (average := table.average(row))}
+    lines = {name: value for name, value in table.behaviour.items() if value is not None}
+    if set(lines) == set(table.columns):
+        lines[AVERAGE] = float(np.mean(list(lines.values())))
+    in_order = {name: panels[name] for name in table.columns if name in panels}
+    if averages:
+        in_order[AVERAGE] = averages
+    plot_intervals(in_order, lines, path, SCORES[table.card.score], f"{table.name}: mean and 95 % interval", DATA,
+                   SHOWN.get(table.card.score))
+
+
+def learning_curves(table: ScoreTable) -> dict[str, dict[str, Curve]]:
+    """The learning curves of a table, by dataset and by label."""
+    found: dict[str, dict[str, Curve]] = {}
+    for column in table.columns:
+        for row in table.rows:
+            curve = learning_curve(row.results[column]) if column in row.results else None
+            if curve is not None:
+                found.setdefault(column, {})[row.label] = curve
+    return found
+
+
+def learning_curve(result: DataResult) -> Curve | None:
+    """The mean and the range over the seeds at the steps that all of them were evaluated at; None without any."""
+    seeds = [{point.step: point.mean for point in seed.curve} for seed in result.seeds]
+    steps = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    if not steps:
+        return None
+    score_SP = np.array([[points[step] for step in steps] for points in seeds])
+    return Curve(np.array(steps), score_SP.mean(0), score_SP.min(0), score_SP.max(0))
+
+
+def published_lines(table: ScoreTable, curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, float]]:
+    """The published scores beside these curves, by dataset and by label."""
+    lines: dict[str, dict[str, float]] = {}
+    for result in table.cards.values():
+        for data in result.card.data:
+            if data.published is not None and result.card.label in curves.get(data.name, {}):
+                lines.setdefault(data.name, {})[result.card.label] = data.published.score
+    return lines
+
+
+# -- numbers
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The words as a sentence has them: A, B and C."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def plus_minus(value: Estimate | None) -> str:
+    """An estimate as its mean and half the width of its interval."""
+    if value is None:
+        return number(None)
+    digits = 1 if abs(value.mean) >= 9.995 else 2
+    return f"{number(value.mean)} ± {(value.high - value.low) / 2:.{digits}f}"
+
+
+def bracketed(value: Estimate | None) -> str:
+    """An estimate as "mean [low, high]"."""
+    return number(None) if value is None else f"{number(value.mean)} {number(value.interval)}"
