@@ -66,7 +66,9 @@ class MPC(EpisodicAgent):
 
     def __init__(self, simulate: Simulate, config: MPCConfig, low_A: np.ndarray, high_A: np.ndarray,
                  prior: Prior | None = None):
-        self.simulate, self.config, self.prior = simulate, config, prior
+        self.simulate = simulate
+        self.config = config
+        self.prior = prior
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         if not (torch.isfinite(self.low_A).all() and torch.isfinite(self.high_A).all()):
             raise ValueError("MPC samples actions between bounds, and this action space has none; give it some")

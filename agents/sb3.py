@@ -22,7 +22,9 @@ class SB3Policy:
     """
 
     def __init__(self, agent: Agent, obs_keys: Sequence[str] = (), seed: int = 0):
-        self.agent, self.obs_keys, self.seed = agent, tuple(obs_keys) or ("observation",), seed
+        self.agent = agent
+        self.obs_keys = tuple(obs_keys) or ("observation",)
+        self.seed = seed
         self.episodes = 0
 
     def predict(self, observation: Observation, state: tuple[np.ndarray, ...] | None = None,

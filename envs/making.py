@@ -182,7 +182,9 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
         return env, _registered(env), load_gymnasium().spec(env).max_episode_steps
     try:
         spec = json.loads(env)
-        env_id, kwargs, limit = spec["id"], dict(spec.get("kwargs") or {}), int(spec.get("max_episode_steps") or 0)
+        env_id = spec["id"]
+        kwargs = dict(spec.get("kwargs") or {})
+        limit = int(spec.get("max_episode_steps") or 0)
     except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         raise UnsafeEnvironment(f"not an environment specification: {env[:80]}...") from error
     kwargs.pop("render_mode", None)

@@ -143,7 +143,9 @@ def _check_extras(model: TrajectoryModel) -> None:
 
 
 def _check_update(model: TrajectoryModel) -> None:
-    spec, copies, rng = model.spec, [copy.deepcopy(model) for _ in range(2)], generator(7)
+    spec = model.spec
+    copies = [copy.deepcopy(model) for _ in range(2)]
+    rng = generator(7)
     x = torch.randn(16, spec.horizon, spec.dim, generator=rng)
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool)).to(device_of(model))
     free = Condition.empty(spec, 2, device=device_of(model))
@@ -229,7 +231,9 @@ def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "
     """
     for name in paths:
         _check_sampler_on(sampler, name)
-    path, x, noise = PATHS["flow"](), torch.zeros(2, 1, 1), list[int]()
+    path = PATHS["flow"]()
+    x = torch.zeros(2, 1, 1)
+    noise = list[int]()
     times = sampling_times(path, 3)
     sampler(lambda x, t: x, x, times, path, lambda: noise.append(1) or x, eta=0.0)
     expect(not noise, "noise is drawn with eta 0")
@@ -238,7 +242,9 @@ def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "
 
 
 def _check_sampler_on(sampler: Sampler, name: str) -> None:
-    path, mean, std = PATHS[name](), 0.7, 0.5
+    path = PATHS[name]()
+    mean = 0.7
+    std = 0.5
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         """E[x0 | x] of N(mean, std^2)."""
@@ -299,7 +305,9 @@ def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
 
 def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -> np.ndarray:
     """(T, B, X): observations, goals, rewards and ends. An episode that ends is started again with its seed."""
-    envs, rng, rows = VectorEnvironment(make_env, len(seeds)), np.random.default_rng(0), list[np.ndarray]()
+    envs = VectorEnvironment(make_env, len(seeds))
+    rng = np.random.default_rng(0)
+    rows = list[np.ndarray]()
     box, ended_B = envs.action_space, np.ones(len(seeds), bool)
     expect(np.isfinite(box.low).all() and np.isfinite(box.high).all(), f"the action space is {box}; a box with finite "
            "bounds is expected")

@@ -144,7 +144,9 @@ def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, conf
 
     They are numbered through for `watch`. Raises `EnvironmentFault` if none finishes.
     """
-    parts, lost, last = list[Rollout](), list[str](), None
+    parts = list[Rollout]()
+    lost = list[str]()
+    last: EnvironmentFault | None = None
     for number, task in enumerate(factory.tasks):
         try:
             parts.append(play(agent, task, config.episodes, config.seed, settings,

@@ -51,7 +51,9 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     episodes.rngs = [np.random.default_rng(s) for s in seeds]
     episodes.reset(np.ones(batch, bool))
     agent.reset(None, seeds)
-    moving_B, total_B, steps_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch, int)
+    moving_B = np.ones(batch, bool)
+    total_B = np.zeros(batch)
+    steps_B = np.zeros(batch, int)
     ended_B, truncated_B = np.zeros(batch, bool), np.zeros(batch, bool)
     with bar(limit, "agent in the world model") as done:
         while moving_B.any():

@@ -56,7 +56,9 @@ def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Ten
     Raises what `replay` raises, and ValueError for timesteps that are not evenly spaced or another number of actions.
     """
     spec.require_even("dynamics_error")
-    H, O, stride = spec.horizon, spec.obs_dim, spec.stride  # noqa: E741
+    H = spec.horizon
+    O = spec.obs_dim  # noqa: E741
+    stride = spec.stride
     if act_RTA.shape[:2] != (len(x_RHD), (H - 1) * stride):
         raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {(H - 1) * stride}, A) "
                          "is expected, one for each environment step between the first timestep and the last")
@@ -185,7 +187,9 @@ class Simulator:
                                f"{', '.join(REWARDS)} can")
         env = factory()
         env.close()  # the model stays in memory
-        self.env_id, self.base, self.rewards = factory.env_id, env.unwrapped, REWARDS[kind(factory.env_id)]
+        self.env_id = factory.env_id
+        self.base = env.unwrapped
+        self.rewards = REWARDS[kind(factory.env_id)]
 
     def __call__(self, obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         num = act_BNTA.shape[1]

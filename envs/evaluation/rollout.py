@@ -158,7 +158,11 @@ class _Player:
 
     def __init__(self, agent: Agent, envs: VectorEnvironment, seeds: list[int], settings: RolloutSettings, record: bool,
                  watch: Watch | None):
-        self.agent, self.envs, self.seeds, self.settings, self.record = agent, envs, seeds, settings, record
+        self.agent = agent
+        self.envs = envs
+        self.seeds = seeds
+        self.settings = settings
+        self.record = record
         self.watch, self.limits = watch, agent.limits or Limits(envs.act_low_A, envs.act_high_A)
         batch = len(envs.elapsed_B)
         self.episode_B = np.arange(batch)
@@ -218,7 +222,9 @@ class _Player:
 
     def _decide(self, obs_BO: np.ndarray, goal_BG: np.ndarray | None) -> np.ndarray:
         """The agent's actions; their time and network calls are noted, and what is left of the period is its own."""
-        agent, calls, start = self.agent, self.agent.network_calls, time.perf_counter()
+        agent = self.agent
+        calls = self.agent.network_calls
+        start = time.perf_counter()
         goal = None if goal_BG is None else torch.from_numpy(goal_BG)
         act_BA = agent.act(torch.from_numpy(obs_BO), goal).detach().cpu().numpy()
         milliseconds = 1000 * (time.perf_counter() - start)
@@ -314,7 +320,9 @@ class _Progress:
     """
 
     def __init__(self, name: str, envs: VectorEnvironment, episodes: int, shown: bool):
-        self.envs, self.episodes, self.ended = envs, episodes, 0
+        self.envs = envs
+        self.episodes = episodes
+        self.ended = 0
         self.limit = envs.layout.max_episode_steps
         self.bar = bar(episodes * (self.limit or 1), f"{name} in {envs.env_id}", "steps" if self.limit else "episodes",
                        shown=shown)

@@ -106,7 +106,9 @@ class Layout:
         `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and dicts of
         Boxes, and for `obs_keys` that a dict lacks.
         """
-        space, act, spec = env.observation_space, env.action_space, env.spec
+        space = env.observation_space
+        act = env.action_space
+        spec = env.spec
         env_id = spec.id if spec else type(env.unwrapped).__name__
         entries: Mapping[str, Any] = observed(space) if isinstance(space, Dict) else {}
         keys = tuple(obs_keys) or (("observation",) if "desired_goal" in entries else tuple(entries)) if entries else ()

@@ -35,7 +35,9 @@ class VectorEnvironment:
         else:
             self.envs = Stepper(make_env, obs_keys)
         layout = self.layout = self.envs.layout
-        self.env_id, self.obs_keys, self.action_space = layout.env_id, layout.obs_keys, layout.action_space
+        self.env_id = layout.env_id
+        self.obs_keys = layout.obs_keys
+        self.action_space = layout.action_space
         self.obs_dim, self.act_dim = len(layout.obs_bounds[0]), len(layout.action_space.low)
         self.has_goal, self.goal_dim = layout.goal is not None, 0 if layout.goal is None else layout.goal.shape[0]
         self.reports_success = False

@@ -33,7 +33,9 @@ class WorkerLost(Exception):
 
     def __init__(self, slot: int, step: int, text: str, hung: bool):
         super().__init__(text)
-        self.slot, self.step, self.hung = slot, step, hung
+        self.slot = slot
+        self.step = step
+        self.hung = hung
 
 
 class Workers:
@@ -141,7 +143,9 @@ class _Worker:
     """A process with some of the environments."""
 
     def __init__(self, number: int, make_env: MakeEnv, obs_keys: Sequence[str]):
-        self.number, self.arguments, self.idle_losses = number, (number, make_env, tuple(obs_keys)), 0
+        self.number = number
+        self.arguments = (number, make_env, tuple(obs_keys))
+        self.idle_losses = 0
         self.patience = STARTS
         self.start()
 

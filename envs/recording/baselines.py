@@ -100,7 +100,9 @@ class WaypointController(Seeded):
 
     def _follow(self, position_BG: np.ndarray, goal_BG: np.ndarray) -> None:
         """Moves the waypoints of agents that have a new goal, have reached their waypoint, or have left their path."""
-        table, here_B, goal_B = self.maze.next_cell, self.maze.cell(position_BG), self.maze.cell(goal_BG)
+        table = self.maze.next_cell
+        here_B = self.maze.cell(position_BG)
+        goal_B = self.maze.cell(goal_BG)
         replan_B = (goal_BG != self.goal_BG).any(1)
         replan_B |= (here_B != self.cell_B) & (table[self.cell_B, here_B] != self.cell_B)
         reached_B = (np.linalg.norm(self.waypoint_BG - position_BG, axis=1) <= self.REACHED) & (self.cell_B != goal_B)

@@ -28,7 +28,9 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     if steps < 1:
         raise ValueError(f"steps is {steps}; record at least 1")
     base = make_base(MANIPULATION[task].base_id, mode="data_collection", terminate_at_goal=False)
-    oracles, columns, runs = _oracles(base, task), list(MANIPULATION[task].goal_dims), []
+    oracles = _oracles(base, task)
+    columns = list(MANIPULATION[task].goal_dims)
+    runs = []
     with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:
             with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's global generator
@@ -46,7 +48,10 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
 def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> dict[str, np.ndarray]:
     """Records one episode of T steps: obs (T + 1, O), act (T, A), reward (T,), goal (T + 1, G)."""
     _, info = base.reset(seed=seed & 0x7FFFFFFF)
-    rows, goals, act, reward = [settled(base)], [], [], []
+    rows = [settled(base)]
+    goals = []
+    act = []
+    reward = []
     while True:
         oracle, begun = oracles[info["privileged/target_task"]], len(act)
         oracle.reset(rows[-1], info)

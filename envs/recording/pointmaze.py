@@ -52,7 +52,9 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
 
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:
     """Records one run per seed: obs (R, T + 1, 4), act (R, T, 2), reward (R, T), goal (R, T + 1, 2), float32."""
-    runs, controller, R = PointMazes(factory, seeds), WaypointController(maze, NOISE), len(seeds)
+    runs = PointMazes(factory, seeds)
+    controller = WaypointController(maze, NOISE)
+    R = len(seeds)
     controller.reset(seeds_B=[fold(seed, 1) for seed in seeds])
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)
     act, reward = np.empty((R, T, 2), np.float32), np.empty((R, T), np.float32)

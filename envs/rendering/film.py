@@ -139,7 +139,9 @@ class Film:
     """A watcher that keeps evenly spaced frames of episode 0 for a GIF: at most `most` of at most `steps` steps."""
 
     def __init__(self, most: int, steps: int):
-        self.every, self.seen, self.seconds = -(-steps // most), 0, 0.0
+        self.every = -(-steps // most)
+        self.seen = 0
+        self.seconds = 0.0
         self.frames: list[np.ndarray] = []
         """The frames (height, width, 3); `seconds` is the simulated time between two of them."""
 

@@ -47,7 +47,9 @@ def postures(base: Any, env_id: str, obs_NHO: np.ndarray, seconds: float | np.nd
     entries of an observation, such as the contact forces of Ant, are not needed. Raises `CannotReplay` where an
     observation does not begin with positions and velocities.
     """
-    known, model, width = RECOVERY.get(kind(env_id)), getattr(base, "model", None), obs_NHO.shape[-1]
+    known = RECOVERY.get(kind(env_id))
+    model = getattr(base, "model", None)
+    width = obs_NHO.shape[-1]
     if known is None or model is None:
         raise CannotReplay(f"{env_id}: its observations do not tell the posture of a body; those of "
                            f"{', '.join(RECOVERY)} do")

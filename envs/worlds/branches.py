@@ -151,7 +151,9 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
         agent.reset(None, [fold(seed, 2) for seed in seeds])
     obs_BKO = np.zeros((batch, K + 1, start.obs_BO.shape[1]), np.float32)
     act_BKA, reward_BK = np.zeros((batch, K, episodes.world.spec.act_dim), np.float32), np.zeros((batch, K), np.float32)
-    why_B, steps_B, terminated_B = episodes.distrust(np.zeros(batch)), np.zeros(batch, int), np.zeros(batch, bool)
+    why_B = episodes.distrust(np.zeros(batch))
+    steps_B = np.zeros(batch, int)
+    terminated_B = np.zeros(batch, bool)
     obs_BKO[:, 0] = episodes.obs_BO
     for k in range(K):
         moving_B = (why_B == "") & ~terminated_B & (k < start.limit_B)

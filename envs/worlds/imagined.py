@@ -16,7 +16,10 @@ from gentraj.worlds.model import WorldModel
 
 GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observations (B, O), goals (B, G)) -> rewards (B,)
-TIME_LIMIT, UNCERTAINTY, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
+TIME_LIMIT = "time limit"
+UNCERTAINTY = "uncertainty"
+BOUNDS = "left the data's bounds"
+NOT_FINITE = "not finite"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,10 @@ class ImaginedEpisodes:
     def __init__(self, world: WorldModel, batch: int, config: ImaginedConfig, reward: Reward | None = None):
         if batch < 1:
             raise ValueError(f"num_envs is {batch}; give at least 1")
-        self.world, self.config, self.reward, facts = world, config, reward, world.facts
+        self.world = world
+        self.config = config
+        self.reward = reward
+        facts = world.facts
         span_O = config.margin * (facts.high_O - facts.low_O)
         self.low_O, self.high_O = (facts.low_O - span_O).cpu().numpy(), (facts.high_O + span_O).cpu().numpy()
         starts_NS = (facts.starts_NS if config.starts == "episodes" else facts.anywhere_NS).cpu().numpy()
@@ -106,7 +112,9 @@ class ImaginedEpisodes:
         self.obs_BO, self.goal_BG = self.obs_BO.copy(), self.goal_BG.copy()
         for i in np.flatnonzero(mask_B):
             start = self.rngs[i].integers(len(self.starts_NO))
-            self.obs_BO[i], self.goal_BG[i], self.elapsed_B[i] = self.starts_NO[start], self.goals_NG[start], 0
+            self.obs_BO[i] = self.starts_NO[start]
+            self.goal_BG[i] = self.goals_NG[start]
+            self.elapsed_B[i] = 0
 
     def place(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> None:
         """Starts all episodes at the given observations (B, O) and goals (B, G), where G is 0 without goals."""

@@ -34,7 +34,10 @@ class WorldFacts(nn.Module):
                  starts_NS: Tensor, anywhere_NS: Tensor, low_O: Tensor, high_O: Tensor):
         """Each row of `starts_NS` and `anywhere_NS` is an observation followed by its goal, in environment units."""
         super().__init__()
-        self.obs, self.act, self.goal, self.happened = obs, act, goal, happened
+        self.obs = obs
+        self.act = act
+        self.goal = goal
+        self.happened = happened
         for name, value in (("starts_NS", starts_NS), ("anywhere_NS", anywhere_NS), ("low_O", low_O),
                             ("high_O", high_O)):
             self.register_buffer(name, value.float())

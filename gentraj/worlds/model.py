@@ -152,7 +152,10 @@ class WorldModel(nn.Module):
 
     def __init__(self, obs_dim: int, act_dim: int, config: WorldModelConfig, facts: WorldFacts):
         super().__init__()
-        self.config, self.facts, self.batch_size, self.chunk = config, facts, config.batch_size, config.chunk
+        self.config = config
+        self.facts = facts
+        self.batch_size = config.batch_size
+        self.chunk = config.chunk
         self.spec = TrajectorySpec(obs_dim, act_dim, config.chunk + 1)
         self.state_dim, self.out_dim = obs_dim + facts.goal_dim, obs_dim + 1
         inputs, outputs = self.state_dim + self.chunk * (act_dim + 1), self.chunk * self.out_dim
@@ -284,7 +287,10 @@ class WorldModel(nn.Module):
         def ready(x: Tensor) -> Tensor:
             return padded(x.to(self.device, torch.float32))
 
-        number, obs_RO, act_RTA, real_RT = len(obs_BO), ready(obs_BO), ready(act_BTA), ready(real_BT) > 0
+        number = len(obs_BO)
+        obs_RO = ready(obs_BO)
+        act_RTA = ready(act_BTA)
+        real_RT = ready(real_BT) > 0
         goal_RG, parts = None if goal_BG is None else ready(goal_BG), []
         seeds = [*seeds, *[0] * padding(number)]
         for t in range(0, act_BTA.shape[1], self.chunk):
