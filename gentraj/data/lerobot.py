@@ -18,7 +18,6 @@ import numpy as np
 
 from ..config import ConfigError, read_json
 from ..progress import one_line, say_once
-from .episodes import Episodes
 from .validation import DataError, as_flags, as_float32
 
 PREFIX = "lerobot:"
@@ -29,8 +28,13 @@ EPISODE, FRAME = "episode_index", "frame_index"
 NUMBERS = re.compile(r"float(16|32|64)|u?int(8|16|32|64)|bool")
 
 
-def load_lerobot(source: str | Path) -> Episodes:
-    """Loads a LeRobot dataset: its folder, or `lerobot:OWNER/NAME`.
+def is_lerobot_folder(source: str) -> bool:
+    """Whether the source is the folder of a LeRobot dataset."""
+    return os.path.isfile(os.path.join(os.path.expanduser(source), INFO))  # false for a name that no file can have
+
+
+def read_lerobot(source: str | Path) -> dict[str, Any]:
+    """Reads the fields of `Episodes`, not yet validated, of a LeRobot dataset: its folder, or `lerobot:OWNER/NAME`.
 
     Such a name is looked for in LeRobot's own folder ($HF_LEROBOT_HOME or ~/.cache/huggingface/lerobot), and is
     downloaded from the Hugging Face hub, without videos, if it is not there. An observation is `observation.state`
@@ -40,16 +44,6 @@ def load_lerobot(source: str | Path) -> Episodes:
 
     Raises `DataError` for a dataset that cannot be found or read, ImportError where pyarrow is not installed.
     """
-    return Episodes(**read_lerobot(source))
-
-
-def is_lerobot_folder(source: str) -> bool:
-    """Whether the source is the folder of a LeRobot dataset."""
-    return os.path.isfile(os.path.join(os.path.expanduser(source), INFO))  # false for a name that no file can have
-
-
-def read_lerobot(source: str | Path) -> dict[str, Any]:
-    """Reads the fields of `Episodes`, not yet validated."""
     if str(source).startswith(PREFIX):
         name = str(source).removeprefix(PREFIX)
         folder = _find(name)

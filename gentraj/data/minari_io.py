@@ -21,7 +21,6 @@ import numpy as np
 
 from ..progress import one_line, say_once
 from .d4rl import single_task
-from .episodes import Episodes
 from .hdf5 import open_array, open_hdf5, read_array
 from .spaces import act_width, flat_parts, flattening, obs_widths
 from .validation import DataError, Rounding
@@ -102,19 +101,14 @@ class _Notes(NamedTuple):
     goal_dims: tuple[int, ...] = ()
 
 
-def load_minari(dataset_id: str) -> Episodes:
-    """Loads a dataset from Minari's local folder ($MINARI_DATASETS_PATH), after downloading it from Farama's server if
-    it is not there.
+def read_minari(dataset_id: str) -> dict[str, Any]:
+    """Reads the fields of `Episodes`, not yet validated, from Minari's local folder ($MINARI_DATASETS_PATH), after
+    downloading the dataset from Farama's server if it is not there.
 
     The environment of D4RL/antmaze/... is the one that agents are evaluated in, where the dataset names it. The infos
     `goal`, `qpos` and `qvel` become extras if they have a vector for every observation. Raises `DataError` for a
     dataset that cannot be found or read.
     """
-    return Episodes(**read_minari(dataset_id))
-
-
-def read_minari(dataset_id: str) -> dict[str, Any]:
-    """Reads the fields of `Episodes`, not yet validated."""
     path = _find(dataset_id)
     dataset, notes = _open(dataset_id, path)
     obs_keys, goal_dims = notes.obs_keys, notes.goal_dims

@@ -30,12 +30,6 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     return path
 
 
-def load_npz(path: str | Path) -> Episodes:
-    """Loads a file that `save_npz` wrote. Raises `DataError`, naming the file, for any other."""
-    path = Path(path)
-    return Episodes(**npz_fields(open_npz(path), path))
-
-
 def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()

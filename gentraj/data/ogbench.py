@@ -24,19 +24,13 @@ from .validation import DataError, as_flags
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
 
 
-def load_ogbench(path: str | Path) -> Episodes:
-    """Loads a file in OGBench's layout.
+def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
+    """Converts the members of an npz in OGBench's layout to the fields of `Episodes`, not yet validated.
 
     The last row of a trajectory is only its last observation. OGBench's data are reward-free: rewards are 0 unless the
     file has some, and every episode is truncated. Raises `DataError`, naming the file, for another layout and for
     images.
     """
-    path = Path(path)
-    return Episodes(**ogbench_fields(open_npz(path), path))
-
-
-def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
-    """Converts the members of the npz to the fields of `Episodes`, not yet validated."""
     missing = {"observations", "actions", "terminals"} - members.keys()
     if missing:
         raise DataError(f"{path}: its arrays ({', '.join(sorted(members)[:8])}) are in no known layout; OGBench's and "

@@ -21,7 +21,8 @@ import torch
 from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutSettings, join, rollout
 from gentraj.envs.registration import import_named
 
-from ..data.npz import load_npz, open_npz, save_npz
+from ..data.npz import open_npz, save_npz
+from ..data.sources import load_episodes
 from ..files import new_file
 from ..process import end_with_parent
 from ..progress import bar, one_line, say
@@ -221,5 +222,5 @@ def load_part(place: Path) -> Rollout:
     found |= {"seeds": found["seeds"].tolist(), "faults": tuple(found["faults"].tolist()),
               "network_calls": found.get("network_calls")}
     if (place / EPISODES_FILE).is_file():
-        found["recorded"] = replace(load_npz(place / EPISODES_FILE), name=f"rollout in {found['env_id']}")
+        found["recorded"] = replace(load_episodes(place / EPISODES_FILE), name=f"rollout in {found['env_id']}")
     return Rollout(**found)

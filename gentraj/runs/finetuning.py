@@ -20,7 +20,7 @@ from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import require, to_json
-from ..data import ContextConfig, Episodes, Windows, concatenate, load_npz, save_npz
+from ..data import ContextConfig, Episodes, Windows, concatenate, load_episodes, save_npz
 from ..data.windows import WHOLE
 from ..randomness import fold
 from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
@@ -92,7 +92,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
 def returns(folder: Path) -> np.ndarray:
     """(E,) the returns of the episodes that were collected in a fine-tuning, in order of time."""
     played = folder / PLAYED
-    return np.concatenate([load_npz(path).returns for path in sorted(played.glob("[0-9]*.npz"))])
+    return np.concatenate([load_episodes(path).returns for path in sorted(played.glob("[0-9]*.npz"))])
 
 
 class Experience:
@@ -118,7 +118,7 @@ class Experience:
 
     def _round(self, number: int) -> Episodes:
         path = self.folder / f"{number:08d}.npz"
-        return load_npz(path) if path.exists() else load_npz(save_npz(self.play(number), path))
+        return load_episodes(path) if path.exists() else load_episodes(save_npz(self.play(number), path))
 
 
 def _joined(one: Batch, other: Batch) -> Batch:

@@ -16,7 +16,7 @@ from small import DATASET, gentraj
 
 from gentraj import cli
 from gentraj.config import read_json
-from gentraj.data import load_minari, save_npz
+from gentraj.data import load_episodes, save_npz
 from gentraj.runs import load, read_config
 from gentraj.runs.presets import PRESETS
 
@@ -200,7 +200,7 @@ def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert gentraj("evaluate", *words, "--save-rollout", "tests/rollout-v0") == 2
     assert "episodes/s" not in capsys.readouterr().err  # it says so before it plays them
-    episodes = load_minari("tests/rollout-v0")
+    episodes = load_episodes("tests/rollout-v0")
     assert (len(episodes), episodes.num_steps, episodes.goal_dims) == (2, 600, (0, 1))
     assert gentraj("data", "inspect", "tests/rollout-v0") == 0
     assert "episodes     2 of 600 steps in all" in capsys.readouterr().out
@@ -216,10 +216,10 @@ def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeyp
     assert gentraj("data", "list") == 0
     assert capsys.readouterr().out.startswith("no datasets yet; `gentraj data make")
     assert gentraj("data", "make", "--steps", 50, "pointmaze-umaze", "--seed", 4) == 0
-    made = load_minari("gentraj/pointmaze/umaze-v0")
+    made = load_episodes("gentraj/pointmaze/umaze-v0")
     assert made.num_steps == 50
     assert gentraj("data", "import", "--id", "mine/umaze-v1", save_npz(made, tmp_path / "own.npz")) == 0
-    assert load_minari("mine/umaze-v1") == made
+    assert load_episodes("mine/umaze-v1") == made
     capsys.readouterr()
     assert gentraj("data", "list") == 0
     here, _, tasks = capsys.readouterr().out.partition("\n\n")

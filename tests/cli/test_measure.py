@@ -13,7 +13,7 @@ import pytest
 import torch
 from small import DATASET, gentraj
 
-from gentraj.data import ContextConfig, Episodes, Windows, load_minari, save_npz
+from gentraj.data import ContextConfig, Episodes, Windows, load_episodes, save_npz
 from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
@@ -120,7 +120,7 @@ def test_samples_have_the_contexts_of_their_windows(run: Run) -> None:
 
 def three_episodes() -> Episodes:
     """Returns three episodes of 160 steps, cut from one run: each starts where the one before stops."""
-    episodes, end = load_minari(DATASET), np.arange(480) % 160 == 159
+    episodes, end = load_episodes(DATASET), np.arange(480) % 160 == 159
     rows = np.concatenate([np.arange(160 * e, 160 * e + 161) for e in range(3)])
     return replace(episodes, obs=episodes.obs[rows], extras={}, act=episodes.act[:480], reward=episodes.reward[:480],
                    terminated=episodes.terminated[:480], truncated=end, lengths=np.full(3, 160))
@@ -140,7 +140,7 @@ def test_windows_of_another_dataset(run: Run, tmp_path: Path) -> None:
 
 def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
     """A run that is conditioned on its goal learns no window across a switch, and is measured by none."""
-    episodes = load_minari(DATASET)
+    episodes = load_episodes(DATASET)
     switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
     path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
     conditioned = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
@@ -208,7 +208,7 @@ def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
 
 def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     spec = TrajectorySpec(4, 2, 16)
-    x = Windows(load_minari(DATASET), spec).batch(0, 0, 20).x_BHD
+    x = Windows(load_episodes(DATASET), spec).batch(0, 0, 20).x_BHD
     metrics = ReferenceMetrics(replace(run, components={"model": _Joint(spec)}), x, seed=0)
     true, other = metrics.measure(x, x), metrics.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
     assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0

@@ -12,7 +12,7 @@ import pytest
 from lerobot_tiny import LENGTHS, frames
 from small import gentraj
 
-from gentraj.data import DataError, load_episodes, load_lerobot
+from gentraj.data import DataError, load_episodes
 from gentraj.progress import say_once
 
 TINY = Path(__file__).with_name("lerobot-tiny")
@@ -38,7 +38,7 @@ def info(folder: Path, **changes: object) -> None:
 def test_the_numbers_of_the_real_library_are_read_to_the_bit(capsys: pytest.CaptureFixture) -> None:
     """Every frame is an observation; the last frame of an episode is no step."""
     say_once.cache_clear()
-    e, expected, last = load_lerobot(TINY), frames(), frames()["next.done"][:, 0]
+    e, expected, last = load_episodes(TINY), frames(), frames()["next.done"][:, 0]
     assert np.array_equal(e.obs, np.hstack([expected["observation.state"], expected["observation.environment_state"]]))
     assert np.array_equal(e.act, expected["action"][~last])
     assert np.array_equal(e.reward, expected["next.reward"][~last, 0])
@@ -57,7 +57,7 @@ def test_the_commands_take_a_folder_and_a_name(folder: Path, tmp_path: Path, mon
     assert "3 of 9 steps in all" in capsys.readouterr().out
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     assert gentraj("data", "import", folder, "--id", "mine/tiny-v0") == 0
-    assert np.array_equal(load_episodes("mine/tiny-v0").act, load_lerobot(folder).act)
+    assert np.array_equal(load_episodes("mine/tiny-v0").act, load_episodes(folder).act)
     monkeypatch.chdir(tmp_path)
     words = "--steps", 2, "--policy.batch-size", 4, "--policy.critic.width", 8, "--run-dir", "run"
     assert gentraj("train", "iql", "--dataset", "tiny", *words) == 0
@@ -71,31 +71,31 @@ def test_done_on_a_step_terminates_an_episode_unless_it_was_truncated(folder: Pa
     set_done = lambda table: table.set_column(  # noqa: E731
         table.column_names.index("next.done"), "next.done", pyarrow.array(steps))
     rewrite(folder, set_done)
-    assert load_lerobot(folder).terminated.tolist() == [False] * 3 + [True, False, True] + [False] * 3
+    assert load_episodes(folder).terminated.tolist() == [False] * 3 + [True, False, True] + [False] * 3
     rewrite(folder, lambda table: table.append_column("next.truncated", pyarrow.array(np.arange(12) == 6)))
     features = json.loads((folder / "meta" / "info.json").read_text())["features"]
     info(folder, features=features | {"next.truncated": {"dtype": "bool", "shape": [1], "names": None}})
-    e = load_lerobot(folder)
+    e = load_episodes(folder)
     assert np.flatnonzero(e.terminated).tolist() == [3] and np.flatnonzero(e.truncated).tolist() == [5, 8]
 
 
 def test_files_are_joined_in_order_and_an_episode_of_one_frame_has_no_step(folder: Path) -> None:
     first = folder / "data" / "chunk-000" / "file-000.parquet"
-    table, expected = parquet.read_table(first), load_lerobot(folder)
+    table, expected = parquet.read_table(first), load_episodes(folder)
     parquet.write_table(table.slice(0, 7), first)
     (folder / "data" / "chunk-001").mkdir()
     parquet.write_table(table.slice(7), folder / "data" / "chunk-001" / "file-000.parquet")
-    assert load_lerobot(folder) == expected
+    assert load_episodes(folder) == expected
     parquet.write_table(table.slice(7, 2), folder / "data" / "chunk-001" / "file-000.parquet")
     with pytest.warns(UserWarning, match="tiny: 1 episodes of a single frame have no step and are left out"):
-        assert load_lerobot(folder).lengths.tolist() == [4, 2]  # frame 8 alone is no episode
+        assert load_episodes(folder).lengths.tolist() == [4, 2]  # frame 8 alone is no episode
 
 
 def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
     """As where frames were left out, or a file begins with the episode of the same number in another dataset."""
     rewrite(folder, lambda table: pyarrow.concat_tables([table.slice(0, 2), table.slice(3)]))
     with pytest.warns(UserWarning, match="tiny: in 1 places frame_index does not go on"):
-        e = load_lerobot(folder)
+        e = load_episodes(folder)
     assert e.lengths.tolist() == [1, 1, 2, 3]
     assert np.array_equal(e.act, frames()["action"][[0, 3, 5, 6, 8, 9, 10]])
 
@@ -113,7 +113,7 @@ def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
 def test_another_format_is_one_line(folder: Path, changes: dict, message: str) -> None:
     info(folder, **changes)
     with pytest.raises(DataError, match=message) as error:
-        load_lerobot(folder)
+        load_episodes(folder)
     assert "\n" not in str(error.value)
 
 
@@ -123,20 +123,20 @@ def test_damaged_files_and_missing_numbers_are_one_line(folder: Path) -> None:
     rewrite(folder, lambda table: table.set_column(
         table.column_names.index("next.reward"), "next.reward", pyarrow.array([None, *map(float, range(11))])))
     with pytest.raises(DataError, match=r"next\.reward of 12 frames .* and 1 missing ones"):
-        load_lerobot(folder)
+        load_episodes(folder)
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"file-000\.parquet: cannot be read .*is it complete and Parquet"):
-        load_lerobot(folder)
+        load_episodes(folder)
     file.unlink()
     with pytest.raises(DataError, match=r"holds no data/\*/\*\.parquet"):
-        load_lerobot(folder)
+        load_episodes(folder)
 
 
 @pytest.mark.parametrize("name", ["nothing", "../x", "a/../b", "/etc/passwd", "a/b/c", ""])
 def test_names_that_are_no_repository_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DataError, match=r"is no LeRobot dataset; lerobot:OWNER/NAME, or a folder"):
-        load_lerobot(f"lerobot:{name}")
+        load_episodes(f"lerobot:{name}")
 
 
 def test_a_dataset_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +146,11 @@ def test_a_dataset_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: snapshot_download(
         name, cache_dir=tmp_path, endpoint="http://127.0.0.1:9", **options))
     with pytest.raises(DataError, match=r"lerobot:owner/name is not in .* and cannot be fetched from the Hug") as error:
-        load_lerobot("lerobot:owner/name")
+        load_episodes("lerobot:owner/name")
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_pyarrow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"needs the package pyarrow; pip install 'gentraj\[lerobot\]'"):
-        load_lerobot(TINY)
+        load_episodes(TINY)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from some_episodes import any_episodes, some
 
-from gentraj.data import DataError, Episodes, load_episodes, load_minari, save_minari
+from gentraj.data import DataError, Episodes, load_episodes, save_minari
 from gentraj.data.commands import import_file, list_datasets
 from gentraj.progress import say_once
 
@@ -49,7 +49,7 @@ def goal_space(observation: int, goal: int) -> spaces.Dict:
 def test_what_is_saved_is_loaded(e: Episodes, env: str | None):
     e = replace(e, env=None if (e.obs_dim, e.act_dim, e.obs_keys) != (3, 1, ()) else env)  # Pendulum's widths
     save_minari(e, ID, description="law", overwrite=True)
-    assert load_minari(ID) == e
+    assert load_episodes(ID) == e
 
 
 @pytest.mark.parametrize("goals", ["within", "joined"])
@@ -70,7 +70,7 @@ def test_goals_within_the_observation_are_found_in_anyones_dataset():
     obs = np.random.default_rng(0).normal(size=(2, 4, 5))
     part = [{"observation": o, "achieved_goal": o[:, [3, 1]], "desired_goal": o[:, :2] + 1} for o in obs]
     infos = [{"qpos": o, "success": np.zeros(4, bool), "qvel": o[:3], "goal": o} for o in obs]
-    e = load_minari(record(part, goal_space(5, 2), infos=infos))
+    e = load_episodes(record(part, goal_space(5, 2), infos=infos))
     assert (e.obs_keys, e.goal_dims) == (("observation",), (3, 1))
     assert np.array_equal(e.obs, obs.reshape(-1, 5).astype(np.float32))
     assert np.array_equal(e.extras["goal"], (obs[..., :2] + 1).reshape(-1, 2).astype(np.float32))
@@ -80,7 +80,7 @@ def test_goals_within_the_observation_are_found_in_anyones_dataset():
 @pytest.mark.parametrize("goal", [{"x": np.arange(4.0)}, np.array([b"door"] * 4)], ids=["dict", "text"])
 def test_infos_that_are_no_vectors_are_left_out(goal):
     obs = np.random.default_rng(0).normal(size=(2, 4, 2))
-    e = load_minari(record(list(obs), box(2), infos=[{"goal": goal, "qpos": o} for o in obs]))
+    e = load_episodes(record(list(obs), box(2), infos=[{"goal": goal, "qpos": o} for o in obs]))
     assert set(e.extras) == {"qpos"} and len(e) == 2
 
 
@@ -91,13 +91,13 @@ def test_another_format_is_named_and_nothing_is_downloaded_or_deleted(root):
     (folder / "metadata.json").write_text(json.dumps(
         json.loads((folder / "metadata.json").read_text()) | {"data_format": "arrow"}))
     with pytest.raises(DataError, match="is stored in the format arrow, and only hdf5 is read; write it again with"):
-        load_minari(ID)
+        load_episodes(ID)
 
 
 def test_goals_outside_the_observation_come_first():
     obs = np.random.default_rng(0).normal(size=(1, 4, 5))
     part = [{"observation": o[:, 2:], "achieved_goal": o[:, :2], "desired_goal": o[:, :2]} for o in obs]
-    e = load_minari(record(part, goal_space(3, 2)))
+    e = load_episodes(record(part, goal_space(3, 2)))
     assert (e.obs_keys, e.goal_dims) == (("achieved_goal", "observation"), (0, 1))
     assert np.array_equal(e.obs, obs[0].astype(np.float32))
 
@@ -127,7 +127,7 @@ def test_what_was_noted_on_saving_is_not_guessed_again():
     e = some([3], obs_dim=4, goals="joined")
     e = replace(e, obs=e.obs[:, [0, 1, 0, 1]])  # the observation contains the goal, yet was joined
     save_minari(e, ID, description="x")
-    assert load_minari(ID) == e
+    assert load_episodes(ID) == e
 
 
 def test_the_environment_is_recovered_with_its_spaces():
@@ -139,7 +139,7 @@ def test_the_environment_is_recovered_with_its_spaces():
     assert dataset.action_space == env.action_space
     assert dataset.observation_space == env.observation_space
     env.close()
-    assert load_minari(ID).env == PENDULUM
+    assert load_episodes(ID).env == PENDULUM
 
 
 def test_episodes_of_other_widths_than_their_environment_are_refused():
@@ -157,11 +157,11 @@ def test_a_spec_that_names_other_code_or_files_is_kept_but_never_run(tmp_path, m
     monkeypatch.chdir(tmp_path)
     env = EnvSpec.from_json(json.dumps(json.loads(PENDULUM) | trick)).to_json()
     save_minari(replace(some([3], act_dim=1), env=env), ID, description="x")
-    assert load_minari(ID).env == env
+    assert load_episodes(ID).env == env
     metadata = minari.load_dataset(ID).storage.data_path / "metadata.json"
     metadata.write_text(json.dumps({k: v for k, v in json.loads(metadata.read_text()).items() if "space" not in k}))
     with pytest.raises(DataError, match="no action_space, observation_space"):  # Minari would make the environment
-        load_minari(ID)
+        load_episodes(ID)
     assert not (tmp_path / "canary").exists()
 
 
@@ -173,7 +173,7 @@ def test_a_download_that_was_stopped_is_begun_anew(root, monkeypatch):
         "mine/some-v0": {"observation_space": space, "action_space": space}})
     monkeypatch.setattr(minari, "download_dataset", lambda name, force_download: asked.append((name, force_download)))
     with pytest.raises(DataError):  # nothing came
-        load_minari("mine/some-v0")
+        load_episodes("mine/some-v0")
     assert asked == [("mine/some-v0", True)]
 
 
@@ -184,13 +184,13 @@ def test_other_dicts_of_boxes_are_flattened_as_gymnasium_does_and_a_line_says_so
                          "grid": spaces.Box(-9, 9, (2, 2), np.float64)})
     rng = np.random.default_rng(0)
     part = {"speed": rng.normal(size=4), "arm": rng.normal(size=(4, 3)), "grid": rng.normal(size=(4, 2, 2))}
-    e = load_minari(record([part], space))
+    e = load_episodes(record([part], space))
     expected = [flatten(space, {key: value[t] for key, value in part.items()}) for t in range(4)]
     assert np.array_equal(e.obs, np.array(expected, np.float32)) and e.obs_keys == tuple(space.spaces)
     assert "the dict observation is flattened, as by gymnasium.spaces.utils.flatten: arm (3), grid (4), speed (1)" in (
         capsys.readouterr().err)
     save_minari(e, "gentraj/test/again-v0", description="flat")
-    assert load_minari("gentraj/test/again-v0") == replace(e, name="gentraj/test/again-v0")
+    assert load_episodes("gentraj/test/again-v0") == replace(e, name="gentraj/test/again-v0")
 
 
 @pytest.mark.parametrize("space", [
@@ -204,21 +204,21 @@ def test_spaces_that_are_not_vectors_are_refused_before_their_data_are_read(spac
         path.write_text(json.dumps(before | {f"{which}_space": minari.serialization.serialize_space(space)}))
         (dataset.storage.data_path / "main_data.hdf5").write_bytes(b"never opened")
         with pytest.raises(DataError, match=rf"{ID}: {which} space .* is not supported, .*flatten"):
-            load_minari(ID)
+            load_episodes(ID)
         path.write_text(json.dumps(before))
 
 
 def test_t_observations_for_t_actions_names_both_numbers():
     with pytest.raises(DataError, match=r"episode 1: observations has shape \(3, 2\); its 3 steps need \(4, 2\)"):
-        load_minari(record([np.zeros((4, 2)), np.zeros((3, 2))], box(2)))
+        load_episodes(record([np.zeros((4, 2)), np.zeros((3, 2))], box(2)))
 
 
 def test_an_absent_id_names_those_that_are_close():
     save_minari(some([3]), "gentraj/pointmaze/umaze-v0", description="x")
     with pytest.raises(DataError, match=r"did you mean gentraj/pointmaze/umaze-v0.*gentraj data make"):
-        load_minari("gentraj/pointmaze/umase-v0")
+        load_episodes("gentraj/pointmaze/umase-v0")
     with pytest.raises(DataError, match=r"D4RL/pointmaze/umaze-v2: no such dataset.*could not be downloaded"):
-        load_minari("D4RL/pointmaze/umaze-v2")
+        load_episodes("D4RL/pointmaze/umaze-v2")
 
 
 def test_a_file_is_imported_and_listed(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from some_episodes import some
 from test_minari_io import ID
 
-from gentraj.data import DataError, load_minari, save_minari
+from gentraj.data import DataError, load_episodes, save_minari
 from gentraj.data.commands import list_datasets
 from gentraj.envs.making import environment_factory
 
@@ -25,7 +25,7 @@ def test_what_was_being_replaced_when_the_writer_was_killed_comes_back(root):
     (root / ID).rename(root / "gentraj/test" / f"tmp-{2**22 + 1}-old-some-v0")
     with pytest.raises(DataError, match="exists already"):
         save_minari(some([4]), ID, description="y")
-    assert load_minari(ID) == some([3])
+    assert load_episodes(ID) == some([3])
 
 
 @pytest.mark.parametrize("keys", [("observation",), ()])
@@ -34,7 +34,7 @@ def test_goals_that_are_no_entries_of_an_observation_are_kept_beside_it(root, ke
     maze = environment_factory("pointmaze-umaze").spec_json
     e = replace(some([3, 4], obs_dim=4, goals="within"), goal_dims=(), obs_keys=keys, env=maze)
     save_minari(e, ID, description="x")
-    assert load_minari(ID) == e
+    assert load_episodes(ID) == e
     with pytest.raises(DataError, match=r"observation widths \{'obs': 3\} .* its environment has \{'obs': 4\} and 2"):
         save_minari(replace(e, obs=e.obs[:, :3]), ID, description="x", overwrite=True)
 
@@ -44,7 +44,7 @@ def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
     env = json.dumps(json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {"kwargs": {"friction": 1}})
     e = replace(some([3], obs_dim=3, act_dim=1), env=env)
     save_minari(e, ID, description="x")
-    assert load_minari(ID) == e
+    assert load_episodes(ID) == e
     space = minari.load_dataset(ID).action_space
     assert space.shape == (1,) and np.isinf(space.high).all()
 
@@ -52,7 +52,7 @@ def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
 def test_a_file_in_the_place_of_minaris_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
-    for call in (lambda: save_minari(some([3]), ID, description=""), lambda: load_minari(ID), list_datasets):
+    for call in (lambda: save_minari(some([3]), ID, description=""), lambda: load_episodes(ID), list_datasets):
         with pytest.raises(DataError, match=r"cannot be made \(.*file.*\); set MINARI_DATASETS_PATH"):
             call()
 
@@ -61,7 +61,7 @@ def test_minaris_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.Monk
     """Minari looked for the size of the file in a folder `there/.../there/...`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", "there")
-    assert save_minari(some([3]), ID, description="") == tmp_path / "there" / ID and load_minari(ID) == some([3])
+    assert save_minari(some([3]), ID, description="") == tmp_path / "there" / ID and load_episodes(ID) == some([3])
 
 
 def test_a_full_disk_is_refused_before_hdf5_writes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
     with pytest.raises(DataError, match=r"gentraj/test/some-v0 exists already.*--overwrite"):
         save_minari(some([4]), ID, description="second")
     save_minari(some([5]), ID, description="third", overwrite=True)
-    assert load_minari(ID) == some([5])
+    assert load_episodes(ID) == some([5])
     assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
 
 
@@ -93,7 +93,7 @@ def test_an_interrupted_write_leaves_nothing_half_made(root, monkeypatch):
     monkeypatch.setattr(writer, "_observations", broken)
     with pytest.raises(KeyboardInterrupt):
         save_minari(some([3, 4]), ID, description="after", overwrite=True)
-    assert load_minari(ID) == some([3])
+    assert load_episodes(ID) == some([3])
     assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
 
 

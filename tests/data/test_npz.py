@@ -3,20 +3,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from some_episodes import any_episodes, some
 
-from gentraj.data import DataError, Episodes, load_episodes, load_npz, save_npz
+from gentraj.data import DataError, Episodes, load_episodes, save_npz
 
 
 @given(any_episodes)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_saved_is_loaded(tmp_path, e: Episodes):
-    assert load_npz(save_npz(e, tmp_path / "a.npz")) == e
+    assert load_episodes(save_npz(e, tmp_path / "a.npz")) == e
 
 
 def test_another_version_is_refused(tmp_path):
     path = save_npz(some([3]), tmp_path / "a.npz")
     np.savez(path, **(dict(np.load(path)) | {"format": "gentraj-episodes-2"}))
     with pytest.raises(DataError, match="gentraj-episodes-2; this version of gentraj cannot read it"):
-        load_npz(path)
+        load_episodes(path)
 
 
 def ogbench(path, **more):
@@ -76,5 +76,5 @@ def test_a_broken_npz_is_refused_without_numpys_advice(tmp_path, change, message
     path = save_npz(some([3]), tmp_path / "a.npz")
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=message) as caught:
-        load_npz(path)
+        load_episodes(path)
     assert "pickle" not in str(caught.value)

@@ -14,7 +14,7 @@ import pytest
 from inline import inline
 from small import gentraj
 
-from gentraj.data import load_npz, save_npz
+from gentraj.data import load_episodes, save_npz
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
@@ -91,7 +91,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_seed_is_trained_on_every_dataset_and_its_last_checkpoint_scored(data: Path, done: Path) -> None:
     result = read_results(done)["bc"]
-    fair, hard = load_npz(data / "fair.npz"), load_npz(data / "hard.npz")
+    fair, hard = load_episodes(data / "fair.npz"), load_episodes(data / "hard.npz")
     assert list(result.data) == ["fair", "hard"]
     assert result.data["fair"].behaviour == pytest.approx(fair.returns.mean())
     assert result.data["hard"].behaviour == pytest.approx(np.mean([fair.returns, hard.returns]))

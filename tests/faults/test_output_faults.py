@@ -15,7 +15,7 @@ import pytest
 from small import DATASET, WORDS, gentraj
 from tiny import tiny_episodes
 
-from gentraj.data import DataError, load_d4rl, load_npz, save_npz
+from gentraj.data import DataError, load_d4rl, load_episodes, save_npz
 from gentraj.data.minari_writer import check_new_id
 from gentraj.envs.making import UnsafeEnvironment, environment_factory, recorded_factory
 from gentraj.training.checkpoint import load
@@ -70,7 +70,7 @@ def test_lengths_may_be_whole_floats_and_goals_name_whole_entries(tmp_path: Path
     members = dict(np.load(path)) | {"goal_dims": np.array([0.5])}
     np.savez(path, **members)
     with pytest.raises(DataError, match=r"a: goal_dims has 0\.5; whole numbers"):
-        load_npz(path)
+        load_episodes(path)
 
 
 HOSTILE = ["os:system", "../../etc/passwd", "a b-v0", 3]

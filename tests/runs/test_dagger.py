@@ -20,7 +20,7 @@ from test_policy_runs import tiny
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.config import ConfigError
-from gentraj.data import Episodes, load_npz
+from gentraj.data import Episodes, load_episodes
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
@@ -61,7 +61,7 @@ def test_a_student_is_a_run_that_acts_in_its_teacher_s_environment(student: runs
 
 
 def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, student: runs.Run) -> None:
-    first, second = (load_npz(student.folder / f"decisions-{number}.npz") for number in range(2))
+    first, second = (load_episodes(student.folder / f"decisions-{number}.npz") for number in range(2))
     for played in (first, second):
         assert torch.allclose(torch.from_numpy(played.act), actions(teacher, played), atol=1e-5)
         error = played.act[:, 0] - np.concatenate([one.obs[:-1, 0] for one in played])
@@ -72,7 +72,7 @@ def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, studen
 
 def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path, tmp_path: Path) -> None:
     student = distill(runs.load(small_run), replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False)
-    played = load_npz(tmp_path / "run" / "decisions-0.npz")
+    played = load_episodes(tmp_path / "run" / "decisions-0.npz")
     assert played.num_steps == 600 and len(played) > 4 and len(np.unique(played.extras["goal"], axis=0)) > 2
     assert all(len(np.unique(turn.extras["goal"], axis=0)) == 1 for turn in played)
     assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1) and policy.config.sample
@@ -186,7 +186,7 @@ def test_a_student_that_ends_every_episode_early_is_taught_in_shorter_turns(teac
     """Turns have 100 steps on average, and all environments end them in the same step."""
     distill(teacher, CONFIG, tmp_path / "two", env_id="tests/FallsInTwo-v0", progress=False)
     assert "shorter turns are played" in capsys.readouterr().err
-    assert load_npz(tmp_path / "two" / "decisions-1.npz").lengths.tolist() == [1] * 6
+    assert load_episodes(tmp_path / "two" / "decisions-1.npz").lengths.tolist() == [1] * 6
     with pytest.raises(ValueError, match=r"round 1: all episodes end after one step, .* \(--rounds 0\)"):
         distill(teacher, CONFIG, tmp_path / "one", env_id="tests/FallsInOne-v0", progress=False)
 

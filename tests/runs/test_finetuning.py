@@ -16,7 +16,7 @@ from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.agents.exploration import NoisyAgent
-from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
+from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.evaluation import evaluate_run
@@ -151,7 +151,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(last: str, td3bc: runs.R
     if last == "anew":
         (cut / round_3).unlink()
     again = tuned(td3bc, cut, resume=True)
-    assert load_npz(cut / round_3) == load_npz(fine.folder / round_3)
+    assert load_episodes(cut / round_3) == load_episodes(fine.folder / round_3)
     for key, value in fine.main.state_dict().items():
         assert torch.equal(value, again.main.state_dict()[key]), key
 
@@ -159,7 +159,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(last: str, td3bc: runs.R
 def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run, tmp_path: Path) -> None:
     for noise in (0.0, 0.5):
         run = tuned(td3bc, tmp_path / str(noise), replace(CONFIG, episodes=3, noise=noise))
-        rounds = [load_npz(path) for path in sorted((run.folder / PLAYED).iterdir())]
+        rounds = [load_episodes(path) for path in sorted((run.folder / PLAYED).iterdir())]
         assert [len(played.lengths) for played in rounds] == [3, 3]  # of 30 steps each; 40 were asked for
         assert returns(run.folder).tolist() == [value for played in rounds for value in played.returns]
         first, agent = rounds[0], td3bc.agent(Box(-1, 1, (1,)))
@@ -205,7 +205,7 @@ def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, fine: runs.Run,
 def test_a_goal_is_played_for(umaze: Episodes, tmp_path: Path) -> None:
     run = runs.train(tiny("iql", DATASET), tmp_path / "run", progress=False)
     better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
-    played = load_npz(tmp_path / "tuned" / PLAYED / "00000000.npz")
+    played = load_episodes(tmp_path / "tuned" / PLAYED / "00000000.npz")
     assert better.step == 2 and played.goal_dims == umaze.goal_dims and played.extras["goal"].shape[1] == 2
 
 

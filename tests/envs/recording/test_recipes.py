@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from gentraj.data import DataError, Episodes, load_minari, save_minari
+from gentraj.data import DataError, Episodes, load_episodes, save_minari
 from gentraj.data.minari_io import MINARI_ID
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import recipes as module
@@ -49,7 +49,7 @@ def test_a_dataset_that_another_process_records_meanwhile_is_taken(tmp_path, mon
         return played
 
     monkeypatch.setattr(module, "recipes", lambda: {"task": Recipe("mine/task-v0", 3, record, "nobody")})
-    assert make_missing("mine/task-v0") == "mine/task-v0" and load_minari("mine/task-v0") == played
+    assert make_missing("mine/task-v0") == "mine/task-v0" and load_episodes("mine/task-v0") == played
     assert make_missing("mine/task-v0") == "mine/task-v0"
     with pytest.raises(DataError, match="mine/task-v0 exists already"):
         make_dataset("task")
