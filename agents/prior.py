@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from gentraj.device import device_of
-from gentraj.families import Model
 from gentraj.networks.rows import padded
 from gentraj.randomness import unfold_each
 from gentraj.trajectory import (
@@ -30,6 +29,7 @@ from gentraj.trajectory import (
 )
 
 from .mpc import Prior
+from .policies.action_model import ActionModel
 from .policies.policy import Policy
 
 
@@ -38,12 +38,11 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
 
     Raises ValueError for a policy without a model.
     """
-    model = _model(policy)
+    actions = action_model_of(policy)
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
-        context_BC = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
-        state_BS = policy.state(obs_BO.to(policy.device), context_BC)
-        return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds, options))
+        state_BS = policy.scales.state(obs_BO.to(policy.device), goal_BG if policy.scales.context_dim else None)
+        return policy.scales.act.unnormalize(actions.candidates(state_BS, number, seeds, options))
 
     return sample
 
@@ -82,13 +81,13 @@ def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | 
     taken to be as it is there, and adds the density that the model has there in normalised units. Raises ValueError for
     a model without a density, such as a GAN.
     """
-    model = _model(policy)
+    model = action_model_of(policy).model
     if not isinstance(model, SupportsLogProb):
         raise ValueError(f"{type(model).__name__} samples actions and has no density; use a policy with a normal "
                          "distribution, a diffusion model or a flow for log_prob")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
     log_p_B = model.log_prob(x_BKD, condition, seeds=seeds, steps=steps)
-    return log_p_B - policy.chunk * policy.act_scale.scale_D.log()[policy.varies_A].sum()
+    return log_p_B - policy.chunk * policy.scales.act.scale_D.log()[policy.scales.varies_A].sum()
 
 
 def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Tensor | None = None) -> Tensor:
@@ -98,13 +97,13 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
     of clean actions. It is 0 for an entry that never varies in the data. Raises ValueError for a model that is neither
     a diffusion model nor a flow, and for a time outside (0, 1].
     """
-    model = _model(policy)
+    model = action_model_of(policy).model
     if not isinstance(model, SupportsScore):
         raise ValueError(f"{type(model).__name__} has no noise levels; use a policy with a diffusion model or a flow "
                          "for score")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
     score_BKA = model.score(x_BKD, condition, t)[..., policy.state_dim :]
-    return torch.where(policy.varies_A, score_BKA / policy.act_scale.scale_D, 0)
+    return torch.where(policy.scales.varies_A, score_BKA / policy.scales.act.scale_D, 0)
 
 
 def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:
@@ -118,19 +117,20 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
     def guide(x_RHD: Tensor) -> Tensor:
         obs_RHO, act_RHA = spec.split(x_RHD)
         with torch.no_grad():
-            state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
-            wanted = policy.act_scale.unnormalize(policy.sample_actions(state, [0] * len(state))[:, 0])
+            state = padded(policy.scales.state(obs_RHO.detach().flatten(0, 1), None))
+            wanted = policy.scales.act.unnormalize(policy.sample_actions(state, [0] * len(state))[:, 0])
         wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
         return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
 
     return guide
 
 
-def _model(policy: Policy) -> Model:
-    if (model := policy.trajectory_model) is None:
+def action_model_of(policy: Policy) -> ActionModel:
+    """The generative model of a policy's actions. Raises ValueError for a policy without one."""
+    if policy.action_model is None:
         raise ValueError(f"{type(policy).__name__} has no generative model of actions, so it cannot be a prior; use a "
                          "policy with a model")
-    return model
+    return policy.action_model
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:
@@ -139,6 +139,7 @@ def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | N
     if act_BKA.shape != expected:
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "
                          "observation, is expected")
-    state_BS = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
-    z_BKA = torch.where(policy.varies_A, policy.act_scale.normalize(act_BKA.to(policy.device)), 0)
-    return policy.condition(state_BS), policy.join(state_BS, z_BKA)
+    state_BS = policy.scales.state(obs_BO, goal_BG)
+    z_BKA = torch.where(policy.scales.varies_A, policy.scales.act.normalize(act_BKA.to(policy.device)), 0)
+    actions = action_model_of(policy)
+    return actions.condition(state_BS), actions.join(state_BS, z_BKA)

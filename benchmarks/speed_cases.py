@@ -27,9 +27,11 @@ from benchmarks.speed_peers import (
     diffusers_plan,
     diffusers_training,
 )
-from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies import POLICIES, PRESETS
 from gentraj.agents.policies.generators import DETERMINISTIC, GAUSSIAN
-from gentraj.agents.policies.policy import Policy, Scales
+from gentraj.agents.policies.policy import Policy
+from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.td3bc import DataPullConfig
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
@@ -42,7 +44,8 @@ from gentraj.trajectory import Batch, Condition, SamplingOptions
 HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
 MAZE = Setting(4, 2, 128, (1, 4, 8), steps=64, few=16)
 ACTOR = ResidualMLPConfig(width=128, depth=1, frequencies=0)  # as many weights as two hidden layers of 256 units
-EQUAL = {"iql": {"model": replace(GAUSSIAN, network=ACTOR)}, "td3bc": {"model": replace(DETERMINISTIC, network=ACTOR)}}
+EQUAL = {"iql": {"model": replace(GAUSSIAN, network=ACTOR)},
+         "td3bc": {"pull": DataPullConfig(model=replace(DETERMINISTIC, network=ACTOR))}}
 
 
 def model_of(setting: Setting, device: torch.device = CPU) -> Diffusion:
@@ -117,10 +120,9 @@ def updates(setup: Setup, kind: str) -> Mapping[str, Call]:
     if bf16 and compile are among the backends. iql and td3bc have networks of the widths that d3rlpy is given."""
     data, found = transitions(), {}
     for name in ("eager", *(name for name in setup.backends if name in ("bf16", "compile"))):
-        config, policy_class = POLICIES[kind]
+        config = replace(PRESETS[kind][1], **EQUAL.get(kind, {}))
         torch.manual_seed(0)
-        policy = policy_class(HOPPER.obs_dim, HOPPER.act_dim, config(**EQUAL.get(kind, {})),
-                              Scales.fit(data, ContextConfig())).train()
+        policy = POLICIES.made_of(config)(config, StateActionScales.fit(data, ContextConfig())).train()
         if name == "compile":
             compile_networks(policy, setup.device)
         found[name] = partial(policy_update, policy, Windows(data, policy.spec), policy.optimizers(), itertools.count(),

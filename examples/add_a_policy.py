@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gentraj import PRESETS
-from gentraj.agents import GENERATORS, Policy, PolicyConfig, advantage_weights, register
+from gentraj.agents import GENERATORS, Policy, PolicyConfig, Transition, advantage_weights, register
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.envs import RandomAgent, environment_factory, rollout
@@ -31,28 +31,28 @@ class AWRConfig(PolicyConfig):
 
 
 class AWR(Policy):
-    def __init__(self, obs_dim, act_dim, config, scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.n_step)
-        self.config, self.model = config, self.build_model(GENERATORS["gaussian"])
-        self.value = ValueEnsemble(self.state_dim, 64, 2, 1, self.reward_statistics.initial_value(config.discount))
+    def __init__(self, config, scales):
+        super().__init__(config, scales, config.n_step)
+        self.config = config
+        self.model = self.build_model(GENERATORS["gaussian"])
+        self.value = ValueEnsemble(self.state_dim, 64, 2, 1, scales.reward_statistics.initial_value(config.discount))
 
     def optimizers(self):
         learning = LearningConfig(learning_rate=self.config.learning_rate, weight_decay=0.0)
         return {"value": adamw(self.value, learning), **self.model.optimizers()}
 
     def update(self, batch, optimizers, generator):
-        t = self.transition(batch, self.config.discount)
+        t = Transition.from_batch(batch, self, self.config.discount)
         with torch.no_grad():
             return_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
         advantage_B = return_B - self.value(t.state_BS)[0]
         loss = (advantage_B**2).mean()
         apply_gradients(loss, optimizers["value"], 10.0)
-        windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
-        return {"value_loss": loss.detach()} | self.model.update(windows, optimizers, generator)
+        weight_B = advantage_weights(advantage_B.detach(), self.config.beta)
+        return {"value_loss": loss.detach()} | self.model.update(t, optimizers, generator, weight_B)
 
     def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):
-        options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])
+        return self.model.sample(state_BS, seeds, replace(options, temperature=0.0))
 
 
 register("awr", AWRConfig, AWR)

@@ -181,8 +181,9 @@ def check_policy(policy: Policy) -> None:
     """
     obs_BO = torch.randn(16, policy.spec.obs_dim, generator=generator(1))
     bound = np.full(policy.spec.act_dim, 0.01, np.float32)
-    goal_BG = None if policy.context is None else torch.randn(16, len(policy.context.shift_D), generator=generator(2))
-    state_BS = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
+    width = policy.scales.context_dim
+    goal_BG = torch.randn(16, width, generator=generator(2)) if width else None
+    state_BS = policy.scales.state(obs_BO, goal_BG)
     with torch.no_grad():
         chunk_BKA = policy.sample_actions(state_BS, list(range(16)))
     expected = (16, policy.chunk, policy.spec.act_dim)
@@ -202,7 +203,7 @@ def check_policy(policy: Policy) -> None:
     expect(torch.allclose(act(slice(3, 5)), together[:, 3:5], rtol=ROUNDING, atol=ROUNDING),
            "an action depends on the other environments of its batch")
     expect((act(slice(None), bound).abs() <= 0.01).all(), "an action is outside the action space")
-    _check_policy_update(policy, 0 if goal_BG is None else goal_BG.shape[1])
+    _check_policy_update(policy, width)
 
 
 def _check_policy_update(policy: Policy, goals: int) -> None:

@@ -1,56 +1,8 @@
-"""Policies, each in a file of its own, what they share, and their registry.
+"""Policies, each in a file of its own, which adds it to the registry: a new one is a file and its name in this list."""
 
-A new policy is one file and one line in `POLICIES`, or, outside of this package, a call of `register`.
-"""
+from . import bc, diffusion_ql, drol, fql, gan_critic, idql, iql, meanflow_ql, swift, td3bc  # noqa: F401
+from .one_step import PULLS
+from .policy import POLICIES, PRESETS, PolicyConfig, register
+from .student import ACTORS
 
-from __future__ import annotations
-
-from gentraj.config import Registry
-
-from .actor import Actor
-from .bc import BC, BCConfig
-from .diffusion_ql import DiffusionQL, DiffusionQLConfig
-from .drol import DROL, DROLConfig
-from .fql import FQL, FQLConfig
-from .gfp import GFP, GFPConfig
-from .idql import IDQL, IDQLConfig
-from .iql import IQL, IQLConfig
-from .meanflow_ql import MeanFlowQL, MeanFlowQLConfig
-from .policy import Policy, PolicyConfig
-from .student import Student, StudentActor, StudentConfig
-from .swift import Swift, SwiftConfig
-from .td3bc import TD3BC, TD3BCConfig
-
-__all__ = ["ACTORS", "POLICIES", "PolicyConfig", "register"]
-
-POLICIES: Registry[PolicyConfig, Policy] = Registry({
-    "bc": (BCConfig, BC),
-    "iql": (IQLConfig, IQL),
-    "idql": (IDQLConfig, IDQL),
-    "td3bc": (TD3BCConfig, TD3BC),
-    "diffusion-ql": (DiffusionQLConfig, DiffusionQL),
-    "fql": (FQLConfig, FQL),
-    "gfp": (GFPConfig, GFP),
-    "meanflow-ql": (MeanFlowQLConfig, MeanFlowQL),
-    "drol": (DROLConfig, DROL),
-    "swift": (SwiftConfig, Swift),
-    "student": (StudentConfig, Student),
-})
-"""The policies by their kinds: the class of the settings, and the class of the policy."""
-
-ACTORS: dict[type[Policy], type[Actor]] = {Student: StudentActor}
-"""The agents of policies for which there is a faster way to act than an `Actor`."""
-
-
-def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:
-    """Registers a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
-
-    `kind` is the policy's name in the config.json of a run; it replaces a policy that is registered by that name.
-    Raises ValueError for settings that are not derived from `PolicyConfig`, or are registered by another name already.
-    """
-    if not issubclass(config, PolicyConfig):
-        raise ValueError(f"{config.__name__} is not derived from PolicyConfig, which has the settings of every policy; "
-                         "derive it from that")
-    if others := [name for name, (registered, _) in POLICIES.items() if registered is config and name != kind]:
-        raise ValueError(f"{config.__name__} is registered as '{others[0]}' already; give '{kind}' settings of its own")
-    POLICIES[kind] = config, policy
+__all__ = ["ACTORS", "POLICIES", "PRESETS", "PULLS", "PolicyConfig", "register"]

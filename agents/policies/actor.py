@@ -20,8 +20,10 @@ class Actor(EpisodicAgent):
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
                  options: SamplingOptions = DEFAULT_OPTIONS):
-        self.policy, self.options = policy, options
-        self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self.policy = policy
+        self.options = options
+        self.low_A = torch.as_tensor(low_A).float()
+        self.high_A = torch.as_tensor(high_A).float()
         self.uncounted = 0  # decisions in which the policy counted no call of a network
         self._begin(0)
 
@@ -41,7 +43,7 @@ class Actor(EpisodicAgent):
 
     @property
     def limits(self) -> Limits:
-        return self.policy.limits(self.low_A, self.high_A)
+        return self.policy.scales.limits(self.low_A, self.high_A)
 
     def _allocate(self, batch: int) -> None:
         self.age_B = torch.full((batch,), self.policy.execute)
@@ -60,7 +62,8 @@ class Actor(EpisodicAgent):
         self._resize(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
-            obs, goal = obs_BO[due_B], None if goal_BG is None else padded(goal_BG[due_B])
+            obs = obs_BO[due_B]
+            goal = None if goal_BG is None else padded(goal_BG[due_B])
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
             self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA)
@@ -72,8 +75,9 @@ class Actor(EpisodicAgent):
 
     def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The observations, and the goals if the policy was trained with them, checked and in float32."""
-        context, obs_BO = self.policy.context, observed(obs_BO, self.policy.spec.obs_dim)
-        return obs_BO, None if context is None else aimed_at(goal_BG, len(context.shift_D))
+        obs_BO = observed(obs_BO, self.policy.spec.obs_dim)
+        width = self.policy.scales.context_dim
+        return obs_BO, aimed_at(goal_BG, width) if width else None
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
@@ -81,14 +85,15 @@ class Actor(EpisodicAgent):
         This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
         needs a goal and none is given, and for a policy whose `sample_actions` returns another shape than (B, K, A).
         """
-        policy, calls = self.policy, self.policy.network_calls
-        goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
-        state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
+        policy = self.policy
+        calls = policy.network_calls
+        state_BS = policy.scales.state(obs_BO, goal_BG if policy.scales.context_dim else None)
         z_BKA = policy.sample_actions(state_BS, seeds, self.options)
-        if z_BKA.shape != (expected := (len(state_BS), policy.chunk, policy.spec.act_dim)):
+        expected = (len(state_BS), policy.chunk, policy.spec.act_dim)
+        if z_BKA.shape != expected:
             raise ValueError(f"sample_actions of {type(policy).__name__} returned shape {tuple(z_BKA.shape)}; "
                              f"{expected}, a chunk of actions for each state, is expected")
-        act_BKA = policy.act_scale.unnormalize(z_BKA)
+        act_BKA = policy.scales.act.unnormalize(z_BKA)
         self.uncounted += policy.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

@@ -1,4 +1,7 @@
-"""Behaviour cloning with any generative model; diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023)."""
+"""Behaviour cloning with any generative model: L(theta) is the model's own loss of the data's actions.
+
+Diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023, arXiv 2303.04137).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import Model, ModelConfig
+from gentraj.families import ModelConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .generators import DIFFUSION
-from .policy import Policy, PolicyConfig, Scales
+from .generators import DIFFUSION, FLOW, GAN, GAUSSIAN
+from .policy import POLICIES, PRESETS, Policy, PolicyConfig
+from .scales import StateActionScales
+from .transition import Transition
 
 
 @dataclass(frozen=True)
@@ -34,20 +39,30 @@ class BCConfig(PolicyConfig):
         require(self, temperature=(0, 10))
 
 
-class BC(Policy[Model]):
+class BC(Policy):
     """Behaviour cloning: a generative model of actions given the state, from which actions are sampled."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: BCConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales)
-        self.config, self.model = config, self.build_model(config.model)
+    def __init__(self, config: BCConfig, scales: StateActionScales):
+        super().__init__(config, scales)
+        self.config = config
+        self.model = self.build_model(config.model)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        return self.model.update(self.windows(self.transition(batch, 1.0)), optimizers, generator)
+        return self.model.update(Transition.from_batch(batch, self, 1.0), optimizers, generator)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
-        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])
+        return self.model.sample(state_BS, seeds, options)
+
+
+POLICIES["bc"] = BCConfig, BC
+PRESETS["bc-gaussian"] = "behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)
+PRESETS["bc-diffusion"] = "behaviour cloning by a diffusion model", BCConfig(DIFFUSION)
+PRESETS["bc-flow"] = "behaviour cloning by a rectified flow", BCConfig(FLOW)
+PRESETS["bc-gan"] = "behaviour cloning by a conditional GAN, with one network call per action", BCConfig(GAN)
+PRESETS["diffusion-policy"] = ("behaviour cloning of chunks of actions by a diffusion model",
+                               BCConfig(DIFFUSION, chunk=8, execute=4))

@@ -1,4 +1,8 @@
-"""Value functions: an ensemble of critics Q(s, a) with a target network, V(s), and the losses that they share."""
+"""Networks of values, Q(s, a) with its target and V(s), and the pure functions of which losses are made.
+
+Expectiles: Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning" (arXiv 2110.06169).
+Quantiles: Dabney et al. 2018, "Distributional Reinforcement Learning with Quantile Regression" (arXiv 1710.10044).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,10 @@ from gentraj.randomness import RowNoise, fold
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.training.parallel import max_over_processes, mean_over_processes
 
-from .policy import Policy, Transition
+from .policy import Policy
+from .transition import Transition
 
-LARGEST = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)
+MAX_ADVANTAGE_WEIGHT = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +58,10 @@ class ValueConfig(LearningConfig):
         require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000))
         require_choice(self, activation=ACTIVATIONS, initial=INITIAL)
 
-    def initial_value(self, policy: Policy) -> float:
-        """The value of all states before training, in units of the policy's rewards."""
-        return policy.reward_statistics.initial_value(self.discount) if self.start == "data" else 0.0
-
     def ensemble(self, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
-        """An ensemble of value functions whose values begin near `start`."""
-        return ValueEnsemble(inputs, self.width, self.depth, members, start, ACTIVATIONS[self.activation],
-                             norm=self.norm, initial=self.initial, outputs=outputs)
+        """An ensemble of value functions whose values begin near `start`, or near 0 as the settings say."""
+        return ValueEnsemble(inputs, self.width, self.depth, members, start if self.start == "data" else 0.0,
+                             ACTIVATIONS[self.activation], norm=self.norm, initial=self.initial, outputs=outputs)
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,11 @@ class CriticConfig(ValueConfig):
 
 
 class Critic(nn.Module):
-    """Q(s, a) for chunks of actions, in units of the root mean square of the rewards.
+    """Q(s, a) for chunks of actions, in units of the root mean square of the rewards, and its target network.
 
     Before training, all values are about `start`, which should be the value that the data's mean reward leads to: from
-    0 they would need 1 / (tau (1 - discount^n_step)) updates to get there.
-
-    With `quantiles`, a member predicts N quantiles of the return at the levels (i + 1/2) / N; its value is their mean.
+    0 they would need 1 / (tau (1 - discount^n_step)) updates to get there. With `quantiles`, a member predicts N
+    quantiles of the return at the levels (i + 1/2) / N; its value is their mean.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
@@ -107,6 +107,12 @@ class Critic(nn.Module):
         self.q = config.ensemble(state_dim + chunk_dim, config.members, start, config.quantiles or 1)
         self.target = MovingAverage(self.q, 1 - config.tau)
 
+    @classmethod
+    def of(cls, policy: Policy, config: CriticConfig) -> Critic:
+        """Builds the critic for the states and chunks of a policy."""
+        start = policy.scales.reward_statistics.initial_value(config.discount)
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, start)
+
     def optimizer(self) -> Optimizer:
         """The optimiser of the Q networks; the target networks follow them."""
         return adamw(self.q, self.config)
@@ -114,11 +120,6 @@ class Critic(nn.Module):
     def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(E, B) values under each member of the ensemble."""
         return self.q(torch.cat([state_BS, chunk_BX], -1))
-
-    @classmethod
-    def of(cls, policy: Policy, config: CriticConfig) -> Critic:
-        """Builds the critic for the states and chunks of a policy."""
-        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, config.initial_value(policy))
 
     @torch.no_grad()
     def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
@@ -143,24 +144,26 @@ class Critic(nn.Module):
         least_B = q_EBN.mean(-1).argmin(0)
         return q_EBN[least_B, torch.arange(len(least_B), device=least_B.device)]
 
-    def update(self, t: Transition, next_return: Tensor, optimizer: Optimizer, *,
-               follow: bool = True) -> dict[str, Tensor]:
-        """Trains the critic for one step towards r + discount * V(s').
+    def loss(self, t: Transition, target_BM: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(theta) = E[(y - Q(s, a))^2] for the targets y, (B,) or, if M returns are equally likely, (B, M).
 
-        `next_return` is V(s') as (B,), or M equally likely returns from s' as (B, M). It counts where a time limit
-        truncated the episode and not where it terminated. The target network follows unless `follow` is false.
+        With quantiles it is `quantile_loss`. Both are in units of the values. Returns the loss and metrics.
         """
-        target_BM = t.reward_B[:, None] + t.discount_B[:, None] * next_return.reshape(len(next_return), -1)
+        target_BM = target_BM.reshape(len(target_BM), -1)
         q_EBN = self.q.outputs(torch.cat([t.state_BS, t.chunk_BX], -1))
         if self.config.quantiles:
             loss_EB = quantile_loss(q_EBN, target_BM) / self.q.unit
         else:
             loss_EB = (((q_EBN - target_BM) / self.q.unit) ** 2)[..., 0]
-        loss = average(loss_EB, t)
+        loss = t.average(loss_EB)
+        return loss, {"critic_loss": loss.detach(), "q": q_EBN.detach().mean()}
+
+    def step(self, loss: Tensor, optimizer: Optimizer, *, follow: bool = True) -> None:
+        """One step of the optimiser, after which the target network follows by the fraction tau, unless `follow` is
+        false."""
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         if follow:
             self.target.update_parameters(self.q)
-        return {"critic_loss": loss.detach(), "q": q_EBN.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator | None = None, *,
                  divided: bool = True) -> Tensor:
@@ -199,29 +202,7 @@ class Critic(nn.Module):
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:
     """V(s) as `members` independent networks, which start from the same value as Q(s, a)."""
-    return config.ensemble(policy.state_dim, members, config.initial_value(policy))
-
-
-def update_implicit(critic: Critic, value: ValueEnsemble, t: Transition, tau: float,
-                    optimizers: dict[str, Optimizer]) -> tuple[dict[str, Tensor], Tensor]:
-    """Train V(s) and Q(s, a) for one step of implicit Q-learning (Kostrikov et al. 2022, section 4.2).
-
-    V(s) learns the expectile `tau` of Q(s, a) over the actions of the data (equation 5), and Q(s, a) learns
-    r + discount * V(s') (equation 6). Returns the metrics, and the advantages (B,) of the data's actions before the
-    step.
-    """
-    advantage_B = critic.target_value(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]
-    value_loss = average(expectile(advantage_B / value.unit, tau), t)
-    apply_gradients(value_loss, optimizers["value"], critic.config.max_grad_norm)
-    with torch.no_grad():
-        next_value_B = value(t.next_BS)[0]
-    metrics = critic.update(t, next_value_B, optimizers["critic"])
-    return {"value_loss": value_loss.detach()} | metrics, advantage_B.detach()
-
-
-def average(x_EB: Tensor, t: Transition) -> Tensor:
-    """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
-    return (x_EB * t.whole_B).sum(-1).mean() / mean_over_processes(t.whole_B.sum()).clamp(min=1)
+    return config.ensemble(policy.state_dim, members, policy.scales.reward_statistics.initial_value(config.discount))
 
 
 def expectile(error: Tensor, tau: float) -> Tensor:
@@ -231,16 +212,26 @@ def expectile(error: Tensor, tau: float) -> Tensor:
 
 
 def exponential_weights(advantage_B: Tensor, beta: float) -> Tensor:
-    """(B,) weights exp(beta * advantage), bounded by LARGEST (Kostrikov et al. 2022, equation 7)."""
-    return (beta * advantage_B).clamp(max=math.log(LARGEST)).exp()
+    """(B,) weights exp(beta * advantage), bounded by MAX_ADVANTAGE_WEIGHT (Kostrikov et al. 2022, equation 7)."""
+    return (beta * advantage_B).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT)).exp()
+
+
+def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
+    """(B,) weights exp(beta * advantage), bounded by MAX_ADVANTAGE_WEIGHT and divided by their mean.
+
+    The advantages are divided by the mean of their absolute values, weighted by `weight_B`.
+    """
+    size = mean_over_processes((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
+    exponent_B = (beta * advantage_B / size).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT))
+    better_B = (exponent_B - max_over_processes(exponent_B.max())).exp()  # divided by the largest, against underflow
+    return better_B / mean_over_processes(better_B.mean())
 
 
 def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:
     """(E, B) the loss whose minimum are the quantiles at (i + 1/2) / N of M equally likely targets.
 
-    It is the quantile Huber loss with a threshold of 1 (Dabney et al. 2018, "Distributional Reinforcement Learning with
-    Quantile Regression", equations 9 and 10), which is the root mean square of the rewards; here its mean over the
-    quantiles, not the sum.
+    It is the quantile Huber loss with a threshold of 1 (Dabney et al. 2018, equations 9 and 10), which is the root mean
+    square of the rewards; here its mean over the quantiles, not the sum.
     """
     number = q_EBN.shape[-1]
     level_N1 = ((torch.arange(number, device=q_EBN.device) + 0.5) / number)[:, None]
@@ -248,14 +239,3 @@ def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:
     size = error_EBNM.abs()
     huber_EBNM = torch.where(size <= 1, 0.5 * size**2, size - 0.5)
     return ((level_N1 - (error_EBNM < 0).to(size)).abs() * huber_EBNM).mean((-2, -1))
-
-
-def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
-    """(B,) weights exp(beta * advantage), bounded by LARGEST and divided by their mean.
-
-    The advantages are divided by the mean of their absolute values, weighted by `weight_B`.
-    """
-    size = mean_over_processes((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
-    exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
-    better_B = (exponent_B - max_over_processes(exponent_B.max())).exp()  # divided by the largest, against underflow
-    return better_B / mean_over_processes(better_B.mean())

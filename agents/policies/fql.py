@@ -1,71 +1,110 @@
-"""FQL: a flow imitates the data, and a one-step student distils the flow while it maximises Q(s, a). The student acts.
+"""FQL and GFP: a flow imitates the data, and the actor is pulled to the flow's action from the same noise.
 
-Park et al. 2025, "Flow Q-Learning".
+    L_flow(phi) = E[w ||v(s, x_t, t) - (z - a)||^2],   x_t = (1 - t) a + t z            (w = 1 in FQL)
+    pull        = alpha E||mu(s, z) - a_flow(s, z)||^2                                  (equation 8)
+
+where a_flow(s, z) is where the ODE of the flow leads from the noise z. Park et al. 2025, "Flow Q-Learning" (arXiv
+2502.02538). GFP weights the data's actions, so that the flow imitates those that are worth more than the actor's:
+
+    w = exp(Q'(s, a) / T) / (exp(Q'(s, a) / T) + exp(Q'(s, mu(s, z)) / T)),   T = guidance E|Q'(s, mu(s, z))|
+
+Nguimatsia Tiofack et al. 2026, "Guided Flow Policy: Learning from High-Value Actions in Offline Reinforcement
+Learning". Its weights and losses are those of the authors' code (agents/gfp.py), as the paper was read in summaries
+only; docs/policies.md says what differs.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.diffusion import DiffusionConfig
-from gentraj.training.optimization import apply_gradients
-from gentraj.trajectory import Batch
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.training.optimization import adamw
+from gentraj.training.parallel import mean_over_processes
+from gentraj.trajectory import TrajectorySpec
 
-from .critic import CriticConfig
+from .action_model import ActionModel
+from .critic import Critic
 from .generators import FLOW
-from .one_step import DistilledFlow
-from .policy import PolicyConfig, Scales
+from .one_step import PULLS, NoiseActor, OneStep, OneStepConfig, PullConfig
+from .policy import PRESETS
+from .transition import Transition
 
 
-@dataclass(frozen=True)
-class FQLConfig(PolicyConfig):
-    """The settings of `FQL`. Raises ValueError for a setting outside its range."""
+@dataclass(frozen=True, kw_only=True)
+class FlowPullConfig(PullConfig):
+    """The settings of `FlowPull`. Raises ValueError for a setting outside its range."""
 
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
-    """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
-    critic: CriticConfig = field(default_factory=CriticConfig)
+    """The flow, a model of actions. The actor has the same network, learning rate and decay of the average."""
     alpha: float = 10.0
-    """Weight of the distillation loss, the squared error to the flow's action from the same noise, relative to the Q
-    loss."""
-    temperature: float = 1.0
-    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
-    same state always gives the same action."""
-    relative: bool = True
-    """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
-    the rewards."""
-
-    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
+    """Weight of the squared error to the flow's action from the same noise, relative to the value."""
+    guidance: float | None = None
+    """Temperature of the weights with which the flow imitates the data (GFP): the probability, by a softmax of the
+    values divided by their mean absolute value, of the data's action against the actor's. None weights all actions
+    equally (FQL)."""
+    max_grad_norm: float = 10.0
+    """Norm to which larger gradients of the actor are clipped."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, alpha=(0, 1e6), temperature=(0, 10))
+        require(self, alpha=(0, 1e6), max_grad_norm=(1e-9, torch.inf))
+        if self.guidance is not None:
+            require(self, guidance=(1e-9, 1e6))
 
 
-class FQL(DistilledFlow):
-    """Flow Q-learning: a flow of the data's actions, and its student of one step, which maximises Q(s, a) and acts."""
+class FlowPull(NoiseActor):
+    """An actor that distils a flow of the data's actions into one step."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.model, config.critic)
+    def __init__(self, spec: TrajectorySpec, config: FlowPullConfig):
+        model = ActionModel(spec, config.model)
+        super().__init__(spec, deepcopy(model.model.network), config.model.ema, config.max_grad_norm)
         self.config = config
+        self.model = model
 
     @property
-    def temperature(self) -> float:
-        return self.config.temperature
+    def action_model(self) -> ActionModel:
+        return self.model
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
-        with torch.no_grad():
-            next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
-        critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BX), optimizers["critic"])
-        flow = self.model.update(self.windows(t), optimizers, generator)
-        student_loss, distance = self.distillation_loss(t, self.noise(t, generator), self.config.alpha, generator,
-                                                        divided=self.config.relative)
-        apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
-        self.student_ema.update_parameters(self.student)
-        return critic | flow | {"student_distance": distance.detach()}
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"actor": adamw(self.network, self.config.model), **self.model.optimizers()}
+
+    def update(self, t: Transition, policy: OneStep, optimizers: dict[str, Optimizer],
+               generator: torch.Generator) -> dict[str, Tensor]:
+        if self.config.guidance is None:
+            flow = self.model.update(t, optimizers, generator)
+            z_BKA = self.noise(t.state_BS, generator)
+        else:
+            z_BKA = self.noise(t.state_BS, generator)
+            weight_B = self.guidance(t, z_BKA, policy.critic, self.config.guidance)
+            flow = self.model.update(t, optimizers, generator, weight_B)
+        return flow | self.step(*self.distillation(t, z_BKA), t, policy, optimizers, generator)
+
+    def distillation(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
+        """The pull, a scalar, and the actor's actions (B, K * A)."""
+        flow = cast(Diffusion, self.model.model)
+        start_BKD = self.model.join(torch.zeros_like(t.state_BS), z_BKA)
+        flow_BKD = flow.transport(start_BKD, self.model.condition(t.state_BS, finite=True))
+        chunk_BX = self.act(self.network, t.state_BS, z_BKA)
+        square_BX = (chunk_BX - self.model.actions(flow_BKD).flatten(1)) ** 2
+        return self.config.alpha * (square_BX * t.weights()[:, None]).mean(), chunk_BX
+
+    @torch.no_grad()
+    def guidance(self, t: Transition, z_BKA: Tensor, critic: Critic, temperature: float) -> Tensor:
+        """(B,) the weights w of GFP, in [0, 1], with which the flow imitates the data's actions."""
+        own_B = critic.target_value(t.state_BS, self.act(self.network, t.state_BS, z_BKA).clamp(-1, 1))
+        size = mean_over_processes(own_B.abs().mean()).clamp(min=1e-6)
+        better_B = critic.target_value(t.state_BS, t.chunk_BX) - own_B
+        return (better_B / (temperature * size)).sigmoid()
+
+
+PULLS["flow"] = FlowPullConfig, FlowPull
+PRESETS["fql"] = ("flow Q-learning: a flow clones the data, and a one-step actor distils it and maximises the value",
+                  OneStepConfig(pull=FlowPullConfig()))
+PRESETS["gfp"] = ("FQL whose flow prefers the data's actions with a higher value than the actor's",
+                  OneStepConfig(pull=FlowPullConfig(alpha=1.0, guidance=1e-3)))

@@ -1,6 +1,11 @@
-"""IQL: it learns values by expectile regression on the data's actions, and a policy by advantage-weighted regression.
+"""IQL: values by expectile regression on the data's actions, and a policy by advantage-weighted regression.
 
-Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning".
+    L_V(psi)   = E[L_2^tau(Q'(s, a) - V(s))],   L_2^tau(u) = |tau - 1(u < 0)| u^2        (5)
+    L_Q(theta) = E[(r + gamma V(s') - Q(s, a))^2]                                        (6)
+    L_pi(phi)  = -E[exp(beta (Q'(s, a) - V(s))) log pi(a | s)]                           (7)
+
+Q' is the target network, (s, a, r, s') are (n-step) transitions of the data. Kostrikov et al. 2022, "Offline
+Reinforcement Learning with Implicit Q-Learning" (arXiv 2110.06169).
 """
 
 from __future__ import annotations
@@ -14,13 +19,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import Model, ModelConfig
-from gentraj.training.optimization import adamw
+from gentraj.families import ModelConfig
+from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .critic import Critic, CriticConfig, advantage_weights, exponential_weights, state_value, update_implicit
+from .critic import Critic, CriticConfig, advantage_weights, expectile, exponential_weights, state_value
 from .generators import GAUSSIAN
-from .policy import Policy, PolicyConfig, Scales
+from .policy import POLICIES, PRESETS, Policy, PolicyConfig
+from .scales import StateActionScales
+from .transition import Transition
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,13 @@ class IQLConfig(PolicyConfig):
         require(self, expectile=(0, 1), beta=(0, 1e3))
 
 
-class IQL(Policy[Model]):
-    """Implicit Q-learning: V(s) by expectile regression, and the policy by regression weighted by the advantages.
+class IQL(Policy):
+    """Implicit Q-learning."""
 
-    The exponent of a weight is beta times the advantage Q(s, a) - V(s).
-    """
-
-    def __init__(self, obs_dim: int, act_dim: int, config: IQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.build_model(config.model)
+    def __init__(self, config: IQLConfig, scales: StateActionScales):
+        super().__init__(config, scales, config.critic.n_step)
+        self.config = config
+        self.model = self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
         self.value = state_value(self, config.critic)
 
@@ -59,15 +64,36 @@ class IQL(Policy[Model]):
         return {"critic": self.critic.optimizer(), "value": adamw(self.value, self.config.critic),
                 **self.model.optimizers()}
 
+    def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
+        """Equation 5, and the advantages (B,) of the data's actions."""
+        advantage_B = self.critic.target_value(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        return t.average(expectile(advantage_B / self.value.unit, self.config.expectile)), advantage_B.detach()
+
+    def critic_loss(self, t: Transition) -> tuple[Tensor, dict[str, Tensor]]:
+        """Equation 6, and metrics."""
+        with torch.no_grad():
+            next_value_B = self.value(t.next_BS)[0]
+        return self.critic.loss(t, t.reward_B + t.discount_B * next_value_B)
+
+    def actor_weights(self, t: Transition, advantage_B: Tensor) -> Tensor:
+        """(B,) the weights exp(beta advantage) of equation 7, with which the model imitates the data's actions."""
+        if self.config.advantages == "raw":
+            return exponential_weights(advantage_B, self.config.beta)
+        return advantage_weights(advantage_B, self.config.beta, t.weights())
+
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
-        values, advantage_B = update_implicit(self.critic, self.value, t, self.config.expectile, optimizers)
-        weight_B = (exponential_weights(advantage_B, self.config.beta) if self.config.advantages == "raw"
-                    else advantage_weights(advantage_B, self.config.beta, t.weights()))
-        actor = self.model.update(self.windows(t, weight_B), optimizers, generator)  # equation 7
-        return values | actor
+        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        value_loss, advantage_B = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        critic_loss, critic = self.critic_loss(t)
+        self.critic.step(critic_loss, optimizers["critic"])
+        actor = self.model.update(t, optimizers, generator, self.actor_weights(t, advantage_B))
+        return {"value_loss": value_loss.detach()} | critic | actor
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])
+        return self.model.sample(state_BS, seeds, replace(options, temperature=0.0))
+
+
+POLICIES["iql"] = IQLConfig, IQL
+PRESETS["iql"] = "implicit Q-learning: values by expectile regression, policy by advantage weighting", IQLConfig()

@@ -1,30 +1,235 @@
-"""What policies share that act by one call of a network, their student: of a flow, or without a teacher."""
+"""One recipe for the policies that act by one call of a network: a critic's backup, a value gradient and a pull.
+
+    L_Q(theta) = E[(r + gamma Q'(s', a') - Q(s, a))^2],   a' = pi'(s', z) + clipped noise, the best of `backup`
+    L_pi(phi)  = pull(phi) - eta E[Q(s, pi(s, z))] / E|Q(s, pi(s, z))|
+
+Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. It is a component
+with settings of its own, which also says what the actor is; `PULLS` lists them. The policies of the papers are settings
+of this recipe: TD3+BC, FQL, GFP, MeanFlowQL, DROL, and a GAN with a critic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
-from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.config import Registry, require
+from gentraj.families import ModelConfig
 from gentraj.networks import NetworkConfig
-from gentraj.randomness import RowNoise
-from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
-from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
+from gentraj.randomness import OneStream, RowNoise, unfold_each
+from gentraj.training.optimization import LearningConfig, MovingAverage, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec, calls_of
 
+from .action_model import ActionModel, ActionWindows
 from .critic import Critic, CriticConfig
 from .generators import NETWORK
-from .policy import ModelT, Policy, PolicyConfig, Scales, Transition
+from .policy import POLICIES, Policy, PolicyConfig
+from .scales import StateActionScales
+from .transition import Transition
+
+MAX_SMOOTHING = 2.5  # standard deviations at which the noise on the next actions is clipped (Fujimoto et al. 2018)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneStepConfig(LearningConfig):
-    """Settings of a student that learns from the data, and not from a generative model."""
+class PullConfig:
+    """Base class of the settings of a pull."""
+
+    model: ClassVar[ModelConfig | None] = None
+    """The settings of the generative model of actions: a field of a pull that has one."""
+
+
+PULLS: Registry[PullConfig, Pull] = Registry({})
+"""The pulls by their kinds: the class of the settings, and the class of the pull. Each file of a pull adds its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStepConfig(PolicyConfig):
+    """The settings of `OneStep`. Raises ValueError for a setting outside its range."""
+
+    pull: PullConfig = field(default_factory=lambda: PULLS["flow"][0]())
+    """What the actor is, and what pulls it towards the data."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    eta: float = 1.0
+    """Weight of the value that the actor maximises, relative to the pull; 0 follows the pull alone."""
+    relative: bool = True
+    """Divide the values in the actor's loss by their mean absolute value. Without it, the right weights depend on the
+    size of the rewards."""
+    smoothing: float = 0.0
+    """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
+    action. The noise is clipped at 2.5 standard deviations."""
+    delay: int = 1
+    """Number of updates of the critic for each of the actor, with which all target networks are updated."""
+    backup: int = 1
+    """Next actions that are sampled for each target of the critic; the one with the highest value counts."""
+    candidates: int = 1
+    """Actions that are sampled in each decision; the one with the highest value is taken."""
+    temperature: float = 1.0
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
+    same state always gives the same action."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates", "temperature")
+
+    @property
+    def model(self) -> ModelConfig | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The settings of the generative model of actions; None without one."""
+        return self.pull.model
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, eta=(0, 1e6), smoothing=(0, 10), delay=(1, 1e6), backup=(1, 1e4), candidates=(1, 1e4),
+                temperature=(0, 10))
+
+
+class Pull(nn.Module):
+    """Base class of an actor of one call and of what pulls it towards the data."""
+
+    @property
+    def action_model(self) -> ActionModel | None:
+        """The generative model of the data's actions; None without one."""
+        return None
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        raise NotImplementedError
+
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """(B, N, K, A) actions of the averaged actor, for the critic's targets."""
+        raise NotImplementedError
+
+    def update(self, t: Transition, policy: OneStep, optimizers: dict[str, Optimizer],
+               generator: torch.Generator) -> dict[str, Tensor]:
+        """One optimiser step of the actor on its pull minus `policy.value`, and of what it learns from. Returns
+        metrics."""
+        raise NotImplementedError
+
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        """(B, N, K, A) actions in [-1, 1] of the averaged actor, `number` for each state."""
+        raise NotImplementedError
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of the actor's network so far."""
+        raise NotImplementedError
+
+
+class OneStep(Policy):
+    """An actor of one call that maximises Q(s, a), and a pull towards the data."""
+
+    updates: Tensor
+
+    def __init__(self, config: OneStepConfig, scales: StateActionScales):
+        super().__init__(config, scales, config.critic.n_step)
+        self.config = config
+        build: Callable[..., Pull] = PULLS.made_of(config.pull)
+        self.pull = build(self.window_spec, config.pull)
+        self.critic = Critic.of(self, config.critic)
+        if config.delay > 1:  # a buffer, so that a resumed training goes on with the right update
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"critic": self.critic.optimizer(), **self.pull.optimizers()}
+
+    def critic_loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_Q, and metrics."""
+        with torch.no_grad():
+            act_BKA = self.best(t.next_BS, self.pull.next_actions(t.next_BS, self.config.backup, generator))
+            if self.config.smoothing:
+                noise = torch.randn(act_BKA.shape, generator=generator).clamp(-MAX_SMOOTHING, MAX_SMOOTHING)
+                act_BKA = (act_BKA + self.config.smoothing * noise.to(act_BKA.device)).clamp(-1, 1)
+        next_return_BM = self.critic.next_return(t.next_BS, act_BKA.flatten(1))
+        return self.critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
+
+    def value(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator | None = None,
+              unit: float = 1.0) -> Tensor:
+        """(B,) eta Q(s, a) / E|Q(s, a)|, which the actor maximises, in units of a pull that is divided by `unit`."""
+        return self.config.eta / unit * self.critic.relative(state_BS, chunk_BX, generator,
+                                                             divided=self.config.relative)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        critic_loss, critic = self.critic_loss(t, generator)
+        acts = self.actor_is_due()
+        self.critic.step(critic_loss, optimizers["critic"], follow=acts)
+        if not acts:
+            return critic
+        return critic | self.pull.update(t, self, optimizers, generator)
+
+    def actor_is_due(self) -> bool:
+        """Counts an update, and says whether the actor is a part of it (Fujimoto et al. 2018, section 5.2)."""
+        if self.config.delay == 1:
+            return True
+        self.updates += 1
+        return int(self.updates) % self.config.delay == 0
+
+    def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
+        """(B, K, A) each state's candidate with the highest value."""
+        return act_BNKA[:, 0] if act_BNKA.shape[1] == 1 else self.critic.best(state_BS, act_BNKA)
+
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=options.temperature * self.config.temperature)
+        return self.best(state_BS, self.pull.sample(state_BS, self.config.candidates, seeds, options))
+
+    @property
+    def action_model(self) -> ActionModel | None:
+        return self.pull.action_model
+
+    @property
+    def network_calls(self) -> int:
+        return self.pull.network_calls
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        return "one call of the actor"
+
+
+class ModelPull(Pull):
+    """An actor that is a generative model, which its own loss pulls to the data's actions.
+
+    The gradient of the value passes through the samples of the model's `update`. `unit` is what that loss divides the
+    pull by.
+    """
+
+    unit = 1.0
+
+    def __init__(self, spec: TrajectorySpec, config: PullConfig):
+        super().__init__()
+        self.model = ActionModel(spec, cast(ModelConfig, config.model))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self.model.optimizers()
+
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        with OneStream(generator, number):
+            x_BNKD = self.model.model.sample(self.model.condition(state_BS, finite=True), number)
+        return self.model.actions(x_BNKD)
+
+    def update(self, t: Transition, policy: OneStep, optimizers: dict[str, Optimizer],
+               generator: torch.Generator) -> dict[str, Tensor]:
+        def value(x: Tensor) -> Tensor:
+            """(B,) the value of the actor's windows."""
+            return policy.value(self.model.states(x), self.model.actions(x).flatten(1), generator, self.unit)
+
+        return self.model.update(t, optimizers, generator, guide=value)
+
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        return self.model.candidates(state_BS, number, seeds, options)
+
+    @property
+    def action_model(self) -> ActionModel:
+        return self.model
+
+    @property
+    def network_calls(self) -> int:
+        return calls_of([self.model.model])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseActorConfig(LearningConfig):
+    """Settings of the network from noise to actions of a pull without a generative model."""
 
     network: NetworkConfig = field(default_factory=lambda: NETWORK)
     """The network from noise to actions."""
@@ -37,88 +242,83 @@ class OneStepConfig(LearningConfig):
         require(self, ema=(0, 1))
 
 
-class OneStep(Policy[ModelT]):
-    """Base class of policies that act by one call of a network, the student, from noise to a chunk of actions.
+class NoiseActor(Pull):
+    """Base class of pulls whose actor is a network g(s, z) from noise z to a chunk of actions.
 
-    A subclass sets `student` and `student_ema`, the average of its weights, by which it acts.
+    A subclass implements `optimizers` and `loss`, or an `update` of its own.
     """
 
-    student: nn.Module
-    student_ema: MovingAverage
-    calls = 0
+    def __init__(self, spec: TrajectorySpec, network: nn.Module, ema: float, max_grad_norm: float):
+        super().__init__()
+        self.windows = ActionWindows(spec)
+        self.network = network
+        self.average = MovingAverage(network, ema)
+        self.max_grad_norm = max_grad_norm
+        self.calls = 0
+
+    @property
+    def noise_dim(self) -> int:
+        """How many standard normal numbers a chunk of actions is made from."""
+        return self.windows.spec.horizon * self.windows.spec.act_dim
+
+    def latent(self, normal_RZ: Tensor) -> Tensor:
+        """(R, K, A) the actor's noise, made from standard normal numbers (R, `noise_dim`)."""
+        return normal_RZ.unflatten(1, (self.windows.spec.horizon, -1))
+
+    def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
+        """(B * number, K, A) noise for the actions of each state, one state after the other."""
+        normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
+        return self.latent(normal_BX.to(state_BS.device).reshape(-1, self.noise_dim))
+
+    def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor, t_R: Tensor | None = None) -> Tensor:
+        """(R, K * A) chunks of actions that the network makes from noise in one call, at the times `t_R`, 1 by
+        default."""
+        x = self.windows.join(state_RS, z_RKA)
+        known = self.windows.state_mask.expand_as(x)
+        t_R = z_RKA.new_ones(1) if t_R is None else t_R
+        return network(x, x * known, known, t_R)[..., self.windows.spec.obs_dim :].flatten(1)
+
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        return self._average_actions(state_BS, self.noise(state_BS, generator, number))
+
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        options.refuse("this policy acts by one call of its actor, which has no sampler, grid or eta")
+        self.calls += 1
+        own_seeds = seeds if number == 1 else unfold_each(number, seeds)
+        z_RKA = self.latent(RowNoise(own_seeds, state_BS.device).normal(self.noise_dim))
+        return self._average_actions(state_BS, options.temperature * z_RKA)
+
+    def _average_actions(self, state_BS: Tensor, z_RKA: Tensor) -> Tensor:
+        """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""
+        state_RS = state_BS.repeat_interleave(len(z_RKA) // len(state_BS), 0)
+        return self.act(self.average, state_RS, z_RKA).view_as(z_RKA).clamp(-1, 1).unflatten(0, (len(state_BS), -1))
 
     @property
     def network_calls(self) -> int:
         return self.calls
 
-    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return "one call of the student"
+    def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The pull, a scalar, and the actor's actions (B, K * A), whose value is to rise."""
+        raise NotImplementedError
 
-    @property
-    def temperature(self) -> float:
-        """The scale of the noise that it acts from; most subclasses have a setting for it."""
-        return 1.0
+    def update(self, t: Transition, policy: OneStep, optimizers: dict[str, Optimizer],
+               generator: torch.Generator) -> dict[str, Tensor]:
+        return self.step(*self.loss(t, generator), t, policy, optimizers, generator)
 
-    @property
-    def noise_dim(self) -> int:
-        """How many standard normal numbers a chunk of actions is made from."""
-        return self.chunk * self.spec.act_dim
-
-    def latent(self, normal_BZ: Tensor) -> Tensor:
-        """(B, K, A) the student's noise, made from standard normal numbers (B, `noise_dim`)."""
-        return normal_BZ.unflatten(1, (self.chunk, -1))
-
-    def noise(self, t: Transition, generator: torch.Generator, number: int = 1) -> Tensor:
-        """(B * number, K, A) noise for the actions of each transition, one transition after the other."""
-        normal_BX = torch.randn(len(t.state_BS), number * self.noise_dim, generator=generator)
-        return self.latent(normal_BX.to(t.state_BS.device).reshape(-1, self.noise_dim))
-
-    def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor, t_B: Tensor | None = None) -> Tensor:
-        """(B, K * A) chunks of actions that the student makes from noise in one call, at the times `t_B`, all 1 by
-        default."""
-        x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
-        t_B = z_BKA.new_ones(1) if t_B is None else t_B
-        return student(x, x * known, known, t_B)[..., self.state_dim :].flatten(1)
-
-    def act_once(self, options: SamplingOptions) -> None:
-        """Counts a call of the student. Raises ValueError for options of a sampler, which it does not have."""
-        options.refuse("this policy acts by one call of its student, which has no sampler, grid or eta")
-        self.calls += 1
-
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
-                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        self.act_once(options)
-        z_BKA = self.noise_to_act(seeds, options)
-        return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
-
-    def noise_to_act(self, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
-        """(B, K, A) the noise of decisions, one for each seed, at the temperature of the policy and the options."""
-        z_BKA = self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
-        return options.temperature * self.temperature * z_BKA
+    def step(self, pull: Tensor, chunk_BX: Tensor, t: Transition, policy: OneStep, optimizers: dict[str, Optimizer],
+             generator: torch.Generator) -> dict[str, Tensor]:
+        """One optimiser step of the actor on L_pi. Returns metrics."""
+        value_B = policy.value(t.state_BS, chunk_BX.clamp(-1, 1), generator)
+        loss = pull - (value_B * t.weights()).mean()
+        norm = apply_gradients(loss, optimizers["actor"], self.max_grad_norm)
+        self.average.update_parameters(self.network)
+        return {"pull": pull.detach(), "actor_grad_norm": norm.detach()}
 
 
-class DistilledFlow(OneStep[Diffusion]):
-    """Base class of a flow of actions and its student, which has the flow's network, and maximises Q(s, a)."""
+def squared_distance(chunk_BX: Tensor, t: Transition) -> Tensor:
+    """(B,) mean squared error to the data's actions, over the entries before the end of the episode."""
+    real_BX = t.real_entries()
+    return ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)
 
-    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, model: DiffusionConfig,
-                 critic: CriticConfig):
-        super().__init__(obs_dim, act_dim, config, scales, critic.n_step)
-        self.model = self.build_model(model)
-        self.critic = Critic.of(self, critic)
-        self.student = deepcopy(self.model.network)
-        self.student_ema = MovingAverage(self.student, model.ema)
 
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.model.config),
-                **self.model.optimizers()}
-
-    def distillation_loss(self, t: Transition, z_BKA: Tensor, alpha: float, generator: torch.Generator | None = None, *,
-                          divided: bool = True) -> tuple[Tensor, Tensor]:
-        """The loss of the student (Park et al. 2025, equation 8), and its squared distance to the flow's actions from
-        the same noise. `generator` and `divided` are those of `Critic.relative`."""
-        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
-                                        self.condition(t.state_BS, finite=True))
-        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
-        distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), generator, divided=divided)
-        return alpha * distance - (value_B * t.weights()).mean(), distance
+POLICIES["one-step"] = OneStepConfig, OneStep

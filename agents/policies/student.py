@@ -27,13 +27,15 @@ from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .actor import Actor
-from .policy import Policy, PolicyConfig, Scales
+from .policy import POLICIES, Policy, PolicyConfig
+from .scales import StateActionScales
+from .transition import Transition
 
 # In units of half the range of actions: how far the entries of like actions are apart on average, and the bounds on a
 # component's spread. With narrower components, the actions that are learnt already would dominate the loss.
-NEAR = 0.1
-SPREAD = (math.log(0.05), 0.0)  # logarithms
-AHEAD = 64  # decisions whose random numbers are drawn together
+NEAR_DISTANCE = 0.1
+LOG_SPREAD_BOUNDS = (math.log(0.05), 0.0)
+DRAWN_AHEAD = 64  # decisions whose random numbers are drawn together
 ONE_CALL = "a student of decisions acts by one call of its network"
 
 
@@ -75,14 +77,14 @@ class Student(Policy):
     ValueError for `goal_dims` that do not fit the goals of the data.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, config: StudentConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales)
-        if scales.context is not None and len(config.goal_dims) not in (0, len(scales.context.shift_D)):
-            raise ValueError(f"StudentConfig.goal_dims are {config.goal_dims}, and a goal has "
-                             f"{len(scales.context.shift_D)} numbers; give an entry of the observation for each, or "
-                             "none")
-        self.config, self.calls = config, 0
-        outputs = config.components * (1 + 2 * config.chunk * act_dim)
+    def __init__(self, config: StudentConfig, scales: StateActionScales):
+        super().__init__(config, scales.relative_to(config.goal_dims))
+        if scales.context_dim and len(config.goal_dims) not in (0, scales.context_dim):
+            raise ValueError(f"StudentConfig.goal_dims are {config.goal_dims}, and a goal has {scales.context_dim} "
+                             "numbers; give an entry of the observation for each, or none")
+        self.config = config
+        self.calls = 0
+        outputs = config.components * (1 + 2 * config.chunk * scales.act_dim)
         self.network = mlp([self.state_dim, *[config.width] * config.depth, outputs])
 
     @property
@@ -90,38 +92,40 @@ class Student(Policy):
         return self.calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return f"one call, {'one' if self.config.sample else 'the mode'} of {self.config.components} components"
+        taken = "one" if self.config.sample else "the mode"
+        return f"one call, {taken} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
-
-    def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
-        """(B, S) normalised observations, followed by the goals relative to them in units of the goals' deviations."""
-        if context_BC is not None and self.context is not None and self.config.goal_dims:
-            here_BG = obs_BO.clamp(*self.bounds())[:, list(self.config.goal_dims)]
-            context_BC = context_BC - here_BG + self.context.shift_D
-        return super().state(obs_BO, context_BC)
 
     def mixture(self, state_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights (B, M), centres (B, M, X) and log spreads (B, M, X) of normalised chunks of actions."""
         M = self.config.components
         out_BY = self.network(state_BS)
         centre_BMX, spread_BMX = out_BY[:, M:].unflatten(1, (2, M, -1)).unbind(1)
-        low, high = SPREAD
+        low, high = LOG_SPREAD_BOUNDS
         return out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid()
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, 1.0)
+    def loss(self, t: Transition) -> tuple[Tensor, Tensor]:
+        """L(theta) = -E[log sum_m w_m(s) p_m(a | s)] / K, and the error (B,) of the modes.
+
+        p_m is a product of Laplace densities exp(-|a - c_m| / b_m) / (2 b_m) over the entries before the episode's end.
+        """
         log_weight_BM, centre_BMX, log_spread_BMX = self.mixture(t.state_BS)
-        real_BX = t.real_BK.repeat_interleave(self.spec.act_dim, 1)
+        real_BX = t.real_entries()
         error_BMX = (t.chunk_BX[:, None] - centre_BMX).abs()
         log_density_BMX = -error_BMX / log_spread_BMX.exp() - log_spread_BMX - math.log(2)
         log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
         loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean() / self.chunk
-        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         with torch.no_grad():
             error_BX = (t.chunk_BX - mode(log_weight_BM, centre_BMX)).abs() * real_BX
-        return {"loss": loss.detach(), "error": (error_BX.mean(1) * t.weights()).mean(), "grad_norm": norm}
+        return loss, error_BX.mean(1)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = Transition.from_batch(batch, self, 1.0)
+        loss, error_B = self.loss(t)
+        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        return {"loss": loss.detach(), "error": (error_B * t.weights()).mean(), "grad_norm": norm}
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
@@ -135,7 +139,7 @@ class Student(Policy):
 
 def near(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
     """(B, M, 1) the probability near each centre: the weights of all components, less the further away they are."""
-    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * centre_BMX.shape[2])).exp_()
+    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR_DISTANCE * centre_BMX.shape[2])).exp_()
     return torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None])
 
 
@@ -172,11 +176,14 @@ class StudentActor(Actor):
         super().__init__(policy, low_A, high_A, options)
         options.refuse(ONE_CALL)
         self.policy: Student = policy
-        self.near_O, self.far_O = (bound_O.float() for bound_O in policy.bounds())
-        self.needs_goal, self.execute, self.calls = policy.context is not None, policy.execute, 0
-        self.shape = policy.config.components, policy.chunk * policy.spec.act_dim
+        scales = policy.scales
+        low_O, high_O = scales.bounds()
+        self.low_O = low_O.float()
+        self.high_O = high_O.float()
+        self.calls = 0
         self.layers = folded(policy)
-        self.shift_A, self.scale_A = policy.act_scale.shift_D.float(), policy.act_scale.scale_D.float()
+        self.shift_A = scales.act.shift_D.float()
+        self.scale_A = scales.act.scale_D.float()
         # The data's bounds are bounds, too.
         self.low_A = self.low_A.to(policy.device).maximum(self.shift_A - self.scale_A)
         self.high_A = self.high_A.to(policy.device).minimum(self.shift_A + self.scale_A)
@@ -186,7 +193,7 @@ class StudentActor(Actor):
         return self.calls
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        if self.execute > 1:
+        if self.policy.execute > 1:
             return super().act(obs_BO, goal_BG)
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         uniform_B1 = self._uniform(len(obs_BO)) if self.policy.config.sample else None
@@ -195,26 +202,27 @@ class StudentActor(Actor):
     def _uniform(self, batch: int) -> Tensor:
         """(B, 1) random numbers for the next decision, of which many are drawn at a time, as that takes long."""
         self._resize(batch)
-        at_B = self.decision_B % AHEAD
-        if (new_B := at_B == 0).any():
-            self.uniform_BT[new_B] = uniform(self._seeds(new_B), AHEAD)
+        at_B = self.decision_B % DRAWN_AHEAD
+        new_B = at_B == 0
+        if new_B.any():
+            self.uniform_BT[new_B] = uniform(self._seeds(new_B), DRAWN_AHEAD)
         self.decision_B += 1
         return self.uniform_BT.gather(1, at_B[:, None])
 
     def _allocate(self, batch: int) -> None:
         super()._allocate(batch)
-        self.uniform_BT = torch.zeros(batch, AHEAD)
+        self.uniform_BT = torch.zeros(batch, DRAWN_AHEAD)
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
-        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.execute]
+        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.policy.execute]
 
     def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
         of the observation (`limits`). With one component it is 1 everywhere else."""
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
-        obs_BO = obs_BO.to(self.near_O.device)
-        inside_B = ((obs_BO >= self.near_O) & (obs_BO <= self.far_O)).all(1)
+        obs_BO = obs_BO.to(self.low_O.device)
+        inside_B = ((obs_BO >= self.low_O) & (obs_BO <= self.high_O)).all(1)
         return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B
 
     def _chunks(self, obs_BO: Tensor, goal_BG: Tensor | None, uniform_B1: Tensor | None) -> Tensor:
@@ -225,10 +233,10 @@ class StudentActor(Actor):
 
     def _mixture(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log weights (B, M), up to a constant, and centres (B, M, X) of normalised chunks of actions."""
-        batch, (M, X) = len(obs_BO), self.shape
+        batch, M = len(obs_BO), self.policy.config.components
         self.calls += 1
-        x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
-        if self.needs_goal:
+        x_BI = obs_BO.to(self.low_O.device).clamp(self.low_O, self.high_O)
+        if self.policy.scales.context is not None:
             if goal_BG is None:
                 raise ValueError("a student trained with a goal was given none; give `act` the goals (B, G)")
             x_BI = torch.cat([x_BI, goal_BG.to(x_BI.device)], 1)
@@ -237,7 +245,7 @@ class StudentActor(Actor):
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
-        return out_BY[:, :M], out_BY[:, M:].view(batch, M, X)
+        return out_BY[:, :M], out_BY[:, M:].view(batch, M, -1)
 
 
 def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
@@ -245,15 +253,24 @@ def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
     constant, and centres (M * X,)."""
     layers = [(layer.weight.detach().cpu().double().T, layer.bias.detach().cpu().double()) for layer in policy.network
               if isinstance(layer, nn.Linear)]
-    scales = [policy.obs] if policy.context is None else [policy.obs, policy.context]
-    scale_S = torch.cat([each.scale_D for each in scales]).cpu().double()
-    shift_S = torch.cat([each.shift_D for each in scales]).cpu().double()
-    scale_SS, offset_S = torch.diag(1 / scale_S), -shift_S / scale_S  # state = x @ scale_SS + offset_S
-    if policy.context is not None and policy.config.goal_dims:
+    scales = policy.scales
+    inputs = [scales.obs] if scales.context is None else [scales.obs, scales.context]
+    scale_S = torch.cat([each.scale_D for each in inputs]).cpu().double()
+    shift_S = torch.cat([each.shift_D for each in inputs]).cpu().double()
+    scale_SS = torch.diag(1 / scale_S)
+    offset_S = -shift_S / scale_S  # state = x @ scale_SS + offset_S
+    if scales.context is not None and scales.goal_dims:
         goals = torch.arange(policy.spec.obs_dim, policy.state_dim)
-        scale_SS[list(policy.config.goal_dims), goals], offset_S[goals] = -1 / scale_S[goals], 0
+        scale_SS[list(scales.goal_dims), goals] = -1 / scale_S[goals]
+        offset_S[goals] = 0
     weight, bias = layers[0]
     layers[0] = scale_SS @ weight, bias + offset_S @ weight
     used = policy.config.components * (1 + policy.chunk * policy.spec.act_dim)
-    layers[-1] = layers[-1][0][:, :used], layers[-1][1][:used]
+    weight, bias = layers[-1]
+    layers[-1] = weight[:, :used], bias[:used]
     return [(weight.float().contiguous().to(policy.device), bias.float().to(policy.device)) for weight, bias in layers]
+
+
+POLICIES["student"] = StudentConfig, Student
+ACTORS: dict[type[Policy], type[Actor]] = {Student: StudentActor}
+"""The agents of policies for which there is a faster way to act than an `Actor`."""

@@ -1,12 +1,18 @@
-"""Swift, gentraj's own policy: a diffusion model of actions that is conditioned on whether their advantage is positive.
+"""Swift: CFGRL with n-step advantages and cross-fitted critics.
 
-V(s) is an expectile of the n-step returns of the data (Kostrikov et al. 2022, with n-step returns in place of Q). The
-advantages of an episode are computed by a network that did not learn from it (cross-fitting, Chernozhukov et al. 2018),
-as a network that has memorised the returns of an episode finds no advantages there. The model imitates all
-actions, each conditioned on whether its n-step return exceeds V(s). To act, it is conditioned on a positive advantage
-and sampled once, with classifier-free guidance (Frans et al. 2025, "Diffusion Guidance Is a Controllable Policy
-Improvement Operator", with n-step advantages). There is no Q: actions that the data lack are never valued, and no
-action is selected by values whose errors would favour it.
+A diffusion model imitates all actions of the data, each conditioned on whether its advantage is positive, and is
+sampled with classifier-free guidance towards positive advantages (CFGRL: Frans et al. 2025, "Diffusion Guidance Is a
+Controllable Policy Improvement Operator", arXiv 2505.23458). Ours are the advantages:
+
+    A(s, a)  = r + gamma^n V_-(s') - V_-(s)        with the n-step return r of the data
+    L_V(psi) = E[L_2^tau(r + gamma^n V(s') - V(s))],   L_2^tau(u) = |tau - 1(u < 0)| u^2
+    L_pi     = the denoising loss of p(a | s, c),      c = 1 if A(s, a) > 0, else -1, and none at random
+    a        ~ the denoiser D(a | s) + w (D(a | s, c = 1) - D(a | s))
+
+V is an expectile (Kostrikov et al. 2022) of n-step returns, with no Q: actions that the data lack are never valued, and
+no action is selected by values whose errors would favour it. V_- is a member of an ensemble that did not learn from the
+episode (cross-fitting: Chernozhukov et al. 2018), as a network that has memorised the returns of an episode finds no
+advantages there.
 """
 
 from __future__ import annotations
@@ -20,15 +26,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.training.parallel import mean_over_processes
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .critic import ValueConfig, average, expectile, state_value
+from .critic import ValueConfig, expectile, state_value
 from .generators import DIFFUSION
-from .policy import Policy, PolicyConfig, Scales, Transition
+from .policy import POLICIES, PRESETS, Policy, PolicyConfig
+from .scales import StateActionScales
+from .transition import Transition
 
 
 @dataclass(frozen=True)
@@ -64,31 +72,17 @@ class SwiftConfig(PolicyConfig):
                              "the model never learns with a context_dropout of 0; set that to 0.1, for example")
 
 
-class Swift(Policy[Diffusion]):
-    """A diffusion model of actions, conditioned on whether their n-step advantage is positive.
+class Swift(Policy):
+    """A diffusion model of actions that is guided towards positive n-step advantages."""
 
-    It acts by one sample, guided towards positive advantages without a classifier. There is no Q: V(s) is an expectile
-    of the n-step returns of the data, and each episode's advantages come from a network that did not learn from it.
-    """
-
-    def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.build_model(config.model, 1, config.context_dropout)
+    def __init__(self, config: SwiftConfig, scales: StateActionScales):
+        super().__init__(config, scales, config.critic.n_step)
+        self.config = config
+        self.model = self.build_model(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"value": adamw(self.value, self.config.critic), **self.model.optimizers()}
-
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
-        value_loss, advantage_B = self.value_loss(t)
-        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
-        held_out = average(expectile(advantage_B / self.value.unit, self.config.expectile)[None], t)
-        better_B = advantage_B > 0  # all actions are imitated, each conditioned on the sign of its advantage
-        windows = replace(self.windows(t), context_BC=torch.where(better_B, 1.0, -1.0)[:, None])
-        actor = self.model.update(windows, optimizers, generator)
-        return {"value_loss": value_loss.detach(), "value_loss_held_out": held_out,
-                "better": better_B.float().mean()} | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """The loss of V(s), an expectile of the n-step returns, and the advantages (B,) of the data's actions."""
@@ -98,19 +92,24 @@ class Swift(Policy[Diffusion]):
         member_B = t.episode_B % len(error_EB)
         learns_EB = cross_fitting_mask(member_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
-        loss = average(loss_EB, t) / mean_over_processes(learns_EB.float().mean())
+        loss = t.average(loss_EB) / mean_over_processes(learns_EB.float().mean())
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
-    def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:
-        """The state, with the context of a positive advantage."""
-        return replace(super().condition(state_BS, finite=finite), context_BC=state_BS.new_ones(len(state_BS), 1))
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        value_loss, advantage_B = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        held_out = t.average(expectile(advantage_B / self.value.unit, self.config.expectile)[None])
+        better_B = advantage_B > 0
+        context_B1 = torch.where(better_B, 1.0, -1.0)[:, None]
+        actor = self.model.update(t, optimizers, generator, context_BC=context_B1)
+        return {"value_loss": value_loss.detach(), "value_loss_held_out": held_out,
+                "better": better_B.float().mean()} | actor
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
-        x = self.model.sample(self.condition(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
-                              options=options)[:, 0]
-        return self.actions(x)
+        return self.model.sample(state_BS, seeds, options, ClassifierFree(self.config.guidance))
 
 
 def cross_fitting_mask(member_B: Tensor, members: int) -> Tensor:
@@ -121,3 +120,8 @@ def cross_fitting_mask(member_B: Tensor, members: int) -> Tensor:
     """
     others_EB = torch.arange(members, device=member_B.device)[:, None] != member_B
     return others_EB | ~others_EB.any(1, keepdim=True)
+
+
+POLICIES["swift"] = SwiftConfig, Swift
+PRESETS["swift"] = ("ours, CFGRL with n-step advantages and cross-fitted critics: a diffusion model of the data's "
+                    "actions, guided towards those with higher returns", SwiftConfig())

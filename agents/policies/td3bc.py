@@ -1,100 +1,62 @@
-"""TD3+BC: a deterministic actor that is trained to maximise Q(s, a) and to imitate the data.
+"""TD3+BC: the data's action itself pulls a deterministic actor.
 
-Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning".
+    pull = E||pi(s) - a||^2,   L_pi = pull - lambda E[Q(s, pi(s))],   lambda = eta / E|Q(s, a)|      (equations 3 and 5)
+
+Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning" (arXiv 2106.06860), whose alpha is `eta`
+here. The smoothing of the next actions and the delay of the actor are those of TD3 (Fujimoto et al. 2018, arXiv
+1802.09477, section 5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from gentraj.config import require
 from gentraj.models.gaussian import Gaussian, GaussianConfig
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.trajectory import SamplingOptions, TrajectorySpec
 
-from .critic import Critic, CriticConfig
 from .generators import DETERMINISTIC
-from .policy import Policy, PolicyConfig, Scales, Transition
+from .one_step import PULLS, ModelPull, OneStepConfig, PullConfig
+from .policy import PRESETS
 
 
-@dataclass(frozen=True)
-class TD3BCConfig(PolicyConfig):
-    """The settings of `TD3BC`. Raises ValueError for a setting outside its range."""
+@dataclass(frozen=True, kw_only=True)
+class DataPullConfig(PullConfig):
+    """The settings of `DataPull`. Raises ValueError for an actor whose spread is not a number."""
 
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
     """The actor, a normal distribution of fixed spread; it acts by its mean."""
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    alpha: float = 2.5
-    """Weight of the Q loss relative to the squared error to the data's actions; values are divided by their mean
-    absolute value."""
-    smoothing: float = 0.2
-    """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
-    action. The noise is clipped at 2.5 standard deviations."""
-    delay: int = 1
-    """Number of updates of the critic for each of the actor, with which all target networks are updated."""
 
     def __post_init__(self) -> None:
         if isinstance(self.model.spread, str):
-            raise ValueError(f"TD3BCConfig.model.spread is '{self.model.spread}'; a number is expected, as the actor's "
-                             "spread is fixed")
-        super().__post_init__()
-        require(self, alpha=(0, 1e6), smoothing=(0, 10), delay=(1, 1e6))
+            raise ValueError(f"DataPullConfig.model.spread is '{self.model.spread}'; a number is expected, as the "
+                             "actor's spread is fixed")
 
 
-class TD3BC(Policy[Gaussian]):
-    """A deterministic actor that maximises Q(s, a) and stays close, in squared error, to the actions of the data."""
+class DataPull(ModelPull):
+    """A deterministic actor that is pulled to the data's actions by their squared error.
 
-    updates: Tensor
+    The error is the negative log-likelihood of a `Gaussian` of fixed spread, which divides it by 2 spread^2.
+    """
 
-    def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.build_model(config.model)
-        self.critic = Critic.of(self, config.critic)
-        if config.delay > 1:  # a buffer, so that a resumed training goes on with the right update
-            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+    def __init__(self, spec: TrajectorySpec, config: DataPullConfig):
+        super().__init__(spec, config)
+        self.unit = 2 * float(config.model.spread) ** 2
 
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), **self.model.optimizers()}
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        mean_BKD, _ = cast(Gaussian, self.model.model).predict(self.model.condition(state_BS, finite=True))
+        return self.model.actions(mean_BKD)[:, None].expand(-1, number, -1, -1)
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
-        next_return = self.critic.next_return(t.next_BS, self.smoothed_next(t, generator).flatten(1))
-        follows = self.actor_follows()
-        critic = self.critic.update(t, next_return, optimizers["critic"], follow=follows)
-        if not follows:
-            return critic
-        guide = partial(self.value_guide, generator=generator)
-        actor = self.model.update(self.windows(t), optimizers, generator, guide=guide)
-        return critic | actor
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        act_BKA = self.model.sample(state_BS, seeds, replace(options, temperature=0.0))
+        return act_BKA[:, None].expand(-1, number, -1, -1)
 
-    def actor_follows(self) -> bool:
-        """Counts an update, and says whether the actor is a part of it (Fujimoto et al. 2018, section 5.2)."""
-        if self.config.delay == 1:
-            return True
-        self.updates += 1
-        return int(self.updates) % self.config.delay == 0
 
-    @torch.no_grad()
-    def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) the actor's next actions with clipped noise (Fujimoto et al. 2018, section 5.3)."""
-        act_BKA = self.actions(self.model.predict(self.condition(t.next_BS, finite=True))[0])
-        noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
-        return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
+PULLS["data"] = DataPullConfig, DataPull
 
-    def value_guide(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B,) alpha Q(s, a) / mean |Q| of the actor's windows (equations 3 and 5).
-
-        It is divided by 2 spread^2, as is the squared error in the actor's loss.
-        """
-        weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
-        return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1), generator)
-
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
-                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])
+PRESETS["td3bc"] = ("TD3+BC: an actor that maximises its value and stays close to the data",
+                    OneStepConfig(pull=DataPullConfig(), eta=2.5, smoothing=0.2))

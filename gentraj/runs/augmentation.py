@@ -198,7 +198,7 @@ def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     Raises ValueError for a policy that is conditioned on goals, which trajectories do not have.
     """
     policy = cast(Policy, run.main)
-    if policy.context is not None:
+    if policy.scales.context_dim:
         raise ValueError(f"{run.description} and is conditioned on goals, which trajectories do not have; leave "
                          "--policy or --trajectories out")
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)

@@ -54,7 +54,7 @@ def examples(run: Run) -> tuple[Tensor, Tensor | None]:
     """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
     if run.config.planning is None:
-        context = component(run.components, "policy", Policy).context
+        context = component(run.components, "policy", Policy).scales.context
         return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
                                                                    generator=generator(0)))
     goal_dims = list(run.planning.goal_dims)

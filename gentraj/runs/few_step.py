@@ -77,9 +77,9 @@ def learns(component: Component, teacher: Component) -> bool:
         component.learn_from(cast(Diffusion, teacher))
         return True
     if isinstance(component, Policy):
-        own = {key: tensor for key, tensor in teacher.state_dict().items() if not key.startswith("model.")}
+        own = {key: tensor for key, tensor in teacher.state_dict().items() if not key.startswith("model.model.")}
         component.load_state_dict(own, strict=False)
-        return learns(component.model, cast(Policy, teacher).model)
+        return learns(component.model.model, cast(Policy, teacher).model.model)
     component.load_state_dict(teacher.state_dict())
     return False
 

@@ -11,7 +11,9 @@ from gentraj.agents.policies import ACTORS, POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.generators import GENERATORS
-from gentraj.agents.policies.policy import Policy, PolicyConfig, Scales
+from gentraj.agents.policies.one_step import OneStepConfig
+from gentraj.agents.policies.policy import Policy, PolicyConfig
+from gentraj.agents.policies.scales import StateActionScales
 
 from ..config import differences, to_json
 from ..data import Episodes
@@ -48,7 +50,8 @@ class PolicyRunConfig(GoalConditioned):
 
     @property
     def summary(self) -> str:
-        name = type(self.policy).__name__.removesuffix("Config")
+        settings = self.policy.pull if isinstance(self.policy, OneStepConfig) else self.policy
+        name = type(settings).__name__.removesuffix("Config")
         return name if self.generator is None else f"{name}, {family(self.generator)}"
 
     def sampling(self, components: Mapping[str, Component], config: ActingConfig | None,
@@ -67,10 +70,13 @@ class PolicyRunConfig(GoalConditioned):
 
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
         """These settings with another generative model. Raises ValueError if the policy cannot act by it."""
-        if self.generator is None or not isinstance(model, get_type_hints(type(self.policy))["model"]):
+        policy = self.policy
+        holder: Any = policy.pull if isinstance(policy, OneStepConfig) else policy
+        if self.generator is None or not isinstance(model, get_type_hints(type(holder))["model"]):
             raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of the family "
                              f"{family(model)}; leave --model out, or take another policy")
-        return replace(self, policy=replace(cast(Any, self.policy), model=model))
+        changed = replace(holder, model=model)
+        return replace(self, policy=changed if holder is policy else replace(policy, pull=changed))
 
     def distilled(self, student: FewStepConfig) -> PolicyRunConfig:
         if self.policy.critic is not None:
@@ -92,9 +98,12 @@ class PolicyRunConfig(GoalConditioned):
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The policy, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
-        scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
-                  else Scales.fit(episodes, self.context, self.policy.observations, self.policy.rewards))
-        return {"policy": POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
+        policy = self.policy
+        if episodes is None:
+            scales = StateActionScales.blank(data.obs_dim, data.act_dim, data.context_dim, policy.observations)
+        else:
+            scales = StateActionScales.fit(episodes, self.context, policy.observations, policy.rewards)
+        return {"policy": POLICIES.made_of(policy)(policy, scales)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: ActingConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Actor:
@@ -106,7 +115,7 @@ class PolicyRunConfig(GoalConditioned):
         policy = component(components, "policy", Policy)
         if config is not None:
             self._check_acting(settings := cast(PolicyConfig, config))
-            policy = policy.acting(settings)
+            policy = policy.with_config(settings)
         return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
 
     def _check_acting(self, config: PolicyConfig) -> None:
@@ -117,7 +126,8 @@ class PolicyRunConfig(GoalConditioned):
                                  f"may change after training: {', '.join(self.policy.ACTING)}")
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
-        return component(components, "policy", Policy).trajectory_model
+        actions = component(components, "policy", Policy).action_model
+        return None if actions is None else actions.model
 
     def learner(self, components: Mapping[str, Component]) -> Policy | None:
         """The policy if it has a critic, from which it can learn what its own actions are worth."""

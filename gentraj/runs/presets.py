@@ -9,18 +9,7 @@ from typing import Any, Literal
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
-from gentraj.agents.policies.drol import DROLConfig
-from gentraj.agents.policies.fql import FQLConfig
-from gentraj.agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN, QUICK_GAN
-from gentraj.agents.policies.gfp import GFPConfig
-from gentraj.agents.policies.idql import IDQLConfig
-from gentraj.agents.policies.iql import IQLConfig
-from gentraj.agents.policies.meanflow_ql import MeanFlowQLConfig
-from gentraj.agents.policies.policy import PolicyConfig
-from gentraj.agents.policies.swift import SwiftConfig
-from gentraj.agents.policies.td3bc import TD3BCConfig
+from gentraj.agents.policies import PRESETS as POLICIES
 from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
 from gentraj.envs.tasks.registry import MANIPULATION, TASKS
@@ -102,28 +91,6 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
 }
 # The presets that a name stands for if the data have goals: in mazes (followed by the task's own ending), elsewhere.
 TOWARDS_GOALS = {"veteran+": ("pointmaze", "goals"), "diffuser": ("diffuser-pointmaze", "diffuser-goals")}
-
-POLICIES: dict[str, tuple[str, PolicyConfig]] = {
-    "bc-gaussian": ("behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)),
-    "bc-diffusion": ("behaviour cloning by a diffusion model", BCConfig(DIFFUSION)),
-    "bc-flow": ("behaviour cloning by a rectified flow", BCConfig(FLOW)),
-    "bc-gan": ("behaviour cloning by a conditional GAN, with one network call per action", BCConfig(GAN)),
-    "diffusion-policy": ("behaviour cloning of chunks of actions by a diffusion model",
-                         BCConfig(DIFFUSION, chunk=8, execute=4)),
-    "iql": ("implicit Q-learning: values by expectile regression, policy by advantage weighting", IQLConfig()),
-    "td3bc": ("TD3+BC: an actor that maximises its value and stays close to the data", TD3BCConfig()),
-    "diffusion-ql": ("a diffusion policy that maximises its value while it clones the data", DiffusionQLConfig()),
-    "idql": ("the best of several actions of a diffusion model, by IQL's values", IDQLConfig()),
-    "fql": ("flow Q-learning: a flow clones the data, and a one-step student of it maximises the value", FQLConfig()),
-    "gfp": ("FQL whose flow prefers the data's actions with a higher value than the student's", GFPConfig()),
-    "meanflow-ql": ("a one-step mean flow that clones the data and maximises the value in one stage",
-                    MeanFlowQLConfig()),
-    "drol": ("a one-step actor whose candidate nearest to the data's action learns from it and the value",
-             DROLConfig(alpha=10.0, temperature=0.0)),
-    "swift": ("ours: a diffusion model of the data's actions, guided towards those with higher returns", SwiftConfig()),
-    "gan-critic": ("a conditional GAN of actions that maximises its value while it clones the data",
-                   DiffusionQLConfig(QUICK_GAN, temperature=0.5)),
-}
 
 STARTS = ("td3bc", "diffusion-ql", "gan-critic")  # learn starts from early windows, as the planners for returns do
 

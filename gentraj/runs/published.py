@@ -11,11 +11,12 @@ from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import CriticConfig
 from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
-from gentraj.agents.policies.fql import FQLConfig
+from gentraj.agents.policies.fql import FlowPullConfig
 from gentraj.agents.policies.idql import IDQLConfig
 from gentraj.agents.policies.iql import IQLConfig
+from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import PolicyConfig
-from gentraj.agents.policies.td3bc import TD3BCConfig
+from gentraj.agents.policies.td3bc import DataPullConfig
 
 from ..data import ContextConfig
 from ..diffusion import DiffusionConfig, FlowConfig
@@ -51,17 +52,19 @@ IQL = IQLConfig(
     expectile=0.7, beta=3.0, advantages="raw", observations="raw", rewards="return-range")
 
 # Fujimoto & Gu 2021, github.com/sfujim/TD3_BC
-TD3BC = TD3BCConfig(
-    model=GaussianConfig(ACTOR, **learning(), schedule="constant", spread=0.001, squash=True, ema=0.995),
+TD3BC = OneStepConfig(
+    pull=DataPullConfig(model=GaussianConfig(ACTOR, **learning(), schedule="constant", spread=0.001, squash=True,
+                                             ema=0.995)),
     critic=replace(CRITIC, gradient="first"),
-    alpha=2.5, smoothing=0.2, delay=2, rewards="raw")
+    eta=2.5, smoothing=0.2, delay=2, rewards="raw")
 
 # Park et al. 2025, github.com/seohongpark/fql
-FQL = FQLConfig(
-    model=FlowConfig(replace(ACTOR, width=512, depth=4, activation="gelu", initial="glorot", time_scale=1.0),
-                     **learning(), schedule="constant", prediction="velocity", clip=None, ema=0.0, steps=10),
+FLOW = FlowConfig(replace(ACTOR, width=512, depth=4, activation="gelu", initial="glorot", time_scale=1.0),
+                  **learning(), schedule="constant", prediction="velocity", clip=None, ema=0.0, steps=10)
+FQL = OneStepConfig(
+    pull=FlowPullConfig(model=FLOW, alpha=10.0, max_grad_norm=NO_CLIPPING),
     critic=replace(CRITIC, width=512, depth=4, activation="gelu", norm="after", initial="glorot", target="mean"),
-    alpha=10.0, relative=False, observations="raw", rewards="raw")
+    relative=False, observations="raw", rewards="raw")
 
 # Wang et al. 2023, github.com/Zhendong-Wang/Diffusion-Policies-for-Offline-RL, with --lr_decay. The bound on a norm is
 # 1 to 10 by task; that of the critic is half as large, as its loss is the mean over two networks and not their sum.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.policies.policy import Policy
+from gentraj.agents.prior import action_model_of
 from gentraj.envs.making import recorded_factory
 
 from ..device import device_of
@@ -126,9 +127,10 @@ def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptio
             raise ValueError(f"{option} has {len(numbers)} numbers; {width} are expected")
     with torch.no_grad():
         goal_BG = None if given.goal_G is None else given.goal_G[None]
-        condition = policy.condition(policy.state(given.start_O[None], goal_BG))
-        x_NKD = run.model.sample(condition, num, seed=seed, options=options)[0]
-        act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))
+        state_1S = policy.scales.state(given.start_O[None], goal_BG)
+        actions = action_model_of(policy)
+        x_NKD = actions.model.sample(actions.condition(state_1S), num, seed=seed, options=options)[0]
+        act_NKA = policy.scales.act.unnormalize(actions.actions(x_NKD))
     return Samples(given.start_O.expand(num, 1, -1), act_NKA, 1)
 
 

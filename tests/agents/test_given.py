@@ -20,7 +20,7 @@ from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
 from gentraj.agents.policies.generators import GENERATORS
-from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -49,12 +49,12 @@ def made(kind: str, *, goals: bool = False) -> Any:
     if kind == "control":
         return MPC(lambda obs_BO, act_BNTA, goal_BG: obs_BO.sum(1, keepdim=True) + act_BNTA.sum((2, 3)),
                    MPCConfig(horizon=2, samples=4), LOW, HIGH)
-    scales = Scales.fit(episodes(goals), ContextConfig(("goal",) if goals else ()))
+    scales = StateActionScales.fit(episodes(goals), ContextConfig(("goal",) if goals else ()))
     if kind == "policy":
         config: Any = BCConfig(GENERATORS["gaussian"].with_network(TINY))
-        return Actor(BC(3, 1, config, scales), LOW, HIGH, SamplingOptions(temperature=0))
+        return Actor(BC(config, scales), LOW, HIGH, SamplingOptions(temperature=0))
     if kind == "student":
-        return StudentActor(Student(3, 1, StudentConfig(width=8, depth=1), scales), LOW, HIGH)
+        return StudentActor(Student(StudentConfig(width=8, depth=1), scales), LOW, HIGH)
     model = Diffusion(TrajectorySpec(3, 0, 4), DiffusionConfig(TINY, levels=None), Normalizer.identity(3))
     settings = PlannerConfig("fixed", lookahead=1, replan=2, steps=1, temperature=0, goal_dims=(0, 1))
     inverse = InverseDynamics.blank(3, 1, InverseDynamicsConfig(width=8, lookahead=1))

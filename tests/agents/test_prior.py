@@ -11,7 +11,11 @@ from torch import Tensor
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.generators import GENERATORS
-from gentraj.agents.policies.policy import Policy, Scales
+from gentraj.agents.policies.iql import IQLConfig
+from gentraj.agents.policies.one_step import OneStepConfig
+from gentraj.agents.policies.policy import Policy
+from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.swift import SwiftConfig
 from gentraj.agents.prior import log_prob, plan_prior, policy_prior, score
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -38,8 +42,11 @@ def episodes() -> Episodes:
 
 def make(config: Any) -> Policy:
     torch.manual_seed(0)
-    config = replace(config, model=config.model.with_network(SMALL))
-    return POLICIES.made_of(config)(3, 2, config, Scales.fit(episodes(), ContextConfig()))
+    if isinstance(config, OneStepConfig):
+        config = replace(config, pull=replace(config.pull, model=config.model.with_network(SMALL)))
+    else:
+        config = replace(config, model=config.model.with_network(SMALL))
+    return POLICIES.made_of(config)(config, StateActionScales.fit(episodes(), ContextConfig()))
 
 
 def cloned(family: str, chunk: int = 2) -> Any:
@@ -52,7 +59,7 @@ def actions(count: int = 2, chunk: int = 2) -> Tensor:
 
 def exact(policy: Any, mean: float, spread: float) -> None:
     """Make a policy's model denoise as for normalised actions N(mean, spread^2), or mean + 0.25 with a context."""
-    path = policy.model.path
+    path = policy.model.model.path
 
     def denoiser(values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Any:
         about = mean if context is None else mean + 0.25
@@ -64,7 +71,7 @@ def exact(policy: Any, mean: float, spread: float) -> None:
 
         return denoise
 
-    policy.model.denoise = denoiser
+    policy.model.model.denoise = denoiser
 
 
 # -- densities
@@ -72,8 +79,8 @@ def exact(policy: Any, mean: float, spread: float) -> None:
 
 def test_a_gaussian_s_log_density_is_the_closed_one_with_the_change_of_scale() -> None:
     policy, act_BKA = cloned("gaussian"), actions()
-    assert torch.equal(policy.act_scale.scale_D, SCALE) and isinstance(policy.model, Gaussian)
-    mean, sigma = policy.model.predict(policy.condition(policy.state(OBS, None)))
+    assert torch.equal(policy.scales.act.scale_D, SCALE) and isinstance(policy.model.model, Gaussian)
+    mean, sigma = policy.model.model.predict(policy.model.condition(policy.scales.state(OBS, None)))
     of_each = log_density((act_BKA - SHIFT) / SCALE, mean[..., 3:], sigma[..., 3:].log()) - SCALE.log()
     torch.testing.assert_close(log_prob(policy, OBS, act_BKA), of_each.sum((1, 2)))
 
@@ -102,7 +109,8 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
     closed_B = (log_density(x, torch.tensor(0.5), torch.tensor(0.4).log()) - SCALE.log()).sum((1, 2))
     torch.testing.assert_close(log_prob(policy, OBS, act_BKA, steps=32), closed_B, rtol=1e-3, atol=1e-2)
     for t in (0.1, 0.5, 1.0):
-        alpha, sigma = (float(f(torch.tensor([t]))) for f in (policy.model.path.alpha, policy.model.path.sigma))
+        path = policy.model.model.path
+        alpha, sigma = (float(f(torch.tensor([t]))) for f in (path.alpha, path.sigma))
         closed = -(x - 0.5 * alpha) / (0.16 * alpha**2 + sigma**2) / SCALE
         torch.testing.assert_close(score(policy, OBS, act_BKA, t), closed, rtol=1e-3, atol=1e-3)
 
@@ -110,7 +118,7 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
 @pytest.mark.parametrize("family", ["gaussian", "diffusion"])
 def test_an_action_that_never_varies_changes_neither_density_nor_score(family: str) -> None:
     policy, act_BKA, elsewhere = cloned(family), actions(), torch.tensor([0.0, 0.3])
-    policy.act_scale.scale_D[1] = 1e-6  # as `Scales.fit` makes it
+    policy.scales.act.scale_D[1] = 1e-6  # as `StateActionScales.fit` makes it
     if family == "diffusion":
         exact(policy, 0.5, 0.4)
     expected = log_prob(policy, OBS, torch.cat([act_BKA[..., :1], 0 * act_BKA[..., 1:]], -1), steps=16)
@@ -130,7 +138,7 @@ def test_an_action_that_never_varies_changes_neither_density_nor_score(family: s
     ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; use a policy with"),
     ("flow", lambda p: score(p, OBS, actions(), 0), "t is 0; a noise time above 0"),
     ("flow", lambda p: log_prob(p, OBS, actions(chunk=3)), r"shape \(2, 3, 2\) were given; \(2, 2, 2\), a chunk for"),
-    ("flow", lambda _: policy_prior(Policy(3, 2, BCConfig(), Scales.blank(3, 2, 0))),
+    ("flow", lambda _: policy_prior(Policy(BCConfig(), StateActionScales.blank(3, 2, 0))),
      "Policy has no generative model of actions, so it cannot be a prior")])
 def test_what_has_no_answer_says_so(family: str, question: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -140,10 +148,10 @@ def test_what_has_no_answer_says_so(family: str, question: Any, message: str) ->
 # -- draws
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POLICIES.configs if kind().model is not None])
-def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
+@pytest.mark.parametrize("config", [IQLConfig(), SwiftConfig(), OneStepConfig()])
+def test_a_policy_with_a_model_is_a_prior_of_its_chunks(config: Any) -> None:
     """Samples are inside the data's bounds, and those of a state depend on its own seed."""
-    sample_prior = policy_prior(make(kind(chunk=3)))
+    sample_prior = policy_prior(make(replace(config, chunk=3)))
     act_BNKA = sample_prior(OBS, None, 4, [5, 6])
     assert act_BNKA.shape == (2, 4, 3, 2)
     assert (((act_BNKA - SHIFT) / SCALE).abs() <= 1 + 1e-6).all()

@@ -10,7 +10,7 @@ from torch import Tensor
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
 from gentraj.agents.policies.generators import GENERATORS
-from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.sb3 import SB3Policy
 from gentraj.data import ContextConfig, Episodes
 from gentraj.networks import ResidualMLPConfig
@@ -72,7 +72,7 @@ def cloned() -> Actor:
     data = Episodes(rng.normal(size=(100, 3)), rng.uniform(-1, 1, (50, 1)), np.zeros(50), end, ~end, np.ones(50, int))
     config: Any = BCConfig(GENERATORS["flow"].with_network(ResidualMLPConfig(8, 1, 0)))
     torch.manual_seed(0)
-    return Actor(BC(3, 1, config, Scales.fit(data, ContextConfig())), np.full(1, -2.0), np.full(1, 2.0))
+    return Actor(BC(config, StateActionScales.fit(data, ContextConfig())), np.full(1, -2.0), np.full(1, 2.0))
 
 
 def test_deterministic_answers_are_the_same_and_others_vary_by_the_seed() -> None:

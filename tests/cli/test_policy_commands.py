@@ -19,7 +19,8 @@ from small import gentraj
 from gentraj import runs
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.generators import GENERATORS
-from gentraj.agents.policies.policy import Policy, Scales
+from gentraj.agents.policies.policy import Policy
+from gentraj.agents.policies.scales import StateActionScales
 from gentraj.cli import measure, sample
 from gentraj.cli.train import with_components
 from gentraj.data import Episodes
@@ -106,7 +107,7 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
     (("compare", "iql", "--out", "c"), "iql is a policy (IQL, gaussian); gentraj compare compares planners"),
     (("train", "iqll"), "did you mean 'iql'?"), (("train", "--steps", "3", "bc_flow"), "did you mean 'bc-flow'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),
-    (("train", "fql", "--model", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
+    (("train", "fql", "--model", "gan", "--dataset", "x"), "a policy of the kind FlowPull, flow cannot act by a"),
     (("train", "iql", "--model", "latent", "--dataset", "x"), "--model is latent, which this preset cannot have")])
 def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
                                                         monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
@@ -114,7 +115,7 @@ def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], 
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hopper_run, "RUN")
     config = PolicyRunConfig(policy=presets.PRESETS["iql"].policy)
-    without_model = Policy(11, 3, config.policy, Scales.blank(11, 3, 0))
+    without_model = Policy(config.policy, StateActionScales.blank(11, 3, 0))
     bare = replace(runs.load(hopper_run), config=config, components={"policy": without_model}, folder=Path("RUN"))
     for module in (measure, sample):
         monkeypatch.setattr(module, "load", lambda *_, **__: bare)

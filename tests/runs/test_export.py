@@ -15,7 +15,7 @@ from small import DATASET, gentraj
 from torch import Tensor
 
 from gentraj import runs
-from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.data import save_npz
 from gentraj.families import FAMILIES
@@ -86,7 +86,7 @@ def test_a_student_that_acts_by_the_mode_of_its_mixture_is_an_onnx_file() -> Non
     """ONNX has no distances between the components, and a .pt2 file does."""
     onnxruntime = pytest.importorskip("onnxruntime")
     identity = Normalizer.identity
-    scales = Scales(identity(3), identity(2), None, identity(1))
+    scales = StateActionScales(identity(3), identity(2), None, identity(1))
     obs, bound = torch.randn(20, 3, generator=generator(0)), np.ones(2, np.float32)
     agent = StudentActor(Student(3, 2, StudentConfig(width=8, depth=1), scales), -bound, bound)
     file = to_onnx(export_decision(agent.decide, obs, batch=4))

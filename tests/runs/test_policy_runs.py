@@ -32,14 +32,20 @@ from gentraj.training import TrainingConfig
 TINY = ResidualMLPConfig(width=8, depth=1, frequencies=0)
 
 
+def small_networks(pull: Any) -> Any:
+    if pull.model is not None:
+        return replace(pull, model=pull.model.with_network(TINY))
+    return replace(pull, actor=replace(pull.actor, network=TINY))
+
+
 def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
     """A preset with the smallest networks, saved after each step."""
     policy: Any = presets.PRESETS[name].policy
     changes: dict[str, Any] = {"batch_size": 8}
-    if policy.model is not None:
-        changes["model"] = policy.model.with_network(TINY)
-    if hasattr(policy, "student"):
-        changes["student"] = replace(policy.student, network=TINY)
+    if hasattr(policy, "pull"):
+        changes["pull"] = small_networks(policy.pull)
+    elif policy.model is not None:
+        changes |= {"model": policy.model.with_network(TINY)}
     for key, value in {"candidates": 2, "width": 8}.items():
         if hasattr(policy, key):
             changes[key] = value

@@ -6,24 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_policies import bandit, chain, make, small
+from test_policies import bandit, chain, make, small, windows_of
 from torch import Tensor, nn
 
-from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import (
     Critic,
     CriticConfig,
     advantage_weights,
-    average,
     expectile,
+    quantile_loss,
     state_value,
-    update_implicit,
 )
-from gentraj.agents.policies.policy import Scales, Transition
-from gentraj.data import ContextConfig, Windows
+from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.transition import Transition
+from gentraj.data import ContextConfig
 from gentraj.randomness import generator
-from gentraj.training.optimization import adamw
-from gentraj.trajectory import TrajectorySpec
 
 
 class Valued(nn.Module):
@@ -46,9 +43,15 @@ def critic_of(target: nn.Module | None = None, start: float = 0.0, **settings: A
 
 def transitions() -> Transition:
     """Those of `chain` with chunks of two actions of which the critic sees one: the last is cut."""
-    t = make(small(BCConfig, chunk=2), chain()).transition(Windows(chain(), TrajectorySpec(2, 1, 3)).gather(
-        np.arange(5)), 0.5)
+    t = windows_of(make(small("bc-gaussian", chunk=2), chain()), chain(), 0.5)
     return replace(t, chunk_BX=t.chunk_BX[:, :1])
+
+
+def learn(critic: Critic, t: Transition, next_value: Tensor, optimizer: Any) -> dict[str, Tensor]:
+    """One step of the critic towards r + discount V(s')."""
+    loss, metrics = critic.loss(t, t.reward_B + t.discount_B * next_value)
+    critic.step(loss, optimizer)
+    return metrics
 
 
 def test_the_value_of_an_action_is_the_least_of_the_target_networks() -> None:
@@ -66,9 +69,9 @@ def test_the_best_candidate_has_the_highest_least_value() -> None:
 def test_the_target_moves_by_tau_of_the_way_to_the_critic() -> None:
     critic, t, zero = critic_of(tau=0.1, learning_rate=0.1), transitions(), torch.zeros(5)
     optimizer = critic.optimizer()
-    critic.update(t, zero, optimizer)  # the first update copies
+    learn(critic, t, zero, optimizer)  # the first update copies
     before = [p.clone() for p in critic.target.parameters()]
-    critic.update(t, zero, optimizer)
+    learn(critic, t, zero, optimizer)
     for was, now, online in zip(before, critic.target.parameters(), critic.q.parameters(), strict=True):
         torch.testing.assert_close(now, 0.9 * was + 0.1 * online)
         assert not torch.equal(was, now) or not was.any()
@@ -77,7 +80,7 @@ def test_the_target_moves_by_tau_of_the_way_to_the_critic() -> None:
 def test_the_loss_is_the_squared_error_in_units_of_the_values_over_whole_chunks() -> None:
     critic, t = critic_of(start=50.0), transitions()
     q_EB, next_value = critic(t.state_BS, t.chunk_BX), torch.tensor([9.0, 5.0, 7.0, 20.0, 1000.0])
-    metrics = critic.update(t, next_value, critic.optimizer())
+    metrics = learn(critic, t, next_value, critic.optimizer())
     error_EB = (q_EB - t.reward_B - t.discount_B * next_value)[:, :4] / 25  # half of the start is the unit
     torch.testing.assert_close(metrics["critic_loss"], (error_EB**2).mean())
     torch.testing.assert_close(metrics["q"], q_EB.mean().detach())
@@ -85,8 +88,8 @@ def test_the_loss_is_the_squared_error_in_units_of_the_values_over_whole_chunks(
 
 def test_without_a_whole_chunk_there_is_nothing_to_learn() -> None:
     t = transitions()
-    assert average(torch.ones(2, 5), t) == 1
-    assert average(torch.ones(2, 5), replace(t, whole_B=torch.zeros(5, dtype=torch.bool))) == 0
+    assert t.average(torch.ones(2, 5)) == 1
+    assert replace(t, whole_B=torch.zeros(5, dtype=torch.bool)).average(torch.ones(2, 5)) == 0
 
 
 def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
@@ -101,27 +104,32 @@ def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
     torch.testing.assert_close(nothing.relative(state, chunk), torch.full((6,), 1e-3))
 
 
+@pytest.mark.parametrize("name", ["iql", "idql"])
 @pytest.mark.parametrize("tau", [0.5, 0.9])
-def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and_next_values(tau: float) -> None:
-    policy, t, critic = make(small(BCConfig), chain()), transitions(), critic_of(Valued(), start=50.0)
-    value = state_value(policy, CriticConfig(width=8, depth=1))
-    value.unit.fill_(4.0)
-    optimizers = {"value": adamw(value, CriticConfig(learning_rate=0.1)), "critic": critic.optimizer()}
-    advantage_B = (critic.target_value(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]).detach()
-    q_EB = critic(t.state_BS, t.chunk_BX).detach()
-    metrics, found_B = update_implicit(critic, value, t, tau, optimizers)
-    torch.testing.assert_close(found_B, advantage_B)
+def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and_next_values(name: str,
+                                                                                             tau: float) -> None:
+    policy = make(small(name, chunk=2, expectile=tau), chain())
+    t = windows_of(policy, chain(), 0.5)
+    policy.critic.target = Valued()
+    policy.value.unit.fill_(4.0)
+    policy.critic.q.unit.fill_(25.0)
+    advantage_B = (policy.critic.target_value(t.state_BS, t.chunk_BX) - policy.value(t.state_BS)[0]).detach()
     weight_B = torch.where(advantage_B < 0, 1 - tau, tau)
-    torch.testing.assert_close(metrics["value_loss"], (weight_B * (advantage_B / 4) ** 2)[:4].mean())
-    target_B = t.reward_B + t.discount_B * value(t.next_BS)[0].detach()  # V after its step
-    torch.testing.assert_close(metrics["critic_loss"], (((q_EB - target_B) / 25) ** 2)[:, :4].mean())
+    value_loss = policy.value_loss(t)
+    if name == "iql":
+        value_loss, found_B = value_loss
+        torch.testing.assert_close(found_B, advantage_B)
+    torch.testing.assert_close(value_loss, t.average(weight_B * (advantage_B / 4) ** 2))
+    target_B = t.reward_B + t.discount_B * policy.value(t.next_BS)[0].detach()
+    q_EB = policy.critic(t.state_BS, t.chunk_BX)
+    torch.testing.assert_close(policy.critic_loss(t)[0], t.average(((q_EB - target_B) / 25) ** 2))
 
 
 def test_values_of_states_start_as_those_of_actions() -> None:
-    policy = make(small(BCConfig, chunk=2), chain())
+    policy = make(small("bc-gaussian", chunk=2), chain())
     config = CriticConfig(width=8, discount=0.99, members=3)
     critic, value = Critic.of(policy, config), state_value(policy, config)
-    start = policy.reward_statistics.initial_value(0.99)
+    start = policy.scales.reward_statistics.initial_value(0.99)
     assert critic.q.start.item() == value.start.item() == pytest.approx(start)
     assert critic(torch.zeros(5, 2), torch.zeros(5, 2)).shape == (3, 5) and value(torch.zeros(5, 2)).shape == (1, 5)
 
@@ -133,30 +141,25 @@ def test_settings_of_values_have_bounds(setting: dict[str, Any]) -> None:
         CriticConfig(**setting)
 
 
-def test_the_smallest_and_largest_settings_are_taken() -> None:
-    CriticConfig(discount=0, n_step=1, width=1, depth=1, members=1, tau=0)
-    CriticConfig(discount=0.99999, n_step=10_000, width=100_000, depth=100, members=1000, tau=1)
-
-
 def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
     data = chain()
     size = np.sqrt((data.reward**2).mean())
-    usual = Scales.fit(data, ContextConfig()).reward_statistics
+    usual = StateActionScales.fit(data, ContextConfig()).reward_statistics
     assert usual.initial_value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
-    assert Scales.fit(bandit(), ContextConfig()).reward_statistics.initial_value(0.99) == pytest.approx(0.5**0.5,
-                                                                                                        abs=0.05)
+    other = StateActionScales.fit(bandit(), ContextConfig()).reward_statistics
+    assert other.initial_value(0.99) == pytest.approx(0.5**0.5, abs=0.05)
     critic = Critic(2, 1, CriticConfig(width=8), start=50.0)
     assert critic(torch.zeros(1, 2), torch.zeros(1, 1)).mean().item() == pytest.approx(50, abs=2)
 
 
 def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
-    policy, data = make(small(BCConfig), chain()), chain()
+    policy, data = make(small("bc-gaussian"), chain()), chain()
     critic = Critic(2, 1, CriticConfig(discount=0.5, width=64, tau=0.1, learning_rate=1e-2))
-    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    t = windows_of(policy, data, 0.5)
     optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
     for _ in range(600):
         value_B = critic.target_value(t.state_BS, t.chunk_BX)
-        critic.update(t, value_B[after], optimizer)
+        learn(critic, t, value_B[after], optimizer)
     size = float(np.sqrt((data.reward**2).mean()))
     expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever
     torch.testing.assert_close(critic(t.state_BS, t.chunk_BX).mean(0).detach() * size, expected, rtol=0.1, atol=0.1)
@@ -183,14 +186,14 @@ def test_values_near_a_hundred_differ_in_bfloat16_too() -> None:
 
 
 def test_a_chunk_that_a_time_limit_cuts_teaches_the_critic_nothing() -> None:
-    policy, data = make(small(BCConfig, chunk=2), chain()), chain()
-    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    policy, data = make(small("bc-gaussian", chunk=2), chain()), chain()
+    t = windows_of(policy, data, 0.5)
     assert t.whole_B.tolist() == [True, True, True, True, False]  # the third led to a true end
     learnt = []
     for reward in (t.reward_B, t.reward_B + 100 * ~t.whole_B):
         torch.manual_seed(0)
         critic = Critic(2, 2, CriticConfig(width=8))
-        critic.update(replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
+        learn(critic, replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
         learnt.append(critic.q.weight[0].clone())
     assert torch.equal(*learnt)
 
@@ -201,3 +204,93 @@ def test_values_of_a_critic_teach_the_actions_and_not_the_critic() -> None:
     critic.relative(torch.ones(4, 2), chunk).sum().backward()
     assert chunk.grad is not None and chunk.grad.abs().sum() > 0
     assert all(p.grad is None and p.requires_grad for p in nn.ModuleList([critic.q]).parameters())
+
+
+# -- quantiles
+
+
+def quantile_critic(start: float = 0.0, **settings: Any) -> Critic:
+    torch.manual_seed(0)
+    return Critic(1, 1, CriticConfig(width=16, **settings), start)
+
+
+def test_the_quantile_loss_by_hand() -> None:
+    q_EBN, target_BM = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[0.5, 5.0]])
+    # levels 1/4 and 3/4; errors 0.5 and 5 of the first quantile, -1.5 and 3 of the second
+    by_hand = (0.25 * 0.125 + 0.25 * 4.5 + 0.25 * 1.0 + 0.75 * 2.5) / 4
+    assert quantile_loss(q_EBN, target_BM).item() == pytest.approx(by_hand)
+
+
+def test_the_quantile_loss_is_least_at_the_quantiles() -> None:
+    target_BM = torch.arange(100.0)[None]
+    q_EBN = torch.zeros(1, 1, 4, requires_grad=True)
+    optimizer = torch.optim.Adam([q_EBN], 2.0)
+    for i in range(400):
+        optimizer.param_groups[0]["lr"] = 2.0 * (1 - i / 400)
+        optimizer.zero_grad()
+        quantile_loss(q_EBN, target_BM).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(q_EBN[0, 0].detach(), torch.tensor([12.0, 37.0, 62.0, 87.0]), rtol=0, atol=1.0)
+
+
+def lottery(number: int, seed: int) -> Transition:
+    """Steps of a Markov chain with two states: from 0, with a reward of 0, to 1; from 1 to the end, with a reward of
+    -10, 0 or 20 with the probabilities 1/4, 1/2 and 1/4."""
+    rng = generator(seed)
+    state_B1 = torch.randint(2, (number, 1), generator=rng).float()
+    prize_B = torch.tensor([-10.0, 0.0, 0.0, 20.0])[torch.randint(4, (number,), generator=rng)]
+    last_B = state_B1[:, 0] == 1
+    return Transition(state_B1, torch.zeros(number, 1), torch.ones(number, 1, dtype=torch.bool), prize_B * last_B,
+                      torch.ones(number, 1), 0.5 * ~last_B, torch.ones(number, dtype=torch.bool),
+                      torch.zeros(number, dtype=torch.long))
+
+
+def learnt(**settings: Any) -> Critic:
+    critic = quantile_critic(members=1, tau=0.05, learning_rate=1e-2, **settings)
+    optimizer = critic.optimizer()
+    for step in range(500):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 500)
+        t = lottery(256, step)
+        next_return_BM = critic.next_return(t.next_BS, torch.zeros(256, 1))
+        loss, _ = critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
+        critic.step(loss, optimizer)
+    return critic
+
+
+def test_the_returns_of_a_chain_have_their_known_distribution_and_the_value_of_squared_errors() -> None:
+    critic, mean = learnt(quantiles=16), learnt()
+    x_RI = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    found_RN = critic.q.outputs(x_RI)[0].detach().sort(1).values
+    known_N = torch.tensor([-10.0] * 4 + [0.0] * 8 + [20.0] * 4)
+    for row_N, discount in zip(found_RN, (0.5, 1.0), strict=True):  # a step earlier, the return is half as large
+        inner = [1, 2, 5, 6, 7, 8, 9, 10, 13, 14]  # quantiles not beside a jump
+        torch.testing.assert_close(row_N[inner], discount * known_N[inner], rtol=0, atol=1.5)
+    value_R = critic(x_RI[:, :1], x_RI[:, 1:])[0].detach()
+    torch.testing.assert_close(value_R, mean(x_RI[:, :1], x_RI[:, 1:])[0].detach(), rtol=0, atol=0.6)
+    torch.testing.assert_close(value_R, torch.tensor([1.25, 2.5]), rtol=0, atol=0.6)
+
+
+def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
+    critic, state, chunk = quantile_critic(quantiles=5, members=3), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
+    network: Any = critic.target.module
+    q_EBN = network.outputs(torch.cat([state, chunk], 1))
+    found_BN = critic.next_return(state, chunk)
+    assert found_BN.shape == (9, 5)
+    torch.testing.assert_close(found_BN.mean(1), critic.target_value(state, chunk))
+    for b in range(9):
+        assert torch.equal(found_BN[b], q_EBN[q_EBN[:, b].mean(-1).argmin(), b])
+    torch.testing.assert_close(critic(state, chunk), critic.q.outputs(torch.cat([state, chunk], 1)).mean(-1))
+
+
+def test_without_quantiles_the_next_return_is_the_least_value() -> None:
+    critic, state, chunk = quantile_critic(start=50.0), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
+    assert torch.equal(critic.next_return(state, chunk), critic.target_value(state, chunk)[:, None])
+
+
+def test_the_targets_of_quantiles_reach_the_critic_and_nothing_else() -> None:
+    critic, t = quantile_critic(quantiles=4), lottery(8, 0)
+    next_return = critic.next_return(t.next_BS, torch.zeros(8, 1))
+    assert not next_return.requires_grad
+    critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return)[0].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.q.parameters())
+    assert all(p.grad is None for p in critic.target.parameters())

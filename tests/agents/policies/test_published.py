@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from gentraj.agents.policies.critic import exponential_weights
 from gentraj.agents.policies.iql import IQL, IQLConfig
-from gentraj.agents.policies.policy import Policy, Scales, reward_scale
+from gentraj.agents.policies.one_step import OneStepConfig
+from gentraj.agents.policies.policy import Policy
+from gentraj.agents.policies.scales import StateActionScales, reward_scale
+from gentraj.agents.policies.transition import Transition
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion.paths import PATHS
 from gentraj.networks import Perceptron, PerceptronConfig
@@ -45,23 +48,24 @@ def data() -> Episodes:
 def policy_of(name: str, **settings: Any) -> Any:
     run: Any = PUBLISHED[name][1]
     config = run.policy
-    narrow = replace(config.model, network=replace(config.model.network, width=8))
-    config = replace(config, model=narrow, critic=replace(config.critic, width=8), **settings)
-    torch.manual_seed(0)
-    scales = Scales.fit(data(), ContextConfig(), config.observations, config.rewards)
-    policy = make(config, data())
-    policy.load_state_dict({**policy.state_dict(), **{f"obs.{k}": v for k, v in scales.obs.state_dict().items()},
-                            **{f"reward.{k}": v for k, v in scales.reward.state_dict().items()}})
-    return policy.train()
+    holder = config.pull if isinstance(config, OneStepConfig) else config
+    narrow = replace(holder, model=replace(holder.model, network=replace(holder.model.network, width=8)))
+    config = replace(config, pull=narrow) if isinstance(config, OneStepConfig) else narrow
+    return make(replace(config, critic=replace(config.critic, width=8), **settings), data()).train()
+
+
+def model_of(policy: Policy) -> Any:
+    assert policy.action_model is not None
+    return policy.action_model.model
 
 
 def transitions(policy: Policy, batch: Batch) -> Transitions:
     """What the papers' code draws from its buffer, computed from the arrays."""
     obs, act, reward = batch.x_BHD[..., :OBS], batch.x_BHD[:, 0, OBS:], batch.reward_BH
     assert reward is not None and batch.terminal_BH is not None
-    states = (obs - policy.obs.shift_D) / policy.obs.scale_D
-    return (states[:, 0], act, (reward[:, 0] - policy.reward.shift_D) / policy.reward.scale_D, states[:, 1],
-            1.0 - batch.terminal_BH[:, 1].float())
+    states = (obs - policy.scales.obs.shift_D) / policy.scales.obs.scale_D
+    earned = (reward[:, 0] - policy.scales.reward.shift_D) / policy.scales.reward.scale_D
+    return (states[:, 0], act, earned, states[:, 1], 1.0 - batch.terminal_BH[:, 1].float())
 
 
 def sequential(widths: Sequence[int], activation: Callable[[], nn.Module], norm: bool = False) -> nn.Sequential:
@@ -145,7 +149,7 @@ def test_iql_is_its_paper_s() -> None:
     policy = policy_of("iql-published")
     q, value = members(policy.critic.q, nn.ReLU), members(policy.value, nn.ReLU)[0]
     target = members(policy.critic.q, nn.ReLU)
-    mu, log_std = actor(policy.model.network, nn.ReLU, OBS), nn.Parameter(torch.zeros(ACT))
+    mu, log_std = actor(model_of(policy).network, nn.ReLU, OBS), nn.Parameter(torch.zeros(ACT))
     optimizers, own = policy.optimizers(), (adam(q), adam(value), adam(mu, log_std))
     for i, batch in enumerate(batches(policy)):
         policy.update(batch, optimizers, generator(i))
@@ -162,17 +166,18 @@ def test_iql_is_its_paper_s() -> None:
         step(-(weight * normal.log_prob(a).sum(-1)).mean(), own[2])
     assert_same(policy.critic.q, q, nn.ReLU)
     assert_same(policy.value, nn.ModuleList([value]), nn.ReLU)
-    assert_same(policy.model.network, mu, nn.ReLU)
-    torch.testing.assert_close(policy.model.network.log_sigma[0, OBS:], log_std.data, rtol=0, atol=5e-5)
+    assert_same(model_of(policy).network, mu, nn.ReLU)
+    torch.testing.assert_close(model_of(policy).network.log_sigma[0, OBS:], log_std.data, rtol=0, atol=5e-5)
     s = transitions(policy, batches(policy)[0])[0]
     torch.testing.assert_close(policy.sample_actions(s, list(range(32)))[:, 0], mu(s).tanh().detach())
 
 
 def test_td3bc_is_its_paper_s() -> None:
     policy = policy_of("td3bc-published")
-    object.__setattr__(policy.config.model, "spread", 1e-4)  # the preset's 0.001 smooths the value a little
+    policy.pull.unit = 2 * 1e-4**2
+    object.__setattr__(policy.pull.model.model.config, "spread", 1e-4)  # the preset's 0.001 smooths the value a little
     q, target = members(policy.critic.q, nn.ReLU), members(policy.critic.q, nn.ReLU)
-    mu, mu_target = (actor(policy.model.network, nn.ReLU, OBS) for _ in range(2))
+    mu, mu_target = (actor(model_of(policy).network, nn.ReLU, OBS) for _ in range(2))
     optimizers, own = policy.optimizers(), (adam(q), adam(mu))
     for i, batch in enumerate(batches(policy)):
         policy.update(batch, optimizers, generator(i))
@@ -189,8 +194,8 @@ def test_td3bc_is_its_paper_s() -> None:
             follow(target, q, 1.0 if i == 1 else 0.005)
             follow(mu_target, mu, 1.0 if i == 1 else 0.005)
     assert_same(policy.critic.q, q, nn.ReLU)
-    assert_same(policy.model.network, mu, nn.ReLU)
-    assert_same(policy.model.ema.module, mu_target, nn.ReLU)
+    assert_same(model_of(policy).network, mu, nn.ReLU)
+    assert_same(model_of(policy).ema.module, mu_target, nn.ReLU)
 
 
 class Tanh(nn.GELU):
@@ -203,7 +208,7 @@ class Tanh(nn.GELU):
 def test_fql_is_its_paper_s() -> None:
     policy = policy_of("fql-published")
     q, target = members(policy.critic.q, Tanh), members(policy.critic.q, Tanh)
-    flow, student = (actor(policy.model.network, Tanh, OBS + ACT + 1) for _ in range(2))
+    flow, student = (actor(model_of(policy).network, Tanh, OBS + ACT + 1) for _ in range(2))
     optimizers, own = policy.optimizers(), (adam(q), adam(flow), adam(student))
 
     def velocity(s: Tensor, x: Tensor, t_B1: Tensor) -> Tensor:
@@ -231,13 +236,13 @@ def test_fql_is_its_paper_s() -> None:
         acts = one_step(s, z)
         step(10 * ((acts - x.clamp(-1, 1)) ** 2).mean() - both(q, s, acts.clamp(-1, 1)).mean(), own[2])
     assert_same(policy.critic.q, q, Tanh)
-    assert_same(policy.model.network, flow, Tanh)
-    assert_same(policy.student, student, Tanh)
+    assert_same(model_of(policy).network, flow, Tanh)
+    assert_same(policy.pull.network, student, Tanh)
 
 
 def flow_noise(policy: Any, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """The times (B, 1) and the noise of the actions that a model draws for its loss."""
-    policy.model.conditioning.sample(policy.window_spec, torch.ones(32, 1, OBS + ACT, dtype=torch.bool), g)
+    model_of(policy).conditioning.sample(policy.window_spec, torch.ones(32, 1, OBS + ACT, dtype=torch.bool), g)
     t_B1, eps = torch.rand(32, generator=g)[:, None], torch.randn(32, 1, OBS + ACT, generator=g)[:, 0, OBS:]
     torch.rand(32, generator=g)  # for a context
     return t_B1, eps
@@ -247,8 +252,8 @@ def flow_noise(policy: Any, g: torch.Generator) -> tuple[Tensor, Tensor]:
 def test_diffusion_ql_is_its_paper_s(backup: int) -> None:
     policy = policy_of("diffusion-ql-published", backup=backup)
     q, target = members(policy.critic.q, nn.Mish), members(policy.critic.q, nn.Mish)
-    net, average = (actor(policy.model.network, nn.Mish, OBS + ACT + 16) for _ in range(2))
-    time, time_average = (deepcopy(policy.model.network.time[1:]) for _ in range(2))
+    net, average = (actor(model_of(policy).network, nn.Mish, OBS + ACT + 16) for _ in range(2))
+    time, time_average = (deepcopy(model_of(policy).network.time[1:]) for _ in range(2))
     optimizers, own = policy.optimizers(), (adam(q), adam(net, time))
     beta = 1 - torch.exp(-0.1 / 5 - 0.5 * 9.9 * (2 * torch.arange(1, 6) - 1) / 25)
     product = (1 - beta).cumprod(0)
@@ -291,8 +296,8 @@ def test_diffusion_ql_is_its_paper_s(backup: int) -> None:
         for mean, new in ((average, net), (time_average, time)):
             follow(mean, new, 0.001 if i else 1.0)
     assert_same(policy.critic.q, q, nn.Mish)
-    assert_same(policy.model.network, net, nn.Mish)
-    assert_same(policy.model.ema.module, average, nn.Mish)
+    assert_same(model_of(policy).network, net, nn.Mish)
+    assert_same(model_of(policy).ema.module, average, nn.Mish)
 
 
 def test_a_candidate_is_drawn_with_the_softmax_of_its_value() -> None:
@@ -323,8 +328,8 @@ def test_no_step_costs_anything_after_the_end_of_an_episode() -> None:
     ends = np.array([False, False, True, False, False])
     episodes = Episodes(np.zeros((7, OBS)), np.zeros((5, ACT)), ends, ends, np.zeros(5, bool), np.array([3, 2]))
     config = IQLConfig(rewards="minus-one", critic=replace(IQLConfig().critic, n_step=32, discount=0.5))
-    policy = IQL(OBS, ACT, config, Scales.fit(episodes, ContextConfig(), rewards="minus-one"))
-    t = policy.transition(Windows(episodes, policy.spec).gather(np.arange(5)), 0.5)
+    policy = IQL(config, StateActionScales.fit(episodes, ContextConfig(), rewards="minus-one"))
+    t = Transition.from_batch(Windows(episodes, policy.spec).gather(np.arange(5)), policy, 0.5)
     torch.testing.assert_close(t.reward_B, torch.tensor([-1.5, -1.0, 0.0, -1.5, -1.0]))
     torch.testing.assert_close(t.discount_B, torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5]))
 

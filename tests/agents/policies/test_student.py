@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gentraj.agents.policies.actor import Actor
-from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, mode, near, uniform
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks.rows import batch_invariant
@@ -24,8 +24,9 @@ def normalizer(dim: int, seed: int) -> Normalizer:
 def student(goals: int, **changes: object) -> Student:
     """An untrained student of four observations and two actions, with scales that differ from 0 and 1."""
     torch.manual_seed(0)
-    scales = Scales(normalizer(4, 1), normalizer(2, 2), normalizer(goals, 3) if goals else None, normalizer(1, 4))
-    return Student(4, 2, StudentConfig(**{"width": 16} | changes), scales)  # type: ignore[arg-type]
+    goal = normalizer(goals, 3) if goals else None
+    scales = StateActionScales(normalizer(4, 1), normalizer(2, 2), goal, normalizer(1, 4))
+    return Student(StudentConfig(**{"width": 16} | changes), scales)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("goals", "changes"), [
@@ -53,11 +54,12 @@ def test_a_sampler_is_refused() -> None:
 def test_both_say_where_they_clip() -> None:
     """An observation is clamped beyond 10 deviations, and an action is at a bound where the network asked for more."""
     policy, one_A = student(0), torch.ones(2)
-    low_A, high_A = policy.act_scale.unnormalize(-one_A), policy.act_scale.unnormalize(one_A)  # the data's
+    low_A, high_A = policy.scales.act.unnormalize(-one_A), policy.scales.act.unnormalize(one_A)  # the data's
     narrow_A = (low_A + 0.1).numpy()  # this end of the action space is inside the data's range, the other outside
     for agent in (StudentActor(policy, narrow_A, high_A.numpy() + 1), Actor(policy, narrow_A, high_A.numpy() + 1)):
         limits = agent.limits
-        obs_BO = policy.obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * policy.obs.scale_D
+        obs = policy.scales.obs
+        obs_BO = obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * obs.scale_D
         assert limits.clamps(obs_BO.numpy()).tolist() == [True, False, False, False, True]
         act_BA = np.stack([narrow_A, high_A.numpy(), (low_A + high_A).numpy() / 2])
         assert limits.clips(act_BA).tolist() == [True, True, False]
@@ -70,8 +72,8 @@ def test_what_a_network_asks_for_beyond_the_bounds_is_counted(kind: type[Actor],
     with torch.no_grad():
         for parameter in policy.network[-1].parameters():
             parameter.mul_(size)
-    agent = kind(policy, policy.act_scale.unnormalize(-torch.ones(2)).numpy() - 1,  # the action space is wider
-                 policy.act_scale.unnormalize(torch.ones(2)).numpy() + 1)
+    agent = kind(policy, policy.scales.act.unnormalize(-torch.ones(2)).numpy() - 1,  # the action space is wider
+                 policy.scales.act.unnormalize(torch.ones(2)).numpy() + 1)
     act_BA = agent.act(torch.randn(20, 4, generator=generator(5)))
     assert agent.limits.clips(act_BA.numpy()).mean() == share
 
@@ -101,7 +103,7 @@ def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
     data = Episodes(obs.reshape(-1, 2), act[:, None], np.zeros(2000), yes, ~yes, np.ones(2000, int))
     torch.manual_seed(0)
     config = StudentConfig(width=32, depth=1, components=4, batch_size=128, learning_rate=5e-3)
-    policy = Student(2, 1, config, Scales.fit(data, ContextConfig()))
+    policy = Student(config, StateActionScales.fit(data, ContextConfig()))
     windows, optimizers = Windows(data, policy.spec), policy.optimizers()
     for step in range(200):
         policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
@@ -133,7 +135,8 @@ def test_it_is_as_sure_as_the_probability_near_its_mode_and_unsure_where_it_clam
     found_B11 = near(weight_BM.log() - 5, centre_BMX[:, None].expand(2, 3, 1)).amax(1)
     assert found_B11.flatten().tolist() == pytest.approx([0.6, 0.6], abs=1e-4)
     policy = student(2, components=1)
-    obs_BO = policy.obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * policy.obs.scale_D
+    obs = policy.scales.obs
+    obs_BO = obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * obs.scale_D
     assert StudentActor(policy, LOW, HIGH).confidence(obs_BO, torch.zeros(5, 2)).tolist() == [0, 1, 1, 1, 0]
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gentraj.agents.policies.critic import CriticConfig, ValueConfig
-from gentraj.agents.policies.policy import Scales
+from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.swift import Swift, SwiftConfig
+from gentraj.agents.policies.transition import Transition
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
@@ -32,7 +33,7 @@ def swift(episodes: Episodes, members: int) -> Swift:
     torch.manual_seed(0)
     critic = ValueConfig(width=64, n_step=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
     config = replace(SMALL, critic=critic, expectile=0.5)
-    return Swift(8, 1, config, Scales.fit(episodes, ContextConfig()))
+    return Swift(config, StateActionScales.fit(episodes, ContextConfig()))
 
 
 @pytest.mark.parametrize("members", [2, 3])
@@ -43,9 +44,9 @@ def test_luck_stays_an_advantage_for_values_that_did_not_learn_of_it(members: in
         policy = swift(data, number)
         windows, optimizer = Windows(data, policy.spec), policy.optimizers()["value"]
         for step in range(300):
-            loss, _ = policy.value_loss(policy.transition(windows.batch(step, 0, 128), 0.99))
+            loss, _ = policy.value_loss(Transition.from_batch(windows.batch(step, 0, 128), policy, 0.99))
             apply_gradients(loss, optimizer, 10.0)
-        everything = policy.transition(windows.gather(np.arange(len(windows))), 0.99)
+        everything = Transition.from_batch(windows.gather(np.arange(len(windows))), policy, 0.99)
         _, advantage_B = policy.value_loss(everything)
         size[number] = advantage_B.abs().mean()
         metrics = policy.update(windows.batch(0, 0, 128), policy.optimizers(), generator(0))

@@ -1,0 +1,30 @@
+"""A generative model as the actor: its own loss pulls it towards the data, such as the discriminator of a GAN.
+
+    pull = the model's own loss of the data's actions,   L_pi = pull - eta E[Q(s, a)] / E|Q(s, a)|,   a ~ pi(. | s)
+
+This is equation 3 of Diffusion-QL (Wang et al. 2023, arXiv 2208.06193) for a model that samples in one call, through
+which the gradient of the value passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gentraj.families import ModelConfig
+
+from .generators import QUICK_GAN
+from .one_step import PULLS, ModelPull, OneStepConfig, PullConfig
+from .policy import PRESETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPullConfig(PullConfig):
+    """The settings of `ModelPull`."""
+
+    model: ModelConfig = field(default_factory=lambda: QUICK_GAN)
+    """The generative model of actions, which is the actor."""
+
+
+PULLS["model"] = ModelPullConfig, ModelPull
+PRESETS["gan-critic"] = ("a conditional GAN of actions that maximises its value while it clones the data",
+                         OneStepConfig(pull=ModelPullConfig(), eta=0.2, candidates=8, temperature=0.5))
