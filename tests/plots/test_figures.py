@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from PIL import Image
 from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import figures
 from gentraj.plots import page as report_page
-from gentraj.plots.style import Plane, alone, colours, draw_floor, head, panels, save, smooth, trust_scale
+from gentraj.plots.style import Plane, draw_floor, panels, save, smooth, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -38,13 +35,13 @@ DRAWERS = {
         {name: np.stack([PLANS] * 5) for name in PALETTE}, PLANS, PALETTE, path, walls),
     "modes": lambda path, walls: comparison_figures.plot_modes(
         [(PLANS, np.arange(5) % 2, {"a": [0.4, 0.6], "b": [1.0, 0.0]})], PALETTE, path, walls),
-    "against": lambda path, _: comparison_figures.plot_against(
-        {"a": [(10.0, 0.5), (12.0, 0.6)], "b": [(300.0, 0.9)]}, PALETTE, path, ("x", "y"), best=0.5),
+    "frontier": lambda path, _: comparison_figures.plot_frontier(
+        {"a": (10.0, 0.5, (0.4, 0.6), True), "b": (300.0, 0.2, None, False)}, path, "return"),
     "seeds": lambda path, _: comparison_figures.plot_seeds(
         {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
     "curves": lambda path, _: comparison_figures.plot_curves({"seed 0": ROWS, "seed 1": ROWS}, "model/", path, "a"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "returns", "against", "seeds", "curves")]
+WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "returns", "frontier", "seeds", "curves")]
 
 
 def red_floor(ax) -> None:
@@ -99,20 +96,6 @@ def test_errors_of_a_single_step_are_seen_and_those_of_0_have_no_logarithm(tmp_p
     assert {line.get_marker() for line in several.lines} == {""} and several.get_yscale() == "log"
 
 
-@pytest.mark.parametrize("span", [(0.011, 0.04), (0.3, 7.0), (0.002, 90.0), (1e-5, 1e4)])
-def test_no_tick_label_of_the_calibration_overlaps_another(span: tuple[float, float], tmp_path: Path,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
-    figures.plot_calibration(np.geomspace(*span, 10), np.geomspace(*span, 10), tmp_path / "calibration.png")
-    ax = kept[0].axes[0]
-    for axis, low, high in ((ax.xaxis, "x0", "x1"), (ax.yaxis, "y0", "y1")):
-        boxes = [t.get_window_extent() for t in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))
-                 if t.get_text()]
-        boxes = sorted((getattr(box, low), getattr(box, high)) for box in boxes)
-        assert len(boxes) >= 2 and all(before[1] < after[0] for before, after in pairwise(boxes))
-
-
 def test_smoothing_keeps_a_line_and_the_ends():
     line = np.linspace(3.0, 9.0, 101)
     np.testing.assert_allclose(smooth(line, 0.2), line)
@@ -128,11 +111,6 @@ def test_nothing_to_draw_is_refused_in_one_line_and_writes_nothing(draw, tmp_pat
     with pytest.raises(ValueError, match=r"^[^\n]+; [^\n]+$"):
         draw(tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_the_module_loads_no_matplotlib():
-    code = "import sys, gentraj.plots.figures; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 class Page(HTMLParser):
@@ -188,18 +166,6 @@ def test_a_missing_or_broken_figure_leaves_a_note(content: bytes | None, tmp_pat
     assert "img" not in page.tags and "Not shown" in page.text and "gone.png" in page.text
 
 
-def test_a_note_ends_in_one_full_stop(tmp_path: Path):
-    for why in ("there are no scores", "There are no scores."):
-        page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [("Scores", "", None, why)]))
-        assert "no scores." in page.text and ".." not in page.text
-
-
-def test_the_note_gives_the_reason_of_the_picture(tmp_path: Path):
-    picture = report_page.Picture("Camera", "caption", None, "no EGL on this machine")
-    page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [picture]))
-    assert "no EGL on this machine" in page.text
-
-
 def test_entries_have_metres_in_a_maze_only_and_a_common_scale_as_a_goal_only() -> None:
     points = np.array([[0.0, 0.0], [1.0, 100.0]])
     for plane, labels, aspect in ((Plane.of([2, 5], ()), ("observation[2]", "observation[5]"), "auto"),
@@ -209,27 +175,6 @@ def test_entries_have_metres_in_a_maze_only_and_a_common_scale_as_a_goal_only() 
         draw_floor(ax, None, points, plane)
         assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == aspect
         assert np.diff(ax.get_xlim()) == pytest.approx(1.12 if aspect == "auto" else 13)
-
-
-def test_a_single_row_is_seen(tmp_path: Path) -> None:
-    """A line of one point has no length."""
-    assert [alone(range(n)) for n in (1, 2)] == ["o", "-"]
-    for rows in (ROWS[:1], ROWS):
-        image = np.asarray(Image.open(figures.plot_loss(rows, tmp_path / "loss.png")).convert("RGB"))
-        middle = image[tuple(slice(n // 4, 3 * n // 4) for n in image.shape[:2])]  # without the legend
-        assert (middle == (0, 114, 178)).all(-1).sum() > 20
-
-
-def test_bars_of_small_negative_returns_fill_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The axis went on to 1.14, so that bars of -0.1 were not seen."""
-    kept = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure))
-    figures.plot_scores({"a": (-0.1, -0.2, -0.05)}, tmp_path / "scores.png", "return")
-    assert kept[0].axes[0].get_xlim() == pytest.approx((-0.21, 0.0294))
-
-
-def test_many_families_have_colours_of_their_own() -> None:
-    assert len(set(colours(12))) == 12
 
 
 def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):
@@ -246,23 +191,3 @@ def test_rows_without_a_number_are_left_out_of_a_loss(tmp_path):
 def test_errors_of_means_are_estimated_from_the_sample():
     assert figures._error(np.array([1.0, 3.0])) == pytest.approx(1.96)  # a standard deviation of sqrt(2), over sqrt(2)
     assert np.isnan(figures._error(np.array([1.0])))
-
-
-def test_a_legend_names_what_any_panel_shows():
-    figure, axes = panels(3)
-    for ax, names in zip(axes, (["a"], ["a", "b"], ["c"]), strict=True):
-        for name in names:
-            ax.plot([0, 1], label=name)
-    head(figure, axes, "title")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
-
-
-def test_a_legend_of_many_names_is_not_much_wider_than_the_figure():
-    """A legend of ten names was four times as wide as one panel, which became as small on the page."""
-    figure, [ax] = panels(1)
-    for number in range(10):
-        ax.plot([0, 1], label=f"a longer name {number}")
-    head(figure, [ax], "title")
-    figure.draw_without_rendering()
-    assert figure.legends[0].get_window_extent().width < 6.6 * figure.dpi
-    assert ax.get_window_extent().height > 1.5 * figure.dpi
