@@ -7,7 +7,7 @@ import json
 import math
 import reprlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -178,7 +178,7 @@ class Trainer:
         self.step = 0
         self.saved_step = -1
         self.checkpoint = self.folder
-        self._check_division()
+        _check_division(self.components, processes.world_size, settings.accumulate)
 
     def fit(self, resume: bool = False) -> TrainingResult:
         """Trains to the last step, or goes on with the training in the folder.
@@ -334,19 +334,6 @@ class Trainer:
         self.saved_step = self.step
         self.checkpoint = self.folder / name_of(self.step)
 
-    def _check_division(self) -> None:
-        """Raises `ConfigError` unless the batches can be divided among the processes and into parts."""
-        processes, parts = self.processes.world_size, self.settings.accumulate
-        for each in self.components:
-            if each.component.batch_size % (processes * parts):
-                raise ConfigError(f"the component '{each.name}' has batches of {each.component.batch_size} windows, "
-                                  f"which {processes} processes with {parts} parts each cannot divide evenly; give a "
-                                  f"multiple of {processes * parts}")
-            if parts > 1 and len(each.optimizers) > 1:
-                raise ConfigError(f"training.accumulate is {parts}, but the component '{each.name}' has the optimisers "
-                                  f"{', '.join(each.optimizers)}, each of whose steps needs a whole batch; leave it "
-                                  "out")
-
     @contextmanager
     def _stopping(self, where: str) -> Iterator[None]:
         """Turns a number that is not finite into the end of the training."""
@@ -355,6 +342,18 @@ class Trainer:
         except NonFinite as error:
             kept = f"{self.checkpoint} is kept" if self.saved_step >= 0 else "nothing was saved"
             raise TrainingStopped(f"step {self.step}, {where}: {error}; {kept}") from error
+
+
+def _check_division(components: Sequence[ComponentState], processes: int, parts: int) -> None:
+    """Raises `ConfigError` unless the batches can be divided among the processes and into parts."""
+    for each in components:
+        size = each.component.batch_size
+        if size % (processes * parts):
+            raise ConfigError(f"the component '{each.name}' has batches of {size} windows, which {processes} processes "
+                              f"with {parts} parts each cannot divide evenly; give a multiple of {processes * parts}")
+        if parts > 1 and len(each.optimizers) > 1:
+            raise ConfigError(f"training.accumulate is {parts}, but the component '{each.name}' has the optimisers "
+                              f"{', '.join(each.optimizers)}, each of whose steps needs a whole batch; leave it out")
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run",
