@@ -190,19 +190,15 @@ class PlanCritic(nn.Module):
         return self.returns.unnormalize(self.relative(padded(x_RHD))[: len(x_RHD)])
 
     def relative(self, x_RHD: Tensor, sigma_R: Tensor | None = None) -> Tensor:
-        """(R,) values of plans, the minima over the members, in the units of `by_member`; differentiable."""
-        return self.by_member(x_RHD, sigma_R).amin(0)
-
-    def by_member(self, x_RHD: Tensor, sigma_R: Tensor | None = None) -> Tensor:
-        """(E, R) values of plans by each member of the ensemble, as standard deviations of the data's returns above
-        their mean; differentiable.
+        """(R,) values of plans, the minima over the members, as standard deviations of the data's returns above their
+        mean; differentiable.
 
         With `sigma_R`, `x_RHD` are noisy plans, sqrt(1 - sigma^2) plan + sigma noise in normalised units, except for
         the entries that the condition knows.
         """
         sigma_R = x_RHD.new_zeros(1) if sigma_R is None else sigma_R
         z_RHD = self._seen(self.plan.normalize(x_RHD))
-        return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD)))
+        return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD))).amin(0)
 
     def state_value(self, obs_BO: Tensor) -> Tensor:
         """(B,) discounted returns V(s) from observations, in environment units; the mean over the members."""

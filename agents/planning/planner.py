@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gentraj.trajectory import TrajectorySpec
-
 from ..episodic import EpisodicAgent
 from .memory import LastPlan, ObservationBuffer
 from .sampler import Plans, PlanSampler
@@ -26,7 +24,8 @@ class PlanFollower(EpisodicAgent):
     """The plans of the last decision."""
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker):
-        self.sampler, self.tracker, self.config = sampler, tracker, sampler.config
+        self.sampler, self.tracker = sampler, tracker
+        self.spec, self.config = sampler.spec, sampler.config
         if sampler.executed != tracker.spec:
             raise ValueError(f"the tracker follows plans of {tracker.spec}; plans of {sampler.executed} are sampled; "
                              "give the tracker sampler.executed")
@@ -34,11 +33,6 @@ class PlanFollower(EpisodicAgent):
             raise ValueError("the sampler and the tracker of a planner were given different settings; give both the "
                              "same PlannerConfig")
         self._begin(0)
-
-    @property
-    def spec(self) -> TrajectorySpec:
-        """The layout of the plans, to be compared with the environment."""
-        return self.sampler.spec
 
     @property
     def device(self) -> torch.device:

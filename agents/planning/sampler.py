@@ -102,10 +102,17 @@ class PlanSampler:
     past."""
     options: SamplingOptions = DEFAULT_OPTIONS
     """How plans are sampled; their steps and temperature are those of the config."""
+    spec: TrajectorySpec = field(init=False)
+    """The layout of the plans."""
+    executed: TrajectorySpec = field(init=False)
+    """The layout of the plans that are carried out, as the finer models fill them in."""
     goal_dims: list[int] = field(init=False)
     """The entries of an observation that a goal consists of."""
 
     def __post_init__(self) -> None:
+        self.spec = self.executed = self.model.spec
+        if self.finer:
+            self.executed = self.finer[-1].spec
         if self.config.arrival == "fixed":
             self.trust = None
         self._check_parts()
@@ -114,16 +121,6 @@ class PlanSampler:
         self.goal_dims = list(self.config.goal_dims or range(self.spec.obs_dim))
         self._guide = self._combined_guide()
         self._options = replace(self.options, steps=self.config.steps, temperature=self.config.temperature)
-
-    @property
-    def spec(self) -> TrajectorySpec:
-        """The layout of the plans."""
-        return self.model.spec
-
-    @property
-    def executed(self) -> TrajectorySpec:
-        """The layout of the plans that are carried out, as the finer models fill them in."""
-        return self.finer[-1].spec if self.finer else self.model.spec
 
     @property
     def device(self) -> torch.device:
@@ -195,12 +192,14 @@ class PlanSampler:
         """The conditions of B * N plans, their arrival timesteps (B, N) from the present, and their seeds."""
         last_B1 = (self.spec.horizon - 1 - prefix.present_B)[:, None]  # counted from the present
         arrival_step_BN = self._arrival_steps(obs_BO, goal_BG, last_B1)
-        seeds_BN = [seeds_of(seed, arrival_step_BN.shape[1], self.config.candidates) for seed in seeds_B]
+        seeds: list[int] = []
+        for seed in seeds_B:
+            own = seeds_of(seed, arrival_step_BN.shape[1], self.config.candidates)
+            seeds += own if tail is None else [own[0], *own]  # the first one is sampled twice, once with the tail
         arrival_step_BN = arrival_step_BN.repeat_interleave(self.config.candidates, 1)
-        if tail is not None:  # the first candidate is sampled twice, once as the completed tail
+        if tail is not None:
             first_B1 = tail.arrival_or(arrival_step_BN[:, 0])[:, None].minimum(last_B1)
             arrival_step_BN = torch.cat([first_B1, arrival_step_BN], 1)
-            seeds_BN = [[seeds[0], *seeds] for seeds in seeds_BN]
         num = arrival_step_BN.shape[1]
         condition = prefix.condition(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
@@ -211,7 +210,7 @@ class PlanSampler:
         context_BC = self._context(obs_BO)
         if context_BC is not None:
             condition = replace(condition, context_BC=context_BC.repeat_interleave(num, 0))
-        return condition, arrival_step_BN, [seed for seeds in seeds_BN for seed in seeds]
+        return condition, arrival_step_BN, seeds
 
     def _arrival_steps(self, obs_BO: Tensor, goal_BG: Tensor | None, last_B1: Tensor) -> Tensor:
         """(B, N) arrival timesteps to try, counted from the present, up to the last one that is planned."""
@@ -302,4 +301,7 @@ def check_dims(name: str, dims: tuple[int, ...], spec: TrajectorySpec) -> None:
 def seeds_of(seed: int, arrivals: int, candidates: int) -> list[int]:
     """A seed for each candidate of each arrival timestep. The seed of the first candidate does not depend on their
     number."""
-    return [one for first in unfold(arrivals, seed) for one in (first, *unfold(candidates - 1, first))]
+    seeds = []
+    for first in unfold(arrivals, seed):
+        seeds += [first, *unfold(candidates - 1, first)]
+    return seeds

@@ -33,11 +33,14 @@ class PlanTracker:
     inverse: InverseDynamics | None = None
     count: int = field(init=False)
     """The number of targets of a plan, one for each environment step."""
+    ahead: int = field(init=False)
+    """Environment steps of a plan that are carried out or looked ahead to."""
     goal_dims: list[int] = field(init=False)
     """The entries of an observation that a goal consists of."""
 
     def __post_init__(self) -> None:
         self.count = self.config.replan + self.config.lookahead
+        self.ahead = self.config.replan if self.config.actions == "joint" else self.count - 1
         self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
         config, act_dim = self.config, len(self.low_A)
         if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
@@ -57,11 +60,6 @@ class PlanTracker:
                                  f"{trained} steps ahead; give at most that")
         check_dims("rest_dims", config.rest_dims, self.spec)
         self.goal_dims = list(config.goal_dims or range(self.spec.obs_dim))
-
-    @property
-    def ahead(self) -> int:
-        """Environment steps of a plan that are carried out or looked ahead to."""
-        return self.config.replan - 1 + (1 if self.config.actions == "joint" else self.config.lookahead)
 
     def targets(self, x_BHD: Tensor, arrival_step_B: Tensor | None) -> Tensor:
         """(B, T, D): the observations 1 .. T environment steps ahead, each with the action of the step before.

@@ -10,81 +10,54 @@ from test_constraints import SPEC, random
 from gentraj.constraints import Acceleration, Blocks, Box, Circle, Constraint, Constraints, Equal, Projection, Speed
 from gentraj.trajectory import Condition, TrajectorySpec
 
+INF = float("inf")
+
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Box(1.0, 0.0, (0,)), "low must be at most high"),
-    (lambda: Box((0.0, 0.0), 1.0, (0,)), r"Box.low is \(0.0, 0.0\); a number, or one for each of \(0,\)"),
-    (lambda: Box(float("nan"), 1.0, (0,)), "Box.low is nan"),
-    (lambda: Box(0.0, 1.0, ()), "different entries"),
-    (lambda: Circle((0.0,), 1.0, (0, 1)), "Circle.centre"),
-    (lambda: Circle((0.0, 0.0), -1.0, (0, 1)), "Circle.radius is -1.0"),
+    (lambda: Box(INF, INF, (0,)), "a finite number"), (lambda: Box(-INF, -INF, (0,)), "a finite number"),
+    (lambda: Box((0.0, 0.0), 1.0, (0,)), r"Box.low is \(0.0, 0.0\)"), (lambda: Box(np.nan, 1.0, (0,)), "low is nan"),
+    (lambda: Box(0.0, 1.0, ()), r"dims are \(\)"), (lambda: Speed(1.0, (0, 0), dt=0.1), r"dims are \(0, 0\)"),
+    (lambda: Circle((0.0,), 1.0, (0, 1)), "Circle.centre"), (lambda: Circle((0.0,), -1.0, (0,)), "radius is -1.0"),
     (lambda: Speed(-1.0, (0,), dt=0.1), "Speed.limit is -1.0"),
     (lambda: Acceleration(1.0, (0,), dt=0.0), "Acceleration.dt is 0.0"),
-    (lambda: Speed(1.0, (0, 0), dt=0.1), "different entries"),
-    (lambda: Blocks(((0.0, 0.0),), ((1.0,),), (0, 1)), r"Blocks.high has shape \(1, 1\); \(W, 2\)"),
+    (lambda: Blocks(((0.0, 0.0),), ((1.0,),), (0, 1)), r"Blocks.high has shape \(1, 1\)"),
     (lambda: Blocks((0.0, 2.0), (1.0, 1.0), (0, 1)), "low must be at most high"),
-    (lambda: Blocks(-np.inf, np.inf, (0,)), "no free space"),
-    (lambda: Equal(0, (1.0, 2.0), (0,)), "Equal.values"),
-    (lambda: Equal(0, (1e39,), (0,)), r"Equal.values are \(1e\+39,\); finite numbers of float32"),
-    (lambda: Equal(0, (float("inf"),), (0,)), "finite numbers of float32"),
-    (lambda: Box(float("inf"), float("inf"), (0,)), "low must be at most high, with a finite number between them"),
-    (lambda: Box((0.0, -np.inf), (1.0, -np.inf), (0, 1)), "with a finite number between them"),
-])
+    (lambda: Blocks(-INF, INF, (0,)), "no free space"), (lambda: Equal(0, (1.0, 2.0), (0,)), "Equal.values"),
+    (lambda: Equal(0, (1e39,), (0,)), r"1e\+39"), (lambda: Equal(0, (INF,), (0,)), "finite numbers of float32")])
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], Constraint], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-GOAL = torch.tensor([[0.5, 0.0, 0.0]])
-
-
 @pytest.mark.parametrize(("constraints", "message"), [
-    ({"arena": Box(0, 1, (4,))}, r"arena: its dims are \(4,\); a timestep has the entries 0..3"),
-    ({"late": Equal(6, (0.0,), (0,))}, "late: its timestep is 6; the trajectory has 6 timesteps"),
-    ({"a": Box(0, 1, (0,)), "b": Box(2, 3, (0,))}, "b cannot be satisfied: with the boxes before it, entry 0 must "
-                                                  "be at least 2 and at most 1"),
+    ({"arena": Box(0, 1, (4,))}, r"arena: .*\(4,\).* 0..3"),
+    ({"late": Equal(6, (0.0,), (0,))}, "late: its timestep is 6; .* 6 timesteps"),
+    ({"a": Box(0, 1, (0,)), "b": Box(2, 3, (0,))}, "b cannot be satisfied: .*entry 0 must be at least 2 and at most 1"),
     ({"arena": Box(-1, 1, (0, 1)), "wall": Blocks((-2, -2), (2, 2), (0, 1))}, "wall cannot be satisfied: the blocks"),
-    ({"a": Equal(1, (0.0,), (0,)), "b": Equal(1, (1.0,), (0,))},
-     "b cannot.*entry 0 of timestep 1 is known to be 0, not 1"),
-    ({"there": Equal(1, (3.0,), (0,)), "arena": Box(0, 1, (0,))}, "arena cannot be satisfied: entry 0 of timestep 1"),
-    ({"pillar": Circle((0.4, 0.0), 0.3, (0, 1))}, "pillar cannot be satisfied: timestep 5 is known to be 0.5 0"),
-    ({"wall": Blocks((0.4, -1.0), (0.9, 1.0), (0, 1))}, "wall cannot be satisfied: timestep 5 is known to be 0.5 0"),
-    ({"speed": Speed(0.4, (0, 1), dt=0.1)}, "speed cannot be satisfied: timesteps 0 and 5 are known, and from one to "
-                                           "the other it takes 0.5, more than 0.4"),
+    ({"a": Equal(1, (0.0,), (0,)), "b": Equal(1, (1.0,), (0,))}, "b cannot.*entry 0 of timestep 1 .* 0, not 1"),
+    ({"there": Equal(1, (3.0,), (0,)), "arena": Box(0, 1, (0,))}, "arena cannot.*entry 0 of timestep 1"),
+    ({"pillar": Circle((0.4, 0.0), 0.3, (0, 1))}, "pillar cannot.*timestep 5 is known to be 0.5 0"),
+    ({"wall": Blocks((0.4, -1.0), (0.9, 1.0), (0, 1))}, "wall cannot.*timestep 5 is known to be 0.5 0"),
+    ({"speed": Speed(0.4, (0, 1), dt=0.1)}, "speed cannot.*timesteps 0 and 5 .* takes 0.5, more than 0.4"),
     ({"there": Equal(1, (0.3, 0.0), (0, 1)), "speed": Speed(1.0, (0, 1), dt=0.1)}, "speed cannot.*timesteps 0 and 1"),
+    ({"a": Equal(0, (0.0,), (0,)), "b": Equal(1, (0.1,), (0,)), "c": Equal(2, (0.0,), (0,)),
+      "bend": Acceleration(1.0, (0,), dt=0.1)}, r"bend cannot.*timesteps 0 to 2 .* 0, 0\.1, 0, which violates it by 4"),
     ({"mine": Projection(lambda x: x[:, 1:])}, r"returned \(1, 5, 4\) for \(1, 6, 4\)"),
-])
+    ({"mine": Projection(lambda x: None)}, r"returned None for \(1, 6, 4\)")])  # type: ignore[arg-type, return-value]
 def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], message: str) -> None:
+    goal = torch.tensor([[0.5, 0.0, 0.0]])
     with pytest.raises(ValueError, match=message):
-        condition = Condition.empty(SPEC).with_obs(0, torch.zeros(3)).with_obs(-1, GOAL)
+        condition = Condition.empty(SPEC).with_obs(0, torch.zeros(3)).with_obs(-1, goal)
         Constraints(SPEC, constraints).project(random(0, 1), condition)
 
 
 @pytest.mark.parametrize(("shape", "condition", "message"), [
-    ((6, 4), None, r"shape \(6, 4\) were given; \(R, 6, 4\)"), ((1, 3, 6, 4), None, r"\(R, 6, 4\) is expected"),
-    ((3, 5, 4), Condition.empty(SPEC), r"shape \(3, 5, 4\) were given; \(R, 6, 4\)"),
-    ((3, 6, 4), Condition.empty(SPEC, 2), r"shape \(3, 6, 4\) were given; \(2, 6, 4\)"),
-    ((3, 6, 4), Condition.empty(TrajectorySpec(2, 2, 6), 3), "condition is for .*obs_dim=2.*; these constraints are"),
-])
+    ((6, 4), None, r"shape \(6, 4\) .*\(R, 6, 4\)"), ((1, 3, 6, 4), None, r"\(R, 6, 4\) is expected"),
+    ((3, 5, 4), Condition.empty(SPEC), r"shape \(3, 5, 4\)"), ((3, 6, 4), Condition.empty(SPEC, 2), r"\(2, 6, 4\)"),
+    ((3, 6, 4), Condition.empty(TrajectorySpec(2, 2, 6), 3), "obs_dim=2")])
 def test_other_trajectories_than_those_of_the_spec_are_refused(shape: tuple[int, ...], condition: Condition | None,
                                                                message: str) -> None:
     """A single trajectory (H, D) came back with another axis, and another layout of the same shape was projected."""
     with pytest.raises(ValueError, match=message):
         Constraints(SPEC, [Box(-1.0, 1.0, (0,))]).project(torch.zeros(shape), condition)
-
-
-def test_a_projection_of_one_s_own_may_compute_in_float32_and_returns_trajectories() -> None:
-    x = random(0, 3)
-    mine = Constraints(SPEC, [Projection(lambda x: x.float().clamp(-0.5, 0.5)), Speed(5.0, (0,), dt=1.0)])
-    projected = mine.project(x)
-    assert mine.certificate(projected).feasible.all() and not torch.equal(projected, x)
-    with pytest.raises(ValueError, match=r"Projection: the function returned None for \(3, 6, 4\)"):
-        Constraints(SPEC, [Projection(lambda x: None)]).project(x)  # type: ignore[arg-type, return-value]
-
-
-def test_known_rows_that_bend_too_much_are_refused() -> None:
-    condition = Condition.empty(SPEC)
-    for row, x in enumerate((0.0, 0.1, 0.0)):
-        condition = condition.with_obs(row, torch.tensor([x]), dims=(0,))
-    with pytest.raises(ValueError, match=r"timesteps 0 to 2 are known to be 0, 0\.1, 0, which violates it by 4"):
-        Constraints(SPEC, [Acceleration(1.0, (0,), dt=0.1)]).known(condition)

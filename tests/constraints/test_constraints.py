@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gentraj.constraints import (
     CONSTRAINTS,
+    QUICK_BUDGETS,
     TOLERANCE,
     Acceleration,
     Blocks,
@@ -66,7 +67,7 @@ EXAMPLES: dict[str, tuple[Constraint, Callable[[Row], float]]] = {
 CONVEX = ["box", "speed", "acceleration", "equal", "projection"]
 seeds = st.integers(0, 2**32 - 1)
 each = pytest.mark.parametrize("name", CONSTRAINTS)
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=4, deadline=None)
 
 
 def random(seed: int, rows: int = 7, spec: TrajectorySpec = SPEC, scale: float = 1.0) -> Tensor:
@@ -99,9 +100,9 @@ def test_a_projection_is_feasible_and_what_is_feasible_stays(name: str, seed: in
     assert torch.equal(y[..., others], x[..., others])
 
 
-@settings(max_examples=5, deadline=None)  # seconds each
+@settings(max_examples=1, deadline=None)  # seconds each
 @example(632866, 1.0)  # converges in the last round only
-@given(seeds, st.sampled_from([1.0, 30.0, 1000.0]))
+@given(seeds, st.sampled_from([1.0, 1000.0]))
 def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale: float) -> None:
     x = random(seed, rows=3, scale=scale)
     together = [Box(-0.9 * scale, 0.8 * scale, (0, 1, 3)), Circle((0.0, 0.0), 0.5 * scale, (0, 1)),
@@ -116,30 +117,22 @@ def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale
     assert torch.equal(alone, y[1:2]), "a trajectory depends on those beside it"
 
 
-@pytest.mark.parametrize("names", [["box"], ["speed"], ["acceleration"], ["projection"], CONVEX])
-@settings(max_examples=5, deadline=None)
-@given(seeds)
-def test_the_projection_on_convex_sets_is_that_of_scipy(names: list[str], seed: int) -> None:
-    spec = TrajectorySpec(3, 1, 6, 2)
-    x = random(seed, rows=1)
-    start = torch.tensor([0.1, 0.2, -0.1])
-    condition = Condition.empty(spec).with_obs(0, start)
-    y = Constraints(spec, [EXAMPLES[name][0] for name in names]).project(x, condition)[0].double().numpy()
+@settings(max_examples=8, deadline=None)
+@given(seeds, st.sampled_from([["box"], ["speed"], ["acceleration"], ["projection"], CONVEX]))
+def test_the_projection_on_convex_sets_is_that_of_scipy(seed: int, names: list[str]) -> None:
+    x, start = random(seed, rows=1), torch.tensor([0.1, 0.2, -0.1])
+    condition = Condition.empty(SPEC).with_obs(0, start)
+    y = Constraints(SPEC, [EXAMPLES[name][0] for name in names]).project(x, condition)[0].double().numpy()
     given = x[0].double().numpy()
     given[0, :3] = start.numpy()
 
     def inside(flat: Row) -> Row:
-        z, at = flat.reshape(given.shape), []
-        if "box" in names:
-            at += [z[:, 0] + 0.5, 0.4 - z[:, 0], z[:, 3] + 0.3, 0.4 - z[:, 3]]
-        if "speed" in names:
-            at += [0.6**2 - (np.diff(z[:, :2], axis=0) ** 2).sum(1)]
-        if "acceleration" in names:
-            bent = np.diff(z[:, [1, 3]], n=2, axis=0).ravel()
-            at += [0.36 - bent, 0.36 + bent]
-        if "projection" in names:
-            at += [-(z[0, :1] + z[1, :1])]
-        return np.concatenate(at)
+        z = flat.reshape(given.shape)
+        bent = np.diff(z[:, [1, 3]], n=2, axis=0).ravel()
+        at = {"box": np.concatenate([z[:, 0] + 0.5, 0.4 - z[:, 0], z[:, 3] + 0.3, 0.4 - z[:, 3]]),
+              "speed": 0.6**2 - (np.diff(z[:, :2], axis=0) ** 2).sum(1),
+              "acceleration": np.concatenate([0.36 - bent, 0.36 + bent]), "projection": -(z[0, :1] + z[1, :1])}
+        return np.concatenate([at[name] for name in names if name in at])
 
     def fixed(flat: Row) -> Row:
         z = flat.reshape(given.shape)
@@ -155,7 +148,7 @@ def test_the_projection_on_convex_sets_is_that_of_scipy(names: list[str], seed: 
 
 @few
 @given(seeds)
-def test_without_speeds_each_row_leaves_by_the_shortest_way(seed: int) -> None:
+def test_without_speeds_each_timestep_leaves_by_the_shortest_way(seed: int) -> None:
     x = random(seed)
     circle, blocks = Constraints(SPEC, [EXAMPLES["circle"][0]]), Constraints(SPEC, [EXAMPLES["blocks"][0]])
     away = x[..., [0, 2]] - torch.tensor([0.2, 0.1])
@@ -169,7 +162,7 @@ def test_without_speeds_each_row_leaves_by_the_shortest_way(seed: int) -> None:
         assert np.linalg.norm(q - p) == pytest.approx(min(np.linalg.norm(c - p) for c in free), abs=5e-6)
 
 
-def test_regions_do_not_depend_on_how_many_rows_are_chosen_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_do_not_depend_on_how_many_trajectories_are_chosen_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Constraints(SPEC, [EXAMPLES["blocks"][0], EXAMPLES["speed"][0]])
     x = random(3)
     whole = limits.project(x)
@@ -189,11 +182,11 @@ def test_the_largest_free_boxes_are_the_free_space(seed: int, d: int, walls: int
     assert (in_free == ~((points > low) & (points < high)).all(2).any(1)).all()
 
 
-@pytest.mark.parametrize("keep_out", [Circle((0.0, 0.0), 0.5, (0, 1)), Blocks((-0.5, -0.5), (0.5, 0.5), (0, 1)),
-                                      Blocks((-0.1, -0.4), (0.1, 9.0), (0, 1))])
-@pytest.mark.parametrize("offset", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize(("keep_out", "offset"), [
+    (Circle((0.0, 0.0), 0.5, (0, 1)), 0.0), (Circle((0.0, 0.0), 0.5, (0, 1)), 0.3),
+    (Blocks((-0.5, -0.5), (0.5, 0.5), (0, 1)), 0.05), (Blocks((-0.1, -0.4), (0.1, 9.0), (0, 1)), 0.3)])
 def test_a_plan_through_an_obstacle_goes_round_it(keep_out: Constraint, offset: float) -> None:
-    """Row by row the nearest way out is to both sides, further apart than a bounded speed reaches."""
+    """Each on its own, the nearest ways out are to both sides, further apart than a bounded speed reaches."""
     spec = TrajectorySpec(2, 0, 32)
     constraints = Constraints(spec, [keep_out, Speed(0.12, (0, 1), dt=1.0)])
     x = torch.stack([torch.linspace(-1, 1, 32), torch.full((32,), offset)], 1)[None]
@@ -203,16 +196,17 @@ def test_a_plan_through_an_obstacle_goes_round_it(keep_out: Constraint, offset: 
     assert constraints.certificate(y).worst <= TOLERANCE
 
 
-def test_a_bounded_speed_of_more_entries_leads_round_a_wall_as_that_of_the_wall_s() -> None:
+@pytest.mark.parametrize("dims", [(0, 1), (0, 1, 2, 3)])
+def test_a_bounded_speed_of_more_entries_leads_round_a_wall_as_that_of_the_wall_s(dims: tuple[int, ...]) -> None:
     """Regions are chosen by how far the wall's entries move in a step, which further bounded entries do not change."""
-    spec, wall = TrajectorySpec(4, 0, 12), Blocks((-0.6, -3.0), (0.6, 1.2), (0, 1))
+    spec = TrajectorySpec(4, 0, 12)
     x = torch.zeros(4, 12, 4)
     x[..., 0], x[..., 1] = torch.linspace(-1, 1, 12), torch.tensor([[-0.5], [-0.3], [0.0], [0.1]])
-    ends = Condition.empty(spec, 4).with_obs(0, torch.tensor([-1.0, 0]), (0, 1)).with_obs(-1, torch.tensor([1.0, 0]),
-                                                                                          (0, 1))
-    for dims in ((0, 1), (0, 1, 2, 3)):
-        limits = Constraints(spec, [wall, Speed(0.6, dims, 1.0, per_dim=True)])
-        assert limits.certificate(limits.project(x, ends)).feasible.all()
+    ends = Condition.empty(spec, 4)
+    for h, at in ((0, -1.0), (-1, 1.0)):
+        ends = ends.with_obs(h, torch.tensor([at, 0]), (0, 1))
+    limits = Constraints(spec, [Blocks((-0.6, -3.0), (0.6, 1.2), (0, 1)), Speed(0.6, dims, 1.0, per_dim=True)])
+    assert limits.certificate(limits.project(x, ends)).feasible.all()
 
 
 def test_what_cannot_be_satisfied_is_certified_so() -> None:
@@ -220,14 +214,14 @@ def test_what_cannot_be_satisfied_is_certified_so() -> None:
     wall = Blocks((-0.1, -9.0), (0.1, 9.0), (0, 1))
     constraints = Constraints(spec, [wall, Speed(0.2, (0, 1), dt=1.0)])
     condition = Condition.empty(spec).with_obs(0, torch.tensor([-0.5, 0.0])).with_obs(-1, torch.tensor([0.5, 0.0]))
-    certificate = constraints.certificate(constraints.project(random(0, 1, spec), condition))
+    certificate = constraints.certificate(constraints.project(random(0, 1, spec), condition, QUICK_BUDGETS))
     assert not certificate.feasible.any()
     assert "0 of 1 trajectories are feasible" in str(certificate)
 
 
 @pytest.mark.parametrize("keep_out", [Circle((0.0, 0.0), 1.0, (0, 1)), Blocks((-1.0, -1.0), (1.0, 1.0), (0, 1)),
                                       Speed(0.1, (0, 1), 1.0)])
-def test_what_is_known_beyond_a_constraint_costs_no_further_budgets(keep_out: Constraint) -> None:
+def test_what_is_known_beyond_a_constraint_costs_no_further_rounds(keep_out: Constraint) -> None:
     """A start inside of an obstacle, as a robot has it that was pushed there: the rest of the plan is feasible."""
     constraints, x_RHD = Constraints(SPEC, [keep_out]), torch.zeros(2, 6, 4)
     x_RHD[:, :, 0] = torch.linspace(0.2, 2.2, 6)
@@ -263,13 +257,7 @@ def test_a_certificate_has_the_shape_of_the_samples_and_the_names_of_the_constra
         named.certificate(x[:, :, :5])
 
 
-def test_every_constraint_has_an_example_here() -> None:
-    assert set(EXAMPLES) == set(CONSTRAINTS)
-    assert all(type(constraint) is CONSTRAINTS[name] for name, (constraint, _) in EXAMPLES.items())
-
-
-@few
-@given(seeds, st.sampled_from([1.0, 4.0]))
+@pytest.mark.parametrize(("seed", "scaling"), [(0, 1.0), (1, 4.0)])
 def test_the_walls_of_a_maze_are_its_cells_and_all_beyond(seed: int, scaling: float) -> None:
     rng = np.random.default_rng(seed)
     cells = (rng.random((4, 5)) < 0.5).astype(int)
