@@ -15,9 +15,8 @@ from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.envs.rendering.renderer import placed, postures
 
 from ..plots.style import INK
-from .colours import light, plan_colours, rgb
+from .drawing import Lines, light, plan_colours, rgb
 from .driving import Way
-from .lines import Lines
 from .planning import Answer
 from .session import Session
 
@@ -112,7 +111,7 @@ class BodyScene:
 
     def place(self, session: Session) -> None:
         """Puts the body into the session's start, unless a closed loop moves it."""
-        if session.drive is not None:
+        if session.loop.drive is not None:
             return
         with contextlib.suppress(CannotReplay):
             self.qpos_Q = postures(self.base, self.loaded.factory.env_id, np.array([[session.obs]]), self.seconds)[0, 0]
@@ -132,7 +131,8 @@ class BodyScene:
         self._draw_trace()
 
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
-        begun = self.session.drive is not None and self.loaded.kind == "policy"  # what it would do is from the start
+        # What a policy would do is shown from the start.
+        begun = self.session.loop.drive is not None and self.loaded.kind == "policy"
         if answer is None or answer.loaded is not self.loaded or begun:
             self.ghosts.hide()
             return

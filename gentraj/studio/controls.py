@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .export import downloads
-from .imagination import Imagination
 from .latest import Latest
-from .planning import Answer
+from .loading import alike
+from .planning import Answer, described
 from .scene import Place, Scene, on_floor, scene_of
-from .session import Session, alike
-from .words import loop_status, status
+from .session import Session
+from .world_view import WorldView
 
 if TYPE_CHECKING:
     from viser import GuiApi, SceneApi
@@ -38,17 +38,17 @@ class Controls:
         self.drawing = threading.RLock()  # plans and the closed loop are drawn by different threads
         self.telling: Latest[None] = Latest(lambda _: self._tell(), "studio-texts")
         self.planning: Any = None
-        self.imagination: Imagination | None = None
+        self.world_view: WorldView | None = None
         """What a world model shows in the place of plans."""
         self._build()
         self._rebuild()
-        session.on_plan = session.on_drive = self.draw
+        session.on_plan = session.loop.changed = self.draw
         session.ask()
 
     def draw(self) -> None:
         """Draws what the session has."""
         with self.drawing:
-            session, driven = self.session, self.session.drive
+            session, driven = self.session, self.session.loop.drive
             frame = self._frame(session.answers.get(0))
             for side, scene in enumerate(self.scenes):
                 scene.place(session)
@@ -59,14 +59,14 @@ class Controls:
 
     def close(self) -> None:
         self.telling.close()
-        if self.imagination is not None:
-            self.imagination.close()
+        if self.world_view is not None:
+            self.world_view.close()
         self.session.close()
 
     @property
     def camera(self) -> tuple[Place, Place]:
         """Where a browser begins to look from, and at what."""
-        return self.imagination.pair.camera if self.imagination is not None else self.scenes[-1].camera
+        return self.world_view.pair.camera if self.world_view is not None else self.scenes[-1].camera
 
     # -- the panel
 
@@ -95,7 +95,7 @@ class Controls:
             self.play, step, reset = (gui.add_button(name) for name in ("Play", "Step", "Reset"))
             self.loop = gui.add_markdown("")
             self.play.on_click(lambda _: session.attempt(self._play))
-            step.on_click(lambda _: session.attempt(session.step))
+            step.on_click(lambda _: session.attempt(session.loop.step))
             reset.on_click(lambda _: session.attempt(session.reset))
         with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
             for name, send in downloads(session, self.client, lambda: self.by.value).items():
@@ -103,7 +103,8 @@ class Controls:
 
     def _rebuild(self) -> None:
         """Makes the controls and scenes that depend on the chosen runs."""
-        gui, session, loaded, own = self.gui, self.session, self.session.loaded, self.session.own
+        gui, session = self.gui, self.session
+        loaded, own = session.loaded, session.own
         with self.drawing:
             if self.planning is not None:
                 self.planning.remove()
@@ -127,10 +128,10 @@ class Controls:
             self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
             self.beside.options = (NONE, *(each.name for each in session.others))
             self.beside.value = NONE if session.second is None else session.second.name
-            for scene in self.scenes if self.imagination is None else [self.imagination]:
+            for scene in self.scenes if self.world_view is None else [self.world_view]:
                 scene.close()
             imagines = loaded.kind == "world model"
-            self.imagination = Imagination(gui, self.api, session, self.client) if imagines else None
+            self.world_view = WorldView(gui, self.api, session, self.client) if imagines else None
             sides = 0 if imagines else 1 + (session.second is not None)
             self.scenes = [scene_of(self.api, session, side) for side in range(sides)]
             for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
@@ -144,14 +145,14 @@ class Controls:
     def _tell(self) -> None:
         """Writes the texts, which a browser takes longer to show than plans, and waits until it may do so again."""
         self.status.content = status(self.session)
-        self.loop.content = loop_status(self.session)
-        self.play.label = "Pause" if self.session.driving.is_set() else "Play"
+        self.loop.content = self.session.loop.described()
+        self.play.label = "Pause" if self.session.loop.playing.is_set() else "Play"
         time.sleep(TEXTS_EVERY)
 
     def _frame(self, answer: Answer | None) -> int | None:
         """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
         steps = max(len(answer.frames) if answer is not None else 1, 1)
-        self.denoising.visible = steps > 1 and self.imagination is None
+        self.denoising.visible = steps > 1 and self.world_view is None
         last = self.frame.value >= self.frame.max
         if self.frame.max != steps:
             self.frame.max = steps
@@ -183,7 +184,11 @@ class Controls:
             self.session.ask()
 
     def _play(self) -> None:
-        (self.session.pause if self.session.driving.is_set() else self.session.play)()
+        loop = self.session.loop
+        if loop.playing.is_set():
+            loop.pause()
+        else:
+            loop.play()
         self.draw()
 
     def _listen(self) -> None:
@@ -199,3 +204,17 @@ class Controls:
                 self.session.add_disc(place, self.radius.value)
 
         self.session.attempt(add)
+
+
+def status(session: Session) -> str:
+    """The runs with their latencies, and what is known of the newest plans, as Markdown."""
+    rows = [f"| {'**' if each is session.loaded else ''}{each.name}{'**' if each is session.loaded else ''} "
+            f"| {each.summary} | {session.plans.latency(each)} |" for each in session.runs]
+    lines = ["| run | what it is | a plan takes |", "|---|---|---|", *rows, ""]
+    answer = session.answers.get(0)
+    if session.problem:
+        lines.append(f"**{session.problem}**")
+    elif answer is not None:
+        rate = round(session.plans.rate)
+        lines.append(described(answer) + (f" {rate} plans a second." if rate > 1 else ""))
+    return "\n".join(lines)

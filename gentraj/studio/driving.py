@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -19,6 +21,7 @@ from .loading import Loaded
 from .planning import Answer, Question, answer_of, planner_of
 
 MOST_AHEAD = 100  # environment steps that a policy is shown ahead outside mazes
+SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +116,95 @@ class Drive:
         self.envs.obs_BO = obs_O[None].copy()
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()
+
+
+class Loop:
+    """The closed loop of a session: one episode, taken step by step or played at the speed of the simulator.
+
+    `begin` makes the episode at the first step. `changed` is called after each change, and `failed` with the error of
+    an episode that cannot go on. A thread plays it, which ends with `pause`, the end of the episode or `close`.
+    """
+
+    def __init__(self, begin: Callable[[], Drive], failed: Callable[[Exception], None]):
+        self.begin, self.failed = begin, failed
+        self.changed: Callable[[], None] = lambda: None
+        self.drive: Drive | None = None
+        """The episode so far; None at the start."""
+        self.playing = threading.Event()
+        self.closed = False
+        self._lock = threading.RLock()
+
+    def step(self, steps: int = 1) -> None:
+        """Takes environment steps."""
+        with self._lock:
+            if self.closed:
+                return
+            try:
+                if self.drive is None:
+                    self.drive = self.begin()
+                for _ in range(steps):
+                    self.drive.step()
+                if self.drive.done:
+                    self.pause()
+            except (ValueError, RuntimeError) as error:
+                self.failed(error)
+                self.pause()
+        self.changed()
+
+    def aim(self, goal: tuple[float, ...]) -> bool:
+        """Turns an episode on its way to another goal, and says whether there is one."""
+        with self._lock:
+            if self.drive is None:
+                return False
+            self.drive.aim(goal)
+        self.changed()
+        return True
+
+    def play(self) -> None:
+        if not self.playing.is_set() and not self.closed:
+            self.playing = threading.Event()  # which a thread in its last step does not obey
+            self.playing.set()
+            threading.Thread(target=self._play, args=(self.playing,), name="studio-loop", daemon=True).start()
+
+    def pause(self) -> None:
+        self.playing.clear()
+
+    def reset(self) -> None:
+        """Puts the closed loop back to the start, and pauses it."""
+        self.pause()
+        with self._lock:
+            if self.drive is not None:
+                self.drive.close()
+            self.drive = None
+        self.changed()
+
+    def close(self) -> None:
+        self.closed = True
+        self.pause()
+        with self._lock:
+            if self.drive is not None:
+                self.drive.close()
+
+    def described(self) -> str:
+        """The closed loop in words."""
+        drive = self.drive
+        if drive is None:
+            return "The agent is at the start."
+        state = "on its way"
+        if drive.success:
+            state = "reached the goal"
+        elif drive.done:
+            state = "the episode is over"
+        return f"Step {len(drive.path) - 1}, return {drive.total:.1f}: {state}."
+
+    def _play(self, playing: threading.Event) -> None:
+        due = time.perf_counter()
+        while playing.is_set() and not self.closed:
+            fps = self.drive.fps if self.drive is not None else SHOWN_PER_SECOND
+            steps = max(1, round(fps / SHOWN_PER_SECOND))
+            self.step(steps)
+            due = max(due + steps / fps, time.perf_counter() - 0.2)  # what was lost long ago is not caught up
+            time.sleep(max(0.0, due - time.perf_counter()))
 
 
 def posture(envs: VectorEnvironment) -> np.ndarray:

@@ -129,12 +129,12 @@ def downloads(session: Session, client: Any, by: Callable[[], str]) -> dict[str,
         send("studio.png", buffer.getvalue())
 
     def film() -> None:
-        if session.drive is None:
+        if session.loop.drive is None:
             raise ValueError("the closed loop has not begun; press Play first")
-        send("loop.mp4", video(session.drive))
+        send("loop.mp4", video(session.loop.drive))
 
     def page() -> None:
-        from .static import session_page  # with viser, which may be missing
+        from .page import session_page  # with viser, which may be missing
 
         session.plan()
         send("studio.html", session_page(session, by()).encode())

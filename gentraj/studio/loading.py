@@ -149,3 +149,12 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
     else:
         backend = "eager"
     return Loaded(name, run, factory, cast(Box, run.action_space()), env.unwrapped, backend)
+
+
+def alike(first: Loaded, second: Loaded) -> bool:
+    """Whether two runs have the same environment and observations, so that they have starts and goals in common."""
+    if first.run.data.obs_dim != second.run.data.obs_dim:
+        return False
+    if first.maze is None or second.maze is None:
+        return first.factory.env_id == second.factory.env_id
+    return first.maze.map == second.maze.map and first.maze.scaling == second.maze.scaling

@@ -198,3 +198,39 @@ def cross_disc(places_H2: np.ndarray, centre_2: np.ndarray, radius: float) -> np
     part_S = -(start_S2 * step_S2).sum(1) / np.maximum((step_S2**2).sum(1), 1e-12)
     nearest_S2 = start_S2 + np.clip(part_S, 0, 1)[:, None] * step_S2
     return np.linalg.norm(nearest_S2, axis=1) < radius
+
+
+def check_place(place: Sequence[float] | np.ndarray, count: int = 2) -> np.ndarray:
+    """Returns a place of `count` coordinates as an array (count,) of floats. Raises ValueError for anything else."""
+    try:
+        found = np.asarray(place, float)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise ValueError(f"the place is {shown(place)}; {count} finite numbers are expected")
+    return found
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, in one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def described(answer: Answer) -> str:
+    """The newest plans in words."""
+    if answer.loaded.kind == "policy":
+        return f"The policy plans nothing; these are its next {answer.x_NHD.shape[1] - 1} steps."
+    trusted, count = int((answer.ratio_N <= 1).sum()), len(answer.ratio_N)
+    words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."
+             if answer.ratio_N.any() else f"{count} plans, of a run without a measure of trust."]
+    if answer.value_N is not None:
+        words.append(f"Its value: {answer.value_N[answer.chosen]:.2f}.")
+    if answer.certificate is not None:
+        worst = float(answer.certificate.worst[answer.chosen])
+        words.append("Certificate: it keeps out of all obstacles and walls at its timesteps." if worst <= 1e-6 else
+                     f"Certificate: **violated by {worst:.3g}**.")
+    if crossing := int(answer.crossing.sum()):
+        words.append(f"Parts of it between timesteps that cross a wall or an obstacle: **{crossing} of "
+                     f"{len(answer.crossing)}** (red).")
+    return " ".join(words)

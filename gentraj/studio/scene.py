@@ -9,12 +9,10 @@ import numpy as np
 
 from ..plots.style import BLUE, GREEN, INK, VERMILION
 from .bodies import BodyScene
-from .colours import light, plan_colours, rgb
+from .drawing import Lines, light, plan_colours, rgb, segments
 from .driving import Way
-from .lines import Lines, segments
 from .loading import BODY, Loaded
-from .offered import check_place
-from .planning import Answer, Disc
+from .planning import Answer, Disc, check_place
 from .session import Session
 
 if TYPE_CHECKING:
@@ -123,7 +121,8 @@ class MazeScene:
         self.lines["chosen"].draw(chosen, np.where(crosses_S[:, None], rgb(CROSSING), colours[answer.chosen]))
 
     def place(self, session: Session) -> None:
-        start, goal = session.start_2, session.goal_2
+        start = [session.obs[dim] for dim in self.loaded.dims]
+        goal = session.goal[:2] if len(session.goal) > 1 else None
         self.parts["start"].position = (*start, 0.12)
         for name in ("goal", "reached"):
             if name in self.parts and goal is not None:
@@ -153,7 +152,7 @@ class MazeScene:
         vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)
         api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, material="toon3")
         self.parts["start"] = self._marker("start", GREEN, self.session.move_start)
-        if self.session.goal_2 is not None and self.loaded.has_goal:
+        if len(self.session.goal) > 1 and self.loaded.has_goal:
             self.parts["goal"] = self._marker("goal", GOAL, self.session.move_goal)
             self.parts["reached"] = api.add_cylinder(f"{root}/reached", REACHED, 0.01, color=rgb(GOAL),
                                                      opacity=0.18, cast_shadow=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,24 +12,78 @@ import numpy as np
 from gentraj.envs.evaluation.vector import VectorEnvironment
 
 from ..progress import one_line
-from .driving import Drive, ahead
+from .driving import Drive, Loop, ahead
 from .latest import Latest
-from .loading import Loaded
-from .offered import check_place
-from .planning import Answer, Disc, Question, Settings, plan_for
+from .loading import Loaded, alike
+from .planning import Answer, Disc, Question, Settings, check_place, plan_for
 
-SECONDS = 1.0  # over which plans are counted for their rate
-SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
+RATE_SECONDS = 1.0  # over which plans are counted for their rate
 MOST_DISCS = 20  # obstacles, each of which costs time in every plan
 
-Listener = Callable[[], None]
+
+class PlanThread:
+    """Plans for the newest questions in a thread of its own, and then calls `planned` with answers and problem."""
+
+    def __init__(self, planned: Callable[[dict[int, Answer], str], None]):
+        self.planned = planned
+        self.times: deque[float] = deque(maxlen=200)
+        """When plans were finished, in seconds."""
+        self.latencies: dict[int, float] = {}
+        self._ahead: dict[int, Drive] = {}  # in which policies drive ahead
+        self._newest: Latest[list[tuple[Loaded, Question]]] = Latest(self._plan, "studio-plans")
+
+    def ask(self, questions: list[tuple[Loaded, Question]]) -> None:
+        """Has these planned for next, each by its run; the answers are numbered in this order."""
+        self._newest.ask(questions)
+
+    def wait(self, timeout: float | None) -> bool:
+        """Waits until nothing is left to plan, at most `timeout` seconds, and says whether that is so."""
+        return self._newest.wait(timeout)
+
+    def latency(self, loaded: Loaded) -> str:
+        """How long the newest plan of a run took, or a decision of a policy, in words."""
+        ms = self.latencies.get(id(loaded))
+        if ms is None:
+            return ""
+        return f"{ms:.2g} ms a step" if loaded.kind == "policy" else f"{ms:.0f} ms"
+
+    @property
+    def rate(self) -> float:
+        """Plans a second, over the last second."""
+        newest = self.times[-1] if self.times else 0.0
+        recent = [each for each in list(self.times) if each > newest - RATE_SECONDS]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+    def close(self) -> None:
+        self._newest.close()
+        for drive in self._ahead.values():
+            drive.close()
+
+    def _plan(self, questions: list[tuple[Loaded, Question]]) -> None:
+        answers: dict[int, Answer] = {}
+        problem = ""
+        for side, (loaded, question) in enumerate(questions):
+            try:
+                answers[side] = self._answer(loaded, question)
+            except (ValueError, RuntimeError) as error:
+                problem = one_line(error)
+        self.latencies |= {id(answer.loaded): answer.ms for answer in answers.values()}
+        self.times.append(time.perf_counter())
+        self.planned(answers, problem)
+
+    def _answer(self, loaded: Loaded, question: Question) -> Answer:
+        if loaded.kind == "planner":
+            return plan_for(loaded, question)
+        if id(loaded) not in self._ahead:
+            self._ahead[id(loaded)] = Drive(loaded, question)
+        return ahead(loaded, question, self._ahead[id(loaded)])
 
 
 class Session:
     """The state behind one browser.
 
-    `loaded` are the runs of the studio. Each change of the question asks for new plans. A thread makes them and then
-    calls `on_plan`. The closed loop runs in another thread, which calls `on_drive`. Both threads end with `close`.
+    `loaded` are the runs of the studio. Each change of the question asks for new plans, which the thread of `plans`
+    makes; it then calls `on_plan`. `loop` is the closed loop. Their threads end with `close`.
     """
 
     def __init__(self, loaded: Sequence[Loaded]):
@@ -43,17 +96,12 @@ class Session:
         self.discs: tuple[Disc, ...] = ()
         self.answers: dict[int, Answer] = {}
         """The newest plans by side: 0 is the chosen run, 1 the one beside it."""
-        self.latencies: dict[int, float] = {}
         self.problem = ""
         """Why there are no plans, or the closed loop has stopped, in one line; empty if all is well."""
-        self.on_plan: Listener = lambda: None
-        self.on_drive: Listener = lambda: None
-        self.drive: Drive | None = None
-        self.driving, self.closed = threading.Event(), False
-        self._times: deque[float] = deque(maxlen=200)
-        self._ahead: dict[int, Drive] = {}  # in which policies drive ahead
-        self._lock = threading.RLock()  # guards the closed loop
-        self._planning: Latest[list[tuple[int, Loaded, Question]]] = Latest(self._plan, "studio-plans")
+        self.on_plan: Callable[[], None] = lambda: None
+        self.closed = False
+        self.plans = PlanThread(self._planned)
+        self.loop = Loop(lambda: Drive(self.loaded, self.question()), self.fail)
         self._start_anew()
 
     # -- the question
@@ -85,16 +133,6 @@ class Session:
         goal = self.goal if loaded.has_goal else ()
         discs = self.discs if loaded.kind == "planner" and loaded.maze is not None else ()
         return Question(self.obs, goal, self.settings[id(loaded)], discs)
-
-    @property
-    def start_2(self) -> np.ndarray:
-        """The start as it is drawn (2,)."""
-        return np.array([self.obs[dim] for dim in self.loaded.dims])
-
-    @property
-    def goal_2(self) -> np.ndarray | None:
-        """The goal as it is drawn (2,); None without one."""
-        return np.array(self.goal[:2]) if len(self.goal) > 1 else None
 
     def choose(self, index: int) -> None:
         """Chooses a run. Start, goal and obstacles stay if it has the same maze."""
@@ -129,12 +167,8 @@ class Session:
         """
         x, y = self.loaded.nearest_free(check_place(place_2))
         self.goal = (float(x), float(y), *self.goal[2:])
-        with self._lock:
-            if self.drive is not None:
-                self.drive.aim(self.goal)
-                self.on_drive()
-                return
-        self.ask()
+        if not self.loop.aim(self.goal):
+            self.ask()
 
     def set(self, **changes: float) -> None:
         """Changes settings of the chosen run, and of the one beside it if it has them."""
@@ -164,7 +198,7 @@ class Session:
     def ask(self) -> None:
         """Asks for new plans."""
         sides = [each for each in (self.loaded, self.second) if each is not None and each.kind != "world model"]
-        self._planning.ask([(side, loaded, self.question(loaded)) for side, loaded in enumerate(sides)])
+        self.plans.ask([(loaded, self.question(loaded)) for loaded in sides])
 
     def attempt(self, action: Callable[..., object], *args: object) -> None:
         """Does what a browser asks for. An error is told in the place of what is said about the plans."""
@@ -173,114 +207,37 @@ class Session:
         except (ValueError, TypeError, OSError, RuntimeError) as error:
             self.fail(error)
 
+    def _planned(self, answers: dict[int, Answer], problem: str) -> None:
+        if not self.closed:
+            self.answers, self.problem = answers, problem
+            self.on_plan()
+
     def fail(self, error: BaseException) -> None:
         """Shows an error in the place of what is said about the plans."""
         self.problem = one_line(error)
         self.on_plan()
 
-    def latency(self, loaded: Loaded) -> str:
-        """How long the newest plan of a run took, or a decision of a policy, in words."""
-        ms = self.latencies.get(id(loaded))
-        return "" if ms is None else f"{ms:.2g} ms a step" if loaded.kind == "policy" else f"{ms:.0f} ms"
-
     def plan(self, timeout: float | None = 60.0) -> Answer:
         """Waits for the newest plans and returns those of the chosen run. Raises ValueError without any in time."""
         if not self.answers and not self.problem:
             self.ask()
-        if not self._planning.wait(timeout):
+        if not self.plans.wait(timeout):
             raise ValueError(f"the plans take longer than {timeout:.0f} s; wait for them, or choose fewer steps or "
                              "candidates")
         if self.problem or 0 not in self.answers:
             raise ValueError(self.problem or "there is no plan yet")
         return self.answers[0]
 
-    @property
-    def rate(self) -> float:
-        """Plans a second, over the last second."""
-        newest = self._times[-1] if self._times else 0.0
-        recent = [each for each in list(self._times) if each > newest - SECONDS]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
-
-    # -- the closed loop
-
     def reset(self) -> None:
-        """Puts the closed loop back to the start, and pauses it."""
-        self.pause()
-        with self._lock:
-            if self.drive is not None:
-                self.drive.close()
-            self.drive = None
-        self.on_drive()
+        """Puts the closed loop back to the start, and asks for plans from there."""
+        self.loop.reset()
         self.ask()
-
-    def step(self, steps: int = 1) -> None:
-        """Takes environment steps in the closed loop, which begins at the start if it has not begun."""
-        with self._lock:
-            if self.closed:
-                return
-            try:
-                if self.drive is None:
-                    self.drive = Drive(self.loaded, self.question())
-                for _ in range(steps):
-                    self.drive.step()
-                if self.drive.done:
-                    self.driving.clear()
-            except (ValueError, RuntimeError) as error:
-                self.problem = one_line(error)
-                self.driving.clear()
-        self.on_drive()
-
-    def play(self) -> None:
-        """Runs the closed loop at the speed of the simulator until `pause`, the end of the episode or `close`."""
-        if not self.driving.is_set() and not self.closed:
-            self.driving = threading.Event()  # which a thread in its last step does not obey
-            self.driving.set()
-            threading.Thread(target=self._play, args=(self.driving,), name="studio-loop", daemon=True).start()
-
-    def pause(self) -> None:
-        self.driving.clear()
 
     def close(self) -> None:
         """Stops all work."""
         self.closed = True
-        self.pause()
-        self._planning.close()
-        with self._lock:
-            for drive in (self.drive, *self._ahead.values()):
-                if drive is not None:
-                    drive.close()
-
-    # -- in the threads
-
-    def _play(self, driving: threading.Event) -> None:
-        due = time.perf_counter()
-        while driving.is_set() and not self.closed:
-            fps = self.drive.fps if self.drive is not None else SHOWN_PER_SECOND
-            steps = max(1, round(fps / SHOWN_PER_SECOND))
-            self.step(steps)
-            due = max(due + steps / fps, time.perf_counter() - 0.2)  # what was lost long ago is not caught up
-            time.sleep(max(0.0, due - time.perf_counter()))
-
-    def _plan(self, questions: list[tuple[int, Loaded, Question]]) -> None:
-        answers, problem = {}, ""
-        for side, loaded, question in questions:
-            try:
-                answers[side] = self._answer(loaded, question)
-            except (ValueError, RuntimeError) as error:
-                problem = one_line(error)
-        if self.closed:
-            return
-        self.answers, self.problem = answers, problem
-        self.latencies |= {id(answer.loaded): answer.ms for answer in answers.values()}
-        self._times.append(time.perf_counter())
-        self.on_plan()
-
-    def _answer(self, loaded: Loaded, question: Question) -> Answer:
-        if loaded.kind == "planner":
-            return plan_for(loaded, question)
-        if id(loaded) not in self._ahead:
-            self._ahead[id(loaded)] = Drive(loaded, question)
-        return ahead(loaded, question, self._ahead[id(loaded)])
+        self.plans.close()
+        self.loop.close()
 
     def _start_anew(self) -> None:
         """Takes the two free cells of the maze that are farthest apart, or what the environment's reset gives."""
@@ -296,12 +253,3 @@ class Session:
         obs = np.zeros(self.loaded.run.data.obs_dim)
         obs[list(self.loaded.dims)] = start
         self.obs, self.goal = tuple(obs.tolist()), tuple(goal.tolist())
-
-
-def alike(first: Loaded, second: Loaded) -> bool:
-    """Whether two runs have the same environment and observations, so that they have starts and goals in common."""
-    if first.run.data.obs_dim != second.run.data.obs_dim:
-        return False
-    if first.maze is None or second.maze is None:
-        return first.factory.env_id == second.factory.env_id
-    return first.maze.map == second.maze.map and first.maze.scaling == second.maze.scaling

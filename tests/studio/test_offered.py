@@ -17,7 +17,7 @@ from browserless import Browserless, opened, until
 from gentraj.studio.controls import Controls
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import load_runs
-from gentraj.studio.offered import check_place, shown
+from gentraj.studio.planning import check_place, shown
 from gentraj.studio.server import Studio
 from gentraj.studio.session import MOST_DISCS
 

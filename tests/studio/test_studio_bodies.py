@@ -20,8 +20,8 @@ from gentraj.studio.bodies import GHOST, BodyScene, colour_of, lane_width, meshe
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded, load_runs
+from gentraj.studio.planning import described
 from gentraj.studio.session import Session
-from gentraj.studio.words import described
 from gentraj.training import TrainingConfig
 
 
@@ -131,8 +131,8 @@ def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_valu
 
 def test_a_closed_loop_moves_the_body_and_its_plans_along(server: GuardedServer, session: Session):
     scene = BodyScene(server.scene, session)
-    session.step(5)
-    drive = session.drive
+    session.loop.step(5)
+    drive = session.loop.drive
     assert drive is not None and len(drive.postures) == len(drive.path) == 6
     for step in (3, 5):
         scene.move(drive.way(step))
@@ -159,8 +159,8 @@ def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server:
     assert 1 < steps <= MOST_AHEAD and f"next {steps} steps" in described(answer)
     scene.show(answer)
     shown = scene.ghosts.handles[1]
-    session.step(steps)
-    drive = session.drive
+    session.loop.step(steps)
+    drive = session.loop.drive
     assert drive is not None
     np.testing.assert_array_equal(answer.x_NHD[0], drive.path)  # it does what was shown
     torso = placed(scene.model, np.array(drive.postures[-1:]))[0][0, 1]

@@ -22,9 +22,9 @@ pytest.importorskip("playwright")
 from benchmarks.browser import CHROMIUM, Newcomer, chromium, until
 from gentraj.studio.export import FILM_STEPS, PICTURE, python_call
 from gentraj.studio.loading import load_runs
+from gentraj.studio.page import session_page
 from gentraj.studio.scene import GOAL, rgb
 from gentraj.studio.server import Studio
-from gentraj.studio.static import session_page
 
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
               pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")]
@@ -88,10 +88,10 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
 
     for name, move_to in (("goal", (1.0, 0.6)), ("start", (-1.0, -0.6))):
         place = getattr(session, f"{name}_2")
-        count = len(session._times)
+        count = len(session.plans.times)
         person.drag((*place, 0.12), (*move_to, 0.12), steps=2)
         until(page, lambda name=name, to=move_to: np.allclose(getattr(session, f"{name}_2"), to, atol=0.15))
-        until(page, lambda count=count: len(session._times) > count)  # it plans on the way
+        until(page, lambda count=count: len(session.plans.times) > count)  # it plans on the way
         session.plan()
     assert session.plan().question.goal == session.goal
 
@@ -109,12 +109,12 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
 
     person.press("Play")
     page.get_by_text("on its way").wait_for()
-    until(page, lambda: session.drive is not None and len(session.drive.path) > 20)
+    until(page, lambda: session.loop.drive is not None and len(session.loop.drive.path) > 20)
     person.press("Pause")
-    until(page, lambda: not session.driving.is_set())
+    until(page, lambda: not session.loop.playing.is_set())
     until(page, lambda: "studio-loop" not in {thread.name for thread in threading.enumerate()})
-    assert session.drive is not None
-    stopped = len(session.drive.path)
+    assert session.loop.drive is not None
+    stopped = len(session.loop.drive.path)
     page.get_by_text(f"Step {stopped - 1}, return").wait_for()
 
     page.get_by_text("Export", exact=True).click()
@@ -130,10 +130,10 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
         assert len(frames) == -(-stopped // FILM_STEPS) and (frames[0] != frames[-1]).any()
     assert not errors and not session.problem
 
-    session.play()
+    session.loop.play()
     page.close()
     browserless.until(lambda: session.closed and not studio.views)
-    assert not session.driving.is_set()
+    assert not session.loop.playing.is_set()
 
 
 def served(folder: Path, text: str) -> Iterator[str]:
@@ -179,7 +179,7 @@ def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio
     session = Session(studio.loaded)
     session.ask()
     session.plan()
-    session.step(5)
+    session.loop.step(5)
     path = tmp_path / "page.html"
     path.write_text(session_page(session))
     session.close()

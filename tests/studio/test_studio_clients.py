@@ -58,13 +58,13 @@ def test_ten_browsers_drag_and_leave_and_nothing_is_left(studio: Studio):
     for session, goal in zip(sessions, goals, strict=True):
         assert session.goal == pytest.approx(goal, abs=1e-6)  # nobody moves another one's goal
         assert session.plan().question.goal == pytest.approx(goal, abs=1e-6)
-    sessions[0].play()
-    until(lambda: sessions[0].drive is not None)
+    sessions[0].loop.play()
+    until(lambda: sessions[0].loop.drive is not None)
     assert set(studio_threads()) - before
     for browser in browsers:
         browser.close()
     until(lambda: not studio.views and not set(studio_threads()) - before)
-    assert all(session.closed for session in sessions) and not sessions[0].driving.is_set()
+    assert all(session.closed for session in sessions) and not sessions[0].loop.playing.is_set()
     with opened(studio.server.get_port()):  # and the next one is served
         until(lambda: len(studio.views) == 1)
 
@@ -81,7 +81,7 @@ def test_stopping_ends_the_sessions_of_all_browsers(small_run: Path):
     before, browsers = set(threading.enumerate()), [opened(studio.server.get_port()) for _ in range(2)]
     until(lambda: len(studio.views) == 2)
     sessions = [view.session for view in studio.views.values()]
-    sessions[0].play()
+    sessions[0].loop.play()
     studio.stop()
     assert all(session.closed for session in sessions)
     for browser in browsers:

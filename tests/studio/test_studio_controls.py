@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from browserless import until
 
-from gentraj.studio.colours import linear, plan_colours, rgb
 from gentraj.studio.controls import NONE, TEXTS_EVERY, Controls
-from gentraj.studio.lines import LEAST, Lines, segments
+from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
+from gentraj.studio.drawing import Lines, linear, plan_colours, rgb, segments
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.scene import CROSSING, MazeScene, boxes, on_floor
 from gentraj.studio.session import Session
@@ -112,8 +112,8 @@ def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
     np.testing.assert_allclose(points_M23[0, 0, :2], answer.places(answer.chosen)[0], atol=1e-6)
     np.testing.assert_allclose(points_M23[-1, 1, :2], answer.places(answer.chosen)[-1], atol=1e-6)
     start, goal = (scene(controls).parts[name].position[:2] for name in ("start", "goal"))
-    np.testing.assert_allclose(start, controls.session.start_2)
-    np.testing.assert_allclose(goal, controls.session.goal_2)
+    np.testing.assert_allclose(start, np.array(controls.session.obs[:2]))
+    np.testing.assert_allclose(goal, np.array(controls.session.goal[:2]))
 
 
 def test_what_of_the_chosen_plan_crosses_a_wall_is_red(controls: Controls) -> None:
@@ -147,7 +147,7 @@ def test_the_mouse_drags_the_goal_to_where_its_ray_meets_the_floor(controls: Con
     coroutine = entry.callback(event)
     with pytest.raises(StopIteration):
         coroutine.send(None)
-    np.testing.assert_allclose(controls.session.goal_2, aim[:2])
+    np.testing.assert_allclose(np.array(controls.session.goal[:2]), aim[:2])
     np.testing.assert_allclose(controls.session.plan().question.goal, aim[:2])
 
 
@@ -199,7 +199,7 @@ def test_the_denoising_is_scrubbed(controls: Controls) -> None:
 
 
 def test_the_loop_is_stepped_shown_and_reset(controls: Controls) -> None:
-    controls.session.step(3)
+    controls.session.loop.step(3)
     assert controls.telling.wait(10) and "Step 3" in controls.loop.content
     assert scene(controls).parts["body"].visible and len(drawn(controls, "path")) == 3
     controls.session.reset()
@@ -236,8 +236,8 @@ def test_a_line_is_one_node_whose_room_doubles(server: Any) -> None:
     made, scene = [], server.scene
     api = SimpleNamespace(add_line_segments=lambda *args, **kw: made.append(scene.add_line_segments(*args, **kw))
                           or made[-1])
-    lines, points_M23 = Lines(api, "/line", 2.0), np.random.default_rng(0).normal(size=(2 * LEAST, 2, 3))
-    for count, rooms in ((3, [LEAST]), (LEAST, [LEAST]), (1, [LEAST]), (LEAST + 1, [LEAST, 2 * LEAST])):
+    lines, points_M23 = Lines(api, "/line", 2.0), np.random.default_rng(0).normal(size=(2 * FEW, 2, 3))
+    for count, rooms in ((3, [FEW]), (FEW, [FEW]), (1, [FEW]), (FEW + 1, [FEW, 2 * FEW])):
         lines.draw(points_M23[:count], np.array([1, 2, 3]))
         assert [len(handle.points) for handle in made] == rooms
         np.testing.assert_allclose(lines.handle.points[:count], points_M23[:count], rtol=1e-6)

@@ -17,11 +17,11 @@ from gymnasium.spaces import Box
 
 from gentraj.studio.controls import NONE, Controls
 from gentraj.studio.guard import GuardedServer
-from gentraj.studio.imagination import RANDOM, Imagination
-from gentraj.studio.imagining import Asked, imagine_beside
-from gentraj.studio.loading import Loaded
-from gentraj.studio.session import Session, alike
-from gentraj.studio.static import first_page, static_page
+from gentraj.studio.loading import Loaded, alike
+from gentraj.studio.page import first_page, static_page
+from gentraj.studio.session import Session
+from gentraj.studio.side_by_side import Request, compare_with_simulator
+from gentraj.studio.world_view import RANDOM, WorldView
 
 STEPS = 10
 
@@ -32,7 +32,7 @@ def world(bodies: list[Loaded]) -> Loaded:
 
 
 def test_both_get_the_same_actions_from_the_same_start(world: Loaded):
-    beside = imagine_beside(world, Asked(None, STEPS))
+    beside = compare_with_simulator(world, Request(None, STEPS))
     model, obs, act = world.run.world_model, torch.from_numpy(beside.obs_SO), torch.from_numpy(beside.act_TA)
     made = model.imagine(obs[:1], act[None], seeds=[0], temperature=0.0)
     np.testing.assert_array_equal(beside.imagined_SO[0], beside.obs_SO[0])
@@ -44,30 +44,30 @@ def test_both_get_the_same_actions_from_the_same_start(world: Loaded):
 
 
 def test_with_restarts_it_begins_again_at_the_simulators_state(world: Loaded):
-    beside, model = imagine_beside(world, Asked(None, STEPS, restart=1)), world.run.world_model
+    beside, model = compare_with_simulator(world, Request(None, STEPS, restart=1)), world.run.world_model
     obs, act = torch.from_numpy(beside.obs_SO), torch.from_numpy(beside.act_TA)
     made = model.imagine(obs[:-1], act[:, None], seeds=[0] * len(act), temperature=0.0)
     np.testing.assert_allclose(beside.imagined_SO[1:], made.obs_BTO[:, 0], rtol=1e-5)
-    never = imagine_beside(world, Asked(None, STEPS))
+    never = compare_with_simulator(world, Request(None, STEPS))
     np.testing.assert_array_equal(never.obs_SO, beside.obs_SO)  # the simulator knows nothing of the imagination
-    every_five = imagine_beside(world, Asked(None, STEPS, restart=5))
+    every_five = compare_with_simulator(world, Request(None, STEPS, restart=5))
     np.testing.assert_allclose(every_five.imagined_SO[:6], never.imagined_SO[:6], rtol=1e-4)
     np.testing.assert_allclose(every_five.imagined_SO[6], beside.imagined_SO[6], rtol=1e-4)
 
 
 def test_a_seed_says_everything_and_noise_is_seeded(world: Loaded):
-    asked = Asked(None, STEPS, temperature=1.0, seed=3)
-    first, second = imagine_beside(world, asked), imagine_beside(world, asked)
+    asked = Request(None, STEPS, temperature=1.0, seed=3)
+    first, second = compare_with_simulator(world, asked), compare_with_simulator(world, asked)
     np.testing.assert_array_equal(first.imagined_SO, second.imagined_SO)
-    mean = imagine_beside(world, replace(asked, temperature=0.0))
+    mean = compare_with_simulator(world, replace(asked, temperature=0.0))
     np.testing.assert_array_equal(first.obs_SO, mean.obs_SO)
     assert np.abs(first.imagined_SO - mean.imagined_SO).max() > 0
-    assert np.abs(imagine_beside(world, replace(asked, seed=4)).obs_SO[0] - first.obs_SO[0]).max() > 0
+    assert np.abs(compare_with_simulator(world, replace(asked, seed=4)).obs_SO[0] - first.obs_SO[0]).max() > 0
 
 
 def test_another_run_acts_and_a_fall_ends_the_episode(bodies: list[Loaded]):
     planner, world = bodies
-    beside = imagine_beside(world, Asked(planner, 300))
+    beside = compare_with_simulator(world, Request(planner, 300))
     assert beside.ended == "terminated" and 0 < len(beside.act_TA) < 300
     assert beside.qpos_SQ is not None and beside.imagined_qpos_SQ is not None
     assert len(beside.qpos_SQ) == len(beside.imagined_qpos_SQ) == len(beside.obs_SO)
@@ -78,14 +78,14 @@ def test_another_run_acts_and_a_fall_ends_the_episode(bodies: list[Loaded]):
 
 def test_random_actions_are_within_the_data_where_the_environment_bounds_none(world: Loaded):
     unbounded = replace(world, space=Box(-np.inf, np.inf, world.space.shape))
-    act_TA = imagine_beside(unbounded, Asked(None, STEPS)).act_TA
+    act_TA = compare_with_simulator(unbounded, Request(None, STEPS)).act_TA
     seen_NA = world.run.reference.x_BHD[..., world.run.data.obs_dim:].flatten(0, 1).numpy()
     assert (act_TA >= seen_NA.min(0)).all() and (act_TA <= seen_NA.max(0)).all() and np.ptp(act_TA) > 0
 
 
 def test_random_actions_do_not_depend_on_the_start(world: Loaded):
     """An environment draws its start from the same seed, in Hopper the height second."""
-    made = [imagine_beside(world, Asked(None, 1, seed=seed)) for seed in range(8)]
+    made = [compare_with_simulator(world, Request(None, 1, seed=seed)) for seed in range(8)]
     heights, actions = [each.obs_SO[0, 0] for each in made], [each.act_TA[0, 1] for each in made]
     assert abs(np.corrcoef(heights, actions)[0, 1]) < 0.9
 
@@ -94,7 +94,7 @@ def test_random_actions_do_not_depend_on_the_start(world: Loaded):
 def test_the_panel_takes_environments_of_short_episodes(server: GuardedServer, bodies: list[Loaded], limit: int):
     short = replace(bodies[1], factory=replace(bodies[1].factory, max_episode_steps=limit))
     session = Session([short])
-    panel = Imagination(server.gui, server.scene, session)
+    panel = WorldView(server.gui, server.scene, session)
     assert len(panel.wait().act_TA) <= limit == panel.steps.value
     panel.close()
     session.close()
@@ -112,7 +112,7 @@ def test_a_run_that_observes_something_else_neither_acts_nor_keeps_the_start(bod
 def test_an_actor_of_another_environment_is_refused(world: Loaded):
     other = replace(world, name="other", factory=replace(world.factory, env_id="Walker2d-v5"))
     with pytest.raises(ValueError, match="other acts in Walker2d-v5, and world imagines Hopper-v5"):
-        imagine_beside(world, Asked(other, STEPS))
+        compare_with_simulator(world, Request(other, STEPS))
 
 
 def test_a_run_in_the_same_maze_acts_whatever_its_environment_is_called(bodies: list[Loaded],
@@ -121,20 +121,20 @@ def test_a_run_in_the_same_maze_acts_whatever_its_environment_is_called(bodies: 
     other = replace(planner, factory=replace(planner.factory, env_id="Hopper-dense"))
     monkeypatch.setattr(Loaded, "maze", SimpleNamespace(map=[[0]], scaling=1.0))
     assert alike(other, world)  # so that the panel offers it
-    assert len(imagine_beside(world, Asked(other, 2)).act_TA) == 2
+    assert len(compare_with_simulator(world, Request(other, 2)).act_TA) == 2
 
 
 @pytest.fixture
-def panel(server: GuardedServer, bodies: list[Loaded]) -> Iterator[Imagination]:
+def panel(server: GuardedServer, bodies: list[Loaded]) -> Iterator[WorldView]:
     session = Session(bodies)
     session.choose(1)
-    panel = Imagination(server.gui, server.scene, session)
+    panel = WorldView(server.gui, server.scene, session)
     yield panel
     panel.close()
     session.close()
 
 
-def test_the_panel_draws_both_bodies_at_the_chosen_step(panel: Imagination):
+def test_the_panel_draws_both_bodies_at_the_chosen_step(panel: WorldView):
     panel.steps.value = STEPS
     panel.actor.value = RANDOM
     panel.ask()
@@ -165,7 +165,7 @@ def test_where_a_world_model_is_chosen_nothing_is_left_of_plans(server: GuardedS
     controls.draw()
     assert not controls.denoising.visible
     session.ask()
-    assert session._planning.wait(20) and not session.answers
+    assert session.plans.wait(20) and not session.answers
     assert controls.telling.wait(10) and "plans, of" not in controls.status.content
     session.choose(0)
     controls._rebuild()

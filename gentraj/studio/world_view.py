@@ -1,4 +1,4 @@
-"""The panel and the scene of a world model: what it imagines beside what the simulator does."""
+"""The panel and the scene of a world model: what it predicts beside what the simulator does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plots.style import BLUE, VERMILION
+from gentraj.envs.rendering.renderer import placed
+
+from ..plots.style import BLUE, INK, VERMILION
 from ..progress import one_line
-from .imagining import Asked, Beside, imagine_beside
+from .bodies import Body, draw_ground, lane_width, spread
+from .drawing import Lines, light, rgb, uncertainty_colours
 from .latest import Latest
-from .pair import FRAMES_PER_SECOND, Pair
-from .session import alike
+from .loading import alike
+from .side_by_side import Request, SideBySide, compare_with_simulator
 
 if TYPE_CHECKING:
     from viser import GuiApi, SceneApi
@@ -21,10 +24,58 @@ if TYPE_CHECKING:
     from .session import Session
 
 RANDOM = "random"
-STEPS, MOST_STEPS = 100, 500
+STEPS = 100  # that are shown at first
+MOST_STEPS = 500
+FRAMES_PER_SECOND = 20.0  # of the simulator's steps while they are played
 
 
-class Imagination:
+class Pair:
+    """Two bodies: the simulator's in its own colours, and the imagined one coloured by the model's uncertainty.
+
+    In a maze both move in the same place; on an endless floor the imagined one runs in a lane behind the other.
+    """
+
+    def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
+        self.model = base.model
+        self.frame = api.add_frame(root, show_axes=False)
+        light(api, cast_shadow=not fixed_place)
+        draw_ground(api, root, self.model)
+        self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
+        self.fixed_place = fixed_place
+        self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])
+        self.lines = {name: Lines(api, f"{root}/{name}-way", 4.0) for name in ("real", "imagined")}
+        size = float(self.model.stat.extent if fixed_place else 1.5 * max(spread(self.model)))
+        self.camera = (0.0, -1.3 * size, 1.3 * size if fixed_place else 0.8 * size), (0.0, 0.0, 0.2 * size)
+
+    def close(self) -> None:
+        self.frame.remove()
+
+    def draw(self, beside: SideBySide, step: int) -> None:
+        """Draws both after `step` steps, with the ways of their roots until then."""
+        self.real.draw(beside.qpos_SQ[step][None])
+        place_M3 = self._line("real", beside.qpos_SQ[: step + 1], np.tile(rgb(INK), (step, 1)), np.zeros(3))
+        if not self.fixed_place:
+            self.frame.position = (-place_M3[-1, 0], -place_M3[-1, 1], 0.0)
+        if beside.imagined_qpos_SQ is not None:
+            colours_T3 = uncertainty_colours(beside)
+            self.imagined.draw(beside.imagined_qpos_SQ[step][None], colours_T3[max(step - 1, 0)][None],
+                               np.full(1, 0.75), self.lane_3[None])
+            self._line("imagined", beside.imagined_qpos_SQ[: step + 1], colours_T3[:step], self.lane_3)
+
+    def _line(self, name: str, qpos_MQ: np.ndarray, colours_L3: np.ndarray, shift_3: np.ndarray) -> np.ndarray:
+        """Draws the way of the root, and returns its places (M, 3)."""
+        place_M3 = placed(self.model, qpos_MQ)[0][:, first_moving(self.model)] + shift_3
+        self.lines[name].draw(np.stack([place_M3[:-1], place_M3[1:]], 1), colours_L3)
+        return place_M3
+
+
+def first_moving(model: Any) -> int:
+    """The first body of a model that moves: its root."""
+    moving = [body for body in range(1, model.nbody) if model.body_dofnum[body] > 0]
+    return moving[0] if moving else 0
+
+
+class WorldView:
     """The controls of a world model's run and its scene, for one browser; `close` ends its threads.
 
     `client` is the one that a page is sent to; without it there is no button for that.
@@ -33,21 +84,21 @@ class Imagination:
     def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
         self.gui, self.world, self.client = gui, session.loaded, client
         self.pair = Pair(api, "/imagination", self.world.base, self.world.maze is not None)
-        self.beside: Beside | None = None
+        self.beside: SideBySide | None = None
         self.actors = {each.name: each for each in session.runs
                        if each.kind != "world model" and alike(each, self.world)}
         self.playing = threading.Event()
         self.drawing = threading.RLock()  # the slider and the player draw in different threads
-        self.work: Latest[Asked] = Latest(self._imagine, "studio-imagination")
+        self.work: Latest[Request] = Latest(self._imagine, "studio-imagination")
         self._build()
         self.ask()
 
     def ask(self) -> None:
         """Imagines anew with the settings of the panel."""
-        self.work.ask(Asked(self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
+        self.work.ask(Request(self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
                             float(self.noise.value), int(self.seed.value)))
 
-    def wait(self, timeout: float | None = 60.0) -> Beside:
+    def wait(self, timeout: float | None = 60.0) -> SideBySide:
         """Waits for the newest imagination. Raises ValueError if there is none."""
         self.work.wait(timeout)
         if self.beside is None:
@@ -104,9 +155,9 @@ class Imagination:
         self.step.on_update(lambda _: self.show(int(self.step.value)))
         self.button.on_click(lambda _: self.pause() if self.playing.is_set() else self.play())
 
-    def _imagine(self, asked: Asked) -> None:
+    def _imagine(self, asked: Request) -> None:
         try:
-            beside = imagine_beside(self.world, asked)
+            beside = compare_with_simulator(self.world, asked)
         except (ValueError, RuntimeError) as error:
             self.status.content = one_line(error)
             return
@@ -120,11 +171,11 @@ class Imagination:
             self.show(len(beside.act_TA))
 
     def _send_page(self) -> None:
-        from .static import imagination_page  # with viser, which may be missing
+        from .page import world_page  # with viser, which may be missing
 
         if self.beside is not None:
-            page = imagination_page(self.world, self.beside)
-            self.client.send_file_download("imagination.html", page.encode(), save_immediately=True)
+            page = world_page(self.world, self.beside)
+            self.client.send_file_download("prediction.html", page.encode(), save_immediately=True)
 
     def _play(self, playing: threading.Event) -> None:
         self.button.label = "Pause"
@@ -139,7 +190,7 @@ class Imagination:
         if self.playing is playing and not self.work.closed:
             self.pause()
 
-    def _status(self, beside: Beside, step: int) -> str:
+    def _status(self, beside: SideBySide, step: int) -> str:
         lines = [f"**{self.world.name}** beside the simulator, step {step} of {len(beside.act_TA)}"]
         if step:
             lines.append(f"error {beside.error_T[step - 1]:.2f}, uncertainty {beside.uncertainty_T[step - 1]:.2f} "

@@ -15,14 +15,13 @@ from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from ..randomness import fold
 from ..trajectory import Agent
 from .driving import posture
-from .loading import Loaded
-from .session import alike
+from .loading import Loaded, alike
 
-HELD = 5  # environment steps that a random action is held for
+RANDOM_ACTION_STEPS = 5  # environment steps that a random action is held for
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What an imagination depends on beside the world model's run."""
 
     actor: Loaded | None
@@ -38,7 +37,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class SideBySide:
     """T steps of the simulator and of the imagination along the same actions, in environment units."""
 
     obs_SO: np.ndarray
@@ -68,7 +67,7 @@ class Beside:
         return int(np.argmax(self.why_T != "")) if (self.why_T != "").any() else len(self.why_T)
 
 
-def imagine_beside(world: Loaded, asked: Asked) -> Beside:
+def compare_with_simulator(world: Loaded, asked: Request) -> SideBySide:
     """Lets the actor act in the simulator, and the world model imagine the same actions.
 
     Raises ValueError for a run without a world model, or an actor for another environment.
@@ -89,11 +88,11 @@ def imagine_beside(world: Loaded, asked: Asked) -> Beside:
     checks = ImaginedEpisodes(model, len(act_TA), ImaginedConfig())
     checks.place(imagined_SO[1:], np.tile(goal_G[: model.facts.goal_dim], (len(act_TA), 1)))
     imagined_qpos = _postures(base, world, asked, imagined_SO, qpos_SQ)
-    return Beside(obs_SO, imagined_SO, act_TA, goal_G, error_T, uncertainty_T, checks.distrust(uncertainty_T), ended,
-                  checks.uncertainty_limit, qpos_SQ, imagined_qpos)
+    return SideBySide(obs_SO, imagined_SO, act_TA, goal_G, error_T, uncertainty_T, checks.distrust(uncertainty_T),
+                      ended, checks.uncertainty_limit, qpos_SQ, imagined_qpos)
 
 
-def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
+def _simulate(envs: VectorEnvironment, world: Loaded, asked: Request,
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Observations (S, O), actions (T, A), postures (S, Q), and why the episode is over."""
     envs.reset(np.ones(1, bool), [asked.seed])
@@ -102,7 +101,7 @@ def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
     obs, act, qpos, ended, held_A = [envs.obs_BO[0].copy()], [], [posture(envs)], "", np.zeros(0)
     for t in range(asked.steps):
         if agent is None or asked.actor is None:
-            held_A = rng.uniform(low_A, high_A) if t % HELD == 0 else held_A
+            held_A = rng.uniform(low_A, high_A) if t % RANDOM_ACTION_STEPS == 0 else held_A
             act_BA = held_A.astype(np.float32)[None]
         else:
             goal_BG = torch.from_numpy(envs.goal_BG) if envs.goal_BG is not None and asked.actor.has_goal else None
@@ -118,7 +117,7 @@ def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
     return np.array(obs), np.array(act), np.array(qpos), ended
 
 
-def _imagine(world: Loaded, asked: Asked, obs_SO: np.ndarray, act_TA: np.ndarray, goal_G: np.ndarray,
+def _imagine(world: Loaded, asked: Request, obs_SO: np.ndarray, act_TA: np.ndarray, goal_G: np.ndarray,
              ) -> tuple[np.ndarray, np.ndarray]:
     """The imagined observations (S, O), the start included, and the uncertainties (T,)."""
     model, T = world.run.world_model, len(act_TA)
@@ -134,7 +133,7 @@ def _imagine(world: Loaded, asked: Asked, obs_SO: np.ndarray, act_TA: np.ndarray
     return np.concatenate([obs_SO[:1], next_TO]), made.uncertainty_BT.flatten()[:T].cpu().numpy()
 
 
-def _postures(base: object, world: Loaded, asked: Asked, imagined_SO: np.ndarray, qpos_SQ: np.ndarray,
+def _postures(base: object, world: Loaded, asked: Request, imagined_SO: np.ndarray, qpos_SQ: np.ndarray,
               ) -> np.ndarray | None:
     """The postures (S, Q) that the imagination shows. Where it begins again, its root is the simulator's."""
     T, parts = len(imagined_SO) - 1, [qpos_SQ[:1]]
@@ -156,7 +155,7 @@ def _random_actions(world: Loaded) -> tuple[np.ndarray, np.ndarray]:
     return (np.where(np.isfinite(low_A), low_A, act_A.min(0)), np.where(np.isfinite(high_A), high_A, act_A.max(0)))
 
 
-def _agent(asked: Asked) -> Agent | None:
+def _agent(asked: Request) -> Agent | None:
     if asked.actor is None:
         return None
     agent = asked.actor.run.agent(asked.actor.space)

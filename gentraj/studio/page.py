@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .guard import GuardedServer
-from .imagining import Asked, Beside, imagine_beside
-from .loading import Loaded
-from .pair import FRAMES_PER_SECOND, Pair
+from .loading import Loaded, alike
+from .planning import described
 from .scene import scene_of
-from .session import Session, alike
-from .words import described, loop_status
+from .session import Session
+from .side_by_side import Request, SideBySide, compare_with_simulator
+from .world_view import FRAMES_PER_SECOND, Pair
 
 if TYPE_CHECKING:
     from viser import ViserServer
@@ -23,7 +23,7 @@ CAPTION = """<aside style="position:fixed;right:12px;top:12px;max-width:46ch;pad
 background:rgba(255,255,255,.88);color:#333;font:13px/1.4 system-ui,sans-serif;pointer-events:none;z-index:9">{}</aside>
 """
 MOST_FRAMES = 300  # of a closed loop
-STILL = 2.0  # seconds for which the last drawing is shown
+LAST_FRAME_SECONDS = 2.0  # seconds for which the last drawing is shown
 
 
 def static_page(frames: Frames, caption: str) -> str:
@@ -49,7 +49,7 @@ def static_page(frames: Frames, caption: str) -> str:
 
 def session_page(session: Session, by: str = "trust") -> str:
     """Returns a page of a session's newest plans, coloured by "trust" or "value", and of its closed loop so far."""
-    drive = session.drive
+    drive = session.loop.drive
 
     def frames(server: ViserServer) -> Iterator[float]:
         sides = range(1 + (session.second is not None))
@@ -64,15 +64,15 @@ def session_page(session: Session, by: str = "trust") -> str:
             if drive is not None:
                 scenes[0].move(drive.way(step))
                 scenes[0].show(drive.plan_at(step) or session.answers.get(0), None, by)
-            yield STILL if step == last else every / (drive.fps if drive is not None else 1)
+            yield LAST_FRAME_SECONDS if step == last else every / (drive.fps if drive is not None else 1)
 
     lines = [f"{each.name}: {each.summary}" for each in (session.loaded, session.second) if each is not None]
     if (answer := session.answers.get(0)) is not None:
         lines.append(described(answer).replace("**", ""))
-    return static_page(frames, "\n".join([*lines, *([] if drive is None else [loop_status(session)])]))
+    return static_page(frames, "\n".join([*lines, *([] if drive is None else [session.loop.described()])]))
 
 
-def imagination_page(world: Loaded, beside: Beside) -> str:
+def world_page(world: Loaded, beside: SideBySide) -> str:
     """Returns a page of an imagination beside the simulator."""
     def frames(server: ViserServer) -> Iterator[float]:
         pair = Pair(server.scene, "/imagination", world.base, world.maze is not None)
@@ -80,7 +80,7 @@ def imagination_page(world: Loaded, beside: Beside) -> str:
         last = len(beside.act_TA)
         for step in range(last + 1):
             pair.draw(beside, step)
-            yield STILL if step == last else 1 / FRAMES_PER_SECOND
+            yield LAST_FRAME_SECONDS if step == last else 1 / FRAMES_PER_SECOND
 
     return static_page(frames, f"{world.name}: {world.summary}\nthe simulator and, in blue to orange, what the world "
                                f"model imagines of the same actions\nafter {len(beside.act_TA)} steps: error "
@@ -97,12 +97,12 @@ def first_page(loaded: Sequence[Loaded], steps: int) -> str:
     first, *others = loaded
     if first.kind == "world model":
         actor = next((each for each in others if each.kind != "world model" and alike(each, first)), None)
-        return imagination_page(first, imagine_beside(first, Asked(actor, steps)))
+        return world_page(first, compare_with_simulator(first, Request(actor, steps)))
     session = Session(loaded)
     try:
         session.ask()
         session.plan(None)
-        session.step(steps)
+        session.loop.step(steps)
         if session.problem:
             raise ValueError(f"{first.name}: the closed loop failed: {session.problem}")
         return session_page(session, "trust" if session.answers[0].value_N is None else "value")
