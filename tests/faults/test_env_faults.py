@@ -1,4 +1,4 @@
-"""FAULTS 36 and 38: an environment that misbehaves, and an agent made for another one, are named in one line.
+"""An environment that misbehaves, and an agent made for another one, are named in one line.
 
 39 (autoreset and early ends) is tests/envs/evaluation/test_rollout.py.
 """
@@ -41,23 +41,15 @@ def raise_two(step, result):
     raise OSError(2, "the simulator is gone")
 
 
-FAULTS = {
+WRONG_STEPS = {
     "observation": (lambda r: (np.array([0, np.nan, 0]), *r[1:]), "observation is .*nan"),
     "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
-    "infinite reward": (lambda r: (r[0], float("-inf"), *r[2:]), "reward is -inf"),
     "huge reward": (lambda r: (r[0], 1e39, *r[2:]), r"reward is 1e\+39; a finite number within float32 is expected"),
     "info": (lambda r: (*r[:4], None), "info is None, a NoneType; a dict is expected"),
     "shape": (lambda r: (np.zeros(4), *r[1:]), r"observation has shape \(4,\); \(3,\) is expected"),
     "type": (lambda r: ("three", *r[1:]), "observation is 'three'; numbers are expected"),
-    "no observation": (lambda r: (None, *r[1:]), "observation is None; numbers are expected"),
-    "reward as text": (lambda r: (r[0], "1", *r[2:]), "reward is '1', a str; one number is expected"),
-    "reward of a batch": (lambda r: (r[0], np.zeros(1), *r[2:]), "reward is array.*one number is expected"),
-    "no reward": (lambda r: (r[0], None, *r[2:]), "reward is None, a NoneType; one number is expected"),
     "terminated": (lambda r: (*r[:2], None, *r[3:]), "terminated is None, a NoneType; True or False is expected"),
-    "truncated": (lambda r: (*r[:3], "no", r[4]), "truncated is 'no', a str; True or False is expected"),
-    "done twice": (lambda r: (*r[:2], 2, *r[3:]), "terminated is 2, a int; True or False is expected"),
     "success": (lambda r: (*r[:4], {"success": "yes"}), "success is 'yes', a str; True or False is expected"),
-    "is_success": (lambda r: (*r[:4], {"is_success": 0.5}), "success is 0.5, a float; True or False is expected"),
     "exit": (lambda r: sys.exit("no licence"), "SystemExit: no licence"),
     "bounds": (lambda r: (np.array([0, 11.0, 0]), *r[1:]), "observation is .*11.*inside the environment's own"),
     "old gym": (lambda r: (r[0], r[1], False, {}), "step returned 4 values; observation, reward, .* old gym"),
@@ -65,13 +57,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("num_envs", [1, 3])
-def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num_envs):
-    wrong, message = FAULTS[fault]
+@pytest.mark.parametrize("fault", WRONG_STEPS)
+def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault):
+    wrong, message = WRONG_STEPS[fault]
     make = lambda: Faulty(lambda step, result: wrong(result) if step == 4 else result)  # noqa: E731
     with pytest.raises(EnvironmentFault, match=rf"Faulty, environment 0 \(seed \d+\), step 4: .*{message}") as error:
-        rollout(RandomAgent([-1, -1], [1, 1]), make, 3, settings=RolloutSettings(num_envs=num_envs), progress=False)
+        rollout(RandomAgent([-1, -1], [1, 1]), make, 3, settings=RolloutSettings(num_envs=3), progress=False)
     assert "\n" not in str(error.value)
 
 
@@ -115,11 +106,6 @@ def test_a_goal_that_is_no_number_never_reaches_the_agent():
         rollout(RandomAgent([-1, -1], [1, 1]), GoalFaulty, 2, settings=RolloutSettings(num_envs=2), progress=False)
 
 
-def test_a_well_behaved_environment_passes():
-    assert (rollout(RandomAgent([-1, -1], [1, 1]), Faulty, 3,
-                    settings=RolloutSettings(num_envs=2), progress=False).lengths == 6).all()
-
-
 class Fixed(Agent):
     def __init__(self, act, spec=None):
         self.fixed, self.spec = torch.tensor(act), spec
@@ -145,11 +131,6 @@ def test_an_agent_made_for_another_environment_is_refused_with_both_layouts(obs_
     both = f"obs_dim {obs_dim} and act_dim {act_dim}, but Faulty has obs_dim 3 and act_dim 2"
     with pytest.raises(ValueError, match=both):
         rollout(agent, Faulty, 1, progress=False)
-
-
-def test_state_only_agents_and_right_ones_fit():
-    for act_dim in (0, 2):
-        rollout(Fixed([0.0, 0.0], TrajectorySpec(3, act_dim, 8)), Faulty, 1, progress=False)
 
 
 def test_goal_entries_must_be_as_many_as_the_goal_has():
@@ -182,8 +163,3 @@ def test_entries_of_the_data_that_the_environment_lacks_are_named():
     env.observation_space = Dict(arm=Box(-1, 1, (2,)), hand=Box(-1, 1, (1,)))
     with pytest.raises(ValueError, match=r"have the entry 'leg', which the environment's lack \(arm, hand\)"):
         VectorEnvironment(lambda: env, 1, ("arm", "leg"))
-
-
-def test_no_episodes_is_refused():
-    with pytest.raises(ValueError, match="episodes is 0"):
-        rollout(Fixed([0.0, 0.0]), Faulty, 0, progress=False)

@@ -1,11 +1,9 @@
-"""FAULTS 35: an environment that ends its process, exits, raises or hangs costs its episode and nothing else.
+"""An environment that ends its process, exits, raises or hangs costs its episode and nothing else.
 
 Nothing waits for seconds here but the time limit of an environment that hangs, and processes to end.
 """
 
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -53,7 +51,7 @@ def check_others(found, healthy, missing):
         assert np.array_equal(one.obs, same.obs) and np.array_equal(one.act, same.act)
 
 
-@pytest.mark.parametrize(("how", "workers"), [("kill", 1), ("kill", 2), ("leave", 1), ("fail", 2),
+@pytest.mark.parametrize(("how", "workers"), [("kill", 2), ("leave", 1), ("fail", 2),
                                               ("leave_politely", 1), ("hang", 2)])
 def test_a_fault_costs_its_episode_and_is_named(how, workers, healthy, tmp_path):
     make = partial(Misbehaving, how, (SEEDS[1],), tmp_path / "mark")
@@ -65,18 +63,11 @@ def test_a_fault_costs_its_episode_and_is_named(how, workers, healthy, tmp_path)
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("how", ["fail", "leave_politely"])
-@pytest.mark.parametrize("num_envs", [1, 2, 5])
+@pytest.mark.parametrize(("how", "num_envs"), [("fail", 2), ("leave_politely", 5)])
 def test_an_error_or_an_exit_in_this_process_costs_its_episode_and_is_named(how, num_envs, healthy):
     with pytest.raises(EnvCrashed, match=rf"environment \d \(seed {SEEDS[0]}\), step {STEP}: {TEXTS[how]}") as error:
         play(partial(Misbehaving, how, (SEEDS[0], SEEDS[3])), num_envs=num_envs)
     check_others(error.value.finished, healthy, [0, 3])
-
-
-def test_without_a_finished_episode_there_is_nothing_to_keep():
-    with pytest.raises(EnvCrashed, match=r"simulator is gone .no episode finished.$") as error:
-        play(partial(Misbehaving, "fail", tuple(SEEDS)), num_envs=2)
-    assert error.value.finished is None
 
 
 def test_a_rollout_in_which_nothing_finishes_stops():
@@ -90,31 +81,11 @@ def test_a_rollout_in_which_nothing_finishes_stops():
     assert len(begun) < 12
 
 
-@pytest.mark.parametrize(("how", "workers"), [("kill_once", 1), ("kill_once", 2), ("kill_in_each_step", 1)])
+@pytest.mark.parametrize(("how", "workers"), [("kill_once", 2), ("kill_in_each_step", 1)])
 def test_a_worker_that_somebody_kills_costs_nothing(how, workers, healthy, tmp_path):
     make = partial(Misbehaving, how, (SEEDS[2],), tmp_path / "mark")
     check_others(play(make, num_envs=3, workers=workers), healthy, [])
     assert len(list(tmp_path.iterdir())) == {"kill_once": 1, "kill_in_each_step": LENGTH - 1}[how]
-
-
-def test_workers_may_be_killed_between_steps_again_and_again(healthy):
-    class Killing(RandomAgent):
-        """Kills a worker in every third step, and waits until it is dead."""
-
-        steps = 0
-
-        def act(self, obs_BO, goal_BG=None):
-            self.steps += 1
-            if self.steps % 3 == 0:
-                worker = multiprocessing.active_children()[self.steps % 2]
-                os.kill(worker.pid, signal.SIGKILL)
-                worker.join()
-            return super().act(obs_BO, goal_BG)
-
-    agent = Killing([-1, -1], [1, 1])
-    check_others(rollout(agent, Misbehaving, EPISODES,
-                         settings=RolloutSettings(num_envs=3, workers=2), progress=False, record=True), healthy, [])
-    assert agent.steps >= 12
 
 
 @pytest.mark.parametrize("cause", ["no process", "no environment"])
@@ -163,11 +134,6 @@ def test_an_environment_that_cannot_be_made_in_a_worker_is_refused(make, kind, m
     with pytest.raises(kind, match=message):
         VectorEnvironment(make, 2, workers=1)
     assert multiprocessing.active_children() == []
-
-
-def test_environments_in_workers_cannot_be_filmed():
-    with pytest.raises(ValueError, match="cannot be filmed; leave the workers out"):
-        play(Misbehaving, workers=1, watch=lambda episode, env: None)
 
 
 SCRIPT = """
