@@ -1,10 +1,9 @@
-"""How exact guides are: what an iteration is worth, and the weights of modes. Run this file for the tables."""
+"""How exact guides are: what an iteration is worth, and the weights of modes."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -115,24 +114,3 @@ def test_an_energy_tilts_the_weights_of_modes_too_little_and_a_choice_among_cand
         expected = sum(math.comb(K, n) / 2**K * n * RATIO / (n * RATIO + K - n) for n in range(K + 1))
         assert chosen(K) == pytest.approx(expected, abs=4.5 * math.sqrt(expected * (1 - expected) / 1000))
     assert expected == pytest.approx(right, abs=0.005)
-
-
-def tables() -> Iterator[str]:
-    for rank in (1, 2, 4, 8):
-        for stiffness in (1.0, 400.0):
-            cells = [f"{mean_error(rank, stiffness, iterations):.2f}" for iterations in (0, 1, 2, 4, 8)]
-            yield f"| {rank} | {stiffness:g} | {' | '.join(cells)} |"
-    rows = {"default, 5 steps": {"steps": 5}, "20 steps": {}, "100 steps": {"steps": 100},
-            "`karras`, 20 steps": {"grid": "karras"}, "`heun`, 100 steps": {"sampler": "heun", "steps": 100},
-            "`ddpm`, 20 steps": {"sampler": "ddpm"}, "`ddpm`, 100 steps": {"sampler": "ddpm", "steps": 100}}
-    for name, settings in rows.items():
-        yield f"| {name} | {second(sampled(MODES, Guided(prefers), 4000, **settings)):.2f} |"
-    for name, guide in {"`iterations=4`": Guided(prefers, iterations=4), "`scale=2`": Guided(prefers, 2.0),
-                         "`scale=4`": Guided(prefers, 4.0)}.items():
-        yield f"| {name}, 20 steps | {second(sampled(MODES, guide, 4000)):.2f} |"
-    for candidates in (4, 16, 64):
-        yield f"| one of {candidates} unguided samples | {chosen(candidates):.2f} |"
-
-
-if __name__ == "__main__":
-    print(*tables(), sep="\n")

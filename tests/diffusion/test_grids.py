@@ -77,12 +77,6 @@ def test_log_snr_steps_are_even(name: str) -> None:
     torch.testing.assert_close(log_snr.diff(), log_snr.diff().mean().expand(10), rtol=1e-3, atol=0)
 
 
-def test_uniform_and_quadratic_are_in_t() -> None:
-    u = torch.linspace(1, 0, 8)
-    torch.testing.assert_close(sampling_times(PATHS["flow"](), 7, "uniform"), u)
-    torch.testing.assert_close(sampling_times(PATHS["flow"](), 7, "quadratic"), u**2)
-
-
 @pytest.mark.parametrize("steps", [0, -1])
 @pytest.mark.parametrize("levels", [None, 20])
 @pytest.mark.parametrize("grid", GRIDS)
@@ -96,8 +90,3 @@ def test_more_steps_than_levels_are_refused(grid: str) -> None:
     message = r"^21 sampling steps were given; this model has 20 noise levels, give 1\.\.20$"
     with pytest.raises(ValueError, match=message):
         sampling_times(PATHS["vp-cosine"](20), 21, grid)
-
-
-def test_an_unknown_grid_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=f"^unknown step grid 'even'; known: {', '.join(GRIDS)}$"):
-        sampling_times(PATHS["flow"](), 5, "even")

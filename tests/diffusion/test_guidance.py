@@ -148,13 +148,6 @@ def test_scale_zero_is_bit_equal_to_no_guide() -> None:
     assert not torch.equal(model.sample(condition, 3, guide=lambda x: x.sum((1, 2))), plain)
 
 
-def test_an_energy_raises_what_it_scores() -> None:
-    model, condition = tiny(), Condition.empty(SPEC, 40)
-    near = lambda x: -(x[:, -1, 0] - 1.5).square()  # noqa: E731
-    before, after = (near(model.sample(condition, guide=guide)[:, 0]) for guide in (None, Guided(near, 20)))
-    assert after.mean() > before.mean() + 0.1
-
-
 @pytest.mark.parametrize("scale", [1e4, 1e12, 1e30])
 @pytest.mark.parametrize("kind", ["linear", "quadratic", "curved up"])
 def test_a_huge_scale_stays_finite_or_stops(kind: str, scale: float) -> None:
@@ -218,17 +211,6 @@ def test_an_explicit_step_is_shortened_where_the_energy_bends_down_and_only_ther
     tilt = Tilt(lambda y: (slope * y + bend / 2 * y**2).sum((1, 2)), z)
     step = 0.5 * (slope + bend * z)
     torch.testing.assert_close(tilt.bounded(0.5 * tilt.gradient), step / (1 + 0.5 * max(-bend, 0)))
-
-
-def test_only_an_energy_of_noisy_trajectories_needs_the_denoiser() -> None:
-    guide = partial(torch.sum, dim=(1, 2))
-    assert Guided(guide, at="noisy").needs_denoiser and not Guided(guide).needs_denoiser
-
-
-def test_an_energy_may_be_avoided_and_is_no_other_energy() -> None:
-    height = partial(torch.sum, dim=(1, 2))
-    one, other = (Guided(height, scale=-1e20, iterations=0) for _ in range(2))
-    assert one.prefer(torch.ones(1, 1, 1)).item() == pytest.approx(-1e20) and one != other and len({one, other}) == 2
 
 
 def test_what_is_no_guide_is_refused() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds, watch_body
+from contract import CONDITIONS, SPEC, watch_body
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, denoising_loss
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, denoising_loss
 from gentraj.diffusion.diffusion_model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
@@ -37,7 +37,7 @@ def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> 
     for name in CHOICES[setting]:
         config = DiffusionConfig(**{setting: name})
         assert from_json(DiffusionConfig, to_json(config)) == config
-    with pytest.raises(ConfigError, match=f"{setting} is 'nothing'; Literal.*{next(iter(CHOICES[setting]))}"):
+    with pytest.raises(ConfigError, match=f"{setting} is 'nothing'; .*{next(iter(CHOICES[setting]))}"):
         from_json(DiffusionConfig, to_json(DiffusionConfig()) | {setting: "nothing"})
     with pytest.raises(ValueError, match=f"{setting} is 'nothing'; known: .*{next(iter(CHOICES[setting]))}"):
         DiffusionConfig(**{setting: "nothing"})
@@ -65,15 +65,6 @@ def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(pat
         for steps in (1, 3):
             options = SamplingOptions(sampler, steps)
             assert torch.isfinite(model.sample(Condition.empty(SPEC), options=options)).all()
-
-
-@pytest.mark.parametrize("weight", WEIGHTS)
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize("levels", [None, 7])
-def test_every_weight_and_density_trains(weight: str, density: str, levels: int | None) -> None:
-    model = make(weight=weight, density=density, levels=levels)
-    metrics = model.update(batch(), model.optimizers(), generator(1))
-    assert torch.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
 
 
 def test_options_say_how_one_sample_is_made_and_leave_the_model_as_it_is() -> None:
@@ -115,18 +106,6 @@ def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
     return Batch(x * real, real)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("kind", CONDITIONS)
-def test_known_entries_come_back_bit_equal(kind: str, sampler: str) -> None:
-    check_known_entries(make(sampler=sampler), kind)
-
-
-@pytest.mark.usefixtures("batch_invariance")
-@pytest.mark.parametrize("count", [1, 2, 15, 40])
-def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
-    check_batch_independence(make(), count)
-
-
 @pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_ROWS + 1])
 def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_than_memory_takes(count: int) -> None:
@@ -138,10 +117,6 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     rows = [len(features) for features, _ in seen]
     assert x.shape[1] == count and sum(rows) >= 2 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    check_seeds(make())
 
 
 def test_observers_see_every_step() -> None:
@@ -166,13 +141,6 @@ def test_padding_changes_neither_the_loss_nor_the_gradient(prediction: str) -> N
 def test_a_fully_known_batch_teaches_nothing() -> None:
     model = make(conditioning=ConditionMix(start=0, goal=0, actions=1, observations=1))
     assert model.update(batch(), model.optimizers(), generator(1))["loss"] == 0
-
-
-def test_an_update_learns() -> None:
-    model = make(learning_rate=3e-3)
-    optimizers, data = model.optimizers(), batch((8,) * 32)
-    losses = [model.update(data, optimizers, generator(step))["loss"].item() for step in range(150)]
-    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
 
 
 def test_the_averaged_weights_follow_the_trained_ones() -> None:
@@ -206,11 +174,6 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
     torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
 
 
-def test_a_seed_too_few_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 seeds were given for 3 samples"):
-        make().sample(Condition.empty(SPEC), 3, seed=[1, 2])
-
-
 def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
     model, x = make(), batch((8, 8)).x_BHD
     known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
@@ -223,11 +186,6 @@ def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"DiffusionConfig\.{next(iter(wrong))} is "):
         DiffusionConfig(**{"steps": 1, **wrong})  # type: ignore[arg-type]
-
-
-def test_sigma_data_scales_what_the_network_sees_whatever_is_predicted() -> None:
-    condition = Condition.empty(SPEC)
-    assert not torch.equal(make(sigma_data=0.5).sample(condition), make().sample(condition))
 
 
 def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:

@@ -87,12 +87,3 @@ def test_a_gradient_goes_through_the_projection() -> None:
     x = torch.tensor([0.1, 0.3]).view(1, 1, 2).requires_grad_()
     slope, = torch.autograd.grad(projected(x, NearestData(data, neighbours=4, rank=1)).sum(), x)
     torch.testing.assert_close(slope.flatten(), torch.tensor([1.0, 0.0]))
-
-
-def test_the_smallest_settings_are_taken_and_a_projection_is_no_other() -> None:
-    data = circle(torch.linspace(0, 1, 4))
-    one, other = (NearestData(data, neighbours=1, rank=0, weight=0.0) for _ in range(2))
-    assert one != other and len({one, other}) == 2
-    for setting in ({"neighbours": 0}, {"rank": -1}, {"neighbours": 4, "rank": 4}, {"weight": -0.1}, {"weight": 1.1}):
-        with pytest.raises(ValueError, match=list(setting)[-1]):
-            NearestData(data, **setting)

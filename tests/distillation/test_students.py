@@ -27,7 +27,7 @@ from gentraj.distillation.few_step import ddim_step
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
-from gentraj.networks import DiTConfig, NetworkConfig, PerceptronConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -227,17 +227,6 @@ def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, st
     assert (model.transport(z, free, steps=steps) - MEAN - STD * z).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("method", ["mean-flow", "shortcut"])
-def test_a_flow_map_without_a_teacher_learns_at_all_times(method: str) -> None:
-    """Whatever noise levels the teacher has."""
-    model = student(method, "vp-cosine", targets="data")
-    assert isinstance(model, FlowMap)
-    data = batch(0, 1000)
-    z, v, t_R = model.flow(model.microbatch(data, generator(1)))
-    assert t_R.min() < 0.01 and t_R.max() > 0.99 and len(t_R.unique()) > 900
-    torch.testing.assert_close(z - t_R[:, None, None] * v, data.x_BHD)  # the straight way leads to the data
-
-
 def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> None:
     """Data are -1 and 1. One step with the velocity leads to their mean, 0; the probability flow leads to the mode on
     the side of the noise."""
@@ -377,20 +366,3 @@ def test_other_students_are_sampled_in_any_number_of_steps(method: str) -> None:
         model.sample(Condition.empty(SPEC, 2), options=SamplingOptions(steps=steps))
         calls.append(model.network_calls - before)
     assert calls == [1, 3] and model.only_steps is None
-
-
-@pytest.mark.parametrize("embedding", [0, 4])
-@every_student
-def test_a_student_starts_from_a_teacher_that_takes_the_noise_level_as_it_is(method: str, embedding: int) -> None:
-    """A perceptron without an embedding of time, which flow maps took for one with layers."""
-    config, kind = STUDENTS[method]
-    network = PerceptronConfig(8, 1, embedding=embedding, time_scale=1.0)
-    teacher = Diffusion(SPEC, DiffusionConfig(network, levels=16), Normalizer.identity(2))
-    student = kind(SPEC, config(teacher=teacher.config), Normalizer.identity(2))
-    student.learn_from(teacher)
-    assert torch.isfinite(student.sample(Condition.empty(SPEC), 2)).all()
-
-
-def test_more_steps_of_progressive_distillation_than_the_teacher_can_halve_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"steps is 9, but the teacher has 16 noise levels.*give fewer steps"):
-        STUDENTS["progressive"][0](TEACHERS["vp-cosine"], steps=9)

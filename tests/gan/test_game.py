@@ -16,8 +16,6 @@ from gentraj.networks.discriminator import Logits
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch
 
-TRUE = torch.ones(1, dtype=torch.bool)
-
 
 def microbatch(rows: int = 6, noise: float = 0.0, horizon: int = 4, dim: int = 3) -> Microbatch:
     g = generator(1)
@@ -36,11 +34,6 @@ def test_twins_are_the_first_conditions_each_twice(rows: int) -> None:
     z = twins.normal()
     assert not torch.equal(*z.chunk(2))
     assert replace(whole, context=None).twins().context is None
-
-
-def test_one_context_stands_for_all_twins() -> None:
-    twins = replace(microbatch(6), context=torch.ones(1, 2)).twins()
-    assert twins.context is not None and twins.context.tolist() == [[1, 1]]
 
 
 def test_free_is_what_is_real_and_not_known() -> None:

@@ -8,31 +8,16 @@ import torch
 from contract import SPEC
 from tiny_gan import CONTEXT, JUDGE, VARIANTS, batch, continued, make, same_state, train
 
-from gentraj.config import from_json, to_json
-from gentraj.gan import GANConfig
 from gentraj.gan.discrimination import SideConfig
-from gentraj.gan.health import AVERAGE_WEIGHT, SYMPTOMS
+from gentraj.gan.health import AVERAGE_WEIGHT
 from gentraj.gan.objectives import REGULARISERS
 from gentraj.models.conditioning import ConditionMix
-from gentraj.networks import NETWORKS
 from gentraj.randomness import generator
 from gentraj.training.optimization import NonFinite
 from gentraj.trajectory import Batch, Condition
 
-every_network = pytest.mark.parametrize("network", NETWORKS.configs)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 SIDES = ("network", "discriminator")
-
-
-@every_network
-def test_every_network_trains_and_is_read_back_as_itself(network: type) -> None:
-    model, before = make(network=network()), make(network=network())
-    assert from_json(GANConfig, to_json(model.config)) == model.config
-    metrics = train(model, range(2), batch())
-    assert all(torch.isfinite(value) and value.ndim == 0 for value in metrics.values())
-    assert {s.metric for s in SYMPTOMS} < set(metrics)
-    for side in SIDES:
-        assert not same_state(getattr(model, side), getattr(before, side))
 
 
 @every_variant
@@ -55,15 +40,6 @@ def test_padding_influences_nothing(variant: str) -> None:
         metrics = train(model, range(2), padded)
         found.append([*metrics.values(), *(p.grad for p in model.network.parameters()), *model.state_dict().values()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@every_variant
-def test_what_samples_have_in_padded_rows_influences_nothing(variant: str) -> None:
-    plain, wild = make(**VARIANTS[variant]), make(**VARIANTS[variant])
-    wild.network.register_forward_hook(lambda module, inputs, x: torch.cat([x[:, :5], x[:, 5:] + 1e3], 1))
-    for model in (plain, wild):
-        train(model, range(1), batch((5,) * 16))
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), wild.parameters(), strict=True))
 
 
 def test_a_fully_known_batch_teaches_the_generator_nothing() -> None:
@@ -97,17 +73,6 @@ def test_a_weight_that_is_not_finite_stops_before_either_side_steps(side: str) -
     assert all(p.requires_grad for p in model.discriminator.parameters())
 
 
-def test_a_generators_loss_that_is_not_finite_stops_before_it_steps() -> None:
-    model = make()
-    model.objective = replace(model.objective, generator=lambda real, fake: fake / 0)
-    before, ema = copy.deepcopy(model.network.state_dict()), copy.deepcopy(model.ema.state_dict())
-    with pytest.raises(NonFinite):
-        train(model, range(1), batch())
-    for now, then in ((model.network.state_dict(), before), (model.ema.state_dict(), ema)):
-        assert all(torch.equal(a, b) for a, b in zip(now.values(), then.values(), strict=True))
-    assert all(p.requires_grad for p in model.discriminator.parameters())
-
-
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
     microbatch = model.microbatch(batch(), generator(0))
@@ -118,15 +83,6 @@ def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     assert all(p.grad is None and p.requires_grad for p in model.discriminator.parameters())
     now = model.discriminator.state_dict()
     assert all(torch.equal(now[k], before[k]) for k in now)
-
-
-def test_the_discriminators_step_leaves_the_data_alone() -> None:
-    """Gradients with respect to what it sees are taken of copies."""
-    model = make()
-    microbatch = model.microbatch(batch(), generator(0))
-    model.microbatch = lambda *_: microbatch  # type: ignore[method-assign]
-    train(model, range(1), batch())
-    assert not microbatch.x0.requires_grad and microbatch.x0.grad is None
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -189,17 +145,6 @@ def test_the_discriminator_sees_data_and_samples_at_the_same_noise_levels_and_is
     assert (moved > 0.5 * 0.5 * 5).all() and (moved < 2 * 0.5 * 6).all()  # sigma = 0.5 t, of up to 40 entries
 
 
-def test_the_averaged_weights_follow_the_trained_ones() -> None:
-    model = make(ema=0.9)
-    optimizers = model.optimizers()
-    train(model, range(1), batch(), optimizers)  # the average starts at the first trained weights
-    average = copy.deepcopy(model.ema.module)
-    train(model, range(1, 2), batch(), optimizers)
-    weights = (net.parameters() for net in (model.ema.module, average, model.network))
-    for now, before, trained in zip(*weights, strict=True):
-        torch.testing.assert_close(now, 0.9 * before + 0.1 * trained)
-
-
 def levels(rows: int = 64) -> Batch:
     """All entries of a trajectory are one number, -0.5 or 0.5 in normalised units, and it is not known which."""
     a = (torch.arange(rows) % 2 - 0.5)[:, None, None].expand(-1, 8, 5)
@@ -231,15 +176,6 @@ def test_the_real_logit_follows_that_of_data() -> None:
                                     torch.zeros(1)).patch_RH.mean()
     train(model, range(3), data)
     torch.testing.assert_close(model.real_logit, logit * (1 - (1 - AVERAGE_WEIGHT) ** 3))
-
-
-@every_variant
-def test_it_trains_in_bfloat16(variant: str) -> None:
-    model = make(**VARIANTS[variant])
-    with torch.autocast("cpu", torch.bfloat16):
-        metrics = train(model, range(2), batch())
-    assert all(torch.isfinite(value) for value in metrics.values())
-    assert all(t.dtype == torch.float32 for t in model.state_dict().values() if t.is_floating_point())
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])

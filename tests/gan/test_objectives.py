@@ -42,14 +42,6 @@ def test_samples_go_up_and_the_critic_parts_them_from_data(name: str, real: floa
 
 
 @every_objective
-def test_where_samples_and_data_are_alike_there_is_something_to_learn_for_both(name: str) -> None:
-    objective, c = OBJECTIVES[name], AT_REST.get(name, 0.0)
-    assert gradients(objective.generator, c, c)[1] < 0
-    of_real, of_fake = gradients(objective.discriminator, c, c)
-    assert of_real < 0 < of_fake
-
-
-@every_objective
 def test_equal_distributions_are_an_equilibrium(name: str) -> None:
     """The constant critic is then at rest. A generator is too, since what it climbs is flat."""
     c = AT_REST.get(name, 0.0)
@@ -120,16 +112,6 @@ def test_hinge_and_least_squares_are_content_beyond_and_at_their_targets() -> No
     hinge, squares = OBJECTIVES["hinge"].discriminator, OBJECTIVES["least-squares"]
     assert gradients(hinge, 1.5, -1.5) == (0, 0) and hinge(torch.tensor(1.5), torch.tensor(-1.5)) == 0
     assert gradients(squares.discriminator, 1.0, 0.0) == (0, 0) and gradients(squares.generator, 0.3, 1.0)[1] == 0
-
-
-@every_objective
-def test_every_objective_trains_both_sides(name: str) -> None:
-    model, before = make(objective=name), make(objective=name)
-    metrics = train(model, range(1), batch())
-    assert all(torch.isfinite(value) for value in metrics.values())
-    for side in ("network", "discriminator"):
-        now, then = (getattr(m, side).state_dict() for m in (model, before))
-        assert any(not torch.equal(now[k], then[k]) for k in now), side
 
 
 @every_objective

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prdc import compute_prdc
 from scipy.linalg import sqrtm
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,13 +21,11 @@ from gentraj.metrics import (
     novelty,
     sliced_wasserstein,
     two_sample_accuracy,
-    wasserstein,
 )
 from gentraj.metrics import sets as module
 from gentraj.metrics.sets import kth_distance
 
 SEEDS = st.integers(0, 2**31)
-BLOCKS = [1, 7, 100]
 PERFECT = {"precision": 1, "recall": 1, "density": 1, "coverage": 1, "sliced_wasserstein": 0, "frechet_distance": 0,
            "two_sample_accuracy": 0}  # of a set and itself; every row's nearest other row is then its copy
 all_metrics = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
@@ -141,15 +138,6 @@ def test_neighbourhoods_agree_with_prdc(seed: int, n: int, m: int, width: int, k
                                                                    abs=1e-6)
 
 
-@given(seed=SEEDS, n=st.integers(1, 30), m=st.integers(1, 30), whole=st.booleans())
-def test_each_projection_agrees_with_scipy(seed: int, n: int, m: int, whole: bool) -> None:
-    real, fake = normal(n, 3, seed), normal(m, 3, seed + 1)
-    if whole:  # ties
-        real, fake = real.round(), fake.round()
-    expected = [wasserstein_distance(real[:, i], fake[:, i]) for i in range(3)]
-    np.testing.assert_allclose(wasserstein(real, fake), expected, atol=1e-6)
-
-
 @given(seed=SEEDS)
 def test_frechet_distance_agrees_with_scipy(seed: int) -> None:
     real = normal(40, 5, seed) @ normal(5, 5, seed + 1)
@@ -187,35 +175,6 @@ def test_features_scaled_by_a_factor_scale_the_result_by_its_power(name: str, po
     assert scaled == pytest.approx(METRICS[name](real, fake, seed) * 2.0 ** (exponent * power), rel=1e-9, abs=1e-12)
 
 
-@all_metrics
-def test_a_seed_alone_decides(metric: Metric) -> None:
-    real, fake = normal(20, 3), normal(30, 3, seed=1, shift=0.5)
-    before = metric(real, fake, 5)
-    torch.rand(3)
-    assert metric(real, fake, 5) == before
-
-
-@pytest.mark.parametrize("name", ["sliced_wasserstein", "two_sample_accuracy"])
-def test_another_seed_draws_others(name: str) -> None:
-    real, fake = normal(20, 3), normal(60, 3, seed=1, shift=0.5)
-    assert len({METRICS[name](real, fake, seed) for seed in range(5)}) > 1
-
-
-@given(seed=SEEDS)
-def test_rounding_makes_no_frechet_distance_negative(seed: int) -> None:
-    x = normal(10, 30, seed) * 100
-    assert 0 <= frechet_distance(x, x) < 1e-8
-
-
-@all_metrics
-@pytest.mark.parametrize("size", BLOCKS)
-def test_no_result_depends_on_the_block(metric: Metric, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, fake = normal(33, 3), normal(25, 3, seed=1, shift=0.5)
-    whole = metric(real, fake, 0)
-    monkeypatch.setattr(module, "MAX_DISTANCES", size)
-    assert metric(real, fake, 0) == pytest.approx(whole, abs=1e-12)
-
-
 @given(size=st.integers(1, 500), k=st.integers(1, 12), seed=SEEDS)
 def test_distances_are_the_same_bits_in_every_block(size: int, k: int, seed: int) -> None:
     a, b = normal(17, 5, seed), normal(12, 5, seed + 1)
@@ -249,12 +208,6 @@ def test_nothing_larger_than_the_block_is_held(name: str, monkeypatch: pytest.Mo
 
 
 @all_metrics
-def test_rows_alike_are_no_reason_to_fail(metric: Metric) -> None:
-    alike, other = torch.ones(8, 3), normal(8, 3)
-    assert all(math.isfinite(metric(*sets, 0)) for sets in ((alike, alike), (alike, other), (other, alike)))
-
-
-@all_metrics
 @pytest.mark.parametrize(("real", "fake", "message"), [
     (torch.zeros(9, 3), torch.zeros(9, 4), "real has 3 features; fake has 4 features; the same number in each"),
     (torch.zeros(9, 3), torch.zeros(9, 3, 1), r"fake has shape \(9, 3, 1\); \(rows, features\) is expected"),
@@ -265,9 +218,3 @@ def test_rows_alike_are_no_reason_to_fail(metric: Metric) -> None:
 def test_what_cannot_be_measured_is_refused(metric: Metric, real: Tensor, fake: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metric(real, fake, 0)
-
-
-def test_a_distance_of_columns_refuses_the_same() -> None:
-    for real, fake in ((torch.zeros(9, 3), torch.zeros(9, 4)), (torch.zeros(9, 3), torch.full((9, 3), torch.nan))):
-        with pytest.raises(ValueError, match=r"features|NaN or infinite"):
-            wasserstein(real, fake)

@@ -66,22 +66,6 @@ def test_a_fixed_kind_is_just_its_entries(kind: str, rows: slice, entries: slice
     assert torch.equal(known, expected)
 
 
-def test_it_is_a_pure_function_of_the_generator() -> None:
-    mix = ConditionMix(goal=0.5, prefix=0.5)
-    torch.manual_seed(1)
-    first = mix.sample(SPEC, real([8] * 20), generator(3, 4))
-    torch.manual_seed(2)
-    assert torch.equal(first, mix.sample(SPEC, real([8] * 20), generator(3, 4)))
-
-
-def test_a_probability_outside_its_range_is_refused() -> None:
-    assert ConditionMix().start == 1
-    with pytest.raises(ValueError, match=r"goal is 1\.5; a number from 0 to 1 is expected"):
-        ConditionMix(goal=1.5)
-    with pytest.raises(ValueError, match="goal_at is 'middle'"):
-        ConditionMix(goal_at="middle")  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("dims", [(-1,), (SPEC.obs_dim,), (0, 99)])
 def test_a_goal_is_made_of_entries_of_the_observation(dims: tuple[int, ...]) -> None:
     """A negative one, and one of the action, made an action known; others ended in an IndexError."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentraj import runs
-from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.refine import level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness
-from gentraj.runs import PlannerRunConfig, presets
-from gentraj.training import TrainingConfig
+from gentraj.runs import PlannerRunConfig
 from gentraj.trajectory import TrajectorySpec
 
 SPARSE = TrajectorySpec(1, 1, 5, 1, (1, 2, 4, 8))
@@ -74,12 +71,6 @@ def test_a_window_holds_the_steps_that_its_rows_are_at() -> None:
     assert batch.reward_BH[1, -1] == 2048  # the episode has no more
 
 
-def test_the_critic_discounts_by_environment_steps() -> None:
-    critic = PlanCritic.blank(SPARSE, PlanCriticConfig(width=16, depth=1, discount=0.5, n_step=5))
-    batch = Windows(ramp(8), critic.spec).gather(np.array([0]))  # all of it: 1 + 2 / 2 + 12 / 4 + 240 / 16
-    assert critic.targets(batch).tolist() == [1 + 1 + 3 + 15]
-
-
 def test_a_plan_leads_step_by_step_and_arrives_at_its_row_s_time() -> None:
     x = torch.tensor([0.0, 1, 2, 4, 8])[None, :, None].expand(1, 5, 2)
     tracker = PlanTracker(SPARSE, PlannerConfig(replan=9, lookahead=1, actions="joint"), -np.ones(1), np.ones(1))
@@ -106,9 +97,3 @@ def test_a_planner_of_such_rows_trains_and_acts(umaze: object, tmp_path: Path) -
     assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--no-baselines") == 0
     assert small.gentraj("sample", tmp_path / "run", "--out", tmp_path / "x.npz") == 0
     assert np.load(tmp_path / "x.npz")["stride"].tolist() == list(offsets)
-
-
-def test_a_horizon_beside_offsets_has_to_agree() -> None:
-    config: Any = presets.PRESETS["veteran"]
-    with pytest.raises(ValueError, match="stride places 3 timesteps, and horizon is 4; give a horizon of None or 3"):
-        replace(config, stride=(1, 4), training=TrainingConfig(steps=1))

@@ -1,6 +1,6 @@
 """What callers do with a model that its own code never does: other dtypes, modes, counts and numbers of their own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,39 +82,6 @@ def test_a_batch_of_another_layout_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"weight_B has shape \(8, 1\); one weight for each of the 8 windows"):
         updated(model, batch(windows(), weight=weight[:, None]))
     updated(model, batch(windows(), weight=weight))
-
-
-@pytest.fixture
-def float64_by_default() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.usefixtures("float64_by_default")
-@every_family
-def test_a_model_trains_and_samples_where_torch_makes_tensors_of_float64(name: str) -> None:
-    """Its networks are then of float64. The normaliser was of float32, and a condition would take no known value."""
-    model = make(name)
-    assert all(torch.isfinite(value) for value in updated(model, batch(windows().float())).values())
-    x = model.sample(started(), 2, guide=left)
-    assert x.dtype == torch.float64 and (x[:, :, 0, 0] == started().values_BHD[0, 0, 0]).all()
-
-
-def test_a_condition_of_float64_or_of_integers_takes_further_values_as_they_are() -> None:
-    unknown = Condition.empty(SPEC)
-    for values, expected in ((unknown.values_BHD.double(), 0.1), (unknown.values_BHD.long(), float(torch.tensor(0.1)))):
-        known = Condition(SPEC, values, unknown.mask_BHD).with_obs(0, torch.tensor([0.1, 0, 0], dtype=torch.float64))
-        assert known.values_BHD[0, 0, 0].item() == expected
-
-
-def test_a_mixture_given_integers_samples_fractions() -> None:
-    unknown = Condition.empty(SPEC, 3)
-    whole = Condition(SPEC, unknown.values_BHD.long(), unknown.mask_BHD)
-    models = [make("gaussian"), make("flow")]
-    mixture = Mixture(models, [1.0, 1.0])
-    assert torch.equal(mixture.sample(whole, 4, seed=1), mixture.sample(unknown, 4, seed=1))
-    assert torch.equal(Mixture(models[:1], [2.0]).sample(whole, 4, seed=1), models[0].sample(unknown, 4, seed=1))
 
 
 @pytest.mark.parametrize(("guide", "message"), [
@@ -215,14 +182,3 @@ def test_what_a_diffusion_model_cannot_measure_is_refused_in_one_line(call: Call
     with pytest.raises(ValueError, match=message) as raised:
         call(make("diffusion"))
     assert "\n" not in str(raised.value)
-
-
-@every_family
-def test_a_model_in_float64_trains_and_samples_as_in_float32(name: str) -> None:
-    single, double = make(name), make(name).double()
-    expected, found = updated(single, batch(windows())), updated(double, batch(windows()))
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key].float(), value, rtol=1e-3, atol=1e-4)
-    x = double.sample(started(), 2, seed=1)
-    assert x.dtype == torch.float64
-    torch.testing.assert_close(x.float(), single.sample(started(), 2, seed=1), rtol=0.02, atol=0.02)

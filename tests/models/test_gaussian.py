@@ -11,22 +11,17 @@ from contract import CONDITIONS, SPEC
 from scipy.stats import norm
 from torch import Tensor
 
-from gentraj.config import from_json, to_json
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig, soft_clamp
-from gentraj.networks import NETWORKS, DiTConfig, PerceptronConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
-from gentraj.training.optimization import NonFinite
-from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one state and one action
 TINY = ResidualMLPConfig(16, 1, 0)
 POLICY = ConditionMix(start=0, goal=0, observations=1)
-NETWORK = {TemporalUNetConfig: TemporalUNetConfig(8, (1, 2), 3, 1), DiTConfig: DiTConfig(8, 1, 2, 1),
-           ResidualMLPConfig: TINY, PerceptronConfig: PerceptronConfig(16, 1)}
 
 
 def make(spec: TrajectorySpec = SPEC, normalizer: Normalizer | None = None, **changes: object) -> Gaussian:
@@ -125,17 +120,6 @@ def test_a_guide_that_dislikes_the_tails_narrows_a_learned_spread() -> None:
     assert actions(narrow, STATE)[1].mean().item() == pytest.approx(sigma, rel=0.05)
 
 
-def test_windows_of_weight_zero_teach_nothing() -> None:
-    """Half of the data are weighted by 2, half by 0: what is learned is the distribution of the first half."""
-    act = torch.randn(256, 2, generator=generator(0)) * torch.tensor([0.2, 0.4]) + torch.tensor([0.5, -0.3])
-    other = torch.randn(256, 2, generator=generator(1)) - 3
-    weight = torch.tensor([2.0, 0.0]).repeat_interleave(256)
-    data = constant(torch.cat([act, other]), weight)
-    mean, sigma = actions(fit(make(CELL, conditioning=POLICY, learning_rate=1e-2), data, 200), STATE)
-    torch.testing.assert_close(mean[0], act.mean(0), atol=0.01, rtol=0)
-    torch.testing.assert_close(sigma[0], act.std(0), atol=0, rtol=0.03)
-
-
 def handset(scales: Normalizer, **changes: object) -> tuple[Gaussian, np.ndarray, np.ndarray]:
     """A model whose network returns the same whatever it is shown; offset and deviation, (H, D) each, normalised."""
     model, (mean, raw) = make(normalizer=scales, **changes), torch.randn(2, 8, 5, generator=generator(3))
@@ -209,57 +193,6 @@ def test_density_and_moments_are_differentiable() -> None:
     assert start.grad is not None and start.grad.all()
 
 
-@pytest.mark.parametrize("network", NETWORKS.configs)
-@pytest.mark.parametrize("spread", ["learned", 0.5])
-def test_every_network_learns_both_moments_and_never_sees_padding(network: type, spread: str | float) -> None:
-    """The update is bit-equal whatever stands where there is no data, NaN too."""
-    data, models = batch(), [make(network=NETWORK[network], spread=spread) for _ in range(2)]
-    noise = torch.full_like(data.x_BHD, torch.nan)
-    for model, x in zip(models, (data.x_BHD, torch.where(data.mask_BHD, data.x_BHD, noise)), strict=True):
-        fit(model, lambda _, x=x: Batch(x, data.mask_BHD), 3)
-    assert same(*models)
-    before, after = make(network=NETWORK[network], spread=spread), models[0]
-    start = CONDITIONS["start"](Condition.empty(SPEC))
-    moved = [not torch.equal(a, b) for a, b in zip(before.predict(start), after.predict(start), strict=True)]
-    assert moved == [True, spread == "learned"]
-
-
-@pytest.mark.parametrize("guide", [None, lambda x: x[..., 0].mean(1)], ids=["alone", "guide"])
-def test_a_resumed_training_is_bit_equal_and_draws_from_no_global_generator(guide: Guide | None) -> None:
-    whole, first, second = make(), make(), make()
-    state, optimizers, half = torch.get_rng_state(), whole.optimizers(), first.optimizers()
-    for step in range(6):
-        whole.update(batch(), optimizers, generator(step), guide=guide)
-    for step in range(3):
-        first.update(batch(), half, generator(step), guide=guide)
-    restore_module(second, {k: v.clone() for k, v in module_tensors(first).items()})
-    resumed = second.optimizers()
-    restore_optimizer(resumed["network"], {k: v.clone() for k, v in optimizer_tensors(half["network"]).items()})
-    for step in range(3, 6):
-        second.update(batch(), resumed, generator(step), guide=guide)
-    assert same(whole, second) and torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("where", ["data", "guide"])
-def test_a_number_that_is_not_finite_stops_before_the_step(where: str) -> None:
-    model, other, data = make(), make(), batch()
-    if where == "data":
-        data.x_BHD[0, 3, 1] = torch.inf
-    with pytest.raises(NonFinite):
-        model.update(data, model.optimizers(), generator(0),
-                     guide=(lambda x: x.sum((1, 2)) * torch.nan) if where == "guide" else None)
-    assert same(model, other)
-
-
-def test_candidates_cost_no_more_calls_than_one() -> None:
-    model = make()
-    model.sample(Condition.empty(SPEC), 3, guide=lambda x: x[..., 0].mean(1))
-    assert model.network_calls == 1
-    refined = make(search_steps=5)
-    plain, better = (m.sample(Condition.empty(SPEC), 3, guide=lambda x: x[..., 0].mean(1)) for m in (model, refined))
-    assert refined.network_calls == 1 and (better[..., 0].mean(2) > plain[..., 0].mean(2)).all()
-
-
 def test_the_soft_clamp_stays_between_its_bounds_and_rises_everywhere() -> None:
     x = torch.linspace(-30, 30, 2001, dtype=torch.float64, requires_grad=True)
     y = soft_clamp(x, -5.0, 1.0)
@@ -280,11 +213,6 @@ def test_the_soft_clamp_stays_between_its_bounds_and_rises_everywhere() -> None:
 def test_settings_out_of_range_are_refused_by_name(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GaussianConfig(**wrong)
-
-
-@pytest.mark.parametrize("config", [GaussianConfig(), GaussianConfig(spread=0.5, log_sigma=(-3.0, 0.0))])
-def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
-    assert from_json(GaussianConfig, to_json(config)) == config
 
 
 @pytest.mark.parametrize(("call", "message"), [

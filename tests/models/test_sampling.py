@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gentraj.models.conditioning import encode_context, encoded_width
+from gentraj.models.conditioning import encode_context
 from gentraj.models.plugin import Plugin, Preference
 from gentraj.models.sample_batch import as_plugins, sample_batch
 from gentraj.networks.rows import MAX_ROWS
@@ -106,17 +106,6 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(call: Callable[[], object],
     with pytest.raises(ValueError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
-
-
-def test_a_context_is_normalised_and_says_that_it_is_there() -> None:
-    """So that the zero context is not no context."""
-    given = torch.tensor([[1.0, -2.0], [4.0, -1.5]])
-    assert encode_context(given, CONTEXT).tolist() == [[0, 0, 1], [1, 1, 1]]  # type: ignore[union-attr]
-    assert encode_context(None, CONTEXT).tolist() == [[0, 0, 0]]  # type: ignore[union-attr]
-    kept = encode_context(given, CONTEXT, torch.tensor([False, True]))
-    assert kept is not None and kept.tolist() == [[0, 0, 0], [1, 1, 1]]
-    assert encode_context(None, None) is None
-    assert (encoded_width(CONTEXT), encoded_width(None)) == (3, 0)
 
 
 def test_a_guide_is_an_energy_a_plugin_or_several() -> None:

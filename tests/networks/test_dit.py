@@ -1,6 +1,5 @@
 """The transformer: attention as defined, zero when untrained, and rows that know where they are."""
 
-import pytest
 import torch
 
 from gentraj.networks import DiT, DiTConfig
@@ -39,8 +38,3 @@ def test_a_row_knows_where_it_is() -> None:
     assert (net(x.flip(1), *rest) - net(x, *rest).flip(1)).abs().max() > 1e-2
     net.position_HW.zero_()
     torch.testing.assert_close(net(x.flip(1), *rest), net(x, *rest).flip(1))
-
-
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="width 16 and 3 heads; give a multiple"):
-        DiTConfig(width=16, heads=3)

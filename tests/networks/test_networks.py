@@ -1,14 +1,11 @@
 """What every network must obey, whichever entry of NETWORKS it is."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Union
 
 import pytest
 import torch
 from torch import Tensor
 
-from gentraj.config import from_json, to_json
 from gentraj.networks import NETWORKS
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS, padded, padding
 
@@ -81,13 +78,6 @@ def test_an_absent_context_adds_nothing(config: type) -> None:
 
 
 @every_network
-def test_a_network_without_context_takes_none(config: type) -> None:
-    x, known, mask, t, _ = inputs().values()
-    net = make(config, context_dim=0)
-    assert torch.equal(net(x, known, mask, t, None), net(x, known, mask, t))
-
-
-@every_network
 def test_a_call_draws_no_random_number(config: type) -> None:
     """Otherwise a resumed training would differ from an uninterrupted one."""
     net, values = make(config).train(), inputs()
@@ -132,20 +122,3 @@ def test_rows_are_padded_to_whole_blocks_by_repeating_the_first(rows: int) -> No
     out = padded(x)
     assert len(out) == rows + padding(rows) and len(out) % MIN_ROWS == 0 and padding(rows) < MIN_ROWS
     assert torch.equal(out[:rows], x) and not out[rows:].any()
-
-
-@dataclass(frozen=True)
-class Settings:
-    network: Union[NETWORKS.configs]  # type: ignore[valid-type]  # noqa: UP007
-
-
-@every_network
-def test_a_networks_settings_survive_json(config: Any) -> None:
-    assert from_json(Settings, to_json(Settings(config()))) == Settings(config())
-
-
-@every_network
-@pytest.mark.parametrize("field", ["width", "frequencies"])
-def test_a_negative_size_names_the_setting(config: type, field: str) -> None:
-    with pytest.raises(ValueError, match=f"{config.__name__}.{field} is -1; a whole number"):
-        config(**{field: -1})
