@@ -64,8 +64,7 @@ def test_an_exact_denoiser_gives_the_closed_form_on_every_path(target: Mixture, 
     check(target, PATHS[name](), points(target, 5), steps=32)
 
 
-@pytest.mark.parametrize("name", ["flow", "ve"])  # signal at the end or none; the rest is the same ODE at other times
-@pytest.mark.parametrize("target", [ILL_CONDITIONED, MIXTURE_12], ids=["ill-conditioned", "mixture"])
+@pytest.mark.parametrize(("target", "name"), [(ILL_CONDITIONED, "ve"), (MIXTURE_12, "flow")])  # signal at the end, none
 def test_steps_are_added_until_12_entries_of_any_scale_are_right(target: Mixture, name: str) -> None:
     check(target, PATHS[name](), points(target, 5))
 
@@ -105,12 +104,12 @@ def test_the_density_of_any_denoiser_integrates_to_one(name: str) -> None:
 
 
 def test_hutchinsons_estimator_is_right_on_average_and_exact_where_the_entries_do_not_interact() -> None:
-    path, x = PATHS["flow"](), points(GAUSSIAN, 3000)[:, None]
-    exact, found = (log_prob(flat(GAUSSIAN.denoiser(path)), path, x, everything(x), seeds=range(3000), exact=how,
+    path, x = PATHS["flow"](), points(GAUSSIAN, 1000)[:, None]
+    exact, found = (log_prob(flat(GAUSSIAN.denoiser(path)), path, x, everything(x), seeds=range(1000), exact=how,
                              probes=4, steps=16) for how in (True, False))
     assert float((found - exact).std()) > 0.5 and float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.01)
     apart = gaussian(GAUSSIAN.means_KD[0], torch.eye(12, dtype=DOUBLE), GAUSSIAN.variances_KD[0])
-    found = log_prob(flat(apart.denoiser(path)), path, x, everything(x), seeds=range(3000), exact=False, probes=1)
+    found = log_prob(flat(apart.denoiser(path)), path, x, everything(x), seeds=range(1000), exact=False, probes=1)
     torch.testing.assert_close(found, distribution(apart).log_prob(x[:, 0]), rtol=1e-3, atol=1e-3)
 
 
@@ -294,11 +293,11 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     data = points(system, 20_000, seed=7).float().unflatten(1, (2, 3))
     model = make(Normalizer.fit("gaussian", [data.flatten(0, 1).numpy()]), clip=None)
     optimizers, real = model.optimizers(), torch.ones(256, 2, 3, dtype=torch.bool)
-    for step in range(800):
+    for step in range(600):
         g = generator(0, step)
         model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
-    x = points(system, 96, seed=8)
-    unknown = torch.tensor([False, False, True] * 2).expand(96, 6)
+    x = points(system, 48, seed=8)
+    unknown = torch.tensor([False, False, True] * 2).expand(48, 6)
     actions = log_given(given(system, x, unknown), x, unknown)
     x_RHD = x.float().unflatten(1, (2, 3))
     for condition, truth in ((None, distribution(system).log_prob(x)), (with_observations(x_RHD), actions)):

@@ -72,7 +72,7 @@ def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_real_one(
 def test_without_patches_no_row_can_be_judged() -> None:
     model = make(discriminator=replace(JUDGE, patches=False))
     train(model, range(1), batch())
-    with pytest.raises(ValueError, match="judges whole trajectories only, not single timesteps; train one with --"):
+    with pytest.raises(ValueError, match="judges whole trajectories only, not single timesteps; train one with "):
         model.ood_score(torch.zeros(1, 8, 5), Condition.empty(SPEC), [0])
 
 

@@ -154,10 +154,12 @@ def test_every_remedy_exists() -> None:
 def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_samples(
         monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
-    monkeypatch.setattr(health, "SETTLED_STEP", settled := 2 * FIRST_WARNING_STEP)
+    first, settled = 10, 20
+    monkeypatch.setattr(health, "FIRST_WARNING_STEP", first)
+    monkeypatch.setattr(health, "SETTLED_STEP", settled)
     model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
     optimizers = model.optimizers()
-    with pytest.warns(GANWarning, match=f"step {FIRST_WARNING_STEP} of the GAN: .*or the generator is not trained"):
+    with pytest.warns(GANWarning, match=f"step {first} of the GAN: .*or the generator is not trained"):
         train(model, range(settled), batch((8,) * 16), optimizers)
     continued(model, optimizers, loaded)
     with pytest.warns(GANWarning, match=f"step {settled} of the GAN: ") as caught:
