@@ -41,9 +41,9 @@ from gentraj.envs.making import environment_factory
 from gentraj.files import check_folder, new_file
 from gentraj.progress import say
 from gentraj.randomness import fold
+from gentraj.runs.folder import RunFolder, last_evaluations
 from gentraj.runs.model_card import dataset_names
-from gentraj.runs.records import last_evaluations, read_learning_curve, record_score
-from gentraj.runs.settings import DataFacts
+from gentraj.runs.run import DataFacts
 from gentraj.training.signals import Interrupts
 from gentraj.trajectory import Agent
 
@@ -169,7 +169,7 @@ def trained(peer: Peer, args: Args, data: DataFacts, state: State) -> State:
             before, seconds = state, state.seconds + time.monotonic() - began
             state = State(state.options, state.step + args.save_every, seconds)
             if state.step % args.eval_every == 0 or state.step == args.updates:
-                record_score(args.out, state.step, peer, data, args.episodes)
+                RunFolder(args.out).record_score(state.step, peer, data, args.episodes)
             peer.save(state.checkpoint(args.out))
             write_json(args.out / STATE, asdict(state))
             before.checkpoint(args.out).unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def main(args: Args) -> None:
     state = State.read(args.out, options)
     peer = Peer(args, data)
     state = trained(peer, args, facts, state)
-    curve = read_learning_curve(args.out)
+    curve = RunFolder(args.out).curve()
     result = options | {"settings": peer.settings, "step": state.step, "train_seconds": state.seconds,
                         "env": environment_factory(args.env_id).env_id, "last": curve[-1] if curve else None,
                         "last_evaluations": last_evaluations(curve), "curve": curve,

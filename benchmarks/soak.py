@@ -46,9 +46,9 @@ from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES
 from gentraj.runs.dagger import SETTINGS, DecisionConfig
-from gentraj.runs.distillation import METHODS, distill
-from gentraj.runs.few_step import FewStepRunConfig
+from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill
 from gentraj.runs.finetuning import FinetuneConfig, finetune
+from gentraj.runs.models import with_model
 from gentraj.runs.presets import PLANNERS, PRESETS
 from gentraj.training import TrainingConfig, checkpoint
 from gentraj.training.log import read_metrics
@@ -110,11 +110,11 @@ def narrow(config: T) -> T:
     return from_json(type(config), smaller(to_json(config)), "narrow settings")
 
 
-def tiny(preset: str, data: Path, family: str | None = None, training: TrainingConfig = TRAINING) -> runs.AnyRunConfig:
+def tiny(preset: str, data: Path, family: str | None = None, training: TrainingConfig = TRAINING) -> runs.RunConfig:
     """The preset, perhaps with another family of models, with the smallest networks, on a dataset in `data`."""
     config: Any = PRESETS[preset]
     if family is not None:
-        config = config.with_generator(FAMILIES[family])
+        config = with_model(config, FAMILIES[family])
     maze = "goals" in preset or (preset in PLANNERS and "maze" in preset)
     return replace(narrow(config), dataset=str(data / f"{'maze' if maze else 'hopper'}.npz"), training=training)
 

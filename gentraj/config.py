@@ -14,7 +14,8 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any, Generic, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -323,17 +324,30 @@ def _read(hint: Any, value: Any, place: _Place) -> Any:
 
 def _converted(hint: Any, value: Any, place: _Place) -> Any:
     """The value with tuples in the place of lists, and settings in the place of objects and kinds."""
-    if isinstance(value, list):
-        return tuple(_converted(hint, item, place.below(index)) for index, item in enumerate(value))
-    classes = _classes(hint)
-    if not classes or not isinstance(value, dict | str):
-        return value
-    if isinstance(value, dict) and get_origin(hint) is dict:
-        return {name: _converted(get_args(hint)[1], item, place.below(name)) for name, item in value.items()}
-    return _read_settings(classes, value, place)
+    for kind in _alternatives(hint):
+        origin, args = get_origin(kind), get_args(kind)
+        if origin is tuple and isinstance(value, list):
+            kinds = args[:1] * len(value) if args[-1] is ... else [*args, *[Any] * len(value)]
+            return tuple(_converted(k, item, place.below(i))
+                         for i, (k, item) in enumerate(zip(kinds, value, strict=False)))
+        if origin is dict and isinstance(value, dict):
+            return {name: _converted(args[1], item, place.below(name)) for name, item in value.items()}
+    classes = [kind for kind in _alternatives(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    if classes and isinstance(value, dict | str):
+        return _read_settings(classes, value, place)
+    return value
 
 
-def _problem(error: ValidationError) -> tuple[str, list[str | int]]:
+def _alternatives(hint: Any) -> list[Any]:
+    """The types of a union, without their ranges."""
+    if get_origin(hint) is Annotated:
+        return _alternatives(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return [kind for each in get_args(hint) for kind in _alternatives(each)]
+    return [hint]
+
+
+def _problem(error: ValidationError) -> tuple[str, list[int]]:
     """What is wrong with a value and what is expected, and where in it."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":
@@ -341,13 +355,6 @@ def _problem(error: ValidationError) -> tuple[str, list[str | int]]:
     location = [part for part in first["loc"] if isinstance(part, int)]
     expected = first["msg"].removeprefix("Input should be ")
     return f"is {reprlib.repr(first['input'])}; {expected} is expected", location
-
-
-def _classes(hint: Any) -> list[type]:
-    """The classes of settings that a type names."""
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return [hint]
-    return [found for each in get_args(hint) for found in _classes(each)]
 
 
 def _derived(cls: type) -> Iterator[type]:

@@ -6,8 +6,10 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import forked
 import torch
@@ -19,7 +21,7 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import AnyRunConfig, PlannerRunConfig, Run
+from gentraj.runs import PlannerRunConfig, Run, RunConfig
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
@@ -52,6 +54,13 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
 
 
+def changed(run: Run, **attributes: object) -> Any:
+    """A copy of a run with other attributes, and with the same parts."""
+    made = copy(run)
+    vars(made).update(attributes)
+    return made
+
+
 def edit(run: Path, change: Callable[[dict], object]) -> None:
     """Changes the settings in config.json as a person does."""
     config = json.loads((run / "config.json").read_text())
@@ -81,7 +90,7 @@ def _until_killed(once: Path, work: Callable[..., object], *args: object) -> Non
     work(*args)
 
 
-def same_when_killed(config: AnyRunConfig, folder: Path, after: int) -> Run:
+def same_when_killed(config: RunConfig, folder: Path, after: int) -> Run:
     """Trains a run, and once more in a process that is killed in the step after checkpoint `after`; resumes that one,
     checks that the weights are equal and returns it."""
     whole = runs.train(config, folder / "whole", progress=False)
@@ -94,5 +103,5 @@ def same_when_killed(config: AnyRunConfig, folder: Path, after: int) -> Run:
     return run
 
 
-def _train(config: AnyRunConfig, folder: Path) -> None:
+def _train(config: RunConfig, folder: Path) -> None:
     runs.train(config, folder, progress=False)

@@ -14,7 +14,8 @@ from gentraj.agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import DataFacts, PlannerRunConfig, build
+from gentraj.runs import DataFacts, PlannerRunConfig
+from gentraj.runs.planner import PlannerRun
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.parallel import SINGLE
 from gentraj.trajectory import Batch, Condition
@@ -33,8 +34,8 @@ def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> Non
     device = torch.accelerator.current_accelerator()
     data = episodes()
     small = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
-    config = PlannerRunConfig(horizon=8, stride=2, model=small).resolve(data)
-    components = build(config, DataFacts.of(data, config.context), data)
+    config, context = PlannerRun.resolve(PlannerRunConfig(horizon=8, stride=2, model=small), data)
+    components = PlannerRun.build(config, DataFacts.of(data, context), data).components
     Trainer(components, TrainingData(data), TrainingConfig(steps=3), RunStore(tmp_path), processes=SINGLE.on(device),
             progress=False).fit()
     model = components["model"]

@@ -12,9 +12,9 @@ from ..device import pick_device
 from ..files import check_folder
 from ..progress import print_saved, say
 from ..runs.evaluation import evaluate_and_save, table
-from ..runs.folder import train
 from ..runs.presets import DEMO
 from ..runs.report import make_report
+from ..runs.training import train
 from ..training.checkpoint import has_checkpoints
 from .options import Device, parse
 

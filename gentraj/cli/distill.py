@@ -10,7 +10,7 @@ from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, distill
 from ..runs.folder import load
-from .options import HELP, Device, RunFolder, parse, settings_help, split, with_options
+from .options import HELP, Device, RunPath, is_run, parse, settings_help, split, with_options
 from .train import fresh_folder, next_command
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Distill:
               gentraj distill runs/umaze --method reflow --run-dir runs/umaze-reflow --student.steps 1
     """
 
-    run: RunFolder
+    run: RunPath
     """The folder of the teacher, as `gentraj train` writes it."""
     run_dir: Path
     """Folder that the student is written to."""
@@ -48,7 +48,7 @@ class Distill:
 
 
 def main(argv: list[str]) -> None:
-    words, given = split(argv, Distill, SHORT)
+    words, given = split(argv, Distill, is_run, SHORT)
     if HELP & set(words):
         _help(words)
     args = parse(Distill, words, "gentraj distill")

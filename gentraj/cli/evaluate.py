@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from os.path import isfile  # where a word is too long for a path, Path.is_file raises an OSError
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,12 +21,11 @@ from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import evaluate_and_save, table
-from ..runs.folder import CONFIG, Run, load, read_config
-from ..runs.kinds import AnyRunConfig
-from ..runs.model_card import WORLD
-from ..runs.settings import ActingConfig
+from ..runs.folder import RunFolder, load
+from ..runs.run import ActingConfig, Run
+from ..runs.world import as_world_model
 from .jobs import RayAddress
-from .options import HELP, RunFolder, SamplerOptions, parse, settings_help, split, with_options
+from .options import HELP, RunPath, SamplerOptions, is_run, parse, settings_help, split, with_options
 
 OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # how the runs of --policies are played
 
@@ -51,7 +49,7 @@ class Evaluate:
               gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
     """
 
-    run: RunFolder
+    run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
@@ -89,12 +87,12 @@ class Evaluate:
 
 
 def main(argv: list[str]) -> None:
-    words, given = split(argv, Evaluate, {})
+    words, given = split(argv, Evaluate, is_run)
     if HELP & set(words):
         _help(words)
     args = parse(Evaluate, words, "gentraj evaluate")
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
-    acting = acting_settings(run.config, given)
+    acting = acting_settings(run, given)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
@@ -102,7 +100,7 @@ def main(argv: list[str]) -> None:
                          "too, or leave --min-confidence out")
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
-            run.world_model.calibrate(run.reference, options)
+            as_world_model(run).world_model.calibrate(run.reference, options)
         print_saved(world_evaluation.table(_judge(run, args)))
         return
     if args.policies:
@@ -117,22 +115,22 @@ def main(argv: list[str]) -> None:
 
 def _help(words: list[str]) -> None:
     """Prints the options, and the settings by which the agent of the run that is named acts."""
-    runs = [word for word in words if isfile(Path(word, CONFIG))]
+    runs = [word for word in words if is_run(word)]
     try:
         parse(Evaluate, ["--help"], "gentraj evaluate")
     finally:
         if runs:
-            config, _ = read_config(Path(runs[0]))
-            print(settings_help(config.acting, f"{config.ACTING}."))
+            run = load(Path(runs[0]))
+            print(settings_help(run.acting, f"{run.ACTING}."))
 
 
-def acting_settings(config: AnyRunConfig, given: dict[str, list[str]]) -> ActingConfig:
+def acting_settings(run: Run, given: dict[str, list[str]]) -> ActingConfig:
     """The settings by which the agent acts. Raises ValueError for options that are no such settings."""
     for key in given:
-        if not key.startswith(f"{config.ACTING}.") and key.partition(".")[0] in dotted_keys(config):
+        if not key.startswith(f"{run.ACTING}.") and key.partition(".")[0] in dotted_keys(run.config):
             raise ValueError(f"--{key.replace('_', '-')} is a setting of the training; after it, only the options "
-                             f"--{config.ACTING}.* may change")
-    return with_options(config, given, Evaluate).acting
+                             f"--{run.ACTING}.* may change")
+    return getattr(with_options(run.config, given, Evaluate), run.ACTING)
 
 
 def _play(args: Evaluate) -> RolloutFn:
@@ -148,8 +146,8 @@ def _play(args: Evaluate) -> RolloutFn:
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
-    _ = run.world_model  # raises for another kind of run
-    path = args.out or run.folder / WORLD
+    run = as_world_model(run)
+    path = args.out or run.folder / RunFolder.WORLD
     check_output(path, "--out")
     judgement = world_evaluation.evaluate_world_model(run, args.policies, path.parent / "figures",
                                                        args.config)

@@ -14,8 +14,9 @@ from gymnasium.spaces import Box
 from ..files import check_output, write_file
 from ..progress import busy, print_saved, say
 from ..runs.export import export_run, signature, to_onnx, to_pt2
-from ..runs.folder import Run, load
-from .options import RunFolder, SamplerOptions, parse
+from ..runs.folder import load
+from ..runs.run import Run
+from .options import RunPath, SamplerOptions, parse
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
@@ -33,7 +34,7 @@ class Export:
               gentraj export runs/robot --low -1 --high 1 --out robot.onnx
     """
 
-    run: RunFolder
+    run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     out: Path
     """The file to write: .onnx for ONNX Runtime, or .pt2 for torch.export.load."""

@@ -14,7 +14,7 @@ from ..progress import print_saved, say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
 from .environments import imports_again
-from .options import Device, RunFolder, parse
+from .options import Device, RunPath, parse
 from .train import fresh_folder
 
 SHOWN = 10  # number, at most, of first and of last episodes whose mean return is printed
@@ -30,7 +30,7 @@ class Finetune:
               gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
     """
 
-    run: RunFolder
+    run: RunPath
     """The run folder of a policy whose dataset is still available."""
     run_dir: Path
     """Folder that the fine-tuned run is written to."""

@@ -10,13 +10,13 @@ import tyro
 from ..progress import busy, print_saved
 from ..runs.folder import load
 from ..runs.hub import from_pretrained, push_to_hub, save_pretrained
-from .options import RunFolder, registry
+from .options import RunPath, registry
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 Repository = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
 
 
-def push(run: RunFolder, name: Repository, step: int | None = None, private: bool = False) -> None:
+def push(run: RunPath, name: Repository, step: int | None = None, private: bool = False) -> None:
     """Push a run to a repository: weights, settings, scores and figures, with a model card, without the optimisers.
 
     The repository is made if it does not exist. Whatever an earlier push left there is replaced.

@@ -13,7 +13,7 @@ from ..plots.page import show
 from ..progress import print_saved, say
 from ..runs.folder import load
 from ..runs.measures import measure_run
-from .options import Device, RunFolder, parse
+from .options import Device, RunPath, parse
 
 MEASURES = "measures.json"
 
@@ -35,7 +35,7 @@ class Measure:
               gentraj measure runs/demo --dataset mine/held-out-v0 --out held-out.json
     """
 
-    run: RunFolder
+    run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     dataset: str | None = None
     """Take the windows from this dataset, such as held-out episodes; by default from the training data kept in the

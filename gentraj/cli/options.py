@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,10 +33,11 @@ from tyro.constructors import (
 
 from ..config import dotted_keys, from_word, kind_of, to_word, with_settings
 from ..diffusion.diffusion_model import GridName, SamplerName
+from ..runs.folder import RunFolder
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")
-RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
 HELP = {"-h", "--help"}
@@ -69,16 +71,21 @@ def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str 
         raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", _option, str(error))) from error
 
 
-def split(argv: Sequence[str], command: type, short: Mapping[str, str]) -> tuple[list[str], dict[str, list[str]]]:
+def split(argv: Sequence[str], command: type, is_argument: Callable[[str], bool] = lambda word: False,
+          short: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, list[str]]]:
     """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
 
-    `short` are the settings with a short option: its name -> the dotted key. Words after a setting are its values, so
-    arguments stand before settings. Raises ValueError for a setting that is given twice.
+    `short` are the settings with a short option: its name -> the dotted key. Words after a setting are its values, but
+    for one that `is_argument` after the first. Raises ValueError for a setting
+    that is given by both of its options.
     """
     own, words, given = set(_own(command)), list[str](), dict[str, list[str]]()
+    spelt = dict[str, str]()  # a setting, and the option by which it was given
     values = words
     for word in argv:
         if not re.match("--[a-z]", word):
+            if values and is_argument(word):
+                values = words
             values.append(word)
             continue
         option, equals, value = word.partition("=")
@@ -87,11 +94,19 @@ def split(argv: Sequence[str], command: type, short: Mapping[str, str]) -> tuple
             words.append(word)
             values = words
             continue
-        key = short.get(name, name)
-        if key in given:
-            raise ValueError(f"{option} is given twice; it is the setting {key}, so give it once")
+        key = (short or {}).get(name, name)
+        if key in given and spelt[key] != name:
+            raise ValueError(f"{_dashed(spelt[key])} and {option} are the same setting, so give one of them")
+        spelt[key] = name
         given[key] = values = [value] if equals else []
+        if equals:
+            values = words
     return words, given
+
+
+def is_run(word: str) -> bool:
+    """Whether this is the folder of a run."""
+    return os.path.isfile(os.path.join(word, RunFolder.CONFIG))  # Path.is_file raises where a word is too long
 
 
 def with_options(config: T, given: Mapping[str, Sequence[str]], command: type) -> T:

@@ -8,9 +8,9 @@ from pathlib import Path
 from ..device import pick_device
 from ..files import check_output
 from ..progress import print_saved
-from ..runs.folder import load
-from ..runs.report import PAGE, make_report
-from .options import Device, RunFolder, parse
+from ..runs.folder import RunFolder, load
+from ..runs.report import make_report
+from .options import Device, RunPath, parse
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Report:
               gentraj report runs/demo --seed 3 --out pages/demo.html
     """
 
-    run: RunFolder
+    run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     out: Path | None = None
     """The HTML file to write; by default RUN/report.html. The figures are written to a folder `figures` next to it."""
@@ -35,5 +35,5 @@ class Report:
 
 def main(argv: list[str]) -> None:
     args = parse(Report, argv, "gentraj report")
-    check_output(args.out or args.run / PAGE, "--out")
+    check_output(args.out or args.run / RunFolder.REPORT, "--out")
     print_saved(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))

@@ -14,8 +14,9 @@ from ..device import pick_device
 from ..files import check_output
 from ..progress import busy, print_saved, say
 from ..runs.folder import load
+from ..runs.planner import PlannerRun
 from ..runs.sampling import sample_run
-from .options import Device, RunFolder, SamplerOptions, parse
+from .options import Device, RunPath, SamplerOptions, parse
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Sample:
               gentraj sample runs/demo --num 64 --steps 10 --temperature 0.5 --seed 1 --out plans.npz
     """
 
-    run: RunFolder
+    run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     out: Path
     """The .npz file to write. It holds the arrays obs (N, H, O), act (N, H, A) and stride, where N is --num, H the
@@ -76,8 +77,11 @@ def main(argv: list[str]) -> None:
                              guidance=args.guidance, seed=args.seed,
                              options=args.sampling.options(args.steps, args.temperature))
     samples.save(args.out)
-    say(f"{args.num} chunks of {samples.act_NHA.shape[1]} actions" if run.config.planning is None else
-        f"{args.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps apart")
+    if isinstance(run, PlannerRun):
+        say(f"{args.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps "
+            "apart")
+    else:
+        say(f"{args.num} chunks of {samples.act_NHA.shape[1]} actions")
     print_saved(args.out)
 
 

@@ -9,22 +9,25 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import torch
 import tyro
 
 from gentraj.envs.making import try_making
 
-from ..config import check_known, from_json, read_json, to_json, with_settings
+from ..config import from_json, read_json, to_json
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import print_saved, say
-from ..runs.folder import Ready, Run, read_config, ready
-from ..runs.folder import train as train_run
-from ..runs.kinds import AnyRunConfig
+from ..runs.folder import RunFolder
 from ..runs.model_card import parameters_trained
-from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
-from ..runs.settings import RunSettings
+from ..runs.models import with_components
+from ..runs.presets import PRESETS, listing, preset, suited
+from ..runs.run import Run, RunConfig
+from ..runs.training import Reader, prepare
+from ..runs.training import train as train_run
+from ..runs.world import WorldModelRun
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
@@ -76,27 +79,28 @@ class Train:
 
 
 def main(argv: list[str]) -> None:
-    words, given = split(argv, Train, SHORT)
+    words, given = split(argv, Train, PRESETS.__contains__, SHORT)
     if HELP & set(words):
         _help(words, given)
     args = parse(Train, words, "gentraj train")
-    config = with_options(with_components(_defaults(args, given), args.model, args.network), given, Train)
+    reader = Reader()
+    config = with_options(with_components(_defaults(args, given, reader), args.model, args.network), given, Train)
     with launched(args.device) as processes:
-        _train(args, config, processes)
+        _train(args, config, reader, processes)
 
 
 def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings of the preset that is named or else all presets."""
     args = parse(Train, [word for word in words if word not in HELP], "gentraj train")
     named = args.preset or args.settings_file or args.resume
-    config = None if named is None else with_components(_defaults(args, given), args.model, args.network)
+    config = None if named is None else with_components(_defaults(args, given, Reader()), args.model, args.network)
     try:
         parse(Train, ["--help"], "gentraj train", description=cleandoc(str(Train.__doc__)))
     finally:
         print(listing() if config is None else settings_help(config))
 
 
-def _train(args: Train, config: AnyRunConfig, processes: Processes) -> None:
+def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes) -> None:
     training = config.training
     config = replace(config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
     if args.print_config:
@@ -105,17 +109,17 @@ def _train(args: Train, config: AnyRunConfig, processes: Processes) -> None:
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    if (note := check_goals(name, config)) and processes.is_main:
-        say(note)
-    if processes.is_main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
+    variant = suited(args.preset, config.dataset, reader.look) if args.preset else args.preset
+    if processes.is_main and variant != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
+    device = processes.device or pick_device(args.device)
     if args.dry_run:
-        processes.on_main(lambda: print(dry_run(ready(config, args.resume, record=False))))
+        processes.on_main(lambda: print(dry_run(config, args.resume, reader, device)))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
-    run = train_run(config, folder, resume=args.resume is not None, processes=processes,
-                    device=processes.device or pick_device(args.device))
+    run = train_run(config, folder, resume=args.resume is not None, processes=processes, reader=reader,
+                    device=device)
     if processes.is_main:
         say(f"trained {run.step} steps; the run is in {folder}")
         print_saved(next_command(run, folder))
@@ -126,8 +130,9 @@ def next_command(run: Run, folder: Path) -> str:
     named = quote(str(folder))
     command = f"next: gentraj evaluate {named}{imports_again()}"
     if run.data.env is None:
-        return (f"{command} --as world-model" if run.config.NAME == "world model" else
-                f"{command} --env-id ID; or, without an environment: gentraj export {named} --low LOW --high HIGH "
+        if isinstance(run, WorldModelRun):
+            return f"{command} --as world-model"
+        return (f"{command} --env-id ID; or, without an environment: gentraj export {named} --low LOW --high HIGH "
                 "--out FILE.onnx")
     try:
         try_making(run.data.env)
@@ -137,29 +142,23 @@ def next_command(run: Run, folder: Path) -> str:
     return command
 
 
-def dry_run(prepared: Ready) -> str:
-    """What would be trained, as text with a table of the components."""
+def dry_run(config: RunConfig, folder: Path | None, reader: Reader, device: torch.device) -> str:
+    """What would be trained on this device, as text with a table of the components."""
+    run, episodes, windows = prepare(config, folder, record=False, reader=reader, device=device)
     rows = [(name, type(component).__name__, f"{parameters_trained(component):,}", str(component.spec.horizon),
-             str(component.batch_size)) for name, component in prepared.components.items()]
+             str(component.batch_size)) for name, component in run.components.items()]
     head = ("component", "class", "parameters", "horizon", "batch size")
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in (head, *rows)]
-    config, data = prepared.config, prepared.episodes
-    return "\n".join([f"{config.summary}, of {config.dataset}: {len(data)} episodes of {data.num_steps:,} steps, "
-                      f"{len(prepared.windows):,} windows", *lines,
-                      f"{config.training.steps:,} steps of each component, seed {config.training.seed}; one decision "
-                      "was taken, and nothing is written"])
+    training = run.config.training
+    return "\n".join([f"{run.summary}, of {run.config.dataset}: {len(episodes)} episodes of {episodes.num_steps:,} "
+                      f"steps, {windows:,} windows", *lines,
+                      f"{training.steps:,} steps of each component on {device}, seed {training.seed}; one decision was "
+                      "taken, and nothing is written"])
 
 
-def preset(name: str, dataset: str) -> AnyRunConfig:
-    """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
-    check_known([name], PRESETS, "preset")
-    name = suited(name, dataset)
-    return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
-
-
-def _defaults(args: Train, given: dict[str, list[str]]) -> AnyRunConfig:
+def _defaults(args: Train, given: dict[str, list[str]], reader: Reader) -> RunConfig:
     """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
     given."""
     named = {f"the preset {args.preset}": args.preset, f"--config {args.settings_file}": args.settings_file,
@@ -172,38 +171,17 @@ def _defaults(args: Train, given: dict[str, list[str]]) -> AnyRunConfig:
             raise ValueError("--resume names the run's folder already; leave --run-dir out")
         if args.model is not None or args.network is not None:
             raise ValueError("--resume continues with the model of the run; leave --model and --network out")
-        return read_config(args.resume)[0]
+        return RunFolder(args.resume).read().run
     if args.settings_file is not None:
         return read_settings(args.settings_file)
     if args.preset is not None:
-        return preset(args.preset, " ".join(given.get("dataset", ())))
+        return preset(args.preset, " ".join(given.get("dataset", ())), reader.look)
     raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR; see gentraj train --help")
 
 
-def read_settings(file: Path) -> AnyRunConfig:
+def read_settings(file: Path) -> RunConfig:
     """The settings in a file that --print-config printed. Raises `ConfigError` for any other file."""
-    settings: object = from_json(RunSettings, read_json(file), str(file))
-    assert isinstance(settings, AnyRunConfig)  # noqa: S101  the registered classes of settings
-    return settings
-
-
-def with_components(config: AnyRunConfig, model: str | None, network: str | None) -> AnyRunConfig:
-    """The settings with another generative model or another network; the parser refuses unknown names.
-
-    Raises ValueError for a model or a network that the settings cannot have.
-    """
-    if model is not None:
-        if model not in config.GENERATORS:
-            raise ValueError(f"--model is {model}, which this preset cannot have; give one of "
-                             f"{', '.join(config.GENERATORS)}")
-        config = config.with_generator(config.GENERATORS[model])
-    if network is not None:
-        if (generator := config.generator) is None:
-            raise ValueError(f"--network is {network}, but {config.summary} has no generative model; leave it out")
-        made, _ = NETWORKS[network]
-        if not isinstance(generator.network, made):
-            config = config.with_generator(generator.with_network(made()))
-    return config
+    return from_json(RunConfig, read_json(file), str(file))
 
 
 def fresh_folder(folder: Path, resume: str) -> Path:

@@ -14,9 +14,9 @@ from ..experiments.cards import Card, CardData
 from ..experiments.sweep import BASE, DATA
 from ..families import FAMILIES, family
 from ..networks import NETWORKS
-from ..runs.kinds import AnyRunConfig
+from ..runs.models import model_config, with_components
 from ..runs.presets import PRESETS, data_settings, suited
-from .train import with_components
+from ..runs.run import RunConfig
 
 COMPONENTS = {"family": FAMILIES, "network": NETWORKS}
 
@@ -86,10 +86,11 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted(value, f"{prefix}{name}.")
 
 
-def at(config: AnyRunConfig, key: str) -> Any:
+def at(config: RunConfig, key: str) -> Any:
     """The value of a setting as JSON; the name of the family or network for `family` and `network`."""
+    generator = model_config(config)
     if key == "family":
-        return None if config.generator is None else family(config.generator)
+        return None if generator is None else family(generator)
     if key == "network":
-        return None if config.generator is None else kind_of(config.generator.network)
+        return None if generator is None else kind_of(generator.network)
     return reduce(dict.__getitem__, key.split("."), to_json(config))

@@ -17,9 +17,9 @@ from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, check_known, from_json, read_json, require, to_json, with_settings, write_json
 from ..data.sources import is_path, split_names
-from ..runs.kinds import AnyRunConfig
+from ..runs.folder import LAST_EVALUATIONS
 from ..runs.presets import PRESETS
-from ..runs.records import LAST
+from ..runs.run import RunConfig
 from .statistics import Estimate, over_seeds
 
 Score = Literal["score_d4rl", "score_minari", "return_mean", "success_rate"]
@@ -121,11 +121,11 @@ class Card:
         """The number of episodes that a training is scored in: by the protocol ogbench `episodes` of each task."""
         return self.episodes * (OGBENCH_TASKS if self.protocol == "ogbench" else 1)
 
-    def without_data(self, where: str) -> AnyRunConfig:
+    def without_data(self, where: str) -> RunConfig:
         """The settings that all runs have in common. Raises `ConfigError`, which names `where` and the key."""
         return with_settings(PRESETS[self.preset], self.settings, where)
 
-    def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:
+    def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> RunConfig:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
         config = self.without_data(where)
         names = [data.dataset] if _files(data.dataset, folders) else split_names(data.dataset)
@@ -211,8 +211,8 @@ class SeedResult:
     @property
     def last_evaluations(self) -> float | None:
         """The mean over the last three evaluations during the training; None if there are fewer."""
-        last = [point.mean for point in self.curve[-LAST:]]
-        return sum(last) / LAST if len(last) == LAST else None
+        last = [point.mean for point in self.curve[-LAST_EVALUATIONS:]]
+        return sum(last) / len(last) if len(last) == LAST_EVALUATIONS else None
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,15 @@ from ..plots.page import show
 from ..progress import one_line, say
 from ..randomness import fold, generator
 from ..runs.evaluation import evaluate_run
-from ..runs.folder import Run, build, load, read_config, read_data, resolve_paths
-from ..runs.kinds import AnyRunConfig
+from ..runs.folder import RunFolder, load, run_class
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
-from ..runs.planner import PlannerRunConfig
-from ..runs.presets import PRESETS, check_goals
-from ..runs.settings import ActingConfig, Component, DataFacts
+from ..runs.models import model_config, with_model
+from ..runs.planner import PlannerRun, PlannerRunConfig, as_planner
+from ..runs.policy import PolicyRunConfig
+from ..runs.presets import PRESETS
+from ..runs.run import ActingConfig, Component, DataFacts, Run, RunConfig, environment_of
+from ..runs.training import join_datasets, read_datasets, resolve_paths
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
@@ -153,13 +155,15 @@ class Options:
 
     def acting(self, run: Run) -> ActingConfig | None:
         """The settings of a planner with these steps; None for the run's own."""
-        planning = run.config.planning
-        return None if planning is None or self.steps is None else replace(planning, steps=self.steps)
+        if not isinstance(run, PlannerRun) or self.steps is None:
+            return None
+        return replace(run.planning, steps=self.steps)
 
     def sampling(self, run: Run) -> SamplingOptions:
         """How plans are sampled, with a planner's number of steps."""
-        planning = run.config.planning
-        return SamplingOptions(steps=self.steps if planning is None or self.steps else planning.steps)
+        if self.steps is None and isinstance(run, PlannerRun):
+            return SamplingOptions(steps=run.planning.steps)
+        return SamplingOptions(steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -224,11 +228,11 @@ class Speed:
 
 def control(run: Run, group: Group, options: Options) -> Control:
     """The agent's scores. Latencies are left out, as other processes run in parallel."""
-    sampling = run.config.sampling(run.components, options.acting(run), _agent_options(run, options))
+    sampling = run.sampling(options.acting(run), _agent_options(run, options))
     if not options.episodes:
         return Control(sampling, left_out="no episodes were asked for")
     try:
-        try_making(run.environment())
+        try_making(environment_of(run))
     except Exception as error:  # an environment may raise anything
         return Control(sampling, left_out=one_line(error))
     scores, played = evaluate_run(run, EvaluationConfig(episodes=options.episodes, baselines=False),
@@ -239,11 +243,11 @@ def control(run: Run, group: Group, options: Options) -> Control:
 
 def _agent_options(run: Run, options: Options) -> SamplingOptions:
     """How an agent samples beside its settings, which have a planner's number of steps."""
-    return SamplingOptions(steps=options.steps if run.config.planning is None else None)
+    return SamplingOptions(steps=None if isinstance(run, PlannerRun) else options.steps)
 
 
 def quality(run: Run, group: Group, options: Options) -> Quality:
-    steps = options.steps or run.planning.steps
+    steps = options.steps or as_planner(run).planning.steps
     return Quality(measure_run(run, num=options.num, steps=steps, progress=False)["measures"])
 
 
@@ -281,9 +285,9 @@ def measure_of(name: str, group: Group, options: Options, **depends_on: Any) -> 
                    {"windows": group.sha256, **asdict(options), **depends_on})
 
 
-def measures_of(config: AnyRunConfig, group: Group, options: Options, **depends_on: Any) -> tuple[Measure[Any], ...]:
+def measures_of(config: RunConfig, group: Group, options: Options, **depends_on: Any) -> tuple[Measure[Any], ...]:
     """All measures of a run with these settings."""
-    names = MEASURES if config.planning is not None else ("control",)
+    names = MEASURES if isinstance(config, PlannerRunConfig) else ("control",)
     return tuple(measure_of(name, group, options, **depends_on) for name in names)
 
 
@@ -291,7 +295,7 @@ def speed(run: Run, group: Group, options: Options) -> Speed:
     """Plans are sampled with the planner's number of steps. Their durations are medians over `SECONDS_TIMED` of
     repeated calls, at least three, after one to warm up."""
     decision = decision_cost(run, options)
-    if run.config.planning is None:
+    if not isinstance(run, PlannerRun):
         return Speed(*decision, {}, None, None, parameters_trained(cast(nn.Module, run.main)))
     model = run.model
     sampling = options.sampling(run)
@@ -329,7 +333,7 @@ def _example(run: Run, number: int) -> tuple[Tensor, Tensor | None]:
     i = number % len(run.reference.x_BHD)
     one = run.reference.take(slice(i, i + 1))
     obs_BO = one.x_BHD[:, 0, : run.data.obs_dim]
-    return obs_BO, run.config.dry_goal(one, obs_BO, run.data.goal_dims)
+    return obs_BO, run.example_goal(one, obs_BO)
 
 
 def _parameters_used(model: nn.Module, call: Callable[[], Any]) -> int:
@@ -375,7 +379,7 @@ def planned(presets: Sequence[str], families: Sequence[str],
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
         for name in families:
             own = family_of(base.model) == name
-            configs[preset, name] = base if own else base.with_generator(FAMILIES[name])
+            configs[preset, name] = base if own else of_planner(with_model(base, FAMILIES[name]), preset)
     return configs
 
 
@@ -391,15 +395,12 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
     for preset in dict.fromkeys(preset for preset, _ in configs):
         preset_configs = {cell: config for cell, config in configs.items() if cell[0] == preset}
         first = next(iter(preset_configs.values()))
-        episodes, returns = read_data(first)
-        note = check_goals(preset, first)
-        if note:
-            say(note)
+        episodes, returns = join_datasets(first, read_datasets(first.dataset, None, True))
         sha256 = episodes_hash(episodes)
         for cell, config in preset_configs.items():
-            data = DataFacts.of(episodes, config.context, config.env_id, returns)
-            resolved = config.resolve(episodes)
-            components = partial(build, resolved, data, episodes)
+            resolved, context = PlannerRun.resolve(config, episodes)
+            data = DataFacts.of(episodes, context, config.env_id, returns)
+            components = partial(_components, resolved, data, episodes)
             groups[preset] = Group.of(preset, out / preset, data)
             _keep_windows(groups[preset], config, episodes, components)
             at = pick_device(options.device)
@@ -419,18 +420,23 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
     return tasks, groups
 
 
-def group_of(config: AnyRunConfig, out: Path) -> Group:
+def group_of(config: RunConfig, out: Path) -> Group:
     """The group of a planner's runs with these settings, whose windows are stored in a folder of `out`.
 
     Raises ValueError for another kind of run.
     """
     planner = of_planner(config, "the run")
-    episodes, returns = read_data(planner)
-    data = DataFacts.of(episodes, planner.context, planner.env_id, returns)
+    episodes, returns = join_datasets(planner, read_datasets(planner.dataset, None, True))
+    resolved, context = PlannerRun.resolve(planner, episodes)
+    data = DataFacts.of(episodes, context, planner.env_id, returns)
     name = digest({"rows": _window_settings(planner)})[:8]
     group = Group.of(name, out / name, data)
-    _keep_windows(group, planner, episodes, partial(build, planner.resolve(episodes), data, episodes))
+    _keep_windows(group, planner, episodes, partial(_components, resolved, data, episodes))
     return group
+
+
+def _components(config: PlannerRunConfig, data: DataFacts, episodes: Episodes) -> Mapping[str, Component]:
+    return PlannerRun.build(config, data, episodes).components
 
 
 def _keep_windows(group: Group, config: PlannerRunConfig, episodes: Episodes,
@@ -471,19 +477,19 @@ def _step_seconds(components: Callable[[], Mapping[str, Component]], episodes: E
     return float(np.median(means[1:]))  # the first block warms up
 
 
-def of_planner(config: AnyRunConfig, name: str) -> PlannerRunConfig:
+def of_planner(config: RunConfig, name: str) -> PlannerRunConfig:
     """The settings of a planner's run, unchanged. Raises ValueError for settings of another kind of run."""
-    if config.planning is None:
-        raise ValueError(f"{name} is a {config.NAME} ({config.summary}); a planner is expected, whose families of "
-                         "models are compared; gentraj compare --runs compares trained runs of any kind")
-    return cast(PlannerRunConfig, config)
+    if not isinstance(config, PlannerRunConfig):
+        raise ValueError(f"{name} is a {run_class(config).NAME}; a planner is expected, whose families of models are "
+                         "compared; gentraj compare --runs compares trained runs of any kind")
+    return config
 
 
-def _window_settings(config: AnyRunConfig) -> tuple[Any, ...]:
+def _window_settings(config: RunConfig) -> tuple[Any, ...]:
     """The settings that determine the windows of a group and their contexts; those of a policy do not matter."""
-    if config.planning is None:
+    if not isinstance(config, PlannerRunConfig):
         return ()
-    planner = of_planner(config, "the run")
+    planner = config
     return (planner.dataset, planner.horizon, planner.stride, planner.joint, planner.context.kinds,
             planner.context.discount, planner.stitch)
 
@@ -516,18 +522,19 @@ class Entrant(NamedTuple):
         return f", {self.steps} step{'s' * (self.steps > 1)}" if self.steps else ""
 
 
-def existing(entrants: Sequence[Entrant]) -> dict[Entrant, tuple[Cell, AnyRunConfig]]:
+def existing(entrants: Sequence[Entrant]) -> dict[Entrant, tuple[Cell, RunConfig]]:
     """The cell and settings of existing runs.
 
     Runs of a group have the same data wherever these lie, the same environment and the same windows. Runs that differ
     only in their seed are one family. If several families have the same name, the folder of the run is added to it.
     """
-    configs: dict[Entrant, AnyRunConfig] = {}
+    configs: dict[Entrant, RunConfig] = {}
     group_keys: dict[Entrant, tuple[Any, ...]] = {}
     groups: dict[tuple[Any, ...], str] = {}
     families: dict[str, set[str]] = {}
     for entrant in dict.fromkeys(entrants):
-        config, data = read_config(entrant.folder)
+        file = RunFolder(entrant.folder).read()
+        config, data = file.run, file.data
         key = (load_checkpoint(entrant.folder).meta["dataset_hash"], _environment(data), *_window_settings(config)[1:])
         dataset = config.dataset.rsplit("/", 1)[-1] if "." in config.dataset else config.dataset
         stem = re.sub(r"[^\w.-]+", "-", dataset)
@@ -535,7 +542,7 @@ def existing(entrants: Sequence[Entrant]) -> dict[Entrant, tuple[Cell, AnyRunCon
         families.setdefault(_family_name(config) + entrant.words, set()).add(_settings(config))
         configs[entrant] = config
         group_keys[entrant] = key
-    cells: dict[Entrant, tuple[Cell, AnyRunConfig]] = {}
+    cells: dict[Entrant, tuple[Cell, RunConfig]] = {}
     labels: dict[tuple[str, str], str] = {}
     for entrant, config in configs.items():
         name = _family_name(config) + entrant.words
@@ -545,12 +552,16 @@ def existing(entrants: Sequence[Entrant]) -> dict[Entrant, tuple[Cell, AnyRunCon
     return cells
 
 
-def _family_name(config: AnyRunConfig) -> str:
+def _family_name(config: RunConfig) -> str:
     """The family of a planner's model; the kind of a policy."""
-    return config.summary if config.planning is None else family_of(of_planner(config, "").model)
+    model = model_config(config)
+    if isinstance(config, PlannerRunConfig) and model is not None:
+        return family_of(model)
+    kind = type(config.policy).__name__.removesuffix("Config") if isinstance(config, PolicyRunConfig) else "MPC"
+    return kind if model is None else f"{kind}, {family_of(model)}"
 
 
-def _settings(config: AnyRunConfig) -> str:
+def _settings(config: RunConfig) -> str:
     """All settings that may differ between two families, as JSON."""
     return json.dumps({key: value for key, value in to_json(config).items() if key not in ("dataset", "training")}
                       | {"steps": config.training.steps})
@@ -562,7 +573,7 @@ def _environment(data: DataFacts) -> str | None:
     return data.env if factory is None else factory.spec_json
 
 
-def to_measure(cells: Mapping[Entrant, tuple[Cell, AnyRunConfig]], out: Path,
+def to_measure(cells: Mapping[Entrant, tuple[Cell, RunConfig]], out: Path,
                options: Options) -> tuple[list[Task], dict[str, Group]]:
     """A task for every existing run, and the groups with the windows that the first run of each group stores."""
     tasks = []
@@ -571,7 +582,7 @@ def to_measure(cells: Mapping[Entrant, tuple[Cell, AnyRunConfig]], out: Path,
         run = load(entrant.folder, device=pick_device(options.device))
         if cell[0] not in groups:
             groups[cell[0]] = Group.of(cell[0], out / cell[0], run.data)
-            groups[cell[0]].keep(run.reference, few=config.planning is None)
+            groups[cell[0]].keep(run.reference, few=not isinstance(config, PlannerRunConfig))
         place = out / cell[0] / f"{entrant.folder.absolute().name}{'' if entrant.steps is None else entrant.steps}"
         measures = measures_of(config, groups[cell[0]], replace(options, steps=entrant.steps), step=run.step)
         task = Task(cell, "", place, config, run.dataset_hash, measures, entrant.folder)
@@ -742,7 +753,7 @@ def _outcome(task: Task) -> str:
 
 def _baselines(task: Task, group: Group, options: Options) -> tuple[str | None, dict[str, float]]:
     """The environment of a group's runs, and the returns of the controller and of a random agent in it."""
-    data = read_config(task.run)[1]
+    data = RunFolder(task.run).read().data
     control_result = task.result(task.measures[0])
     if data.env is None or control_result is None or control_result.return_mean is None:
         return _environment(data), {}

@@ -16,7 +16,8 @@ from ..device import pick_device
 from ..plots import comparison as figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Background, Plane, colours, in_plane
-from ..runs.folder import Run, load
+from ..runs.folder import load
+from ..runs.planner import PlannerRun
 from ..training.log import read_metrics
 from ..trajectory import SamplingOptions
 from .compare import Comparison, FamilyResult, GroupResult, RunResult, Spread
@@ -111,7 +112,7 @@ class Drawing:
         runs = {name: load(first_tasks[name].run, device=pick_device(device))
                 for name in found.families if name in first_tasks}
         self.first_tasks = first_tasks
-        self.planners = {name: run for name, run in runs.items() if run.config.planning is not None}
+        self.planners = {name: run for name, run in runs.items() if isinstance(run, PlannerRun)}
         first = next(iter(self.planners.values()), None)
         maze = None
         if first is not None and first.data.env is not None:
@@ -137,7 +138,7 @@ class Drawing:
                        "family, with the start (and goal, if there are goals) of a window of data, which is dashed.",
                        image)
 
-    def _sample(self, name: str, run: Run, rows: Tensor) -> Tensor:
+    def _sample(self, name: str, run: PlannerRun, rows: Tensor) -> Tensor:
         start = self.group.conditions(run, rows, run.planning.goal_dims)
         steps = self.first_tasks[name].measures[0].depends_on["steps"] or run.planning.steps
         return run.model.sample(start, SAMPLES, options=SamplingOptions(steps=steps))

@@ -25,9 +25,10 @@ from ..config import from_json, read_json, to_json, write_json
 from ..device import pick_device, require_device
 from ..files import write_file
 from ..progress import one_line, say
-from ..runs.folder import Run, load, train
-from ..runs.kinds import AnyRunConfig
+from ..runs.folder import acts_only, load
 from ..runs.model_card import dataset_names
+from ..runs.run import Run, RunConfig
+from ..runs.training import train
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.signals import Interrupted
 from .jobs import Job, LocalProcesses, Pool, run_jobs
@@ -59,7 +60,7 @@ class Task:
     name: str
     place: Path
     """The folder of the task, without the suffix that `folder` adds."""
-    config: AnyRunConfig
+    config: RunConfig
     sha256: str
     """The hash of the data, by `episodes_hash`."""
     measures: tuple[Measure[Any], ...]
@@ -191,7 +192,7 @@ def _note(path: Path, message: Warning | str, *_: Any) -> None:
         write_file(path, f"{before}{line}\n".encode())
 
 
-def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
+def trained(config: RunConfig, folder: Path, device: torch.device) -> Run:
     """Trains a run in a folder, from its last checkpoint if there is one, and returns it.
 
     Raises what `gentraj.runs.train` raises; `RunLocked` only after waiting for a minute.
@@ -206,12 +207,13 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
             time.sleep(1)
 
 
-def training_settings(config: AnyRunConfig) -> dict[str, Any]:
+def training_settings(config: RunConfig) -> dict[str, Any]:
     """The settings that a training depends on: without those by which an agent acts, and the path of the data."""
     settings = to_json(config)
-    for group, name in (key.split(".") for key in config.may_change if "." in key):
-        settings[group].pop(name, None)
-    return {key: value for key, value in settings.items() if key == "training" or key not in config.may_change}
+    for key in ("dataset", *acts_only(config)):
+        group, _, name = key.rpartition(".")
+        (settings[group] if group else settings).pop(name, None)
+    return settings
 
 
 # -- the cache

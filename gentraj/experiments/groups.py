@@ -17,8 +17,7 @@ from torch import Tensor
 from ..files import write_file
 from ..metrics import mode_shares, modes_covered, nearest_mode
 from ..randomness import generator
-from ..runs.folder import Run
-from ..runs.settings import DataFacts
+from ..runs.run import DataFacts, Run
 from ..trajectory import Batch, Condition
 
 FORKS, MODES = 3, 5  # number of forks, and of ways (clusters) at each fork

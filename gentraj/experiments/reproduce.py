@@ -19,13 +19,12 @@ from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_fa
 
 from ..config import ConfigError, to_json
 from ..data.episodes import episodes_hash
-from ..progress import say, say_once
+from ..progress import say
 from ..runs.evaluation import evaluate_run
-from ..runs.folder import Run, read_data
-from ..runs.kinds import AnyRunConfig
-from ..runs.presets import check_goals
-from ..runs.records import read_learning_curve
+from ..runs.folder import RunFolder
 from ..runs.report import duration
+from ..runs.run import Run, RunConfig
+from ..runs.training import join_datasets, learns_from_synthetic, read_datasets
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from . import engine
@@ -78,8 +77,7 @@ class Cards:
             for data in card.data:
                 for seed in card.seeds:
                     config = card.config(data, seed, folders, name)
-                    _check_goals(config, card, name)
-                    same = (config.MAIN, config.learns_from_synthetic, config.dataset, config.env_id, config.stitch,
+                    same = (type(config), learns_from_synthetic(config), config.dataset, config.env_id, config.stitch,
                             card.protocol, card.score)
                     if same not in seen:
                         seen[same] = check_data(config, card, name)
@@ -103,12 +101,12 @@ class Cards:
         return CardResult(self.cards[name], data)
 
 
-def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
+def check_data(config: RunConfig, card: Card, where: str) -> tuple[str, float | None]:
     """The hash of the data, and the score of the data's own episodes if it is defined.
 
     Raises `ConfigError` if the card's score is not defined for the environment or the data.
     """
-    episodes, returns = read_data(config)
+    episodes, returns = join_datasets(config, read_datasets(config.dataset, None, True))
     env = config.env_id or episodes.env
     if env is None:
         raise ConfigError(f"{where}: {config.dataset} does not name its environment; give env_id")
@@ -124,16 +122,6 @@ def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float
                           "give return_mean")
     behaviour, _ = score_behaviour(returns, episodes.env or env, factory)
     return episodes_hash(episodes), None if behaviour is None else behaviour.get(card.score)
-
-
-def _check_goals(config: AnyRunConfig, card: Card, where: str) -> None:
-    """Says that the card's preset plans for no goals in these data, or raises `ConfigError`, as `check_goals` does."""
-    try:
-        note = check_goals(card.preset, config)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    if note:
-        say_once(f"{where}: {note}")
 
 
 def place(out: Path, name: str, data: CardData, seed: int) -> Path:
@@ -158,7 +146,7 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> 
     scores = episode_scores(score, episodes_played.returns.tolist(), evaluation["successes"], factory)
     low, high = bootstrap_interval(np.array(scores))
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
-    curve = [row for row in read_learning_curve(run.folder) if row["step"] <= run.step]
+    curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
                       float(np.mean(scores)), (low, high), tuple(scores), seconds, versions,

@@ -23,7 +23,7 @@ from ..files import write_file
 from ..plots.page import markdown_table, show
 from ..progress import say
 from ..randomness import fold
-from ..runs.kinds import AnyRunConfig
+from ..runs.run import RunConfig
 from . import engine
 from .cards import Card, Score
 from .compare import MEASURES, Group, Options, group_of, measure_of
@@ -211,7 +211,7 @@ class Objective:
         """The score that the cards are evaluated by."""
         return cast(Score, self.key) if self.key in SCORES else "return_mean"
 
-    def measured(self, task: Task, options: Options, groups: Callable[[AnyRunConfig], Group]) -> Task:
+    def measured(self, task: Task, options: Options, groups: Callable[[RunConfig], Group]) -> Task:
         """The task with what has to be measured for the objective, in the place of its score."""
         if self.key in SCORES:
             return task
@@ -342,9 +342,9 @@ class Sweep:
         words = " ".join(f"{key}={to_word(value)}" for key, value in values.items()) or BASE
         return self.objective.measured(replace(task, name=f"{words} seed {task.seed}"), self.options, self._group)
 
-    def _group(self, config: AnyRunConfig) -> Group:
+    def _group(self, config: RunConfig) -> Group:
         """The group of a run, whose data are read once."""
-        key = *(getattr(config, name, None) for name in ("horizon", "stride", "joint", "stitch")), config.context
+        key = tuple(getattr(config, name, None) for name in ("horizon", "stride", "joint", "stitch", "context"))
         if key not in self._groups:
             self._groups[key] = group_of(config, self.out / "windows")
         return self._groups[key]

@@ -1,11 +1,11 @@
 """Runs: a planner, a policy or a world model that is trained into a folder and loaded from it."""
 
-from .folder import Run, build, load, read_config, read_data, train
-from .kinds import AnyRunConfig
-from .planner import PlannerRunConfig
-from .policy import PolicyRunConfig
-from .settings import Component, DataFacts
-from .world import WorldModelRunConfig
+from .folder import RunFolder, load
+from .planner import PlannerRun, PlannerRunConfig
+from .policy import PolicyRun, PolicyRunConfig
+from .run import Component, DataFacts, Run, RunConfig
+from .training import read_data, train
+from .world import WorldModelRun, WorldModelRunConfig
 
-__all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig", "Run",
-           "WorldModelRunConfig", "build", "load", "read_config", "read_data", "train"]
+__all__ = ["Component", "DataFacts", "PlannerRun", "PlannerRunConfig", "PolicyRun", "PolicyRunConfig",
+           "Run", "RunConfig", "RunFolder", "WorldModelRun", "WorldModelRunConfig", "load", "read_data", "train"]

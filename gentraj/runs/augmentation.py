@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from pydantic import NonNegativeFloat, PositiveInt
 
 from gentraj.agents.exploration import NoisyAgent
-from gentraj.agents.policies.policy import Policy
 from gentraj.agents.prior import likeness
 from gentraj.envs.recording.recipes import make_missing
 from gentraj.envs.worlds import branches
 from gentraj.envs.worlds.branches import SampleStarts, Starts
 from gentraj.envs.worlds.imagined import ImaginedConfig, goal_reward
 
-from ..config import require, require_choice
+from ..config import settings
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..data.sources import split_names
@@ -31,14 +30,17 @@ from ..progress import say
 from ..randomness import fold
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .environment import compute_reward
-from .folder import CONFIG, Run, load
-from .planner import PlannerRunConfig
+from .folder import RunFolder, load
+from .planner import PlannerRun, as_planner
+from .policy import PolicyRun, as_policy
+from .run import Run
+from .world import WorldModelRun, as_world_model
 
 # Settings that the provenance of the new dataset records, beside data, runs and seed.
 SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unknown", "cost", "penalty", "own_rewards")
 
 
-@dataclass(frozen=True)
+@settings
 class AugmentConfig:
     """What is added to a dataset, and from where; the result is saved as the Minari dataset `out`.
 
@@ -49,16 +51,16 @@ class AugmentConfig:
     """The dataset to extend, named as in `gentraj train --dataset`; '+' joins several."""
     model: Path
     """The run folder of a world model."""
-    steps: int
+    steps: PositiveInt
     """Approximate number of synthetic steps to keep."""
     out: str
     """The id of the new dataset, namespace/name-vN."""
     only_synthetic: bool = False
     """Leave the original episodes out of the new dataset. The synthetic steps are then not marked as synthetic, so that
     policies imitate them too."""
-    branch: int = 5
+    branch: PositiveInt = 5
     """The largest number of steps in a branch."""
-    noise: float = 0.1
+    noise: NonNegativeFloat = 0.1
     """Standard deviation of the noise added to the actions of the data or of the policy, in units of half the action's
     range. With --trajectories no noise is added."""
     policy: Path | None = None
@@ -67,18 +69,18 @@ class AugmentConfig:
     trajectories: Path | None = None
     """The run folder of a planner whose model samples the starts and the actions of the branches. Its trajectories must
     have actions and a stride of 1 (train it with --joint --stride 1 --conditioning.start 0.5)."""
-    tilt: float = 5.0
+    tilt: NonNegativeFloat = 5.0
     """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
     of 0.3 half ranges."""
-    max_uncertainty: float = 1.0
+    max_uncertainty: NonNegativeFloat = 1.0
     """The uncertainty at which a branch ends, as a multiple of the largest error that is expected on held-out data."""
     unknown: Literal["truncated", "terminated"] = "truncated"
     """How a branch ends at that uncertainty: truncated before the step, or terminated by the step in the state before
     it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
-    cost: float = 0.0
+    cost: NonNegativeFloat = 0.0
     """Reward that is subtracted at such a termination with --unknown terminated; needed if rewards are negative, where
     ending early would pay."""
-    penalty: float = 0.0
+    penalty: NonNegativeFloat = 0.0
     """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
     (MOPO: Yu et al. 2020)."""
     own_rewards: bool = False
@@ -88,19 +90,18 @@ class AugmentConfig:
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
-    def __post_init__(self) -> None:
-        require_choice(self, unknown=("truncated", "terminated"))
-        require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), max_uncertainty=(0, 1e9),
-                cost=(0, 1e9), penalty=(0, 1e9))
-
 
 def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     """Saves the new dataset and returns its folder. Raises ValueError for runs and data that do not fit together."""
     check_new_id(config.out)  # before the work
     device = pick_device(config.device)
-    world = load(config.model, device=device)
-    policy, planner = (None if folder is None else load(folder, device=device)
-                       for folder in (config.policy, config.trajectories))
+    world = as_world_model(load(config.model, device=device))
+    policy = None
+    if config.policy is not None:
+        policy = as_policy(load(config.policy, device=device))
+    planner = None
+    if config.trajectories is not None:
+        planner = as_planner(load(config.trajectories, device=device))
     model = world.world_model
     data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
@@ -111,9 +112,9 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     rollouts = branches.imagine(model, sample_starts, config.steps, imagined, config.seed, agent, reward,
                                 progress=progress)
     synthetic, counts = rollouts.episodes(data), rollouts.counts()
-    settings = {key: getattr(config, key) for key in SETTINGS}
+    given = {key: getattr(config, key) for key in SETTINGS}
     provenance = {"dataset": config.dataset, "sha256": episodes_hash(data), "model": _about(world),
-                  "policy": _about(policy), "trajectories": _about(planner), "seed": config.seed, "settings": settings,
+                  "policy": _about(policy), "trajectories": _about(planner), "seed": config.seed, "settings": given,
                   "imagined": counts}
     copied = planner is not None and policy is None  # the actions are like those of the data
     whole = synthetic if config.only_synthetic else concatenate([data, synthetic if copied else marked(synthetic)])
@@ -125,12 +126,10 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     return folder
 
 
-def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | None) -> None:
+def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, planner: PlannerRun | None) -> None:
     """Raises ValueError unless each run is of the expected kind and was trained on data of the same widths."""
     goal_dim = data.extras["goal"].shape[1] if "goal" in data.extras else 0
     widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": goal_dim}
-    if policy is not None and not isinstance(policy.main, Policy):
-        raise ValueError(f"{policy.description}; --policy is the run of a policy")
     if planner is not None:
         _check_planner(planner)
     for run in (world, policy, planner):
@@ -144,10 +143,8 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
                                  f"have {widths[key]}; take data of the run's environment")
 
 
-def _check_planner(planner: Run) -> None:
-    if planner.config.planning is None:
-        raise ValueError(f"{planner.description}; --trajectories is the run of a planner")
-    spec, conditioning = planner.model.spec, cast(PlannerRunConfig, planner.config).conditioning
+def _check_planner(planner: PlannerRun) -> None:
+    spec, conditioning = planner.model.spec, planner.config.conditioning
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a timestep, "
                          f"and timesteps are {spec.spacing} steps apart; train one with --joint --stride 1")
@@ -156,8 +153,8 @@ def _check_planner(planner: Run) -> None:
                          f"{', '.join(always)}; train one with --conditioning.{always[0]} 0.5")
 
 
-def source(config: AugmentConfig, data: Episodes, policy: Run | None,
-           planner: Run | None) -> tuple[SampleStarts, Agent | None]:
+def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None,
+           planner: PlannerRun | None) -> tuple[SampleStarts, Agent | None]:
     """Where branches start, and the agent that acts in them; None if the starts come with actions."""
     low_A, high_A = data.act.min(0), data.act.max(0)
     if planner is not None:
@@ -170,13 +167,13 @@ def source(config: AugmentConfig, data: Episodes, policy: Run | None,
     return branches.from_data(data, config.branch, config.noise), None
 
 
-def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:
+def from_samples(planner: PlannerRun, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data.
 
     A model that was always conditioned on the first observation is conditioned on observations of the data.
     """
     model, spec, data_starts = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    with_start, limit = cast(PlannerRunConfig, planner.config).conditioning.start == 1, min(length, spec.horizon)
+    with_start, limit = planner.config.conditioning.start == 1, min(length, spec.horizon)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         starts = data_starts(seeds)
@@ -192,12 +189,12 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
     return sample_starts
 
 
-def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
+def tilt(planner: PlannerRun, run: PolicyRun, half_A: np.ndarray, weight: float) -> Guide:
     """A guide that makes trajectories more like those of a run's policy: `gentraj.agents.prior.likeness`.
 
     Raises ValueError for a policy that is conditioned on goals, which trajectories do not have.
     """
-    policy = cast(Policy, run.main)
+    policy = run.policy
     if policy.scales.context_dim:
         raise ValueError(f"{run.description} and is conditioned on goals, which trajectories do not have; leave "
                          "--policy or --trajectories out")
@@ -210,11 +207,11 @@ def marked(synthetic: Episodes) -> Episodes:
     return replace(synthetic, extras={**synthetic.extras, "imagined": np.ones((len(synthetic.obs), 1))})
 
 
-def _about(run: Run | None) -> dict[str, Any] | None:
+def _about(run: Run[Any] | None) -> dict[str, Any] | None:
     if run is None:
         return None
-    config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
-    return {"run": str(run.folder), "kind": run.config.summary, "step": run.step, "config_sha256": config}
+    config = hashlib.sha256((run.folder / RunFolder.CONFIG).read_bytes()).hexdigest()
+    return {"run": str(run.folder), "kind": run.summary, "step": run.step, "config_sha256": config}
 
 
 def _summary(config: AugmentConfig, data: Episodes, counts: dict[str, Any]) -> str:

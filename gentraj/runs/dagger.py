@@ -35,10 +35,11 @@ from ..randomness import fold
 from ..training.checkpoint import NothingSaved, discard, has_checkpoints
 from ..training.loop import TrainingConfig, check_same
 from ..trajectory import Agent, TrajectorySpec
-from .checks import check_fit
-from .folder import Run, read_config, train
-from .model_card import EVALUATION
+from .folder import RunFolder
+from .planner import PlannerRun
 from .policy import PolicyRunConfig
+from .run import Run, environment_of
+from .training import check_fit, train
 
 TURNS_PER_EPISODE = 10  # on average, in a whole episode
 NEW_GOAL_PROB = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
@@ -85,12 +86,12 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     A resumed distillation may have more rounds than before; the student of fewer is kept until they are recorded. The
     student is a policy's run in `folder`, whose dataset is the recorded rounds beside it. Raises ValueError for an
     unknown environment and for a folder that cannot hold the student; `ConfigError` where other settings were
-    distilled there; `EnvironmentFault` for an error in the environment; and what `gentraj.runs.folder.train` raises.
+    distilled there; `EnvironmentFault` for an error in the environment; and what `gentraj.runs.training.train` raises.
     """
-    folder, factory = folder.absolute(), environment_factory(teacher.environment(env_id))
+    folder, factory = folder.absolute(), environment_factory(environment_of(teacher, env_id))
     check_fit(teacher.data, factory.spec_json)
     if config.temperature is None:
-        config = replace(config, temperature=recording_temperature(teacher.config.planning))
+        config = replace(config, temperature=recording_temperature(planning_of(teacher)))
     _begin(folder, teacher, config, factory, resume)
     rounds = [folder / f"decisions-{number}.npz" for number in range(config.rounds + 1)]
     recorder = _Recorder(teacher, config, factory, progress)
@@ -106,7 +107,7 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
 
 def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: EnvironmentFactory, resume: bool) -> None:
     """Writes what is distilled, or compares it with what was, if the distillation is resumed."""
-    path, what = folder / SETTINGS, {"teacher": {"kind": teacher.config.summary, "step": teacher.step,
+    path, what = folder / SETTINGS, {"teacher": {"kind": teacher.summary, "step": teacher.step,
                                                  "dataset_hash": teacher.dataset_hash},
                                      "env": factory.spec_json} | to_json(config)
     if not resume and path.exists():
@@ -123,19 +124,24 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
 
 def _make_way(folder: Path, rounds: int) -> None:
     """Deletes the checkpoints and the scores of a student that was trained on fewer rounds."""
-    if has_checkpoints(folder) and len(split_names(read_config(folder)[0].dataset)) < rounds:
+    if has_checkpoints(folder) and len(split_names(RunFolder(folder).read().run.dataset)) < rounds:
         say(f"{rounds} rounds are recorded; a student of all of them takes the place of the one in {folder}")
-        (folder / EVALUATION).unlink(missing_ok=True)
+        (folder / RunFolder.EVALUATION).unlink(missing_ok=True)
         discard(folder)
 
 
 def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder: Path, device: torch.device | None,
            progress: bool) -> Run:
     """Trains a student of these rounds, or goes on with its training."""
-    sample = config.policy.sample or follows(teacher.config.planning)
+    sample = config.policy.sample or follows(planning_of(teacher))
     policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=sample)
     settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training)
     return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress)
+
+
+def planning_of(run: Run) -> PlannerConfig | None:
+    """The settings of a planner; None for a run that plans no trajectories."""
+    return run.planning if isinstance(run, PlannerRun) else None
 
 
 def follows(planning: PlannerConfig | None) -> bool:
@@ -178,7 +184,7 @@ class _Recorder:
 
     def _teacher(self) -> Agent:
         """The teacher. A planner follows its plans for longer than usual, and samples them with `temperature`."""
-        planning, replan = self.teacher.config.planning, self.config.replan
+        planning, replan = planning_of(self.teacher), self.config.replan
         if planning is None:
             return self.teacher.agent(self.space)
         if not replan and follows(planning):

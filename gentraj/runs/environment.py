@@ -16,7 +16,9 @@ from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, Wo
 from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
 
 from ..worlds.model import WorldModel
-from .folder import Run, load
+from .folder import load
+from .run import Run
+from .world import WorldModelRun, as_world_model
 
 
 def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: bool = False,
@@ -40,7 +42,7 @@ def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | Non
     return WorldModelVectorEnv(world, space, num_envs, config, render_mode=render_mode, **others)
 
 
-def action_space(run: Run) -> Box:
+def action_space(run: WorldModelRun) -> Box:
     """The action space of the run's environment, or `WorldFacts.act_limits` if the data name none."""
     if run.data.env is not None:
         return run.action_space()
@@ -51,7 +53,7 @@ def action_space(run: Run) -> Box:
 def _prepare(run: Run | Path | str, own_rewards: bool,
              settings: dict[str, Any]) -> tuple[WorldModel, Box, ImaginedConfig, dict[str, Any]]:
     """What both kinds of environments are made of: world model, action space, settings and other arguments."""
-    trained = run if isinstance(run, Run) else load(Path(run))
+    trained = as_world_model(run if isinstance(run, Run) else load(Path(run)))
     world, env = trained.world_model, trained.data.env
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings

@@ -22,10 +22,10 @@ from ..files import check_folder, check_output
 from ..plots.page import show
 from ..progress import busy, say
 from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
-from .folder import Run
-from .model_card import EVALUATION, YARDSTICKS, episodes_scored
-from .records import last_evaluations, read_learning_curve
-from .settings import ActingConfig
+from .folder import RunFolder, last_evaluations
+from .model_card import YARDSTICKS, episodes_scored
+from .planner import PlannerRun
+from .run import ActingConfig, Run, environment_of
 
 FILMED = 3  # number of episodes that are filmed
 
@@ -44,8 +44,8 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
     Raises ValueError for settings of another agent, if `fallback` is given where no planner has a deadline, or
     `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.
     """
-    env, deadline = run.environment(config.env_id), None
-    if config.deadline is not None and run.config.planning is not None:
+    env, deadline = environment_of(run, config.env_id), None
+    if config.deadline is not None and isinstance(run, PlannerRun):
         deadline = Deadline(config.deadline, fallback and fallback.agent(run.action_space(env)))
     elif fallback is not None:
         raise ValueError(f"{run.description}, and a fallback is for a planner with a deadline; give such a run with "
@@ -60,10 +60,10 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: ActingConfig | None
                                 progress=progress, watch=watch, play=play)
     if behaviour is None:
         say(f"there is no score of the data to compare with: {why_none}")
-    sampling = run.config.sampling(run.components, acting, options)  # options may override the run's settings
-    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
+    sampling = run.sampling(acting, options)  # options may override the run's settings
+    about = {"behaviour": behaviour, "agent": run.summary, "step": run.step, "sampling": sampling,
              "networks": backend_of(run),
-             "last_evaluations": last_evaluations(read_learning_curve(run.folder), run.step)}
+             "last_evaluations": last_evaluations(RunFolder(run.folder).curve(), run.step)}
     return scores | about, episodes
 
 
@@ -100,7 +100,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
     finishes.
     """
-    path = out or run.folder / EVALUATION
+    path = out or run.folder / RunFolder.EVALUATION
     check_output(path, "--out")  # all outputs are checked before the work
     if save_rollout is not None:
         check_new_id(save_rollout)
@@ -113,7 +113,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: ActingConfig |
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
         save_minari(episodes, save_rollout,
-                    description=f"rollout of {run.config.summary} of {run.folder.absolute().name}")
+                    description=f"rollout of {run.summary} of {run.folder.absolute().name}")
         say(f"episodes in {save_rollout}")
     return scores
 

@@ -24,12 +24,12 @@ from torch.fx.node import map_arg
 
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.policies.actor import Actor
-from gentraj.agents.policies.policy import Policy
 
 from ..randomness import Tape, generator
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .folder import Run
-from .settings import component
+from .planner import PlannerRun
+from .policy import PolicyRun
+from .run import Run
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 CHECKS = 4  # batches of observations on which a program is compared with the agent
@@ -53,11 +53,11 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
     """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
-    if run.config.planning is None:
-        context = component(run.components, "policy", Policy).scales.context
+    if isinstance(run, PolicyRun):
+        context = run.policy.scales.context
         return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
                                                                    generator=generator(0)))
-    goal_dims = list(run.planning.goal_dims)
+    goal_dims = list(run.planning.goal_dims) if isinstance(run, PlannerRun) else []
     return obs_RO, obs_RO.roll(1, 0)[:, goal_dims] if goal_dims else None
 
 

@@ -8,59 +8,49 @@ function of the policy's weights and of seeds, so a training that was killed rea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
+from annotated_types import Interval
+from pydantic import NonNegativeInt, PositiveInt
 
 from gentraj.agents.exploration import NoisyAgent
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
-from ..config import require, to_json
+from ..config import settings, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, load_episodes, save_npz
 from ..data.windows import WHOLE
 from ..randomness import fold
-from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
+from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingData
 from ..trajectory import Batch, TrajectorySpec
-from . import records
-from .checks import check_fit
-from .folder import Run, decisive, load, training_data, write_settings
-from .reference import REFERENCE
+from .folder import RunFolder, fingerprint
+from .policy import PolicyRun
+from .run import Run, copy_of, environment_of
+from .training import check_fit, trained, training_data
 
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
 
-@dataclass(frozen=True)
+@settings
 class FinetuneConfig:
-    """How to fine-tune a policy; its losses and learning rates are those of its own settings.
+    """How to fine-tune a policy; its losses and learning rates are those of its own settings."""
 
-    Raises ValueError for a setting outside its range.
-    """
-
-    steps: int = 20_000
+    steps: PositiveInt = 20_000
     """Environment steps to collect; the last episodes are carried on to their end."""
-    updates: float = 1.0
+    updates: Annotated[float, Interval(ge=1e-3, le=1e3)] = 1.0
     """Updates of the policy per environment step."""
-    episodes: int = 1
+    episodes: PositiveInt = 1
     """Episodes that are collected side by side in each round."""
-    noise: float = 0.1
+    noise: Annotated[float, Interval(ge=0, le=10)] = 0.1
     """Standard deviation of the exploration noise that is added to actions, in units of half their range."""
-    save_every: int = 1_000
+    save_every: PositiveInt = 1_000
     """Updates between two checkpoints; the first and the last are always saved."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the episodes and of the updates."""
-
-    def __post_init__(self) -> None:
-        require(self, steps=(1, 1e12), updates=(1e-3, 1e3), episodes=(1, 1000), noise=(0, 10), save_every=(1, 1e12),
-                seed=(0, 2**62))
-
-    def training(self, before: TrainingConfig) -> TrainingConfig:
-        """The settings of the policy's training, with the steps, checkpoints and seed of the fine-tuning."""
-        return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
-                       seed=self.seed, eval_every=0, min_episode_start_fraction=0.0)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
@@ -71,22 +61,30 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     was changed since the run was trained; `EnvironmentFault` for an error in the environment; and what
     `gentraj.training.Trainer` raises.
     """
-    if run.config.learner(run.components) is None:
+    if not isinstance(run, PolicyRun) or run.config.policy.critic is None:
         raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
                          "that it collects")
-    factory = environment_factory(run.environment(env_id))
-    episodes, contexts, folder = training_data(run), run.config.context, Path(folder).absolute()
-    play = _player(run, factory, config, progress)
-    settings = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
-    meta = decisive(run.config, run.data) | {"finetune": settings | {"env": factory.spec_json, "from": run.step}}
-    played = folder / PLAYED
-    data = TrainingData(episodes, contexts,
-                        lambda spec: Experience(episodes, spec, contexts, played, play, config.updates))
-    callbacks = Callbacks(on_start=lambda: _prepare(run, config, folder, resume))
-    trainer = Trainer(run.components, data, config.training(run.config.training), RunStore(folder, meta), callbacks,
+    factory = environment_factory(environment_of(run, env_id))
+    episodes, store, device = training_data(run), RunFolder(Path(folder).absolute()), run.device
+    training = replace(run.config.training, steps=max(1, round(config.steps * config.updates)), eval_every=0,
+                       save_every=config.save_every, seed=config.seed, min_episode_start_fraction=0.0)
+    tuned = copy_of(run, device)
+    tuned.config, tuned.folder = replace(run.config, training=training), store.path
+    play, played = _player(tuned, factory, config, progress), store / PLAYED
+
+    def start() -> None:
+        if not resume and played.exists():
+            raise ValueError(f"{played} holds episodes of another fine-tuning; give another folder")
+        store.write(tuned)
+        store.record_start(device, resume)
+
+    given = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
+    meta = fingerprint(tuned) | {"finetune": given | {"env": factory.spec_json, "from": run.step}}
+    data = TrainingData(episodes, run.context,
+                        lambda spec: Experience(episodes, spec, run.context, played, play, config.updates))
+    trainer = Trainer(tuned.components, data, training, RunStore(store.path, meta), Callbacks(on_start=start),
                       progress=progress)
-    trainer.fit(resume)
-    return load(folder, device=run.device)
+    return trained(tuned, trainer, resume, device)
 
 
 def returns(folder: Path) -> np.ndarray:
@@ -146,13 +144,3 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
         return cast(Episodes, played.recorded)
 
     return play
-
-
-def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> None:
-    """Writes the files of a run beside its checkpoints. Raises ValueError if the folder holds collected episodes of
-    another fine-tuning."""
-    if not resume and (folder / PLAYED).exists():
-        raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
-    settings = replace(run.config, training=config.training(run.config.training))
-    write_settings(folder, settings, run.data, (run.folder / REFERENCE).read_bytes())
-    records.record_start(folder, run.device, resume)

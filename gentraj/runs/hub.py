@@ -22,14 +22,12 @@ from ..files import write_file
 from ..progress import one_line
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
-from ..training.log import FILE as METRICS
-from ..training.log import read_metrics, write_rows
-from .folder import CONFIG, Run, load
-from .model_card import EVALUATION, Card, dataset_names, model_card, read_scores
-from .reference import REFERENCE
+from ..training.log import write_rows
+from .folder import RunFolder, load
+from .model_card import Card, dataset_names, model_card, read_scores
+from .run import Run
 
-CARD, FIGURES = "README.md", "figures"
-DOWNLOADED = ("*.json", "*.jsonl", "*.safetensors", CARD)  # data only: nothing that could be code
+DOWNLOADED = ("*.json", "*.jsonl", "*.safetensors", RunFolder.CARD)  # data only: nothing that could be code
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,255}", re.ASCII)
 
 
@@ -65,8 +63,8 @@ def push_to_hub(run: Run, name: str, *, private: bool | None = None) -> str:
         try:
             api = HfApi()
             api.create_repo(name, private=private, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=saved, delete_patterns=[*DOWNLOADED, f"{FIGURES}/*"],
-                              commit_message=f"A {run.config.NAME} of gentraj at step {run.step}")
+            api.upload_folder(repo_id=name, folder_path=saved, delete_patterns=[*DOWNLOADED, f"{RunFolder.FIGURES}/*"],
+                              commit_message=f"A {run.NAME} of gentraj at step {run.step}")
         except Exception as error:  # the hub's transport has exceptions of its own
             raise CheckpointError(f"'{name}' cannot be pushed to the Hugging Face hub: "
                                   f"{one_line(error)}; log in by `hf auth login`, and check the network") from error
@@ -78,21 +76,21 @@ def _save(run: Run, target: Path, name: str) -> Path:
     newest = checkpoint.load(run.folder)
     saved = newest if newest.step == run.step else checkpoint.load(run.folder, run.step)
     scores, note = read_scores(run.folder, run.step, newest.step)
-    drawn = run.folder / FIGURES
+    drawn = run.folder / RunFolder.FIGURES
     with _new_folder(target) as made:
         checkpoint.save(made, run.step, {component: saved.components[component] for component in run.components},
                         saved.meta)
-        figures = _copy_figures(drawn, made / FIGURES) if newest is saved else []
-        metrics = [row for row in read_metrics(run.folder) if row["step"] <= run.step]
-        config = read_json(run.folder / CONFIG)
+        figures = _copy_figures(drawn, made / RunFolder.FIGURES) if newest is saved else []
+        metrics = [row for row in RunFolder(run.folder).metrics() if row["step"] <= run.step]
+        config = read_json(run.folder / RunFolder.CONFIG)
         config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
         card = model_card(run, Card(name, scores, note, metrics[-1] if metrics else {}, figures))
-        write_json(made / CONFIG, config)
-        write_rows(made / METRICS, metrics)
-        write_file(made / CARD, card.encode())
+        write_json(made / RunFolder.CONFIG, config)
+        write_rows(made / RunFolder.METRICS, metrics)
+        write_file(made / RunFolder.CARD, card.encode())
         if scores:
-            write_json(made / EVALUATION, scores)
-        write_file(made / REFERENCE, (run.folder / REFERENCE).read_bytes())
+            write_json(made / RunFolder.EVALUATION, scores)
+        write_file(made / RunFolder.REFERENCE, (run.folder / RunFolder.REFERENCE).read_bytes())
         _check_weights(run, load(made))
     return target
 
@@ -137,7 +135,7 @@ def _copy_figures(source: Path, target: Path) -> list[str]:
     """Copies the figures that `gentraj report` drew; returns their paths relative to the run folder."""
     paths = sorted(path for kind in ("*.png", "*.gif") for path in source.glob(kind)
                    if path.is_file() and not path.is_symlink() and checkpoint.COMPONENT_NAME.fullmatch(path.name))
-    return [f"{FIGURES}/{write_file(target / path.name, path.read_bytes()).name}" for path in paths]
+    return [f"{RunFolder.FIGURES}/{write_file(target / path.name, path.read_bytes()).name}" for path in paths]
 
 
 def _download(name: str, revision: str | None) -> Path:

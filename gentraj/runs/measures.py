@@ -21,8 +21,9 @@ from ..metrics.sets import kth_distance
 from ..progress import bar, busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
-from .folder import Run, read_data
-from .settings import component
+from .planner import PlannerRun, as_planner
+from .run import Run
+from .training import read_data
 
 LEAST = 8  # trajectories at least, as some metrics look at five neighbours
 ROWS = 64  # trajectories in a batch of samples, a step of the progress bar
@@ -51,7 +52,7 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     """
     if num < LEAST:
         raise ValueError(f"--num is {num}; at least {LEAST} trajectories are needed to compare them with data")
-    _ = run.planning  # raises ValueError for a policy, which has no trajectories to measure
+    run = as_planner(run)  # raises ValueError for a policy, which has no trajectories to measure
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
@@ -68,7 +69,7 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
             "left_out": reference.left_out}
 
 
-def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple[Batch, Tensor]:
+def choose_windows(run: PlannerRun, dataset: str | None, most: int, seed: int) -> tuple[Batch, Tensor]:
     """Up to `most` different windows without padding, in random order, and all training windows that the run keeps.
 
     Both are on the CPU. Raises ValueError if there are too few.
@@ -90,16 +91,16 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
     return windows, train
 
 
-def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
-    (episodes, _), spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
-    windows = Windows(episodes, spec, run.config.context)
+def _dataset_windows(run: PlannerRun, dataset: str, most: int, seed: int) -> Batch:
+    episodes, spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
+    windows = Windows(episodes, spec, run.context)
     first, ends = np.arange(len(windows)), windows.window_ends
     last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # the last one has no action
     whole = np.flatnonzero(last < end if spec.act_dim else last <= end)
     return windows.gather(np.random.default_rng(seed).permutation(whole)[:most])
 
 
-def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
+def conditions(run: PlannerRun, windows: Batch) -> dict[str, Condition]:
     """What samples are conditioned on, by name: the start of each window, and its goal if the run has goals."""
     obs_RHO, goal_dims = run.model.spec.split(windows.x_BHD)[0], list(run.planning.goal_dims)
     unknown = replace(Condition.empty(run.model.spec, len(obs_RHO)), context_BC=windows.context_BC)
@@ -109,7 +110,8 @@ def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
     return {"start": start, "start and goal": start.with_obs(-1, obs_RHO[:, -1, goal_dims], goal_dims)}
 
 
-def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: str, progress: bool = True) -> Tensor:
+def sample(run: PlannerRun, condition: Condition, steps: int | None, seed: int, title: str,
+           progress: bool = True) -> Tensor:
     """(R, H, D) one sampled trajectory for each of the R conditions, on the CPU."""
     parts, condition = [], condition.to(run.device)
     with bar(condition.batch, title, "trajectories", shown=progress) as done:
@@ -125,7 +127,7 @@ def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: 
 class ReferenceMetrics:
     """Measures sets of trajectories against the same real windows; all are on the CPU, in environment units."""
 
-    run: Run
+    run: PlannerRun
     real_RHD: Tensor
     seed: int
     left_out: dict[str, str] = field(default_factory=dict)
@@ -178,7 +180,7 @@ class ReferenceMetrics:
                 "replay_error": float(whole.mean()), "replay_error_last": float(whole[:, -1].mean())}
 
 
-def limits(run: Run, real_RHD: Tensor, factory: EnvironmentFactory | None) -> dict[str, Constraint]:
+def limits(run: PlannerRun, real_RHD: Tensor, factory: EnvironmentFactory | None) -> dict[str, Constraint]:
     """The constraints that a trajectory must satisfy, by name: the walls of a point maze, the range of observations in
     these windows, and the bounds of the actions."""
     spec = run.model.spec
@@ -199,7 +201,7 @@ def limits(run: Run, real_RHD: Tensor, factory: EnvironmentFactory | None) -> di
     return constraints
 
 
-def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
+def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
     """(R, T, A) the actions of the T = (H - 1) * stride environment steps of open-loop plans, on the CPU.
 
     They are the plan's own actions if its timesteps are environment steps. For a plan of observations, inverse dynamics
@@ -213,15 +215,16 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
     if spec.act_dim and spec.stride > 1:
         raise CannotReplay(f"the timesteps of its trajectories are {spec.stride} environment steps apart, and it has "
                            "no actions for the steps between them")
-    if "inverse" not in run.components and not spec.act_dim:
-        raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
-    return torch.cat([_inverse_actions(run, plans.to(run.device)).cpu() for plans in x_RHD.split(PLANS)])
+    if run.inverse is None:
+        raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
+    parts = [_inverse_actions(run, run.inverse, plans.to(run.device)).cpu() for plans in x_RHD.split(PLANS)]
+    return torch.cat(parts)
 
 
-def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
-    inverse, spec = component(run.components, "inverse", InverseDynamics), run.model.spec
+def _inverse_actions(run: PlannerRun, inverse: InverseDynamics, x_RHD: Tensor) -> Tensor:
+    spec = run.model.spec
     T = (spec.horizon - 1) * spec.stride
     tau = torch.arange(T + 1, device=x_RHD.device) / spec.stride
     below = tau.long().clamp(max=spec.horizon - 2)

@@ -17,12 +17,12 @@ from torch import nn
 from ..config import ConfigError, read_json, to_json
 from ..data.sources import is_path, split_names
 from ..plots.page import markdown_cell, markdown_table
+from .folder import RunFolder
 
 if TYPE_CHECKING:
-    from .folder import Run
+    from .run import Run
 
 LARGEST_SCORE = 1e300  # sums of fewer than 10^8 such numbers are finite
-EVALUATION, WORLD = "evaluation.json", "world.json"
 YARDSTICKS = ("behaviour", "controller", "random")  # what the run's return is compared with
 PROTOCOL = ("episodes", "seeds", "protocol")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -69,7 +69,7 @@ class Card(NamedTuple):
 
 def model_card(run: Run, card: Card) -> str:
     """The text of the card: YAML front matter (library, tags, datasets, `model-index` with the scores) and Markdown."""
-    what, use, _ = run.config.MODEL_CARD
+    what, use, _ = run.CARD
     intro = INTRO.format(name=card.name, step=run.step, windows=len(run.reference.x_BHD), what=what, use=use)
     text = [intro, "## Model", _model(run), "## Scores", _scores(card.scores) if card.scores else card.note]
     if losses := {key: value for key, value in card.metrics.items() if key.endswith("loss")}:
@@ -88,7 +88,7 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
     `newest` is the checkpoint that was evaluated if evaluation.json does not name one. Raises `ConfigError` for a file
     without scores.
     """
-    path = folder / EVALUATION
+    path = folder / RunFolder.EVALUATION
     if not os.path.lexists(path):
         return {}, "This run was not evaluated: it has no scores."
     scores = read_json(path)
@@ -166,7 +166,7 @@ def _scalar(value: Any) -> str:
 
 
 def _front_matter(run: Run, card: Card) -> dict[str, Any]:
-    _, _, tag = run.config.MODEL_CARD
+    _, _, tag = run.CARD
     tags = ["gentraj", type(run.main).__name__.lower(), "trajectories", tag, "offline-reinforcement-learning"]
     facts: dict[str, Any] = {"library_name": "gentraj", "pipeline_tag": "reinforcement-learning", "tags": tags,
                              "datasets": [name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)]}
@@ -185,7 +185,7 @@ def _front_matter(run: Run, card: Card) -> dict[str, Any]:
 
 def _model(run: Run) -> str:
     env = json.loads(run.data.env)["id"] if run.data.env else None
-    rows = {**run.config.facts(run.components), "datasets": ", ".join(dataset_names(run.config.dataset)),
+    rows = {**run.facts(), "datasets": ", ".join(dataset_names(run.config.dataset)),
             "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
             "components": ", ".join(run.components), "parameters trained": parameters_trained(run.main),
             "training steps": run.step, "seed": run.config.training.seed}

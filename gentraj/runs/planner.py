@@ -1,41 +1,40 @@
-"""The run of a planner: a model of trajectories, and the components that turn a plan into actions."""
+"""The run of a planner: a model of trajectories, and the parts that turn a plan into actions."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Interval
+from pydantic import PositiveInt
+from torch import Tensor
 
 from gentraj.agents.planning.arrival import Arrival, ArrivalConfig
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import VALUED, PlannerConfig
+from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.refine import BOTH_ENDS, level_specs
 from gentraj.agents.planning.sampler import PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.envs.tasks.overview import default_horizon
 
-from ..config import require, require_choice
-from ..data import Episodes, Windows
+from ..config import settings
+from ..data import ContextConfig, Episodes, Windows
 from ..data.context import return_quantile
-from ..diffusion import DiffusionConfig
-from ..distillation import FewStepConfig
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
 from ..models.sample_batch import Guidance, sampling_of
-from ..normalize import STATISTICS, Normalizer, NormalizerName
+from ..normalize import Normalizer, NormalizerName
 from ..randomness import fold
-from ..training.loop import TrainingConfig
-from ..training.optimization import BATCH
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec
-from .settings import ActingConfig, Component, DataFacts, RunSettings, normalizer, optional
+from .run import ActingConfig, Component, DataFacts, Run, RunConfig, acting_settings
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -47,243 +46,282 @@ GOOD_RETURN_QUANTILE = 0.95
 CONTEXT_WINDOWS = 4096  # the contexts are normalised by the statistics of this number of windows
 
 
-@dataclass(frozen=True)
-class PlannerRunConfig(RunSettings):
+@settings
+class PlannerRunConfig(RunConfig):
     """All settings of a planner's run. A setting that is None is chosen from the data and saved with the run.
 
-    Raises ValueError for a setting outside its range.
+    Raises ValueError for a setting outside its range, and for settings that contradict each other.
     """
 
-    horizon: int | None = None
+    context: ContextConfig = field(default_factory=ContextConfig)
+    """What the model is conditioned on in addition to the entries of the trajectory: returns, tasks or goals."""
+    horizon: PositiveInt | None = None
     """Timesteps of a trajectory. Without --horizon and --stride, a plan is as long as the longest way through a maze
     takes, and outside of mazes and OGBench's tasks it has 32 timesteps, one step apart."""
-    stride: int | tuple[int, ...] | None = None
+    stride: PositiveInt | tuple[int, ...] | None = None
     """Environment steps between two timesteps of a trajectory. Several numbers, such as 1 2 4 8 16, are the environment
     steps from the first timestep to each later one, dense near and sparse far (Mixed-Density Diffuser, arXiv
     2510.23026); they decide the horizon."""
-    refine: tuple[int, ...] = ()
+    refine: tuple[Annotated[int, Ge(2)], ...] = ()
     """Plan coarse to fine: each number adds a model that fills in the plan of the model before it, with timesteps that
     are this many times as dense. --horizon and --stride are those of the coarse plan; if they are chosen from the data,
     they are chosen so that the finest plan has the usual ones."""
     joint: bool = False
-    """Model observations and actions (in the finest plan), instead of observations alone with inverse dynamics."""
-    dynamics: bool = False
-    """Train inverse dynamics even if trajectories have actions (--joint), so that --planner.actions may be inverse."""
-    valued: bool = False
-    """Train a critic of plans, which --planner.select value and --planner.guidance value need."""
+    """Model observations and actions (in the finest plan), instead of observations alone."""
     model: ModelConfig = FAMILIES["diffusion"]
     """The generative model of trajectories."""
     conditioning: ConditionMix = field(default_factory=ConditionMix)
     """Which entries of a trajectory the model is conditioned on in training."""
-    context_dropout: float = 0.1
+    context_dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Fraction of the training trajectories whose context is dropped, for classifier-free guidance."""
     normalizer: NormalizerName = "limits"
     """How observations and actions are normalised for the model."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Windows in the batch of a training step, for each model (for each step of a GAN's discriminator)."""
-    inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
-    """The inverse dynamics, where there are any."""
+    inverse: InverseDynamicsConfig | None = None
+    """The inverse dynamics; None trains them, with their default settings, where plans have no actions (--joint)."""
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
     """The arrival network, where there are goals."""
-    critic: PlanCriticConfig = field(default_factory=PlanCriticConfig)
-    """The critic of plans, where there is one."""
+    critic: PlanCriticConfig | None = None
+    """The critic of plans, which --planner.select value and --planner.guidance value need; None trains none."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """How the planner acts. The training does not depend on these settings, so they may be changed after it."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    """The training loop."""
-
-    NAME: ClassVar[str] = "planner"
-    MAIN: ClassVar[str] = "model"
-    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
-        "A generative model of trajectories for control",
-        "x_BNHD = run.model.sample(gentraj.Condition.empty(run.model.spec), num_samples=16)", "planning")
-    ACTING: ClassVar[str] = "planner"
-    GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 
     def __post_init__(self) -> None:
-        require_choice(self, normalizer=STATISTICS)
-        require(self, context_dropout=(0, 1), **BATCH)
-        for name in ("horizon", "stride"):
-            if type(value := getattr(self, name)) is int and value < 1:
-                raise ValueError(f"PlannerRunConfig.{name} is {value}; a whole number of at least 1 is expected")
-        if any(factor < 2 for factor in self.refine):
-            raise ValueError(f"PlannerRunConfig.refine is {self.refine}; whole numbers of at least 2 are expected")
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
             fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"
             raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give "
                              f"{fit}")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', but the model would have no actions; set "
-                             "PlannerRunConfig.joint too")
+                             "joint too")
         if self.planner.steps > (levels := self.model.max_steps or math.inf):
             raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
-        self._check_conditions(self.planner)
-        for key in VALUED:
-            if getattr(self.planner, key) == "value" and not self.valued:
-                raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set "
-                                 "PlannerRunConfig.valued too")
+        for key in ("select", "guidance", "target_return"):
+            if getattr(self.planner, key) == "value" and self.critic is None:
+                raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set critic too")
+        check_conditions(self, self.planner)
 
-    def _check_conditions(self, planner: PlannerConfig) -> None:
-        """Raises ValueError for settings of a planner that need a model conditioned on something else."""
-        if planner.history and not self.conditioning.prefix:
-            raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
-                             "timesteps; train one with --conditioning.prefix 0.5")
-        if planner.target_return == "value" and self.context.kinds != ("return",):
-            raise ValueError("planner.target_return is 'value', but the model is not conditioned on a return alone; "
-                             "set planner.target_return to 'fixed', or train one with --context.kinds return")
 
-    @property
-    def summary(self) -> str:
-        return f"planner, {family(self.model)}"
+def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
+    """Raises ValueError for settings of a planner that need a model conditioned on something else."""
+    if planner.history and not config.conditioning.prefix:
+        raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
+                         "timesteps; train one with --conditioning.prefix 0.5")
+    if planner.target_return == "value" and config.context.kinds != ("return",):
+        raise ValueError("planner.target_return is 'value', but the model is not conditioned on a return alone; "
+                         "set planner.target_return to 'fixed', or train one with --context.kinds return")
 
-    def sampling(self, components: Mapping[str, Component], config: ActingConfig | None,
-                 options: SamplingOptions) -> str:
-        """How the agent samples its plans, in words; `config` is the planner's own by default."""
-        steps = cast(PlannerConfig, config or self.planner).steps
-        return sampling_of(self.model_of(components), replace(options, steps=steps))
 
-    @property
-    def generator(self) -> ModelConfig:
-        return self.model
+class PlannerRun(Run[PlannerRunConfig]):
+    """A planner: a model of trajectories, and what chooses a plan and follows it."""
 
-    def model_of(self, components: Mapping[str, Component]) -> Model:
-        return cast(Model, components["model"])
+    NAME: ClassVar[str] = "planner"
+    MAIN: ClassVar[str] = "model"
+    ACTING: ClassVar[str] = "planner"
+    MODEL: ClassVar[str] = "model"
+    MODELS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
+    CARD: ClassVar[tuple[str, str, str]] = (
+        "A generative model of trajectories for control",
+        "x_BNHD = run.model.sample(gentraj.Condition.empty(run.model.spec), num_samples=16)", "planning")
 
-    @property
-    def planning(self) -> PlannerConfig:
-        return self.planner
+    finer: list[Model]
+    """The models that fill in the plans of the model before them."""
+    inverse: InverseDynamics | None = None
+    """The inverse dynamics, which find the actions between the observations of a plan."""
+    arrival: Arrival | None = None
+    """The network of arrival times, where there are goals."""
+    critic: PlanCritic | None = None
+    """The critic of plans."""
 
-    def dry_goal(self, windows: Batch, obs_BO: torch.Tensor, goal_dims: tuple[int, ...]) -> torch.Tensor | None:
-        return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # far enough that the planner does not hold still
+    def __init__(self, config: PlannerRunConfig, data: DataFacts, episodes: Episodes | None = None):
+        super().__init__(config, data, episodes)
+        if config.horizon is None or config.stride is None:
+            raise ValueError("the horizon or the stride is not chosen yet; call PlannerRun.resolve first")
+        self.context, self.acting, self.summary = config.context, config.planner, f"planner, {family(config.model)}"
+        act_dim = data.act_dim if config.joint else 0
+        stride, offsets = config.stride, None
+        if isinstance(stride, tuple):
+            stride, offsets = stride[0], stride
+        spec = TrajectorySpec(data.obs_dim, 0 if config.refine else act_dim, config.horizon, stride, offsets)
+        context = self._context_normalizer(spec, episodes)
+        self._model = self._model_of(spec, config.conditioning, context, episodes)
+        self.finer = [self._model_of(finer, BOTH_ENDS, context, episodes)
+                      for finer in level_specs(spec, config.refine, act_dim)]
+        components: dict[str, Component] = {"model": self._model}
+        components |= {f"{FINER}{level}": model for level, model in enumerate(self.finer, 1)}
+        if config.inverse is not None:
+            if episodes is None:
+                self.inverse = InverseDynamics.blank(data.obs_dim, data.act_dim, config.inverse)
+            else:
+                self.inverse = InverseDynamics.fit(episodes, config.inverse)
+            components["inverse"] = self.inverse
+        if goal_dims := config.conditioning.goal_dims:
+            obs = self._normalizer("limits", 0, episodes)
+            self.arrival = Arrival(replace(spec, act_dim=0), goal_dims, config.arrival, obs)
+            components["arrival"] = self.arrival
+        if config.critic is not None:
+            if episodes is None:
+                self.critic = PlanCritic.blank(spec, config.critic)
+            else:
+                self.critic = PlanCritic.fit(episodes, spec, config.critic)
+            components["critic"] = self.critic
+        self.components = components
 
-    def with_generator(self, model: ModelConfig) -> PlannerRunConfig:
-        """These settings with another model. One of another family is trained as usual for that family, on the same
-        conditions, and a critic of noisy plans becomes one of clean plans if the new family has no noise."""
-        if type(model) is type(self.model):
-            return replace(self, model=model)
-        critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noise_fraction=0.0)
-        return replace(self, model=model, critic=critic, normalizer="limits", context_dropout=model.CONTEXT_DROPOUT,
-                       batch_size=model.BATCH_SIZE)
-
-    def distilled(self, student: FewStepConfig) -> PlannerRunConfig:
-        return replace(self, model=student, planner=replace(self.planner, steps=student.steps))
-
-    def resolve(self, episodes: Episodes) -> PlannerRunConfig:
-        """These settings with everything filled in that the data decide.
+    @classmethod
+    def resolve(cls, config: PlannerRunConfig, episodes: Episodes) -> tuple[PlannerRunConfig, ContextConfig]:
+        """The settings with everything filled in that the data decide, and what the model is conditioned on.
 
         Raises ValueError if they do not suit the data, such as a planner for returns for data with goals.
         """
-        rows, apart = default_horizon(self.env_id or episodes.env)
-        dense = math.prod(self.refine)
-        horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
-        if isinstance(self.stride, tuple):
-            horizon = len(self.stride) + 1
-        goal_dims = self.conditioning.goal_dims or episodes.goal_dims
-        if goal_dims and not self.conditioning.goal and (self.valued or self.context.kinds == ("return",)):
+        goal_dims = config.conditioning.goal_dims or episodes.goal_dims
+        for_returns = config.critic is not None or config.context.kinds == ("return",)
+        if goal_dims and not config.conditioning.goal and for_returns:
             raise ValueError(f"{episodes.name} has goals, and these settings plan for returns "
                              "(conditioning.goal is 0); take a preset for goals, such as pointmaze, or "
                              "gentraj train veteran+")
-        if self.planner.goal_dims not in ((), goal_dims):
-            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, but the data or "
+        if config.planner.goal_dims not in ((), goal_dims):
+            raise ValueError(f"planner.goal_dims are {config.planner.goal_dims}, but the data or "
                              f"conditioning.goal_dims say {goal_dims}; leave them out")
-        mix = replace(self.conditioning, goal_dims=goal_dims)
-        critic = replace(self.critic, normalizer=self.normalizer) if self.critic.noise_fraction else self.critic
-        if self.planner.target_return == "value":
-            critic = replace(critic, discount=self.context.discount)
-        planner = replace(self.planner, goal_dims=goal_dims)
-        if self.joint and not self.dynamics and planner.actions == "inverse":  # the default, without inverse dynamics
+        critic, inverse = config.critic, config.inverse
+        if critic is not None and critic.noise_fraction:
+            critic = replace(critic, normalizer=config.normalizer)
+        if critic is not None and config.planner.target_return == "value":
+            critic = replace(critic, discount=config.context.discount)
+        if inverse is None and not config.joint:
+            inverse = InverseDynamicsConfig()
+        planner = replace(config.planner, goal_dims=goal_dims)
+        if inverse is None and planner.actions == "inverse":  # the default
             planner = replace(planner, actions="joint")
         if not goal_dims:  # without a goal there is nothing to come to rest at
             planner = replace(planner, rest_dims=())
-        if self.context.kinds == ("return",) and not planner.context:
-            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD_RETURN_QUANTILE),))
+        if config.context.kinds == ("return",) and not planner.context:
+            planner = replace(planner, context=(return_quantile(episodes, config.context, GOOD_RETURN_QUANTILE),))
         for key, dims in (("planner.rest_dims", planner.rest_dims), ("conditioning.goal_dims", goal_dims)):
             if any(not 0 <= dim < episodes.obs_dim for dim in dims):
                 raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
                                  "expected")
-        horizon = horizon if self.horizon is None else self.horizon
-        stride = stride if self.stride is None else self.stride
-        _check_span(horizon, stride, episodes)
-        return replace(self, horizon=horizon, stride=stride, conditioning=mix, planner=planner, critic=critic)
+        horizon, stride = timesteps(config, episodes)
+        config = replace(config, horizon=horizon, stride=stride, planner=planner, critic=critic, inverse=inverse,
+                         conditioning=replace(config.conditioning, goal_dims=goal_dims))
+        return config, config.context
 
-    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
-        """The components, with the statistics of `episodes`, or blank without them, ready to load saved weights.
+    @property
+    def model(self) -> Model:
+        """The generative model of trajectories; of several, that of the coarsest plan."""
+        return self._model
 
-        Raises ValueError if the settings are not resolved yet.
-        """
-        if self.horizon is None or self.stride is None:
-            raise ValueError("the horizon or the stride is not chosen yet; call config.resolve(episodes) first")
-        act_dim = data.act_dim if self.joint else 0
-        stride, offsets = (self.stride[0], self.stride) if isinstance(self.stride, tuple) else (self.stride, None)
-        spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)
-        context = self._context_normalizer(spec, data, episodes)
+    @property
+    def planning(self) -> PlannerConfig:
+        """The settings of the planner."""
+        return self.config.planner
 
-        def model(layout: TrajectorySpec, conditioning: ConditionMix) -> Model:
-            units = normalizer(self.normalizer, layout.act_dim, data, episodes)
-            return MODELS.made_of(self.model)(layout, self.model, units, context, conditioning=conditioning,
-                                              batch_size=self.batch_size, context_dropout=self.context_dropout)
-
-        components: dict[str, Component] = {"model": model(spec, self.conditioning)}
-        for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
-            components[f"{FINER}{level}"] = model(finer, BOTH_ENDS)
-        if self.dynamics or not self.joint:
-            components["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
-                                     else InverseDynamics.fit(episodes, self.inverse))
-        if goal_dims := self.conditioning.goal_dims:
-            obs = normalizer("limits", 0, data, episodes)
-            components["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
-        if self.valued:
-            components["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
-                                    else PlanCritic.fit(episodes, spec, self.critic))
-        return components
-
-    def _context_normalizer(self, spec: TrajectorySpec, data: DataFacts,
-                            episodes: Episodes | None) -> Normalizer | None:
-        if not data.context_dim:
-            return None
-        if episodes is None:
-            return Normalizer.identity(data.context_dim)
-        sample = Windows(episodes, spec, self.context).batch(0, fold(self.training.seed, 2), CONTEXT_WINDOWS)
-        return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
-
-    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: ActingConfig | None,
-              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
+    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
+              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
         """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
-        the planner measures how long its plans take. Raises ValueError for settings that the components do not suit."""
-        model, config = self.model_of(components), cast(PlannerConfig, config or self.planner)
-        self._check_conditions(config)
-        if config.target_return == "value" and self.critic.discount != self.context.discount:
-            raise ValueError(f"planner.target_return is 'value', but the critic's discount is {self.critic.discount} "
-                             f"and that of the model's returns {self.context.discount}; train the planner with "
+        the planner measures how long its plans take. Raises ValueError for settings that the parts do not suit."""
+        if deadline is not None and not isinstance(deadline, Deadline):
+            raise ValueError(f"deadline is {deadline!r}; a Deadline is expected, as in "
+                             "run.agent(space, deadline=agents.Deadline(seconds=0.05))")
+        planning, space = acting_settings(self, config, PlannerConfig), self.data.allowed(action_space)
+        check_conditions(self.config, planning)
+        critic, discount = self.config.critic, self.context.discount
+        if planning.target_return == "value" and critic is not None and critic.discount != discount:
+            raise ValueError(f"planner.target_return is 'value', but the critic's discount is {critic.discount} and "
+                             f"that of the model's returns {discount}; train the planner with "
                              "--planner.target-return value, which makes them equal")
-        data = reference if config.context else replace(reference, context_BC=None)  # as the plans are sampled
-        trust = Trust(model, data, config.trust, config.history) if config.arrival == "earliest" else None
-        finer = [cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))]
-        sampler = PlanSampler(model, config, trust, optional(components, "arrival", Arrival),
-                              optional(components, "critic", PlanCritic), finer, guide, options)
-        inverse = optional(components, "inverse", InverseDynamics)
-        tracker = PlanTracker(sampler.executed, config, space.low, space.high, inverse)
+        trust = None
+        if planning.arrival == "earliest":
+            data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
+            trust = Trust(self.model, data, planning.trust, planning.history)
+        sampler = PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options)
+        tracker = PlanTracker(sampler.executed, planning, space.low, space.high, self.inverse)
         if deadline is None:
             return Planner(sampler, tracker)
         agent = RealTimePlanner(sampler, tracker, deadline)
-        obs_BO = reference.x_BHD[:1, 0, : model.spec.obs_dim]
-        agent.warm_up(obs_BO, self.dry_goal(reference, obs_BO, config.goal_dims))
+        obs_BO = self.reference.x_BHD[:1, 0, : self.data.obs_dim]
+        agent.warm_up(obs_BO, self.example_goal(self.reference, obs_BO))
         return agent
 
-    def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
-        """The main component in words and numbers, for tables about the run."""
-        model = self.model_of(components)
-        return {"kind": type(model).__name__, "timesteps of a trajectory": model.spec.horizon,
-                "environment steps between timesteps": model.spec.spacing,
-                "actions in a trajectory": model.spec.act_dim > 0, "sampling steps of the planner": self.planner.steps}
+    def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
+        """The agent without a deadline, for callers who know that it is a planner."""
+        agent = self.agent(action_space, config, guide)
+        assert isinstance(agent, Planner)  # noqa: S101  as there is no deadline
+        return agent
+
+    def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
+        """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
+        goal_dims = self.config.planner.goal_dims
+        return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None
+
+    def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        """How the agent samples its plans, in words."""
+        planning = acting_settings(self, config, PlannerConfig)
+        return sampling_of(self.model, replace(options, steps=planning.steps))
+
+    def facts(self) -> dict[str, Any]:
+        """The model in words and numbers, for tables about the run."""
+        spec = self.model.spec
+        return {"kind": type(self.model).__name__, "timesteps of a trajectory": spec.horizon,
+                "environment steps between timesteps": spec.spacing, "actions in a trajectory": spec.act_dim > 0,
+                "sampling steps of the planner": self.planning.steps}
+
+    def likeliest_arrival(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B,) the timestep at which the goal is most probably reached; the last one without an arrival network."""
+        if self.arrival is None:
+            return torch.full((len(obs_BO),), self.model.spec.horizon - 1)
+        return self.arrival.propose(obs_BO, goal_BG, (1.0,))[:, 0]
+
+    def _model_of(self, spec: TrajectorySpec, conditioning: ConditionMix, context: Normalizer | None,
+                  episodes: Episodes | None) -> Model:
+        config, units = self.config, self._normalizer(self.config.normalizer, spec.act_dim, episodes)
+        return MODELS.made_of(config.model)(spec, config.model, units, context, conditioning=conditioning,
+                                            batch_size=config.batch_size, context_dropout=config.context_dropout)
+
+    def _normalizer(self, kind: str, act_dim: int, episodes: Episodes | None) -> Normalizer:
+        """A normaliser of observations, and of actions too unless `act_dim` is 0; without `episodes`, the identity."""
+        if episodes is None:
+            return Normalizer.identity(self.data.obs_dim + act_dim)
+        return Normalizer.fit(kind, [episodes.obs, episodes.act] if act_dim else [episodes.obs])
+
+    def _context_normalizer(self, spec: TrajectorySpec, episodes: Episodes | None) -> Normalizer | None:
+        if not self.data.context_dim:
+            return None
+        if episodes is None:
+            return Normalizer.identity(self.data.context_dim)
+        sample = Windows(episodes, spec, self.context).batch(0, fold(self.config.training.seed, 2), CONTEXT_WINDOWS)
+        assert sample.context_BC is not None  # noqa: S101  windows with a context
+        return Normalizer.fit("gaussian", [sample.context_BC.numpy()])
 
 
-def _check_span(horizon: int, stride: int | tuple[int, ...], episodes: Episodes) -> None:
-    """Warns if a trajectory is longer than every episode."""
+def as_planner(run: Run[Any]) -> PlannerRun:
+    """The run. Raises ValueError if it plans no trajectories."""
+    if not isinstance(run, PlannerRun):
+        raise ValueError(f"{run.description}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
+    return run
+
+
+def timesteps(config: PlannerRunConfig, episodes: Episodes) -> tuple[int, int | tuple[int, ...]]:
+    """The horizon and the stride: those of the settings, or else those that suit the data.
+
+    Warns if a trajectory is longer than every episode.
+    """
+    rows, apart = default_horizon(config.env_id or episodes.env)
+    dense = math.prod(config.refine)
+    horizon, stride = rows, apart * dense
+    if config.refine:
+        horizon = 1 + -(-(rows - 1) // dense)
+    if config.stride is not None:
+        stride = config.stride
+    if isinstance(stride, tuple):
+        horizon = len(stride) + 1
+    if config.horizon is not None:
+        horizon = config.horizon
     span = stride[-1] if isinstance(stride, tuple) else (horizon - 1) * stride
     longest = int(episodes.lengths.max())
     if span > longest:
         warnings.warn(f"{episodes.name}: {horizon} timesteps span {span} environment steps, and the longest episode "
                       f"has {longest}, so that the end of each trajectory is padding; give a shorter --horizon or a "
                       "smaller --stride", stacklevel=3)
+    return horizon, stride

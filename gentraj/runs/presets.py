@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
@@ -14,7 +14,8 @@ from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
 from gentraj.envs.tasks.registry import MANIPULATION, TASKS
 
-from ..data import ContextConfig, load_episodes
+from ..config import check_known, with_settings
+from ..data import ContextConfig, Episodes, load_episodes
 from ..data.d4rl import single_task
 from ..data.sources import split_names
 from ..diffusion import DiffusionConfig, FlowConfig
@@ -22,10 +23,10 @@ from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
 from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
-from .kinds import AnyRunConfig
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
 from .published import PUBLISHED
+from .run import RunConfig
 from .world import WorldModelRunConfig
 
 # A planner that reaches a goal by the earliest trusted arrival; the data decide everything else.
@@ -45,17 +46,19 @@ TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", st
 # episode: an agent that has not learned how to start falls. Noise of plans is noise of actions, so it is small.
 SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
                               ema=0.995)
-VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, conditioning=ConditionMix(goal=0.0),
+VETERAN = PlannerRunConfig(horizon=4, stride=1, critic=PlanCriticConfig(), model=SHORT_PLANS,
+                           conditioning=ConditionMix(goal=0.0),
                            normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
                            planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16,
                                                  temperature=0.5),
                            training=TrainingConfig(steps=8_000, min_episode_start_fraction=0.1))
-VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(
+VETERAN_PLUS = replace(VETERAN, joint=True, inverse=None, planner=replace(
     VETERAN.planner, steps=2, actions="joint", temperature=0.7))
-DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noise_fraction=0.5), planner=PlannerConfig(
+DIFFUSER = replace(VETERAN, joint=True, inverse=None, critic=PlanCriticConfig(noise_fraction=0.5),
+                   planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint", temperature=0.5))
 # As published, except that plans are short.
-DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)), context_dropout=0.25,
+DECISION = replace(VETERAN, horizon=8, critic=None, context=ContextConfig(("return",)), context_dropout=0.25,
                    planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,
                                          temperature=0.5))
 HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
@@ -100,7 +103,7 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
                        WorldModelConfig(model=None, members=5)),
 }
 
-PRESETS: dict[str, AnyRunConfig] = {
+PRESETS: dict[str, RunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
     **{name: PolicyRunConfig(policy=POLICIES[name][1], training=TrainingConfig(min_episode_start_fraction=0.1))
@@ -113,22 +116,35 @@ PRESETS: dict[str, AnyRunConfig] = {
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
 
 
-def suited(name: str, dataset: str) -> str:
+def suited(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> str:
     """The preset that suits the data: veteran+ and diffuser stand for planners for goals if the data have goals.
 
-    The dataset of a task may be missing, as training records it. Raises `DataError` for any other dataset that cannot
-    be read.
+    Data that decide it are read by `read`, except for the dataset of a task, which may be missing, as training records
+    it. Raises `DataError` for any other dataset that cannot be read.
     """
     first, *_ = split_names(dataset)
     if name not in TOWARDS_GOALS or not first:
         return name
     in_mazes, elsewhere = TOWARDS_GOALS[name]
-    task = _task(first)
-    goals = "maze" if task else _goals(first)
-    if goals != "maze":
-        return elsewhere if goals else name
-    own = in_mazes + task.removeprefix("pointmaze")
-    return own if own in PRESETS else in_mazes
+    task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), None)
+    if task is not None:
+        own = in_mazes + task.removeprefix("pointmaze")
+        return own if own in PRESETS else in_mazes
+    recorded = next((task for task, recipe in recipes().items() if recipe.dataset_id == first), None)
+    if recorded is not None:
+        return elsewhere if recorded in MANIPULATION else name
+    episodes = read(first)
+    if not episodes.goal_dims:
+        return name
+    factory = recorded_factory(episodes.env)
+    return in_mazes if factory is not None and factory.maze is not None else elsewhere
+
+
+def preset(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> RunConfig:
+    """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
+    check_known([name], PRESETS, "preset")
+    name = suited(name, dataset, read)
+    return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 
 
 def data_settings(name: str, dataset: str) -> dict[str, Any]:
@@ -137,43 +153,6 @@ def data_settings(name: str, dataset: str) -> dict[str, Any]:
     learns = isinstance(config := PRESETS[name], PolicyRunConfig) and config.policy.critic is not None
     task = single_task(first)
     return {"policy.rewards": task.critic_rewards} if learns and task and task.critic_rewards else {}
-
-
-def check_goals(name: str, config: AnyRunConfig) -> str:
-    """What to say if the preset `name` plans for goals in mazes, but neither the data nor the settings say which
-    entries of an observation make a goal; "" otherwise. Raises ValueError for such a preset outside of mazes, and
-    `DataError` as `suited` does."""
-    first, *_ = split_names(config.dataset)
-    other, *_ = [key for key, (maze, elsewhere) in TOWARDS_GOALS.items()
-                 if name in (maze, elsewhere) or name.startswith(f"{maze}-")] or [""]
-    if not other or not isinstance(config, PlannerRunConfig):  # a file of any settings may have such a name
-        return ""
-    if not config.conditioning.goal or config.conditioning.goal_dims or _task(first) or _goals(first):
-        return ""
-    lack = f"{first} does not say which entries of an observation make a goal"
-    if name == TOWARDS_GOALS[other][1]:
-        raise ValueError(f"the preset '{name}' plans for goals, and {lack}; take {other}, or say it by "
-                         "--conditioning.goal-dims")
-    return (f"{lack}, so '{name}' plans for none; take {other} to plan for returns, or name them by "
-            "--conditioning.goal-dims")
-
-
-def _task(dataset: str) -> str:
-    """The name of the task whose dataset this is; "" for any other dataset."""
-    return next((task for task, known in TASKS.items() if dataset in (*known.dataset_ids, known.d4rl_id)), "")
-
-
-@cache  # a command asks more than once, and reading data takes seconds
-def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
-    """Where the goals of the data lie. A dataset that `gentraj train` would record first need not be there."""
-    own = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
-    if own:
-        return "elsewhere" if own in MANIPULATION else ""
-    episodes = load_episodes(dataset)
-    if not episodes.goal_dims:
-        return ""
-    known = recorded_factory(episodes.env)
-    return "maze" if known and known.maze else "elsewhere"
 
 
 def listing() -> str:

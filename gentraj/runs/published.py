@@ -24,9 +24,9 @@ from ..models.conditioning import ConditionMix
 from ..models.gaussian import GaussianConfig
 from ..networks import DiTConfig, PerceptronConfig, ResidualMLPConfig, TemporalUNetConfig
 from ..training.loop import TrainingConfig
-from .kinds import AnyRunConfig
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
+from .run import RunConfig
 
 NO_CLIPPING = 1e9  # a norm of gradients that none reaches
 ACTOR = PerceptronConfig(activation="relu", embedding=0, fixed_mask=True)  # two hidden layers of 256
@@ -103,7 +103,7 @@ DENOISER = DiffusionConfig(U_NET, **learning(2e-4), schedule="constant", path="v
 RETURNS = PlanCriticConfig(inputs="plan", members=1, discount=0.997, expectile=0.5, n_step=1_000, noise_fraction=1.0,
                            batch_size=64, learning_rate=2e-4, schedule="constant")
 DIFFUSER = PlannerRunConfig(
-    horizon=32, stride=1, joint=True, valued=True, model=DENOISER, conditioning=ConditionMix(goal=0.0),
+    horizon=32, stride=1, joint=True, model=DENOISER, conditioning=ConditionMix(goal=0.0),
     normalizer="gaussian", batch_size=64, critic=RETURNS,
     planner=PlannerConfig("fixed", replan=1, lookahead=1, steps=20, candidates=64, select="value", guidance="value",
                           scale=0.1, actions="joint"))
@@ -127,7 +127,7 @@ DECISION = PlannerRunConfig(
 # Lu et al. 2025, github.com/Josh00-Lu/DiffusionVeteran, configs/veteran/mujoco
 TRANSFORMER = DiTConfig(width=256, depth=2, heads=8, frequencies=0)
 VETERAN = PlannerRunConfig(
-    horizon=4, stride=1, valued=True, conditioning=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=128,
+    horizon=4, stride=1, conditioning=ConditionMix(goal=0.0), normalizer="gaussian", batch_size=128,
     model=DiffusionConfig(TRANSFORMER, **learning(2e-4), path="vp-linear", levels=None, prediction="eps", clip=None,
                           ema=0.9999, sampler="ddim", steps=20),
     inverse=InverseDynamicsConfig(learning_rate=3e-4, weight_decay=0.0, lookahead=1, batch_size=128),
@@ -155,7 +155,7 @@ def planner(settings: PlannerRunConfig) -> PlannerRunConfig:
 
 
 # The hours are those of a training, on one core.
-PUBLISHED: dict[str, tuple[str, AnyRunConfig]] = {
+PUBLISHED: dict[str, tuple[str, RunConfig]] = {
     "iql-published": ("Kostrikov et al. 2022, in locomotion: 1 million updates, 4 hours", policy(IQL, 1_000_000)),
     "td3bc-published": ("Fujimoto & Gu 2021: 1 million updates, 3 hours", policy(TD3BC, 1_000_000)),
     "fql-published": ("Park et al. 2025: 1 million updates, 55 hours; alpha is the task's",

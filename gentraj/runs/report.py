@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,19 @@ from gentraj.envs.rendering.film import CannotRender, Film, rendering
 from gentraj.envs.tasks.maze import draw_maze
 
 from ..data.windows import repeat_last
-from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane, in_plane
 from ..progress import bar, one_line, say
-from ..training.log import read_metrics
 from ..trajectory import Condition, SamplingOptions, only_steps
-from . import records
-from .folder import Run
+from .folder import RunFolder, last_evaluations
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
+from .models import model_config
+from .planner import PlannerRun
+from .run import Run
+from .world import WorldModelRun
 from .world_evaluation import evaluate_world_model
 
-PAGE = "report.html"
 EPISODES = 6
 SAMPLES = 48
 FRAMES = 40  # frames of the film
@@ -46,14 +46,14 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
 
     A figure that cannot be drawn is replaced by a note.
     """
-    out = out or run.folder / PAGE
-    drawing = Drawing(run, out.parent / "figures", seed)
+    out = out or run.folder / RunFolder.REPORT
+    drawing = Drawing(run, out.parent / RunFolder.FIGURES, seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
     about = facts(run, scores)  # a file that cannot be read stops the report before anything is drawn
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
-    if run.config.world_model(run.components) is not None:
+    if isinstance(run, WorldModelRun):
         work["World model"] = drawing.world_model
-    if run.config.planning is not None:  # a policy's model samples actions, not trajectories
+    if isinstance(run, PlannerRun):  # a policy's model samples actions, not trajectories
         work |= {"Samples and data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)
@@ -88,7 +88,8 @@ class Drawing:
 
     def __init__(self, run: Run, folder: Path, seed: int):
         self.run, self.folder, self.seed = run, folder, seed
-        self.metrics, self.curve = read_metrics(run.folder), records.read_learning_curve(run.folder)
+        files = RunFolder(run.folder)
+        self.metrics, self.curve = files.metrics(), files.curve()
         self.dims = list(run.data.goal_dims or range(run.data.obs_dim))[:2]
         factory = recorded_factory(run.data.env)
         self.env, maze = (run.data.env, factory.maze) if factory else (None, None)
@@ -117,7 +118,7 @@ class Drawing:
                                     image))
         if rows := self.curve:
             image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
-            last = records.last_evaluations(rows)
+            last = last_evaluations(rows)
             last_three = f" The mean over the last three is {show(last['return_mean'])}." if last else ""
             pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "
                                     "from the same starts, and its 95 % interval. The result of the training is its "
@@ -146,8 +147,8 @@ class Drawing:
                         image)]
 
     def denoising(self) -> list[Picture]:
-        generator = cast(GeneratorConfig, self.run.config.generator)
-        if generator.ONE_CALL:
+        generator = model_config(self.run.config)
+        if generator is None or generator.ONE_CALL:
             return [Picture("Denoising", "", None, "this model samples a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
         start = self._start(slice(1))
@@ -259,8 +260,8 @@ def _first(played: Rollout) -> tuple[Tensor, Tensor]:
 
 def facts(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
     """The table at the head of the page: how the run was made, and its return beside those of the yardsticks."""
-    first, *resumed = records.read_starts(run.folder) or [{}]
-    seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
+    first, *resumed = RunFolder(run.folder).starts() or [{}]
+    seconds = sum(row.get("seconds", 0.0) for row in RunFolder(run.folder).metrics())
     low, high = scores.get("return_ci95", (None, None))
     beside = {f"return of {name}": (scores.get(name) or {}).get("return_mean") for name in YARDSTICKS}
     table = {"command": first.get("command"), "last resumed by": resumed[-1].get("command") if resumed else None,
@@ -283,7 +284,7 @@ def duration(seconds: float) -> str:
 
 
 def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
-    rows = [*run.config.facts(run.components).items(), ("parameters trained", parameters_trained(run.main))]
+    rows = [*run.facts().items(), ("parameters trained", parameters_trained(run.main))]
     tables = [Table("Model", ("setting", "value"), rows)]
     if not scores:
         return tables

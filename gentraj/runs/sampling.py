@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.agents.policies.policy import Policy
 from gentraj.agents.prior import action_model_of
 from gentraj.envs.making import recorded_factory
 
@@ -20,8 +19,9 @@ from ..device import device_of
 from ..diffusion.composition import ClassifierFree
 from ..files import write_file
 from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
-from .folder import Run
-from .settings import component
+from .planner import PlannerRun
+from .policy import PolicyRun
+from .run import Run
 
 Numbers = Sequence[float] | np.ndarray | Tensor
 
@@ -80,9 +80,9 @@ def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: N
         raise ValueError(f"--num is {num}; give at least 1")
     if arrival is not None and goal is None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
-    if guidance != 1 and context is None and run.config.planning is not None:
+    if guidance != 1 and context is None and isinstance(run, PlannerRun):
         raise ValueError(f"--guidance is {guidance}, which weighs a context; give --context too, or leave it out")
-    if run.config.world_model(run.components) is not None:
+    if not isinstance(run, PlannerRun | PolicyRun):
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
     device = device_of(run.model)  # the run refuses here if it has no model
@@ -90,7 +90,9 @@ def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: N
                                   for numbers in (start, goal, context))
     given = Given(start_O, goal_G, arrival, context_C, guidance)
     _check_places(run, given)
-    return (_actions if run.config.planning is None else _trajectories)(run, num, given, seed, options)
+    if isinstance(run, PlannerRun):
+        return _trajectories(run, num, given, seed, options)
+    return _actions(run, num, given, seed, options)
 
 
 def _check_places(run: Run, given: Given) -> None:
@@ -108,15 +110,15 @@ def _check_places(run: Run, given: Given) -> None:
                              f"the centres {centres}")
 
 
-def _trajectories(run: Run, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
+def _trajectories(run: PlannerRun, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
     guide, spec = ClassifierFree(given.guidance) if given.guidance != 1 else None, run.model.spec
     x_NHD = run.model.sample(condition_of(run, given), num, guide=guide, seed=seed, options=options)[0]
     return Samples(*spec.split(x_NHD), spec.spacing)
 
 
-def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
+def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
     """Chunks of actions. Raises ValueError without an observation or a goal, and for what a policy does not use."""
-    policy, contexts = component(run.components, "policy", Policy), run.config.context.kinds
+    policy, contexts = run.policy, run.context.kinds
     foreign = given.arrival is not None or given.context_C is not None or given.guidance != 1
     if foreign or given.start_O is None or (given.goal_G is None) == bool(contexts):
         needed = "observation and a goal; give --start and --goal" if contexts else "observation; give --start"
@@ -134,7 +136,7 @@ def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptio
     return Samples(given.start_O.expand(num, 1, -1), act_NKA, 1)
 
 
-def condition_of(run: Run, given: Given) -> Condition:
+def condition_of(run: PlannerRun, given: Given) -> Condition:
     """The condition of a planner's model. Raises ValueError if something has a wrong number of numbers."""
     spec, goal_dims = run.model.spec, list(run.planning.goal_dims) or list(range(run.data.obs_dim))
     condition = Condition.empty(spec, device=run.device)
@@ -158,6 +160,6 @@ def condition_of(run: Run, given: Given) -> Condition:
 
 def _check_context(run: Run, context_C: Tensor) -> None:
     if len(context_C) != (width := run.data.context_dim):
-        expected = (f"{width} ({', '.join(run.config.context.kinds)}) are" if width
+        expected = (f"{width} ({', '.join(run.context.kinds)}) are" if width
                     else "none, as the run was trained without a context, is")
         raise ValueError(f"--context has {len(context_C)} numbers; {expected} expected")

@@ -22,7 +22,10 @@ from ..progress import busy, say
 from ..randomness import fold
 from ..trajectory import Batch, TrajectorySpec
 from ..worlds.open_loop import OpenLoop
-from .folder import Run, load, read_data
+from .folder import load
+from .run import Run, environment_of
+from .training import read_data
+from .world import WorldModelRun, as_world_model
 
 HORIZON = 20  # steps of an open-loop prediction
 WINDOWS = 1000  # number of held-out windows
@@ -38,7 +41,7 @@ def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, confi
     """
     if policies and (number := len({policy.resolve() for policy in policies})) < 3:
         raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
-    seed = config.seed
+    run, seed = as_world_model(run), config.seed
     world, windows = run.world_model, held_out(run, seed)
     with busy(f"imagining {len(windows.x_BHD)} held-out windows"):
         loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])
@@ -55,12 +58,12 @@ def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, confi
     return judged
 
 
-def held_out(run: Run, seed: int) -> Batch:
+def held_out(run: WorldModelRun, seed: int) -> Batch:
     """Windows of `HORIZON` steps, or fewer if none is as long, that the run was not trained on.
 
     The run was not calibrated on them either, unless only a single episode was held out.
     """
-    trained_on, _, judged = run.config.split(read_data(run.config, run.folder)[0])
+    trained_on, _, judged = run.split(run.config, read_data(run.config, run.folder))
     if episodes_hash(trained_on) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so none are "
                          "known to be held out; restore the old data, or train again")
@@ -69,14 +72,14 @@ def held_out(run: Run, seed: int) -> Batch:
 
     def gathered(timesteps: int) -> Batch:
         spec = TrajectorySpec(run.data.obs_dim, run.data.act_dim, timesteps)
-        return Windows(judged, spec, run.config.context).gather(starts_B)
+        return Windows(judged, spec, run.context).gather(starts_B)
 
     return gathered(int(gathered(1 + HORIZON).mask_BHD[..., 0].any(0).sum()))  # the error of no window would be 0
 
 
-def off_policy(run: Run, policies: Sequence[Path], path: Path, config: EvaluationConfig) -> dict[str, Any]:
+def off_policy(run: WorldModelRun, policies: Sequence[Path], path: Path, config: EvaluationConfig) -> dict[str, Any]:
     """The returns of policies in the model and in the environment, and how far the two rankings agree."""
-    env = run.environment(config.env_id)
+    env = environment_of(run, config.env_id)
     factory, space = environment_factory(env), run.action_space(env)
     loaded = [load(policy, device=run.world_model.device) for policy in policies]
     for policy in loaded:
@@ -120,7 +123,7 @@ def table(judged: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: int) -> None:
+def _draw_imagined(run: WorldModelRun, loop: OpenLoop, windows: Batch, path: Path, seed: int) -> None:
     """Draws the window of median error among those without padding, or among all if each has padding."""
     wrong_B = ((loop.mean.obs_BTO - loop.obs_BTO) ** 2).mean(-1).mean(1)
     whole_B = loop.real_BT.all(1)

@@ -19,8 +19,9 @@ from gentraj.envs.tasks.maze import Maze
 
 from ..acceleration import BackendName, accelerate
 from ..constraints.keepout import largest_free_boxes
-from ..models.settings import GeneratorConfig
-from ..runs.folder import Run, load
+from ..runs.folder import load
+from ..runs.planner import PlannerRun, as_planner
+from ..runs.run import Run
 from ..trajectory import only_steps
 
 BODY = 0.1  # radius of the ball of PointMaze
@@ -45,11 +46,11 @@ class Loaded:
     @property
     def kind(self) -> str:
         """What the run is: "planner", "policy" or "world model"."""
-        return self.run.config.NAME
+        return self.run.NAME
 
     @property
     def summary(self) -> str:
-        return self.run.config.summary
+        return self.run.summary
 
     @property
     def maze(self) -> Maze | None:
@@ -68,26 +69,26 @@ class Loaded:
     @cached_property
     def planner(self) -> Planner:
         """The planner with its own settings, whose parts all other planners of this run share."""
-        return self.run.planner(self.space)
+        return as_planner(self.run).planner(self.space)
 
     @property
     def guidance(self) -> str | None:
         """What can guide the plans: "value", "classifier-free" or None."""
-        if self.kind != "planner":
+        if not isinstance(self.run, PlannerRun):
             return None
         own = self.run.planning.guidance
         if own != "none":
             return own
-        if "critic" in self.run.components:
+        if self.run.critic is not None:
             return "value"
         return "classifier-free" if self.run.planning.context else None
 
     @property
     def most_steps(self) -> int:
         """The largest number of sampling steps."""
-        if self.kind != "planner":
+        if not isinstance(self.run, PlannerRun):
             return 1
-        generator = cast(GeneratorConfig, self.run.config.generator)
+        generator = self.run.config.model
         offered = max(MOST_STEPS, self.run.planning.steps)
         most = min(generator.max_steps or offered, offered)
         return 1 if generator.ONE_CALL else only_steps(self.run.model) or most
@@ -100,7 +101,7 @@ class Loaded:
     @property
     def several(self) -> bool:
         """Whether the number of candidates can be chosen."""
-        if self.kind != "planner":
+        if not isinstance(self.run, PlannerRun):
             return False
         return self.run.planning.arrival == "earliest" or self.run.planning.select == "value"
 
@@ -144,7 +145,7 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
     if not hasattr(env.unwrapped, "model"):
         raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
                          "mazes of PointMaze and MuJoCo's bodies; see the run with gentraj report")
-    if run.config.NAME == "planner":
+    if isinstance(run, PlannerRun):
         run = accelerate(run, backend)
     else:
         backend = "eager"

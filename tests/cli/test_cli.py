@@ -17,7 +17,7 @@ from small import DATASET, gentraj
 from gentraj import cli
 from gentraj.config import read_json
 from gentraj.data import load_episodes, save_npz
-from gentraj.runs import load, read_config
+from gentraj.runs import RunFolder, load
 from gentraj.runs.presets import PRESETS
 
 COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compare"], ["report"], ["data", "list"],
@@ -72,9 +72,9 @@ def test_help_shows_an_example_and_says_what_each_option_is(capsys: pytest.Captu
 
 def test_help_of_a_preset_or_a_run_shows_its_own_settings(small_run: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("train", "pointmaze-large", "--help") == 0
-    assert "(default: gentraj/pointmaze/large-v0)" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "--dataset (gentraj/pointmaze/large-v0)" in capsys.readouterr().out
     assert gentraj("evaluate", small_run, "--help") == 0
-    assert "none means all. (default: 0 1)" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "--planner.goal-dims ([0, 1])" in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture) -> None:
@@ -102,15 +102,9 @@ def test_options_may_stand_before_the_preset(asked: list, words: str) -> None:
 @pytest.mark.parametrize("words", [["--resume", "RUN", "--steps", "9"], ["--steps", "9", "--resume=RUN"]])
 def test_a_resumed_run_keeps_its_settings(small_run: Path, asked: list, words: list[str]) -> None:
     gentraj("train", *(word.replace("RUN", str(small_run)) for word in words))
-    (config, folder, resume, *_), before = asked[0], read_config(small_run)[0]
+    (config, folder, resume, *_), before = asked[0], RunFolder(small_run).read().run
     assert config == replace(before, training=replace(before.training, steps=9))
     assert (folder, resume) == (small_run, True)
-
-
-def test_episodes_of_evaluations_that_nobody_asked_for_are_refused(asked: list, capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("train", "pointmaze-umaze", "--eval-episodes", 3) == 2 and not asked
-    assert "--eval-episodes is 3, and nothing is evaluated without --eval-every; give it too" in capsys.readouterr().err
-    assert gentraj("train", "pointmaze-umaze", "--eval-episodes", 3, "--eval-every", 5) == 1 and len(asked) == 1
 
 
 def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: Path,
@@ -125,7 +119,7 @@ def test_settings_that_may_change_on_resume_are_kept_for_the_next(umaze, tmp_pat
     """Or a run that was prolonged, and then interrupted, would be taken for finished."""
     small.train(tmp_path)
     assert gentraj("train", "--resume", tmp_path, "--steps", 8, "--planner.replan", 5) == 0
-    config, _ = read_config(tmp_path)
+    config = RunFolder(tmp_path).read().run
     assert (config.training.steps, config.planner.replan) == (8, 5)
 
 
@@ -168,7 +162,7 @@ def test_the_same_seed_samples_the_same(small_run: Path, tmp_path: Path) -> None
                                    ["--planner.replan", "3", "RUN", "--episodes", "5"]])
 def test_options_may_stand_before_the_run(small_run: Path, asked: list, words: list[str]) -> None:
     gentraj("evaluate", *(word.replace("RUN", str(small_run)) for word in words))
-    (run, config, planner, *_), own = asked[0], read_config(small_run)[0].planner
+    (run, config, planner, *_), own = asked[0], RunFolder(small_run).read().run.planner
     assert run.folder == small_run and config.episodes == 5 and own.goal_dims == (0, 1)
     assert planner == (replace(own, replan=3) if "--planner.replan" in words else own)
 

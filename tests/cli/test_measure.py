@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import DATASET, gentraj
+from small import DATASET, changed, gentraj
 
 from gentraj.data import ContextConfig, Episodes, Windows, load_episodes, save_npz
 from gentraj.envs.evaluation.replay import CannotReplay
@@ -94,7 +94,7 @@ def test_the_same_seed_measures_the_same(run: Run) -> None:
 
 
 def test_no_more_is_sampled_than_half_the_windows(run: Run) -> None:
-    few = replace(run, reference=replace(run.reference, x_BHD=run.reference.x_BHD[:40],
+    few = changed(run, reference=replace(run.reference, x_BHD=run.reference.x_BHD[:40],
                                          mask_BHD=run.reference.mask_BHD[:40]))
     whole = len(choose_windows(few, None, 10**6, 0)[1])
     assert 16 <= whole <= 40 and measure_run(few, steps=1, progress=False)["num"] == whole // 2
@@ -110,7 +110,7 @@ def test_windows_are_whole_and_different(run: Run) -> None:
 
 def test_samples_have_the_contexts_of_their_windows(run: Run) -> None:
     """A planner for returns or goals would otherwise be measured by what it samples without any."""
-    told = replace(run, reference=replace(run.reference, context_BC=run.reference.x_BHD[:, 0, :1] + 1))
+    told = changed(run, reference=replace(run.reference, context_BC=run.reference.x_BHD[:, 0, :1] + 1))
     windows, _ = choose_windows(told, None, 60, seed=0)
     assert torch.equal(windows.x_BHD, choose_windows(run, None, 60, seed=0)[0].x_BHD)
     for condition in conditions(told, windows).values():
@@ -129,7 +129,7 @@ def three_episodes() -> Episodes:
 def test_windows_of_another_dataset(run: Run, tmp_path: Path) -> None:
     """All its whole windows, each once: 160 steps hold 6 windows of 155, the 480 of one stitched run 326."""
     path = str(save_npz(three_episodes(), tmp_path / "three.npz"))
-    uncut = replace(run, config=replace(run.config, stitch=False))
+    uncut = changed(run, config=replace(run.config, stitch=False))
     for which, count in ((uncut, 18), (run, 326)):
         windows, train = choose_windows(which, path, 10**6, seed=0)
         assert len(torch.unique(windows.x_BHD, dim=0)) == len(windows.x_BHD) == count and windows.mask_BHD.all()
@@ -143,7 +143,7 @@ def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
     episodes = load_episodes(DATASET)
     switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
     path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
-    conditioned = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
+    conditioned = changed(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
     windows, _ = choose_windows(conditioned, path, 10**6, seed=0)
     assert windows.mask_BHD.all()
 
@@ -190,7 +190,7 @@ def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -
 
 
 def test_bounds_are_the_action_spaces_own(run: Run) -> None:
-    joint = replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5))})
+    joint = changed(run, _model=_Joint(TrajectorySpec(4, 2, 5)))
     x = torch.zeros(3, 5, 6)
     made = limits(joint, x, None)
     assert made["actions"].low == (0, 0) and "walls" not in made
@@ -201,15 +201,15 @@ def test_bounds_are_the_action_spaces_own(run: Run) -> None:
 
 def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
     x = torch.randn(3, 5, 6)
-    assert (plan_actions(replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5))}), x) == x[:, :-1, 4:]).all()
+    assert (plan_actions(changed(run, _model=_Joint(TrajectorySpec(4, 2, 5))), x) == x[:, :-1, 4:]).all()
     with pytest.raises(CannotReplay, match="2 environment steps apart"):
-        plan_actions(replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5, stride=2))}), x)
+        plan_actions(changed(run, _model=_Joint(TrajectorySpec(4, 2, 5, stride=2))), x)
 
 
 def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     spec = TrajectorySpec(4, 2, 16)
     x = Windows(load_episodes(DATASET), spec).batch(0, 0, 20).x_BHD
-    metrics = ReferenceMetrics(replace(run, components={"model": _Joint(spec)}), x, seed=0)
+    metrics = ReferenceMetrics(changed(run, _model=_Joint(spec)), x, seed=0)
     true, other = metrics.measure(x, x), metrics.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
     assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0
     assert other["row_error"] > 1e-3 and other["replay_error_last"] > 1e-2
@@ -223,8 +223,8 @@ def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run, monk
         asked.append((obs, target, k))
         return obs[:, :2]
 
-    monkeypatch.setattr(run.components["inverse"], "forward", inverse)
-    model = replace(run, components={**run.components, "model": _Joint(TrajectorySpec(4, 0, 4, stride=5))})
+    monkeypatch.setattr(run.inverse, "forward", inverse)
+    model = changed(run, _model=_Joint(TrajectorySpec(4, 0, 4, stride=5)))
     x = 5.0 * torch.arange(4)[None, :, None].expand(2, 4, 4) + torch.tensor([0.0, 100])[:, None, None]
     act = plan_actions(model, x)
     assert act.shape == (2, 15, 2)
@@ -241,14 +241,14 @@ def test_without_whole_windows_of_training_there_is_no_novelty(run: Run) -> None
 
 
 def test_what_cannot_be_measured_is_named(run: Run) -> None:
-    nowhere = replace(run, data=replace(run.data, env=None))
+    nowhere = changed(run, data=replace(run.data, env=None))
     measured = measure_run(nowhere, num=8, steps=1, progress=False)
     assert measured["left_out"].keys() == {"walls", "dynamics"}
     assert not {"walls_share", "row_error"} & measured["units"].keys()
-    unregistered = replace(run, data=replace(run.data, env='{"id": "mine/Unregistered-v0"}'))
+    unregistered = changed(run, data=replace(run.data, env='{"id": "mine/Unregistered-v0"}'))
     why = measure_run(unregistered, num=8, steps=1, progress=False)["left_out"]["dynamics"]
     assert "unknown environment 'mine/Unregistered-v0'" in why and "--import MODULE" in why
-    strange = replace(run, data=replace(run.data, obs_keys=("achieved_goal", "desired_goal")))
+    strange = changed(run, data=replace(run.data, obs_keys=("achieved_goal", "desired_goal")))
     assert "is made of" in measure_run(strange, num=8, steps=1, progress=False)["left_out"]["dynamics"]
 
 

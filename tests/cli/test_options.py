@@ -77,7 +77,7 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean --policy.expectile"),
     ("train iql --policy.expectil 0.7", "--policy.expectil is unknown; did you mean 'expectile'"),
     ("train iql --run-dr x", "--run-dr is unknown; did you mean --run-dir"),
-    ("train iql --seed 1 --training.seed 2", "--training.seed is given twice"),
+    ("train iql --seed 1 --training.seed 2", "--seed and --training.seed are the same setting"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
     ("finetune x --run-dir y --steps -5", "--steps is -5"),
     ("pareto x --episodes -1", "--episodes is -1")])

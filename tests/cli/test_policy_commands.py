@@ -22,9 +22,9 @@ from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.cli import measure, sample
-from gentraj.cli.train import with_components
 from gentraj.data import Episodes
 from gentraj.runs import PolicyRunConfig, presets
+from gentraj.runs.models import model_config, with_components
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
@@ -134,8 +134,8 @@ def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, caps
 
 def test_a_family_and_a_network_are_those_of_the_generator() -> None:
     config = with_components(presets.PRESETS["iql"], "flow", None)
-    assert config.generator == GENERATORS["flow"] and config.summary == "IQL, flow"
-    other = with_components(PolicyRunConfig(policy=BCConfig()), None, "dit").generator
+    assert model_config(config) == GENERATORS["flow"]
+    other = model_config(with_components(PolicyRunConfig(policy=BCConfig()), None, "dit"))
     assert type(other.network).__name__ == "DiTConfig"
     assert with_components(config, None, "residualmlp") == config  # its own settings stay
 

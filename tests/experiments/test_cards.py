@@ -16,7 +16,7 @@ from gentraj.config import ConfigError
 from gentraj.experiments.cards import CardResult, DataResult, read_card, write_result
 from gentraj.experiments.page import score_tables
 from gentraj.experiments.reproduce import Cards, place
-from gentraj.runs.folder import read_data
+from gentraj.runs.training import read_data
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> 
     for dataset in ("fair+hard.npz", "fair.npz+fair.npz"):
         card = read_card(write(tmp_path, data=[FAIR | {"dataset": dataset}]))
         config = card.config(card.data[0], 0, (folder,))
-        assert len(read_data(config)[0]) == (3 if dataset == "fair+hard.npz" else 6)
+        assert len(read_data(config)) == (3 if dataset == "fair+hard.npz" else 6)
 
 
 def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

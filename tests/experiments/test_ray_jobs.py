@@ -28,7 +28,7 @@ from gentraj.experiments import ray_jobs
 from gentraj.experiments.engine import trained
 from gentraj.experiments.jobs import Job, JobsStopped, pool_of, run_jobs
 from gentraj.experiments.ray_jobs import MARKER, RayTasks
-from gentraj.runs.kinds import AnyRunConfig
+from gentraj.runs.run import RunConfig
 from gentraj.training.checkpoint import has_checkpoints
 from gentraj.training.signals import Interrupts
 
@@ -77,7 +77,7 @@ def test_jobs_say_how_they_ended(ray: ModuleType, tmp_path: Path, capsys: pytest
             "stopped: its worker was stopped by SIGTERM"} <= set(lines)
 
 
-def train_once_killed(run_config: AnyRunConfig, folder: Path) -> None:
+def train_once_killed(run_config: RunConfig, folder: Path) -> None:
     """Trains; the first attempt is killed while it trains, after a checkpoint."""
     goes_on = has_checkpoints(folder)
     if not goes_on:

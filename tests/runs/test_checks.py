@@ -14,7 +14,8 @@ from small import gentraj
 from gentraj.data import ContextConfig, Episodes, save_npz
 from gentraj.envs.making import environment_factory
 from gentraj.runs import DataFacts
-from gentraj.runs.checks import check_data
+from gentraj.runs.planner import PlannerRun
+from gentraj.runs.training import check_data
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
@@ -73,13 +74,13 @@ def test_a_horizon_longer_than_every_episode_is_a_warning(umaze: Episodes) -> No
     T = whole.num_steps
     short = small.config()
     with pytest.warns(UserWarning, match=f"64 timesteps span {63 * 100} environment steps, .* has {T}, so that"):
-        replace(short, horizon=64, stride=100).resolve(whole)
+        PlannerRun.resolve(replace(short, horizon=64, stride=100), whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        replace(short, horizon=T + 1, stride=1).resolve(whole)
-        replace(short, stride=(1, T)).resolve(whole)
+        PlannerRun.resolve(replace(short, horizon=T + 1, stride=1), whole)
+        PlannerRun.resolve(replace(short, stride=(1, T)), whole)
     with pytest.warns(UserWarning, match=f"span {T + 1} environment steps"):
-        replace(short, stride=(1, T + 1)).resolve(whole)
+        PlannerRun.resolve(replace(short, stride=(1, T + 1)), whole)
 
 
 def test_they_are_reported_before_the_training(umaze: Episodes, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

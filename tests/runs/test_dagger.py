@@ -55,7 +55,7 @@ def actions(run: runs.Run, episodes: Episodes) -> torch.Tensor:
 
 
 def test_a_student_is_a_run_that_acts_in_its_teacher_s_environment(student: runs.Run) -> None:
-    assert student.config.summary == "Student" and student.step == 4
+    assert student.summary == "Student" and student.step == 4
     assert isinstance(student.agent(student.action_space()), StudentActor)
     assert evaluate_run(student, EvaluationConfig(episodes=2, baselines=False), progress=False)[0]["episodes"] == 2
 

@@ -23,6 +23,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, Tape, fold, generator
 from gentraj.runs.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
+from gentraj.runs.models import with_model
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
@@ -104,7 +105,7 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str,
     flows, which are diffuser-lite's. The policies above have the other families."""
     config = planner(name, hopper_file)
     if family:
-        config = replace(config.with_generator(FAMILIES[family].with_network(SMALL)), batch_size=8)
+        config = replace(with_model(config, FAMILIES[family].with_network(SMALL)), batch_size=8)
     run = runs.train(config, tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, export_run(run), 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)

@@ -8,14 +8,12 @@ from typing import cast
 
 import pytest
 import torch
-from small import gentraj, killed
+from small import changed, gentraj, killed
 
-from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.planner import Planner
 from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, MeanFlowConfig, ProgressiveConfig, ReflowConfig
 from gentraj.runs import folder as runs
-from gentraj.runs.distillation import METHODS, distill
-from gentraj.runs.few_step import FewStepRunConfig, student_settings
+from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill, student_settings
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import Condition, SamplingOptions
 
@@ -38,7 +36,7 @@ def distilled(teacher: Path, folder: Path) -> None:
 
 
 def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: runs.Run, student: runs.Run) -> None:
-    assert student.config.summary == "planner, progressive" and student.step == 4
+    assert student.summary == "planner, progressive" and student.step == 4
     assert student.planning == replace(teacher.planning, steps=2)
     for name in teacher.components.keys() - {"model"}:
         own = student.components[name].state_dict()
@@ -55,7 +53,7 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
 
 def test_a_student_learns_from_as_many_early_windows_as_its_teacher(teacher: runs.Run) -> None:
     training = replace(teacher.config.training, min_episode_start_fraction=0.2)
-    early = replace(teacher, config=replace(teacher.config, training=training))
+    early = changed(teacher, config=replace(teacher.config, training=training))
     assert student_settings(early, PROGRESSIVE).training == replace(TRAINING, min_episode_start_fraction=0.2)
 
 
@@ -79,7 +77,7 @@ def test_the_critic_of_a_planner_teaches_its_student_what_plans_are_worth(hopper
         config = FewStepRunConfig(ConsistencyConfig(learning_rate=1e-2), value, replace(TRAINING, steps=12))
         made = distill(run, config, tmp_path / f"value-{value:g}", progress=False)
         plans = made.model.sample(Condition.empty(made.model.spec, 64), options=SamplingOptions(steps=1))[:, 0]
-        worth.append(float(cast(PlanCritic, run.components["critic"]).relative(plans).mean().detach()))
+        worth.append(float(run.critic.relative(plans).mean().detach()))
     assert worth[1] > worth[0] + 0.03
 
 
@@ -90,7 +88,7 @@ def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, t
     options = "--steps", 3, "--training.warmup", 1, "--run-dir", tmp_path / "student"
     assert gentraj("distill", tmp_path / "bc", "--method", "reflow", "--student.steps", 1, *options) == 0
     run = runs.load(tmp_path / "student")
-    assert run.config.summary == "BC, reflow" and isinstance(run.model, FewStep)
+    assert run.summary == "BC, reflow" and isinstance(run.model, FewStep)
     agent, obs = run.agent(run.action_space()), run.reference.x_BHD[:3, 0, : run.data.obs_dim]
     agent.reset(seeds_B=[0, 1, 2])
     assert agent.act(obs).shape == (3, run.data.act_dim) and run.model.network_calls == 1
@@ -98,7 +96,7 @@ def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, t
 
 def test_the_command_says_what_is_next_for_data_that_name_no_environment(
         teacher: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    nameless = replace(teacher, data=replace(teacher.data, env=None))
+    nameless = changed(teacher, data=replace(teacher.data, env=None))
     monkeypatch.setattr("gentraj.cli.distill.distill", lambda *_, **__: nameless)
     folder = tmp_path / "a run"
     assert gentraj("distill", teacher.folder, "--method", "reflow", "--run-dir", folder) == 0
@@ -115,10 +113,10 @@ def test_what_cannot_be_distilled_is_refused_in_a_line(teacher: runs.Run, studen
         distill(runs.load(hopper_run), config, tmp_path / "a")
     with pytest.raises(ValueError, match=r"env_id is .* without an environment; leave it out"):
         distill(teacher, config, tmp_path / "a", env_id="Hopper-v5")
-    with pytest.raises(ValueError, match=r"value is given, and .* without a critic of plans; train one with --valued"):
+    with pytest.raises(ValueError, match=r"value is given, and .* without a critic of plans; train one with --critic"):
         distill(teacher, replace(config, value=1.0), tmp_path / "a")
-    noisy = replace(teacher.config, model=replace(teacher.config.generator, prediction="eps"))  # type: ignore[call-arg]
+    noisy = replace(teacher.config, model=replace(teacher.config.model, prediction="eps"))  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"planner, diffusion\) that predicts eps, .*; take --method mean-flow or"):
-        student_settings(replace(teacher, config=noisy), config)
-    assert student_settings(replace(teacher, config=noisy), replace(config, student=MeanFlowConfig())).generator
+        student_settings(changed(teacher, config=noisy), config)
+    assert student_settings(changed(teacher, config=noisy), replace(config, student=MeanFlowConfig())).model
     assert {*STUDENTS, "value-aware", "decision"} == METHODS.keys()

@@ -1,7 +1,6 @@
 """An entry of an action that never varies in the data stays as it is, whatever acts: nothing was learned of others."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from gentraj.config import from_json, to_json
 from gentraj.data import Episodes
 from gentraj.envs.making import EnvironmentFactory
 from gentraj.runs.finetuning import FinetuneConfig, _player
-from gentraj.runs.folder import Run, ready
 from gentraj.runs.presets import PRESETS
-from gentraj.runs.settings import DataFacts
+from gentraj.runs.run import DataFacts, Run
+from gentraj.runs.training import prepare
 
 SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
 
@@ -35,12 +34,8 @@ def data() -> Episodes:
 
 def untrained(monkeypatch: pytest.MonkeyPatch, preset: str) -> Run:
     """A run whose weights are random, so that nothing but its data can hold an action."""
-    monkeypatch.setattr("gentraj.runs.folder.load_episodes", lambda name: data())
-    found = ready(replace(PRESETS[preset], dataset="held.npz"))
-    components = {name: component.eval() for name, component in found.components.items()}
-    run = Run(Path("."), found.config, found.data, components, found.windows.batch(0, 0, 32), 0, "")
-    run.config.after_loading(components, run.reference)
-    return run
+    monkeypatch.setattr("gentraj.runs.training.load_episodes", lambda name: data())
+    return prepare(replace(PRESETS[preset], dataset="held.npz")).run.ready(None)
 
 
 @pytest.mark.parametrize("preset", ["veteran", "veteran+", "world-ensemble", "iql"])
@@ -48,7 +43,7 @@ def test_what_never_varies_stays_whatever_acts(monkeypatch: pytest.MonkeyPatch, 
     run = untrained(monkeypatch, preset)
     config: Any = run.config
     if preset == "world-ensemble":
-        run = replace(run, config=replace(config, control=replace(config.control, horizon=3, samples=8)))
+        run.acting = replace(config.control, horizon=3, samples=8)
     act_BA = run.agent(SPACE).act(torch.from_numpy(data().obs[:6]))
     assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()  # 3.0 lies outside of the space
     assert len(act_BA[:, 0].unique()) > 1
@@ -72,11 +67,11 @@ def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_facts_name_what_never_varies() -> None:
     facts = DataFacts.of(data(), PRESETS["iql"].context)
-    assert facts.still == (None, pytest.approx(0.7), 3.0) and from_json(DataFacts, to_json(facts)) == facts
+    assert facts.constant_actions == (None, pytest.approx(0.7), 3.0) and from_json(DataFacts, to_json(facts)) == facts
     varying = DataFacts.of(replace(data(), act=data().act + np.random.default_rng(1).normal(size=(400, 3))),
                            PRESETS["iql"].context)
-    assert varying.still == () and varying.allowed(SPACE) is SPACE
+    assert varying.constant_actions == () and varying.allowed(SPACE) is SPACE
     former = {key: value for key, value in to_json(facts).items() if key != "still"}  # a run that was saved before
     assert from_json(DataFacts, former).allowed(SPACE) is SPACE
     with pytest.raises(ValueError, match="still has 1 entries"):
-        replace(facts, still=(0.7,))
+        replace(facts, constant_actions=(0.7,))

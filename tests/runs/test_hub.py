@@ -187,7 +187,7 @@ def test_a_run_whose_files_do_not_hold_leaves_nothing_behind(run_folder: Path, t
 def test_changed_weights_are_not_passed_off_as_the_evaluated_ones(run_folder: Path, tmp_path: Path) -> None:
     run = runs.load(run_folder)
     with torch.no_grad():
-        next(run.components["inverse"].parameters()).add_(1)
+        next(run.inverse.parameters()).add_(1)
     with pytest.raises(CheckpointError, match="the weights of 'inverse' are not those of its step 6 any more"):
         save_pretrained(run, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

@@ -78,7 +78,7 @@ def test_what_cannot_be_pushed_is_refused_before_the_hub_is_asked(small_run: Pat
     with pytest.raises(ValueError, match="is no repository of the Hugging Face hub; OWNER/NAME is expected"):
         push_to_hub(run, "umaze")
     with torch.no_grad():
-        next(run.components["inverse"].parameters()).add_(1)
+        next(run.inverse.parameters()).add_(1)
     with pytest.raises(CheckpointError, match="the weights of 'inverse' are not those of its step"):
         push_to_hub(run, NAME)
     assert not hub.requests

@@ -15,8 +15,9 @@ from gentraj import runs
 from gentraj.config import read_json
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.vector import EnvironmentFault
-from gentraj.runs import records
+from gentraj.runs import folder as folders
 from gentraj.runs.evaluation import evaluate_and_save, table
+from gentraj.runs.folder import RunFolder, last_evaluations
 from gentraj.training.log import LogWarning, read_metrics, write_rows
 
 
@@ -34,26 +35,26 @@ def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(smal
                                                                             capsys: pytest.CaptureFixture) -> None:
     run = runs.train(evaluated_every(4), tmp_path / "run", progress=False)
     assert same_weights(run, runs.load(small_run))
-    rows = records.read_learning_curve(run.folder)
+    rows = RunFolder(run.folder).curve()
     assert [row["step"] for row in rows] == [4, 6] and {"return_mean", "return_ci95", "success_rate"} <= rows[0].keys()
     assert "step 4: return " in capsys.readouterr().err
     shutil.rmtree(run.folder / "step-00000006")
     shutil.rmtree(run.folder / "step-00000004")
     assert same_weights(runs.train(evaluated_every(4), run.folder, resume=True, progress=False), run)
-    assert records.read_learning_curve(run.folder) == rows
+    assert RunFolder(run.folder).curve() == rows
 
 
 def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(small_run: Path, tmp_path: Path) -> None:
     """Those up to its checkpoint: a learning curve may go on after it."""
     scores = [{"step": step, "return_mean": 10.0 * step, "success_rate": step / 10} for step in (1, 2, 4, 5, 6, 8)]
     expected = {"steps": [4, 5, 6], "return_mean": 50.0, "success_rate": pytest.approx(0.5)}
-    assert records.last_evaluations(scores, 6) == expected
-    assert records.last_evaluations(scores)["steps"] == [5, 6, 8] and records.last_evaluations(scores[:2]) is None
+    assert last_evaluations(scores, 6) == expected
+    assert last_evaluations(scores)["steps"] == [5, 6, 8] and last_evaluations(scores[:2]) is None
     del scores[3]["success_rate"]  # what is not defined in each of them has no mean
-    assert records.last_evaluations(scores, 6) == {"steps": [4, 5, 6], "return_mean": 50.0}
+    assert last_evaluations(scores, 6) == {"steps": [4, 5, 6], "return_mean": 50.0}
 
     folder = shutil.copytree(small_run, tmp_path / "run")
-    write_rows(folder / records.SCORES, scores)
+    write_rows(folder / RunFolder.CURVE, scores)
     evaluated = evaluate_and_save(runs.load(folder), EvaluationConfig(episodes=1, baselines=False))
     assert read_json(folder / "evaluation.json")["last_evaluations"] == {"steps": [4, 5, 6], "return_mean": 50.0}
     assert table(evaluated).splitlines()[-1] == ("means over the last evaluations of the training (steps 4, 5 and 6): "
@@ -73,18 +74,18 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
     def fail(*_: object, **__: object) -> None:
         raise EnvironmentFault("Maze-v0, step 3: KeyError: 'wall'")
 
-    monkeypatch.setattr(records, "evaluate", fail)
+    monkeypatch.setattr(folders, "evaluate", fail)
     message = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
     with pytest.warns(LogWarning, match=message):
         run = runs.train(evaluated_every(6), tmp_path / "run", progress=False)
-    assert run.step == 6 and records.read_learning_curve(run.folder) == []
+    assert run.step == 6 and RunFolder(run.folder).curve() == []
 
 
 def test_the_time_of_an_evaluation_is_none_of_the_training(umaze, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("gentraj.training.log.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(records, "record_score", lambda *_: now.__setitem__(0, now[0] + 1000.0))
+    monkeypatch.setattr(RunFolder, "record_score", lambda *_: now.__setitem__(0, now[0] + 1000.0))
     run = runs.train(evaluated_every(2), tmp_path / "run", progress=False)
     assert sum(row["seconds"] for row in read_metrics(run.folder)) == 0.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import torch
 
 from gentraj import runs
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
-from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.data import Episodes, load_episodes, save_npz
@@ -25,6 +25,8 @@ from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import batch_invariant
 from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs.evaluation import evaluate_run
+from gentraj.runs.models import with_model
+from gentraj.runs.planner import PlannerRun
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
@@ -40,9 +42,12 @@ def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
     planner = replace(config.planner, candidates=min(config.planner.candidates, 3), steps=min(config.planner.steps, 2))
     if config.planner.replan > 1:
         planner = replace(planner, replan=60)
+    if not config.joint:
+        config = replace(config, inverse=replace(config.inverse or InverseDynamicsConfig(), width=16))
+    if config.critic is not None:
+        config = replace(config, critic=replace(config.critic, width=16))
     return replace(config, dataset=str(dataset), model=config.model.with_network(network), planner=planner,
-                   inverse=replace(config.inverse, width=16), arrival=replace(config.arrival, width=16),
-                   critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
+                   arrival=replace(config.arrival, width=16), training=TrainingConfig(steps=3, threads=1))
 
 
 @batch_invariant()
@@ -93,32 +98,34 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
     run = runs.load(tmp_path / "a")
     assert isinstance(run.config, PlannerRunConfig)
-    assert len(run.components) == 1 + config.valued + (not config.joint) + len(config.refine)
+    assert len(run.components) == 1 + (config.critic is not None) + (config.inverse is not None) + len(config.refine)
     agent = run.planner(run.action_space())
     assert isinstance(agent, Planner)
     assert [fine.spec.dim for fine in agent.sampler.finer][-1:] in ([], [agent.tracker.spec.dim])
-    assert isinstance(agent.sampler.critic, PlanCritic) == config.valued
+    assert isinstance(agent.sampler.critic, PlanCritic) == (config.critic is not None)
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
 
 
 def test_the_value_that_plans_aim_at_has_the_discount_of_their_returns(hopper_file: Path, tmp_path: Path) -> None:
     config = tiny("decision-diffuser", hopper_file)
-    config = replace(config, context=replace(config.context, discount=0.9), valued=True,
+    critic = PlanCriticConfig(width=8, batch_size=8)
+    config = replace(config, context=replace(config.context, discount=0.9), critic=critic,
                      planner=replace(config.planner, target_return="value"))
     assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
-    resolved = config.resolve(load_episodes(hopper_file))
+    resolved = PlannerRun.resolve(config, load_episodes(hopper_file))[0]
     assert resolved.critic.discount == 0.9
     with pytest.raises(ValueError, match="target_return is 'value', and no critic of plans would be trained"):
-        replace(config, valued=False)
+        replace(config, critic=None)
     with pytest.raises(ValueError, match="target_return is 'value', but the model is not conditioned on a return alo"):
         replace(tiny("veteran", hopper_file), planner=config.planner)
-    other = replace(runs.load(tmp_path / "a"), config=replace(resolved, critic=replace(resolved.critic, discount=0.99)))
+    config = replace(resolved, critic=replace(resolved.critic, discount=0.99))
+    other = small.changed(runs.load(tmp_path / "a"), config=config)
     with pytest.raises(ValueError, match=r"the critic's discount is 0\.99 and that of the model's returns 0\.9; "):
         other.planner(other.action_space())
 
 
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
-    check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
+    check(replace(tiny("veteran+", hopper_file), inverse=InverseDynamicsConfig(width=8, batch_size=8)), tmp_path, 11)
     run = runs.load(tmp_path / "a")
     assert isinstance(run.config, PlannerRunConfig) and set(run.components) == {"model", "inverse", "critic"}
     obs, own = run.reference.x_BHD[:1, 0, :11], run.config.planner
@@ -143,7 +150,7 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
     """The critic trains with that generator's noise and normaliser, and without noise if it has none."""
     generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
-    config = tiny("diffuser", hopper_file).with_generator(generator)
+    config = with_model(tiny("diffuser", hopper_file), generator)
     run = runs.train(config, tmp_path / "run", progress=False)
     act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
     assert act.shape == (1, 3)
@@ -160,7 +167,7 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
 def test_what_cannot_act_is_refused_before_the_training(name: str, changes: dict[str, Any], message: str,
                                                         tmp_path: Path, hopper_file: Path) -> None:
     config = tiny(name, hopper_file)
-    config = config.with_generator(changes["model"]) if "model" in changes else replace(config, **changes)
+    config = with_model(config, changes["model"]) if "model" in changes else replace(config, **changes)
     with pytest.raises(ValueError, match=message):
         runs.train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -191,24 +198,6 @@ def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: 
         assert presets.suited(name, str(reaching)) == elsewhere
         assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
     assert presets.suited("veteran", small.DATASET) == "veteran"
-
-
-@pytest.mark.parametrize(("name", "instead"), [("goals", "veteran+"), ("diffuser-goals", "diffuser")])
-def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
-        name: str, instead: str, umaze: object, hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
-    reaching = save_npz(replace(hopper, goal_dims=(0,)), tmp_path / "reaching.npz")
-    for dataset in (small.DATASET, str(reaching), "gentraj/ogbench/scene-v0"):
-        presets.check_goals(name, tiny(name, dataset))
-    config = tiny(name, hopper_file)
-    with pytest.raises(ValueError, match=f"^the preset '{name}' plans for goals, .* take {re.escape(instead)}, or say"):
-        presets.check_goals(name, config)
-    mix = replace(config.conditioning, goal_dims=(0,))
-    presets.check_goals(name, replace(config, conditioning=mix))
-    presets.check_goals("veteran", tiny("veteran", hopper_file))
-    for own in (tiny("veteran", hopper_file), presets.PRESETS["iql"]):  # in a file of this name
-        assert presets.check_goals("pointmaze-own", replace(own, dataset=str(hopper_file))) == ""
-    for maze in ("pointmaze", "pointmaze-medium"):
-        assert "so 'pointmaze" in presets.check_goals(maze, tiny(maze, hopper_file))
 
 
 def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment_that_gives_them(
@@ -244,7 +233,7 @@ def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path
 
 @pytest.mark.parametrize("key", ["select", "guidance"])
 def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
-    with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set PlannerRunConfig.valued too"):
+    with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set critic too"):
         PlannerRunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
 
 
@@ -260,7 +249,7 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
 def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
     tracked = presets.PRESETS["diffuser-pointmaze"]
     assert isinstance(tracked, PlannerRunConfig)
-    assert tracked.with_generator(FAMILIES[family]).conditioning == tracked.conditioning
+    assert with_model(tracked, FAMILIES[family]).conditioning == tracked.conditioning
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"context_dropout": 1.5}, {"normalizer": "nothing"}])

@@ -25,8 +25,9 @@ from gentraj.envs.making import environment_factory
 from gentraj.experiments.engine import Task
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
-from gentraj.runs.folder import _RunFile
+from gentraj.runs.folder import RunFile
 from gentraj.runs.hub import from_pretrained, save_pretrained
+from gentraj.runs.planner import PlannerRun
 from gentraj.training import TrainingConfig
 
 TINY = ResidualMLPConfig(width=8, depth=1, frequencies=0)
@@ -114,7 +115,7 @@ def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Pat
     assert "--policy.execute is 2; a whole number from 1 to 1 is expected" in capsys.readouterr().err
     run = runs.load(hopper_run)
     with pytest.raises(ValueError, match=r"policy\.batch_size is 9, and the policy was trained with 16; only"):
-        run.agent(Box(-1, 1, (3,)), replace(run.config.acting, batch_size=9))
+        run.agent(Box(-1, 1, (3,)), replace(run.config.policy, batch_size=9))
     with pytest.raises(ValueError, match=r"a policy \(BC, gaussian\), and a PlannerConfig was given; give it a"):
         run.agent(Box(-1, 1, (3,)), PlannerConfig())
 
@@ -130,7 +131,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     obs = torch.from_numpy(hopper.obs[:5])
     before = act(runs.load(hopper_run), obs)
-    monkeypatch.setattr("gentraj.runs.folder.load_episodes", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr("gentraj.runs.training.load_episodes", lambda *_: pytest.fail("the data were read"))
     folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
     assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
     pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")
@@ -157,23 +158,24 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
 
 @pytest.mark.parametrize("config", [*presets.PRESETS.values(),
                                     *(PolicyRunConfig(policy=config()) for config in POLICIES.configs)],
-                         ids=lambda config: config.summary)
-def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
+                         ids=str)
+def test_settings_survive_json(config: runs.RunConfig) -> None:
     """Where a setting may have several kinds, the right one is read."""
-    file = _RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
-    again = from_json(_RunFile, to_json(file))
+    file = RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
+    again = from_json(RunFile, to_json(file))
     assert again == file and type(again.run) is type(file.run)
 
 
 def test_what_was_imagined_is_for_policies_with_a_critic_and_says_so(hopper: Episodes, tmp_path: Path) -> None:
     imagined = replace(hopper, extras={"imagined": np.ones((len(hopper.obs), 1))})
     path = str(save_npz(concatenate([hopper, imagined]), tmp_path / "both.npz"))
-    episodes, returns = runs.read_data(PolicyRunConfig(path, policy=IQLConfig()))
-    assert episodes.num_steps == 2 * hopper.num_steps and PolicyRunConfig(path).split(episodes)[1] == hopper
+    episodes = runs.read_data(PolicyRunConfig(path, policy=IQLConfig()))
+    assert episodes.num_steps == 2 * hopper.num_steps
+    assert runs.PolicyRun.split(PolicyRunConfig(path), episodes).reference == hopper
     for config in (runs.WorldModelRunConfig(path), PolicyRunConfig(path, policy=BCConfig())):
         with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
-            seen, same = runs.read_data(config)
-        assert seen == hopper and returns == same
+            seen = runs.read_data(config)
+        assert seen == hopper
 
 
 # -- goals
@@ -181,7 +183,7 @@ def test_what_was_imagined_is_for_policies_with_a_critic_and_says_so(hopper: Epi
 
 def test_where_the_data_have_goals_a_policy_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
     run = runs.train(tiny("bc-flow", DATASET), tmp_path, progress=False)
-    assert run.config.context.kinds == ("goal",) and run.data.context_dim == 2
+    assert run.context.kinds == ("goal",) and run.data.context_dim == 2
     obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
     one, other = (act(run, obs, torch.full((2, 2), side)) for side in (-1.0, 1.0))
     assert not torch.equal(one, other)
@@ -223,7 +225,7 @@ def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
 
 
 def test_a_planner_of_data_that_name_no_environment_gets_its_horizon_from_the_one_named(umaze: Episodes) -> None:
-    config = PlannerRunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
+    config = PlannerRun.resolve(PlannerRunConfig(env_id="pointmaze-umaze"), replace(umaze, env=None))[0]
     assert (config.horizon, config.stride) == (32, 5)
     data = runs.DataFacts.of(replace(umaze, env=None), config.context, config.env_id)
     assert json.loads(str(data.env))["id"] == "PointMaze_UMaze-v3"

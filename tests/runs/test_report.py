@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import changed
 
 from gentraj.plots.page import show
-from gentraj.runs import load, records, report
+from gentraj.runs import RunFolder, load, report
 from gentraj.runs.model_card import score_rows
 
 SCORES = {"env_id": "Maze-v0", "episodes": 4, "return_mean": 12.5, "return_ci95": [10.0, 15.0], "success_rate": None,
@@ -70,7 +71,7 @@ def test_the_page_shows_the_agent_and_the_returns_of_its_episodes(run_folder: Pa
 
 def test_the_head_says_how_the_run_was_made_and_what_it_is_to_be_compared_with(run_folder: Path) -> None:
     facts = report.facts(load(run_folder), SCORES)
-    begun, = records.read_starts(run_folder)
+    begun, = RunFolder(run_folder).starts()
     assert facts["command"] == begun["command"] and facts["device"] == "cpu" and facts["seed"] == 0
     assert facts["gentraj"] == begun["version"] and facts["training time"].endswith(" s")
     assert facts["its 95 % interval"] == "10 to 15"
@@ -80,9 +81,9 @@ def test_the_head_says_how_the_run_was_made_and_what_it_is_to_be_compared_with(r
 
 @pytest.mark.parametrize("content", [None, "{}", '{"starts": 3}', '{"starts": [3]}'])
 def test_a_run_without_provenance_has_a_page_too(run_folder: Path, content: str | None) -> None:
-    (run_folder / records.PROVENANCE).unlink()
+    (run_folder / RunFolder.PROVENANCE).unlink()
     if content is not None:
-        (run_folder / records.PROVENANCE).write_text(content)
+        (run_folder / RunFolder.PROVENANCE).write_text(content)
     assert "command" not in report.facts(load(run_folder), {})
 
 
@@ -106,7 +107,7 @@ def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
 
 def test_a_single_entry_is_drawn_over_time(run_folder: Path) -> None:
     run = load(run_folder)
-    drawing = report.Drawing(replace(run, data=replace(run.data, goal_dims=(1,))), run_folder / "figures", 0)
+    drawing = report.Drawing(changed(run, data=replace(run.data, goal_dims=(1,))), run_folder / "figures", 0)
     times, x = run.model.spec.times, run.reference.x_BHD[0]
     assert (drawing.plane.x, drawing.plane.y, drawing.plane.alike) == ("environment steps", "observation[1]", False)
     assert np.array_equal(drawing._plane(x, times), np.stack([times, x[:, 1].numpy()], 1))
@@ -124,7 +125,7 @@ def test_padding_is_not_drawn_as_data(run_folder: Path, monkeypatch: pytest.Monk
     mask[:, 3:] = False
     short = replace(run.reference, x_BHD=run.reference.x_BHD * mask, mask_BHD=mask)
     monkeypatch.setattr(report.figures, "plot_samples_beside_data", lambda x, data, *_, **__: shown.append(data))
-    report.Drawing(replace(run, reference=short), run_folder / "figures", 0).samples()
+    report.Drawing(changed(run, reference=short), run_folder / "figures", 0).samples()
     whole = run.reference.x_BHD[: report.SAMPLES, 2:3, :2].expand(-1, mask.shape[1] - 2, -1)
     assert np.array_equal(shown[0][:, 2:], whole)
 
@@ -141,7 +142,7 @@ def test_samples_have_the_contexts_of_the_windows_beside_them(run_folder: Path,
         return sample(replace(start, context_BC=None), *arguments, **options)
 
     monkeypatch.setattr(run.model, "sample", sampled)
-    told = replace(run, reference=replace(run.reference, context_BC=context))
+    told = changed(run, reference=replace(run.reference, context_BC=context))
     drawing = report.Drawing(told, run_folder / "figures", 0)
     assert all(picture.image for picture in [*drawing.samples(), *drawing.denoising()])
     assert [len(one) for one in asked] == [report.SAMPLES, 1]

@@ -72,7 +72,7 @@ def test_a_run_finds_its_data_from_any_folder_and_beside_itself(umaze: Episodes,
     save_npz(umaze, tmp_path / "here" / "own.npz")
     monkeypatch.chdir(tmp_path / "here")
     small.train(Path("run"), "own.npz")
-    assert runs.read_config(Path("run"))[0].dataset == str(tmp_path / "here" / "own.npz")
+    assert runs.RunFolder("run").read().run.dataset == str(tmp_path / "here" / "own.npz")
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "here" / "run" / "step-00000006")
     assert gentraj("train", "--resume", "here/run") == 0
@@ -80,7 +80,7 @@ def test_a_run_finds_its_data_from_any_folder_and_beside_itself(umaze: Episodes,
         (tmp_path / was).rename(tmp_path / now)  # all of it together, then the data into the run
         shutil.rmtree(tmp_path / "there" / "run" / "step-00000006")
         assert gentraj("train", "--resume", "there/run") == 0
-        assert runs.read_config(tmp_path / "there" / "run")[0].dataset == str(tmp_path / data)
+        assert runs.RunFolder(tmp_path / "there" / "run").read().run.dataset == str(tmp_path / data)
 
 
 def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +133,9 @@ def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
     mix = replace(config.conditioning, goal_dims=(0, 1))
-    resolved = replace(config, conditioning=mix).resolve(nameless)
+    resolved, context = runs.PlannerRun.resolve(replace(config, conditioning=mix), nameless)
     assert resolved.planner.goal_dims == resolved.conditioning.goal_dims == (0, 1)
-    assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
+    assert runs.PlannerRun.build(resolved, runs.DataFacts.of(nameless, context), nameless).arrival is not None
 
 
 def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
@@ -254,7 +254,7 @@ def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, cap
     e = Episodes(rng.normal(size=(202, 3)), rng.normal(size=(200, 2)), np.zeros(200), np.zeros(200, bool),
                  np.arange(200) % 100 == 99, np.array([100, 100]))
     small.train(tmp_path / "run", save_npz(e, tmp_path / "plain.npz"))
-    assert "so 'pointmaze' plans for none; take veteran+ to plan for returns" in capsys.readouterr().err
+    assert "this planner plans for none; take veteran+" in capsys.readouterr().err
     run = runs.load(tmp_path / "run")
     assert set(run.components) == {"model", "inverse"} and run.config.planner.rest_dims == ()
     assert (run.config.horizon, run.config.stride) == (32, 1)

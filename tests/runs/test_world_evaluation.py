@@ -60,8 +60,8 @@ def test_it_says_how_far_predictions_and_the_order_of_policies_hold(folder: Path
 
 def test_other_data_where_its_own_lay_judge_nothing(folder: Path, tmp_path: Path,
                                                     capsys: pytest.CaptureFixture[str]) -> None:
-    config = runs.read_config(folder / "world")[0]
-    other = save_npz(config.split(runs.read_data(config)[0])[0], tmp_path / "other.npz")
+    config = runs.RunFolder(folder / "world").read().run
+    other = save_npz(runs.WorldModelRun.split(config, runs.read_data(config))[0], tmp_path / "other.npz")
     run = shutil.copytree(folder / "world", tmp_path / "world")
     edit(run, lambda held: held["run"].update(dataset=str(other)))
     assert main(["evaluate", str(run), "--as", "world-model"]) == 2
@@ -132,7 +132,7 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
     config = SimpleNamespace(split=lambda episodes: (data, data, data), context=ContextConfig())
     run: Any = SimpleNamespace(config=config, folder=Path(), dataset_hash=episodes_hash(data),
                                data=SimpleNamespace(obs_dim=data.obs_dim, act_dim=data.act_dim))
-    monkeypatch.setattr(world_evaluation, "read_data", lambda *_: (data, []))
+    monkeypatch.setattr(world_evaluation, "read_data", lambda *_: data)
     monkeypatch.setattr(world_evaluation, "WINDOWS", 24)
     masks = [held_out(run, seed).mask_BHD for seed in range(5)]
     assert all(mask_BHD[..., 0].any(0).all() for mask_BHD in masks) and 3 in {mask.shape[1] for mask in masks}

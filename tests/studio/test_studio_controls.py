@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browserless import until
+from small import changed
 
 from gentraj.studio.controls import NONE, TEXTS_EVERY, Controls
 from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
@@ -88,7 +89,7 @@ def test_sliders_reach_to_the_runs_own_settings(server: Any, bodies: list[Loaded
     for scale, temperature in ((30.0, 3.0), (-2.0, 0.5)):
         run = bodies[0].run
         own = replace(run.planning, guidance="value", scale=scale, temperature=temperature, steps=80)
-        loaded = replace(bodies[0], run=replace(run, config=replace(run.config, planner=own)))
+        loaded = replace(bodies[0], run=changed(run, config=replace(run.config, planner=own), acting=own))
         controls = Controls(server.gui, server.scene, Session([loaded]), Files())
         assert controls.sliders["scale"].value == scale and controls.sliders["temperature"].value == temperature
         assert controls.sliders["steps"].value == controls.sliders["steps"].max == 80

@@ -18,9 +18,9 @@ from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig
-from gentraj.runs.folder import build
+from gentraj.runs.folder import run_class
 from gentraj.runs.presets import PRESETS
-from gentraj.runs.settings import DataFacts
+from gentraj.runs.run import DataFacts
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
 from gentraj.training.loop import TrainingResult
 from gentraj.training.parallel import SINGLE, Processes, ProcessLost, launched
@@ -45,10 +45,12 @@ def planner(family: str, preset: str = "diffuser") -> PlannerRunConfig:
     if family == "gan":  # without the statistic over the batch that each process computes for itself
         model = replace(model, discriminator=DiscriminatorConfig(width=8, minibatch_std=False))
     config: Any = PRESETS[preset]
-    if config.valued:
+    if config.critic is not None:
         noised = config.critic.noise_fraction if family == "diffusion" else 0.0
         config = replace(config, critic=replace(config.critic, width=8, noise_fraction=noised))
-    return replace(config, model=model, batch_size=8, inverse=replace(config.inverse, width=8, batch_size=12))
+    if config.inverse is not None:
+        config = replace(config, inverse=replace(config.inverse, width=8, batch_size=12))
+    return replace(config, model=model, batch_size=8)
 
 
 def policy(name: str) -> PolicyRunConfig:
@@ -88,10 +90,11 @@ def run(kind: str, folder: Path, processes: Processes = SINGLE, *, resume: bool 
     """Trains a kind of run and writes a hash of the weights that this process ends with beside the checkpoints."""
     config, episodes = CONFIGS[kind](), data()
     settings = TrainingConfig(**{"steps": STEPS, "warmup": 2, "log_every": 1, "save_every": 3} | changes)
-    config = replace(config, training=settings).resolve(episodes)
-    components = build(config, DataFacts.of(episodes, config.context, None, []), episodes)
+    made = run_class(config)
+    config, context = made.resolve(replace(config, training=settings), episodes)
+    components = dict(made.build(config, DataFacts.of(episodes, context, None, []), episodes).components)
     spoil(components)
-    trainer = Trainer(components, TrainingData(episodes, config.context), settings, RunStore(folder),
+    trainer = Trainer(components, TrainingData(episodes, context), settings, RunStore(folder),
                       Callbacks(evaluate=evaluate), processes=processes, progress=False)
     result = trainer.fit(resume)
     (folder / f"rank-{processes.rank}").write_text(fingerprint(components))

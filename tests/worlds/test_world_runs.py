@@ -14,9 +14,9 @@ from small import same_when_killed
 from test_world_model import FLOW, NETWORK, TINY, assert_same
 
 from gentraj import runs
-from gentraj.data import ContextConfig, Episodes, concatenate, stitch
+from gentraj.data import Episodes, concatenate, stitch
 from gentraj.families import ModelConfig
-from gentraj.runs.world import WorldModelRunConfig
+from gentraj.runs.world import WorldModelRun, WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import SamplingOptions
 from gentraj.worlds.model import Imagined, WorldModelConfig
@@ -32,11 +32,11 @@ def made_of(run: runs.Run, obs: np.ndarray, **settings: Any) -> Imagined:
     return run.world_model.imagine(torch.from_numpy(obs[:4]), act, seeds=range(4), **settings)
 
 
-@pytest.mark.parametrize("name", [*WorldModelRunConfig.GENERATORS, None])
+@pytest.mark.parametrize("name", [*WorldModelRun.MODELS, None])
 def test_every_generator_trains_saves_loads_and_imagines(name: str | None, hopper: Episodes, hopper_file: Path,
                                                          tmp_path: Path) -> None:
     """A folder is all that it needs."""
-    model = None if name is None else WorldModelRunConfig.GENERATORS[name].with_network(NETWORK)
+    model = None if name is None else WorldModelRun.MODELS[name].with_network(NETWORK)
     run = runs.train(tiny(hopper_file, model), tmp_path / "run", progress=False)
     made = made_of(run, hopper.obs)
     assert all(torch.isfinite(x).all() for x in made)
@@ -67,17 +67,17 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(model: ModelConfig | Non
 
 def test_a_goal_that_the_data_do_not_record_is_no_context(hopper: Episodes) -> None:
     """The goal in hindsight of a step would tell the model where it leads."""
-    config = replace(tiny(Path("none.npz")), context=ContextConfig(("goal",)))
-    with pytest.raises(ValueError, match=r"do not record the goal of each step \(extras 'goal'\)"):
-        config.resolve(replace(hopper, goal_dims=(0, 1)))
+    config = tiny(Path("none.npz"))
+    assert not WorldModelRun.resolve(config, replace(hopper, goal_dims=(0, 1)))[1].kinds
     goal = np.zeros((len(hopper.obs), 2), np.float32)
-    assert config.resolve(replace(hopper, goal_dims=(0, 1), extras={"goal": goal})).context.kinds == ("goal",)
+    _, context = WorldModelRun.resolve(config, replace(hopper, goal_dims=(0, 1), extras={"goal": goal}))
+    assert context.kinds == ("goal",)
 
 
 def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(hopper_file)
     run = runs.train(config, tmp_path, progress=False)
-    learnt, kept, judged = config.split(stitch(concatenate([hopper])))
+    learnt, kept, judged = WorldModelRun.split(config, stitch(concatenate([hopper])))
     acts = lambda act_SA: {row.tobytes() for row in act_SA}  # noqa: E731  actions never recur
     known = acts(run.reference.x_BHD[:, 0, hopper.obs_dim :].numpy())
     assert known <= acts(kept.act) and not known & acts(learnt.act)

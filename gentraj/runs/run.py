@@ -1,0 +1,313 @@
+"""A run: parts that were trained together, their settings, and what they remember of their data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from gentraj.agents.mpc import MPCConfig
+from gentraj.agents.planning.arrival import Arrival
+from gentraj.agents.planning.inverse_dynamics import InverseDynamics
+from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.policies.policy import Policy, PolicyConfig
+from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.making import environment_factory
+
+from ..config import settings
+from ..data import ContextConfig, Episodes
+from ..device import device_of
+from ..families import Model, ModelConfig
+from ..models.sample_batch import Guidance
+from ..randomness import fold
+from ..training.loop import TrainingConfig
+from ..training.state import module_tensors, restore_module
+from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
+from ..worlds.model import WorldModel
+
+if TYPE_CHECKING:
+    from gentraj.agents.planning.deadline import Deadline
+
+Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
+"""A part of a run that is trained, such as a generative model or a critic."""
+
+ActingConfig = PlannerConfig | PolicyConfig | MPCConfig
+"""The settings by which an agent acts."""
+
+
+@settings
+class DataFacts:
+    """What a run must remember of its data to be used without them. Raises ValueError for sizes that no data have."""
+
+    obs_dim: PositiveInt
+    """Width O of an observation."""
+    act_dim: PositiveInt
+    """Width A of an action."""
+    context_dim: NonNegativeInt
+    """Width C of the context; 0 without one."""
+    goal_dims: tuple[int, ...]
+    """The entries of an observation that a goal gives values for; empty without goals."""
+    obs_keys: tuple[str, ...]
+    """The keys of the dict observations that were joined; empty for plain ones."""
+    env: str | None
+    """Gymnasium's EnvSpec as JSON: that of the run's `env_id`, or else the one that the data name."""
+    recorded: str | None = None
+    """The EnvSpec that the data name, as JSON; None if they name none."""
+    returns: tuple[DataReturns, ...] = ()
+    """The returns of each dataset that was joined, in the order in which they were joined."""
+    constant_actions: tuple[float | None, ...] = ()
+    """The value of each entry of an action that never varies, and None for the others; empty if all vary."""
+
+    def __post_init__(self) -> None:
+        for dim in self.goal_dims:
+            if not 0 <= dim < self.obs_dim:
+                raise ValueError(f"DataFacts.goal_dims are {self.goal_dims}; entries of an observation of width "
+                                 f"{self.obs_dim} are expected")
+        if len(self.constant_actions) not in (0, self.act_dim):
+            raise ValueError(f"DataFacts.constant_actions has {len(self.constant_actions)} entries; one for each of "
+                             f"the {self.act_dim} of an action is expected, or none")
+
+    @classmethod
+    def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,
+           returns: Sequence[DataReturns] = ()) -> DataFacts:
+        """The facts of `episodes`. `returns` are those of each joined dataset, by default those of `episodes`."""
+        env = environment_factory(env_id).spec_json if env_id else episodes.env
+        low_A, high_A = episodes.act.min(0).tolist(), episodes.act.max(0).tolist()
+        constant = tuple(low if low == high else None for low, high in zip(low_A, high_A, strict=True))
+        if set(constant) == {None}:
+            constant = ()
+        return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
+                   env, episodes.env, tuple(returns or [DataReturns.of(episodes)]), constant)
+
+    def allowed(self, space: Box) -> Box:
+        """The actions of a space among which an agent chooses: what never varies in the data stays as it is.
+
+        Raises ValueError for a space whose actions have another width than the data's.
+        """
+        if space.shape != (self.act_dim,):
+            raise ValueError(f"the action space is {space}, and the agent was trained on actions of width "
+                             f"{self.act_dim}; give it the space of such actions, Box(low, high, ({self.act_dim},))")
+        if not self.constant_actions:
+            return space
+        held_A = np.array([np.nan if value is None else value for value in self.constant_actions], np.float32)
+        varies_A, held_A = np.isnan(held_A), held_A.clip(space.low, space.high)
+        return Box(np.where(varies_A, space.low, held_A), np.where(varies_A, space.high, held_A), dtype=np.float32)
+
+
+@settings
+class RunConfig:
+    """The settings that every run has; each kind of run adds its parts and its training."""
+
+    dataset: str = ""
+    """A Minari id, a D4RL id, an OGBench name, a file (.hdf5 or .h5 in D4RL's or d3rlpy's layout, .npz of gentraj or
+    OGBench) or a LeRobot dataset (lerobot:OWNER/NAME or its folder); '+' joins several."""
+    env_id: str | None = None
+    """The environment, if the data do not name one or another one is wanted: a Gymnasium id or a task name. Its
+    arguments are given by --env-kwargs KEY=VALUE."""
+    stitch: bool = True
+    """Join consecutive episodes that continue each other, as in data that are one endless run truncated at its
+    goals."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training loop."""
+
+
+class Split(NamedTuple):
+    """The data of a run in three parts: training data, data whose windows the run keeps, and data that it is tested on.
+
+    Planners and policies train on everything, and the other two parts are the real episodes of the training data. A
+    world model never trains on the other two parts: its uncertainty is calibrated on one and it is tested on the other.
+    """
+
+    train: Episodes
+    reference: Episodes
+    test: Episodes
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+ActingT = TypeVar("ActingT", PlannerConfig, PolicyConfig, MPCConfig)
+GOAL = ContextConfig(("goal",))
+
+
+class Run(ABC, Generic[ConfigT]):
+    """A planner, a policy or a world model, with the parts that were trained together.
+
+    `gentraj.train` makes one and trains its parts, and `gentraj.load` reads one from its folder. A subclass makes the
+    parts as attributes, and says in `components` what they are called in its folder.
+    """
+
+    NAME: ClassVar[str]
+    """The name of this kind of run in messages."""
+    MAIN: ClassVar[str]
+    """The component that all others serve; the run keeps windows of its layout."""
+    ACTING: ClassVar[str]
+    """The settings by which the agent acts: `planner`, `policy` or `control`."""
+    MODEL: ClassVar[str]
+    """The dotted key of the settings of the generative model."""
+    MODELS: ClassVar[Mapping[str, ModelConfig]]
+    """The generative models that `gentraj train --model` can choose from, by name."""
+    CARD: ClassVar[tuple[str, str, str]]
+    """For the model card: what the run is, a line of Python that uses it, and its tag on the hub."""
+
+    config: ConfigT
+    """Its settings."""
+    data: DataFacts
+    """What it remembers of its data."""
+    context: ContextConfig
+    """What it is conditioned on, besides the observation."""
+    summary: str
+    """What it is made of in a few words, such as "planner, diffusion"."""
+    acting: ActingConfig
+    """The settings by which the agent acts; some of a policy's are for its training."""
+    components: Mapping[str, Component]
+    """The parts that are trained, by name."""
+    reference: Batch
+    """Windows of the data, beside which samples are judged."""
+    folder: Path = Path()
+    """The folder that it is in."""
+    step: int = 0
+    """The training step of its weights."""
+    dataset_hash: str = ""
+    """The hash of the training data."""
+
+    @abstractmethod
+    def __init__(self, config: ConfigT, data: DataFacts, episodes: Episodes | None = None):
+        """Makes the parts of resolved settings, with the statistics of `episodes`, or blank, to load weights into."""
+        self.config, self.data = config, data
+        self.context = GOAL if data.context_dim else ContextConfig()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.summary}, step {self.step})"
+
+    @classmethod
+    def build(cls, config: ConfigT, data: DataFacts, episodes: Episodes | None = None) -> Self:
+        """A run whose first weights follow from the seed of its training. The settings must be resolved."""
+        with torch.random.fork_rng(devices=()):  # initial weights come from torch's global generator, restored after
+            torch.default_generator.manual_seed(fold(config.training.seed))
+            return cls(config, data, episodes)
+
+    @classmethod
+    @abstractmethod
+    def resolve(cls, config: ConfigT, episodes: Episodes) -> tuple[ConfigT, ContextConfig]:
+        """The settings with everything filled in that the data decide, and what the parts are conditioned on.
+
+        Raises ValueError if the settings do not suit the data.
+        """
+
+    @classmethod
+    def split(cls, config: ConfigT, episodes: Episodes) -> Split:
+        """The episodes to train on, to keep windows of, and to test on."""
+        return Split(episodes, episodes.real(), episodes.real())
+
+    @property
+    def main(self) -> Component:
+        """The main component: a planner's model, the policy, or the world model."""
+        return self.components[self.MAIN]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its main component."""
+        return device_of(self.main)
+
+    @property
+    def description(self) -> str:
+        """What the run is, for messages, such as "runs/a is a planner (planner, diffusion)"."""
+        return f"{self.folder} is a {self.NAME} ({self.summary})"
+
+    @property
+    @abstractmethod
+    def model(self) -> Model:
+        """The generative model. A policy's model samples actions given states, both in the policy's normalised units.
+
+        Raises ValueError for a run without one.
+        """
+
+    @abstractmethod
+    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
+              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
+        """The agent for an action space, in which an entry of an action that never varies in the data stays as it is.
+
+        `config` replaces the settings by which it acts, as in `replace(run.config.policy, temperature=0)`, `guide`
+        scores a planner's plans while they are sampled, `options` say how the agent samples, and `deadline` is the time
+        in which a planner has to act. Raises ValueError for settings of another kind of agent or that differ in what
+        the training depends on, and for a guide or a deadline where nothing is planned.
+        """
+
+    @abstractmethod
+    def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        """How the agent samples, in words."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """The main component in words and numbers, for tables about the run."""
+
+    def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
+        """(B, G) goals for decisions in the first states of these windows; None if the agent takes no goals."""
+        return None if windows.context_BC is None else windows.context_BC[: len(obs_BO)]
+
+    def ready(self, device: torch.device | None) -> Self:
+        """This run, ready to act on a device, when its parts are trained or loaded."""
+        for component in self.components.values():
+            component.to(device).eval()
+        if device is not None:
+            self.reference = self.reference.to(device)
+        return self
+
+    def action_space(self, env: str | None = None) -> Box:
+        """The action space of an environment, by default of the run's own.
+
+        Raises ValueError if its actions have another width than the run's.
+        """
+        environment = environment_factory(environment_of(self, env))()
+        environment.close()
+        if environment.action_space.shape != (self.data.act_dim,):
+            raise ValueError(f"{self.folder}: was trained on actions of width {self.data.act_dim}, but the action "
+                             f"space of {environment.spec.id} is {environment.action_space}; train on data of this "
+                             "environment")
+        return environment.action_space
+
+
+def environment_of(run: Run[Any], env_id: str | None = None) -> str:
+    """`env_id`, or else the environment of the run's data. Raises ValueError if the data name none."""
+    if (env := env_id or run.data.env) is None:
+        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    return env
+
+
+def acting_settings(run: Run[Any], given: ActingConfig | None, expected: type[ActingT]) -> ActingT:
+    """The settings by which an agent acts. Raises ValueError for those of another kind of agent."""
+    settings = run.acting if given is None else given
+    if not isinstance(settings, expected) or type(settings) is not type(run.acting):
+        raise ValueError(f"{run.description}, and a {type(given).__name__} was given; give it a "
+                         f"{type(run.acting).__name__}, such as run.config.{run.ACTING}")
+    return settings
+
+
+def refuse_planning(run: Run[Any], guide: Guidance, deadline: Deadline | None) -> None:
+    """Raises ValueError if a guide or a deadline is given to an agent that plans nothing."""
+    if guide is not None or deadline is not None:
+        raise ValueError(f"a guide or a deadline was given to a {run.NAME} ({run.summary}), which plans no "
+                         "trajectories; leave it out")
+
+
+def restore(run: Run[Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Gives the parts these weights. Raises `CheckpointError` for those of another run."""
+    for name, component in run.components.items():
+        restore_module(component, tensors.get(name, {}), name)
+
+
+def copy_of(run: Run[Any], device: torch.device | None = None) -> Run[Any]:
+    """A run with weights of its own, which are the same, ready to act."""
+    made = run.build(run.config, run.data)
+    made.reference, made.folder = run.reference, run.folder
+    made.step, made.dataset_hash = run.step, run.dataset_hash
+    restore(made, {name: module_tensors(part) for name, part in run.components.items()})
+    return made.ready(device)

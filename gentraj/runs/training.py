@@ -1,0 +1,272 @@
+"""`train`: reads the data, builds the parts of a run, checks that they fit, and trains them into a folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+
+from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.evaluation.stepping import BOUND_SLACK
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
+from gentraj.envs.recording.recipes import make_missing
+
+from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
+from ..data.sources import is_path, split_names
+from ..data.splitting import stitch
+from ..progress import one_line, say
+from ..randomness import fold
+from ..training.loop import Callbacks, RunStore, Trainer, TrainingData
+from ..training.parallel import SINGLE, Processes
+from ..trajectory import Batch
+from .folder import RunFolder, fingerprint, may_change, run_class
+from .planner import PlannerRunConfig
+from .policy import PolicyRunConfig
+from .run import DataFacts, Run, RunConfig, copy_of
+
+REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
+DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and the decision starts from the first
+
+
+class Reader:
+    """Reads datasets. One that was looked at, such as to choose a preset by it, is not read again when it is taken."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Episodes] = {}
+
+    def look(self, name: str) -> Episodes:
+        """The dataset, which is kept until it is taken."""
+        name = resolve_paths(name, Path())
+        if name not in self.held:
+            self.held[name] = load_episodes(name)
+        return self.held[name]
+
+    def take(self, name: str) -> Episodes:
+        """The dataset, which is kept no longer."""
+        return self.held.pop(name) if name in self.held else load_episodes(name)
+
+
+class Prepared(NamedTuple):
+    """Everything that a training starts from."""
+
+    run: Run[Any]
+    """The run, untrained."""
+    episodes: Episodes
+    """The training data."""
+    windows: int
+    """The number of windows that the run could keep some of."""
+
+
+def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
+          progress: bool = True, processes: Processes = SINGLE, reader: Reader | None = None) -> Run[Any]:
+    """Trains all parts of a run into a folder, and returns the run.
+
+    The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings by
+    which the agent acts, which are saved. Of several `processes`, the main process alone records, checks and writes.
+    Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for parts that
+    cannot act together; and what `gentraj.training.Trainer` raises.
+    """
+    store = RunFolder(folder)
+    config = replace(config, dataset=resolve_paths(config.dataset, store.path))  # valid from any working directory
+
+    def on_main() -> Prepared:
+        return prepare(config, store.path, check=not resume, reader=reader, device=device)
+
+    prepared = processes.on_main(on_main)
+    if prepared is None:
+        prepared = prepare(config, store.path, record=False, check=False)
+    run, episodes, _ = prepared
+    run.folder = store.path
+
+    def start() -> None:
+        store.write(run)
+        store.record_start(device, resume, processes.world_size)
+
+    def evaluate(step: int) -> None:
+        current = copy_of(run, device)
+        agent = current.agent(current.action_space())
+        store.record_score(step, agent, current.data, config.training.eval_episodes)
+
+    trainer = Trainer(run.components, TrainingData(episodes, run.context), config.training,
+                      RunStore(store.path, fingerprint(run), may_change(config)),
+                      Callbacks(on_start=start, evaluate=evaluate), processes=processes.on(device), progress=progress)
+    return trained(run, trainer, resume, device)
+
+
+def trained(run: Run[Any], trainer: Trainer, resume: bool, device: torch.device | None) -> Run[Any]:
+    """Trains the parts of the run, and returns it ready to act."""
+    run.step = trainer.fit(resume).step
+    run.dataset_hash = trainer.meta["dataset_hash"]
+    return run.ready(device)
+
+
+def prepare(config: RunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True,
+            reader: Reader | None = None, device: torch.device | None = None) -> Prepared:
+    """Reads the data, fills in the settings that they decide, and builds the run.
+
+    With `check`, also checks that the data fit their environment, and lets the run decide once in a dry run. The
+    dataset of a task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
+    """
+    if config.env_id is not None:
+        environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
+    joined, returns = join_datasets(config, read_datasets(config.dataset, folder, record, reader))
+    kind = run_class(config)
+    config, context = kind.resolve(config, joined)
+    episodes, kept, _ = kind.split(config, joined)
+    data = DataFacts.of(episodes, context, config.env_id, returns)
+    if isinstance(config, PlannerRunConfig) and not data.goal_dims:
+        data = replace(data, goal_dims=config.planner.goal_dims)
+    if config.training.eval_every:
+        check_evaluable(data)
+    run = kind.build(config, data, episodes)
+    windows = Windows(kept, run.main.spec, context)
+    batch = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
+    run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC)
+    if check:
+        if isinstance(config, PlannerRunConfig) and config.conditioning.goal and not config.conditioning.goal_dims:
+            say(f"{episodes.name} does not say which entries of an observation make a goal, so this planner plans for "
+                "none; take veteran+ or diffuser to plan for returns, or name them by --conditioning.goal-dims")
+        check_data(data, episodes, config.env_id)
+        dry_run(run, device)
+    return Prepared(run, episodes, len(windows))
+
+
+def resolve_paths(dataset: str, folder: Path) -> str:
+    """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
+
+    A file that is not where its path says is looked for in the run's folder, and in the folder around it. Raises
+    ValueError for a path that is not in UTF-8.
+    """
+    def locate(name: str) -> str:
+        path = Path(os.path.expanduser(name))
+        if not is_path(name):
+            return name
+        places = path, folder / path.name, folder.absolute().parent / path.name
+        place = next(filter(os.path.exists, places), path).absolute()
+        try:
+            str(place).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(place)!r} is a path that is not in UTF-8, in which the settings of a run are "
+                             "written; rename the folder or the file") from None
+        return str(place)
+
+    return "+".join(map(locate, split_names(dataset)))
+
+
+def read_datasets(dataset: str, folder: Path | None, record: bool, reader: Reader | None = None) -> list[Episodes]:
+    """The datasets of these names, of a run in `folder`. That of a task is recorded if it is missing, unless `record`
+    is false."""
+    names = dataset if folder is None else resolve_paths(dataset, folder)
+    reader = reader or Reader()
+    return [reader.take(make_missing(name) if record else name) for name in split_names(names)]
+
+
+def join_datasets(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, list[DataReturns]]:
+    """The data that a run is trained on, and the returns of the recorded episodes of each of its datasets.
+
+    Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
+    out, with a warning.
+    """
+    real = [dataset.real() for dataset in datasets]
+    joined = concatenate(datasets if learns_from_synthetic(config) else real)
+    if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
+        warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
+                      "policies learn from them", stacklevel=2)
+    return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
+
+
+def learns_from_synthetic(config: RunConfig) -> bool:
+    """Whether a part learns from synthetic steps, which a world model imagined."""
+    return isinstance(config, PolicyRunConfig) and config.policy.critic is not None
+
+
+def read_data(config: RunConfig, folder: Path | None = None, *, record: bool = True) -> Episodes:
+    """The data that a run in `folder` is trained on, as one; see `join_datasets`."""
+    return join_datasets(config, read_datasets(config.dataset, folder, record))[0]
+
+
+def training_data(run: Run[Any]) -> Episodes:
+    """The episodes that a run was trained on. Raises ValueError for a dataset that was changed since."""
+    episodes = run.split(run.config, read_data(run.config, run.folder)).train
+    if episodes_hash(episodes) != run.dataset_hash:
+        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
+    return episodes
+
+
+def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
+    """Checks that the data come from the environment `env_id`, by default the one that they name.
+
+    Raises ValueError if observations, actions or goals have another width than the environment's, and for an id that
+    could not be an environment's. Warns if actions lie outside its action space, and if the data were recorded with
+    wrappers that it is made without. Says so if the environment cannot be made here, so that nothing is compared.
+    """
+    if env_id is not None:
+        envs = check_fit(data, env_id)
+    elif data.env is None or (envs := _recorded_environment(data, episodes.name)) is None:
+        return
+    goal = episodes.extras.get("goal")
+    if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
+        raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
+                         f"{envs.goal_dim}; name the environment of the data by --env-id")
+    low_A, high_A = envs.action_space.low - BOUND_SLACK, envs.action_space.high + BOUND_SLACK
+    outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
+    if outside.any():
+        first = int(np.argmax(outside))
+        warnings.warn(f"{episodes.name}: {100 * outside.mean():.3g} % of the actions lie outside the action space of "
+                      f"{envs.env_id}, {envs.action_space}, such as {episodes.act[first]}; the agent stays inside it: "
+                      "scale the actions to its units, or name the environment of the data by --env-id", stacklevel=3)
+
+
+def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
+    """The environment, closed. Raises ValueError if its observations or actions have another width than the data's."""
+    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
+    envs.close()
+    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
+        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
+                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data by "
+                         "--env-id, and its arguments by --env-kwargs")
+    return envs
+
+
+def check_evaluable(data: DataFacts) -> None:
+    """Raises ValueError if an agent cannot be evaluated while it is trained, as `--eval-every` asks."""
+    if data.env is None:
+        raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
+                         "give --env-id, or leave --eval-every out")
+    envs = check_fit(data, data.env)
+    if data.goal_dims and not envs.has_goal:
+        raise ValueError(f"--eval-every evaluates an agent that is given goals (entries {data.goal_dims} of an "
+                         f"observation), and {envs.env_id} gives none; leave --eval-every out")
+
+
+def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | None:
+    """The environment that the data name, which must fit them; None if it cannot be made on this machine."""
+    try:
+        try_making(str(data.env))
+    except UnsafeEnvironment:
+        raise
+    except Exception as error:  # a package may be missing, for example
+        say(f"{name}: the environment of these data cannot be made here, so nothing is compared with its spaces "
+            f"({one_line(error)})")
+        return None
+    if lost := lost_wrappers(str(data.env)):
+        warnings.warn(f"{name}: the data were recorded with the wrappers {', '.join(lost)}, without which their "
+                      "environment is made here, so that observations or actions may have other units; register an "
+                      "environment with these additional_wrappers, and name it by --env-id", stacklevel=4)
+    return check_fit(data, str(data.env))
+
+
+def dry_run(run: Run[Any], device: torch.device | None = None) -> None:
+    """Lets a copy of an untrained run decide once on a device. Raises ValueError if its parts cannot act together."""
+    one_A, copy = np.ones(run.data.act_dim, np.float32), copy_of(run, device)
+    copy.reference = copy.reference.take(slice(DRY_RUN_WINDOWS))
+    obs_BO = run.reference.x_BHD[:1, 0, : run.data.obs_dim]
+    copy.agent(Box(-one_A, one_A)).act(obs_BO, copy.example_goal(run.reference, obs_BO))
