@@ -73,13 +73,21 @@ def check_sdist(sdist: Path, tracked: set[str] | None, folder: Path) -> Path:
     return tree
 
 
+def in_wheel(name: str) -> str | None:
+    """Where the wheel has a tracked file: agents and envs, to which gentraj has links, are packages in gentraj."""
+    folder = name.split("/")[0]
+    if folder in ("agents", "envs"):
+        return f"gentraj/{name}"
+    return name if folder == "gentraj" and name not in ("gentraj/agents", "gentraj/envs") else None
+
+
 def check_wheel(wheel: Path, again: Path, tracked: set[str] | None) -> None:
     """Checks that the wheel holds the packages' tracked files, and that the sdist builds it byte for byte."""
     if wheel.read_bytes() != again.read_bytes():
         raise ReleaseError(f"the sdist builds another {wheel.name} than the source tree")
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    of_packages = found if tracked is None else {name for name in tracked if name.split("/")[0] in PACKAGES}
-    if different := sorted(found ^ of_packages):
+    of_packages = found if tracked is None else {in_wheel(name) for name in tracked} - {None}
+    if different := sorted(map(str, found ^ of_packages)):
         raise ReleaseError(f"wheel and `git ls-files` differ by {len(different)} files: {', '.join(different[:9])}")
 
 
