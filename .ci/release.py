@@ -67,7 +67,7 @@ def check_sdist(sdist: Path, tracked: set[str] | None, folder: Path) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     tree, = folder.iterdir()
-    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
+    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() or path.is_symlink()}
     if tracked is not None and (different := sorted(found - {"PKG-INFO"} ^ tracked)):
         raise ReleaseError(f"sdist and `git ls-files` differ by {len(different)} files: {', '.join(different[:9])}")
     return tree
