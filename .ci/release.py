@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("gentraj", "gentraj.agents", "gentraj.envs")
+LINKS = {"gentraj/agents", "gentraj/envs"}  # to the folders beside gentraj, for those who run from a clone
 SMALL = ("--model.network.width", "8", "--inverse.width", "16", "--arrival.width", "16", "--planner.steps", "1")
 IMPORTS = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})), sep='\\n')"
 
@@ -63,12 +64,12 @@ def tracked_files() -> set[str] | None:
 
 
 def check_sdist(sdist: Path, tracked: set[str] | None, folder: Path) -> Path:
-    """Checks that the sdist holds every file that git tracks and nothing else, and returns where it was unpacked."""
+    """Checks that the sdist holds every file that git tracks but the links, and returns where it was unpacked."""
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     tree, = folder.iterdir()
-    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() or path.is_symlink()}
-    if tracked is not None and (different := sorted(found - {"PKG-INFO"} ^ tracked)):
+    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
+    if tracked is not None and (different := sorted(found - {"PKG-INFO"} ^ tracked - LINKS)):
         raise ReleaseError(f"sdist and `git ls-files` differ by {len(different)} files: {', '.join(different[:9])}")
     return tree
 
@@ -78,7 +79,7 @@ def in_wheel(name: str) -> str | None:
     folder = name.split("/")[0]
     if folder in ("agents", "envs"):
         return f"gentraj/{name}"
-    return name if folder == "gentraj" and name not in ("gentraj/agents", "gentraj/envs") else None
+    return name if folder == "gentraj" and name not in LINKS else None
 
 
 def check_wheel(wheel: Path, again: Path, tracked: set[str] | None) -> None:
