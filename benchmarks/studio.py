@@ -75,8 +75,8 @@ def dragged(session: Session, move: Callable[[np.ndarray, bool], None], seconds:
             ms.append(session.answers[0].ms)
         shown()
 
-    assert session.goal_2 is not None
-    ends = np.stack([session.goal_2, session.goal_2 - np.array([0.6, 0.0])])
+    goal_2 = np.array(session.goal[:2])
+    ends = np.stack([goal_2, goal_2 - np.array([0.6, 0.0])])
     move(ends[0], True)
     session.on_plan, start = count, time.perf_counter()
     while (now := time.perf_counter() - start) < seconds:
