@@ -47,7 +47,8 @@ class Arrival(nn.Module):
 
     def __init__(self, spec: TrajectorySpec, goal_dims: tuple[int, ...], config: ArrivalConfig, obs: Normalizer):
         super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.spec, self.config = spec, config
+        self.batch_size = config.batch_size
         self.goal_dims, self.obs = list(goal_dims), obs
         inputs = width(spec.obs_dim + len(goal_dims), config.frequencies)
         self.network = mlp([inputs, *[config.width] * config.depth, spec.horizon])

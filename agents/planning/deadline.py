@@ -147,7 +147,8 @@ class PlanMaker:
     """
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
-        self.tracker, self.clock, self.executor = tracker, deadline.clock, deadline.executor
+        self.tracker, self.executor = tracker, deadline.executor
+        self.clock = deadline.clock
         free = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
         fixed_steps = only_steps(sampler.model) is not None
         self.samplers = {
@@ -185,17 +186,15 @@ class PlanMaker:
                 self._begin_pass(job)
         return None if job is None else job.finished
 
-    def drop(self) -> None:
-        """Forgets the plan. Where the executor has not begun it, no later plan has to wait for it."""
-        if self.job is not None and self.job.future is not None:
-            self.job.future.cancel()
-        self.job = None
+    def drop(self, wait_s: float = 0.0) -> None:
+        """Forgets the plan, after `wait_s` seconds at most if the executor has begun it.
 
-    def end_episode(self) -> None:
-        """Forgets the plan after waiting for it, as otherwise the first plan of the next episode would have to."""
-        if self.job is not None and self.job.future is not None:
-            with suppress(Exception):  # also those of a plan that nobody needs any more
-                self.job.future.result(MAX_RESET_WAIT_S)
+        Where it has not, no later plan has to wait for it. Errors of the planning are those of a plan that nobody needs
+        any more.
+        """
+        if self.job is not None and self.job.future is not None and not self.job.future.cancel() and wait_s > 0:
+            with suppress(Exception):
+                self.job.future.result(wait_s)
         self.job = None
 
     def expected(self, budget: SamplingBudget) -> float:
@@ -216,14 +215,15 @@ class PlanMaker:
     @torch.no_grad()
     def _pass(self, job: PlanJob, before: FinishedPlan | None) -> FinishedPlan:
         """Samples candidates, and chooses among them and those of the passes before."""
-        start, sampler, seeds, passes = self.clock(), self.samplers[job.budget], job.seeds, 0
+        start, passes = self.clock(), 0
+        seeds = job.seeds
         if before is not None:
             passes = before.passes
             seeds = [fold(seed, passes) for seed in job.seeds]
-        plans = sampler.sample(job.obs_BO, job.goal_BG, seeds, job.prefix, job.tail)
+        plans = self.samplers[job.budget].sample(job.obs_BO, job.goal_BG, seeds, job.prefix, job.tail)
         if before is not None:
             plans = before.plans.joined(plans)
-        x_BHD, arrival_step_B = sampler.filled(plans, self.tracker.ahead, job.seeds)
+        x_BHD, arrival_step_B = self.samplers[job.budget].filled(plans, self.tracker.ahead, job.seeds)
         target_BTD = self.tracker.targets(x_BHD, None if job.goal_BG is None else arrival_step_B)
         target_BTD.sum().item()  # waits for an accelerator
         return FinishedPlan(plans, target_BTD, passes + 1, self.clock() - start)
@@ -266,7 +266,7 @@ class RealTimePlanner(PlanFollower):
             self._begin_episode()
 
     def _begin_episode(self) -> None:
-        self.maker.end_episode()
+        self.maker.drop(MAX_RESET_WAIT_S)  # otherwise the first plan of this episode would wait for it
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal

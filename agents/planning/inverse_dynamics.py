@@ -18,7 +18,7 @@ from gentraj.normalize import Normalizer
 from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
-FEW = 0.05  # if fewer windows than this share reach half of `lookahead`, the shorter ones are measured, too
+MIN_LONG_FRACTION = 0.05  # of windows that reach half of `lookahead`; with fewer, shorter ones are measured, too
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class InverseDynamics(nn.Module):
     def __init__(self, spec: TrajectorySpec, config: InverseDynamicsConfig, obs: Normalizer, delta: Normalizer,
                  act: Normalizer):
         super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, config.batch_size
-        self.obs, self.delta, self.act = obs, delta, act
+        self.spec, self.config = spec, config
+        self.batch_size = config.batch_size
+        self.obs, self.act = obs, act
+        self.delta = delta
         self.network = mlp([2 * spec.obs_dim + 1, *[config.width] * config.depth, spec.act_dim])
 
     @classmethod
@@ -72,7 +74,7 @@ class InverseDynamics(nn.Module):
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
         long_B = sample.mask_BHD[:, config.lookahead // 2, 0]
         obs_BHO = spec.split(repeat_last(sample))[0]
-        if long_B.float().mean() > FEW:  # otherwise, shorter windows count up to the ends of their episodes
+        if long_B.float().mean() > MIN_LONG_FRACTION:  # otherwise, shorter windows count up to their ends
             obs_BHO = obs_BHO[long_B]
         delta = (obs_BHO[:, config.lookahead // 2] - obs_BHO[:, 0]).numpy()
         return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)

@@ -26,7 +26,7 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
 
-ROWS = 100_000  # number of observations from which the statistics of returns are computed
+RETURNS_SAMPLED = 100_000  # observations from which the statistics of returns are computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,11 @@ class PlanCritic(nn.Module):
     def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig, plan: Normalizer, reward: Normalizer,
                  returns: Normalizer):
         super().__init__()
-        self.config, self.batch_size, self.plan_spec = config, config.batch_size, spec
+        self.config, self.plan_spec = config, spec
+        self.batch_size = config.batch_size
         self.spec = spec.longer(config.n_step)
-        self.plan, self.reward, self.returns = plan, reward, returns
+        self.plan, self.reward = plan, reward
+        self.returns = returns
         self.plan_network = (
             PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)
             if config.network == "transformer"
@@ -144,7 +146,7 @@ class PlanCritic(nn.Module):
         arrays = [episodes.obs, episodes.act] if spec.act_dim else [episodes.obs]
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
         to_go = CONTEXTS["return"](episodes, ContextConfig(("return",), config.discount))
-        some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
+        some = np.unique(np.linspace(0, len(episodes.obs) - 1, RETURNS_SAMPLED).astype(np.int64))
         return cls(spec, config, Normalizer.fit(config.normalizer, arrays),
                    Normalizer(torch.zeros(1), torch.full((1,), size)),
                    Normalizer.fit("gaussian", [to_go(some, some) / size]))
@@ -252,7 +254,7 @@ class NoisyValue(Plugin):
     scale: float
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        known, ours, theirs = sampling.condition.mask_BHD, self.critic.plan, sampling.normalizer
+        ours, theirs = self.critic.plan, sampling.normalizer
         if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
             raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so it "
                              "was trained on other noise; train it with the model's normalizer, or with "
@@ -261,7 +263,8 @@ class NoisyValue(Plugin):
             return denoise
 
         def value(x: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma, y = sampling.path.alpha(t), sampling.path.sigma(t), theirs.unnormalize(x)
+            alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
+            y, known = theirs.unnormalize(x), sampling.condition.mask_BHD
             spread = (alpha**2 + sigma**2).sqrt()
             shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
             return self.scale * self.critic.relative(torch.where(known, y, shrunk), sigma / spread)

@@ -120,10 +120,12 @@ class Planner(PlanFollower):
         near_B = due_B & self.tracker.is_near(obs_BO, goal_BG).cpu()
         far_B = due_B & ~near_B
         if far_B.any():
-            goal, seeds, prefix = None, self._seeds(far_B), self.observations.prefix(far_B)
+            goal, tail = None, None
             if goal_BG is not None:
                 goal = goal_BG[far_B]
-            tail = self.last_plan.tail(far_B, self.config.replan, goal is not None) if self.config.shifted else None
+            if self.config.shifted:
+                tail = self.last_plan.tail(far_B, self.config.replan, goal is not None)
+            seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
             self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
             self.target_BTD[far_B] = self._targets(self.last, goal, seeds)

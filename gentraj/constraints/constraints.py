@@ -72,7 +72,8 @@ def nearest_in_all(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term], tole
     for term in terms:
         term.start(y_RHD)
     inverse, shift = _systems(y_RHD, known_RHD, terms)
-    x, result, rows = y_RHD, y_RHD.clone(), torch.arange(len(y_RHD), device=y_RHD.device)
+    x, result = y_RHD, y_RHD.clone()
+    rows = torch.arange(len(y_RHD), device=y_RHD.device)
     for step in range(1, iterations + 1):
         pull = y_RHD - shift
         for term in terms:
@@ -108,14 +109,15 @@ def _systems(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term]) -> tuple[T
     # Trajectories share the system of an entry where they know it at the same timesteps.
     column = torch.arange(D, device=y_RHD.device).repeat(R)[:, None]
     keys, which = torch.cat([column, known_RHD.mT.reshape(R * D, H)], 1).unique(dim=0, return_inverse=True)
-    known_UH, P_UHH, which = keys[:, 1:].bool(), P_DHH[keys[:, 0]], which.view(R, D)
+    known_UH, P_UHH = keys[:, 1:].bool(), P_DHH[keys[:, 0]]
+    which = which.view(R, D)
     free_UHH = ~known_UH[:, :, None] & ~known_UH[:, None]
     inverse_UHH = torch.linalg.inv(torch.where(free_UHH, P_UHH, eye)) * free_UHH
     shift = (P_UHH[which] @ torch.where(known_RHD, y_RHD, 0).mT[..., None])[..., 0].mT
     return inverse_UHH[which], shift
 
 
-PRECISION = 4e-7  # the error that the solver and rounding to float32 may leave at positions of size 1
+SOLVER_PRECISION = 4e-7  # the error that the solver and rounding to float32 may leave at positions of size 1
 
 
 @dataclass(frozen=True)
@@ -259,9 +261,9 @@ class Constraints:
             columns = [self.used.index(i) for i in dims]
             reach = min(each.reach(self.spec, dims) for each in self.constraints.values())
             region = constraint.region(RegionQuery(start[..., columns], known[..., columns], reach, budget.weight))
-            terms.append(Term(constraint, self.spec, columns, region, PRECISION * 2**order * size,
+            terms.append(Term(constraint, self.spec, columns, region, SOLVER_PRECISION * 2**order * size,
                               budget.stiffness**order))
-        return nearest_in_all(y, known, terms, PRECISION / 4 * size[:, 0, 0], budget.iterations)
+        return nearest_in_all(y, known, terms, SOLVER_PRECISION / 4 * size[:, 0, 0], budget.iterations)
 
     def _refuse(self, name: str, values: Tensor, mask: Tensor) -> None:
         problem = self.constraints[name].conflict(values, mask, self.spec)
