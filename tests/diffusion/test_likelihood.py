@@ -293,11 +293,11 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     data = points(system, 20_000, seed=7).float().unflatten(1, (2, 3))
     model = make(Normalizer.fit("gaussian", [data.flatten(0, 1).numpy()]), clip=None)
     optimizers, real = model.optimizers(), torch.ones(256, 2, 3, dtype=torch.bool)
-    for step in range(600):
+    for step in range(800):
         g = generator(0, step)
         model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
-    x = points(system, 48, seed=8)
-    unknown = torch.tensor([False, False, True] * 2).expand(48, 6)
+    x = points(system, 96, seed=8)
+    unknown = torch.tensor([False, False, True] * 2).expand(96, 6)
     actions = log_given(given(system, x, unknown), x, unknown)
     x_RHD = x.float().unflatten(1, (2, 3))
     for condition, truth in ((None, distribution(system).log_prob(x)), (with_observations(x_RHD), actions)):
