@@ -1,5 +1,5 @@
 """The page of all results, docs/results.md: for each table that cards name its scores, figures, robust summaries,
-published scores, learning curves and training times. It depends on the results only."""
+published scores, learning curves and cards. It depends on the results only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from ..files import write_file
 from ..plots.comparison import Curve, plot_intervals, plot_learning_curves
 from ..plots.page import markdown_table
-from .cards import COMPARED, Card, CardResult, DataResult, verdict
+from .cards import Card, CardResult, DataResult
 from .statistics import (
     Estimate,
     difference,
@@ -39,40 +39,33 @@ This page was written by
 
     gentraj reproduce CARD.json... --data DIR --results FOLDER --table {page}
 
-The command trains and evaluates what the cards describe, with the data files in DIR. If it was interrupted, the same
-command continues. A card is a small file that holds all settings of one or more runs, and a row of a table comes from
-one or more cards. To change this page, edit the cards and run them. Without cards, the command writes the page from the
-results in FOLDER."""
-PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint. It is the mean over the training seeds
-({seeds}) with {episodes} episodes each, which are the same for all methods. The number after ± is half the width of the
-95 % bootstrap interval of the mean, for which seeds and episodes are resampled. {average}{behaviour}"""
-BEHAVIOUR = f""" The row
-"{DATA}" is the mean over the dataset's episodes."""
-AVERAGED = """The column "average" is the mean over
-the datasets, and rows are sorted by it."""
-NOT_AVERAGED = """There is no average over the
-datasets, as the returns of different tasks have different scales."""
+The command trains and evaluates what the cards describe, with the data files in DIR, and continues where it was
+interrupted. Without cards, it writes the page from the results in FOLDER. A card is a small file with all settings of
+one or more runs.
+
+## How to read the tables
+
+An entry is the score of the *last* checkpoint, as a mean over training seeds and episodes. The episodes are the same
+for all methods. The number after ± is half the width of the 95 % bootstrap interval, for which seeds and episodes are
+resampled. "{average}" is the mean over the datasets, and "{data}" that of a dataset's own episodes.
+
+IQM is the interquartile mean over the runs on all datasets, which leaves out the best and the worst quarter. "Above the
+next row" is the difference of the averages of a row and the next one, paired by seed and episode if both have the same,
+and "probability of improvement" is the probability that a run of the row scores higher than one of the next row on the
+same dataset. Brackets contain 95 % intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021). A
+single run cannot be resampled: a row that has one on a dataset has no interval of the IQM and no probability, and the
+interval of the difference is over its episodes alone.
+
+Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
+the methods and not the numbers."""
+PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
+NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
 ALIKE = """Where all episodes have the same score, the bootstrap interval has no width, but the rate is not
 certain. If none of {episodes} independent episodes succeeds, the exact 95 % interval of the rate is 0 to {high:.3f},
 and if each does, it is {low:.3f} to 1."""
-ROBUST = """### Over runs and datasets
-
-{which}IQM is the interquartile mean over the runs on all datasets, which ignores the best and the worst quarter of the
-runs. The last two columns compare each row with the next one. "Above the next row" is the difference of the two
-averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
-probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
-intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
-SINGLE = """ A
-single run cannot be resampled. Where a row has one on a dataset, its IQM has no brackets, it has no probability of
-improvement, and the interval of the difference is over its episodes alone."""
-PUBLISHED = """### Published scores
-
-Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare
-the order of the methods and not the numbers."""
-CURVES = """The curves show scores during training, with {episodes} episodes per evaluation. A line is the mean over the
-training seeds, the shaded area their range, and a dotted line a published score."""
-TOOK = """Minutes are for one thread, while other runs were using the same machine. Settings are those of the card; all
-others are those of the preset."""
+CURVES = """A line is the mean over the training seeds with {episodes} episodes per evaluation, the shaded area their
+range, and a dotted line a published score."""
+CARDS = "Cards, with the updates and minutes of a training on one thread of a shared machine: {cards}."
 
 
 # -- rows and tables
@@ -213,24 +206,23 @@ def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
 
 def page(results: Mapping[str, CardResult], path: Path) -> str:
     """The page as Markdown. `path` is where it will be written."""
-    parts = [HEAD.format(page=shlex.quote(path.as_posix()))]
+    parts = [HEAD.format(page=shlex.quote(path.as_posix()), average=AVERAGE, data=DATA)]
     for table in score_tables(results):
         parts += [f"## {table.name}", _protocol(table), _scores(table), *_other_data(table), *_alike(table),
                   *_lead(table), _picture(table.name, _figure(table, path)), *robust(table), *published(table)]
         if learning_curves(table):
             parts += ["### While training", CURVES.format(episodes=table.card.episodes),
                       _picture(f"{table.name}, while training", _figure(table, path, "-curves"))]
-        parts += ["### What the runs took", TOOK, _took(table)]
+        parts.append(_cards(table))
     return "\n\n".join([*parts, _versions(results)]) + "\n"
 
 
 def _protocol(table: ScoreTable) -> str:
     card = table.card
     protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
-    is_shown = any(value is not None for value in table.behaviour.values())
-    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
-                           seeds=_seeds(table.rows), average=AVERAGED if table.is_averaged else NOT_AVERAGED,
-                           behaviour=BEHAVIOUR if is_shown else "")
+    text = PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
+                           seeds=_seeds(table.rows))
+    return text if table.is_averaged else text + NOT_AVERAGED
 
 
 def _seeds(rows: Iterable[Row]) -> str:
@@ -239,7 +231,9 @@ def _seeds(rows: Iterable[Row]) -> str:
     for row in rows:
         labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
     common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
-    return common + "".join(f"; for {_listed(labels[seeds])}: {seeds}" for seeds in others)
+    if not others:
+        return common
+    return f"{common} ({'; '.join(f'of {_listed(labels[seeds])}: {seeds}' for seeds in others)})"
 
 
 def _scores(table: ScoreTable) -> str:
@@ -324,42 +318,45 @@ def robust(table: ScoreTable) -> Iterator[str]:
                 improvement = probability_of_improvement(means, below.means(table.columns))
         cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
                       number(iqm.mean) if row.is_single else bracketed(iqm), bracketed(lead), bracketed(improvement)))
-    which = "" if len(rows) == len(table.rows) else "Rows that lack a dataset are left out. "
     columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
                "probability of improvement")
-    yield ROBUST.format(which=which, single=SINGLE if any(row.is_single for row in rows) else "")
+    yield "### Over runs and datasets"
+    if len(rows) < len(table.rows):
+        yield "Rows that lack a dataset are left out."
     yield markdown_table(columns, cells)
 
 
 def published(table: ScoreTable) -> Iterator[str]:
-    """Yields the text and the table of published scores, if the cards name any."""
+    """Yields the table of published scores of what was trained, and their sources, if the cards name any."""
     rows = []
+    sources: dict[str, dict[str, None]] = {}
     for result in table.cards.values():
         for data in result.card.data:
-            if data.published is None:
-                continue
             ours = result.data.get(data.name)
-            steps = dict.fromkeys(f"{seed.step:,}" for seed in ours.seeds) if ours else {}
-            rows.append((result.card.label, data.name, plus_minus(ours and ours.estimate), ", ".join(steps) or None,
-                         number(data.published.score), f"{data.published.updates:,}", data.published.source))
+            if data.published is None or ours is None:
+                continue
+            steps = dict.fromkeys(f"{seed.step:,}" for seed in ours.seeds)
+            rows.append((result.card.label, data.name, plus_minus(ours.estimate), ", ".join(steps),
+                         number(data.published.score), f"{data.published.updates:,}"))
+            sources.setdefault(data.published.source, {})[result.card.label] = None
     if rows:
-        yield PUBLISHED
-        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates", "source"), rows)
+        yield "### Published scores"
+        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates"), rows)
+        listed = "; ".join(f"{_listed([*labels])}: {source}" for source, labels in sources.items())
+        yield f"The sources are, for {listed}."
 
 
-def _took(table: ScoreTable) -> str:
-    rows = []
+def _cards(table: ScoreTable) -> str:
+    cards = []
     for file, result in table.cards.items():
-        card = result.card
         seeds = [seed for found in result.data.values() for seed in found.seeds]
-        steps = ", ".join(dict.fromkeys(f"{seed.step}" for seed in seeds))
-        minutes = f"{np.mean([seed.train_seconds for seed in seeds]) / 60:.1f}" if seeds else None
-        settings = ", ".join(f"{key} {value}" for key, value in card.settings.items())
-        verdicts = [verdict(card, one, result.data.get(one.name)) for one in card.data]
-        compared = [one for one in verdicts if one in COMPARED]
-        inside = f"{compared.count('inside')} of {len(compared)}" if compared else None
-        rows.append((card.label, file, steps or None, minutes, settings or None, inside))
-    return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
+        if seeds:
+            steps = " and ".join(dict.fromkeys(f"{seed.step:,}" for seed in seeds))
+            minutes = np.mean([seed.train_seconds for seed in seeds]) / 60
+            cards.append(f"`{file}` ({steps}; {minutes:.1f})")
+        else:
+            cards.append(f"`{file}`")
+    return CARDS.format(cards=", ".join(cards))
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:
