@@ -14,7 +14,6 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)
@@ -84,16 +83,6 @@ def test_what_is_earned_after_the_last_row_counts_before_an_end_between_two_rows
     torch.testing.assert_close(critic.targets(batch), torch.tensor([expected]))
 
 
-def test_an_end_between_two_rows_of_the_data_is_no_cut() -> None:
-    """With timesteps two steps apart, the first episode of `chain` terminates after its last timestep.
-
-    The second one is truncated there, so that V counts.
-    """
-    critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
-    batch = Windows(chain(), critic.spec).gather(np.array([0, 2, 4]))  # rows at 0, 2, then 3, the end; at 2; at 4
-    torch.testing.assert_close(critic.targets(batch), torch.tensor([1 + 2 + 0.25 * 3.0, 3.0, 5.0]))
-
-
 def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
     """Also where rewards and returns are normalised; the values of states are in environment units."""
     config = replace(SMALL, width=32, tau=0.2, expectile=0.5, learning_rate=1e-2, discount=0.8)
@@ -144,18 +133,6 @@ def test_statistics_of_the_data_scale_the_rewards_and_not_the_zero() -> None:
     assert critic.returns.scale_D.item() == pytest.approx(returns.std())
     silent = replace(chain(), reward=np.zeros(5))
     assert PlanCritic.fit(silent, replace(SPEC, act_dim=0), SMALL).reward.scale_D.item() == 1
-
-
-@every_network
-def test_a_saved_critic_values_plans_alike(network: str) -> None:
-    config = replace(SMALL, network=network)
-    critic = PlanCritic.fit(chain(), SPEC, config)
-    train(critic, chain(), 3)
-    other = PlanCritic.blank(SPEC, config)
-    restore_module(other, {name: tensor.clone() for name, tensor in module_tensors(critic).items()})
-    batch = Windows(chain(), critic.spec).gather(np.arange(5))
-    assert torch.equal(critic(batch.x_BHD), other(batch.x_BHD))
-    assert torch.equal(critic.targets(batch), other.targets(batch))
 
 
 @every_network
@@ -219,12 +196,7 @@ def test_noise_in_other_units_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"n_step": 0}, {"noise_fraction": 1.5}, {"network": "gru"},
-                                   {"inputs": "x"}, {"normalizer": "none"}, {"discount": 1.01}])
+                                   {"inputs": "x"}, {"normalizer": "none"}, {"discount": 1.01}, {"width": 18}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"PlanCriticConfig.{next(iter(wrong))} is "):
+    with pytest.raises(ValueError, match=rf"PlanCriticConfig(\.| has ){next(iter(wrong))} "):
         PlanCriticConfig(**wrong)
-
-
-def test_heads_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="width 18 and 4 heads"):
-        PlanCriticConfig(width=18)
