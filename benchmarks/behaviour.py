@@ -3,6 +3,7 @@
     python -m benchmarks.behaviour write before.json      # before a change
     python -m benchmarks.behaviour check before.json      # after it: prints what differs, then exits with 1
     python -m benchmarks.behaviour write before.json gan  # of some kinds only, in 20 s of one core each
+    python -m benchmarks.behaviour write before.json presets  # of every preset, after a few updates of each
 
 Data, training and evaluation use one thread and are deterministic on one machine. The hash of the weights does not
 depend on the names of tensors, so that a module may be renamed.
@@ -13,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +29,12 @@ import tyro
 from tyro.conf import Positional
 
 from gentraj.data import Episodes, save_npz
+from gentraj.envs.recording.pointmaze import record as record_maze
+from gentraj.runs.presets import PRESETS
 
-STEPS = 200
+ROOT = Path(__file__).parents[1]
+STEPS, FEW_STEPS = 200, 5
+IN_MAZES = re.compile("maze|goals")  # presets that plan for goals
 RUNS = {
     "diffusion": ("diffuser", ()),
     "gan": ("diffuser", ("--model", "gan")),
@@ -60,11 +67,22 @@ def record(path: Path) -> None:
                       np.array(lengths)), path)
 
 
-def fingerprint(folder: Path, data: Path, preset: str, options: tuple[str, ...]) -> dict[str, str]:
+def runs_of(kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The words after `gentraj train` of each kind; a kind may be the name of a preset with preset/ before it."""
+    names = [f"preset/{preset}" for preset in PRESETS] if "presets" in kinds else kinds or [*RUNS]
+    found = {}
+    for name in names:
+        preset, options = RUNS.get(name, (name.removeprefix("preset/"), ()))
+        steps = FEW_STEPS if name.startswith("preset/") else STEPS
+        data = ("maze.npz",) if IN_MAZES.search(name) else ("pendulum.npz", "--env-id", "InvertedPendulum-v5")
+        found[name] = (preset, *options, "--steps", str(steps), "--dataset", *data)
+    return found
+
+
+def fingerprint(folder: Path, words: tuple[str, ...], episodes: int) -> dict[str, str]:
     """Returns hashes of the weights and of the mean return. Raises RuntimeError with what a failed command printed."""
-    gentraj("train", preset, *options, "--dataset", str(data), "--env-id", "InvertedPendulum-v5", "--steps", str(STEPS),
-            "--training.threads", "1", "--run-dir", str(folder))
-    gentraj("evaluate", str(folder), "--episodes", "4", "--no-baselines")
+    gentraj("train", *words, "--training.threads", "1", "--run-dir", str(folder), place=folder.parent)
+    gentraj("evaluate", str(folder), "--episodes", str(episodes), "--no-baselines", place=folder.parent)
     step = max(folder.glob("step-*"))
     tensors = sorted(_digest(f"{array.dtype}{array.shape}".encode() + array.tobytes())
                      for file in step.glob("*.safetensors") if not file.name.endswith(".optimizer.safetensors")
@@ -73,9 +91,10 @@ def fingerprint(folder: Path, data: Path, preset: str, options: tuple[str, ...])
     return {"weights": _digest("".join(tensors).encode()), "return_mean": repr(evaluated["return_mean"])}
 
 
-def gentraj(*words: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "gentraj", *words], capture_output=True, text=True, env=environment)
+def gentraj(*words: str, place: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "gentraj", *words], capture_output=True, text=True, env=environment,
+                          cwd=place)
     if done.returncode:
         raise RuntimeError(f"gentraj {' '.join(words)}: {done.stderr}")
 
@@ -85,11 +104,17 @@ def _digest(data: bytes) -> str:
 
 
 def main(verb: Positional[Literal["write", "check"]], path: Positional[Path],
-         kinds: Positional[tuple[Literal[tuple(RUNS)], ...]] = ()) -> int:  # type: ignore[valid-type]
+         kinds: Positional[tuple[Literal[(*RUNS, "presets")], ...]] = ()) -> int:  # type: ignore[valid-type]
     expected = json.loads(path.read_text()) if verb == "check" else {}
-    with tempfile.TemporaryDirectory() as place:
-        record(data := Path(place) / "pendulum.npz")
-        found = {name: fingerprint(Path(place) / name, data, *RUNS[name]) for name in kinds or expected or RUNS}
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        record(place / "pendulum.npz")
+        save_npz(record_maze("pointmaze-umaze", 2_000, progress=False), place / "maze.npz")
+        for kind, words in runs_of(kinds or [*expected]).items():
+            episodes = 1 if kind.startswith("preset/") else 4
+            found[kind] = fingerprint(place / kind.replace("/", "-"), words, episodes)
+            print(f"{kind}: {found[kind]}", file=sys.stderr, flush=True)
     if verb == "write":
         path.write_text(json.dumps(found, indent=1))
         return 0
