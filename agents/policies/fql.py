@@ -63,7 +63,8 @@ class FlowPull(NoiseActor):
 
     def __init__(self, spec: TrajectorySpec, config: FlowPullConfig):
         model = ActionModel(spec, config.model)
-        super().__init__(spec, deepcopy(model.model.network), config.model.ema, config.max_grad_norm)
+        network = cast(Diffusion, model.model).network
+        super().__init__(spec, deepcopy(network), config.model.ema, config.max_grad_norm)
         self.config = config
         self.model = model
 

@@ -88,37 +88,41 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     unknown environment and for a folder that cannot hold the student; `ConfigError` where other settings were
     distilled there; `EnvironmentFault` for an error in the environment; and what `gentraj.runs.training.train` raises.
     """
-    folder, factory = folder.absolute(), environment_factory(environment_of(teacher, env_id))
+    folder = folder.absolute()
+    factory = environment_factory(environment_of(teacher, env_id))
     check_fit(teacher.data, factory.spec_json)
     if config.temperature is None:
         config = replace(config, temperature=recording_temperature(planning_of(teacher)))
     _begin(folder, teacher, config, factory, resume)
     rounds = [folder / f"decisions-{number}.npz" for number in range(config.rounds + 1)]
+    brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
     recorder = _Recorder(teacher, config, factory, progress)
     for number, path in enumerate(rounds):
-        if not path.exists():
+        if path.exists():
+            continue
+        student = None
+        if number:
             place = folder / f"student-{number - 1}"
-            brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
-            student = _train(teacher, brief, rounds[:number], place, device, progress) if number else None
-            save_npz(recorder.record(number, student), path)
+            student = _train(teacher, brief, rounds[:number], place, device, progress)
+        save_npz(recorder.record(number, student), path)
     _make_way(folder, len(rounds))
     return _train(teacher, config, rounds, folder, device, progress)
 
 
 def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: EnvironmentFactory, resume: bool) -> None:
     """Writes what is distilled, or compares it with what was, if the distillation is resumed."""
-    path, what = folder / SETTINGS, {"teacher": {"kind": teacher.summary, "step": teacher.step,
-                                                 "dataset_hash": teacher.dataset_hash},
-                                     "env": factory.spec_json} | to_json(config)
+    path = folder / SETTINGS
+    of_teacher = {"kind": teacher.summary, "step": teacher.step, "dataset_hash": teacher.dataset_hash}
+    what = {"teacher": of_teacher, "env": factory.spec_json} | to_json(config)
     if not resume and path.exists():
         raise ValueError(f"{folder} holds a distillation already; continue it with --resume, or give another folder")
     if resume and not path.exists():
         raise NothingSaved(f"{folder}: nothing distilled yet; leave --resume out")
     if resume:
         before = read_json(path)
-        rounds = before.get("rounds")
-        more = isinstance(rounds, int) and rounds < config.rounds
-        check_same(before | ({"rounds": config.rounds} if more else {}), what, str(folder))
+        if before.get("rounds", config.rounds) < config.rounds:  # there may be more of them
+            before["rounds"] = config.rounds
+        check_same(before, what, str(folder))
     write_json(path, what)
 
 
@@ -158,7 +162,10 @@ class _Recorder:
     """Records rounds of decisions."""
 
     def __init__(self, teacher: Run, config: DecisionConfig, factory: EnvironmentFactory, progress: bool):
-        self.teacher, self.config, self.factory, self.progress = teacher, config, factory, progress
+        self.teacher = teacher
+        self.config = config
+        self.factory = factory
+        self.progress = progress
         self.space = teacher.action_space(factory.spec_json)
 
     def record(self, number: int, student: Run | None) -> Episodes:
@@ -167,8 +174,10 @@ class _Recorder:
         Where the student ends every episode before the teacher's turn, all is played again with turns of half the
         length. Raises ValueError where even turns of one step are too long.
         """
-        data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
-        goals_NG, length = self._goals(fold(seed, STREAM)), max(1, self.factory.max_episode_steps // TURNS_PER_EPISODE)
+        data, config = self.teacher.data, self.config
+        seed = fold(config.training.seed, STREAM, number)
+        goals_NG = self._goals(fold(seed, STREAM))
+        length = max(1, self.factory.max_episode_steps // TURNS_PER_EPISODE)
         while length:
             fast = None if student is None else student.agent(self.space)
             agent = MixedRollout(fast, self._teacher(), length, goals_NG, seed)

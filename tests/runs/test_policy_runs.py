@@ -124,7 +124,7 @@ def test_who_acts_by_a_student_has_no_sampler(hopper_file: Path, tmp_path: Path,
     runs.train(tiny("fql", hopper_file), tmp_path / "fql", progress=False)
     for words in (("evaluate", tmp_path / "fql"), ("export", tmp_path / "fql", "--out", tmp_path / "a.onnx")):
         assert gentraj(*words, "--sampler", "heun") == 2
-        assert "acts by one call of its student, which has no sampler" in capsys.readouterr().err
+        assert "acts by one call of its actor, which has no sampler" in capsys.readouterr().err
 
 
 def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopper_run: Path, tmp_path: Path,

@@ -299,16 +299,6 @@ def test_actions_beyond_the_bounds_cost_how_far_they_are_beyond() -> None:
     assert pull.beyond(t, torch.tensor([[1.5], [-0.5]])).item() == pytest.approx(0.5 / 2)
 
 
-def test_a_mean_flow_without_a_value_draws_the_data_s_actions_in_one_call() -> None:
-    """0.6 and -0.6 are equally frequent whatever the state, and a unimodal actor would act by 0 too."""
-    policy, data = make(small("meanflow-ql", eta=0.0, candidates=1, pull_alpha=1e5), bandit()), bandit()
-    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
-    for step in range(400):
-        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
-    act_B = policy.sample_actions(torch.zeros(400, 2), list(range(400))).flatten()
-    assert act_B.mean().abs() < 0.25 and (act_B.abs() > 0.3).float().mean() > 0.6
-
-
 def test_a_critic_of_a_policy_starts_where_the_data_s_rewards_lead() -> None:
     policy = make(small("fql"), chain())
     start = policy.scales.reward_statistics.initial_value(policy.config.critic.discount)
