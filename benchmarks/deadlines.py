@@ -25,7 +25,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.files import write_file
 from gentraj.progress import say
 from gentraj.runs import folder as runs
-from gentraj.runs.evaluation import evaluate_run
+from gentraj.runs.evaluation import Acting, evaluate_run
 
 SPIN = "import torch; torch.set_num_threads(1); x = torch.ones(512, 512)\nwhile True: x @ x"
 
@@ -58,7 +58,7 @@ def main(args: Args) -> None:
             for deadline in (None, *args.deadlines_ms):
                 config = EvaluationConfig(episodes=args.episodes, seed=args.seed, num_envs=1, batch_invariant=False,
                                           baselines=False, deadline_ms=deadline)
-                scores, _ = evaluate_run(run, config, progress=False, fallback=fallback if deadline else None)
+                scores, _ = evaluate_run(run, config, Acting(fallback=fallback if deadline else None), progress=False)
                 found.append({"neighbours": neighbours, "deadline_ms": deadline} | scores)
                 print(line(found[-1]), flush=True)
     if args.out is not None:

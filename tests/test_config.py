@@ -142,7 +142,6 @@ def test_words_of_the_command_line_are_values(word: str, value: Any) -> None:
     (b'{"a": "\xff"}', "is not valid JSON.*utf-8"),
     (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
     (b'{"a": ' + b"1" * 10_000 + b"}", "is not valid JSON"),
-    (b" " * (1 << 25), "is larger than"),
 ])
 def test_hostile_json_is_one_clear_error(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "config.json"

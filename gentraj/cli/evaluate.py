@@ -20,12 +20,23 @@ from ..experiments.jobs import ShardedRollout, pool_of
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
-from ..runs.evaluation import evaluate_and_save, table
+from ..runs.evaluation import Acting, Outputs, evaluate_and_save, table
 from ..runs.folder import RunFolder, load
 from ..runs.run import ActingConfig, Run
 from ..runs.world import as_world_model
 from .jobs import RayAddress
-from .options import HELP, RunPath, SamplerOptions, is_run, parse, settings_help, split, with_options
+from .options import (
+    HELP,
+    RunPath,
+    SamplerOptions,
+    Step,
+    is_run,
+    load_trained,
+    parse,
+    settings_help,
+    split,
+    with_options,
+)
 
 OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # how the runs of --policies are played
 
@@ -51,6 +62,7 @@ class Evaluate:
 
     run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
+    step: Step = None
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
@@ -91,7 +103,7 @@ def main(argv: list[str]) -> None:
     if HELP & set(words):
         _help(words)
     args = parse(Evaluate, words, "gentraj evaluate")
-    run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
+    run = accelerate(load_trained(args.run, args.device, args.step), args.accelerate)
     acting = acting_settings(run, given)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
@@ -105,8 +117,9 @@ def main(argv: list[str]) -> None:
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = evaluate_and_save(run, args.config, acting, args.out, args.save_rollout, args.video,
-                               args.sampling.options(), fallback, teacher, args.min_confidence, play=_play(args))
+    scores = evaluate_and_save(run, args.config,
+                               Acting(acting, args.sampling.options(), fallback, teacher, args.min_confidence),
+                               Outputs(args.out, args.save_rollout, args.video), play=_play(args))
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import write_json
-from ..device import pick_device
 from ..files import check_output
 from ..plots.page import show
 from ..progress import print_saved, say
-from ..runs.folder import load
 from ..runs.measures import measure_run
-from .options import Device, RunPath, parse
+from .options import Device, RunPath, load_trained, parse
 
 MEASURES = "measures.json"
 
@@ -54,7 +52,7 @@ class Measure:
 def main(argv: list[str]) -> None:
     args = parse(Measure, argv, "gentraj measure")
     path = args.out or args.run / MEASURES
-    run = load(args.run, device=pick_device(args.device))
+    run = load_trained(args.run, args.device)
     check_output(path, "--out")
     measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
     write_json(path, measured)

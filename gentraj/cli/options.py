@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from textwrap import dedent, fill
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -32,14 +33,18 @@ from tyro.constructors import (
 )
 
 from ..config import dotted_keys, from_word, kind_of, to_word, with_settings
+from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
-from ..runs.folder import RunFolder
+from ..progress import say
+from ..runs.folder import RunFolder, load
+from ..runs.run import Run
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
+Step = Annotated[int | None, tyro.conf.arg(help="The training step of the checkpoint; by default the newest.")]
 HELP = {"-h", "--help"}
 
 
@@ -107,6 +112,21 @@ def split(argv: Sequence[str], command: type, is_argument: Callable[[str], bool]
 def is_run(word: str) -> bool:
     """Whether this is the folder of a run."""
     return os.path.isfile(os.path.join(word, RunFolder.CONFIG))  # Path.is_file raises where a word is too long
+
+
+def load_trained(folder: Path, device: str | None, step: int | None = None) -> Run:
+    """Loads a run, and says if its training is not finished.
+
+    Raises ValueError for a run that is not trained at all, unless its step 0 is asked for.
+    """
+    run = load(folder, step=step, device=pick_device(device))
+    steps, goes_on = run.config.training.steps, f"`gentraj train --resume {quote(str(folder))}` goes on"
+    if run.step == 0 and step is None:
+        raise ValueError(f"{folder} is at step 0 of {steps:,}, and its weights are random; {goes_on}, and --step 0 "
+                         "takes it as it is")
+    if run.step < steps:
+        say(f"{folder} is at step {run.step:,} of {steps:,}: its training is not finished; {goes_on}")
+    return run
 
 
 def with_options(config: T, given: Mapping[str, Sequence[str]], command: type) -> T:

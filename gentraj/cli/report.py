@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..device import pick_device
 from ..files import check_output
 from ..progress import print_saved
-from ..runs.folder import RunFolder, load
+from ..runs.folder import RunFolder
 from ..runs.report import make_report
-from .options import Device, RunPath, parse
+from .options import Device, RunPath, Step, load_trained, parse
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Report:
 
     run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
+    step: Step = None
     out: Path | None = None
     """The HTML file to write; by default RUN/report.html. The figures are written to a folder `figures` next to it."""
     seed: int = 0
@@ -36,4 +36,4 @@ class Report:
 def main(argv: list[str]) -> None:
     args = parse(Report, argv, "gentraj report")
     check_output(args.out or args.run / RunFolder.REPORT, "--out")
-    print_saved(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))
+    print_saved(make_report(load_trained(args.run, args.device, args.step), args.out, args.seed))

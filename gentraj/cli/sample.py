@@ -10,13 +10,11 @@ from typing import Annotated
 import tyro
 
 from ..acceleration import BackendName, accelerate
-from ..device import pick_device
 from ..files import check_output
 from ..progress import busy, print_saved, say
-from ..runs.folder import load
 from ..runs.planner import PlannerRun
 from ..runs.sampling import sample_run
-from .options import Device, RunPath, SamplerOptions, parse
+from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Sample:
     out: Path
     """The .npz file to write. It holds the arrays obs (N, H, O), act (N, H, A) and stride, where N is --num, H the
     horizon, O the width of an observation and A that of an action; for a policy obs (N, 1, O) and act (N, K, A)."""
+    step: Step = None
     num: int = 16
     """Number of trajectories, or of chunks of actions, to sample."""
     start: str | None = None
@@ -71,7 +70,7 @@ def main(argv: list[str]) -> None:
     start, goal, context = (None if text is None else parse_numbers(text, option) for option, text in (
         ("--start", args.start), ("--goal", args.goal), ("--context", args.context)))
     check_output(args.out, "--out")
-    run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
+    run = accelerate(load_trained(args.run, args.device, args.step), args.accelerate)
     with busy(f"sampling {args.num}"):
         samples = sample_run(run, args.num, start=start, goal=goal, arrival=args.arrival, context=context,
                              guidance=args.guidance, seed=args.seed,

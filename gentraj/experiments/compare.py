@@ -35,7 +35,7 @@ from ..metrics import modes_covered
 from ..plots.page import show
 from ..progress import one_line, say
 from ..randomness import fold, generator
-from ..runs.evaluation import evaluate_run
+from ..runs.evaluation import Acting, evaluate_run
 from ..runs.folder import RunFolder, load, run_class
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
@@ -236,7 +236,7 @@ def control(run: Run, group: Group, options: Options) -> Control:
     except Exception as error:  # an environment may raise anything
         return Control(sampling, left_out=one_line(error))
     scores, played = evaluate_run(run, EvaluationConfig(episodes=options.episodes, baselines=False),
-                                  options.acting(run), _agent_options(run, options), progress=False)
+                                  Acting(options.acting(run), _agent_options(run, options)), progress=False)
     keys = ("return_mean", "return_ci95", "success_rate", "time_at_goal_mean", "score_d4rl", "score_minari")
     return Control(sampling, **{key: scores.get(key) for key in keys}, returns=tuple(played.returns.tolist()))
 

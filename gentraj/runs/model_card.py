@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -18,9 +18,7 @@ from ..config import ConfigError, read_json, to_json
 from ..data.sources import is_path, split_names
 from ..plots.page import markdown_cell, markdown_table
 from .folder import RunFolder
-
-if TYPE_CHECKING:
-    from .run import Run
+from .run import Run, steps_done
 
 LARGEST_SCORE = 1e300  # sums of fewer than 10^8 such numbers are finite
 YARDSTICKS = ("behaviour", "controller", "random")  # what the run's return is compared with
@@ -188,7 +186,7 @@ def _model(run: Run) -> str:
     rows = {**run.facts(), "datasets": ", ".join(dataset_names(run.config.dataset)),
             "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
             "components": ", ".join(run.components), "parameters trained": parameters_trained(run.main),
-            "training steps": run.step, "seed": run.config.training.seed}
+            "training steps": steps_done(run), "seed": run.config.training.seed}
     return markdown_table(("setting", "value"), rows.items())
 
 

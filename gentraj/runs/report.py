@@ -29,7 +29,7 @@ from .folder import RunFolder, last_evaluations
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
 from .models import model_config
 from .planner import PlannerRun
-from .run import Run
+from .run import Run, steps_done
 from .world import WorldModelRun
 from .world_evaluation import evaluate_world_model
 
@@ -266,7 +266,7 @@ def facts(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
     beside = {f"return of {name}": (scores.get(name) or {}).get("return_mean") for name in YARDSTICKS}
     table = {"command": first.get("command"), "last resumed by": resumed[-1].get("command") if resumed else None,
             "environment": scores.get("env_id"), "dataset": run.config.dataset,
-            "training steps": run.step, "training time": duration(seconds) if seconds else None,
+            "training steps": steps_done(run), "training time": duration(seconds) if seconds else None,
             "seed": run.config.training.seed, "device": first.get("device"), "gentraj": first.get("version"),
             "return (mean of episodes)": scores.get("return_mean"),
             "its 95 % interval": None if low is None else f"{show(low)} to {show(high)}",

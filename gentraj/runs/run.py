@@ -275,6 +275,12 @@ class Run(ABC, Generic[ConfigT]):
         return environment.action_space
 
 
+def steps_done(run: Run[Any]) -> str:
+    """The steps of the training, such as "1,500", or "159 of 1,500" if it is not finished."""
+    steps = run.config.training.steps
+    return f"{run.step:,} of {steps:,}" if run.step < steps else f"{run.step:,}"
+
+
 def environment_of(run: Run[Any], env_id: str | None = None) -> str:
     """`env_id`, or else the environment of the run's data. Raises ValueError if the data name none."""
     if (env := env_id or run.data.env) is None:

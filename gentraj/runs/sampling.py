@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +91,7 @@ def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: N
                                   for numbers in (start, goal, context))
     given = Given(start_O, goal_G, arrival, context_C, guidance)
     _check_places(run, given)
+    _warn_far(run, given)
     if isinstance(run, PlannerRun):
         return _trajectories(run, num, given, seed, options)
     return _actions(run, num, given, seed, options)
@@ -108,6 +110,23 @@ def _check_places(run: Run, given: Given) -> None:
             centres = ", ".join(f"{x:g},{y:g}" for x, y in factory.maze.centre(factory.maze.cells))
             raise ValueError(f"{option} {text} lies in a wall of {factory.env_id} or outside it; the free cells have "
                              f"the centres {centres}")
+
+
+def _warn_far(run: Run, given: Given) -> None:
+    """Warns of entries of the start and the goal that lie far outside the windows that the run keeps of its data."""
+    obs_O = run.reference.x_BHD[..., : run.data.obs_dim].flatten(0, 1)[run.reference.mask_BHD[..., 0].flatten()]
+    low_O, high_O = obs_O.aminmax(dim=0)
+    dims = list(run.data.goal_dims)
+    far = []
+    for option, numbers in (("--start", given.start_O), ("--goal", given.goal_G)):
+        entries = range(run.data.obs_dim) if numbers is not None and len(numbers) == run.data.obs_dim else dims
+        for value, o in zip([] if numbers is None else numbers.tolist(), entries, strict=False):
+            low, high = low_O[o].item(), high_O[o].item()
+            if not low - (high - low) <= value <= high + (high - low):
+                far.append(f"{option} has {value:g} for entry {o} of an observation, which is {low:.3g} to {high:.3g} "
+                           "in the data")
+    if far:
+        warnings.warn(f"samples far outside the data are not to be trusted: {'; '.join(far)}", stacklevel=3)
 
 
 def _trajectories(run: PlannerRun, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
