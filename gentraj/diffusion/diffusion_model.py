@@ -17,7 +17,7 @@ from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sample_batch import Guidance, sample_batch, without_gradient
+from ..models.sample_batch import Guidance, check_shapes, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import padding
@@ -40,7 +40,7 @@ from .guidance import denoising_plugins
 from .likelihood import log_prob
 from .paths import PATHS
 from .samplers import SAMPLERS, Sampler
-from .scores import ood_score, score, transport
+from .scores import ood_score, score
 
 CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "sampler": SAMPLERS,
            "grid": GRIDS}
@@ -152,7 +152,6 @@ class Diffusion(ConditionalModel):
     log_prob = log_prob
     score = score
     ood_score = ood_score
-    transport = transport
 
     @classmethod
     def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
@@ -244,6 +243,23 @@ class Diffusion(ConditionalModel):
             return given(x, t)
 
         return denoise
+
+    @torch.no_grad()
+    def transport(self, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
+        """Maps standard normal noise (R, H, D) to trajectories (R, H, D) in environment units, without further noise.
+
+        One-step students are distilled from this map. Raises ValueError for shapes that do not fit.
+        """
+        known, z_RHD = condition.to(self.device), z_RHD.to(self.device)
+        check_shapes(self.spec, z_RHD, known)
+        if steps is None:
+            steps = self.config.steps
+        times = sampling_times(self.path, steps, self.config.grid).to(self.device)
+        values = self.normalizer.normalize(known.values_BHD)
+        denoise = self.denoise(values, known.mask_BHD, known.context_BC, times=times)
+        start = self.path.sigma(times[:1]) * z_RHD
+        x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
+        return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,

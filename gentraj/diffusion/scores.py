@@ -1,22 +1,17 @@
-"""What a denoiser says of trajectories: their score, their distance from the data, and its map from noise to them."""
+"""What a denoiser says of trajectories: their score and their distance from the data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..models.sample_batch import by_blocks, check_shapes, check_trajectories
+from ..models.sample_batch import by_blocks, check_trajectories
 from ..randomness import RowNoise, fold, row_seeds
 from ..trajectory import Condition, cat
 from .denoiser import DenoisingModel, NoiseLevel
-from .grids import noised_time, sampling_times
-from .samplers import SAMPLERS
-
-if TYPE_CHECKING:
-    from .diffusion_model import Diffusion
+from .grids import noised_time
 
 
 @torch.no_grad()
@@ -68,20 +63,3 @@ def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds:
     seeds = [fold(s, n) for n in range(noises) for s in seeds]
     errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), seeds)
     return errors.unflatten(0, (noises, -1)).mean(0)
-
-
-@torch.no_grad()
-def transport(model: Diffusion, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
-    """Maps standard normal noise (R, H, D) to trajectories (R, H, D) in environment units, with a sampler of eta 0.
-
-    One-step students are distilled from this map. Raises ValueError for shapes that do not fit.
-    """
-    normalizer, path = model.normalizer, model.path
-    config = model.config
-    known, z_RHD = condition.to(model.device), z_RHD.to(model.device)
-    check_shapes(model.spec, z_RHD, known)
-    times = sampling_times(path, config.steps if steps is None else steps, config.grid).to(model.device)
-    values = normalizer.normalize(known.values_BHD)
-    denoise = model.denoise(values, known.mask_BHD, known.context_BC, times=times)
-    x = SAMPLERS[config.sampler](denoise, path.sigma(times[:1]) * z_RHD, times, path, lambda: z_RHD, eta=0.0)
-    return torch.where(known.mask_BHD, known.values_BHD, normalizer.unnormalize(x))
