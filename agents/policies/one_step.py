@@ -171,7 +171,8 @@ class OneStep(Policy):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        options = replace(options, temperature=options.temperature * self.config.temperature)
+        if self.config.temperature != 1:
+            options = replace(options, temperature=options.temperature * self.config.temperature)
         return self.best(state_BS, self.pull.sample(state_BS, self.config.candidates, seeds, options))
 
     @property
@@ -290,8 +291,10 @@ class NoiseActor(Pull):
 
     def _average_actions(self, state_BS: Tensor, z_RKA: Tensor) -> Tensor:
         """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""
-        state_RS = state_BS.repeat_interleave(len(z_RKA) // len(state_BS), 0)
-        return self.act(self.average, state_RS, z_RKA).view_as(z_RKA).clamp(-1, 1).unflatten(0, (len(state_BS), -1))
+        number = len(z_RKA) // len(state_BS)
+        state_RS = state_BS if number == 1 else state_BS.repeat_interleave(number, 0)
+        act_RX = self.act(self.average, state_RS, z_RKA).clamp(-1, 1)
+        return act_RX.view(len(state_BS), number, *z_RKA.shape[1:])
 
     @property
     def network_calls(self) -> int:
