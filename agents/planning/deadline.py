@@ -2,8 +2,8 @@
 
 While a plan is carried out, the next one is made for the moment at which it is due (real-time chunking, Black et al.
 2025). The planner is committed to its steps until then, and the next plan starts from the state to which they should
-lead. How early a plan is begun, and how many sampling steps and candidates it may have, follows from how long earlier
-plans took.
+lead. How early a plan is begun, and how many sampling steps and candidates it has, follows from how long it is expected
+to take.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from gentraj.config import require
-from gentraj.randomness import fold
 from gentraj.trajectory import Agent, only_steps
 
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
@@ -31,10 +30,8 @@ from .planner_config import PlannerConfig
 from .sampler import Plans, PlanSampler
 from .tracker import PlanTracker
 
-EXPECTED_QUANTILE = 0.9  # of the last durations: what the next plan is expected to take
+EXPECTED_QUANTILE = 0.9  # of the last plans' relative durations: what the next plan is expected to take
 ACTING_MARGIN = 1.25  # time that is reserved for acting, in units of the longest that acting took
-MAX_PASSES = 8  # times that the candidates of one plan are sampled
-MAX_WAIT_S = 1e6
 MAX_RESET_WAIT_S = 10.0  # for a plan of the episode before, which no longer matters
 WARM_UP_PLANS = 3  # plans of each budget that are timed in advance
 LATE_STEPS = 8  # that a plan of one step can be followed further if the next one is late
@@ -78,11 +75,6 @@ class SamplingBudget(NamedTuple):
     steps: int
     candidates: int
 
-    @property
-    def work(self) -> int:
-        """The number of trajectories that are denoised, over all steps."""
-        return self.steps * self.candidates
-
     def __str__(self) -> str:
         return f"{self.steps} steps, {self.candidates} candidates"
 
@@ -98,145 +90,110 @@ def budgets(config: PlannerConfig, *, fixed_steps: bool = False) -> list[Samplin
     return found
 
 
-def quantile(seconds: Sequence[float], q: float) -> float:
-    """The quantile `q` of the durations, which is one of them; 0 without any."""
-    if not seconds:
-        return 0.0
-    return sorted(seconds)[math.ceil(q * (len(seconds) - 1))]
-
-
 class FinishedPlan(NamedTuple):
     """A plan that can be carried out."""
 
     plans: Plans
     target_BTD: Tensor
-    passes: int
-    """The number of times that the candidates were sampled."""
     seconds: float
-    """How long the last pass took."""
+    """How long it took."""
 
 
-@dataclass
+@dataclass(eq=False)
 class PlanJob:
     """A plan that is being made in the background."""
 
-    obs_BO: Tensor
-    """The observation that the plan starts from, that of the environment step `starts`."""
-    goal_BG: Tensor | None
     starts: int
-    until: float
-    """The time of the clock at which the plan is needed."""
+    """The environment step at which the plan starts."""
+    obs_BO: Tensor
+    """The observation of that step."""
+    goal_BG: Tensor | None
     budget: SamplingBudget
     seeds: Sequence[int]
     prefix: ObservedPrefix
     tail: PlanTail | None
-    finished: FinishedPlan | None = None
-    """The best plan of the passes that are done."""
-    future: Future[FinishedPlan] | None = None
-    """The pass that is being made, if there is one."""
+    future: Future[FinishedPlan] = field(init=False)
 
     def __deepcopy__(self, memo: object) -> None:
         """A copy of the planner begins plans of its own."""
 
 
-class PlanMaker:
-    """Makes one plan at a time in the background, and knows how long plans of each budget take.
+class PlanWorker:
+    """Makes one plan at a time in the background, and estimates how long the next one takes.
 
-    While time is left, the candidates of a plan are sampled again with other noise, in another pass, and the best of
-    all is chosen.
+    The estimate is one number for all budgets, how long the last plans took in proportion to the costs of their
+    budgets, so that it is up to date for budgets that were not used for long.
     """
+
+    job: PlanJob | None = None
+    """The plan that is being made, if there is one."""
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
         self.tracker, self.executor = tracker, deadline.executor
         self.clock = deadline.clock
-        free = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
-        fixed_steps = only_steps(sampler.model) is not None
+        options = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
         self.samplers = {
-            budget: replace(sampler, config=replace(sampler.config, **budget._asdict()), options=free)
-            for budget in budgets(sampler.config, fixed_steps=fixed_steps)}
-        self.seconds = {budget: deque[float](maxlen=64) for budget in self.samplers}
-        self.timed: SamplingBudget | None = None  # that of the last plan
-        self.most_passes = MAX_PASSES if sampler.trust is not None or sampler.config.select == "value" else 1
-        self.job: PlanJob | None = None
-        """The plan that is being made, if there is one."""
+            budget: replace(sampler, config=replace(sampler.config, **budget._asdict()), options=options)
+            for budget in budgets(sampler.config, fixed_steps=only_steps(sampler.model) is not None)}
+        self.costs = {budget: float(budget.steps * budget.candidates) for budget in self.samplers}
+        """What a plan of each budget costs in proportion to the others; in seconds once they are measured."""
+        self.relative = deque[float](maxlen=32)  # seconds that the last plans took, divided by their costs
 
     def begin(self, job: PlanJob) -> None:
+        """Begins a plan in the context of the caller: `batch_invariant` holds in it, too."""
+        job.future = self.executor.submit(copy_context().run, self._make, job)
         self.job = job
-        self._begin_pass(job)
 
-    def wait(self, until: float) -> FinishedPlan | None:
-        """The best plan by the time `until`, if there is one. Its candidates are sampled again while time is left.
+    def wait(self, seconds: float) -> None:
+        """Lets `seconds` pass, or less if there is nothing to wait for."""
+        if self.job is not None:
+            with suppress(Exception):  # an error is raised where the plan is taken
+                self.job.future.result(max(seconds, 0))
 
-        Raises any error of the planning; there is no job then.
-        """
+    def take(self, seconds: float) -> FinishedPlan | None:
+        """The plan if it is ready within `seconds`; there is no job then. Raises any error of the planning."""
+        self.wait(seconds)
         job = self.job
-        while job is not None and job.future is not None:
-            try:
-                job.finished = job.future.result(min(max(until - self.clock(), 0), MAX_WAIT_S))
-            except TimeoutError:
-                break
-            except Exception:
-                self.job = None
-                raise
-            seconds = self.seconds[job.budget]
-            seconds.append(job.finished.seconds)
-            self.timed, job.future = job.budget, None
-            in_time = self.clock() + quantile(seconds, EXPECTED_QUANTILE) <= job.until
-            if in_time and job.finished.passes < self.most_passes:
-                self._begin_pass(job)
-        return None if job is None else job.finished
+        if job is None or not job.future.done():
+            return None
+        self.job = None
+        finished = job.future.result()
+        self.relative.append(finished.seconds / self.costs[job.budget])
+        return finished
 
     def drop(self, wait_s: float = 0.0) -> None:
         """Forgets the plan, after `wait_s` seconds at most if the executor has begun it.
 
-        Where it has not, no later plan has to wait for it. Errors of the planning are those of a plan that nobody needs
-        any more.
+        Where it has not, no later plan has to wait for it.
         """
-        if self.job is not None and self.job.future is not None and not self.job.future.cancel() and wait_s > 0:
-            with suppress(Exception):
-                self.job.future.result(wait_s)
+        if self.job is not None and not self.job.future.cancel():
+            self.wait(wait_s)
         self.job = None
 
     def expected(self, budget: SamplingBudget) -> float:
-        """The seconds that sampling the candidates once is expected to take.
-
-        A larger budget than that of the last plan has not been measured since. It takes no longer than the last one in
-        proportion to its work, which matters where the machine was slow when it was measured.
-        """
-        own = quantile(self.seconds[budget], EXPECTED_QUANTILE)
-        if self.timed is None or budget.work <= self.timed.work:
-            return own
-        return min(own, quantile(self.seconds[self.timed], EXPECTED_QUANTILE) * budget.work / self.timed.work)
-
-    def _begin_pass(self, job: PlanJob) -> None:
-        """Lets the executor make one more pass, in the context of the caller: `batch_invariant` holds in it, too."""
-        job.future = self.executor.submit(copy_context().run, self._pass, job, job.finished)
+        """The seconds that a plan is expected to take; 0 before the first one."""
+        if not self.relative:
+            return 0.0
+        by_size = sorted(self.relative)
+        return self.costs[budget] * by_size[math.ceil(EXPECTED_QUANTILE * (len(by_size) - 1))]
 
     @torch.no_grad()
-    def _pass(self, job: PlanJob, before: FinishedPlan | None) -> FinishedPlan:
-        """Samples candidates, and chooses among them and those of the passes before."""
-        start, passes = self.clock(), 0
-        seeds = job.seeds
-        if before is not None:
-            passes = before.passes
-            seeds = [fold(seed, passes) for seed in job.seeds]
-        plans = self.samplers[job.budget].sample(job.obs_BO, job.goal_BG, seeds, job.prefix, job.tail)
-        if before is not None:
-            plans = before.plans.joined(plans)
-        x_BHD, arrival_step_B = self.samplers[job.budget].filled(plans, self.tracker.ahead, job.seeds)
+    def _make(self, job: PlanJob) -> FinishedPlan:
+        start, sampler = self.clock(), self.samplers[job.budget]
+        plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail)
+        x_BHD, arrival_step_B = sampler.filled(plans, self.tracker.ahead, job.seeds)
         target_BTD = self.tracker.targets(x_BHD, None if job.goal_BG is None else arrival_step_B)
         target_BTD.sum().item()  # waits for an accelerator
-        return FinishedPlan(plans, target_BTD, passes + 1, self.clock() - start)
+        return FinishedPlan(plans, target_BTD, self.clock() - start)
 
 
 class RealTimePlanner(PlanFollower):
     """An `Agent` that plans in one environment, and whose `act` returns within a deadline.
 
-    A plan that takes less than the deadline is made from the present observation, and its candidates are sampled again
-    while time is left; the best of all is carried out. A longer one is made while the previous plan is carried out, and
-    starts where the steps of that plan end that are carried out meanwhile; a planner with a history is conditioned on
-    these steps, too. If planning takes longer than `replan` steps, or than one step where there is no plan to follow,
-    plans have fewer sampling steps and candidates.
+    A plan that takes less than the deadline is made from the present observation. A longer one is made while the
+    previous plan is carried out, and starts where the steps of that plan end that are carried out meanwhile; a planner
+    with a history is conditioned on these steps, too. If planning takes longer than `replan` steps, or than one step
+    where there is no plan to follow, plans have fewer sampling steps and candidates.
     Where a plan is late, the previous one is followed further, and where there is none, `deadline.fallback` acts. What
     the planner does depends on how fast the machine is.
 
@@ -248,9 +205,9 @@ class RealTimePlanner(PlanFollower):
         # A plan may be followed for longer than `replan` steps, up to its end, if the next one is late.
         config = sampler.config
         end = sampler.spec.times[-1 - config.history] - (tracker.ahead - config.replan)
-        reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
-        far = replace(tracker, config=replace(config, replan=reach))
-        self.maker = PlanMaker(sampler, far, deadline)
+        self.reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
+        far = replace(tracker, config=replace(config, replan=self.reach))
+        self.worker = PlanWorker(sampler, far, deadline)
         self.acting = deque[float](maxlen=256)  # seconds that `act` takes apart from waiting
         self.acted, self.planned = Counter[str](), Counter[str]()
         super().__init__(sampler, tracker)
@@ -266,7 +223,7 @@ class RealTimePlanner(PlanFollower):
             self._begin_episode()
 
     def _begin_episode(self) -> None:
-        self.maker.drop(MAX_RESET_WAIT_S)  # otherwise the first plan of this episode would wait for it
+        self.worker.drop(MAX_RESET_WAIT_S)  # otherwise the first plan of this episode would wait for it
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal
@@ -279,7 +236,6 @@ class RealTimePlanner(PlanFollower):
         Raises ValueError for more than one environment, and any error of the planning in the background.
         """
         start = self.clock()
-        until = start + self.deadline.seconds - ACTING_MARGIN * quantile(self.acting, 1.0)
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
         if len(obs_BO) != 1:
             raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
@@ -287,88 +243,89 @@ class RealTimePlanner(PlanFollower):
         self._resize(1)
         if self._aim(goal_BG).any():
             if not self.outdated:  # a plan for a goal on the way is better than none
-                self.maker.drop()
+                self.worker.drop()
             self.outdated = True
+        until = start + self.deadline.seconds - self._reserved()
         if self.step >= self._due():
             self._renew(obs_BO, goal_BG, until)
         resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
         act_BA = self._act_along(obs_BO, goal_BG)
         self.observations.add(obs_BO, act_BA)
-        if self.maker.job is None and self.began is not None:
-            self._plan_ahead(self.step - self.began, goal_BG, until)
+        if self.worker.job is None and self.began is not None:
+            self._plan_ahead(self.step - self.began, goal_BG)
         self.step += 1
         self.acting.append(self.clock() - resumed)
         return act_BA
 
     def rest(self, seconds: float) -> None:
         """Lets `seconds` pass, in which the planner plans ahead; returns as soon as it has nothing to plan."""
-        self.maker.wait(self.clock() + seconds)
+        self.worker.wait(seconds)
 
     def timing(self) -> dict[str, Any]:
         """Counts and times since the planner was made, by names.
 
         "acted_by" has the number of environment steps by what the action came from, "plans" the number of plans by
-        their sampling steps and candidates, and "plan_ms" the milliseconds that sampling the candidates once is
-        expected to take.
+        their sampling steps and candidates, and "plan_ms" the milliseconds that a plan is expected to take.
         """
-        latency = {str(budget): 1000 * self.maker.expected(budget) for budget in self.maker.samplers}
+        latency = {str(budget): 1000 * self.worker.expected(budget) for budget in self.worker.samplers}
         return {"acted_by": dict(self.acted), "plans": dict(self.planned), "plan_ms": latency}
 
     @torch.no_grad()
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
-        """Measures for some seconds how long plans from an observation (1, O) to a goal (1, G) take."""
+        """Measures for some seconds how long plans from an observation (1, O) to a goal (1, G) take, and acting."""
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
         self.reset(None, [0])
-        for budget, seconds in self.maker.seconds.items():
-            for _ in range(WARM_UP_PLANS + 1):
-                self._begin_plan(obs_BO, goal_BG, 0, self.observations, -math.inf, budget)
-                self.maker.wait(MAX_WAIT_S)
-            seconds.popleft()  # the first call of a network takes longer
-        for _ in range(WARM_UP_PLANS + 1):
-            self.reset(None, [0])
+        for budget in self.worker.samplers:
+            jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget) for _ in range(WARM_UP_PLANS + 1)]
+            _, *seconds = [job.future.result().seconds for job in jobs]  # the first call of a network takes longer
+            self.worker.costs[budget] = max(seconds)
+        self.worker.relative.clear()
+        self.worker.relative.append(1.0)
+        self.reset(None, [0])
+        for _ in range(2 * WARM_UP_PLANS):
             self.act(obs_BO, goal_BG)
-            self.rest(MAX_WAIT_S)
-        self.acting.popleft()
+            self.rest(MAX_RESET_WAIT_S)
+        while len(self.acting) > WARM_UP_PLANS:
+            self.acting.popleft()
         self.acted.clear()
         self.planned.clear()
         self.reset(None, [0])
 
     def _due(self) -> int:
         """The step at which the next plan is needed."""
-        if self.maker.job is not None:
-            return self.maker.job.starts
+        if self.worker.job is not None:
+            return self.worker.job.starts
         if self.began is None or self.outdated:
             return self.step
         return self.began + self.config.replan
 
     def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, until: float) -> None:
-        """Takes the next plan if it is ready in time, or holds the goal where it is near."""
+        """Takes the next plan if it is ready by the time `until`, or holds the goal where it is near."""
         if goal_BG is not None and self.tracker.is_near(obs_BO, goal_BG).all():
-            self.last_plan.planned_B[:] = 0
-            self.maker.drop()
-            self.target_BTD = self.tracker.at_rest(obs_BO, goal_BG)[:, None].expand(-1, self.tracker.count, -1)
+            self.worker.drop()
+            self._hold(ONE, obs_BO, goal_BG)
             self.began, self.outdated = self.step, False
             self.decision_B += 1
             return
-        if self.maker.job is None:
-            self._begin_plan(obs_BO, goal_BG, self.step, self.observations, until, self._budget())
-        job, finished = self.maker.job, self.maker.wait(until)
-        if job is None or finished is None:
+        job = self.worker.job
+        if job is None:
+            job = self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0])
+        finished = self.worker.take(until - self.clock())
+        if finished is None:
             return
         stood_still = self.began is None and self.deadline.fallback is None  # where the plan starts
         self.began = self.step if stood_still else job.starts
         self.target_BTD, self.last = finished.target_BTD, finished.plans
         self.last_plan.keep(ONE, *finished.plans.chosen(), job.prefix)
-        steps, candidates = job.budget
-        self.planned[str(SamplingBudget(steps, finished.passes * candidates))] += 1
+        self.planned[str(job.budget)] += 1
         self.decision_B += 1
-        self.maker.job, self.outdated = None, False
+        self.outdated = False
         if job.goal_BG is not None:  # the goal may have moved since the plan was begun
             self.outdated = bool((job.goal_BG - self.goal_BG).norm() > self.config.hold_radius)
 
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""
-        if self.began is not None and self.step < self.began + self.tracker.config.replan:
+        if self.began is not None and self.step < self.began + self.reach:
             in_time = not self.outdated and self.step < self.began + self.config.replan
             self.acted["the plan" if in_time else "the previous plan"] += 1
             return self.tracker.action(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
@@ -384,13 +341,12 @@ class RealTimePlanner(PlanFollower):
         target_BTD = self.tracker.at_rest(obs_BO)[:, None].expand(-1, self.tracker.count, -1)
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
 
-    def _plan_ahead(self, age: int, goal_BG: Tensor | None, until: float) -> None:
+    def _plan_ahead(self, age: int, goal_BG: Tensor | None) -> None:
         """Begins the next plan if it would be late otherwise. The plan that is followed is `age` steps old.
 
         The planner is committed to the steps until that plan is due, which are added to the history.
         """
-        budget = self._budget()
-        lead = self._lead(budget)
+        budget, lead = self._budget()
         if lead == 0 or age + lead < self.config.replan:
             return
         obs_BTO, act_BTA = self.tracker.spec.split(self.target_BTD)  # one step ahead of the plan's start, and so on
@@ -400,33 +356,34 @@ class RealTimePlanner(PlanFollower):
         observations = self.observations.copy()
         for t in range(age, end - 1):
             observations.add(obs_BTO[:, t], act_BTA[:, t + 1])
-        until += lead * self.deadline.seconds
-        self._begin_plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, observations, until, budget)
+        self._begin_plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, observations, budget)
 
     def _begin_plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, observations: ObservationBuffer,
-                    until: float, budget: SamplingBudget) -> None:
+                    budget: SamplingBudget) -> PlanJob:
         """Begins a plan in the background, which starts from `obs_BO` at the step `starts`."""
         obs_BO = obs_BO.clone()  # a caller may change its own
-        goal_BG = None if goal_BG is None else goal_BG.clone()
+        if goal_BG is not None:
+            goal_BG = goal_BG.clone()
         tail = None
         if self.config.shifted:
             tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
-        job = PlanJob(obs_BO, goal_BG, starts, until, budget, self._seeds(ONE), observations.prefix(ONE), tail)
-        self.maker.begin(job)
+        job = PlanJob(starts, obs_BO, goal_BG, budget, self._seeds(ONE), observations.prefix(ONE), tail)
+        self.worker.begin(job)
+        return job
 
-    def _budget(self) -> SamplingBudget:
-        """The largest budget with which a plan is ready before the one after it is due, or else the smallest.
+    def _budget(self) -> tuple[SamplingBudget, int]:
+        """The budget of the next plan, and the number of steps by which it has to be begun before it is due.
 
-        Where no plan is followed, only a plan that is ready within this step is ready soon enough.
+        It is the largest one with which a plan is ready before the one after it is due, or else the smallest. Where no
+        plan is followed, only a plan that is ready within this step is ready soon enough.
         """
-        longest = 0 if self.began is None else self.config.replan
-        for budget in self.maker.samplers:
-            if self._lead(budget) <= longest:
-                return budget
-        return list(self.maker.samplers)[-1]
+        for budget in self.worker.samplers:
+            periods = (self.worker.expected(budget) + self._reserved()) / self.deadline.seconds
+            lead = max(math.ceil(periods) - 1, 0)
+            if lead == 0 or (self.began is not None and lead <= self.config.replan):
+                break
+        return budget, min(lead, self.reach)
 
-    def _lead(self, budget: SamplingBudget) -> int:
-        """The number of steps by which a plan has to be begun before it is due; 0 if it is ready within a step."""
-        period = self.deadline.seconds
-        steps = self.maker.expected(budget) / max(period - quantile(self.acting, EXPECTED_QUANTILE), 0.1 * period)
-        return min(max(math.ceil(steps) - 1, 0), self.tracker.config.replan)
+    def _reserved(self) -> float:
+        """The seconds of each period that are reserved for acting."""
+        return ACTING_MARGIN * max(self.acting, default=0.0)

@@ -66,6 +66,11 @@ class PlanFollower(EpisodicAgent):
         self.last_plan.planned_B[moved_B] = 0
         return moved_B.cpu()
 
+    def _hold(self, near_B: Tensor, obs_BO: Tensor, goal_BG: Tensor) -> None:
+        """Stays at the goal in these environments."""
+        self.target_BTD[near_B] = self.tracker.at_rest(obs_BO[near_B], goal_BG[near_B])[:, None]
+        self.last_plan.planned_B[near_B] = 0
+
 
 class Planner(PlanFollower):
     """An `Agent` that plans with a model of trajectories.
@@ -130,8 +135,7 @@ class Planner(PlanFollower):
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
             self.target_BTD[far_B] = self._targets(self.last, goal, seeds)
         if goal_BG is not None and near_B.any():
-            self.target_BTD[near_B] = self.tracker.at_rest(obs_BO[near_B], goal_BG[near_B])[:, None]
-            self.last_plan.planned_B[near_B] = 0
+            self._hold(near_B, obs_BO, goal_BG)
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
 

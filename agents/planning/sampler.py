@@ -47,20 +47,6 @@ class Plans:
     value_BN: Tensor | None = None
     """Their values, if the planner selects by value."""
 
-    @classmethod
-    def best(cls, x_BNHD: Tensor, arrival_step_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Plans:
-        """The plans, of which the best one is chosen."""
-        return cls(x_BNHD, arrival_step_BN, ratio_BN, choice(arrival_step_BN, ratio_BN, value_BN), value_BN)
-
-    def joined(self, more: Plans) -> Plans:
-        """These plans and `more` of the same environments, of which the best one is chosen."""
-        value_BN = None
-        if self.value_BN is not None and more.value_BN is not None:
-            value_BN = torch.cat([self.value_BN, more.value_BN], 1)
-        return Plans.best(torch.cat([self.x_BNHD, more.x_BNHD], 1),
-                          torch.cat([self.arrival_step_BN, more.arrival_step_BN], 1),
-                          torch.cat([self.ratio_BN, more.ratio_BN], 1), value_BN)
-
     def chosen(self) -> tuple[Tensor, Tensor]:
         """The plans to execute (B, H, D) and their arrival timesteps (B,)."""
         b = torch.arange(len(self.chosen_B), device=self.chosen_B.device)
@@ -173,7 +159,8 @@ class PlanSampler:
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(shape_BN)
         x_RHD = shift_time(x_RHD, present_R)
-        return Plans.best(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, value_BN)
+        chosen_B = choice(arrival_step_BN, ratio_BN, value_BN)
+        return Plans(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, chosen_B, value_BN)
 
     def filled(self, plans: Plans, ahead: int, seeds_B: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The chosen plans (B, H', D') in the layout `executed`, as far as `ahead` environment steps, and their arrival

@@ -214,11 +214,11 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
     scores = evaluated(small_run, "--hz", 1e-3, "--fallback", small_run, "--planner.candidates", 2)
     deadline = scores["deadline"]
     assert (deadline["ms"], deadline["acts"], deadline["misses"]) == (1e6, 300, 0)
-    assert list(deadline["plans"]) == ["1 steps, 16 candidates"] and deadline["acted_by"] == {"the plan": 300}
+    assert list(deadline["plans"]) == ["1 steps, 2 candidates"] and deadline["acted_by"] == {"the plan": 300}
     said = capsys.readouterr()
     assert "with a deadline, one environment runs at a time, without batch_invariant" in said.err
     assert "deadline of 1e+06 ms: 0 of 300 decisions missed it (0 %)" in said.out
-    assert "plans of 1 steps, 16 candidates:" in said.out
+    assert "plans of 1 steps, 2 candidates:" in said.out
 
 
 def test_a_deadline_that_is_a_number_is_refused_in_one_line(small_run: Path) -> None:
