@@ -6,13 +6,15 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Required
 
+from annotated_types import Interval, Len
+from pydantic import Strict, TypeAdapter, ValidationError
 from torch import nn
+from typing_extensions import TypedDict
 
 from ..config import ConfigError, read_json, to_json
 from ..data.sources import is_path, split_names
@@ -77,7 +79,7 @@ def model_card(run: Run, card: Card) -> str:
         text += [f"## Figures\n\n{FIGURES}", *(f"![{Path(path).stem}]({path})" for path in card.figures)]
     settings = replace(run.config, dataset="+".join(dataset_names(run.config.dataset)))
     text += ["## Settings", f"```json\n{json.dumps(to_json(settings), indent=1)}\n```"]
-    return "\n".join(["---", *yaml_lines(_front_matter(run, card)), "---", "", "\n\n".join(text), ""])
+    return "\n".join(["---", _front_matter(run, card), "---", "", "\n\n".join(text), ""])
 
 
 def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], str]:
@@ -90,40 +92,41 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
     if not os.path.lexists(path):
         return {}, "This run was not evaluated: it has no scores."
     scores = read_json(path)
-    if problem := next(_wrong_scores(scores, ("return_mean", "return_ci95")), None):
-        raise ConfigError(f"{path}: holds no scores ({problem}); `gentraj evaluate` writes such a file, or remove it")
+    try:
+        TypeAdapter(Scores).validate_python(scores)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = f"{'.'.join(map(str, first['loc']))} is {reprlib.repr(first['input'])}: {first['msg']}"
+        raise ConfigError(f"{path}: holds no scores ({problem}); `gentraj evaluate` writes such a file, or remove "
+                          "it") from None
     if (evaluated := scores.get("step", newest)) != step:
         return {}, f"This checkpoint was not evaluated: the run's scores are those of step {evaluated}, not of {step}."
     return scores, ""
 
 
-def _wrong_scores(scores: Mapping[str, Any], needed: Sequence[str], of: str = "") -> Iterator[str]:
-    """What is wrong with the values that a page or a figure shows, those of the yardstick `of` or the run's own."""
-    for key, (fits, expected) in SHAPES.items():
-        if (key in scores or key in needed) and not fits(value := scores.get(key)):
-            yield f"{of}{key} is {reprlib.repr(value)}; {expected} is expected"
-    for name in () if of else YARDSTICKS:
-        if isinstance(beside := scores.get(name), dict):
-            yield from _wrong_scores(beside, ("return_mean",), f"{name}.")
-        elif beside is not None:
-            yield f"{name} is {reprlib.repr(beside)}; an object of scores is expected"
+Number = Annotated[float, Interval(ge=-LARGEST_SCORE, le=LARGEST_SCORE), Strict()]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_SCORE
+class Yardstick(TypedDict):
+    """Scores that a run's are compared with, as far as a page or a figure shows them."""
+
+    return_mean: Number
 
 
-def _are_numbers(value: object, count: int | None = None) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value)) and len(value) == (len(value) if count is None
-                                                                                     else count)
+class Scores(TypedDict, total=False):
+    """What evaluation.json holds, as far as a page or a figure does more with it than to print it."""
 
-
-SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {  # of the values in evaluation.json that are not only printed
-    "return_mean": (_is_number, "a number"), "return_ci95": (partial(_are_numbers, count=2), "a list of two numbers"),
-    "returns": (_are_numbers, "a list of numbers"), "episodes": (lambda value: type(value) is int, "a whole number"),
-    "step": (lambda value: type(value) is int, "a whole number"), "failures": (lambda value: isinstance(value, list),
-                                                                                "a list"),
-    **dict.fromkeys(("agent", "env_id"), (lambda value: isinstance(value, str), "a text"))}
+    return_mean: Required[Number]
+    return_ci95: Required[Annotated[list[Number], Len(2, 2)]]
+    returns: list[Number]
+    episodes: Annotated[int, Strict()]
+    step: Annotated[int, Strict()]
+    failures: list[Any]
+    agent: str
+    env_id: str
+    behaviour: Yardstick | None
+    controller: Yardstick | None
+    random: Yardstick | None
 
 
 def dataset_names(dataset: str) -> list[str]:
@@ -137,48 +140,24 @@ def parameters_trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def yaml_lines(value: Any, indent: str = "") -> Iterator[str]:
-    """The lines of JSON values written as YAML blocks.
+def _front_matter(run: Run, card: Card) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
 
-    Strings are quoted as in JSON, and unprintable characters are escaped as YAML demands.
-    """
-    entries = value.items() if isinstance(value, Mapping) else (("-", item) for item in value)
-    for key, item in entries:
-        head = f"{indent}{key}" if key == "-" else f"{indent}{key}:"
-        if not isinstance(item, Mapping | list):
-            yield f"{head} {_scalar(item)}"
-        elif key == "-" and item:  # the first line of the item follows the dash
-            first, *rest = yaml_lines(item, indent + "  ")
-            yield from (f"{head} {first.lstrip()}", *rest)
-        elif item:
-            yield from (head, *yaml_lines(item, indent + "  "))
-        else:
-            yield f"{head} {json.dumps(item)}"
-
-
-def _scalar(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if isinstance(value, float) and "." not in text:
-        return text.replace("e", ".0e")  # YAML 1.1 reads 1e-05 as a string
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
-
-
-def _front_matter(run: Run, card: Card) -> dict[str, Any]:
     _, _, tag = run.CARD
-    tags = ["gentraj", type(run.main).__name__.lower(), "trajectories", tag, "offline-reinforcement-learning"]
-    facts: dict[str, Any] = {"library_name": "gentraj", "pipeline_tag": "reinforcement-learning", "tags": tags,
-                             "datasets": [name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)]}
-    if not card.scores:
-        return facts
-    measured = {key: value for key, value in card.scores.items()
-                if type(value) in (int, float) and key not in (*PROTOCOL, "step")}
+    results = []
     env = card.scores.get("env_id", "unknown")
-    result = {"task": {"type": "reinforcement-learning", "name": "closed-loop control"},
-              "dataset": {"type": env, "name": env,
-                          "args": {key: card.scores[key] for key in PROTOCOL if key in card.scores}},
-              "metrics": [{"type": key, "value": value, "name": key.replace("_", " ")}
-                          for key, value in measured.items()]}
-    return facts | {"metrics": list(measured), "model-index": [{"name": card.name, "results": [result]}]}
+    protocol = {key: card.scores[key] for key in PROTOCOL if key in card.scores}
+    for key, value in card.scores.items():
+        if type(value) in (int, float) and key not in (*PROTOCOL, "step", "steps"):
+            results.append(EvalResult(task_type="reinforcement-learning", task_name="closed-loop control",
+                                      dataset_type=env, dataset_name=env, dataset_args=protocol, metric_type=key,
+                                      metric_value=value, metric_name=key.replace("_", " ")))
+    facts = ModelCardData(
+        library_name="gentraj", pipeline_tag="reinforcement-learning", model_name=card.name, eval_results=results or None,
+        tags=["gentraj", type(run.main).__name__.lower(), "trajectories", tag, "offline-reinforcement-learning"],
+        datasets=[name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)],
+        metrics=[result.metric_type for result in results] or None)
+    return facts.to_yaml()
 
 
 def _model(run: Run) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
@@ -14,7 +15,7 @@ from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
 from gentraj.envs.tasks.registry import MANIPULATION, TASKS
 
-from ..config import check_known, with_settings
+from ..config import check_known, from_json, read_json, with_settings
 from ..data import ContextConfig, Episodes, load_episodes
 from ..data.d4rl import single_task
 from ..data.sources import split_names
@@ -25,7 +26,6 @@ from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
-from .published import PUBLISHED
 from .run import RunConfig
 from .world import WorldModelRunConfig
 
@@ -102,6 +102,10 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
     "world-ensemble": ("the same with only an ensemble of perceptrons, as in MBPO",
                        WorldModelConfig(model=None, members=5)),
 }
+
+_published = read_json(Path(__file__).with_name("published.json"))
+PUBLISHED = {name: (card["about"], from_json(RunConfig, card["settings"], name)) for name, card in _published.items()}
+"""The settings of the papers' own code, whose `source` published.json names; docs/results.md has what still differs."""
 
 PRESETS: dict[str, RunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},

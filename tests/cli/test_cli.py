@@ -26,7 +26,7 @@ KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",
         "returns", "successes", "controller", "random", "behaviour", "agent", "step", "steps", "sampling",
-        "networks",         "last_evaluations"]
+        "networks", "last_evaluations"]
 
 
 @pytest.fixture

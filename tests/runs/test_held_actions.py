@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Box
 
 from gentraj.config import from_json, to_json
-from gentraj.data import Episodes
+from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import EnvironmentFactory
 from gentraj.runs.finetuning import FinetuneConfig, _player
 from gentraj.runs.presets import PRESETS
@@ -66,10 +66,10 @@ def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_facts_name_what_never_varies() -> None:
-    facts = DataFacts.of(data(), PRESETS["iql"].context)
+    facts = DataFacts.of(data(), ContextConfig())
     assert facts.constant_actions == (None, pytest.approx(0.7), 3.0) and from_json(DataFacts, to_json(facts)) == facts
     varying = DataFacts.of(replace(data(), act=data().act + np.random.default_rng(1).normal(size=(400, 3))),
-                           PRESETS["iql"].context)
+                           ContextConfig())
     assert varying.constant_actions == () and varying.allowed(SPACE) is SPACE
     former = {key: value for key, value in to_json(facts).items() if key != "still"}  # a run that was saved before
     assert from_json(DataFacts, former).allowed(SPACE) is SPACE

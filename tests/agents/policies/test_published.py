@@ -27,7 +27,7 @@ from gentraj.diffusion.paths import PATHS
 from gentraj.networks import Perceptron, PerceptronConfig
 from gentraj.networks.mlp import EnsembleMLP
 from gentraj.randomness import generator
-from gentraj.runs.published import PUBLISHED
+from gentraj.runs.presets import PUBLISHED
 from gentraj.training.optimization import learning_rate_factor
 from gentraj.trajectory import Batch
 
