@@ -153,7 +153,8 @@ def _front_matter(run: Run, card: Card) -> str:
                                       dataset_type=env, dataset_name=env, dataset_args=protocol, metric_type=key,
                                       metric_value=value, metric_name=key.replace("_", " ")))
     facts = ModelCardData(
-        library_name="gentraj", pipeline_tag="reinforcement-learning", model_name=card.name, eval_results=results or None,
+        library_name="gentraj", pipeline_tag="reinforcement-learning", model_name=card.name,
+        eval_results=results or None,
         tags=["gentraj", type(run.main).__name__.lower(), "trajectories", tag, "offline-reinforcement-learning"],
         datasets=[name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)],
         metrics=[result.metric_type for result in results] or None)
