@@ -28,8 +28,8 @@ SMALLER = [(r"\bsteps=\d[\d_]*", "steps=2"), (r"\bepisodes=\d+", "episodes=1"), 
 PLANNER = ("--model.network.width", "8", "--model.batch-size", "8", "--inverse.width", "16", "--arrival.width", "16")
 POLICY = ("--policy.batch-size", "8", "--policy.critic.width", "16")
 WORLD = ("--world.width", "16", "--world.members", "2")
-STAND_INS = {"RUN": "runs/demo", "DIR": "runs/demo", "PRESET": "pointmaze-umaze", "FILE": "hopper.npz", "NAME": "gan",
-             "COMMAND": "demo"}
+STAND_INS = {"RUN": "runs/demo", "DIR": "runs/demo", "runs/large": "runs/demo", "PRESET": "pointmaze-umaze",
+             "FILE": "hopper.npz", "NAME": "gan", "COMMAND": "demo"}
 SAVED = r"[Ss]ave this as `(\w+\.py)`.*?^```python\n(.*?)^```"
 EVERYWHERE = {"--help", "--version", "--import", "--env-kwargs"}  # no command's own help shows them
 OTHER_COMMANDS = {"python", "python3", "make", "pip", "git", "cd", ".", ".ci/run"}
@@ -123,8 +123,8 @@ def check_gentraj(words: list[str]) -> None:
     assert code == 0, f"gentraj {' '.join(words)}: {errors}"
     for word in words:
         if word.startswith("--"):
-            option = re.escape(word.partition("=")[0])
-            known = word in EVERYWHERE or re.search(rf"{option}(?![\w-])", shown)
+            option = re.escape(word.partition("=")[0].removeprefix("--"))
+            known = word in EVERYWHERE or re.search(rf"--(training\.)?{option}(?![\w-])", shown)  # --steps is short
             assert known, f"gentraj {' '.join(words)}: {word}"
         elif word.startswith("benchmarks/"):
             assert (ROOT / word).exists() or "*" in word, word

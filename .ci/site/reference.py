@@ -17,7 +17,7 @@ import griffe
 ROOT = Path(__file__).parents[2]
 MORE: dict[str, tuple[str, ...]] = {
     "gentraj.cli": ("main",),
-    "gentraj.config": ("ConfigError", "Kinds"),
+    "gentraj.config": ("ConfigError", "Registry"),
     "gentraj.diffusion.paths": ("PATHS", "NoisePath"),
     "gentraj.diffusion.samplers": ("SAMPLERS", "Sampler"),
     "gentraj.experiments.statistics": ("Estimate", "difference", "interquartile_mean", "probability_of_improvement"),
