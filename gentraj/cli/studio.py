@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     with busy("loading the runs"):
         loaded = load_runs(args.runs, args.accelerate, pick_device(args.device))
     if args.export_page is not None:
-        from ..studio.static import first_page  # with viser, which may be missing
+        from ..studio.page import first_page  # with viser, which may be missing
 
         with busy(f"{args.page_steps} steps"):
             page = first_page(loaded, args.page_steps)

@@ -6,7 +6,6 @@ In shapes, M is a number of postures, P of bodies, Q of positions (qpos).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.envs.rendering.renderer import placed, postures
 
 from ..plots.style import INK
-from .drawing import Lines, light, plan_colours, rgb
+from .drawing import Lines, light, pieces, plan_colours, rgb
 from .driving import Way
+from .loading import Loaded
 from .planning import Answer
 from .session import Session
 
@@ -35,24 +35,30 @@ class Body:
     """The moving parts of a MuJoCo model, drawn in any number of postures under a node of a scene."""
 
     def __init__(self, api: SceneApi, root: str, model: Any):
-        self.api, self.root, self.model = api, root, model
+        self.api = api
+        self.root = root
+        self.model = model
         self.meshes = meshes_of(model, fixed=False)
         self.handles: dict[int, Any] = {}
 
     def draw(self, qpos_MQ: np.ndarray, colours_M3: np.ndarray | None = None, opacities_M: np.ndarray | None = None,
              shift_M3: np.ndarray | None = None) -> None:
         """Draws M postures in the place of those before, in the model's own colours by default."""
-        position_MP3, turn_MP4 = placed(self.model, qpos_MQ)
         count = len(qpos_MQ)
+        position_MP3, turn_MP4 = placed(self.model, qpos_MQ)
         if shift_M3 is not None:
             position_MP3 = position_MP3 + shift_M3[:, None]
-        opacities_M = np.ones(count) if opacities_M is None else opacities_M
-        for body, (vertices, faces, colour) in self.meshes.items():
-            colours = np.tile(colour, (count, 1)) if colours_M3 is None else colours_M3
+        if opacities_M is None:
+            opacities_M = np.ones(count)
+        for body, (vertices, faces, colour_3) in self.meshes.items():
             props = {"batched_positions": position_MP3[:, body].astype(np.float32),
                      "batched_wxyzs": turn_MP4[:, body].astype(np.float32),
-                     "batched_colors": colours.astype(np.uint8), "batched_opacities": opacities_M.astype(np.float32)}
-            if (handle := self.handles.get(body)) is not None and len(handle.batched_positions) == count:
+                     "batched_colors": np.tile(colour_3, (count, 1)).astype(np.uint8),
+                     "batched_opacities": opacities_M.astype(np.float32)}
+            if colours_M3 is not None:
+                props["batched_colors"] = colours_M3.astype(np.uint8)
+            handle = self.handles.get(body)
+            if handle is not None and len(handle.batched_positions) == count:
                 for name, value in props.items():
                     setattr(handle, name, value)
                 handle.visible = True
@@ -88,9 +94,10 @@ class BodyScene:
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
         self.session = session
-        self.loaded = session.loaded if side == 0 else session.second or session.loaded
+        self.loaded = run_at(session, side)
         self.base = self.loaded.base
-        self.model, self.root = self.base.model, f"/run{side}"
+        self.model = self.base.model
+        self.root = f"/run{side}"
         self.qpos_Q = self.model.qpos0.copy()
         self.seconds = float(getattr(self.base, "dt", 0.0)) or self.model.opt.timestep
         self.lane = lane_width(self.model)
@@ -136,8 +143,9 @@ class BodyScene:
         if answer is None or answer.loaded is not self.loaded or begun:
             self.ghosts.hide()
             return
-        noisy_NHD = answer.unfinished(frame)
-        x_NHD = answer.x_NHD if noisy_NHD is None else noisy_NHD
+        x_NHD = answer.unfinished(frame)
+        if x_NHD is None:
+            x_NHD = answer.x_NHD
         obs_NHO = x_NHD[..., : answer.loaded.run.data.obs_dim]
         try:
             qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)
@@ -146,15 +154,17 @@ class BodyScene:
         self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))
 
     def _draw_ghosts(self, answer: Answer, qpos_NHQ: np.ndarray, colours_N3: np.ndarray) -> None:
-        chosen, last_N = answer.chosen, np.minimum(answer.row_N, qpos_NHQ.shape[1] - 1).astype(int)
+        chosen = answer.chosen
+        last_N = np.minimum(answer.arrival_step_N, qpos_NHQ.shape[1] - 1).astype(int)
         along = np.unique(np.linspace(1, max(last_N[chosen], 1), AHEAD).round().astype(int))
-        others = sorted(set(range(len(qpos_NHQ))) - {chosen}, key=lambda n: -float(_rank(answer)[n]))[:LANES]
-        qpos = np.concatenate([qpos_NHQ[chosen, along], qpos_NHQ[others, last_N[others]]])
-        colours = np.concatenate([np.tile(colours_N3[chosen], (len(along), 1)), colours_N3[others]])
-        opacities = np.concatenate([np.full(len(along), GHOST), np.full(len(others), LANE)])
-        shift = np.zeros((len(qpos), 3))
-        shift[len(along):, 1] = self.lane * np.arange(1, len(others) + 1)
-        self.ghosts.draw(qpos, colours, opacities, shift + self.shift_3)
+        order = np.argsort(-_rank(answer), kind="stable")
+        others = order[order != chosen][:LANES]
+        qpos_MQ = np.concatenate([qpos_NHQ[chosen, along], qpos_NHQ[others, last_N[others]]])
+        colours_M3 = colours_N3[[chosen] * len(along) + others.tolist()]
+        opacities_M = np.repeat([GHOST, LANE], [len(along), len(others)])
+        shift_M3 = np.tile(self.shift_3, (len(qpos_MQ), 1))
+        shift_M3[len(along):, 1] += self.lane * np.arange(1, len(others) + 1)
+        self.ghosts.draw(qpos_MQ, colours_M3, opacities_M, shift_M3)
 
     def _pose(self) -> None:
         self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
@@ -162,8 +172,7 @@ class BodyScene:
         self.frame.position = (-place[0], -place[1], 0.0)
 
     def _draw_trace(self) -> None:
-        points_T3 = np.array(self.trace).reshape(-1, 3) + self.shift_3
-        self.line.draw(np.stack([points_T3[:-1], points_T3[1:]], 1), np.array(rgb(INK)))
+        self.line.draw(pieces(np.array(self.trace).reshape(-1, 3) + self.shift_3), np.array(rgb(INK)))
 
 
 def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -187,10 +196,14 @@ def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndar
 
 def spread(model: Any) -> np.ndarray:
     """(3,) how far (m) the moving parts reach along each axis, in the model's own posture; 1 where nothing moves."""
+    from viser.transforms import SO3
+
     position_1P3, turn_1P4 = placed(model, model.qpos0[None])
-    points = [_turned(vertices, turn_1P4[0, body]) + position_1P3[0, body]
+    points = [SO3(turn_1P4[0, body]).as_matrix() @ vertices.T + position_1P3[0, body, :, None]
               for body, (vertices, _, _) in meshes_of(model, fixed=False).items()]
-    return np.ptp(np.concatenate(points), axis=0) if points else np.ones(3)
+    if not points:
+        return np.ones(3)
+    return np.ptp(np.concatenate(points, axis=1), axis=1)
 
 
 def lane_width(model: Any) -> float:
@@ -202,23 +215,30 @@ def floor_height(model: Any) -> float:
     """The height (m) of the model's floor, a plane of the world; 0 without one."""
     from mujoco import mjtGeom  # pyright: ignore[reportAttributeAccessIssue]
 
-    planes = [g for g in range(model.ngeom) if model.geom_type[g] == mjtGeom.mjGEOM_PLANE]
-    return float(model.geom_pos[planes[0], 2]) if planes else 0.0
+    for geom in range(model.ngeom):
+        if model.geom_type[geom] == mjtGeom.mjGEOM_PLANE:
+            return float(model.geom_pos[geom, 2])
+    return 0.0
 
 
 def colour_of(model: Any, geom: int) -> np.ndarray:
     """(3,) the colour of a geom, uint8, as MuJoCo draws it: its own if it has one, else that of its material."""
-    own = model.geom_rgba[geom]
-    has_none = model.geom_matid[geom] >= 0 and (own == UNSET).all()
-    return (255 * np.clip((model.mat_rgba[model.geom_matid[geom]] if has_none else own)[:3], 0, 1)).astype(np.uint8)
+    rgba_4 = model.geom_rgba[geom]
+    material = model.geom_matid[geom]
+    if material >= 0 and (rgba_4 == UNSET).all():
+        rgba_4 = model.mat_rgba[material]
+    return (255 * np.clip(rgba_4[:3], 0, 1)).astype(np.uint8)
 
 
 def _rank(answer: Answer) -> np.ndarray:
     """(N,) what orders the plans: their values, else how far they are trusted."""
-    return -answer.ratio_N if answer.value_N is None else answer.value_N
+    if answer.value_N is None:
+        return -answer.ratio_N
+    return answer.value_N
 
 
-def _turned(points_V3: np.ndarray, turn_4: Sequence[float]) -> np.ndarray:
-    from viser.transforms import SO3
-
-    return points_V3 @ SO3(np.asarray(turn_4, float)).as_matrix().T
+def run_at(session: Session, side: int) -> Loaded:
+    """The run that is shown at a side: 0 is the chosen one, 1 the one beside it."""
+    if side == 1 and session.second is not None:
+        return session.second
+    return session.loaded

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..plots.style import trust_scale
 from .planning import Answer
-from .side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from viser import SceneApi
@@ -30,24 +30,21 @@ def linear(colours: np.ndarray) -> np.ndarray:
     return (255 * light).round().astype(np.uint8)
 
 
-def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
-    """(N, 3) the colours of the plans, uint8: blue where trusted and orange where not, or dark to light by value."""
-    if by == "value" and answer.value_N is not None:
-        from matplotlib import colormaps
-
-        low, high = answer.value_N.min(), answer.value_N.max()
-        shades = colormaps["viridis"]((answer.value_N - low) / max(high - low, 1e-9))
-    else:
-        norm, shade = trust_scale(TRUST)
-        shades = shade(norm(np.clip(answer.ratio_N, 1 / TRUST, TRUST)))
-    return (255 * np.asarray(shades)[:, :3]).astype(np.uint8)
-
-
-def uncertainty_colours(beside: SideBySide) -> np.ndarray:
-    """(T, 3) the colours of the imagined steps, uint8: blue where the model is trusted and orange where not."""
+def trust_colours(ratio_N: np.ndarray) -> np.ndarray:
+    """(N, 3) the colours of trust ratios, uint8: blue where trusted and orange where not."""
     norm, shade = trust_scale(TRUST)
-    ratio_T = np.clip(beside.uncertainty_T / beside.limit, 1 / TRUST, TRUST)
-    return (255 * np.asarray(shade(norm(ratio_T)))[:, :3]).astype(np.uint8)
+    return (255 * np.asarray(shade(norm(np.clip(ratio_N, 1 / TRUST, TRUST))))[:, :3]).astype(np.uint8)
+
+
+def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
+    """(N, 3) the colours of the plans, uint8, by trust or from dark to light by value."""
+    if by != "value" or answer.value_N is None:
+        return trust_colours(answer.ratio_N)
+    from matplotlib import colormaps
+
+    low = answer.value_N.min()
+    part_N = (answer.value_N - low) / max(answer.value_N.max() - low, 1e-9)
+    return (255 * np.asarray(colormaps["viridis"](part_N))[:, :3]).astype(np.uint8)
 
 
 def light(api: SceneApi, cast_shadow: bool = False) -> None:
@@ -70,37 +67,42 @@ class Lines:
     """
 
     def __init__(self, api: SceneApi, name: str, thickness: float):
-        self.api, self.name, self.thickness = api, name, thickness
+        self.api = api
+        self.name = name
+        self.thickness = thickness
         self.handle: Any = None
 
     def draw(self, points_M23: np.ndarray, colours_M3: np.ndarray) -> None:
         """Draws segments (M, 2, 3) in colours (M, 3) or in one (3,), in the place of those before."""
         count = len(points_M23)
+        room = SEGMENTS_AT_FIRST
+        if self.handle is not None:
+            room = len(self.handle.points)
+            self.handle.visible = count > 0
         if count == 0:
-            if self.handle is not None:
-                self.handle.visible = False
             return
-        colours_M3 = np.broadcast_to(colours_M3, (count, 3))
-        room = max(SEGMENTS_AT_FIRST if self.handle is None else len(self.handle.points), 1 << (count - 1).bit_length())
-        points = np.concatenate([points_M23, np.broadcast_to(points_M23[-1, 1], (room - count, 2, 3))])
-        colours = np.concatenate([colours_M3, np.broadcast_to(colours_M3[-1], (room - count, 3))])
+        while room < count:
+            room *= 2
+        points_L23 = np.concatenate([points_M23, np.tile(points_M23[-1, 1], (room - count, 2, 1))]).astype(np.float32)
+        colours_L3 = np.pad(np.broadcast_to(colours_M3, (count, 3)), ((0, room - count), (0, 0)), "edge")
         # The browser takes the colours of vertices for light, and would draw them too bright.
-        self._put(points.astype(np.float32), np.repeat(linear(colours)[:, None], 2, 1))
-
-    def _put(self, points_L23: np.ndarray, colours_L23: np.ndarray) -> None:
-        if self.handle is not None and len(self.handle.points) != len(points_L23):
+        colours_L23 = np.repeat(linear(colours_L3)[:, None], 2, 1)
+        if self.handle is not None and len(self.handle.points) == room:
+            self.handle.points = points_L23
+            self.handle.colors = colours_L23
+            return
+        if self.handle is not None:
             self.handle.remove()
-            self.handle = None
-        if self.handle is None:
-            self.handle = self.api.add_line_segments(self.name, points_L23, colours_L23, thickness=self.thickness,
-                                                     thickness_units="screen")
-        else:
-            self.handle.points, self.handle.colors = points_L23, colours_L23
-            self.handle.visible = True
+        self.handle = self.api.add_line_segments(self.name, points_L23, colours_L23, thickness=self.thickness,
+                                                 thickness_units="screen")
 
 
-def segments(lines: list[np.ndarray] | np.ndarray, height: float) -> np.ndarray:
+def pieces(places_MK: np.ndarray) -> np.ndarray:
+    """(M - 1, 2, K) the segments of the polyline through M places."""
+    return np.stack([places_MK[:-1], places_MK[1:]], 1)
+
+
+def segments(lines: Sequence[np.ndarray], height: float) -> np.ndarray:
     """(M, 2, 3) the segments of polylines (H, 2) at a height above the floor."""
-    pieces = [np.stack([line[:-1], line[1:]], 1) for line in lines if len(line) > 1]
-    flat_M22 = np.concatenate(pieces) if pieces else np.zeros((0, 2, 2))
-    return np.concatenate([flat_M22, np.full((*flat_M22.shape[:2], 1), height)], -1).astype(np.float32)
+    flat_M22 = np.concatenate([np.zeros((0, 2, 2)), *map(pieces, lines)])
+    return np.pad(flat_M22, ((0, 0), (0, 0), (0, 1)), constant_values=height).astype(np.float32)

@@ -19,6 +19,7 @@ from gentraj.envs.rendering.film import speed
 from ..trajectory import Agent
 from .loading import Loaded
 from .planning import Answer, Question, answer_of, planner_of
+from .threads import Player
 
 MOST_AHEAD = 100  # environment steps that a policy is shown ahead outside mazes
 SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
@@ -43,15 +44,21 @@ class Drive:
     """
 
     def __init__(self, loaded: Loaded, question: Question):
-        self.loaded, self.question = loaded, question
+        self.loaded = loaded
         self.envs = VectorEnvironment(loaded.factory, 1, loaded.run.data.obs_keys)
-        self.agent: Agent = (planner_of(loaded, question) if loaded.kind == "planner" else
-                             loaded.run.agent(loaded.space))
+        self.agent: Agent
+        if loaded.kind == "planner":
+            self.agent = planner_of(loaded, question)
+        else:
+            self.agent = loaded.run.agent(loaded.space)
         self.begin(question)
 
     def begin(self, question: Question) -> None:
         """Begins the episode anew, with the start and the goal of `question`."""
-        self.question, self.done, self.success, self.total = question, False, False, 0.0
+        self.question = question
+        self.done = False
+        self.success = False
+        self.total = 0.0
         self.envs.reset(np.ones(1, bool), [question.settings.seed])
         self.fps = speed(self.envs.env(0))
         self.decisions: list[tuple[int, Answer]] = []
@@ -67,20 +74,19 @@ class Drive:
 
     def aim(self, goal: tuple[float, ...]) -> None:
         """Gives the agent another goal on the way; it plans again in its next step."""
-        self._place(self.obs_O, np.array(goal, np.float32))
-        self.question, self.done, self.success = replace(self.question, goal=goal), False, False
+        self._place(self.path[-1], np.array(goal, np.float32))
+        self.question = replace(self.question, goal=goal)
+        self.done = False
+        self.success = False
         self.agent.reset(seeds_B=[self.question.settings.seed + len(self.path)])
-
-    @property
-    def obs_O(self) -> np.ndarray:
-        """The present observation."""
-        return self.path[-1]
 
     def step(self) -> None:
         """Takes one environment step, unless the episode is over. Raises `EnvironmentFault` for one that fails."""
         if self.done:
             return
-        goal_BG = None if self.envs.goal_BG is None or not self.question.goal else torch.from_numpy(self.envs.goal_BG)
+        goal_BG = None
+        if self.envs.goal_BG is not None and self.question.goal:
+            goal_BG = torch.from_numpy(self.envs.goal_BG)
         with self.loaded.lock:
             act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG)
         plans = getattr(self.agent, "last", None)
@@ -94,19 +100,18 @@ class Drive:
         self.success |= bool(result["success"][0])
         self.done = bool(result["terminated"][0] | result["truncated"][0])
 
-    @property
-    def plan(self) -> Answer | None:
-        """The plans that the agent follows; None for a policy, and before the first plan."""
-        return self.plan_at(len(self.path))
-
     def plan_at(self, step: int) -> Answer | None:
         """The plans that the agent followed after so many steps; None for a policy, and before the first plan."""
         return next((answer for made, answer in reversed(self.decisions) if made <= step), None)
 
-    def way(self, step: int | None = None) -> Way:
-        """How far the loop had come after so many steps, by default what it has by now."""
-        path = self.path[: len(self.path) if step is None else step + 1]
-        return Way(self.loaded, path, self.postures[len(path) - 1])
+    def way(self, step: int) -> Way:
+        """How far the loop had come after so many steps."""
+        return Way(self.loaded, self.path[: step + 1], self.postures[step])
+
+    @property
+    def steps(self) -> int:
+        """The number of environment steps taken."""
+        return len(self.path) - 1
 
     def close(self) -> None:
         self.envs.close()
@@ -130,14 +135,13 @@ class Loop:
         self.changed: Callable[[], None] = lambda: None
         self.drive: Drive | None = None
         """The episode so far; None at the start."""
-        self.playing = threading.Event()
-        self.closed = False
+        self.player = Player(self._play, "studio-loop")
         self._lock = threading.RLock()
 
     def step(self, steps: int = 1) -> None:
         """Takes environment steps."""
         with self._lock:
-            if self.closed:
+            if self.player.closed:
                 return
             try:
                 if self.drive is None:
@@ -145,10 +149,10 @@ class Loop:
                 for _ in range(steps):
                     self.drive.step()
                 if self.drive.done:
-                    self.pause()
+                    self.player.pause()
             except (ValueError, RuntimeError) as error:
                 self.failed(error)
-                self.pause()
+                self.player.pause()
         self.changed()
 
     def aim(self, goal: tuple[float, ...]) -> bool:
@@ -160,18 +164,9 @@ class Loop:
         self.changed()
         return True
 
-    def play(self) -> None:
-        if not self.playing.is_set() and not self.closed:
-            self.playing = threading.Event()  # which a thread in its last step does not obey
-            self.playing.set()
-            threading.Thread(target=self._play, args=(self.playing,), name="studio-loop", daemon=True).start()
-
-    def pause(self) -> None:
-        self.playing.clear()
-
     def reset(self) -> None:
         """Puts the closed loop back to the start, and pauses it."""
-        self.pause()
+        self.player.pause()
         with self._lock:
             if self.drive is not None:
                 self.drive.close()
@@ -179,8 +174,7 @@ class Loop:
         self.changed()
 
     def close(self) -> None:
-        self.closed = True
-        self.pause()
+        self.player.close()
         with self._lock:
             if self.drive is not None:
                 self.drive.close()
@@ -195,16 +189,34 @@ class Loop:
             state = "reached the goal"
         elif drive.done:
             state = "the episode is over"
-        return f"Step {len(drive.path) - 1}, return {drive.total:.1f}: {state}."
+        return f"Step {drive.steps}, return {drive.total:.1f}: {state}."
 
-    def _play(self, playing: threading.Event) -> None:
-        due = time.perf_counter()
-        while playing.is_set() and not self.closed:
-            fps = self.drive.fps if self.drive is not None else SHOWN_PER_SECOND
-            steps = max(1, round(fps / SHOWN_PER_SECOND))
-            self.step(steps)
-            due = max(due + steps / fps, time.perf_counter() - 0.2)  # what was lost long ago is not caught up
-            time.sleep(max(0.0, due - time.perf_counter()))
+    def _play(self) -> float:
+        """Takes the steps that are shown at once, and returns for how many seconds."""
+        fps = SHOWN_PER_SECOND
+        if self.drive is not None:
+            fps = self.drive.fps
+        steps = max(1, round(fps / SHOWN_PER_SECOND))
+        self.step(steps)
+        return steps / fps
+
+
+def start_and_goal(loaded: Loaded) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """An observation (O,) and a goal (G,): in the two free cells of the maze that are farthest apart, or what the
+    environment's reset gives; the goal is empty without one."""
+    maze = loaded.maze
+    if maze is not None:
+        start_2, goal_2 = maze.centre(np.array(maze.farthest))
+        obs_O = np.zeros(loaded.run.data.obs_dim)
+        obs_O[list(loaded.dims)] = start_2
+        return tuple(obs_O.tolist()), tuple(goal_2.tolist())
+    envs = VectorEnvironment(loaded.factory, 1, loaded.run.data.obs_keys)
+    envs.reset(np.ones(1, bool), [0])
+    goal: tuple[float, ...] = ()
+    if envs.goal_BG is not None:
+        goal = tuple(envs.goal_BG[0].tolist())
+    envs.close()
+    return tuple(envs.obs_BO[0].tolist()), goal
 
 
 def posture(envs: VectorEnvironment) -> np.ndarray:
@@ -219,12 +231,15 @@ def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Ans
     It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`, a
     closed loop of the run, is used anew. Raises what `Drive.step` raises.
     """
-    drive = Drive(loaded, question) if drive is None else drive
-    drive.begin(question)
+    if drive is None:
+        drive = Drive(loaded, question)
+    else:
+        drive.begin(question)
+    most = MOST_AHEAD
+    if loaded.maze is not None:
+        most = loaded.factory.max_episode_steps
     start = time.perf_counter()
-    most = MOST_AHEAD if loaded.maze is None else loaded.factory.max_episode_steps
-    while not (drive.done or drive.success or len(drive.path) > most):
+    while not drive.done and not drive.success and drive.steps < most:
         drive.step()
-    ms = 1000 * (time.perf_counter() - start) / (len(drive.path) - 1)
-    x_NHD = np.array(drive.path)[None]
-    return Answer(question, loaded, x_NHD, np.array([x_NHD.shape[1] - 1]), np.zeros(1), 0, ms)
+    ms = 1000 * (time.perf_counter() - start) / drive.steps
+    return Answer(question, loaded, np.array(drive.path)[None], np.array([drive.steps]), np.zeros(1), 0, ms)

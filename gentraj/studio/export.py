@@ -12,6 +12,8 @@ import numpy as np
 
 from gentraj.envs.rendering.renderer import Renderer
 
+from ..runs.planner import as_planner
+from ..runs.run import environment_of
 from .driving import Drive
 from .loading import Loaded
 from .planning import BUDGETS, MARGIN, Answer
@@ -28,10 +30,13 @@ def plan_npz(answer: Answer) -> bytes:
     It has `obs` (N, H, O), `act` (N, H, A), `stride`, `arrival` (N,), `trust_ratio` (N,), `chosen`, the start and the
     goal.
     """
-    buffer, width = io.BytesIO(), answer.loaded.run.data.obs_dim
-    stride = answer.loaded.run.model.spec.spacing if answer.loaded.kind == "planner" else 1
+    buffer = io.BytesIO()
+    width = answer.loaded.run.data.obs_dim
+    stride = 1
+    if answer.loaded.kind == "planner":
+        stride = answer.loaded.run.model.spec.spacing
     np.savez_compressed(buffer, allow_pickle=False, obs=answer.x_NHD[..., :width],
-                        act=answer.x_NHD[..., width:], stride=np.array(stride), arrival=answer.row_N,
+                        act=answer.x_NHD[..., width:], stride=np.array(stride), arrival=answer.arrival_step_N,
                         trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen),
                         start=np.array(answer.question.obs), goal=np.array(answer.question.goal))
     return buffer.getvalue()
@@ -42,10 +47,11 @@ def python_call(answer: Answer) -> str:
     path of a policy."""
     if answer.loaded.kind != "planner":
         return _policy_call(answer)
-    question, loaded, own = answer.question, answer.loaded, answer.loaded.run.planning
-    config = question.settings.config(loaded)
-    changed = {name: value for name, value in vars(config).items() if value != getattr(own, name)}
-    settings = "".join(f", {name}={value!r}" for name, value in changed.items())
+    question = answer.question
+    loaded = answer.loaded
+    planner = as_planner(loaded.run)
+    settings = "".join(f", {name}={value!r}" for name, value in vars(question.settings.config(loaded)).items()
+                       if value != getattr(planner.planning, name))
     lines = ["from dataclasses import replace", "", "import torch", "", "import gentraj"]
     guide = "None"
     body = [f"run = gentraj.load({_where(loaded)})"]
@@ -63,7 +69,9 @@ def python_call(answer: Answer) -> str:
         body.append("guide = Constrained(Constraints(run.model.spec, obstacles), strict=False, "
                     f"budgets=FULL_BUDGETS[:{len(BUDGETS)}], attempts=1)")
         guide = "guide"
-    goal = f"torch.tensor([{question.goal!r}])" if question.goal else "None"
+    goal = "None"
+    if question.goal:
+        goal = f"torch.tensor([{question.goal!r}])"
     body += [f"planner = run.planner(run.action_space(), replace(run.planning{settings}), {guide})",
              f"plans = planner.sampler.sample(torch.tensor([{question.obs!r}]), {goal}, [{question.settings.seed}])",
              "x_BHD, arrival_B = plans.chosen()"]
@@ -80,9 +88,11 @@ def _policy_call(answer: Answer) -> str:
 
 def _where(loaded: Loaded) -> str:
     """The arguments of `gentraj.load` for the run as the studio has it, whatever is trained in the meantime."""
+    where = f"{str(loaded.run.folder.absolute())!r}, step={loaded.run.step}"
     device = loaded.run.reference.x_BHD.device
-    on = f", device=torch.device({str(device)!r})" if device.type != "cpu" else ""
-    return f"{str(loaded.run.folder.absolute())!r}, step={loaded.run.step}{on}"
+    if device.type == "cpu":
+        return where
+    return f"{where}, device=torch.device({str(device)!r})"
 
 
 def video(drive: Drive) -> bytes:
@@ -92,9 +102,9 @@ def video(drive: Drive) -> bytes:
     """
     import imageio_ffmpeg
 
-    if len(drive.path) < 2:
+    if drive.steps == 0:
         raise ValueError("the closed loop has not begun; press Play first")
-    renderer = Renderer(drive.loaded.run.environment())
+    renderer = Renderer(environment_of(drive.loaded.run))
     goal_G = np.array(drive.question.goal)
     with tempfile.TemporaryDirectory() as folder:
         path, writer = Path(folder) / "loop.mp4", None

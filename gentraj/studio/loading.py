@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +60,9 @@ class Loaded:
     def dims(self) -> tuple[int, int]:
         """The entries of an observation that are drawn as x and y."""
         goal_dims = self.run.data.goal_dims
-        return (goal_dims[0], goal_dims[1]) if len(goal_dims) > 1 else (0, min(1, self.run.data.obs_dim - 1))
+        if len(goal_dims) > 1:
+            return goal_dims[0], goal_dims[1]
+        return 0, min(1, self.run.data.obs_dim - 1)
 
     @property
     def has_goal(self) -> bool:
@@ -81,7 +83,9 @@ class Loaded:
             return own
         if self.run.critic is not None:
             return "value"
-        return "classifier-free" if self.run.planning.context else None
+        if self.run.planning.context:
+            return "classifier-free"
+        return None
 
     @property
     def most_steps(self) -> int:
@@ -89,14 +93,17 @@ class Loaded:
         if not isinstance(self.run, PlannerRun):
             return 1
         generator = self.run.config.model
+        if generator.ONE_CALL:
+            return 1
         offered = max(MOST_STEPS, self.run.planning.steps)
-        most = min(generator.max_steps or offered, offered)
-        return 1 if generator.ONE_CALL else only_steps(self.run.model) or most
+        return only_steps(self.run.model) or min(generator.max_steps or offered, offered)
 
     @property
     def least_steps(self) -> int:
         """The smallest number of sampling steps; a student may take the number alone that it was trained for."""
-        return (self.kind == "planner" and only_steps(self.run.model)) or 1
+        if not isinstance(self.run, PlannerRun):
+            return 1
+        return only_steps(self.run.model) or 1
 
     @property
     def several(self) -> bool:
@@ -125,10 +132,15 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
 
     Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
-    short, long = [folder.absolute().name for folder in folders], [str(folder) for folder in folders]
-    names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
-             for i, (name, path) in enumerate(zip(short, long, strict=True), 1)]
-    return [ready(load(folder, device=device), name, backend) for folder, name in zip(folders, names, strict=True)]
+    loaded: list[Loaded] = []
+    for folder in folders:
+        name = folder.absolute().name
+        if [other.absolute().name for other in folders].count(name) > 1:
+            name = str(folder)
+        if name in [each.name for each in loaded]:
+            name = f"{name} ({len(loaded) + 1})"
+        loaded.append(ready(load(folder, device=device), name, backend))
+    return loaded
 
 
 def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
@@ -146,10 +158,8 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
         raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
                          "mazes of PointMaze and MuJoCo's bodies; see the run with gentraj report")
     if isinstance(run, PlannerRun):
-        run = accelerate(run, backend)
-    else:
-        backend = "eager"
-    return Loaded(name, run, factory, cast(Box, run.action_space()), env.unwrapped, backend)
+        return Loaded(name, accelerate(run, backend), factory, run.action_space(), env.unwrapped, backend)
+    return Loaded(name, run, factory, run.action_space(), env.unwrapped)
 
 
 def alike(first: Loaded, second: Loaded) -> bool:
@@ -159,3 +169,10 @@ def alike(first: Loaded, second: Loaded) -> bool:
     if first.maze is None or second.maze is None:
         return first.factory.env_id == second.factory.env_id
     return first.maze.map == second.maze.map and first.maze.scaling == second.maze.scaling
+
+
+def companions(loaded: Loaded, runs: Sequence[Loaded]) -> list[Loaded]:
+    """The runs that can be shown beside one: those that plan or act in the same environment."""
+    if loaded.kind == "world model":
+        return []
+    return [each for each in runs if each is not loaded and each.kind != "world model" and alike(each, loaded)]

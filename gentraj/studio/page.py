@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from .driving import Drive
 from .guard import GuardedServer
 from .loading import Loaded, alike
 from .planning import described
-from .scene import scene_of
+from .scene import Scene, scene_of
 from .session import Session
 from .side_by_side import Request, SideBySide, compare_with_simulator
 from .world_view import FRAMES_PER_SECOND, Pair
@@ -34,11 +36,10 @@ def static_page(frames: Frames, caption: str) -> str:
     server = GuardedServer(port=0)  # viser's scenes belong to a server; nobody connects to this one
     try:
         drawn = frames(server)
-        shown = next(drawn)
+        first = next(drawn)  # a recording begins with what is there
         serializer = server.get_scene_serializer()
-        while shown is not None:
-            serializer.insert_sleep(shown)
-            shown = next(drawn, None)
+        for seconds in itertools.chain([first], drawn):
+            serializer.insert_sleep(seconds)
         page = serializer.as_html()
     finally:
         server.stop()
@@ -52,38 +53,46 @@ def session_page(session: Session, by: str = "trust") -> str:
     drive = session.loop.drive
 
     def frames(server: ViserServer) -> Iterator[float]:
-        sides = range(1 + (session.second is not None))
-        scenes = [scene_of(server.scene, session, side) for side in sides]
+        scenes = [scene_of(server.scene, session)]
+        if session.second is not None:
+            scenes.append(scene_of(server.scene, session, 1))
         server.initial_camera.position, server.initial_camera.look_at = scenes[0].camera
         for side, scene in enumerate(scenes):
             scene.place(session)
             scene.show(session.answers.get(side), None, by)
-        last = 0 if drive is None else len(drive.path) - 1
-        every = max(-(-last // MOST_FRAMES), 1)
-        for step in [*range(0, last, every), last]:
-            if drive is not None:
-                scenes[0].move(drive.way(step))
-                scenes[0].show(drive.plan_at(step) or session.answers.get(0), None, by)
-            yield LAST_FRAME_SECONDS if step == last else every / (drive.fps if drive is not None else 1)
+        if drive is not None:
+            every = max(-(-drive.steps // MOST_FRAMES), 1)
+            for step in range(0, drive.steps, every):
+                show(scenes[0], drive, step)
+                yield every / drive.fps
+            show(scenes[0], drive, drive.steps)
+        yield LAST_FRAME_SECONDS
+
+    def show(scene: Scene, drive: Drive, step: int) -> None:
+        scene.move(drive.way(step))
+        scene.show(drive.plan_at(step) or session.answers.get(0), None, by)
 
     lines = [f"{each.name}: {each.summary}" for each in (session.loaded, session.second) if each is not None]
-    if (answer := session.answers.get(0)) is not None:
-        lines.append(described(answer).replace("**", ""))
-    return static_page(frames, "\n".join([*lines, *([] if drive is None else [session.loop.described()])]))
+    if 0 in session.answers:
+        lines.append(described(session.answers[0]).replace("**", ""))
+    if drive is not None:
+        lines.append(session.loop.described())
+    return static_page(frames, "\n".join(lines))
 
 
 def world_page(world: Loaded, beside: SideBySide) -> str:
-    """Returns a page of an imagination beside the simulator."""
+    """Returns a page of a prediction beside the simulator."""
     def frames(server: ViserServer) -> Iterator[float]:
-        pair = Pair(server.scene, "/imagination", world.base, world.maze is not None)
+        pair = Pair(server.scene, "/prediction", world.base, world.maze is not None)
         server.initial_camera.position, server.initial_camera.look_at = pair.camera
-        last = len(beside.act_TA)
-        for step in range(last + 1):
+        for step in range(len(beside.act_TA)):
             pair.draw(beside, step)
-            yield LAST_FRAME_SECONDS if step == last else 1 / FRAMES_PER_SECOND
+            yield 1 / FRAMES_PER_SECOND
+        pair.draw(beside, len(beside.act_TA))
+        yield LAST_FRAME_SECONDS
 
     return static_page(frames, f"{world.name}: {world.summary}\nthe simulator and, in blue to orange, what the world "
-                               f"model imagines of the same actions\nafter {len(beside.act_TA)} steps: error "
+                               f"model predicts for the same actions\nafter {len(beside.act_TA)} steps: error "
                                f"{beside.error_T[-1]:.2f}, uncertainty {beside.uncertainty_T[-1]:.2f}, trusted for "
                                f"{beside.trusted} steps")
 
@@ -105,6 +114,6 @@ def first_page(loaded: Sequence[Loaded], steps: int) -> str:
         session.loop.step(steps)
         if session.problem:
             raise ValueError(f"{first.name}: the closed loop failed: {session.problem}")
-        return session_page(session, "trust" if session.answers[0].value_N is None else "value")
+        return session_page(session, by="value")
     finally:
         session.close()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,10 +18,16 @@ from gentraj.agents.planning.sampler import Plans
 from ..constraints import FULL_BUDGETS, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
+from ..runs.planner import PlannerRun, as_planner
 from .loading import Loaded
 
 BUDGETS = FULL_BUDGETS[:2]  # a hand that drags does not wait for the last of the infeasible plans
 MARGIN = 0.05  # how far plans keep off the walls where there are obstacles
+# What the sliders reach to, unless the run's own settings are higher.
+MOST_CANDIDATES = 16
+MOST_SCALE = 10.0
+MOST_TEMPERATURE = 2.0
+MOST_SEED = 99
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,37 @@ class Settings:
     @classmethod
     def of(cls, loaded: Loaded) -> Settings:
         """The run's own settings; those that it does not have are neutral."""
-        if loaded.kind != "planner":
+        if not isinstance(loaded.run, PlannerRun):
             return cls(1, 1, 0.0, 1.0)
         own = loaded.run.planning
-        return cls(min(own.steps, loaded.most_steps), own.candidates, own.scale if own.guidance != "none" else 0.0,
-                   own.temperature)
+        settings = cls(min(own.steps, loaded.most_steps), own.candidates, own.scale, own.temperature)
+        if own.guidance == "none":
+            return replace(settings, scale=0.0)
+        return settings
 
     def config(self, loaded: Loaded) -> PlannerConfig:
         """The settings as those of a planner."""
-        own, guidance = loaded.run.planning, loaded.guidance if self.scale else "none"
-        return replace(own, steps=self.steps, candidates=self.candidates, temperature=self.temperature,
-                       guidance=guidance or "none", scale=self.scale if self.scale and guidance else own.scale)
+        config = replace(as_planner(loaded.run).planning, steps=self.steps, candidates=self.candidates,
+                         temperature=self.temperature, guidance="none")
+        if self.scale and loaded.guidance is not None:
+            return replace(config, guidance=loaded.guidance, scale=self.scale)
+        return config
+
+
+def ranges(loaded: Loaded) -> dict[str, tuple[float, float]]:
+    """The settings of a run that can be changed, each with its lowest and its highest value."""
+    own = Settings.of(loaded)
+    found: dict[str, tuple[float, float]] = {}
+    if loaded.most_steps > loaded.least_steps:
+        found["steps"] = loaded.least_steps, loaded.most_steps
+    if loaded.several:
+        found["candidates"] = 1, max(MOST_CANDIDATES, own.candidates)
+    if loaded.guidance is not None:
+        found["scale"] = min(0.0, own.scale), max(MOST_SCALE, own.scale)
+    if loaded.kind == "planner":
+        found["temperature"] = 0.0, max(MOST_TEMPERATURE, own.temperature)
+    found["seed"] = 0, MOST_SEED
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,7 +114,7 @@ class Answer:
     question: Question
     loaded: Loaded
     x_NHD: np.ndarray
-    row_N: np.ndarray
+    arrival_step_N: np.ndarray
     """The timesteps of arrival; plans are drawn up to there."""
     ratio_N: np.ndarray
     """Trust ratios: a plan is trusted up to 1. All are 0 where the run has no trust."""
@@ -99,9 +124,7 @@ class Answer:
     value_N: np.ndarray | None = None
     """The values of the plans, where the run has a critic."""
     frames: Sequence[np.ndarray] = ()
-    """The denoising: (N, H, D) after each sampling step."""
-    levels: Sequence[float] = ()
-    """The noise level of each frame, from 1 (noise) to 0."""
+    """The denoising: (N, H, D) after each step of the first sampling of all plans."""
     certificate: Certificate | None = None
     """The largest violations of each plan, where there are obstacles."""
 
@@ -114,17 +137,20 @@ class Answer:
 
     def unfinished(self, frame: int | None) -> np.ndarray | None:
         """(N, H, D) the plans in a frame of the denoising; None for the finished ones, which come after the last."""
-        return self.frames[frame] if frame is not None and frame < len(self.frames) else None
+        if frame is None or frame >= len(self.frames):
+            return None
+        return self.frames[frame]
 
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
-        return self.x_NHD[n, : int(self.row_N[n]) + 1][:, list(self.loaded.dims)]
+        return self.x_NHD[n, : int(self.arrival_step_N[n]) + 1][:, list(self.loaded.dims)]
 
     @cached_property
     def crossing(self) -> np.ndarray:
         """(H' - 1,) whether the chosen plan, as it is drawn between two timesteps, crosses a wall or an obstacle, as
         constraints hold at timesteps only."""
-        places_H2, crossing = self.places(self.chosen), np.zeros(int(self.row_N[self.chosen]), bool)
+        places_H2 = self.places(self.chosen)
+        crossing = np.zeros(len(places_H2) - 1, bool)
         if self.loaded.maze is not None:
             crossing |= cross_boxes(places_H2, *self.loaded.maze.wall_boxes())
         for disc in self.question.discs:
@@ -147,37 +173,45 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
 
     Raises ValueError for settings that the run cannot have, such as obstacles for a plan that finer models fill in.
     """
-    base, constraints = loaded.planner, constraints_of(loaded, question)
-    guide = None if constraints is None else Constrained(constraints, strict=False, budgets=BUDGETS, attempts=1)
+    base = loaded.planner
     config = question.settings.config(loaded)
+    constraints = constraints_of(loaded, question)
+    guide = None
+    if constraints is not None:
+        guide = Constrained(constraints, strict=False, budgets=BUDGETS, attempts=1)
     return Planner(replace(base.sampler, config=config, guide=guide), replace(base.tracker, config=config))
 
 
 def plan_for(loaded: Loaded, question: Question) -> Answer:
     """Plans once. Raises ValueError for settings and obstacles that cannot be."""
-    planner, frames, levels = planner_of(loaded, question), [], []
+    planner = planner_of(loaded, question)
+    frames: list[np.ndarray] = []
+    levels: list[float] = []
 
     def observe(x_RHD: Tensor, t: Tensor) -> None:
-        frames.append(x_RHD.cpu().numpy())
         levels.append(float(t.max()))
+        if levels == sorted(levels, reverse=True):  # plans that are sampled again begin with more noise
+            frames.append(x_RHD.cpu().numpy())
 
     with loaded.lock:
         start = time.perf_counter()
         plans = planner.sampler.sample(question.obs_BO, question.goal_BG, [question.settings.seed], observe=observe)
         ms = 1000 * (time.perf_counter() - start)
-    return answer_of(loaded, question, plans, ms, frames, levels)
+    return answer_of(loaded, question, plans, ms, frames)
 
 
 def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frames: Sequence[np.ndarray] = (),
-              levels: Sequence[float] = ()) -> Answer:
-    """The answer that holds these plans. Of the denoising it keeps the first sampling of all plans, without those
-    that were sampled again."""
-    x_NHD, constraints = plans.x_BNHD[0], constraints_of(loaded, question)
-    count = next((i for i, (before, after) in enumerate(pairwise(levels), 1) if after > before), len(frames))
-    value_N = None if plans.value_BN is None else plans.value_BN[0].cpu().numpy()
-    return Answer(question, loaded, x_NHD.cpu().numpy(), plans.arrival_step_BN[0].cpu().numpy(),
-                  plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, value_N, frames[:count], levels[:count],
-                  None if constraints is None else constraints.certificate(x_NHD))
+              ) -> Answer:
+    """The answer that holds these plans, with the frames of their denoising."""
+    x_NHD = plans.x_BNHD[0]
+    answer = Answer(question, loaded, x_NHD.cpu().numpy(), plans.arrival_step_BN[0].cpu().numpy(),
+                    plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, frames=frames)
+    if plans.value_BN is not None:
+        answer = replace(answer, value_N=plans.value_BN[0].cpu().numpy())
+    constraints = constraints_of(loaded, question)
+    if constraints is not None:
+        answer = replace(answer, certificate=constraints.certificate(x_NHD))
+    return answer
 
 
 def cross_boxes(places_H2: np.ndarray, low_W2: np.ndarray, high_W2: np.ndarray) -> np.ndarray:
@@ -202,35 +236,31 @@ def cross_disc(places_H2: np.ndarray, centre_2: np.ndarray, radius: float) -> np
 
 def check_place(place: Sequence[float] | np.ndarray, count: int = 2) -> np.ndarray:
     """Returns a place of `count` coordinates as an array (count,) of floats. Raises ValueError for anything else."""
-    try:
-        found = np.asarray(place, float)
-    except (TypeError, ValueError):
-        found = np.empty(0)
+    found = np.asarray(place, float)
     if found.shape != (count,) or not np.isfinite(found).all():
-        raise ValueError(f"the place is {shown(place)}; {count} finite numbers are expected")
+        raise ValueError(f"the place is {place}; {count} finite numbers are expected")
     return found
-
-
-def shown(value: object) -> str:
-    """The beginning of a value, in one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def described(answer: Answer) -> str:
     """The newest plans in words."""
     if answer.loaded.kind == "policy":
         return f"The policy plans nothing; these are its next {answer.x_NHD.shape[1] - 1} steps."
-    trusted, count = int((answer.ratio_N <= 1).sum()), len(answer.ratio_N)
-    words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."
-             if answer.ratio_N.any() else f"{count} plans, of a run without a measure of trust."]
+    count = len(answer.ratio_N)
+    words = [f"{count} plans, of a run without a measure of trust."]
+    if answer.ratio_N.any():
+        trusted = int((answer.ratio_N <= 1).sum())
+        words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."]
     if answer.value_N is not None:
         words.append(f"Its value: {answer.value_N[answer.chosen]:.2f}.")
     if answer.certificate is not None:
         worst = float(answer.certificate.worst[answer.chosen])
-        words.append("Certificate: it keeps out of all obstacles and walls at its timesteps." if worst <= 1e-6 else
-                     f"Certificate: **violated by {worst:.3g}**.")
-    if crossing := int(answer.crossing.sum()):
+        if worst <= 1e-6:
+            words.append("Certificate: it keeps out of all obstacles and walls at its timesteps.")
+        else:
+            words.append(f"Certificate: **violated by {worst:.3g}**.")
+    crossing = int(answer.crossing.sum())
+    if crossing:
         words.append(f"Parts of it between timesteps that cross a wall or an obstacle: **{crossing} of "
                      f"{len(answer.crossing)}** (red).")
     return " ".join(words)

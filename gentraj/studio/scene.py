@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gentraj.envs.tasks.maze import Maze
+
 from ..plots.style import BLUE, GREEN, INK, VERMILION
-from .bodies import BodyScene
+from .bodies import BodyScene, run_at
 from .drawing import Lines, light, plan_colours, rgb, segments
 from .driving import Way
-from .loading import BODY, Loaded
+from .loading import BODY
 from .planning import Answer, Disc, check_place
 from .session import Session
 
@@ -25,7 +27,6 @@ PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
 THIN, THICK, EDGE = 1.5, 4.0, 7.0  # their thickness in pixels
 REACHED = 0.45  # the distance from the goal that counts as success
 GAP = 1.0  # between two mazes, in cells
-
 
 Place = tuple[float, float, float]
 
@@ -85,79 +86,84 @@ class MazeScene:
     """
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
-        self.api, self.session = api, session
-        self.loaded: Loaded = session.loaded if side == 0 else session.second or session.loaded
+        self.api = api
+        self.session = session
+        self.loaded = run_at(session, side)
         maze = self.loaded.maze
         if maze is None:
             raise ValueError(f"{self.loaded.factory.env_id} is no maze of PointMaze")
-        self.maze, self.width = maze, maze.free.shape[1] * maze.scaling
+        depth, self.width = (np.array(maze.free.shape) * maze.scaling).tolist()
         self.shift = side * (self.width + GAP * maze.scaling)
+        middle = self.shift / 2
+        self.camera = (middle, -0.7 * depth, 0.8 * max(depth, self.width + self.shift)), (middle, -0.05 * depth, 0.0)
         self.root = f"/run{side}"
-        middle, rows = self.shift / 2, maze.free.shape[0] * maze.scaling
-        self.camera = (middle, -0.7 * rows, 0.8 * max(rows, self.width + self.shift)), (middle, -0.05 * rows, 0.0)
-        self.parts: dict[str, Any] = {"": api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))}
-        self.lines = {name: Lines(api, f"{self.root}/{name}", thickness) for name, thickness in
-                      (("plans", THIN), ("outline", EDGE), ("chosen", THICK), ("path", THICK))}
-        self.discs: dict[Disc, Any] = {}
+        self.frame = api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))
         light(api)
-        self._build()
+        self._build_maze(maze, depth)
+        self.start = self._marker("start", GREEN, session.move_start)
+        self.goal: Any = None
+        if len(session.goal) > 1 and self.loaded.has_goal:
+            self.goal = self._marker("goal", GOAL, session.move_goal)
+            self.reached = api.add_cylinder(f"{self.root}/reached", REACHED, 0.01, color=rgb(GOAL), opacity=0.18,
+                                            cast_shadow=False)
+        self.body = api.add_icosphere(f"{self.root}/body", BODY, rgb(BLUE), visible=False)
+        self.plans = Lines(api, f"{self.root}/plans", THIN)
+        self.outline = Lines(api, f"{self.root}/outline", EDGE)
+        self.chosen = Lines(api, f"{self.root}/chosen", THICK)
+        self.path = Lines(api, f"{self.root}/path", THICK)
+        self.discs: dict[Disc, Any] = {}
         self.place(session)
 
     def close(self) -> None:
-        self.parts[""].remove()
+        self.frame.remove()
 
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
         if answer is None or answer.loaded is not self.loaded:
             return
-        if (noisy_NHD := answer.unfinished(frame)) is None:
-            lines, crosses_S = [answer.places(n) for n in range(len(answer.x_NHD))], answer.crossing
+        noisy_NHD = answer.unfinished(frame)
+        if noisy_NHD is None:
+            lines = [answer.places(n) for n in range(len(answer.x_NHD))]
+            crosses_S = answer.crossing
         else:
-            lines, crosses_S = list(noisy_NHD[..., list(self.loaded.dims)]), np.zeros(noisy_NHD.shape[1] - 1, bool)
-        colours = plan_colours(answer, by)
-        self.lines["plans"].draw(segments(lines, PLANS),
-                                 np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0))
-        chosen = segments([lines[answer.chosen]], CHOSEN)
-        self.lines["outline"].draw(chosen - [0, 0, 0.005], np.array(rgb(INK)))
-        self.lines["chosen"].draw(chosen, np.where(crosses_S[:, None], rgb(CROSSING), colours[answer.chosen]))
+            lines = list(noisy_NHD[..., list(self.loaded.dims)])
+            crosses_S = np.zeros(noisy_NHD.shape[1] - 1, bool)
+        colours_N3 = plan_colours(answer, by)
+        self.plans.draw(segments(lines, PLANS),
+                        np.repeat(colours_N3, [max(len(line) - 1, 0) for line in lines], axis=0))
+        chosen_M23 = segments([lines[answer.chosen]], CHOSEN)
+        self.outline.draw(chosen_M23 - [0, 0, 0.005], np.array(rgb(INK)))
+        self.chosen.draw(chosen_M23, np.where(crosses_S[:, None], rgb(CROSSING), colours_N3[answer.chosen]))
 
     def place(self, session: Session) -> None:
-        start = [session.obs[dim] for dim in self.loaded.dims]
-        goal = session.goal[:2] if len(session.goal) > 1 else None
-        self.parts["start"].position = (*start, 0.12)
-        for name in ("goal", "reached"):
-            if name in self.parts and goal is not None:
-                self.parts[name].position = (*goal, 0.12 if name == "goal" else 0.01)
-        for disc in [each for each in self.discs if each not in session.discs]:
+        x, y = [session.obs[dim] for dim in self.loaded.dims]
+        self.start.position = x, y, 0.12
+        if self.goal is not None:
+            x, y = session.goal[:2]
+            self.goal.position = x, y, 0.12
+            self.reached.position = x, y, 0.01
+        for disc in set(self.discs) - set(session.discs):
             self.discs.pop(disc).remove()
-        for disc in [each for each in session.discs if each not in self.discs]:
+        for disc in set(session.discs) - set(self.discs):
             self.discs[disc] = self._disc(disc)
 
     def move(self, way: Way | None) -> None:
-        shown = way is not None and way.loaded is self.loaded
-        self.parts["body"].visible = shown
         places_T2 = np.zeros((0, 2))
-        if way is not None and shown:
+        here = way is not None and way.loaded is self.loaded
+        if way is not None and here:
             places_T2 = np.array(way.path)[:, list(self.loaded.dims)]
-            self.parts["body"].position = (*places_T2[-1], BODY)
-        self.lines["path"].draw(segments([places_T2], PATH), np.array(rgb(BLUE)))
+            self.body.position = *places_T2[-1], BODY
+        self.body.visible = here
+        self.path.draw(segments([places_T2], PATH), np.array(rgb(BLUE)))
 
-    def _build(self) -> None:
-        api, root, maze = self.api, self.root, self.maze
-        rows = maze.free.shape[0] * maze.scaling
+    def _build_maze(self, maze: Maze, depth: float) -> None:
         # Flat faces look the same in "toon" shades, which take a browser without a GPU less time.
-        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015),
-                    material="toon3")
+        self.api.add_box(f"{self.root}/floor", FLOOR, dimensions=(self.width, depth, 0.02), position=(0, 0, -0.015),
+                         material="toon3")
         low_W2, high_W2 = maze.wall_boxes()
         finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
         vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)
-        api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, material="toon3")
-        self.parts["start"] = self._marker("start", GREEN, self.session.move_start)
-        if len(self.session.goal) > 1 and self.loaded.has_goal:
-            self.parts["goal"] = self._marker("goal", GOAL, self.session.move_goal)
-            self.parts["reached"] = api.add_cylinder(f"{root}/reached", REACHED, 0.01, color=rgb(GOAL),
-                                                     opacity=0.18, cast_shadow=False)
-        self.parts["body"] = api.add_icosphere(f"{root}/body", BODY, rgb(BLUE), visible=False)
-        api.add_label(f"{root}/name", self.loaded.name, position=(0, rows / 2 + 0.3, HEIGHT))
+        self.api.add_mesh_simple(f"{self.root}/walls", vertices, faces, color=WALL, material="toon3")
+        self.api.add_label(f"{self.root}/name", self.loaded.name, position=(0, depth / 2 + 0.3, HEIGHT))
 
     def _marker(self, name: str, colour: str, move: Any) -> Any:
         handle = self.api.add_icosphere(f"{self.root}/{name}", 0.16, rgb(colour))
@@ -180,7 +186,7 @@ class MazeScene:
                                        position=(disc.x, disc.y, HEIGHT / 4))
 
         async def remove(_: Any) -> None:
-            self.session.remove_discs(disc)
+            self.session.block(*(each for each in self.session.discs if each != disc))
 
         handle.on_click(remove)
         return handle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from gentraj.envs.rendering.renderer import placed
 from ..plots.style import BLUE, INK, VERMILION
 from ..progress import one_line
 from .bodies import Body, draw_ground, lane_width, spread
-from .drawing import Lines, light, rgb, uncertainty_colours
-from .latest import Latest
+from .drawing import Lines, light, pieces, rgb, trust_colours
 from .loading import alike
 from .side_by_side import Request, SideBySide, compare_with_simulator
+from .threads import Latest, Player
 
 if TYPE_CHECKING:
     from viser import GuiApi, SceneApi
@@ -30,9 +29,9 @@ FRAMES_PER_SECOND = 20.0  # of the simulator's steps while they are played
 
 
 class Pair:
-    """Two bodies: the simulator's in its own colours, and the imagined one coloured by the model's uncertainty.
+    """Two bodies: the simulator's in its own colours, and the predicted one coloured by the model's uncertainty.
 
-    In a maze both move in the same place; on an endless floor the imagined one runs in a lane behind the other.
+    In a maze both move in the same place; on an endless floor the predicted one runs in a lane behind the other.
     """
 
     def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
@@ -40,12 +39,19 @@ class Pair:
         self.frame = api.add_frame(root, show_axes=False)
         light(api, cast_shadow=not fixed_place)
         draw_ground(api, root, self.model)
-        self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
+        self.real = Body(api, f"{root}/real", self.model)
+        self.predicted = Body(api, f"{root}/predicted", self.model)
+        self.real_way = Lines(api, f"{root}/real-way", 4.0)
+        self.predicted_way = Lines(api, f"{root}/predicted-way", 4.0)
         self.fixed_place = fixed_place
-        self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])
-        self.lines = {name: Lines(api, f"{root}/{name}-way", 4.0) for name in ("real", "imagined")}
-        size = float(self.model.stat.extent if fixed_place else 1.5 * max(spread(self.model)))
-        self.camera = (0.0, -1.3 * size, 1.3 * size if fixed_place else 0.8 * size), (0.0, 0.0, 0.2 * size)
+        self.lane_3 = np.zeros(3)
+        if fixed_place:
+            size = float(self.model.stat.extent)
+            self.camera = (0.0, -1.3 * size, 1.3 * size), (0.0, 0.0, 0.2 * size)
+        else:
+            self.lane_3[1] = lane_width(self.model)
+            size = 1.5 * float(max(spread(self.model)))
+            self.camera = (0.0, -1.3 * size, 0.8 * size), (0.0, 0.0, 0.2 * size)
 
     def close(self) -> None:
         self.frame.remove()
@@ -53,26 +59,21 @@ class Pair:
     def draw(self, beside: SideBySide, step: int) -> None:
         """Draws both after `step` steps, with the ways of their roots until then."""
         self.real.draw(beside.qpos_SQ[step][None])
-        place_M3 = self._line("real", beside.qpos_SQ[: step + 1], np.tile(rgb(INK), (step, 1)), np.zeros(3))
+        place_M3 = self._root(beside.qpos_SQ[: step + 1])
+        self.real_way.draw(pieces(place_M3), np.array(rgb(INK)))
         if not self.fixed_place:
             self.frame.position = (-place_M3[-1, 0], -place_M3[-1, 1], 0.0)
-        if beside.imagined_qpos_SQ is not None:
-            colours_T3 = uncertainty_colours(beside)
-            self.imagined.draw(beside.imagined_qpos_SQ[step][None], colours_T3[max(step - 1, 0)][None],
-                               np.full(1, 0.75), self.lane_3[None])
-            self._line("imagined", beside.imagined_qpos_SQ[: step + 1], colours_T3[:step], self.lane_3)
+        if beside.predicted_qpos_SQ is not None:
+            colours_T3 = trust_colours(beside.uncertainty_T / beside.limit)
+            self.predicted.draw(beside.predicted_qpos_SQ[step][None], colours_T3[max(step - 1, 0)][None],
+                                np.full(1, 0.75), self.lane_3[None])
+            place_M3 = self._root(beside.predicted_qpos_SQ[: step + 1]) + self.lane_3
+            self.predicted_way.draw(pieces(place_M3), colours_T3[:step])
 
-    def _line(self, name: str, qpos_MQ: np.ndarray, colours_L3: np.ndarray, shift_3: np.ndarray) -> np.ndarray:
-        """Draws the way of the root, and returns its places (M, 3)."""
-        place_M3 = placed(self.model, qpos_MQ)[0][:, first_moving(self.model)] + shift_3
-        self.lines[name].draw(np.stack([place_M3[:-1], place_M3[1:]], 1), colours_L3)
-        return place_M3
-
-
-def first_moving(model: Any) -> int:
-    """The first body of a model that moves: its root."""
-    moving = [body for body in range(1, model.nbody) if model.body_dofnum[body] > 0]
-    return moving[0] if moving else 0
+    def _root(self, qpos_MQ: np.ndarray) -> np.ndarray:
+        """The places (M, 3) of the first body that moves."""
+        moving = np.flatnonzero(self.model.body_dofnum)
+        return placed(self.model, qpos_MQ)[0][:, moving[0]]
 
 
 class WorldView:
@@ -82,27 +83,29 @@ class WorldView:
     """
 
     def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
-        self.gui, self.world, self.client = gui, session.loaded, client
-        self.pair = Pair(api, "/imagination", self.world.base, self.world.maze is not None)
+        self.gui = gui
+        self.world = session.loaded
+        self.client = client
+        self.pair = Pair(api, "/prediction", self.world.base, self.world.maze is not None)
         self.beside: SideBySide | None = None
         self.actors = {each.name: each for each in session.runs
                        if each.kind != "world model" and alike(each, self.world)}
-        self.playing = threading.Event()
+        self.player = Player(self._advance, "studio-prediction-player")
         self.drawing = threading.RLock()  # the slider and the player draw in different threads
-        self.work: Latest[Request] = Latest(self._imagine, "studio-imagination")
+        self.work: Latest[Request] = Latest(self._predict, "studio-prediction")
         self._build()
         self.ask()
 
     def ask(self) -> None:
-        """Imagines anew with the settings of the panel."""
+        """Predicts anew with the settings of the panel."""
         self.work.ask(Request(self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
-                            float(self.noise.value), int(self.seed.value)))
+                              float(self.noise.value), int(self.seed.value)))
 
     def wait(self, timeout: float | None = 60.0) -> SideBySide:
-        """Waits for the newest imagination. Raises ValueError if there is none."""
+        """Waits for the newest prediction. Raises ValueError if there is none."""
         self.work.wait(timeout)
         if self.beside is None:
-            raise ValueError(self.status.content or "nothing is imagined yet")
+            raise ValueError(self.status.content or "nothing is predicted yet")
         return self.beside
 
     def show(self, step: int) -> None:
@@ -115,36 +118,33 @@ class WorldView:
 
     def play(self) -> None:
         """Runs through the steps until `pause`, the last one or `close`."""
-        if not self.playing.is_set() and not self.work.closed:
-            self.playing = threading.Event()  # which a thread that was paused does not obey
-            self.playing.set()
-            threading.Thread(target=self._play, args=(self.playing,), name="studio-imagination-player",
-                             daemon=True).start()
+        self.button.label = "Pause"
+        self.player.play()
 
     def pause(self) -> None:
-        self.playing.clear()
+        self.player.pause()
         self.button.label = "Play"
 
     def close(self) -> None:
         """Ends all work, and removes the panel and the scene."""
-        self.playing.clear()
+        self.player.close()
         self.work.close()
         self.folder.remove()
         self.pair.close()
 
     def _build(self) -> None:
-        gui, world = self.gui, self.world
-        with gui.add_folder("Imagination") as self.folder:
+        gui = self.gui
+        with gui.add_folder("Prediction") as self.folder:
             self.status = gui.add_markdown("")
             self.step = gui.add_slider("Step", 0, STEPS, 1, 0)
             self.button = gui.add_button("Play")
             self.chart = gui.add_uplot(_series(np.zeros(2), np.zeros(2)), _SERIES, aspect=1.6,  # type: ignore[arg-type]
                                        title="error and uncertainty (deviations of one step)")
             self.actor = gui.add_dropdown("Actions of", [*self.actors, RANDOM], hint="The run whose agent acts in the "
-                                          "simulator; the world model imagines the same actions.")
-            most = min(world.factory.max_episode_steps, MOST_STEPS)
+                                          "simulator; the world model predicts the outcome of the same actions.")
+            most = min(self.world.factory.max_episode_steps, MOST_STEPS)
             self.steps = gui.add_slider("Steps", min(10, most), most, 1, min(STEPS, most))
-            self.restart = gui.add_slider("Restart every", 0, 100, 1, 0, hint="Steps after which the imagination "
+            self.restart = gui.add_slider("Restart every", 0, 100, 1, 0, hint="Steps after which the prediction "
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
             self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
@@ -153,9 +153,9 @@ class WorldView:
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: self.show(int(self.step.value)))
-        self.button.on_click(lambda _: self.pause() if self.playing.is_set() else self.play())
+        self.button.on_click(lambda _: self._toggle())
 
-    def _imagine(self, asked: Request) -> None:
+    def _predict(self, asked: Request) -> None:
         try:
             beside = compare_with_simulator(self.world, asked)
         except (ValueError, RuntimeError) as error:
@@ -168,7 +168,7 @@ class WorldView:
             self.step.max = max(len(beside.act_TA), 1)
             self.chart.data = _series(beside.error_T, beside.uncertainty_T)
             self.step.value = len(beside.act_TA)
-            self.show(len(beside.act_TA))
+            self.show(len(beside.act_TA))  # also if the slider was there already
 
     def _send_page(self) -> None:
         from .page import world_page  # with viser, which may be missing
@@ -177,31 +177,37 @@ class WorldView:
             page = world_page(self.world, self.beside)
             self.client.send_file_download("prediction.html", page.encode(), save_immediately=True)
 
-    def _play(self, playing: threading.Event) -> None:
-        self.button.label = "Pause"
-        step = int(self.step.value)
-        while playing.is_set() and not self.work.closed and self.beside is not None:
-            step = 0 if step >= len(self.beside.act_TA) else step + 1
-            self.step.value = step
-            self.show(step)
-            if step == len(self.beside.act_TA):
-                break
-            time.sleep(1 / FRAMES_PER_SECOND)
-        if self.playing is playing and not self.work.closed:
+    def _toggle(self) -> None:
+        if self.player.playing:
             self.pause()
+        else:
+            self.play()
+
+    def _advance(self) -> float:
+        """Shows the next step, after the last one the first, and returns for how many seconds."""
+        if self.beside is not None:
+            last = len(self.beside.act_TA)
+            step = int(self.step.value) + 1
+            if step > last:
+                step = 0
+            self.step.value = step  # which shows it
+            if step == last:
+                self.pause()
+        return 1 / FRAMES_PER_SECOND
 
     def _status(self, beside: SideBySide, step: int) -> str:
-        lines = [f"**{self.world.name}** beside the simulator, step {step} of {len(beside.act_TA)}"]
+        T = len(beside.act_TA)
+        lines = [f"**{self.world.name}** beside the simulator, step {step} of {T}"]
         if step:
             lines.append(f"error {beside.error_T[step - 1]:.2f}, uncertainty {beside.uncertainty_T[step - 1]:.2f} "
                          f"(trusted up to {beside.limit:.2f})")
-        T = len(beside.act_TA)
-        lines.append(f"trusted for all {T} steps" if beside.trusted == T else
-                     f"trusted for {beside.trusted} steps: {beside.why_T[beside.trusted]}")
+        if beside.trusted == T:
+            lines.append(f"trusted for all {T} steps")
+        else:
+            lines.append(f"trusted for {beside.trusted} steps: {beside.why_T[beside.trusted]}")
         if beside.ended:
-            lines.append(f"the simulator's episode {'was ' if beside.ended == 'truncated' else ''}{beside.ended} after "
-                         f"{T} steps")
-        if beside.imagined_qpos_SQ is None:
+            lines.append(f"the simulator's episode ended after {T} steps ({beside.ended})")
+        if beside.predicted_qpos_SQ is None:
             lines.append("the model's observations do not tell a posture, so that its body is not drawn")
         return "  \n".join(lines)
 
@@ -212,5 +218,6 @@ _SERIES = ({"label": "step"}, {"label": "error", "stroke": VERMILION, "width": 2
 
 def _series(error_T: np.ndarray, uncertainty_T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The three lines of the chart; a chart needs at least two points."""
-    lines = [np.pad(x_T, (0, max(0, 2 - len(x_T))), "edge").astype(float) for x_T in (error_T, uncertainty_T)]
-    return np.arange(1, len(lines[0]) + 1, dtype=float), lines[0], lines[1]
+    error_M, uncertainty_M = [np.pad(x_T, (0, max(0, 2 - len(x_T))), "edge").astype(float)
+                              for x_T in (error_T, uncertainty_T)]
+    return np.arange(1, len(error_M) + 1, dtype=float), error_M, uncertainty_M

@@ -13,10 +13,11 @@ pytest.importorskip("mjviser")
 
 from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs.presets import SHORT_PLANS, VETERAN_PLUS
+from gentraj.runs.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded, load_runs
+from gentraj.studio.session import Session
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 
@@ -30,12 +31,28 @@ def server() -> Iterator[GuardedServer]:
 
 @pytest.fixture(scope="session")
 def bodies(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
-    """A planner for Hopper that values 3 plans, and a world model of it."""
-    folder, brief = tmp_path_factory.mktemp("bodies"), TrainingConfig(4, warmup=1, threads=1)
+    """In Hopper, a planner that values 3 plans, a world model and a policy."""
+    folder = tmp_path_factory.mktemp("bodies")
+    brief = TrainingConfig(4, warmup=1, threads=1)
     model = replace(SHORT_PLANS, network=ResidualMLPConfig(8, 1, frequencies=0))
     planner = replace(VETERAN_PLUS, dataset=str(hopper_file), model=model, batch_size=8, training=brief,
                       planner=replace(VETERAN_PLUS.planner, candidates=3))
     runs.train(planner, folder / "planner")
     world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
     runs.train(WorldModelRunConfig(str(hopper_file), world=world, training=brief), folder / "world")
-    return load_runs([folder / "planner", folder / "world"])
+    runs.train(replace(PRESETS["bc-gaussian"], dataset=str(hopper_file), training=brief), folder / "policy")
+    return load_runs([folder / "planner", folder / "world", folder / "policy"])
+
+
+@pytest.fixture(scope="session")
+def mazes(small_run: Path) -> list[Loaded]:
+    """The planner of `small_run` in UMaze, twice."""
+    return load_runs([small_run, small_run])
+
+
+@pytest.fixture
+def session(mazes: list[Loaded]) -> Iterator[Session]:
+    """A session of `mazes`."""
+    session = Session(mazes)
+    yield session
+    session.close()

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from gentraj import runs
 from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.renderer import placed, postures
-from gentraj.runs.presets import PRESETS
-from gentraj.studio.bodies import GHOST, BodyScene, colour_of, lane_width, meshes_of, spread
+from gentraj.studio.bodies import GHOST, BodyScene, colour_of
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.guard import GuardedServer
-from gentraj.studio.loading import Loaded, load_runs
+from gentraj.studio.loading import Loaded
 from gentraj.studio.planning import described
 from gentraj.studio.session import Session
-from gentraj.training import TrainingConfig
 
 
 def played(env_id: str, steps: int) -> tuple[object, np.ndarray, np.ndarray]:
@@ -37,7 +32,7 @@ def played(env_id: str, steps: int) -> tuple[object, np.ndarray, np.ndarray]:
     return env.unwrapped, np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
 
 
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5", "Ant-v5", "Swimmer-v5"])
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5", "Swimmer-v5"])
 def test_observations_tell_the_posture_and_velocities_the_way(env_id):
     base, obs_SO, qpos_SQ = played(env_id, 20)
     found_SQ = postures(base, env_id, obs_SO[None], base.dt, qpos_SQ[0])[0]
@@ -69,18 +64,7 @@ def test_an_observation_without_a_posture_is_refused_in_one_line(env_id, width, 
         postures(env.unwrapped, env_id, np.zeros((1, 1, width)), 0.1)
 
 
-def test_bodies_are_placed_as_the_simulator_places_them():
-    base, _, qpos_SQ = played("Ant-v5", 3)
-    position_1P3, turn_1P4 = placed(base.model, qpos_SQ[-1:])
-    env = environment_factory("Ant-v5")()
-    env.reset()
-    env.unwrapped.set_state(qpos_SQ[-1], np.zeros(base.model.nv))
-    np.testing.assert_allclose(position_1P3[0], env.unwrapped.data.xpos, atol=1e-9)
-    np.testing.assert_allclose(turn_1P4[0], env.unwrapped.data.xquat, atol=1e-9)
-    env.close()
-
-
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5", "InvertedPendulum-v5"])
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "InvertedPendulum-v5"])
 def test_geoms_have_the_colours_that_mujoco_gives_them(env_id: str):
     env = environment_factory(env_id)()
     env.close()
@@ -93,14 +77,6 @@ def test_geoms_have_the_colours_that_mujoco_gives_them(env_id: str):
     assert len(geoms) > 2
     for geom in geoms:
         np.testing.assert_allclose(colour_of(model, geom.objid), 255 * geom.rgba[:3], atol=1)
-
-
-def test_lanes_part_bodies():
-    base = played("Ant-v5", 0)[0]
-    width = lane_width(base.model)
-    assert spread(base.model)[1] == pytest.approx(width - 0.25)
-    assert 1.5 < width < 3  # an ant's legs span about 1.5 m in its own posture
-    assert set(meshes_of(base.model, fixed=False)) == set(range(1, base.model.nbody))
 
 
 @pytest.fixture
@@ -143,16 +119,13 @@ def test_a_closed_loop_moves_the_body_and_its_plans_along(server: GuardedServer,
     assert [made for made, _ in drive.decisions] == [0, 1, 2, 3, 4]  # it plans in every step
     session.reset()
     scene.move(None)
-    scene.place(session)
+    scene.place(session)  # back at the start
     np.testing.assert_allclose(scene.qpos_Q[1:], session.obs[:5], atol=1e-6)
     scene.close()
 
 
-def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: GuardedServer, hopper_file: Path,
-                                                                         tmp_path: Path):
-    brief = TrainingConfig(4, warmup=1, threads=1)
-    runs.train(replace(PRESETS["iql"], dataset=str(hopper_file), training=brief), tmp_path / "iql")
-    session = Session(load_runs([tmp_path / "iql"]))
+def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: GuardedServer, session: Session):
+    session.choose(session.runs[2])
     scene = BodyScene(server.scene, session)
     answer = session.plan()
     steps = answer.x_NHD.shape[1] - 1
@@ -167,4 +140,3 @@ def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server:
     np.testing.assert_allclose(shown.batched_positions[-1], torso, atol=0.01)  # the way is integrated
     scene.show(answer)
     assert not shown.visible
-    session.close()

@@ -25,6 +25,7 @@ from gentraj.studio.loading import load_runs
 from gentraj.studio.page import session_page
 from gentraj.studio.scene import GOAL, rgb
 from gentraj.studio.server import Studio
+from gentraj.studio.session import Session
 
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
               pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")]
@@ -86,11 +87,10 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     session, person = view.session, Newcomer(page, client, tmp_path)
     person.dismiss()
 
-    for name, move_to in (("goal", (1.0, 0.6)), ("start", (-1.0, -0.6))):
-        place = getattr(session, f"{name}_2")
+    for attribute, to in (("goal", (1.0, 0.6)), ("obs", (-1.0, -0.6))):
         count = len(session.plans.times)
-        person.drag((*place, 0.12), (*move_to, 0.12), steps=2)
-        until(page, lambda name=name, to=move_to: np.allclose(getattr(session, f"{name}_2"), to, atol=0.15))
+        person.drag((*getattr(session, attribute)[:2], 0.12), (*to, 0.12), steps=2)
+        until(page, lambda at=attribute, to=to: np.allclose(getattr(session, at)[:2], to, atol=0.15))
         until(page, lambda count=count: len(session.plans.times) > count)  # it plans on the way
         session.plan()
     assert session.plan().question.goal == session.goal
@@ -109,13 +109,13 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
 
     person.press("Play")
     page.get_by_text("on its way").wait_for()
-    until(page, lambda: session.loop.drive is not None and len(session.loop.drive.path) > 20)
+    until(page, lambda: session.loop.drive is not None and session.loop.drive.steps > 20)
     person.press("Pause")
-    until(page, lambda: not session.loop.playing.is_set())
+    until(page, lambda: not session.loop.player.playing)
     until(page, lambda: "studio-loop" not in {thread.name for thread in threading.enumerate()})
     assert session.loop.drive is not None
-    stopped = len(session.loop.drive.path)
-    page.get_by_text(f"Step {stopped - 1}, return").wait_for()
+    stopped = session.loop.drive.steps
+    page.get_by_text(f"Step {stopped}, return").wait_for()
 
     page.get_by_text("Export", exact=True).click()
     with np.load(downloaded(page, person, "Plan (.npz)")) as plan:
@@ -127,13 +127,13 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     assert 50 < red.sum() < red.size / 50  # the ball at the goal, in its light and shade
     if os.environ["MUJOCO_GL"] != "disabled":
         frames = frames_of(downloaded(page, person, "Video of the closed loop"))
-        assert len(frames) == -(-stopped // FILM_STEPS) and (frames[0] != frames[-1]).any()
+        assert len(frames) == stopped // FILM_STEPS + 1 and (frames[0] != frames[-1]).any()
     assert not errors and not session.problem
 
-    session.loop.play()
+    session.loop.player.play()
     page.close()
     browserless.until(lambda: session.closed and not studio.views)
-    assert not session.loop.playing.is_set()
+    assert not session.loop.player.playing
 
 
 def served(folder: Path, text: str) -> Iterator[str]:
@@ -174,8 +174,6 @@ def test_a_hostile_page_on_another_port_cannot_drive_it(window: Any, studio: Stu
 
 
 def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio, tmp_path: Path):
-    from gentraj.studio.session import Session
-
     session = Session(studio.loaded)
     session.ask()
     session.plan()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,43 +17,29 @@ from small import changed
 from gentraj.studio.controls import NONE, TEXTS_EVERY, Controls
 from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
 from gentraj.studio.drawing import Lines, linear, plan_colours, rgb, segments
-from gentraj.studio.loading import Loaded, load_runs
+from gentraj.studio.export import downloads
+from gentraj.studio.guard import GuardedServer
+from gentraj.studio.loading import Loaded
 from gentraj.studio.scene import CROSSING, MazeScene, boxes, on_floor
 from gentraj.studio.session import Session
 
-viser = pytest.importorskip("viser")
 
-
-class Files:
+class Client:
     """A client that keeps the files that are sent to it."""
 
     def __init__(self) -> None:
         self.sent: dict[str, bytes] = {}
+        self.camera = SimpleNamespace(position=None, look_at=None)
 
     def send_file_download(self, name: str, content: bytes, **_: Any) -> None:
         self.sent[name] = content
 
 
-@pytest.fixture(scope="module")
-def server():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def two_runs(small_run: Path):
-    return load_runs([small_run, small_run])
-
-
 @pytest.fixture
-def controls(server: Any, two_runs: Any):
+def controls(server: GuardedServer, mazes: list[Loaded]) -> Iterator[Controls]:
     server.gui.reset()
     server.scene.reset()
-    controls = Controls(server.gui, server.scene, Session(two_runs), Files())
+    controls = Controls(server.gui, server.scene, Session(mazes), Client())
     yield controls
     controls.close()
 
@@ -65,7 +50,7 @@ def scene(controls: Controls, side: int = 0) -> MazeScene:
 
 def drawn(controls: Controls, name: str, side: int = 0) -> np.ndarray:
     """(M, 2, 3) the segments of a line that have a length."""
-    handle = scene(controls, side).lines[name].handle
+    handle = getattr(scene(controls, side), name).handle
     points_L23 = handle.points[: len(handle.points) * handle.visible]
     return points_L23[(points_L23[:, 0] != points_L23[:, 1]).any(1)]
 
@@ -90,7 +75,7 @@ def test_sliders_reach_to_the_runs_own_settings(server: Any, bodies: list[Loaded
         run = bodies[0].run
         own = replace(run.planning, guidance="value", scale=scale, temperature=temperature, steps=80)
         loaded = replace(bodies[0], run=changed(run, config=replace(run.config, planner=own), acting=own))
-        controls = Controls(server.gui, server.scene, Session([loaded]), Files())
+        controls = Controls(server.gui, server.scene, Session([loaded]), Client())
         assert controls.sliders["scale"].value == scale and controls.sliders["temperature"].value == temperature
         assert controls.sliders["steps"].value == controls.sliders["steps"].max == 80
         controls.close()
@@ -108,22 +93,23 @@ def test_a_slider_changes_the_plans_and_the_panel_tells(controls: Controls) -> N
 
 def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
     answer = controls.session.plan()
+    orange, blue = plan_colours(replace(answer, ratio_N=np.array([2.0, 0.5]))).astype(int)
+    assert blue[2] > blue[0] and orange[0] > orange[2]  # where it is trusted and where not
     controls.draw()
     points_M23 = drawn(controls, "chosen")
     np.testing.assert_allclose(points_M23[0, 0, :2], answer.places(answer.chosen)[0], atol=1e-6)
     np.testing.assert_allclose(points_M23[-1, 1, :2], answer.places(answer.chosen)[-1], atol=1e-6)
-    start, goal = (scene(controls).parts[name].position[:2] for name in ("start", "goal"))
-    np.testing.assert_allclose(start, np.array(controls.session.obs[:2]))
-    np.testing.assert_allclose(goal, np.array(controls.session.goal[:2]))
+    np.testing.assert_allclose(scene(controls).start.position[:2], controls.session.obs[:2])
+    np.testing.assert_allclose(scene(controls).goal.position[:2], controls.session.goal[:2])
 
 
 def test_what_of_the_chosen_plan_crosses_a_wall_is_red(controls: Controls) -> None:
     answer = controls.session.plan()
     x_NHD = np.zeros_like(answer.x_NHD)
     x_NHD[:, :, :2] = np.where(np.arange(x_NHD.shape[1])[:, None] < 2, [-1.0, 1.0], [-1.0, -1.0])  # through a wall
-    leaps = replace(answer, x_NHD=x_NHD, row_N=np.full(len(x_NHD), 3))
+    leaps = replace(answer, x_NHD=x_NHD, arrival_step_N=np.full(len(x_NHD), 3))
     scene(controls).show(leaps)
-    colours_S3 = scene(controls).lines["chosen"].handle.colors[:3, 0]
+    colours_S3 = scene(controls).chosen.handle.colors[:3, 0]
     red = linear(np.array(rgb(CROSSING)))
     assert (colours_S3 == red).all(1).tolist() == [False, True, False]
 
@@ -144,7 +130,7 @@ def test_the_mouse_drags_the_goal_to_where_its_ray_meets_the_floor(controls: Con
     eye, aim = np.array([0.0, -5.0, 6.0]), np.array([1.0, -1.0, 0.12])
     event = SimpleNamespace(client=SimpleNamespace(camera=SimpleNamespace(position=eye)),
                             end_position=tuple(eye + 0.7 * (aim - eye)), phase="update")
-    [entry] = scene(controls).parts["goal"]._impl.drag_cb
+    [entry] = scene(controls).goal._impl.drag_cb
     coroutine = entry.callback(event)
     with pytest.raises(StopIteration):
         coroutine.send(None)
@@ -164,7 +150,7 @@ def test_a_click_adds_an_obstacle_and_a_click_on_it_removes_it(controls: Control
     assert list(scene(controls).discs) == [disc]
     change(controls.clicks, False)
     assert not controls.api._scene_pointer_cb
-    controls.session.remove_discs(disc)
+    controls.session.block()
     controls.draw()
     assert not scene(controls).discs
 
@@ -176,14 +162,17 @@ def test_two_runs_are_drawn_side_by_side_with_one_start_and_goal(controls: Contr
     left, right = scene(controls), scene(controls, 1)
     assert right.shift >= left.width
     np.testing.assert_array_equal(drawn(controls, "chosen"), drawn(controls, "chosen", 1))  # the run is the same
-    session, second = controls.session, controls.session.second
-    session.settings[id(second)] = replace(session.own, steps=3)  # another number of frames in its denoising
+    session = controls.session
+    assert session.second is not None and controls.client.camera.position == right.camera[0]
+    session.settings[session.second] = replace(session.settings[session.second], steps=3)
     session.ask()
     session.plan()
-    controls.draw()
+    controls.draw()  # with another number of frames in its denoising
     assert [len(session.answers[side].frames) for side in (0, 1)] == [1, 3]
     change(controls.beside, NONE)
     assert len(controls.scenes) == 1
+    change(controls.run, controls.run.options[1])
+    assert session.loaded is session.runs[1] and session.plan().loaded is session.loaded
 
 
 def test_the_denoising_is_scrubbed(controls: Controls) -> None:
@@ -200,24 +189,21 @@ def test_the_denoising_is_scrubbed(controls: Controls) -> None:
 
 
 def test_the_loop_is_stepped_shown_and_reset(controls: Controls) -> None:
-    controls.session.loop.step(3)
+    controls.session.loop.step(3)  # which draws
     assert controls.telling.wait(10) and "Step 3" in controls.loop.content
-    assert scene(controls).parts["body"].visible and len(drawn(controls, "path")) == 3
+    assert scene(controls).body.visible and len(drawn(controls, "path")) == 3
     controls.session.reset()
     assert controls.telling.wait(10) and "at the start" in controls.loop.content
-    assert not scene(controls).parts["body"].visible and not len(drawn(controls, "path"))
+    assert not scene(controls).body.visible and not len(drawn(controls, "path"))
 
 
 def test_the_buttons_send_files(controls: Controls) -> None:
-    from gentraj.studio.export import downloads
-
     buttons = downloads(controls.session, controls.client, lambda: controls.by.value)
-    controls.session.plan()
-    buttons["Plan (.npz)"]()
-    buttons["Python call"]()
+    for name in ("Plan (.npz)", "Python call", "Page (.html)"):
+        buttons[name]()
     with np.load(io.BytesIO(controls.client.sent["plan.npz"]), allow_pickle=False) as saved:
         assert saved["obs"].ndim == 3
-    assert b"gentraj.load" in controls.client.sent["plan.py"]
+    assert b"gentraj.load" in controls.client.sent["plan.py"] and b"</html>" in controls.client.sent["studio.html"]
     with pytest.raises(ValueError, match="press Play first"):
         buttons["Video of the closed loop"]()
 
@@ -266,12 +252,3 @@ def test_texts_are_written_less_often_than_plans_are_drawn_and_the_last_one_is(
     assert controls.telling.wait(10) and pauses == 2 * [TEXTS_EVERY]
     assert ["**problem 0**" in written[0], "**problem 49**" in written[1], len(written)] == [True, True, 2]
 
-
-def test_trusted_plans_are_blue_and_others_orange(controls: Controls) -> None:
-    answer = controls.session.plan()
-    answer.ratio_N[:] = 0.5
-    red, _, blue = plan_colours(answer)[0].astype(int)
-    assert blue > red
-    answer.ratio_N[:] = 2.0
-    red, _, blue = plan_colours(answer)[0].astype(int)
-    assert red > blue

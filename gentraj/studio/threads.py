@@ -1,13 +1,15 @@
-"""`Latest`: a thread that works on the newest request only."""
+"""The threads of a studio: `Latest` works on the newest request only, and `Player` repeats a step."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Request = TypeVar("Request")
+MOST_LATE = 0.2  # seconds that a player catches up
 
 
 class Latest(Generic[Request]):
@@ -19,10 +21,12 @@ class Latest(Generic[Request]):
     """
 
     def __init__(self, work: Callable[[Request], None], name: str):
-        self.work, self.name = work, name
+        self.work = work
         self.waiting: list[Request] = []
-        self.changed, self.busy, self.closed = threading.Condition(), False, False
-        self.thread: threading.Thread | None = None
+        self.changed = threading.Condition()
+        self.busy = False
+        self.closed = False
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def ask(self, request: Request) -> None:
         """Has `request` worked on next. After `close` it is dropped."""
@@ -30,8 +34,7 @@ class Latest(Generic[Request]):
             if self.closed:
                 return
             self.waiting = [request]
-            if self.thread is None:
-                self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            if self.thread.ident is None:
                 self.thread.start()
             self.changed.notify_all()
 
@@ -43,9 +46,10 @@ class Latest(Generic[Request]):
     def close(self, timeout: float = 10.0) -> None:
         """Ends the thread after the request that it is working on, for which it waits at most `timeout` seconds."""
         with self.changed:
-            self.closed, self.waiting = True, []
+            self.closed = True
+            self.waiting = []
             self.changed.notify_all()
-        if self.thread is not None and self.thread is not threading.current_thread():
+        if self.thread.is_alive() and self.thread is not threading.current_thread():
             self.thread.join(timeout)
 
     def _run(self) -> None:
@@ -56,8 +60,45 @@ class Latest(Generic[Request]):
                 self.changed.wait_for(lambda: self.waiting or self.closed)
                 if self.closed:
                     return
-                request, self.busy = self.waiting.pop(), True
+                request = self.waiting.pop()
+                self.busy = True
             try:
                 self.work(request)
             except Exception:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+class Player:
+    """Calls `step` again and again in a thread of its own, from `play` to `pause` or `close`.
+
+    `step` returns the seconds after which the next one is due. What was lost long ago is not caught up.
+    """
+
+    def __init__(self, step: Callable[[], float], name: str):
+        self.step = step
+        self.name = name
+        self.closed = False
+        self._goes_on = threading.Event()
+
+    @property
+    def playing(self) -> bool:
+        return self._goes_on.is_set()
+
+    def play(self) -> None:
+        if not self.playing and not self.closed:
+            self._goes_on = threading.Event()  # which a thread in its last step does not obey
+            self._goes_on.set()
+            threading.Thread(target=self._run, args=(self._goes_on,), name=self.name, daemon=True).start()
+
+    def pause(self) -> None:
+        self._goes_on.clear()
+
+    def close(self) -> None:
+        self.closed = True
+        self.pause()
+
+    def _run(self, goes_on: threading.Event) -> None:
+        due = time.perf_counter()
+        while goes_on.is_set():
+            due = max(due + self.step(), time.perf_counter() - MOST_LATE)
+            time.sleep(max(0.0, due - time.perf_counter()))
