@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,10 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
 from ..rendering.film import Watch
-from .stepping import EnvCrashed, EnvironmentFault
+from .stepping import EnvCrashed, EnvironmentFault, EpisodeLost, WorkerDied
 from .vector import VectorEnvironment
 
+DEATHS = 3  # of workers in the calls of one episode, after which it is not begun again
 HOPELESS_EPISODES = 10  # a rollout stops after so many episodes that did not finish, if none did
 
 
@@ -167,9 +169,13 @@ class _Player:
         batch = len(envs.elapsed_B)
         self.episode_B = np.arange(batch)
         """The number of the episode that is under way in each environment; -1 where none is left."""
-        self.seeds_B, self.started = seeds[:batch], batch
-        self.finished, self.faults = 0, dict[int, EnvironmentFault]()
+        self.seeds_B = seeds[:batch]
+        self.waiting = deque(range(batch, len(seeds)))
+        """The numbers of the episodes that have not begun."""
+        self.finished = 0
+        self.faults = dict[int, EnvironmentFault]()
         """Why an episode did not finish, by its number."""
+        self.deaths = Counter[int]()
         self.rows = dict[str, list[np.ndarray]]()
         self.latency_ms, self.act_ms = list[float](), list[float]()
         self.network_calls: int | None = None
@@ -191,8 +197,7 @@ class _Player:
                 self._next(ended_B & ~failed_B)
                 self._begin(ended_B)
         except EnvCrashed as error:  # a lost worker cannot be replaced
-            unfinished = *self.episode_B[self.episode_B >= 0].tolist(), *range(self.started, len(self.seeds))
-            self.faults |= dict.fromkeys(unfinished, error)
+            self.faults |= dict.fromkeys([*self.episode_B[self.episode_B >= 0].tolist(), *self.waiting], error)
 
     def _begin(self, mask_B: np.ndarray) -> None:
         """Begins the episodes of the masked environments, and further ones where one cannot be begun."""
@@ -243,17 +248,29 @@ class _Player:
         """(B,) where the last call of the environments failed. These episodes are over, and the next ones follow."""
         failed_B = np.zeros(len(self.episode_B), bool)
         for i, fault in self.envs.faults.items():
-            self.faults[int(self.episode_B[i])] = fault
             failed_B[i] = True
+            episode = int(self.episode_B[i])
+            self.deaths[episode] += isinstance(fault, WorkerDied)
+            if isinstance(fault, EpisodeLost | WorkerDied) and self.deaths[episode] < DEATHS:
+                self._begin_again(episode)
+            else:
+                self.faults[episode] = fault
         self._next(failed_B)
         return failed_B
+
+    def _begin_again(self, episode: int) -> None:
+        """Lets an episode wait for its second beginning, and forgets the steps of the first."""
+        self.waiting.appendleft(episode)
+        for episode_B in self.rows.get("episode", []):
+            episode_B[episode_B == episode] = -1
 
     def _next(self, mask_B: np.ndarray) -> None:
         """Gives the next episodes to the masked environments."""
         for i in np.flatnonzero(mask_B):
-            self.episode_B[i] = self.started if self.started < len(self.seeds) else -1
-            self.seeds_B[i] = self.seeds[min(self.started, len(self.seeds) - 1)]
-            self.started += 1
+            self.episode_B[i] = -1
+            if self.waiting:
+                self.episode_B[i] = self.waiting.popleft()
+                self.seeds_B[i] = self.seeds[self.episode_B[i]]
 
     def _show(self, at_B: np.ndarray) -> None:
         if self.watch is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -36,6 +36,14 @@ class EnvCrashed(EnvironmentFault):
     """An environment raised an error, tried to exit, ended its process or hung."""
 
 
+class WorkerDied(EnvCrashed):
+    """The process of an environment ended while it called it, by the environment's fault or by somebody else's."""
+
+
+class EpisodeLost(EnvironmentFault):
+    """An episode was under way in a process that was lost through no fault of its environment."""
+
+
 class Step(NamedTuple):
     """What one environment returned for an action; after a reset, everything but the observation and goal is empty."""
 
@@ -52,30 +60,11 @@ class Fault(NamedTuple):
     """What went wrong in one environment."""
 
     text: str
-    crashed: bool = True
-    """Whether the environment raised an error, ended its process or hung; false where it returned something faulty."""
+    kind: type[EnvironmentFault] = EnvCrashed
 
 
-@dataclass
-class Episode:
-    """An episode to begin, or, with the actions so far, to repeat up to where it was."""
-
-    seed: int
-    actions: list[np.ndarray] = field(default_factory=list)
-    seen_O: np.ndarray | None = None
-    """The observation that the actions led to, and must lead to again; None before the first one."""
-    pending: np.ndarray | None = None
-    """One more action, the answer to which is not known yet."""
-
-    def answered(self, step: Step) -> None:
-        """Notes the answer to the pending action, or to the reset."""
-        if self.pending is not None:
-            self.actions.append(self.pending)
-        self.seen_O, self.pending = step.obs_O, None
-
-
-Orders = Mapping[int, Episode | np.ndarray]
-"""For each slot the episode to begin there, or the action to take in the one that is under way."""
+Orders = Mapping[int, int | np.ndarray]
+"""For each slot the seed of the episode to begin there, or the action to take in the one that is under way."""
 
 
 class Malformed(ValueError):
@@ -192,7 +181,7 @@ class Stepper:
 
     def carry_out(self, orders: Orders) -> dict[int, Step | Fault]:
         """Begins episodes and takes steps, one slot after the other."""
-        return {slot: self._begin(slot, order) if isinstance(order, Episode) else self._step(slot, order)
+        return {slot: self._begin(slot, order) if isinstance(order, int) else self._step(slot, order)
                 for slot, order in orders.items()}
 
     def place(self, slot: int) -> str:
@@ -208,22 +197,13 @@ class Stepper:
         for slot in list(self.envs):
             self._discard(slot)
 
-    def _begin(self, slot: int, episode: Episode) -> Step | Fault:
-        """Resets the environment, and repeats the episode's actions if it has any."""
+    def _begin(self, slot: int, seed: int) -> Step | Fault:
         self.elapsed[slot] = 0
-        step = self._guarded(slot, lambda env: _reset(env, self.layout, episode.seed))
-        for action in episode.actions:
-            if isinstance(step, Fault):
-                return step
-            step = self._step(slot, action)
-        if isinstance(step, Fault) or episode.seen_O is None:
-            return step
-        if not np.array_equal(step.obs_O, episode.seen_O):
-            self._discard(slot)
-            return Fault("its worker was lost, and the same seed and actions do not lead to the same observation again")
-        return step if episode.pending is None else self._step(slot, episode.pending)
+        return self._guarded(slot, lambda env: _reset(env, self.layout, seed))
 
     def _step(self, slot: int, action: np.ndarray) -> Step | Fault:
+        if slot not in self.elapsed:  # the episode began in another process
+            return Fault("its worker was lost", EpisodeLost)
         self.elapsed[slot] += 1
         return self._guarded(slot, lambda env: self.layout.stepped(env.step(action)))
 
@@ -234,7 +214,7 @@ class Stepper:
                 self.envs[slot] = self.make_env()
             return call(self.envs[slot])
         except Malformed as error:
-            fault = Fault(str(error), crashed=False)
+            fault = Fault(str(error), EnvironmentFault)
         except (Exception, SystemExit) as error:
             fault = Fault(f"{type(error).__name__}: {error}")
         self._discard(slot)  # nobody knows its state

@@ -11,7 +11,7 @@ import numpy as np
 from gentraj.data.spaces import flattening
 from gentraj.progress import say_once
 
-from .stepping import EnvCrashed, EnvironmentFault, Episode, MakeEnv, Orders, Step, Stepper, bounds, one_line
+from .stepping import EnvironmentFault, MakeEnv, Orders, Step, Stepper, bounds, one_line
 from .workers import Workers
 
 
@@ -61,7 +61,7 @@ class VectorEnvironment:
         """Resets the masked environments with their seeds; `seeds` holds one for each environment."""
         self.seeds = list(seeds)
         self.elapsed_B[mask_B] = 0
-        self._carry_out({i: Episode(self.seeds[i]) for i in np.flatnonzero(mask_B).tolist()})
+        self._carry_out({i: self.seeds[i] for i in np.flatnonzero(mask_B).tolist()})
 
     def step(self, act_BA: np.ndarray, mask_B: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Steps the masked environments (all by default); returns reward, terminated, truncated, success and reported,
@@ -119,7 +119,7 @@ class VectorEnvironment:
             if isinstance(answer, Step):
                 steps[i] = answer
             else:
-                self._fail(i, answer.text, EnvCrashed if answer.crashed else EnvironmentFault)
+                self._fail(i, answer.text, answer.kind)
         if not steps:
             return steps
         index, obs_RO = list(steps), np.array([step.obs_O for step in steps.values()])

@@ -1,7 +1,6 @@
 """Environments in worker processes, so that one that crashes or hangs costs an episode and not the evaluation.
 
-A lost worker is replaced. Its unfinished episodes are repeated from their seeds and actions, unnoticed by the
-agent. An environment is faulty if it hangs, or if several workers end in the same step of its episode.
+A lost worker is replaced. Its unfinished episodes are lost with it, and a rollout begins them again from their seeds.
 """
 
 from __future__ import annotations
@@ -16,15 +15,28 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from gentraj.process import end_with_parent
 
-from .stepping import EnvCrashed, Episode, Fault, Layout, MakeEnv, Orders, Step, Stepper, one_line
+from .stepping import (
+    EnvCrashed,
+    EnvironmentFault,
+    EpisodeLost,
+    Fault,
+    Layout,
+    MakeEnv,
+    Orders,
+    Step,
+    Stepper,
+    WorkerDied,
+    one_line,
+)
 
 STARTING_SECONDS = 300.0  # that a worker may take to start and to make its first environment
 ENDING_SECONDS = 5.0  # that a worker may take to close its environments
-STARTS, RESTARTS = 3, 20  # workers that may be lost in a row outside of episodes, before and after one has worked
-ATTEMPTS, LOSSES = 3, 30  # workers that may be lost in one step of an episode, and in all of its steps
+STARTS = 3  # workers that may be lost before one has worked
+IDLE_LOSSES = 20  # workers that may be lost outside of the calls of environments
 IDLE = -1  # in the place of a slot: no environment is being called
 
 
@@ -36,6 +48,12 @@ class WorkerLost(Exception):
         self.slot = slot
         self.step = step
         self.hung = hung
+
+    def fault(self, slot: int) -> Fault:
+        """What it means for the episode in a slot of the worker."""
+        if slot != self.slot:
+            return Fault(str(self), EpisodeLost)
+        return Fault(str(self), EnvCrashed if self.hung else WorkerDied)
 
 
 class Workers:
@@ -54,12 +72,6 @@ class Workers:
             raise ValueError(f"{make_env} cannot be sent to a worker process ({one_line(str(error))}); give what "
                              "environment_factory returns, a function of a module, or 0 workers") from error
         self.time_limit = time_limit
-        self.episodes = dict[int, Episode]()
-        """The episodes under way, as far as they are known, to repeat them in another worker."""
-        self.losses = dict[int, list[int]]()
-        """The steps of each of these episodes in which workers ended."""
-        self.faults = dict[int, Fault]()
-        """Those of environments that were not asked, to be told when they are."""
         self.workers = list[_Worker]()
         try:
             for index in range(min(workers, number)):
@@ -87,56 +99,20 @@ class Workers:
 
     def carry_out(self, orders: Orders) -> dict[int, Step | Fault]:
         """As `Stepper.carry_out`; the workers do it at the same time."""
-        known = dict[int, Step | Fault]()
+        parts: list[dict[int, int | np.ndarray]] = [{} for _ in self.workers]
         for slot, order in orders.items():
-            fault = self.faults.pop(slot, None)
-            if isinstance(order, Episode):
-                self.episodes[slot], self.losses[slot] = order, []
-            elif fault is not None:
-                known[slot] = fault
-            else:
-                self.episodes[slot].pending = order
-        busy = []
-        for worker in self.workers:
-            part = {slot: order for slot, order in orders.items() if self._is_in(worker, slot) and slot not in known}
-            if part:
-                worker.send(part)
-                busy.append(worker)
+            parts[slot % len(self.workers)][slot] = order
+        busy = [(worker, part) for worker, part in zip(self.workers, parts, strict=True) if part]
+        for worker, part in busy:
+            worker.send(part)
         answers = dict[int, Step | Fault]()
-        for worker in busy:
-            answers |= self._answers(worker)
-        for slot, answer in answers.items():
-            if isinstance(answer, Fault):
-                del self.episodes[slot]
-                if slot not in orders:
-                    self.faults[slot] = answer
-            elif answer.terminated or answer.truncated:
-                del self.episodes[slot]
-            else:
-                self.episodes[slot].answered(answer)
-        return known | {slot: answers[slot] for slot in orders if slot not in known}
-
-    def _is_in(self, worker: _Worker, slot: int) -> bool:
-        return slot % len(self.workers) == worker.number
-
-    def _answers(self, worker: _Worker) -> dict[int, Step | Fault]:
-        """The worker's answers. If it is lost, another one first repeats the episodes that were under way in it."""
-        faulty = dict[int, Step | Fault]()
-        while True:
+        for worker, part in busy:
             try:
-                return faulty | worker.receive(self.time_limit)
+                answers |= worker.receive(self.time_limit)
             except WorkerLost as lost:
-                if lost.slot in self.episodes and self._is_to_blame(lost):
-                    faulty[lost.slot] = Fault(str(lost))
                 worker.replace(lost)
-                worker.send({slot: episode for slot, episode in self.episodes.items()
-                             if self._is_in(worker, slot) and slot not in faulty})
-
-    def _is_to_blame(self, lost: WorkerLost) -> bool:
-        """Whether the environment is faulty. Another cause would not end workers several times in the same step."""
-        losses = self.losses[lost.slot]
-        losses.append(lost.step)
-        return lost.hung or losses.count(lost.step) >= ATTEMPTS or len(losses) >= LOSSES
+                answers |= {slot: lost.fault(slot) for slot in part}
+        return {slot: answers[slot] for slot in orders}
 
 
 class _Worker:
@@ -172,7 +148,7 @@ class _Worker:
                 self.end()
                 self.start()
         if isinstance(layout, Fault):
-            if not layout.crashed:
+            if layout.kind is not EnvCrashed:
                 raise ValueError(layout.text)
             raise EnvCrashed(f"worker {self.number} cannot make the environment: {layout.text}")
         return layout
@@ -196,7 +172,7 @@ class _Worker:
     def receive(self, time_limit: float) -> dict[int, Step | Fault]:
         """The answers to the orders. Raises `WorkerLost`."""
         answers = self._receive(time_limit)
-        self.idle_losses, self.patience = 0, RESTARTS
+        self.patience = IDLE_LOSSES
         return answers
 
     def hang_up(self) -> None:
@@ -248,7 +224,7 @@ def serve(connection: Connection, calls: Any, first: int, make_env: MakeEnv, obs
     try:
         stepper = Stepper(make_env, obs_keys, first, begin_call)
     except ValueError as error:
-        greeting = Fault(one_line(str(error)), crashed=False)
+        greeting = Fault(one_line(str(error)), EnvironmentFault)
     except (Exception, SystemExit) as error:
         greeting = Fault(one_line(f"{type(error).__name__}: {error}"))
     with suppress(EOFError, OSError):  # the parent has hung up

@@ -11,7 +11,7 @@ import tyro
 
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
-from gentraj.envs.evaluation.vector import EnvironmentFault
+from gentraj.envs.evaluation.stepping import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..config import dotted_keys, write_json

@@ -1,4 +1,4 @@
-"""Environments that end their process, exit, raise, hang or cannot be repeated. Workers import this without torch."""
+"""Environments that end their process, exit, raise or hang. Workers import this without torch."""
 
 from __future__ import annotations
 
@@ -27,14 +27,6 @@ def kill_once(env: Misbehaving) -> None:
         kill(env)
 
 
-def kill_in_each_step(env: Misbehaving) -> None:
-    """As somebody who kills workers again and again, once in each step."""
-    mark = env.mark.with_name(f"step-{int(env.state[0])}")
-    if not mark.exists():
-        mark.touch()
-        kill(env)
-
-
 def leave(env: Misbehaving) -> None:
     os._exit(7)
 
@@ -53,35 +45,33 @@ def hang(env: Misbehaving) -> None:
         time.sleep(3600)
 
 
-HOW = {each.__name__: each for each in (kill, kill_once, kill_in_each_step, leave, fail, leave_politely, hang)}
-STEPS = {"kill_in_each_step": range(1, LENGTH)}
+HOW = {each.__name__: each for each in (kill, kill_once, leave, fail, leave_politely, hang)}
 
 
 class Misbehaving(gymnasium.Env):
     """Its observation counts the steps and adds up the actions and a random number that the seed determines.
 
-    In episodes with one of these seeds, it misbehaves, as a rule in step 3.
+    In episodes with one of these seeds, it misbehaves in step 3.
     """
 
     observation_space = Box(-np.inf, np.inf, (3,), np.float64)
     action_space = Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, how: str = "", seeds: tuple[int, ...] = (), mark: Path = Path(), forgetful: bool = False,
+    def __init__(self, how: str = "", seeds: tuple[int, ...] = (), mark: Path = Path(),
                  licensed: bool = False):
         if licensed and mark.exists():
             raise RuntimeError("no licence")
-        self.how, self.seeds, self.mark, self.forgetful = how, seeds, mark, forgetful
+        self.how, self.seeds, self.mark = how, seeds, mark
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.bad = seed in self.seeds
-        start = time.time_ns() % 1e6 if self.forgetful else self.np_random.normal()
-        self.state = np.array([0, 0, start])
+        self.state = np.array([0, 0, self.np_random.normal()])
         return self.state, {}
 
     def step(self, action):
         self.state = self.state + np.array([1, float(action.sum()), self.np_random.normal()])
-        if self.bad and self.state[0] in STEPS.get(self.how, (STEP,)):
+        if self.bad and self.state[0] == STEP:
             HOW[self.how](self)
         return self.state, float(self.state[1:].sum()), False, self.state[0] == LENGTH, {}
 

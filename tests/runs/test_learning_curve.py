@@ -14,7 +14,7 @@ import torch
 from gentraj import runs
 from gentraj.config import read_json
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
-from gentraj.envs.evaluation.vector import EnvironmentFault
+from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.runs import folder as folders
 from gentraj.runs.evaluation import evaluate_and_save, table
 from gentraj.runs.folder import RunFolder, last_evaluations
