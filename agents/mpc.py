@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from gentraj.config import require, require_choice
+from gentraj.config import settings
 from gentraj.models.sample_batch import without_gradient
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
@@ -30,32 +31,32 @@ Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Prior = Callable[[Tensor, Tensor | None, int, Sequence[int]], Tensor]
 
 
-@dataclass(frozen=True)
+@settings
 class MPCConfig:
     """The settings of `MPC`. Raises ValueError for a setting outside its range."""
 
     method: Literal["mppi", "cem"] = "mppi"
     """How sequences are averaged: MPPI weights all of them by exp((R - max R) / temperature), CEM weights the elites
     equally."""
-    horizon: int = 32
+    horizon: PositiveInt = 32
     """Environment steps that are simulated."""
-    samples: int = 64
+    samples: PositiveInt = 64
     """Number of sequences that are simulated in each decision, over all iterations."""
-    iterations: int = 1
+    iterations: PositiveInt = 1
     """Number of iterations. Each samples around the solution of the one before, which is its first sample."""
-    spread: float = 0.3
+    spread: NonNegativeFloat = 0.3
     """Standard deviation of the normal noise on actions, in units of half their range."""
-    temperature: float = 1.0
+    temperature: PositiveFloat = 1.0
     """Temperature of MPPI, in units of the return; close to 0, only the best sequence counts."""
-    elites: float = 0.1
+    elites: Annotated[float, Gt(0), Le(1)] = 0.1
     """Fraction of the sequences that are the elites of CEM."""
-    prior_fraction: float = 0.5
+    prior_fraction: Annotated[float, Ge(0), Le(1)] = 0.5
     """Fraction of the first iteration's sequences that are sampled from the prior, if there is one."""
 
     def __post_init__(self) -> None:
-        require_choice(self, method=("mppi", "cem"))
-        require(self, horizon=(1, 1e6), samples=(1, 1e9), iterations=(1, self.samples), spread=(0, 1e3),
-                temperature=(1e-9, math.inf), elites=(1e-9, 1), prior_fraction=(0, 1))
+        if self.iterations > self.samples:
+            raise ValueError(f"iterations is {self.iterations} and samples {self.samples}; give each iteration at "
+                             "least one sample")
 
 
 class MPC(EpisodicAgent):
@@ -69,7 +70,8 @@ class MPC(EpisodicAgent):
         self.simulate = simulate
         self.config = config
         self.prior = prior
-        self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self.low_A = torch.as_tensor(low_A).float()
+        self.high_A = torch.as_tensor(high_A).float()
         if not (torch.isfinite(self.low_A).all() and torch.isfinite(self.high_A).all()):
             raise ValueError("MPC samples actions between bounds, and this action space has none; give it some")
         self._begin(0)
@@ -84,7 +86,8 @@ class MPC(EpisodicAgent):
     @without_gradient
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space. Raises ValueError for NaN and infinity in what it is given."""
-        obs_BO, goal_BG = observed(obs_BO), aimed_at(goal_BG)
+        obs_BO = observed(obs_BO)
+        goal_BG = aimed_at(goal_BG)
         self._resize(len(obs_BO))
         all_B = torch.ones(len(obs_BO), dtype=torch.bool)
         self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, self._seeds(all_B))
@@ -132,13 +135,15 @@ class MPC(EpisodicAgent):
         best = return_BN.topk(math.ceil(self.config.elites * return_BN.shape[1]), 1)
         best_BE = torch.where(best.values.isfinite(), best.indices, best.indices[:, :1])
         elite_BETA = act_BNTA[torch.arange(len(best_BE))[:, None], best_BE]
-        alone = elite_BETA.shape[1] == 1  # a single elite has a spread of 0
-        return elite_BETA.mean(1), spread_BTA if alone else elite_BETA.std(1, correction=0)
+        if elite_BETA.shape[1] > 1:  # a single elite has a spread of 0
+            spread_BTA = elite_BETA.std(1, correction=0)
+        return elite_BETA.mean(1), spread_BTA
 
 
 def _checked(return_BN: Tensor, act_BNTA: Tensor) -> Tensor:
     """The returns (B, N) of a simulator, where NaN is minus infinity."""
-    if return_BN.shape != (expected := act_BNTA.shape[:2]):
+    expected = act_BNTA.shape[:2]
+    if return_BN.shape != expected:
         raise ValueError(f"the simulator gave returns of shape {tuple(return_BN.shape)}; {tuple(expected)} is "
                          "expected, one for each sequence of actions")
     return_BN = return_BN.to(act_BNTA).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
@@ -161,7 +166,9 @@ class WorldModelSimulator:
     @torch.no_grad()
     def __call__(self, obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         num = act_BNTA.shape[1]
-        goal_RG = None if goal_BG is None or not self.world.facts.goal_dim else goal_BG.repeat_interleave(num, 0)
+        goal_RG = None
+        if goal_BG is not None and self.world.facts.goal_dim:
+            goal_RG = goal_BG.repeat_interleave(num, 0)
         rollout = self.world.imagine(obs_BO.repeat_interleave(num, 0), act_BNTA.flatten(0, 1), goal_RG,
                                      seeds=[0] * (len(obs_BO) * num), temperature=0.0)
         alive_RT = (1 - rollout.end_BT).cumprod(1)

@@ -37,10 +37,10 @@ class Trained(Agent):
         return torch.from_numpy(self.model.predict(obs, deterministic=True)[0])
 
 
-def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_steps=50):
+def learn(run, steps, seed=0, *, updates=8, penalty=1.0, termination_cost=0.0, max_episode_steps=50):
     """Trains SAC on synthetic episodes only, 32 at a time."""
-    envs = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
-                              starts="anywhere", unknown="terminated"))
+    envs = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps,
+                              starts="anywhere", termination_cost=termination_cost))
     model = SAC("MultiInputPolicy" if run.data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=seed,
                 learning_starts=min(steps // 10, 5_000), policy_kwargs={"net_arch": [128, 128]}, device="cpu")
     return Trained(model.learn(steps), run.data.goal_dims)
@@ -52,7 +52,7 @@ def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
     Rewards are those of the environment's `compute_reward`.
     """
     envs = SB3Vector(make_vec(run, 32, max_episode_steps=max_episode_steps, own_rewards=True, starts="anywhere",
-                              unknown="terminated"))
+                              termination_cost=0.0))
     begin = 32 * (max_episode_steps + 1)  # whole episodes
     if steps <= begin:
         raise ValueError(f"steps is {steps}; give more than {begin}, the first episodes of "
@@ -64,10 +64,10 @@ def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
 
 
 def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: float = 1.0, max_episode_steps: int = 50,
-         cost: float = 0.0, updates: int = 8, hindsight: bool = False, seed: int = 0, episodes: int = 20):
+         termination_cost: float = 0.0, updates: int = 8, hindsight: bool = False, seed: int = 0, episodes: int = 20):
     """Trains SAC with `updates` updates for every step of 32 synthetic episodes, and evaluates it.
 
-    A unit of uncertainty costs the reward `penalty`, and an end by uncertainty costs `cost`; give a `cost` where
+    A unit of uncertainty costs the reward `penalty`, and an end by uncertainty costs `termination_cost`; give one where
     rewards are negative, or the agent will seek such ends. `hindsight`, for data with goals whose environment has
     `compute_reward`, uses neither.
     """
@@ -76,7 +76,7 @@ def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: floa
     if hindsight:
         agent = learn_by_hindsight(run, steps, seed, updates=updates, max_episode_steps=max_episode_steps)
     else:
-        agent = learn(run, steps, seed, updates=updates, penalty=penalty, cost=cost,
+        agent = learn(run, steps, seed, updates=updates, penalty=penalty, termination_cost=termination_cost,
                       max_episode_steps=max_episode_steps)
     data = run.data
     scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=episodes, seed=seed), obs_keys=data.obs_keys,

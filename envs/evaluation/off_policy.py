@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
 from ..making import EnvironmentFactory
+from ..worlds.branches import follow
 from ..worlds.imagined import NOT_FINITE, ImaginedConfig, ImaginedEpisodes
 from .rollout import DEFAULT_SETTINGS, RolloutSettings, rollout
 
@@ -46,71 +46,59 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     trusted steps of all episodes: from their mean reward and, as for censored lifetimes, from their rate of
     termination, both assumed constant. Raises RuntimeError if no step is trusted, or if a number is not finite.
     """
-    batch, limit = len(episodes.obs_BO), episodes.config.max_episode_steps
+    limit = episodes.config.max_episode_steps
+    batch = len(episodes.obs_BO)
     seeds = [fold(seed, i) for i in range(batch)]
     episodes.rngs = [np.random.default_rng(s) for s in seeds]
     episodes.reset(np.ones(batch, bool))
     agent.reset(None, seeds)
-    moving_B = np.ones(batch, bool)
-    total_B = np.zeros(batch)
-    steps_B = np.zeros(batch, int)
-    ended_B, truncated_B = np.zeros(batch, bool), np.zeros(batch, bool)
-    with bar(limit, "agent in the world model") as done:
-        while moving_B.any():
-            happened = episodes.step(episodes.ask(agent), moving_B)
-            why_B = episodes.distrust(happened.uncertainty)
-            if (why_B[moving_B] == NOT_FINITE).any():
-                raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
-            trusted_B = moving_B & (why_B == "")
-            total_B += np.where(trusted_B, happened.reward, 0)
-            steps_B += trusted_B
-            ended_B |= trusted_B & happened.terminated
-            truncated_B |= moving_B & ~trusted_B
-            done.update()
-            moving_B = trusted_B & ~(happened.terminated | happened.truncated)
-    if not steps_B.any():
+    made = follow(episodes, np.full(batch, limit), lambda k: episodes.ask(agent))
+    if (made.why_B == NOT_FINITE).any():
+        raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
+    truncated_B = made.why_B != ""
+    steps = made.steps_B.sum()
+    if not steps:
         raise RuntimeError("the world model trusts no step of this agent, so that its return cannot be estimated; "
                            "train the model for longer, or on data nearer to what the agent does")
-    reward, end = total_B.sum() / steps_B.sum(), ended_B.sum() / steps_B.sum()
+    trusted_BK = np.arange(limit) < made.steps_B[:, None]
+    total_B = np.where(trusted_BK, made.reward_BK, 0.0).cumsum(1, np.float64)[:, -1]
+    end = made.terminated_B.sum() / steps
     more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # expected steps of those left
-    return total_B + truncated_B * reward * more_T[limit - steps_B], truncated_B
+    return total_B + truncated_B * (total_B.sum() / steps) * more_T[limit - made.steps_B], truncated_B
 
 
-def compared(returns: Mapping[str, Returns], seed: int = 0) -> dict[str, Any]:
-    """Returns the agents' returns and their `agreement`, to be stored as JSON. Raises what `agreement` raises."""
-    stored = {name: {"imagined": each.imagined_N.tolist(), "true": each.true_N.tolist(),
-                     "truncated": int(each.truncated_N.sum())}
-              for name, each in returns.items()}
-    return {"returns": stored} | agreement([each.imagined_N for each in returns.values()],
-                                           [each.true_N for each in returns.values()], seed)
+def compared(returns: Mapping[str, Returns], seed: int = 0, resamples: int = 2000) -> dict[str, Any]:
+    """Compares the imagined and the true returns of P agents, and returns both, to be stored as JSON.
 
-
-def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed: int = 0,
-              resamples: int = 2000) -> dict[str, Any]:
-    """Compares the predicted and the true returns of P agents, arrays of (N_p,) each.
-
-    Returns Spearman's rank correlation of the agents' mean returns with its 95 % bootstrap interval over episodes and
-    agents, Pearson's correlation, and the mean absolute error. Raises ValueError for fewer than three agents.
+    "spearman" is the rank correlation of the agents' mean returns, with its 95 % bootstrap interval over episodes and
+    agents; Pearson's correlation and the mean absolute error are beside it. Raises ValueError for fewer than three
+    agents.
     """
     from scipy.stats import rankdata  # it takes a second to import
 
-    if len(predicted) < 3 or len(predicted) != len(true):
-        raise ValueError(f"{len(predicted)} predicted and {len(true)} true returns were given; those of at least three "
-                         "agents are needed to compare their order")
-    rng, correlations = np.random.default_rng(seed), []
+    if len(returns) < 3:
+        raise ValueError(f"the returns of {len(returns)} agents were given; those of at least three are needed to "
+                         "compare their order")
+    sides = [each.imagined_N for each in returns.values()], [each.true_N for each in returns.values()]
+    rng = np.random.default_rng(seed)
+    correlations = list[float]()
     for _ in range(resamples):
-        which = rng.integers(len(true), size=len(true))
-        means = [np.array([rng.choice(returns[p], len(returns[p])).mean() for p in which])
-                 for returns in (predicted, true)]
+        which = rng.integers(len(returns), size=len(returns))
+        drawn = [np.array([rng.choice(side[p], len(side[p])).mean() for p in which]) for side in sides]
         if len(set(which.tolist())) > 2:
-            correlations.append(_correlation(*map(rankdata, means)))
+            correlations.append(_correlation(*map(rankdata, drawn)))
     low, high = np.nanquantile(correlations, [0.025, 0.975])
-    predicted_P, true_P = (np.array([np.mean(r) for r in returns]) for returns in (predicted, true))
-    return {"spearman": _correlation(rankdata(predicted_P), rankdata(true_P)),
-            "spearman_ci95": [float(low), float(high)], "pearson": _correlation(predicted_P, true_P),
-            "mean_absolute_error": float(np.abs(predicted_P - true_P).mean())}
+    imagined_P, true_P = (np.array([np.mean(returns_N) for returns_N in side]) for side in sides)
+    stored = {name: {"imagined": each.imagined_N.tolist(), "true": each.true_N.tolist(),
+                     "truncated": int(each.truncated_N.sum())}
+              for name, each in returns.items()}
+    return {"returns": stored, "spearman": _correlation(rankdata(imagined_P), rankdata(true_P)),
+            "spearman_ci95": [float(low), float(high)], "pearson": _correlation(imagined_P, true_P),
+            "mean_absolute_error": float(np.abs(imagined_P - true_P).mean())}
 
 
 def _correlation(x_P: np.ndarray, y_P: np.ndarray) -> float:
     """Returns Pearson's correlation; 0 if one of the two is constant."""
-    return float(np.corrcoef(x_P, y_P)[0, 1]) if x_P.std() > 0 and y_P.std() > 0 else 0.0
+    if x_P.std() == 0 or y_P.std() == 0:
+        return 0.0
+    return float(np.corrcoef(x_P, y_P)[0, 1])

@@ -1,7 +1,8 @@
 """Branches: short synthetic episodes that a world model rolls out from states of the data (MBPO: Janner et al. 2019).
 
-A branch is truncated before the first step that is not trusted, or terminates with it (`ImaginedConfig.unknown`).
-Branch i is a function of (seed, i), whatever the other branches are. In shapes, K is the largest number of steps.
+A branch is truncated before the first step that is not trusted, or terminates with it
+(`ImaginedConfig.termination_cost`). Branch i is a function of (seed, i), whatever the other branches are. In shapes, K
+is the largest number of steps.
 """
 
 from __future__ import annotations
@@ -56,11 +57,6 @@ class Branches(NamedTuple):
     why_B: np.ndarray
     """Why the step was not trusted before which a branch was truncated, or with which it terminated; ""."""
 
-    @property
-    def by_unknown_B(self) -> np.ndarray:
-        """Which branches terminated with a step that is not trusted (B,)."""
-        return self.terminated_B & (self.why_B != "")
-
     def counts(self) -> dict[str, Any]:
         """Returns how much was kept, and for each reason for distrust the number of branches that it stopped and of
         steps that they lost."""
@@ -70,19 +66,23 @@ class Branches(NamedTuple):
                      for why in sorted(set(self.why_B) - {""})}
         return {"branches": len(self.steps_B), "branches kept": int((self.steps_B > 0).sum()),
                 "steps": int(self.steps_B.sum()), "terminated": int(self.terminated_B.sum()),
-                "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": untrusted}
+                "terminated by the unknown": int((self.terminated_B & (self.why_B != "")).sum()),
+                "untrusted": untrusted}
 
     def episodes(self, like: Episodes) -> Episodes:
         """Returns the branches that have steps as a dataset that describes its environment and goals as `like` does."""
         kept_B = self.steps_B > 0
-        steps_B, terminated_B = self.steps_B[kept_B], self.terminated_B[kept_B]
+        steps_B = self.steps_B[kept_B]
         k_K = np.arange(self.act_BKA.shape[1] + 1)
-        taken_BK, last_S = k_K[:-1] < steps_B[:, None], np.cumsum(steps_B) - 1
-        ends = np.zeros((2, steps_B.sum()), bool)  # terminated, truncated
-        ends[:, last_S] = terminated_B, ~terminated_B
+        taken_BK = k_K[:-1] < steps_B[:, None]
+        terminated = np.zeros(steps_B.sum(), bool)
+        truncated = np.zeros_like(terminated)
+        last = np.cumsum(steps_B) - 1
+        terminated[last] = self.terminated_B[kept_B]
+        truncated[last] = ~self.terminated_B[kept_B]
         goals = {"goal": np.repeat(self.goal_BG[kept_B], steps_B + 1, axis=0)} if "goal" in like.extras else {}
         return replace(like, obs=self.obs_BKO[kept_B][k_K <= steps_B[:, None]], act=self.act_BKA[kept_B][taken_BK],
-                       reward=self.reward_BK[kept_B][taken_BK], terminated=ends[0], truncated=ends[1],
+                       reward=self.reward_BK[kept_B][taken_BK], terminated=terminated, truncated=truncated,
                        lengths=steps_B, extras=goals, name=f"imagined beside {like.name}")
 
 
@@ -93,11 +93,13 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleSta
     standard deviation is `noise` times half the range of the data's actions, clipped to that range. With `noise` None
     an agent must act.
     """
-    S, lengths = episodes.num_steps, episodes.lengths
+    S = episodes.num_steps
+    lengths = episodes.lengths
     row_S = np.arange(S) + np.repeat(np.arange(len(lengths)), lengths)
     left_S = np.repeat(np.cumsum(lengths), lengths) - np.arange(S)
     goal_NG = episodes.extras.get("goal", np.zeros((len(episodes.obs), 0), np.float32))
-    low_A, high_A = episodes.act.min(0), episodes.act.max(0)
+    low_A = episodes.act.min(0)
+    high_A = episodes.act.max(0)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -122,62 +124,72 @@ def imagine(world: WorldModel, sample_starts: SampleStarts, steps: int, config: 
     step is trusted.
     """
     parts: list[Branches] = []
-    begun = kept = trusted = 0
+    begun = kept = 0
     with bar(steps, "imagined", shown=progress) as done:
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
             seeds = [fold(seed, begun + i) for i in range(number)]
-            parts.append(follow(ImaginedEpisodes(world, number, config, reward), sample_starts(seeds), seeds, agent))
-            begun, more = begun + number, int(parts[-1].steps_B.sum())
-            done.update(min(more, steps - kept))
-            kept, trusted = kept + more, trusted + more - int(parts[-1].by_unknown_B.sum())
-            possible = sum(int(part.limit_B.sum()) for part in parts)
-            if (begun >= ENOUGH or kept >= steps) and trusted < RARE * possible:
-                reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
-                raise ValueError(f"of {possible} synthetic steps only {trusted} can be trusted; reasons, and how many "
-                                 f"of {begun} branches they stopped: {reasons}. Allow more uncertainty, or train the "
-                                 "world model for longer")
+            parts.append(_branch(ImaginedEpisodes(world, number, config, reward), sample_starts(seeds), seeds, agent))
+            begun += number
+            kept += int(parts[-1].steps_B.sum())
+            done.update(min(kept, steps) - done.n)
+            if begun >= ENOUGH or kept >= steps:
+                _check_trusted(_joined(parts))
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))
     return Branches(*(x[:enough] for x in branches))
 
 
-def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agent: Agent | None = None) -> Branches:
-    """Rolls out one branch from each start."""
-    batch, K = len(seeds), episodes.config.max_episode_steps
-    episodes.rngs = [np.random.default_rng(fold(seed, 1)) for seed in seeds]
-    episodes.place(start.obs_BO, start.goal_BG)
-    if agent is not None:
-        agent.reset(None, [fold(seed, 2) for seed in seeds])
-    obs_BKO = np.zeros((batch, K + 1, start.obs_BO.shape[1]), np.float32)
-    act_BKA, reward_BK = np.zeros((batch, K, episodes.world.spec.act_dim), np.float32), np.zeros((batch, K), np.float32)
+def follow(episodes: ImaginedEpisodes, limit_B: np.ndarray, act: Callable[[int], np.ndarray]) -> Branches:
+    """Rolls out one branch from each of the episodes' states. `act(k)` returns the actions (B, A) of step k."""
+    batch, K = len(limit_B), episodes.config.max_episode_steps
+    obs_BKO = np.zeros((batch, K + 1, episodes.obs_BO.shape[1]), np.float32)
+    obs_BKO[:, 0] = episodes.obs_BO
+    act_BKA = np.zeros((batch, K, episodes.world.spec.act_dim), np.float32)
+    reward_BK = np.zeros((batch, K), np.float32)
     why_B = episodes.distrust(np.zeros(batch))
     steps_B = np.zeros(batch, int)
     terminated_B = np.zeros(batch, bool)
-    obs_BKO[:, 0] = episodes.obs_BO
+    cost = episodes.config.termination_cost
     for k in range(K):
-        moving_B = (why_B == "") & ~terminated_B & (k < start.limit_B)
+        moving_B = (why_B == "") & ~terminated_B & (k < limit_B)
         if not moving_B.any():
             break
-        act_BKA[:, k] = _actions(episodes, start, k, agent)
-        before_BO, happened = episodes.obs_BO, episodes.step(act_BKA[:, k], moving_B)
+        act_BKA[:, k] = act(k)
+        before_BO = episodes.obs_BO
+        happened = episodes.step(act_BKA[:, k], moving_B)
         # unlike in `step`, of terminated episodes too
         why_B = np.where(moving_B, episodes.distrust(happened.uncertainty), why_B)
         trusted_B = why_B == ""
         obs_BKO[:, k + 1] = np.where(trusted_B[:, None], episodes.obs_BO, before_BO)
-        reward_BK[:, k] = np.where(trusted_B, happened.reward, -episodes.config.cost)
-        kept_B = moving_B & (trusted_B | (episodes.config.unknown == "terminated"))
+        reward_BK[:, k] = np.where(trusted_B, happened.reward, -(cost or 0))
+        kept_B = moving_B & (trusted_B | (cost is not None))
         steps_B += kept_B
         terminated_B |= kept_B & happened.terminated
-    return Branches(start.goal_BG, start.limit_B, obs_BKO, act_BKA, reward_BK, steps_B, terminated_B, why_B)
+    return Branches(episodes.goal_BG, limit_B, obs_BKO, act_BKA, reward_BK, steps_B, terminated_B, why_B)
 
 
-def _actions(episodes: ImaginedEpisodes, start: Starts, k: int, agent: Agent | None) -> np.ndarray:
+def _branch(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agent: Agent | None) -> Branches:
+    """One branch from each start."""
+    episodes.rngs = [np.random.default_rng(fold(seed, 1)) for seed in seeds]
+    episodes.place(start.obs_BO, start.goal_BG)
     if agent is not None:
-        return episodes.ask(agent)
+        agent.reset(None, [fold(seed, 2) for seed in seeds])
+        return follow(episodes, start.limit_B, lambda k: episodes.ask(agent))
     if start.act_BKA is None:
         raise ValueError("the starts have no actions and there is no agent; give one of them")
-    return start.act_BKA[:, k]
+    return follow(episodes, start.limit_B, lambda k: start.act_BKA[:, k])
+
+
+def _check_trusted(made: Branches) -> None:
+    counts = made.counts()
+    possible = int(made.limit_B.sum())
+    trusted = counts["steps"] - counts["terminated by the unknown"]
+    if trusted < RARE * possible:
+        reasons = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items())
+        raise ValueError(f"of {possible} synthetic steps only {trusted} can be trusted; reasons, and how many of "
+                         f"{counts['branches']} branches they stopped: {reasons}. Allow more uncertainty, or train the "
+                         "world model for longer")
 
 
 def _joined(parts: Sequence[Branches]) -> Branches:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 
-from gentraj.config import require, require_choice
+from gentraj.config import settings
 from gentraj.networks.rows import batch_invariant
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
@@ -22,39 +22,32 @@ BOUNDS = "left the data's bounds"
 NOT_FINITE = "not finite"
 
 
-@dataclass(frozen=True)
+@settings
 class ImaginedConfig:
     """How a world model's synthetic episodes start, how they end, and what uncertainty costs.
 
     Raises ValueError for a setting outside its range.
     """
 
-    max_episode_steps: int = 1000
+    max_episode_steps: PositiveInt = 1000
     """Time limit of an episode, in steps."""
-    max_uncertainty: float = 3.0
+    max_uncertainty: NonNegativeFloat = 3.0
     """Uncertainty beyond which an episode is truncated, as a multiple of the largest error that is expected on held-out
     data."""
-    margin: float = 0.1
+    margin: NonNegativeFloat = 0.1
     """How far an observation may lie outside the range of the data, as a fraction of that range. Farther out, an
     episode is truncated."""
-    penalty: float = 0.0
+    penalty: NonNegativeFloat = 0.0
     """Reward that each unit of uncertainty costs (MOPO: Yu et al. 2020)."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Temperature of the world model's noise; 0 is deterministic."""
     starts: Literal["episodes", "anywhere"] = "episodes"
     """Where an episode starts: at the first observation of an episode of the data, or of a piece of a long one; or
     anywhere in the data. The two are the same if the data have fewer than 32 such starts."""
-    unknown: Literal["truncated", "terminated"] = "truncated"
-    """How an episode ends where the model is not trusted: truncated, so that an agent may bootstrap from its last
-    state, or terminated (MOReL: Kidambi et al. 2020)."""
-    cost: float = 0.0
-    """Reward that is subtracted at such a termination. It is needed where rewards are negative, as an agent would
-    otherwise gain by ending early."""
-
-    def __post_init__(self) -> None:
-        require_choice(self, starts=("episodes", "anywhere"), unknown=("truncated", "terminated"))
-        require(self, max_episode_steps=(1, 1e9), max_uncertainty=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
-                temperature=(0, 1e3), cost=(0, 1e9))
+    termination_cost: NonNegativeFloat | None = None
+    """By default an episode is truncated where the model is not trusted, so that an agent may bootstrap from its last
+    state. With a number it is terminated, and the number is subtracted from its reward (MOReL: Kidambi et al. 2020):
+    0 is too little where rewards are negative, as an agent would gain by ending early."""
 
 
 def goal_reward(compute_reward: GoalReward | None, goal_dims: Sequence[int]) -> Reward | None:
@@ -109,7 +102,8 @@ class ImaginedEpisodes:
 
     def reset(self, mask_B: np.ndarray) -> None:
         """Starts the masked episodes at random starts, each drawn by the episode's own generator."""
-        self.obs_BO, self.goal_BG = self.obs_BO.copy(), self.goal_BG.copy()
+        self.obs_BO = self.obs_BO.copy()
+        self.goal_BG = self.goal_BG.copy()
         for i in np.flatnonzero(mask_B):
             start = self.rngs[i].integers(len(self.starts_NO))
             self.obs_BO[i] = self.starts_NO[start]
@@ -118,7 +112,8 @@ class ImaginedEpisodes:
 
     def place(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> None:
         """Starts all episodes at the given observations (B, O) and goals (B, G), where G is 0 without goals."""
-        self.obs_BO, self.goal_BG = np.array(obs_BO, np.float32), np.array(goal_BG, np.float32)
+        self.obs_BO = np.array(obs_BO, np.float32)
+        self.goal_BG = np.array(goal_BG, np.float32)
         self.elapsed_B = np.zeros_like(self.elapsed_B)
 
     @batch_invariant()
@@ -143,15 +138,18 @@ class ImaginedEpisodes:
         finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(uncertainty_B)
         self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
         terminated_B = moving_B & finite_B & (end_B > 0.5)
-        reward_B, cost_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, uncertainty_B))
+        reward_B = np.where(moving_B & finite_B, reward_B, 0)
+        cost_B = np.where(moving_B & finite_B, uncertainty_B, 0)
         uncertainty_B = np.where(finite_B, uncertainty_B, np.inf)
         why_B = self.distrust(uncertainty_B)
-        terminates = self.config.unknown == "terminated"
-        why_B[~moving_B | (terminated_B & (not terminates))] = ""  # if distrust truncates, a predicted end is trusted
+        why_B[~moving_B] = ""
+        reward_B = reward_B - self.config.penalty * cost_B
+        if self.config.termination_cost is None:
+            why_B[terminated_B] = ""  # a predicted end is trusted
+        else:
+            terminated_B |= why_B != ""
+            reward_B = np.where(why_B != "", -self.config.termination_cost, reward_B)
         unknown_B = why_B != ""
-        lost_B = unknown_B & terminates  # the predicted reward is not trusted either
-        terminated_B = terminated_B | lost_B
-        reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * cost_B) - self.config.cost * unknown_B
         late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)
         why_B[late_B] = TIME_LIMIT
         return StepResult(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, uncertainty_B)
@@ -168,4 +166,6 @@ class ImaginedEpisodes:
         steps = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
                                    temperature=self.config.temperature)
         next_BO, reward_B, end_B, uncertainty_B = (x[:, 0].cpu().numpy() for x in steps)
-        return next_BO, reward_B if self.reward is None else self.reward(next_BO, self.goal_BG), end_B, uncertainty_B
+        if self.reward is not None:
+            reward_B = self.reward(next_BO, self.goal_BG)
+        return next_BO, reward_B, end_B, uncertainty_B

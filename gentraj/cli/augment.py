@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
+from ..config import settings
 from ..progress import print_saved
 from ..runs.augmentation import AugmentConfig, augment
 from .options import parse
 
 
-@dataclass(frozen=True)
+@settings
 class Augment(AugmentConfig):
     """Extend a dataset with synthetic steps of a world model, and save the result as a new Minari dataset.
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +36,9 @@ from .policy import PolicyRun, as_policy
 from .run import Run
 from .world import WorldModelRun, as_world_model
 
+TILT = 5.0  # of samples towards a policy: as strong as if it acted with normal noise of 0.3 half ranges
 # Settings that the provenance of the new dataset records, beside data, runs and seed.
-SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unknown", "cost", "penalty", "own_rewards")
+SETTINGS = ("only_synthetic", "branch", "noise", "max_uncertainty", "termination_cost", "penalty", "own_rewards")
 
 
 @settings
@@ -69,17 +70,12 @@ class AugmentConfig:
     trajectories: Path | None = None
     """The run folder of a planner whose model samples the starts and the actions of the branches. Its trajectories must
     have actions and a stride of 1 (train it with --joint --stride 1 --conditioning.start 0.5)."""
-    tilt: NonNegativeFloat = 5.0
-    """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
-    of 0.3 half ranges."""
     max_uncertainty: NonNegativeFloat = 1.0
     """The uncertainty at which a branch ends, as a multiple of the largest error that is expected on held-out data."""
-    unknown: Literal["truncated", "terminated"] = "truncated"
-    """How a branch ends at that uncertainty: truncated before the step, or terminated by the step in the state before
-    it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
-    cost: NonNegativeFloat = 0.0
-    """Reward that is subtracted at such a termination with --unknown terminated; needed if rewards are negative, where
-    ending early would pay."""
+    termination_cost: NonNegativeFloat | None = None
+    """By default a branch is truncated before a step of that uncertainty. With a number it terminates with the step, in
+    the state before it, and the number is subtracted from its reward, so that critics value unknown states little
+    (MOReL: Kidambi et al. 2020). Where rewards are negative, ending early pays unless the number is large enough."""
     penalty: NonNegativeFloat = 0.0
     """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
     (MOPO: Yu et al. 2020)."""
@@ -102,64 +98,73 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     planner = None
     if config.trajectories is not None:
         planner = as_planner(load(config.trajectories, device=device))
-    model = world.world_model
     data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
     sample_starts, agent = source(config, data.real(), policy, planner)
     imagined = ImaginedConfig(max_episode_steps=config.branch, max_uncertainty=config.max_uncertainty,
-                              unknown=config.unknown, cost=config.cost, penalty=config.penalty)
-    reward = goal_reward(compute_reward(world), world.data.goal_dims) if config.own_rewards else None
-    rollouts = branches.imagine(model, sample_starts, config.steps, imagined, config.seed, agent, reward,
+                              termination_cost=config.termination_cost, penalty=config.penalty)
+    reward = None
+    if config.own_rewards:
+        reward = goal_reward(compute_reward(world), world.data.goal_dims)
+    rollouts = branches.imagine(world.world_model, sample_starts, config.steps, imagined, config.seed, agent, reward,
                                 progress=progress)
-    synthetic, counts = rollouts.episodes(data), rollouts.counts()
-    given = {key: getattr(config, key) for key in SETTINGS}
+    counts = rollouts.counts()
     provenance = {"dataset": config.dataset, "sha256": episodes_hash(data), "model": _about(world),
-                  "policy": _about(policy), "trajectories": _about(planner), "seed": config.seed, "settings": given,
-                  "imagined": counts}
-    copied = planner is not None and policy is None  # the actions are like those of the data
-    whole = synthetic if config.only_synthetic else concatenate([data, synthetic if copied else marked(synthetic)])
-    whole = whole if whole.env else replace(whole, env=world.data.env)
-    description = (f"{'' if config.only_synthetic else f'{config.dataset} and '}{counts['steps']} steps imagined by "
-                   f"{config.model}")
+                  "policy": _about(policy), "trajectories": _about(planner), "seed": config.seed,
+                  "settings": {key: getattr(config, key) for key in SETTINGS}, "imagined": counts}
+    whole = rollouts.episodes(data)
+    description = f"{counts['steps']} steps imagined by {config.model}"
+    if not config.only_synthetic:
+        if planner is None or policy is not None:  # else the actions are like those of the data
+            whole = marked(whole)
+        whole = concatenate([data, whole])
+        description = f"{config.dataset} and {description}"
+    if not whole.env:
+        whole = replace(whole, env=world.data.env)
     folder = save_minari(whole, config.out, description=description, algorithm="gentraj augment", provenance=provenance)
     say(_summary(config, data, counts))
     return folder
 
 
 def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, planner: PlannerRun | None) -> None:
-    """Raises ValueError unless each run is of the expected kind and was trained on data of the same widths."""
-    goal_dim = data.extras["goal"].shape[1] if "goal" in data.extras else 0
-    widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": goal_dim}
-    if planner is not None:
-        _check_planner(planner)
+    """Raises ValueError unless each run was trained on data of the same widths, and trajectories can be branches."""
+    goals = data.extras.get("goal")
+    widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": 0 if goals is None else goals.shape[1]}
     for run in (world, policy, planner):
         if run is None:
             continue
-        own = {"observations": run.data.obs_dim, "actions": run.data.act_dim, "goals": run.data.context_dim}
-        required = {"goals"} if run is world or (run is policy and run.data.context_dim) else set()
-        for key in ("observations", "actions", *required):
-            if own[key] != widths[key]:
-                raise ValueError(f"{run.folder} was trained on {key} of width {own[key]}, but those of {data.name} "
-                                 f"have {widths[key]}; take data of the run's environment")
-
-
-def _check_planner(planner: PlannerRun) -> None:
-    spec, conditioning = planner.model.spec, planner.config.conditioning
+        own = {"observations": run.data.obs_dim, "actions": run.data.act_dim}
+        if run is world or (run is policy and run.data.context_dim):
+            own["goals"] = run.data.context_dim
+        for key, width in own.items():
+            if width != widths[key]:
+                raise ValueError(f"{run.folder} was trained on {key} of width {width}, but those of {data.name} have "
+                                 f"{widths[key]}; take data of the run's environment")
+    if planner is None:
+        return
+    spec = planner.model.spec
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a timestep, "
                          f"and timesteps are {spec.spacing} steps apart; train one with --joint --stride 1")
-    if always := [kind for kind in KINDS if kind != "start" and getattr(conditioning, kind) == 1]:
-        raise ValueError(f"{planner.folder}: its model was always conditioned on "
-                         f"{', '.join(always)}; train one with --conditioning.{always[0]} 0.5")
+    for kind in KINDS:
+        if kind != "start" and getattr(planner.config.conditioning, kind) == 1:
+            raise ValueError(f"{planner.folder}: its model was always conditioned on {kind}; train one with "
+                             f"--conditioning.{kind} 0.5")
+    if policy is not None and policy.policy.scales.context_dim:
+        raise ValueError(f"{policy.description} and is conditioned on goals, which trajectories do not have; leave "
+                         "--policy or --trajectories out")
 
 
 def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None,
            planner: PlannerRun | None) -> tuple[SampleStarts, Agent | None]:
     """Where branches start, and the agent that acts in them; None if the starts come with actions."""
-    low_A, high_A = data.act.min(0), data.act.max(0)
+    low_A = data.act.min(0)
+    high_A = data.act.max(0)
     if planner is not None:
-        half_A = np.where(high_A > low_A, (high_A - low_A) / 2, 1)
-        guide = None if policy is None else tilt(planner, policy, half_A, config.tilt)
+        guide = None
+        if policy is not None:
+            half_A = torch.from_numpy(np.where(high_A > low_A, (high_A - low_A) / 2, 1)).float()
+            guide = likeness(policy.policy, planner.model.spec, half_A, TILT)
         return from_samples(planner, data, config.branch, guide), None
     if policy is not None:
         agent = policy.agent(Box(low_A, high_A))
@@ -172,13 +177,15 @@ def from_samples(planner: PlannerRun, data: Episodes, length: int, guide: Guide 
 
     A model that was always conditioned on the first observation is conditioned on observations of the data.
     """
-    model, spec, data_starts = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    with_start, limit = planner.config.conditioning.start == 1, min(length, spec.horizon)
+    model = planner.model
+    spec = model.spec
+    data_starts = branches.from_data(data, length, None)
+    limit = min(length, spec.horizon)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         starts = data_starts(seeds)
         condition = Condition.empty(spec, len(seeds), device=planner.device)
-        if with_start:
+        if planner.config.conditioning.start == 1:
             condition = condition.with_obs(0, torch.from_numpy(starts.obs_BO))
         x_BHD = model.sample(condition, guide=guide, seed=[fold(seed, 3) for seed in seeds],
                              options=SamplingOptions(steps=planner.planning.steps))[:, 0]
@@ -187,18 +194,6 @@ def from_samples(planner: PlannerRun, data: Episodes, length: int, guide: Guide 
         return Starts(obs_BHO[:, 0], starts.goal_BG, np.full(len(seeds), limit), act_BKA)
 
     return sample_starts
-
-
-def tilt(planner: PlannerRun, run: PolicyRun, half_A: np.ndarray, weight: float) -> Guide:
-    """A guide that makes trajectories more like those of a run's policy: `gentraj.agents.prior.likeness`.
-
-    Raises ValueError for a policy that is conditioned on goals, which trajectories do not have.
-    """
-    policy = run.policy
-    if policy.scales.context_dim:
-        raise ValueError(f"{run.description} and is conditioned on goals, which trajectories do not have; leave "
-                         "--policy or --trajectories out")
-    return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
 def marked(synthetic: Episodes) -> Episodes:
@@ -215,8 +210,11 @@ def _about(run: Run[Any] | None) -> dict[str, Any] | None:
 
 
 def _summary(config: AugmentConfig, data: Episodes, counts: dict[str, Any]) -> str:
+    ended = "truncated" if config.termination_cost is None else "terminated"
     untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
-    lost = [] if config.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
-    left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
-    return (f"{config.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
-            f"{counts['branches']} branches were {config.unknown}: {untrusted}{left_out}")
+    summary = (f"{config.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
+               f"{counts['branches']} branches were {ended}: {untrusted}")
+    lost = [key for key in data.extras if key not in ("goal", "imagined")]
+    if lost and not config.only_synthetic:
+        summary += f"; left out of the original, as they cannot be imagined: {', '.join(lost)}"
+    return summary

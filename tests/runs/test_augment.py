@@ -204,13 +204,16 @@ def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, 
     assert among(firsts(imagined("--trajectories", conditioned)), hopper.obs).all()
 
 
-def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, hopper_policy: Path) -> None:
+def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, hopper_policy: Path,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
     joint, policy = runs.load(hopper_planner), runs.load(hopper_policy)
     agent = policy.agent(policy.action_space())
+    config = augmentation.AugmentConfig("hopper", hopper_planner, 1, "tests/none-v0", branch=4)
 
     def distance(weight: float) -> float:
-        guide = augmentation.tilt(joint, policy, np.ones(3, np.float32), weight)
-        start = augmentation.from_samples(joint, hopper, 4, guide)(range(32))
+        monkeypatch.setattr(augmentation, "TILT", weight)
+        sample_starts, _ = augmentation.source(config, hopper, policy, joint)
+        start = sample_starts(range(32))
         act_BA = agent.act(torch.from_numpy(start.obs_BO)).numpy()
         return float(((start.act_BKA[:, 0] - act_BA) ** 2).sum(1).mean())
 
@@ -218,23 +221,15 @@ def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, 
     assert near < 0.8 * far  # barely trained: of a trained model it is a fifth
 
 
-def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_policy: Path) -> None:
-    words = "--trajectories", hopper_planner, "--policy", hopper_policy
-    assert imagined(*words) == imagined(*words) != imagined(*words, "--tilt", 0)
-
-
 # -- what is refused
 
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
-    (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
-    (("--tilt", 3), "--tilt changes nothing here: it needs sampled trajectories and a policy; leave it out"),
-    (("--cost", 3), "--cost changes nothing here: branches are truncated, and only those that terminate cost"),
-    (("--trajectories", "nowhere", "--noise", 0.5), "--noise changes nothing here: the actions are those of the sampl"),
+    (("--steps", 0), "steps is 0"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
-    (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
-    (("--trajectories", "POLICY"), "is a policy (TD3BC, gaussian); --trajectories is the run of a planner"),
+    (("--policy", "MODEL"), "is a world model"),
+    (("--trajectories", "POLICY"), "is a policy"),
     (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"), (("--out", "umaze"), "is not a Minari id"),
     (("DATA", "narrow.npz"), "was trained on observations of width 11, but those of"),
     (("DATA", "nothing.npz"), "nothing.npz")])
@@ -252,12 +247,6 @@ def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message:
     assert not out and message in err.splitlines()[-1] and "Traceback" not in err
 
 
-def test_a_script_is_told_of_an_unknown_end_of_branches_before_anything_is_read() -> None:
-    with pytest.raises(ValueError, match="unknown is 'cut'; known: truncated, terminated"):
-        augmentation.AugmentConfig("hopper.hdf5", Path("runs/world"), 50, "tests/cut-v0",
-                                   unknown="cut")  # type: ignore[arg-type]
-
-
 def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopper_world: Path, umaze: Episodes,
                                                          tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0", "--trajectories"
@@ -267,6 +256,7 @@ def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopp
         assert gentraj(*words, planner(hopper_file, tmp_path / name, **settings)) == 2
         assert message in capsys.readouterr().err
     runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
+    world_run = runs.load(world(DATASET, tmp_path / "world"))
     joint = runs.load(planner(DATASET, tmp_path / "joint"))
-    with pytest.raises(ValueError, match="and is conditioned on goals, which trajectories do not have"):
-        augmentation.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)
+    with pytest.raises(ValueError, match="is conditioned on goals"):
+        augmentation.check_fit(umaze, world_run, runs.load(tmp_path / "bc"), joint)

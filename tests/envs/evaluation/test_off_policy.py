@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.envs.evaluation.off_policy import agreement, imagined_returns
+from gentraj.envs.evaluation.off_policy import Returns, compared, imagined_returns
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import Imagined, WorldModel
@@ -82,7 +82,7 @@ def test_an_agent_without_a_trusted_step_is_refused() -> None:
 @pytest.mark.parametrize(("order", "rank"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0), ([0, 0, 0, 0], 0.0)])
 def test_agreement_is_the_correlation_of_ranks(order: list[int], rank: float) -> None:
     true = [np.full(5, float(x) ** 3) for x in range(4)]
-    found = agreement([np.full(5, float(x)) for x in order], true)
+    found = compared({str(p): Returns(np.full(5, float(x)), true[p], np.zeros(5, bool)) for p, x in enumerate(order)})
     assert found["spearman"] == pytest.approx(rank)
     low, high = found["spearman_ci95"]
     assert low <= rank <= high and low >= -1 and high <= 1 + 1e-9

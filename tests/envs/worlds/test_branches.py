@@ -34,6 +34,10 @@ class Scripted:
                         choose([UNCERTAIN, UNCERTAIN_END], 2.1, 1.9))
 
 
+def follow(episodes: ImaginedEpisodes, start: Starts) -> branches.Branches:
+    return branches._branch(episodes, start, range(len(start.obs_BO)), None)
+
+
 @pytest.mark.parametrize(("script", "steps", "why", "ended"), [
     ([0, 0, 0, 0], 4, "", False), ([0, 0, UNCERTAIN, 0], 2, UNCERTAINTY, False), ([OUTSIDE, 0, 0, 0], 0, BOUNDS, False),
     ([0, NAN, 0, 0], 1, NOT_FINITE, False), ([0, END, 0, 0], 2, "", True),
@@ -42,7 +46,7 @@ def test_a_branch_is_truncated_before_an_untrusted_step(script: list[int], steps
     episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_uncertainty=1.0))  # pyright: ignore
     act_BKA = np.array([[0, 0, 0, 0], script], np.float32)[..., None]
     start = Starts(np.full((2, 1), 0.3, np.float32), np.zeros((2, 0), np.float32), np.array([3, 4]), act_BKA)
-    made = branches.follow(episodes, start, range(2))
+    made = follow(episodes, start)
     assert made.steps_B.tolist() == [3, steps] and made.why_B.tolist() == ["", why]
     assert made.terminated_B.tolist() == [False, ended]
     counts = made.counts()
@@ -60,10 +64,10 @@ def test_a_branch_is_truncated_before_an_untrusted_step(script: list[int], steps
     ([0, END, 0, 0], 2, "", [3, 3])])
 def test_a_branch_may_terminate_with_an_untrusted_step(script: list[int], steps: int, why: str,
                                                        rewards: list[float]) -> None:
-    config = ImaginedConfig(4, max_uncertainty=1.0, unknown="terminated", cost=2)
+    config = ImaginedConfig(4, max_uncertainty=1.0, termination_cost=2.0)
     start = Starts(np.full((1, 1), 0.3, np.float32), np.zeros((1, 0), np.float32), np.array([4]),
                    np.array([script], np.float32)[..., None])
-    made = branches.follow(ImaginedEpisodes(Scripted(), 1, config), start, range(1))  # pyright: ignore
+    made = follow(ImaginedEpisodes(Scripted(), 1, config), start)  # pyright: ignore
     assert (made.steps_B[0], made.why_B[0], made.terminated_B[0]) == (steps, why, True)
     e = made.episodes(Episodes(np.zeros((2, 1)), np.zeros((1, 1)), [0], [True], [False], [1]))
     assert e.reward.tolist() == rewards and e.terminated.tolist() == [False] * (steps - 1) + [True]
@@ -75,5 +79,5 @@ def test_starts_beyond_the_models_data_are_dropped() -> None:
     episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_uncertainty=1.0))  # pyright: ignore
     start = Starts(np.array([[0.3], [5]], np.float32), np.zeros((2, 0), np.float32), np.array([4, 4]),
                    np.zeros((2, 4, 1), np.float32))
-    made = branches.follow(episodes, start, range(2))
+    made = follow(episodes, start)
     assert made.steps_B.tolist() == [4, 0] and made.why_B.tolist() == ["", BOUNDS]

@@ -52,8 +52,7 @@ def test_an_episode_may_end_where_the_model_is_not_trusted(settings: dict[str, f
                                                            why: str, hopping: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reward is then the cost alone; the time limit still truncates."""
-    ending, truncating = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
-                          for unknown, cost in (("terminated", 5.0), ("truncated", 0.0)))
+    ending, truncating = (world_env.make(hopping, termination_cost=cost, **settings) for cost in (5.0, None))
     seen = []
     for each in (ending, truncating):
         predict(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **predicted)
@@ -67,7 +66,7 @@ def test_an_episode_may_end_where_the_model_is_not_trusted(settings: dict[str, f
 
 def test_a_predicted_end_does_not_save_the_cost_of_uncertainty(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise an agent would be rewarded for ending episodes where the model is not trusted."""
-    env = world_env.make(hopping, max_uncertainty=1e-6, margin=1e9, unknown="terminated", cost=5.0)
+    env = world_env.make(hopping, max_uncertainty=1e-6, margin=1e9, termination_cost=5.0)
     predict(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
     env.reset(seed=0)
     _, reward, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
