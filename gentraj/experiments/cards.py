@@ -17,7 +17,6 @@ from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, check_known, from_json, read_json, require, to_json, with_settings, write_json
 from ..data.sources import is_path, split_names
-from ..runs.folder import LAST_EVALUATIONS
 from ..runs.presets import PRESETS
 from ..runs.run import RunConfig
 from .statistics import Estimate, over_seeds
@@ -207,12 +206,6 @@ class SeedResult:
     def __post_init__(self) -> None:
         if not self.scores:
             raise ValueError(f"the scores of seed {self.seed} are empty; the score of each episode is expected")
-
-    @property
-    def last_evaluations(self) -> float | None:
-        """The mean over the last three evaluations during the training; None if there are fewer."""
-        last = [point.mean for point in self.curve[-LAST_EVALUATIONS:]]
-        return sum(last) / len(last) if len(last) == LAST_EVALUATIONS else None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""The page of all results, docs/results.md: for each table that cards name its scores, figures, robust summaries,
-published scores, learning curves and cards. It depends on the results only."""
+"""The page of all results, docs/results.md: for each table that cards name its scores, figures, comparisons over runs
+and datasets, published scores and cards. It depends on the results only."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,6 @@ from .statistics import (
     difference,
     estimate,
     interquartile_mean,
-    is_paired,
     number,
     probability_of_improvement,
     seeds_means,
@@ -47,24 +46,23 @@ one or more runs.
 
 An entry is the score of the *last* checkpoint, as a mean over training seeds and episodes. The episodes are the same
 for all methods. The number after ± is half the width of the 95 % bootstrap interval, for which seeds and episodes are
-resampled. "{average}" is the mean over the datasets, and "{data}" that of a dataset's own episodes.
+resampled; with a single training seed, it does not include the variation between trainings. "{average}" is the mean
+over the datasets, and "{data}" that of a dataset's own episodes. Where all episodes have the same score, the bootstrap
+interval has no width, but a rate is not certain: if none of 50 independent episodes succeeds, the exact 95 % interval
+of the success rate is 0 to 0.071.
 
-IQM is the interquartile mean over the runs on all datasets, which leaves out the best and the worst quarter. "Above the
-next row" is the difference of the averages of a row and the next one, paired by seed and episode if both have the same,
-and "probability of improvement" is the probability that a run of the row scores higher than one of the next row on the
-same dataset. Brackets contain 95 % intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021). A
-single run cannot be resampled: a row that has one on a dataset has no interval of the IQM and no probability, and the
-interval of the difference is over its episodes alone.
+"Over runs and datasets" has the rows with several training seeds. IQM is the interquartile mean over the runs on all
+datasets, which leaves out the best and the worst quarter. "Above the next row" is the difference of the averages of a
+row and the next one, paired by seed and episode if both have the same, and "probability of improvement" is the
+probability that a run of the row scores higher than one of the next row on the same dataset. Brackets contain 95 %
+intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021); an interval that contains 0, or a
+probability of 0.5, may be due to chance.
 
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
-the methods and not the numbers."""
+the methods and not the numbers. In figures of scores while training, a line is the mean over the training seeds, and
+the shaded area their range."""
 PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
 NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
-ALIKE = """Where all episodes have the same score, the bootstrap interval has no width, but the rate is not
-certain. If none of {episodes} independent episodes succeeds, the exact 95 % interval of the rate is 0 to {high:.3f},
-and if each does, it is {low:.3f} to 1."""
-CURVES = """A line is the mean over the training seeds with {episodes} episodes per evaluation, the shaded area their
-range, and a dotted line a published score."""
 CARDS = "Cards, with the updates and minutes of a training on one thread of a shared machine: {cards}."
 
 
@@ -78,29 +76,14 @@ class Row:
     label: str
     seeds: tuple[int, ...]
     """The seeds that the cards of the row ask for, in increasing order."""
-    results: Mapping[str, DataResult]
-
-    @property
-    def is_single(self) -> bool:
-        """Whether some dataset has a single run, of which nothing tells how runs vary."""
-        return any(len(result.seeds) == 1 for result in self.results.values())
+    results: dict[str, DataResult] = field(default_factory=dict)
 
     def average(self, columns: Sequence[str]) -> Estimate | None:
         """The average over all columns; None if one is missing."""
         if not set(columns) <= self.results.keys():
             return None
         draws = [seeds_means([*self.results[column].by_seed.values()], i) for i, column in enumerate(columns)]
-        return estimate(float(np.mean([self.results[c].mean for c in columns])), np.mean(draws, 0))
-
-    def last_evaluations(self, columns: Sequence[str]) -> float | None:
-        """The average of the means over the last three evaluations of each training; None if one is not known."""
-        means = []
-        for column in columns:
-            last = [seed.last_evaluations for seed in self.results[column].seeds]
-            if None in last:
-                return None
-            means.append(np.mean([one for one in last if one is not None]))
-        return float(np.mean(means))
+        return estimate(float(np.mean([self.results[column].mean for column in columns])), np.mean(draws, 0))
 
     def lead(self, other: Row, columns: Sequence[str]) -> Estimate:
         """How far the average is above that of another row, paired by seed and episode where they are the same."""
@@ -118,8 +101,8 @@ class ScoreTable:
     name: str
     cards: Mapping[str, CardResult]
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    behaviour: Mapping[str, float | None]
+    rows: Sequence[Row]
+    """Best first."""
 
     @property
     def card(self) -> Card:
@@ -135,30 +118,37 @@ class ScoreTable:
         """Whether scores are averaged over the datasets; returns of several ones may have different scales."""
         return self.card.score != "return_mean" or len(self.columns) == 1
 
-    @property
-    def whole_rows(self) -> list[Row]:
-        """The rows that have an average over all datasets, best first."""
-        return [row for row in self.rows if self.average(row) is not None]
-
     def average(self, row: Row) -> Estimate | None:
         """The average of a row over all datasets; None if one is missing, or if they are not averaged."""
         return row.average(self.columns) if self.is_averaged else None
+
+    @property
+    def behaviour(self) -> dict[str, float]:
+        """The scores of the datasets' own episodes, as far as they are defined."""
+        found = {}
+        for row in self.rows:
+            for column, result in row.results.items():
+                if result.behaviour is not None:
+                    found[column] = result.behaviour
+        if self.is_averaged and set(found) == set(self.columns):
+            found[AVERAGE] = float(np.mean([found[column] for column in self.columns]))
+        return found
 
     @classmethod
     def of(cls, name: str, cards: Mapping[str, CardResult]) -> ScoreTable:
         """Sorts the cards into rows and columns. Raises ValueError for cards that do not fit in one table."""
         first = next(iter(cards.values())).card
-        columns: dict[str, None] = {}
-        behaviour: dict[str, float | None] = {}
+        data_of: dict[str, str] = {}  # the hash of the data of each column
         rows: dict[str, Row] = {}
         taken: set[tuple[str, str]] = set()
-        for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # most columns first
+        most_columns_first = sorted(cards.items(), key=lambda pair: -len(pair[1].card.data))
+        for file, result in most_columns_first:
             card = result.card
             for key in ("score", "protocol", "episodes"):
                 if getattr(card, key) != getattr(first, key):
                     raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
                                      f"'{name}' {getattr(first, key)}; give it a table of its own")
-            row = rows.setdefault(card.label, Row(card.label, tuple(sorted(card.seeds)), {}))
+            row = rows.setdefault(card.label, Row(card.label, tuple(sorted(card.seeds))))
             if row.seeds != tuple(sorted(card.seeds)):
                 raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have seeds "
                                  f"{row.seeds} and {card.seeds}; give them the same")
@@ -167,15 +157,19 @@ class ScoreTable:
                     raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {data.name}; "
                                      "give each its own label")
                 taken.add((card.label, data.name))
-                columns[data.name] = None
-            rows[card.label] = Row(row.label, row.seeds, {**row.results, **result.data})
             for column, found in result.data.items():
-                if behaviour.get(column) is None:
-                    behaviour[column] = found.behaviour
-        table = cls(name, cards, tuple(columns), tuple(rows.values()), behaviour)
-        averages = {row.label: average.mean for row in table.rows if (average := table.average(row))}
-        best_first = sorted(table.rows, key=lambda row: (-averages.get(row.label, -np.inf), row.label))
-        return cls(name, cards, table.columns, tuple(best_first), behaviour)
+                if data_of.setdefault(column, found.sha256) != found.sha256:
+                    raise ValueError(f"the card {file} has learned from other data called {column} than another of the "
+                                     f"table '{name}'; give its data another name, or train it on the same")
+            row.results.update(result.data)
+        columns = dict.fromkeys(data.name for _, result in most_columns_first for data in result.card.data)
+        table = cls(name, cards, tuple(columns), [*rows.values()])
+
+        def best_first(row: Row) -> tuple[float, str]:
+            average = table.average(row)
+            return np.inf if average is None else -average.mean, row.label
+
+        return cls(name, cards, table.columns, sorted(table.rows, key=best_first))
 
 
 def score_tables(results: Mapping[str, CardResult]) -> list[ScoreTable]:
@@ -199,8 +193,8 @@ def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
         _draw(table, path.parent / _figure(table, path))
         curves = learning_curves(table)
         if curves:
-            plot_learning_curves(curves, published_lines(table, curves), path.parent / _figure(table, path, "-curves"),
-                                 SCORES[table.card.score], f"{table.name}: scores while training")
+            plot_learning_curves(curves, path.parent / _figure(table, path, "-curves"), SCORES[table.card.score],
+                                 f"{table.name}: scores while training")
     return write_file(path, page(results, path).encode())
 
 
@@ -208,18 +202,17 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
     """The page as Markdown. `path` is where it will be written."""
     parts = [HEAD.format(page=shlex.quote(path.as_posix()), average=AVERAGE, data=DATA)]
     for table in score_tables(results):
-        parts += [f"## {table.name}", _protocol(table), _scores(table), *_other_data(table), *_alike(table),
-                  *_lead(table), _picture(table.name, _figure(table, path)), *robust(table), *published(table)]
+        parts += [f"## {table.name}", _protocol(table), _scores(table), _picture(table.name, _figure(table, path)),
+                  *over_runs(table), *published(table)]
         if learning_curves(table):
-            parts += ["### While training", CURVES.format(episodes=table.card.episodes),
-                      _picture(f"{table.name}, while training", _figure(table, path, "-curves"))]
+            parts.append(_picture(f"{table.name}, while training", _figure(table, path, "-curves")))
         parts.append(_cards(table))
     return "\n\n".join([*parts, _versions(results)]) + "\n"
 
 
 def _protocol(table: ScoreTable) -> str:
     card = table.card
-    protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
+    protocol = "" if card.protocol == "random-goal" else f" (protocol {card.protocol})"
     text = PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
                            seeds=_seeds(table.rows))
     return text if table.is_averaged else text + NOT_AVERAGED
@@ -237,18 +230,17 @@ def _seeds(rows: Iterable[Row]) -> str:
 
 
 def _scores(table: ScoreTable) -> str:
+    columns = [*table.columns, *([AVERAGE] if table.is_averaged else [])]
     rows: list[Sequence[Any]] = []
-    behaviour = [table.behaviour.get(column) for column in table.columns]
-    defined = [value for value in behaviour if value is not None]
-    if defined:
-        mean = float(np.mean(defined)) if len(defined) == len(behaviour) else None
-        rows.append([DATA, *map(number, behaviour), number(mean)])
+    behaviour = table.behaviour
+    if behaviour:
+        rows.append([DATA, *(number(behaviour.get(column)) for column in columns)])
     for row in table.rows:
         cells = [_cell(row, row.results.get(column)) for column in table.columns]
-        rows.append([row.label, *cells, plus_minus(table.average(row))])
-    columns = ["", *table.columns, AVERAGE]
-    shown = len(columns) if table.is_averaged else -1
-    return markdown_table(columns[:shown], [row[:shown] for row in rows])
+        if table.is_averaged:
+            cells.append(plus_minus(table.average(row)))
+        rows.append([row.label, *cells])
+    return markdown_table(["", *columns], rows)
 
 
 def _cell(row: Row, result: DataResult | None) -> str:
@@ -258,72 +250,23 @@ def _cell(row: Row, result: DataResult | None) -> str:
     return plus_minus(result.estimate) + (f" ({done} of {expected} seeds)" if done < expected else "")
 
 
-def _other_data(table: ScoreTable) -> Iterator[str]:
-    """Yields, for each dataset, which rows were trained on other data of the same name than most rows."""
-    for column in table.columns:
-        rows: dict[str, list[str]] = {}
-        for row in table.rows:
-            if column in row.results:
-                rows.setdefault(row.results[column].sha256, []).append(row.label)
-        _, *others = sorted(rows.values(), key=lambda labels: -len(labels)) or [[]]
-        if others:
-            labels = _listed([label for some in others for label in some])
-            yield f"**The data of {column} differ**: {labels} learned from other data of that name than the other rows."
-
-
-def _alike(table: ScoreTable) -> Iterator[str]:
-    """Yields what an interval without width means, if a success rate has one."""
-    alike = [found for row in table.rows for found in row.results.values()
-             if len({score for seed in found.seeds for score in seed.scores}) == 1]
-    if alike and table.card.score == "success_rate":
-        episodes = min(len(seed.scores) for found in alike for seed in found.seeds)
-        low = 0.025 ** (1 / episodes)
-        yield ALIKE.format(episodes=episodes, high=1 - low, low=low)
-
-
-def _lead(table: ScoreTable) -> Iterator[str]:
-    """Yields how far the best average is above the second, if there are two."""
-    if len(table.whole_rows) < 2:
-        return
-    best, second, *_ = table.whole_rows
-    low, mean, high = best.lead(second, table.columns)
-    chance = "" if low > 0 else ", so the lead may be due to chance"
-    pairs = [(best.results[column], second.results[column]) for column in table.columns]
-    paired = all(is_paired(one.by_seed, other.by_seed) for one, other in pairs)
-    drawn = "paired by seed and episode" if paired else "with both resampled as above"
-    text = (f"On average, **{best.label}** scores {number(mean)} more than **{second.label}**. The 95 % interval of "
-            f"this difference, {drawn}, is {number(low)} to {number(high)}{chance}.")
-    if best.is_single or second.is_single:
-        text += " With one training per method, the interval does not include the variation between trainings."
-    yield text
-
-
-def robust(table: ScoreTable) -> Iterator[str]:
-    """Yields the text and the table of robust summaries, if two rows have results on every dataset."""
-    rows = table.whole_rows
+def over_runs(table: ScoreTable) -> Iterator[str]:
+    """Yields the table of comparisons over runs and datasets, if two rows have several runs on every dataset."""
+    columns = table.columns
+    rows = [row for row in table.rows
+            if table.average(row) and all(len(result.seeds) > 1 for result in row.results.values())]
     if len(rows) < 2:
         return
-    last = [row.last_evaluations(table.columns) for row in rows]
-    curves = any(value is not None for value in last)
     cells = []
     for i, row in enumerate(rows):
-        means = row.means(table.columns)
-        average = row.average(table.columns)
-        iqm = interquartile_mean(means)
+        means = row.means(columns)
         lead = improvement = None
         if i + 1 < len(rows):
             below = rows[i + 1]
-            lead = row.lead(below, table.columns)
-            if not row.is_single and not below.is_single:
-                improvement = probability_of_improvement(means, below.means(table.columns))
-        cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
-                      number(iqm.mean) if row.is_single else bracketed(iqm), bracketed(lead), bracketed(improvement)))
-    columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
-               "probability of improvement")
+            lead, improvement = row.lead(below, columns), probability_of_improvement(means, below.means(columns))
+        cells.append((row.label, bracketed(interquartile_mean(means)), bracketed(lead), bracketed(improvement)))
     yield "### Over runs and datasets"
-    if len(rows) < len(table.rows):
-        yield "Rows that lack a dataset are left out."
-    yield markdown_table(columns, cells)
+    yield markdown_table(("", "IQM", "above the next row", "probability of improvement"), cells)
 
 
 def published(table: ScoreTable) -> Iterator[str]:
@@ -383,19 +326,15 @@ def _picture(name: str, path: Path) -> str:
 
 
 def _draw(table: ScoreTable, path: Path) -> None:
-    panels: dict[str, dict[str, Estimate]] = {}
+    panels: dict[str, dict[str, Estimate]] = {column: {} for column in (*table.columns, AVERAGE)}
     for row in table.rows:
-        for column in table.columns:
-            if column in row.results:
-                panels.setdefault(column, {})[row.label] = row.results[column].estimate
-    averages = {row.label: average for row in table.rows if (average := table.average(row))}
-    lines = {name: value for name, value in table.behaviour.items() if value is not None}
-    if set(lines) == set(table.columns):
-        lines[AVERAGE] = float(np.mean(list(lines.values())))
-    in_order = {name: panels[name] for name in table.columns if name in panels}
-    if averages:
-        in_order[AVERAGE] = averages
-    plot_intervals(in_order, lines, path, SCORES[table.card.score], f"{table.name}: mean and 95 % interval", DATA,
+        for column, result in row.results.items():
+            panels[column][row.label] = result.estimate
+        average = table.average(row)
+        if average is not None:
+            panels[AVERAGE][row.label] = average
+    plot_intervals({name: panel for name, panel in panels.items() if panel}, table.behaviour, path,
+                   SCORES[table.card.score], f"{table.name}: mean and 95 % interval", DATA,
                    SHOWN.get(table.card.score))
 
 
@@ -418,16 +357,6 @@ def learning_curve(result: DataResult) -> Curve | None:
         return None
     score_SP = np.array([[points[step] for step in steps] for points in seeds])
     return Curve(np.array(steps), score_SP.mean(0), score_SP.min(0), score_SP.max(0))
-
-
-def published_lines(table: ScoreTable, curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, float]]:
-    """The published scores beside these curves, by dataset and by label."""
-    lines: dict[str, dict[str, float]] = {}
-    for result in table.cards.values():
-        for data in result.card.data:
-            if data.published is not None and result.card.label in curves.get(data.name, {}):
-                lines.setdefault(data.name, {})[result.card.label] = data.published.score
-    return lines
 
 
 # -- numbers

@@ -192,11 +192,10 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
-def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], lines: Mapping[str, Mapping[str, float]],
-                         path: Path, unit: str, title: str) -> Path:
+def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, unit: str, title: str) -> Path:
     """Draws a panel for each name of `curves`, which are name -> label -> the curve of that label.
 
-    `lines` are name -> label -> a value to compare the curve with, and `unit` labels the axis of the scores.
+    `unit` labels the axis of the scores.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -207,8 +206,6 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], lines: Mappi
         for label, (step, mean, low, high) in panel.items():
             ax.fill_between(step, low, high, color=palette[label], alpha=0.15, lw=0)
             ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label)
-        for label, value in lines.get(name, {}).items():
-            ax.axhline(value, color=palette[label], lw=1.2, ls=(0, (1, 2)))
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel("training step", fontsize=8)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

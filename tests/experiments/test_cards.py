@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,8 @@ import pytest
 from small import gentraj
 from test_reproduce import FAIR, record, reproduce, write
 
-from gentraj.config import ConfigError
 from gentraj.experiments.cards import CardResult, DataResult, read_card, write_result
 from gentraj.experiments.page import score_tables
-from gentraj.experiments.reproduce import Cards, place
 from gentraj.runs.training import read_data
 
 
@@ -52,16 +48,6 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert reproduce(write(tmp_path, **changes), data, tmp_path / "out") == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
-
-
-def test_a_card_of_a_planner_for_goals_needs_data_with_goals(data: Path, tmp_path: Path,
-                                                             capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("compare", "goals", "--dataset", data / "fair.npz", "--out", tmp_path) == 2
-    assert "the preset 'goals' plans for goals, and" in capsys.readouterr().err
-    card = read_card(write(tmp_path))
-    cards = {name: replace(card, preset=name, settings={}) for name in ("veteran", "goals")}  # on the same data
-    with pytest.raises(ConfigError, match=r"^goals: the preset 'goals' plans for goals, and .* take veteran"):
-        Cards.of(cards, (data,), partial(place, tmp_path))
 
 
 def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> None:
