@@ -27,7 +27,7 @@ C = TypeVar("C")
 M = TypeVar("M")
 KIND = "KIND"  # the attribute of a class of settings that says its kind
 CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
-CHECKS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+CHECKS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 def escaped(message: str) -> str:
