@@ -10,7 +10,7 @@ import pytest
 from small import edit, gentraj
 
 from gentraj.config import differences
-from gentraj.runs import folder
+from gentraj.runs import training
 
 
 @pytest.mark.parametrize(("preset", "words", "there", "missing"), [
@@ -51,7 +51,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in printed[2:-1]] == [
         ["model", "Diffusion"], ["inverse", "InverseDynamics"], ["critic", "PlanCritic"]]
-    assert "12 episodes of" in printed[0] and printed[-1].startswith("7 steps of each component, seed 0;")
+    assert "12 episodes of" in printed[0] and printed[-1].startswith("7 steps of each component on cpu, seed 0;")
     assert gentraj("train", "veteran", "--dataset", hopper_file, "--planner.replan", 40, "--planner.shifted",
                    "--dry-run") == 2
     assert "shifted=True needs something left of a plan" in capsys.readouterr().err
@@ -64,7 +64,7 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     run, decisions = Path(shutil.copytree(hopper_run, tmp_path / "run")), []
     edit(run, lambda config: config["run"].update(dataset=f"/gone/{hopper_file.name}"))
     shutil.copy(hopper_file, tmp_path)
-    monkeypatch.setattr(folder, "dry_run", lambda *settings: decisions.append(settings))
+    monkeypatch.setattr(training, "dry_run", lambda *settings: decisions.append(settings))
     assert gentraj("train", "--resume", run, "--dry-run") == 0
     assert len(decisions) == 1
 
@@ -79,8 +79,7 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train iql --run-dr x", "--run-dr is unknown; did you mean --run-dir"),
     ("train iql --seed 1 --training.seed 2", "--seed and --training.seed are the same setting"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
-    ("finetune x --run-dir y --steps -5", "--steps is -5"),
-    ("pareto x --episodes -1", "--episodes is -1")])
+    ("finetune x --run-dir y --steps -5", "--steps is -5")])
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
     assert gentraj(*words.split()) == 2
     assert capsys.readouterr().err.startswith(f"gentraj: error: {message}")
