@@ -58,19 +58,20 @@ def main(args: Args) -> None:
             before = used()
             rate, ms = dragged(session, move, args.seconds)
             frames, cpu = np.subtract(used(), before)
-        drawn = f"{frames / args.seconds:.1f} | {1000 * cpu / frames:.0f}" if frames else "- | -"
-        print(f"| {loaded.name} ({loaded.summary}) | {rate:.1f} | {ms:.0f} | {session.own.steps} | {drawn} |",
-              flush=True)
+        drawn = "- | -"
+        if frames:
+            drawn = f"{frames / args.seconds:.1f} | {1000 * cpu / frames:.0f}"
+        steps = session.settings[loaded].steps
+        print(f"| {loaded.name} ({loaded.summary}) | {rate:.1f} | {ms:.0f} | {steps} | {drawn} |", flush=True)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
 def dragged(session: Session, move: Callable[[np.ndarray, bool], None], seconds: float) -> tuple[float, float]:
     """Moves the goal for some seconds; returns the plans a second and the median of their milliseconds."""
-    made, ms, shown = 0, [], session.on_plan
+    ms: list[float] = []
+    shown = session.on_plan
 
     def count() -> None:
-        nonlocal made
-        made += 1
         if 0 in session.answers:
             ms.append(session.answers[0].ms)
         shown()
@@ -78,13 +79,15 @@ def dragged(session: Session, move: Callable[[np.ndarray, bool], None], seconds:
     goal_2 = np.array(session.goal[:2])
     ends = np.stack([goal_2, goal_2 - np.array([0.6, 0.0])])
     move(ends[0], True)
-    session.on_plan, start = count, time.perf_counter()
-    while (now := time.perf_counter() - start) < seconds:
+    session.on_plan = count
+    start = time.perf_counter()
+    now = 0.0
+    while now < seconds:
         part = (1 - np.cos(2 * np.pi * now / PERIOD)) / 2
         move(ends[0] + part * (ends[1] - ends[0]), False)
-    rate = made / (time.perf_counter() - start)
+        now = time.perf_counter() - start
     session.on_plan = shown
-    return rate, float(np.median(ms)) if ms else float("nan")
+    return len(ms) / now, float(np.median(ms))
 
 
 @contextmanager

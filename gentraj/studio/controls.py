@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..runs.planner import PlannerRun
-from .export import downloads
+from .export import downloads, send_prediction
 from .loading import alike, companions
 from .planning import Answer, Disc, described, ranges
 from .scene import Place, Scene, on_floor, scene_of
@@ -142,7 +143,7 @@ class Controls:
                 self.world_view.close()
                 self.world_view = None
             if predicts:
-                self.world_view = WorldView(gui, self.api, session, self.client)
+                self.world_view = WorldView(gui, self.api, session, partial(send_prediction, self.client))
             else:
                 self.scenes.append(scene_of(self.api, session))
                 if session.second is not None:

@@ -18,6 +18,7 @@ from .driving import Drive
 from .loading import Loaded
 from .planning import BUDGETS, MARGIN, Answer
 from .session import Session
+from .side_by_side import SideBySide
 
 PICTURE = 900, 1400  # height and width in pixels
 PATIENCE = 60.0  # seconds that a browser has to draw it
@@ -152,3 +153,10 @@ def downloads(session: Session, client: Any, by: Callable[[], str]) -> dict[str,
     return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
             "Video of the closed loop": film,
             "Python call": lambda: send("plan.py", python_call(session.plan()).encode())}
+
+
+def send_prediction(client: Any, world: Loaded, beside: SideBySide) -> None:
+    """Sends a page of a world model's prediction to a client."""
+    from .page import world_page  # with viser, which may be missing
+
+    client.send_file_download("prediction.html", world_page(world, beside).encode(), save_immediately=True)

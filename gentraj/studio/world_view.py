@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..plots.style import BLUE, INK, VERMILION
 from ..progress import one_line
 from .bodies import Body, draw_ground, lane_width, spread
 from .drawing import Lines, light, pieces, rgb, trust_colours
-from .loading import alike
+from .loading import Loaded, alike
 from .side_by_side import Request, SideBySide, compare_with_simulator
 from .threads import Latest, Player
 
@@ -79,13 +80,14 @@ class Pair:
 class WorldView:
     """The controls of a world model's run and its scene, for one browser; `close` ends its threads.
 
-    `client` is the one that a page is sent to; without it there is no button for that.
+    `send` sends a page of the newest prediction.
     """
 
-    def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
+    def __init__(self, gui: GuiApi, api: SceneApi, session: Session,
+                 send: Callable[[Loaded, SideBySide], None] | None = None):
         self.gui = gui
         self.world = session.loaded
-        self.client = client
+        self.send = send
         self.pair = Pair(api, "/prediction", self.world.base, self.world.maze is not None)
         self.beside: SideBySide | None = None
         self.actors = {each.name: each for each in session.runs
@@ -148,8 +150,8 @@ class WorldView:
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
             self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
-            if self.client is not None:
-                gui.add_button("Page (.html)").on_click(lambda _: self._send_page())
+            if self.send is not None:
+                gui.add_button("Page (.html)").on_click(lambda _: self._send())
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: self.show(int(self.step.value)))
@@ -170,12 +172,9 @@ class WorldView:
             self.step.value = len(beside.act_TA)
             self.show(len(beside.act_TA))  # also if the slider was there already
 
-    def _send_page(self) -> None:
-        from .page import world_page  # with viser, which may be missing
-
-        if self.beside is not None:
-            page = world_page(self.world, self.beside)
-            self.client.send_file_download("prediction.html", page.encode(), save_immediately=True)
+    def _send(self) -> None:
+        if self.beside is not None and self.send is not None:
+            self.send(self.world, self.beside)
 
     def _toggle(self) -> None:
         if self.player.playing:

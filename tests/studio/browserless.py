@@ -15,7 +15,6 @@ import zstandard
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-SAME = "same"  # the header is the one that a page of the studio sends
 CAMERA = {"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, -5.0, 5.0), "fov": 1.0, "near": 0.1, "far": 100.0,
           "image_height": 480, "image_width": 640, "look_at": (0.0, 0.0, 0.0), "up_direction": (0.0, 0.0, 1.0)}
 
@@ -23,15 +22,16 @@ CAMERA = {"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, -5.0, 5.0), "fov": 1.0
 class Browserless:
     """A websocket to the studio at `port` that is open when it is made; `messages` are what the studio sent.
 
-    Raises PermissionError with the studio's line if the studio refuses it.
+    By default it has the headers that a page of the studio sends. Raises PermissionError with the studio's line if the
+    studio refuses it.
     """
 
-    def __init__(self, port: int, *, host: str = SAME, origin: str | None = SAME, path: str = "/",
-                 cookie: str | None = None):
+    def __init__(self, port: int, *, host: str = "", origin: str | None = "", path: str = "/", cookie: str = ""):
         self.messages: list[dict[str, Any]] = []
-        host = f"127.0.0.1:{port}" if host == SAME else host
-        origin = f"http://{host}" if origin == SAME else origin
-        headers = {key: value for key, value in (("Origin", origin), ("Cookie", cookie)) if value is not None}
+        host = host or f"127.0.0.1:{port}"
+        headers = {"Cookie": cookie}
+        if origin is not None:
+            headers["Origin"] = origin or f"http://{host}"
         tcp = socket.create_connection(("127.0.0.1", port), timeout=20)
         try:
             self.socket = connect(f"ws://{host}{path}", sock=tcp, additional_headers=headers, max_size=None,
@@ -39,10 +39,6 @@ class Browserless:
         except InvalidStatus as error:
             tcp.close()
             raise PermissionError((error.response.body or b"").decode().strip()) from error
-        try:
-            self._take(self.socket.recv(timeout=20))  # a refused websocket is closed before it gets a message
-        except ConnectionClosed as error:
-            raise PermissionError(error.rcvd.reason if error.rcvd else "closed") from error
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -63,13 +59,10 @@ class Browserless:
 
     def _read(self) -> None:
         with contextlib.suppress(ConnectionClosed):
-            while True:
-                self._take(self.socket.recv())
-
-    def _take(self, data: str | bytes) -> None:
-        assert isinstance(data, bytes)
-        size = int.from_bytes(data[8:16], "little")
-        self.messages += msgspec.msgpack.decode(zstandard.decompress(data[16 : 16 + size]))["messages"]
+            for data in self.socket:
+                assert isinstance(data, bytes)
+                size = int.from_bytes(data[8:16], "little")
+                self.messages += msgspec.msgpack.decode(zstandard.decompress(data[16 : 16 + size]))["messages"]
 
 
 def opened(port: int) -> Browserless:

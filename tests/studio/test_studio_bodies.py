@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.renderer import placed, postures
 from gentraj.studio.bodies import GHOST, BodyScene, colour_of
@@ -52,16 +51,6 @@ def test_the_way_of_a_constant_velocity_is_exact():
     np.testing.assert_allclose(found_NHQ[:, :, 0], [[3, 4, 5, 6, 7], [3, 2.5, 2, 1.5, 1]])
     found_NHQ = postures(env.unwrapped, "Hopper-v5", obs_NHO, np.array([0.5, 1, 2, 4]))  # timesteps of uneven gaps
     np.testing.assert_allclose(found_NHQ[0, :, 0], [0, 1, 3, 7, 15])
-
-
-@pytest.mark.parametrize(("env_id", "width", "message"), [
-    ("Reacher-v5", 10, "Reacher-v5: its observations do not tell the posture"),
-    ("Hopper-v5", 10, "an observation of width 10 does not hold 5 positions and 6 velocities")])
-def test_an_observation_without_a_posture_is_refused_in_one_line(env_id, width, message):
-    env = environment_factory(env_id)()
-    env.close()
-    with pytest.raises(CannotReplay, match=message):
-        postures(env.unwrapped, env_id, np.zeros((1, 1, width)), 0.1)
 
 
 @pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "InvertedPendulum-v5"])

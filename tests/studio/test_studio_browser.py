@@ -1,8 +1,7 @@
-"""The studio in a browser, as a newcomer uses it, and hostile pages beside it."""
+"""The studio in a browser, as a newcomer uses it."""
 
 from __future__ import annotations
 
-import http.server
 import os
 import shutil
 import subprocess
@@ -30,12 +29,6 @@ from gentraj.studio.session import Session
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
               pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")]
 COARSE = "fixedDpr=0.4"  # so few pixels that a browser without a GPU draws them fast
-HOSTILE = """<script>
-const socket = new WebSocket("ws://127.0.0.1:PORT/", ["viser-vVERSION"]);
-socket.onopen = () => { document.title = "open"; };
-socket.onmessage = () => { document.title = "drives it"; };
-socket.onerror = () => { document.title = "refused"; };
-</script>"""
 
 
 @pytest.fixture(scope="module")
@@ -134,43 +127,6 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     page.close()
     browserless.until(lambda: session.closed and not studio.views)
     assert not session.loop.player.playing
-
-
-def served(folder: Path, text: str) -> Iterator[str]:
-    """Serves a page on a port of its own."""
-    (folder / "index.html").write_text(text)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: Any):
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def hostile(studio: Studio, tmp_path: Path) -> Iterator[str]:
-    import viser
-
-    yield from served(tmp_path, HOSTILE.replace("PORT", str(studio.server.get_port())).replace("VERSION",
-                                                                                              viser.__version__))
-
-
-def test_a_hostile_page_on_another_port_cannot_drive_it(window: Any, studio: Studio, hostile: str):
-    page = window.new_page()
-    page.goto(hostile)
-    until(page, lambda: page.title() not in ("", hostile.removeprefix("http://").removesuffix("/")))
-    assert page.title() == "refused"
-    assert studio.server.guard.clients == len(studio.views)
-    page.close()
 
 
 def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio, tmp_path: Path):

@@ -20,6 +20,7 @@ from gentraj.studio.drawing import Lines, linear, plan_colours, rgb, segments
 from gentraj.studio.export import downloads
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded
+from gentraj.studio.planning import Disc, described
 from gentraj.studio.scene import CROSSING, MazeScene, boxes, on_floor
 from gentraj.studio.session import Session
 
@@ -103,39 +104,20 @@ def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
     np.testing.assert_allclose(scene(controls).goal.position[:2], controls.session.goal[:2])
 
 
-def test_what_of_the_chosen_plan_crosses_a_wall_is_red(controls: Controls) -> None:
+def test_what_of_the_chosen_plan_crosses_a_wall_or_an_obstacle_is_red_and_counted(controls: Controls) -> None:
     answer = controls.session.plan()
     x_NHD = np.zeros_like(answer.x_NHD)
-    x_NHD[:, :, :2] = np.where(np.arange(x_NHD.shape[1])[:, None] < 2, [-1.0, 1.0], [-1.0, -1.0])  # through a wall
+    x_NHD[:, :2, :2] = [-1.0, 1.0]
+    x_NHD[:, 2:, :2] = [-1.0, -1.0]  # through a wall of UMaze
     leaps = replace(answer, x_NHD=x_NHD, arrival_step_N=np.full(len(x_NHD), 3))
     scene(controls).show(leaps)
     colours_S3 = scene(controls).chosen.handle.colors[:3, 0]
-    red = linear(np.array(rgb(CROSSING)))
-    assert (colours_S3 == red).all(1).tolist() == [False, True, False]
-
-
-def test_new_plans_make_no_new_nodes(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
-    controls.session.set(candidates=3)
-    controls.session.plan()
-    counts, made = [len(drawn(controls, "plans"))], []
-    monkeypatch.setattr(controls.api, "add_line_segments", lambda *args, **_: made.append(args))
-    for candidates in (1, 3):
-        controls.session.set(candidates=candidates)
-        controls.session.plan()
-        counts.append(len(drawn(controls, "plans")))
-    assert counts[1] < counts[2] == counts[0] and not made
-
-
-def test_the_mouse_drags_the_goal_to_where_its_ray_meets_the_floor(controls: Controls) -> None:
-    eye, aim = np.array([0.0, -5.0, 6.0]), np.array([1.0, -1.0, 0.12])
-    event = SimpleNamespace(client=SimpleNamespace(camera=SimpleNamespace(position=eye)),
-                            end_position=tuple(eye + 0.7 * (aim - eye)), phase="update")
-    [entry] = scene(controls).goal._impl.drag_cb
-    coroutine = entry.callback(event)
-    with pytest.raises(StopIteration):
-        coroutine.send(None)
-    np.testing.assert_allclose(np.array(controls.session.goal[:2]), aim[:2])
-    np.testing.assert_allclose(controls.session.plan().question.goal, aim[:2])
+    assert (colours_S3 == linear(np.array(rgb(CROSSING)))).all(1).tolist() == [False, True, False]
+    assert "**1 of 3**" in described(leaps)
+    stays = replace(leaps, arrival_step_N=np.ones(len(x_NHD), int))
+    assert not stays.crossing.any() and "cross" not in described(stays)
+    blocked = replace(stays, question=replace(answer.question, discs=(Disc(-1.0, 1.2, 0.3),)))
+    assert blocked.crossing.tolist() == [True]
 
 
 def test_a_click_adds_an_obstacle_and_a_click_on_it_removes_it(controls: Controls) -> None:
