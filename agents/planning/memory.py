@@ -20,7 +20,7 @@ def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
 def shift_time(x_BH: Tensor, by_B: Tensor) -> Tensor:
     """(B, H, ...) trajectories that begin at timestep `by_B` of each; past either end, the end repeats."""
     index_BH = by_B[:, None] + torch.arange(x_BH.shape[1], device=x_BH.device)
-    return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], index_BH.clamp(0, max(x_BH.shape[1] - 1, 0))]
+    return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], index_BH.clamp(0, x_BH.shape[1] - 1)]
 
 
 class LastPlan:

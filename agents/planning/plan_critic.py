@@ -79,8 +79,8 @@ class PlanCriticConfig(LearningConfig):
 class PlanPerceptron(ValueEnsemble):
     """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
 
-    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
-        super().__init__(horizon * dim + 1, width, depth, members)
+    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig):
+        super().__init__(spec.horizon * spec.dim + 1, config.width, config.depth, config.members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
@@ -95,14 +95,15 @@ class PlanTransformer(nn.Module):
 
     position_HW: Tensor
 
-    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
+    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig):
         super().__init__()
-        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
+        width = config.width
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(spec.horizon))
         self.register_buffer("position_HW", position_HW, persistent=False)
-        self.tokens = nn.Linear(dim, width)
+        self.tokens = nn.Linear(spec.dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
-        self.blocks: Any = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.members = ValueEnsemble(width, width, 1, members)
+        self.blocks: Any = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.members = ValueEnsemble(width, width, 1, config.members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
@@ -128,10 +129,10 @@ class PlanCritic(nn.Module):
         self.spec = spec.longer(config.n_step)
         self.plan, self.reward = plan, reward
         self.returns = returns
-        self.plan_network = (
-            PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)
-            if config.network == "transformer"
-            else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
+        if config.network == "transformer":
+            self.plan_network = PlanTransformer(spec, config)
+        else:
+            self.plan_network = PlanPerceptron(spec, config)
         self.state_network = ValueEnsemble(spec.obs_dim, config.width, config.depth, config.members)
         self.target = MovingAverage(self.state_network, 1 - config.tau)
 
@@ -198,7 +199,8 @@ class PlanCritic(nn.Module):
         With `sigma_R`, `x_RHD` are noisy plans, sqrt(1 - sigma^2) plan + sigma noise in normalised units, except for
         the entries that the condition knows.
         """
-        sigma_R = x_RHD.new_zeros(1) if sigma_R is None else sigma_R
+        if sigma_R is None:
+            sigma_R = x_RHD.new_zeros(1)
         z_RHD = self._seen(self.plan.normalize(x_RHD))
         return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD))).amin(0)
 
@@ -246,21 +248,17 @@ class NoisyValue(Plugin):
     """Guidance by the values of noisy plans: x0' = x0 + scale sigma^2 / alpha * gradient of the value.
 
     As in Diffuser (Janner et al. 2022, algorithm 1), the gradient does not pass through the model. It works for every
-    noise path. Sampling raises ValueError for a critic that normalises plans otherwise than the model, and for a
-    gradient or a guided trajectory that is not finite.
+    noise path, and for a critic that was trained with the model's normaliser. Sampling raises ValueError for a gradient
+    or a guided trajectory that is not finite.
     """
 
     critic: PlanCritic
     scale: float
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        ours, theirs = self.critic.plan, sampling.normalizer
-        if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
-            raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so it "
-                             "was trained on other noise; train it with the model's normalizer, or with "
-                             "noise_fraction = 0")
         if self.scale == 0:
             return denoise
+        ours, theirs = self.critic.plan, sampling.normalizer
 
         def value(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)

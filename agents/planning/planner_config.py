@@ -8,8 +8,6 @@ from typing import Literal
 
 from gentraj.config import require
 
-VALUED = ("select", "guidance", "target_return")  # settings that need a critic where they are "value"
-
 
 @dataclass(frozen=True)
 class PlannerConfig:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,24 +28,14 @@ def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) ->
     specs, above = [], coarse
     for factor in factors:
         coarse.require_even("refine")
-        if factor < 2 or above.stride % factor:
+        if above.stride % factor:
             raise ValueError(f"refine is {tuple(factors)}, and timesteps {coarse.stride} environment steps apart "
-                             "cannot be divided by these factors; give factors of at least 2 whose product divides the "
-                             "stride")
+                             "cannot be divided by these factors; give factors whose product divides the stride")
         above = replace(above, act_dim=0, horizon=factor + 1, stride=above.stride // factor)
         specs.append(above)
-    return [*specs[:-1], replace(specs[-1], act_dim=act_dim)] if specs else []
-
-
-def check_levels(levels: Sequence[TrajectorySpec]) -> None:
-    """Raises ValueError unless each level spans exactly one stride of the level before it."""
-    for coarse, fine in pairwise(levels):
-        coarse.require_even("a plan that is filled in")
-        span = (fine.horizon - 1) * fine.stride
-        if fine.obs_dim != coarse.obs_dim or span != coarse.stride:
-            raise ValueError(f"the finer model is of {fine}, which spans {span} environment steps; one of observations "
-                             f"of width {coarse.obs_dim} that spans {coarse.stride}, the stride of the plan that it "
-                             "fills in, is expected")
+    if specs:
+        specs[-1] = replace(specs[-1], act_dim=act_dim)
+    return specs
 
 
 def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,

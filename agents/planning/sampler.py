@@ -27,8 +27,8 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .planner_config import VALUED, PlannerConfig
-from .refine import check_levels, filled_in
+from .planner_config import PlannerConfig
+from .refine import filled_in
 from .trust import Trust
 
 
@@ -68,9 +68,9 @@ def choice(arrival_step_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -
 class PlanSampler:
     """Samples plans with a model of trajectories, scores them, and chooses one for each environment.
 
-    Raises ValueError for settings that need a component which is not given, for components that do not fit each other,
-    and for options with other steps or another temperature than the settings have. `dataclasses.replace` makes a
-    sampler with other settings, which are checked as well.
+    Raises ValueError for settings that need a component which is not given, and for options with other steps or another
+    temperature than the settings have. `dataclasses.replace` makes a sampler with other settings, which are checked as
+    well.
     """
 
     model: TrajectoryModel
@@ -182,7 +182,9 @@ class PlanSampler:
         seeds: list[int] = []
         for seed in seeds_B:
             own = seeds_of(seed, arrival_step_BN.shape[1], self.config.candidates)
-            seeds += own if tail is None else [own[0], *own]  # the first one is sampled twice, once with the tail
+            if tail is not None:
+                seeds.append(own[0])  # the first one is sampled twice, once with the tail
+            seeds += own
         arrival_step_BN = arrival_step_BN.repeat_interleave(self.config.candidates, 1)
         if tail is not None:
             first_B1 = tail.arrival_or(arrival_step_BN[:, 0])[:, None].minimum(last_B1)
@@ -233,12 +235,9 @@ class PlanSampler:
                              "replace(run.planning, steps=2, temperature=0.5), and leave both out of the options")
         if config.arrival == "earliest" and self.trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
-        for name in VALUED:
-            if getattr(config, name) == "value" and self.critic is None:
-                raise ValueError(f"{name}='value' needs a critic of plans; train one, or set another {name}")
-        if self.critic is not None and self.critic.plan_spec != self.spec:
-            raise ValueError(f"the critic values plans of {self.critic.plan_spec}; the plans of the model are of "
-                             f"{self.spec}")
+        if "value" in (config.select, config.guidance, config.target_return) and self.critic is None:
+            raise ValueError(f"select is '{config.select}', guidance '{config.guidance}' and target_return "
+                             f"'{config.target_return}'; 'value' needs a critic of plans: train one, or set another")
         if config.guidance == "classifier-free" and not config.context and config.target_return == "fixed":
             raise ValueError("guidance='classifier-free' needs a context to amplify, such as the return to aim at; set "
                              "context")
@@ -246,7 +245,6 @@ class PlanSampler:
             raise ValueError("a guide shapes only the coarse timesteps of a plan, and finer models fill in what is "
                              "carried out; guide a planner without refine")
         check_dims("goal_dims", config.goal_dims, self.spec)
-        check_levels([self.spec, *(fine.spec for fine in self.finer)])
 
     def _check_history(self) -> None:
         config, spec = self.config, self.spec
@@ -265,10 +263,10 @@ class PlanSampler:
 
     def _check_candidates(self) -> None:
         config, spec = self.config, self.spec
-        several = "shifted=True" if config.shifted else f"candidates={config.candidates}"
         chosen = config.select == "value" or config.arrival == "earliest"
         if (config.shifted or config.candidates > 1) and not chosen:
-            raise ValueError(f"{several} needs something to choose by; set select='value' or arrival='earliest'")
+            raise ValueError(f"candidates={config.candidates} with shifted={config.shifted} needs something to choose "
+                             "by; set select='value' or arrival='earliest'")
         if not config.shifted:
             return
         spec.require_even("shifted=True")

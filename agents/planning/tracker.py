@@ -50,10 +50,10 @@ class PlanTracker:
         if config.actions == "joint" and not self.spec.act_dim:
             raise ValueError("planner.actions is 'joint', which needs a model of observations and actions; this "
                              "model has no actions, so leave it out, or train with --joint")
-        if config.actions == "inverse" and self.inverse is None:
-            raise ValueError("planner.actions is 'inverse', which needs inverse dynamics; train with --dynamics, or "
-                             "set it to 'joint'")
-        if config.actions == "inverse" and self.inverse is not None:
+        if config.actions == "inverse":
+            if self.inverse is None:
+                raise ValueError("planner.actions is 'inverse', which needs inverse dynamics; train them, or set it to "
+                                 "'joint'")
             trained = self.inverse.config.lookahead
             if config.lookahead > trained:
                 raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
