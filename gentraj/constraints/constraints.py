@@ -157,8 +157,8 @@ class Certificate:
         return self.worst <= TOLERANCE
 
     def __str__(self) -> str:
-        broken = [f"{name} is violated by {int((v > TOLERANCE).sum())}, by up to {v.max():.3g}"
-                  for name, v in self.by_name.items() if (v > TOLERANCE).any()]
+        broken = [f"{name} is violated by {int((violation > TOLERANCE).sum())}, by up to {violation.max():.3g}"
+                  for name, violation in self.by_name.items() if (violation > TOLERANCE).any()]
         return "; ".join([f"{int(self.feasible.sum())} of {self.worst.numel()} trajectories are feasible", *broken])
 
 
@@ -173,7 +173,9 @@ class Constraints:
 
     def __init__(self, spec: TrajectorySpec, constraints: Sequence[Constraint] | Mapping[str, Constraint]):
         self.spec = spec
-        self.constraints = dict(constraints) if isinstance(constraints, Mapping) else _named(constraints)
+        if not isinstance(constraints, Mapping):
+            constraints = _named(constraints)
+        self.constraints = dict(constraints)
         self.dims: dict[str, list[int]] = {}
         for name, constraint in self.constraints.items():
             try:
@@ -209,8 +211,9 @@ class Constraints:
             if refuse:
                 self._refuse(name, values, mask)
             values, mask = constraint.fix(values, mask)
-        for name in self.constraints if refuse else ():
-            self._refuse(name, values, mask)
+        if refuse:  # what one constraint fixes may violate another one
+            for name in self.constraints:
+                self._refuse(name, values, mask)
         return values, mask
 
     def project(self, x_RHD: Tensor, condition: Condition | None = None,
@@ -278,12 +281,12 @@ class Constraints:
                 dims, (box_low, box_high) = self.dims[name], box.bounds(low)
                 low[dims], high[dims] = torch.maximum(low[dims], box_low), torch.minimum(high[dims], box_high)
                 if (low > high).any():
-                    i = int((low > high).int().argmax())
+                    i = int((low > high).nonzero()[0])
                     raise ValueError(f"{name} cannot be satisfied: with the boxes before it, entry {i} must be at "
                                      f"least {low[i]:g} and at most {high[i]:g}")
         for name, blocks in self.constraints.items():
             if isinstance(blocks, Blocks):
-                dims, (free_low, free_high) = self.dims[name], map(torch.from_numpy, blocks.free)
+                dims, (free_low, free_high) = self.dims[name], blocks.free
                 if not ((free_low <= high[dims]) & (free_high >= low[dims])).all(1).any():
                     raise ValueError(f"{name} cannot be satisfied: the blocks cover all that the boxes leave free")
 
@@ -293,5 +296,7 @@ def _named(constraints: Sequence[Constraint]) -> dict[str, Constraint]:
     for constraint in constraints:
         kind = type(constraint).__name__
         count = sum(type(c) is type(constraint) for c in named.values())
-        named[f"{kind} {count + 1}" if count else kind] = constraint
+        if count:
+            kind = f"{kind} {count + 1}"
+        named[kind] = constraint
     return named

@@ -86,38 +86,34 @@ class Blocks(Constraint):
             object.__setattr__(self, name, tuple(map(tuple, array.tolist())))  # hashable and unchanging
         if len(self.low) != len(self.high) or not (np.array(self.low) <= np.array(self.high)).all():
             raise ValueError("Blocks: low must be at most high, and both must have one row for each block")
-        if not len(self.free[0]):
+        if not self.free.shape[1]:
             raise ValueError("Blocks leave no free space; give smaller blocks or a smaller margin")
 
     @property
-    def grown(self) -> tuple[np.ndarray, np.ndarray]:
-        """low_Wd and high_Wd, grown by the margin."""
-        return np.array(self.low) - self.margin, np.array(self.high) + self.margin
+    def grown(self) -> Tensor:
+        """(2, W, d) the low and high bounds, grown by the margin, in float64."""
+        return torch.from_numpy(np.stack([np.array(self.low) - self.margin, np.array(self.high) + self.margin]))
 
     @cached_property
-    def free(self) -> tuple[np.ndarray, np.ndarray]:
-        """low_Kd and high_Kd of the largest free boxes, see `largest_free_boxes`."""
-        return largest_free_boxes(*self.grown)
+    def free(self) -> Tensor:
+        """(2, K, d) the low and high bounds of the largest free boxes, see `largest_free_boxes`."""
+        return torch.from_numpy(np.stack(largest_free_boxes(*self.grown.numpy())))
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
         depth = torch.full(vectors.shape[:-1], -math.inf, dtype=vectors.dtype, device=vectors.device)
-        for low, high in zip(*_tensors(self.grown, vectors), strict=True):
+        for low, high in self.grown.to(vectors.device).unbind(1):
             depth = torch.maximum(depth, torch.minimum(vectors - low, high - vectors).amin(-1))
         return depth
 
     def region(self, query: RegionQuery) -> Tensor:
         """(R, H, 2, d) the low and high bounds of the free box chosen for each timestep."""
-        low_Kd, high_Kd = _tensors(self.free, query.x_RHd)
+        low_Kd, high_Kd = self.free.to(query.x_RHd.device)
         apart_KK = torch.maximum(low_Kd[:, None] - high_Kd, low_Kd - high_Kd[:, None]).clamp(min=0).norm(dim=-1)
         chosen_RH = choose(query, query.x_RHd[..., None, :].clamp(low_Kd, high_Kd), apart_KK)
         return torch.stack([low_Kd, high_Kd], 1)[chosen_RH]
 
     def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
         return clamp(vectors, region[:, :, 0], region[:, :, 1], slack)
-
-
-def _tensors(boxes: tuple[np.ndarray, np.ndarray], like: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(boxes[0]).to(like.device), torch.from_numpy(boxes[1]).to(like.device)
 
 
 def largest_free_boxes(low_Wd: np.ndarray, high_Wd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -77,9 +77,9 @@ class Constraint:
         With `known_RHD`, timesteps or differences whose entries `dims` are all known do not count, as nothing can
         change them.
         """
-        excess_RK = self._excess(x_RHD, spec)
+        excess_RK = largest(self._excess(x_RHD, spec))
         if known_RHD is not None:
-            excess_RK = excess_RK.masked_fill(self._fixed(known_RHD), 0)
+            excess_RK = excess_RK.masked_fill(self._known(known_RHD).all(-1), 0)
         return excess_RK.amax(1).clamp(min=0)
 
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,30 +90,39 @@ class Constraint:
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         """Why no trajectory with these known entries can satisfy the constraint, or None if they do not rule it out.
 
-        Only timesteps whose entries `dims` are all known are considered.
+        Of timesteps that are known in part, only bounds on single entries are considered.
         """
-        excess_RK = self._excess(values_RHD, spec).masked_fill(~self._fixed(known_RHD), 0)
+        excess, known_RKd = self._excess(values_RHD, spec), self._known(known_RHD)
+        if excess.ndim == 2:
+            excess_RK = excess.masked_fill(~known_RKd.all(-1), 0)
+        else:
+            excess_RK = largest(excess.masked_fill(~known_RKd, 0))
         if excess_RK.max() <= TOLERANCE:
             return None
         r, h = divmod(int(excess_RK.argmax()), excess_RK.shape[1])
         end = h + self.order
         given = values_RHD[r, h : end + 1, list(self.dims)].tolist()
         known = ", ".join(" ".join(f"{value:g}" for value in timestep) for timestep in given)
-        which = f"timesteps {h} to {end} are" if self.order else f"timestep {h} is"
-        return f"{which} known to be {known}, which violates it by {excess_RK[r, h]:.3g}"
+        which = f"timestep {h} is"
+        if self.order:
+            which = f"timesteps {h} to {end} are"
+        return (f"{which} known to be {known} in the entries {list(self.dims)}, which violates it by "
+                f"{excess_RK[r, h]:.3g}")
 
     def _excess(self, x_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        """(R, K) the excess of each timestep or difference, the largest over its entries."""
-        return largest(self.excess(x_RHD[..., list(self.dims)].double().diff(n=self.order, dim=1), spec))
+        """(R, K) the excess of each timestep or difference, or (R, K, d)."""
+        return self.excess(x_RHD[..., list(self.dims)].double().diff(n=self.order, dim=1), spec)
 
-    def _fixed(self, known_RHD: Tensor) -> Tensor:
-        """(R, K) whether all entries of a timestep or difference are known."""
-        return known_RHD[..., list(self.dims)].all(-1).unfold(1, self.order + 1, 1).all(-1)
+    def _known(self, known_RHD: Tensor) -> Tensor:
+        """(R, K, d) whether an entry is known in all timesteps of a difference."""
+        return known_RHD[..., list(self.dims)].unfold(1, self.order + 1, 1).all(-1)
 
 
 def largest(excess: Tensor) -> Tensor:
     """(R, K) the excess (R, K), or the largest entry of (R, K, d)."""
-    return excess if excess.ndim == 2 else excess.amax(-1)
+    if excess.ndim == 2:
+        return excess
+    return excess.amax(-1)
 
 
 def clamp(x: Tensor, low: Tensor, high: Tensor, slack: Tensor) -> Tensor:
@@ -152,15 +161,6 @@ class Box(Constraint):
     def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
         return clamp(vectors, *self.bounds(vectors), slack)
 
-    def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        """Names a known entry outside the bounds, even where other entries of its timestep are not known."""
-        dims = list(self.dims)
-        excess = self.excess(values_RHD[..., dims].double(), spec).masked_fill(~known_RHD[..., dims], 0)
-        if excess.max() <= TOLERANCE:
-            return None
-        r, h, i = (int(k) for k in torch.unravel_index(excess.argmax(), excess.shape))
-        return f"entry {dims[i]} of timestep {h} is known to be {values_RHD[r, h, dims[i]]:g}"
-
 
 @dataclass(frozen=True)
 class Equal(Constraint):
@@ -189,30 +189,20 @@ class Equal(Constraint):
         return torch.tensor(self.values, dtype=torch.float32, device=like.device).to(like.dtype)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        return (vectors[:, [self.timestep]] - self.target(vectors)).abs()
+        excess = torch.zeros_like(vectors)
+        excess[:, self.timestep] = (vectors[:, self.timestep] - self.target(vectors)).abs()
+        return excess
 
     def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
         vectors = vectors.clone()
         vectors[:, self.timestep] = self.target(vectors)
         return vectors
 
-    def violation(self, x_RHD: Tensor, spec: TrajectorySpec, known_RHD: Tensor | None = None) -> Tensor:
-        return super().violation(x_RHD, spec)  # `fix` makes it 0, whatever is known
-
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
         values, known = values_RHD.clone(), known_RHD.clone()
         dims = list(self.dims)
         values[:, self.timestep, dims], known[:, self.timestep, dims] = self.target(values), True
         return values, known
-
-    def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        dims = list(self.dims)
-        given = values_RHD[:, self.timestep, dims]
-        other = known_RHD[:, self.timestep, dims] & (given != self.target(given))
-        if not other.any():
-            return None
-        r, i = divmod(int(other.int().argmax()), len(dims))
-        return f"entry {dims[i]} of timestep {self.timestep} is known to be {given[r, i]:g}, not {self.values[i]:g}"
 
 
 @dataclass(frozen=True)
@@ -243,13 +233,17 @@ class Speed(Constraint):
 
     def size(self, vectors: Tensor) -> Tensor:
         """(R, K, 1) the norms of vectors (R, K, d), or the absolute values (R, K, d)."""
-        return vectors.abs() if self.per_dim else vectors.norm(dim=-1, keepdim=True)
+        if self.per_dim:
+            return vectors.abs()
+        return vectors.norm(dim=-1, keepdim=True)
 
     def reach(self, spec: TrajectorySpec, dims: list[int]) -> float:
         if not set(dims) <= set(self.dims):
             return math.inf
         distance = self.limit * self.unit(spec)
-        return distance * math.sqrt(len(dims)) if self.per_dim else distance
+        if self.per_dim:
+            distance *= math.sqrt(len(dims))
+        return distance
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
         return self.size(vectors) / self.unit(spec) - self.limit
@@ -311,9 +305,11 @@ class Projection(Constraint):
     def _checked(self, x: Tensor) -> Tensor:
         out = self.function(x.clone())
         if not isinstance(out, Tensor) or out.shape != x.shape or not torch.isfinite(out).all():
-            given = tuple(out.shape) if isinstance(out, Tensor) else repr(out)
-            raise ValueError(f"Projection: the function returned {given} for {tuple(x.shape)}, or numbers that are not "
-                             "finite; finite trajectories of the same shape are expected")
+            given = out
+            if isinstance(out, Tensor):
+                given = tuple(out.shape)
+            raise ValueError(f"Projection: the function returned {given} for {tuple(x.shape)}, or "
+                             "numbers that are not finite; finite trajectories of the same shape are expected")
         return out.to(x.dtype)
 
 
@@ -332,7 +328,9 @@ def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float,
     any other count."""
     check_dims(what, dims)
     given: Values = getattr(what, name)
-    values = tuple(map(float, given)) if isinstance(given, Iterable) else (given,) * len(dims)
+    values = (given,) * len(dims)
+    if isinstance(given, Iterable):
+        values = tuple(map(float, given))
     if len(values) != len(dims) or any(math.isnan(value) for value in values):
         raise ValueError(f"{type(what).__name__}.{name} is {given}; a number, or one for each of {dims}, is expected")
     return values
@@ -340,7 +338,8 @@ def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float,
 
 def check_bound(what: object, name: str) -> None:
     """Raises ValueError for a bound on a length that is negative, NaN or infinite."""
-    if not 0 <= (value := getattr(what, name)) < math.inf:
+    value = getattr(what, name)
+    if not 0 <= value < math.inf:
         raise ValueError(f"{type(what).__name__}.{name} is {value}; a number of at least 0 is expected")
 
 
