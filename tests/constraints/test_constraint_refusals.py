@@ -15,16 +15,15 @@ INF = float("inf")
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Box(1.0, 0.0, (0,)), "low must be at most high"),
-    (lambda: Box(INF, INF, (0,)), "a finite number"), (lambda: Box(-INF, -INF, (0,)), "a finite number"),
+    (lambda: Box(INF, INF, (0,)), "a finite number"),
     (lambda: Box((0.0, 0.0), 1.0, (0,)), r"Box.low is \(0.0, 0.0\)"), (lambda: Box(np.nan, 1.0, (0,)), "low is nan"),
     (lambda: Box(0.0, 1.0, ()), r"dims are \(\)"), (lambda: Speed(1.0, (0, 0), dt=0.1), r"dims are \(0, 0\)"),
-    (lambda: Circle((0.0,), 1.0, (0, 1)), "Circle.centre"), (lambda: Circle((0.0,), -1.0, (0,)), "radius is -1.0"),
-    (lambda: Speed(-1.0, (0,), dt=0.1), "Speed.limit is -1.0"),
+    (lambda: Circle((0.0,), -1.0, (0,)), "radius is -1.0"),
     (lambda: Acceleration(1.0, (0,), dt=0.0), "Acceleration.dt is 0.0"),
     (lambda: Blocks(((0.0, 0.0),), ((1.0,),), (0, 1)), r"Blocks.high has shape \(1, 1\)"),
     (lambda: Blocks((0.0, 2.0), (1.0, 1.0), (0, 1)), "low must be at most high"),
     (lambda: Blocks(-INF, INF, (0,)), "no free space"), (lambda: Equal(0, (1.0, 2.0), (0,)), "Equal.values"),
-    (lambda: Equal(0, (1e39,), (0,)), r"1e\+39"), (lambda: Equal(0, (INF,), (0,)), "finite numbers of float32")])
+    (lambda: Equal(0, (1e39,), (0,)), r"1e\+39")])
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], Constraint], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
@@ -38,13 +37,11 @@ def test_settings_that_make_no_sense_are_refused(make: Callable[[], Constraint],
     ({"a": Equal(1, (0.0,), (0,)), "b": Equal(1, (1.0,), (0,))}, "b cannot.*timestep 1 is known to be 0 .* by 1"),
     ({"there": Equal(1, (3.0,), (0,)), "arena": Box(0, 1, (0,))}, "arena cannot.*timestep 1 is known to be 3 .* by 2"),
     ({"pillar": Circle((0.4, 0.0), 0.3, (0, 1))}, "pillar cannot.*timestep 5 is known to be 0.5 0"),
-    ({"wall": Blocks((0.4, -1.0), (0.9, 1.0), (0, 1))}, "wall cannot.*timestep 5 is known to be 0.5 0"),
     ({"speed": Speed(0.4, (0, 1), dt=0.1)}, "speed cannot.*timesteps 0 and 5 .* takes 0.5, more than 0.4"),
     ({"there": Equal(1, (0.3, 0.0), (0, 1)), "speed": Speed(1.0, (0, 1), dt=0.1)}, "speed cannot.*timesteps 0 and 1"),
     ({"a": Equal(0, (0.0,), (0,)), "b": Equal(1, (0.1,), (0,)), "c": Equal(2, (0.0,), (0,)),
       "bend": Acceleration(1.0, (0,), dt=0.1)}, r"bend cannot.*timesteps 0 to 2 .* 0, 0\.1, 0 .* by 4"),
-    ({"mine": Projection(lambda x: x[:, 1:])}, r"returned \(1, 5, 4\) for \(1, 6, 4\)"),
-    ({"mine": Projection(lambda x: None)}, r"returned None for \(1, 6, 4\)")])  # type: ignore[arg-type, return-value]
+    ({"mine": Projection(lambda x: x[:, 1:])}, r"returned \(1, 5, 4\) for \(1, 6, 4\)")])
 def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], message: str) -> None:
     goal = torch.tensor([[0.5, 0.0, 0.0]])
     with pytest.raises(ValueError, match=message):
@@ -53,8 +50,7 @@ def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], 
 
 
 @pytest.mark.parametrize(("shape", "condition", "message"), [
-    ((6, 4), None, r"shape \(6, 4\) .*\(R, 6, 4\)"), ((1, 3, 6, 4), None, r"\(R, 6, 4\) is expected"),
-    ((3, 5, 4), Condition.empty(SPEC), r"shape \(3, 5, 4\)"), ((3, 6, 4), Condition.empty(SPEC, 2), r"\(2, 6, 4\)"),
+    ((6, 4), None, r"shape \(6, 4\) .*\(R, 6, 4\)"), ((3, 6, 4), Condition.empty(SPEC, 2), r"\(2, 6, 4\)"),
     ((3, 6, 4), Condition.empty(TrajectorySpec(2, 2, 6), 3), "obs_dim=2")])
 def test_other_trajectories_than_those_of_the_spec_are_refused(shape: tuple[int, ...], condition: Condition | None,
                                                                message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from planners import KnownModel, KnownValue, planner
 from torch import Tensor
 
-from gentraj.agents.planning.memory import LastPlan, ObservedPrefix, between
+from gentraj.agents.planning.memory import LastPlan, ObservedPrefix
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
@@ -18,7 +18,6 @@ from gentraj.agents.planning.refine import filled_in, level_specs
 from gentraj.agents.planning.sampler import PlanSampler, choice, seeds_of
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, unfold
@@ -66,7 +65,6 @@ def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
     assert many.x_BNHD.shape == (3, 5, 4, 2) and torch.equal(many.x_BNHD[:, :1], one.x_BNHD)
     assert many.value_BN is not None and torch.equal(many.value_BN.argmax(1), many.chosen_B)
     assert seeds_of(7, 3, 1) == unfold(3, 7) == seeds_of(7, 3, 5)[::5]
-    assert len({*seeds_of(7, 3, 5), *seeds_of(8, 3, 5)}) == 30
 
 
 INF = float("inf")
@@ -121,33 +119,18 @@ def test_the_tail_of_a_plan_arrives_earlier() -> None:
     tail = last.tail(all_B, 3, has_goal=True)
     assert tail.arrival_or(other_B).tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
     assert tail.left_BH.sum(1).tolist() == [6, 4, 0] and tail.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
-    free = last.tail(all_B, 3, has_goal=False)
-    assert free.arrival_or(other_B).tolist() == [6, 6, 6] and free.left_BH.sum(1).tolist() == [6, 6, 6]
     last.planned_B = torch.tensor([8, 5, 0])
     assert last.tail(all_B, 4, has_goal=False).left_BH.sum(1).tolist() == [6, 3, 0]
-    assert between(x, torch.tensor([9.0]))[0].tolist() == [[7.0]]
-
-
-def test_classifier_free_guidance_asks_for_the_context() -> None:
-    model = Wandering()
-    agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", scale=1.5, context=(3.0, 4.0), candidates=2)
-    agent.act(torch.zeros(2, 1))
-    assert model.guide == [ClassifierFree(1.5)]
-    assert model.asked.context_BC.tolist() == [[3.0, 4.0]] * 4
 
 
 def test_the_target_return_may_be_the_value_of_each_state() -> None:
-    """Also with a context, which is then ignored, and for the models that fill a plan in."""
+    """Also with a context, which is then ignored."""
     model = Wandering()
     agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", target_return="value", context=(3.0,),
                    candidates=2)
     agent.sampler.critic.state_value = lambda obs_BO: 10 * obs_BO[:, 0]  # type: ignore[union-attr, method-assign]
     agent.act(torch.tensor([[1.0], [2.0]]))
     assert model.asked.context_BC.tolist() == [[10.0], [10.0], [20.0], [20.0]]
-    fine: Any = Wandering()
-    x = torch.zeros(2, 4, 1)
-    filled_in(fine, x, 9, [0, 1], SamplingOptions(steps=1), torch.tensor([[1.0], [2.0]]))
-    assert fine.asked.context_BC.tolist() == [[1.0]] * 3 + [[2.0]] * 3  # three legs of each plan
 
 
 def little(context: bool = False) -> Diffusion:
@@ -173,24 +156,9 @@ def test_guidance_changes_the_plans_as_it_says() -> None:
     plain = plans((2.0,))
     assert torch.equal(plans((2.0,), guidance="classifier-free", scale=1.0), plain)
     assert not torch.equal(plans((2.0,), guidance="classifier-free", scale=2.0), plain)
-    critic = little_critic()
-    for guide in (None, lambda x: x[:, 1, 0]):
-        without, guided = plans(guide=guide), plans(guide=guide, guidance="value", scale=3.0)
-        gain_B = (critic(guided) - critic(without)).detach()
-        assert gain_B.mean() > 3 * gain_B.std() / len(gain_B) ** 0.5
-
-
-def test_with_many_candidates_an_environment_does_not_feel_those_beside_it() -> None:
-    model, critic, count = little(), little_critic(), 3
-    obs = torch.randn(5, 8, 1, generator=torch.Generator().manual_seed(0))
-    played = []
-    for batch in (8, count):
-        agent = planner(model, replace(FREE, candidates=3, shifted=True), 1, critic=critic)
-        agent.reset(None, list(range(batch)))
-        acts = [agent.act(obs[0, :batch]), agent.act(obs[1, :batch])]
-        agent.reset(torch.arange(batch) % 2 == 0, list(range(100, 100 + batch)))  # the others have a last plan
-        played.append(torch.stack([*acts, *(agent.act(o[:batch]) for o in obs[2:])])[:, :count])
-    torch.testing.assert_close(played[0], played[1], rtol=1e-5, atol=1e-5)
+    critic, guide = little_critic(), lambda x: x[:, 1, 0]
+    gain_B = (critic(plans(guide=guide, guidance="value", scale=3.0)) - critic(plans(guide=guide))).detach()
+    assert gain_B.mean() > 3 * gain_B.std() / len(gain_B) ** 0.5
 
 
 def sure(condition: Condition, seeds: Sequence[int]) -> Tensor:
@@ -230,7 +198,7 @@ def coarse_to_fine(*finer: TrajectorySpec, **changes: Any) -> Planner:
                    finer=[KnownModel(fine, sure) for fine in finer])
 
 
-@pytest.mark.parametrize("factors", [(8,), (4,), (2,), (2, 4), (4, 2), (2, 2, 2)])
+@pytest.mark.parametrize("factors", [(8,), (2, 4), (2, 2, 2)])
 def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) -> None:
     """A plan goes from 1 to 5 in 16 steps; the actions of its first leg are 2 / 8 and the fraction of the leg."""
     levels = level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, act_dim=1)
@@ -239,9 +207,6 @@ def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) 
     torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 4)
     if len(factors) == 1:
         torch.testing.assert_close(torch.stack(acts), torch.arange(5.0)[:, None].expand(5, 2) / 8 + 0.25)
-    agent.reset(None, [0, 1])
-    agent.act(torch.ones(2, 1), torch.full((2, 1), 9.0))  # the goal is to be reached at the last row
-    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 2)
 
 
 def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
@@ -250,13 +215,6 @@ def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
     one, two, all_ = (filled_in(fine, x, ahead, [0], SamplingOptions(steps=1)) for ahead in (8, 9, 99))
     assert one[0, :, 0].tolist() == [0, 1, 2, 3, 4] and two[0, :, 0].tolist() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
     assert torch.equal(all_[:, :9, 0], two[..., 0]) and all_[0, -1, 0] == 24 and all_.shape == (1, 13, 2)
-
-
-def test_goals_are_reached_in_the_rows_of_the_finest_model() -> None:
-    """The plan arrives at its third timestep, after 16 steps, and rests there."""
-    agent = coarse_to_fine(*level_specs(TrajectorySpec(1, 0, 3, stride=8), (2, 4), 1), replan=18)
-    agent.act(torch.ones(1, 1), torch.full((1, 1), 5.0))
-    assert agent.target_BTD[0, 7, 0] == 3 and agent.target_BTD[0, 15:, 0].tolist() == [5.0] * 4
 
 
 def test_finer_timesteps_divide_the_stride() -> None:

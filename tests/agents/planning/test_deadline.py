@@ -1,7 +1,6 @@
 """A planner with a deadline acts in time, however long its plans take. A fake clock tells how long that is."""
 
 import copy
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -226,14 +225,6 @@ def test_one_slow_plan_does_not_reduce_the_budget_for_good() -> None:
     assert plan_ms == pytest.approx({"4 steps, 1 candidates": 1000, "2 steps, 1 candidates": 500})
 
 
-def test_a_plan_that_is_followed_for_longer_than_replan_steps_is_counted_as_the_previous_one() -> None:
-    """The least plan takes five steps, and two steps of each are followed before the next one is due."""
-    played = InTime(0.11, replan=2)
-    played.play(24)
-    acted, plans = played.counts
-    assert acted["the plan"] <= 2 * sum(plans.values()) < acted["the previous plan"]
-
-
 def test_a_late_plan_is_carried_out_from_where_it_is_by_then() -> None:
     played = InTime(1.1)
     played.play(5)
@@ -284,19 +275,6 @@ def test_a_goal_that_moves_in_every_step_is_followed() -> None:
     for step in range(20):
         played.step(torch.full((1, 1), 5.0 + step))
     assert played.counts[0]["standing still"] < 3 and played.agent.decision_B > 4
-
-
-def test_plans_for_goals_that_have_moved_on_do_not_queue_up() -> None:
-    """The thread is busy; the plan that waits for it is kept while the goal moves, and dropped where none is needed."""
-    thread, free, futures = PlanThread(), threading.Event(), set[Any]()
-    played = InTime(0.3, known=False, executor=thread)
-    thread.submit(free.wait, 60)
-    for step in range(5):
-        played.agent.act(START, torch.full((1, 1), 5.0 + step))
-        futures.add(played.agent.worker.job and played.agent.worker.job.future)
-    played.agent.act(START, START)  # the goal is reached
-    free.set()
-    assert len(futures) == 1 and futures.pop().cancelled()
 
 
 def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
