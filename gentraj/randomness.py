@@ -43,7 +43,9 @@ def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> li
     Seeds may be integers of NumPy or torch, and arrays or tensors of them. Raises ValueError, naming the rows as
     `what`, for any other number of seeds, and TypeError for seeds that are not integers.
     """
-    given: Any = seed.tolist() if isinstance(seed, np.ndarray | Tensor) else seed
+    given: Any = seed
+    if isinstance(seed, np.ndarray | Tensor):
+        given = seed.tolist()
     try:
         if isinstance(given, Iterable):
             seeds = [operator.index(one) for one in given]

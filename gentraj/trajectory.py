@@ -72,7 +72,9 @@ class TrajectorySpec:
     @property
     def times(self) -> tuple[int, ...]:
         """(H,) the environment steps from the first timestep to each timestep."""
-        return (0, *self.offsets) if self.offsets else tuple(range(0, self.horizon * self.stride, self.stride))
+        if self.offsets:
+            return 0, *self.offsets
+        return tuple(range(0, self.horizon * self.stride, self.stride))
 
     @property
     def gaps(self) -> tuple[int, ...]:
@@ -110,7 +112,9 @@ class TrajectorySpec:
 
     def join(self, obs: Tensor, act: Tensor | None = None) -> Tensor:
         """Joins observations (..., O) and actions (..., A), if there are any, to trajectories (..., D)."""
-        return obs if act is None else torch.cat([obs, act], dim=-1)
+        if act is None:
+            return obs
+        return torch.cat([obs, act], dim=-1)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Splits trajectories (..., D) into observations (..., O) and actions (..., A)."""
@@ -209,7 +213,9 @@ class Condition:
         count from the end. The observation may be the start, a waypoint or a goal. Raises ValueError for another width,
         for repeated entries, and for an index outside the horizon or of another kind.
         """
-        return self._with(index, obs, list(range(self.spec.obs_dim)) if dims is None else [*map(operator.index, dims)])
+        if dims is None:
+            dims = range(self.spec.obs_dim)
+        return self._with(index, obs, [operator.index(i) for i in dims])
 
     def with_action(self, index: int | Tensor, act: Tensor) -> Condition:
         """Adds the action (A,) or (B, A) at timestep `index`, as `with_obs` adds an observation."""
@@ -249,17 +255,23 @@ class Condition:
 
     def padded(self, num: int) -> Condition:
         """The condition with `num` more trajectories, copies of the first."""
-        return self if num == 0 else cat([self, self[:1].repeat(num)])
+        if num == 0:
+            return self
+        return cat([self, self[:1].repeat(num)])
 
     def to(self, device: torch.device) -> Condition:
         """The condition on another device."""
         tensors = (self.values_BHD, self.mask_BHD, self.context_BC)
         here = all(tensor is None or tensor.device == device for tensor in tensors)
-        return self if here else self._with_each(lambda x: x.to(device))
+        if here:
+            return self
+        return self._with_each(lambda x: x.to(device))
 
     def _with_each(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with each of its tensors replaced by a function of it."""
-        context = None if self.context_BC is None else function(self.context_BC)
+        context = self.context_BC
+        if context is not None:
+            context = function(context)
         return replace(self, values_BHD=function(self.values_BHD), mask_BHD=function(self.mask_BHD), context_BC=context,
                        finite=True)
 

@@ -92,7 +92,9 @@ class Contexts(FromModel):
         contexts = [c.to(condition.values_BHD).expand(condition.batch, -1) for c, _ in self.contexts]
         weights = [w for _, w in self.contexts]
         without = 1 - math.fsum(weights)
-        none = sampling.denoiser(None) if without else denoise
+        none = denoise
+        if without:
+            none = sampling.denoiser(None)
         return combination([none, *map(sampling.denoiser, contexts)], [without, *weights])
 
 
@@ -228,7 +230,9 @@ def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:
         chosen_R = (t >= interval[0]) & (t <= interval[1])
         if chosen_R.all():
             return inside(x, t)
-        return torch.where(chosen_R[:, None, None], inside(x, t), outside(x, t)) if chosen_R.any() else outside(x, t)
+        if not chosen_R.any():
+            return outside(x, t)
+        return torch.where(chosen_R[:, None, None], inside(x, t), outside(x, t))
 
     return denoise
 

@@ -175,7 +175,9 @@ class Preconditioned:
     def x0(self, x_t: Tensor, F: Tensor, at: NoiseLevel) -> Tensor:
         """x0 (R, H, D) from the network's output F on x_t (c_skip and c_out of Karras et al. 2022)."""
         x0 = self.prediction.x0(x_t, self.prediction.unit(at) * F, at)
-        return x0 if self.bound is None else x0.clamp(-self.bound, self.bound)
+        if self.bound is not None:
+            x0 = x0.clamp(-self.bound, self.bound)
+        return x0
 
     def __call__(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
         """x0 (R, H, D) of x (R, H, D), with exact known entries; x itself where t is 0."""
@@ -195,7 +197,9 @@ class Preconditioned:
             levels = dict(zip(times_S.tolist(), self.level(times_S).each(), strict=True))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            at = levels.get(t.item()) if len(t) == 1 else None
+            at = None
+            if len(t) == 1:
+                at = levels.get(t.item())
             if at is None:
                 at = self.level(t)
             x_t = torch.where(mask, values, x)
@@ -214,7 +218,9 @@ def denoising_loss(D: Preconditioned, rows: Microbatch, eps: Tensor, at: NoiseLe
     square = (F - F_target) ** 2 * loss_weight(weight, D.prediction, at)
     loss = (square * rows.free * rows.weight[:, None, None]).sum()
     loss = loss / mean_over_processes(rows.free.sum()).clamp(min=1)
-    return loss if score is None else loss - score(D.x0(x_t, F, at))
+    if score is not None:
+        loss = loss - score(D.x0(x_t, F, at))
+    return loss
 
 
 class DenoisingModel(Protocol):

@@ -48,8 +48,12 @@ CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density
 if TYPE_CHECKING:
     PathName = PredictionName = WeightName = DensityName = SamplerName = GridName = str
 else:  # the choices of a setting are the keys of its dict, so that adding one takes one line there
-    PathName, PredictionName, WeightName, DensityName, SamplerName, GridName = (
-        Literal[tuple(names)] for names in CHOICES.values())
+    PathName = Literal[tuple(PATHS)]
+    PredictionName = Literal[tuple(PREDICTIONS)]
+    WeightName = Literal[tuple(WEIGHTS)]
+    DensityName = Literal[tuple(DENSITIES)]
+    SamplerName = Literal[tuple(SAMPLERS)]
+    GridName = Literal[tuple(GRIDS)]
 
 
 @dataclass(frozen=True)
@@ -178,11 +182,16 @@ class Diffusion(ConditionalModel):
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
         """The model's settings with the options' sampler, grid and eta. Raises ValueError if these do not fit."""
         changed = options.changed()
-        return replace(self.config, **changed) if changed else self.config
+        if not changed:
+            return self.config
+        return replace(self.config, **changed)
 
     def sampler(self, config: DiffusionConfig) -> Sampler:
         """The function that follows the denoiser from noise to a trajectory."""
-        return SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
+        sampler = SAMPLERS[config.sampler]
+        if config.eta is None:
+            return sampler
+        return partial(sampler, eta=config.eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
@@ -235,7 +244,9 @@ class Diffusion(ConditionalModel):
         computes of them and of the condition alone, are computed once for all `times` (S,), if they are given.
         `clipped` bounds x0; a likelihood needs it without the bound. The averaged `network` is the default.
         """
-        D = self.preconditioned(self.ema.module if network is None else network, clipped=clipped)
+        if network is None:
+            network = self.ema.module
+        D = self.preconditioned(network, clipped=clipped)
         given = D.given(values, mask, encode_context(context, self.context), times)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -274,7 +285,9 @@ class Diffusion(ConditionalModel):
         options, guides and seeds that do not fit.
         """
         config, plugins = self.settings(options), denoising_plugins(guide)
-        steps = config.steps if options.steps is None else options.steps
+        steps = config.steps
+        if options.steps is not None:
+            steps = options.steps
         times = sampling_times(self.path, steps, config.grid).to(self.device)
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                             partial(self._sample_rows, sampler=self.sampler(config), times=times, plugins=plugins,

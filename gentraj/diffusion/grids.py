@@ -70,7 +70,9 @@ def _sampling_times(path: NoisePath, steps: int, grid: str) -> Tensor:
     steps = int(steps)
     times = GRIDS[grid](path, steps)
     times[0], times[-1] = 1.0, 0.0
-    return (times if path.levels is None else _on_levels(times, path.levels)).float()
+    if path.levels is not None:
+        times = _on_levels(times, path.levels)
+    return times.float()
 
 
 def _on_levels(times: Tensor, levels: int) -> Tensor:

@@ -158,7 +158,9 @@ class LatentDiffusion(nn.Module):
         super().__init__()
         spec.require_even("latent diffusion")
         network, factor = config.prior.network, config.vae.factor
-        halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
+        halved = 1
+        if isinstance(network, TemporalUNetConfig):
+            halved = 2 ** (len(network.multipliers) - 1)
         check_horizon(spec.horizon, factor * halved)
         self.spec, self.config = spec, config
         self.batch_size = batch_size

@@ -50,7 +50,10 @@ def log_prob(model: DenoisingModel, x_RHD: Tensor, condition: Condition | None =
     The density is that of data blurred by the smallest noise of training. A model with few `levels` is evaluated
     between the levels that it was trained on: train in continuous time (`levels=None`) for accurate numbers.
     """
-    condition = Condition.empty(model.spec, len(x_RHD)) if condition is None else condition
+    if condition is None:
+        condition = Condition.empty(model.spec, len(x_RHD))
+    if steps is None:
+        steps = STEPS
     seeds = row_seeds(seeds, len(x_RHD), "trajectories")
     normalizer, path = model.normalizer, model.path
     x_RHD, condition = x_RHD.to(normalizer.shift_D), condition.to(normalizer.shift_D.device)
@@ -63,7 +66,7 @@ def log_prob(model: DenoisingModel, x_RHD: Tensor, condition: Condition | None =
         denoise = model.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
         x = torch.where(known.mask_BHD, values, normalizer.normalize(x_RHD))
         divergence = Divergence(~known.mask_BHD, seeds, exact, probes)
-        return ode_log_prob(denoise, path, x, divergence, steps=STEPS if steps is None else steps, blur=blur)
+        return ode_log_prob(denoise, path, x, divergence, steps=steps, blur=blur)
 
     log_p_R = by_blocks(log_prob_rows, x_RHD, condition, seeds)
     return log_p_R - (~condition.mask_BHD * normalizer.scale_D.log()).sum((1, 2))
@@ -81,7 +84,9 @@ class Divergence:
     def __init__(self, unknown_RHD: Tensor, seeds: Sequence[int] = (), exact: bool | None = None,
                  probes: int = PROBES):
         count_R = unknown_RHD.sum((1, 2))
-        exact_R = count_R <= MAX_EXACT if exact is None else torch.full_like(count_R, exact, dtype=torch.bool)
+        exact_R = count_R <= MAX_EXACT
+        if exact is not None:
+            exact_R = torch.full_like(exact_R, exact)
         self.unknown_RHD, self.exact_R11 = unknown_RHD, exact_R[:, None, None]
         self.rank_RHD = unknown_RHD.flatten(1).cumsum(1).view_as(unknown_RHD) - 1
         self.signs_RPHD = self.rank_RHD.new_zeros(len(exact_R), 0, 1, 1)

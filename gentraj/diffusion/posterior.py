@@ -18,7 +18,9 @@ CONVERGED = 1e-11  # a relative squared residual, about the precision of float32
 
 def with_gradient(x: Tensor) -> Tensor:
     """Returns `x` itself if it requires a gradient, and otherwise a copy that does."""
-    return x if x.requires_grad else x.detach().requires_grad_()
+    if x.requires_grad:
+        return x
+    return x.detach().requires_grad_()
 
 
 def covariance(x: Tensor, x0: Tensor, gain: Tensor | float = 1.0) -> Covariance:
@@ -48,7 +50,7 @@ def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covar
         q = p - hessian(Sp)
         curvature, variance = _dot(Sp, q), _dot(Sp, p)
         concave = curvature > LEAST_CURVATURE * variance
-        size = torch.where(concave, power / curvature, 1.0 if i == 0 else 0.0)
+        size = torch.where(concave, power / curvature, float(i == 0))
         size = torch.where((power > 0) & (variance > 0), size, 0)  # else Sigma is not positive along p
         move, r = move + size * Sp, r - size * q
         going = concave & (size > 0) & (_dot(r, r) > least)

@@ -183,13 +183,13 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
         """x at s if x0 is D all along the step."""
         return step.sigma_s / step.sigma_t * x + step.alpha_s * (1 - step.exp_neg_h) * D
 
-    before: tuple[Step, Tensor, Tensor] | None = None  # the step before: its start x, and x0 there
+    step_before: Step | None = None
+    x_before = x0_before = x  # where the step before started, and x0 there
     slope: tuple[Tensor, Tensor] | None = None  # the paper's D_1 / r_1, and minus r_1; None for a step of first order
     for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
         D = x0
-        if before is not None:
-            step_before, x_before, x0_before = before
+        if step_before is not None:
             change = x0 - x0_before
             D_before = x0_before + change / 2
             if slope is not None:
@@ -205,7 +205,8 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
                 r = step_before.exp_neg_h.log() / step.exp_neg_h.log()
                 slope = change / r, r
                 D = x0 + change / r / 2
-        before = step, x, x0
+        step_before, x_before = step, x
+        x0_before = x0
         x = exact(step, x, D)  # UniP, this step
         if observe:
             observe(x, step.s)

@@ -65,7 +65,10 @@ class TwoTimes(nn.Module):
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
                 context_RC: Tensor | None = None, r_R: Tensor | None = None) -> Tensor:
-        span = self.span(t_R if r_R is None else t_R - r_R)
+        span_R = t_R
+        if r_R is not None:
+            span_R = t_R - r_R
+        span = self.span(span_R)
         if context_RC is not None:
             rows = max(len(span), len(context_RC))
             span = torch.cat([context_RC.expand(rows, -1), span.expand(rows, -1)], 1)
@@ -74,7 +77,9 @@ class TwoTimes(nn.Module):
     def conditioned(self, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
                     times_S: Tensor | None) -> Predict:
         """The network as a function of (x, t) that leads from one of the times to the next."""
-        after = {} if times_S is None else dict(pairwise(times_S.tolist()))
+        after = dict[float, float]()
+        if times_S is not None:
+            after = dict(pairwise(times_S.tolist()))
 
         def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
             r_R = t_R.new_tensor([after.get(t, 0.0) for t in t_R.tolist()])

@@ -38,7 +38,9 @@ class ProgressiveConfig(FewStepConfig):
     @property
     def halvings(self) -> int:
         """The number of rounds that are made."""
-        return min(self.rounds, int(math.log2(self.max_steps / self.steps)) if self.max_steps else self.rounds)
+        if not self.max_steps:
+            return self.rounds
+        return min(self.rounds, int(math.log2(self.max_steps / self.steps)))
 
 
 class Progressive(FewStep):

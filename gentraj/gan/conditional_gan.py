@@ -92,7 +92,9 @@ class GANConfig(GeneratorConfig):
     @property
     def weights(self) -> dict[str, float]:
         """The regularisers in use and their weights."""
-        return dict(OBJECTIVES[self.objective].penalties) if self.penalties is None else self.penalties
+        if self.penalties is None:
+            return dict(OBJECTIVES[self.objective].penalties)
+        return self.penalties
 
     def with_network(self, network: NetworkConfig) -> GANConfig:
         """The settings with another network of the generator."""
@@ -140,14 +142,15 @@ class ConditionalGAN(ConditionalModel):
         """The discriminator's steps, each on a microbatch, and then one step of the generator on the last microbatch.
 
         Returns metrics, scalars. `guide` adds its mean score of the generator's samples to the objective. Where the
-        sides do not play (`adversarial_interval`),
-        there is the generator's step on the last microbatch alone. Raises `NonFinite`
-        before an optimiser step on a loss or gradient that is not finite.
+        sides do not play (`adversarial_interval`), there is the generator's step on the last microbatch alone. Raises
+        `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
         plays = self._plays()
         size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
         metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
-        for rows in parts if plays else parts[-1:]:
+        if not plays:
+            parts = parts[-1:]
+        for rows in parts:
             microbatch = self.microbatch(batch.take(rows), generator, self.config.discriminator_noise)
             if plays:
                 with torch.no_grad():

@@ -61,7 +61,9 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
 def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Logits:
     """The discriminator's logits of `x` under the conditions of the microbatch."""
     whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
-    return Logits(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
+    if patch is not None:
+        patch = patch.float()  # float32 under autocast too
+    return Logits(whole.float(), patch)
 
 
 def value(output: Logits, microbatch: Microbatch) -> Tensor:

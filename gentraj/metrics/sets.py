@@ -237,16 +237,20 @@ def measure(real_RHD: Tensor, fake_RHD: Tensor, train_RHD: Tensor | None = None,
     "novelty_of_real" indicates copies of the training data. Raises ValueError for fewer than 6 trajectories, differing
     shapes and non-finite values.
     """
-    given = {"real": real_RHD, "fake": fake_RHD} | ({} if train_RHD is None else {"train": train_RHD})
+    given = {"real": real_RHD, "fake": fake_RHD}
+    if train_RHD is not None:
+        given["train"] = train_RHD
     for name, x in given.items():
         if x.ndim != 3 or not len(x) or x.shape[1:] != real_RHD.shape[1:]:
             raise ValueError(f"the {name} trajectories have shape {tuple(x.shape)}; (R, H, D) is expected, "
                              "H and D those of the real ones")
     scale = fit_scale(real_RHD)
-    real, fake, *train = (features(x.to(real_RHD.device), scale) for x in given.values())
+    found = {name: features(x.to(real_RHD.device), scale) for name, x in given.items()}
+    real, fake = found["real"], found["fake"]
     scores = neighbourhoods(real, fake)._asdict()  # four metrics in one pass over the distances
     scores |= {name: metric(real, fake, seed) for name, metric in METRICS.items() if name not in scores}
-    for seen in train:
+    if "train" in found:
+        seen = found["train"]
         scores |= {"novelty": float(novelty(fake, seen).mean()), "novelty_of_real": float(novelty(real, seen).mean())}
     return scores
 
@@ -288,7 +292,9 @@ def modes_covered(share_K: Tensor, true_K: Tensor | None = None, tolerance: floa
     and the others to at most 1.
     """
     share = share_K.double()
-    true = torch.ones_like(share) / share.numel() if true_K is None else true_K.to(share)
+    if true_K is None:
+        true_K = torch.ones_like(share) / share.numel()
+    true = true_K.to(share)
     if (share.shape != true.shape or not ((share >= 0) & (true >= 0)).all() or share.sum() > 1 + 1e-5
             or abs(true.sum() - 1) > 1e-5):
         raise ValueError(f"shares {share.tolist()} and true shares {true.tolist()} were given; equally many are "

@@ -22,9 +22,9 @@ def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
     """
     values, known = condition.values_BHD[:, None], condition.mask_BHD[:, None]
     if x_BNHD.ndim != 4 or (x_BNHD.shape[0], *x_BNHD.shape[2:]) != condition.values_BHD.shape:
-        b, h, d = condition.values_BHD.shape
-        raise ValueError(f"samples of shape {tuple(x_BNHD.shape)} were given; ({b}, N, {h}, {d}) is expected, "
-                         "as the condition says")
+        batch, *window = condition.values_BHD.shape
+        raise ValueError(f"samples of shape {tuple(x_BNHD.shape)} were given; ({batch}, N, {window[0]}, {window[1]}) "
+                         "is expected, as the condition says")
     return (x_BNHD - values.to(x_BNHD)).abs().masked_fill(~known.to(x_BNHD.device), 0).flatten(2).amax(-1)
 
 
@@ -41,7 +41,9 @@ def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None =
                          "expected, with at least 3 timesteps")
     if dims is not None and (not len(dims) or not all(0 <= i < spec.dim for i in dims)):
         raise ValueError(f"dims are {list(dims)}; one or more of the entries 0 to {spec.dim - 1} are expected")
-    x = x_RHD if dims is None else x_RHD[..., list(dims)]
+    x = x_RHD
+    if dims is not None:
+        x = x[..., list(dims)]
     gap_H1 = torch.tensor(spec.gaps[:-1], device=x.device)[:, None]
     velocity_RHO = x.double().diff(dim=1) / gap_H1
     return (2 * velocity_RHO.diff(dim=1) / (gap_H1[1:] + gap_H1[:-1])).square().mean((1, 2)).sqrt()

@@ -127,12 +127,16 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
         raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
                          "each trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
-    return encoded if kept_B is None else encoded * kept_B[:, None].to(encoded.device)
+    if kept_B is not None:
+        encoded = encoded * kept_B[:, None].to(encoded.device)
+    return encoded
 
 
 def encoded_width(normalizer: Normalizer | None) -> int:
     """The width of an encoded context: C + 1, or 0 for a model without contexts."""
-    return 0 if normalizer is None else len(normalizer.shift_D) + 1
+    if normalizer is None:
+        return 0
+    return len(normalizer.shift_D) + 1
 
 
 def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:

@@ -93,7 +93,9 @@ class Gaussian(ConditionalModel):
                  batch_size: int = GaussianConfig.BATCH_SIZE):
         super().__init__(spec, normalizer, context, conditioning, context_dropout, batch_size)
         self.config = config
-        width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
+        width = spec.dim
+        if config.spread == "learned":
+            width *= 2  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         if config.spread == "shared":
             self.network.register_parameter("log_sigma", nn.Parameter(torch.zeros(spec.horizon, spec.dim)))
@@ -173,7 +175,8 @@ class Gaussian(ConditionalModel):
         and `steps` have no effect; they exist as in `Diffusion.log_prob`. Raises ValueError for shapes that do not fit
         and for numbers that are not finite.
         """
-        condition = Condition.empty(self.spec, len(x_RHD)) if condition is None else condition
+        if condition is None:
+            condition = Condition.empty(self.spec, len(x_RHD))
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         x0 = self.normalizer.normalize(check_trajectories(self.spec, x_RHD, condition))
         mean, log_sigma = self._predict(condition)
@@ -211,11 +214,13 @@ class Gaussian(ConditionalModel):
         state changes. A network's output has the shape of its input, which is padded with D zeros for log sigma.
         """
         interpolated, spread = interpolate(values, known), self.config.spread
-        extra = self.spec.dim if spread == "learned" else 0
-        inputs = (F.pad(y, (0, extra)) for y in (interpolated, values, known))
+        inputs = [interpolated, values, known]
+        if spread == "learned":
+            inputs = [F.pad(y, (0, self.spec.dim)) for y in inputs]
         out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too
         mean, raw = interpolated + out[..., : self.spec.dim], out[..., self.spec.dim :]
-        mean = mean.tanh() if self.config.squash else mean
+        if self.config.squash:
+            mean = mean.tanh()
         if spread == "learned":
             return mean, soft_clamp(raw, *self.config.log_sigma)
         if spread == "shared":

@@ -38,8 +38,11 @@ class Microbatch:
 
     def take(self, index_R: Tensor) -> Microbatch:
         """The windows with these indices."""
-        context = self.context if self.context is None or len(self.context) == 1 else self.context[index_R]
-        weight = self.weight if len(self.weight) == 1 else self.weight[index_R]
+        context, weight = self.context, self.weight
+        if context is not None and len(context) > 1:
+            context = context[index_R]
+        if len(weight) > 1:
+            weight = weight[index_R]
         return replace(self, x0=self.x0[index_R], real=self.real[index_R], known=self.known[index_R], context=context,
                        weight=weight)
 
@@ -58,4 +61,6 @@ class Microbatch:
 
     def blurred(self, x: Tensor, t_R: Tensor) -> Tensor:
         """x + sigma eps at the free entries (Diffusion-GAN: Wang et al. 2023, section 3.1, but variance exploding)."""
-        return x + self.noise * t_R[:, None, None] * self.normal() * self.free if self.noise else x
+        if not self.noise:
+            return x
+        return x + self.noise * t_R[:, None, None] * self.normal() * self.free

@@ -69,7 +69,9 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
     x = generate(z, rows.repeat(config.best_of))
     best_R = preference(plugins, x).view(rows.batch, -1).argmax(1)
     chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R
-    return latent_ascent(generate, rows, z[chosen], x[chosen], plugins, config) if config.search_steps else x[chosen]
+    if not config.search_steps:
+        return x[chosen]
+    return latent_ascent(generate, rows, z[chosen], x[chosen], plugins, config)
 
 
 def preference(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
@@ -105,7 +107,9 @@ def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plu
 
 
 def _gradient(score_R: Tensor, z: Tensor) -> Tensor:
-    gradient = torch.autograd.grad(score_R.sum(), z, allow_unused=True)[0] if score_R.requires_grad else None
+    gradient = None
+    if score_R.requires_grad:
+        gradient, = torch.autograd.grad(score_R.sum(), z, allow_unused=True)
     if gradient is None:
         raise ValueError("the guide's score has no gradient to search by: write it in differentiable torch "
                          "operations, or set search_steps to 0")

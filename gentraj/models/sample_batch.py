@@ -43,7 +43,9 @@ class DescribesSampling(Protocol):
 
 def sampling_of(model: object, options: SamplingOptions) -> str:
     """How a model samples, in words: as it describes it, or else the name of its class."""
-    return model.sampling(options) if isinstance(model, DescribesSampling) else type(model).__name__
+    if isinstance(model, DescribesSampling):
+        return model.sampling(options)
+    return type(model).__name__
 
 
 def as_plugins(guide: Guidance, plugin_of: Callable[[Guide], Plugin]) -> list[Plugin]:
@@ -53,7 +55,9 @@ def as_plugins(guide: Guidance, plugin_of: Callable[[Guide], Plugin]) -> list[Pl
     """
     if guide is None:
         return []
-    guides: Sequence[Any] = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
+    guides: Sequence[Any] = [guide]
+    if isinstance(guide, Sequence) and not isinstance(guide, str):
+        guides = guide
     for one in guides:
         if not isinstance(one, Plugin) and not callable(one):
             raise TypeError(f"a guide is {one!r}; a function (trajectories -> scores) or a plug-in is expected")
@@ -90,9 +94,10 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
 
 
 def _checked(x_RHD: Tensor) -> Tensor:
-    return x_RHD if in_training_step() else finite(
-        x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the model's weights "
-        "are not finite")
+    if in_training_step():
+        return x_RHD
+    return finite(x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the "
+                  "model's weights are not finite")
 
 
 def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Sequence[int]) -> Tensor:
@@ -111,7 +116,9 @@ def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Seque
 def _padded(rows: Any) -> Any:
     if isinstance(rows, Condition):
         return rows.padded(padding(rows.batch))
-    return padded(rows) if isinstance(rows, Tensor) else [*rows, *[0] * padding(len(rows))]
+    if isinstance(rows, Tensor):
+        return padded(rows)
+    return [*rows, *[0] * padding(len(rows))]
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:

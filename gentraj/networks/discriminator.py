@@ -86,7 +86,9 @@ class Discriminator(TrajectoryNetwork):
         embedding_RE = self.embedding(t_R, context_RC) + F.leaky_relu(condition, 0.2).mean(-1)
         h, patch = self.first(features), None
         for level, block in enumerate(self.blocks):
-            h = block(F.avg_pool1d(h, 2) if level else h, embedding_RE)
+            if level:
+                h = F.avg_pool1d(h, 2)
+            h = block(h, embedding_RE)
             if level == 0 and self.patch is not None:
                 patch = self.patch(F.leaky_relu(h, 0.2))[:, 0]
         if self.config.minibatch_std:

@@ -38,7 +38,9 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, dim: int, scale: float = TIME_SCALE, shift: float = 0.0):
         super().__init__()
-        self.dim, self.scale, self.shift = dim, scale, shift
+        self.dim = dim
+        self.scale = scale
+        self.shift = shift
         half = (dim + 1) // 2
         frequency = torch.exp(-math.log(10_000) * torch.arange(half) / max(half - 1, 1))
         self.register_buffer("frequency", frequency, persistent=False)
@@ -108,17 +110,24 @@ class FactoredNetwork(TrajectoryNetwork):
     def conditioned(self, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
                     times_S: Tensor | None) -> Predict:
         """The network as a function of (x, t). What does not depend on x is computed at once, for all `times_S`."""
-        rows = 1 if context_RC is None else len(context_RC)
-        known_RHF, projection_RM = self.known_features(known_RHD, mask_RHD), dict[float, Tensor]()
+        known_RHF, projections_RM = self.known_features(known_RHD, mask_RHD), dict[float, Tensor]()
+        rows = 1
+        if context_RC is not None:
+            rows = len(context_RC)
         if times_S is not None and len(times_S) * rows <= MAX_PROJECTIONS:
-            each = None if context_RC is None else context_RC.repeat(len(times_S), 1)
-            projections = self.projection(times_S.repeat_interleave(rows), each).split(rows)
-            projection_RM = dict(zip(times_S.tolist(), projections, strict=True))
+            contexts = context_RC
+            if contexts is not None:
+                contexts = contexts.repeat(len(times_S), 1)
+            projections = self.projection(times_S.repeat_interleave(rows), contexts).split(rows)
+            projections_RM = dict(zip(times_S.tolist(), projections, strict=True))
 
         def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
-            ready_RM = projection_RM.get(t_R.item()) if len(t_R) == 1 else None
-            features = self.joined(x_RHD, known_RHF)
-            return self.body(features, self.projection(t_R, context_RC) if ready_RM is None else ready_RM)
+            projected_RM = None
+            if len(t_R) == 1:
+                projected_RM = projections_RM.get(t_R.item())
+            if projected_RM is None:
+                projected_RM = self.projection(t_R, context_RC)
+            return self.body(self.joined(x_RHD, known_RHF), projected_RM)
 
         return predict
 

@@ -77,7 +77,9 @@ class EnsembleMLP(nn.Module):
         h = x_RI.expand(len(self.weight[0]), *x_RI.shape)
         for i, (weight_EIO, bias_E1O) in enumerate([*zip(self.weight, self.bias, strict=True)][:-1]):
             h, width = torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]
-            h = self.activation(F.layer_norm(h, width) if self.norm == "before" else h)
+            if self.norm == "before":
+                h = F.layer_norm(h, width)
+            h = self.activation(h)
             if self.norm == "after":
                 h = torch.addcmul(self.shift[i], F.layer_norm(h, width), self.scale[i])
         return h

@@ -57,7 +57,9 @@ class Perceptron(FactoredNetwork):
         super().__init__(dim, context_dim, config.width, config.frequencies)
         self.config, self.activation = config, ACTIVATIONS[config.activation]
         self.time = embedded(config)
-        self.inputs = horizon * (self.num_noisy if config.fixed_mask else self.num_features)
+        self.inputs = horizon * self.num_features
+        if config.fixed_mask:
+            self.inputs = horizon * self.num_noisy
         widths = [config.width] * config.depth
         self.first = nn.Linear(self.inputs + max(config.embedding, 1), config.width)
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
@@ -79,7 +81,9 @@ class Perceptron(FactoredNetwork):
 
     def projection(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
         projection_RW = F.linear(self.time(t_R), self.first.weight[:, self.inputs :])
-        return projection_RW if context_RC is None or self.context is None else projection_RW + self.context(context_RC)
+        if context_RC is not None and self.context is not None:
+            projection_RW = projection_RW + self.context(context_RC)
+        return projection_RW
 
     def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         h = F.linear(features_RHF.flatten(1), self.first.weight[:, : self.inputs], self.first.bias) + projection_RM

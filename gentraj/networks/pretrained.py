@@ -69,7 +69,9 @@ def load_unet1d(folder: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
     """
     path, config = folder / "diffusion_pytorch_model.safetensors", read_json(folder / "config.json")
     down = config.get("down_block_types")
-    depth = len(down) if isinstance(down, list) else 1
+    depth = 1
+    if isinstance(down, list):
+        depth = len(down)
     blocks = {"down_block_types": depth * ["DownResnetBlock1D"], "up_block_types": (depth - 1) * ["UpResnetBlock1D"]}
     for name, value in (blocks | SETTINGS).items():
         if (given := config.get(name)) != value:

@@ -34,10 +34,14 @@ def batch_invariant(invariant: bool = True) -> Iterator[None]:
 
 def padding(rows: int) -> int:
     """The number of rows to add to `rows` for a multiple of `MIN_ROWS`; 0 outside of `batch_invariant`."""
-    return -rows % MIN_ROWS if _INVARIANT.get() else 0
+    if not _INVARIANT.get():
+        return 0
+    return -rows % MIN_ROWS
 
 
 def padded(x_RX: Tensor) -> Tensor:
     """Repeats the first row up to a multiple of `MIN_ROWS` rows within `batch_invariant`; else `x_RX` as it is."""
     missing = padding(len(x_RX))
-    return x_RX[[*range(len(x_RX)), *[0] * missing]] if missing else x_RX
+    if not missing:
+        return x_RX
+    return x_RX[[*range(len(x_RX)), *[0] * missing]]
