@@ -13,7 +13,7 @@ from ..acceleration import BackendName, accelerate
 from ..files import check_output
 from ..progress import busy, print_saved, say
 from ..runs.planner import PlannerRun
-from ..runs.sampling import sample_run
+from ..runs.sampling import Given, sample_run
 from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse
 
 
@@ -72,8 +72,7 @@ def main(argv: list[str]) -> None:
     check_output(args.out, "--out")
     run = accelerate(load_trained(args.run, args.device, args.step), args.accelerate)
     with busy(f"sampling {args.num}"):
-        samples = sample_run(run, args.num, start=start, goal=goal, arrival=args.arrival, context=context,
-                             guidance=args.guidance, seed=args.seed,
+        samples = sample_run(run, args.num, Given(start, goal, args.arrival, context, args.guidance), seed=args.seed,
                              options=args.sampling.options(args.steps, args.temperature))
     samples.save(args.out)
     if isinstance(run, PlannerRun):
