@@ -12,7 +12,7 @@ from gentraj.data import Episodes, d4rl_reference
 from gentraj.data.d4rl import single_task
 
 from ..making import KITCHEN, EnvironmentFactory, environment_factory, lost_wrappers
-from ..tasks.registry import LOCOMOTION, LocomotionTask
+from ..tasks.registry import LOCOMOTION
 
 OTHERWISE = ("AntMaze", KITCHEN, "D4RL/")  # environments whose data were rewarded, or begun, in another way
 FEW = 0.1  # the share of a dataset's episodes that the recording may have truncated; as a rule it is the last one
@@ -80,31 +80,36 @@ def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | No
     same with the returns of its random agent and its controller, for mazes with random goals. Neither is defined for
     another time limit than the task's.
     """
-    scores: dict[str, float | None] = {"score_d4rl": None, "score_minari": None}
-    limit, task = factory.max_episode_steps, factory.task
-    if (other := locomotion_task(factory)) is not None and limit == other.max_episode_steps:
-        scores["score_d4rl"] = _score(mean, d4rl_reference(other.d4rl_id))
-    if (name := d4rl_task(factory)) and (known := single_task(name)) and limit == known.steps:
-        scores["score_d4rl"] = _score(mean, d4rl_reference(name))
-    if task is not None and factory.protocol == "d4rl-single-goal" and limit == task.d4rl_steps:
-        scores["score_d4rl"] = _score(mean, d4rl_reference(task.d4rl_id))
-    if task is not None and factory.protocol == "random-goal" and limit == task.max_episode_steps:
-        scores["score_minari"] = _score(mean, task.minari_reference)
-    return scores
+    d4rl_id, d4rl_steps = d4rl_task(factory)
+    reference = d4rl_reference(d4rl_id) if d4rl_id and factory.max_episode_steps == d4rl_steps else None
+    minari = None
+    task = factory.task
+    if task is not None and factory.protocol == "random-goal" and factory.max_episode_steps == task.max_episode_steps:
+        minari = task.minari_reference
+    return {"score_d4rl": _score(mean, reference), "score_minari": _score(mean, minari)}
 
 
-def locomotion_task(factory: EnvironmentFactory) -> LocomotionTask | None:
-    """Returns the locomotion task with the same rewards and termination, whatever is observed, or None."""
-    is_default = all("observation" in key or key == "render_mode" for key in factory.kwargs)
-    return next((t for t in LOCOMOTION.values() if is_default and t.env_id == factory.env_id), None)
+def d4rl_task(factory: EnvironmentFactory) -> tuple[str | None, int]:
+    """Returns the id of D4RL's data that have this environment's reference returns, or None, and its time limit.
 
-
-def d4rl_task(factory: EnvironmentFactory) -> str | None:
-    """Returns the id of a D4RL dataset of AntMaze or Kitchen that has this environment's reference returns, or None."""
+    A locomotion task has the same rewards and termination, whatever is observed.
+    """
+    if factory.protocol == "d4rl-single-goal" and factory.task is not None:
+        return factory.task.d4rl_id, factory.task.d4rl_steps
+    for task in LOCOMOTION.values():
+        if task.env_id == factory.env_id and all("observation" in key or key == "render_mode"
+                                                 for key in factory.kwargs):
+            return task.d4rl_id, task.max_episode_steps
+    name = ""
     if factory.env_id == KITCHEN and len(factory.kwargs.get("tasks_to_complete", ())) == 4:
-        return "kitchen-partial-v0"
-    return factory.env_id.removeprefix("D4RL/") if factory.env_id.startswith("D4RL/") else None
+        name = "kitchen-partial-v0"
+    if factory.env_id.startswith("D4RL/"):
+        name = factory.env_id.removeprefix("D4RL/")
+    known = single_task(name)
+    return (None, 0) if known is None else (name, known.steps)
 
 
 def _score(mean: float, reference: tuple[float, float] | None) -> float | None:
-    return None if reference is None else 100 * (mean - reference[0]) / (reference[1] - reference[0])
+    if reference is None:
+        return None
+    return 100 * (mean - reference[0]) / (reference[1] - reference[0])

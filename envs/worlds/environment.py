@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 
 from gentraj.worlds.model import WorldModel
 
-from .imagined import GoalReward, ImaginedConfig, ImaginedEpisodes, StepResult, goal_reward
+from .imagined import GoalReward, ImaginedConfig, ImaginedEpisodes, goal_reward
 
 Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observation, goal) -> frame (height, width, 3), uint8
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -63,11 +63,6 @@ class ObservationFormat:
         return {"observation": episodes.obs_BO[:, self.joined :].copy(),
                 "achieved_goal": episodes.obs_BO[:, list(self.goal_dims)], "desired_goal": episodes.goal_BG.copy()}
 
-    def episodes(self, world: WorldModel, number: int, config: ImaginedConfig | None) -> ImaginedEpisodes:
-        """Synthetic episodes with these rewards."""
-        return ImaginedEpisodes(world, number, config or ImaginedConfig(),
-                                goal_reward(self.compute_reward, self.goal_dims))
-
 
 FLAT = ObservationFormat()  # vectors without goals
 
@@ -83,12 +78,18 @@ class WorldModelVectorEnv(VectorEnv):
 
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
                  obs_format: ObservationFormat = FLAT, renderer: Render | None = None, render_mode: str | None = None):
-        self.num_envs, self.obs_format = num_envs, obs_format
-        self.render_mode, self.renderer = _render_mode(render_mode, self.metadata), renderer
-        self.episodes = obs_format.episodes(world, num_envs, config)
+        if render_mode not in (None, *METADATA["render_modes"]):
+            raise ValueError(f"render_mode is '{render_mode}'; give rgb_array or None")
+        self.num_envs = num_envs
+        self.obs_format = obs_format
+        self.render_mode = render_mode
+        self.renderer = renderer
+        self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
+                                         goal_reward(obs_format.compute_reward, obs_format.goal_dims))
         if obs_format.compute_reward is not None:  # libraries tell goal environments by this attribute
             self.compute_reward = obs_format.compute_reward
-        self.single_observation_space, self.single_action_space = obs_format.space(world), action_space
+        self.single_observation_space = obs_format.space(world)
+        self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.ended_B = np.zeros(num_envs, bool)
@@ -111,7 +112,7 @@ class WorldModelVectorEnv(VectorEnv):
                 self.episodes.rngs[i] = np.random.default_rng(each)
         self.episodes.reset(mask_B)
         self.ended_B = self.ended_B & ~mask_B
-        return self._observe(), {}
+        return self.obs_format.observation(self.episodes), {}
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments. Raises ValueError for actions of another shape or that are not finite."""
@@ -122,21 +123,21 @@ class WorldModelVectorEnv(VectorEnv):
         self.ended_B = happened.terminated | happened.truncated
         info = {"uncertainty": happened.uncertainty, "_uncertainty": ~reset_B, "truncated_by": happened.why,
                 "_truncated_by": happened.why != ""}
-        return self._observe(), happened.reward.astype(np.float64), happened.terminated, happened.truncated, info
+        return (self.obs_format.observation(self.episodes), happened.reward.astype(np.float64), happened.terminated,
+                happened.truncated, info)
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """Returns a frame (height, width, 3) of each environment. Raises RuntimeError if none can be drawn."""
         if self.render_mode is None:
             return None
-        rows = zip(self.episodes.obs_BO, self.episodes.goal_BG, strict=True)
-        return tuple(_frame(self.renderer, obs_O, goal_G) for obs_O, goal_G in rows)
+        if self.renderer is None:
+            raise RuntimeError("this world model cannot be rendered: its data do not name the environment they come "
+                               "from")
+        return tuple(map(self.renderer, self.episodes.obs_BO, self.episodes.goal_BG))
 
     def close_extras(self, **_: Any) -> None:
-        """Closes what is beside the environments."""
-        _close(self.renderer)
-
-    def _observe(self) -> Any:
-        return self.obs_format.observation(self.episodes)
+        """Closes a renderer that holds a simulator; a plain function has no `close`."""
+        getattr(self.renderer, "close", lambda: None)()
 
 
 class WorldModelEnv(gymnasium.Env):
@@ -146,53 +147,41 @@ class WorldModelEnv(gymnasium.Env):
 
     def __init__(self, world: WorldModel, action_space: Box, config: ImaginedConfig | None = None, *,
                  obs_format: ObservationFormat = FLAT, renderer: Render | None = None, render_mode: str | None = None):
-        self.obs_format, self.renderer = obs_format, renderer
-        self.render_mode = _render_mode(render_mode, self.metadata)
-        self.episodes = obs_format.episodes(world, 1, config)
+        self.envs = WorldModelVectorEnv(world, action_space, 1, config, obs_format=obs_format, renderer=renderer,
+                                        render_mode=render_mode)
+        self.render_mode = render_mode
+        self.episodes = self.envs.episodes
         if obs_format.compute_reward is not None:
             self.compute_reward = obs_format.compute_reward
-        self.observation_space, self.action_space = obs_format.space(world), action_space
+        self.observation_space = self.envs.single_observation_space
+        self.action_space = action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.episodes.rngs[0] = self.np_random
-        self.episodes.reset(np.ones(1, bool))
-        return self._observe(), {}
+        obs, info = self.envs.reset()
+        return _first(obs), info
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the episode. Raises ValueError for an action of another shape or that is not finite."""
-        happened: StepResult = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
-        why = {"truncated_by": happened.why[0]} if happened.why[0] else {}
-        return (self._observe(), float(happened.reward[0]), bool(happened.terminated[0]), bool(happened.truncated[0]),
-                {"uncertainty": float(happened.uncertainty[0])} | why)
+        obs, reward_B, terminated_B, truncated_B, about = self.envs.step(np.asarray(action)[None])
+        info = {"uncertainty": float(about["uncertainty"][0])}
+        if about["truncated_by"][0]:
+            info["truncated_by"] = about["truncated_by"][0]
+        return _first(obs), float(reward_B[0]), bool(terminated_B[0]), bool(truncated_B[0]), info
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Returns a frame (height, width, 3). Raises RuntimeError if none can be drawn."""
-        if self.render_mode is None:
-            return None
-        return _frame(self.renderer, self.episodes.obs_BO[0], self.episodes.goal_BG[0])
+        frames = self.envs.render()
+        return frames and frames[0]
 
     def close(self) -> None:
         """Closes the environment."""
-        _close(self.renderer)
-
-    def _observe(self) -> Any:
-        seen = self.obs_format.observation(self.episodes)
-        return {key: value[0] for key, value in seen.items()} if isinstance(seen, dict) else seen[0]
+        self.envs.close()
 
 
-def _render_mode(mode: str | None, metadata: dict[str, Any]) -> str | None:
-    if mode not in (None, *metadata["render_modes"]):
-        raise ValueError(f"render_mode is '{mode}'; give rgb_array or None")
-    return mode
-
-
-def _close(renderer: Render | None) -> None:
-    """Closes a renderer that holds a simulator; a plain function has no `close`."""
-    getattr(renderer, "close", lambda: None)()
-
-
-def _frame(renderer: Render | None, obs_O: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
-    if renderer is None:
-        raise RuntimeError("this world model cannot be rendered: its data do not name the environment they come from")
-    return renderer(obs_O, goal_G)
+def _first(obs: Any) -> Any:
+    """The observation of the first environment."""
+    if isinstance(obs, dict):
+        return {key: value[0] for key, value in obs.items()}
+    return obs[0]
