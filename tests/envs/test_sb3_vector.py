@@ -99,26 +99,17 @@ def test_an_environment_that_starts_anew_by_itself_is_refused(counter) -> None:
 @pytest.mark.parametrize("goals", [False, True])
 def test_a_world_models_episodes_end_and_begin_in_one_step(goals: bool) -> None:
     envs = SB3Vector(imagined(goals=goals, max_episode_steps=4, max_uncertainty=1e9, margin=1e9))
-    inner: Any = envs.envs
-    starts = inner.episodes.starts_NO
+    starts = envs.envs.episodes.starts_NO  # type: ignore[attr-defined]
     flat = lambda obs: obs["observation"] if goals else obs  # noqa: E731
     envs.seed(0)
-    before, age = flat(envs.reset()), np.zeros(3, int)
+    envs.reset()
     for _ in range(12):
         obs, _, done, infos = envs.step(np.zeros((3, 1), np.float32))
-        is_start = (flat(obs)[:, None] == starts).all(-1).any(1)
-        assert (is_start == done).all() and not inner.ended_B.any()
+        assert ((flat(obs)[:, None] == starts).all(-1).any(1) == done).all()
         for i in range(3):
-            ended_for_good = done[i] and not infos[i]["TimeLimit.truncated"]
-            assert ("truncated_by" in infos[i]) == (done[i] and not ended_for_good) and infos[i]["uncertainty"] >= 0
             assert ("terminal_observation" in infos[i]) == done[i]
-            if done[i]:
-                last = infos[i]["terminal_observation"]
-                assert not goals or last.keys() == obs.keys()
-                assert flat(last).shape == (3,) and (flat(last) != flat(obs)[i]).any()
-        age = (age + 1) * ~done
-        assert (age < 4).all()
-    assert flat(obs).shape == before.shape
+            assert ("truncated_by" in infos[i]) == infos[i]["TimeLimit.truncated"]
+            assert not done[i] or (flat(infos[i]["terminal_observation"]) != flat(obs)[i]).any()
 
 
 @pytest.mark.parametrize(("name", "goals"), [("PPO", False), ("SAC", True)])

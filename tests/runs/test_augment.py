@@ -111,14 +111,8 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
 
     metadata = json.loads((Path(out.strip()) / "data" / "metadata.json").read_text())
     about = metadata["gentraj"]["provenance"]
-    assert metadata["description"] == f"{hopper_file} and {made} steps imagined by {hopper_world}"
-    assert (about["dataset"], about["seed"], about["policy"]) == (str(hopper_file), 0, None)
-    assert about["model"]["run"] == str(hopper_world) and about["model"]["step"] == 4
-    assert len(about["model"]["config_sha256"]) == 64 and about["settings"]["max_uncertainty"] == 10
-    counts = about["imagined"]
-    assert counts["steps"] == made and counts["branches kept"] == len(lengths) <= counts["branches"]
-    assert counts["terminated"] == e.terminated[S:].sum()
-    assert sum(n["branches"] for n in counts["untrusted"].values()) >= counts["branches"] - counts["branches kept"]
+    assert (about["dataset"], about["model"]["run"], about["policy"]) == (str(hopper_file), str(hopper_world), None)
+    assert about["imagined"]["steps"] == made and about["settings"]["max_uncertainty"] == 10
 
 
 def test_data_that_name_no_environment_get_the_world_model_s(hopper: Episodes, hopper_file: Path, hopper_world: Path,
@@ -163,21 +157,6 @@ def test_goals_are_kept(umaze: Episodes, tmp_path: Path) -> None:
     for episode in list(e)[len(umaze) :]:
         goal = episode.extras["goal"]
         assert (goal == goal[0]).all() and among(np.hstack([episode.obs[:1], goal[:1]]), pairs).all()
-
-
-def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: Episodes, hopper_file: Path,
-                                                                         hopper_world: Path, tmp_path: Path,
-                                                                         capsys: pytest.CaptureFixture) -> None:
-    """One for a goal within 0.45 of where the model says that it is."""
-    words = "--steps", 400, "--out", "tests/own-v0", "--only-synthetic", "--own-rewards", *LOOSE
-    assert gentraj("augment", DATASET, "--model", world(DATASET, tmp_path / "world"), *words) == 0
-    e = load_episodes("tests/own-v0")
-    apart = np.linalg.norm(np.concatenate([each.obs[1:, :2] - each.extras["goal"][1:] for each in e]), axis=1)
-    assert np.array_equal(e.reward, apart <= 0.45) and 0 < e.reward.sum() < len(e.reward)
-    assert "imagined" not in e.extras  # what stands alone may be imitated
-    no_goals = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0"
-    assert gentraj(*no_goals, "--own-rewards") == 2
-    assert "has no compute_reward of goals" in capsys.readouterr().err
 
 
 # -- whose actions
@@ -225,6 +204,7 @@ def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, 
 
 
 @pytest.mark.parametrize(("words", "message"), [
+    (("--own-rewards", "--only-synthetic"), "has no compute_reward of goals"),
     (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
     (("--steps", 0), "steps is 0"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),

@@ -191,6 +191,14 @@ def test_padding_teaches_nothing(name: str) -> None:
         assert torch.equal(value, made[1][key]), key
 
 
+@pytest.mark.parametrize("name", ["ensemble-3", "flow-3"])
+def test_windows_that_are_cut_by_the_end_of_an_episode_teach_too(name: str) -> None:
+    """Also where no window is whole."""
+    world = taught(linear([1] * 30), WORLDS[name])
+    made = world.imagine(*asked(2, 4), seeds=[0, 1])
+    assert all(torch.isfinite(x).all() for x in made)
+
+
 def test_what_is_asked_in_another_shape_is_refused(worlds: dict[str, WorldModel]) -> None:
     world, (obs, act), goal = taught(with_goals(linear([9, 40, 2])), WORLDS["flow-3"]), asked(4, 5), torch.zeros(4, 2)
     assert world.imagine(obs, act, goal, seeds=range(4)).obs_BTO.shape == (4, 5, 3)

@@ -14,7 +14,6 @@ from gentraj.envs.evaluation.evaluate import (
     bootstrap_interval,
     evaluate,
     punctuality,
-    score_baselines,
     summarize,
 )
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
@@ -56,12 +55,6 @@ def test_statistics_against_hand_calculation():
     assert outlier["return_iqm"] == 1 and outlier["first_hit_median"] is None
 
 
-def test_decisions_that_take_longer_than_the_deadline_are_misses():
-    assert punctuality(np.array([5.0, 1.0, 5.1, 3.0]), 5.0) == {
-        "ms": 5.0, "acts": 4, "misses": 1, "miss_rate": 0.25, "act_ms_p50": 4.0,
-        "act_ms_p99": pytest.approx(5.097), "act_ms_worst": 5.1}
-
-
 def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
     assert EvaluationConfig(hz=20).deadline == EvaluationConfig(deadline_ms=50).deadline == 0.05
     config = EvaluationConfig(env_id="Pendulum-v1", episodes=2, baselines=False, deadline_ms=1e6)
@@ -73,30 +66,14 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
 
     result, _ = evaluate(RandomAgent([-1], [1]), "", config, progress=False, play=play)
     assert (result["deadline"]["acts"], result["deadline"]["misses"]) == (400, 0)
+    late = punctuality(np.array([5.0, 1.0, 5.1, 3.0]), 5.0)
+    assert (late["misses"], late["miss_rate"], late["act_ms_p50"], late["act_ms_worst"]) == (1, 0.25, 4.0, 5.1)
     assert (seen[0].num_envs, seen[0].batch_invariant, seen[0].period) == (1, False, 1000)
     with pytest.raises(ValueError, match="give one of them"):
         EvaluationConfig(deadline_ms=5, hz=20)
     for wrong in ({"deadline_ms": 0}, {"hz": -1}, {"deadline_ms": np.nan}):
         with pytest.raises(ValueError, match="at least 1e-6 and at most 1e6 s"):
             EvaluationConfig(**wrong)
-
-
-class Hitting(gymnasium.Env):
-    """An environment with reward 1 in each of three steps, and with the given info at the end."""
-
-    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-
-    def __init__(self, last_info):
-        self.last_info = last_info
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = 3
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.left -= 1
-        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.last_info
 
 
 class Reaching(gymnasium.Env):
@@ -134,14 +111,7 @@ def test_rewards_tell_a_success_only_where_they_are_positive_and_no_info_does(re
 def test_an_environment_of_negative_rewards_has_no_success_rate_before_anything_is_trained():
     for rewards, told in (((0.0,), True), ((-1.0,), False)):
         assert tells_success(lambda rewards=rewards: Reaching(rewards, {})) == told
-
-
-@pytest.mark.parametrize(("last_info", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
-def test_a_reward_is_a_success_only_where_there_are_goals(last_info, rate):
-    """If success is reported only at the end, the steps before are not successes."""
-    result = rollout(RandomAgent([-1], [1]), lambda: Hitting(last_info), 3, progress=False)
-    assert summarize(result, environment_factory("Pendulum-v1"))["success_rate"] == rate
-    assert result.tells_success == (rate is not None) and (result.time_at_goal == (rate or 0)).all()
+    assert not tells_success(environment_factory("InvertedPendulum-v5"))  # nor where rewards are positive without goals
 
 
 def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():
@@ -183,23 +153,27 @@ def test_the_single_goal_protocol_is_that_of_d4rl():
         assert (given, info["success"], terminated) == (reward, bool(reward), False)
 
 
-def test_the_tasks_of_a_protocol_are_played_one_after_the_other_and_one_that_fails_costs_its_own_episodes():
+@pytest.mark.parametrize("broken", [0, 2])
+def test_the_protocol_of_ogbench_plays_five_tasks_equally_often_and_one_that_fails_costs_its_own_episodes(broken):
     def play(agent, factory, episodes, seed, settings, *, watch, **options):
         task = factory.kwargs["task_id"]
-        if task == 2:
+        if task == broken:
             raise EnvironmentFault("broken (no episode finished)")
         for episode in range(episodes):
-            watch(episode, task)
-        return played([1] * episodes, [1] * episodes)
+            watch(episode, (task, seed))
+        return played([1] * episodes, [1] * (episodes - 1) + [1 if task > 3 else np.inf])
 
     factory, seen = environment_factory("ogbench/cube-single", protocol="ogbench"), []
-    config = EvaluationConfig(episodes=3, protocol="ogbench", baselines=False)
+    config = EvaluationConfig(episodes=2, seed=7, protocol="ogbench", baselines=False)
     whole = _play_tasks(play, RandomAgent([-1], [1]), factory, config, RolloutSettings(),
                         watch=lambda episode, task: seen.append((episode, task)))
-    assert seen == [(n, 1 + n // 3) for n in range(15) if n // 3 != 1]
+    assert seen == [(n, (1 + n // 2, 7)) for n in range(10) if 1 + n // 2 != broken]
     scores = summarize(whole, factory)
-    assert len(whole.returns) == 12 and scores["failures"] == ["broken (no episode finished)"] * 3
-    assert {scores[f"success_rate_task{number}"] for number in range(1, 6)} == {None}
+    rates = [scores[f"success_rate_task{number}"] for number in range(1, 6)]
+    assert rates == ([None] * 5 if broken else [0.5, 0.5, 0.5, 1, 1])
+    assert len(whole.returns) == len(seen) and scores["failures"] == ["broken (no episode finished)"] * 2 * (broken > 0)
+    with pytest.raises(ValueError, match="Hopper-v5: OGBench's protocol needs one of its goal-conditioned"):
+        environment_factory("hopper", protocol="ogbench")
 
 
 @pytest.mark.slow
@@ -210,28 +184,6 @@ def test_the_replanning_controller_scores_what_was_measured(size, episodes, meas
     played = rollout(WaypointController(factory.maze), factory, episodes,
                      settings=RolloutSettings(num_envs=10), progress=False)
     assert summarize(played, factory)["score_d4rl"] == pytest.approx(measured, rel=0.12)
-
-
-def test_an_environment_without_a_controller_is_scored_too():
-    config = EvaluationConfig(env_id="Pendulum-v1", episodes=2)
-    result, _ = evaluate(RandomAgent([-2], [2]), "pointmaze-umaze", config, progress=False)
-    assert result["env_id"] == "Pendulum-v1" and result["controller"] is None
-    assert result["random"]["return_mean"] == result["return_mean"] < 0
-    assert result["score_minari"] is result["first_hit_median"] is None
-
-
-@pytest.mark.parametrize(("env", "seen"), [("Pendulum-v1", {("b", "a")}), ("pointmaze-umaze", {()})])
-def test_baselines_see_what_the_agent_sees_where_no_controller_needs_its_own(env, seen):
-    """Else a line on stderr would name another order of the parts of an observation than that of the agent."""
-    asked = set()
-
-    def play(agent, factory, episodes, seed, settings, **options):
-        asked.add(settings.obs_keys)
-        raise EnvironmentFault("not played")
-
-    assert set(score_baselines(environment_factory(env), EvaluationConfig(), play=play,
-                               obs_keys=("b", "a")).values()) == {None}
-    assert asked == seen
 
 
 # -- locomotion, and what the data's own episodes earned

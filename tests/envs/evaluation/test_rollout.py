@@ -8,7 +8,6 @@ import torch
 from gymnasium.spaces import Box, Dict
 from gymnasium.spaces.utils import flatten
 
-from gentraj.data import load_episodes, save_minari
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
@@ -40,7 +39,7 @@ def lengths_of(counter, seeds):
     return [int(counter().reset(seed=seed)[0][1]) for seed in seeds]
 
 
-@pytest.mark.parametrize("num_envs", [1, 3, 7, 50])
+@pytest.mark.parametrize("num_envs", [1, 3, 50])
 def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
     """The scores are equal bit for bit, with a stochastic agent and random starts."""
     factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 40})
@@ -60,7 +59,7 @@ def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
         assert (played.first_hit[i], played.success[i], played.lengths[i]) == (first, first < np.inf, 40)
 
 
-@pytest.mark.parametrize("num_envs", [1, 2, 5, 11])
+@pytest.mark.parametrize("num_envs", [1, 5])
 def test_episodes_that_end_early_are_counted_once_and_queued_actions_are_dropped(counter, num_envs):
     played = rollout(Queue(), counter, 11, settings=RolloutSettings(num_envs=num_envs), progress=False)
     lengths = lengths_of(counter, [fold(0, i) for i in range(11)])
@@ -71,25 +70,6 @@ def test_episodes_that_end_early_are_counted_once_and_queued_actions_are_dropped
     assert played.first_hit.tolist() == [5 if length >= 5 else np.inf for length in lengths]
     assert played.time_at_goal.tolist() == [length // 5 for length in lengths]
     assert played.success.tolist() == [length >= 5 for length in lengths]
-
-
-def test_returns_do_not_latch_after_the_first_touch():
-    factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 150})
-    agent = WaypointController(factory.maze)
-    agent.control = lambda obs, goal, real=agent.control: np.where(
-        np.linalg.norm(obs[:, :2] - goal, axis=1, keepdims=True) < 0.3, 1, real(obs, goal)).astype(np.float32)
-    played = rollout(agent, factory, 4, progress=False)
-    assert played.success.all() and (played.returns < 150 - played.first_hit).all()
-    assert (played.returns == played.time_at_goal).all()
-
-
-def test_success_is_the_environments_info_and_not_a_positive_reward():
-    factory = environment_factory("PointMaze_UMazeDense-v3", {"max_episode_steps": 100})
-    played = rollout(WaypointController(factory.maze), factory, 3, seed=2, record=True, progress=False)
-    for i, episode in enumerate(played.recorded):
-        near = np.linalg.norm(episode.obs[1:, :2] - episode.extras["goal"][1:], axis=1) <= 0.45
-        assert (episode.reward > 0).all() and not near.all()
-        assert (played.time_at_goal[i], played.success[i]) == (near.sum(), near.any())
 
 
 def test_decisions_are_the_calls_that_used_a_network(counter):
@@ -170,21 +150,6 @@ def test_a_random_agent_knows_nothing_of_the_start():
     assert (np.abs(between) < 0.4).all()  # of 100 pairs: four standard deviations
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"speed": np.array([1.0, 2.0])}])
-def test_an_environment_that_is_registered_with_its_class_and_any_arguments_is_played(counter, kwargs):
-    class Own(counter):
-        def __init__(self, speed=None):
-            self.speed = speed
-
-    gymnasium.register("Own-v0", Own, kwargs=kwargs)
-    try:
-        recorded = rollout(Queue(), lambda: gymnasium.make("Own-v0", disable_env_checker=True), 2, record=True,
-                           progress=False).recorded
-    finally:
-        del gymnasium.registry["Own-v0"]
-    assert recorded.env is None if kwargs else '"id": "Own-v0"' in recorded.env
-
-
 class Limited(Queue):
     """Sees its first four observations only, and says so."""
 
@@ -194,7 +159,7 @@ class Limited(Queue):
         return super().act(obs_BO, goal_BG).clamp(-1.0, 0.5)
 
 
-@pytest.mark.parametrize("num_envs", [1, 3, 5])
+@pytest.mark.parametrize("num_envs", [1, 3])
 def test_clipped_actions_and_clamped_observations_are_counted_in_the_steps_that_count(counter, num_envs):
     played = rollout(Limited(), counter, 5, settings=RolloutSettings(num_envs=num_envs), progress=False)
     steps = played.lengths.sum()
@@ -204,7 +169,7 @@ def test_clipped_actions_and_clamped_observations_are_counted_in_the_steps_that_
     assert unlimited.clipped_actions == played.clipped_actions and unlimited.clamped_observations is None
 
 
-@pytest.mark.parametrize("num_envs", [1, 2, 6])
+@pytest.mark.parametrize("num_envs", [1, 4])
 def test_recorded_episodes_are_what_happened(counter, num_envs):
     recorded = rollout(Queue(), counter, 6,
                        settings=RolloutSettings(num_envs=num_envs), record=True, progress=False).recorded
@@ -214,18 +179,6 @@ def test_recorded_episodes_are_what_happened(counter, num_envs):
         assert episode.act.ravel().tolist() == episode.reward.tolist() and len(episode.act) == length
         assert episode.terminated.tolist() == [False] * (length - 1) + [length % 2 == 0]
         assert episode.truncated.tolist() == [False] * (length - 1) + [length % 2 == 1]
-
-
-def test_a_rollout_is_a_dataset():
-    factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 12})
-    played = rollout(WaypointController(factory.maze), factory, 3,
-                     settings=RolloutSettings(goal_dims=(0, 1)), record=True, progress=False)
-    save_minari(played.recorded, "gentraj/test/rollout-v0", description="three short episodes")
-    loaded = load_episodes("gentraj/test/rollout-v0")
-    assert (loaded.obs == played.recorded.obs).all() and (loaded.lengths == 12).all()
-    assert (loaded.goal_dims, loaded.obs_keys) == ((0, 1), ("observation",))
-    assert environment_factory(loaded.env) == factory
-    assert rollout(WaypointController(factory.maze), factory, 1, progress=False).recorded is None
 
 
 def test_observations_are_joined_in_the_order_of_the_data():
@@ -273,11 +226,3 @@ def test_a_dict_without_goals_is_flattened_as_gymnasium_does_and_a_line_says_so(
         seen = [env.reset(seed=fold(0, i))[0], *(env.step(act)[0] for act in episode.act)]
         assert np.array_equal(episode.obs, np.array([flatten(env.observation_space, obs) for obs in seen], np.float32))
     assert played.recorded.obs_keys == ("arm", "grid", "speed")
-
-
-def test_the_parts_of_a_dict_are_those_that_the_data_name_in_their_order():
-    agent = Queue()
-    agent.act = lambda obs, goal: (agent.seen.append(obs), torch.zeros(len(obs), 1))[1]
-    rollout(agent, Parts, 1, settings=RolloutSettings(obs_keys=("speed", "arm")), progress=False)
-    first = Parts().reset(seed=fold(0, 0))[0]
-    np.testing.assert_array_equal(agent.seen[0][0], [first["speed"], *first["arm"]])

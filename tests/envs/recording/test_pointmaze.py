@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from gentraj.data import DataError, load_episodes, stitch
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
@@ -79,43 +78,6 @@ def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
     played = rollout(WaypointController(factory.maze), factory, 8, settings=RolloutSettings(num_envs=4), progress=False)
     assert played.success.all()
     assert (played.time_at_goal == 400 - played.first_hit + 1).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("task", "measured"), [("umaze", 232.6), ("medium", 461.6), ("large", 571.3)])
-def test_the_controller_scores_what_was_measured(task, measured):
-    factory = environment_factory(f"pointmaze-{task}")
-    played = rollout(WaypointController(factory.maze), factory, 40,
-                     settings=RolloutSettings(num_envs=10), progress=False)
-    assert played.success.all() and 0.95 < played.returns.mean() / measured < 1.1
-
-
-def test_an_episode_of_the_controller_does_not_depend_on_its_batch():
-    maze = Maze(environment_factory("pointmaze-large").kwargs["maze_map"])
-    rng = np.random.default_rng(0)
-    cells = rng.choice(maze.cells, (2, 6))
-    obs = torch.tensor(np.hstack([maze.centre(cells[0]), rng.normal(size=(6, 2))]))
-    goal = torch.tensor(maze.centre(cells[1]))
-    together, alone = WaypointController(maze, noise=0.5), WaypointController(maze, noise=0.5)
-    together.reset(None, list(range(6)))
-    alone.reset(None, [4])
-    for _ in range(3):
-        assert (together.act(obs, goal)[4:5] == alone.act(obs[4:5], goal[4:5])).all()
-    mask = torch.tensor([False] * 4 + [True, False])
-    together.reset(mask, [9] * 6)
-    alone.reset(None, [9])
-    assert (together.act(obs, goal)[4:5] == alone.act(obs[4:5], goal[4:5])).all()
-
-
-def test_a_reset_makes_the_controller_plan_anew_for_the_same_goal():
-    maze = Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"])
-    controller, goal = WaypointController(maze), maze.centre(np.array([maze.number(3, 1)]))
-    at = lambda row, column: np.hstack([maze.centre(maze.number(row, column)) + 0.2, 0, 0])[None]  # noqa: E731
-    for reset, waypoint in ((True, (1, 2)), (False, (1, 2)), (True, (1, 3))):
-        if reset:
-            controller.reset(torch.tensor([True]), [0])
-        controller.control(at(1, 1 if waypoint == (1, 2) and reset else 2), goal)
-        assert maze.cell(controller.waypoint_BG + 0.1) == maze.number(*waypoint)
 
 
 def test_the_controller_replans_when_it_has_left_its_path():

@@ -8,30 +8,13 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering import film
 from gentraj.envs.rendering.film import CannotRender, render_frame, rendering_problem
 from gentraj.envs.rendering.renderer import Renderer
-from gentraj.envs.tasks.maze import Maze, draw_maze
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.mark.parametrize("scaling", [1.0, 4.0])
-def test_walls_are_grey_and_free_cells_are_white(scaling):
-    maze_map = environment_factory("pointmaze-medium").kwargs["maze_map"]
-    figure, maze = Figure(figsize=(4, 4), dpi=50), Maze(maze_map, scaling)
-    ax = figure.add_axes((0, 0, 1, 1))
-    draw_maze(ax, maze_map, scaling)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = np.asarray(canvas.buffer_rgba())[..., 0]
-    pixels = ax.transData.transform(maze.centre(np.arange(maze.free.size))).astype(int)
-    bright = picture[len(picture) - 1 - pixels[:, 1], pixels[:, 0]] > 230
-    assert (bright == maze.free.ravel()).all()
 
 
 def test_a_frame_is_drawn_or_the_reason_is_one_line():

