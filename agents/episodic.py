@@ -30,8 +30,8 @@ class EpisodicAgent(Agent):
         if mask_B is not None and seeds_B is not None and len(mask_B) != len(seeds_B):
             raise ValueError(f"a mask of {len(mask_B)} environments and {len(seeds_B)} seeds were given to reset an "
                              "agent; give one entry and one seed for each environment")
-        batch = len(self.seed_B) if seeds_B is None else len(seeds_B)
-        mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
+        if mask_B is None:
+            mask_B = torch.ones(len(self.seed_B if seeds_B is None else seeds_B), dtype=torch.bool)
         self._resize(len(mask_B))
         self.decision_B[mask_B] = 0
         self._forget(mask_B)

@@ -39,28 +39,38 @@ class SB3Policy:
         another shape.
         """
         obs_BO, goal_BG, single = self._read(observation)
-        seed_B = np.zeros(len(obs_BO), np.int64) if state is None else state[0].copy()
+        seed_B = np.zeros(len(obs_BO), np.int64)
+        if state is not None:
+            seed_B = state[0].copy()
         if len(seed_B) != len(obs_BO):
             raise ValueError(f"a state of {len(seed_B)} episodes was given with {len(obs_BO)} observations; give back "
                              "what the last call returned, or None if all episodes begin")
         fresh_B = np.full(len(obs_BO), state is None)
-        fresh_B |= False if episode_start is None else np.asarray(episode_start, bool)
+        if episode_start is not None:
+            fresh_B |= np.asarray(episode_start, bool)
         for i in np.flatnonzero(fresh_B):
             seed_B[i] = self.seed if deterministic else fold(self.seed, self.episodes)
             self.episodes += 1
         if fresh_B.any():
             self.agent.reset(torch.from_numpy(fresh_B), seed_B.tolist())
         act_BA = self.agent.act(obs_BO, goal_BG).detach().cpu().numpy()
-        return (act_BA[0] if single else act_BA), (seed_B,)
+        if single:
+            act_BA = act_BA[0]
+        return act_BA, (seed_B,)
 
     def _read(self, observation: Observation) -> tuple[Tensor, Tensor | None, bool]:
         """Observations (B, O), goals (B, G) or None, and whether a single observation without a batch was given.
 
         The arrays of a dict are flattened; it is a single observation if one of them has a single axis.
         """
+        goal = None
+        parts: list[np.ndarray] = []
         in_parts = isinstance(observation, Mapping)
-        goal = observation.get("desired_goal") if in_parts else None
-        parts = [observation[key] for key in self.obs_keys] if in_parts else [observation]
+        if in_parts:
+            goal = observation.get("desired_goal")
+            parts = [observation[key] for key in self.obs_keys]
+        else:
+            parts = [observation]
         obs = [np.asarray(part) for part in parts]
         axes = [part.ndim for part in obs]
         single = min(axes) == 1

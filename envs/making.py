@@ -62,12 +62,16 @@ class EnvironmentFactory:
             raise ImportError(f"{self.env_id}: {' '.join(str(error).split())}") from error
         if _is_maze(self.env_id):  # the model is loaded by now, and nobody else deletes its file
             Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
-        return SingleGoal(env, self.task.d4rl_goal) if self.protocol == "d4rl-single-goal" and self.task else env
+        if self.protocol == "d4rl-single-goal" and self.task:
+            return SingleGoal(env, self.task.d4rl_goal)
+        return env
 
     @property
     def maze(self) -> Maze | None:
         """The maze of a PointMaze environment, whatever its map; None for any other environment."""
-        return Maze(self.kwargs["maze_map"]) if self.env_id.startswith("PointMaze") and _is_maze(self.env_id) else None
+        if not self.env_id.startswith("PointMaze") or not _is_maze(self.env_id):
+            return None
+        return Maze(self.kwargs["maze_map"])
 
     @property
     def task(self) -> Task | None:
@@ -91,7 +95,8 @@ class EnvironmentFactory:
         """
         spec = copy.copy(load_gymnasium().spec(self.env_id))
         spec.kwargs, spec.max_episode_steps = self.kwargs, self.max_episode_steps
-        if (stored := spec_as_json(spec)) is None:
+        stored = spec_as_json(spec)
+        if stored is None:
             raise ValueError(f"{self.env_id}: its arguments {reprlib.repr(self.kwargs)} cannot be stored as JSON; give "
                              "numbers, text, lists and dicts of these")
         return stored
@@ -111,7 +116,8 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     in the JSON, a map that is no maze's, a time limit below 1, or an environment without the protocol.
     """
     env_id, kwargs, limit = _parse(env)
-    if is_maze := _is_maze(env_id):
+    is_maze = _is_maze(env_id)
+    if is_maze:
         kwargs |= EVALUATION
     if env_id == KITCHEN:
         kwargs, limit = kwargs | ONCE, min(limit or KITCHEN_STEPS, KITCHEN_STEPS)
@@ -126,12 +132,14 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
         if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")
         return factory if chosen else replace(factory, max_episode_steps=factory.task.d4rl_steps)
-    if protocol == "ogbench" and env_id not in (known := [task.env_id for task in MANIPULATION.values()]):
-        raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
-                         f"{', '.join(known)}")
-    if protocol == "ogbench" and kwargs.get("task_id") is not None:
-        raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and OGBench's protocol plays each of the "
-                         f"{OGBENCH_TASKS} tasks; leave it out")
+    if protocol == "ogbench":
+        known = [task.env_id for task in MANIPULATION.values()]
+        if env_id not in known:
+            raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
+                             f"{', '.join(known)}")
+        if kwargs.get("task_id") is not None:
+            raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and OGBench's protocol plays each of the "
+                             f"{OGBENCH_TASKS} tasks; leave it out")
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS_STEPS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory
@@ -165,8 +173,12 @@ def lost_wrappers(env: str) -> list[str]:
     """Returns the names of the wrappers that an EnvSpec as JSON has and that its environment is made without, as they
     are code. Wrappers that only record or show are left out."""
     env_id, *_ = _parse(env)
-    recorded = json.loads(env).get("additional_wrappers") if env.lstrip().startswith("{") else None
-    names = [str(one.get("name")) for one in recorded if isinstance(one, dict)] if isinstance(recorded, list) else []
+    if not env.lstrip().startswith("{"):
+        return []
+    recorded = json.loads(env).get("additional_wrappers")
+    if not isinstance(recorded, list):
+        return []
+    names = [str(one.get("name")) for one in recorded if isinstance(one, dict)]
     own = [wrapper.name for wrapper in load_gymnasium().spec(env_id).additional_wrappers]
     return [name for name in names if name.isidentifier() and name not in (*RECORDERS, *own)]
 
@@ -176,7 +188,8 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
     if env in TASKS:
         task = TASKS[env]
         return task.env_id, _task_kwargs(task), task.max_episode_steps
-    if (other := (LOCOMOTION | MANIPULATION).get(env)) is not None:
+    other = (LOCOMOTION | MANIPULATION).get(env)
+    if other is not None:
         return other.env_id, _registered(other.env_id), other.max_episode_steps
     if not env.lstrip().startswith("{"):
         return env, _registered(env), load_gymnasium().spec(env).max_episode_steps
@@ -196,8 +209,8 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
 
 def _is_maze(env_id: str) -> bool:
     """Whether this is a maze of Gymnasium-Robotics, rather than an environment of somebody else with such a name."""
-    spec = load_gymnasium().registry.get(env_id) if env_id.startswith(MAZES) else None
-    return spec is not None and "maze_map" in spec.kwargs
+    spec = load_gymnasium().registry.get(env_id)
+    return env_id.startswith(MAZES) and spec is not None and "maze_map" in spec.kwargs
 
 
 def _task_kwargs(task: Task) -> dict[str, Any]:
@@ -218,7 +231,8 @@ def _registered(env_id: str) -> dict[str, Any]:
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
         advice = f"give a Gymnasium id or one of {', '.join(names)}"
-        if missing := missing_packages():
+        missing = missing_packages()
+        if missing:
             advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}"
         elif near:
             advice = f"did you mean {' or '.join(near)}?"

@@ -71,17 +71,19 @@ class EvaluationConfig:
         if self.deadline_ms is not None and self.hz is not None:
             raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}; "
                              "give one of them")
-        if self.deadline is not None and not 1e-6 <= self.deadline <= 1e6:
-            given = "deadline_ms" if self.hz is None else "hz"
-            raise ValueError(f"EvaluationConfig.{given} is {getattr(self, given)}, a deadline of {self.deadline:g} s; "
-                             "at least 1e-6 and at most 1e6 s are expected")
+        for name, value in (("deadline_ms", self.deadline_ms), ("hz", self.hz)):
+            if value is not None and not (value > 0 and 1e-6 <= cast(float, self.deadline) <= 1e6):
+                raise ValueError(f"EvaluationConfig.{name} is {value}; a deadline of at least 1e-6 and at most 1e6 s "
+                                 "is expected")
 
     @property
     def deadline(self) -> float | None:
         """The time in seconds in which the agent has to act, if there is a deadline."""
         if self.hz is not None:
-            return 1 / self.hz if self.hz > 0 else math.inf
-        return None if self.deadline_ms is None else self.deadline_ms / 1000
+            return 1 / self.hz
+        if self.deadline_ms is not None:
+            return self.deadline_ms / 1000
+        return None
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
@@ -193,22 +195,26 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
     actions are bounded."""
     env = factory()
     env.close()
-    controller: dict[str, Agent] = {"controller": WaypointController(factory.maze)} if factory.maze else {}
-    if not np.isfinite(bounds(env.action_space)).all():
-        return controller
-    return controller | {"random": RandomAgent(env.action_space.low, env.action_space.high)}
+    agents: dict[str, Agent] = {}
+    if factory.maze:
+        agents["controller"] = WaypointController(factory.maze)
+    if np.isfinite(bounds(env.action_space)).all():
+        agents["random"] = RandomAgent(env.action_space.low, env.action_space.high)
+    return agents
 
 
 def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:
     """Returns the scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
     from scipy.stats import trim_mean  # half a second, which nothing should wait for before the first episode
 
-    first_hit, mean = float(np.median(played.first_hit)), float(played.returns.mean())
-    goals = {"success_rate": float(played.success.mean()),
-             "first_hit_median": first_hit if np.isfinite(first_hit) else None,
-             "time_at_goal_mean": float(played.time_at_goal.mean())}
-    if not played.tells_success:  # else every step with a positive reward would be a success
-        goals = dict.fromkeys(goals)
+    mean = float(played.returns.mean())
+    goals: dict[str, float | None] = dict.fromkeys(("success_rate", "first_hit_median", "time_at_goal_mean"))
+    if played.tells_success:  # else every step with a positive reward would be a success
+        goals["success_rate"] = float(played.success.mean())
+        goals["time_at_goal_mean"] = float(played.time_at_goal.mean())
+        first_hit = float(np.median(played.first_hit))
+        if np.isfinite(first_hit):
+            goals["first_hit_median"] = first_hit
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
@@ -219,19 +225,24 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
 
 def _tasks(played: Rollout, factory: EnvironmentFactory) -> dict[str, Any]:
     """Returns the success rate of each task of the protocol, unless there is one or an episode did not finish."""
-    if len(tasks := factory.tasks) == 1:
+    tasks = factory.tasks
+    if len(tasks) == 1:
         return {}
-    is_whole = not played.faults and len(played.success) % len(tasks) == 0
-    rates = played.success.reshape(len(tasks), -1).mean(1).tolist() if is_whole else [None] * len(tasks)
+    rates = [None] * len(tasks)
+    if not played.faults:
+        rates = played.success.reshape(len(tasks), -1).mean(1).tolist()
     return {f"success_rate_task{number}": rate for number, rate in enumerate(rates, 1)}
 
 
 def _costs(played: Rollout) -> dict[str, float | None]:
     """Returns the costs of a decision; None without decisions, or for an agent that does not count its calls."""
-    decisions, calls = len(played.latency_ms), played.network_calls
-    p50, p99 = np.percentile(played.latency_ms, [50, 99]).tolist() if decisions else (None, None)
-    return {"latency_ms_p50": p50, "latency_ms_p99": p99,
-            "network_calls_per_decision": calls / decisions if calls is not None and decisions else None}
+    costs: dict[str, float | None] = dict.fromkeys(("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"))
+    decisions = len(played.latency_ms)
+    if decisions:
+        costs["latency_ms_p50"], costs["latency_ms_p99"] = np.percentile(played.latency_ms, [50, 99]).tolist()
+        if played.network_calls is not None:
+            costs["network_calls_per_decision"] = played.network_calls / decisions
+    return costs
 
 
 def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:

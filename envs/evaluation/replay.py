@@ -94,13 +94,19 @@ def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray)
 
 def entries(env: str | None, obs_dim: int) -> dict[str, range]:
     """Groups the entries of an observation into positions and velocities, or into one group if these are unknown."""
-    if env is not None and kind((factory := environment_factory(env)).env_id) in RECOVERY:
-        simulator = factory()
-        simulator.close()
-        model = getattr(simulator.unwrapped, "model", None)  # somebody's own environment may have such a name, too
-        if model is not None and model.nq + model.nv - obs_dim in (0, RECOVERY[kind(factory.env_id)].hidden):
-            return {"positions": range(obs_dim - model.nv), "velocities": range(obs_dim - model.nv, obs_dim)}
-    return {"observation": range(obs_dim)}
+    unknown = {"observation": range(obs_dim)}
+    if env is None:
+        return unknown
+    factory = environment_factory(env)
+    recovery = RECOVERY.get(kind(factory.env_id))
+    if recovery is None:
+        return unknown
+    simulator = factory()
+    simulator.close()
+    model = getattr(simulator.unwrapped, "model", None)  # somebody's own environment may have such a name, too
+    if model is None or model.nq + model.nv - obs_dim not in (0, recovery.hidden):
+        return unknown
+    return {"positions": range(obs_dim - model.nv), "velocities": range(obs_dim - model.nv, obs_dim)}
 
 
 def kind(env_id: str) -> str:
@@ -148,11 +154,13 @@ def _simulate(base: Any, state_RS: np.ndarray, act_RTA: np.ndarray, step_speed: 
     from mujoco import MjData  # pyright: ignore[reportAttributeAccessIssue]
     from mujoco.rollout import Rollout
 
-    model, skip = base.model, simulated(base).frame_skip
+    model = base.model
+    skip = simulated(base).frame_skip
     workers = torch.get_num_threads()
     data = [MjData(model) for _ in range(workers)]
     R, T, _ = act_RTA.shape
-    states, block = np.empty((R, T, state_RS.shape[1])), 1 if math.isfinite(step_speed) else T
+    states = np.empty((R, T, state_RS.shape[1]))
+    block = 1 if math.isfinite(step_speed) else T
     with Rollout(nthread=workers if workers > 1 else 0) as pool:
         for t in range(0, T, block):
             state_RS[:, -model.nv :] = state_RS[:, -model.nv :].clip(-step_speed, step_speed)

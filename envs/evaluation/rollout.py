@@ -138,16 +138,23 @@ def join(parts: Sequence[Rollout]) -> Rollout:
 
     def mean(shares: Sequence[float | None]) -> float | None:
         """The share of all steps. That of a part is recovered as a number of its steps, so nothing is rounded."""
-        given = [(share, length) for share, length in zip(shares, lengths, strict=True) if share is not None]
-        return sum(round(share * length) for share, length in given) / sum(lengths) if given else None
+        given = [round(share * length) for share, length in zip(shares, lengths, strict=True) if share is not None]
+        if not given:
+            return None
+        return sum(given) / sum(lengths)
 
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (
         "returns", "success", "first_hit", "time_at_goal", "lengths", "latency_ms", "act_ms")}
+    network_calls = None
     calls = [part.network_calls for part in parts if part.network_calls is not None]
-    recorded = [part.recorded for part in parts if part.recorded is not None]
+    if calls:
+        network_calls = sum(calls)
+    recorded = None
+    episodes = [part.recorded for part in parts if part.recorded is not None]
+    if episodes:
+        recorded = replace(concatenate(episodes), name=episodes[0].name)
     return replace(parts[0], **arrays, seeds=[seed for part in parts for seed in part.seeds],
-                   network_calls=sum(calls) if calls else None,
-                   recorded=replace(concatenate(recorded), name=recorded[0].name) if recorded else None,
+                   network_calls=network_calls, recorded=recorded,
                    clipped_actions=mean([part.clipped_actions for part in parts]),
                    clamped_observations=mean([part.clamped_observations for part in parts]),
                    by_teacher=mean([part.by_teacher for part in parts]),
@@ -165,7 +172,8 @@ class _Player:
         self.seeds = seeds
         self.settings = settings
         self.record = record
-        self.watch, self.limits = watch, agent.limits or Limits(envs.act_low_A, envs.act_high_A)
+        self.watch = watch
+        self.limits = agent.limits or Limits(envs.act_low_A, envs.act_high_A)
         batch = len(envs.elapsed_B)
         self.episode_B = np.arange(batch)
         """The number of the episode that is under way in each environment; -1 where none is left."""
@@ -177,7 +185,8 @@ class _Player:
         """Why an episode did not finish, by its number."""
         self.deaths = Counter[int]()
         self.rows = dict[str, list[np.ndarray]]()
-        self.latency_ms, self.act_ms = list[float](), list[float]()
+        self.latency_ms = list[float]()
+        self.act_ms = list[float]()
         self.network_calls: int | None = None
 
     def play(self, shown: _Progress) -> None:
@@ -202,10 +211,11 @@ class _Player:
     def _begin(self, mask_B: np.ndarray) -> None:
         """Begins the episodes of the masked environments, and further ones where one cannot be begun."""
         begun_B = mask_B
-        while (mask_B := mask_B & (self.episode_B >= 0)).any():
+        mask_B = mask_B & (self.episode_B >= 0)
+        while mask_B.any():
             self.envs.reset(mask_B, self.seeds_B)
             self.agent.reset(None if mask_B.all() else torch.from_numpy(mask_B), self.seeds_B)
-            mask_B = self._note_faults()
+            mask_B = self._note_faults() & (self.episode_B >= 0)
         self._show(begun_B)
 
     def _step(self, live_B: np.ndarray) -> dict[str, np.ndarray]:
@@ -297,12 +307,14 @@ class _Player:
         """The episodes that finished, in their order; None without any."""
         if not self.finished:
             return None
-        finished, envs = [i for i in range(len(self.seeds)) if i not in self.faults], self.envs
+        envs = self.envs
+        finished = [i for i in range(len(self.seeds)) if i not in self.faults]
         rows = {key: np.stack(value) for key, value in self.rows.items()}
         order = np.lexsort((rows["elapsed"].ravel(), rows["episode"].ravel()))
         order = order[np.isin(rows["episode"].ravel(), finished)[order]]
         flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
-        episode, E = np.searchsorted(finished, flat["episode"]), len(finished)
+        episode = np.searchsorted(finished, flat["episode"])
+        E = len(finished)
         hits = flat["success"]
         if envs.reports_success:  # perhaps only at the end of an episode, before which no reward is a success then
             hits = hits & flat["reported"]

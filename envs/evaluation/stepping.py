@@ -97,24 +97,33 @@ class Layout:
         """
         space = env.observation_space
         act = env.action_space
-        spec = env.spec
-        env_id = spec.id if spec else type(env.unwrapped).__name__
-        entries: Mapping[str, Any] = observed(space) if isinstance(space, Dict) else {}
-        keys = tuple(obs_keys) or (("observation",) if "desired_goal" in entries else tuple(entries)) if entries else ()
-        if absent := [key for key in keys if key not in entries]:
-            raise ValueError(f"{env_id}: the agent's observations have the entry '{absent[0]}', which the "
-                             f"environment's lack ({', '.join(entries)}); take the environment of its data")
-        parts = [space] if is_vector(space) else [part for key in keys if is_part(part := entries.get(key))]
-        goal: Any = entries.get("desired_goal")
-        if not parts or len(parts) < len(keys) or ("desired_goal" in entries and not is_vector(goal)):
+        env_id = env.spec.id if env.spec else type(env.unwrapped).__name__
+        keys: tuple[str, ...] = ()
+        parts: list[Any] = [space]
+        goal: Any = None
+        supported = is_vector(space)
+        if isinstance(space, Dict):
+            entries = observed(space)
+            goal = entries.get("desired_goal")
+            keys = tuple(obs_keys)
+            if not keys:
+                keys = tuple(entries) if goal is None else ("observation",)
+            for key in keys:
+                if key not in entries:
+                    raise ValueError(f"{env_id}: the agent's observations have the entry '{key}', which the "
+                                     f"environment's lack ({', '.join(entries)}); take the environment of its data")
+            parts = [entries[key] for key in keys]
+            supported = bool(parts) and all(map(is_part, parts)) and (goal is None or is_vector(goal))
+        if not supported:
             raise ValueError(f"{env_id}: observation space {space} is not supported; flatten it to a 1-D Box "
                              "(gymnasium.wrappers.FlattenObservation; encode images first), or name the Boxes of the "
                              "dict that are wanted in obs_keys")
         if not is_vector(act):
             raise ValueError(f"{env_id}: action space {act} is not supported; only a 1-D Box is, because models and "
                              "policies act by vectors of real numbers")
-        return cls(env_id, spec_as_json(spec) if spec else None,
-                   spec.max_episode_steps if spec else None, tuple(parts), keys, goal, act)
+        if env.spec is None:
+            return cls(env_id, None, None, tuple(parts), keys, goal, act)
+        return cls(env_id, spec_as_json(env.spec), env.spec.max_episode_steps, tuple(parts), keys, goal, act)
 
     @cached_property
     def obs_bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -156,10 +165,12 @@ class Layout:
         obs, reward, terminated, truncated, info = result
         if not isinstance(info, Mapping):
             raise Malformed(f"info is {info!r:.{SHOWN_CHARACTERS}}, a {type(info).__name__}; a dict is expected")
-        success = next((info[key] for key in ("success", "is_success") if info.get(key) is not None), None)
+        success = None
+        for key in ("is_success", "success"):
+            if info.get(key) is not None:
+                success = _flag(info[key], "success")
         return self.observed(obs, reward=_number(reward, "reward"), terminated=_flag(terminated, "terminated"),
-                             truncated=_flag(truncated, "truncated"),
-                             success=None if success is None else _flag(success, "success"))
+                             truncated=_flag(truncated, "truncated"), success=success)
 
 
 class Stepper:
@@ -194,7 +205,7 @@ class Stepper:
 
     def close(self) -> None:
         """Closes all environments."""
-        for slot in list(self.envs):
+        for slot in tuple(self.envs):
             self._discard(slot)
 
     def _begin(self, slot: int, seed: int) -> Step | Fault:
@@ -221,7 +232,8 @@ class Stepper:
         return fault
 
     def _discard(self, slot: int) -> None:
-        if (env := self.envs.pop(slot, None)) is not None:
+        env = self.envs.pop(slot, None)
+        if env is not None:
             with suppress(Exception, SystemExit):  # the fault says more than what follows from it
                 env.close()
 
@@ -261,7 +273,8 @@ def _number(value: Any, what: str) -> float:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.shape:
         raise Malformed(f"{what} is {value!r:.{SHOWN_CHARACTERS}}, a {type(value).__name__}; one number is expected")
-    if not abs(number := float(array)) <= MAX_FLOAT32:  # rewards are recorded in float32
+    number = float(array)
+    if not abs(number) <= MAX_FLOAT32:  # rewards are recorded in float32
         raise Malformed(f"{what} is {number}; a finite number within float32 is expected")
     return number
 

@@ -38,14 +38,17 @@ class VectorEnvironment:
         self.env_id = layout.env_id
         self.obs_keys = layout.obs_keys
         self.action_space = layout.action_space
-        self.obs_dim, self.act_dim = len(layout.obs_bounds[0]), len(layout.action_space.low)
-        self.has_goal, self.goal_dim = layout.goal is not None, 0 if layout.goal is None else layout.goal.shape[0]
+        self.obs_dim = len(layout.obs_bounds[0])
+        self.act_dim = len(layout.action_space.low)
+        self.has_goal = layout.goal is not None
+        self.goal_dim = layout.goal.shape[0] if layout.goal else 0
         self.reports_success = False
         self.lowest = self.highest = 0.0  # reward so far
         if self.obs_keys and not obs_keys and not self.has_goal:
             say_once(flattening(self.env_id, dict(zip(self.obs_keys, layout.boxes, strict=True))))
         self.act_low_A, self.act_high_A = bounds(self.action_space)
-        self.strict, self.faults = strict, dict[int, EnvironmentFault]()
+        self.strict = strict
+        self.faults = dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
         self.obs_BO = np.zeros((batch, self.obs_dim), np.float32)
@@ -71,12 +74,14 @@ class VectorEnvironment:
         Success is the environment's own `info["success"]` or `info["is_success"]`, where it is reported, or else a
         positive reward if there are goals.
         """
-        if act_BA.shape != (shape := (len(self.obs_BO), self.act_dim)):
+        shape = (len(self.obs_BO), self.act_dim)
+        if act_BA.shape != shape:
             raise ValueError(f"the agent's actions have shape {act_BA.shape}; {self.env_id} needs {shape}")
         self._check_actions(act_BA)
         stepped = range(len(act_BA)) if mask_B is None else np.flatnonzero(mask_B).tolist()
         self.elapsed_B[stepped] += 1
-        act_BA, space = act_BA.copy(), self.action_space  # the agent may reuse its own array
+        act_BA = act_BA.copy()  # the agent may reuse its own array
+        space = self.action_space
         if space.dtype.kind == "f":  # an action at a rounded bound may lie beyond the true one
             act_BA = act_BA.astype(space.dtype).clip(space.low, space.high)
         steps = self._carry_out({i: act_BA[i] for i in stepped})
@@ -107,10 +112,10 @@ class VectorEnvironment:
         if inside_BA.all():
             return
         i = int(np.argmin(inside_BA.all(1)))
-        finite = np.isfinite(act_BA[i]).all()
-        raise self._fault(i, f"the agent's action is {act_BA[i]}" + (
-            f", which is outside {self.action_space}; clip it in the agent" if finite else
-            "; finite numbers are expected"))
+        if not np.isfinite(act_BA[i]).all():
+            raise self._fault(i, f"the agent's action is {act_BA[i]}; finite numbers are expected")
+        raise self._fault(i, f"the agent's action is {act_BA[i]}, which is outside {self.action_space}; clip it in the "
+                             "agent")
 
     def _carry_out(self, orders: Orders) -> dict[int, Step]:
         """Keeps what the environments observe, and returns the steps that hold no fault."""

@@ -56,8 +56,10 @@ class RandomAgent(Seeded):
         """Returns actions (B, A), float32."""
         self._allocate(len(obs_BO))
         uniform_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
-        drawn_BA = (self.low_A + uniform_BA * self.span_A if np.isfinite(self.span_A).all() else
-                    self.low_A * (1 - uniform_BA) + self.high_A * uniform_BA)
+        if np.isfinite(self.span_A).all():
+            drawn_BA = self.low_A + uniform_BA * self.span_A
+        else:
+            drawn_BA = self.low_A * (1 - uniform_BA) + self.high_A * uniform_BA
         return torch.from_numpy(drawn_BA.clip(self.low_A, self.high_A))
 
 
@@ -108,9 +110,13 @@ class WaypointController(Seeded):
         reached_B = (np.linalg.norm(self.waypoint_BG - position_BG, axis=1) <= self.REACHED) & (self.cell_B != goal_B)
         self.goal_BG = goal_BG.copy()
         for i in np.flatnonzero(replan_B | reached_B):
-            self.cell_B[i] = table[goal_B[i], here_B[i] if replan_B[i] else self.cell_B[i]]
-            jittered = self.maze.centre(self.cell_B[i]) - self.JITTER * self.maze.scaling * self._streams[i].random(2)
-            self.waypoint_BG[i] = goal_BG[i] if self.cell_B[i] == goal_B[i] else jittered
+            if replan_B[i]:
+                self.cell_B[i] = here_B[i]
+            self.cell_B[i] = table[goal_B[i], self.cell_B[i]]
+            jitter = self.JITTER * self.maze.scaling * self._streams[i].random(2)
+            self.waypoint_BG[i] = self.maze.centre(self.cell_B[i]) - jitter
+            if self.cell_B[i] == goal_B[i]:
+                self.waypoint_BG[i] = goal_BG[i]
 
     def _allocate(self, batch: int) -> None:
         if len(self._streams) != batch:

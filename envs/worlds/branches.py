@@ -176,9 +176,10 @@ def _branch(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], age
     if agent is not None:
         agent.reset(None, [fold(seed, 2) for seed in seeds])
         return follow(episodes, start.limit_B, lambda k: episodes.ask(agent))
-    if start.act_BKA is None:
+    act_BKA = start.act_BKA
+    if act_BKA is None:
         raise ValueError("the starts have no actions and there is no agent; give one of them")
-    return follow(episodes, start.limit_B, lambda k: start.act_BKA[:, k])
+    return follow(episodes, start.limit_B, lambda k: act_BKA[:, k])
 
 
 def _check_trusted(made: Branches) -> None:

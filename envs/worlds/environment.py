@@ -173,7 +173,9 @@ class WorldModelEnv(gymnasium.Env):
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Returns a frame (height, width, 3). Raises RuntimeError if none can be drawn."""
         frames = self.envs.render()
-        return frames and frames[0]
+        if frames is None:
+            return None
+        return frames[0]
 
     def close(self) -> None:
         """Closes the environment."""

@@ -68,9 +68,12 @@ class WorldFacts(nn.Module):
         first = episodes.starts + np.arange(len(episodes))
         step_N = rng.integers(episodes.num_steps, size=STARTS)  # the last observation of an episode is no start
         anywhere_N = step_N + np.searchsorted(np.cumsum(episodes.lengths), step_N, side="right")
-        start_N = np.resize(rng.permutation(first), STARTS) if len(first) >= FEWEST_STARTS else anywhere_N
-        starts = [np.concatenate([episodes.obs[row_N], *([] if rows is None else [rows(row_N, row_N)])], 1)
-                  for row_N in (start_N, anywhere_N)]
+        start_N = anywhere_N
+        if len(first) >= FEWEST_STARTS:
+            start_N = np.resize(rng.permutation(first), STARTS)
+        starts = [episodes.obs[row_N] for row_N in (start_N, anywhere_N)]
+        if rows is not None:
+            starts = [np.concatenate([episodes.obs[row_N], rows(row_N, row_N)], 1) for row_N in (start_N, anywhere_N)]
         act = Normalizer.fit("limits", [episodes.act])
         act.scale_D[torch.from_numpy(episodes.act.min(0) == episodes.act.max(0))] = CONSTANT_ACTION_SCALE
         return cls(Normalizer.fit("gaussian", [episodes.obs]), act, goal, happened,
@@ -94,8 +97,10 @@ class WorldFacts(nn.Module):
 
     def state(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, S): observations and goals, normalised."""
-        parts = [self.obs.normalize(obs_BO)]
-        return torch.cat(parts if self.goal is None or goal_BG is None else [*parts, self.goal.normalize(goal_BG)], -1)
+        obs_BO = self.obs.normalize(obs_BO)
+        if self.goal is None or goal_BG is None:
+            return obs_BO
+        return torch.cat([obs_BO, self.goal.normalize(goal_BG)], -1)
 
     def normalize_outcome(self, obs_BHO: Tensor, reward_BK: Tensor) -> Tensor:
         """(B, K, Y): the change of the observation since the first one and the reward of each step, normalised."""

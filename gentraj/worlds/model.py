@@ -110,7 +110,9 @@ class Calibration(NamedTuple):
     @property
     def largest(self) -> float:
         """The largest error that is expected on data like the held-out ones; infinite for the identity."""
-        return float(self.error_N[-1]) if len(self.error_N) else float("inf")
+        if not len(self.error_N):
+            return float("inf")
+        return float(self.error_N[-1])
 
     def __call__(self, uncertainty: Tensor) -> Tensor:
         """The expected error of each uncertainty. Beyond the last bin it grows in proportion to the uncertainty."""
@@ -184,8 +186,10 @@ class WorldModel(nn.Module):
         return calls_of([self.model])
 
     def optimizers(self) -> dict[str, Optimizer]:
-        own = {"ensemble": adamw(self.ensemble, self.config), "ends": adamw(self.ends, self.config)}
-        return own if self.model is None else own | self.model.optimizers()
+        optimizers = {"ensemble": adamw(self.ensemble, self.config), "ends": adamw(self.ends, self.config)}
+        if self.model is not None:
+            optimizers |= self.model.optimizers()
+        return optimizers
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """Updates the ensemble, the network of ends, and in some updates the model; returns metrics, scalars.
@@ -210,7 +214,8 @@ class WorldModel(nn.Module):
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
             error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)  # of whole chunks
-            if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
+            count = float(mean_over_processes(error_WX.new_tensor(len(error_WX))))
+            if count:
                 with torch.autocast(error_WX.device.type, enabled=False):
                     self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
@@ -279,7 +284,8 @@ class WorldModel(nn.Module):
         the episode: `Imagined.end_BT` gives its probability. Raises ValueError for arguments of the wrong shape, and
         where there are no observations or no actions.
         """
-        real_BT = torch.ones(act_BTA.shape[:2]) if real_BT is None else real_BT
+        if real_BT is None:
+            real_BT = torch.ones(act_BTA.shape[:2])
         _check_shapes(self, obs_BO, act_BTA, goal_BG, real_BT)
         if len(seeds) != len(obs_BO):
             raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
@@ -291,7 +297,8 @@ class WorldModel(nn.Module):
         obs_RO = ready(obs_BO)
         act_RTA = ready(act_BTA)
         real_RT = ready(real_BT) > 0
-        goal_RG, parts = None if goal_BG is None else ready(goal_BG), []
+        goal_RG = None if goal_BG is None else ready(goal_BG)
+        parts: list[Imagined] = []
         seeds = [*seeds, *[0] * padding(number)]
         for t in range(0, act_BTA.shape[1], self.chunk):
             chunk_seeds = [fold(seed, t) for seed in seeds] if t and temperature else seeds
