@@ -15,7 +15,7 @@ from gentraj.envs.rendering.renderer import placed, postures
 
 from ..plots.style import INK
 from .drawing import Lines, light, pieces, plan_colours, rgb
-from .driving import Way
+from .driving import Drive
 from .loading import Loaded
 from .planning import Answer
 from .session import Session
@@ -109,7 +109,8 @@ class BodyScene:
         self.ghosts = Body(api, f"{self.root}/ghosts", self.model)
         size = float(max(spread(self.model)))
         self.camera = (0.9 * size, -2.4 * size, 1.2 * size), (0.0, 0.0, 0.3 * size)
-        self.trace: list[np.ndarray] = []
+        self.trace_M3 = np.zeros((0, 3))
+        """The places of the root in a closed loop so far."""
         self.line = Lines(api, f"{self.root}/trace", 3.0)
         self.place(session)
 
@@ -124,18 +125,17 @@ class BodyScene:
             self.qpos_Q = postures(self.base, self.loaded.factory.env_id, np.array([[session.obs]]), self.seconds)[0, 0]
         self._pose()
 
-    def move(self, way: Way | None) -> None:
-        """Puts the body where the simulator of a closed loop has it, and draws the way of its root."""
-        if way is None or way.loaded is not self.loaded:
-            self.trace = []
-            self._draw_trace()
-            return
-        self.qpos_Q = way.qpos_Q
-        if len(way.path) < len(self.trace):
-            self.trace = []
-        self.trace = [*self.trace, placed(self.model, self.qpos_Q[None])[0][0, 1]][-TRACE:]
-        self._pose()
-        self._draw_trace()
+    def move(self, drive: Drive | None, step: int = 0) -> None:
+        """Puts the body where the simulator of a closed loop had it after `step` steps, and draws the way of its root.
+        """
+        if drive is None or drive.loaded is not self.loaded or step + 1 < len(self.trace_M3):
+            self.trace_M3 = np.zeros((0, 3))
+        if drive is not None and drive.loaded is self.loaded:
+            new_MQ = np.array(drive.postures[len(self.trace_M3) : step + 1]).reshape(-1, self.model.nq)
+            self.trace_M3 = np.concatenate([self.trace_M3, placed(self.model, new_MQ)[0][:, 1]])
+            self.qpos_Q = drive.postures[step]
+            self._pose()
+        self.line.draw(pieces(self.trace_M3[-TRACE:] + self.shift_3), np.array(rgb(INK)))
 
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
         # What a policy would do is shown from the start.
@@ -167,12 +167,10 @@ class BodyScene:
         self.ghosts.draw(qpos_MQ, colours_M3, opacities_M, shift_M3)
 
     def _pose(self) -> None:
+        """Draws the body, with its root in the middle."""
         self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
-        place = placed(self.model, self.qpos_Q[None])[0][0, 1]
-        self.frame.position = (-place[0], -place[1], 0.0)
-
-    def _draw_trace(self) -> None:
-        self.line.draw(pieces(np.array(self.trace).reshape(-1, 3) + self.shift_3), np.array(rgb(INK)))
+        x, y, _ = placed(self.model, self.qpos_Q[None])[0][0, 1]
+        self.frame.position = (-x, -y, 0.0)
 
 
 def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:

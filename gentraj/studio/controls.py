@@ -61,13 +61,13 @@ class Controls:
             frame = self._frame(session.answers.get(0))
             for side, scene in enumerate(self.scenes):
                 answer = session.answers.get(side)
-                way = None
+                step = 0
                 if drive is not None:
-                    way = drive.way(drive.steps)
+                    step = drive.steps
                     if side == 0:
-                        answer = drive.plan_at(drive.steps) or answer
+                        answer = drive.plan_at(step) or answer
                 scene.place(session)
-                scene.move(way)
+                scene.move(drive, step)
                 scene.show(answer, frame, self.by.value)
         self.telling.ask(None)
 
@@ -164,7 +164,9 @@ class Controls:
         """Writes the texts, which a browser takes longer to show than plans, and waits until it may do so again."""
         self.status.content = status(self.session)
         self.loop.content = self.session.loop.described()
-        self.play.label = "Pause" if self.session.loop.player.playing else "Play"
+        self.play.label = "Play"
+        if self.session.loop.player.playing:
+            self.play.label = "Pause"
         time.sleep(TEXTS_EVERY)
 
     def _frame(self, answer: Answer | None) -> int | None:
@@ -241,7 +243,4 @@ def status(session: Session) -> str:
         lines.append(f"**{session.problem}**")
     elif 0 in session.answers:
         lines.append(described(session.answers[0]))
-        rate = round(session.plans.rate)
-        if rate > 1:
-            lines.append(f"{rate} plans a second.")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,17 +23,6 @@ from .threads import Player
 
 MOST_AHEAD = 100  # environment steps that a policy is shown ahead outside mazes
 SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
-
-
-@dataclass(frozen=True, eq=False)
-class Way:
-    """How far a closed loop has come."""
-
-    loaded: Loaded
-    path: list[np.ndarray]
-    """The observations (O,) so far."""
-    qpos_Q: np.ndarray
-    """The present posture of the body."""
 
 
 class Drive:
@@ -103,10 +92,6 @@ class Drive:
     def plan_at(self, step: int) -> Answer | None:
         """The plans that the agent followed after so many steps; None for a policy, and before the first plan."""
         return next((answer for made, answer in reversed(self.decisions) if made <= step), None)
-
-    def way(self, step: int) -> Way:
-        """How far the loop had come after so many steps."""
-        return Way(self.loaded, self.path[: step + 1], self.postures[step])
 
     @property
     def steps(self) -> int:

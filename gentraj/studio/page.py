@@ -69,7 +69,7 @@ def session_page(session: Session, by: str = "trust") -> str:
         yield LAST_FRAME_SECONDS
 
     def show(scene: Scene, drive: Drive, step: int) -> None:
-        scene.move(drive.way(step))
+        scene.move(drive, step)
         scene.show(drive.plan_at(step) or session.answers.get(0), None, by)
 
     lines = [f"{each.name}: {each.summary}" for each in (session.loaded, session.second) if each is not None]

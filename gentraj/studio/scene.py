@@ -12,7 +12,7 @@ from gentraj.envs.tasks.maze import Maze
 from ..plots.style import BLUE, GREEN, INK, VERMILION
 from .bodies import BodyScene, run_at
 from .drawing import Lines, light, plan_colours, rgb, segments
-from .driving import Way
+from .driving import Drive
 from .loading import BODY
 from .planning import Answer, Disc, check_place
 from .session import Session
@@ -45,8 +45,8 @@ class Scene(Protocol):
         """Moves start, goal and obstacles to where they are in the session."""
         ...
 
-    def move(self, way: Way | None) -> None:
-        """Draws the body and the executed path of a closed loop."""
+    def move(self, drive: Drive | None, step: int = 0) -> None:
+        """Draws the body and the executed path of a closed loop as they were after `step` steps."""
         ...
 
     def close(self) -> None: ...
@@ -146,11 +146,11 @@ class MazeScene:
         for disc in set(session.discs) - set(self.discs):
             self.discs[disc] = self._disc(disc)
 
-    def move(self, way: Way | None) -> None:
+    def move(self, drive: Drive | None, step: int = 0) -> None:
         places_T2 = np.zeros((0, 2))
-        here = way is not None and way.loaded is self.loaded
-        if way is not None and here:
-            places_T2 = np.array(way.path)[:, list(self.loaded.dims)]
+        here = drive is not None and drive.loaded is self.loaded
+        if drive is not None and here:
+            places_T2 = np.array(drive.path[: step + 1])[:, list(self.loaded.dims)]
             self.body.position = *places_T2[-1], BODY
         self.body.visible = here
         self.path.draw(segments([places_T2], PATH), np.array(rgb(BLUE)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,7 +13,6 @@ from .loading import Loaded, alike, companions
 from .planning import Answer, Disc, Question, Settings, check_place, plan_for, ranges
 from .threads import Latest
 
-RATE_SECONDS = 1.0  # over which plans are counted for their rate
 MOST_DISCS = 20  # obstacles, each of which costs time in every plan
 
 
@@ -24,22 +21,11 @@ class PlanThread:
 
     def __init__(self, planned: Callable[[dict[int, Answer], str], None]):
         self.planned = planned
-        self.times: deque[float] = deque(maxlen=200)
-        """When plans were finished, in seconds."""
         self.latencies: dict[Loaded, float] = {}
         """The milliseconds of the newest plan of each run, or of a decision of a policy."""
         self.ahead: dict[Loaded, Drive] = {}
         """In which policies drive ahead."""
         self.newest: Latest[list[tuple[Loaded, Question]]] = Latest(self._plan, "studio-plans")
-
-    @property
-    def rate(self) -> float:
-        """Plans a second, over the last second."""
-        times = list(self.times)
-        recent = [each for each in times if each > times[-1] - RATE_SECONDS]
-        if len(recent) < 2:
-            return 0.0
-        return (len(recent) - 1) / (recent[-1] - recent[0])
 
     def close(self) -> None:
         self.newest.close()
@@ -55,7 +41,6 @@ class PlanThread:
                 self.latencies[loaded] = answers[side].ms
             except (ValueError, RuntimeError) as error:
                 problem = one_line(error)
-        self.times.append(time.perf_counter())
         self.planned(answers, problem)
 
     def _answer(self, loaded: Loaded, question: Question) -> Answer:

@@ -100,7 +100,7 @@ def test_a_closed_loop_moves_the_body_and_its_plans_along(server: GuardedServer,
     drive = session.loop.drive
     assert drive is not None and len(drive.postures) == len(drive.path) == 6
     for step in (3, 5):
-        scene.move(drive.way(step))
+        scene.move(drive, step)
         np.testing.assert_array_equal(scene.qpos_Q, drive.postures[step])
         assert scene.frame.position[0] == pytest.approx(-drive.postures[step][0])  # the root stays in the middle
         torso = placed(scene.model, scene.qpos_Q[None])[0][0, 1]
