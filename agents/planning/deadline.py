@@ -25,7 +25,7 @@ from gentraj.config import require
 from gentraj.trajectory import Agent, only_steps
 
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
-from .planner import PlanFollower
+from .planner import PlanFollower, targets_along
 from .planner_config import PlannerConfig
 from .sampler import Plans, PlanSampler
 from .tracker import PlanTracker
@@ -181,8 +181,7 @@ class PlanWorker:
     def _make(self, job: PlanJob) -> FinishedPlan:
         start, sampler = self.clock(), self.samplers[job.budget]
         plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail)
-        x_BHD, arrival_step_B = sampler.filled(plans, self.tracker.ahead, job.seeds)
-        target_BTD = self.tracker.targets(x_BHD, None if job.goal_BG is None else arrival_step_B)
+        target_BTD = targets_along(sampler, self.tracker, plans, job.goal_BG, job.seeds)
         target_BTD.sum().item()  # waits for an accelerator
         return FinishedPlan(plans, target_BTD, self.clock() - start)
 
@@ -313,8 +312,10 @@ class RealTimePlanner(PlanFollower):
         finished = self.worker.take(until - self.clock())
         if finished is None:
             return
-        stood_still = self.began is None and self.deadline.fallback is None  # where the plan starts
-        self.began = self.step if stood_still else job.starts
+        if self.began is None and self.deadline.fallback is None:  # it stood still where the plan starts
+            self.began = self.step
+        else:
+            self.began = job.starts
         self.target_BTD, self.last = finished.target_BTD, finished.plans
         self.last_plan.keep(ONE, *finished.plans.chosen(), job.prefix)
         self.planned[str(job.budget)] += 1
@@ -326,8 +327,8 @@ class RealTimePlanner(PlanFollower):
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""
         if self.began is not None and self.step < self.began + self.reach:
-            in_time = not self.outdated and self.step < self.began + self.config.replan
-            self.acted["the plan" if in_time else "the previous plan"] += 1
+            late = self.outdated or self.step >= self.began + self.config.replan
+            self.acted["the previous plan" if late else "the plan"] += 1
             return self.tracker.action(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
         self.began = None
         fallback = self.deadline.fallback

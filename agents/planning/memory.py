@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -97,9 +98,10 @@ class ObservedPrefix:
 
     def condition(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
         """The prefix, and the present observation after it, as a condition (Ajay et al. 2023, algorithm 1)."""
-        condition = Condition.empty(spec, len(obs_BO), device=obs_BO.device).with_prefix(self.x_BKD)
-        before_BH1 = (torch.arange(spec.horizon, device=obs_BO.device) < self.present_B[:, None])[..., None]
-        return replace(condition, mask_BHD=condition.mask_BHD & before_BH1).with_obs(self.present_B, obs_BO)
+        values_BHD = F.pad(self.x_BKD, (0, 0, 0, spec.horizon - self.x_BKD.shape[1]))
+        before_BH = torch.arange(spec.horizon, device=obs_BO.device) < self.present_B[:, None]
+        known = Condition(spec, values_BHD, before_BH[..., None].expand_as(values_BHD))
+        return known.with_obs(self.present_B, obs_BO)
 
 
 class ObservationBuffer:

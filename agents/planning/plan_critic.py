@@ -144,7 +144,9 @@ class PlanCritic(nn.Module):
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
         """Builds the critic of plans of `spec` with the statistics of these episodes."""
-        arrays = [episodes.obs, episodes.act] if spec.act_dim else [episodes.obs]
+        arrays = [episodes.obs]
+        if spec.act_dim:
+            arrays.append(episodes.act)
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
         to_go = CONTEXTS["return"](episodes, ContextConfig(("return",), config.discount))
         some = np.unique(np.linspace(0, len(episodes.obs) - 1, RETURNS_SAMPLED).astype(np.int64))
@@ -216,7 +218,9 @@ class PlanCritic(nn.Module):
         al. 2023, equation 10), as the curvature of a network means little; a step is shortened where the value at its
         end rises by less than its slope says.
         """
-        return NoisyValue(self, scale) if self.config.noise_fraction else Guided(self.relative, scale, iterations=0)
+        if self.config.noise_fraction:
+            return NoisyValue(self, scale)
+        return Guided(self.relative, scale, iterations=0)
 
     def _seen(self, z_RHD: Tensor) -> Tensor:
         """The plans with 0 in place of what the network does not see."""

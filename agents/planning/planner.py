@@ -13,6 +13,15 @@ from .sampler import Plans, PlanSampler
 from .tracker import PlanTracker
 
 
+def targets_along(sampler: PlanSampler, tracker: PlanTracker, plans: Plans, goal_BG: Tensor | None,
+                  seeds_B: Sequence[int]) -> Tensor:
+    """(B, T, D) the targets of the tracker along the chosen plans, which come to rest where they arrive at a goal."""
+    x_BHD, arrival_step_B = sampler.filled(plans, tracker.ahead, seeds_B)
+    if goal_BG is None:
+        return tracker.targets(x_BHD, None)
+    return tracker.targets(x_BHD, arrival_step_B)
+
+
 class PlanFollower(EpisodicAgent):
     """Samples plans, follows their targets, and remembers the last plan, the last steps and the goal of each
     environment.
@@ -45,8 +54,8 @@ class PlanFollower(EpisodicAgent):
         return self.sampler.network_calls
 
     def _allocate(self, batch: int) -> None:
-        self.last_plan = LastPlan(self.spec, batch, self.device)
-        self.observations = ObservationBuffer(self.spec, self.config.history, batch, self.device)
+        self.last_plan = LastPlan(self.sampler.spec, batch, self.device)
+        self.observations = ObservationBuffer(self.sampler.spec, self.config.history, batch, self.device)
         self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan, device=self.device)
         self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim, device=self.device)
 
@@ -114,7 +123,8 @@ class Planner(PlanFollower):
                              "remembers nothing; set history to 0 under planner in config.json")
         obs_BO = obs_BO.to(self.device)
         goal_BG = None if goal_BG is None else goal_BG.to(self.device)
-        target_BTD = self._targets(self.sampler.sample(obs_BO, goal_BG, seeds), goal_BG, seeds)
+        plans = self.sampler.sample(obs_BO, goal_BG, seeds)
+        target_BTD = targets_along(self.sampler, self.tracker, plans, goal_BG, seeds)
         if goal_BG is not None:
             near_B = self.tracker.is_near(obs_BO, goal_BG)
             target_BTD = torch.where(near_B[:, None, None], self.tracker.at_rest(obs_BO, goal_BG)[:, None], target_BTD)
@@ -133,14 +143,8 @@ class Planner(PlanFollower):
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
             self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
-            self.target_BTD[far_B] = self._targets(self.last, goal, seeds)
+            self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds)
         if goal_BG is not None and near_B.any():
             self._hold(near_B, obs_BO, goal_BG)
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
-
-    def _targets(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
-        """(B, T, D) the targets along the chosen plans."""
-        x_BHD, arrival_step_B = self.sampler.filled(plans, self.tracker.ahead, seeds)
-        return self.tracker.targets(x_BHD, None if goal_BG is None else arrival_step_B)
-

@@ -58,7 +58,9 @@ def choice(arrival_step_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -
 
     If no plan is trusted, it is the most trusted one. Among equal plans it is the first.
     """
-    score_BN = -arrival_step_BN.float() if value_BN is None else value_BN
+    score_BN = value_BN
+    if score_BN is None:
+        score_BN = -arrival_step_BN.float()
     trusted_BN = ratio_BN <= 1
     score_BN = torch.where(trusted_BN, score_BN, -torch.inf)
     return torch.where(trusted_BN.any(1, keepdim=True), score_BN, -ratio_BN).argmax(1)
@@ -144,7 +146,8 @@ class PlanSampler:
         candidates after each sampling step, as in the model's `sample`.
         """
         obs_BO = obs_BO.to(self.device)
-        goal_BG = None if goal_BG is None else goal_BG.to(self.device)
+        if goal_BG is not None:
+            goal_BG = goal_BG.to(self.device)
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)
         condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)
@@ -255,8 +258,9 @@ class PlanSampler:
                              "in the past; guide a planner with a history of 0")
         spec.require_even("history")
         left = (spec.horizon - 1 - config.history) * spec.stride
-        lookahead = 0 if config.actions == "joint" else config.lookahead
-        needed = max(config.replan - 1 + lookahead, 1)
+        needed = max(config.replan - 1, 1)
+        if config.actions != "joint":
+            needed = config.replan - 1 + config.lookahead
         if needed > left:
             raise ValueError(f"history is {config.history} of {spec.horizon} timesteps, which leaves {left} "
                              f"environment steps to plan, and replan and lookahead need {needed}; reduce one of them")

@@ -40,7 +40,9 @@ class PlanTracker:
 
     def __post_init__(self) -> None:
         self.count = self.config.replan + self.config.lookahead
-        self.ahead = self.config.replan if self.config.actions == "joint" else self.count - 1
+        self.ahead = self.count - 1
+        if self.config.actions == "joint":
+            self.ahead = self.config.replan
         self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
         config, act_dim = self.config, len(self.low_A)
         if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:

@@ -328,9 +328,10 @@ def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float,
     any other count."""
     check_dims(what, dims)
     given: Values = getattr(what, name)
-    values = (given,) * len(dims)
     if isinstance(given, Iterable):
         values = tuple(map(float, given))
+    else:
+        values = (given,) * len(dims)
     if len(values) != len(dims) or any(math.isnan(value) for value in values):
         raise ValueError(f"{type(what).__name__}.{name} is {given}; a number, or one for each of {dims}, is expected")
     return values
