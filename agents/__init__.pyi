@@ -14,7 +14,6 @@ from .policies import POLICIES, PULLS, register
 from .policies.action_model import ActionModel, ActionWindows
 from .policies.actor import Actor
 from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weights, expectile, state_value
-from .policies.generators import GENERATORS
 from .policies.one_step import ModelPull, NoiseActor, NoiseActorConfig, OneStep, OneStepConfig, Pull, PullConfig
 from .policies.policy import Policy, PolicyConfig
 from .policies.scales import StateActionScales
@@ -24,7 +23,7 @@ from .prior import log_prob, plan_prior, policy_prior, score
 from .sb3 import SB3Policy
 
 __all__ = [
-    "GENERATORS", "MPC", "POLICIES", "PULLS", "ActionModel", "ActionWindows", "Actor", "Arrival", "ArrivalConfig",
+    "MPC", "POLICIES", "PULLS", "ActionModel", "ActionWindows", "Actor", "Arrival", "ArrivalConfig",
     "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig",
     "ModelPull", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "OneStep", "OneStepConfig", "PlanCritic",
     "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig",

@@ -28,12 +28,12 @@ from benchmarks.speed_peers import (
     diffusers_training,
 )
 from gentraj.agents.policies import POLICIES, PRESETS
-from gentraj.agents.policies.generators import DETERMINISTIC, GAUSSIAN
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.agents.policies.td3bc import DataPullConfig
+from gentraj.agents.policies.td3bc import DETERMINISTIC, DataPullConfig
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
+from gentraj.families import GAUSSIAN
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from gentraj import PRESETS
-from gentraj.agents import GENERATORS, Policy, PolicyConfig, Transition, advantage_weights, register
+from gentraj.agents import Policy, PolicyConfig, advantage_weights, register
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.envs import RandomAgent, environment_factory, rollout
+from gentraj.families import ACTION_MODELS
 from gentraj.networks import ValueEnsemble
 from gentraj.runs import PolicyRunConfig
 from gentraj.training import LearningConfig, adamw, apply_gradients
@@ -33,8 +34,7 @@ class AWRConfig(PolicyConfig):
 class AWR(Policy):
     def __init__(self, config, scales):
         super().__init__(config, scales, config.n_step)
-        self.config = config
-        self.model = self.build_model(GENERATORS["gaussian"])
+        self.model = self.build_model(ACTION_MODELS["gaussian"])
         self.value = ValueEnsemble(self.state_dim, 64, 2, 1, scales.reward_statistics.initial_value(config.discount))
 
     def optimizers(self):
@@ -42,7 +42,7 @@ class AWR(Policy):
         return {"value": adamw(self.value, learning), **self.model.optimizers()}
 
     def update(self, batch, optimizers, generator):
-        t = Transition.from_batch(batch, self, self.config.discount)
+        t = self.transition(batch, self.config.discount)
         with torch.no_grad():
             return_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
         advantage_B = return_B - self.value(t.state_BS)[0]

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
+from annotated_types import Interval
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -27,6 +28,7 @@ C = TypeVar("C")
 M = TypeVar("M")
 KIND = "KIND"  # the attribute of a class of settings that says its kind
 CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
+Fraction = Annotated[float, Interval(ge=0, le=1)]
 CHECKS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 

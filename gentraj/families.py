@@ -13,7 +13,10 @@ from .config import Registry
 from .diffusion import Diffusion, DiffusionConfig, FlowConfig, LatentDiffusion, LatentDiffusionConfig
 from .distillation import STUDENTS, FewStep, FewStepConfig
 from .gan import ConditionalGAN, GANConfig
+from .gan.discrimination import SideConfig
 from .models.gaussian import Gaussian, GaussianConfig
+from .networks import ResidualMLPConfig
+from .networks.discriminator import DiscriminatorConfig
 
 MODELS = Registry({
     "diffusion": (DiffusionConfig, Diffusion),
@@ -32,6 +35,20 @@ else:  # unions of the table's classes, so that a new family takes one line ther
 
 FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODELS.items() if name not in STUDENTS}
 """The default settings of each family of generative models, by its name."""
+
+# Models of a policy's actions have small networks and few steps. Fourier features of states gain nothing.
+ACTION_NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=0)
+GAUSSIAN = GaussianConfig(ACTION_NETWORK, weight_decay=0.0, ema=0.995)
+DIFFUSION = DiffusionConfig(ACTION_NETWORK, levels=None, clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
+FLOW = FlowConfig(ACTION_NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
+GAN = GANConfig(
+    ACTION_NETWORK,
+    DiscriminatorConfig(width=64, multipliers=(1,), kernel=1, frequencies=0, patches=False, minibatch_std=False),
+    ema=0.995, best_of=1, generator_learning=SideConfig(learning_rate=1e-3),
+    discriminator_learning=SideConfig(learning_rate=1e-3))
+
+ACTION_MODELS: dict[str, ModelConfig] = {"gaussian": GAUSSIAN, "diffusion": DIFFUSION, "flow": FLOW, "gan": GAN}
+"""The settings of each family for models of a policy's actions and of the next state of a world."""
 
 
 def family(config: ModelConfig) -> str:

@@ -6,52 +6,46 @@ Diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023, arXiv 2303.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
-from gentraj.families import ModelConfig
+from gentraj.config import settings
+from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, ModelConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .generators import DIFFUSION, FLOW, GAN, GAUSSIAN
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig
 from .scales import StateActionScales
-from .transition import Transition
 
 
-@dataclass(frozen=True)
+@settings
 class BCConfig(PolicyConfig):
     """The settings of `BC`. Raises ValueError for a setting outside its range."""
 
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, temperature=(0, 10))
 
-
-class BC(Policy):
+class BC(Policy[BCConfig]):
     """Behaviour cloning: a generative model of actions given the state, from which actions are sampled."""
 
     def __init__(self, config: BCConfig, scales: StateActionScales):
         super().__init__(config, scales)
-        self.config = config
         self.model = self.build_model(config.model)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        return self.model.update(Transition.from_batch(batch, self, 1.0), optimizers, generator)
+        return self.model.update(self.transition(batch, 1.0), optimizers, generator)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
+from annotated_types import Interval
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require, require_choice
+from gentraj.config import Fraction, settings
 from gentraj.networks import ValueEnsemble
-from gentraj.networks.mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName, NormName
+from gentraj.networks.mlp import ACTIVATIONS, ActivationName, InitialName, NormName
 from gentraj.randomness import RowNoise, fold
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.training.parallel import max_over_processes, mean_over_processes
@@ -25,21 +26,22 @@ from gentraj.training.parallel import max_over_processes, mean_over_processes
 from .policy import Policy
 from .transition import Transition
 
+MAX_DISCOUNT = 0.99999  # per environment step, as the return of endless rewards must be finite
 MAX_ADVANTAGE_WEIGHT = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ValueConfig(LearningConfig):
-    discount: float = 0.99
+    discount: Annotated[float, Interval(ge=0, le=MAX_DISCOUNT)] = 0.99
     """Discount per environment step."""
-    n_step: int = 32
+    n_step: PositiveInt = 32
     """Environment steps of the n-step return, at least those of a chunk. The papers use 1. More steps need far fewer
     updates, but credit an action with what the data did after it."""
-    width: int = 256
+    width: PositiveInt = 256
     """Units of each hidden layer."""
-    depth: int = 2
+    depth: PositiveInt = 2
     """Number of hidden layers."""
-    members: int = 2
+    members: PositiveInt = 2
     """Number of networks in the ensemble."""
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
@@ -53,25 +55,20 @@ class ValueConfig(LearningConfig):
     start: Literal["data", "zero"] = "data"
     """Value of all states before training: that which the data's mean reward leads to, or about 0."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000))
-        require_choice(self, activation=ACTIVATIONS, initial=INITIAL)
-
     def ensemble(self, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
         """An ensemble of value functions whose values begin near `start`, or near 0 as the settings say."""
         return ValueEnsemble(inputs, self.width, self.depth, members, start if self.start == "data" else 0.0,
                              ACTIVATIONS[self.activation], norm=self.norm, initial=self.initial, outputs=outputs)
 
 
-@dataclass(frozen=True)
+@settings
 class CriticConfig(ValueConfig):
     """Settings of the critic Q(s, a), an ensemble with target networks.
 
     Raises ValueError for a setting outside its range.
     """
 
-    tau: float = 0.01
+    tau: Fraction = 0.01
     """Rate at which the target network follows the critic."""
     target: Literal["min", "mean"] = "min"
     """Value that the target networks give to an action, for targets and to choose among actions: their minimum or their
@@ -79,18 +76,15 @@ class CriticConfig(ValueConfig):
     gradient: Literal["mean", "first", "random"] = "mean"
     """Values that an actor maximises: the mean over the ensemble, its first member, or a random member of two, divided
     by the mean absolute value of the other. IQL, IDQL and Swift do not use it."""
-    quantiles: int | None = None
+    quantiles: PositiveInt | None = None
     """Number of quantiles of the return that the critic learns by quantile regression (Dabney et al. 2018); their mean
     is the value. None learns the value alone, by squared errors."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, tau=(0, 1))
         if self.gradient == "random" and self.members != 2:
             raise ValueError(f"CriticConfig.members is {self.members}, and gradient is 'random', which takes two; give "
                              "2 members or another gradient")
-        if self.quantiles is not None:
-            require(self, quantiles=(1, 1000))
 
 
 class Critic(nn.Module):

@@ -11,62 +11,58 @@ Learning" (arXiv 2208.06193). With the gradient through one denoising step in pl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.diffusion import DiffusionConfig
+from gentraj.families import DIFFUSION
 from gentraj.randomness import OneStream
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
-from .generators import DIFFUSION
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig
 from .scales import StateActionScales
 from .transition import Transition
 
 
-@dataclass(frozen=True)
+@settings
 class DiffusionQLConfig(PolicyConfig):
     """The settings of `DiffusionQL`. Raises ValueError for a setting outside its range."""
 
     model: DiffusionConfig = field(default_factory=lambda: replace(DIFFUSION, steps=2))
     """The diffusion model of actions, or a flow."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    eta: float = 0.2
+    eta: NonNegativeFloat = 0.2
     """Weight of the Q loss relative to the model's own loss; values are divided by their mean absolute value."""
-    candidates: int = 8
+    candidates: PositiveInt = 8
     """Actions that are sampled in each decision, of which one is taken by its value."""
     choice: Literal["best", "softmax"] = "best"
     """Which candidate is taken: the one with the highest value, or one at random with the probability softmax(value),
     in the units of the rewards."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Scale of the noise that the candidates are sampled from, multiplied by the temperature of the sampling
     options."""
     gradient: Literal["step", "chain"] = "step"
     """Actions whose value the model maximises: those that it denoises in one step from a random noise level (Kang et
     al. 2023), or those that it samples, with the gradient through all steps (Wang et al. 2023)."""
-    backup: int = 1
+    backup: PositiveInt = 1
     """Next actions that are sampled for each target of the critic; the best one's value counts."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates", "choice", "temperature")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, eta=(0, 1e6), candidates=(1, 1e4), temperature=(0, 10), backup=(1, 1e4))
 
-
-class DiffusionQL(Policy):
+class DiffusionQL(Policy[DiffusionQLConfig]):
     """A diffusion model of actions that imitates the data and maximises Q(s, a)."""
 
     def __init__(self, config: DiffusionQLConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
-        self.config = config
         self.model = self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
 
@@ -88,7 +84,7 @@ class DiffusionQL(Policy):
         return self.config.eta * self.critic.relative(states_BS, chunk_BX, generator)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        t = self.transition(batch, self.config.critic.discount)
         critic_loss, critic = self.critic_loss(t, generator)
         self.critic.step(critic_loss, optimizers["critic"])
         guide = partial(self.value_guide, generator=generator)

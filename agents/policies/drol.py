@@ -9,13 +9,14 @@ Correspondence: Dynamic Routing for Offline Reinforcement Learning". The losses 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.networks import NETWORKS
 from gentraj.training.optimization import adamw
 from gentraj.trajectory import TrajectorySpec
@@ -25,20 +26,17 @@ from .policy import PRESETS
 from .transition import Transition
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class NearestPullConfig(PullConfig):
     """The settings of `NearestPull`. Raises ValueError for a setting outside its range."""
 
     actor: NoiseActorConfig = field(default_factory=NoiseActorConfig)
     """The network that acts."""
-    alpha: float = 1.0
+    alpha: NonNegativeFloat = 1.0
     """Weight of the squared error of the nearest candidate to the data's action, relative to the value."""
-    candidates: int = 16
+    candidates: PositiveInt = 16
     """Actions of the actor in each state of an update, of which only the nearest to the data's action learns. With 1,
     every action of the actor is pulled towards the data's."""
-
-    def __post_init__(self) -> None:
-        require(self, alpha=(0, 1e6), candidates=(1, 1e4))
 
 
 class NearestPull(NoiseActor):

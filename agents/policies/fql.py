@@ -16,46 +16,42 @@ only; docs/policies.md says what differs.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import cast
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.families import FLOW
 from gentraj.training.optimization import adamw
 from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import TrajectorySpec
 
 from .action_model import ActionModel
 from .critic import Critic
-from .generators import FLOW
 from .one_step import PULLS, NoiseActor, OneStep, OneStepConfig, PullConfig
 from .policy import PRESETS
 from .transition import Transition
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class FlowPullConfig(PullConfig):
     """The settings of `FlowPull`. Raises ValueError for a setting outside its range."""
 
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The flow, a model of actions. The actor has the same network, learning rate and decay of the average."""
-    alpha: float = 10.0
+    alpha: NonNegativeFloat = 10.0
     """Weight of the squared error to the flow's action from the same noise, relative to the value."""
-    guidance: float | None = None
+    guidance: PositiveFloat | None = None
     """Temperature of the weights with which the flow imitates the data (GFP): the probability, by a softmax of the
     values divided by their mean absolute value, of the data's action against the actor's. None weights all actions
     equally (FQL)."""
-    max_grad_norm: float = 10.0
+    max_grad_norm: PositiveFloat = 10.0
     """Norm to which larger gradients of the actor are clipped."""
-
-    def __post_init__(self) -> None:
-        require(self, alpha=(0, 1e6), max_grad_norm=(1e-9, torch.inf))
-        if self.guidance is not None:
-            require(self, guidance=(1e-9, 1e6))
 
 
 class FlowPull(NoiseActor):

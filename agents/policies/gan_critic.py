@@ -8,16 +8,21 @@ which the gradient of the value passes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 
-from gentraj.families import ModelConfig
+from gentraj.config import settings
+from gentraj.families import GAN, ModelConfig
+from gentraj.gan.discrimination import SideConfig
 
-from .generators import QUICK_GAN
 from .one_step import PULLS, ModelPull, OneStepConfig, PullConfig
 from .policy import PRESETS
 
+# The discriminator takes part in one of eight updates: the energy score teaches the generator what to imitate, and the
+# critic, which learns with it, needs the time.
+QUICK_GAN = replace(GAN, adversarial_interval=8, generator_learning=SideConfig(learning_rate=4e-3, betas=(0.9, 0.999)))
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings
 class ModelPullConfig(PullConfig):
     """The settings of `ModelPull`."""
 

@@ -12,50 +12,45 @@ Diffusion Policies" (arXiv 2304.10573).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
-from gentraj.families import ModelConfig
+from gentraj.config import Fraction, settings
+from gentraj.families import DIFFUSION, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, expectile, state_value
-from .generators import DIFFUSION
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig
 from .scales import StateActionScales
 from .transition import Transition
 
 
-@dataclass(frozen=True)
+@settings
 class IDQLConfig(PolicyConfig):
     """The settings of `IDQL`. Raises ValueError for a setting outside its range."""
 
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    expectile: float = 0.7
+    expectile: Fraction = 0.7
     """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
-    candidates: int = 8
+    candidates: PositiveInt = 8
     """Actions that are sampled in each decision; the one with the highest value is taken."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, expectile=(0, 1), candidates=(1, 1e4))
 
-
-class IDQL(Policy):
+class IDQL(Policy[IDQLConfig]):
     """A model that imitates all actions of the data, and implicit values, by which it acts."""
 
     def __init__(self, config: IDQLConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
-        self.config = config
         self.model = self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
         self.value = state_value(self, config.critic)
@@ -76,7 +71,7 @@ class IDQL(Policy):
         return self.critic.loss(t, t.reward_B + t.discount_B * next_value_B)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        t = self.transition(batch, self.config.critic.discount)
         value_loss = self.value_loss(t)
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         critic_loss, critic = self.critic_loss(t)

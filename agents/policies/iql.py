@@ -11,51 +11,46 @@ Reinforcement Learning with Implicit Q-Learning" (arXiv 2110.06169).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
-from gentraj.families import ModelConfig
+from gentraj.config import Fraction, settings
+from gentraj.families import GAUSSIAN, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, advantage_weights, expectile, exponential_weights, state_value
-from .generators import GAUSSIAN
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig
 from .scales import StateActionScales
 from .transition import Transition
 
 
-@dataclass(frozen=True)
+@settings
 class IQLConfig(PolicyConfig):
     """The settings of `IQL`. Raises ValueError for a setting outside its range."""
 
     model: ModelConfig = field(default_factory=lambda: GAUSSIAN)
     """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    expectile: float = 0.7
+    expectile: Fraction = 0.7
     """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
-    beta: float = 1.0
+    beta: NonNegativeFloat = 1.0
     """Inverse temperature of the weights exp(beta * advantage) with which actions are imitated."""
     advantages: Literal["relative", "raw"] = "relative"
     """Advantages in the weights: divided by their mean absolute value, with weights divided by their mean; or as they
     are, in the units of the rewards."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, expectile=(0, 1), beta=(0, 1e3))
 
-
-class IQL(Policy):
+class IQL(Policy[IQLConfig]):
     """Implicit Q-learning."""
 
     def __init__(self, config: IQLConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
-        self.config = config
         self.model = self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
         self.value = state_value(self, config.critic)
@@ -82,7 +77,7 @@ class IQL(Policy):
         return advantage_weights(advantage_B, self.config.beta, t.weights())
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        t = self.transition(batch, self.config.critic.discount)
         value_loss, advantage_B = self.value_loss(t)
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         critic_loss, critic = self.critic_loss(t)

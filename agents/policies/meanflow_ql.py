@@ -12,13 +12,14 @@ was read in summaries only; docs/policies.md says what differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.distillation.mean_flow import adaptive, derivative
 from gentraj.training.optimization import adamw
@@ -32,19 +33,16 @@ MAX_TARGET = 5.0  # bound on the targets of the mean flow
 POWER, OFFSET = 0.2, 1e-4  # of the adaptive weights of the mean-flow loss
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class MeanFlowPullConfig(PullConfig):
     """The settings of `MeanFlowPull`. Raises ValueError for a setting outside its range."""
 
     actor: NoiseActorConfig = field(default_factory=NoiseActorConfig)
     """The network that acts."""
-    alpha: float = 10.0
+    alpha: NonNegativeFloat = 10.0
     """Weight of the mean-flow loss, which imitates the data, relative to the value."""
-    bound: float = 1.0
+    bound: NonNegativeFloat = 1.0
     """Weight of the loss of actions outside the data's bounds, which is their mean distance from the bounds."""
-
-    def __post_init__(self) -> None:
-        require(self, alpha=(0, 1e6), bound=(0, 1e6))
 
 
 class MeanFlowPull(NoiseActor):

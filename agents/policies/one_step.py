@@ -11,15 +11,16 @@ of this recipe: TD3+BC, FQL, GFP, MeanFlowQL, DROL, and a GAN with a critic.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar, cast
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import Registry, require
-from gentraj.families import ModelConfig
+from gentraj.config import Fraction, Registry, settings
+from gentraj.families import ACTION_NETWORK, ModelConfig
 from gentraj.networks import NetworkConfig
 from gentraj.randomness import OneStream, RowNoise, unfold_each
 from gentraj.training.optimization import LearningConfig, MovingAverage, apply_gradients
@@ -27,7 +28,6 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, Trajecto
 
 from .action_model import ActionModel, ActionWindows
 from .critic import Critic, CriticConfig
-from .generators import NETWORK
 from .policy import POLICIES, Policy, PolicyConfig
 from .scales import StateActionScales
 from .transition import Transition
@@ -35,7 +35,7 @@ from .transition import Transition
 MAX_SMOOTHING = 2.5  # standard deviations at which the noise on the next actions is clipped (Fujimoto et al. 2018)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PullConfig:
     """Base class of the settings of a pull."""
 
@@ -47,28 +47,28 @@ PULLS: Registry[PullConfig, Pull] = Registry({})
 """The pulls by their kinds: the class of the settings, and the class of the pull. Each file of a pull adds its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class OneStepConfig(PolicyConfig):
     """The settings of `OneStep`. Raises ValueError for a setting outside its range."""
 
     pull: PullConfig = field(default_factory=lambda: PULLS["flow"][0]())
     """What the actor is, and what pulls it towards the data."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    eta: float = 1.0
+    eta: NonNegativeFloat = 1.0
     """Weight of the value that the actor maximises, relative to the pull; 0 follows the pull alone."""
     relative: bool = True
     """Divide the values in the actor's loss by their mean absolute value. Without it, the right weights depend on the
     size of the rewards."""
-    smoothing: float = 0.0
+    smoothing: NonNegativeFloat = 0.0
     """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
     action. The noise is clipped at 2.5 standard deviations."""
-    delay: int = 1
+    delay: PositiveInt = 1
     """Number of updates of the critic for each of the actor, with which all target networks are updated."""
-    backup: int = 1
+    backup: PositiveInt = 1
     """Next actions that are sampled for each target of the critic; the one with the highest value counts."""
-    candidates: int = 1
+    candidates: PositiveInt = 1
     """Actions that are sampled in each decision; the one with the highest value is taken."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""
 
@@ -78,11 +78,6 @@ class OneStepConfig(PolicyConfig):
     def model(self) -> ModelConfig | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The settings of the generative model of actions; None without one."""
         return self.pull.model
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, eta=(0, 1e6), smoothing=(0, 10), delay=(1, 1e6), backup=(1, 1e4), candidates=(1, 1e4),
-                temperature=(0, 10))
 
 
 class Pull(nn.Module):
@@ -116,14 +111,13 @@ class Pull(nn.Module):
         raise NotImplementedError
 
 
-class OneStep(Policy):
+class OneStep(Policy[OneStepConfig]):
     """An actor of one call that maximises Q(s, a), and a pull towards the data."""
 
     updates: Tensor
 
     def __init__(self, config: OneStepConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
-        self.config = config
         build: Callable[..., Pull] = PULLS.made_of(config.pull)
         self.pull = build(self.window_spec, config.pull)
         self.critic = Critic.of(self, config.critic)
@@ -150,7 +144,7 @@ class OneStep(Policy):
                                                              divided=self.config.relative)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        t = self.transition(batch, self.config.critic.discount)
         critic_loss, critic = self.critic_loss(t, generator)
         acts = self.actor_is_due()
         self.critic.step(critic_loss, optimizers["critic"], follow=acts)
@@ -228,19 +222,15 @@ class ModelPull(Pull):
         return calls_of([self.model.model])
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class NoiseActorConfig(LearningConfig):
     """Settings of the network from noise to actions of a pull without a generative model."""
 
-    network: NetworkConfig = field(default_factory=lambda: NETWORK)
+    network: NetworkConfig = field(default_factory=lambda: ACTION_NETWORK)
     """The network from noise to actions."""
-    ema: float = 0.995
+    ema: Fraction = 0.995
     """Decay of the exponential moving average of the weights, with which the policy acts."""
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, ema=(0, 1))
+    weight_decay: Fraction = 0.0
 
 
 class NoiseActor(Pull):

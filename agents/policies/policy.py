@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import Registry, require
+from gentraj.config import Registry, settings
 from gentraj.families import ModelConfig
 from gentraj.models.sample_batch import sampling_of
 from gentraj.trajectory import (
@@ -23,17 +24,21 @@ from gentraj.trajectory import (
 
 from .action_model import ActionModel
 from .scales import Observations, Rewards, StateActionScales
+from .transition import Transition, mean_one
+
+P = TypeVar("P", bound="PolicyConfig")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PolicyConfig:
     """Base class of the settings of a policy. Raises ValueError for a setting outside its range."""
 
-    chunk: int = 1
+    _: KW_ONLY
+    chunk: PositiveInt = 1
     """Number of actions in a chunk, which are sampled together."""
-    execute: int = 1
+    execute: PositiveInt = 1
     """Number of actions of a chunk that are carried out before the next chunk is sampled."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Number of transitions in a batch."""
     observations: Observations = "gaussian"
     """Observations as the networks see them: with mean 0 and standard deviation 1 in the data, or as they are."""
@@ -50,10 +55,12 @@ class PolicyConfig:
     """The settings by which the policy acts. Its training does not depend on them, so they may change after it."""
 
     def __post_init__(self) -> None:
-        require(self, chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        if self.execute > self.chunk:
+            raise ValueError(f"PolicyConfig.execute is {self.execute}; a number up to that of the actions in a chunk, "
+                             f"{self.chunk}, is expected")
 
 
-class Policy(nn.Module):
+class Policy(nn.Module, Generic[P]):
     """Base class of policies, which are `Trainable`.
 
     A subclass implements `optimizers`, `update` and `sample_actions`. Most have an `ActionModel`, the generative model
@@ -62,9 +69,10 @@ class Policy(nn.Module):
 
     model: ActionModel
 
-    def __init__(self, config: PolicyConfig, scales: StateActionScales, n_step: int = 1):
+    def __init__(self, config: P, scales: StateActionScales, n_step: int = 1):
         """`n_step` is the number of environment steps in a transition; it is raised to the size of a chunk."""
         super().__init__()
+        self.config = config
         self.scales = scales
         self.chunk = config.chunk
         self.execute = config.execute
@@ -91,7 +99,7 @@ class Policy(nn.Module):
         """
         raise NotImplementedError
 
-    def with_config(self, config: PolicyConfig) -> Self:
+    def with_config(self, config: P) -> Self:
         """A policy with the same networks and other settings to act by, those of `ACTING`.
 
         It is made by the constructor, which checks them.
@@ -105,6 +113,41 @@ class Policy(nn.Module):
     def build_model(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> ActionModel:
         """Builds a model of actions given the state and a context of `context_dim` numbers."""
         return ActionModel(self.window_spec, config, context_dim, context_dropout)
+
+    def transition(self, batch: Batch, discount: float) -> Transition:
+        """The transitions that the policy sees in a batch of windows; `discount` is per environment step.
+
+        Raises ValueError for a batch without rewards, terminations and episodes, and for windows of another layout than
+        the policy's, in which the n-step returns would be others.
+        """
+        self.spec.check_windows(batch.x_BHD.shape)
+        if batch.reward_BH is None or batch.terminal_BH is None or batch.episode_B is None:
+            raise ValueError("a policy learns from rewards and terminations, which this batch lacks; take a batch of "
+                             "Windows")
+        scales = self.scales
+        obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
+        real_BH = batch.mask_BHD[..., 0]
+        last_B = real_BH.sum(1) - 1  # the timestep of the next state, and the steps to it
+        b = torch.arange(len(last_B), device=last_B.device)
+        ended_B = batch.terminal_BH[b, last_B]
+        power_H = discount ** torch.arange(real_BH.shape[1], device=last_B.device).to(batch.reward_BH)
+        reward_BH = scales.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # none in padding
+        reward_B = (reward_BH * power_H[:-1]).sum(1)
+        real_BK = real_BH[:, 1 : self.chunk + 1]
+        act_BKA = scales.act.normalize(act_BHA[:, : self.chunk]) * (real_BK[..., None] & scales.varies_A)
+        weight_B = None
+        if batch.synthetic_B is not None:
+            weight_B = mean_one((~batch.synthetic_B).to(reward_B))
+        return Transition(
+            state_BS=scales.state(obs_BHO[:, 0], batch.context_BC),
+            chunk_BX=act_BKA.flatten(1),
+            real_BK=real_BK,
+            reward_B=reward_B,
+            next_BS=scales.state(obs_BHO[b, last_B], batch.context_BC),
+            discount_B=power_H[last_B] * ~ended_B,
+            whole_B=real_BK.all(1) | ended_B,
+            episode_B=batch.episode_B,
+            weight_B=weight_B)
 
     @property
     def device(self) -> torch.device:
@@ -127,14 +170,14 @@ class Policy(nn.Module):
         return type(self).__name__ if self.action_model is None else sampling_of(self.action_model.model, options)
 
 
-POLICIES: Registry[PolicyConfig, Policy] = Registry({})
+POLICIES: Registry[PolicyConfig, Policy[Any]] = Registry({})
 """The policies by their kinds: the class of the settings, and the class of the policy. Each file adds its own."""
 
 PRESETS: dict[str, tuple[str, PolicyConfig]] = {}
 """The settings of policies by the name of their preset, with a line about each. Each file adds its own."""
 
 
-def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:
+def register(kind: str, config: type[PolicyConfig], policy: type[Policy[Any]]) -> None:
     """Registers a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
 
     `kind` is the policy's name in the config.json of a run; it replaces a policy that is registered by that name.

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.randomness import RowNoise
@@ -39,15 +39,15 @@ DRAWN_AHEAD = 64  # decisions whose random numbers are drawn together
 ONE_CALL = "a student of decisions acts by one call of its network"
 
 
-@dataclass(frozen=True)
+@settings
 class StudentConfig(PolicyConfig, LearningConfig):
     """The settings of `Student`. Raises ValueError for a setting outside its range."""
 
-    width: int = 256
+    width: PositiveInt = 256
     """Units of each hidden layer."""
-    depth: int = 3
+    depth: PositiveInt = 3
     """Number of hidden layers."""
-    components: int = 4
+    components: PositiveInt = 4
     """Number of components of the mixture that models the teacher's actions in a state; 1 acts by their median."""
     sample: bool = False
     """Act by a component that is sampled by its weight instead of by the mixture's mode. A student of a planner that
@@ -55,7 +55,7 @@ class StudentConfig(PolicyConfig, LearningConfig):
     goal_dims: tuple[int, ...] = ()
     """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Number of decisions in a batch."""
     learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
@@ -66,10 +66,9 @@ class StudentConfig(PolicyConfig, LearningConfig):
     def __post_init__(self) -> None:
         PolicyConfig.__post_init__(self)
         LearningConfig.__post_init__(self)
-        require(self, width=(1, 1e5), depth=(1, 100), components=(1, 1e3))
 
 
-class Student(Policy):
+class Student(Policy[StudentConfig]):
     """A perceptron from observations, and goals relative to them, to mixtures of M Laplace distributions of actions.
 
     The X = K * A entries of a chunk are independent within a component. A Laplace distribution makes the loss an
@@ -82,7 +81,6 @@ class Student(Policy):
         if scales.context_dim and len(config.goal_dims) not in (0, scales.context_dim):
             raise ValueError(f"StudentConfig.goal_dims are {config.goal_dims}, and a goal has {scales.context_dim} "
                              "numbers; give an entry of the observation for each, or none")
-        self.config = config
         self.calls = 0
         outputs = config.components * (1 + 2 * config.chunk * scales.act_dim)
         self.network = mlp([self.state_dim, *[config.width] * config.depth, outputs])
@@ -122,7 +120,7 @@ class Student(Policy):
         return loss, error_BX.mean(1)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = Transition.from_batch(batch, self, 1.0)
+        t = self.transition(batch, 1.0)
         loss, error_B = self.loss(t)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         return {"loss": loss.detach(), "error": (error_B * t.weights()).mean(), "grad_norm": norm}

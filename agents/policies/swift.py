@@ -18,28 +18,29 @@ advantages there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import Fraction, settings
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
+from gentraj.families import DIFFUSION
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import ValueConfig, expectile, state_value
-from .generators import DIFFUSION
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig
 from .scales import StateActionScales
 from .transition import Transition
 
 
-@dataclass(frozen=True)
+@settings
 class SwiftConfig(PolicyConfig):
     """The settings of `Swift`. Raises ValueError for a setting outside its range."""
 
@@ -48,22 +49,20 @@ class SwiftConfig(PolicyConfig):
     critic: ValueConfig = field(default_factory=lambda: ValueConfig(width=128, members=4))
     """The ensemble of V(s). Each member computes the advantages of its share of the episodes and learns from the other
     episodes; where there are no others, it learns from its own."""
-    context_dropout: float = 0.1
+    context_dropout: Fraction = 0.1
     """Fraction of the actions that the model learns without the context, as classifier-free guidance needs."""
-    expectile: float = 0.9
+    expectile: Fraction = 0.9
     """Expectile of the n-step returns from a state that V(s) estimates: 0.5 is their mean, 1 their maximum."""
-    guidance: float = 1.5
+    guidance: NonNegativeFloat = 1.5
     """Scale of classifier-free guidance towards actions with a positive advantage: 0 imitates all actions of the data,
     1 those with a positive advantage, and more amplifies the difference."""
-    temperature: float = 0.0
+    temperature: NonNegativeFloat = 0.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options. At 0
     the same state always gives the same action."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "guidance", "temperature")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, context_dropout=(0, 1), expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3))
         if type(self.critic) is not ValueConfig:
             raise ValueError(f"SwiftConfig.critic is a {type(self.critic).__name__}, but Swift has no Q(s, a); a "
                              "ValueConfig is expected: leave tau out")
@@ -72,12 +71,11 @@ class SwiftConfig(PolicyConfig):
                              "the model never learns with a context_dropout of 0; set that to 0.1, for example")
 
 
-class Swift(Policy):
+class Swift(Policy[SwiftConfig]):
     """A diffusion model of actions that is guided towards positive n-step advantages."""
 
     def __init__(self, config: SwiftConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
-        self.config = config
         self.model = self.build_model(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 
@@ -96,7 +94,7 @@ class Swift(Policy):
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = Transition.from_batch(batch, self, self.config.critic.discount)
+        t = self.transition(batch, self.config.critic.discount)
         value_loss, advantage_B = self.value_loss(t)
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         held_out = t.average(expectile(advantage_B / self.value.unit, self.config.expectile)[None])

@@ -10,21 +10,25 @@ here. The smoothing of the next actions and the delay of the actor are those of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from gentraj.config import settings
+from gentraj.families import GAUSSIAN
 from gentraj.models.gaussian import Gaussian, GaussianConfig
 from gentraj.trajectory import SamplingOptions, TrajectorySpec
 
-from .generators import DETERMINISTIC
 from .one_step import PULLS, ModelPull, OneStepConfig, PullConfig
 from .policy import PRESETS
 
+# A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.
+DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings
 class DataPullConfig(PullConfig):
     """The settings of `DataPull`. Raises ValueError for an actor whose spread is not a number."""
 

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from gentraj.training.parallel import mean_over_processes
-from gentraj.trajectory import Batch
-
-if TYPE_CHECKING:
-    from .policy import Policy
 
 
 @dataclass(frozen=True)
@@ -42,42 +36,6 @@ class Transition:
     weight_B: Tensor | None = None
     """Weights of mean 1 in the loss of the policy, 0 for synthetic transitions of a world model, from which only
     critics learn. None gives all transitions the same weight."""
-
-    @classmethod
-    def from_batch(cls, batch: Batch, policy: Policy, discount: float) -> Transition:
-        """The transitions that a policy sees in a batch of windows; `discount` is per environment step.
-
-        Raises ValueError for a batch without rewards, terminations and episodes, and for windows of another layout than
-        the policy's, in which the n-step returns would be others.
-        """
-        policy.spec.check_windows(batch.x_BHD.shape)
-        if batch.reward_BH is None or batch.terminal_BH is None or batch.episode_B is None:
-            raise ValueError("a policy learns from rewards and terminations, which this batch lacks; take a batch of "
-                             "Windows")
-        scales = policy.scales
-        obs_BHO, act_BHA = policy.spec.split(batch.x_BHD)
-        real_BH = batch.mask_BHD[..., 0]
-        last_B = real_BH.sum(1) - 1  # the timestep of the next state, and the steps to it
-        b = torch.arange(len(last_B), device=last_B.device)
-        ended_B = batch.terminal_BH[b, last_B]
-        power_H = discount ** torch.arange(real_BH.shape[1], device=last_B.device).to(batch.reward_BH)
-        reward_BH = scales.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # none in padding
-        reward_B = (reward_BH * power_H[:-1]).sum(1)
-        real_BK = real_BH[:, 1 : policy.chunk + 1]
-        act_BKA = scales.act.normalize(act_BHA[:, : policy.chunk]) * (real_BK[..., None] & scales.varies_A)
-        weight_B = None
-        if batch.synthetic_B is not None:
-            weight_B = mean_one((~batch.synthetic_B).to(reward_B))
-        return cls(
-            state_BS=scales.state(obs_BHO[:, 0], batch.context_BC),
-            chunk_BX=act_BKA.flatten(1),
-            real_BK=real_BK,
-            reward_B=reward_B,
-            next_BS=scales.state(obs_BHO[b, last_B], batch.context_BC),
-            discount_B=power_H[last_B] * ~ended_B,
-            whole_B=real_BK.all(1) | ended_B,
-            episode_B=batch.episode_B,
-            weight_B=weight_B)
 
     def weights(self) -> Tensor:
         """The weights (B,), or (1,) with a 1 for all transitions."""

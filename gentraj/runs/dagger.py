@@ -18,6 +18,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gentraj.agents.planning.planner_config import PlannerConfig
@@ -26,7 +27,7 @@ from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
-from ..config import read_json, require, to_json, write_json
+from ..config import read_json, settings, to_json, write_json
 from ..data import Episodes, save_npz
 from ..data.sources import split_names
 from ..data.splitting import take
@@ -48,22 +49,22 @@ SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
 
-@dataclass(frozen=True)
+@settings
 class DecisionConfig:
     """How a student learns the decisions of a run."""
 
-    episodes: int = 300
+    episodes: PositiveInt = 300
     """Episodes that are recorded in each round."""
-    rounds: int = 5
+    rounds: NonNegativeInt = 5
     """Rounds after the first, in which the student and the teacher act by turns. The student that acts in a round is
     trained for a quarter of the steps."""
-    num_envs: int = 50
+    num_envs: PositiveInt = 50
     """Environments that run side by side while episodes are recorded."""
-    replan: int = 0
+    replan: NonNegativeInt = 0
     """Environment steps for which a planner follows each plan while episodes are recorded. Fewer plans take less time.
     The default (0) is three times as many as in an evaluation, but at most up to the plan's end; a planner that plans
     anew in every step goes on to do so."""
-    temperature: float | None = None
+    temperature: NonNegativeFloat | None = None
     """Scale of the noise that a planner's plans are sampled from while episodes are recorded. The default is 0, where
     the plan for a state does not depend on the seed, so that the student has less to learn. A planner that selects the
     plan of the highest value keeps its own temperature by default, as all its candidates are the same at 0. It does not
@@ -72,11 +73,6 @@ class DecisionConfig:
     """The network of the student, and how the student acts."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
     """The training of the student on all rounds."""
-
-    def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
-        if self.temperature is not None:
-            require(self, temperature=(0, 1e3))
 
 
 def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,

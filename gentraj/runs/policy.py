@@ -10,14 +10,13 @@ from gentraj.agents.planning.deadline import Deadline
 from gentraj.agents.policies import ACTORS, POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 
 from ..config import differences, settings, to_json
 from ..data import ContextConfig, Episodes
-from ..families import Model, ModelConfig, family
+from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sample_batch import Guidance
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, refuse_planning
@@ -41,7 +40,7 @@ class PolicyRun(Run[PolicyRunConfig]):
     MAIN: ClassVar[str] = "policy"
     ACTING: ClassVar[str] = "policy"
     MODEL: ClassVar[str] = "policy.model"
-    MODELS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
+    MODELS: ClassVar[Mapping[str, ModelConfig]] = ACTION_MODELS
     CARD: ClassVar[tuple[str, str, str]] = (
         "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
 

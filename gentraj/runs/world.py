@@ -11,13 +11,12 @@ from annotated_types import Interval
 
 from gentraj.agents.mpc import MPC, MPCConfig, WorldModelSimulator
 from gentraj.agents.planning.deadline import Deadline
-from gentraj.agents.policies.generators import GENERATORS
 
 from ..config import settings
 from ..data import ContextConfig, Episodes
 from ..data.splitting import halves, hold_out
 from ..diffusion import DiffusionConfig
-from ..families import Model, ModelConfig, family
+from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sample_batch import Guidance
 from ..randomness import fold
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -59,7 +58,7 @@ class WorldModelRun(Run[WorldModelRunConfig]):
     MAIN: ClassVar[str] = "world"
     ACTING: ClassVar[str] = "control"
     MODEL: ClassVar[str] = "world.model"
-    MODELS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(config) for name, config in GENERATORS.items()}
+    MODELS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(config) for name, config in ACTION_MODELS.items()}
     CARD: ClassVar[tuple[str, str, str]] = (
         "A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")
 

@@ -19,11 +19,11 @@ from gentraj.agents.planning.sampler import PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
-from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.runs import DataFacts
@@ -51,7 +51,7 @@ def made(kind: str, *, goals: bool = False) -> Any:
                    MPCConfig(horizon=2, samples=4), LOW, HIGH)
     scales = StateActionScales.fit(episodes(goals), ContextConfig(("goal",) if goals else ()))
     if kind == "policy":
-        config: Any = BCConfig(GENERATORS["gaussian"].with_network(TINY))
+        config: Any = BCConfig(ACTION_MODELS["gaussian"].with_network(TINY))
         return Actor(BC(config, scales), LOW, HIGH, SamplingOptions(temperature=0))
     if kind == "student":
         return StudentActor(Student(StudentConfig(width=8, depth=1), scales), LOW, HIGH)

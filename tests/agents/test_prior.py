@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.iql import IQLConfig
 from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy
@@ -19,6 +18,7 @@ from gentraj.agents.policies.swift import SwiftConfig
 from gentraj.agents.prior import log_prob, plan_prior, policy_prior, score
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.families import ACTION_MODELS
 from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -50,7 +50,7 @@ def make(config: Any) -> Policy:
 
 
 def cloned(family: str, chunk: int = 2) -> Any:
-    return make(BCConfig(GENERATORS[family], chunk=chunk))
+    return make(BCConfig(ACTION_MODELS[family], chunk=chunk))
 
 
 def actions(count: int = 2, chunk: int = 2) -> Tensor:

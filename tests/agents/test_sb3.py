@@ -9,10 +9,10 @@ from torch import Tensor
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
-from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.sb3 import SB3Policy
 from gentraj.data import ContextConfig, Episodes
+from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.trajectory import Agent
 
@@ -70,7 +70,7 @@ def cloned() -> Actor:
     """An untrained flow of actions."""
     rng, end = np.random.default_rng(0), np.ones(50, bool)
     data = Episodes(rng.normal(size=(100, 3)), rng.uniform(-1, 1, (50, 1)), np.zeros(50), end, ~end, np.ones(50, int))
-    config: Any = BCConfig(GENERATORS["flow"].with_network(ResidualMLPConfig(8, 1, 0)))
+    config: Any = BCConfig(ACTION_MODELS["flow"].with_network(ResidualMLPConfig(8, 1, 0)))
     torch.manual_seed(0)
     return Actor(BC(config, StateActionScales.fit(data, ContextConfig())), np.full(1, -2.0), np.full(1, 2.0))
 

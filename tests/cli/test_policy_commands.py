@@ -17,11 +17,11 @@ from small import changed, gentraj
 
 from gentraj import runs
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.cli import measure, sample
 from gentraj.data import Episodes
+from gentraj.families import ACTION_MODELS
 from gentraj.runs import PolicyRunConfig, presets
 from gentraj.runs.models import model_config, with_components
 
@@ -133,7 +133,7 @@ def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, caps
 
 def test_a_family_and_a_network_are_those_of_the_generator() -> None:
     config = with_components(presets.PRESETS["iql"], "flow", None)
-    assert model_config(config) == GENERATORS["flow"]
+    assert model_config(config) == ACTION_MODELS["flow"]
     other = model_config(with_components(PolicyRunConfig(policy=BCConfig()), None, "dit"))
     assert type(other.network).__name__ == "DiTConfig"
     assert with_components(config, None, "residualmlp") == config  # its own settings stay

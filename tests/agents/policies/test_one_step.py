@@ -29,7 +29,7 @@ NOISE_ACTORS = ["fql", "gfp", "meanflow-ql", "drol"]
 def made(name: str, **changes: Any) -> tuple[Any, Transition]:
     """A small policy for `bandit`, whose states have two entries and whose actions have one, and a batch of it."""
     policy = make(small(name, **changes), data := bandit(64))
-    return policy, Transition.from_batch(Windows(data, policy.spec).batch(0, 0, 32), policy, 0.9)
+    return policy, policy.transition(Windows(data, policy.spec).batch(0, 0, 32), 0.9)
 
 
 class Value(nn.Module):

@@ -14,7 +14,6 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import CriticConfig
 from gentraj.agents.policies.diffusion_ql import DiffusionQLConfig
-from gentraj.agents.policies.generators import GENERATORS
 from gentraj.agents.policies.iql import IQLConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.policies.scales import RewardStatistics, StateActionScales
@@ -22,6 +21,7 @@ from gentraj.agents.policies.student import StudentConfig
 from gentraj.agents.policies.swift import SwiftConfig
 from gentraj.agents.policies.transition import Transition, mean_one
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
+from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -88,7 +88,7 @@ def make(config: Any, episodes: Episodes, contexts: ContextConfig = NO_CONTEXT) 
 def windows_of(policy: Policy, episodes: Episodes, discount: float) -> Transition:
     """The transitions that begin at each of the first five steps."""
     batch = Windows(episodes, policy.spec).gather(np.arange(min(5, len(episodes.act))))
-    return Transition.from_batch(batch, policy, discount)
+    return policy.transition(batch, discount)
 
 
 def train(policy: Policy, episodes: Episodes, steps: int, contexts: ContextConfig = NO_CONTEXT) -> dict[str, Any]:
@@ -297,13 +297,13 @@ def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
     policy = make(small("swift"), bandit(50))
     with pytest.raises(ValueError, match=r"guidance is 0\.5"):  # a copy is checked too
         policy.with_config(replace(SwiftConfig(context_dropout=0.0, guidance=1.0), guidance=0.5))
-    other = PolicyRunConfig(policy=SwiftConfig()).with_generator(GENERATORS["flow"])
+    other = PolicyRunConfig(policy=SwiftConfig()).with_generator(ACTION_MODELS["flow"])
     assert other.policy.model.path == "flow" and other.policy.context_dropout == 0.1  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", ACTION_MODELS)
 def test_cloning_with_any_generator_draws_both_of_the_data_s_actions(name: str) -> None:
-    policy = make(narrow(BCConfig(GENERATORS[name])), data := bandit())
+    policy = make(narrow(BCConfig(ACTION_MODELS[name])), data := bandit())
     train(policy, data, 120 if name == "gan" else 300)
     actions = act(policy, torch.zeros(400, 2), list(range(400)))[:, 0]
     assert actions.mean().abs() < 0.2 and actions.std() == pytest.approx(0.6, abs=0.2)
@@ -345,7 +345,7 @@ class Linear(Policy):
         return {"layer": adamw(self.layer, LearningConfig())}
 
     def update(self, batch: Any, optimizers: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        t = Transition.from_batch(batch, self, 1.0)
+        t = self.transition(batch, 1.0)
         loss = (self.layer(t.state_BS) - t.chunk_BX).square().mean()
         apply_gradients(loss, optimizers["layer"], 1.0)
         return {"loss": loss.item()}  # type: ignore[dict-item]
@@ -422,14 +422,14 @@ def test_what_lacks_rewards_is_no_transition(missing: str) -> None:
     policy = Policy(BCConfig(), StateActionScales.fit(chain(), NO_CONTEXT))
     batch = Windows(chain(), policy.spec).gather(np.arange(5))
     with pytest.raises(ValueError, match="take a batch of Windows"):
-        Transition.from_batch(replace(batch, **{missing: None}), policy, 0.5)
+        policy.transition(replace(batch, **{missing: None}), 0.5)
 
 
 def test_windows_of_another_length_make_no_transitions() -> None:
     """Their n-step returns would not be those of the policy's settings."""
     policy = Policy(IQLConfig(), StateActionScales.fit(data := bandit(8), NO_CONTEXT), 32)
     with pytest.raises(ValueError, match=r"windows of shape \(4, 9, 3\) were given; \(B, 33, 3\) is expected"):
-        Transition.from_batch(Windows(data, TrajectorySpec(2, 1, 9)).batch(0, 0, 4), policy, 0.5)
+        policy.transition(Windows(data, TrajectorySpec(2, 1, 9)).batch(0, 0, 4), 0.5)
 
 
 def test_windows_of_what_was_imagined_have_no_weight() -> None:
@@ -483,7 +483,7 @@ def test_the_model_s_windows_are_the_state_in_each_timestep_and_the_chunk() -> N
     with pytest.raises(ValueError, match="NaN or infinite"):
         windows.condition(state * torch.nan)
     assert windows.condition(state * torch.nan, finite=True).batch == 1
-    better = ActionModel(TrajectorySpec(3, 2, 2), narrow(GENERATORS["flow"]), context_dim=1).condition(state)
+    better = ActionModel(TrajectorySpec(3, 2, 2), narrow(ACTION_MODELS["flow"]), context_dim=1).condition(state)
     assert better.context_BC is not None and better.context_BC.tolist() == [[1]]
 
 

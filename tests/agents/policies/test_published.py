@@ -21,7 +21,6 @@ from gentraj.agents.policies.iql import IQL, IQLConfig
 from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales, reward_scale
-from gentraj.agents.policies.transition import Transition
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion.paths import PATHS
 from gentraj.networks import Perceptron, PerceptronConfig
@@ -329,7 +328,7 @@ def test_no_step_costs_anything_after_the_end_of_an_episode() -> None:
     episodes = Episodes(np.zeros((7, OBS)), np.zeros((5, ACT)), ends, ends, np.zeros(5, bool), np.array([3, 2]))
     config = IQLConfig(rewards="minus-one", critic=replace(IQLConfig().critic, n_step=32, discount=0.5))
     policy = IQL(config, StateActionScales.fit(episodes, ContextConfig(), rewards="minus-one"))
-    t = Transition.from_batch(Windows(episodes, policy.spec).gather(np.arange(5)), policy, 0.5)
+    t = policy.transition(Windows(episodes, policy.spec).gather(np.arange(5)), 0.5)
     torch.testing.assert_close(t.reward_B, torch.tensor([-1.5, -1.0, 0.0, -1.5, -1.0]))
     torch.testing.assert_close(t.discount_B, torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5]))
 

@@ -10,7 +10,6 @@ import torch
 from gentraj.agents.policies.critic import CriticConfig, ValueConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.swift import Swift, SwiftConfig
-from gentraj.agents.policies.transition import Transition
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
@@ -44,9 +43,9 @@ def test_luck_stays_an_advantage_for_values_that_did_not_learn_of_it(members: in
         policy = swift(data, number)
         windows, optimizer = Windows(data, policy.spec), policy.optimizers()["value"]
         for step in range(300):
-            loss, _ = policy.value_loss(Transition.from_batch(windows.batch(step, 0, 128), policy, 0.99))
+            loss, _ = policy.value_loss(policy.transition(windows.batch(step, 0, 128), 0.99))
             apply_gradients(loss, optimizer, 10.0)
-        everything = Transition.from_batch(windows.gather(np.arange(len(windows))), policy, 0.99)
+        everything = policy.transition(windows.gather(np.arange(len(windows))), 0.99)
         _, advantage_B = policy.value_loss(everything)
         size[number] = advantage_B.abs().mean()
         metrics = policy.update(windows.batch(0, 0, 128), policy.optimizers(), generator(0))
