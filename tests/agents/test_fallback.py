@@ -71,10 +71,6 @@ def test_a_take_over_has_a_seed_of_its_episode_and_step_and_a_new_episode_is_the
     assert alone.teacher.began == [first]  # type: ignore[attr-defined]
 
 
-def test_with_a_min_confidence_of_0_the_teacher_never_acts() -> None:
-    assert acted(switch(min_confidence=0), [[0.0, 0.0]]) == [[-1, -1]]
-
-
 @pytest.mark.parametrize("num_envs", [3, 8])
 def test_a_rollout_counts_how_often_the_teacher_acted(num_envs: int) -> None:
     played = rollout(switch(min_confidence=0.1, steps=2), environment_factory("tests/Follow-v0"), 8,

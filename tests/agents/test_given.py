@@ -141,11 +141,6 @@ def test_a_mask_has_an_entry_for_each_seed(kind: str) -> None:
         made(kind).reset(torch.tensor([True, False]), [0, 1, 2])
 
 
-def test_large_numbers_are_numbers() -> None:
-    """Their sum is not, in float32."""
-    assert act(made("policy"), torch.full((1, 3), 3e38)).isfinite().all()
-
-
 def test_a_run_acts_in_no_space_of_other_actions() -> None:
     data = DataFacts.of(episodes(False), ContextConfig(), None)
     assert data.allowed(Box(-1, 1, (1,))) == Box(-1, 1, (1,))

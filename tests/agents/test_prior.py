@@ -94,12 +94,6 @@ def test_a_density_of_actions_in_environment_units_integrates_to_one(family: str
     assert float(total * (a[1] - a[0]) * (b[1] - b[0])) == pytest.approx(1, abs=0.03)
 
 
-def test_a_gaussian_s_log_density_has_a_gradient_for_the_regularised() -> None:
-    policy, act_BKA = cloned("gaussian"), actions().requires_grad_()
-    log_prob(policy, OBS, act_BKA).sum().backward()
-    assert act_BKA.grad is not None and torch.isfinite(act_BKA.grad).all() and (act_BKA.grad != 0).all()
-
-
 @pytest.mark.parametrize("family", ["diffusion", "flow"])
 def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> None:
     """Normalised actions are N(0.5, 0.4^2), and so at time t N(0.5 alpha, 0.4^2 alpha^2 + sigma^2)."""

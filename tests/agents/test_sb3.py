@@ -32,13 +32,6 @@ class Remembering(Agent):
         return torch.stack([self.age_B, self.seed_B, goal_B], 1)
 
 
-def test_one_observation_and_several_have_stable_baselines_shapes() -> None:
-    policy = SB3Policy(Remembering())
-    one, _ = policy.predict(np.zeros(4))
-    several, _ = policy.predict(np.zeros((5, 4)))
-    assert one.shape == (3,) and several.shape == (5, 3) and one.dtype == np.float32
-
-
 def test_parts_of_a_dict_with_several_axes_are_flattened_as_in_the_data() -> None:
     agent = Remembering()
     policy = SB3Policy(agent, obs_keys=("place", "turn"))
@@ -54,6 +47,7 @@ def test_parts_of_a_dict_with_several_axes_are_flattened_as_in_the_data() -> Non
 def test_an_episode_goes_on_with_its_state_and_begins_where_it_starts() -> None:
     policy, obs = SB3Policy(Remembering()), np.zeros((2, 4))
     act, state = policy.predict(obs, None, np.ones(2, bool))
+    assert act.shape == (2, 3) and SB3Policy(Remembering()).predict(obs[0])[0].shape == (3,) and act.dtype == np.float32
     assert act[:, 0].tolist() == [1, 1] and act[0, 1] != act[1, 1]
     again, state = policy.predict(obs, state, np.zeros(2, bool))
     assert again[:, 0].tolist() == [2, 2] and (again[:, 1] == act[:, 1]).all()

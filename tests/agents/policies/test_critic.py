@@ -15,7 +15,6 @@ from gentraj.agents.policies.critic import (
     advantage_weights,
     expectile,
     quantile_loss,
-    state_value,
 )
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.transition import Transition
@@ -54,12 +53,6 @@ def learn(critic: Critic, t: Transition, next_value: Tensor, optimizer: Any) -> 
     return metrics
 
 
-def test_the_value_of_an_action_is_the_least_of_the_target_networks() -> None:
-    critic = critic_of(Valued())
-    state, chunk = torch.tensor([[1.0, 9.0], [4.0, 0.0]]), torch.tensor([[2.0], [0.0]])
-    assert critic.target_value(state, chunk).tolist() == [1, 2]
-
-
 def test_the_best_candidate_has_the_highest_least_value() -> None:
     critic, state = critic_of(Valued()), torch.tensor([[3.0, -1.0], [0.0, 0.0]])
     act_BNKA = torch.tensor([[1.0, 2.0, 5.0], [-3.0, -1.0, -2.0]])[..., None, None]
@@ -84,12 +77,6 @@ def test_the_loss_is_the_squared_error_in_units_of_the_values_over_whole_chunks(
     error_EB = (q_EB - t.reward_B - t.discount_B * next_value)[:, :4] / 25  # half of the start is the unit
     torch.testing.assert_close(metrics["critic_loss"], (error_EB**2).mean())
     torch.testing.assert_close(metrics["q"], q_EB.mean().detach())
-
-
-def test_without_a_whole_chunk_there_is_nothing_to_learn() -> None:
-    t = transitions()
-    assert t.average(torch.ones(2, 5)) == 1
-    assert replace(t, whole_B=torch.zeros(5, dtype=torch.bool)).average(torch.ones(2, 5)) == 0
 
 
 def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
@@ -125,22 +112,6 @@ def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and
     torch.testing.assert_close(policy.critic_loss(t)[0], t.average(((q_EB - target_B) / 25) ** 2))
 
 
-def test_values_of_states_start_as_those_of_actions() -> None:
-    policy = make(small("bc-gaussian", chunk=2), chain())
-    config = CriticConfig(width=8, discount=0.99, members=3)
-    critic, value = Critic.of(policy, config), state_value(policy, config)
-    start = policy.scales.reward_statistics.initial_value(0.99)
-    assert critic.q.start.item() == value.start.item() == pytest.approx(start)
-    assert critic(torch.zeros(5, 2), torch.zeros(5, 2)).shape == (3, 5) and value(torch.zeros(5, 2)).shape == (1, 5)
-
-
-@pytest.mark.parametrize("setting", [{"discount": 1.0}, {"discount": -0.1}, {"n_step": 0}, {"n_step": 10_001},
-                                     {"width": 0}, {"depth": 0}, {"members": 0}, {"tau": -0.1}, {"tau": 1.1}], ids=str)
-def test_settings_of_values_have_bounds(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(setting))):
-        CriticConfig(**setting)
-
-
 def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
     data = chain()
     size = np.sqrt((data.reward**2).mean())
@@ -150,19 +121,6 @@ def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
     assert other.initial_value(0.99) == pytest.approx(0.5**0.5, abs=0.05)
     critic = Critic(2, 1, CriticConfig(width=8), start=50.0)
     assert critic(torch.zeros(1, 2), torch.zeros(1, 1)).mean().item() == pytest.approx(50, abs=2)
-
-
-def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
-    policy, data = make(small("bc-gaussian"), chain()), chain()
-    critic = Critic(2, 1, CriticConfig(discount=0.5, width=64, tau=0.1, learning_rate=1e-2))
-    t = windows_of(policy, data, 0.5)
-    optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
-    for _ in range(600):
-        value_B = critic.target_value(t.state_BS, t.chunk_BX)
-        learn(critic, t, value_B[after], optimizer)
-    size = float(np.sqrt((data.reward**2).mean()))
-    expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever
-    torch.testing.assert_close(critic(t.state_BS, t.chunk_BX).mean(0).detach() * size, expected, rtol=0.1, atol=0.1)
 
 
 def test_an_expectile_and_weights_by_hand() -> None:
@@ -175,27 +133,6 @@ def test_an_expectile_and_weights_by_hand() -> None:
     assert advantage_weights(torch.tensor([1e30, -1e30, 0.0]), 100.0).isfinite().all()
     one_is_best = advantage_weights(torch.cat([torch.zeros(255), torch.ones(1)]), 10.0)
     assert one_is_best.max() / one_is_best.min() == pytest.approx(100)
-
-
-def test_values_near_a_hundred_differ_in_bfloat16_too() -> None:
-    critic = Critic(2, 1, CriticConfig(width=16), start=100.0)
-    state, chunk = torch.randn(64, 2, generator=generator(2)), torch.zeros(64, 1)
-    with torch.autocast(state.device.type, torch.bfloat16):
-        values = critic(state, chunk)
-    assert values.dtype == torch.float32 and len(values[0].unique()) > 50
-
-
-def test_a_chunk_that_a_time_limit_cuts_teaches_the_critic_nothing() -> None:
-    policy, data = make(small("bc-gaussian", chunk=2), chain()), chain()
-    t = windows_of(policy, data, 0.5)
-    assert t.whole_B.tolist() == [True, True, True, True, False]  # the third led to a true end
-    learnt = []
-    for reward in (t.reward_B, t.reward_B + 100 * ~t.whole_B):
-        torch.manual_seed(0)
-        critic = Critic(2, 2, CriticConfig(width=8))
-        learn(critic, replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
-        learnt.append(critic.q.weight[0].clone())
-    assert torch.equal(*learnt)
 
 
 def test_values_of_a_critic_teach_the_actions_and_not_the_critic() -> None:
@@ -219,18 +156,6 @@ def test_the_quantile_loss_by_hand() -> None:
     # levels 1/4 and 3/4; errors 0.5 and 5 of the first quantile, -1.5 and 3 of the second
     by_hand = (0.25 * 0.125 + 0.25 * 4.5 + 0.25 * 1.0 + 0.75 * 2.5) / 4
     assert quantile_loss(q_EBN, target_BM).item() == pytest.approx(by_hand)
-
-
-def test_the_quantile_loss_is_least_at_the_quantiles() -> None:
-    target_BM = torch.arange(100.0)[None]
-    q_EBN = torch.zeros(1, 1, 4, requires_grad=True)
-    optimizer = torch.optim.Adam([q_EBN], 2.0)
-    for i in range(400):
-        optimizer.param_groups[0]["lr"] = 2.0 * (1 - i / 400)
-        optimizer.zero_grad()
-        quantile_loss(q_EBN, target_BM).sum().backward()
-        optimizer.step()
-    torch.testing.assert_close(q_EBN[0, 0].detach(), torch.tensor([12.0, 37.0, 62.0, 87.0]), rtol=0, atol=1.0)
 
 
 def lottery(number: int, seed: int) -> Transition:
@@ -257,8 +182,8 @@ def learnt(**settings: Any) -> Critic:
     return critic
 
 
-def test_the_returns_of_a_chain_have_their_known_distribution_and_the_value_of_squared_errors() -> None:
-    critic, mean = learnt(quantiles=16), learnt()
+def test_the_returns_of_a_chain_have_their_known_distribution() -> None:
+    critic = learnt(quantiles=16)
     x_RI = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     found_RN = critic.q.outputs(x_RI)[0].detach().sort(1).values
     known_N = torch.tensor([-10.0] * 4 + [0.0] * 8 + [20.0] * 4)
@@ -266,7 +191,6 @@ def test_the_returns_of_a_chain_have_their_known_distribution_and_the_value_of_s
         inner = [1, 2, 5, 6, 7, 8, 9, 10, 13, 14]  # quantiles not beside a jump
         torch.testing.assert_close(row_N[inner], discount * known_N[inner], rtol=0, atol=1.5)
     value_R = critic(x_RI[:, :1], x_RI[:, 1:])[0].detach()
-    torch.testing.assert_close(value_R, mean(x_RI[:, :1], x_RI[:, 1:])[0].detach(), rtol=0, atol=0.6)
     torch.testing.assert_close(value_R, torch.tensor([1.25, 2.5]), rtol=0, atol=0.6)
 
 
@@ -281,16 +205,3 @@ def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
         assert torch.equal(found_BN[b], q_EBN[q_EBN[:, b].mean(-1).argmin(), b])
     torch.testing.assert_close(critic(state, chunk), critic.q.outputs(torch.cat([state, chunk], 1)).mean(-1))
 
-
-def test_without_quantiles_the_next_return_is_the_least_value() -> None:
-    critic, state, chunk = quantile_critic(start=50.0), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
-    assert torch.equal(critic.next_return(state, chunk), critic.target_value(state, chunk)[:, None])
-
-
-def test_the_targets_of_quantiles_reach_the_critic_and_nothing_else() -> None:
-    critic, t = quantile_critic(quantiles=4), lottery(8, 0)
-    next_return = critic.next_return(t.next_BS, torch.zeros(8, 1))
-    assert not next_return.requires_grad
-    critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return)[0].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.q.parameters())
-    assert all(p.grad is None for p in critic.target.parameters())

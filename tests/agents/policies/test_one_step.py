@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from test_policies import EVERY, bandit, chain, make, small, trained, windows_of
+from test_policies import EVERY, bandit, chain, make, small
 from torch import Tensor, nn
 
-from gentraj.agents.policies.critic import Critic
-from gentraj.agents.policies.drol import NearestPullConfig
-from gentraj.agents.policies.fql import FlowPullConfig
-from gentraj.agents.policies.meanflow_ql import MeanFlowPullConfig
 from gentraj.agents.policies.one_step import NoiseActor, OneStepConfig
 from gentraj.agents.policies.transition import Transition
 from gentraj.data import Windows
@@ -102,25 +96,6 @@ def test_a_delayed_actor_and_the_targets_move_in_every_so_many_updates() -> None
     assert moved == [False, False, True] * 2
 
 
-def test_without_a_value_the_pull_alone_moves_the_actor() -> None:
-    """The data's actions are 0.6 and -0.6, and their mean is 0 whatever the state."""
-    policy, data = make(small("td3bc", eta=0.0, smoothing=0.0), bandit(500)), bandit(500)
-    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
-    for step in range(150):
-        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
-    act_B = policy.sample_actions(torch.randn(200, 2, generator=generator(1)), [*range(200)]).flatten()
-    assert act_B.abs().mean() < 0.2
-
-
-@pytest.mark.parametrize("name", ONE_STEP)
-def test_an_update_draws_a_random_member_of_the_critic_by_the_generator_of_the_training(name: str) -> None:
-    config, data = small(name), bandit(64)
-    policy = make(replace(config, critic=replace(config.critic, members=2, gradient="random")), data)
-    before = torch.get_rng_state()
-    policy.update(Windows(data, policy.spec).batch(0, 0, 32), policy.optimizers(), generator(0))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("name", NOISE_ACTORS)
 def test_the_losses_of_an_actor_reach_the_actor_and_nothing_else(name: str) -> None:
     policy, t = made(name)
@@ -144,17 +119,6 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused(name: str) -> None:
         policy.sample_actions(torch.zeros(1, 2), [1], SamplingOptions(sampler="heun"))
 
 
-@pytest.mark.parametrize("name", NOISE_ACTORS)
-def test_the_temperature_of_a_policy_and_of_the_options_multiply(name: str) -> None:
-    policy, _ = made(name, temperature=1.0)
-    half = policy.with_config(replace(policy.config, temperature=0.5))
-    state_BS, seeds = torch.linspace(-1, 1, 32).view(16, 2), list(range(16))
-    expected = [policy.sample_actions(state_BS, seeds, SamplingOptions(temperature=each)) for each in (0.25, 0.5)]
-    assert not torch.equal(*expected)
-    assert torch.equal(half.sample_actions(state_BS, seeds, SamplingOptions(temperature=0.5)), expected[0])
-    assert torch.equal(half.sample_actions(state_BS, seeds), expected[1])
-
-
 def test_the_best_candidate_acts() -> None:
     policy, _ = made("meanflow-ql", candidates=3)
     state, seeds = torch.zeros(2, 2), [5, 6]
@@ -163,34 +127,7 @@ def test_the_best_candidate_acts() -> None:
     assert torch.equal(policy.sample_actions(state, seeds).flatten(), act_BNKA[[0, 1], value_BN.argmax(1)].flatten())
 
 
-@pytest.mark.parametrize(("kind", "setting"), [
-    (FlowPullConfig, {"alpha": -1}), (FlowPullConfig, {"guidance": 0}), (NearestPullConfig, {"candidates": 0}),
-    (MeanFlowPullConfig, {"bound": -1}), (OneStepConfig, {"eta": -1}), (OneStepConfig, {"backup": 0}),
-    (OneStepConfig, {"temperature": -1})])
-def test_settings_have_bounds(kind: type, setting: dict[str, Any]) -> None:
-    pull = {"pull": FlowPullConfig()} if kind is OneStepConfig else {}
-    with pytest.raises(ValueError, match=next(iter(setting))):
-        kind(**pull, **setting)
-
-
 # -- the flow: FQL and GFP
-
-
-def test_fql_acts_by_the_average_of_an_actor_as_large_as_its_flow() -> None:
-    policy, data = make(small("fql"), bandit(200)), bandit(200)
-
-    def size(network: nn.Module) -> list[tuple[int, ...]]:
-        return [tuple(p.shape) for p in network.parameters()]
-
-    pull = policy.pull
-    assert size(pull.network) == size(pull.model.model.network) == size(pull.average.module)
-    optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
-    for step in range(5):
-        policy.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
-    state, z = torch.zeros(3, 2), RowNoise([1, 2, 3]).normal(1, 1)
-    acted = policy.sample_actions(state, [1, 2, 3]).flatten(1)
-    online, average = pull.act(pull.network, state, z), pull.act(pull.average, state, z)
-    assert torch.equal(acted, average.clamp(-1, 1)) and not torch.equal(online, average)
 
 
 def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() -> None:
@@ -204,14 +141,6 @@ def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() 
     expected_B = (data_B / T).exp() / ((data_B / T).exp() + (own_B / T).exp())
     torch.testing.assert_close(guidance_B, expected_B)
     assert guidance_B[0] > 0.5 > guidance_B[1]
-
-
-def test_the_flow_of_gfp_leaves_out_what_is_worth_less() -> None:
-    """Of the actions 0.6 and -0.6 it draws the one that is worth more, and FQL's draws both."""
-    policy = trained("gfp")
-    state = policy.scales.state(2 * torch.randn(200, 2, generator=generator(9)), None)
-    act_B = policy.action_model.candidates(state, 1, list(range(200))).flatten()
-    assert (act_B.sign() == state[:, 0].sign()).float().mean() > 0.85
 
 
 # -- the nearest candidate: DROL
@@ -228,17 +157,6 @@ def test_the_candidate_nearest_to_the_data_s_action_learns() -> None:
     loss, chunk_BX = pull.pull(t, z_BKA)
     assert loss.item() == pytest.approx(2 * (0.1**2 + 1.5**2 + 2**2) / 3, rel=1e-5)
     assert torch.equal(chunk_BX, z_BKA.flatten(1))
-
-
-def test_what_follows_the_end_of_an_episode_has_no_distance() -> None:
-    policy = make(small("drol", chunk=2, pull_alpha=1.0), chain())
-    t = windows_of(policy, chain(), 0.5)
-    last = Transition(*(None if x is None else x[2:3] for x in vars(t).values()))  # the last step of an episode
-    assert last.real_entries().tolist() == [[True, False]]
-    policy.pull.network = Network(lambda z, t: z)
-    near, far = torch.tensor([[0.1], [0.9]]), torch.tensor([[-0.5], [0.0]])
-    assert torch.equal(policy.pull.nearest(last, torch.stack([far, near])[None])[0], near)
-    assert policy.pull.pull(last, near[None])[0].item() == pytest.approx(0.01)
 
 
 def test_the_noise_of_drol_is_uniform_in_a_ball() -> None:
@@ -298,9 +216,3 @@ def test_actions_beyond_the_bounds_cost_how_far_they_are_beyond() -> None:
     pull, t = made("meanflow-ql")[0].pull, transition([0.0, 0.0], [0.0, 0.0])
     assert pull.beyond(t, torch.tensor([[1.5], [-0.5]])).item() == pytest.approx(0.5 / 2)
 
-
-def test_a_critic_of_a_policy_starts_where_the_data_s_rewards_lead() -> None:
-    policy = make(small("fql"), chain())
-    start = policy.scales.reward_statistics.initial_value(policy.config.critic.discount)
-    assert isinstance(policy.critic, Critic) and policy.critic.q.start.item() == pytest.approx(start)
-    assert np.isfinite(start)

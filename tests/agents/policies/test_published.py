@@ -16,18 +16,15 @@ import torch.nn.functional as F
 from test_policies import make
 from torch import Tensor, nn
 
-from gentraj.agents.policies.critic import exponential_weights
-from gentraj.agents.policies.iql import IQL, IQLConfig
 from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy
-from gentraj.agents.policies.scales import StateActionScales, reward_scale
-from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.agents.policies.scales import reward_scale
+from gentraj.data import Episodes, Windows
 from gentraj.diffusion.paths import PATHS
-from gentraj.networks import Perceptron, PerceptronConfig
+from gentraj.networks import Perceptron
 from gentraj.networks.mlp import EnsembleMLP
 from gentraj.randomness import generator
 from gentraj.runs.presets import PUBLISHED
-from gentraj.training.optimization import learning_rate_factor
 from gentraj.trajectory import Batch
 
 OBS, ACT, UPDATES = 3, 2, 4
@@ -309,28 +306,12 @@ def test_a_candidate_is_drawn_with_the_softmax_of_its_value() -> None:
     assert (policy.critic.best(state, act_BNKA)[:, 0, 0] == act_BNKA[0, value_3.argmax(), 0, 0]).all()
 
 
-def test_weights_of_advantages_are_exponential_up_to_a_hundred() -> None:
-    weight_B = exponential_weights(torch.tensor([0.0, 1.0, -1.0, 5.0]), 3.0)
-    torch.testing.assert_close(weight_B, torch.tensor([1.0, np.e**3, np.e**-3, 100.0]))
-
-
 def test_rewards_are_scaled_as_each_paper_says() -> None:
     episodes = replace(data(), reward=np.repeat([1.0, 3.0, 2.0, 2.0], 20))
     assert reward_scale(episodes, "return-range") == (0, 20 / 1000)  # returns of 10 to 30
     assert reward_scale(episodes, "minus-one") == (1, 1) and reward_scale(episodes, "raw") == (0, 1)
     assert reward_scale(episodes, "rms")[1] == pytest.approx((18 / 4) ** 0.5)
     assert reward_scale(replace(episodes, reward=np.zeros(80)), "return-range") == (0, 1)
-
-
-def test_no_step_costs_anything_after_the_end_of_an_episode() -> None:
-    # As in AntMaze, where a step costs 1 and the goal ends an episode; the second episode does not get there.
-    ends = np.array([False, False, True, False, False])
-    episodes = Episodes(np.zeros((7, OBS)), np.zeros((5, ACT)), ends, ends, np.zeros(5, bool), np.array([3, 2]))
-    config = IQLConfig(rewards="minus-one", critic=replace(IQLConfig().critic, n_step=32, discount=0.5))
-    policy = IQL(config, StateActionScales.fit(episodes, ContextConfig(), rewards="minus-one"))
-    t = policy.transition(Windows(episodes, policy.spec).gather(np.arange(5)), 0.5)
-    torch.testing.assert_close(t.reward_B, torch.tensor([-1.5, -1.0, 0.0, -1.5, -1.0]))
-    torch.testing.assert_close(t.discount_B, torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5]))
 
 
 def test_the_path_of_diffusion_ql_is_the_product_of_its_betas() -> None:
@@ -340,15 +321,3 @@ def test_the_path_of_diffusion_ql_is_the_product_of_its_betas() -> None:
         alpha = PATHS["vp-half"](levels).alpha(torch.tensor([n / levels], dtype=torch.float64))
         assert alpha.item() ** 2 == pytest.approx(product)
 
-
-def test_a_constant_learning_rate_is_constant_after_the_warm_up() -> None:
-    factors = [learning_rate_factor(step, 2, 10, "constant") for step in range(10)]
-    assert factors == [0.5, *[1.0] * 9]
-
-
-def test_published_perceptron_takes_only_what_is_noised_and_what_is_known() -> None:
-    net = Perceptron(3, 1, 0, PerceptronConfig(width=8, fixed_mask=True))
-    assert net.first.in_features == 3 + 16
-    x, known, mask = torch.randn(3, 4, 1, 3).unbind()
-    at, mask = torch.rand(4), mask > 0
-    torch.testing.assert_close(net(x, known, mask, at), net(torch.where(mask, 9.0, x), known, mask, at))

@@ -6,12 +6,10 @@ import torch
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, mode, near, uniform
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, near, uniform
 from gentraj.data import ContextConfig, Episodes, Windows
-from gentraj.networks.rows import batch_invariant
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.trajectory import SamplingOptions
 
 LOW, HIGH = np.array([-0.8, -0.5], np.float32), np.array([0.5, 0.9], np.float32)
 
@@ -45,12 +43,6 @@ def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, obje
         assert torch.allclose(act_BA, slow.act(obs_BO, goal_BG), atol=1e-5)
 
 
-def test_a_sampler_is_refused() -> None:
-    for kind in (StudentActor, Actor):
-        with pytest.raises(ValueError, match="sampler was given, and a student of decisions acts by one call"):
-            kind(student(0), LOW, HIGH, SamplingOptions(sampler="heun")).act(torch.zeros(1, 4))
-
-
 def test_both_say_where_they_clip() -> None:
     """An observation is clamped beyond 10 deviations, and an action is at a bound where the network asked for more."""
     policy, one_A = student(0), torch.ones(2)
@@ -63,35 +55,6 @@ def test_both_say_where_they_clip() -> None:
         assert limits.clamps(obs_BO.numpy()).tolist() == [True, False, False, False, True]
         act_BA = np.stack([narrow_A, high_A.numpy(), (low_A + high_A).numpy() / 2])
         assert limits.clips(act_BA).tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("kind", [StudentActor, Actor])
-@pytest.mark.parametrize(("size", "share"), [(1e-3, 0.0), (1e4, 1.0)])
-def test_what_a_network_asks_for_beyond_the_bounds_is_counted(kind: type[Actor], size: float, share: float) -> None:
-    policy = student(0)
-    with torch.no_grad():
-        for parameter in policy.network[-1].parameters():
-            parameter.mul_(size)
-    agent = kind(policy, policy.scales.act.unnormalize(-torch.ones(2)).numpy() - 1,  # the action space is wider
-                 policy.scales.act.unnormalize(torch.ones(2)).numpy() + 1)
-    act_BA = agent.act(torch.randn(20, 4, generator=generator(5)))
-    assert agent.limits.clips(act_BA.numpy()).mean() == share
-
-
-def test_an_action_does_not_depend_on_the_environments_beside_it() -> None:
-    agent, sampled = StudentActor(student(2, goal_dims=(0, 1)), LOW, HIGH), generator(6)
-    obs_BO, goal_BG = torch.randn(40, 4, generator=sampled), torch.randn(40, 2, generator=sampled)
-    with batch_invariant():
-        together = agent.act(obs_BO, goal_BG)
-        assert all(torch.equal(agent.act(obs_BO[i : i + 1], goal_BG[i : i + 1])[0], together[i]) for i in range(40))
-    torch.testing.assert_close(agent.act(obs_BO, goal_BG), together)
-
-
-def test_a_missing_goal_and_one_of_another_width_are_named() -> None:
-    with pytest.raises(ValueError, match="a student trained with a goal was given none"):
-        StudentActor(student(2), LOW, HIGH).act(torch.zeros(1, 4))
-    with pytest.raises(ValueError, match=r"goal_dims are \(1,\), and a goal has 2 numbers"):
-        student(2, goal_dims=(1,))
 
 
 def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
@@ -139,8 +102,3 @@ def test_it_is_as_sure_as_the_probability_near_its_mode_and_unsure_where_it_clam
     obs_BO = obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * obs.scale_D
     assert StudentActor(policy, LOW, HIGH).confidence(obs_BO, torch.zeros(5, 2)).tolist() == [0, 1, 1, 1, 0]
 
-
-def test_the_mode_is_where_most_probability_is_near() -> None:
-    weight_BM, centre_BMX = torch.tensor([[0.3, 0.3, 0.4], [0.2, 0.2, 0.6]]), torch.tensor([0.5, 0.52, -0.5])
-    found = mode(weight_BM.log() + 7, centre_BMX[:, None].expand(2, 3, 1))
-    assert found.flatten().tolist() == pytest.approx([0.5, -0.5])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.agents.policies.critic import CriticConfig, ValueConfig
+from gentraj.agents.policies.critic import ValueConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.swift import Swift, SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows
@@ -42,7 +42,7 @@ def test_luck_stays_an_advantage_for_values_that_did_not_learn_of_it(members: in
     for number in (1, members):
         policy = swift(data, number)
         windows, optimizer = Windows(data, policy.spec), policy.optimizers()["value"]
-        for step in range(300):
+        for step in range(200):
             loss, _ = policy.value_loss(policy.transition(windows.batch(step, 0, 128), 0.99))
             apply_gradients(loss, optimizer, 10.0)
         everything = policy.transition(windows.gather(np.arange(len(windows))), 0.99)
@@ -70,18 +70,3 @@ def test_a_member_learns_nothing_of_the_episodes_that_it_judges(spoil: Callable[
     differ = [not torch.allclose(p[1 - member], q[1 - member], atol=1e-6) for p, q in zip(*weights, strict=True)]
     assert all(same) and any(differ)
 
-
-@pytest.mark.parametrize("members", [1, 2])
-def test_of_a_single_episode_every_member_learns(members: int) -> None:
-    data = lucky(episodes=1, steps=50)
-    policy = swift(data, members)
-    before = [p.detach().clone() for p in policy.value.parameters()]
-    policy.update(Windows(data, policy.spec).batch(0, 0, 64), policy.optimizers(), generator(0))
-    for was, now in zip(before, policy.value.parameters(), strict=True):
-        assert all(not torch.equal(p, q) for p, q in zip(was, now, strict=True))
-
-
-def test_settings_of_a_critic_of_actions_are_refused() -> None:
-    """They would train, but config.json could not be read back."""
-    with pytest.raises(ValueError, match=r"SwiftConfig.critic is a CriticConfig, but Swift has no Q.* a ValueConfig"):
-        SwiftConfig(critic=CriticConfig())
