@@ -56,8 +56,8 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         if self.execute > self.chunk:
-            raise ValueError(f"PolicyConfig.execute is {self.execute}; a number up to that of the actions in a chunk, "
-                             f"{self.chunk}, is expected")
+            raise ValueError(f"{type(self).__name__}.execute is {self.execute}; a number up to chunk, {self.chunk}, is "
+                             "expected")
 
 
 class Policy(nn.Module, Generic[P]):
