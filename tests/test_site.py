@@ -48,11 +48,9 @@ def test_every_public_name_is_described(public):
     """A method by its own docstring or that of what it implements, a field also in that of its class."""
     missing = [path for path, target in public.items() if not target.has_docstring]
     for path, owner, member in members(public):
-        if member.has_docstring:
-            continue
-        if member.is_function or "property" in member.labels:
-            missing.append(path)
-        elif member.is_attribute and is_setting(owner, member) and not re.search(rf"\b{member.name}\b", text(owner)):
+        is_called = member.is_function or "property" in member.labels
+        is_named = re.search(rf"\b{member.name}\b", text(owner)) is not None
+        if not member.has_docstring and (is_called or (is_setting(owner, member) and not is_named)):
             missing.append(path)
     assert missing == []
 

@@ -77,10 +77,13 @@ class PlanSampler:
 
     model: TrajectoryModel
     config: PlannerConfig
+    """How plans are made and chosen."""
     trust: Trust | None = None
     """What judges plans; None where the arrival is fixed."""
     arrival: Arrival | None = None
+    """What proposes the arrivals at a goal."""
     critic: PlanCritic | None = None
+    """What values plans."""
     finer: Sequence[TrajectoryModel] = ()
     """Models that fill in the part of a plan that is carried out, each one between the timesteps of the level before
     it; joint actions are then those of the last one."""

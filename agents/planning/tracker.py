@@ -26,6 +26,7 @@ class PlanTracker:
 
     spec: TrajectorySpec
     config: PlannerConfig
+    """How plans are followed."""
     low_A: np.ndarray
     """The lowest actions of the action space."""
     high_A: np.ndarray

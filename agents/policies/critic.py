@@ -32,6 +32,8 @@ MAX_ADVANTAGE_WEIGHT = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2
 
 @settings
 class ValueConfig(LearningConfig):
+    """The settings of a value function, which every critic has."""
+
     discount: Annotated[float, Interval(ge=0, le=MAX_DISCOUNT)] = 0.99
     """Discount per environment step."""
     n_step: PositiveInt = 32

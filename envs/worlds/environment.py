@@ -157,6 +157,7 @@ class WorldModelEnv(gymnasium.Env):
         self.action_space = action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode at a start of the data, which `seed` determines."""
         super().reset(seed=seed)
         self.episodes.rngs[0] = self.np_random
         obs, info = self.envs.reset()

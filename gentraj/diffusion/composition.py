@@ -183,6 +183,7 @@ class Mixture:
 
     @property
     def network_calls(self) -> int:
+        """Calls of the networks of all models so far."""
         return calls_of(self.models)
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,

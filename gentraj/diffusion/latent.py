@@ -179,6 +179,7 @@ class LatentDiffusion(nn.Module):
 
     @property
     def network_calls(self) -> int:
+        """Calls of the prior's network so far."""
         return self.prior.network_calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

@@ -116,6 +116,7 @@ class RunStore:
     """The settings that determine components and episodes, as JSON values. A resumed training must be given the same,
     except for `may_change`, as in `check_same`."""
     may_change: Collection[str] = ()
+    """The dotted keys of `meta` that may differ when a training is resumed."""
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
     """Modules that are saved with the components and not trained."""
 
