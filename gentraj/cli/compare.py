@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
@@ -11,7 +11,7 @@ from ..experiments.compare import CompareConfig, compare_families
 from ..experiments.compare_page import tables
 from ..plots.page import markdown_table
 from ..progress import print_saved
-from .jobs import RayAddress
+from .jobs import JobsOptions
 from .options import parse
 
 
@@ -31,13 +31,12 @@ class Compare(CompareConfig):
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
     """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
     preset."""
-    ray: RayAddress = None
-    """Run on Ray (extra scale): at an address such as auto or host:6379, or without one on a cluster of this
-    machine."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
 
 
 def main(argv: list[str]) -> None:
-    comparison, page = compare_families(parse(Compare, argv, "gentraj compare"))
+    args = parse(Compare, argv, "gentraj compare")
+    comparison, page = compare_families(args, args.jobs.pool(args.out))
     for name, group in comparison.groups.items():
         table = tables(group, f"{name}, ")[0]
         print_saved(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 from ..acceleration import BackendName, accelerate
 from ..config import dotted_keys, write_json
 from ..device import pick_device
-from ..experiments.jobs import ShardedRollout, pool_of
+from ..experiments.jobs import ShardedRollout
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
@@ -24,7 +23,7 @@ from ..runs.evaluation import Acting, Outputs, evaluate_and_save, table
 from ..runs.folder import RunFolder, load
 from ..runs.run import ActingConfig, Run
 from ..runs.world import as_world_model
-from .jobs import RayAddress
+from .jobs import JobsOptions, RayAddress
 from .options import (
     HELP,
     RunPath,
@@ -154,8 +153,9 @@ def _play(args: Evaluate) -> RolloutFn:
             "--accelerate": args.accelerate != "eager"}
     if asked := [option for option, is_given in here.items() if is_given]:
         raise ValueError(f"--ray plays the episodes in other processes, where {asked[0]} cannot be had; leave one out")
-    pool_of(args.run, ray=args.ray)  # raises now, if Ray is missing
-    return ShardedRollout(partial(pool_of, ray=args.ray), args.run)
+    options = JobsOptions(ray=args.ray)
+    options.pool(args.run)  # raises now, if Ray is missing
+    return ShardedRollout(options.pool, args.run)
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from gentraj.envs.making import ProtocolName
 
 from ..config import to_word
 from ..experiments.cards import Card
-from ..experiments.compare import Options
+from ..experiments.comparison import Options
 from ..experiments.sweep import SCORES, Choice, Objective, Range, SearchConfig, Space, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say

@@ -143,36 +143,19 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pool_of(folder: Path, number: int | None = None, ray: Sequence[str] | None = None) -> Pool:
-    """The pool for jobs that write into the folder: processes, or tasks of Ray if `ray` is not None.
-
-    `number` is the most jobs at a time, and `ray` may hold an address. Raises ValueError for a number below 1 and for
-    several addresses, and what `RayTasks` raises.
-    """
-    from .ray_jobs import RayTasks
-
-    if number is not None and number < 1:
-        raise ValueError(f"--jobs is {number}; give at least 1")
-    if ray is None:
-        return LocalProcesses(number)
-    if len(ray) > 1:
-        raise ValueError(f"--ray is {' '.join(ray)}; give one address, or none for a cluster of this machine")
-    return RayTasks(folder, *ray, number=number)
-
-
 # -- the episodes of an evaluation, split by their seeds
 
 
 class ShardedRollout:
     """Plays episodes as `rollout` does, in as many parts as a pool runs jobs at a time.
 
-    `pool_of` makes the pool for jobs that write into a folder, which is made in `folder` and removed afterwards. An
+    `make_pool` makes the pool for jobs that write into a folder, which is made in `folder` and removed afterwards. An
     episode is a function of its own seed, so the result is the same as in one process with one thread, but for the
     decisions' times. The agent is sent to the jobs.
     """
 
-    def __init__(self, pool_of: Callable[[Path], Pool], folder: Path):
-        self.pool_of = pool_of
+    def __init__(self, make_pool: Callable[[Path], Pool], folder: Path):
+        self.make_pool = make_pool
         self.folder = folder
 
     def __call__(self, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
@@ -180,7 +163,7 @@ class ShardedRollout:
                  watch: None = None) -> Rollout:
         """Raises RuntimeError if a part fails, as where an environment is faulty."""
         with TemporaryDirectory(dir=self.folder, prefix=".parts-") as made:
-            pool = self.pool_of(Path(made))
+            pool = self.make_pool(Path(made))
             jobs: list[Job] = []
             places: list[Path] = []
             size = -(-episodes // pool.number)

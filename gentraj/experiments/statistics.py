@@ -6,7 +6,7 @@ The interquartile mean and the probability of improvement, and how they are resa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,15 +118,6 @@ def _above(x_NR: np.ndarray, y_NS: np.ndarray) -> np.ndarray:
     """(N,) the share of the pairs of a row in which x is above y; ties count as half."""
     x, y = x_NR[:, :, None], y_NS[:, None, :]
     return (x > y).mean((1, 2)) + 0.5 * (x == y).mean((1, 2))
-
-
-def spread(results: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """The mean, minimum and maximum of every key over the results that have it."""
-    values: dict[str, list[float]] = {}
-    for result in results:
-        for key, value in result.items():
-            values.setdefault(key, []).append(value)
-    return {key: {"mean": float(np.mean(v)), "min": min(v), "max": max(v)} for key, v in values.items()}
 
 
 def numbers(value: Any, prefix: str = "") -> dict[str, float]:

@@ -26,8 +26,10 @@ from ..randomness import fold
 from ..runs.run import RunConfig
 from . import engine
 from .cards import Card, Score
-from .compare import MEASURES, Group, Options, group_of, measure_of
+from .compare import group_of
+from .comparison import MEASURES, Options, measure_of
 from .engine import Task, digest
+from .groups import Group
 from .jobs import Pool
 from .reproduce import Cards, seed_result
 from .statistics import number, numbers, over_seeds

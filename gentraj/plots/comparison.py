@@ -19,16 +19,13 @@ from .style import (
     POSITIONS,
     Background,
     Plane,
-    alone,
     colours,
     draw_floor,
     head,
-    is_number,
     log_ticks,
     mark,
     panels,
     save,
-    smooth,
 )
 
 ACROSS = 6  # conditions in a row
@@ -67,40 +64,6 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
         if row % len(samples) == 0:
             ax.set_title(f"condition {c + 1}", fontsize=8, loc="left")
     head(figure, list(axes.flat), "The same conditions by every family")
-    return save(figure, path)
-
-
-def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequence[float]]]],
-               palette: Mapping[str, str], path: Path, background: Background | None = None, *,
-               plane: Plane = POSITIONS) -> Path:
-    """Draws the modes of each fork: windows of data from one start, and how models share their samples among the modes.
-
-    A fork is (windows (M, H, 2), the mode of each window (M,), name -> share of each mode).
-    """
-    from matplotlib import colormaps
-
-    figure, axes = panels(2 * len(forks), columns=2, width=4.6, height=2.9)
-    everything = np.concatenate([x.reshape(-1, 2) for x, _, _ in forks])
-    for f, (x_MH2, mode_M, shares) in enumerate(forks):
-        ways, bars = axes[2 * f], axes[2 * f + 1]
-        number = len(next(iter(shares.values())))
-        draw_floor(ways, background, everything, plane)
-        shades = colormaps["viridis"](np.linspace(0.0, 0.92, number))
-        for mode, colour in enumerate(shades):
-            for x_H2 in x_MH2[mode_M == mode]:
-                ways.plot(*x_H2.T, color=colour, lw=0.8, alpha=0.45)
-        mark(ways, x_MH2[:, 0].mean(0), None)
-        ways.set_title(f"start {f + 1}: {len(x_MH2)} windows of data", loc="left", fontsize=9)
-        width = 0.8 / len(shares)
-        for i, (name, share_K) in enumerate(shares.items()):
-            bars.bar(np.arange(number) + (i - (len(shares) - 1) / 2) * width, share_K, width, label=name,
-                     color=palette[name])
-        bars.set_xticks(range(number), [f"way {k + 1}" for k in range(number)])
-        for tick, colour in zip(bars.get_xticklabels(), shades, strict=True):
-            tick.set(color=colour, fontweight="bold")
-        bars.set_ylabel("share of trajectories")
-        bars.grid(axis="x", visible=False)
-    head(figure, axes[1::2], "Which way, from the same starts")
     return save(figure, path)
 
 
@@ -211,31 +174,5 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_ylabel(unit, fontsize=8)
-    head(figure, axes, title)
-    return save(figure, path)
-
-
-def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, path: Path, title: str) -> Path:
-    """Draws a panel for each metric whose name starts with `prefix`, over the training step.
-
-    `rows` are name -> rows of a run's metrics.jsonl. Losses and norms that are always positive and vary by more than a
-    factor of 5 are drawn on a logarithmic scale.
-    """
-    keys = {key for run in rows.values() for row in run for key, value in row.items()
-            if key.startswith(prefix) and key != f"{prefix}lr" and is_number(value)}
-    keys = sorted(keys, key=lambda key: ("loss" not in key, key))
-    figure, axes = panels(len(keys), width=2.7, height=2.0)
-    for ax, key in zip(axes, keys, strict=True):
-        low, high = np.inf, -np.inf
-        for colour, (name, run) in zip(colours(len(rows)), rows.items(), strict=True):
-            curve = np.array([[row["step"], row[key]] for row in run if is_number(row.get(key))])
-            if len(curve):
-                ax.plot(*curve.T, color=colour, lw=0.6, alpha=0.3)
-                ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.2, label=name)
-                low, high = min(low, curve[:, 1].min()), max(high, curve[:, 1].max())
-        if low > 0 and high > 5 * low and ("loss" in key or "norm" in key):
-            ax.set_yscale("log")
-            log_ticks(ax.yaxis, TICKS, 6)
-        ax.set_title(key.removeprefix(prefix).replace("_", " "), loc="left", fontsize=9)
     head(figure, axes, title)
     return save(figure, path)

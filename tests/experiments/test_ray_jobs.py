@@ -26,7 +26,7 @@ from test_engine import is_alive, wait_until
 from gentraj import runs
 from gentraj.experiments import ray_jobs
 from gentraj.experiments.engine import trained
-from gentraj.experiments.jobs import Job, JobsStopped, pool_of, run_jobs
+from gentraj.experiments.jobs import Job, JobsStopped, run_jobs
 from gentraj.experiments.ray_jobs import MARKER, RayTasks
 from gentraj.runs.run import RunConfig
 from gentraj.training.checkpoint import has_checkpoints
@@ -67,7 +67,7 @@ def test_jobs_say_how_they_ended(ray: ModuleType, tmp_path: Path, capsys: pytest
     jobs = [Job("good", print, ("not shown",), lambda: "fine"), Job("bad", fail, ("its own",), str),
             Job("killed", kill_first, (tmp_path / "attempts",), lambda: "done at last"),
             Job("exits", sys.exit, (3,), str), Job("stopped", sys.exit, (128 + signal.SIGTERM,), str)]
-    run_jobs(jobs, pool_of(tmp_path, 2, ()))
+    run_jobs(jobs, RayTasks(tmp_path, number=2))
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if not line.startswith("runs: ") and not line.endswith(": started")]
     assert not out and len(lines) == 7

@@ -17,7 +17,7 @@ from small import gentraj
 
 from gentraj.cli.sweep import SweepOptions, sweep_of
 from gentraj.cli.varying import split, values
-from gentraj.experiments.compare import Options
+from gentraj.experiments.comparison import Options
 from gentraj.experiments.engine import Task
 from gentraj.experiments.groups import Group
 from gentraj.experiments.sweep import BASE, Choice, Objective, Range, SearchConfig, Space, Trial, Values
@@ -222,4 +222,4 @@ def test_a_part_is_changed_as_a_whole(hopper_file: Path) -> None:
 
     assert changed("veteran", "network", "dit")["model"]["network"].keys() >= {"heads"}
     gan = changed("diffuser", "family", "gan")
-    assert "objective" in gan["model"] and gan["critic"]["noised"] == 0.0
+    assert "objective" in gan["model"] and gan["critic"]["noise_fraction"] == 0.0

@@ -33,15 +33,12 @@ DRAWERS = {
     "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),
     "conditions": lambda path, walls: comparison_figures.plot_conditions(
         {name: np.stack([PLANS] * 5) for name in PALETTE}, PLANS, PALETTE, path, walls),
-    "modes": lambda path, walls: comparison_figures.plot_modes(
-        [(PLANS, np.arange(5) % 2, {"a": [0.4, 0.6], "b": [1.0, 0.0]})], PALETTE, path, walls),
     "frontier": lambda path, _: comparison_figures.plot_frontier(
         {"a": (10.0, 0.5, (0.4, 0.6), True), "b": (300.0, 0.2, None, False)}, path, "return"),
     "seeds": lambda path, _: comparison_figures.plot_seeds(
         {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
-    "curves": lambda path, _: comparison_figures.plot_curves({"seed 0": ROWS, "seed 1": ROWS}, "model/", path, "a"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "returns", "frontier", "seeds", "curves")]
+WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "returns", "frontier", "seeds")]
 
 
 def red_floor(ax) -> None:
