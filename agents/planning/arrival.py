@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.models.conditioning import later_row
 from gentraj.networks.embedding import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
@@ -18,6 +17,8 @@ from gentraj.normalize import Normalizer
 from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import Batch, TrajectorySpec
+
+from .inverse_dynamics import later_observation
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,10 @@ class Arrival(nn.Module):
         return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        self.spec.check_windows(batch.x_BHD.shape)
-        obs_BHO, _ = self.spec.split(batch.x_BHD)
-        length_B = batch.mask_BHD[..., 0].sum(1)
-        u_B = torch.rand(len(length_B), generator=generator).to(length_B.device)
-        j_B = later_row(length_B, u_B)
-        goal_BG = obs_BHO[torch.arange(len(j_B), device=j_B.device), j_B][:, self.goal_dims]
-        going_B = length_B > 1  # a window of one real timestep arrives nowhere
-        loss_B = F.cross_entropy(self(obs_BHO[:, 0], goal_BG), j_B, reduction="none")
+        j_B, later_BO = later_observation(self.spec, batch, generator)
+        obs_BO, _ = self.spec.split(batch.x_BHD[:, 0])
+        going_B = batch.mask_BHD[:, 1:, 0].any(1)  # a window of one real timestep arrives nowhere
+        loss_B = F.cross_entropy(self(obs_BO, later_BO[:, self.goal_dims]), j_B, reduction="none")
         loss = (loss_B * going_B).sum() / mean_over_processes(going_B.sum()).clamp(min=1)
         apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         return {"loss": loss.detach()}

@@ -39,6 +39,18 @@ class InverseDynamicsConfig(LearningConfig):
         require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **BATCH)
 
 
+def later_observation(spec: TrajectorySpec, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A later real timestep (B,) of each window, drawn uniformly, and its observation (B, O).
+
+    Raises ValueError for windows of another layout.
+    """
+    spec.check_windows(batch.x_BHD.shape)
+    length_B = batch.mask_BHD[..., 0].sum(1)
+    u_B = torch.rand(len(length_B), generator=generator).to(length_B.device)
+    k_B = later_row(length_B, u_B)
+    return k_B, spec.split(batch.x_BHD[torch.arange(len(k_B), device=k_B.device), k_B])[0]
+
+
 class InverseDynamics(nn.Module):
     """A network that predicts a_t from (s_t, s_{t+k} - s_t, k), trained by least squares on the actions of the data."""
 
@@ -83,13 +95,9 @@ class InverseDynamics(nn.Module):
         return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        self.spec.check_windows(batch.x_BHD.shape)
-        obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
-        length_B = batch.mask_BHD[..., 0].sum(1)
-        u_B = torch.rand(len(length_B), generator=generator).to(length_B.device)
-        k_B = later_row(length_B, u_B)
-        target_BO = obs_BHO[torch.arange(len(k_B), device=k_B.device), k_B]
-        error = (self._act(obs_BHO[:, 0], target_BO, k_B) - self.act.normalize(act_BHA[:, 0])) ** 2
+        k_B, target_BO = later_observation(self.spec, batch, generator)
+        obs_BO, act_BA = self.spec.split(batch.x_BHD[:, 0])
+        error = (self._act(obs_BO, target_BO, k_B) - self.act.normalize(act_BA)) ** 2
         loss = error.mean()
         apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         return {"loss": loss.detach()}

@@ -184,19 +184,6 @@ def test_a_plan_through_an_obstacle_goes_round_it(keep_out: Constraint, offset: 
     assert constraints.certificate(y).worst <= TOLERANCE
 
 
-@pytest.mark.parametrize("dims", [(0, 1), (0, 1, 2, 3)])
-def test_a_bounded_speed_of_more_entries_leads_round_a_wall_as_that_of_the_wall_s(dims: tuple[int, ...]) -> None:
-    """Regions are chosen by how far the wall's entries move in a step, which further bounded entries do not change."""
-    spec = TrajectorySpec(4, 0, 12)
-    x = torch.zeros(4, 12, 4)
-    x[..., 0], x[..., 1] = torch.linspace(-1, 1, 12), torch.tensor([[-0.5], [-0.3], [0.0], [0.1]])
-    ends = Condition.empty(spec, 4)
-    for h, at in ((0, -1.0), (-1, 1.0)):
-        ends = ends.with_obs(h, torch.tensor([at, 0]), (0, 1))
-    limits = Constraints(spec, [Blocks((-0.6, -3.0), (0.6, 1.2), (0, 1)), Speed(0.6, dims, 1.0, per_dim=True)])
-    assert limits.certificate(limits.project(x, ends)).feasible.all()
-
-
 def test_what_cannot_be_satisfied_is_certified_so() -> None:
     spec = TrajectorySpec(2, 0, 8)
     wall = Blocks((-0.1, -9.0), (0.1, 9.0), (0, 1))
@@ -205,21 +192,6 @@ def test_what_cannot_be_satisfied_is_certified_so() -> None:
     certificate = constraints.certificate(constraints.project(random(0, 1, spec), condition, QUICK_BUDGETS))
     assert not certificate.feasible.any()
     assert "0 of 1 trajectories are feasible" in str(certificate)
-
-
-@pytest.mark.parametrize("keep_out", [Circle((0.0, 0.0), 1.0, (0, 1)), Blocks((-1.0, -1.0), (1.0, 1.0), (0, 1))])
-def test_what_is_known_beyond_a_constraint_costs_no_further_rounds(keep_out: Constraint) -> None:
-    """A start inside of an obstacle, as a robot has it that was pushed there: the rest of the plan is feasible."""
-    constraints, x_RHD = Constraints(SPEC, [keep_out]), torch.zeros(2, 6, 4)
-    x_RHD[:, :, 0] = torch.linspace(0.2, 2.2, 6)
-    condition = Condition.empty(SPEC, 2).with_obs(0, x_RHD[:, 0, :3])
-    tried: list[int] = []
-    solve, constraints._nearest = constraints._nearest, lambda *args: tried.append(1) or solve(*args)
-    near_RHD = constraints.project(x_RHD, condition, refuse=False)
-    assert len(tried) == 1 and (constraints.certificate(near_RHD).worst > 0.1).all()
-    after_RHD = near_RHD[:, 1:]
-    assert (Constraints(TrajectorySpec(3, 1, 5, 2), [keep_out]).certificate(after_RHD)).feasible.all()
-    assert torch.equal(near_RHD[:, 0], x_RHD[:, 0])
 
 
 def test_nan_is_never_certified() -> None:

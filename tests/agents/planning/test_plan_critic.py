@@ -150,12 +150,6 @@ def test_an_update_depends_on_its_generator_only_and_not_on_padding(network: str
 
 
 @every_network
-def test_a_plan_is_worth_the_same_whatever_is_beside_it(network: str) -> None:
-    critic, x = make(network=network), torch.randn(40, 3, 3, generator=generator(1))
-    torch.testing.assert_close(critic(x[3:5]), critic(x)[3:5], rtol=1e-5, atol=1e-6)
-
-
-@every_network
 def test_the_later_observations_count_for_who_sees_the_plan_or_where_there_are_no_actions(network: str) -> None:
     for inputs, act_dim, counts in (("actions", 1, False), ("plan", 1, True), ("actions", 0, True)):
         critic = make(replace(SPEC, act_dim=act_dim), network=network, inputs=inputs)
