@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gentraj.networks.embedding import FactoredNetwork
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
 CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
@@ -17,6 +17,13 @@ CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
     "prefix": lambda c: c.with_prefix(torch.full((c.batch, 3, 5), 0.33)),
     "everything": lambda c: c.with_prefix(torch.full((c.batch, 8, 5), 0.33)),
 }
+
+
+def batch(lengths: tuple[int, ...] = (8, 8, 5, 2) * 4) -> Batch:
+    """Windows of so many real timesteps; what is padded is 0."""
+    x = torch.randn(len(lengths), 8, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
+    real = (torch.arange(8) < torch.tensor(lengths)[:, None])[..., None].expand(-1, -1, 5)
+    return Batch(x * real, real)
 
 
 def watch_body(network: FactoredNetwork) -> list[tuple[Tensor, Tensor]]:

@@ -83,13 +83,6 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
         assert torch.equal(condition.values_BHD, condition.mask_BHD.float()), name
 
 
-def test_a_goal_lies_at_its_own_row() -> None:
-    rows = torch.tensor([1, 7])
-    condition = Condition.empty(SPEC, 2).with_obs(rows, torch.tensor([[1.0], [2.0]]), dims=(1,))
-    assert condition.values_BHD[0, 1, 1] == 1 and condition.values_BHD[1, 7, 1] == 2
-    assert condition.mask_BHD.nonzero().tolist() == [[0, 1, 1], [1, 7, 1]]
-
-
 def test_a_builder_leaves_the_condition_it_started_from_alone() -> None:
     unknown = Condition.empty(SPEC)
     assert unknown.batch == 1
@@ -101,10 +94,6 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     unknown = Condition.empty(SPEC, 2)
     with pytest.raises(ValueError, match=r"shape \(4,\); a number for each of the entries \[0, 1, 2\] is"):
         unknown.with_obs(0, torch.zeros(4))
-    with pytest.raises(ValueError, match=r"entries \[-1\] were named; a timestep has the entries 0 to"):
-        unknown.with_obs(0, torch.zeros(1), dims=[-1])
-    with pytest.raises(ValueError, match="timestep 8 is outside the horizon of 8 timesteps"):
-        unknown.with_obs(8, torch.zeros(3))
     with pytest.raises(ValueError, match="NaN or infinite"):
         unknown.with_obs(0, torch.full((3,), torch.nan))
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -148,10 +137,11 @@ def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
     for index in (7, -8):
         assert unknown.with_obs(index, torch.ones(3)).mask_BHD.sum() == 6
     for index in (8, -9, torch.tensor([0, 8])):
-        with pytest.raises(ValueError, match="outside the horizon"):
+        with pytest.raises(ValueError, match="outside the horizon of 8 timesteps"):
             unknown.with_obs(index, torch.ones(3))
-    with pytest.raises(ValueError, match=r"the entries \[5\] were named; a timestep has the entries 0 to 4"):
-        unknown.with_obs(0, torch.zeros(1), dims=[5])
+    for entry in (-1, 5):
+        with pytest.raises(ValueError, match=rf"the entries \[{entry}\] were named; a timestep has the entries 0 to 4"):
+            unknown.with_obs(0, torch.zeros(1), dims=[entry])
 
 
 def test_an_action_follows_the_observation_in_its_timestep() -> None:

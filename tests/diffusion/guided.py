@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from oracle import DOUBLE, Mixture, held
+from oracle import DOUBLE, Mixture, held, normals
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -21,12 +21,23 @@ from gentraj.trajectory import Condition, TrajectorySpec
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)  # 12 numbers
 SIZE = SPEC.horizon * SPEC.dim
 NORMALIZER = Normalizer(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 1.0])).double()  # as the targets are
+TARGET = normals(SIZE, seed=9)
 
 # Path, sampler, grid and the steps that make it accurate.
 COMBINATIONS = [("vp-cosine", "ddim", "uniform", 120), ("vp-linear", "dpmpp-2m-sde", "log-snr", 50),
                 ("sub-vp", "heun", "log-snr", 40), ("ve", "unipc", "karras", 40), ("edm", "heun", "karras", 60),
                 ("edm", "dpmpp-2m", "karras", 60), ("flow", "heun", "uniform", 40),
                 ("flow", "euler-maruyama", "uniform", 40)]
+
+
+def quadratic(precision: Tensor) -> Callable[[Tensor], Tensor]:
+    """A guide in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
+
+    def guide(x_RHD: Tensor) -> Tensor:
+        d = NORMALIZER.normalize(x_RHD).flatten(1) - TARGET
+        return -torch.einsum("ri,ij,rj->r", d, precision, d) / 2
+
+    return guide
 
 
 @dataclass

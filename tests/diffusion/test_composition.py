@@ -98,7 +98,7 @@ def product(*parts: tuple[Mixture, float]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("path", "others", "weights"), [
-    ("vp-cosine", "vp-cosine", (1.0, 1.0)), ("flow", "flow", (0.2, 0.5)), ("flow", "edm", (0.4, 2.0))])
+    ("vp-cosine", "vp-cosine", (1.0, 1.0)), ("flow", "edm", (0.4, 2.0))])
 def test_a_product_of_two_gaussians(path: str, others: str, weights: tuple[float, float]) -> None:
     plugin = Product([exact(TURNED, others)], weights[1:], weights[0], iterations=12)
     found = moments(exact(GAUSSIAN, path), [plugin], "heun", "log-snr", 40)
@@ -107,7 +107,7 @@ def test_a_product_of_two_gaussians(path: str, others: str, weights: tuple[float
 
 def test_a_product_of_three_gaussians() -> None:
     plugin = Product([exact(TURNED, "flow"), exact(WIDE, "flow")], [1.0, 2.0], iterations=24)
-    found = moments(exact(GAUSSIAN, "flow"), [plugin], "heun", "log-snr", 40)
+    found = moments(exact(GAUSSIAN, "flow"), [plugin], "heun", "log-snr", 30)
     assert off(found, *product((GAUSSIAN, 1.0), (TURNED, 1.0), (WIDE, 2.0))) < 0.03
 
 

@@ -34,12 +34,6 @@ def assert_gaussian(sampler: Sampler, path: NoisePath) -> None:
     assert (variances / GAUSSIAN.variances_KD[0] - 1).abs().max() < 4.5 * math.sqrt(2 / SAMPLES)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("path", TO_NOISE)
-def test_a_correlated_gaussian(path: str, sampler: str) -> None:
-    assert_gaussian(SAMPLERS[sampler], PATHS[path]())
-
-
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "unipc"])
 def test_half_of_the_noise_may_be_added(sampler: str) -> None:
     assert_gaussian(partial(SAMPLERS[sampler], eta=0.5), PATHS["edm"]())

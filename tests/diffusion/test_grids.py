@@ -28,12 +28,6 @@ def test_as_many_steps_as_levels_take_every_level(grid: str, name: str, levels: 
     torch.testing.assert_close(times, torch.arange(levels, -1, -1) / levels)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("name", PATHS)
-def test_many_steps_are_still_apart_in_float32(grid: str, name: str) -> None:
-    assert (sampling_times(PATHS[name](), 5000, grid).diff() < 0).all()
-
-
 @pytest.mark.parametrize("steps", [31, 32, 1000, 1001, 5000])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", PATHS)
@@ -78,15 +72,12 @@ def test_log_snr_steps_are_even(name: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, -1])
-@pytest.mark.parametrize("levels", [None, 20])
-@pytest.mark.parametrize("grid", GRIDS)
-def test_fewer_steps_than_one_are_refused(steps: int, levels: int | None, grid: str) -> None:
+def test_fewer_steps_than_one_are_refused(steps: int) -> None:
     with pytest.raises(ValueError, match=f"^{steps} sampling steps were given; give a whole number of at least 1$"):
-        sampling_times(PATHS["vp-cosine"](levels), steps, grid)
+        sampling_times(PATHS["vp-cosine"](), steps)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-def test_more_steps_than_levels_are_refused(grid: str) -> None:
+def test_more_steps_than_levels_are_refused() -> None:
     message = r"^21 sampling steps were given; this model has 20 noise levels, give 1\.\.20$"
     with pytest.raises(ValueError, match=message):
-        sampling_times(PATHS["vp-cosine"](20), 21, grid)
+        sampling_times(PATHS["vp-cosine"](20), 21)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, exact, guided, moments, off, tiny
+from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, exact, guided, moments, off, quadratic, tiny
 from oracle import DOUBLE, GAUSSIAN, normals, rotation
 from torch import Tensor
 
@@ -18,21 +17,10 @@ from gentraj.diffusion.posterior import covariance, proximal
 from gentraj.models.plugin import Preference
 from gentraj.trajectory import Condition
 
-TARGET = normals(SIZE, seed=9)
 TURN = rotation(SIZE, 7)
 GOAL = torch.zeros(SIZE, dtype=DOUBLE)
 GOAL[9:11] = 20  # the observation of the last row
 PRECISIONS = {"full": TURN @ torch.logspace(-1, 1.5, SIZE, dtype=DOUBLE).diag() @ TURN.T, "goal": GOAL.diag()}
-
-
-def quadratic(precision: Tensor) -> Callable[[Tensor], Tensor]:
-    """A guide in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
-
-    def guide(x_RHD: Tensor) -> Tensor:
-        d = NORMALIZER.normalize(x_RHD).flatten(1) - TARGET
-        return -torch.einsum("ri,ij,rj->r", d, precision, d) / 2
-
-    return guide
 
 
 def tilted(precision: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,12 +77,6 @@ def test_a_proximal_step_solves_its_equation(curvature: float) -> None:
     found = proximal(gradient, lambda v: hessian @ v, lambda v: sigma @ v, iterations=2 * size)
     solved = sigma @ torch.linalg.solve(torch.eye(size) - hessian @ sigma, gradient)
     torch.testing.assert_close(found, solved, rtol=1e-4, atol=1e-4)
-
-
-def test_an_explicit_step_is_not_longer_where_the_energy_curves_up() -> None:
-    z, gradient = normals(5, 4, 3), torch.ones(5, 4, 3, dtype=DOUBLE)
-    tilt = Tilt(lambda x: x.sum((1, 2)) + 3 * (x - z).square().sum((1, 2)), z)
-    assert torch.equal(tilt.bounded(0.5 * gradient), 0.5 * gradient)
 
 
 def test_where_the_energy_curves_up_too_much_the_step_is_explicit() -> None:

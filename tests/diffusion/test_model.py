@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contract import CONDITIONS, SPEC, watch_body
+from contract import CONDITIONS, SPEC, batch, watch_body
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -15,13 +15,12 @@ from gentraj.diffusion.diffusion_model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.conditioning import ConditionMix
-from gentraj.models.plugin import Plugin
-from gentraj.networks import NETWORKS, TemporalUNetConfig
+from gentraj.networks import TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
-from gentraj.randomness import RowNoise, fold, generator
+from gentraj.randomness import RowNoise, generator
 from gentraj.training.optimization import NonFinite
-from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 
 def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
@@ -41,13 +40,6 @@ def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> 
         from_json(DiffusionConfig, to_json(DiffusionConfig()) | {setting: "nothing"})
     with pytest.raises(ValueError, match=f"{setting} is 'nothing'; known: .*{next(iter(CHOICES[setting]))}"):
         DiffusionConfig(**{setting: "nothing"})
-
-
-@pytest.mark.parametrize("config", NETWORKS.configs)
-def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
-    model = make(network=config())
-    assert from_json(DiffusionConfig, to_json(model.config)) == model.config
-    assert torch.isfinite(model.sample(Condition.empty(SPEC), 2, options=SamplingOptions(steps=2))).all()
 
 
 @pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")
@@ -93,17 +85,11 @@ def test_a_context_reaches_the_sample_and_no_context_is_not_the_zero_context() -
 def test_a_dropped_context_trains_the_model_without_context() -> None:
     """With dropout 1 the loss equals that of the batch without context."""
     losses = []
-    for context in (None, torch.randn(4, 2)):
+    for context in (None, torch.randn(16, 2)):
         model = make(CONTEXT, context_dropout=1.0)
         data = dataclasses.replace(batch(), context_BC=context)
         losses.append(model.update(data, model.optimizers(), generator(1))["loss"])
     torch.testing.assert_close(*losses)
-
-
-def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
-    x = torch.randn(len(rows), 8, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
-    real = (torch.arange(8) < torch.tensor(rows)[:, None])[..., None].expand(-1, -1, 5)
-    return Batch(x * real, real)
 
 
 @pytest.mark.usefixtures("batch_invariance")
@@ -124,18 +110,6 @@ def test_observers_see_every_step() -> None:
     make().sample(Condition.empty(SPEC), 3,
                   options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
     assert seen == [((3, 8, 5), 0.75), ((3, 8, 5), 0.5), ((3, 8, 5), 0.25), ((3, 8, 5), 0.0)]
-
-
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_padding_changes_neither_the_loss_nor_the_gradient(prediction: str) -> None:
-    gradients = []
-    for noise in (0.0, 100.0):
-        model, data = make(prediction=prediction), batch()
-        x = torch.where(data.mask_BHD, data.x_BHD, noise)
-        loss = model.update(Batch(x, data.mask_BHD), model.optimizers(), generator(1))["loss"]
-        gradients.append((loss, [p.grad.clone() for p in model.network.parameters() if p.grad is not None]))
-    assert torch.equal(gradients[0][0], gradients[1][0])
-    assert all(torch.equal(a, b) for a, b in zip(gradients[0][1], gradients[1][1], strict=True))
 
 
 def test_a_fully_known_batch_teaches_nothing() -> None:
@@ -172,13 +146,6 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
     condition = Condition.empty(SPEC, 2).with_obs(0, torch.ones(3))
     there = Condition.empty(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
     torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
-
-
-def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
-    model, x = make(), batch((8, 8)).x_BHD
-    known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
-    torch.testing.assert_close(model.ood_score(x, known, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
-    assert (model.ood_score(x, Condition.empty(SPEC, 2), [0, 1]) > 0).all()
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"steps": 21}, {"levels": 0},
@@ -227,30 +194,9 @@ def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.Monk
             assert torch.equal(projection, network.projection(at.t_R, None))
 
 
-class RejectOdd(Plugin):
-    """Rejects every second trajectory once."""
-
-    def rejects(self, x_RHD: torch.Tensor, attempt: int) -> torch.Tensor:
-        return (torch.arange(len(x_RHD)) % 2 == 1) & (attempt == 1)
-
-
-def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else_is() -> None:
-    model, condition = make(), Condition.empty(SPEC, 4).with_obs(0, torch.arange(12.0).view(4, 3) / 12)
-    seeds = [5, 6, 7, 8]
-    plain, again = (model.sample(condition, seed=s) for s in (seeds, [fold(s, 1) for s in seeds]))
-    x = model.sample(condition, seed=seeds, guide=RejectOdd())
-    assert torch.equal(x[::2], plain[::2]) and torch.equal(x[1::2], again[1::2])
-
-
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.sample(Condition.empty(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
-    (lambda m: m.sample(Condition.empty(SPEC),
-                        options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
-    (lambda m: m.sample(Condition.empty(SPEC), 0), "0 samples of 1 conditions"),
     (lambda m: m.sample(Condition.empty(SPEC),
                         options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps were given; give a whole"),
-    (lambda m: m.sample(dataclasses.replace(Condition.empty(SPEC), context_BC=torch.zeros(1, 2))),
-     "a context was given to a model that was trained without"),
     (lambda m: m.ood_score(torch.zeros(1, 8, 5), Condition.empty(SPEC), [0], noise=0), "noise is 0"),
     (lambda m: m.sample(Condition.empty(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
 ])

@@ -9,7 +9,6 @@ import torch
 from oracle import DOUBLE, GAUSSIAN, gaussian, held, moments, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
@@ -18,9 +17,6 @@ from gentraj.models.plugin import Denoise
 pytestmark = pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")  # with a few long steps
 SHAPE = (4, 8, 3)
 CALLS = {"ddim": 1, "euler": 1, "heun": 2, "predictor-corrector": 2, "unipc": 1}  # denoisings in a step but the last
-PAIRS = [(path, name) for path in PATHS for name in PREDICTIONS if not (path == "flow" and name in NEEDS_SIGNAL)]
-
-
 class Watched:
     """A denoiser that remembers what it answered."""
 
@@ -48,18 +44,6 @@ def test_the_result_is_the_last_denoised_x0(path: str, sampler: str) -> None:
         assert torch.equal(x, denoise.answers[-1])
         if sampler in CALLS:
             assert len(denoise.answers) == CALLS[sampler] * (steps - 1) + 1
-
-
-@pytest.mark.parametrize(("path", "prediction"), PAIRS)
-@pytest.mark.parametrize("levels", [None, 20])
-def test_any_path_prediction_sampler_and_number_of_steps_go_together(path: str, prediction: str, levels: int | None,
-                                                                     ) -> None:
-    where = PATHS[path](levels)
-    for sampler in SAMPLERS:
-        for steps in (1, 5):
-            times, normal = sampling_times(where, steps), floats()
-            x = SAMPLERS[sampler](predicted(where, prediction), where.sigma(times[:1]) * normal(), times, where, normal)
-            assert torch.isfinite(x).all() and x.dtype == torch.float32, (sampler, steps)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -218,7 +202,7 @@ def test_steps_of_euler_maruyama_that_amplify_noise_are_warned_of(eta: float) ->
     assert above > 1 and warned
 
 
-@pytest.mark.parametrize("path", sorted(PATHS.keys() - {"vp-half"}))  # whose noise ends where 10 steps are enough
+@pytest.mark.parametrize("path", ["edm", "flow"])
 def test_a_few_karras_steps_of_euler_maruyama_are_warned_of_and_more_are_right(path: str) -> None:
     """The largest error of a deviation of a Gaussian's directions: more than 3 with the warning, less without."""
     where, s = PATHS[path](), torch.logspace(-3, 0, 13, dtype=DOUBLE)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_gan import CONTEXT, batch, make, train
+from contract import batch
+from tiny_gan import CONTEXT, make, train
 from torch import Tensor
 
 from gentraj.gan.conditional_gan import LEAST_DISTANCE, distance, energy_score

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from contract import batch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_gan import batch, make, train
+from tiny_gan import make, train
 from torch import Tensor
 
 from gentraj.gan.objectives import OBJECTIVES, Loss
@@ -114,9 +115,8 @@ def test_hinge_and_least_squares_are_content_beyond_and_at_their_targets() -> No
     assert gradients(squares.discriminator, 1.0, 0.0) == (0, 0) and gradients(squares.generator, 0.3, 1.0)[1] == 0
 
 
-@every_objective
-def test_weights_are_clipped_after_each_step_of_an_objective_that_says_so(name: str) -> None:
-    model, limit = make(objective=name), 0.003
+def test_weights_are_clipped_after_each_step_of_an_objective_that_says_so() -> None:
+    model, limit = make(objective="wasserstein-clip"), 0.003
     model.objective = replace(model.objective, weight_clip=limit)
     train(model, range(2), batch())
     assert all(p.abs().max() <= limit for p in model.discriminator.parameters())

@@ -19,7 +19,7 @@ from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows
 from gentraj.networks.rows import batch_invariant
 from gentraj.randomness import unfold
-from gentraj.trajectory import Condition, SamplingOptions
+from gentraj.trajectory import Condition
 
 STARTS = Condition.empty(SPEC, 3).with_obs(0, torch.arange(9.0).view(3, 3) / 3)
 
@@ -34,7 +34,7 @@ def near(x: Tensor) -> Tensor:
     return -(x - 0.5).abs().amin(1).sum(1)
 
 
-GUIDES = {"linear": left, "not smooth": near, "guided": Guided(left, scale=3.0), "flat": Guided(left, scale=0.0)}
+GUIDES = {"not smooth": near, "guided": Guided(left, scale=3.0), "flat": Guided(left, scale=0.0)}
 ARENA = Constraints(SPEC, {"arena": Box(-1.5, (1.7, 1.7), (0, 1)), "pillar": Blocks((0.3, 0.4), (0.9, 0.9), (0, 1))})
 every_guide = pytest.mark.parametrize("guide", GUIDES)
 
@@ -117,13 +117,6 @@ def test_several_guides_add_up() -> None:
     assert torch.equal(both, model.sample(STARTS, 2, guide=lambda x: 2 * left(x) + 0.5 * near(x)))
 
 
-def test_the_temperature_scales_the_noise_of_candidates_too() -> None:
-    model = make(moved=True, best_of=6)
-    cold = model.sample(STARTS, 2, guide=left, options=SamplingOptions(temperature=0.0))
-    unguided = model.sample(STARTS, 2, options=SamplingOptions(temperature=0.0))
-    assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, unguided)
-
-
 class Spoil(Plugin):
     """Finishes a trajectory by moving all of it, what is known too."""
 
@@ -163,12 +156,9 @@ PARAMETER = torch.nn.Parameter(torch.ones(5))
 
 @pytest.mark.parametrize(("guide", "message"), [
     (lambda x: x.detach()[..., 0].mean(1), "the guide's score has no gradient to search by: .* set search_steps to 0"),
-    (lambda x: (x[..., 0] > 0).float().mean(1), "the guide's score has no gradient to search by"),
     (lambda x: (x.detach() * PARAMETER).sum((1, 2)), "the guide's score has no gradient to search by"),
     (lambda x: (0 * x.sum((1, 2))).sqrt(), "the guide's gradient is not finite in .*set search_steps to 0"),
     (lambda x: x.sum(), r"the guide returned shape \(\) for trajectories of shape"),
-    (lambda x: x.sum((1, 2)) / 0, "the guide's score is not finite"),
-    (lambda x: x[:, 99], "the guide raised IndexError"),
 ])
 def test_a_guide_that_cannot_be_followed_is_refused_in_one_line(guide, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:

@@ -55,12 +55,6 @@ def test_rows_are_the_inverse_of_times(gaps: list[int]) -> None:
     assert spec.longer(len(offsets) + 3).times[: len(offsets) + 1] == spec.times
 
 
-@pytest.mark.parametrize("offsets", [(1, 2), (1, 2, 4, 4), (0, 1, 2, 4), (3, 2, 4, 8)])
-def test_offsets_that_do_not_grow_are_refused(offsets: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="4 increasing numbers of steps are expected"):
-        replace(SPARSE, offsets=offsets)
-
-
 def test_a_window_holds_the_steps_that_its_rows_are_at() -> None:
     batch = Windows(ramp(12, 5), SPARSE).gather(np.array([0, 3, 12]))
     assert batch.x_BHD[0].tolist() == [[0, 0], [1, 10], [2, 20], [4, 40], [8, 80]]

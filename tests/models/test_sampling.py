@@ -9,16 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gentraj.models.conditioning import encode_context
 from gentraj.models.plugin import Plugin, Preference
 from gentraj.models.sample_batch import as_plugins, sample_batch
 from gentraj.networks.rows import MAX_ROWS
-from gentraj.normalize import Normalizer
 from gentraj.randomness import fold, unfold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SHAPE = SPEC.horizon, SPEC.dim
-CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 
 
 def by_seed(rows: Condition, seeds: Sequence[int]) -> Tensor:
@@ -97,10 +94,6 @@ def test_what_a_plugin_raises_is_not_swallowed() -> None:
     (lambda: sampled(Condition.empty(SPEC), 0, 0), "0 samples of 1 conditions"),
     (lambda: SamplingOptions(temperature=-0.5), "temperature is -0.5; a number of"),
     (lambda: SamplingOptions(temperature=float("inf")), "temperature is inf"),
-    (lambda: encode_context(torch.ones(2, 2), None), "a context was given to a model that was trained without"),
-    (lambda: encode_context(torch.ones(2, 3), CONTEXT), r"a context of width \(3,\) was given; 2 finite numbers"),
-    (lambda: encode_context(torch.ones(2), CONTEXT), r"a context of width \(\) was given"),
-    (lambda: encode_context(torch.full((2, 2), torch.nan), CONTEXT), "2 finite numbers for each"),
 ])
 def test_what_cannot_be_drawn_is_refused_in_one_line(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:

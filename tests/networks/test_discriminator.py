@@ -18,9 +18,8 @@ from gentraj.networks.discriminator import (
 DIM, CONTEXT, HORIZON = 5, 2, 16
 SMALL = {"width": 8, "multipliers": (1, 2), "kernel": 3}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "default": {}, "small": SMALL, "one level": SMALL | {"multipliers": (2,)}, "no patches": SMALL | {"patches": False},
-    "no spread": SMALL | {"minibatch_std": False}, "spectral": SMALL | {"spectral_norm": True},
-    "no features": SMALL | {"frequencies": 0},
+    "default": {}, "one level": SMALL | {"multipliers": (2,)}, "no patches": SMALL | {"patches": False},
+    "no spread": SMALL | {"minibatch_std": False, "frequencies": 0}, "spectral": SMALL | {"spectral_norm": True},
 }
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -45,14 +44,6 @@ def logits(net: Discriminator, values: dict[str, Tensor]) -> list[Tensor]:
 
 
 @every_variant
-@pytest.mark.parametrize("horizon", [4, 8, 20])
-def test_a_logit_for_each_trajectory_and_for_each_row(variant: str, horizon: int) -> None:
-    verdict = make(horizon, **VARIANTS[variant])(*inputs(3, horizon).values())
-    assert verdict.whole_R.shape == (3,)
-    assert (verdict.patch_RH is None) if variant == "no patches" else verdict.patch_RH.shape == (3, horizon)
-
-
-@every_variant
 @pytest.mark.parametrize("changed", ["x", "known", "mask", "t", "context"])
 def test_every_input_reaches_every_logit(variant: str, changed: str) -> None:
     net, values = make(**VARIANTS[variant]), inputs()
@@ -60,14 +51,6 @@ def test_every_input_reaches_every_logit(variant: str, changed: str) -> None:
     values[changed] = ~values[changed] if values[changed].dtype == torch.bool else values[changed] + 0.3
     for now, then in zip(logits(net, values), before, strict=True):
         assert ((now - then).abs() > 1e-6).all()
-
-
-@every_variant
-def test_every_weight_reaches_the_logits(variant: str) -> None:
-    net = make(**VARIANTS[variant])
-    sum(logit.square().sum() for logit in logits(net, inputs())).backward()  # type: ignore[union-attr]
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None and parameter.grad.flatten(1 if parameter.ndim > 1 else 0).any(-1).all(), name
 
 
 @every_variant
