@@ -44,7 +44,7 @@ class PolicyRun(Run[PolicyRunConfig]):
     CARD: ClassVar[tuple[str, str, str]] = (
         "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
 
-    policy: Policy[Any]
+    policy: Policy
 
     def __init__(self, config: PolicyRunConfig, data: DataFacts, episodes: Episodes | None = None):
         super().__init__(config, data, episodes)

@@ -23,7 +23,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, Tape, fold, generator
 from gentraj.runs.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
-from gentraj.runs.models import with_model
+from gentraj.runs.models import model_config, with_model
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
@@ -36,11 +36,15 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     """A preset with the smallest networks."""
     settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
     changes: dict[str, Any] = {"batch_size": 8}
-    if settings.model is not None:
-        model = settings.model.with_network(SMALL)
-        changes["model"] = replace(model, steps=2) if hasattr(model, "steps") else model  # the sampler is unrolled
-    if hasattr(settings, "student"):
-        changes["student"] = replace(settings.student, network=SMALL)
+    config = runs.PolicyRunConfig(str(dataset), policy=settings)
+    model = model_config(config)
+    if model is not None:
+        model = model.with_network(SMALL)
+        config = with_model(config, replace(model, steps=2) if hasattr(model, "steps") else model)
+    settings = config.policy  # type: ignore[attr-defined]
+    pull = getattr(settings, "pull", None)
+    if hasattr(pull, "student"):
+        changes["pull"] = replace(pull, student=replace(pull.student, network=SMALL))
     changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1)
@@ -50,8 +54,8 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
 def planner(name: str, dataset: object) -> runs.PlannerRunConfig:
     preset: Any = PRESETS[name]
     return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL), batch_size=8,
-                   critic=replace(preset.critic, width=8, depth=1, heads=1, batch_size=8), training=STEPS,
-                   inverse=replace(preset.inverse, width=8, batch_size=8),
+                   critic=preset.critic and replace(preset.critic, width=8, depth=1, heads=1, batch_size=8),
+                   inverse=preset.inverse and replace(preset.inverse, width=8, batch_size=8), training=STEPS,
                    planner=replace(preset.planner, candidates=min(preset.planner.candidates, 3), steps=2))
 
 
@@ -89,7 +93,7 @@ def test_a_student_that_acts_by_the_mode_of_its_mixture_is_an_onnx_file() -> Non
     identity = Normalizer.identity
     scales = StateActionScales(identity(3), identity(2), None, identity(1))
     obs, bound = torch.randn(20, 3, generator=generator(0)), np.ones(2, np.float32)
-    agent = StudentActor(Student(3, 2, StudentConfig(width=8, depth=1), scales), -bound, bound)
+    agent = StudentActor(Student(StudentConfig(width=8, depth=1), scales), -bound, bound)
     file = to_onnx(export_decision(agent.decide, obs, batch=4))
     given = {"obs": obs[4:8].numpy(), "noise": np.zeros(0, np.float32)}
     act_BEA, = onnxruntime.InferenceSession(file).run(["act"], given)
