@@ -35,7 +35,6 @@ from .stepping import (
 
 STARTING_SECONDS = 300.0  # that a worker may take to start and to make its first environment
 ENDING_SECONDS = 5.0  # that a worker may take to close its environments
-STARTS = 3  # workers that may be lost before one has worked
 IDLE_LOSSES = 20  # workers that may be lost outside of the calls of environments
 IDLE = -1  # in the place of a slot: no environment is being called
 
@@ -122,7 +121,6 @@ class _Worker:
         self.number = number
         self.arguments = (number, make_env, tuple(obs_keys))
         self.idle_losses = 0
-        self.patience = STARTS
         self.start()
 
     def start(self) -> None:
@@ -138,25 +136,23 @@ class _Worker:
 
     def greeting(self) -> Layout:
         """What the environments look like. Raises `EnvCrashed` if none can be made, and ValueError for their spaces."""
-        while True:
-            try:
-                layout = self._receive(STARTING_SECONDS)
-                break
-            except WorkerLost as lost:
-                self._lost_idle(lost)
-                self.hang_up()
-                self.end()
-                self.start()
-        if isinstance(layout, Fault):
-            if layout.kind is not EnvCrashed:
-                raise ValueError(layout.text)
+        try:
+            layout = self.receive(STARTING_SECONDS)
+        except WorkerLost as lost:
+            layout = Fault(str(lost))
+        if not isinstance(layout, Fault):
+            return layout
+        if layout.kind is EnvCrashed:
             raise EnvCrashed(f"worker {self.number} cannot make the environment: {layout.text}")
-        return layout
+        raise ValueError(layout.text)
 
     def replace(self, lost: WorkerLost) -> None:
         """Starts another process in the place of a lost one. Raises `EnvCrashed` where that does not work."""
         if lost.slot == IDLE:
-            self._lost_idle(lost)
+            self.idle_losses += 1
+            if lost.hung or self.idle_losses > IDLE_LOSSES:
+                raise EnvCrashed(f"worker {self.number} was lost {self.idle_losses} times outside of its episodes: "
+                                 f"{lost}") from lost
         self.hang_up()
         self.end()
         try:
@@ -168,12 +164,6 @@ class _Worker:
     def send(self, orders: Orders) -> None:
         with suppress(OSError):  # if the worker has ended, `receive` reports it
             self.connection.send(orders)
-
-    def receive(self, time_limit: float) -> dict[int, Step | Fault]:
-        """The answers to the orders. Raises `WorkerLost`."""
-        answers = self._receive(time_limit)
-        self.patience = IDLE_LOSSES
-        return answers
 
     def hang_up(self) -> None:
         """Closes the connection, at which an idle worker ends."""
@@ -187,13 +177,8 @@ class _Worker:
             self.process.join()
             self.process.close()
 
-    def _lost_idle(self, lost: WorkerLost) -> None:
-        self.idle_losses += 1
-        if lost.hung or self.idle_losses >= self.patience:
-            raise EnvCrashed(f"worker {self.number} was lost {self.idle_losses} times outside of its episodes: "
-                             f"{lost}") from lost
-
-    def _receive(self, time_limit: float) -> Any:
+    def receive(self, time_limit: float) -> Any:
+        """What the worker sends: its greeting, and then the answers to its orders. Raises `WorkerLost`."""
         seen, since = self.calls[0], time.monotonic()
         while not wait([self.connection, self.process.sentinel], time_limit / 10):
             if self.calls[0] != seen:

@@ -15,7 +15,12 @@ from ..tasks.maze import Maze
 
 
 class Seeded(Agent):
-    """An agent with one random generator per environment, so that episodes do not depend on each other."""
+    """An agent with one random generator per environment, so that episodes do not depend on each other.
+
+    With `folds` the seeds are folded, as an environment draws its start from the same seed by the same generator.
+    """
+
+    folds = False
 
     def __init__(self, seed: int = 0):
         self.seed = seed
@@ -23,11 +28,14 @@ class Seeded(Agent):
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Restarts the generators of the masked environments (all by default) with one seed for each environment."""
-        batch = len(self._streams) if seeds_B is None else len(seeds_B)
-        masked = np.ones(batch, bool) if mask_B is None else np.asarray(mask_B, bool)
-        self._allocate(len(masked))
-        for i in np.flatnonzero(masked).tolist():
-            self._streams[i] = np.random.default_rng(fold(self.seed, i) if seeds_B is None else seeds_B[i])
+        if seeds_B is None:
+            seeds_B = [fold(self.seed, i) for i in range(len(self._streams) if mask_B is None else len(mask_B))]
+        elif self.folds:
+            seeds_B = [fold(seed, 1) for seed in seeds_B]
+        self._allocate(len(seeds_B))
+        for i, seed in enumerate(seeds_B):
+            if mask_B is None or mask_B[i]:
+                self._streams[i] = np.random.default_rng(seed)
 
     def _allocate(self, batch: int) -> None:
         if len(self._streams) != batch:
@@ -40,6 +48,8 @@ class RandomAgent(Seeded):
     Raises ValueError for bounds that are infinite.
     """
 
+    folds = True
+
     def __init__(self, low_A: np.ndarray, high_A: np.ndarray, seed: int = 0):
         super().__init__(seed)
         self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
@@ -47,10 +57,6 @@ class RandomAgent(Seeded):
             raise ValueError(f"a random agent needs bounds; the actions are from {self.low_A} to {self.high_A}")
         with np.errstate(over="ignore"):  # it is infinite between the largest bounds there are
             self.span_A = self.high_A - self.low_A
-
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Folds the seeds, as an environment draws its start from the same seed by the same generator."""
-        super().reset(mask_B, None if seeds_B is None else [fold(seed, 1) for seed in seeds_B])
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns actions (B, A), float32."""

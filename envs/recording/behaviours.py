@@ -5,7 +5,7 @@ Needs the package stable-baselines3 (pip install 'gentraj[sb3]').
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,13 +37,10 @@ def record(task: str, steps: int, seed: int = 0, *, train_steps: int | None = No
     PPO is trained for `train_steps` steps, the task's number by default. The kind "expert" is the policy at the end of
     training, "medium" the first snapshot whose return is halfway between D4RL's random agent and the expert, and
     "mixed" five snapshots in equal shares. All sample their actions, as in training. On one kind of machine, the data
-    are a function of (seed, train_steps). Raises ValueError for numbers below 1 and ImportError without
-    stable-baselines3.
+    are a function of (seed, train_steps). Raises ImportError without stable-baselines3.
     """
     name, kind = task.removeprefix("mujoco/").split("-")
     train_steps = LOCOMOTION[name].train_steps if train_steps is None else train_steps
-    if min(steps, train_steps) < 1:
-        raise ValueError(f"steps is {steps} and train_steps {train_steps}; give at least 1 for each")
     factory, parts = environment_factory(name), []
     trained = train(factory, train_steps, fold(seed, 0), progress=progress)
     chosen = choose(kind, trained, d4rl_reference(LOCOMOTION[name].d4rl_id)[0])
@@ -69,6 +66,8 @@ def choose(kind: str, trained: list[Behaviour], random_return: float) -> list[Be
 class Behaviour(Seeded):
     """An `Agent`: a snapshot of a Gaussian policy in training, with the scales of its observations."""
 
+    folds = True
+
     def __init__(self, model: Any, envs: Any):
         """Copies the policy of stable-baselines3's PPO `model` and the statistics of its VecNormalize `envs`."""
         super().__init__()
@@ -79,10 +78,6 @@ class Behaviour(Seeded):
         ended = [info["r"] for info in model.ep_info_buffer]
         self.return_mean = float(np.mean(ended)) if ended else -np.inf
         """Mean return of the last 100 training episodes before the snapshot."""
-
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Folds the seeds, as an environment draws its start from the same seed."""
-        super().reset(mask_B, None if seeds_B is None else [fold(seed, 1) for seed in seeds_B])
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:

@@ -22,11 +22,8 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
 
     An oracle with smooth noise (OGBench's defaults) brings one object after another to a random place. The goal of all
     steps towards a target is what the oracle has achieved at their end; the reward is 1 where the object is at its
-    target. Episode r is a function of (seed, r). Raises ValueError for fewer than 1 step and ImportError, in one line,
-    without the package ogbench.
+    target. Episode r is a function of (seed, r). Raises ImportError, in one line, without the package ogbench.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; record at least 1")
     base = make_base(MANIPULATION[task].base_id, mode="data_collection", terminate_at_goal=False)
     oracles = _oracles(base, task)
     columns = list(MANIPULATION[task].goal_dims)

@@ -26,11 +26,9 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
 
     The episodes are independent runs of 20,000 steps (the last may be shorter), truncated at their end, with a new goal
     after every success. Run r is a function of (seed, r), so a longer recording begins like a shorter one. Raises
-    ValueError for fewer than 1 step, for other environments, and for a map with a single goal, or with a goal that no
+    ValueError for other environments, and for a map with a single goal, or with a goal that no
     path leads to, where a run would stand still.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; record at least 1")
     factory = environment_factory(env, RECORDING)
     if factory.maze is None:
         raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(TASKS)} or another PointMaze")

@@ -58,11 +58,16 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
     """Records `steps` steps of a task as a Minari dataset and returns its id.
 
     `steps` and `dataset_id` are the recipe's by default. `train_steps` is for tasks whose policies are trained first.
-    Raises ValueError for an unknown task, ImportError if a package is missing, and `DataError` if the id is malformed,
-    or exists already and `overwrite` is false.
+    Raises ValueError for an unknown task and for numbers of steps below 1, ImportError if a package is missing, and
+    `DataError` if the id is malformed, or exists already and `overwrite` is false.
     """
     recipe = find_recipe(task)
-    steps, dataset_id = recipe.steps if steps is None else steps, dataset_id or recipe.dataset_id
+    if steps is None:
+        steps = recipe.steps
+    for name, number in (("steps", steps), ("train_steps", train_steps)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}; record at least 1")
+    dataset_id = dataset_id or recipe.dataset_id
     check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that recording may take
     if train_steps is not None and not recipe.trains:
         raise ValueError(f"{task} is recorded with {recipe.algorithm}, which is not trained; leave train_steps out")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering import film
 from gentraj.envs.rendering.film import CannotRender, render_frame, rendering_problem
 from gentraj.envs.rendering.renderer import Renderer
 
@@ -45,18 +44,6 @@ def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
 
     with pytest.raises(CannotRender, match=why):
         render_frame(SimpleNamespace(render_mode="rgb_array", render=render, unwrapped=SimpleNamespace()))
-
-
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "PointMaze_UMaze-v3", "AntMaze_UMaze-v5", "Pendulum-v1"])
-def test_only_mujoco_needs_a_driver(env_id, monkeypatch):
-    env = environment_factory(env_id, {"render_mode": "rgb_array"})()
-    monkeypatch.setattr(film, "rendering_problem", lambda: "no driver")
-    monkeypatch.setattr(type(env), "render", lambda self: np.zeros((2, 2, 3), np.uint8))
-    if env_id == "Pendulum-v1":
-        assert render_frame(env).shape == (2, 2, 3)
-    else:
-        with pytest.raises(CannotRender, match="no driver"):
-            render_frame(env)
 
 
 def test_only_mujoco_environments_are_set_to_an_observation():

@@ -1,18 +1,15 @@
 """The default horizons of plans, and the datasets that tasks record for themselves."""
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
 
 from gentraj.data import load_episodes
-from gentraj.data.d4rl import d4rl_table, single_task
-from gentraj.data.ogbench import OGBenchName, ogbench_tasks
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import pointmaze
 from gentraj.envs.recording.recipes import make_missing
-from gentraj.envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon, table
+from gentraj.envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon
 from gentraj.envs.tasks.registry import TASKS
 
 
@@ -42,24 +39,6 @@ def test_every_task_gets_a_plan_that_fits(name: str) -> None:
 
 def test_other_environments_have_the_default_horizon() -> None:
     assert default_horizon(None) == default_horizon("Pendulum-v1") == UNKNOWN
-
-
-def test_everything_with_an_environment_that_can_be_trained_by_name_is_listed() -> None:
-    named = {name for row in table() for ids in row.datasets.values() for one in ids for name in expanded(one)}
-    assert {name for name in d4rl_table() if single_task(name)} < named
-    assert {"D4RL/antmaze/large-diverse-v1", "D4RL/kitchen/partial-v2"} < named
-    parts = [part for name in named if (part := OGBenchName.of(name)) and part.task]
-    assert {(part.env, part.task) for part in parts} == {(env, n) for env in ogbench_tasks() for n in range(1, 6)}
-    assert "gentraj/ogbench/cube-single-singletask-task2-v0" in named and "cube-double-noisy-v0" in named
-
-
-def expanded(text: str) -> list[str]:
-    """The names that one with braces stands for, of all whose brackets are left out or filled in."""
-    if found := re.search(r"\[(.*)\]", text):
-        return expanded(text.replace(found[0], "")) + expanded(text.replace(found[0], found[1]))
-    found = re.search(r"\{(.*?)\}", text)
-    ways = [] if not found else "12345" if found[1] == "1..5" else found[1].split(",")
-    return [name for way in ways for name in expanded(text.replace(found[0], way, 1))] if found else [text]
 
 
 def test_a_tasks_own_dataset_is_recorded_once_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
