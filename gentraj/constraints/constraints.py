@@ -227,12 +227,12 @@ class Constraints:
         alone; `certificate` tells which ones these are. Raises ValueError as `known` does, and for trajectories of
         another shape. The condition is one for all trajectories, or has one for each.
         """
+        condition = condition or Condition.empty(self.spec)
         fits = x_RHD.ndim == 3 and x_RHD.shape[1:] == (self.spec.horizon, self.spec.dim)
-        if not fits or (condition is not None and condition.batch not in (1, len(x_RHD))):
-            rows = "R" if condition is None or condition.batch == 1 else condition.batch
-            raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; ({rows}, {self.spec.horizon}, "
-                             f"{self.spec.dim}) is expected")
-        values, known = self.known((condition or Condition.empty(self.spec)).to(x_RHD.device), refuse)
+        if not fits or condition.batch not in (1, len(x_RHD)):
+            raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} and {condition.batch} conditions were given; "
+                             f"(R, {self.spec.horizon}, {self.spec.dim}) and 1 or R conditions are expected")
+        values, known = self.known(condition.to(x_RHD.device), refuse)
         result = torch.where(known, values.to(x_RHD.dtype), x_RHD)
         fixed = known.expand_as(result)
         todo = self._improvable(result, fixed).nonzero()[:, 0]

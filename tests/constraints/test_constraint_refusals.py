@@ -50,7 +50,7 @@ def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], 
 
 
 @pytest.mark.parametrize(("shape", "condition", "message"), [
-    ((6, 4), None, r"shape \(6, 4\) .*\(R, 6, 4\)"), ((3, 6, 4), Condition.empty(SPEC, 2), r"\(2, 6, 4\)"),
+    ((6, 4), None, r"shape \(6, 4\) .*\(R, 6, 4\)"), ((3, 6, 4), Condition.empty(SPEC, 2), r"\(3, 6, 4\) and 2 "),
     ((3, 6, 4), Condition.empty(TrajectorySpec(2, 2, 6), 3), "obs_dim=2")])
 def test_other_trajectories_than_those_of_the_spec_are_refused(shape: tuple[int, ...], condition: Condition | None,
                                                                message: str) -> None:
