@@ -23,8 +23,8 @@ class Reproduce:
     """Train and score what result cards describe, and compare the scores with those that the cards expect.
 
     A card is a JSON file with a preset, settings, datasets, seeds and expected scores. Every seed is trained on every
-    dataset, and its last checkpoint is evaluated. The command first says how long that takes, from the recorded times
-    of the card's trainings. The same command continues an interrupted experiment and repeats no finished training. The
+    dataset, and its last checkpoint is evaluated. The command first says how long that takes, from the minutes that the
+    cards name. The same command continues an interrupted experiment and repeats no finished training. The
     exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the command only writes the
     table of the existing results.
 

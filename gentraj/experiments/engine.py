@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -34,7 +34,9 @@ from ..training.signals import Interrupted
 from .jobs import Job, LocalProcesses, Pool, run_jobs
 
 R = TypeVar("R")
-LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"
+LOG = "log.txt"
+WARNINGS = "warnings.txt"
+FAILURES = "failures.json"
 SECONDS_TO_UNLOCK = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
 
 
@@ -113,15 +115,17 @@ class Task:
     def failure(self) -> str:
         """Why the task is not done after an attempt."""
         path = self.folder / FAILURES
-        failures = read_json(path) if path.is_file() else {}
-        return failures.get(self.name, "its process gave no reason: it was killed, perhaps because memory ran out, or "
-                                       "the disk is full")
+        if path.is_file() and self.name in (failures := read_json(path)):
+            return failures[self.name]
+        return "its process gave no reason: it was killed, perhaps because memory ran out, or the disk is full"
 
     @property
     def warnings(self) -> list[str]:
         """The warnings of the training."""
         path = self.folder / WARNINGS
-        return path.read_text().splitlines() if path.is_file() else []
+        if not path.is_file():
+            return []
+        return path.read_text().splitlines()
 
 
 def run(tasks: Iterable[Task], pool: Pool, device: str | None,
@@ -211,8 +215,8 @@ def training_settings(config: RunConfig) -> dict[str, Any]:
     """The settings that a training depends on: without those by which an agent acts, and the path of the data."""
     settings = to_json(config)
     for key in ("dataset", *acts_only(config)):
-        group, _, name = key.rpartition(".")
-        (settings[group] if group else settings).pop(name, None)
+        *groups, name = key.split(".")
+        reduce(dict.__getitem__, groups, settings).pop(name, None)
     return settings
 
 
@@ -234,8 +238,8 @@ def is_kept(path: Path, key: Mapping[str, Any]) -> bool:
 
 
 def read_result(path: Path) -> Any:
-    """The result that `kept` stored in the file; None if there is no file."""
-    return read_json(path)["result"] if path.is_file() else None
+    """The result that `kept` stored in the file."""
+    return read_json(path)["result"]
 
 
 def digest(value: Mapping[str, Any]) -> str:

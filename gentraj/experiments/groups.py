@@ -82,19 +82,23 @@ class Group:
         if len(x) < NEAR[0] and not few:
             raise ValueError(f"{self.name}: {len(x)} of {len(windows.x_BHD)} windows of the data are without padding; "
                              f"at least {NEAR[0]} are needed to compare with: train with a shorter horizon or stride")
-        context = {} if windows.context_BC is None else {"context": windows.context_BC[whole_B].cpu().contiguous()}
-        write_file(self.path, safetensors.torch.save({"x": x.contiguous()} | context))
+        stored = {"x": x.contiguous()}
+        if windows.context_BC is not None:
+            stored["context"] = windows.context_BC[whole_B].cpu().contiguous()
+        write_file(self.path, safetensors.torch.save(stored))
         return self.sha256
 
     def conditions(self, run: Run, rows: Tensor | slice, goal_dims: tuple[int, ...] = ()) -> Condition:
         """Conditions on the first observations and the contexts of these windows, and on the entries `goal_dims` of
         their last observations."""
-        spec, x_BHD, context_NC = run.model.spec, self.x_NHD[rows].to(run.device), self.windows.get("context")
-        obs = spec.split(x_BHD)[0]
-        context_BC = None if context_NC is None else context_NC[rows].to(run.device)
-        start = replace(Condition.empty(spec, len(obs), device=obs.device), context_BC=context_BC)
-        start = start.with_obs(0, obs[:, 0])
-        return start.with_obs(-1, obs[:, -1, list(goal_dims)], goal_dims) if goal_dims else start
+        spec = run.model.spec
+        obs, _ = spec.split(self.x_NHD[rows].to(run.device))
+        start = Condition.empty(spec, len(obs), device=obs.device).with_obs(0, obs[:, 0])
+        if "context" in self.windows:
+            start = replace(start, context_BC=self.windows["context"][rows].to(run.device))
+        if goal_dims:
+            start = start.with_obs(-1, obs[:, -1, list(goal_dims)], goal_dims)
+        return start
 
     def places(self, x: Tensor) -> Tensor:
         """(R, F) positions of trajectories (R, H, D) after a third, after two thirds and at their end."""

@@ -155,13 +155,12 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> 
 
 def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
                  ) -> tuple[CurvePoint, ...]:
-    """The scores in rows of scores.jsonl; rows of before they held the returns of the episodes are left out."""
+    """The scores in rows of scores.jsonl."""
     points = []
     for row in rows:
-        if "returns" in row:
-            scores = np.array(episode_scores(score, row["returns"], row.get("successes"), factory))
-            low, high = bootstrap_interval(scores)
-            points.append(CurvePoint(row["step"], float(scores.mean()), (low, high)))
+        scores = np.array(episode_scores(score, row["returns"], row.get("successes"), factory))
+        low, high = bootstrap_interval(scores)
+        points.append(CurvePoint(row["step"], float(scores.mean()), (low, high)))
     return tuple(points)
 
 
@@ -193,7 +192,7 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
     Returns why runs failed, by their names, and the results of all cards.
     """
     recall(cards, out)
-    for line in durations(cards, read_results(out, cards.cards), pool.number):
+    for line in durations(cards, pool.number):
         say(line)
 
     def outcome(tasks: Sequence[Task]) -> str:
@@ -241,42 +240,28 @@ def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
 # -- how long it takes
 
 
-def durations(cards: Cards, results: Mapping[str, CardResult], jobs: int) -> Iterator[str]:
+def durations(cards: Cards, jobs: int) -> Iterator[str]:
     """Yields a line for each card on how long its trainings take, and one for all with so many at a time.
 
-    A training is expected to take the time for an update that the card's trainings in `results` took on the same data,
-    or else on all data; without such, it takes the card's `minutes`. One that was interrupted goes on from its newest
-    checkpoint. Evaluations are not counted.
+    A training takes the card's `minutes`, and one that was interrupted goes on from its newest checkpoint. Evaluations
+    are not counted.
     """
     all_left, longest = 0.0, 0.0
     for name, card in cards.cards.items():
         tasks = [task for task in cards.tasks if task.cell[0] == name]
         done = f"{name}: {sum(task.is_done for task in tasks)} of {len(tasks)} trainings are done; "
-        seconds = [_training_seconds(task, card, results.get(name)) for task in tasks]
-        known = [one for one in seconds if one is not None]
-        if len(known) < len(tasks):
-            yield f"{done}how long one takes is not recorded"
+        if card.minutes is None:
+            yield f"{done}the card does not say how many minutes one takes"
             continue
-        left = [one * _share_left(task) for one, task in zip(known, tasks, strict=True)]
+        seconds = 60 * card.minutes
+        left = [seconds * _share_left(task) for task in tasks]
         all_left += sum(left)
         longest = max(longest, *left)
-        yield (f"{done}one takes about {duration(sum(known) / len(known))} on one thread, all {_hours(sum(known))}, of "
-               f"which {_hours(sum(left))} are left")
+        yield (f"{done}one takes about {duration(seconds)} on one thread, all {_hours(seconds * len(tasks))}, of which "
+               f"{_hours(sum(left))} are left")
     if all_left:
         wait = max(all_left / jobs, longest)  # no training is divided among jobs
         yield f"about {_hours(wait)} with {jobs} at a time, and the evaluations besides"
-
-
-def _training_seconds(task: Task, card: Card, result: CardResult | None) -> float | None:
-    """The expected duration of a whole training."""
-    recorded: dict[str, list[float]] = {}  # for an update
-    for name, data in (result.data if result else {}).items():
-        timed = [seed for seed in data.seeds if seed.step > 0 and seed.train_seconds > 0]  # 0 where the log is missing
-        recorded[name] = [seed.train_seconds / seed.step for seed in timed]
-    per_update = recorded.get(task.cell[1]) or [one for several in recorded.values() for one in several]
-    if per_update:
-        return task.config.training.steps * float(np.mean(per_update))
-    return None if card.minutes is None else 60 * card.minutes
 
 
 def _share_left(task: Task) -> float:

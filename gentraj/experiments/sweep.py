@@ -90,16 +90,19 @@ class Range:
     def draw(self, rng: np.random.Generator) -> float:
         if self.log:
             return self.value(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
-        margin = 0.5 if self.whole else 0.0
+        margin = 0.5 * self.whole
         return self.value(rng.uniform(self.low - margin, self.high + margin))
 
     def distribution(self, optuna: ModuleType) -> Any:
-        made = optuna.distributions.IntDistribution if self.whole else optuna.distributions.FloatDistribution
-        return made(self.low, self.high, log=self.log)
+        if self.whole:
+            return optuna.distributions.IntDistribution(int(self.low), int(self.high), log=self.log)
+        return optuna.distributions.FloatDistribution(self.low, self.high, log=self.log)
 
     def value(self, asked: float) -> float:
         """The number as it is tried: whole, or with four digits."""
-        tried = round(asked) if self.whole else float(f"{asked:.4g}")
+        tried = float(f"{asked:.4g}")
+        if self.whole:
+            tried = round(asked)
         return min(max(tried, self.low), self.high)
 
 
@@ -274,8 +277,7 @@ class Trial:
             return row
         whole = over_seeds(scores)
         row = replace(row, mean=whole.mean, interval=whole.interval if sum(map(len, scores)) > 1 else None)
-        base_scores = None if base is None or base is self else base.scores()
-        if base_scores is None:
+        if base is None or base is self or (base_scores := base.scores()) is None:
             return row
         above = over_seeds(np.subtract(scores, base_scores).tolist())
         return replace(row, above_base=above.mean, above_base_interval=above.interval)
@@ -320,8 +322,12 @@ class Sweep:
 
     def _told(self, name: str) -> float | None:
         """What a searcher is told of a trial: higher is better; None if it was refused or a seed has failed."""
-        mean = self._trials[name].result(None).mean if name in self._trials else None
-        return -mean if mean is not None and self.objective.minimize else mean
+        if name not in self._trials:
+            return None
+        mean = self._trials[name].result(None).mean
+        if mean is not None and self.objective.minimize:
+            return -mean
+        return mean
 
     def _new_trials(self, asked: Mapping[str, Values]) -> dict[str, Trial]:
         """The trials that are new; a searcher may have asked for settings that are refused, which is said."""
@@ -358,14 +364,16 @@ class Sweep:
 
     def write(self) -> str:
         """Writes sweep.json and sweep.md, best first, and returns the table of the latter."""
-        base = self._trials.get(name_of({})) if self.search.one_at_a_time else None
+        base, table = None, self._combinations
+        if self.search.one_at_a_time:
+            base, table = self._trials[name_of({})], self._one_at_a_time
         rows = [trial.result(base) for trial in self._trials.values()]
-        sign = 1 if self.objective.minimize else -1
-        rows.sort(key=lambda row: math.inf if row.mean is None else sign * row.mean)
+        rows.sort(key=lambda row: row.mean or 0.0, reverse=not self.objective.minimize)
+        rows.sort(key=lambda row: row.mean is None)  # those that are not done come last
         asked = {"space": {key: to_json(each) for key, each in self.space.items()}, "search": to_json(self.search),
                  "objective": to_json(self.objective)}
         write_json(self.out / "sweep.json", to_json(self.base) | asked | {"rows": [to_json(row) for row in rows]})
-        text = self._one_at_a_time(rows) if self.search.one_at_a_time else self._combinations(rows)
+        text = table(rows)
         header = (f"# {self.base.preset} on {self.base.data[0].dataset}, {len(rows)} settings\n\n{self.objective.key} "
                   f"of the last checkpoints of seeds {', '.join(map(str, self.base.seeds))}, best first. The best of "
                   "many is partly luck: train it again with other seeds before you report it.")

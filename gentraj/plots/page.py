@@ -115,25 +115,25 @@ def _table(table: Table) -> str:
 
 def _picture(picture: Picture) -> str:
     title, caption = escape(picture.title), escape(picture.caption)
-    data, kind, problem = _read_image(picture)
-    if problem := problem.rstrip("."):  # some end with a full stop
-        return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(problem)}.</p>'
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    try:
+        source = _image_source(picture)
+    except ValueError as problem:
+        return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(str(problem).rstrip("."))}.</p>'
     return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
-def _read_image(picture: Picture) -> tuple[bytes, str, str]:
-    """The bytes and the media type of the image, or the reason why there is none."""
+def _image_source(picture: Picture) -> str:
+    """The image as a data URL. Raises ValueError, which says why there is none."""
     if picture.image is None:
-        return b"", "", picture.why_missing or "it was not drawn"
+        raise ValueError(picture.why_missing or "it was not drawn")
     try:
         data = Path(picture.image).read_bytes()
     except OSError as error:
-        return b"", "", picture.why_missing or f"{picture.image} cannot be read ({error.strerror})"
+        raise ValueError(picture.why_missing or f"{picture.image} cannot be read ({error.strerror})") from error
     for first, kind in KINDS.items():
         if data.startswith(first):
-            return data, kind, ""
-    return b"", "", f"{picture.image} is not a PNG, GIF or JPEG"
+            return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    raise ValueError(f"{picture.image} is not a PNG, GIF or JPEG")
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

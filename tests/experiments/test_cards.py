@@ -59,11 +59,6 @@ def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> 
         assert len(read_data(config)) == (3 if dataset == "fair+hard.npz" else 6)
 
 
-def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(data))
-    card = read_card(write(tmp_path, data=[FAIR | {"dataset": "~/fair.npz+hard.npz"}]))
-    assert card.config(card.data[0], 0, (data,)).dataset == f"{data / 'fair.npz'}+{data / 'hard.npz'}"
-
 
 @pytest.mark.parametrize(("words", "message"), [
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),

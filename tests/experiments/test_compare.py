@@ -21,7 +21,7 @@ from small import DATASET, edit, gentraj
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.experiments import compare as experiment
 from gentraj.experiments import comparison, groups
-from gentraj.experiments.compare import CompareConfig, Entrant, existing, planned, to_measure, to_train
+from gentraj.experiments.compare import CompareConfig, Entrant, existing, planned, to_train
 from gentraj.experiments.comparison import Control, FrontierPoint, Options, RunResult, mark_frontier, summarize
 from gentraj.experiments.groups import MODES, Group
 from gentraj.families import FAMILIES
@@ -133,14 +133,6 @@ def test_what_is_done_is_not_done_again(compared: Path, capsys: pytest.CaptureFi
     assert "started" not in err and out.splitlines()[0] == "tiny, at a glance"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
-
-def test_what_changed_is_done_anew_beside_what_is_there(compared: Path, tmp_path: Path,
-                                                        capsys: pytest.CaptureFixture) -> None:
-    out = shutil.copytree(compared, tmp_path / "out")
-    before = set(out.rglob("meta.json"))
-    assert compare(out, "--families", "gan", "--steps", 7) == 0
-    [run] = group_of(out)["runs"].values()
-    assert run["steps"] == 7 and before < set(out.rglob("meta.json"))
 
 
 def test_stopped_in_its_processes_by_each_signal_and_begun_again_it_ends_the_same(compared: Path,
@@ -309,12 +301,6 @@ def test_runs_are_grouped_by_their_data_and_environment_and_not_by_the_names_of_
     assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
-def test_runs_of_one_name_have_folders_of_their_own(small_run: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(small_run, tmp_path / small_run.name)
-    tasks, groups = to_measure(existing_runs(small_run, other), tmp_path / "out", Options(1, 16))
-    assert len({task.folder for task in tasks}) == len({task.name for task in tasks}) == 2
-    assert len({task.cell for task in tasks}) == len(groups) == 1
-
 
 def test_ways_are_found_where_they_part(tmp_path: Path) -> None:
     """Two starts: from one a third of the windows goes up and the others down, from the other all go on."""
@@ -347,14 +333,6 @@ def test_the_first_action_is_no_part_of_a_start(tmp_path: Path) -> None:
     group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
     assert all(0.2 < float((fork.x_MHD[:, -1, 1] > 0).float().mean()) < 0.8 for fork in group.forks)
 
-
-def test_the_windows_shown_lie_far_apart(tmp_path: Path) -> None:
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(200, 5, 2, generator=g)
-    group = Group("g", tmp_path, (0, 1))
-    group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
-    apart = lambda windows: torch.pdist(windows[:, [0, -1]].flatten(1)).min()  # noqa: E731
-    assert apart(x[group.shown(12)]) > 2 * apart(x[:12])
 
 
 class Copies:
@@ -393,17 +371,3 @@ def test_a_model_with_a_context_goes_the_ways_of_the_data(tmp_path: Path, monkey
     start = group.conditions(run_of(Copies()), torch.tensor([3, 4]), (1,))
     assert start.context_BC is not None and start.context_BC.tolist() == [[1.0], [0.0]]
     assert start.mask_BHD[:, 0].all() and start.mask_BHD[:, -1].tolist() == [[False, True]] * 2
-
-
-
-def test_runs_of_other_contexts_are_a_group_of_their_own(small_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(small_run, tmp_path / "a")
-    edit(tmp_path / "a", lambda config: config["run"].update({"context": {"kinds": ["return"], "discount": 0.9}}))
-    assert len({group for (group, _), _ in existing_runs(small_run, tmp_path / "a").values()}) == 2
-
-
-def test_padding_is_no_data(tmp_path: Path) -> None:
-    mask = torch.ones(100, 5, 2, dtype=torch.bool)
-    mask[:90, -1] = False
-    with pytest.raises(ValueError, match="10 of 100 windows of the data are without padding; at least 32"):
-        Group("g", tmp_path, (0, 1)).keep(Batch(torch.zeros(100, 5, 2), mask))

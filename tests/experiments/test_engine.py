@@ -16,7 +16,7 @@ from forked import Forked
 from gentraj.experiments import engine
 from gentraj.experiments.engine import kept, write_json
 from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
-from gentraj.experiments.statistics import numbers, over_seeds
+from gentraj.experiments.statistics import over_seeds
 
 
 def never_end(path: Path) -> None:
@@ -35,9 +35,6 @@ def test_a_result_is_kept_for_its_key(tmp_path: Path) -> None:
     results = [kept(tmp_path / "a.json", {"step": step}, lambda: next(made)) for step in (1, 1, 2, 2, 1)]
     assert results == [0, 0, 1, 1, 2]
 
-
-def test_numbers_are_found_by_their_dotted_keys() -> None:
-    assert numbers({"a": {"b": 1, "c": None, "d": [2]}, "e": True, "f": 0.5}) == {"a.b": 1.0, "f": 0.5}
 
 
 def test_the_interval_covers_seeds_and_episodes() -> None:

@@ -95,21 +95,6 @@ def test_what_is_finished_and_expected_is_judged() -> None:
     assert verdicts[:2] == ["inside", "outside"] and not {*verdicts[2:]} & {"inside", "outside"}
 
 
-def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
-    [family] = score_tables({"a": scattered("A")})
-    low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
-    widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
-    assert low < mean < high and high - low == pytest.approx(np.sqrt(np.square(widths).sum()) / 2, rel=0.05)
-
-
-def scattered(label: str) -> CardResult:
-    """A result with 20 random scores of each seed."""
-    rng, result = np.random.default_rng(0), made({"fair": 40, "hard": 20}, label)
-    return CardResult(result.card, {name: pooled("", 30.0, tuple(replace(s, scores=tuple(rng.normal(30.0, 9.0, 20)))
-                                                                 for s in one.seeds))
-                                    for name, one in result.data.items()})
-
-
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"episodes": 9}, "the card b has episodes 9, and another of the table 'Small ones' 2; give it a table of its own"),
@@ -234,7 +219,7 @@ def test_successes_keep_the_order_of_their_episodes() -> None:
     assert episode_scores("success_rate", [3.0, 0.0, 1.0], [True, False, True], factory) == [1.0, 0.0, 1.0]
     with pytest.raises(ValueError, match="no success rate"):
         episode_scores("success_rate", [3.0], None, factory)
-    rows = [{"step": 1, "return_mean": 2.0}, {"step": 2, "returns": [1.0, 5.0]}]
+    rows = [{"step": 2, "returns": [1.0, 5.0]}]
     assert [(point.step, point.mean) for point in curve_points(rows, "return_mean", factory)] == [(2, 3.0)]
 
 

@@ -16,11 +16,7 @@ from inline import inline
 from small import gentraj
 
 from gentraj.cli.sweep import SweepOptions, sweep_of
-from gentraj.cli.varying import split, values
-from gentraj.experiments.comparison import Options
-from gentraj.experiments.engine import Task
-from gentraj.experiments.groups import Group
-from gentraj.experiments.sweep import BASE, Choice, Objective, Range, SearchConfig, Space, Trial, Values
+from gentraj.experiments.sweep import BASE, Choice, Range, SearchConfig, Space, Trial, Values
 from gentraj.runs.presets import PRESETS
 
 SMALL = ("--seeds", 0, 1, "--episodes", 2, "--steps", 1)
@@ -107,13 +103,6 @@ def test_a_number_that_compare_measures_is_an_objective(umaze: object, tmp_path:
     done.clear()
     assert gentraj(*words, "quality.measures.start.recal") == 2 and not done  # what is measured is kept
 
-
-def test_what_is_measured_for_one_objective_is_not_that_of_another(tmp_path: Path) -> None:
-    """In the same folder, a second objective was looked for among the numbers that the first had measured."""
-    group, task = Group("", tmp_path, (0, 1)), Task(("trial", "data"), "", tmp_path, small.config(), "", ())
-    group.path.touch()
-    one, other = (Objective(key).measured(task, Options(2, 16), lambda _: group) for key in ("quality.x", "modes.x"))
-    assert one.path(one.measures[0]) != other.path(other.measures[0])
 
 
 def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_path: Path, done: list[str],
@@ -206,11 +195,6 @@ def test_ranges_are_of_whole_numbers_where_the_setting_is(hopper_file: Path) -> 
         sweep_of(SweepOptions("iql", (("policy.batch_size=1.5..3",),), SearchConfig("random", 2),
                               dataset=str(hopper_file)))
 
-
-def test_values_are_numbers_words_and_lists() -> None:
-    assert split("a.b=1,2", "--over") == ("a.b", "1,2")
-    assert values("1,2.5,None,True,text") == [1, 2.5, None, True, "text"]
-    assert values("[1,2],[3]") == [[1, 2], [3]]
 
 
 def test_a_part_is_changed_as_a_whole(hopper_file: Path) -> None:
