@@ -62,7 +62,7 @@ def main(args: Args) -> None:
         if frames:
             drawn = f"{frames / args.seconds:.1f} | {1000 * cpu / frames:.0f}"
         steps = session.settings[loaded].steps
-        print(f"| {loaded.name} ({loaded.summary}) | {rate:.1f} | {ms:.0f} | {steps} | {drawn} |", flush=True)
+        print(f"| {loaded.name} ({loaded.run.summary}) | {rate:.1f} | {ms:.0f} | {steps} | {drawn} |", flush=True)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 

@@ -237,7 +237,7 @@ def status(session: Session) -> str:
             latency = f"{session.plans.latencies[loaded]:.0f} ms"
             if loaded.kind == "policy":
                 latency = f"{session.plans.latencies[loaded]:.2g} ms a step"
-        lines.append(f"| {name} | {loaded.summary} | {latency} |")
+        lines.append(f"| {name} | {loaded.run.summary} | {latency} |")
     lines.append("")
     if session.problem:
         lines.append(f"**{session.problem}**")

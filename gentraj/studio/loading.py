@@ -49,10 +49,6 @@ class Loaded:
         return self.run.NAME
 
     @property
-    def summary(self) -> str:
-        return self.run.summary
-
-    @property
     def maze(self) -> Maze | None:
         return self.factory.maze
 

@@ -72,7 +72,7 @@ def session_page(session: Session, by: str = "trust") -> str:
         scene.move(drive, step)
         scene.show(drive.plan_at(step) or session.answers.get(0), None, by)
 
-    lines = [f"{each.name}: {each.summary}" for each in (session.loaded, session.second) if each is not None]
+    lines = [f"{each.name}: {each.run.summary}" for each in (session.loaded, session.second) if each is not None]
     if 0 in session.answers:
         lines.append(described(session.answers[0]).replace("**", ""))
     if drive is not None:
@@ -91,10 +91,11 @@ def world_page(world: Loaded, beside: SideBySide) -> str:
         pair.draw(beside, len(beside.act_TA))
         yield LAST_FRAME_SECONDS
 
-    return static_page(frames, f"{world.name}: {world.summary}\nthe simulator and, in blue to orange, what the world "
-                               f"model predicts for the same actions\nafter {len(beside.act_TA)} steps: error "
-                               f"{beside.error_T[-1]:.2f}, uncertainty {beside.uncertainty_T[-1]:.2f}, trusted for "
-                               f"{beside.trusted} steps")
+    lines = [f"{world.name}: {world.run.summary}",
+             "the simulator and, in blue to orange, what the world model predicts for the same actions",
+             f"after {len(beside.act_TA)} steps: error {beside.error_T[-1]:.2f}, uncertainty "
+             f"{beside.uncertainty_T[-1]:.2f}, trusted for {beside.trusted} steps"]
+    return static_page(frames, "\n".join(lines))
 
 
 def first_page(loaded: Sequence[Loaded], steps: int) -> str:

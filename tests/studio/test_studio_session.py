@@ -17,7 +17,7 @@ from small import DATASET, changed, gentraj
 from gentraj.envs.making import environment_factory
 from gentraj.studio.export import plan_npz, python_call, video
 from gentraj.studio.loading import BODY, Loaded, alike, companions, load_runs, ready
-from gentraj.studio.planning import Disc, check_place, cross_boxes, cross_disc, plan_for
+from gentraj.studio.planning import Disc, check_place, cross_boxes, cross_disc
 from gentraj.studio.session import MOST_DISCS, Session
 from gentraj.studio.threads import Latest, Player
 
@@ -272,10 +272,3 @@ def test_a_policy_shows_the_path_that_it_takes(tmp_path: Path, session: Session,
     own.close()
     assert closed == [policy]
 
-
-def test_plans_do_not_depend_on_what_was_asked_before(session: Session) -> None:
-    question = session.question(session.loaded)
-    first = plan_for(session.loaded, question)
-    session.set(temperature=0.1, candidates=3)
-    session.plan()
-    np.testing.assert_array_equal(plan_for(session.loaded, question).x_NHD, first.x_NHD)
