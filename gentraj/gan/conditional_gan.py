@@ -17,9 +17,9 @@ from ..config import require, require_choice
 from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
-from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.plugin import mean_score
 from ..models.sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
+from ..models.search import SEARCH, choosing_plugins, sample_rows
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig

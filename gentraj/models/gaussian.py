@@ -24,9 +24,9 @@ from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from .one_step import SEARCH, choosing_plugins, sample_rows
 from .plugin import Plugin
 from .sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
+from .search import SEARCH, choosing_plugins, sample_rows
 from .settings import GeneratorConfig
 
 

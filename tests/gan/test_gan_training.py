@@ -73,6 +73,15 @@ def test_a_weight_that_is_not_finite_stops_before_either_side_steps(side: str) -
     assert all(p.requires_grad for p in model.discriminator.parameters())
 
 
+def test_a_loss_of_the_generator_that_is_not_finite_stops_before_its_step() -> None:
+    model = make()
+    model.objective = replace(model.objective, generator=lambda real, fake: fake / 0)
+    before = copy.deepcopy(model.network.state_dict())
+    with pytest.raises(NonFinite):
+        train(model, range(1), batch())
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.network.state_dict().values(), strict=True))
+
+
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
     microbatch = model.microbatch(batch(), generator(0))

@@ -15,8 +15,8 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Guided, NearestData
 from gentraj.gan import GANConfig
-from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows
+from gentraj.models.search import latent_ascent, preferred
 from gentraj.networks.rows import batch_invariant
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition
