@@ -45,7 +45,8 @@ class EpisodicAgent(Agent):
 
     def _begin(self, batch: int) -> None:
         with torch.inference_mode(False):  # tensors of that mode cannot be changed outside of it, as by `reset`
-            self.seed_B, self.decision_B = torch.arange(batch), torch.zeros(batch, dtype=torch.long)
+            self.seed_B = torch.arange(batch)
+            self.decision_B = torch.zeros(batch, dtype=torch.long)
             self._allocate(batch)
 
     def _seeds(self, which_B: Tensor) -> list[int]:
@@ -64,12 +65,14 @@ def observed(obs_BO: Tensor, width: int | None = None) -> Tensor:
 
     Raises ValueError for another shape, whose `width` O is checked if it is given, and for NaN and infinity.
     """
-    return _rows(obs_BO, "observations", "O" if width is None else width)
+    return _rows(obs_BO, "observations", width or "O")
 
 
 def aimed_at(goal_BG: Tensor | None, width: int | None = None) -> Tensor | None:
     """The goals (B, G) that an agent was given, if there are any, checked as `observed` checks observations."""
-    return None if goal_BG is None else _rows(goal_BG, "goals", "G" if width is None else width)
+    if goal_BG is None:
+        return None
+    return _rows(goal_BG, "goals", width or "G")
 
 
 def _rows(x: Tensor, what: str, width: int | str) -> Tensor:

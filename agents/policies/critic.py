@@ -121,7 +121,9 @@ class Critic(nn.Module):
     def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(B,) the minimum or the mean over the members of the target network."""
         q_EB = self.target(torch.cat([state_BS, chunk_BX], -1))
-        return q_EB.amin(0) if self.config.target == "min" else q_EB.mean(0)
+        if self.config.target == "min":
+            return q_EB.amin(0)
+        return q_EB.mean(0)
 
     @torch.no_grad()
     def next_return(self, state_BS: Tensor, chunk_BX: Tensor, candidates: int = 1) -> Tensor:
@@ -172,13 +174,15 @@ class Critic(nn.Module):
             q_EB = self(state_BS, chunk_BX)
         finally:
             self.q.requires_grad_(True)
-        if self.config.gradient == "random":
+        if self.config.gradient == "mean":
+            q_B = size_B = q_EB.mean(0)
+        elif self.config.gradient == "first":
+            q_B = size_B = q_EB[0]
+        else:
             member = torch.randint(2, (), generator=generator)  # the same in all processes
-            q_EB = q_EB[torch.stack([member, 1 - member]).to(q_EB.device)]
-        q_B = q_EB.mean(0) if self.config.gradient == "mean" else q_EB[0]
+            q_B, size_B = q_EB[torch.stack([member, 1 - member]).to(q_EB.device)]
         if not divided:
             return q_B
-        size_B = q_EB[1] if self.config.gradient == "random" else q_B
         return q_B / mean_over_processes(size_B.detach().abs().mean()).clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor, seeds: Sequence[int] | None = None) -> Tensor:

@@ -161,7 +161,9 @@ class OneStep(Policy[OneStepConfig]):
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
         """(B, K, A) each state's candidate with the highest value."""
-        return act_BNKA[:, 0] if act_BNKA.shape[1] == 1 else self.critic.best(state_BS, act_BNKA)
+        if act_BNKA.shape[1] == 1:
+            return act_BNKA[:, 0]
+        return self.critic.best(state_BS, act_BNKA)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
@@ -266,7 +268,8 @@ class NoiseActor(Pull):
         default."""
         x = self.windows.join(state_RS, z_RKA)
         known = self.windows.state_mask.expand_as(x)
-        t_R = z_RKA.new_ones(1) if t_R is None else t_R
+        if t_R is None:
+            t_R = z_RKA.new_ones(1)
         return network(x, x * known, known, t_R)[..., self.windows.spec.obs_dim :].flatten(1)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
@@ -275,16 +278,17 @@ class NoiseActor(Pull):
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
         options.refuse("this policy acts by one call of its actor, which has no sampler, grid or eta")
         self.calls += 1
-        own_seeds = seeds if number == 1 else unfold_each(number, seeds)
-        z_RKA = self.latent(RowNoise(own_seeds, state_BS.device).normal(self.noise_dim))
+        if number > 1:
+            seeds = unfold_each(number, seeds)
+        z_RKA = self.latent(RowNoise(seeds, state_BS.device).normal(self.noise_dim))
         return self._average_actions(state_BS, options.temperature * z_RKA)
 
     def _average_actions(self, state_BS: Tensor, z_RKA: Tensor) -> Tensor:
         """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""
         number = len(z_RKA) // len(state_BS)
-        state_RS = state_BS if number == 1 else state_BS.repeat_interleave(number, 0)
-        act_RX = self.act(self.average, state_RS, z_RKA).clamp(-1, 1)
-        return act_RX.view(len(state_BS), number, *z_RKA.shape[1:])
+        if number > 1:
+            state_BS = state_BS.repeat_interleave(number, 0)
+        return self.act(self.average, state_BS, z_RKA).clamp(-1, 1).view(-1, number, *z_RKA.shape[1:])
 
     @property
     def network_calls(self) -> int:

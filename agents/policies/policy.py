@@ -158,16 +158,22 @@ class Policy(nn.Module, Generic[P]):
     def action_model(self) -> ActionModel | None:
         """The generative model of actions; None for a policy without one."""
         model = self._modules.get("model")
-        return model if isinstance(model, ActionModel) else None
+        if isinstance(model, ActionModel):
+            return model
+        return None
 
     @property
     def network_calls(self) -> int:
         """Calls of the model's network so far; 0 for a policy without a model."""
-        return 0 if self.action_model is None else calls_of([self.action_model.model])
+        if self.action_model is None:
+            return 0
+        return calls_of([self.action_model.model])
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description in words of how actions are sampled; the class of a policy without a model."""
-        return type(self).__name__ if self.action_model is None else sampling_of(self.action_model.model, options)
+        if self.action_model is None:
+            return type(self).__name__
+        return sampling_of(self.action_model.model, options)
 
 
 POLICIES: Registry[PolicyConfig, Policy[Any]] = Registry({})

@@ -39,7 +39,9 @@ class Transition:
 
     def weights(self) -> Tensor:
         """The weights (B,), or (1,) with a 1 for all transitions."""
-        return self.reward_B.new_ones(1) if self.weight_B is None else self.weight_B
+        if self.weight_B is None:
+            return self.reward_B.new_ones(1)
+        return self.weight_B
 
     def average(self, x_EB: Tensor) -> Tensor:
         """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""

@@ -141,7 +141,9 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
 
 def planning_of(run: Run) -> PlannerConfig | None:
     """The settings of a planner; None for a run that plans no trajectories."""
-    return run.planning if isinstance(run, PlannerRun) else None
+    if isinstance(run, PlannerRun):
+        return run.planning
+    return None
 
 
 def follows(planning: PlannerConfig | None) -> bool:
@@ -151,7 +153,9 @@ def follows(planning: PlannerConfig | None) -> bool:
 
 def recording_temperature(planning: PlannerConfig | None) -> float:
     """The temperature at which a teacher's plans are recorded by default: see `DecisionConfig.temperature`."""
-    return planning.temperature if planning is not None and planning.select == "value" else 0.0
+    if planning is not None and planning.select == "value":
+        return planning.temperature
+    return 0.0
 
 
 class _Recorder:
@@ -175,12 +179,14 @@ class _Recorder:
         goals_NG = self._goals(fold(seed, STREAM))
         length = max(1, self.factory.max_episode_steps // TURNS_PER_EPISODE)
         while length:
-            fast = None if student is None else student.agent(self.space)
-            agent = MixedRollout(fast, self._teacher(), length, goals_NG, seed)
-            settings = RolloutSettings(config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims,
-                                       name="teacher" if student is None else "student and teacher")
-            played = rollout(agent, self.factory, config.episodes, seed, settings, record=True, progress=self.progress)
-            if (taught := agent.taught(cast(Episodes, played.recorded), played.seeds)) is not None:
+            agent = MixedRollout(None, self._teacher(), length, goals_NG, seed)
+            how = RolloutSettings(config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims, name="teacher")
+            if student is not None:
+                agent.student = student.agent(self.space)
+                how = replace(how, name="student and teacher")
+            played = rollout(agent, self.factory, config.episodes, seed, how, record=True, progress=self.progress)
+            taught = agent.taught(cast(Episodes, played.recorded), played.seeds)
+            if taught is not None:
                 return taught
             length //= 2
             say(f"round {number}: the student ended all episodes before its teacher's turn; shorter turns are played")
@@ -202,11 +208,16 @@ class _Recorder:
         """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""
         envs = VectorEnvironment(self.factory, 1, self.teacher.data.obs_keys)
         goals = []
-        for episode in range(self.config.episodes if envs.has_goal else 0):
+        for episode in range(self.config.episodes):
+            if not envs.has_goal:
+                break
             envs.reset(np.ones(1, bool), [fold(seed, episode)])
-            goals += [] if envs.goal_BG is None else [torch.from_numpy(envs.goal_BG)]
+            if envs.goal_BG is not None:
+                goals.append(torch.from_numpy(envs.goal_BG))
         envs.close()
-        return torch.cat(goals) if goals else None
+        if not goals:
+            return None
+        return torch.cat(goals)
 
 
 class MixedRollout(Agent):
@@ -249,7 +260,9 @@ class MixedRollout(Agent):
 
     @property
     def agents(self) -> list[Agent]:
-        return [self.teacher] if self.student is None else [self.teacher, self.student]
+        if self.student is None:
+            return [self.teacher]
+        return [self.teacher, self.student]
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         turns = [episode.step(self.length, self.student is not None, self.goals_NG) for episode in self.episodes]
@@ -257,13 +270,16 @@ class MixedRollout(Agent):
         if goal_BG is not None:
             goal_BG = torch.stack([goal_G if turn.goal_G is None else turn.goal_G
                                    for turn, goal_G in zip(turns, goal_BG, strict=True)])
-        for agent in self.agents if begins_B.any() else ():
-            agent.reset(begins_B, [turn.seed for turn in turns])
+        if begins_B.any():
+            for agent in self.agents:
+                agent.reset(begins_B, [turn.seed for turn in turns])
         taught_B = torch.tensor([turn.teacher for turn in turns])
         if self.student is None or taught_B.all():
             return self.teacher.act(obs_BO, goal_BG)
         act_BA = self.student.act(obs_BO, goal_BG)
-        return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), act_BA) if taught_B.any() else act_BA
+        if not taught_B.any():
+            return act_BA
+        return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), act_BA)
 
     def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes | None:
         """The turns of the teacher, each as an episode, with the goals that it was given; None if it had no turn."""
@@ -298,15 +314,18 @@ class _Episode:
     """The turns of one episode: a function of its seed, and of the seed of their lengths."""
 
     def __init__(self, seed: int, seed_of_lengths: int):
-        self.rng, self.lengths = np.random.default_rng([seed, STREAM]), np.random.default_rng(seed_of_lengths)
+        self.rng = np.random.default_rng([seed, STREAM])
+        self.lengths = np.random.default_rng(seed_of_lengths)
         self.turns: list[_Turn] = []
-        self.last, self.left = _Turn(True, seed), 0
+        self.last = _Turn(True, seed)
+        self.left = 0
 
     def step(self, length: int, by_turns: bool, goals_NG: Tensor | None) -> _Turn:
         """Counts a step; returns the turn that it belongs to. Where a turn would change nothing, the last one goes
         on."""
         if self.left == 0:
-            self.left, goal_G = int(self.lengths.integers(1, 2 * length)), self.last.goal_G
+            self.left = int(self.lengths.integers(1, 2 * length))
+            goal_G = self.last.goal_G
             if goals_NG is not None and self.last.teacher and self.rng.random() < NEW_GOAL_PROB:
                 goal_G = goals_NG[self.rng.integers(len(goals_NG))]
             if by_turns or not self.turns or goal_G is not self.last.goal_G:
