@@ -243,6 +243,7 @@ class NoiseActor(Pull):
 
     def __init__(self, spec: TrajectorySpec, network: nn.Module, ema: float, max_grad_norm: float):
         super().__init__()
+        self.spec = spec
         self.windows = ActionWindows(spec)
         self.network = network
         self.average = MovingAverage(network, ema)
@@ -252,11 +253,11 @@ class NoiseActor(Pull):
     @property
     def noise_dim(self) -> int:
         """How many standard normal numbers a chunk of actions is made from."""
-        return self.windows.spec.horizon * self.windows.spec.act_dim
+        return self.spec.horizon * self.spec.act_dim
 
     def latent(self, normal_RZ: Tensor) -> Tensor:
         """(R, K, A) the actor's noise, made from standard normal numbers (R, `noise_dim`)."""
-        return normal_RZ.unflatten(1, (self.windows.spec.horizon, -1))
+        return normal_RZ.unflatten(1, (self.spec.horizon, -1))
 
     def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
         """(B * number, K, A) noise for the actions of each state, one state after the other."""
@@ -270,7 +271,7 @@ class NoiseActor(Pull):
         known = self.windows.state_mask.expand_as(x)
         if t_R is None:
             t_R = z_RKA.new_ones(1)
-        return network(x, x * known, known, t_R)[..., self.windows.spec.obs_dim :].flatten(1)
+        return network(x, x * known, known, t_R)[..., self.spec.obs_dim :].flatten(1)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         return self._average_actions(state_BS, self.noise(state_BS, generator, number))
