@@ -134,9 +134,9 @@ def test_the_command_writes_a_program_of_a_policy_with_goals(umaze: Any, tmp_pat
     assert gentraj("export", tmp_path / "run", "--out", tmp_path / "a.pt2", "--batch", 3) == 0
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "a.pt2")
-    assert "takes obs (3, 4), goal (3, 2), noise (6,), float32, the noise standard normal; gives the actions" in err
+    assert "takes obs (3, 4), goal (3, 2), noise (18,), float32, the noise standard normal; gives the actions" in err
     obs, goal = (x[:3] for x in examples(run) if x is not None)
-    act = torch.export.load(tmp_path / "a.pt2").module()(obs, goal, torch.zeros(6))
+    act = torch.export.load(tmp_path / "a.pt2").module()(obs, goal, torch.zeros(18))  # three candidates
     assert act.shape == (3, 1, 2) and act.abs().max() <= 1
 
 
