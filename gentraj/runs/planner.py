@@ -252,7 +252,7 @@ class PlannerRun(Run[PlannerRunConfig]):
 
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
-        goal_dims = self.config.planner.goal_dims
+        goal_dims = self.data.goal_dims
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
