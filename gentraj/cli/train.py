@@ -23,7 +23,7 @@ from ..progress import print_saved, say
 from ..runs.folder import RunFolder
 from ..runs.model_card import parameters_trained
 from ..runs.models import with_components
-from ..runs.presets import PRESETS, listing, preset, suited
+from ..runs.presets import PRESETS, check_goals, listing, preset, suited
 from ..runs.run import Run, RunConfig
 from ..runs.training import Reader, prepare
 from ..runs.training import train as train_run
@@ -112,6 +112,8 @@ def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes)
     variant = suited(args.preset, config.dataset, reader.look) if args.preset else args.preset
     if processes.is_main and variant != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
+    if args.preset:
+        check_goals(args.preset, config, reader.look)
     device = processes.device or pick_device(args.device)
     if args.dry_run:
         processes.on_main(lambda: print(dry_run(config, args.resume, reader, device)))

@@ -35,7 +35,7 @@ from ..randomness import fold, generator
 from ..runs.folder import RunFolder, load, run_class
 from ..runs.models import with_model
 from ..runs.planner import PlannerRun, PlannerRunConfig
-from ..runs.presets import PRESETS
+from ..runs.presets import PRESETS, check_goals
 from ..runs.run import DataFacts, RunConfig
 from ..runs.training import join_datasets, read_datasets, resolve_paths
 from ..training.checkpoint import load as load_checkpoint
@@ -182,6 +182,7 @@ def planned(presets: Sequence[str], families: Sequence[str],
                        training=replace(base.training, threads=1))
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+        check_goals(preset, base)
         for name in families:
             if family_of(base.model) == name:
                 configs[preset, name] = base

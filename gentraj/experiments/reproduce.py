@@ -22,6 +22,7 @@ from ..data.episodes import episodes_hash
 from ..progress import say
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import RunFolder
+from ..runs.presets import check_goals
 from ..runs.report import duration
 from ..runs.run import Run, RunConfig
 from ..runs.training import join_datasets, learns_from_synthetic, read_datasets
@@ -77,6 +78,7 @@ class Cards:
             for data in card.data:
                 for seed in card.seeds:
                     config = card.config(data, seed, folders, name)
+                    check_goals(card.preset, config)
                     same = (type(config), learns_from_synthetic(config), config.dataset, config.env_id, config.stitch,
                             card.protocol, card.score)
                     if same not in seen:

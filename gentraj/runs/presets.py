@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
@@ -130,18 +130,42 @@ def suited(name: str, dataset: str, read: Callable[[str], Episodes] = load_episo
     if name not in TOWARDS_GOALS or not first:
         return name
     in_mazes, elsewhere = TOWARDS_GOALS[name]
-    task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), None)
-    if task is not None:
-        own = in_mazes + task.removeprefix("pointmaze")
-        return own if own in PRESETS else in_mazes
-    recorded = next((task for task, recipe in recipes().items() if recipe.dataset_id == first), None)
+    where = _goals(first, read)
+    if where != "maze":
+        return elsewhere if where else name
+    own = in_mazes + _task(first).removeprefix("pointmaze")
+    return own if own in PRESETS else in_mazes
+
+
+def check_goals(name: str, config: RunConfig, read: Callable[[str], Episodes] = load_episodes) -> None:
+    """Raises ValueError for a preset that plans for goals, if neither the data nor the settings say which entries of an
+    observation make one, and `DataError` as `suited` does."""
+    returns = next((returns for returns, (_, elsewhere) in TOWARDS_GOALS.items() if name == elsewhere), None)
+    if returns is None or not isinstance(config, PlannerRunConfig) or config.conditioning.goal_dims:
+        return
+    first, *_ = split_names(config.dataset)
+    if not _goals(first, read):
+        raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
+                         f"observation make a goal; take {returns}, or name them by --conditioning.goal-dims")
+
+
+def _task(dataset: str) -> str:
+    """The name of the task whose dataset this is; "" for any other dataset."""
+    return next((task for task, known in TASKS.items() if dataset in (*known.dataset_ids, known.d4rl_id)), "")
+
+
+def _goals(dataset: str, read: Callable[[str], Episodes]) -> Literal["maze", "elsewhere", ""]:
+    """Where the goals of the data lie; "" for data without goals."""
+    if _task(dataset):
+        return "maze"
+    recorded = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
     if recorded is not None:
-        return elsewhere if recorded in MANIPULATION else name
-    episodes = read(first)
+        return "elsewhere" if recorded in MANIPULATION else ""
+    episodes = read(dataset)
     if not episodes.goal_dims:
-        return name
+        return ""
     factory = recorded_factory(episodes.env)
-    return in_mazes if factory is not None and factory.maze is not None else elsewhere
+    return "maze" if factory is not None and factory.maze is not None else "elsewhere"
 
 
 def preset(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> RunConfig:

@@ -218,7 +218,8 @@ class Drawing:
         plans, title, caption = None, "Executed paths", "The path of each episode under the policy."
         if planner is not None:
             chosen, arrival = planner.sampler.sample(obs, goal, played.seeds).chosen()
-            plans = [self._plane(x, planner.spec.times)[: int(a) + 1] for x, a in zip(chosen, arrival, strict=True)]
+            times = planner.sampler.spec.times
+            plans = [self._plane(x, times)[: int(a) + 1] for x, a in zip(chosen, arrival, strict=True)]
             title, caption = "Plans and executed paths", ("The first plan of each episode up to its arrival, and the "
                              "path that was executed, with replanning on the way.")
         paths = [self._plane(torch.from_numpy(e.obs), range(len(e.obs))) for e in episodes]
@@ -233,7 +234,9 @@ class Drawing:
         obs, goal = _first(played)
         far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the goal that is farthest from its start
         plans = planner.sampler.sample(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
-        x, times, chosen = self._plane(plans.x_BNHD[0], planner.spec.times), planner.spec.times, int(plans.chosen_B[0])
+        times = planner.sampler.spec.times
+        x = self._plane(plans.x_BNHD[0], times)
+        chosen = int(plans.chosen_B[0])
         for n, arrival in enumerate(plans.arrival_step_BN[0]):
             x[n, int(arrival) :] = x[n, int(arrival)]  # the plan ends at its arrival
         goal_2 = self._goal(goal[far], times[int(plans.arrival_step_BN[0, chosen])])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from oracle import DOUBLE, GAUSSIAN, MIXTURE, TO_NOISE, Mixture, gaussian, held, network, normals, rotation
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
@@ -62,6 +62,39 @@ def test_steps_are_added_until_12_entries_of_any_scale_are_right() -> None:
     check(ILL_CONDITIONED, PATHS["ve"](), points(ILL_CONDITIONED, 3))
 
 
+@pytest.mark.parametrize("name", ["vp-cosine", "vp-linear"])
+def test_a_discrete_chain_is_followed_between_its_levels_too(name: str) -> None:
+    check(GAUSSIAN, PATHS[name](20), points(GAUSSIAN, 4), steps=24)
+
+
+def test_of_independent_entries_only_the_unknown_ones_count() -> None:
+    mean, variance, path = normals(4, seed=1), torch.tensor([0.1, 0.5, 1.0, 2.0], dtype=DOUBLE), PATHS["flow"]()
+    denoise, x = flat(gaussian(mean, torch.eye(4, dtype=DOUBLE), variance).denoiser(path)), normals(3, 4)
+    unknown = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], dtype=torch.bool)
+    found = log_prob(denoise, path, x.view(3, 2, 2), unknown.view(3, 2, 2), steps=24)
+    truth = (Normal(mean, variance.sqrt()).log_prob(x) * unknown).sum(1)
+    torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-3)
+
+
+def test_steps_are_doubled_until_each_row_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By 0.005 where |log p| is below 1, else by 0.005 of it; a row that has settled stays as it is."""
+    asked: list[int] = []
+    answers = {32: [0.0, 0.0, 100.0, 0.0], 64: [0.005, 0.009, 100.5, 1.0], 128: [7.0, 0.012, 7.0, 2.0],
+               256: [8.0, 8.0, 8.0, 3.0], 512: [9.0, 9.0, 9.0, 4.0]}
+
+    def solve(*args: object) -> Tensor:
+        asked.append(int(args[-2]))  # type: ignore[call-overload]
+        return torch.tensor(answers[asked[-1]])[:rows]
+
+    monkeypatch.setattr("gentraj.diffusion.likelihood._solve", solve)
+    for rows, last in ((4, 512), (3, 128), (1, 64)):
+        x = torch.zeros(rows, 1, 1)
+        found = log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x))
+        torch.testing.assert_close(found, torch.tensor([0.005, 0.012, 100.5, 4.0])[:rows], rtol=0, atol=0)
+        assert asked == [steps for steps in answers if steps <= last]
+        asked.clear()
+
+
 def test_float32_is_enough() -> None:
     x, path = points(GAUSSIAN, 4).unflatten(1, (4, 3)), PATHS["flow"]()
     single = gaussian(*(a[0].float() for a in (GAUSSIAN.means_KD, GAUSSIAN.axes_KDD, GAUSSIAN.variances_KD)))
@@ -91,12 +124,12 @@ def test_the_density_of_any_denoiser_integrates_to_one(name: str) -> None:
 
 
 def test_hutchinsons_estimator_is_right_on_average_and_exact_where_the_entries_do_not_interact() -> None:
-    path, x = PATHS["flow"](), points(GAUSSIAN, 400)[:, None]
-    exact, found = (log_prob(flat(GAUSSIAN.denoiser(path)), path, x, everything(x), seeds=range(400), exact=how,
+    path, x = PATHS["flow"](), points(GAUSSIAN, 3000)[:, None]
+    exact, found = (log_prob(flat(GAUSSIAN.denoiser(path)), path, x, everything(x), seeds=range(3000), exact=how,
                              probes=4, steps=16) for how in (True, False))
-    assert float((found - exact).std()) > 0.5 and float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.02)
+    assert float((found - exact).std()) > 0.5 and float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.01)
     apart = gaussian(GAUSSIAN.means_KD[0], torch.eye(12, dtype=DOUBLE), GAUSSIAN.variances_KD[0])
-    found = log_prob(flat(apart.denoiser(path)), path, x, everything(x), seeds=range(400), exact=False, probes=1)
+    found = log_prob(flat(apart.denoiser(path)), path, x, everything(x), seeds=range(3000), exact=False, probes=1)
     torch.testing.assert_close(found, distribution(apart).log_prob(x[:, 0]), rtol=1e-3, atol=1e-3)
 
 
@@ -245,11 +278,11 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     for step in range(800):
         g = generator(0, step)
         model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
-    x = points(system, 32, seed=8)
-    unknown = torch.tensor([False, False, True] * 2).expand(32, 6)
+    x = points(system, 96, seed=8)
+    unknown = torch.tensor([False, False, True] * 2).expand(96, 6)
     actions = log_given(given(system, x, unknown), x, unknown)
     x_RHD = x.float().unflatten(1, (2, 3))
     for condition, truth in ((None, distribution(system).log_prob(x)), (with_observations(x_RHD), actions)):
-        found = model.log_prob(x_RHD, condition, steps=32).double()
-        assert float(found.mean()) == pytest.approx(float(truth.mean()), abs=0.15)
+        found = model.log_prob(x_RHD, condition).double()
+        assert float(found.mean()) == pytest.approx(float(truth.mean()), rel=0.05)
         assert float((found - truth).abs().mean()) < 0.2

@@ -165,7 +165,7 @@ def test_it_learns_what_it_is_trained_on() -> None:
     side = SideConfig(learning_rate=3e-3)
     model = make(conditioning=ConditionMix(start=0, goal=0), ema=0.95, energy_score=0.0, generator_learning=side,
                  discriminator_learning=side, discriminator=replace(JUDGE, multipliers=(1,)))
-    train(model, range(120), levels(16))
+    train(model, range(150), levels(16))
     z = model.normalizer.normalize(model.sample(Condition.empty(SPEC), 200)[0])
     level = z.mean((1, 2))
     assert ((level.abs() - 0.5).abs() < 0.2).float().mean() > 0.75 and z.std((1, 2)).mean() < 0.2
