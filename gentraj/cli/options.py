@@ -208,7 +208,8 @@ def _value(words: Sequence[str], current: Any) -> Any:
         return True if isinstance(current, bool) else {}
     if isinstance(current, str) and len(words) == 1:
         return words[0]
-    values = [from_word(word) for word in words]
+    # An environment may be given by its EnvSpec, which is JSON but the text of a setting.
+    values = [word if word.startswith("{") else from_word(word) for word in words]
     return values if len(values) > 1 or isinstance(current, tuple) else values[0]
 
 

@@ -162,9 +162,9 @@ def test_the_same_seed_samples_the_same(small_run: Path, tmp_path: Path) -> None
                                    ["--planner.replan", "3", "RUN", "--episodes", "5"]])
 def test_options_may_stand_before_the_run(small_run: Path, asked: list, words: list[str]) -> None:
     gentraj("evaluate", *(word.replace("RUN", str(small_run)) for word in words))
-    (run, config, planner, *_), own = asked[0], RunFolder(small_run).read().run.planner
+    (run, config, acting, *_), own = asked[0], RunFolder(small_run).read().run.planner
     assert run.folder == small_run and config.episodes == 5 and own.goal_dims == (0, 1)
-    assert planner == (replace(own, replan=3) if "--planner.replan" in words else own)
+    assert acting.settings == (replace(own, replan=3) if "--planner.replan" in words else own)
 
 
 def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run: Path, tmp_path: Path,
@@ -182,7 +182,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert "there is no score of the data to compare with: they are not whole episodes of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
     assert scores["failures"] == []
-    shown = [key for key in KEYS[3:-10] if any((a or {}).get(key) not in (None, []) for a in
+    shown = [key for key in KEYS[3:-11] if any((a or {}).get(key) not in (None, []) for a in
                                               (scores, scores["controller"]))]
     assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 

@@ -84,20 +84,6 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
     assert "a sampler, a grid, an eta or another option of sampling was given" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ("--episodes 9", "without --policies makes no use of --episodes; leave it out"),
-    ("--hz 20 --policies policy-0 policy-1 policy-2", "world-model makes no use of --hz; leave it out"),
-    ("--policies policy-0 policy-1 policy-2 --protocol ogbench", "makes no use of --protocol; leave it out"),
-    ("--video films --ray", "makes no use of --video, --ray; leave them out"),
-    ("--teacher world", "makes no use of --teacher; leave it out"), ("--no-baselines", "makes no use of --baselines")])
-def test_options_that_judging_does_not_heed_are_refused(given: str, message: str, folder: Path,
-                                                        monkeypatch: pytest.MonkeyPatch,
-                                                        capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(folder)
-    assert main(["evaluate", "world", "--as", "world-model", *given.split()]) == 2
-    assert message in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("given", "message"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
                                              (["--policies", "policy-0"], "give --as world-model too")])
 def test_policies_that_cannot_be_compared_are_refused_in_one_line(given: list[str], message: str, folder: Path,
@@ -129,8 +115,8 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
     steps, last = int(lengths.sum()), np.cumsum(lengths) - 1
     data = Episodes(np.zeros((steps + len(lengths), 1)), np.zeros((steps, 1)), np.zeros(steps), np.zeros(steps, bool),
                     np.isin(np.arange(steps), last), lengths)
-    config = SimpleNamespace(split=lambda episodes: (data, data, data), context=ContextConfig())
-    run: Any = SimpleNamespace(config=config, folder=Path(), dataset_hash=episodes_hash(data),
+    run: Any = SimpleNamespace(config=None, split=lambda config, episodes: (data, data, data), context=ContextConfig(),
+                               folder=Path(), dataset_hash=episodes_hash(data),
                                data=SimpleNamespace(obs_dim=data.obs_dim, act_dim=data.act_dim))
     monkeypatch.setattr(world_evaluation, "read_data", lambda *_: data)
     monkeypatch.setattr(world_evaluation, "WINDOWS", 24)
