@@ -164,11 +164,6 @@ def recorded_factory(env: str | None) -> EnvironmentFactory | None:
         return None
 
 
-def longest_limit(env_id: str) -> int:
-    """Returns the longest time limit, in steps, that an EnvSpec as JSON can give an environment."""
-    return KITCHEN_STEPS if env_id == KITCHEN else ENDLESS_STEPS
-
-
 def lost_wrappers(env: str) -> list[str]:
     """Returns the names of the wrappers that an EnvSpec as JSON has and that its environment is made without, as they
     are code. Wrappers that only record or show are left out."""

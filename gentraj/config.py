@@ -17,9 +17,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
-from annotated_types import Interval
+from annotated_types import GroupedMetadata, Interval
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import ErrorDetails
 
 from .files import write_file
 
@@ -29,6 +30,8 @@ M = TypeVar("M")
 KIND = "KIND"  # the attribute of a class of settings that says its kind
 CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
 Fraction = Annotated[float, Interval(ge=0, le=1)]
+BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+OUTSIDE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}  # pydantic's errors of a range
 CHECKS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -59,12 +62,12 @@ def settings(cls: type[T]) -> type[T]:
             initialise(self, *args, **values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            problem, _ = _problem(error)
+            name = str(next(iter(first["loc"]), ""))
             if first["type"] == "value_error":  # two settings that contradict each other
-                raise ConfigError(problem) from None
+                raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
             if first["type"] == "unexpected_keyword_argument":
-                raise TypeError(f"{cls.__name__} has no setting {first['loc'][0]}") from None
-            raise ConfigError(f"{cls.__name__}.{first['loc'][0]} {problem}") from None
+                raise TypeError(f"{cls.__name__} has no setting {name}") from None
+            raise ConfigError(f"{cls.__name__}.{name} {_problem(first, _hints(cls).get(name))}") from None
 
     made.__init__ = __init__
     return made  # pyright: ignore[reportReturnType]
@@ -185,16 +188,16 @@ def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
     Where settings of several classes are possible, the `kind` in the data decides; the kind alone stands for its
     default settings. Raises `ConfigError`, which begins with `where` and names the dotted key.
     """
-    return _read_settings([cls], data, _Place(f"{where}: "))
+    return _read_settings([cls], data, _Place(where))
 
 
-def with_settings(config: T, changes: Mapping[str, Any], where: str) -> T:
+def with_settings(config: T, changes: Mapping[str, Any], where: str = "") -> T:
     """The settings with the given values at dotted keys, such as {"training.steps": 6000}.
 
     A value may be a whole JSON object, or a kind alone. A key below a group that is None begins with the defaults of
-    the group. Raises `ConfigError` as `from_json` does; `where` "--" names the settings as options.
+    the group. Raises `ConfigError` as `from_json` does; without `where`, the settings are named as options.
     """
-    root = _Place(where if where == "--" else f"{where}: ")
+    root = _Place(where)
     changed = to_json(config)
     for key in sorted(changes, key=lambda key: key.count(".")):  # a group before what is in it
         *groups, name = key.split(".")
@@ -206,7 +209,7 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str) -> T:
                 place[group] = {}
             place = place.get(group)
             if not isinstance(place, dict):
-                raise ConfigError(f"{root.below(key)} is unknown{_nearest(key, dotted_keys(config))}")
+                raise ConfigError(root.unknown(key, dotted_keys(config)))
         place[name] = changes[key]
     return _read_settings([type(config)], changed, root)
 
@@ -226,11 +229,7 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
-        if b"\\u" in data:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text, and raises ValueError
-    except RecursionError:
-        raise ConfigError(f"{where}: brackets are nested too deeply; a JSON object of settings is expected") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: holds {reprlib.repr(value)}; a JSON object is expected")
@@ -263,19 +262,27 @@ def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """A dotted key, for messages, behind the name of its file, or behind "--" as an option."""
+    """A dotted key, for messages, behind the name of its file; as an option where there is no file."""
 
     where: str
     key: str = ""
 
     def __str__(self) -> str:
-        key = self.key.replace("_", "-") if self.where == "--" else self.key
-        return f"{self.where}{key or 'the whole'}"
+        return f"{self.where}: {self.name or 'the whole'}" if self.where else self.name
+
+    @property
+    def name(self) -> str:
+        return self.key if self.where else f"--{self.key.replace('_', '-')}"
 
     def below(self, name: str | int) -> _Place:
         if isinstance(name, int):
             return _Place(self.where, f"{self.key}[{name}]")
         return _Place(self.where, f"{self.key}.{name}" if self.key else name)
+
+    def unknown(self, name: str, known: Iterable[str]) -> str:
+        """The message that there is no such setting, with one that is spelt nearly so."""
+        given = self.below(name)
+        return f"{given} is unknown{_nearest(given.name, [self.below(each).name for each in known])}"
 
 
 def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
@@ -295,8 +302,7 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
     fields, hints = {field.name: field for field in dataclasses.fields(cls) if field.init}, _hints(cls)
     for name in values:
         if name not in fields:
-            raise ConfigError(f"{place.below(name)} is unknown{_nearest(name, fields)}; expected are "
-                              f"{', '.join(fields)}")
+            raise ConfigError(f"{place.unknown(name, fields)}; expected are {', '.join(fields)}")
     for name, field in fields.items():
         if name not in values and _default(field) is dataclasses.MISSING:
             raise ConfigError(f"{place.below(name)} is missing; expected are {', '.join(fields)}")
@@ -308,8 +314,8 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
         if message.startswith(owner):
             name, _, problem = message.removeprefix(owner).partition(" ")
             raise ConfigError(f"{place.below(name)} {problem}") from error
-        where = f"{place}: " if place.key else place.where.removeprefix("--")
-        raise ConfigError(f"{where}{message}") from error
+        where = str(place) if place.key else place.where
+        raise ConfigError(f"{where}: {message}" if where else message) from error
 
 
 def _read(hint: Any, value: Any, place: _Place) -> Any:
@@ -318,10 +324,10 @@ def _read(hint: Any, value: Any, place: _Place) -> Any:
     try:
         return _adapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
-        problem, location = _problem(error)
-        for index in location:
-            place = place.below(index)
-        raise ConfigError(f"{place} {problem}") from None
+        first = error.errors(include_url=False)[0]
+        for index in first["loc"]:
+            place = place.below(index) if isinstance(index, int) else place  # others name the types of a union
+        raise ConfigError(f"{place} {_problem(first, hint)}") from None
 
 
 def _converted(hint: Any, value: Any, place: _Place) -> Any:
@@ -349,14 +355,21 @@ def _alternatives(hint: Any) -> list[Any]:
     return [hint]
 
 
-def _problem(error: ValidationError) -> tuple[str, list[int]]:
-    """What is wrong with a value and what is expected, and where in it."""
-    first = error.errors(include_url=False)[0]
-    if first["type"] == "value_error":
-        return first["msg"].removeprefix("Value error, "), []
-    location = [part for part in first["loc"] if isinstance(part, int)]
-    expected = first["msg"].removeprefix("Input should be ")
-    return f"is {reprlib.repr(first['input'])}; {expected} is expected", location
+def _problem(error: ErrorDetails, hint: object) -> str:
+    """What is wrong with a value of this type, and what is expected."""
+    expected = error["msg"].removeprefix("Input should be ")
+    if error["type"] in OUTSIDE:
+        expected = " and ".join(_bounds(hint))
+    return f"is {reprlib.repr(error['input'])}; {expected} is expected"
+
+
+def _bounds(hint: object) -> Iterator[str]:
+    """The range of a type, such as "at least 0" and "at most 1"."""
+    for limits in getattr(hint, "__metadata__", ()):
+        for limit in limits if isinstance(limits, GroupedMetadata) else [limits]:
+            yield from (f"{words} {getattr(limit, key):g}" for key, words in BOUNDS.items() if hasattr(limit, key))
+    for inner in get_args(hint):
+        yield from _bounds(inner)
 
 
 def _derived(cls: type) -> Iterator[type]:

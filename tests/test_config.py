@@ -76,7 +76,7 @@ def test_round_trip(config: Outer) -> None:
     ({"inner": {"rate": -1.0}}, "inner: rate is negative"),
     ({"inner": {"widths": [1, 2.5]}}, r"inner.widths\[1\] is 2.5; .* integer is expected"),
     ({"inner": {"pair": ["a"]}}, r"inner.pair\[1\]"),
-    ({"table": {"k": {"rates": 1}}}, "table.k.rates is unknown; did you mean 'rate'"),
+    ({"table": {"k": {"rates": 1}}}, "table.k.rates is unknown; did you mean 'table.k.rate'"),
     ({"kind": "c"}, "kind is 'c'; 'a', 'b' or 3 is expected"),
     ({"flag": 1}, "flag is 1; .* boolean is expected"),
     ({"limit": True}, "limit is True; .* integer is expected"),
@@ -102,10 +102,10 @@ class Checked:
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"share": 1.5}, "share is 1.5; less than or equal to 1 is expected"),
+    ({"share": 1.5}, "share is 1.5; at least 0 and at most 1 is expected"),
     ({"share": math.nan}, "share is nan"),
     ({"share": "1"}, "share is '1'; .* number is expected"),
-    ({"count": 0}, "count is 0; greater than or equal to 1 is expected"),
+    ({"count": 0}, "count is 0; at least 1 is expected"),
     ({"count": 2.0}, "count is 2.0; .* integer is expected")])
 def test_settings_are_checked_where_they_are_made_and_where_they_are_read(values: dict, message: str) -> None:
     for make in (lambda: Checked(**values), lambda: replace(Checked(), **values)):
@@ -119,10 +119,10 @@ def test_settings_are_checked_where_they_are_made_and_where_they_are_read(values
 def test_settings_are_changed_by_their_dotted_keys() -> None:
     changed = with_settings(Outer(), {"maybe.rate": 2.0, "inner": {"widths": [3]}, "flag": True}, "x")
     assert changed == Outer(maybe=Inner(rate=2.0), inner=Inner(widths=(3,)), flag=True)
-    with pytest.raises(ConfigError, match=r"^x: inner\.rates is unknown; did you mean 'rate'"):
+    with pytest.raises(ConfigError, match=r"^x: inner\.rates is unknown; did you mean 'inner.rate'"):
         with_settings(Outer(), {"inner.rates": 1}, "x")
     with pytest.raises(ConfigError, match=r"^--inner\.rate is 'a'"):
-        with_settings(Outer(), {"inner.rate": "a"}, "--")
+        with_settings(Outer(), {"inner.rate": "a"})
 
 
 @pytest.mark.parametrize(("word", "value"), [
@@ -140,7 +140,7 @@ def test_words_of_the_command_line_are_values(word: str, value: Any) -> None:
     (b'{"a": -Infinity}', "-Infinity is not a finite number"),
     (b'{"a": 1e999}', "1e999 is not a finite number"),
     (b'{"a": "\xff"}', "is not valid JSON.*utf-8"),
-    (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
+    (b'{"a": ' + b"[" * 100_000, "is not valid JSON"),
     (b'{"a": ' + b"1" * 10_000 + b"}", "is not valid JSON"),
 ])
 def test_hostile_json_is_one_clear_error(tmp_path: Path, text: bytes, message: str) -> None:
@@ -217,7 +217,7 @@ def test_what_was_saved_is_looked_up_by_its_kind(config: Holder) -> None:
     ({"either": {"width": 1}}, "x: either.kind is None; known: small, large, larger"),
     ({"one": {"kind": "small"}}, "x: one.kind is 'small'; known: large, larger"),
     ({"one": {"kind": ["large"]}}, r"x: one.kind is \['large'\]; known"),
-    ({"either": {"kind": "small", "with": 1}}, "x: either.with is unknown; did you mean 'width'"),
+    ({"either": {"kind": "small", "with": 1}}, "x: either.with is unknown; did you mean 'either.width'"),
     ({"either": 3}, "x: either is 3; ")])
 def test_an_unknown_kind_is_named_with_those_there_are(change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-import tempfile
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +13,7 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import TextIO
 
-from .environments import environments, is_script_run_again, refuse_script
+from .environments import environments
 
 # Set before torch is imported: threads that spin for long starve a shared machine, threads that never spin are slow.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -62,14 +60,14 @@ COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment",
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which `gentraj --help` explains.
 
-    Errors become one line on stderr, unless the environment variable GENTRAJ_TRACEBACK is set: then they are raised.
+    Expected errors become one line on stderr, unless the environment variable GENTRAJ_TRACEBACK is set: then they are
+    raised, as a bug always is.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if is_script_run_again():
-        return _fail(2, refuse_script())
     warnings.showwarning = lambda message, *_: _tell(f"gentraj: {message}")
-    _open_streams()
-    code = _run(words)
+    if isinstance(sys.stdout, TextIOWrapper):
+        with suppress(OSError):  # a file whose number is that of a pipe by now has no position
+            sys.stdout.reconfigure(errors="backslashreplace")  # for letters of a path that its encoding lacks
+    code = _run(list(sys.argv[1:] if argv is None else argv))
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -91,32 +89,12 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:  # the reader has left, as in `gentraj ... | head`
         _discard(sys.stdout, sys.stderr)
     except Exception as error:
-        if os.environ.get("GENTRAJ_TRACEBACK"):
-            raise
         code = _code(error)
-        if type(error) is RuntimeError:  # perhaps of torch, in code that nobody has seen before
-            return _fail(1, f"{error}; GENTRAJ_TRACEBACK=1 shows where")
-        return _bug(error, words) if code is None else _fail(code, str(error) or type(error).__name__)
+        if code is None or os.environ.get("GENTRAJ_TRACEBACK"):
+            raise
+        where = "; GENTRAJ_TRACEBACK=1 shows where" if type(error) is RuntimeError else ""  # perhaps one of torch
+        return _fail(code, f"{str(error) or type(error).__name__}{where}")
     return 0
-
-
-def _open_streams() -> None:
-    """Opens the streams that the caller has closed (`>&-`): no other file may get their numbers, and be printed to.
-
-    Processes that are started later get them too. What the encoding of stdout lacks, such as letters of a path, is
-    printed with backslashes, as on stderr.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if vars(sys)[name] is None:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(null, True)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
-    if isinstance(sys.stdout, TextIOWrapper):
-        with suppress(OSError):  # a file whose number is that of a pipe by now has no position
-            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard(*streams: TextIO) -> None:
@@ -143,22 +121,6 @@ def _code(error: Exception) -> int | None:
     if isinstance(error, (NothingSaved, RunLocked, ValueError, FileNotFoundError, ImportError)):
         return 2
     return 1 if isinstance(error, (CheckpointError, TrainingStopped, OSError, RuntimeError, MemoryError)) else None
-
-
-def _bug(error: Exception, words: list[str]) -> int:
-    """Prints what failed and where, and writes the traceback to a log file that can be sent with a report."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    _fail(1, f"{message} ({last.filename}:{last.lineno}); this is a bug, in gentraj or in code of yours that it called")
-    header = f"gentraj {version('gentraj')}, Python {sys.version}\ncommand: gentraj {' '.join(words)}\n\n"
-    try:
-        handle, name = tempfile.mkstemp(prefix="gentraj-bug-", suffix=".log")
-        with os.fdopen(handle, "w", encoding="utf-8") as log:
-            log.write(header + "".join(traceback.format_exception(error)))
-        _tell(f"gentraj: the traceback is in {name}; send it along when you report this")
-    except OSError as log_error:
-        _tell(f"gentraj: no log could be written ({log_error.strerror}); GENTRAJ_TRACEBACK=1 shows the traceback")
-    return 1
 
 
 def _command(words: list[str]) -> Callable[[list[str]], None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import tyro
 
@@ -19,13 +20,15 @@ from ..experiments.jobs import ShardedRollout
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
-from ..runs.evaluation import Acting, Outputs, evaluate_and_save, table
+from ..runs.evaluation import Acting, evaluate_and_save, table
 from ..runs.folder import RunFolder, load
 from ..runs.run import ActingConfig, Run
 from ..runs.world import as_world_model
+from ..runs.world_evaluation import JudgeConfig
 from .jobs import JobsOptions, RayAddress
 from .options import (
     HELP,
+    Device,
     RunPath,
     SamplerOptions,
     Step,
@@ -37,15 +40,14 @@ from .options import (
     with_options,
 )
 
-OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # how the runs of --policies are played
-
 
 @dataclass(frozen=True)
 class Evaluate:
     """Run a trained planner, policy or world model in closed loop in its environment, and write its scores.
 
     The scores are printed next to those of the data, of a random agent and, in a maze, of the controller that collected
-    the data. With --as world-model, the predictions of a world model are compared with held-out data instead.
+    the data. With --as world-model, the predictions of a world model are compared with held-out data instead;
+    `gentraj evaluate --as world-model --help` lists the options of that.
 
     The settings by which the agent acts are options too, --planner.*, --policy.* or --control.*; `gentraj evaluate RUN
     --help` lists them.
@@ -64,12 +66,6 @@ class Evaluate:
     step: Step = None
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
-    judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
-    """agent: run it in the environment; a world model acts by planning with its own predictions. world-model: compare
-    the predictions of a world model with data that it was not trained on."""
-    policies: tuple[Path, ...] = ()
-    """With --as world-model: runs of at least three policies, whose returns in the model are compared with their
-    returns in the environment."""
     fallback: Path | None = None
     """With --deadline-ms or --hz: a run, such as a planner's student, that acts until the first plan is ready. Without
     it, the planner stands still until then."""
@@ -81,7 +77,7 @@ class Evaluate:
     """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
     and where it clamps an observation; 0 never asks the teacher."""
     out: Path | None = None
-    """The JSON file for the scores; by default RUN/evaluation.json, or RUN/world.json with --as world-model."""
+    """The JSON file for the scores; by default RUN/evaluation.json."""
     save_rollout: str | None = None
     """Also save the episodes as a Minari dataset with this id, such as mine/rollout-v0."""
     video: Path | None = None
@@ -93,32 +89,46 @@ class Evaluate:
     ray: RayAddress = None
     """Split the episodes over the tasks of Ray (extra scale): at an address such as auto or host:6379, or without one
     on this machine. All machines must share the run's folder. The scores are the same; times are not comparable."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    device: Device = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Compare the predictions of a world model with data that it was not trained on, and write figures and world.json.
+
+    Example: gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
+    """
+
+    run: RunPath
+    """The folder of a world model's run."""
+    step: Step = None
+    config: Annotated[JudgeConfig, tyro.conf.arg(name="")] = field(default_factory=JudgeConfig)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
+    out: Path | None = None
+    """The JSON file for the judgement, beside which the figures are written; by default RUN/world.json."""
+    device: Device = None
 
 
 def main(argv: list[str]) -> None:
+    chosen = ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--as", choices=("agent", "world-model"), default="agent", dest="kind")
+    kind, argv = chosen.parse_known_args(argv)
+    if kind.kind == "world-model":
+        _judge(parse(Judge, argv, "gentraj evaluate --as world-model"))
+        return
     words, given = split(argv, Evaluate, is_run)
     if HELP & set(words):
         _help(words)
     args = parse(Evaluate, words, "gentraj evaluate")
     run = accelerate(load_trained(args.run, args.device, args.step), args.accelerate)
-    acting = acting_settings(run, given)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
         raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give --teacher "
                          "too, or leave --min-confidence out")
-    if args.judged_as == "world-model":
-        if (options := args.sampling.options()).changed():
-            as_world_model(run).world_model.calibrate(run.reference, options)
-        print_saved(world_evaluation.table(_judge(run, args)))
-        return
-    if args.policies:
-        raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = evaluate_and_save(run, args.config,
-                               Acting(acting, args.sampling.options(), fallback, teacher, args.min_confidence),
-                               Outputs(args.out, args.save_rollout, args.video), play=_play(args))
+    acting = Acting(acting_settings(run, given), args.sampling.options(), fallback, teacher, args.min_confidence)
+    scores = evaluate_and_save(run, args.config, acting, out=args.out, rollout_id=args.save_rollout, video=args.video,
+                               play=_play(args))
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "
@@ -158,12 +168,14 @@ def _play(args: Evaluate) -> RolloutFn:
     return ShardedRollout(options.pool, args.run)
 
 
-def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
-    run = as_world_model(run)
+def _judge(args: Judge) -> None:
+    run = as_world_model(load_trained(args.run, args.device, args.step))
+    options = args.sampling.options()
+    if options.changed():
+        run.world_model.calibrate(run.reference, options)
     path = args.out or run.folder / RunFolder.WORLD
     check_output(path, "--out")
-    judgement = world_evaluation.evaluate_world_model(run, args.policies, path.parent / "figures",
-                                                       args.config)
-    write_json(path, judgement)
+    judged = world_evaluation.evaluate_world_model(run, path.parent / "figures", args.config)
+    write_json(path, judged)
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
-    return judgement
+    print_saved(world_evaluation.table(judged))

@@ -13,9 +13,8 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, wraps
 from itertools import pairwise
 from pathlib import Path
 from shlex import quote
@@ -81,11 +80,9 @@ def split(argv: Sequence[str], command: type, is_argument: Callable[[str], bool]
     """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
 
     `short` are the settings with a short option: its name -> the dotted key. Words after a setting are its values, but
-    for one that `is_argument` after the first. Raises ValueError for a setting
-    that is given by both of its options.
+    for one that `is_argument` after the first.
     """
     own, words, given = set(_own(command)), list[str](), dict[str, list[str]]()
-    spelt = dict[str, str]()  # a setting, and the option by which it was given
     values = words
     for word in argv:
         if not re.match("--[a-z]", word):
@@ -100,9 +97,6 @@ def split(argv: Sequence[str], command: type, is_argument: Callable[[str], bool]
             values = words
             continue
         key = (short or {}).get(name, name)
-        if key in given and spelt[key] != name:
-            raise ValueError(f"{_dashed(spelt[key])} and {option} are the same setting, so give one of them")
-        spelt[key] = name
         given[key] = values = [value] if equals else []
         if equals:
             values = words
@@ -144,7 +138,7 @@ def with_options(config: T, given: Mapping[str, Sequence[str]], command: type) -
             raise ValueError(f"{_dashed(key)} is unknown{hint}")
         else:
             changes[key] = _value(words, _current(config, key))
-    return with_settings(config, changes, "--")
+    return with_settings(config, changes)
 
 
 def settings_help(config: Any, prefix: str = "") -> str:
@@ -173,7 +167,7 @@ def registry() -> ConstructorRegistry:
 
     @rules.struct_rule
     def checked(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """Keeps the messages of settings that are refused, and joins the lines of help texts."""
+        """Keeps the messages of settings that are refused, and makes each help text one paragraph."""
         if pending or not dataclasses.is_dataclass(info.type):
             return None
         pending.append(info)
@@ -181,7 +175,7 @@ def registry() -> ConstructorRegistry:
         pending.clear()
         if not isinstance(spec, StructConstructorSpec):
             return None
-        return StructConstructorSpec(_refusing(info.type, spec.instantiate), tuple(map(_as_paragraph, spec.fields)))
+        return StructConstructorSpec(_refusing(spec.instantiate), tuple(map(_as_paragraph, spec.fields)))
 
     return rules
 
@@ -245,29 +239,23 @@ def _texts(cls: type) -> dict[str, str]:
 
 
 def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
-    """The field with its help text as one paragraph; tyro would keep some of the line breaks of the source."""
-    def paragraph() -> str | None:
+    """The field without the line breaks of the source in its help text."""
+    def paragraph() -> str:
         text = field.helptext() if callable(field.helptext) else field.helptext
-        return text and " ".join(_of_users(text).split())
+        return " ".join((text or "").split())
 
     return dataclasses.replace(field, helptext=paragraph)
 
 
-def _refusing(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
-    def made(**settings: Any) -> Any:
+def _refusing(make: Callable[..., object]) -> Callable[..., object]:
+    @wraps(make)
+    def made(**settings: object) -> object:
         try:
             return make(**settings)
         except ValueError as error:
             raise _Refused(str(error)) from error
 
-    doc = str(cls.__doc__)
-    made.__doc__ = "" if doc.startswith(f"{cls.__name__}(") else _of_users(doc)  # dataclass's own, a signature
     return made
-
-
-def _of_users(doc: str) -> str:
-    """A docstring without the sentences that say what is raised: a command prints a line instead."""
-    return re.sub(r"\s*\bRaises `?[A-Z]\w*Error`?\s[^.]*\.", "", doc)
 
 
 def _option(match: re.Match[str]) -> str:
@@ -279,10 +267,7 @@ def _dashed(key: str) -> str:
 
 
 def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        with suppress(ValueError, OverflowError):
-            if (number := int(float(word))) == float(word):
-                return number
-        raise ValueError(f"{word} is no whole number, such as 10000 or 1e4") from None
+    number = from_word(word)
+    if type(number) is not int:
+        raise ValueError(f"{word} is no whole number, such as 10000 or 1e4")
+    return number

@@ -30,6 +30,8 @@ from .planner import PlannerRun
 from .run import ActingConfig, Run, environment_of
 
 FILMED = 3  # number of episodes that are filmed
+NOT_IN_TABLE = {*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "steps", "sampling",
+                "networks", "returns", "successes", "last_evaluations", "failures", "deadline"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Acting:
         """The agent for the environment of an evaluation.
 
         Raises ValueError for settings of another agent, if there is a fallback where no planner has a deadline, and for
-        a teacher of a run that is no student.
+        a teacher of a run that is no student, or that does not see what the student sees.
         """
-        env, deadline = environment_of(run, config.env_id), None
+        env, deadline, teacher = environment_of(run, config.env_id), None, self.teacher
         space = run.action_space(env)
         if config.deadline is not None and isinstance(run, PlannerRun):
             deadline = Deadline(config.deadline, self.fallback and self.fallback.agent(space))
@@ -62,32 +64,17 @@ class Acting:
                              "with --deadline-ms or --hz, or leave the fallback out")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
-            if self.teacher is not None:
-                agent = ConfidenceSwitch(agent, _teacher(self.teacher, run, env), self.min_confidence)
-        return agent
+        if teacher is None:
+            return agent
+        seen, sees = ((data.obs_keys, data.obs_dim, data.act_dim) for data in (run.data, teacher.data))
+        if seen != sees:
+            raise ValueError(f"the teacher in {teacher.folder} was trained on other observations or actions (keys and "
+                             f"widths: {sees}) than the student ({seen}); give the run that the student was distilled "
+                             "from")
+        return ConfidenceSwitch(agent, teacher.agent(space), self.min_confidence)
 
 
 OWN_ACTING = Acting()
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What an evaluation writes beside printing a table."""
-
-    scores: Path | None = None
-    """The JSON file for the scores; RUN/evaluation.json by default."""
-    rollout: str | None = None
-    """The id of a Minari dataset to save the episodes as."""
-    video: Path | None = None
-    """A folder for videos of the first three episodes."""
-
-    def check(self, run: Run) -> None:
-        """Raises ValueError if something cannot be written."""
-        check_output(self.scores or run.folder / RunFolder.EVALUATION, "--out")
-        if self.rollout is not None:
-            check_new_id(self.rollout)
-        if self.video is not None:
-            check_folder(self.video, "--video")
 
 
 def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, play: RolloutFn = rollout,
@@ -112,23 +99,28 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING
     return scores | about, episodes
 
 
-def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, outputs: Outputs | None = None,
-                      *, play: RolloutFn = rollout) -> dict[str, Any]:
+def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, out: Path | None = None,
+                      rollout_id: str | None = None, video: Path | None = None,
+                      play: RolloutFn = rollout) -> dict[str, Any]:
     """Evaluates a run as `evaluate_run` does, writes the scores as JSON and returns them.
 
-    Scores of fewer episodes than those in evaluation.json, of the same checkpoint, are written to a file of their own.
-    Raises ValueError if something cannot be written, before any episode is run, and what `evaluate_run` raises.
+    The scores are written to `out`, by default RUN/evaluation.json; scores of fewer episodes than those there, of the
+    same checkpoint, are written to a file of their own. The episodes are saved as the Minari dataset `rollout_id`, and
+    videos of the first three in the folder `video`, if given. Raises ValueError if something cannot be written, before
+    any episode is run, and what `evaluate_run` raises.
     """
-    outputs = outputs or Outputs()
-    outputs.check(run)
-    with videos(outputs.video, FILMED) if outputs.video else nullcontext() as watch:
+    check_output(out or run.folder / RunFolder.EVALUATION, "--out")
+    if rollout_id is not None:
+        check_new_id(rollout_id)
+    if video is not None:
+        check_folder(video, "--video")
+    with videos(video, FILMED) if video else nullcontext() as watch:
         scores, episodes = evaluate_run(run, config, acting, play=play, watch=watch)
-    path = write_json(outputs.scores or own_file(run, scores), scores)
-    say(f"scores in {path}" + (f", videos in {outputs.video}" if outputs.video else ""))
-    if outputs.rollout is not None:
-        description = f"rollout of {run.summary} of {run.folder.absolute().name}"
-        save_minari(episodes, outputs.rollout, description=description)
-        say(f"episodes in {outputs.rollout}")
+    path = write_json(out or own_file(run, scores), scores)
+    say(f"scores in {path}" + (f", videos in {video}" if video else ""))
+    if rollout_id is not None:
+        save_minari(episodes, rollout_id, description=f"rollout of {run.summary} of {run.folder.absolute().name}")
+        say(f"episodes in {rollout_id}")
     return scores
 
 
@@ -146,49 +138,28 @@ def own_file(run: Run, scores: Mapping[str, Any]) -> Path:
     return path
 
 
-def _teacher(teacher: Run, student: Run, env: str) -> Agent:
-    """The teacher as an agent. Raises ValueError if it does not see what the student sees."""
-    seen, sees = ((data.obs_keys, data.obs_dim, data.act_dim) for data in (student.data, teacher.data))
-    if seen != sees:
-        raise ValueError(f"the teacher in {teacher.folder} was trained on other observations or actions (keys and "
-                         f"widths: {sees}) than the student ({seen}); give the run that the student was distilled from")
-    return teacher.agent(teacher.action_space(env))
-
-
 def table(scores: dict[str, Any]) -> str:
     """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "steps", "sampling", "networks",
-               "returns", "successes", "last_evaluations", "failures", "deadline")
-    keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
-    rows = {"": list(columns)} | {key: [show(column.get(key)) for column in columns.values()] for key in keys}
+    rows = {"": list(columns)}
+    for key in scores:
+        if key not in NOT_IN_TABLE and any(column.get(key) is not None for column in columns.values()):
+            rows[key] = [show(column.get(key)) for column in columns.values()]
     width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
-    goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
-    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, "
-             f"networks: {scores.get('networks', 'eager')}",
-             *(f"{key:28}" + "".join(f"{cell:>{width}}" for cell in cells) for key, cells in rows.items())]
-    if (step := scores.get("step", 0)) < (steps := scores.get("steps", 0)):
-        lines.append(f"of a training that is not finished: step {step:,} of {steps:,}")
-    return "\n".join([*lines, *_while_training(scores.get("last_evaluations")), *_in_time(scores.get("deadline"))])
-
-
-def _while_training(last: dict[str, Any] | None) -> list[str]:
-    """The line of a table about the last evaluations during the training, if there are enough of them."""
-    if last is None:
-        return []
-    *others, end = last["steps"]
-    means = ", ".join(f"{key} {show(value)}" for key, value in last.items() if key != "steps")
-    return [f"means over the last evaluations of the training (steps {', '.join(map(str, others))} and {end}): {means}"]
-
-
-def _in_time(deadline: dict[str, Any] | None) -> list[str]:
-    """The lines of a table about the deadline, if there is one."""
-    if deadline is None:
-        return []
-    p50, p99, worst = (deadline[f"act_ms_{which}"] for which in ("p50", "p99", "worst"))
-    lines = [f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed it "
-             f"({100 * deadline['miss_rate']:.2g} %); p50 {p50:.2g}, p99 {p99:.2g}, worst {worst:.3g} ms"]
-    for key, what in (("acted_by", "steps by"), ("plans", "plans of")):
-        if counts := deadline.get(key):
-            lines.append(f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
-    return lines
+    goals = "" if scores["success_rate"] is None else f", {scores.get('protocol', 'random-goal')} protocol"
+    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, networks: {scores['networks']}"]
+    lines += [f"{key:28}" + "".join(f"{cell:>{width}}" for cell in cells) for key, cells in rows.items()]
+    if scores["step"] < scores["steps"]:
+        lines.append(f"of a training that is not finished: step {scores['step']:,} of {scores['steps']:,}")
+    if (last := scores["last_evaluations"]) is not None:
+        means = ", ".join(f"{key} {show(value)}" for key, value in last.items() if key != "steps")
+        lines.append(f"means over the last evaluations of the training (steps {', '.join(map(str, last['steps']))}): "
+                     f"{means}")
+    if (deadline := scores.get("deadline")) is not None:
+        lines.append(f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed "
+                     f"it ({100 * deadline['miss_rate']:.2g} %); p50 {deadline['act_ms_p50']:.2g}, p99 "
+                     f"{deadline['act_ms_p99']:.2g}, worst {deadline['act_ms_worst']:.3g} ms")
+        for key, what in (("acted_by", "steps by"), ("plans", "plans of")):
+            if counts := deadline.get(key):
+                lines.append(f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
+    return "\n".join(lines)

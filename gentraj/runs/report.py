@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
 from gentraj.envs.rendering.film import CannotRender, Film, rendering
@@ -31,7 +30,7 @@ from .models import model_config
 from .planner import PlannerRun
 from .run import Run, steps_done
 from .world import WorldModelRun
-from .world_evaluation import evaluate_world_model
+from .world_evaluation import JudgeConfig, evaluate_world_model
 
 EPISODES = 6
 SAMPLES = 48
@@ -127,7 +126,7 @@ class Drawing:
 
     def world_model(self) -> list[Picture]:
         """How far a world model can be trusted on data that were held out of its training."""
-        evaluate_world_model(self.run, (), self.folder, EvaluationConfig(seed=self.seed))
+        evaluate_world_model(self.run, self.folder, JudgeConfig(seed=self.seed))
         return [Picture("Open loop", "Root mean square error on held-out data: of the mean prediction, of one sample, "
                         "and of predicting no change.", self.folder / "open-loop.png"),
                 Picture("Calibration", "The expected and the measured error of a step, in bins with equal numbers of "

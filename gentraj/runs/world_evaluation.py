@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.off_policy import Returns, both_returns, compared
 from gentraj.envs.evaluation.replay import entries
 from gentraj.envs.evaluation.rollout import RolloutSettings
 from gentraj.envs.making import environment_factory
 
+from ..config import settings
 from ..data import Windows, episodes_hash
 from ..plots import figures
 from ..progress import busy, say
@@ -28,19 +28,40 @@ from .training import read_data
 from .world import WorldModelRun, as_world_model
 
 HORIZON = 20  # steps of an open-loop prediction
-WINDOWS = 1000  # number of held-out windows
-SAMPLES, SHOWN = 8, 6  # numbers of sampled trajectories and of observation entries in the figure
+HELD_OUT_WINDOWS = 1000  # number of held-out windows
+FIGURE_SAMPLES = 8  # number of sampled trajectories in the figure
+FIGURE_ENTRIES = 6  # number of entries of an observation in the figure
 
 
-def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationConfig) -> dict[str, Any]:
+@settings
+class JudgeConfig:
+    """How a world model is judged. Raises ValueError for one or two policies, whose order would say nothing."""
+
+    policies: tuple[Path, ...] = ()
+    """Runs of at least three policies, whose returns in the model are compared with their returns in the
+    environment."""
+    env_id: str | None = None
+    """The environment of the policies: a Gymnasium id or a task name, whose arguments --env-kwargs KEY=VALUE gives. The
+    default is that of the data."""
+    episodes: PositiveInt = 50
+    """Episodes of each policy, in the model and in the environment."""
+    num_envs: PositiveInt = 25
+    """Environments that run side by side."""
+    seed: NonNegativeInt = 0
+    """Seed of the windows, the samples and the episodes."""
+
+    def __post_init__(self) -> None:
+        if self.policies and (number := len({policy.resolve() for policy in self.policies})) < 3:
+            raise ValueError(f"policies names {number} different runs; at least three are needed to compare their "
+                             "order")
+
+
+def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> dict[str, Any]:
     """Compares the predictions of a world model with held-out data and returns what world.json holds.
 
-    Figures are written to `folder`. With `policies`, their returns in the model are compared with those in the
-    environment. Raises ValueError for a run that is no world model, for one or two policies and for a dataset that is
-    not the run's; also raises what reading the data raises.
+    Figures are written to `folder`. Raises ValueError for a run that is no world model, for policies of another
+    environment and for a dataset that is not the run's; also raises what reading the data raises.
     """
-    if policies and (number := len({policy.resolve() for policy in policies})) < 3:
-        raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
     run, seed = as_world_model(run), config.seed
     world, windows = run.world_model, held_out(run, seed)
     with busy(f"imagining {len(windows.x_BHD)} held-out windows"):
@@ -53,8 +74,8 @@ def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, confi
     _draw_imagined(run, loop, windows, folder / "imagined.png", seed)
     judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1,
               "open_loop": errors, "calibration": calibration, "ends": loop.ends()}
-    if policies:
-        judged["policies"] = off_policy(run, policies, folder / "returns.png", config)
+    if config.policies:
+        judged["policies"] = off_policy(run, folder / "returns.png", config)
     return judged
 
 
@@ -67,7 +88,7 @@ def held_out(run: WorldModelRun, seed: int) -> Batch:
     if episodes_hash(trained_on) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so none are "
                          "known to be held out; restore the old data, or train again")
-    number = min(WINDOWS, judged.num_steps)
+    number = min(HELD_OUT_WINDOWS, judged.num_steps)
     starts_B = np.sort(np.random.default_rng(seed).choice(judged.num_steps, number, replace=False))
 
     def gathered(timesteps: int) -> Batch:
@@ -77,24 +98,22 @@ def held_out(run: WorldModelRun, seed: int) -> Batch:
     return gathered(int(gathered(1 + HORIZON).mask_BHD[..., 0].any(0).sum()))  # the error of no window would be 0
 
 
-def off_policy(run: WorldModelRun, policies: Sequence[Path], path: Path, config: EvaluationConfig) -> dict[str, Any]:
+def off_policy(run: WorldModelRun, path: Path, config: JudgeConfig) -> dict[str, Any]:
     """The returns of policies in the model and in the environment, and how far the two rankings agree."""
     env = environment_of(run, config.env_id)
     factory, space = environment_factory(env), run.action_space(env)
-    loaded = [load(policy, device=run.world_model.device) for policy in policies]
+    loaded = [load(policy, device=run.world_model.device) for policy in config.policies]
+    widths = run.data.obs_dim, run.data.act_dim
     for policy in loaded:
-        if (policy.data.obs_dim, policy.data.act_dim) != (run.data.obs_dim, run.data.act_dim):
+        if (policy.data.obs_dim, policy.data.act_dim) != widths:
             raise ValueError(f"{policy.folder} was trained on observations of width {policy.data.obs_dim} and actions "
-                             f"of {policy.data.act_dim}; those of {run.folder} have {run.data.obs_dim} and "
-                             f"{run.data.act_dim}: give runs of its environment")
+                             f"of {policy.data.act_dim}, and {run.folder} on {widths}; give runs of its environment")
     by_policy: dict[str, Returns] = {}
     for policy in loaded:
-        agent = policy.agent(space)
         say(f"{policy.folder}: {config.episodes} episodes in the model and in {factory.env_id}")
-        settings = RolloutSettings(config.num_envs, workers=config.workers, time_limit=config.time_limit,
-                                   obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
-        by_policy[str(policy.folder)] = both_returns(agent, run.world_model, factory, config.episodes, config.seed,
-                                                     settings)
+        how = RolloutSettings(config.num_envs, obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
+        by_policy[str(policy.folder)] = both_returns(policy.agent(space), run.world_model, factory, config.episodes,
+                                                     config.seed, how)
     comparison = compared(by_policy, config.seed)
     figures.plot_off_policy({name: returns[:2] for name, returns in by_policy.items()}, path,
                             f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")
@@ -109,7 +128,8 @@ def table(judged: dict[str, Any]) -> str:
     for group, guesses in judged["open_loop"].items():
         lines += [f"{group + ', ' + guess:34}" + "".join(f"{error_T[k - 1]:12.4g}" for k in at)
                   for guess, error_T in guesses.items()]
-    ends, expected, found = judged["ends"], *(judged["calibration"][key][-1] for key in ("expected", "found"))
+    ends = judged["ends"]
+    expected, found = (judged["calibration"][key][-1] for key in ("expected", "found"))
     lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['predicted']} predicted, {ends['both']} both",
               f"error where the model is least certain: {found:.3g}, expected {expected:.3g} (in standard deviations "
               "of the change in a step)"]
@@ -134,16 +154,16 @@ def _draw_imagined(run: WorldModelRun, loop: OpenLoop, windows: Batch, path: Pat
     obs_BHO, act_BHA = run.world_model.spec.split(windows.x_BHD)
 
     def repeated(x: Tensor) -> Tensor:
-        return x[i : i + 1].expand(SAMPLES, *x.shape[1:])
+        return x[i : i + 1].expand(FIGURE_SAMPLES, *x.shape[1:])
 
     def with_first(x_TO: Tensor) -> np.ndarray:
         return torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()
 
     goal_NG = None if windows.context_BC is None else repeated(windows.context_BC)
     sampled = run.world_model.imagine(repeated(obs_BHO)[:, 0], repeated(act_BHA)[:, :T], goal_NG,
-                                      seeds=[fold(seed, n) for n in range(SAMPLES)])
+                                      seeds=[fold(seed, n) for n in range(FIGURE_SAMPLES)])
     first_1O = loop.start_BO[i : i + 1]
-    dims = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)[:SHOWN].sort().values
+    dims = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)[:FIGURE_ENTRIES].sort().values
     figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
                           np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
                           [f"observation[{o}]" for o in dims.tolist()])
