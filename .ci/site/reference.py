@@ -27,7 +27,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.models.gaussian": ("GaussianConfig", "Gaussian"),
     "gentraj.models.plugin": ("Plugin", "Preference", "SampledRows", "Denoising"),
     "gentraj.normalize": ("Normalizer",),
-    "gentraj.plots.figures": ("plot_paths", "plot_candidates", "plot_loss", "plot_learning_curve"),
+    "gentraj.plots.figures": ("plot_paths", "plot_candidates", "plot_loss"),
     "gentraj.randomness": ("fold", "generator"),
     "gentraj.runs.environment": ("make_vec",),
     "gentraj.testing": ("check_model", "check_policy", "check_sampler", "check_env"),

@@ -68,8 +68,7 @@ def write_page(comparison: Comparison, groups: Mapping[str, Group], out: Path, d
         pictures += [*conditions(found, groups[name], folder, title, device), returns(found, folder, title)]
         rows += tables(found, title)
     pictures += frontiers(comparison, out / "figures")
-    return write_report(out / PAGE, "gentraj: families of models compared", comparison.settings, rows, pictures,
-                        pictures_first=True)
+    return write_report(out / PAGE, "gentraj: families of models compared", comparison.settings, [*pictures, *rows])
 
 
 # -- the figures

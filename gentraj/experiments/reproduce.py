@@ -23,7 +23,6 @@ from ..progress import say
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import RunFolder
 from ..runs.presets import check_goals
-from ..runs.report import duration
 from ..runs.run import Run, RunConfig
 from ..runs.training import join_datasets, learns_from_synthetic, read_datasets
 from ..training.checkpoint import saved_step
@@ -259,7 +258,7 @@ def durations(cards: Cards, jobs: int) -> Iterator[str]:
         left = [seconds * _share_left(task) for task in tasks]
         all_left += sum(left)
         longest = max(longest, *left)
-        yield (f"{done}one takes about {duration(seconds)} on one thread, all {_hours(seconds * len(tasks))}, of which "
+        yield (f"{done}one takes about {_hours(seconds)} on one thread, all {_hours(seconds * len(tasks))}, of which "
                f"{_hours(sum(left))} are left")
     if all_left:
         wait = max(all_left / jobs, longest)  # no training is divided among jobs

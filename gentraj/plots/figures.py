@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,88 +24,43 @@ from .style import (
     POSITIONS,
     Background,
     Plane,
-    alone,
     colours,
     draw_floor,
     head,
-    is_number,
     log_ticks,
     mark,
     panels,
     save,
-    smooth,
     trust_scale,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NOWHERE = np.empty((0, 2))
 
 
-def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Training loss") -> Path:
+def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Draws every loss in `rows` of metrics.jsonl over the training step: faint as logged, and bold when smoothed.
 
     Losses are the numbers with "loss" in their names. Raises ValueError where there are none.
     """
-    names = sorted({key for row in rows for key, value in row.items() if "loss" in key and is_number(value)})
-    if not names:
+    from scipy.ndimage import uniform_filter1d
+
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if "loss" in name and value is not None and np.isfinite(value):
+                curves.setdefault(name, []).append((row["step"], value))
+    if not curves:
         raise ValueError(f"no loss in {len(rows)} rows of metrics; train first, or log for longer")
     figure, [ax] = panels(1, width=7.0, height=3.6)
-    curves = {name: np.array([[row["step"], row[name]] for row in rows if is_number(row.get(name))]) for name in names}
-    for colour, (name, curve) in zip(colours(len(curves)), curves.items(), strict=True):
-        ax.plot(*curve.T, color=colour, lw=0.8, alpha=0.35)
-        ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.8, label=name)
-    if all((curve[:, 1] > 0).all() for curve in curves.values()):
-        ax.set_yscale("log")
-    ax.set(xlabel="step", ylabel="loss (log scale)" if ax.get_yscale() == "log" else "loss")
-    ax.set_title(title, loc="left")
+    for colour, (name, curve) in zip(colours(len(curves)), sorted(curves.items()), strict=True):
+        step, value = np.array(curve).T
+        ax.plot(step, value, color=colour, lw=0.8, alpha=0.35)
+        smoothed = uniform_filter1d(value, 1 + len(value) // 20, mode="nearest")
+        ax.plot(step, smoothed, color=colour, lw=1.8, label=name, marker="o", ms=4, markevery=[-1])
+    positive = all(value > 0 for curve in curves.values() for _, value in curve)
+    ax.set(xlabel="step", ylabel="loss", yscale="log" if positive else "linear")
     ax.legend(frameon=False)
-    return save(figure, path)
-
-
-def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit: str) -> Path:
-    """Draws `bars`, name -> (mean, low, high) of an interval. The first bar is coloured, the others are for comparison.
-
-    `unit` labels the axis. Raises ValueError where there are no bars.
-    """
-    if not bars:
-        raise ValueError("no scores to draw; give at least one name -> (mean, low, high)")
-    figure, [ax] = panels(1, width=7.0, height=0.9 + 0.5 * len(bars))
-    mean, low, high = np.array(list(bars.values()), dtype=float).T
-    rows = np.arange(len(bars))
-    ax.barh(rows, mean, color=[BLUE] + [GREY] * (len(bars) - 1), height=0.62)
-    ax.errorbar(mean, rows, xerr=[mean - low, high - mean], fmt="none", ecolor=INK, capsize=4, lw=1.4)
-    left, right = 1.05 * min(low.min(), 0.0), max(high.max(), 0.0)
-    for row in rows:
-        ax.annotate(f"{mean[row]:.4g}", (max(high[row], 0.0), row), (8, 0), textcoords="offset points", va="center")
-    ax.set_yticks(rows, list(bars))
-    ax.invert_yaxis()
-    ax.set_xlim(left, 1.14 * right or -0.14 * left or 1.14)  # with room for the numbers beside the bars
-    ax.set_xlabel(unit)
-    ax.set_title("Scores", loc="left")
-    ax.grid(axis="y", visible=False)
-    return save(figure, path)
-
-
-def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], path: Path, *,
-                        title: str = "Score while training") -> Path:
-    """Draws the mean return and its interval in `rows` of scores.jsonl over the training step.
-
-    `yardsticks` are name -> mean return of other agents, drawn as lines. Raises ValueError where there are no rows.
-    """
-    if not rows:
-        raise ValueError("no scores to draw; give at least one row")
-    figure, [ax] = panels(1, width=7.0, height=3.2)
-    step, mean = ([row[key] for row in rows] for key in ("step", "return_mean"))
-    low, high = np.array([row["return_ci95"] for row in rows]).T
-    ax.fill_between(step, low, high, color=BLUE, alpha=0.2, lw=0)
-    ax.plot(step, mean, "o-", color=BLUE, ms=4, lw=1.8, label="agent")
-    for (name, value), colour in zip(yardsticks.items(), (GREEN, ORANGE, GREY), strict=False):
-        ax.axhline(value, color=colour, lw=1.6, ls=(0, (4, 2)), label=name)
-    ax.set(xlabel="training step", ylabel="return per episode")
-    ax.set_title(title, loc="left")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    head(figure, (), "Training loss")
     return save(figure, path)
 
 
@@ -115,22 +70,21 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
 
     figure, [ax] = panels(1, width=7.0, height=3.2)
     values = np.asarray(returns, float)
-    low, high = values.min(), values.max()
-    margin = max(0.5, 1e-3 * abs(low)) if high - low <= 1e-9 * abs(low) else 0.0  # returns that differ by rounding only
-    ax.hist(values, bins=min(30, max(5, len(values) // 2)), range=(low - margin, high + margin), color=BLUE, alpha=0.8)
+    margin = 1e-3 * max(1.0, np.abs(values).max())  # for returns that are equal, or differ by rounding only
+    ax.hist(values, bins=min(30, max(5, len(values) // 2)), range=(values.min() - margin, values.max() + margin),
+            color=BLUE, alpha=0.8)
     ax.axvline(values.mean(), color=INK, lw=2, label=f"mean {values.mean():.4g}")
     for (name, mean), colour in zip(yardsticks.items(), (GREEN, ORANGE, GREY), strict=False):
         ax.axvline(mean, color=colour, lw=2, ls=(0, (4, 2)), label=f"{name} {mean:.4g}")
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set(xlabel="return per episode", ylabel="episodes")
-    ax.set_title("Returns of the episodes", loc="left")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    head(figure, [ax], "Returns of the episodes")
     return save(figure, path)
 
 
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
-               title: str = "Executed paths", plane: Plane = POSITIONS) -> Path:
+               plane: Plane = POSITIONS) -> Path:
     """Draws a panel for each episode e: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`.
 
     `plans[e]`, (H, 2) or (P, H, 2), are drawn below the path.
@@ -139,18 +93,18 @@ def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarra
     everything = np.concatenate([*paths, starts, goals])
     for e, ax in enumerate(axes):
         draw_floor(ax, background, everything, plane)
-        for k, plan in enumerate([] if plans is None else np.reshape(plans[e], (-1, *np.shape(plans[e])[-2:]))):
-            ax.plot(*plan.T, color=ORANGE, lw=1.1, alpha=0.75, label="planned" if k == 0 else None)
+        if plans is not None:
+            ax.plot(*plans[e].T, color=ORANGE, lw=1.1, alpha=0.75, label="planned")
         ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
         mark(ax, starts[e], goals[e])
         ax.set_title(f"episode {e}", loc="left", fontsize=9)
-    head(figure, axes, title)
+    head(figure, axes, "Executed paths")
     return save(figure, path)
 
 
 def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
                     background: Background | None = None, *, goal: np.ndarray | None = None,
-                    title: str = "Candidate plans and how far each is trusted", plane: Plane = POSITIONS) -> Path:
+                    plane: Plane = POSITIONS) -> Path:
     """Draws candidate plans (N, H, 2), coloured by `trust_ratio_N`, their error divided by the threshold of trust.
 
     Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan.
@@ -171,7 +125,7 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     bar = figure.colorbar(scale, ax=ax, shrink=0.85, label="error / threshold (solid: trusted, dashed: not)")
     log_ticks(bar.ax.yaxis, (1, 2, 5))
     bar.ax.axhline(1.0, color=INK, lw=2)
-    head(figure, [ax], title)
+    head(figure, [ax], "Candidate plans and how far each is trusted")
     return save(figure, path)
 
 
@@ -190,70 +144,51 @@ def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path
     return save(figure, path)
 
 
-def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
-                    background: Background | None = None, *, plane: Plane = POSITIONS,
-                    data_M2: np.ndarray = NOWHERE) -> Path:
-    """Draws a panel for each frame (N, H, 2) of a denoising, titled with its noise level.
-
-    Panels show the extent of the last frame and of `data_M2`; noise outside of it is clipped.
-    """
-    figure, axes = panels(len(frames), columns=min(len(frames), 6), width=2.0, height=2.3)
-    for ax, frame, level in zip(axes, frames, levels, strict=True):
-        draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
-        _draw_noisy(ax, frame)
-        ax.set_title(f"noise {level:.2f}", loc="left", fontsize=9)
-    head(figure, axes, "Denoising, from noise to plan")
-    return save(figure, path)
-
-
 def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
                   background: Background | None = None, *, plane: Plane = POSITIONS,
-                  data_M2: np.ndarray = NOWHERE, frame_ms: int = 150, last_ms: int = 1500) -> Path:
-    """Draws the frames of `denoising_strip` as an endless GIF.
+                  data_M2: np.ndarray = NOWHERE) -> Path:
+    """Draws the frames (N, H, 2) of a denoising, each titled with its noise level, as an endless GIF.
 
-    Each frame lasts `frame_ms` milliseconds, and the last one `last_ms`.
+    They show the extent of the last frame and of `data_M2`; noise outside of it is clipped. Timesteps are coloured from
+    dark (first) to light (last), which shows their order where noise hides the line.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
 
     figure, [ax] = panels(1, width=4.6, height=4.2)
     figure.set_dpi(DPI * 0.75)
     draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
-    canvas, images = FigureCanvasAgg(figure), []
+    canvas = FigureCanvasAgg(figure)
+    images = []
     ax.set_title("Denoising", loc="left", fontsize=10)
     canvas.draw()
     figure.set_layout_engine("none")  # a layout for each frame would make the figure shake
-    for frame, level in zip(frames, levels, strict=True):
-        drawn = _draw_noisy(ax, frame)
+    for frame_NH2, level in zip(frames, levels, strict=True):
+        order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
+        drawn = [*ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5),
+                 ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
         ax.set_title(f"Denoising: noise {level:.2f}", loc="left", fontsize=10)
         canvas.draw()
-        images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB").quantize(128))
+        images.append(np.array(canvas.buffer_rgba())[..., :3])
         for artist in drawn:
             artist.remove()
-    return _save_gif(images, path, [frame_ms] * (len(images) - 1) + [last_ms])
+    return save_gif(images, path, 150, side=600)
 
 
-def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: int = 320, last_ms: int = 1000) -> Path:
+def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: int = 320) -> Path:
     """Saves frames (height, width, 3) of uint8 as an endless GIF, shrunk where they are larger than `side` pixels.
 
-    Each frame lasts `frame_ms` milliseconds (at least 20), and the last one `last_ms`. Raises ValueError where there
-    are no frames.
+    Each frame lasts `frame_ms` milliseconds (at least 20), and the last one a second longer.
     """
     from PIL import Image
 
-    if not frames:
-        raise ValueError("no frames to save; give at least one")
     images = [Image.fromarray(frame) for frame in frames]
     for image in images:
         image.thumbnail((side, side))
+    first, *others = [image.quantize(128) for image in images]
     frame_ms = max(frame_ms, 20)  # players ignore shorter times
-    return _save_gif([image.quantize(64) for image in images], path, [frame_ms] * (len(frames) - 1) + [last_ms])
-
-
-def _save_gif(images: Sequence[Any], path: Path, times_ms: Sequence[int]) -> Path:
-    path = Path(path)
     with new_file(path) as file:
-        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times_ms, loop=0)
+        first.save(file, "GIF", save_all=True, append_images=others, loop=0,
+                   duration=[*[frame_ms] * len(others), frame_ms + 1000])
     return path
 
 
@@ -328,13 +263,6 @@ def plot_off_policy(returns: Mapping[str, tuple[np.ndarray, np.ndarray]], path: 
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     head(figure, (), title)
     return save(figure, path)
-
-
-def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
-    """Colours timesteps from dark (first) to light (last), which shows their order where noise hides the line."""
-    lines = ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5)
-    order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
-    return [*lines, ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
 
 
 def _error(x_N: np.ndarray) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import mimetypes
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..files import write_file
 
@@ -16,12 +17,12 @@ class Table(NamedTuple):
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[object]]
     note: str = ""
 
 
 class Picture(NamedTuple):
-    """A figure of a report: a PNG, GIF or JPEG file, or `why_missing` where there is no image."""
+    """A figure of a report, or `why_missing` where there is no image."""
 
     title: str
     caption: str
@@ -29,8 +30,6 @@ class Picture(NamedTuple):
     why_missing: str = ""
 
 
-# Media types by the first bytes of a file.
-KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg"}
 LONG = 40  # characters; a longer fact takes a row of its own
 
 STYLE = """
@@ -68,20 +67,18 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(path: Path, title: str, facts: Mapping[str, Any], tables: Sequence[tuple] = (),
-                 figures: Sequence[tuple] = (), *, pictures_first: bool = False) -> Path:
+def write_report(path: Path, title: str, facts: Mapping[str, object], parts: Sequence[Table | Picture]) -> Path:
     """Writes the page atomically and returns its path.
 
-    `facts` are the headline numbers; their names contain the unit or protocol. `tables` are `Table`s and `figures` are
-    `Picture`s, or plain tuples in the same order. A note replaces a figure whose file is missing or is no image.
+    `facts` are the headline numbers; their names contain the unit or protocol. A note replaces a figure whose file is
+    missing.
     """
-    parts = [_table(Table(*t)) for t in tables], [_picture(Picture(*f)) for f in figures]
-    body = [_facts(facts), *(part for kind in (reversed(parts) if pictures_first else parts) for part in kind)]
+    body = [_facts(facts), *(_table(part) if isinstance(part, Table) else _picture(part) for part in parts)]
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
-    return write_file(Path(path), page.encode())
+    return write_file(path, page.encode())
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """Formats a value for people: four significant digits, a dash for None, lists in brackets."""
     if value is None:
         return "—"
@@ -96,7 +93,7 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
+def _facts(facts: Mapping[str, object]) -> str:
     wide = {name for name, value in facts.items() if len(show(value)) > LONG}
     cards = (f"<div{' class=whole' if name in wide else ''}><dt>{escape(name)}</dt><dd>{escape(show(value))}</dd></div>"
              for name, value in facts.items())
@@ -104,7 +101,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 
 def _table(table: Table) -> str:
-    def row(tag: str, cells: Sequence[Any]) -> str:
+    def row(tag: str, cells: Sequence[object]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(show(cell))}</{tag}>" for cell in cells) + "</tr>"
 
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
@@ -115,33 +112,15 @@ def _table(table: Table) -> str:
 
 def _picture(picture: Picture) -> str:
     title, caption = escape(picture.title), escape(picture.caption)
-    try:
-        source = _image_source(picture)
-    except ValueError as problem:
-        return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(str(problem).rstrip("."))}.</p>'
+    if picture.image is None or not picture.image.is_file():
+        why = picture.why_missing or f"{picture.image} is missing"
+        return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(why.rstrip("."))}.</p>'
+    kind, _ = mimetypes.guess_type(picture.image)
+    source = f"data:{kind};base64,{base64.b64encode(picture.image.read_bytes()).decode()}"
     return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
-def _image_source(picture: Picture) -> str:
-    """The image as a data URL. Raises ValueError, which says why there is none."""
-    if picture.image is None:
-        raise ValueError(picture.why_missing or "it was not drawn")
-    try:
-        data = Path(picture.image).read_bytes()
-    except OSError as error:
-        raise ValueError(picture.why_missing or f"{picture.image} cannot be read ({error.strerror})") from error
-    for first, kind in KINDS.items():
-        if data.startswith(first):
-            return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    raise ValueError(f"{picture.image} is not a PNG, GIF or JPEG")
-
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown; its cells are formatted by `show`."""
-    lines = [columns, ["---"] * len(columns), *(map(markdown_cell, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown_cell(value: Any) -> str:
-    """A value as `show` formats it, on one line and without characters that Markdown or HTML would interpret."""
-    return escape(" ".join(show(value).split()), quote=False).replace("|", "&#124;")
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown; its cells are formatted by `show`, without characters that Markdown or HTML interpret."""
+    cells = ([escape(" ".join(show(cell).split()), quote=False).replace("|", "&#124;") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *cells])

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..files import new_file
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colors import ListedColormap, LogNorm
     from matplotlib.figure import Figure
 
 Background = Callable[["Axes"], None]  # draws the walls of an environment
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart.
-BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+ORANGE = "#E69F00"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
 MORE = "#332288", "#882255", "#999933", "#661100", "#117733", "#DDAA99"  # where these six do not suffice
 INK, GREY = "#333333", "#999999"
 DPI = 130
@@ -105,24 +112,14 @@ def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
 
 
 def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
-    """Adds one title, and one legend of all that any of the panels shows, wrapped if it is wide."""
+    """Adds one title, and one legend of all that any of the panels shows."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    shown: dict[str, Any] = {}
+    shown: dict[str, Artist] = {}
     for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            shown.setdefault(label, handle)
+        handles, labels = ax.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
     if shown:
-        widths, whole = [0.6 + 0.07 * len(label) for label in shown], max(figure.get_figwidth(), 6.4)  # inches
-        columns = len(shown) if sum(widths) <= whole else max(1, int(whole / max(widths)))
-        figure.set_figheight(figure.get_figheight() + 0.22 * (math.ceil(len(shown) / columns) - 1))
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns, frameon=False,
-                      fontsize=9)
-
-
-def smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:
-    """The moving average over `share` of the curve. The window narrows at both ends, so that they are not bent."""
-    halves = np.minimum(np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]), int(len(y) * share / 2))
-    return np.array([y[i - half : i + half + 1].mean() for i, half in enumerate(halves)])
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
 def colours(count: int) -> list[str]:
@@ -130,7 +127,7 @@ def colours(count: int) -> list[str]:
     return [palette[i % len(palette)] for i in range(count)]
 
 
-def trust_scale(limit: float) -> tuple[Any, Any]:
+def trust_scale(limit: float) -> tuple[LogNorm, ListedColormap]:
     """A logarithmic colour scale of trust ratios from 1 / limit to limit: blue up to the threshold of trust, 1, and
     orange beyond it. Returns matplotlib's norm and colour map."""
     from matplotlib import colormaps
@@ -150,18 +147,8 @@ def log_ticks(axis: Axis, multiples: Sequence[float], most: int | None = None) -
     axis.set_minor_locator(NullLocator())
 
 
-def alone(curve: Sized) -> str:
-    """The format of a line, or of a point for a curve that has a single one."""
-    return "o" if len(curve) == 1 else "-"
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def save(figure: Figure, path: Path) -> Path:
     """Writes the figure in the format that the name of the file ends in, and returns the path."""
-    path = Path(path)
     with new_file(path) as file:
         figure.savefig(file, format=path.suffix[1:], dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     return path

@@ -109,7 +109,7 @@ def test_a_card_that_asks_for_learning_curves_has_them_and_the_same_weights(data
     """The last evaluation during the training is that of the last checkpoint: the same episodes by the same weights."""
     out = tmp_path / "out"
     reproduce(write(tmp_path, data=[FAIR], seeds=[3], eval_every=2, minutes=60), data, out)
-    said = "bc: 0 of 1 trainings are done; one takes about 1 h 0 min on one thread, all 1.0 h, of which 1.0 h are left"
+    said = "bc: 0 of 1 trainings are done; one takes about 1.0 h on one thread, all 1.0 h, of which 1.0 h are left"
     assert said in capsys.readouterr().err
     [seed] = read_results(out)["bc"].data["fair"].seeds
     assert [point.step for point in seed.curve] == [2, 4] and seed.curve[-1].mean == pytest.approx(seed.mean)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import figures
-from gentraj.plots import page as report_page
-from gentraj.plots.style import Plane, draw_floor, panels, save, smooth, trust_scale
+from gentraj.plots.page import Picture, Table, write_report
+from gentraj.plots.style import Plane, draw_floor, panels, save, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -24,12 +24,10 @@ PALETTE = {"a": "#000000", "b": "#0072B2"}
 
 DRAWERS = {
     "loss": lambda path, _: figures.plot_loss(ROWS, path),
-    "scores": lambda path, _: figures.plot_scores({"planner": (3.0, 2, 4), "random": (1.0, 1, 1)}, path, "return"),
     "returns": lambda path, _: figures.plot_returns([1.0, 2.0, 2.5], {"random": 0.5}, path),
     "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, 0], PLANS[:, -1], path, walls, [PLANS] * 5),
     "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
     "beside": lambda path, walls: figures.plot_samples_beside_data(PLANS, PLANS[:2], path, walls),
-    "strip": lambda path, walls: figures.denoising_strip(FRAMES, LEVELS, path, walls),
     "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),
     "conditions": lambda path, walls: comparison_figures.plot_conditions(
         {name: np.stack([PLANS] * 5) for name in PALETTE}, PLANS, PALETTE, path, walls),
@@ -38,7 +36,7 @@ DRAWERS = {
     "seeds": lambda path, _: comparison_figures.plot_seeds(
         {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "returns", "frontier", "seeds")]
+WALLED = [name for name in DRAWERS if name not in ("loss", "returns", "frontier", "seeds")]
 
 
 def red_floor(ax) -> None:
@@ -66,12 +64,12 @@ def test_the_background_is_drawn_beneath(name: str, tmp_path: Path):
 
 
 def test_the_gif_has_every_frame_repeats_and_rests_on_the_last(tmp_path: Path):
-    with Image.open(figures.denoising_gif(FRAMES, LEVELS, tmp_path / "d.gif", frame_ms=100, last_ms=900)) as film:
+    with Image.open(DRAWERS["gif"](tmp_path / "d.gif", None)) as film:
         durations = []
         for index in range(film.n_frames):
             film.seek(index)
             durations.append(film.info["duration"])
-        assert durations == [100, 100, 900] and film.info["loop"] == 0
+        assert durations == [150, 150, 1150] and film.info["loop"] == 0
 
 
 def test_trust_changes_its_hue_exactly_at_the_threshold():
@@ -91,23 +89,6 @@ def test_errors_of_a_single_step_are_seen_and_those_of_0_have_no_logarithm(tmp_p
     single, several = kept[0].axes
     assert {line.get_marker() for line in single.lines} == {"o"} and single.get_yscale() == "linear"
     assert {line.get_marker() for line in several.lines} == {""} and several.get_yscale() == "log"
-
-
-def test_smoothing_keeps_a_line_and_the_ends():
-    line = np.linspace(3.0, 9.0, 101)
-    np.testing.assert_allclose(smooth(line, 0.2), line)
-
-
-@pytest.mark.parametrize("draw", [
-    lambda path: figures.plot_loss([{"step": 1, "lr": 0.1}], path),
-    lambda path: figures.plot_scores({}, path, "return"),
-    lambda path: figures.plot_paths([], np.zeros((0, 2)), np.zeros((0, 2)), path),
-    lambda path: figures.denoising_strip([], [], path),
-])
-def test_nothing_to_draw_is_refused_in_one_line_and_writes_nothing(draw, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"^[^\n]+; [^\n]+$"):
-        draw(tmp_path / "x.png")
-    assert not list(tmp_path.iterdir())
 
 
 class Page(HTMLParser):
@@ -134,33 +115,24 @@ class Page(HTMLParser):
 
 def test_the_report_stands_alone(tmp_path: Path):
     image = DRAWERS["loss"](tmp_path / "loss.png", None)
-    table = ("Scores", ["agent", "return (native)"], [["planner", 244.2161], ["random", None]], "50 episodes")
-    written = report_page.write_report(tmp_path / "report.html", "Run", {"success rate": 0.98}, [table],
-                                       [("Loss", "of the model", image)])
-    page = Page(written)
+    table = Table("Scores", ["agent", "return (native)"], [["planner", 244.2161], ["random", None]], "50 episodes")
+    page = Page(write_report(tmp_path / "report.html", "Run", {"success rate": 0.98},
+                             [table, Picture("Loss", "of the model", image),
+                              Picture("Paths", "caption", tmp_path / "gone.png")]))
     assert not page.open and "script" not in page.tags and "link" not in page.tags
     assert [s[:22] for s in page.sources] == ["data:image/png;base64,"]
-    for expected in ("success rate", "0.98", "planner", "244.2", "—", "50 episodes", "of the model"):
+    for expected in ("success rate", "0.98", "planner", "244.2", "—", "50 episodes", "of the model",
+                     f"Not shown: {tmp_path / 'gone.png'}"):
         assert expected in page.text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["loss.png", "report.html"]
 
 
 def test_the_report_escapes_every_text(tmp_path: Path):
     evil = '<script>alert("x")</script>'
-    table = report_page.Table(evil, [evil], [[evil]], evil)
-    pictures = [report_page.Picture(evil, evil, DRAWERS["loss"](tmp_path / "l.png", None)),
-                report_page.Picture(evil, evil, None, evil)]
-    page = Page(report_page.write_report(tmp_path / "r.html", evil, {evil: evil}, [table], pictures))
+    parts = [Table(evil, [evil], [[evil]], evil), Picture(evil, evil, DRAWERS["loss"](tmp_path / "l.png", None)),
+             Picture(evil, evil, None, evil)]
+    page = Page(write_report(tmp_path / "r.html", evil, {evil: evil}, parts))
     assert "script" not in page.tags and page.text.count(evil) == 12
-
-
-@pytest.mark.parametrize("content", [None, b"", b"<svg onload='x'/>"])
-def test_a_missing_or_broken_figure_leaves_a_note(content: bytes | None, tmp_path: Path):
-    image = tmp_path / "gone.png"
-    if content is not None:
-        image.write_bytes(content)
-    page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [("Paths", "caption", image)]))
-    assert "img" not in page.tags and "Not shown" in page.text and "gone.png" in page.text
 
 
 def test_entries_have_metres_in_a_maze_only_and_a_common_scale_as_a_goal_only() -> None:

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import small
 import torch
@@ -99,13 +98,3 @@ def test_without_an_environment_it_is_refused_before_the_training(umaze, tmp_pat
     assert small.gentraj(*words) == 2
     assert "--eval-every evaluates in an environment" in capsys.readouterr().err
     assert not (tmp_path / "run/config.json").exists()
-
-
-def test_the_curve_is_drawn(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from gentraj.plots.figures import plot_learning_curve
-
-    rows = [{"step": step, "return_mean": step / 2, "return_ci95": [step / 3, step]} for step in (1, 2, 3)]
-    with Image.open(plot_learning_curve(rows, {"random": 0.1}, tmp_path / "curve.png")) as image:
-        assert np.asarray(image.convert("L")).min() < 100
