@@ -25,8 +25,9 @@ import torch
 import tyro
 
 from gentraj.acceleration import BackendName
+from gentraj.studio.controls import Controls
 from gentraj.studio.loading import Loaded, load_runs
-from gentraj.studio.server import Studio
+from gentraj.studio.server import LocalServer, Studio
 from gentraj.studio.session import Session
 
 from .browser import COUNTING, Newcomer, chromium, cpu_seconds, until
@@ -69,24 +70,23 @@ def main(args: Args) -> None:
 def dragged(session: Session, move: Callable[[np.ndarray, bool], None], seconds: float) -> tuple[float, float]:
     """Moves the goal for some seconds; returns the plans a second and the median of their milliseconds."""
     ms: list[float] = []
-    shown = session.on_plan
+    shown = session.on_change
 
     def count() -> None:
-        if 0 in session.answers:
-            ms.append(session.answers[0].ms)
+        ms.extend(answer.ms for answer in session.answers.values())
         shown()
 
     goal_2 = np.array(session.goal[:2])
     ends = np.stack([goal_2, goal_2 - np.array([0.6, 0.0])])
     move(ends[0], True)
-    session.on_plan = count
+    session.on_change = count
     start = time.perf_counter()
     now = 0.0
     while now < seconds:
         part = (1 - np.cos(2 * np.pi * now / PERIOD)) / 2
         move(ends[0] + part * (ends[1] - ends[0]), False)
         now = time.perf_counter() - start
-    session.on_plan = shown
+    session.on_change = shown
     return len(ms) / now, float(np.median(ms))
 
 
@@ -124,21 +124,19 @@ def in_browser(loaded: Loaded) -> Iterator[Dragging]:
 @contextmanager
 def without_browser(loaded: Loaded) -> Iterator[Dragging]:
     """A session that is drawn on a server without a browser."""
-    from gentraj.studio.controls import Controls
-    from gentraj.studio.guard import GuardedServer
-
-    server = GuardedServer(port=0)
-    view = Controls(server.gui, server.scene, Session([loaded]))
+    server = LocalServer()
+    session = Session([loaded])
+    Controls(session, server)  # type: ignore[arg-type]  # which draws as for a client
     try:
-        view.session.plan()
+        session.plan()
 
         def move(place_2: np.ndarray, begins: bool) -> None:
-            view.session.move_goal(place_2)
+            session.worker.do("move goal", lambda: session.move_goal(place_2))
             time.sleep(1 / PLACES)
 
-        yield view.session, move, lambda: (0, 0.0)
+        yield session, move, lambda: (0, 0.0)
     finally:
-        view.close()
+        session.close()
         server.stop()
 
 

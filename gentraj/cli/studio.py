@@ -12,8 +12,8 @@ import tyro
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import busy, print_saved
+from ..studio.export import first_page
 from ..studio.loading import load_runs
-from ..studio.server import Studio as Server
 from .options import Device, parse
 
 Exact = Literal["eager", "openvino", "openvino-bf16"]  # auto may take another backend the next time
@@ -23,7 +23,7 @@ Exact = Literal["eager", "openvino", "openvino-bf16"]  # auto may take another b
 class Studio:
     """See plans in a browser while you drag start and goal, change settings, place obstacles and let the agent act.
 
-    The studio is served until Ctrl-C, to this machine only unless --host says otherwise.
+    The studio is served to this machine only, until Ctrl-C.
 
     Examples: gentraj studio runs/demo
               gentraj studio runs/demo --export-page demo.html
@@ -34,9 +34,6 @@ class Studio:
     """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners, policies and world models."""
     port: int = 8080
     """The port of this machine that the browser connects to; the next free one if it is taken."""
-    host: str = "127.0.0.1"
-    """The address to listen on. With one that other machines reach, such as 0.0.0.0, a browser must know the token of
-    the address that is printed."""
     export_page: Path | None = None
     """Write a page of the first run to this .html file, and serve nothing. It shows a plan and the closed loop, or what
     a world model predicts for another run's actions, and can be opened offline and without gentraj."""
@@ -52,11 +49,7 @@ def main(argv: list[str]) -> None:
     args = parse(Studio, argv, "gentraj studio")
     if not args.runs:
         raise ValueError("no run was given; give the folder of at least one, such as gentraj studio runs/demo")
-    if args.export_page is None and args.page_steps != Studio.page_steps:
-        raise ValueError("--page-steps are those of --export-page, and there is none; give both, or leave it out")
     if args.export_page is not None:
-        if (args.host, args.port) != (Studio.host, Studio.port):
-            raise ValueError("--export-page serves nothing; leave --host and --port out")
         if args.export_page.suffix != ".html" or args.page_steps < 1:
             raise ValueError(f"--export-page is {args.export_page} and --page-steps {args.page_steps}; a file that "
                              "ends in .html and at least 1 step are expected")
@@ -64,13 +57,13 @@ def main(argv: list[str]) -> None:
     with busy("loading the runs"):
         loaded = load_runs(args.runs, args.accelerate, pick_device(args.device))
     if args.export_page is not None:
-        from ..studio.page import first_page  # with viser, which may be missing
-
         with busy(f"{args.page_steps} steps"):
             page = first_page(loaded, args.page_steps)
         print_saved(write_file(args.export_page, page.encode()))
         return
-    server = Server(loaded, args.port, args.host)
+    from ..studio.server import Studio as Server  # with viser, which may be missing
+
+    server = Server(loaded, args.port)
     print_saved(f"the studio is at {server.url} until Ctrl-C")
     try:
         threading.Event().wait()

@@ -15,8 +15,6 @@ from gentraj.envs.rendering.renderer import placed, postures
 
 from ..plots.style import INK
 from .drawing import Lines, light, pieces, plan_colours, rgb
-from .driving import Drive
-from .loading import Loaded
 from .planning import Answer
 from .session import Session
 
@@ -94,7 +92,7 @@ class BodyScene:
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
         self.session = session
-        self.loaded = run_at(session, side)
+        self.loaded = session.shown[side]
         self.base = self.loaded.base
         self.model = self.base.model
         self.root = f"/run{side}"
@@ -109,55 +107,52 @@ class BodyScene:
         self.ghosts = Body(api, f"{self.root}/ghosts", self.model)
         size = float(max(spread(self.model)))
         self.camera = (0.9 * size, -2.4 * size, 1.2 * size), (0.0, 0.0, 0.3 * size)
-        self.trace_M3 = np.zeros((0, 3))
-        """The places of the root in a closed loop so far."""
         self.line = Lines(api, f"{self.root}/trace", 3.0)
-        self.place(session)
+        self._move(0)
 
     def close(self) -> None:
         self.frame.remove()
 
-    def place(self, session: Session) -> None:
-        """Puts the body into the session's start, unless a closed loop moves it."""
-        if session.loop.drive is not None:
-            return
-        with contextlib.suppress(CannotReplay):
-            self.qpos_Q = postures(self.base, self.loaded.factory.env_id, np.array([[session.obs]]), self.seconds)[0, 0]
-        self._pose()
-
-    def move(self, drive: Drive | None, step: int = 0) -> None:
-        """Puts the body where the simulator of a closed loop had it after `step` steps, and draws the way of its root.
-        """
-        if drive is None or drive.loaded is not self.loaded or step + 1 < len(self.trace_M3):
-            self.trace_M3 = np.zeros((0, 3))
-        if drive is not None and drive.loaded is self.loaded:
-            new_MQ = np.array(drive.postures[len(self.trace_M3) : step + 1]).reshape(-1, self.model.nq)
-            self.trace_M3 = np.concatenate([self.trace_M3, placed(self.model, new_MQ)[0][:, 1]])
-            self.qpos_Q = drive.postures[step]
-            self._pose()
-        self.line.draw(pieces(self.trace_M3[-TRACE:] + self.shift_3), np.array(rgb(INK)))
-
-    def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
+    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None, by: str = "trust") -> None:
+        self._move(step)
         # What a policy would do is shown from the start.
-        begun = self.session.loop.drive is not None and self.loaded.kind == "policy"
+        begun = self.session.drive is not None and self.loaded.kind == "policy"
         if answer is None or answer.loaded is not self.loaded or begun:
             self.ghosts.hide()
             return
-        x_NHD = answer.unfinished(frame)
-        if x_NHD is None:
-            x_NHD = answer.x_NHD
-        obs_NHO = x_NHD[..., : answer.loaded.run.data.obs_dim]
-        try:
+        x_NHD = answer.x_NHD
+        if frame is not None and frame < len(answer.frames):
+            x_NHD = answer.frames[frame]
+        obs_NHO = x_NHD[..., : self.loaded.run.data.obs_dim]
+        with contextlib.suppress(CannotReplay):  # then the body is shown without plans
             qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)
-        except CannotReplay:  # the body is shown without plans
-            return
-        self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))
+            self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))
+
+    def _move(self, step: int) -> None:
+        """Puts the body into the session's start, or where the simulator of the closed loop had it after `step` steps,
+        and draws the way of its root."""
+        drive = self.session.drive
+        trace_M3 = np.zeros((0, 3))
+        if drive is None:
+            with contextlib.suppress(CannotReplay):
+                obs_11O = np.array([[self.session.obs]])
+                self.qpos_Q = postures(self.base, self.loaded.factory.env_id, obs_11O, self.seconds)[0, 0]
+        elif drive.loaded is self.loaded:
+            self.qpos_Q = drive.postures[step]
+            trace_M3 = placed(self.model, np.array(drive.postures[max(step - TRACE, 0) : step + 1]))[0][:, 1]
+        self.line.draw(pieces(trace_M3 + self.shift_3), np.array(rgb(INK)))
+        self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
+        x, y, _ = placed(self.model, self.qpos_Q[None])[0][0, 1]
+        self.frame.position = (-x, -y, 0.0)  # with its root in the middle
 
     def _draw_ghosts(self, answer: Answer, qpos_NHQ: np.ndarray, colours_N3: np.ndarray) -> None:
         chosen = answer.chosen
         last_N = np.minimum(answer.arrival_step_N, qpos_NHQ.shape[1] - 1).astype(int)
         along = np.unique(np.linspace(1, max(last_N[chosen], 1), AHEAD).round().astype(int))
-        order = np.argsort(-_rank(answer), kind="stable")
+        rank_N = -answer.ratio_N
+        if answer.value_N is not None:
+            rank_N = answer.value_N
+        order = np.argsort(-rank_N, kind="stable")
         others = order[order != chosen][:LANES]
         qpos_MQ = np.concatenate([qpos_NHQ[chosen, along], qpos_NHQ[others, last_N[others]]])
         colours_M3 = colours_N3[[chosen] * len(along) + others.tolist()]
@@ -165,12 +160,6 @@ class BodyScene:
         shift_M3 = np.tile(self.shift_3, (len(qpos_MQ), 1))
         shift_M3[len(along):, 1] += self.lane * np.arange(1, len(others) + 1)
         self.ghosts.draw(qpos_MQ, colours_M3, opacities_M, shift_M3)
-
-    def _pose(self) -> None:
-        """Draws the body, with its root in the middle."""
-        self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
-        x, y, _ = placed(self.model, self.qpos_Q[None])[0][0, 1]
-        self.frame.position = (-x, -y, 0.0)
 
 
 def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -226,17 +215,3 @@ def colour_of(model: Any, geom: int) -> np.ndarray:
     if material >= 0 and (rgba_4 == UNSET).all():
         rgba_4 = model.mat_rgba[material]
     return (255 * np.clip(rgba_4[:3], 0, 1)).astype(np.uint8)
-
-
-def _rank(answer: Answer) -> np.ndarray:
-    """(N,) what orders the plans: their values, else how far they are trusted."""
-    if answer.value_N is None:
-        return -answer.ratio_N
-    return answer.value_N
-
-
-def run_at(session: Session, side: int) -> Loaded:
-    """The run that is shown at a side: 0 is the chosen one, 1 the one beside it."""
-    if side == 1 and session.second is not None:
-        return session.second
-    return session.loaded

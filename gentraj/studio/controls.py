@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..runs.planner import PlannerRun
-from .export import downloads, send_prediction
-from .loading import alike, companions
-from .planning import Answer, Disc, described, ranges
+from .export import Download, downloads
+from .loading import Loaded, agents_like, alike
+from .planning import Answer, Disc, ranges
 from .scene import Place, Scene, on_floor, scene_of
 from .session import Session
-from .threads import Latest
 from .world_view import WorldView
 
 if TYPE_CHECKING:
-    from viser import GuiApi, SceneApi
+    from viser import ClientHandle, GuiFolderHandle, GuiSliderHandle, SceneClickEvent
 
 NONE = "none"
-LOOP = "Closed loop"
 TEXTS_EVERY = 0.2  # seconds
 SLIDERS = {"steps": ("Sampling steps", 1), "candidates": ("Candidates", 1), "scale": ("Guidance", 0.1),
            "temperature": ("Temperature", 0.05), "seed": ("Seed", 1)}
@@ -32,50 +27,36 @@ SLIDERS = {"steps": ("Sampling steps", 1), "candidates": ("Candidates", 1), "sca
 class Controls:
     """The panel and the scenes of a session.
 
-    `gui` and `api` are those of one client, so that nobody else sees them, or those of a server. `client` is the one
-    that files are sent to.
+    What a control changes is changed, and drawn, by the session's worker.
     """
 
-    def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
-        self.gui = gui
-        self.api = api
+    def __init__(self, session: Session, client: ClientHandle):
         self.session = session
         self.client = client
+        self.gui = client.gui
+        self.api = client.scene
         self.scenes: list[Scene] = []
-        self.drawing = threading.RLock()  # plans and the closed loop are drawn by different threads
-        self.telling: Latest[None] = Latest(lambda _: self._tell(), "studio-texts")
-        self.planning: Any = None
+        self.planning: GuiFolderHandle | None = None
         self.world_view: WorldView | None = None
         """What a world model shows in the place of plans."""
         self._build()
         self._rebuild()
-        session.on_plan = self.draw
-        session.loop.changed = self.draw
+        session.on_change = self.draw
         session.ask()
 
     def draw(self) -> None:
-        """Draws what the session has."""
-        with self.drawing:
-            session = self.session
-            drive = session.loop.drive
-            frame = self._frame(session.answers.get(0))
-            for side, scene in enumerate(self.scenes):
-                answer = session.answers.get(side)
-                step = 0
-                if drive is not None:
-                    step = drive.steps
-                    if side == 0:
-                        answer = drive.plan_at(step) or answer
-                scene.place(session)
-                scene.move(drive, step)
-                scene.show(answer, frame, self.by.value)
-        self.telling.ask(None)
-
-    def close(self) -> None:
-        self.telling.close()
-        if self.world_view is not None:
-            self.world_view.close()
-        self.session.close()
+        """Draws what the session has, and its texts soon: a browser takes longer to show them than plans."""
+        session = self.session
+        frame = self._frame(session.answers.get(0))
+        for side, scene in enumerate(self.scenes):
+            answer = session.answers.get(side)
+            step = 0
+            if session.drive is not None:
+                step = session.drive.steps
+                if side == 0:
+                    answer = session.drive.plan_at(step) or answer
+            scene.draw(answer, step, frame, self.by.value)
+        session.worker.do("texts", self._tell, TEXTS_EVERY)
 
     @property
     def camera(self) -> tuple[Place, Place]:
@@ -89,6 +70,7 @@ class Controls:
     def _build(self) -> None:
         gui = self.gui
         session = self.session
+        do = session.worker.do
         gui.configure_theme(show_logo=False, show_share_button=False)
         gui.main_panel.dock_right()
         self.status = gui.add_markdown("", order=0)
@@ -97,77 +79,77 @@ class Controls:
         self.beside = gui.add_dropdown("Beside it", [NONE], order=2, hint="A second run with the same start and goal",
                                        visible=len(names) > 1)
         for choice in (self.run, self.beside):
-            choice.on_update(lambda _: session.attempt(self._choose))
+            choice.on_update(lambda _: do("choose", self._choose))
         with gui.add_folder("Denoising", order=4) as self.denoising:
             self.frame = gui.add_slider("Step", 0, 1, 1, 1, hint="Unfinished plans after each sampling step; the last "
                                         "is the plan")
-            self.frame.on_update(lambda _: self.draw())
+            self.frame.on_update(lambda _: do("draw", self.draw))
         with gui.add_folder("Obstacles", order=5) as self.obstacles:
             self.clicks = gui.add_checkbox("Click adds one", False, hint="A click on an obstacle removes it")
             self.radius = gui.add_slider("Radius", 0.1, 1.0, 0.05, 0.3)
-            gui.add_button("Remove all").on_click(lambda _: session.block())
+            gui.add_button("Remove all").on_click(lambda _: do("block", session.block))
             self.clicks.on_update(lambda _: self._listen())
-        with gui.add_folder(LOOP, order=6) as self.closed_loop:
+        with gui.add_folder("Closed loop", order=6) as self.closed_loop:
             self.play = gui.add_button("Play")
-            self.play.on_click(lambda _: self._play())
-            gui.add_button("Step").on_click(lambda _: session.attempt(session.loop.step))
-            gui.add_button("Reset").on_click(lambda _: session.attempt(session.reset))
+            self.play.on_click(lambda _: do("play", self._play))
+            self.step = gui.add_button("Step")
+            self.step.on_click(lambda _: do("step", session.step))
+            self.reset = gui.add_button("Reset")
+            self.reset.on_click(lambda _: do("reset", session.reset))
             self.loop = gui.add_markdown("")
         with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
-            for name, send in downloads(session, self.client, lambda: self.by.value).items():
-                gui.add_button(name).on_click(lambda _, send=send: session.attempt(send))
+            for name, download in downloads(session, self.client, lambda: self.by.value).items():
+                gui.add_button(name).on_click(lambda _, download=download: do("send", lambda: self._send(download)))
 
     def _rebuild(self) -> None:
         """Makes the controls and scenes that depend on the chosen runs."""
-        gui = self.gui
         session = self.session
         loaded = session.loaded
         predicts = loaded.kind == "world model"
-        with self.drawing:
-            if self.planning is not None:
-                self.planning.remove()
-            with gui.add_folder("Planning", order=3) as self.planning:
-                self.sliders = {name: self._slider(name, *limits) for name, limits in ranges(loaded).items()}
-                colours = ["trust"]
-                if isinstance(loaded.run, PlannerRun) and loaded.run.planning.select == "value":
-                    colours.append("value")
-                self.by = gui.add_dropdown("Colour", colours, visible=len(colours) > 1)
-                self.by.on_update(lambda _: self.draw())
-            self.beside.options = (NONE, *(each.name for each in companions(loaded, session.runs)))
-            if session.second is not None:
-                self.beside.value = session.second.name
-            for scene in self.scenes:
-                scene.close()
-            self.scenes = []
-            if self.world_view is not None:
-                self.world_view.close()
-                self.world_view = None
-            if predicts:
-                self.world_view = WorldView(gui, self.api, session, partial(send_prediction, self.client))
-            else:
-                self.scenes.append(scene_of(self.api, session))
-                if session.second is not None:
-                    self.scenes.append(scene_of(self.api, session, 1))
-            self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
-            for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
-                folder.visible = not predicts
+        if self.planning is not None:
+            self.planning.remove()
+        with self.gui.add_folder("Planning", order=3) as self.planning:
+            self.sliders = {name: self._slider(name, *limits) for name, limits in ranges(loaded).items()}
+            colours = ["trust"]
+            if isinstance(loaded.run, PlannerRun) and loaded.run.planning.select == "value":
+                colours.append("value")
+            self.by = self.gui.add_dropdown("Colour", colours, visible=len(colours) > 1)
+            self.by.on_update(lambda _: session.worker.do("draw", self.draw))
+        self.beside.options = (NONE, *(each.name for each in self._companions(loaded)))
+        if session.second is not None:
+            self.beside.value = session.second.name
+        for scene in self.scenes:
+            scene.close()
+        self.scenes = []
+        if self.world_view is not None:
+            self.world_view.close()
+            self.world_view = None
+        if predicts:
+            self.world_view = WorldView(self.gui, self.api, session, self._send)
+        else:
+            self.scenes = [scene_of(self.api, session, side) for side in range(len(session.shown))]
+        self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
+        for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
+            folder.visible = not predicts
 
-    def _slider(self, name: str, low: float, high: float) -> Any:
+    def _slider(self, name: str, low: float, high: float) -> GuiSliderHandle[float]:
         """A slider for a setting of the chosen run."""
         session = self.session
         label, step = SLIDERS[name]
         slider = self.gui.add_slider(label, low, high, step, getattr(session.settings[session.loaded], name))
-        slider.on_update(lambda _: session.attempt(lambda: session.set(**{name: slider.value})))
+        slider.on_update(lambda _: session.worker.do(name, lambda: session.set(**{name: slider.value})))
         return slider
 
     def _tell(self) -> None:
-        """Writes the texts, which a browser takes longer to show than plans, and waits until it may do so again."""
-        self.status.content = status(self.session)
-        self.loop.content = self.session.loop.described()
+        """Writes the texts."""
+        session = self.session
+        self.status.content = status(session)
+        self.loop.content = "The agent is at the start."
+        if session.drive is not None:
+            self.loop.content = str(session.drive)
         self.play.label = "Play"
-        if self.session.loop.player.playing:
+        if session.playing:
             self.play.label = "Pause"
-        time.sleep(TEXTS_EVERY)
 
     def _frame(self, answer: Answer | None) -> int | None:
         """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
@@ -191,38 +173,47 @@ class Controls:
         named = {each.name: each for each in session.runs}
         loaded = named[self.run.value]
         second = named.get(self.beside.value)
-        if second not in companions(loaded, session.runs):
+        if second not in self._companions(loaded):
             second = None
         before = session.loaded
         beside = session.second
         if loaded is before and second is beside:
             return
         if loaded is not before:
-            session.loop.reset()
+            session.reset()
         session.choose(loaded, second)
         self._rebuild()
-        if self.client is not None and (second is not beside or not alike(before, loaded)):
+        if second is not beside or not alike(before, loaded):
             self.client.camera.position, self.client.camera.look_at = self.camera
         self.draw()
 
+    def _companions(self, loaded: Loaded) -> list[Loaded]:
+        """The runs that can be shown beside one."""
+        if loaded.kind == "world model":
+            return []
+        return agents_like(loaded, self.session.runs)
+
     def _play(self) -> None:
-        player = self.session.loop.player
-        if player.playing:
-            player.pause()
-        else:
-            player.play()
+        self.session.playing = not self.session.playing
+        if self.session.playing:
+            self.session.play()
         self.draw()
 
     def _listen(self) -> None:
         """Listens to clicks on the floor only while they add obstacles."""
         self.api.remove_click_callback("all")
         if self.clicks.value:
-            self.api.on_click()(lambda event: self.session.attempt(self._add_disc, event))
+            self.api.on_click()(self._add_disc)
 
-    def _add_disc(self, event: Any) -> None:
+    def _add_disc(self, event: SceneClickEvent) -> None:
         place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
         if place is not None:
-            self.session.block(*self.session.discs, Disc(float(place[0]), float(place[1]), self.radius.value))
+            disc = Disc(float(place[0]), float(place[1]), self.radius.value)
+            self.session.worker.do(f"{disc}", lambda: self.session.block(*self.session.discs, disc))
+
+    def _send(self, download: Download) -> None:
+        name, content = download()
+        self.client.send_file_download(name, content, save_immediately=True)
 
 
 def status(session: Session) -> str:
@@ -233,14 +224,14 @@ def status(session: Session) -> str:
         if loaded is session.loaded:
             name = f"**{name}**"
         latency = ""
-        if loaded in session.plans.latencies:
-            latency = f"{session.plans.latencies[loaded]:.0f} ms"
+        if loaded in session.latencies:
+            latency = f"{session.latencies[loaded]:.0f} ms"
             if loaded.kind == "policy":
-                latency = f"{session.plans.latencies[loaded]:.2g} ms a step"
+                latency = f"{session.latencies[loaded]:.2g} ms a step"
         lines.append(f"| {name} | {loaded.run.summary} | {latency} |")
     lines.append("")
     if session.problem:
         lines.append(f"**{session.problem}**")
     elif 0 in session.answers:
-        lines.append(described(session.answers[0]))
+        lines.append(str(session.answers[0]))
     return "\n".join(lines)

@@ -1,12 +1,10 @@
-"""The closed loop of a studio: an agent acts in the real environment, from any start to any goal."""
+"""An agent in the real environment: the closed loop, the next steps of a policy, and a world model beside it."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,38 +12,40 @@ import torch
 from gentraj.agents.planning.sampler import Plans
 from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
 from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.rendering.film import speed
+from gentraj.envs.rendering.renderer import postures
+from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
+from ..runs.world import as_world_model
 from ..trajectory import Agent
-from .loading import Loaded
-from .planning import Answer, Question, answer_of, planner_of
-from .threads import Player
+from .loading import Loaded, alike
+from .planning import Answer, Question, Settings, answer_of, planner_of
 
 MOST_AHEAD = 100  # environment steps that a policy is shown ahead outside mazes
-SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
 
 
 class Drive:
-    """One episode of a run's agent, step by step, from the observation of a question to its goal.
+    """One episode of an agent, step by step, from the observation of a question to its goal.
 
-    An environment whose state no observation determines begins as its reset with the question's seed does. Raises
-    ValueError for settings that the run cannot have.
+    The agent is by default that of the run with the settings of the question. An environment whose state no observation
+    determines, or a question without one, begins as the reset with the question's seed does. Raises ValueError for
+    settings that the run cannot have.
     """
 
-    def __init__(self, loaded: Loaded, question: Question):
+    def __init__(self, loaded: Loaded, question: Question, agent: Agent | None = None):
         self.loaded = loaded
         self.envs = VectorEnvironment(loaded.factory, 1, loaded.run.data.obs_keys)
-        self.agent: Agent
-        if loaded.kind == "planner":
-            self.agent = planner_of(loaded, question)
-        else:
-            self.agent = loaded.run.agent(loaded.space)
+        if agent is None and loaded.kind == "planner":
+            agent = planner_of(loaded, question)
+        self.agent = agent or loaded.run.agent(loaded.space)
         self.begin(question)
 
     def begin(self, question: Question) -> None:
         """Begins the episode anew, with the start and the goal of `question`."""
         self.question = question
-        self.done = False
+        self.ended = ""
+        """Why the episode is over: "terminated", "truncated", or "" if it goes on."""
         self.success = False
         self.total = 0.0
         self.envs.reset(np.ones(1, bool), [question.settings.seed])
@@ -53,41 +53,46 @@ class Drive:
         self.decisions: list[tuple[int, Answer]] = []
         """The plans that the agent made, each with the step before which it made them."""
         self.newest: Plans | None = None
-        with suppress(CannotReplay):
-            self._place(np.array(question.obs, np.float32), np.array(question.goal, np.float32))
-        self.path = [self.envs.obs_BO[0]]
+        if question.obs:
+            with suppress(CannotReplay):
+                self._place(np.array(question.obs, np.float32), np.array(question.goal, np.float32))
+        self.path = [self.envs.obs_BO[0].copy()]
         """The observations (O,) so far."""
-        self.postures = [posture(self.envs)]
+        self.postures = [self._posture()]
         """The postures (Q,) of the body beside them."""
+        self.actions: list[np.ndarray] = []
         self.agent.reset(seeds_B=[question.settings.seed])
 
     def aim(self, goal: tuple[float, ...]) -> None:
         """Gives the agent another goal on the way; it plans again in its next step."""
         self._place(self.path[-1], np.array(goal, np.float32))
         self.question = replace(self.question, goal=goal)
-        self.done = False
+        self.ended = ""
         self.success = False
         self.agent.reset(seeds_B=[self.question.settings.seed + len(self.path)])
 
     def step(self) -> None:
         """Takes one environment step, unless the episode is over. Raises `EnvironmentFault` for one that fails."""
-        if self.done:
+        if self.ended:
             return
         goal_BG = None
-        if self.envs.goal_BG is not None and self.question.goal:
+        if self.envs.goal_BG is not None and self.loaded.has_goal:
             goal_BG = torch.from_numpy(self.envs.goal_BG)
         with self.loaded.lock:
-            act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG)
+            act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG).numpy()
         plans = getattr(self.agent, "last", None)
         if plans is not None and plans is not self.newest:
             self.newest = plans
-            self.decisions.append((len(self.path) - 1, answer_of(self.loaded, self.question, plans, 0.0)))
-        result = self.envs.step(act_BA.numpy())
-        self.postures.append(posture(self.envs))
-        self.path.append(self.envs.obs_BO[0])
+            self.decisions.append((self.steps, answer_of(self.loaded, self.question, plans, 0.0)))
+        result = self.envs.step(act_BA)
+        self.actions.append(act_BA[0])
+        self.postures.append(self._posture())
+        self.path.append(self.envs.obs_BO[0].copy())
         self.total += float(result["reward"][0])
         self.success |= bool(result["success"][0])
-        self.done = bool(result["terminated"][0] | result["truncated"][0])
+        for reason in ("truncated", "terminated"):
+            if result[reason][0]:
+                self.ended = reason
 
     def plan_at(self, step: int) -> Answer | None:
         """The plans that the agent followed after so many steps; None for a policy, and before the first plan."""
@@ -98,6 +103,15 @@ class Drive:
         """The number of environment steps taken."""
         return len(self.path) - 1
 
+    def __str__(self) -> str:
+        """How far it is, in words."""
+        state = "on its way"
+        if self.success:
+            state = "reached the goal"
+        elif self.ended:
+            state = "the episode is over"
+        return f"Step {self.steps}, return {self.total:.1f}: {state}."
+
     def close(self) -> None:
         self.envs.close()
 
@@ -107,83 +121,9 @@ class Drive:
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()
 
-
-class Loop:
-    """The closed loop of a session: one episode, taken step by step or played at the speed of the simulator.
-
-    `begin` makes the episode at the first step. `changed` is called after each change, and `failed` with the error of
-    an episode that cannot go on. A thread plays it, which ends with `pause`, the end of the episode or `close`.
-    """
-
-    def __init__(self, begin: Callable[[], Drive], failed: Callable[[Exception], None]):
-        self.begin, self.failed = begin, failed
-        self.changed: Callable[[], None] = lambda: None
-        self.drive: Drive | None = None
-        """The episode so far; None at the start."""
-        self.player = Player(self._play, "studio-loop")
-        self._lock = threading.RLock()
-
-    def step(self, steps: int = 1) -> None:
-        """Takes environment steps."""
-        with self._lock:
-            if self.player.closed:
-                return
-            try:
-                if self.drive is None:
-                    self.drive = self.begin()
-                for _ in range(steps):
-                    self.drive.step()
-                if self.drive.done:
-                    self.player.pause()
-            except (ValueError, RuntimeError) as error:
-                self.failed(error)
-                self.player.pause()
-        self.changed()
-
-    def aim(self, goal: tuple[float, ...]) -> bool:
-        """Turns an episode on its way to another goal, and says whether there is one."""
-        with self._lock:
-            if self.drive is None:
-                return False
-            self.drive.aim(goal)
-        self.changed()
-        return True
-
-    def reset(self) -> None:
-        """Puts the closed loop back to the start, and pauses it."""
-        self.player.pause()
-        with self._lock:
-            if self.drive is not None:
-                self.drive.close()
-            self.drive = None
-        self.changed()
-
-    def close(self) -> None:
-        self.player.close()
-        with self._lock:
-            if self.drive is not None:
-                self.drive.close()
-
-    def described(self) -> str:
-        """The closed loop in words."""
-        drive = self.drive
-        if drive is None:
-            return "The agent is at the start."
-        state = "on its way"
-        if drive.success:
-            state = "reached the goal"
-        elif drive.done:
-            state = "the episode is over"
-        return f"Step {drive.steps}, return {drive.total:.1f}: {state}."
-
-    def _play(self) -> float:
-        """Takes the steps that are shown at once, and returns for how many seconds."""
-        fps = SHOWN_PER_SECOND
-        if self.drive is not None:
-            fps = self.drive.fps
-        steps = max(1, round(fps / SHOWN_PER_SECOND))
-        self.step(steps)
-        return steps / fps
+    def _posture(self) -> np.ndarray:
+        """(Q,) the positions of the simulator."""
+        return np.array(simulated(self.envs.env(0).unwrapped).data.qpos)
 
 
 def start_and_goal(loaded: Loaded) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -204,27 +144,127 @@ def start_and_goal(loaded: Loaded) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(envs.obs_BO[0].tolist()), goal
 
 
-def posture(envs: VectorEnvironment) -> np.ndarray:
-    """(Q,) the positions of the simulator of the first environment."""
-    return np.array(simulated(envs.env(0).unwrapped).data.qpos)
-
-
-def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:
+def ahead(loaded: Loaded, question: Question) -> Answer:
     """The path that a policy, which plans nothing, takes in the real environment up to its first success, and outside
     mazes, where an episode may have none, for at most `MOST_AHEAD` steps.
 
-    It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`, a
-    closed loop of the run, is used anew. Raises what `Drive.step` raises.
+    It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. Raises
+    what `Drive.step` raises.
     """
-    if drive is None:
-        drive = Drive(loaded, question)
-    else:
-        drive.begin(question)
+    drive = Drive(loaded, question)
     most = MOST_AHEAD
     if loaded.maze is not None:
         most = loaded.factory.max_episode_steps
     start = time.perf_counter()
-    while not drive.done and not drive.success and drive.steps < most:
+    while not drive.ended and not drive.success and drive.steps < most:
         drive.step()
     ms = 1000 * (time.perf_counter() - start) / drive.steps
+    drive.close()
     return Answer(question, loaded, np.array(drive.path)[None], np.array([drive.steps]), np.zeros(1), 0, ms)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a prediction depends on beside the world model's run."""
+
+    actor: Loaded | None
+    """The run whose agent acts; None for random actions."""
+    steps: int = 100
+    """The largest number of environment steps."""
+    restart: int = 0
+    """Steps after which the prediction begins again at the simulator's state; 0 is never."""
+    temperature: float = 0.0
+    """Scale of the noise; 0 is the model's mean."""
+    seed: int = 0
+    """Seeds the start of the episode, the agent and the noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """T steps of the simulator and of the prediction along the same actions, in environment units."""
+
+    obs_SO: np.ndarray
+    """The simulator's observations, S = T + 1 with the start."""
+    qpos_SQ: np.ndarray
+    """The simulator's postures."""
+    act_TA: np.ndarray
+    ended: str
+    """Why the simulator's episode is over: "terminated", "truncated", or "" if it goes on."""
+    predicted_SO: np.ndarray
+    """The predicted observations, with the start."""
+    predicted_qpos_SQ: np.ndarray | None
+    """The predicted postures; None where observations do not tell them."""
+    error_T: np.ndarray
+    """Root mean square of the difference after each step, in deviations of what one step changes in the data."""
+    uncertainty_T: np.ndarray
+    """The error that the model expects of each step alone, in the same unit."""
+    limit: float
+    """The uncertainty above which a step is not trusted."""
+    why_T: np.ndarray
+    """Why a step should not be trusted, "" where it may be."""
+
+    @property
+    def trusted(self) -> int:
+        """The number of steps before the first one that should not be trusted."""
+        return int(np.argmax(np.append(self.why_T != "", True)))
+
+
+def compare_with_simulator(world: Loaded, asked: Request) -> SideBySide:
+    """Lets the actor act in the simulator, and the world model predict the outcome of the same actions.
+
+    Raises ValueError for an actor for another environment.
+    """
+    actor = asked.actor or world
+    if not alike(actor, world):
+        raise ValueError(f"{actor.name} acts in {actor.factory.env_id}, and {world.name} predicts "
+                         f"{world.factory.env_id}; choose a run of the same environment")
+    agent: Agent = RandomAgent(*_random_bounds(world))
+    if asked.actor is not None:
+        agent = actor.run.agent(actor.space)
+    drive = Drive(actor, Question((), (), Settings(seed=asked.seed)), agent)
+    while not drive.ended and drive.steps < asked.steps:
+        drive.step()
+    drive.close()
+    obs_SO = np.array(drive.path)
+    act_TA = np.array(drive.actions)
+    T = len(act_TA)
+
+    model = as_world_model(world.run).world_model
+    goal_TG = np.zeros((T, model.facts.goal_dim), np.float32)
+    goal_WG = None
+    # The prediction begins at these steps; each time it has as many steps, and those after T are left out.
+    starts = range(0, T, min(asked.restart, T) or T)
+    if model.facts.goal_dim:
+        goal_TG[:] = drive.envs.goal_BG
+        goal_WG = torch.from_numpy(goal_TG[starts])
+    act_WJA = np.zeros((len(starts), starts.step, act_TA.shape[1]), np.float32)
+    act_WJA.reshape(-1, act_TA.shape[1])[:T] = act_TA
+    with world.lock:
+        made = model.imagine(torch.from_numpy(obs_SO[starts]), torch.from_numpy(act_WJA), goal_WG,
+                             seeds=[asked.seed + start for start in starts], temperature=asked.temperature)
+    predicted_SO = np.concatenate([obs_SO[:1], made.obs_BTO.flatten(0, 1)[:T].cpu().numpy()])
+    uncertainty_T = made.uncertainty_BT.flatten()[:T].cpu().numpy()
+
+    # Where the prediction begins again, its root is the simulator's.
+    seconds = float(getattr(world.base, "dt", 0.0))
+    qpos_SQ = np.array(drive.postures)
+    predicted_qpos_SQ = None
+    with suppress(CannotReplay):
+        legs = [postures(world.base, world.factory.env_id, predicted_SO[None, start : start + starts.step + 1], seconds,
+                         qpos_SQ[start])[0, 1:] for start in starts]
+        predicted_qpos_SQ = np.concatenate([qpos_SQ[:1], *legs])
+
+    error_TO = (predicted_SO - obs_SO)[1:] / model.facts.step_scale.cpu().numpy()
+    checks = ImaginedEpisodes(model, T, ImaginedConfig())
+    checks.place(predicted_SO[1:], goal_TG)
+    return SideBySide(obs_SO, qpos_SQ, act_TA, drive.ended, predicted_SO, predicted_qpos_SQ,
+                      np.sqrt((error_TO**2).mean(1)), uncertainty_T, checks.uncertainty_limit,
+                      checks.distrust(uncertainty_T))
+
+
+def _random_bounds(world: Loaded) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds (A,) of random actions: those of the environment, or where it has none, those of the data."""
+    act_NA = world.run.reference.x_BHD[..., world.run.data.obs_dim:].flatten(0, 1).cpu().numpy()
+    low_A = world.space.low
+    high_A = world.space.high
+    return (np.where(np.isfinite(low_A), low_A, act_NA.min(0)), np.where(np.isfinite(high_A), high_A, act_NA.max(0)))

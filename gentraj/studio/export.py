@@ -1,26 +1,65 @@
-"""What a browser can take along: a picture, the plan, a video of the closed loop and the Python call."""
+"""What a browser can take along: a picture, the plan, a video of the closed loop, the Python call, and pages: what the
+studio shows as one HTML file that needs neither the studio nor a network."""
 
 from __future__ import annotations
 
+import html
 import io
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gentraj.envs.evaluation.replay import place
 from gentraj.envs.rendering.film import rendering, videos
 
-from .driving import Drive
-from .loading import Loaded
+from .driving import Drive, Request, SideBySide, compare_with_simulator
+from .loading import Loaded, agents_like
 from .planning import Answer
+from .scene import scene_of
 from .session import Session
-from .side_by_side import SideBySide
+from .world_view import FRAMES_PER_SECOND, Pair
 
+if TYPE_CHECKING:
+    from viser import ClientHandle, ViserServer
+
+Download = Callable[[], tuple[str, bytes]]
+"""A function that makes a file: its name and its content."""
+Frames = Callable[["ViserServer"], Iterator[float]]
+"""A function that draws into a server's scene, and yields after each drawing the seconds for which it is shown."""
 PICTURE = 900, 1400  # height and width in pixels
 PATIENCE = 60.0  # seconds that a browser has to draw it
+CAPTION = """<aside style="position:fixed;right:12px;top:12px;max-width:46ch;padding:8px 12px;border-radius:6px;
+background:rgba(255,255,255,.88);color:#333;font:13px/1.4 system-ui,sans-serif;pointer-events:none;z-index:9">{}</aside>
+"""
+MOST_FRAMES = 300  # of a closed loop
+LAST_FRAME_SECONDS = 2.0  # seconds for which the last drawing is shown
+
+
+def downloads(session: Session, client: ClientHandle, by: Callable[[], str]) -> dict[str, Download]:
+    """The files of a session that a client can have, by the labels of their buttons; `by` says what colours plans."""
+    def picture() -> tuple[str, bytes]:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        height, width = PICTURE
+        shown = client.get_render(height=height, width=width, timeout=PATIENCE)
+        Image.fromarray(shown).save(buffer, "PNG")
+        return "studio.png", buffer.getvalue()
+
+    def answer() -> Answer:
+        if 0 not in session.answers:
+            raise ValueError(session.problem or "there is no plan yet")
+        return session.answers[0]
+
+    return {"Picture": picture,
+            "Page (.html)": lambda: ("studio.html", session_page(session, by()).encode()),
+            "Plan (.npz)": lambda: ("plan.npz", plan_npz(answer())),
+            "Video of the closed loop": lambda: ("loop.mp4", video(session.drive)),
+            "Python call": lambda: ("plan.py", python_call(answer()).encode())}
 
 
 def plan_npz(answer: Answer) -> bytes:
@@ -64,12 +103,12 @@ places = answer.places(answer.chosen)
 """
 
 
-def video(drive: Drive) -> bytes:
+def video(drive: Drive | None) -> bytes:
     """The closed loop so far as an MP4, drawn by the simulator at its own speed.
 
     Raises ValueError before the first step, and `CannotRender` where the simulator cannot draw.
     """
-    if drive.steps == 0:
+    if drive is None:
         raise ValueError("the closed loop has not begun; press Play first")
     env = rendering(drive.loaded.factory)()
     env.reset(seed=0)
@@ -83,38 +122,83 @@ def video(drive: Drive) -> bytes:
         return path.read_bytes()
 
 
-def downloads(session: Session, client: Any, by: Callable[[], str]) -> dict[str, Callable[[], None]]:
-    """The buttons that send a file of the session to a client, each with what it does; `by` says what colours plans."""
-    def send(name: str, content: bytes) -> None:
-        client.send_file_download(name, content, save_immediately=True)
+def static_page(frames: Frames, lines: Sequence[str]) -> str:
+    """Returns an HTML page that shows what `frames` draws, with a player if it draws more than once, and these lines
+    of plain text."""
+    from .server import LocalServer  # with viser, which may be missing
 
-    def picture() -> None:
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        height, width = PICTURE
-        shown = client.get_render(height=height, width=width, timeout=PATIENCE)
-        Image.fromarray(shown).save(buffer, "PNG")
-        send("studio.png", buffer.getvalue())
-
-    def film() -> None:
-        if session.loop.drive is None:
-            raise ValueError("the closed loop has not begun; press Play first")
-        send("loop.mp4", video(session.loop.drive))
-
-    def page() -> None:
-        from .page import session_page  # with viser, which may be missing
-
-        session.plan()
-        send("studio.html", session_page(session, by()).encode())
-
-    return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
-            "Video of the closed loop": film,
-            "Python call": lambda: send("plan.py", python_call(session.plan()).encode())}
+    server = LocalServer()  # viser's scenes belong to a server; nobody connects to this one
+    try:
+        drawn = frames(server)
+        first = next(drawn)  # a recording begins with what is there
+        serializer = server.get_scene_serializer()
+        for seconds in itertools.chain([first], drawn):
+            serializer.insert_sleep(seconds)
+        page = serializer.as_html()
+    finally:
+        server.stop()
+    head, body, tail = page.rpartition("</body>")
+    return head + CAPTION.format("<br>".join(map(html.escape, lines))) + body + tail
 
 
-def send_prediction(client: Any, world: Loaded, beside: SideBySide) -> None:
-    """Sends a page of a world model's prediction to a client."""
-    from .page import world_page  # with viser, which may be missing
+def session_page(session: Session, by: str = "trust") -> str:
+    """Returns a page of a session's newest plans, coloured by "trust" or "value", and of its closed loop so far."""
+    drive = session.drive
 
-    client.send_file_download("prediction.html", world_page(world, beside).encode(), save_immediately=True)
+    def frames(server: ViserServer) -> Iterator[float]:
+        scenes = [scene_of(server.scene, session, side) for side in range(len(session.shown))]
+        server.initial_camera.position, server.initial_camera.look_at = scenes[0].camera
+        for side, scene in enumerate(scenes):
+            scene.draw(session.answers.get(side), by=by)
+        if drive is not None:
+            every = max(-(-drive.steps // MOST_FRAMES), 1)
+            for step in [*range(0, drive.steps, every), drive.steps]:
+                scenes[0].draw(drive.plan_at(step) or session.answers.get(0), step, by=by)
+                yield every / drive.fps
+        yield LAST_FRAME_SECONDS
+
+    lines = [f"{each.name}: {each.run.summary}" for each in session.shown]
+    if 0 in session.answers:
+        lines.append(str(session.answers[0]).replace("**", ""))
+    if drive is not None:
+        lines.append(str(drive))
+    return static_page(frames, lines)
+
+
+def world_page(world: Loaded, beside: SideBySide) -> str:
+    """Returns a page of a prediction beside the simulator."""
+    steps = len(beside.act_TA)
+
+    def frames(server: ViserServer) -> Iterator[float]:
+        pair = Pair(server.scene, "/prediction", world)
+        server.initial_camera.position, server.initial_camera.look_at = pair.camera
+        for step in range(steps + 1):
+            pair.draw(beside, step)
+            yield 1 / FRAMES_PER_SECOND
+        yield LAST_FRAME_SECONDS
+
+    return static_page(frames, [
+        f"{world.name}: {world.run.summary}",
+        "the simulator and, in blue to orange, what the world model predicts for the same actions",
+        f"after {steps} steps: error {beside.error_T[-1]:.2f}, uncertainty {beside.uncertainty_T[-1]:.2f}, trusted for "
+        f"{beside.trusted} steps"])
+
+
+def first_page(loaded: Sequence[Loaded], steps: int) -> str:
+    """Returns a page of the first run: its plan and `steps` steps of its closed loop, or for a world model so many
+    steps beside the simulator, with the actions of the first other run in its environment, or random ones.
+
+    Raises ValueError where there is no plan, or the closed loop fails.
+    """
+    first = loaded[0]
+    if first.kind == "world model":
+        actor = next(iter(agents_like(first, loaded)), None)
+        return world_page(first, compare_with_simulator(first, Request(actor, steps)))
+    session = Session(loaded)
+    try:
+        session.ask()
+        session.plan(None)
+        session.step(steps)
+        return session_page(session, by="value")
+    finally:
+        session.close()

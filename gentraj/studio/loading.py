@@ -1,4 +1,4 @@
-"""The runs of a studio, made ready: each with its environment, its maze and the settings that it has."""
+"""The runs of a studio, made ready: each with its environment and its maze."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from ..constraints.keepout import largest_free_boxes
 from ..runs.folder import load
 from ..runs.planner import PlannerRun, as_planner
 from ..runs.run import Run
-from ..trajectory import only_steps
 
 BODY = 0.1  # radius of the ball of PointMaze
-MOST_STEPS = 50  # sampling steps that the slider offers, unless the run itself takes more
 
 
 @dataclass(eq=False)
@@ -69,45 +67,6 @@ class Loaded:
         """The planner with its own settings, whose parts all other planners of this run share."""
         return as_planner(self.run).planner(self.space)
 
-    @property
-    def guidance(self) -> str | None:
-        """What can guide the plans: "value", "classifier-free" or None."""
-        if not isinstance(self.run, PlannerRun):
-            return None
-        own = self.run.planning.guidance
-        if own != "none":
-            return own
-        if self.run.critic is not None:
-            return "value"
-        if self.run.planning.context:
-            return "classifier-free"
-        return None
-
-    @property
-    def most_steps(self) -> int:
-        """The largest number of sampling steps."""
-        if not isinstance(self.run, PlannerRun):
-            return 1
-        generator = self.run.config.model
-        if generator.ONE_CALL:
-            return 1
-        offered = max(MOST_STEPS, self.run.planning.steps)
-        return only_steps(self.run.model) or min(generator.max_steps or offered, offered)
-
-    @property
-    def least_steps(self) -> int:
-        """The smallest number of sampling steps; a student may take the number alone that it was trained for."""
-        if not isinstance(self.run, PlannerRun):
-            return 1
-        return only_steps(self.run.model) or 1
-
-    @property
-    def several(self) -> bool:
-        """Whether the number of candidates can be chosen."""
-        if not isinstance(self.run, PlannerRun):
-            return False
-        return self.run.planning.arrival == "earliest" or self.run.planning.select == "value"
-
     @cached_property
     def free(self) -> tuple[np.ndarray, np.ndarray]:
         """low_K2 and high_K2 of the boxes in which the body touches no wall; together they are all free places."""
@@ -116,7 +75,7 @@ class Loaded:
         low, high = self.maze.wall_boxes()
         return largest_free_boxes(low - BODY, high + BODY)
 
-    def nearest_free(self, place_2: np.ndarray) -> np.ndarray:
+    def nearest_free(self, place_2: np.ndarray | Sequence[float]) -> np.ndarray:
         """The free place (2,) that is nearest to `place_2`."""
         inside_K2 = np.clip(place_2, *self.free)
         return inside_K2[np.linalg.norm(inside_K2 - place_2, axis=1).argmin()]
@@ -124,19 +83,15 @@ class Loaded:
 
 def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
-    """Loads the runs of a studio, whose networks run in `backend`.
+    """Loads the runs of a studio, named as their folders, whose networks run in `backend`.
 
     Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
-    loaded: list[Loaded] = []
-    for folder in folders:
-        name = folder.absolute().name
-        if [other.absolute().name for other in folders].count(name) > 1:
-            name = str(folder)
-        if name in [each.name for each in loaded]:
-            name = f"{name} ({len(loaded) + 1})"
-        loaded.append(ready(load(folder, device=device), name, backend))
-    return loaded
+    names = [folder.absolute().name for folder in folders]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            names[i] = f"{name} ({i + 1})"
+    return [ready(load(folder, device=device), name, backend) for folder, name in zip(folders, names, strict=True)]
 
 
 def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
@@ -167,8 +122,6 @@ def alike(first: Loaded, second: Loaded) -> bool:
     return first.maze.map == second.maze.map and first.maze.scaling == second.maze.scaling
 
 
-def companions(loaded: Loaded, runs: Sequence[Loaded]) -> list[Loaded]:
-    """The runs that can be shown beside one: those that plan or act in the same environment."""
-    if loaded.kind == "world model":
-        return []
+def agents_like(loaded: Loaded, runs: Sequence[Loaded]) -> list[Loaded]:
+    """The other runs that plan or act in the environment of one."""
     return [each for each in runs if each is not loaded and each.kind != "world model" and alike(each, loaded)]

@@ -6,24 +6,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.planning.sampler import Plans
 
 from ..constraints import FULL_BUDGETS, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
 from ..runs.planner import PlannerRun, as_planner
+from ..trajectory import only_steps
 from .loading import Loaded
 
 BUDGETS = FULL_BUDGETS[:2]  # a hand that drags does not wait for the last of the infeasible plans
 MARGIN = 0.05  # how far plans keep off the walls where there are obstacles
+CHECKS = 33  # places of the line between two timesteps at which it is checked for walls and obstacles
 # What the sliders reach to, unless the run's own settings are higher.
+MOST_STEPS = 50
 MOST_CANDIDATES = 16
 MOST_SCALE = 10.0
 MOST_TEMPERATURE = 2.0
@@ -34,47 +37,12 @@ MOST_SEED = 99
 class Settings:
     """The settings of a planner that the studio changes."""
 
-    steps: int
-    candidates: int
-    scale: float
+    steps: int = 1
+    candidates: int = 1
+    scale: float = 0.0
     """Scale of the guidance; 0 is none."""
-    temperature: float
+    temperature: float = 1.0
     seed: int = 0
-
-    @classmethod
-    def of(cls, loaded: Loaded) -> Settings:
-        """The run's own settings; those that it does not have are neutral."""
-        if not isinstance(loaded.run, PlannerRun):
-            return cls(1, 1, 0.0, 1.0)
-        own = loaded.run.planning
-        settings = cls(min(own.steps, loaded.most_steps), own.candidates, own.scale, own.temperature)
-        if own.guidance == "none":
-            return replace(settings, scale=0.0)
-        return settings
-
-    def config(self, loaded: Loaded) -> PlannerConfig:
-        """The settings as those of a planner."""
-        config = replace(as_planner(loaded.run).planning, steps=self.steps, candidates=self.candidates,
-                         temperature=self.temperature, guidance="none")
-        if self.scale and loaded.guidance is not None:
-            return replace(config, guidance=loaded.guidance, scale=self.scale)
-        return config
-
-
-def ranges(loaded: Loaded) -> dict[str, tuple[float, float]]:
-    """The settings of a run that can be changed, each with its lowest and its highest value."""
-    own = Settings.of(loaded)
-    found: dict[str, tuple[float, float]] = {}
-    if loaded.most_steps > loaded.least_steps:
-        found["steps"] = loaded.least_steps, loaded.most_steps
-    if loaded.several:
-        found["candidates"] = 1, max(MOST_CANDIDATES, own.candidates)
-    if loaded.guidance is not None:
-        found["scale"] = min(0.0, own.scale), max(MOST_SCALE, own.scale)
-    if loaded.kind == "planner":
-        found["temperature"] = 0.0, max(MOST_TEMPERATURE, own.temperature)
-    found["seed"] = 0, MOST_SEED
-    return found
 
 
 @dataclass(frozen=True)
@@ -97,14 +65,6 @@ class Question:
     settings: Settings
     discs: tuple[Disc, ...] = ()
     """Obstacles. Where there are some, plans keep out of the walls too."""
-
-    @property
-    def obs_BO(self) -> Tensor:
-        return torch.tensor([self.obs])
-
-    @property
-    def goal_BG(self) -> Tensor | None:
-        return torch.tensor([self.goal]) if self.goal else None
 
 
 @dataclass(frozen=True)
@@ -135,12 +95,6 @@ class Answer:
             return np.ones(self.x_NHD.shape[1] - 1)
         return np.array(self.loaded.run.model.spec.gaps[:-1])
 
-    def unfinished(self, frame: int | None) -> np.ndarray | None:
-        """(N, H, D) the plans in a frame of the denoising; None for the finished ones, which come after the last."""
-        if frame is None or frame >= len(self.frames):
-            return None
-        return self.frames[frame]
-
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
         return self.x_NHD[n, : int(self.arrival_step_N[n]) + 1][:, list(self.loaded.dims)]
@@ -150,12 +104,86 @@ class Answer:
         """(H' - 1,) whether the chosen plan, as it is drawn between two timesteps, crosses a wall or an obstacle, as
         constraints hold at timesteps only."""
         places_H2 = self.places(self.chosen)
-        crossing = np.zeros(len(places_H2) - 1, bool)
+        part_P1 = np.linspace(0, 1, CHECKS)[:, None]
+        points_SP2 = places_H2[:-1, None] + part_P1 * np.diff(places_H2, axis=0)[:, None]
+        crossing_S = np.zeros(len(points_SP2), bool)
         if self.loaded.maze is not None:
-            crossing |= cross_boxes(places_H2, *self.loaded.maze.wall_boxes())
+            low_W2, high_W2 = self.loaded.maze.wall_boxes()
+            points_SP12 = points_SP2[:, :, None]
+            crossing_S |= ((low_W2 < points_SP12) & (points_SP12 < high_W2)).all(-1).any(-1).any(-1)
         for disc in self.question.discs:
-            crossing |= cross_disc(places_H2, np.array([disc.x, disc.y]), disc.radius)
-        return crossing
+            crossing_S |= (np.linalg.norm(points_SP2 - [disc.x, disc.y], axis=-1) < disc.radius).any(1)
+        return crossing_S
+
+    def __str__(self) -> str:
+        """The plans in words."""
+        if self.loaded.kind == "policy":
+            return f"The policy plans nothing; these are its next {self.x_NHD.shape[1] - 1} steps."
+        count = len(self.ratio_N)
+        words = [f"{count} plans, of a run without a measure of trust."]
+        if self.ratio_N.any():
+            words = [f"{int((self.ratio_N <= 1).sum())} of {count} plans trusted (ratio of the chosen one: "
+                     f"{self.ratio_N[self.chosen]:.2f})."]
+        if self.value_N is not None:
+            words.append(f"Its value: {self.value_N[self.chosen]:.2f}.")
+        if self.certificate is not None and self.certificate.feasible[self.chosen]:
+            words.append("Certificate: it keeps out of all obstacles and walls at its timesteps.")
+        elif self.certificate is not None:
+            words.append(f"Certificate: **violated by {self.certificate.worst[self.chosen]:.3g}**.")
+        if self.crossing.any():
+            words.append("Parts of it between timesteps that cross a wall or an obstacle: "
+                         f"**{self.crossing.sum()} of {len(self.crossing)}** (red).")
+        return " ".join(words)
+
+
+def settings_of(loaded: Loaded) -> Settings:
+    """The run's own settings; those that it does not have are neutral."""
+    if not isinstance(loaded.run, PlannerRun):
+        return Settings()
+    own = loaded.run.planning
+    settings = Settings(min(own.steps, _steps(loaded.run)[1]), own.candidates, own.scale, own.temperature)
+    if own.guidance == "none":
+        return replace(settings, scale=0.0)
+    return settings
+
+
+def ranges(loaded: Loaded) -> dict[str, tuple[float, float]]:
+    """The settings of a run that can be changed, each with its lowest and its highest value."""
+    found: dict[str, tuple[float, float]] = {}
+    if isinstance(loaded.run, PlannerRun):
+        own = settings_of(loaded)
+        least, most = _steps(loaded.run)
+        if least < most:
+            found["steps"] = least, most
+        if loaded.run.planning.arrival == "earliest" or loaded.run.planning.select == "value":
+            found["candidates"] = 1, max(MOST_CANDIDATES, own.candidates)
+        if _guidance(loaded.run) != "none":
+            found["scale"] = min(0.0, own.scale), max(MOST_SCALE, own.scale)
+        found["temperature"] = 0.0, max(MOST_TEMPERATURE, own.temperature)
+    found["seed"] = 0, MOST_SEED
+    return found
+
+
+def _steps(run: PlannerRun) -> tuple[int, int]:
+    """The smallest and the largest number of sampling steps."""
+    if run.config.model.ONE_CALL:
+        return 1, 1
+    only = only_steps(run.model)  # of a student
+    if only:
+        return only, only
+    most = max(MOST_STEPS, run.planning.steps)
+    return 1, min(run.config.model.max_steps or most, most)
+
+
+def _guidance(run: PlannerRun) -> Literal["none", "value", "classifier-free"]:
+    """What can guide the plans."""
+    if run.planning.guidance != "none":
+        return run.planning.guidance
+    if run.critic is not None:
+        return "value"
+    if run.planning.context:
+        return "classifier-free"
+    return "none"
 
 
 def constraints_of(loaded: Loaded, question: Question) -> Constraints | None:
@@ -174,7 +202,12 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
     Raises ValueError for settings that the run cannot have, such as obstacles for a plan that finer models fill in.
     """
     base = loaded.planner
-    config = question.settings.config(loaded)
+    asked = question.settings
+    run = as_planner(loaded.run)
+    config = replace(run.planning, steps=asked.steps, candidates=asked.candidates, temperature=asked.temperature,
+                     guidance="none")
+    if asked.scale:
+        config = replace(config, guidance=_guidance(run), scale=asked.scale)
     constraints = constraints_of(loaded, question)
     guide = None
     if constraints is not None:
@@ -193,9 +226,12 @@ def plan_for(loaded: Loaded, question: Question) -> Answer:
         if levels == sorted(levels, reverse=True):  # plans that are sampled again begin with more noise
             frames.append(x_RHD.cpu().numpy())
 
+    goal_BG = None
+    if question.goal:
+        goal_BG = torch.tensor([question.goal])
     with loaded.lock:
         start = time.perf_counter()
-        plans = planner.sampler.sample(question.obs_BO, question.goal_BG, [question.settings.seed], observe=observe)
+        plans = planner.sampler.sample(torch.tensor([question.obs]), goal_BG, [question.settings.seed], observe=observe)
         ms = 1000 * (time.perf_counter() - start)
     return answer_of(loaded, question, plans, ms, frames)
 
@@ -212,55 +248,3 @@ def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frame
     if constraints is not None:
         answer = replace(answer, certificate=constraints.certificate(x_NHD))
     return answer
-
-
-def cross_boxes(places_H2: np.ndarray, low_W2: np.ndarray, high_W2: np.ndarray) -> np.ndarray:
-    """(H - 1,) whether the straight line from each place to the next one enters any of the open boxes.
-
-    Bounds may be infinite.
-    """
-    start_S12, step_S12 = places_H2[:-1, None].astype(float), np.diff(places_H2.astype(float), axis=0)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a line along a border is NaN, and enters nothing
-        ends_2SW2 = np.stack([(low_W2 - start_S12) / step_S12, (high_W2 - start_S12) / step_S12])
-    enters_SW, leaves_SW = ends_2SW2.min(0).max(-1), ends_2SW2.max(0).min(-1)  # as parts of the line
-    return (np.maximum(enters_SW, 0) < np.minimum(leaves_SW, 1)).any(1)
-
-
-def cross_disc(places_H2: np.ndarray, centre_2: np.ndarray, radius: float) -> np.ndarray:
-    """(H - 1,) whether the straight line from each place to the next one enters the open disc."""
-    start_S2, step_S2 = places_H2[:-1] - centre_2, np.diff(places_H2, axis=0)
-    part_S = -(start_S2 * step_S2).sum(1) / np.maximum((step_S2**2).sum(1), 1e-12)
-    nearest_S2 = start_S2 + np.clip(part_S, 0, 1)[:, None] * step_S2
-    return np.linalg.norm(nearest_S2, axis=1) < radius
-
-
-def check_place(place: Sequence[float] | np.ndarray, count: int = 2) -> np.ndarray:
-    """Returns a place of `count` coordinates as an array (count,) of floats. Raises ValueError for anything else."""
-    found = np.asarray(place, float)
-    if found.shape != (count,) or not np.isfinite(found).all():
-        raise ValueError(f"the place is {place}; {count} finite numbers are expected")
-    return found
-
-
-def described(answer: Answer) -> str:
-    """The newest plans in words."""
-    if answer.loaded.kind == "policy":
-        return f"The policy plans nothing; these are its next {answer.x_NHD.shape[1] - 1} steps."
-    count = len(answer.ratio_N)
-    words = [f"{count} plans, of a run without a measure of trust."]
-    if answer.ratio_N.any():
-        trusted = int((answer.ratio_N <= 1).sum())
-        words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."]
-    if answer.value_N is not None:
-        words.append(f"Its value: {answer.value_N[answer.chosen]:.2f}.")
-    if answer.certificate is not None:
-        worst = float(answer.certificate.worst[answer.chosen])
-        if worst <= 1e-6:
-            words.append("Certificate: it keeps out of all obstacles and walls at its timesteps.")
-        else:
-            words.append(f"Certificate: **violated by {worst:.3g}**.")
-    crossing = int(answer.crossing.sum())
-    if crossing:
-        words.append(f"Parts of it between timesteps that cross a wall or an obstacle: **{crossing} of "
-                     f"{len(answer.crossing)}** (red).")
-    return " ".join(words)

@@ -1,70 +1,81 @@
-"""The server of the studio: one session for each browser."""
+"""The server of the studio: one session for each browser of this machine."""
 
 from __future__ import annotations
 
-import threading
+import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
+from unittest.mock import patch
 
-from ..progress import one_line
+try:
+    import viser
+    import websockets.asyncio.server
+except ImportError as error:
+    raise ImportError("the studio needs viser, which is missing: pip install 'gentraj[studio]'") from error
+
 from .controls import Controls
 from .loading import Loaded
 from .session import Session
 
+OWN_PAGES = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
-class Studio:
-    """Serves the runs at `url` until `stop`, each browser with a session of its own that ends when it leaves.
 
-    Only pages of the studio itself are answered, and only programs of this machine reach it unless `host` is another
-    address; then `url` holds a token that a browser must know. Raises ImportError without viser, and ValueError for an
-    address that nothing can listen on.
+class LocalServer(viser.ViserServer):
+    """A viser server that only this machine reaches, at `port` or the next free one; with 0 at any free one.
+
+    Viser would take a websocket from every web page that a browser of this machine shows: this one takes those of pages
+    of this machine only, by their `Origin`. Viser's public tunnels are switched off. Raises ValueError for what is no
+    port.
     """
 
-    def __init__(self, loaded: Sequence[Loaded], port: int = 8080, host: str = "127.0.0.1"):
-        from .guard import GuardedServer  # with viser, which may be missing
+    def __init__(self, port: int = 0, label: str | None = None):
+        if not 0 <= port <= 65535:
+            raise ValueError(f"--port is {port}; a number from 0 to 65535 is expected")
+        # Viser has no option for origins, and takes `serve` from its module while it is constructed.
+        serve = partial(websockets.asyncio.server.serve, origins=[OWN_PAGES])
+        with patch.object(websockets.asyncio.server, "serve", serve), redirect_stdout(StringIO()):  # it prints a box
+            super().__init__("127.0.0.1", port, label, verbose=False)
 
+    def stop(self) -> None:
+        with redirect_stdout(StringIO()):  # which would say so
+            super().stop()
+
+    def request_share_url(self, verbose: bool = True) -> str | None:
+        """Returns None: a browser must not be able to publish the studio."""
+        return None
+
+
+class Studio:
+    """Serves the runs at `url` until `stop`, each browser with a session of its own that ends when it leaves."""
+
+    def __init__(self, loaded: Sequence[Loaded], port: int = 8080):
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # a browser left while it was drawn for
-        self.loaded = list(loaded)
+        self.loaded = loaded
         self.views: dict[int, Controls] = {}
         """The panels of the browsers that are connected, by viser's number of the client."""
-        self.lock = threading.Lock()
-        self.stopped = False
-        self.server = GuardedServer(host, port, "gentraj studio")
+        self.server = LocalServer(port, "gentraj studio")
+        self.url = f"http://127.0.0.1:{self.server.get_port()}/"
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
 
-    @property
-    def url(self) -> str:
-        """The address that a browser of this machine opens."""
-        return self.server.url
-
     def stop(self) -> None:
-        """Ends all sessions and the server."""
-        with self.lock:
-            self.stopped = True
-            views = list(self.views.values())
-            self.views.clear()
-        for view in views:
-            view.close()
+        """Ends the server and all sessions."""
         self.server.stop()
+        for view in list(self.views.values()):
+            view.session.close()
+        self.views.clear()
 
-    def _connect(self, client: Any) -> None:
-        try:
-            session = Session(self.loaded)
-            view = Controls(client.gui, client.scene, session, client)
-        except (ValueError, RuntimeError) as error:
-            client.gui.add_markdown(f"**{one_line(error)}**")
-            return
+    def _connect(self, client: viser.ClientHandle) -> None:
+        view = Controls(Session(self.loaded), client)
         client.camera.position, client.camera.look_at = view.camera
-        with self.lock:
-            self.views[client.client_id] = view
-            gone = self.stopped or client.client_id not in self.server.get_clients()
-        if gone:  # it left while its view was made
+        self.views[client.client_id] = view
+        if client.client_id not in self.server.get_clients():  # it left while its view was made
             self._disconnect(client)
 
-    def _disconnect(self, client: Any) -> None:
-        with self.lock:
-            view = self.views.pop(client.client_id, None)
+    def _disconnect(self, client: viser.ClientHandle) -> None:
+        view = self.views.pop(client.client_id, None)
         if view is not None:
-            view.close()
+            view.session.close()

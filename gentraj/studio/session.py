@@ -2,81 +2,114 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..progress import one_line
-from .driving import Drive, Loop, ahead, start_and_goal
-from .loading import Loaded, alike, companions
-from .planning import Answer, Disc, Question, Settings, check_place, plan_for, ranges
-from .threads import Latest
+from .driving import Drive, ahead, start_and_goal
+from .loading import Loaded, alike
+from .planning import Answer, Disc, Question, plan_for, ranges, settings_of
 
-MOST_DISCS = 20  # obstacles, each of which costs time in every plan
+SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
+MOST_IDLE = 60.0  # seconds that a worker without a job sleeps at once
 
 
-class PlanThread:
-    """Plans for the newest questions in a thread of its own, and then calls `planned` with answers and problem."""
+class Worker:
+    """A thread that does jobs one at a time, each when it is due; what a job raises is given to `failed`.
 
-    def __init__(self, planned: Callable[[dict[int, Answer], str], None]):
-        self.planned = planned
-        self.latencies: dict[Loaded, float] = {}
-        """The milliseconds of the newest plan of each run, or of a decision of a policy."""
-        self.ahead: dict[Loaded, Drive] = {}
-        """In which policies drive ahead."""
-        self.newest: Latest[list[tuple[Loaded, Question]]] = Latest(self._plan, "studio-plans")
+    Of the jobs of one name that wait, the newest is done at the time of the oldest: of the places that a mouse passes,
+    only the last one is planned for.
+    """
 
-    def close(self) -> None:
-        self.newest.close()
-        for drive in self.ahead.values():
-            drive.close()
+    def __init__(self, failed: Callable[[Exception], None]):
+        self.failed = failed
+        self.waiting: dict[str, tuple[float, Callable[[], object]]] = {}
+        """The time at which each job is due, and the job, by its name."""
+        self.doing = ""
+        self.closed = False
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self._run, name="studio", daemon=True)
+        self.thread.start()
 
-    def _plan(self, questions: list[tuple[Loaded, Question]]) -> None:
-        answers: dict[int, Answer] = {}
-        problem = ""
-        for side, (loaded, question) in enumerate(questions):
+    def do(self, name: str, job: Callable[[], object], delay: float = 0.0) -> None:
+        """Has `job` done after `delay` seconds. After `close` it is dropped."""
+        due = time.perf_counter() + delay
+        with self.changed:
+            if name in self.waiting:
+                due = min(due, self.waiting[name][0])
+            self.waiting[name] = due, job
+            self.changed.notify_all()
+
+    def wait(self, *names: str, timeout: float | None = 60.0) -> bool:
+        """Waits until no job of these names is left, at most `timeout` seconds, and says whether that is so."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not {*self.waiting, self.doing} & {*names}, timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Ends the thread after the job that it is doing, for which it waits at most `timeout` seconds."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        self.thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                self.doing = ""
+                self.changed.notify_all()
+                while not self.closed and (rest := self._rest()) > 0:
+                    self.changed.wait(rest)
+                if self.closed:
+                    return
+                self.doing = min(self.waiting, key=lambda name: self.waiting[name][0])
+                _, job = self.waiting.pop(self.doing)
             try:
-                answers[side] = self._answer(loaded, question)
-                self.latencies[loaded] = answers[side].ms
-            except (ValueError, RuntimeError) as error:
-                problem = one_line(error)
-        self.planned(answers, problem)
+                job()
+            except Exception as error:
+                self.failed(error)
 
-    def _answer(self, loaded: Loaded, question: Question) -> Answer:
-        if loaded.kind == "planner":
-            return plan_for(loaded, question)
-        if loaded not in self.ahead:
-            self.ahead[loaded] = Drive(loaded, question)
-        return ahead(loaded, question, self.ahead[loaded])
+    def _rest(self) -> float:
+        """The seconds until a job is due."""
+        return min([MOST_IDLE, *(due - time.perf_counter() for due, _ in self.waiting.values())])
 
 
 class Session:
     """The state behind one browser.
 
-    `runs` are those of the studio. Each change of the question asks for new plans, which the thread of `plans` makes;
-    it then calls `on_plan`. `loop` is the closed loop. Their threads end with `close`.
+    `runs` are those of the studio. Each change of the question asks for new plans, which `worker` makes; what changes
+    is told by `on_change`. Everything else is meant to be called by jobs of the worker too, so that no two threads
+    change a session at once.
     """
 
     def __init__(self, runs: Sequence[Loaded]):
-        if not runs:
-            raise ValueError("no run was given; give the folder of at least one")
         self.runs = list(runs)
         self.loaded = self.runs[0]
         """The chosen run."""
         self.second: Loaded | None = None
         """The run that is shown beside the chosen one, if any."""
-        self.settings = {each: Settings.of(each) for each in self.runs}
+        self.settings = {each: settings_of(each) for each in self.runs}
         self.obs, self.goal = start_and_goal(self.loaded)
         self.discs: tuple[Disc, ...] = ()
         self.answers: dict[int, Answer] = {}
         """The newest plans by side: 0 is the chosen run, 1 the one beside it."""
+        self.latencies: dict[Loaded, float] = {}
+        """The milliseconds of the newest plan of each run, or of a decision of a policy."""
         self.problem = ""
-        """Why there are no plans, or the closed loop has stopped, in one line; empty if all is well."""
-        self.on_plan: Callable[[], None] = lambda: None
-        self.closed = False
-        self.plans = PlanThread(self._planned)
-        self.loop = Loop(lambda: Drive(self.loaded, self.question(self.loaded)), self.fail)
+        """What failed, in one line; empty if all is well."""
+        self.drive: Drive | None = None
+        """The closed loop: the episode so far, or None at the start."""
+        self.playing = False
+        self.on_change: Callable[[], None] = lambda: None
+        self.worker = Worker(self.fail)
+
+    @property
+    def shown(self) -> list[Loaded]:
+        """The chosen run, and the one beside it."""
+        return [each for each in (self.loaded, self.second) if each is not None]
 
     def question(self, loaded: Loaded) -> Question:
         """What is asked of a run."""
@@ -88,94 +121,109 @@ class Session:
         return question
 
     def choose(self, loaded: Loaded, second: Loaded | None = None) -> None:
-        """Chooses a run, and another one to show beside it. In the same environment start, goal and obstacles stay.
-
-        Raises ValueError for a second run that is not one of the `companions` of the first.
-        """
-        if second is not None and second not in companions(loaded, self.runs):
-            raise ValueError(f"{second.name} cannot be shown beside {loaded.name}; choose another run that plans or "
-                             "acts in the same environment")
+        """Chooses a run, and another one to show beside it. In the same environment start, goal and obstacles stay."""
         if not alike(self.loaded, loaded):
             self.obs, self.goal = start_and_goal(loaded)
             self.discs = ()
-        self.answers = {}  # first, so that no answer is taken for that of the new run
+        self.answers = {}
         self.loaded = loaded
         self.second = second
         self.ask()
 
     def move_start(self, place_2: np.ndarray | Sequence[float]) -> None:
-        """Moves the start, at rest, to the free place that is nearest. Raises ValueError for what is no place."""
+        """Moves the start, at rest, to the free place that is nearest."""
         obs_O = np.zeros(len(self.obs))
-        obs_O[list(self.loaded.dims)] = self.loaded.nearest_free(check_place(place_2))
+        obs_O[list(self.loaded.dims)] = self.loaded.nearest_free(place_2)
         self.obs = tuple(obs_O.tolist())
         self.ask()
 
     def move_goal(self, place_2: np.ndarray | Sequence[float]) -> None:
-        """Moves the goal to the free place that is nearest; a closed loop on its way turns there.
-
-        Raises ValueError for what is no place.
-        """
-        self.goal = (*self.loaded.nearest_free(check_place(place_2)).tolist(), *self.goal[2:])
-        if not self.loop.aim(self.goal):
+        """Moves the goal to the free place that is nearest; a closed loop on its way turns there."""
+        self.goal = (*self.loaded.nearest_free(place_2).tolist(), *self.goal[2:])
+        if self.drive is None:
             self.ask()
+        else:
+            self.drive.aim(self.goal)
+            self.on_change()
 
     def set(self, **changes: float) -> None:
         """Changes settings of the chosen run and of the one beside it, as far as their `ranges` reach."""
-        for loaded in (self.loaded, self.second):
-            if loaded is not None:
-                fitting = {name: min(high, max(low, changes[name])) for name, (low, high) in ranges(loaded).items()
-                           if name in changes}
-                self.settings[loaded] = replace(self.settings[loaded], **fitting)
+        for loaded in self.shown:
+            fitting = {name: min(high, max(low, changes[name])) for name, (low, high) in ranges(loaded).items()
+                       if name in changes}
+            self.settings[loaded] = replace(self.settings[loaded], **fitting)
         self.ask()
 
     def block(self, *discs: Disc) -> None:
-        """Places these obstacles, instead of those before. Raises ValueError for more than `MOST_DISCS`."""
-        if len(discs) > MOST_DISCS:
-            raise ValueError(f"there are {MOST_DISCS} obstacles, and no more are taken; remove one first")
+        """Places these obstacles, instead of those before."""
         self.discs = discs
         self.ask()
 
     def ask(self) -> None:
-        """Asks for new plans."""
-        shown = [each for each in (self.loaded, self.second) if each is not None and each.kind != "world model"]
-        self.plans.newest.ask([(loaded, self.question(loaded)) for loaded in shown])
-
-    def attempt(self, action: Callable[..., object], *args: object) -> None:
-        """Does what a browser asks for. An error is told in the place of what is said about the plans."""
-        try:
-            action(*args)
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
-            self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        """Shows an error in the place of what is said about the plans."""
-        self.problem = one_line(error)
-        self.on_plan()
+        """Asks for new plans of what is shown."""
+        self.worker.do("plan", self._plan)
 
     def plan(self, timeout: float | None = 60.0) -> Answer:
         """Waits for the newest plans and returns those of the chosen run. Raises ValueError without any in time."""
-        if not self.answers and not self.problem:
-            self.ask()
-        if not self.plans.newest.wait(timeout):
+        if not self.worker.wait("plan", timeout=timeout):
             raise ValueError(f"the plans take longer than {timeout:.0f} s; wait for them, or choose fewer steps or "
                              "candidates")
-        if self.problem or 0 not in self.answers:
+        if 0 not in self.answers:
             raise ValueError(self.problem or "there is no plan yet")
         return self.answers[0]
 
+    def step(self, steps: int = 1) -> None:
+        """Takes environment steps of the closed loop, unless its episode is over."""
+        if self.drive is None:
+            self.drive = Drive(self.loaded, self.question(self.loaded))
+        for _ in range(steps):
+            self.drive.step()
+        if self.drive.ended:
+            self.playing = False
+        self.on_change()
+
+    def play(self) -> None:
+        """Goes on with the closed loop at the speed of the simulator, until `playing` is unset."""
+        start = time.perf_counter()
+        fps = SHOWN_PER_SECOND
+        if self.drive is not None:
+            fps = self.drive.fps
+        steps = max(1, round(fps / SHOWN_PER_SECOND))
+        self.step(steps)
+        if self.playing:
+            self.worker.do("play", self.play, max(0.0, steps / fps - (time.perf_counter() - start)))
+
     def reset(self) -> None:
         """Puts the closed loop back to the start, and asks for plans from there."""
-        self.loop.reset()
+        self.playing = False
+        if self.drive is not None:
+            self.drive.close()
+        self.drive = None
         self.ask()
 
-    def close(self) -> None:
-        """Stops all work."""
-        self.closed = True
-        self.plans.close()
-        self.loop.close()
+    def fail(self, error: Exception) -> None:
+        """Tells of an error, in the place of what is said about the plans."""
+        self.problem = one_line(error)
+        self.playing = False
+        self.on_change()
 
-    def _planned(self, answers: dict[int, Answer], problem: str) -> None:
-        if not self.closed:
-            self.answers = answers
-            self.problem = problem
-            self.on_plan()
+    def close(self) -> None:
+        """Ends all work."""
+        self.worker.close()
+        if self.drive is not None:
+            self.drive.close()
+
+    def _plan(self) -> None:
+        answers: dict[int, Answer] = {}
+        self.problem = ""
+        for side, loaded in enumerate(self.shown):
+            try:
+                if loaded.kind == "planner":
+                    answers[side] = plan_for(loaded, self.question(loaded))
+                elif loaded.kind == "policy":
+                    answers[side] = ahead(loaded, self.question(loaded))
+            except (ValueError, RuntimeError) as error:
+                self.problem = one_line(error)
+        self.answers = answers
+        self.latencies |= {answer.loaded: answer.ms for answer in answers.values()}
+        self.on_change()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,8 @@ from ..plots.style import BLUE, INK, VERMILION
 from ..progress import one_line
 from .bodies import Body, draw_ground, lane_width, spread
 from .drawing import Lines, light, pieces, rgb, trust_colours
-from .loading import Loaded, alike
-from .side_by_side import Request, SideBySide, compare_with_simulator
-from .threads import Latest, Player
+from .driving import Request, SideBySide, compare_with_simulator
+from .loading import Loaded, agents_like
 
 if TYPE_CHECKING:
     from viser import GuiApi, SceneApi
@@ -27,6 +25,8 @@ RANDOM = "random"
 STEPS = 100  # that are shown at first
 MOST_STEPS = 500
 FRAMES_PER_SECOND = 20.0  # of the simulator's steps while they are played
+SERIES = ({"label": "step"}, {"label": "error", "stroke": VERMILION, "width": 2},
+          {"label": "uncertainty", "stroke": BLUE, "width": 2})
 
 
 class Pair:
@@ -35,18 +35,18 @@ class Pair:
     In a maze both move in the same place; on an endless floor the predicted one runs in a lane behind the other.
     """
 
-    def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
-        self.model = base.model
+    def __init__(self, api: SceneApi, root: str, world: Loaded):
+        self.model = world.base.model
+        self.fixed_place = world.maze is not None
         self.frame = api.add_frame(root, show_axes=False)
-        light(api, cast_shadow=not fixed_place)
+        light(api, cast_shadow=not self.fixed_place)
         draw_ground(api, root, self.model)
         self.real = Body(api, f"{root}/real", self.model)
         self.predicted = Body(api, f"{root}/predicted", self.model)
         self.real_way = Lines(api, f"{root}/real-way", 4.0)
         self.predicted_way = Lines(api, f"{root}/predicted-way", 4.0)
-        self.fixed_place = fixed_place
         self.lane_3 = np.zeros(3)
-        if fixed_place:
+        if self.fixed_place:
             size = float(self.model.stat.extent)
             self.camera = (0.0, -1.3 * size, 1.3 * size), (0.0, 0.0, 0.2 * size)
         else:
@@ -78,69 +78,43 @@ class Pair:
 
 
 class WorldView:
-    """The controls of a world model's run and its scene, for one browser; `close` ends its threads.
+    """The controls of a world model's run and its scene, for one browser; the session's worker does what they ask.
 
-    `send` sends a page of the newest prediction.
+    `send` sends a file to the browser.
     """
 
     def __init__(self, gui: GuiApi, api: SceneApi, session: Session,
-                 send: Callable[[Loaded, SideBySide], None] | None = None):
+                 send: Callable[[Callable[[], tuple[str, bytes]]], None]):
         self.gui = gui
+        self.session = session
         self.world = session.loaded
         self.send = send
-        self.pair = Pair(api, "/prediction", self.world.base, self.world.maze is not None)
+        self.pair = Pair(api, "/prediction", self.world)
         self.beside: SideBySide | None = None
-        self.actors = {each.name: each for each in session.runs
-                       if each.kind != "world model" and alike(each, self.world)}
-        self.player = Player(self._advance, "studio-prediction-player")
-        self.drawing = threading.RLock()  # the slider and the player draw in different threads
-        self.work: Latest[Request] = Latest(self._predict, "studio-prediction")
+        self.playing = False
+        self.actors = {each.name: each for each in agents_like(self.world, session.runs)}
         self._build()
         self.ask()
 
     def ask(self) -> None:
-        """Predicts anew with the settings of the panel."""
-        self.work.ask(Request(self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
-                              float(self.noise.value), int(self.seed.value)))
-
-    def wait(self, timeout: float | None = 60.0) -> SideBySide:
-        """Waits for the newest prediction. Raises ValueError if there is none."""
-        self.work.wait(timeout)
-        if self.beside is None:
-            raise ValueError(self.status.content or "nothing is predicted yet")
-        return self.beside
-
-    def show(self, step: int) -> None:
-        """Draws both bodies after so many steps."""
-        with self.drawing:
-            if self.beside is not None:
-                step = min(step, len(self.beside.act_TA))
-                self.pair.draw(self.beside, step)
-                self.status.content = self._status(self.beside, step)
-
-    def play(self) -> None:
-        """Runs through the steps until `pause`, the last one or `close`."""
-        self.button.label = "Pause"
-        self.player.play()
-
-    def pause(self) -> None:
-        self.player.pause()
-        self.button.label = "Play"
+        """Asks for a prediction with the settings of the panel."""
+        self.session.worker.do("predict", self._predict)
 
     def close(self) -> None:
-        """Ends all work, and removes the panel and the scene."""
-        self.player.close()
-        self.work.close()
+        """Removes the panel and the scene; called by the worker, as all that draws."""
+        for name in ("predict", "show", "play"):
+            self.session.worker.waiting.pop(name, None)
         self.folder.remove()
         self.pair.close()
 
     def _build(self) -> None:
         gui = self.gui
+        do = self.session.worker.do
         with gui.add_folder("Prediction") as self.folder:
             self.status = gui.add_markdown("")
             self.step = gui.add_slider("Step", 0, STEPS, 1, 0)
             self.button = gui.add_button("Play")
-            self.chart = gui.add_uplot(_series(np.zeros(2), np.zeros(2)), _SERIES, aspect=1.6,  # type: ignore[arg-type]
+            self.chart = gui.add_uplot(_series(np.zeros(2), np.zeros(2)), SERIES, aspect=1.6,  # type: ignore[arg-type]
                                        title="error and uncertainty (deviations of one step)")
             self.actor = gui.add_dropdown("Actions of", [*self.actors, RANDOM], hint="The run whose agent acts in the "
                                           "simulator; the world model predicts the outcome of the same actions.")
@@ -150,49 +124,54 @@ class WorldView:
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
             self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
-            if self.send is not None:
-                gui.add_button("Page (.html)").on_click(lambda _: self._send())
+            gui.add_button("Page (.html)").on_click(lambda _: do("send", lambda: self.send(self._page)))
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
-        self.step.on_update(lambda _: self.show(int(self.step.value)))
-        self.button.on_click(lambda _: self._toggle())
+        self.step.on_update(lambda _: do("show", self._show))
+        self.button.on_click(lambda _: do("play", self._toggle))
 
-    def _predict(self, asked: Request) -> None:
+    def _predict(self) -> None:
         try:
-            beside = compare_with_simulator(self.world, asked)
+            beside = compare_with_simulator(self.world, Request(
+                self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
+                float(self.noise.value), int(self.seed.value)))
         except (ValueError, RuntimeError) as error:
             self.status.content = one_line(error)
             return
-        if self.work.closed:
-            return
-        with self.drawing:
-            self.beside = beside
-            self.step.max = max(len(beside.act_TA), 1)
-            self.chart.data = _series(beside.error_T, beside.uncertainty_T)
-            self.step.value = len(beside.act_TA)
-            self.show(len(beside.act_TA))  # also if the slider was there already
+        self.beside = beside
+        self.step.max = len(beside.act_TA)
+        self.step.value = len(beside.act_TA)
+        self.chart.data = _series(beside.error_T, beside.uncertainty_T)
+        self._show()  # also if the slider was there already
 
-    def _send(self) -> None:
-        if self.beside is not None and self.send is not None:
-            self.send(self.world, self.beside)
+    def _show(self) -> None:
+        """Draws both bodies after as many steps as the slider says."""
+        if self.beside is not None:
+            step = min(int(self.step.value), len(self.beside.act_TA))
+            self.pair.draw(self.beside, step)
+            self.status.content = self._status(self.beside, step)
+
+    def _page(self) -> tuple[str, bytes]:
+        from .export import world_page  # which draws with this module
+
+        if self.beside is None:
+            raise ValueError("nothing is predicted yet")
+        return "prediction.html", world_page(self.world, self.beside).encode()
 
     def _toggle(self) -> None:
-        if self.player.playing:
-            self.pause()
-        else:
-            self.play()
+        self.playing = not self.playing
+        self._play()
 
-    def _advance(self) -> float:
-        """Shows the next step, after the last one the first, and returns for how many seconds."""
-        if self.beside is not None:
+    def _play(self) -> None:
+        """Shows the next step, after the last one the first, and goes on until the last one."""
+        self.button.label = "Play"
+        if self.playing and self.beside is not None:
             last = len(self.beside.act_TA)
-            step = int(self.step.value) + 1
-            if step > last:
-                step = 0
-            self.step.value = step  # which shows it
-            if step == last:
-                self.pause()
-        return 1 / FRAMES_PER_SECOND
+            self.step.value = (int(self.step.value) + 1) % (last + 1)  # which shows it
+            self.playing = self.step.value < last
+        if self.playing:
+            self.button.label = "Pause"
+            self.session.worker.do("play", self._play, 1 / FRAMES_PER_SECOND)
 
     def _status(self, beside: SideBySide, step: int) -> str:
         T = len(beside.act_TA)
@@ -209,10 +188,6 @@ class WorldView:
         if beside.predicted_qpos_SQ is None:
             lines.append("the model's observations do not tell a posture, so that its body is not drawn")
         return "  \n".join(lines)
-
-
-_SERIES = ({"label": "step"}, {"label": "error", "stroke": VERMILION, "width": 2},
-           {"label": "uncertainty", "stroke": BLUE, "width": 2})
 
 
 def _series(error_T: np.ndarray, uncertainty_T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,18 +16,36 @@ from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
 from gentraj.runs.world import WorldModelRunConfig
-from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded, load_runs
+from gentraj.studio.server import LocalServer
 from gentraj.studio.session import Session
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[GuardedServer]:
-    server = GuardedServer(port=0)
+def server() -> Iterator[LocalServer]:
+    server = LocalServer()
     yield server
     server.stop()
+
+
+class Client:
+    """A browser that shows what is on a server, and keeps the files that are sent to it."""
+
+    def __init__(self, server: LocalServer):
+        server.gui.reset()
+        server.scene.reset()
+        self.gui, self.scene, self.camera = server.gui, server.scene, server.initial_camera
+        self.sent: dict[str, bytes] = {}
+
+    def send_file_download(self, name: str, content: bytes, **_: object) -> None:
+        self.sent[name] = content
+
+
+@pytest.fixture
+def client(server: LocalServer) -> Any:
+    return Client(server)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.renderer import placed, postures
 from gentraj.studio.bodies import GHOST, BodyScene, colour_of
 from gentraj.studio.driving import MOST_AHEAD
-from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded
-from gentraj.studio.planning import described
+from gentraj.studio.server import LocalServer
 from gentraj.studio.session import Session
 
 
@@ -75,12 +74,12 @@ def session(bodies: list[Loaded]) -> Iterator[Session]:
     session.close()
 
 
-def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_value(server: GuardedServer,
-                                                                                 session: Session):
+def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_value(server: LocalServer,
+                                                                                 session: Session) -> None:
     scene = BodyScene(server.scene, session)
     session.ask()
     answer = session.plan()
-    scene.show(answer, None, "value")
+    scene.draw(answer, by="value")
     assert answer.value_N is not None
     torso = scene.ghosts.handles[1]
     qpos_NHQ = postures(scene.base, "Hopper-v5", answer.x_NHD[..., :11].astype(float), scene.seconds, scene.qpos_Q)
@@ -94,38 +93,38 @@ def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_valu
     scene.close()
 
 
-def test_a_closed_loop_moves_the_body_and_its_plans_along(server: GuardedServer, session: Session):
+def test_a_closed_loop_moves_the_body_and_its_plans_along(server: LocalServer, session: Session) -> None:
     scene = BodyScene(server.scene, session)
-    session.loop.step(5)
-    drive = session.loop.drive
+    session.step(5)
+    drive = session.drive
     assert drive is not None and len(drive.postures) == len(drive.path) == 6
     for step in (3, 5):
-        scene.move(drive, step)
+        scene.draw(None, step)
         np.testing.assert_array_equal(scene.qpos_Q, drive.postures[step])
         assert scene.frame.position[0] == pytest.approx(-drive.postures[step][0])  # the root stays in the middle
         torso = placed(scene.model, scene.qpos_Q[None])[0][0, 1]
         np.testing.assert_allclose(scene.body.handles[1].batched_positions[0], torso, atol=1e-6)
     assert [made for made, _ in drive.decisions] == [0, 1, 2, 3, 4]  # it plans in every step
     session.reset()
-    scene.move(None)
-    scene.place(session)  # back at the start
+    scene.draw(None)  # back at the start
     np.testing.assert_allclose(scene.qpos_Q[1:], session.obs[:5], atol=1e-6)
     scene.close()
 
 
-def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: GuardedServer, session: Session):
+def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: LocalServer,
+                                                                         session: Session) -> None:
     session.choose(session.runs[2])
     scene = BodyScene(server.scene, session)
     answer = session.plan()
     steps = answer.x_NHD.shape[1] - 1
-    assert 1 < steps <= MOST_AHEAD and f"next {steps} steps" in described(answer)
-    scene.show(answer)
+    assert 1 < steps <= MOST_AHEAD and f"next {steps} steps" in str(answer)
+    scene.draw(answer)
     shown = scene.ghosts.handles[1]
-    session.loop.step(steps)
-    drive = session.loop.drive
+    session.step(steps)
+    drive = session.drive
     assert drive is not None
     np.testing.assert_array_equal(answer.x_NHD[0], drive.path)  # it does what was shown
     torso = placed(scene.model, np.array(drive.postures[-1:]))[0][0, 1]
     np.testing.assert_allclose(shown.batched_positions[-1], torso, atol=0.01)  # the way is integrated
-    scene.show(answer)
+    scene.draw(answer, steps)
     assert not shown.visible

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from PIL import Image
 pytest.importorskip("viser")
 pytest.importorskip("playwright")
 from benchmarks.browser import CHROMIUM, Newcomer, chromium, until
-from gentraj.studio.export import PICTURE, python_call
+from gentraj.studio.export import PICTURE, python_call, session_page
 from gentraj.studio.loading import load_runs
-from gentraj.studio.page import session_page
 from gentraj.studio.scene import GOAL, rgb
 from gentraj.studio.server import Studio
 from gentraj.studio.session import Session
@@ -39,12 +37,11 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def studio(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """A studio of two runs, "first" and "second", with a token as if other machines reached it."""
+    """A studio of two runs, "first" and "second"."""
     folder = tmp_path_factory.mktemp("runs")
     for name in ("first", "second"):
         shutil.copytree(small_run, folder / name)
     studio = Studio(load_runs([folder / "first", folder / "second"]), port=0)
-    studio.server.guard.token = "a-token"  # noqa: S105
     yield studio
     studio.stop()
 
@@ -70,9 +67,8 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url
             and not request.url.startswith(("data:", "blob:")) else None)
-    assert page.goto(studio.url.partition("?")[0]).status == 403
-    page.goto(f"{studio.url}&{COARSE}")
-    page.get_by_text("plans trusted").wait_for()  # its websocket brought along the cookie with the token
+    page.goto(f"{studio.url}?{COARSE}")
+    page.get_by_text("plans trusted").wait_for()
     client, = studio.server.get_clients().values()
     until(page, lambda: client.client_id in studio.views)
     view = studio.views[client.client_id]
@@ -102,12 +98,11 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
 
     person.press("Play")
     page.get_by_text("on its way").wait_for()
-    until(page, lambda: session.loop.drive is not None and session.loop.drive.steps > 20)
+    until(page, lambda: session.drive is not None and session.drive.steps > 20)
     person.press("Pause")
-    until(page, lambda: not session.loop.player.playing)
-    until(page, lambda: "studio-loop" not in {thread.name for thread in threading.enumerate()})
-    assert session.loop.drive is not None
-    stopped = session.loop.drive.steps
+    until(page, lambda: not session.playing)
+    assert session.drive is not None
+    stopped = session.drive.steps
     page.get_by_text(f"Step {stopped}, return").wait_for()
 
     page.get_by_text("Export", exact=True).click()
@@ -123,17 +118,15 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
         assert len(frames) == stopped + 1 and (frames[0] != frames[-1]).any()
     assert not errors and not session.problem
 
-    session.loop.player.play()
     page.close()
-    browserless.until(lambda: session.closed and not studio.views)
-    assert not session.loop.player.playing
+    browserless.until(lambda: session.worker.closed and not studio.views)
 
 
 def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio, tmp_path: Path):
     session = Session(studio.loaded)
     session.ask()
     session.plan()
-    session.loop.step(5)
+    session.step(5)
     path = tmp_path / "page.html"
     path.write_text(session_page(session))
     session.close()
