@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
+from pydantic import NonNegativeInt, PositiveInt
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.data import Episodes
 from gentraj.progress import say
 from gentraj.trajectory import Agent
@@ -27,18 +28,18 @@ NUMBERS_AT_ONCE = 1 << 20  # are drawn: with many episodes all of them would fil
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluationConfig:
     """How an agent is scored. Raises ValueError for a setting outside its range."""
 
     env_id: str | None = None
     """Environment: a Gymnasium id or a task name; --env-kwargs KEY=VALUE gives its arguments. The default is the
     environment that the data come from."""
-    episodes: int = 50
+    episodes: PositiveInt = 50
     """Episodes, each with its own random start and goal."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the starts, the goals and the agent; the same seed gives the same episodes to every agent."""
-    num_envs: int = 25
+    num_envs: PositiveInt = 25
     """Environments that run side by side. With --batch-invariant, their number changes the speed, never the result."""
     batch_invariant: bool = True
     """Compute decisions so that an episode does not depend on the other environments, bit for bit. A decision for one
@@ -48,42 +49,22 @@ class EvaluationConfig:
     each of the five goals of an OGBench environment, with --episodes episodes each."""
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
-    deadline_ms: float | None = None
+    deadline_ms: Annotated[float, Interval(ge=1e-3, le=1e9)] | None = None
     """Milliseconds in which the agent has to act, which are also the time between two environment steps. A planner
     plans in the background so as to act in time, and decisions that take longer are counted. One environment runs at
     a time, without --batch-invariant."""
-    hz: float | None = None
-    """Environment steps per second, instead of --deadline-ms: 20 is a deadline of 50 ms."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Number of processes that step the environments, for environments that may crash or hang; the scores are the same,
     bit for bit. With 0, this process steps them, without a time limit: the fastest way if a step takes less than a
     millisecond."""
-    time_limit: float = 60.0
+    time_limit: Annotated[float, Interval(ge=1e-3, le=1e6)] = 60.0
     """Seconds that one reset or step of an environment may take in a worker before its episode is given up."""
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf), workers=(0, 1000),
-                time_limit=(1e-3, 1e6))
         if not self.workers and self.time_limit != EvaluationConfig.time_limit:
             raise ValueError(f"EvaluationConfig.time_limit is {self.time_limit} and EvaluationConfig.workers 0, and "
                              "nothing can stop an environment in this process; give at least 1 worker, or leave the "
                              "time limit out")
-        if self.deadline_ms is not None and self.hz is not None:
-            raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}; "
-                             "give one of them")
-        for name, value in (("deadline_ms", self.deadline_ms), ("hz", self.hz)):
-            if value is not None and not (value > 0 and 1e-6 <= cast(float, self.deadline) <= 1e6):
-                raise ValueError(f"EvaluationConfig.{name} is {value}; a deadline of at least 1e-6 and at most 1e6 s "
-                                 "is expected")
-
-    @property
-    def deadline(self) -> float | None:
-        """The time in seconds in which the agent has to act, if there is a deadline."""
-        if self.hz is not None:
-            return 1 / self.hz
-        if self.deadline_ms is not None:
-            return self.deadline_ms / 1000
-        return None
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
@@ -103,45 +84,47 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     Where episodes do not finish, the scores are those of the others, "episodes" is their number, and "failures" says in
     a line what went wrong in each of the rest. Raises `EnvironmentFault` if none finishes.
     """
-    if config.deadline is not None and (config.num_envs > 1 or config.batch_invariant):
+    period = None if config.deadline_ms is None else config.deadline_ms / 1000
+    if period is not None and (config.num_envs > 1 or config.batch_invariant):
         say("with a deadline, one environment runs at a time, without batch_invariant")
         config = replace(config, num_envs=1, batch_invariant=False)
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
-    settings = RolloutSettings(config.num_envs, config.batch_invariant, config.workers, config.time_limit,
-                               config.deadline, tuple(obs_keys), tuple(goal_dims))
+    how = RolloutSettings(config.num_envs, config.batch_invariant, config.workers, config.time_limit, period,
+                          tuple(obs_keys), tuple(goal_dims))
     shown = rendering(factory) if watch else factory
-    played = _play_tasks(play, agent, shown, config, settings, record=True, progress=progress, watch=watch)
-    if played.clamped_observations:
-        say(f"the agent clamped {100 * played.clamped_observations:.3g} % of the observations, which have an entry too "
-            "far from its data")
+    played = _play_tasks(play, agent, shown, config, how, record=True, progress=progress, watch=watch)
+    recorded = played.recorded
+    if recorded is None:
+        raise ValueError("`play` gave no recorded episodes; record them where `record` is true")
+    clamped = played.share(played.clamped_steps)
+    if clamped:
+        say(f"the agent clamped {100 * clamped:.3g} % of the observations, which have an entry too far from its data")
+    costs: dict[str, float | None] = dict.fromkeys(("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"))
+    if len(played.latency_ms):
+        costs["latency_ms_p50"], costs["latency_ms_p99"] = np.percentile(played.latency_ms, [50, 99]).tolist()
+        if played.network_calls is not None:
+            costs["network_calls_per_decision"] = played.network_calls / len(played.latency_ms)
     scores = {"env_id": played.env_id, "episodes": len(played.returns), "seeds": [config.seed],
-              **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
+              **summarize(played, factory, config.seed), **costs, "returns": played.returns.tolist(),
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
     if config.baselines:
         scores |= score_baselines(factory, config, progress, play, obs_keys=obs_keys)
-    recorded = cast(Episodes, played.recorded)
-    if recorded.env and (watch or len(factory.tasks) > 1):  # that of all tasks, without what it was filmed with
-        recorded = replace(recorded, env=factory.spec_json)
-    return scores | _where_they_apply(played, agent, config), recorded
-
-
-def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -> dict[str, Any]:
-    """Returns the scores of a teacher, a deadline and a protocol, each only where there is one."""
-    scores: dict[str, Any] = {}
-    if played.by_teacher is not None:
-        scores["by_teacher"] = played.by_teacher
-    if config.deadline is not None:
-        scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline) | agent.timing()
+    if played.teacher_steps is not None:
+        scores["by_teacher"] = played.share(played.teacher_steps)
+    if config.deadline_ms is not None:
+        scores["deadline"] = punctuality(played.act_ms, config.deadline_ms) | agent.timing()
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
-    elif played.tells_success and "goal" not in cast(Episodes, played.recorded).extras:
+    elif played.tells_success and "goal" not in recorded.extras:
         scores["protocol"] = "single-task"
-    return scores
+    if recorded.env and (watch or len(factory.tasks) > 1):  # that of all tasks, without what it was filmed with
+        recorded = replace(recorded, env=factory.spec_json)
+    return scores, recorded
 
 
 def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, config: EvaluationConfig,
-                settings: RolloutSettings, *, watch: Watch | None = None, **options: Any) -> Rollout:
+                how: RolloutSettings, *, watch: Watch | None = None, **options: Any) -> Rollout:
     """The episodes of all tasks of the protocol, one task after the other, with the same seeds.
 
     They are numbered through for `watch`. Raises `EnvironmentFault` if none finishes.
@@ -151,11 +134,11 @@ def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, conf
     last: EnvironmentFault | None = None
     for number, task in enumerate(factory.tasks):
         try:
-            parts.append(play(agent, task, config.episodes, config.seed, settings,
+            parts.append(play(agent, task, config.episodes, config.seed, how,
                               watch=watch and partial(_watch_from, number * config.episodes, watch), **options))
         except EnvironmentFault as fault:
             last = fault
-            say(f"{settings.name}: {fault}")
+            say(f"{how.name}: {fault}")
             if fault.finished is None:
                 lost += [str(fault)] * config.episodes
             else:
@@ -180,10 +163,10 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progr
     """
     scores: dict[str, dict[str, Any] | None] = {}
     for name, agent in baselines(factory).items():
-        settings = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
-                                   obs_keys=() if factory.maze else tuple(obs_keys))
+        how = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
+                              obs_keys=() if factory.maze else tuple(obs_keys))
         try:
-            played = _play_tasks(play, agent, factory, config, settings, progress=progress)
+            played = _play_tasks(play, agent, factory, config, how, progress=progress)
             scores[name] = summarize(played, factory, config.seed)
         except EnvironmentFault:  # none finishes, which is said
             scores[name] = None
@@ -204,7 +187,10 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
 
 
 def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:
-    """Returns the scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
+    """Returns the scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes.
+
+    A protocol of several tasks has the success rate of each, None where an episode did not finish.
+    """
     from scipy.stats import trim_mean  # half a second, which nothing should wait for before the first episode
 
     mean = float(played.returns.mean())
@@ -215,34 +201,16 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
         first_hit = float(np.median(played.first_hit))
         if np.isfinite(first_hit):
             goals["first_hit_median"] = first_hit
+    if len(factory.tasks) > 1:
+        shape = len(factory.tasks), -1
+        rates = [None] * shape[0] if played.faults else played.success.reshape(shape).mean(1).tolist()
+        goals |= {f"success_rate_task{number}": rate for number, rate in enumerate(rates, 1)}
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
-            **goals, **_tasks(played, factory), **normalised(mean, factory),
-            "clipped_actions": played.clipped_actions, "clamped_observations": played.clamped_observations,
-            "failures": list(played.faults)}
-
-
-def _tasks(played: Rollout, factory: EnvironmentFactory) -> dict[str, Any]:
-    """Returns the success rate of each task of the protocol, unless there is one or an episode did not finish."""
-    tasks = factory.tasks
-    if len(tasks) == 1:
-        return {}
-    rates = [None] * len(tasks)
-    if not played.faults:
-        rates = played.success.reshape(len(tasks), -1).mean(1).tolist()
-    return {f"success_rate_task{number}": rate for number, rate in enumerate(rates, 1)}
-
-
-def _costs(played: Rollout) -> dict[str, float | None]:
-    """Returns the costs of a decision; None without decisions, or for an agent that does not count its calls."""
-    costs: dict[str, float | None] = dict.fromkeys(("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"))
-    decisions = len(played.latency_ms)
-    if decisions:
-        costs["latency_ms_p50"], costs["latency_ms_p99"] = np.percentile(played.latency_ms, [50, 99]).tolist()
-        if played.network_calls is not None:
-            costs["network_calls_per_decision"] = played.network_calls / decisions
-    return costs
+            **goals, **normalised(mean, factory),
+            "clipped_actions": played.share(played.clipped_steps),
+            "clamped_observations": played.share(played.clamped_steps), "failures": list(played.faults)}
 
 
 def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from tqdm import tqdm
 
+from gentraj.config import settings as settings_class
 from gentraj.data import Episodes
 from gentraj.data.splitting import concatenate
 from gentraj.networks.rows import batch_invariant
@@ -27,35 +30,31 @@ DEATHS = 3  # of workers in the calls of one episode, after which it is not begu
 HOPELESS_EPISODES = 10  # a rollout stops after so many episodes that did not finish, if none did
 
 
-@dataclass(frozen=True)
+@settings_class
 class RolloutSettings:
     """How episodes are run. Raises ValueError for less than one environment."""
 
-    num_envs: int = 25
+    num_envs: PositiveInt = 25
     """Environments that run side by side."""
     batch_invariant: bool = True
     """Whether an episode is the same, bit for bit, whatever the number of environments. Without it decisions in few
     environments are faster (`gentraj.networks.rows.batch_invariant`)."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Number of processes that step the environments, with the same result bit for bit; 0 is this process. An
     environment that ends its process or hangs then costs its episode only."""
-    time_limit: float = 60.0
+    time_limit: PositiveFloat = 60.0
     """Seconds that a call of an environment may take in a worker."""
-    period: float | None = None
+    period: PositiveFloat | None = None
     """Seconds between two environment steps. The environments wait for the agent however long it takes; an agent that
     plans ahead is given what is left of the period after it has acted."""
     obs_keys: tuple[str, ...] = ()
     """The parts of a dict observation that the agent was trained on (`Episodes.obs_keys`)."""
     goal_dims: tuple[int, ...] = ()
     """The entries of an observation that its goals are about (`Episodes.goal_dims`)."""
-    first: int = 0
+    first: NonNegativeInt = 0
     """The number of the first episode; `join` makes one rollout of several parts."""
     name: str = "agent"
     """The agent's name in the progress bar."""
-
-    def __post_init__(self) -> None:
-        if self.num_envs < 1:
-            raise ValueError(f"RolloutSettings.num_envs is {self.num_envs}; give at least 1")
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,22 @@ class Rollout:
     tells_success: bool = True
     """Whether success is known: the environment reports it in its info, or has goals and rewards that are positive, or
     never negative."""
-    clipped_actions: float = 0.0
-    """Fraction of the actions with an entry at a bound of the agent's `limits`, or of the action space."""
-    clamped_observations: float | None = None
-    """Fraction of the observations with an entry beyond the agent's `limits`; None for an agent that clamps none."""
-    by_teacher: float | None = None
-    """Fraction of the actions that were a teacher's; None for an agent that asks none."""
+    clipped_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    """The number of actions with an entry at a bound of the agent's `limits`, or of the action space."""
+    clamped_steps: np.ndarray | None = None
+    """The number of observations with an entry beyond the agent's `limits`; None for an agent that clamps none."""
+    teacher_steps: np.ndarray | None = None
+    """The number of actions that were a teacher's; None for an agent that asks none."""
     faults: tuple[str, ...] = ()
     """What went wrong in each episode that did not finish; these are not among the E."""
     act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(calls,) wall time in milliseconds of every call of `act`."""
+
+    def share(self, steps_E: np.ndarray | None) -> float | None:
+        """The fraction of all steps that these numbers of steps are."""
+        if steps_E is None:
+            return None
+        return float(steps_E.sum() / self.lengths.sum())
 
 
 RolloutFn = Callable[..., Rollout]
@@ -124,8 +129,10 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
         _check_fit(agent, envs, settings.goal_dims)
         seeds = [fold(seed, i) for i in range(settings.first, settings.first + episodes)]
         player = _Player(agent, envs, seeds, settings, record, watch)
-        with _Progress(settings.name, envs, episodes, progress) as shown, batch_invariant(settings.batch_invariant):
-            player.play(shown)
+        limit = envs.layout.max_episode_steps or 0
+        with (bar(episodes * (limit or 1), f"{settings.name} in {envs.env_id}", "steps" if limit else "episodes",
+                  shown=progress) as shown, batch_invariant(settings.batch_invariant)):
+            player.play(shown, limit)
         played = player.result()
     if player.faults or played is None:
         raise player.fault(played)
@@ -134,32 +141,18 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
 
 def join(parts: Sequence[Rollout]) -> Rollout:
     """One rollout of the episodes of several, in their order."""
-    lengths = [int(part.lengths.sum()) for part in parts]
-
-    def mean(shares: Sequence[float | None]) -> float | None:
-        """The share of all steps. That of a part is recovered as a number of its steps, so nothing is rounded."""
-        given = [round(share * length) for share, length in zip(shares, lengths, strict=True) if share is not None]
-        if not given:
-            return None
-        return sum(given) / sum(lengths)
-
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (
-        "returns", "success", "first_hit", "time_at_goal", "lengths", "latency_ms", "act_ms")}
-    network_calls = None
-    calls = [part.network_calls for part in parts if part.network_calls is not None]
-    if calls:
-        network_calls = sum(calls)
-    recorded = None
-    episodes = [part.recorded for part in parts if part.recorded is not None]
-    if episodes:
-        recorded = replace(concatenate(episodes), name=episodes[0].name)
-    return replace(parts[0], **arrays, seeds=[seed for part in parts for seed in part.seeds],
-                   network_calls=network_calls, recorded=recorded,
-                   clipped_actions=mean([part.clipped_actions for part in parts]),
-                   clamped_observations=mean([part.clamped_observations for part in parts]),
-                   by_teacher=mean([part.by_teacher for part in parts]),
-                   faults=tuple(fault for part in parts for fault in part.faults),
-                   tells_success=any(part.tells_success for part in parts))
+    joined: dict[str, Any] = {"tells_success": any(part.tells_success for part in parts)}
+    for name in (each.name for each in fields(Rollout)):
+        values: list[Any] = [getattr(part, name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            joined[name] = np.concatenate(values)
+        elif isinstance(values[0], list | tuple):
+            joined[name] = type(values[0])(one for value in values for one in value)
+        elif isinstance(values[0], Episodes):
+            joined[name] = replace(concatenate(values), name=values[0].name)
+        elif name == "network_calls" and values[0] is not None:
+            joined[name] = sum(values)
+    return replace(parts[0], **joined)
 
 
 class _Player:
@@ -180,6 +173,7 @@ class _Player:
         self.seeds_B = seeds[:batch]
         self.waiting = deque(range(batch, len(seeds)))
         """The numbers of the episodes that have not begun."""
+        self.ended = 0
         self.finished = 0
         self.faults = dict[int, EnvironmentFault]()
         """Why an episode did not finish, by its number."""
@@ -189,8 +183,11 @@ class _Player:
         self.act_ms = list[float]()
         self.network_calls: int | None = None
 
-    def play(self, shown: _Progress) -> None:
-        """Plays every episode to its end, or stops where it is hopeless."""
+    def play(self, shown: tqdm, limit: int) -> None:
+        """Plays every episode to its end, or stops where it is hopeless.
+
+        The bar `shown` counts steps if episodes have at most `limit` steps, or episodes if that is 0.
+        """
         try:
             self._begin(np.ones(len(self.episode_B), bool))
             while (self.episode_B >= 0).any():
@@ -198,7 +195,7 @@ class _Player:
                 fields = self._step(live_B)
                 failed_B = self._note_faults()
                 ended_B = fields["terminated"] | fields["truncated"] | failed_B
-                shown.stepped(live_B, ended_B)
+                self._count(shown, limit, live_B, ended_B)
                 self._show(live_B & ~failed_B)
                 self.finished += int((ended_B & ~failed_B).sum())
                 if not self.finished and len(self.faults) >= max(len(live_B), HOPELESS_EPISODES):
@@ -207,6 +204,17 @@ class _Player:
                 self._begin(ended_B)
         except EnvCrashed as error:  # a lost worker cannot be replaced
             self.faults |= dict.fromkeys([*self.episode_B[self.episode_B >= 0].tolist(), *self.waiting], error)
+
+    def _count(self, shown: tqdm, limit: int, live_B: np.ndarray, ended_B: np.ndarray) -> None:
+        """Counts a step. An episode that ends early lowers the total by the steps that it leaves out."""
+        over_B = live_B & ended_B
+        self.ended += int(over_B.sum())
+        if limit:
+            shown.total -= int((limit - self.envs.elapsed_B[over_B]).sum())
+            shown.set_postfix_str(f"{self.ended} of {len(self.seeds)} episodes", refresh=False)
+            shown.update(int(live_B.sum()))
+        else:
+            shown.update(int(over_B.sum()))
 
     def _begin(self, mask_B: np.ndarray) -> None:
         """Begins the episodes of the masked environments, and further ones where one cannot be begun."""
@@ -315,6 +323,10 @@ class _Player:
         flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
         episode = np.searchsorted(finished, flat["episode"])
         E = len(finished)
+
+        def steps(mask: np.ndarray) -> np.ndarray:
+            return np.bincount(episode, mask, E).astype(int)
+
         hits = flat["success"]
         if envs.reports_success:  # perhaps only at the end of an episode, before which no reward is a success then
             hits = hits & flat["reported"]
@@ -325,8 +337,8 @@ class _Player:
             envs.env_id, [self.seeds[i] for i in finished], np.bincount(episode, flat["reward"], E),
             np.isfinite(first_hit), first_hit, np.bincount(episode, hits, E), lengths, np.array(self.latency_ms),
             self.network_calls, self._recorded(flat, lengths) if self.record else None, envs.tells_success,
-            float(flat["clipped"].mean()), None if self.agent.limits is None else float(flat["clamped"].mean()),
-            float(flat["by_teacher"].mean()) if "by_teacher" in flat else None,
+            steps(flat["clipped"]), None if self.agent.limits is None else steps(flat["clamped"]),
+            steps(flat["by_teacher"]) if "by_teacher" in flat else None,
             tuple(str(self.faults[i]) for i in sorted(self.faults)), np.array(self.act_ms))
 
     def _recorded(self, flat: dict[str, np.ndarray], lengths: np.ndarray) -> Episodes:
@@ -340,35 +352,6 @@ class _Player:
         return Episodes(with_last("obs"), flat["act"], flat["reward"], flat["terminated"], flat["truncated"], lengths,
                         goal, tuple(self.settings.goal_dims), envs.obs_keys, envs.layout.spec_json,
                         name=f"rollout in {envs.env_id}")
-
-
-class _Progress:
-    """The progress bar of a rollout. It counts steps where the length of episodes is bounded, else episodes.
-
-    An episode that ends early lowers the total by the steps that it leaves out.
-    """
-
-    def __init__(self, name: str, envs: VectorEnvironment, episodes: int, shown: bool):
-        self.envs = envs
-        self.episodes = episodes
-        self.ended = 0
-        self.limit = envs.layout.max_episode_steps
-        self.bar = bar(episodes * (self.limit or 1), f"{name} in {envs.env_id}", "steps" if self.limit else "episodes",
-                       shown=shown)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def stepped(self, counted_B: np.ndarray, done_B: np.ndarray) -> None:
-        ended = int((counted_B & done_B).sum())
-        self.ended += ended
-        if self.limit:
-            self.bar.total -= int((self.limit - self.envs.elapsed_B[counted_B & done_B]).sum())
-            self.bar.set_postfix_str(f"{self.ended} of {self.episodes} episodes", refresh=False)
-        self.bar.update(int(counted_B.sum()) if self.limit else ended)
 
 
 def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) -> None:

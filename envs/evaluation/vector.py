@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 
 from gentraj.data.spaces import flattening
-from gentraj.progress import say_once
+from gentraj.progress import one_line, say_once
 
-from .stepping import EnvironmentFault, MakeEnv, Orders, Step, Stepper, bounds, one_line
+from .stepping import EnvironmentFault, MakeEnv, Orders, Step, Stepper, bounds
 from .workers import Workers
 
 
@@ -38,7 +38,7 @@ class VectorEnvironment:
         self.env_id = layout.env_id
         self.obs_keys = layout.obs_keys
         self.action_space = layout.action_space
-        self.obs_dim = len(layout.obs_bounds[0])
+        self.obs_dim = sum(box.low.size for box in layout.boxes)
         self.act_dim = len(layout.action_space.low)
         self.has_goal = layout.goal is not None
         self.goal_dim = layout.goal.shape[0] if layout.goal else 0
@@ -84,10 +84,9 @@ class VectorEnvironment:
         space = self.action_space
         if space.dtype.kind == "f":  # an action at a rounded bound may lie beyond the true one
             act_BA = act_BA.astype(space.dtype).clip(space.low, space.high)
-        steps = self._carry_out({i: act_BA[i] for i in stepped})
         result = {"reward": np.zeros(len(act_BA))}
         result |= {key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success", "reported")}
-        for i, step in steps.items():
+        for i, step in self._carry_out({i: act_BA[i] for i in stepped}).items():
             self.lowest, self.highest = min(self.lowest, step.reward), max(self.highest, step.reward)
             result["reward"][i] = step.reward
             result["terminated"][i] = step.terminated
@@ -112,43 +111,41 @@ class VectorEnvironment:
         if inside_BA.all():
             return
         i = int(np.argmin(inside_BA.all(1)))
-        if not np.isfinite(act_BA[i]).all():
-            raise self._fault(i, f"the agent's action is {act_BA[i]}; finite numbers are expected")
-        raise self._fault(i, f"the agent's action is {act_BA[i]}, which is outside {self.action_space}; clip it in the "
-                             "agent")
+        expected = f"finite numbers in {self.action_space} are expected; clip it in the agent"
+        raise self._named(i, EnvironmentFault(f"the agent's action is {act_BA[i]}; {expected}"))
 
     def _carry_out(self, orders: Orders) -> dict[int, Step]:
         """Keeps what the environments observe, and returns the steps that hold no fault."""
-        self.faults, steps = {}, dict[int, Step]()
+        steps = dict[int, Step]()
+        self.faults = {}
+        obs_BO = self.obs_BO.copy()  # whoever has read it may keep it
+        goal_BG = np.zeros((len(obs_BO), 0), np.float32) if self.goal_BG is None else self.goal_BG.copy()
         for i, answer in self.envs.carry_out(orders).items():
             if isinstance(answer, Step):
                 steps[i] = answer
+                obs_BO[i] = answer.obs_O
+                goal_BG[i] = answer.goal_G
             else:
-                self._fail(i, answer.text, answer.kind)
-        if not steps:
-            return steps
-        index, obs_RO = list(steps), np.array([step.obs_O for step in steps.values()])
-        goal_RG = np.array([step.goal_G for step in steps.values()]) if self.has_goal else None
-        possible_R = self.layout.are_possible(obs_RO, goal_RG)
-        for row in np.flatnonzero(~possible_R).tolist():
-            self._fail(index[row], self.layout.problem(steps.pop(index[row])))
-        kept = [i for i in index if i in steps]
-        self.obs_BO = self.obs_BO.copy()  # whoever has read it may keep it
-        self.obs_BO[kept] = obs_RO[possible_R]
-        if goal_RG is not None and self.goal_BG is not None:
-            self.goal_BG = self.goal_BG.copy()
-            self.goal_BG[kept] = goal_RG[possible_R]
+                self.faults[i] = self._named(i, answer)
+        for what, rows in (("observation", obs_BO), ("goal", goal_BG)):
+            for i in np.flatnonzero(~np.isfinite(rows).all(1)).tolist():
+                steps.pop(i, None)
+                self.faults[i] = self._named(i, EnvironmentFault(f"{what} is {rows[i]}; finite numbers are expected"))
+        if self.strict and self.faults:
+            raise self.faults[min(self.faults)]
+        for i in self.faults:
+            obs_BO[i] = self.obs_BO[i]
+            if self.goal_BG is not None:
+                goal_BG[i] = self.goal_BG[i]
+        self.obs_BO = obs_BO
+        if self.goal_BG is not None:
+            self.goal_BG = goal_BG
         return steps
 
-    def _fail(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> None:
-        """Notes a fault, or raises it where they are not to be noted."""
-        if self.strict:
-            raise self._fault(i, text, kind)
-        self.faults[i] = self._fault(i, text, kind)
-
-    def _fault(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> EnvironmentFault:
-        return kind(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
-                    f"{one_line(text)}")
+    def _named(self, i: int, fault: EnvironmentFault) -> EnvironmentFault:
+        """The fault with where and when it occurred."""
+        return type(fault)(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
+                           f"{one_line(fault)}")
 
 
 def tells_success(make_env: MakeEnv) -> bool:

@@ -54,7 +54,7 @@ class Evaluate:
 
     Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos
               gentraj evaluate runs/demo --protocol d4rl-single-goal
-              gentraj evaluate runs/demo --hz 20 --fallback runs/demo-student
+              gentraj evaluate runs/demo --deadline-ms 50 --fallback runs/demo-student
               gentraj evaluate runs/demo-student --teacher runs/demo
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
               gentraj evaluate runs/idql --policy.candidates 32 --out best-of-32.json
@@ -67,7 +67,7 @@ class Evaluate:
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     fallback: Path | None = None
-    """With --deadline-ms or --hz: a run, such as a planner's student, that acts until the first plan is ready. Without
+    """With --deadline-ms: a run, such as a planner's student, that acts until the first plan is ready. Without
     it, the planner stands still until then."""
     teacher: Path | None = None
     """For a student of `gentraj distill --method decision`: the run that acts for 12 steps where the student is unsure,
@@ -159,7 +159,7 @@ def _play(args: Evaluate) -> RolloutFn:
     """What plays the episodes. Raises ValueError for options that cannot be had on Ray."""
     if args.ray is None:
         return rollout
-    here = {"--hz or --deadline-ms": args.config.deadline is not None, "--video": args.video is not None,
+    here = {"--deadline-ms": args.config.deadline_ms is not None, "--video": args.video is not None,
             "--accelerate": args.accelerate != "eager"}
     if asked := [option for option, is_given in here.items() if is_given]:
         raise ValueError(f"--ray plays the episodes in other processes, where {asked[0]} cannot be had; leave one out")

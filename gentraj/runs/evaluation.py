@@ -57,11 +57,11 @@ class Acting:
         """
         env, deadline, teacher = environment_of(run, config.env_id), None, self.teacher
         space = run.action_space(env)
-        if config.deadline is not None and isinstance(run, PlannerRun):
-            deadline = Deadline(config.deadline, self.fallback and self.fallback.agent(space))
+        if config.deadline_ms is not None and isinstance(run, PlannerRun):
+            deadline = Deadline(config.deadline_ms / 1000, self.fallback and self.fallback.agent(space))
         elif self.fallback is not None:
             raise ValueError(f"{run.description}, and a fallback is for a planner with a deadline; give such a run "
-                             "with --deadline-ms or --hz, or leave the fallback out")
+                             "with --deadline-ms, or leave the fallback out")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
         if teacher is None:

@@ -14,7 +14,6 @@ import torch
 from gymnasium.spaces import Box
 
 from gentraj.envs.evaluation.scores import DataReturns
-from gentraj.envs.evaluation.stepping import BOUND_SLACK
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
@@ -33,6 +32,7 @@ from .policy import PolicyRunConfig
 from .run import DataFacts, Run, RunConfig, copy_of
 
 REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
+ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
 DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and the decision starts from the first
 
 
@@ -216,7 +216,7 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
         raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
                          f"{envs.goal_dim}; name the environment of the data by --env-id")
-    low_A, high_A = envs.action_space.low - BOUND_SLACK, envs.action_space.high + BOUND_SLACK
+    low_A, high_A = envs.action_space.low - ACTION_SLACK, envs.action_space.high + ACTION_SLACK
     outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
     if outside.any():
         first = int(np.argmax(outside))

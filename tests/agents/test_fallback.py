@@ -76,7 +76,7 @@ def test_a_rollout_counts_how_often_the_teacher_acted(num_envs: int) -> None:
     played = rollout(switch(min_confidence=0.1, steps=2), environment_factory("tests/Follow-v0"), 8,
                      settings=RolloutSettings(num_envs=num_envs), record=True, progress=False)
     assert played.recorded is not None and 0 < np.mean(played.recorded.act == 1) < 1
-    assert played.by_teacher == np.mean(played.recorded.act == 1)
+    assert played.share(played.teacher_steps) == np.mean(played.recorded.act == 1)
 
 
 def test_a_student_that_does_not_know_and_settings_outside_their_range_are_refused() -> None:

@@ -44,14 +44,13 @@ def raise_two(step, result):
 WRONG_STEPS = {
     "observation": (lambda r: (np.array([0, np.nan, 0]), *r[1:]), "observation is .*nan"),
     "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
-    "huge reward": (lambda r: (r[0], 1e39, *r[2:]), r"reward is 1e\+39; a finite number within float32 is expected"),
+    "huge reward": (lambda r: (r[0], 1e39, *r[2:]), r"reward is 1e\+39, .* a finite number within float32 is expected"),
     "info": (lambda r: (*r[:4], None), "info is None, a NoneType; a dict is expected"),
     "shape": (lambda r: (np.zeros(4), *r[1:]), r"observation has shape \(4,\); \(3,\) is expected"),
     "type": (lambda r: ("three", *r[1:]), "observation is 'three'; numbers are expected"),
     "terminated": (lambda r: (*r[:2], None, *r[3:]), "terminated is None, a NoneType; True or False is expected"),
     "success": (lambda r: (*r[:4], {"success": "yes"}), "success is 'yes', a str; True or False is expected"),
     "exit": (lambda r: sys.exit("no licence"), "SystemExit: no licence"),
-    "bounds": (lambda r: (np.array([0, 11.0, 0]), *r[1:]), "observation is .*11.*inside the environment's own"),
     "old gym": (lambda r: (r[0], r[1], False, {}), "step returned 4 values; observation, reward, .* old gym"),
     "exception": (lambda r: raise_two(0, r), "the simulator is gone"),
 }

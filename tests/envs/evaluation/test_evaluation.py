@@ -55,8 +55,7 @@ def test_statistics_against_hand_calculation():
     assert outlier["return_iqm"] == 1 and outlier["first_hit_median"] is None
 
 
-def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
-    assert EvaluationConfig(hz=20).deadline == EvaluationConfig(deadline_ms=50).deadline == 0.05
+def test_a_deadline_holds_for_one_environment():
     config = EvaluationConfig(env_id="Pendulum-v1", episodes=2, baselines=False, deadline_ms=1e6)
     seen = []
 
@@ -69,11 +68,9 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
     late = punctuality(np.array([5.0, 1.0, 5.1, 3.0]), 5.0)
     assert (late["misses"], late["miss_rate"], late["act_ms_p50"], late["act_ms_worst"]) == (1, 0.25, 4.0, 5.1)
     assert (seen[0].num_envs, seen[0].batch_invariant, seen[0].period) == (1, False, 1000)
-    with pytest.raises(ValueError, match="give one of them"):
-        EvaluationConfig(deadline_ms=5, hz=20)
-    for wrong in ({"deadline_ms": 0}, {"hz": -1}, {"deadline_ms": np.nan}):
-        with pytest.raises(ValueError, match="at least 1e-6 and at most 1e6 s"):
-            EvaluationConfig(**wrong)
+    for wrong in (0, np.nan):
+        with pytest.raises(ValueError, match="deadline_ms"):
+            EvaluationConfig(deadline_ms=wrong)
 
 
 class Reaching(gymnasium.Env):
