@@ -10,11 +10,11 @@ from .planning.planner_config import PlannerConfig
 from .planning.sampler import Plans, PlanSampler
 from .planning.tracker import PlanTracker
 from .planning.trust import Trust
-from .policies import POLICIES, PULLS, register
-from .policies.action_model import ActionModel, ActionWindows
+from .policies import POLICIES
+from .policies.action_model import ActionModel
 from .policies.actor import Actor
+from .policies.actor_critic import ActorCritic, ActorCriticConfig, ModelActor, NoiseActor, NoiseActorConfig
 from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weights, expectile, state_value
-from .policies.one_step import ModelPull, NoiseActor, NoiseActorConfig, OneStep, OneStepConfig, Pull, PullConfig
 from .policies.policy import Policy, PolicyConfig
 from .policies.scales import StateActionScales
 from .policies.student import Student, StudentConfig
@@ -23,11 +23,10 @@ from .prior import log_prob, plan_prior, policy_prior, score
 from .sb3 import SB3Policy
 
 __all__ = [
-    "MPC", "POLICIES", "PULLS", "ActionModel", "ActionWindows", "Actor", "Arrival", "ArrivalConfig",
+    "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
     "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig",
-    "ModelPull", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "OneStep", "OneStepConfig", "PlanCritic",
-    "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig",
-    "Pull", "PullConfig", "RealTimePlanner", "SB3Policy", "StateActionScales", "Student", "StudentConfig",
-    "Transition", "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob",
-    "plan_prior", "policy_prior", "register", "score", "state_value",
+    "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler",
+    "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner", "SB3Policy",
+    "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig", "WorldModelSimulator",
+    "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "score", "state_value",
 ]

@@ -29,7 +29,7 @@ from gentraj.trajectory import (
 )
 
 from .mpc import Prior
-from .policies.action_model import ActionModel
+from .policies.action_model import ActionModel, join
 from .policies.policy import Policy
 
 
@@ -42,7 +42,7 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         state_BS = policy.scales.state(obs_BO.to(policy.device), goal_BG if policy.scales.context_dim else None)
-        return policy.scales.act.unnormalize(actions.candidates(state_BS, number, seeds, options))
+        return policy.scales.act.unnormalize(actions.sample(state_BS, seeds, options, number))
 
     return sample
 
@@ -141,5 +141,4 @@ def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | N
                          "observation, is expected")
     state_BS = policy.scales.state(obs_BO, goal_BG)
     z_BKA = torch.where(policy.scales.varies_A, policy.scales.act.normalize(act_BKA.to(policy.device)), 0)
-    actions = action_model_of(policy)
-    return actions.condition(state_BS), actions.join(state_BS, z_BKA)
+    return action_model_of(policy).condition(state_BS), join(state_BS, z_BKA)

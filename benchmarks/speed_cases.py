@@ -30,7 +30,7 @@ from benchmarks.speed_peers import (
 from gentraj.agents.policies import POLICIES, PRESETS
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.agents.policies.td3bc import DETERMINISTIC, DataPullConfig
+from gentraj.agents.policies.td3bc import DETERMINISTIC
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.families import GAUSSIAN
@@ -45,7 +45,7 @@ HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
 MAZE = Setting(4, 2, 128, (1, 4, 8), steps=64, few=16)
 ACTOR = ResidualMLPConfig(width=128, depth=1, frequencies=0)  # as many weights as two hidden layers of 256 units
 EQUAL = {"iql": {"model": replace(GAUSSIAN, network=ACTOR)},
-         "td3bc": {"pull": DataPullConfig(model=replace(DETERMINISTIC, network=ACTOR))}}
+         "td3bc": {"model": replace(DETERMINISTIC, network=ACTOR)}}
 
 
 def model_of(setting: Setting, device: torch.device = CPU) -> Diffusion:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gentraj import PRESETS
-from gentraj.agents import Policy, PolicyConfig, advantage_weights, register
+from gentraj.agents import POLICIES, Policy, PolicyConfig, advantage_weights
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.envs import RandomAgent, environment_factory, rollout
@@ -52,10 +52,10 @@ class AWR(Policy):
         return {"value_loss": loss.detach()} | self.model.update(t, optimizers, generator, weight_B)
 
     def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):
-        return self.model.sample(state_BS, seeds, replace(options, temperature=0.0))
+        return self.model.sample(state_BS, seeds, replace(options, temperature=0.0))[:, 0]
 
 
-register("awr", AWRConfig, AWR)
+POLICIES["awr"] = AWRConfig, AWR
 PRESETS["awr"] = PolicyRunConfig(policy=AWRConfig())
 
 

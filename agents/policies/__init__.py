@@ -1,8 +1,7 @@
 """Policies, each in a file of its own, which adds it to the registry: a new one is a file and its name in this list."""
 
-from . import bc, diffusion_ql, drol, fql, gan_critic, idql, iql, meanflow_ql, swift, td3bc  # noqa: F401
-from .one_step import PULLS
-from .policy import POLICIES, PRESETS, PolicyConfig, register
+from . import bc, diffusion_ql, drol, fql, gan_critic, iql, meanflow_ql, swift, td3bc  # noqa: F401
+from .policy import POLICIES, PRESETS, PolicyConfig
 from .student import ACTORS
 
-__all__ = ["ACTORS", "POLICIES", "PRESETS", "PULLS", "PolicyConfig", "register"]
+__all__ = ["ACTORS", "POLICIES", "PRESETS", "PolicyConfig"]

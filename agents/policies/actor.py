@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gentraj.networks.rows import padded, padding
-from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed
 from .policy import Policy
@@ -24,7 +24,7 @@ class Actor(EpisodicAgent):
         self.options = options
         self.low_A = torch.as_tensor(low_A).float()
         self.high_A = torch.as_tensor(high_A).float()
-        self.uncounted = 0  # decisions in which the policy counted no call of a network
+        self.uncounted = 0  # decisions without a call of the policy's model
         self._begin(0)
 
     @property
@@ -38,8 +38,11 @@ class Actor(EpisodicAgent):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the policy's networks so far. A decision in which the policy counts none counts as one call."""
-        return self.policy.network_calls + self.uncounted
+        """Calls of the policy's model so far. A decision without one, by a network of the policy, counts as one."""
+        model = self.policy.action_model
+        if model is None:
+            return self.uncounted
+        return calls_of([model.model]) + self.uncounted
 
     @property
     def limits(self) -> Limits:
@@ -87,7 +90,7 @@ class Actor(EpisodicAgent):
         """
         policy = self.policy
         scales = policy.scales
-        calls = policy.network_calls
+        calls = self.network_calls
         if not scales.context_dim:
             goal_BG = None
         state_BS = scales.state(obs_BO, goal_BG)
@@ -97,6 +100,6 @@ class Actor(EpisodicAgent):
             raise ValueError(f"sample_actions of {type(policy).__name__} returned shape {tuple(z_BKA.shape)}; "
                              f"{expected}, a chunk of actions for each state, is expected")
         act_BKA = scales.act.unnormalize(z_BKA)
-        self.uncounted += policy.network_calls == calls
+        self.uncounted += self.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

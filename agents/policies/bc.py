@@ -50,7 +50,7 @@ class BC(Policy[BCConfig]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
-        return self.model.sample(state_BS, seeds, options)
+        return self.model.sample(state_BS, seeds, options)[:, 0]
 
 
 POLICIES["bc"] = BCConfig, BC

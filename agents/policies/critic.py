@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
@@ -77,7 +77,7 @@ class CriticConfig(ValueConfig):
     mean."""
     gradient: Literal["mean", "first", "random"] = "mean"
     """Values that an actor maximises: the mean over the ensemble, its first member, or a random member of two, divided
-    by the mean absolute value of the other. IQL, IDQL and Swift do not use it."""
+    by the mean absolute value of the other. IQL and Swift do not use it."""
     quantiles: PositiveInt | None = None
     """Number of quantiles of the return that the critic learns by quantile regression (Dabney et al. 2018); their mean
     is the value. None learns the value alone, by squared errors."""
@@ -126,28 +126,28 @@ class Critic(nn.Module):
         return q_EB.mean(0)
 
     @torch.no_grad()
-    def next_return(self, state_BS: Tensor, chunk_BX: Tensor, candidates: int = 1) -> Tensor:
-        """(B, N) the quantiles whose mean is `target_value`; without quantiles, (B, 1) that value.
+    def next_return(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
+        """(B, M) the quantiles whose mean is `target_value`; without quantiles, (B, 1) that value.
 
-        They are those of the member with the least value, or their means over the members. With `candidates`, each
-        state has that many chunks in a row, and a member's value is that of its best one.
+        They are those of the member with the least value, or their means over the members. Of several candidates for a
+        state, each member takes its best one.
         """
-        network = cast(ValueEnsemble, self.target.module)
-        q_EBN = network.outputs(torch.cat([state_BS, chunk_BX], -1))
-        if candidates > 1:
-            q_EBCN = q_EBN.unflatten(1, (-1, candidates))
-            q_EBN = q_EBCN.take_along_dim(q_EBCN.mean(-1).argmax(2)[..., None, None], 2)[:, :, 0]
+        assert isinstance(self.target.module, ValueEnsemble)  # noqa: S101  a copy of `q`
+        q_EBM = self.target.module.outputs(torch.cat(pairs(state_BS, act_BNKA), -1))
+        number = act_BNKA.shape[1]
+        if number > 1:
+            q_EBNM = q_EBM.unflatten(1, (-1, number))
+            q_EBM = q_EBNM.take_along_dim(q_EBNM.mean(-1).argmax(2)[..., None, None], 2)[:, :, 0]
         if self.config.target == "mean":
-            return q_EBN.mean(0)
-        least_B = q_EBN.mean(-1).argmin(0)
-        return q_EBN[least_B, torch.arange(len(least_B), device=least_B.device)]
+            return q_EBM.mean(0)
+        least_B = q_EBM.mean(-1).argmin(0)
+        return q_EBM[least_B, torch.arange(len(least_B), device=least_B.device)]
 
     def loss(self, t: Transition, target_BM: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L(theta) = E[(y - Q(s, a))^2] for the targets y, (B,) or, if M returns are equally likely, (B, M).
+        """L(theta) = E[(y - Q(s, a))^2] for the targets y, of which M are equally likely in each state.
 
         With quantiles it is `quantile_loss`. Both are in units of the values. Returns the loss and metrics.
         """
-        target_BM = target_BM.reshape(len(target_BM), -1)
         q_EBN = self.q.outputs(torch.cat([t.state_BS, t.chunk_BX], -1))
         if self.config.quantiles:
             loss_EB = quantile_loss(q_EBN, target_BM) / self.q.unit
@@ -175,9 +175,11 @@ class Critic(nn.Module):
         finally:
             self.q.requires_grad_(True)
         if self.config.gradient == "mean":
-            q_B = size_B = q_EB.mean(0)
+            q_B = q_EB.mean(0)
+            size_B = q_B
         elif self.config.gradient == "first":
-            q_B = size_B = q_EB[0]
+            q_B = q_EB[0]
+            size_B = q_B
         else:
             member = torch.randint(2, (), generator=generator)  # the same in all processes
             q_B, size_B = q_EB[torch.stack([member, 1 - member]).to(q_EB.device)]
@@ -191,13 +193,22 @@ class Critic(nn.Module):
         With one seed for each state, a candidate is drawn with the probability softmax(value), in the policy's units of
         rewards.
         """
-        batch, num = act_BNKA.shape[:2]
-        value_BN = self.target_value(state_BS.repeat_interleave(num, 0),
-                                     act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        number = act_BNKA.shape[1]
+        if number == 1:
+            return act_BNKA[:, 0]
+        value_BN = self.target_value(*pairs(state_BS, act_BNKA)).view(-1, number)
         if seeds is not None:  # the largest sum of a logit and Gumbel noise is a sample
-            noise_BN = RowNoise([fold(seed, num) for seed in seeds], value_BN.device).normal(num)
+            noise_BN = RowNoise([fold(seed, number) for seed in seeds], value_BN.device).normal(number)
             value_BN = value_BN - (-torch.special.log_ndtr(noise_BN)).log()
-        return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
+        return act_BNKA[torch.arange(len(act_BNKA), device=value_BN.device), value_BN.argmax(1)]
+
+
+def pairs(state_BS: Tensor, act_BNKA: Tensor) -> tuple[Tensor, Tensor]:
+    """The states (B * N, S) and the chunks (B * N, X) of N candidates for each state, one state after the other."""
+    number = act_BNKA.shape[1]
+    if number > 1:
+        state_BS = state_BS.repeat_interleave(number, 0)
+    return state_BS, act_BNKA.flatten(2).flatten(0, 1)
 
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:

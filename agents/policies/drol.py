@@ -14,41 +14,36 @@ from dataclasses import field
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gentraj.config import settings
 from gentraj.networks import NETWORKS
-from gentraj.training.optimization import adamw
-from gentraj.trajectory import TrajectorySpec
 
-from .one_step import PULLS, NoiseActor, NoiseActorConfig, OneStepConfig, PullConfig, squared_distance
-from .policy import PRESETS
+from .actor_critic import ActorCriticConfig, NoiseActor, NoiseActorConfig, squared_distance
+from .policy import POLICIES, PRESETS
+from .scales import StateActionScales
 from .transition import Transition
 
 
 @settings
-class NearestPullConfig(PullConfig):
-    """The settings of `NearestPull`. Raises ValueError for a setting outside its range."""
+class DROLConfig(ActorCriticConfig):
+    """The settings of `DROL`. Raises ValueError for a setting outside its range."""
 
     actor: NoiseActorConfig = field(default_factory=NoiseActorConfig)
     """The network that acts."""
     alpha: NonNegativeFloat = 1.0
     """Weight of the squared error of the nearest candidate to the data's action, relative to the value."""
-    candidates: PositiveInt = 16
+    routed: PositiveInt = 16
     """Actions of the actor in each state of an update, of which only the nearest to the data's action learns. With 1,
     every action of the actor is pulled towards the data's."""
 
 
-class NearestPull(NoiseActor):
+class DROL(NoiseActor[DROLConfig]):
     """An actor of whose candidates the nearest to the data's action learns."""
 
-    def __init__(self, spec: TrajectorySpec, config: NearestPullConfig):
-        network = NETWORKS.made_of(config.actor.network)(spec.dim, spec.horizon, 0, config.actor.network)
-        super().__init__(spec, network, config.actor.ema, config.actor.max_grad_norm)
-        self.config = config
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {"actor": adamw(self.network, self.config.actor)}
+    def __init__(self, config: DROLConfig, scales: StateActionScales):
+        super().__init__(config, scales)
+        network = config.actor.network
+        self.act_by(NETWORKS.made_of(network)(self.window_spec.dim, self.chunk, 0, network), config.actor)
 
     @property
     def noise_dim(self) -> int:
@@ -61,8 +56,8 @@ class NearestPull(NoiseActor):
         return super().latent(size**0.5 * ball_RX)
 
     def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        z_RKA = self.noise(t.state_BS, generator, self.config.candidates)
-        return self.pull(t, self.nearest(t, z_RKA.unflatten(0, (-1, self.config.candidates))))
+        z_RKA = self.noise(t.state_BS, generator, self.config.routed)
+        return self.pull(t, self.nearest(t, z_RKA.unflatten(0, (-1, self.config.routed))))
 
     def pull(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The pull, a scalar, of the actor's actions (B, K * A) from this noise, and these actions."""
@@ -78,6 +73,6 @@ class NearestPull(NoiseActor):
         return z_BNKA[torch.arange(len(z_BNKA), device=z_BNKA.device), square_BNX.sum(-1).argmin(1)]
 
 
-PULLS["nearest"] = NearestPullConfig, NearestPull
+POLICIES["drol"] = DROLConfig, DROL
 PRESETS["drol"] = ("a one-step actor whose candidate nearest to the data's action learns from it and the value",
-                   OneStepConfig(pull=NearestPullConfig(alpha=10.0), temperature=0.0))
+                   DROLConfig(alpha=10.0, temperature=0.0))

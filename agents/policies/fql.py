@@ -16,8 +16,7 @@ only; docs/policies.md says what differs.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import field
-from typing import cast
+from dataclasses import field, replace
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -27,20 +26,18 @@ from torch.optim import Optimizer
 from gentraj.config import settings
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import FLOW
-from gentraj.training.optimization import adamw
 from gentraj.training.parallel import mean_over_processes
-from gentraj.trajectory import TrajectorySpec
 
-from .action_model import ActionModel
-from .critic import Critic
-from .one_step import PULLS, NoiseActor, OneStep, OneStepConfig, PullConfig
-from .policy import PRESETS
+from .action_model import join
+from .actor_critic import ActorCriticConfig, NoiseActor
+from .policy import POLICIES, PRESETS
+from .scales import StateActionScales
 from .transition import Transition
 
 
 @settings
-class FlowPullConfig(PullConfig):
-    """The settings of `FlowPull`. Raises ValueError for a setting outside its range."""
+class FQLConfig(ActorCriticConfig):
+    """The settings of `FQL`. Raises ValueError for a setting outside its range."""
 
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The flow, a model of actions. The actor has the same network, learning rate and decay of the average."""
@@ -54,54 +51,49 @@ class FlowPullConfig(PullConfig):
     """Norm to which larger gradients of the actor are clipped."""
 
 
-class FlowPull(NoiseActor):
+class FQL(NoiseActor[FQLConfig]):
     """An actor that distils a flow of the data's actions into one step."""
 
-    def __init__(self, spec: TrajectorySpec, config: FlowPullConfig):
-        model = ActionModel(spec, config.model)
-        network = cast(Diffusion, model.model).network
-        super().__init__(spec, deepcopy(network), config.model.ema, config.max_grad_norm)
-        self.config = config
-        self.model = model
+    def __init__(self, config: FQLConfig, scales: StateActionScales):
+        super().__init__(config, scales)
+        self.act_by(deepcopy(self.flow.network), replace(config.model, max_grad_norm=config.max_grad_norm))
 
     @property
-    def action_model(self) -> ActionModel:
-        return self.model
+    def flow(self) -> Diffusion:
+        """The flow."""
+        assert isinstance(self.model.model, Diffusion)  # noqa: S101  by the type of its settings
+        return self.model.model
 
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {"actor": adamw(self.network, self.config.model), **self.model.optimizers()}
-
-    def update(self, t: Transition, policy: OneStep, optimizers: dict[str, Optimizer],
-               generator: torch.Generator) -> dict[str, Tensor]:
+    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
+                     generator: torch.Generator) -> dict[str, Tensor]:
+        """One optimiser step of the flow, and one of the actor. Returns metrics."""
         if self.config.guidance is None:
             flow = self.model.update(t, optimizers, generator)
             z_BKA = self.noise(t.state_BS, generator)
         else:
             z_BKA = self.noise(t.state_BS, generator)
-            weight_B = self.guidance(t, z_BKA, policy.critic, self.config.guidance)
-            flow = self.model.update(t, optimizers, generator, weight_B)
-        return flow | self.step(*self.distillation(t, z_BKA), t, policy, optimizers, generator)
+            flow = self.model.update(t, optimizers, generator, self.guidance(t, z_BKA, self.config.guidance))
+        return flow | self.step(*self.distillation(t, z_BKA), t, optimizers, generator)
 
     def distillation(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The pull, a scalar, and the actor's actions (B, K * A)."""
-        flow = cast(Diffusion, self.model.model)
-        start_BKD = self.model.join(torch.zeros_like(t.state_BS), z_BKA)
-        flow_BKD = flow.transport(start_BKD, self.model.condition(t.state_BS, finite=True))
+        start_BKD = join(torch.zeros_like(t.state_BS), z_BKA)
+        flow_BKD = self.flow.transport(start_BKD, self.model.condition(t.state_BS, finite=True))
         chunk_BX = self.act(self.network, t.state_BS, z_BKA)
         square_BX = (chunk_BX - self.model.actions(flow_BKD).flatten(1)) ** 2
         return self.config.alpha * (square_BX * t.weights()[:, None]).mean(), chunk_BX
 
     @torch.no_grad()
-    def guidance(self, t: Transition, z_BKA: Tensor, critic: Critic, temperature: float) -> Tensor:
+    def guidance(self, t: Transition, z_BKA: Tensor, temperature: float) -> Tensor:
         """(B,) the weights w of GFP, in [0, 1], with which the flow imitates the data's actions."""
-        own_B = critic.target_value(t.state_BS, self.act(self.network, t.state_BS, z_BKA).clamp(-1, 1))
+        own_B = self.critic.target_value(t.state_BS, self.act(self.network, t.state_BS, z_BKA).clamp(-1, 1))
         size = mean_over_processes(own_B.abs().mean()).clamp(min=1e-6)
-        better_B = critic.target_value(t.state_BS, t.chunk_BX) - own_B
+        better_B = self.critic.target_value(t.state_BS, t.chunk_BX) - own_B
         return (better_B / (temperature * size)).sigmoid()
 
 
-PULLS["flow"] = FlowPullConfig, FlowPull
+POLICIES["fql"] = FQLConfig, FQL
 PRESETS["fql"] = ("flow Q-learning: a flow clones the data, and a one-step actor distils it and maximises the value",
-                  OneStepConfig(pull=FlowPullConfig()))
+                  FQLConfig())
 PRESETS["gfp"] = ("FQL whose flow prefers the data's actions with a higher value than the actor's",
-                  OneStepConfig(pull=FlowPullConfig(alpha=1.0, guidance=1e-3)))
+                  FQLConfig(alpha=1.0, guidance=1e-3))

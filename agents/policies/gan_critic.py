@@ -14,8 +14,8 @@ from gentraj.config import settings
 from gentraj.families import GAN, ModelConfig
 from gentraj.gan.discrimination import SideConfig
 
-from .one_step import PULLS, ModelPull, OneStepConfig, PullConfig
-from .policy import PRESETS
+from .actor_critic import ActorCriticConfig, ModelActor
+from .policy import POLICIES, PRESETS
 
 # The discriminator takes part in one of eight updates: the energy score teaches the generator what to imitate, and the
 # critic, which learns with it, needs the time.
@@ -23,13 +23,13 @@ QUICK_GAN = replace(GAN, adversarial_interval=8, generator_learning=SideConfig(l
 
 
 @settings
-class ModelPullConfig(PullConfig):
-    """The settings of `ModelPull`."""
+class ModelCriticConfig(ActorCriticConfig):
+    """The settings of a `ModelActor`."""
 
     model: ModelConfig = field(default_factory=lambda: QUICK_GAN)
     """The generative model of actions, which is the actor."""
 
 
-PULLS["model"] = ModelPullConfig, ModelPull
+POLICIES["model-critic"] = ModelCriticConfig, ModelActor
 PRESETS["gan-critic"] = ("a conditional GAN of actions that maximises its value while it clones the data",
-                         OneStepConfig(pull=ModelPullConfig(), eta=0.2, candidates=8, temperature=0.5))
+                         ModelCriticConfig(eta=0.2, candidates=8, temperature=0.5))

@@ -1,26 +1,28 @@
-"""IQL: values by expectile regression on the data's actions, and a policy by advantage-weighted regression.
+"""IQL and IDQL: values by expectile regression on the data's actions, and a model of these actions.
 
     L_V(psi)   = E[L_2^tau(Q'(s, a) - V(s))],   L_2^tau(u) = |tau - 1(u < 0)| u^2        (5)
     L_Q(theta) = E[(r + gamma V(s') - Q(s, a))^2]                                        (6)
     L_pi(phi)  = -E[exp(beta (Q'(s, a) - V(s))) log pi(a | s)]                           (7)
 
 Q' is the target network, (s, a, r, s') are (n-step) transitions of the data. Kostrikov et al. 2022, "Offline
-Reinforcement Learning with Implicit Q-Learning" (arXiv 2110.06169).
+Reinforcement Learning with Implicit Q-Learning" (arXiv 2110.06169). IDQL imitates all actions of the data alike (beta
+= 0), by a diffusion model, and acts by the sample with the highest Q'(s, a). Hansen-Estruch et al. 2023, "IDQL:
+Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies" (arXiv 2304.10573).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
-from gentraj.families import GAUSSIAN, ModelConfig
+from gentraj.families import DIFFUSION, GAUSSIAN, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -40,14 +42,21 @@ class IQLConfig(PolicyConfig):
     expectile: Fraction = 0.7
     """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     beta: NonNegativeFloat = 1.0
-    """Inverse temperature of the weights exp(beta * advantage) with which actions are imitated."""
+    """Inverse temperature of the weights exp(beta * advantage) with which actions are imitated; 0 imitates all alike,
+    as IDQL does."""
     advantages: Literal["relative", "raw"] = "relative"
     """Advantages in the weights: divided by their mean absolute value, with weights divided by their mean; or as they
     are, in the units of the rewards."""
+    candidates: PositiveInt = 1
+    """Actions that are sampled in each decision; the one with the highest value is taken."""
+    temperature: NonNegativeFloat = 0.0
+    """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates", "temperature")
 
 
 class IQL(Policy[IQLConfig]):
-    """Implicit Q-learning."""
+    """Implicit Q-learning, and with a beta of 0 IDQL."""
 
     def __init__(self, config: IQLConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
@@ -68,10 +77,12 @@ class IQL(Policy[IQLConfig]):
         """Equation 6, and metrics."""
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        return self.critic.loss(t, t.reward_B + t.discount_B * next_value_B)
+        return self.critic.loss(t, (t.reward_B + t.discount_B * next_value_B)[:, None])
 
-    def actor_weights(self, t: Transition, advantage_B: Tensor) -> Tensor:
+    def actor_weights(self, t: Transition, advantage_B: Tensor) -> Tensor | None:
         """(B,) the weights exp(beta advantage) of equation 7, with which the model imitates the data's actions."""
+        if not self.config.beta:
+            return None
         if self.config.advantages == "raw":
             return exponential_weights(advantage_B, self.config.beta)
         return advantage_weights(advantage_B, self.config.beta, t.weights())
@@ -87,8 +98,11 @@ class IQL(Policy[IQLConfig]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        return self.model.sample(state_BS, seeds, replace(options, temperature=0.0))
+        options = replace(options, temperature=options.temperature * self.config.temperature)
+        return self.critic.best(state_BS, self.model.sample(state_BS, seeds, options, self.config.candidates))
 
 
 POLICIES["iql"] = IQLConfig, IQL
 PRESETS["iql"] = "implicit Q-learning: values by expectile regression, policy by advantage weighting", IQLConfig()
+PRESETS["idql"] = ("the best of several actions of a diffusion model, by IQL's values",
+                   IQLConfig(DIFFUSION, beta=0.0, candidates=8, temperature=1.0))

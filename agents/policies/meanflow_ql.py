@@ -17,16 +17,14 @@ from dataclasses import field
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gentraj.config import settings
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.distillation.mean_flow import adaptive, derivative
-from gentraj.training.optimization import adamw
-from gentraj.trajectory import TrajectorySpec
 
-from .one_step import PULLS, NoiseActor, NoiseActorConfig, OneStepConfig, PullConfig
-from .policy import PRESETS
+from .actor_critic import ActorCriticConfig, NoiseActor, NoiseActorConfig
+from .policy import POLICIES, PRESETS
+from .scales import StateActionScales
 from .transition import Transition
 
 MAX_TARGET = 5.0  # bound on the targets of the mean flow
@@ -34,8 +32,8 @@ POWER, OFFSET = 0.2, 1e-4  # of the adaptive weights of the mean-flow loss
 
 
 @settings
-class MeanFlowPullConfig(PullConfig):
-    """The settings of `MeanFlowPull`. Raises ValueError for a setting outside its range."""
+class MeanFlowQLConfig(ActorCriticConfig):
+    """The settings of `MeanFlowQL`. Raises ValueError for a setting outside its range."""
 
     actor: NoiseActorConfig = field(default_factory=NoiseActorConfig)
     """The network that acts."""
@@ -45,16 +43,12 @@ class MeanFlowPullConfig(PullConfig):
     """Weight of the loss of actions outside the data's bounds, which is their mean distance from the bounds."""
 
 
-class MeanFlowPull(NoiseActor):
+class MeanFlowQL(NoiseActor[MeanFlowQLConfig]):
     """An actor that is a mean flow of the data's actions."""
 
-    def __init__(self, spec: TrajectorySpec, config: MeanFlowPullConfig):
-        network = TwoTimes(spec.dim, spec.horizon, 0, config.actor.network)
-        super().__init__(spec, network, config.actor.ema, config.actor.max_grad_norm)
-        self.config = config
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {"actor": adamw(self.network, self.config.actor)}
+    def __init__(self, config: MeanFlowQLConfig, scales: StateActionScales):
+        super().__init__(config, scales)
+        self.act_by(TwoTimes(self.window_spec.dim, self.chunk, 0, config.actor.network), config.actor)
 
     def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         time_B = 1 - torch.rand(len(t.state_BS), generator=generator).to(t.state_BS.device)  # never 0
@@ -84,6 +78,6 @@ class MeanFlowPull(NoiseActor):
         return ((chunk_BX.abs() - 1).clamp(min=0).mean(1) * t.weights()).mean()
 
 
-PULLS["mean-flow"] = MeanFlowPullConfig, MeanFlowPull
+POLICIES["meanflow-ql"] = MeanFlowQLConfig, MeanFlowQL
 PRESETS["meanflow-ql"] = ("a one-step mean flow that clones the data and maximises the value in one stage",
-                          OneStepConfig(pull=MeanFlowPullConfig(), backup=2, candidates=5))
+                          MeanFlowQLConfig(backup=2, candidates=5))

@@ -19,7 +19,6 @@ from gentraj.trajectory import (
     Batch,
     SamplingOptions,
     TrajectorySpec,
-    calls_of,
 )
 
 from .action_model import ActionModel
@@ -162,37 +161,16 @@ class Policy(nn.Module, Generic[P]):
             return model
         return None
 
-    @property
-    def network_calls(self) -> int:
-        """Calls of the model's network so far; 0 for a policy without a model."""
-        if self.action_model is None:
-            return 0
-        return calls_of([self.action_model.model])
-
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """A description in words of how actions are sampled; the class of a policy without a model."""
+        """A description in words of how actions are sampled."""
         if self.action_model is None:
-            return type(self).__name__
+            return "one call"
         return sampling_of(self.action_model.model, options)
 
 
 POLICIES: Registry[PolicyConfig, Policy[Any]] = Registry({})
-"""The policies by their kinds: the class of the settings, and the class of the policy. Each file adds its own."""
+"""The policies by their names in the config.json of a run: the class of the settings, which is derived from
+`PolicyConfig`, and the class of the policy. Each file adds its own."""
 
 PRESETS: dict[str, tuple[str, PolicyConfig]] = {}
 """The settings of policies by the name of their preset, with a line about each. Each file adds its own."""
-
-
-def register(kind: str, config: type[PolicyConfig], policy: type[Policy[Any]]) -> None:
-    """Registers a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
-
-    `kind` is the policy's name in the config.json of a run; it replaces a policy that is registered by that name.
-    Raises ValueError for settings that are not derived from `PolicyConfig`, or are registered by another name already.
-    """
-    if not issubclass(config, PolicyConfig):
-        raise ValueError(f"{config.__name__} is not derived from PolicyConfig, which has the settings of every policy; "
-                         "derive it from that")
-    others = [name for name, (registered, _) in POLICIES.items() if registered is config and name != kind]
-    if others:
-        raise ValueError(f"{config.__name__} is registered as '{others[0]}' already; give '{kind}' settings of its own")
-    POLICIES[kind] = config, policy

@@ -81,17 +81,8 @@ class Student(Policy[StudentConfig]):
         if scales.context_dim and len(config.goal_dims) not in (0, scales.context_dim):
             raise ValueError(f"StudentConfig.goal_dims are {config.goal_dims}, and a goal has {scales.context_dim} "
                              "numbers; give an entry of the observation for each, or none")
-        self.calls = 0
         outputs = config.components * (1 + 2 * config.chunk * scales.act_dim)
         self.network = mlp([self.state_dim, *[config.width] * config.depth, outputs])
-
-    @property
-    def network_calls(self) -> int:
-        return self.calls
-
-    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        taken = "one" if self.config.sample else "the mode"
-        return f"one call, {taken} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
@@ -129,7 +120,6 @@ class Student(Policy[StudentConfig]):
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) the mixtures' modes, or components drawn by the seeds. The temperature changes nothing."""
         options.refuse(ONE_CALL)
-        self.calls += 1
         log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
         uniform_B1 = uniform(seeds, 1) if self.config.sample else None
         return chosen(log_weight_BM, centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
@@ -178,17 +168,12 @@ class StudentActor(Actor):
         low_O, high_O = scales.bounds()
         self.low_O = low_O.float()
         self.high_O = high_O.float()
-        self.calls = 0
         self.layers = folded(policy)
         self.shift_A = scales.act.shift_D.float()
         self.scale_A = scales.act.scale_D.float()
         # The data's bounds are bounds, too.
         self.low_A = self.low_A.to(policy.device).maximum(self.shift_A - self.scale_A)
         self.high_A = self.high_A.to(policy.device).minimum(self.shift_A + self.scale_A)
-
-    @property
-    def network_calls(self) -> int:
-        return self.calls
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         if self.policy.execute > 1:
@@ -232,7 +217,7 @@ class StudentActor(Actor):
     def _mixture(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log weights (B, M), up to a constant, and centres (B, M, X) of normalised chunks of actions."""
         batch, M = len(obs_BO), self.policy.config.components
-        self.calls += 1
+        self.uncounted += 1
         x_BI = obs_BO.to(self.low_O.device).clamp(self.low_O, self.high_O)
         if self.policy.scales.context is not None:
             if goal_BG is None:

@@ -107,7 +107,7 @@ class Swift(Policy[SwiftConfig]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
-        return self.model.sample(state_BS, seeds, options, ClassifierFree(self.config.guidance))
+        return self.model.sample(state_BS, seeds, options, guide=ClassifierFree(self.config.guidance))[:, 0]
 
 
 def cross_fitting_mask(member_B: Tensor, members: int) -> Tensor:

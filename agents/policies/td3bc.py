@@ -19,48 +19,49 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.families import GAUSSIAN
 from gentraj.models.gaussian import Gaussian, GaussianConfig
-from gentraj.trajectory import SamplingOptions, TrajectorySpec
+from gentraj.trajectory import SamplingOptions
 
-from .one_step import PULLS, ModelPull, OneStepConfig, PullConfig
-from .policy import PRESETS
+from .actor_critic import ActorCriticConfig, ModelActor
+from .policy import POLICIES, PRESETS
 
 # A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.
 DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)
 
 
 @settings
-class DataPullConfig(PullConfig):
-    """The settings of `DataPull`. Raises ValueError for an actor whose spread is not a number."""
+class TD3BCConfig(ActorCriticConfig):
+    """The settings of `TD3BC`. Raises ValueError for an actor whose spread is not a number."""
 
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
     """The actor, a normal distribution of fixed spread; it acts by its mean."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.model.spread, str):
-            raise ValueError(f"DataPullConfig.model.spread is '{self.model.spread}'; a number is expected, as the "
-                             "actor's spread is fixed")
+            raise ValueError(f"TD3BCConfig.model.spread is '{self.model.spread}'; a number is expected, as the actor's "
+                             "spread is fixed")
 
 
-class DataPull(ModelPull):
+class TD3BC(ModelActor[TD3BCConfig]):
     """A deterministic actor that is pulled to the data's actions by their squared error.
 
     The error is the negative log-likelihood of a `Gaussian` of fixed spread, which divides it by 2 spread^2.
     """
 
-    def __init__(self, spec: TrajectorySpec, config: DataPullConfig):
-        super().__init__(spec, config)
-        self.unit = 2 * float(config.model.spread) ** 2
+    def value(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,) lambda Q(s, a), divided by 2 spread^2 as the pull is."""
+        unit = 2 * float(self.config.model.spread) ** 2
+        return self.config.eta / unit * self.critic.relative(state_BS, chunk_BX, generator,
+                                                             divided=self.config.relative)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         mean_BKD, _ = cast(Gaussian, self.model.model).predict(self.model.condition(state_BS, finite=True))
         return self.model.actions(mean_BKD)[:, None].expand(-1, number, -1, -1)
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
-        act_BKA = self.model.sample(state_BS, seeds, replace(options, temperature=0.0))
-        return act_BKA[:, None].expand(-1, number, -1, -1)
+        return self.model.sample(state_BS, seeds, replace(options, temperature=0.0)).expand(-1, number, -1, -1)
 
 
-PULLS["data"] = DataPullConfig, DataPull
-
+POLICIES["td3bc"] = TD3BCConfig, TD3BC
 PRESETS["td3bc"] = ("TD3+BC: an actor that maximises its value and stays close to the data",
-                    OneStepConfig(pull=DataPullConfig(), eta=2.5, smoothing=0.2))
+                    TD3BCConfig(eta=2.5, smoothing=0.2))

@@ -47,7 +47,7 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
     game = Game(lambda y: value(logits(discriminator, y, microbatch, t_R), microbatch), x, g,
                 value(on_real, microbatch), value(on_fake, microbatch), microbatch.free, microbatch.generator)
     loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
-    penalties = {name: REGULARISERS[name](game).mean() for name in weights}
+    penalties = {name: (REGULARISERS[name](game) * microbatch.weight).mean() for name in weights}
     total = loss + sum(weight * penalties[name] for name, weight in weights.items())
     norm = apply_gradients(total, optimizer, max_norm)
     if objective.weight_clip is not None:

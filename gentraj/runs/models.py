@@ -7,28 +7,18 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any, get_type_hints
 
-from gentraj.agents.policies.one_step import OneStepConfig
-
 from ..config import check_known
 from ..diffusion import DiffusionConfig
 from ..families import ModelConfig, family
 from ..networks import NETWORKS, NetworkConfig
 from .folder import run_class
 from .planner import PlannerRunConfig
-from .policy import PolicyRunConfig
 from .run import RunConfig
-
-
-def model_key(config: RunConfig) -> str:
-    """The dotted key of the settings of the generative model."""
-    if isinstance(config, PolicyRunConfig) and isinstance(config.policy, OneStepConfig):
-        return "policy.pull.model"
-    return run_class(config).MODEL
 
 
 def model_config(config: RunConfig) -> ModelConfig | None:
     """The settings of the generative model; None for a run without one."""
-    return attrgetter(model_key(config))(config)
+    return attrgetter(run_class(config).MODEL)(config)
 
 
 def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
@@ -43,7 +33,7 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
             critic = replace(critic, noise_fraction=0.0)
         return replace(config, model=model, critic=critic, normalizer="limits", context_dropout=model.CONTEXT_DROPOUT,
                        batch_size=model.BATCH_SIZE)
-    return _with_model(config, model_key(config).split("."), model)
+    return _with_model(config, run_class(config).MODEL.split("."), model)
 
 
 def _with_model(owner: Any, keys: Sequence[str], model: ModelConfig) -> Any:

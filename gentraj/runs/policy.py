@@ -10,7 +10,6 @@ from gentraj.agents.planning.deadline import Deadline
 from gentraj.agents.policies import ACTORS, POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 
@@ -55,8 +54,7 @@ class PolicyRun(Run[PolicyRunConfig]):
             scales = StateActionScales.fit(episodes, self.context, own.observations, own.rewards)
         self.policy = POLICIES.made_of(own)(own, scales)
         self.components, self.acting = {"policy": self.policy}, own
-        named = own.pull if isinstance(own, OneStepConfig) else own
-        self.summary = type(named).__name__.removesuffix("Config")
+        self.summary = type(own).__name__.removesuffix("Config")
         if own.model is not None:
             self.summary += f", {family(own.model)}"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.fql import FQLConfig
 from gentraj.agents.policies.iql import IQLConfig
-from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.swift import SwiftConfig
@@ -42,10 +42,7 @@ def episodes() -> Episodes:
 
 def make(config: Any) -> Policy:
     torch.manual_seed(0)
-    if isinstance(config, OneStepConfig):
-        config = replace(config, pull=replace(config.pull, model=config.model.with_network(SMALL)))
-    else:
-        config = replace(config, model=config.model.with_network(SMALL))
+    config = replace(config, model=config.model.with_network(SMALL))
     return POLICIES.made_of(config)(config, StateActionScales.fit(episodes(), ContextConfig()))
 
 
@@ -142,7 +139,7 @@ def test_what_has_no_answer_says_so(family: str, question: Any, message: str) ->
 # -- draws
 
 
-@pytest.mark.parametrize("config", [IQLConfig(), SwiftConfig(), OneStepConfig()])
+@pytest.mark.parametrize("config", [IQLConfig(), SwiftConfig(), FQLConfig()])
 def test_a_policy_with_a_model_is_a_prior_of_its_chunks(config: Any) -> None:
     """Samples are inside the data's bounds, and those of a state depend on its own seed."""
     sample_prior = policy_prior(make(replace(config, chunk=3)))

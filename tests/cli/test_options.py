@@ -73,7 +73,7 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train iql --steps -5", "--training.steps is -5"),
     ("train iql --steps 1.5", "--training.steps is 1.5"),
     ("train iql --policy.expectile 1.8", "--policy.expectile is 1.8; at least"),
-    ("train td3bc --policy.pull.model.spread learned", "--policy.pull.model.spread is 'learned'"),
+    ("train td3bc --policy.model.spread learned", "--policy.model.spread is 'learned'"),
     ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean --policy.expectile"),
     ("train iql --policy.expectil 0.7", "--policy.expectil is unknown; did you mean '--policy.expectile'"),
     ("train iql --run-dr x", "--run-dr is unknown; did you mean --run-dir"),

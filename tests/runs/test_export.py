@@ -42,9 +42,8 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
         model = model.with_network(SMALL)
         config = with_model(config, replace(model, steps=2) if hasattr(model, "steps") else model)
     settings = config.policy  # type: ignore[attr-defined]
-    pull = getattr(settings, "pull", None)
-    if hasattr(pull, "student"):
-        changes["pull"] = replace(pull, student=replace(pull.student, network=SMALL))
+    if hasattr(settings, "actor"):
+        changes["actor"] = replace(settings.actor, network=SMALL)
     changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1)

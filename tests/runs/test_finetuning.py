@@ -174,7 +174,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
     policy: Any = config.policy
     model = policy.model.with_network(ResidualMLPConfig(width=32, depth=1, frequencies=0))
     critic = replace(policy.critic, width=32, discount=0.1)
-    policy = replace(policy, eta=50.0, pull=replace(policy.pull, model=model), batch_size=64, critic=critic)
+    policy = replace(policy, eta=50.0, model=model, batch_size=64, critic=critic)
     run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), tmp_path / "run",
                      progress=False)
     better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, noise=0.3, seed=3))

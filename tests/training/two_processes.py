@@ -57,13 +57,10 @@ def policy(name: str) -> PolicyRunConfig:
     settings: Any = PRESETS[name]
     settings = settings.policy
     changes: dict[str, Any] = {"batch_size": 16}
-    pull = getattr(settings, "pull", None)
-    if pull is not None and pull.model is None:
-        changes["pull"] = replace(pull, actor=replace(pull.actor, network=NARROW))
-    elif pull is not None:
-        changes["pull"] = replace(pull, model=pull.model.with_network(NARROW))
-    elif settings.model is not None:
+    if settings.model is not None:
         changes["model"] = settings.model.with_network(NARROW)
+    elif hasattr(settings, "actor"):
+        changes["actor"] = replace(settings.actor, network=NARROW)
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1, n_step=4)
     if name == "diffusion-ql":  # with all that the published preset draws

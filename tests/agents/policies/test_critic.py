@@ -48,7 +48,7 @@ def transitions() -> Transition:
 
 def learn(critic: Critic, t: Transition, next_value: Tensor, optimizer: Any) -> dict[str, Tensor]:
     """One step of the critic towards r + discount V(s')."""
-    loss, metrics = critic.loss(t, t.reward_B + t.discount_B * next_value)
+    loss, metrics = critic.loss(t, (t.reward_B + t.discount_B * next_value)[:, None])
     critic.step(loss, optimizer)
     return metrics
 
@@ -91,21 +91,17 @@ def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
     torch.testing.assert_close(nothing.relative(state, chunk), torch.full((6,), 1e-3))
 
 
-@pytest.mark.parametrize("name", ["iql", "idql"])
-@pytest.mark.parametrize("tau", [0.5, 0.9])
-def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and_next_values(name: str,
-                                                                                             tau: float) -> None:
-    policy = make(small(name, chunk=2, expectile=tau), chain())
+def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and_next_values() -> None:
+    tau = 0.9
+    policy = make(small("iql", chunk=2, expectile=tau), chain())
     t = windows_of(policy, chain(), 0.5)
     policy.critic.target = Valued()
     policy.value.unit.fill_(4.0)
     policy.critic.q.unit.fill_(25.0)
     advantage_B = (policy.critic.target_value(t.state_BS, t.chunk_BX) - policy.value(t.state_BS)[0]).detach()
     weight_B = torch.where(advantage_B < 0, 1 - tau, tau)
-    value_loss = policy.value_loss(t)
-    if name == "iql":
-        value_loss, found_B = value_loss
-        torch.testing.assert_close(found_B, advantage_B)
+    value_loss, found_B = policy.value_loss(t)
+    torch.testing.assert_close(found_B, advantage_B)
     torch.testing.assert_close(value_loss, t.average(weight_B * (advantage_B / 4) ** 2))
     target_B = t.reward_B + t.discount_B * policy.value(t.next_BS)[0].detach()
     q_EB = policy.critic(t.state_BS, t.chunk_BX)
@@ -176,7 +172,7 @@ def learnt(**settings: Any) -> Critic:
     for step in range(500):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 500)
         t = lottery(256, step)
-        next_return_BM = critic.next_return(t.next_BS, torch.zeros(256, 1))
+        next_return_BM = critic.next_return(t.next_BS, torch.zeros(256, 1, 1, 1))
         loss, _ = critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
         critic.step(loss, optimizer)
     return critic
@@ -198,7 +194,7 @@ def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
     critic, state, chunk = quantile_critic(quantiles=5, members=3), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
     network: Any = critic.target.module
     q_EBN = network.outputs(torch.cat([state, chunk], 1))
-    found_BN = critic.next_return(state, chunk)
+    found_BN = critic.next_return(state, chunk[:, None, None])
     assert found_BN.shape == (9, 5)
     torch.testing.assert_close(found_BN.mean(1), critic.target_value(state, chunk))
     for b in range(9):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
-from gentraj.agents.policies.action_model import ActionModel, ActionWindows
+from gentraj.agents.policies.action_model import ActionModel, join
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import CriticConfig
@@ -60,7 +60,7 @@ def narrow(config: Any) -> Any:
         changes["learning_rate"] = 5e-3
     if isinstance(config, StudentConfig):
         changes["width"] = 32
-    changes |= {key: narrow(getattr(config, key)) for key in ("model", "pull", "actor") if key in names}
+    changes |= {key: narrow(getattr(config, key)) for key in ("model", "actor") if key in names}
     if "critic" in names:
         faster = {"tau": 0.05} if isinstance(config.critic, CriticConfig) else {}
         changes["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
@@ -68,11 +68,8 @@ def narrow(config: Any) -> Any:
 
 
 def small(name: str, **changes: Any) -> Any:
-    """The settings of a preset with small networks; `pull_...` are changes of its pull."""
+    """The settings of a preset with small networks."""
     config: Any = EVERY[name]
-    pull = {key.removeprefix("pull_"): changes.pop(key) for key in list(changes) if key.startswith("pull_")}
-    if pull:
-        changes["pull"] = replace(config.pull, **pull)
     return narrow(replace(config, **changes))
 
 
@@ -104,8 +101,7 @@ def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor 
 @cache
 def trained(name: str) -> Any:
     """A policy that has learnt from the bandit. Leave it as it is."""
-    weaker = {"fql": 0.3, "meanflow-ql": 3.0}  # the noise itself leads to one of the two actions
-    changes = {"pull_alpha": weaker[name]} if name in weaker else {}
+    changes = {"alpha": 0.3} if name == "fql" else {}  # the noise itself leads to one of the two actions
     policy = make(small(name, **changes), data := bandit())
     train(policy, data, 100)
     return policy
@@ -211,7 +207,7 @@ def test_what_earns_more_is_done_more_often_than_in_the_data(name: str) -> None:
     assert right > 0.85  # of the data it is a half
 
 
-@pytest.mark.parametrize("name", sorted(EVERY.keys() - {"gan-critic"}))  # the penalty of a discriminator has no weights
+@every_policy
 def test_a_policy_learns_nothing_of_what_a_world_model_imagined(name: str) -> None:
     """The critic does learn from synthetic data, so it is fixed here.
 
@@ -335,19 +331,21 @@ def test_the_limits_are_where_states_are_clamped_and_the_narrower_bounds_of_acti
 
 
 def test_the_model_s_windows_are_the_state_in_each_timestep_and_the_chunk() -> None:
-    windows, state = ActionWindows(TrajectorySpec(3, 2, 2)), torch.tensor([[1.0, 2.0, 3.0]])
-    joined = windows.join(state, torch.tensor([[[4.0, 5.0], [6.0, -7.0]]]))
+    model, better = (ActionModel(TrajectorySpec(3, 2, 2), narrow(ACTION_MODELS["flow"]), context_dim=dim)
+                     for dim in (0, 1))
+    state = torch.tensor([[1.0, 2.0, 3.0]])
+    joined = join(state, torch.tensor([[[4.0, 5.0], [6.0, -7.0]]]))
     assert joined.tolist() == [[[1, 2, 3, 4, 5], [1, 2, 3, 6, -7]]]
-    assert windows.states(joined).tolist() == [[1, 2, 3]] and windows.states(joined[:, None]).shape == (1, 1, 3)
-    assert windows.actions(joined / 5).tolist() == [[[pytest.approx(0.8), 1], [1, -1]]]
-    condition = windows.condition(state)
+    assert model.states(joined).tolist() == [[1, 2, 3]] and model.states(joined[:, None]).shape == (1, 1, 3)
+    assert model.actions(joined / 5).tolist() == [[[pytest.approx(0.8), 1], [1, -1]]]
+    condition = model.condition(state)
     assert condition.values_BHD.tolist() == [[[1, 2, 3, 0, 0]] * 2]
     assert condition.mask_BHD.tolist() == [[[True] * 3 + [False] * 2] * 2]
     with pytest.raises(ValueError, match="NaN or infinite"):
-        windows.condition(state * torch.nan)
-    assert windows.condition(state * torch.nan, finite=True).batch == 1
-    better = ActionModel(TrajectorySpec(3, 2, 2), narrow(ACTION_MODELS["flow"]), context_dim=1).condition(state)
-    assert better.context_BC is not None and better.context_BC.tolist() == [[1]]
+        model.condition(state * torch.nan)
+    assert model.condition(state * torch.nan, finite=True).batch == 1
+    context_BC = better.condition(state).context_BC
+    assert condition.context_BC is None and context_BC is not None and context_BC.tolist() == [[1]]
 
 
 def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from test_policies import make
 from torch import Tensor, nn
 
-from gentraj.agents.policies.one_step import OneStepConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import reward_scale
 from gentraj.data import Episodes, Windows
@@ -44,10 +43,8 @@ def data() -> Episodes:
 def policy_of(name: str, **settings: Any) -> Any:
     run: Any = PUBLISHED[name][1]
     config = run.policy
-    holder = config.pull if isinstance(config, OneStepConfig) else config
-    narrow = replace(holder, model=replace(holder.model, network=replace(holder.model.network, width=8)))
-    config = replace(config, pull=narrow) if isinstance(config, OneStepConfig) else narrow
-    return make(replace(config, critic=replace(config.critic, width=8), **settings), data()).train()
+    model = replace(config.model, network=replace(config.model.network, width=8))
+    return make(replace(config, model=model, critic=replace(config.critic, width=8), **settings), data()).train()
 
 
 def model_of(policy: Policy) -> Any:
@@ -170,8 +167,7 @@ def test_iql_is_its_paper_s() -> None:
 
 def test_td3bc_is_its_paper_s() -> None:
     policy = policy_of("td3bc-published")
-    policy.pull.unit = 2 * 1e-4**2
-    object.__setattr__(policy.pull.model.model.config, "spread", 1e-4)  # the preset's 0.001 smooths the value a little
+    object.__setattr__(model_of(policy).config, "spread", 1e-4)  # the preset's 0.001 smooths the value a little
     q, target = members(policy.critic.q, nn.ReLU), members(policy.critic.q, nn.ReLU)
     mu, mu_target = (actor(model_of(policy).network, nn.ReLU, OBS) for _ in range(2))
     optimizers, own = policy.optimizers(), (adam(q), adam(mu))
@@ -233,7 +229,7 @@ def test_fql_is_its_paper_s() -> None:
         step(10 * ((acts - x.clamp(-1, 1)) ** 2).mean() - both(q, s, acts.clamp(-1, 1)).mean(), own[2])
     assert_same(policy.critic.q, q, Tanh)
     assert_same(model_of(policy).network, flow, Tanh)
-    assert_same(policy.pull.network, student, Tanh)
+    assert_same(policy.network, student, Tanh)
 
 
 def flow_noise(policy: Any, g: torch.Generator) -> tuple[Tensor, Tensor]:

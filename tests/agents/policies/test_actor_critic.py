@@ -1,23 +1,22 @@
-"""Policies that act by one call: the mathematics of their pulls, and which networks their gradients reach."""
+"""Actors that maximise a critic: the mathematics of their pulls, and which networks their gradients reach."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from test_policies import EVERY, bandit, chain, make, small
+from test_policies import bandit, chain, make, small
 from torch import Tensor, nn
 
-from gentraj.agents.policies.one_step import NoiseActor, OneStepConfig
+from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.transition import Transition
 from gentraj.data import Windows
 from gentraj.randomness import RowNoise, generator
 from gentraj.trajectory import SamplingOptions
 
-ONE_STEP = [name for name, config in EVERY.items() if isinstance(config, OneStepConfig)]
-NOISE_ACTORS = ["fql", "gfp", "meanflow-ql", "drol"]
+NOISE_ACTORS = ["fql", "meanflow-ql", "drol"]
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Transition]:
@@ -63,23 +62,20 @@ def test_the_actor_s_loss_is_the_pull_minus_the_weighted_value_of_its_clamped_ac
     policy.critic = Value()
     chunk_BX = torch.tensor([[0.5], [3.0]])
     losses: list[float] = []
-    step = SimpleNamespace(zero_grad=lambda **_: None, param_groups=[{"params": []}], defaults={}, step=lambda: None)
-    pull = policy.pull
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gentraj.agents.policies.one_step.apply_gradients",
+        patch.setattr("gentraj.agents.policies.actor_critic.apply_gradients",
                       lambda loss, *_: losses.append(loss.item()) or torch.zeros(()))
-        metrics = pull.step(torch.tensor(7.0), chunk_BX, transition([1.0, 2.0], [0.0, 0.0]), policy, {"actor": step},
-                            generator(0))
+        metrics = policy.step(torch.tensor(7.0), chunk_BX, transition([1.0, 2.0], [0.0, 0.0]), {"actor": None},
+                              generator(0))
     assert losses == [pytest.approx(7 - 2 * ((1 + 0.5) + (2 + 1)) / 2)] and metrics["pull"].item() == 7
 
 
 def test_the_next_action_is_the_best_of_the_backup_with_clipped_noise() -> None:
     policy, t = made("td3bc", smoothing=0.5, backup=3)
     seen: list[Tensor] = []
-    policy.pull.next_actions = lambda state_BS, number, generator: torch.linspace(-0.9, 0.3, 3)[:, None, None].expand(
-        32, 3, 1, 1)
+    policy.next_actions = lambda *_: torch.linspace(-0.9, 0.3, 3)[:, None, None].expand(32, 3, 1, 1)
     policy.critic.best = lambda state_BS, act_BNKA: act_BNKA[:, 2]
-    policy.critic.next_return = lambda state_BS, chunk_BX: seen.append(chunk_BX) or torch.zeros(32, 1)
+    policy.critic.next_return = lambda state_BS, act_BNKA: seen.append(act_BNKA.flatten(1)) or torch.zeros(32, 1)
     policy.critic_loss(t, generator(3))
     noise_B1 = torch.randn(32, 1, 1, generator=generator(3)).clamp(-2.5, 2.5)[..., 0]
     torch.testing.assert_close(seen[0], (0.3 + 0.5 * noise_B1).clamp(-1, 1))
@@ -89,9 +85,9 @@ def test_a_delayed_actor_and_the_targets_move_in_every_so_many_updates() -> None
     policy, data = make(small("td3bc", delay=3), bandit(64)), bandit(64)
     windows, optimizers, moved = Windows(data, policy.spec), policy.optimizers(), []
     for step in range(6):
-        before = [p.clone() for part in (policy.pull, policy.critic.target) for p in part.parameters()]
+        before = [p.clone() for part in (policy.model, policy.critic.target) for p in part.parameters()]
         policy.update(windows.batch(step, 0, 32), optimizers, generator(step))
-        after = [p for part in (policy.pull, policy.critic.target) for p in part.parameters()]
+        after = [p for part in (policy.model, policy.critic.target) for p in part.parameters()]
         moved.append(not all(map(torch.equal, before, after)))
     assert moved == [False, False, True] * 2
 
@@ -99,22 +95,22 @@ def test_a_delayed_actor_and_the_targets_move_in_every_so_many_updates() -> None
 @pytest.mark.parametrize("name", NOISE_ACTORS)
 def test_the_losses_of_an_actor_reach_the_actor_and_nothing_else(name: str) -> None:
     policy, t = made(name)
-    pull: NoiseActor = policy.pull
-    if name in ("fql", "gfp"):
-        loss, chunk_BX = policy.pull.distillation(t, pull.noise(t.state_BS, generator(1)))
+    if name == "fql":
+        loss, chunk_BX = policy.distillation(t, policy.noise(t.state_BS, generator(1)))
     else:
-        loss, chunk_BX = pull.loss(t, generator(1))
-    (loss - policy.value(t.state_BS, chunk_BX).mean()).backward()
+        loss, chunk_BX = policy.loss(t, generator(1))
+    (loss - policy.value(t.state_BS, chunk_BX, generator(2)).mean()).backward()
     reached = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert reached and all(name.startswith("pull.network.") for name in reached)
+    assert reached and all(name.startswith("network.") for name in reached)
     assert all(p.requires_grad for p in policy.critic.q.parameters())
 
 
 @pytest.mark.parametrize("name", NOISE_ACTORS)
 def test_a_decision_is_one_call_and_a_sampler_is_refused(name: str) -> None:
     policy, _ = made(name)
-    policy.sample_actions(torch.zeros(3, 2), [1, 2, 3])
-    assert policy.network_calls == 1 and policy.sampling() == "one call of the actor"
+    actor = Actor(policy, -np.ones(1), np.ones(1))
+    actor.act(torch.zeros(3, 2))
+    assert actor.network_calls == 1 and policy.sampling() == "one call of the actor"
     with pytest.raises(ValueError, match="one call of its actor, which has no sampler"):
         policy.sample_actions(torch.zeros(1, 2), [1], SamplingOptions(sampler="heun"))
 
@@ -122,7 +118,7 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused(name: str) -> None:
 def test_the_best_candidate_acts() -> None:
     policy, _ = made("meanflow-ql", candidates=3)
     state, seeds = torch.zeros(2, 2), [5, 6]
-    act_BNKA = policy.pull.sample(state, 3, seeds, SamplingOptions())
+    act_BNKA = policy.sample(state, 3, seeds, SamplingOptions())
     value_BN = policy.critic.target_value(torch.zeros(6, 2), act_BNKA.view(6, 1)).view(2, 3)
     assert torch.equal(policy.sample_actions(state, seeds).flatten(), act_BNKA[[0, 1], value_BN.argmax(1)].flatten())
 
@@ -132,10 +128,9 @@ def test_the_best_candidate_acts() -> None:
 
 def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() -> None:
     policy, _ = made("gfp")
-    policy.pull.network = Network(lambda z, t: z)
-    critic: Any = Value()
-    guidance_B = policy.pull.guidance(transition([1.0, 3.0], [0.5, -0.5]), torch.tensor([-0.5, 3.0])[:, None, None],
-                                      critic, 0.5)
+    policy.network = Network(lambda z, t: z)
+    policy.critic = Value()
+    guidance_B = policy.guidance(transition([1.0, 3.0], [0.5, -0.5]), torch.tensor([-0.5, 3.0])[:, None, None], 0.5)
     own_B, data_B = torch.tensor([1 - 0.5, 3 + 1.0]), torch.tensor([1 + 0.5, 3 - 0.5])  # an action of 3 is clamped to 1
     T = 0.5 * (0.5 + 4) / 2  # the temperature times the mean size of the actor's values
     expected_B = (data_B / T).exp() / ((data_B / T).exp() + (own_B / T).exp())
@@ -147,22 +142,22 @@ def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() 
 
 
 def test_the_candidate_nearest_to_the_data_s_action_learns() -> None:
-    policy, _ = made("drol", pull_alpha=2.0)
-    pull, t = policy.pull, transition([0.0, 0.0, 0.0], [0.5, -0.5, 1.0])
-    pull.network = Network(lambda z, t: z)
+    policy, _ = made("drol", alpha=2.0)
+    t = transition([0.0, 0.0, 0.0], [0.5, -0.5, 1.0])
+    policy.network = Network(lambda z, t: z)
     z_BNKA = torch.tensor([[-0.5, 0.4, 0.9], [0.6, 0.1, -2.0], [3.0, 0.7, -1.0]])[..., None, None]
-    z_BKA = pull.nearest(t, z_BNKA)
+    z_BKA = policy.nearest(t, z_BNKA)
     # -2 and 3 count as -1 and 1: |-0.5 - -1| < |-0.5 - 0.1|, and 1 is the action itself
     assert z_BKA.flatten().tolist() == pytest.approx([0.4, -2.0, 3.0])
-    loss, chunk_BX = pull.pull(t, z_BKA)
+    loss, chunk_BX = policy.pull(t, z_BKA)
     assert loss.item() == pytest.approx(2 * (0.1**2 + 1.5**2 + 2**2) / 3, rel=1e-5)
     assert torch.equal(chunk_BX, z_BKA.flatten(1))
 
 
 def test_the_noise_of_drol_is_uniform_in_a_ball() -> None:
-    pull = make(small("drol", chunk=3), chain()).pull
-    assert pull.noise_dim == 3 + 2
-    z_BX = pull.latent(RowNoise(range(4000)).normal(5)).flatten(1)
+    policy = make(small("drol", chunk=3), chain())
+    assert policy.noise_dim == 3 + 2
+    z_BX = policy.latent(RowNoise(range(4000)).normal(5)).flatten(1)
     share = (z_BX.norm(dim=1) / 3**0.5) ** 3  # the volume of the ball that is nearer to 0
     assert share.max() <= 1 and share.mean().item() == pytest.approx(1 / 2, abs=0.02)
     assert share.var().item() == pytest.approx(1 / 12, abs=0.005) and z_BX.mean(0).abs().max() < 0.05
@@ -197,22 +192,31 @@ def mean_flow(z: Tensor, t: Tensor) -> Tensor:
 
 def test_the_actor_of_meanflow_ql_is_where_the_average_velocity_of_the_closed_form_leads() -> None:
     """With the velocity of the flow in the place of noise - a, the closed form has no error, and others have one."""
-    pull = made("meanflow-ql")[0].pull
+    policy, _ = made("meanflow-ql")
     time_B, z_B = torch.linspace(0.05, 1, 20), torch.linspace(-2, 2, 20)
     # an action and noise on whose line, at this time, z has the velocity of the flow
     v_B = velocity(z_B, time_B)
     t = transition([0.0] * 20, (z_B - time_B * v_B).tolist())
     noise_BKA = (z_B + (1 - time_B) * v_B)[:, None, None]
-    pull.network = Network(mean_flow)
-    assert pull.mean_flow_loss(t, noise_BKA, time_B).item() < 1e-6
+    policy.network = Network(mean_flow)
+    assert policy.mean_flow_loss(t, noise_BKA, time_B).item() < 1e-6
     for wrong in (lambda z, t: z - velocity(z, t), lambda z, t: at_start(z, t), lambda z, t: 1.1 * mean_flow(z, t)):
-        pull.network = Network(wrong)
-        assert pull.mean_flow_loss(t, noise_BKA, time_B).item() > 1e-3
+        policy.network = Network(wrong)
+        assert policy.mean_flow_loss(t, noise_BKA, time_B).item() > 1e-3
     at_the_end = mean_flow(noise_BKA, torch.ones(1))
     torch.testing.assert_close(at_the_end, M + S * noise_BKA)  # one call makes the data's distribution of noise
 
 
 def test_actions_beyond_the_bounds_cost_how_far_they_are_beyond() -> None:
-    pull, t = made("meanflow-ql")[0].pull, transition([0.0, 0.0], [0.0, 0.0])
-    assert pull.beyond(t, torch.tensor([[1.5], [-0.5]])).item() == pytest.approx(0.5 / 2)
+    (policy, _), t = made("meanflow-ql"), transition([0.0, 0.0], [0.0, 0.0])
+    assert policy.beyond(t, torch.tensor([[1.5], [-0.5]])).item() == pytest.approx(0.5 / 2)
 
+
+def test_a_mean_flow_without_a_value_draws_the_data_s_actions_in_one_call() -> None:
+    """0.6 and -0.6 are equally frequent whatever the state, and a unimodal actor would act by 0 too."""
+    policy, data = make(small("meanflow-ql", eta=0.0, candidates=1, alpha=1e5), bandit()), bandit()
+    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
+    for step in range(400):
+        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+    act_B = policy.sample_actions(torch.zeros(400, 2), list(range(400))).flatten()
+    assert act_B.mean().abs() < 0.25 and (act_B.abs() > 0.3).float().mean() > 0.6

@@ -1,0 +1,262 @@
+"""One recipe for policies whose actor maximises a critic: the critic's backup, a value gradient, and a pull.
+
+    L_Q(theta) = E[(r + gamma Q'(s', a') - Q(s, a))^2],   a' = pi'(s', z) + clipped noise, the best of `backup`
+    L_pi(phi)  = pull(phi) - eta E[Q(s, pi(s, z))] / E|Q(s, pi(s, z))|
+
+Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. It is what the
+policies of this recipe differ in, each in a file of its own: TD3+BC, Diffusion-QL, FQL and GFP, MeanFlowQL, DROL, and a
+GAN with a critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field, replace
+from functools import partial
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gentraj.config import Fraction, settings
+from gentraj.diffusion import DiffusionConfig
+from gentraj.families import ACTION_NETWORK
+from gentraj.networks import NetworkConfig
+from gentraj.randomness import OneStream, RowNoise, unfold_each
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+
+from .action_model import join
+from .critic import Critic, CriticConfig
+from .policy import Policy, PolicyConfig
+from .scales import StateActionScales
+from .transition import Transition
+
+MAX_SMOOTHING = 2.5  # standard deviations at which the noise on the next actions is clipped (Fujimoto et al. 2018)
+
+
+@settings
+class ActorCriticConfig(PolicyConfig):
+    """The settings of `ActorCritic`. Raises ValueError for a setting outside its range."""
+
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    eta: NonNegativeFloat = 1.0
+    """Weight of the value that the actor maximises, relative to the pull; 0 follows the pull alone."""
+    relative: bool = True
+    """Divide the values in the actor's loss by their mean absolute value. Without it, the right weights depend on the
+    size of the rewards."""
+    smoothing: NonNegativeFloat = 0.0
+    """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
+    action. The noise is clipped at 2.5 standard deviations."""
+    delay: PositiveInt = 1
+    """Number of updates of the critic for each of the actor, with which all target networks are updated."""
+    backup: PositiveInt = 1
+    """Next actions that are sampled for each target of the critic; the one with the highest value counts."""
+    candidates: PositiveInt = 1
+    """Actions that are sampled in each decision, of which one is taken by its value."""
+    choice: Literal["best", "softmax"] = "best"
+    """Which candidate is taken: the one with the highest value, or one at random with the probability softmax(value),
+    in the units of the rewards."""
+    temperature: NonNegativeFloat = 1.0
+    """Scale of the noise that an action is made from, multiplied by the temperature of the sampling options. At 0 the
+    same state always gives the same action."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "candidates", "choice", "temperature")
+
+
+A = TypeVar("A", bound=ActorCriticConfig)
+
+
+class ActorCritic(Policy[A]):
+    """An actor that maximises Q(s, a), and a pull towards the data.
+
+    A subclass says what the actor is: `next_actions`, `update_actor` and `sample`. Most derive from `ModelActor` or
+    `NoiseActor`.
+    """
+
+    updates: Tensor
+
+    def __init__(self, config: A, scales: StateActionScales):
+        super().__init__(config, scales, config.critic.n_step)
+        if config.model is not None:
+            self.model = self.build_model(config.model)
+        self.critic = Critic.of(self, config.critic)
+        if config.delay > 1:  # a buffer, so that a resumed training goes on with the right update
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        optimizers = {"critic": self.critic.optimizer()}
+        if self.action_model is not None:
+            optimizers |= self.action_model.optimizers()
+        return optimizers
+
+    def critic_loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_Q, and metrics."""
+        with torch.no_grad():
+            act_BNKA = self.best_next(t.next_BS, self.next_actions(t.next_BS, self.config.backup, generator))
+            if self.config.smoothing:
+                noise = torch.randn(act_BNKA.shape, generator=generator).clamp(-MAX_SMOOTHING, MAX_SMOOTHING)
+                act_BNKA = (act_BNKA + self.config.smoothing * noise.to(act_BNKA.device)).clamp(-1, 1)
+        next_return_BM = self.critic.next_return(t.next_BS, act_BNKA)
+        return self.critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
+
+    def best_next(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
+        """(B, 1, K, A) the next action whose value counts: the one with the highest value of the whole critic."""
+        return self.critic.best(state_BS, act_BNKA)[:, None]
+
+    def value(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,) eta Q(s, a) / E|Q(s, a)|, which the actor maximises."""
+        return self.config.eta * self.critic.relative(state_BS, chunk_BX, generator, divided=self.config.relative)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = self.transition(batch, self.config.critic.discount)
+        critic_loss, critic = self.critic_loss(t, generator)
+        acts = True
+        if self.config.delay > 1:  # Fujimoto et al. 2018, section 5.2
+            self.updates += 1
+            acts = int(self.updates) % self.config.delay == 0
+        self.critic.step(critic_loss, optimizers["critic"], follow=acts)
+        if not acts:
+            return critic
+        return critic | self.update_actor(t, optimizers, generator)
+
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=options.temperature * self.config.temperature)
+        act_BNKA = self.sample(state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, act_BNKA, seeds if self.config.choice == "softmax" else None)
+
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """(B, N, K, A) actions of the averaged actor, for the critic's targets."""
+        raise NotImplementedError
+
+    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
+                     generator: torch.Generator) -> dict[str, Tensor]:
+        """One optimiser step of the actor on L_pi, and of what it learns from. Returns metrics."""
+        raise NotImplementedError
+
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        """(B, N, K, A) actions in [-1, 1] of the averaged actor, `number` for each state."""
+        raise NotImplementedError
+
+
+class ModelActor(ActorCritic[A]):
+    """An actor that is a generative model, which its own loss pulls to the data's actions.
+
+    The gradient of the value passes through the samples of the model's `update`.
+    """
+
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        with OneStream(generator, number):
+            x_BNKD = self.model.model.sample(self.model.condition(state_BS, finite=True), number)
+        return self.model.actions(x_BNKD)
+
+    def window_value(self, x_BKD: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,) the value of the model's windows, which guides its update."""
+        return self.value(self.model.states(x_BKD), self.model.actions(x_BKD).flatten(1), generator)
+
+    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
+                     generator: torch.Generator) -> dict[str, Tensor]:
+        return self.model.update(t, optimizers, generator, guide=partial(self.window_value, generator=generator))
+
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        return self.model.sample(state_BS, seeds, options, number)
+
+
+@settings
+class NoiseActorConfig(LearningConfig):
+    """Settings of a network from noise to actions."""
+
+    network: NetworkConfig = field(default_factory=lambda: ACTION_NETWORK)
+    """The network from noise to actions."""
+    ema: Fraction = 0.995
+    """Decay of the exponential moving average of the weights, with which the policy acts."""
+    weight_decay: Fraction = 0.0
+
+
+class NoiseActor(ActorCritic[A]):
+    """An actor that is a network g(s, z) from noise z to a chunk of actions.
+
+    A subclass makes the network in its constructor and hands it to `act_by`. It implements `loss`, or an `update_actor`
+    of its own.
+    """
+
+    state_mask: Tensor
+
+    def act_by(self, network: nn.Module, learning: NoiseActorConfig | DiffusionConfig) -> None:
+        """Makes the network the actor, which learns as these settings say."""
+        self.network = network
+        self.average = MovingAverage(network, learning.ema)
+        self.learning = learning
+        self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return super().optimizers() | {"actor": adamw(self.network, self.learning)}
+
+    @property
+    def noise_dim(self) -> int:
+        """How many standard normal numbers a chunk of actions is made from."""
+        return self.chunk * self.spec.act_dim
+
+    def latent(self, normal_RZ: Tensor) -> Tensor:
+        """(R, K, A) the actor's noise, made from standard normal numbers (R, `noise_dim`)."""
+        return normal_RZ.unflatten(1, (self.chunk, -1))
+
+    def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
+        """(B * number, K, A) noise for the actions of each state, one state after the other."""
+        normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
+        return self.latent(normal_BX.to(state_BS.device).reshape(-1, self.noise_dim))
+
+    def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor, t_R: Tensor | None = None) -> Tensor:
+        """(R, K * A) chunks of actions that the network makes from noise in one call, at the times `t_R`, 1 by
+        default."""
+        x = join(state_RS, z_RKA)
+        known = self.state_mask.expand_as(x)
+        if t_R is None:
+            t_R = z_RKA.new_ones(1)
+        return network(x, x * known, known, t_R)[..., self.state_dim :].flatten(1)
+
+    def averaged(self, state_BS: Tensor, z_RKA: Tensor) -> Tensor:
+        """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""
+        number = len(z_RKA) // len(state_BS)
+        if number > 1:
+            state_BS = state_BS.repeat_interleave(number, 0)
+        return self.act(self.average, state_BS, z_RKA).clamp(-1, 1).view(-1, number, *z_RKA.shape[1:])
+
+    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        return self.averaged(state_BS, self.noise(state_BS, generator, number))
+
+    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        options.refuse("this policy acts by one call of its actor, which has no sampler, grid or eta")
+        if number > 1:
+            seeds = unfold_each(number, seeds)
+        z_RKA = self.latent(RowNoise(seeds, state_BS.device).normal(self.noise_dim))
+        return self.averaged(state_BS, options.temperature * z_RKA)
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        return "one call of the actor"
+
+    def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The pull, a scalar, and the actor's actions (B, K * A), whose value is to rise."""
+        raise NotImplementedError
+
+    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
+                     generator: torch.Generator) -> dict[str, Tensor]:
+        return self.step(*self.loss(t, generator), t, optimizers, generator)
+
+    def step(self, pull: Tensor, chunk_BX: Tensor, t: Transition, optimizers: dict[str, Optimizer],
+             generator: torch.Generator) -> dict[str, Tensor]:
+        """One optimiser step of the actor on L_pi. Returns metrics."""
+        value_B = self.value(t.state_BS, chunk_BX.clamp(-1, 1), generator)
+        loss = pull - (value_B * t.weights()).mean()
+        norm = apply_gradients(loss, optimizers["actor"], self.learning.max_grad_norm)
+        self.average.update_parameters(self.network)
+        return {"pull": pull.detach(), "actor_grad_norm": norm.detach()}
+
+
+def squared_distance(chunk_BX: Tensor, t: Transition) -> Tensor:
+    """(B,) mean squared error to the data's actions, over the entries before the end of the episode."""
+    real_BX = t.real_entries()
+    return ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)
