@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
-from gentraj.networks.embedding import fourier, width
+from gentraj.config import settings
+from gentraj.networks.embedding import Frequencies, fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from .inverse_dynamics import later_observation
 
 
-@dataclass(frozen=True)
+@settings
 class ArrivalConfig(LearningConfig):
-    """The settings of `Arrival`. Raises ValueError for a setting outside its range."""
+    """The settings of `Arrival`."""
 
-    width: int = 256
+    width: PositiveInt = 256
     """Units of each hidden layer."""
-    depth: int = 3
+    depth: NonNegativeInt = 3
     """Number of hidden layers."""
-    frequencies: int = 4
+    frequencies: Frequencies = 4
     """Number of Fourier frequencies of the inputs. With none, two places on either side of a wall look almost alike."""
-    batch_size: int = 512
+    batch_size: PositiveInt = 512
     """Number of windows in a batch."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **BATCH)
 
 
 class Arrival(nn.Module):

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import settings
 from gentraj.data import Episodes, Windows
 from gentraj.data.windows import repeat_last
 from gentraj.models.conditioning import later_row
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 MIN_LONG_FRACTION = 0.05  # of windows that reach half of `lookahead`; with fewer, shorter ones are measured, too
 
 
-@dataclass(frozen=True)
+@settings
 class InverseDynamicsConfig(LearningConfig):
-    """The settings of `InverseDynamics`. Raises ValueError for a setting outside its range."""
+    """The settings of `InverseDynamics`."""
 
-    lookahead: int = 16
+    lookahead: PositiveInt = 16
     """Largest number of environment steps k between the two states in training; planners look no further ahead."""
-    width: int = 256
+    width: PositiveInt = 256
     """Units of each hidden layer."""
-    depth: int = 2
+    depth: NonNegativeInt = 2
     """Number of hidden layers."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Number of windows in a batch."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **BATCH)
 
 
 def later_observation(spec: TrajectorySpec, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:

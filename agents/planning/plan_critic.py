@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Interval
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require, require_choice
+from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
@@ -20,8 +22,8 @@ from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
 from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.rows import padded
-from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import BATCH, LearningConfig, MovingAverage, adamw, apply_gradients
+from gentraj.normalize import Normalizer, NormalizerName
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -29,9 +31,9 @@ from ..policies.critic import expectile
 RETURNS_SAMPLED = 100_000  # observations from which the statistics of returns are computed
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PlanCriticConfig(LearningConfig):
-    """The settings of `PlanCritic`. Raises ValueError for a setting outside its range."""
+    """The settings of `PlanCritic`."""
 
     network: Literal["perceptron", "transformer"] = "perceptron"
     """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
@@ -39,38 +41,34 @@ class PlanCriticConfig(LearningConfig):
     """What the critic sees of a plan with actions: the first observation and the actions, or the whole plan. The later
     observations are only what the model predicts for these actions, and a critic that sees them prefers plans with
     optimistic predictions. Plans without actions are always seen whole."""
-    width: int = 256
+    width: PositiveInt = 256
     """Units of each hidden layer, or features of the transformer."""
-    depth: int = 2
+    depth: PositiveInt = 2
     """Number of hidden layers, or of blocks of the transformer."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads of the transformer; their number must divide the width."""
-    members: int = 2
+    members: PositiveInt = 2
     """Number of networks in each ensemble; the value of a plan is the minimum over them."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount per environment step."""
-    expectile: float = 0.7
+    expectile: Annotated[float, Interval(ge=0.5, le=0.9)] = 0.7
     """Expectile of the returns from a state that V(s) estimates: 0.5 is their mean, 0.9 nearly their maximum."""
-    n_step: int = 32
+    n_step: PositiveInt = 32
     """Timesteps of the windows that the critic learns from, at least those of a plan. Rewards are summed over them, and
     the return is bootstrapped after them; with many timesteps it is close to a Monte-Carlo return."""
-    noise_fraction: float = 0.0
+    noise_fraction: Fraction = 0.0
     """Fraction of the plans that are noised in training. Above 0, guidance uses the value of the noisy plan; at 0 it
     uses that of the denoised plan."""
     normalizer: NormalizerName = "gaussian"
     """How plans are normalised. With noised plans it has to be the model's normaliser, which a run sets."""
-    tau: float = 0.01
+    tau: Fraction = 0.01
     """Rate at which the target network, which gives the bootstrapped values, follows the network of V(s)."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Number of windows in a batch."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 10.0
+    weight_decay: Fraction = 0.0
+    max_grad_norm: PositiveFloat = 10.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice(self, network=("perceptron", "transformer"), inputs=("actions", "plan"), normalizer=STATISTICS)
-        require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), n_step=(1, 1e6), noise_fraction=(0, 1), tau=(0, 1), **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
                              "multiple of the number of heads")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -45,9 +45,9 @@ class ValueConfig(LearningConfig):
     """Number of hidden layers."""
     members: PositiveInt = 2
     """Number of networks in the ensemble."""
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.0
-    max_grad_norm: float = 10.0
+    learning_rate: Fraction = 5e-4
+    weight_decay: Fraction = 0.0
+    max_grad_norm: PositiveFloat = 10.0
     activation: ActivationName = "relu"
     """Activation of the hidden layers."""
     norm: NormName = "before"
@@ -83,7 +83,6 @@ class CriticConfig(ValueConfig):
     is the value. None learns the value alone, by squared errors."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.gradient == "random" and self.members != 2:
             raise ValueError(f"CriticConfig.members is {self.members}, and gradient is 'random', which takes two; give "
                              "2 members or another gradient")

@@ -15,11 +15,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import settings
+from gentraj.config import Fraction, settings
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.randomness import RowNoise
@@ -57,15 +57,11 @@ class StudentConfig(PolicyConfig, LearningConfig):
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
     batch_size: PositiveInt = 256
     """Number of decisions in a batch."""
-    learning_rate: float = 3e-3
+    learning_rate: Fraction = 3e-3
     """Peak learning rate of AdamW."""
-    max_grad_norm: float = 10.0
+    max_grad_norm: PositiveFloat = 10.0
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "sample")
-
-    def __post_init__(self) -> None:
-        PolicyConfig.__post_init__(self)
-        LearningConfig.__post_init__(self)
 
 
 class Student(Policy[StudentConfig]):

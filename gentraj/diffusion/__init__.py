@@ -1,10 +1,10 @@
 """Diffusion models of trajectories, and the plug-ins that shape their samples: guidance, composition, constraints."""
 
-from .composition import ClassifierFree, Contexts, Mixture, Product
+from .composition import ClassifierFree, Contexts, Product
 from .constrained import Constrained, Infeasible
 from .diffusion_model import Diffusion, DiffusionConfig, FlowConfig
 from .guidance import Guided, NearestData
 from .latent import LatentDiffusion, LatentDiffusionConfig
 
 __all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "FlowConfig", "Guided",
-           "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]
+           "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "NearestData", "Product"]

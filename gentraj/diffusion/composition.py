@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import math
-import zlib
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config import require
-from ..device import device_of
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..randomness import generator, row_seeds
-from ..trajectory import (
-    DEFAULT_OPTIONS,
-    Condition,
-    Observer,
-    SamplingOptions,
-    TrajectoryModel,
-    calls_of,
-)
 from .denoiser import DenoisingModel
 from .paths import NoisePath
 from .posterior import product_mean, with_gradient
 
 Interval = tuple[float, float]  # times t, both ends included
-CHOICE = zlib.crc32(b"mixture")  # the stream of the choice of a model; streams 1, 2, .. are for rejected samples
 
 
 class FromModel(Plugin):
@@ -52,8 +36,9 @@ class ClassifierFree(FromModel):
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        require(self, weight=(-1e6, 1e6))
-        check_interval(self)
+        if not math.isfinite(self.weight):
+            raise ValueError(f"ClassifierFree.weight is {self.weight}; a finite number is expected")
+        check_interval("ClassifierFree", self.interval)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         """Guides the denoiser by the context. Raises ValueError for a condition without one."""
@@ -121,14 +106,13 @@ class Product(FromModel):
     iterations: int = 4
 
     def __post_init__(self) -> None:
-        require(self, own=(-1e6, 1e6), iterations=(0, math.inf))
         if not self.others or len(self.others) != len(self.weights):
             raise ValueError(f"Product has {len(self.others)} models and {len(self.weights)} weights; give at least "
                              "one model, and one weight for each")
         for i, model in enumerate(self.others):
             if not hasattr(model, "denoise"):
                 raise ValueError(f"model {i} of Product is a {type(model).__name__}, which does not denoise "
-                                 "trajectories; give diffusion models, or sample from a Mixture, which takes any model")
+                                 "trajectories; give diffusion models")
         if not 0 < self.total < math.inf:
             raise ValueError(f"the weights of Product add up to {self.total:g}; a sum of more than 0 is expected")
 
@@ -158,62 +142,6 @@ class Product(FromModel):
         return product
 
 
-class Mixture:
-    """A mixture of models. Each trajectory is sampled from one model, chosen in proportion to the weights by its seed.
-
-    The mixture is exact for any models: they may differ in noise path, normaliser and family. It samples but does not
-    train. A guide tilts each model on its own and leaves the weights as they are. Raises ValueError if the models
-    differ in spec, and unless each model has a weight of at least 0 and some weight is positive.
-    """
-
-    def __init__(self, models: Sequence[TrajectoryModel], weights: Sequence[float]):
-        if len(models) != len(weights) or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
-            raise ValueError(f"a mixture of {len(models)} models has the weights {list(weights)}; give one weight for "
-                             "each model, at least 0 and not all 0")
-        for i, model in enumerate(models):
-            if model.spec != models[0].spec:
-                raise ValueError(f"model {i} of the mixture has {model.spec}; {models[0].spec} is expected")
-        self.models, self.weights = list(models), list(weights)
-        self.spec = models[0].spec
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its parameters."""
-        return device_of(self.models[0])
-
-    @property
-    def network_calls(self) -> int:
-        """Calls of the networks of all models so far."""
-        return calls_of(self.models)
-
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
-               observe: Observer | None = None) -> Tensor:
-        """Samples (B, N, H, D) in environment units, as `TrajectoryModel.sample` does.
-
-        All models have to accept `guide`. `observe` sees the result.
-        """
-        rows = condition.repeat(num_samples)
-        seeds = row_seeds(seed, rows.batch)
-        chosen = [self._choice(s) for s in seeds]
-        order, parts = list[int](), list[Tensor]()
-        for i, model in enumerate(self.models):
-            mine = [r for r, choice in enumerate(chosen) if choice == i]
-            if mine:
-                order += mine
-                parts.append(model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
-                                          seed=[seeds[r] for r in mine])[:, 0].to(self.device))
-        x_RHD = torch.cat(parts)[torch.tensor(order).argsort()]
-        if observe is not None:
-            observe(x_RHD.clone(), x_RHD.new_zeros(1))
-        return x_RHD.unflatten(0, (condition.batch, num_samples))
-
-    def _choice(self, seed: int) -> int:
-        """The index of the row's model, drawn from another random stream than the row's noise."""
-        u = float(torch.rand((), generator=generator(seed, CHOICE), dtype=torch.float64))
-        return bisect(list(accumulate(self.weights))[:-1], u * sum(self.weights))
-
-
 def combination(denoisers: Sequence[Denoise], weights: Sequence[float]) -> Denoise:
     """The weighted sum of several denoisers. A denoiser of weight 0 is not called."""
     used = [(denoise, w) for denoise, w in zip(denoisers, weights, strict=True) if w != 0]
@@ -238,11 +166,11 @@ def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:
     return denoise
 
 
-def check_interval(plugin: Any) -> None:
-    low, high = plugin.interval
+def check_interval(plugin: str, interval: Interval) -> None:
+    """Raises ValueError for times of a plug-in that are not two from 0 to 1, in this order."""
+    low, high = interval
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"{type(plugin).__name__}.interval is {plugin.interval}; two times from 0 to 1, the smaller "
-                         "one first, are expected")
+        raise ValueError(f"{plugin}.interval is {interval}; two times from 0 to 1, the smaller one first, are expected")
 
 
 def _noisier(denoise: Denoise, own: NoisePath, path: NoisePath, factor: float) -> Denoise:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import require
 from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
 from ..models.plugin import Denoise, Denoising, Plugin, SampledRows
 from ..trajectory import Condition
@@ -44,9 +43,6 @@ class Constrained(Plugin):
     strict: bool = True
     budgets: Sequence[SolverBudget] = FULL_BUDGETS
     attempts: int = 4
-
-    def __post_init__(self) -> None:
-        require(self, max_time=(-1, 1), attempts=(1, 1e6))
 
     @property
     def needs_denoiser(self) -> bool:

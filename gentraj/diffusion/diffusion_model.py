@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require, require_choice
+from ..config import Fraction, settings
 from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.microbatch import Microbatch
@@ -42,9 +42,6 @@ from .paths import PATHS
 from .samplers import SAMPLERS, Sampler
 from .scores import ood_score, score
 
-CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "sampler": SAMPLERS,
-           "grid": GRIDS}
-
 if TYPE_CHECKING:
     PathName = PredictionName = WeightName = DensityName = SamplerName = GridName = str
 else:  # the choices of a setting are the keys of its dict, so that adding one takes one line there
@@ -56,18 +53,15 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
     GridName = Literal[tuple(GRIDS)]
 
 
-@dataclass(frozen=True)
+@settings
 class DiffusionConfig(GeneratorConfig, LearningConfig):
-    """Settings of a diffusion model: its network, its noise path, its loss and its sampler.
-
-    Raises ValueError for a setting outside its range.
-    """
+    """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The network that denoises."""
     path: PathName = "vp-cosine"
     """Noise path: how the signal fades and the noise grows with time t."""
-    levels: int | None = 20
+    levels: PositiveInt | None = 20
     """Number of noise levels in training; None is continuous time."""
     prediction: PredictionName = "x0"
     """What the network predicts."""
@@ -75,19 +69,19 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
     """Weight of each noise level in the loss."""
     density: DensityName = "uniform"
     """Distribution of the noise levels in training."""
-    sigma_data: float = 1.0
+    sigma_data: PositiveFloat = 1.0
     """Standard deviation of normalised data. It scales the network's input, and EDM's prediction and weight."""
-    clip: float | None = 1.1
+    clip: NonNegativeFloat | None = 1.1
     """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
-    ema: float = 0.999
+    ema: Fraction = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     sampler: SamplerName = "ddim"
     """Sampling method."""
-    steps: int = 5
+    steps: PositiveInt = 5
     """Number of sampling steps."""
     grid: GridName = "uniform"
     """Spacing of the sampling steps."""
-    eta: float | None = None
+    eta: Fraction | None = None
     """Noise added while sampling, from 0 (deterministic) to 1; None is the sampler's own default."""
 
     @property
@@ -99,16 +93,9 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
         return replace(self, network=network)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice(self, **CHOICES)
-        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6))
-        if self.clip is not None:
-            require(self, clip=(0, math.inf))
-        if self.eta is not None:
-            require(self, eta=(0, 1))
-        if self.levels is not None:
-            require(self, levels=(1, 1e6))
-            require(self, steps=(1, self.levels))
+        if self.levels is not None and self.steps > self.levels:
+            raise ValueError(f"DiffusionConfig.steps is {self.steps}; a whole number from 1 to {self.levels}, the "
+                             "number of levels, is expected")
         if self.sampler == "unipc" and self.eta:
             raise ValueError(f"DiffusionConfig.eta is {self.eta}; unipc adds no noise, give 0")
         if self.prediction in NEEDS_SIGNAL and PATHS[self.path](self.levels).alpha(torch.ones(1)) == 0:
@@ -117,14 +104,14 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
                              f"there is no signal, as at the noisy end of the path {self.path}; use one of {others}")
 
 
-@dataclass(frozen=True)
+@settings
 class FlowConfig(DiffusionConfig):
     """Settings of a rectified flow (Liu et al. 2023): diffusion along a straight noise path in continuous time, sampled
     by Euler's method."""
 
     path: PathName = "flow"
     """Noise path: how the signal fades and the noise grows with time t."""
-    levels: int | None = None
+    levels: PositiveInt | None = None
     """Number of noise levels in training; None is continuous time."""
     sampler: SamplerName = "euler"
     """Sampling method."""
@@ -209,7 +196,7 @@ class Diffusion(ConditionalModel):
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         context = self.training_context(batch, generator)
-        rows = Microbatch(x0, real, known, context, batch.weights(), 0.0, generator)
+        rows = Microbatch(x0, real, known, context, batch.weights(), generator)
         score = None if guide is None else partial(self.own_score, guide, rows=rows, batch=batch)
         loss = denoising_loss(self.preconditioned(self.network), rows, eps, at, self.config.weight,
                               None if chain else score)

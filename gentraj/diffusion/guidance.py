@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..config import require
 from ..models.plugin import Denoise, Denoising, Plugin, Preference, finite
 from ..models.sample_batch import Guidance, as_plugins
 from ..networks.rows import MIN_ROWS
@@ -67,10 +66,10 @@ class Guided(Preference):
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        require(self, scale=(-1e30, 1e30), iterations=(0, math.inf))
-        check_interval(self)
-        if self.at not in ("denoised", "noisy"):
-            raise ValueError(f"Guided.at is '{self.at}'; denoised or noisy is expected")
+        if not math.isfinite(self.scale) or self.at not in ("denoised", "noisy"):
+            raise ValueError(f"Guided has scale {self.scale} and at '{self.at}'; a finite number, and denoised or "
+                             "noisy, are expected")
+        check_interval("Guided", self.interval)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if self.scale == 0:
@@ -189,8 +188,10 @@ class NearestData(Plugin):
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        require(self, neighbours=(1, math.inf), rank=(0, self.neighbours - 1), weight=(0, 1))
-        check_interval(self)
+        if not 0 <= self.rank < self.neighbours:
+            raise ValueError(f"NearestData.rank is {self.rank}; a whole number from 0 to {self.neighbours - 1} is "
+                             "expected")
+        check_interval("NearestData", self.interval)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         """Moves denoised trajectories towards windows. Raises ValueError for too few windows and for other shapes."""

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require
+from ..config import settings
 from ..models.conditioning import ConditionMix
 from ..models.plugin import Plugin, SampledRows, one_each
 from ..models.sample_batch import Guidance, by_blocks, check_trajectories, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
-from ..networks.temporal_unet import check_horizon
+from ..networks.temporal_unet import check_horizon, check_kernel
 from ..normalize import Normalizer
 from ..randomness import row_seeds
 from ..training.optimization import adamw, apply_gradients
@@ -32,23 +33,21 @@ LATENT_AVERAGE_WEIGHT = 0.1  # weight of a batch in the moving averages of the l
 MAX_LOG_VARIANCE = 20.0  # bound on the logarithm, so that no exponential overflows
 
 
-@dataclass(frozen=True)
+@settings
 class VAEConfig:
     """An encoder of convolutions over time that halve the number of timesteps, and a decoder that doubles it again."""
 
-    latent: int = 8
+    latent: PositiveInt = 8
     """Dimension of the latents at each latent timestep."""
-    halvings: int = 1
+    halvings: NonNegativeInt = 1
     """Number of halvings; a latent timestep stands for 2^halvings timesteps of the trajectory."""
-    width: int = 32
+    width: PositiveInt = 32
     """Number of channels."""
-    kernel: int = 5
+    kernel: PositiveInt = 5
     """Number of timesteps in a convolution's kernel; odd."""
 
     def __post_init__(self) -> None:
-        require(self, latent=(1, 1e5), halvings=(0, 16), width=(1, 1e5), kernel=(1, 1e3))
-        if self.kernel % 2 == 0:
-            raise ValueError(f"VAEConfig.kernel is {self.kernel}; an odd number is expected")
+        check_kernel(self.kernel)
 
     @property
     def factor(self) -> int:
@@ -108,23 +107,17 @@ def _time_last(x_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
     return torch.cat([x_RHD, mask_RHD.to(x_RHD.dtype)], dim=-1).transpose(1, 2)
 
 
-@dataclass(frozen=True)
+@settings
 class LatentDiffusionConfig(GeneratorConfig):
-    """Settings of a temporal VAE and of a diffusion model of its latents.
-
-    Raises ValueError for a setting outside its range.
-    """
+    """Settings of a temporal VAE and of a diffusion model of its latents."""
 
     vae: VAEConfig = field(default_factory=VAEConfig)
     """The autoencoder, a variational one of convolutions over time."""
     prior: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(clip=4.0))
     """The diffusion model of latents, which are normalised. Its learning rate, weight decay and gradient norm are the
     VAE's, too."""
-    beta: float = 1e-4
+    beta: NonNegativeFloat = 1e-4
     """Weight of the KL divergence of the latents from the standard normal (Higgins et al. 2017)."""
-
-    def __post_init__(self) -> None:
-        require(self, beta=(0, 1e6))
 
     @property
     def network(self) -> NetworkConfig:

@@ -24,14 +24,7 @@ def with_gradient(x: Tensor) -> Tensor:
 
 
 def covariance(x: Tensor, x0: Tensor, gain: Tensor | float = 1.0) -> Covariance:
-    """Products with gain * d x0 / dx, by one backward pass each, since it is symmetric. `x0` was computed from `x`.
-
-    Raises ValueError if `x0` has no gradient.
-    """
-    if not x0.requires_grad:
-        raise ValueError("the denoised trajectory has no gradient in x: an earlier plug-in cut it; put the guide "
-                         "before that plug-in, or do without the gradient (Guided.at = 'noisy', Product.iterations = "
-                         "0)")
+    """Products with gain * d x0 / dx, by one backward pass each, since it is symmetric. `x0` was computed from `x`."""
     return lambda v: gain * torch.autograd.grad(x0, x, v.to(x0), retain_graph=True)[0]
 
 

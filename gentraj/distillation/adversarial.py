@@ -6,14 +6,15 @@ targets, and with the discriminator and the losses of our GAN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..config import require, require_choice
+from ..config import settings
 from ..gan.discrimination import SideConfig, adversarial_loss, step_discriminator
 from ..gan.objectives import OBJECTIVES, ObjectiveName
 from ..models.conditioning import encoded_width
@@ -24,11 +25,11 @@ from ..trajectory import Batch, Guide
 from .reflow import Reflow, ReflowConfig
 
 
-@dataclass(frozen=True)
+@settings
 class AdversarialConfig(ReflowConfig):
     """Settings of a student by adversarial distillation. Raises ValueError for a setting outside its range."""
 
-    adversarial: float = 0.1
+    adversarial: NonNegativeFloat = 0.1
     """Weight of the adversarial loss of samples from one call beside the error to the teacher's trajectories."""
     objective: ObjectiveName = "relativistic"
     """Adversarial losses of the discriminator and the generator."""
@@ -36,11 +37,6 @@ class AdversarialConfig(ReflowConfig):
     """The discriminator, a network of residual convolutions over time."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
     """How the discriminator is trained."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, adversarial=(0, 1e6))
-        require_choice(self, objective=OBJECTIVES)
 
 
 class Adversarial(Reflow):

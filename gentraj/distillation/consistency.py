@@ -7,14 +7,14 @@ prediction, as `Preconditioned` returns x itself where t is 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
-from ..config import require, require_choice
+from ..config import settings
 from ..diffusion.diffusion_model import DiffusionConfig
 from ..diffusion.grids import sampling_times
 from ..diffusion.paths import NoisePath
@@ -28,22 +28,17 @@ K, B = 8.0, 1.0  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t)
 Q, MAX_STAGE = 2.0, 8  # the base of r / t, and its largest power
 
 
-@dataclass(frozen=True)
+@settings
 class ConsistencyConfig(FewStepConfig):
     """Settings of a consistency model. Raises ValueError for a setting outside its range."""
 
     targets: Literal["teacher", "data"] = "teacher"
     """Where the next cleaner point of a path comes from: a step of the teacher (distillation), or the data and the same
     noise, without the teacher (training)."""
-    points: int = 40
+    points: PositiveInt = 40
     """Number of steps into which the teacher's path is divided, at most its number of noise levels."""
 
     ANY_STEPS: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, points=(1, 1e6))
-        require_choice(self, targets=("teacher", "data"))
 
 
 class Consistency(FewStep):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require
+from ..config import Fraction, settings
 from ..data.windows import repeat_last
 from ..diffusion.denoiser import NoiseLevel, denoising_loss
 from ..diffusion.diffusion_model import Diffusion, DiffusionConfig
@@ -24,7 +25,7 @@ from ..training.optimization import apply_gradients
 from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 
-@dataclass(frozen=True)
+@settings
 class FewStepConfig(GeneratorConfig):
     """What the settings of all students have. A student has its teacher's network, noise path and prediction.
 
@@ -33,12 +34,12 @@ class FewStepConfig(GeneratorConfig):
 
     teacher: DiffusionConfig = field(default_factory=DiffusionConfig)
     """The settings of the teacher."""
-    steps: int = 1
+    steps: PositiveInt = 1
     """Number of sampling steps of the student, each of which is one call of its network."""
-    updates: int = 10_000
+    updates: PositiveInt = 10_000
     """Number of updates of the whole distillation, which the schedules of some methods follow; gentraj distill sets
     it."""
-    learning_rate: float = 3e-4
+    learning_rate: Fraction = 3e-4
     """Learning rate of AdamW. The weight decay, the norm of the gradients and the decay of the average of the weights
     are the teacher's."""
 
@@ -46,7 +47,6 @@ class FewStepConfig(GeneratorConfig):
     """Whether the student can be sampled in any number of steps, not only in those that it was trained for."""
 
     def __post_init__(self) -> None:
-        require(self, updates=(1, 1e12), steps=(1, 1e6))
         self.model()  # raises ValueError for settings that the student cannot have
 
     def model(self) -> DiffusionConfig:

@@ -5,14 +5,14 @@ The velocity at a single time is the teacher's, or without a teacher that of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..config import require_choice
+from ..config import settings
 from ..diffusion.diffusion_model import DiffusionConfig
 from ..models.conditioning import encoded_width
 from ..models.microbatch import Microbatch
@@ -27,7 +27,7 @@ SPAN_FEATURES = 16  # number of features of the time t - r
 TWO_TIMES_SCALE = 10.0  # of the times before they are embedded: it multiplies the losses' derivatives by the times
 
 
-@dataclass(frozen=True)
+@settings
 class FlowMapConfig(FewStepConfig):
     """What the settings of all flow maps have. Their noise path is straight, whatever the teacher's is.
 
@@ -38,10 +38,6 @@ class FlowMapConfig(FewStepConfig):
     """What the velocity at a single time is computed from: the teacher, or data and noise."""
 
     ANY_STEPS: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice(self, targets=("teacher", "data"))
 
     def model(self) -> DiffusionConfig:
         return replace(super().model(), path="flow", levels=None, prediction="velocity", sampler="euler")

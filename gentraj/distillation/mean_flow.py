@@ -6,30 +6,25 @@ Geng et al. 2025, "Mean Flows for One-step Generative Modeling", algorithms 1 an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..config import require
+from ..config import Fraction, settings
 from ..models.microbatch import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
 C = 1e-3  # section 4.3, adaptive loss weighting with p = 1
 
 
-@dataclass(frozen=True)
+@settings
 class MeanFlowConfig(FlowMapConfig):
     """Settings of a mean flow. Raises ValueError for a setting outside its range."""
 
-    apart: float = 0.5
+    apart: Fraction = 0.5
     """Fraction of the trajectories for which the two times differ; for the others the average velocity is the
     instantaneous one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, apart=(0, 1))
 
 
 class MeanFlow(FlowMap):

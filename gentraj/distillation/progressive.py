@@ -7,30 +7,29 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..config import require
+from ..config import settings
 from ..diffusion.grids import sampling_times
 from ..diffusion.paths import NoisePath
 from ..models.microbatch import Microbatch
 from .few_step import FewStep, FewStepConfig, ddim_step
 
 
-@dataclass(frozen=True)
+@settings
 class ProgressiveConfig(FewStepConfig):
     """Settings of a student by progressive distillation. Raises ValueError for a setting outside its range."""
 
-    rounds: int = 4
+    rounds: PositiveInt = 4
     """Number of rounds, each of which halves the number of steps; the teacher begins with 2^rounds times the student's
     steps. Fewer rounds are made where the teacher has fewer noise levels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, rounds=(1, 20))
         if self.halvings < 1:
             raise ValueError(f"steps is {self.steps}, but the teacher has {self.max_steps} noise levels, of which each "
                              "step of the student needs at least 2; give fewer steps")

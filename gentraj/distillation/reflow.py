@@ -6,32 +6,34 @@ noise path that is not straight, x0 and the noise are constant along the path, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
-from ..config import require
+from ..config import settings
 from ..diffusion.grids import sampling_times
 from ..diffusion.samplers import SAMPLERS
 from ..models.microbatch import Microbatch
 from .few_step import FewStep, FewStepConfig
 
 
-@dataclass(frozen=True)
+@settings
 class ReflowConfig(FewStepConfig):
     """Settings of a student by reflow. A student of one step learns the teacher's map from noise to trajectories.
 
     Raises ValueError for a setting outside its range.
     """
 
-    teacher_steps: int | None = None
+    teacher_steps: PositiveInt | None = None
     """Number of sampling steps of the teacher; None is the teacher's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.teacher_steps is not None:
-            require(self, teacher_steps=(1, self.max_steps or 1e6))
+        if self.teacher_steps is not None and self.max_steps is not None and self.teacher_steps > self.max_steps:
+            raise ValueError(f"ReflowConfig.teacher_steps is {self.teacher_steps}; a whole number from 1 to "
+                             f"{self.max_steps}, the teacher's number of levels, is expected")
 
 
 class Reflow(FewStep):

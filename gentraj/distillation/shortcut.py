@@ -6,21 +6,20 @@ Frans et al. 2024, "One Step Diffusion via Shortcut Models", algorithms 1 and 2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..config import require
+from ..config import Fraction, settings
 from ..models.microbatch import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
 
-@dataclass(frozen=True)
+@settings
 class ShortcutConfig(FlowMapConfig):
     """Settings of a shortcut model. Raises ValueError for a setting outside its range."""
 
-    share: float = 0.25
+    share: Fraction = 0.25
     """Fraction of the trajectories on which a step learns two steps of half its size; on the others the model learns
     the velocity, which is its step of size 0."""
     finest: int = 128
@@ -28,8 +27,7 @@ class ShortcutConfig(FlowMapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, share=(0, 1), finest=(2, 2**20))
-        if self.finest & (self.finest - 1):
+        if self.finest < 2 or self.finest & (self.finest - 1):
             raise ValueError(f"ShortcutConfig.finest is {self.finest}; a power of 2, such as 128, is expected")
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require, require_choice
+from ..config import Fraction, settings
 from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.plugin import mean_score
 from ..models.sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
-from ..models.search import SEARCH, choosing_plugins, sample_rows
-from ..models.settings import GeneratorConfig
+from ..models.search import choosing_plugins, sample_rows
+from ..models.settings import SearchConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
@@ -29,17 +28,14 @@ from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import AVERAGE_WEIGHT, Health, vital_signs
-from .objectives import OBJECTIVES, REGULARISERS, ObjectiveName
+from .objectives import OBJECTIVES, ObjectiveName, RegulariserName
 
 LEAST_DISTANCE = 0.02  # normalised units: "variety" ignores less, for conditions that leave no freedom
 
 
-@dataclass(frozen=True)
-class GANConfig(GeneratorConfig):
-    """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples.
-
-    Raises ValueError for a setting outside its range.
-    """
+@settings
+class GANConfig(SearchConfig):
+    """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The generator."""
@@ -47,47 +43,28 @@ class GANConfig(GeneratorConfig):
     """The discriminator, a network of residual convolutions over time."""
     objective: ObjectiveName = "relativistic"
     """Adversarial losses of the discriminator and the generator."""
-    penalties: dict[str, float] | None = None
+    penalties: dict[RegulariserName, NonNegativeFloat] | None = None
     """Regularisers of the discriminator and their weights; None takes the defaults of the objective."""
-    energy_score: float = 10.0
+    energy_score: NonNegativeFloat = 10.0
     """Weight of the energy score in the generator's loss, which fits the samples to the data under each condition."""
-    discriminator_steps: int = 1
+    discriminator_steps: PositiveInt = 1
     """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
     two samples for each of half the conditions of the last batch."""
-    adversarial_interval: int = 1
+    adversarial_interval: PositiveInt = 1
     """One update in this many trains the discriminator, and the generator against it. In the others the generator
     minimises its energy score alone, which takes less than half the time."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
     """How the generator is trained."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
     """How the discriminator is trained."""
-    discriminator_noise: float = 0.0
-    """Largest noise on the discriminator's inputs, in normalised units (Diffusion-GAN: Wang et al. 2023); 0 is none."""
-    ema: float = 0.99
+    ema: Fraction = 0.99
     """Decay of the exponential moving average of the generator's weights, which is used for sampling."""
-    best_of: int = 16
-    """Number of candidates from which a guide chooses the best one."""
-    search_steps: int = 0
-    """Gradient steps on the guide's score that improve the noise of the best candidate."""
-    search_rate: float = 0.1
-    """Length of a search step, relative to the length of the noise."""
-
-    ONE_CALL: ClassVar[bool] = True
-    FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
 
     def __post_init__(self) -> None:
-        require_choice(self, objective=OBJECTIVES)
-        require(self, ema=(0, 1), energy_score=(0, 1e6),
-                discriminator_steps=(1, 1000), adversarial_interval=(1, 1e6), discriminator_noise=(0, math.inf),
-                best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
         if self.adversarial_interval > 1 and not self.energy_score:
             raise ValueError(f"GANConfig.adversarial_interval is {self.adversarial_interval}, and energy_score is 0, "
                              "so that the generator would learn from nothing in most updates; give an "
                              "adversarial_interval of 1, or an energy_score such as 10")
-        for name, weight in (self.penalties or {}).items():
-            if name not in REGULARISERS or not 0 <= weight < math.inf:
-                raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
-                                 f"some of {', '.join(REGULARISERS)} are expected")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -151,7 +128,7 @@ class ConditionalGAN(ConditionalModel):
         if not plays:
             parts = parts[-1:]
         for rows in parts:
-            microbatch = self.microbatch(batch.take(rows), generator, self.config.discriminator_noise)
+            microbatch = self.microbatch(batch.take(rows), generator)
             if plays:
                 with torch.no_grad():
                     fake = self._sample(microbatch)

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
+from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from ..config import Fraction, settings
 from ..models.microbatch import Microbatch
 from ..networks.discriminator import Discriminator, Logits
 from ..training.optimization import LearningConfig, apply_gradients
 from ..training.parallel import mean_over_processes
 from .objectives import REGULARISERS, Game, Loss, Objective
 
+Decay = Annotated[float, Interval(ge=0, lt=1)]
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings
 class SideConfig(LearningConfig):
     """How one side is trained; two time scales are two learning rates (Heusel et al. 2017)."""
 
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.0
-    max_grad_norm: float = 10.0
-    betas: tuple[float, float] = (0.0, 0.99)
+    learning_rate: Fraction = 5e-4
+    weight_decay: Fraction = 0.0
+    max_grad_norm: PositiveFloat = 10.0
+    betas: tuple[Decay, Decay] = (0.0, 0.99)
     """Decay rates of AdamW's moving averages. The first is 0 (no momentum) by default, as the opponent changes and old
     gradients are misleading."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"SideConfig.betas are {self.betas}; two numbers of at least 0 and less than 1 are "
-                             "expected")
 
 
 @parametrize.cached()  # spectral norms are computed once a step
@@ -41,10 +40,9 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
 
     The metric "real_logit" is the mean patch logit of data.
     """
-    t_R = microbatch.levels()  # the same for data and samples, so that the noise level does not tell them apart
-    x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
-    on_real, on_fake = logits(discriminator, x, microbatch, t_R), logits(discriminator, g, microbatch, t_R)
-    game = Game(lambda y: value(logits(discriminator, y, microbatch, t_R), microbatch), x, g,
+    x, g = (y.detach().requires_grad_() for y in (microbatch.x0, fake))
+    on_real, on_fake = logits(discriminator, x, microbatch), logits(discriminator, g, microbatch)
+    game = Game(lambda y: value(logits(discriminator, y, microbatch), microbatch), x, g,
                 value(on_real, microbatch), value(on_fake, microbatch), microbatch.free, microbatch.generator)
     loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
     penalties = {name: (REGULARISERS[name](game) * microbatch.weight).mean() for name in weights}
@@ -58,9 +56,10 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
             **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
 
 
-def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Logits:
-    """The discriminator's logits of `x` under the conditions of the microbatch."""
-    whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
+def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch) -> Logits:
+    """The discriminator's logits of `x`, which has no noise, under the conditions of the microbatch."""
+    whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, x.new_zeros(1),
+                                 microbatch.context)
     if patch is not None:
         patch = patch.float()  # float32 under autocast too
     return Logits(whole.float(), patch)
@@ -93,10 +92,9 @@ def adversarial_loss(discriminator: Discriminator, microbatch: Microbatch, fake:
     """
     discriminator.requires_grad_(False)
     try:
-        t_R = microbatch.levels()
         with torch.no_grad():
-            on_real = logits(discriminator, microbatch.blurred(microbatch.x0, t_R), microbatch, t_R)
-        on_fake = logits(discriminator, microbatch.blurred(fake, t_R), microbatch, t_R)
+            on_real = logits(discriminator, microbatch.x0, microbatch)
+        on_fake = logits(discriminator, fake, microbatch)
     finally:
         discriminator.requires_grad_(True)
     loss = mean_loss(objective.generator, on_real, on_fake, microbatch)

@@ -56,11 +56,6 @@ OBJECTIVES: dict[str, Objective] = {
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real), lambda real, fake: F.softplus(real - fake),
                               penalties={"r1": 1.0, "r2": 1.0}),
 }
-if TYPE_CHECKING:
-    ObjectiveName = str
-else:  # what the dict holds
-    ObjectiveName = Literal[tuple(OBJECTIVES)]
-
 
 @dataclass(frozen=True)
 class Game:
@@ -130,3 +125,9 @@ REGULARISERS: dict[str, Callable[[Game], Tensor]] = {  # penalties (R,), which t
     "zero-centred": zero_centred,
     "consistency": consistency,
 }
+
+if TYPE_CHECKING:
+    ObjectiveName = RegulariserName = str
+else:  # what the tables hold
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
+    RegulariserName = Literal[tuple(REGULARISERS)]

@@ -33,14 +33,11 @@ class ConditionalModel(nn.Module):
         """The device of its parameters."""
         return self.normalizer.shift_D.device
 
-    def microbatch(self, batch: Batch, generator: torch.Generator, noise: float = 0.0) -> Microbatch:
-        """The normalised windows of a training step, with random known entries and encoded contexts.
-
-        `noise` is the largest standard deviation of the noise on a discriminator's inputs.
-        """
+    def microbatch(self, batch: Batch, generator: torch.Generator) -> Microbatch:
+        """The normalised windows of a training step, with random known entries and encoded contexts."""
         known = self.conditioning.sample(self.spec, batch.mask_BHD, generator)
         return Microbatch(self.normalizer.normalize_windows(batch), batch.mask_BHD, known,
-                          self.training_context(batch, generator), batch.weights(), noise, generator)
+                          self.training_context(batch, generator), batch.weights(), generator)
 
     def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """The contexts of a batch, encoded as (B, C + 1), of which a fraction `context_dropout` is left out."""

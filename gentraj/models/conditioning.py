@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import require, require_choice
+from ..config import Fraction, settings
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
 
 LAST_FRACTION = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
 
 
-@dataclass(frozen=True)
+@settings
 class ConditionMix:
-    """The probability that each kind of entry is known, for each trajectory and each kind on its own.
+    """The probability that each kind of entry is known, for each trajectory and each kind on its own."""
 
-    Raises ValueError for a setting outside its range.
-    """
-
-    start: float = 1.0
+    start: Fraction = 1.0
     """Probability that the first observation is known."""
-    goal: float = 0.85
+    goal: Fraction = 0.85
     """Probability that the goal's entries are known at one timestep."""
     goal_at: Literal["any", "end"] = "any"
     """Timestep of the goal: uniform over the real timesteps after the first, or always the last real one."""
-    waypoint: float = 0.0
+    waypoint: Fraction = 0.0
     """Probability that the goal's entries are known at another timestep, uniform over the real ones after the first."""
-    prefix: float = 0.0
+    prefix: Fraction = 0.0
     """Probability that all entries up to a random time are known; an action comes half a timestep after its state."""
-    actions: float = 0.0
+    actions: Fraction = 0.0
     """Probability that all actions are known; with a known start the model is then a world model."""
-    observations: float = 0.0
+    observations: Fraction = 0.0
     """Probability that all observations are known; the model is then inverse dynamics."""
     goal_dims: tuple[int, ...] = ()
     """Indices of the observation's entries that make up a goal; empty for all."""
-
-    def __post_init__(self) -> None:
-        require_choice(self, goal_at=("any", "end"))
-        require(self, **dict.fromkeys(KINDS, (0, 1)))
 
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Samples which of the real entries (B, H, D) are known: bool (B, H, D). `generator` is on the CPU.

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require
+from ..config import Fraction, settings
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
@@ -26,53 +27,36 @@ from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .plugin import Plugin
 from .sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
-from .search import SEARCH, choosing_plugins, sample_rows
-from .settings import GeneratorConfig
+from .search import choosing_plugins, sample_rows
+from .settings import SearchConfig
 
 
-@dataclass(frozen=True)
-class GaussianConfig(GeneratorConfig, LearningConfig):
-    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples.
-
-    Raises ValueError for a setting outside its range.
-    """
+@settings
+class GaussianConfig(SearchConfig, LearningConfig):
+    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
     """The network that predicts mean and standard deviation."""
-    spread: Literal["learned", "shared"] | float = "learned"
+    spread: Literal["learned", "shared"] | PositiveFloat = "learned"
     """Standard deviation in normalised units: learned for each entry and condition; learned for each entry, and shared
     by all conditions; or one number for all of them. With a number the negative log-likelihood is a squared error over
     2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
     """Lower and upper bound on the logarithm of a learned standard deviation, in normalised units; soft bounds, unless
     it is shared."""
-    ema: float = 0.999
+    ema: Fraction = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
-    best_of: int = 16
-    """Number of candidates from which a guide chooses the best one."""
-    search_steps: int = 0
-    """Gradient steps on the guide's score that improve the noise of the best candidate."""
-    search_rate: float = 0.1
-    """Length of a search step, relative to the length of the noise."""
     squash: bool = False
     """Map means to (-1, 1) by tanh."""
 
-    ONE_CALL: ClassVar[bool] = True
-    FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
     CONTEXT_DROPOUT: ClassVar[float] = 0.0
     BATCH_SIZE: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
             raise ValueError(f"GaussianConfig.log_sigma is {self.log_sigma}; two numbers from -50 to 50, the smaller "
                              "one first, are expected")
-        number = isinstance(self.spread, (int, float)) and 1e-6 <= self.spread <= 1e6
-        if self.spread not in ("learned", "shared") and not number:
-            raise ValueError(f"GaussianConfig.spread is {self.spread!r}; 'learned', 'shared' or a number from 1e-06 to "
-                             "1e+06 is expected")
 
     def with_network(self, network: NetworkConfig) -> GaussianConfig:
         """The settings with another network."""

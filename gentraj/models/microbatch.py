@@ -23,8 +23,6 @@ class Microbatch:
     """Encoded contexts, (R, C) or (1, C)."""
     weight: Tensor
     """Weights in the loss: (R,), or (1,) if all are equal."""
-    noise: float
-    """The largest standard deviation of the noise on the discriminator's inputs."""
     generator: torch.Generator
 
     @cached_property
@@ -52,15 +50,3 @@ class Microbatch:
 
     def normal(self) -> Tensor:
         return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)
-
-    def levels(self) -> Tensor:
-        """Random noise levels (R,) in [0, 1], or a 0 of shape (1,) without noise."""
-        if not self.noise:
-            return self.x0.new_zeros(1)
-        return torch.rand(len(self.x0), generator=self.generator).to(self.x0.device)
-
-    def blurred(self, x: Tensor, t_R: Tensor) -> Tensor:
-        """x + sigma eps at the free entries (Diffusion-GAN: Wang et al. 2023, section 3.1, but variance exploding)."""
-        if not self.noise:
-            return x
-        return x + self.noise * t_R[:, None, None] * self.normal() * self.free

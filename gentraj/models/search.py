@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,22 +12,9 @@ from ..randomness import RowNoise, unfold
 from ..trajectory import Condition
 from .plugin import Plugin, Preference, SampledRows, finite
 from .sample_batch import Guidance, as_plugins, by_blocks
+from .settings import SearchConfig
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and conditions -> x_RHD in environment units
-SEARCH = ("best_of", "search_steps", "search_rate")  # the settings in `Search`
-
-
-class Search(Protocol):
-    """The settings of a model's search for samples of high score."""
-
-    @property
-    def best_of(self) -> int: ...
-
-    @property
-    def search_steps(self) -> int: ...
-
-    @property
-    def search_rate(self) -> float: ...
 
 
 def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
@@ -46,7 +32,7 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
 
 
 def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float,
-                plugins: Sequence[Plugin], config: Search, normalizer: Normalizer) -> Tensor:
+                plugins: Sequence[Plugin], config: SearchConfig, normalizer: Normalizer) -> Tensor:
     """Samples trajectories (R, H, D), in environment units, from their seeds; plug-ins choose and finish them."""
     choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
     if choosing:
@@ -59,7 +45,7 @@ def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], tempe
 
 
 def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
-              config: Search) -> Tensor:
+              config: SearchConfig) -> Tensor:
     """The best (R, H, D) of `best_of` candidates for each row, by the plug-ins' scores, improved in `search_steps`.
 
     The first candidate of a row is sampled from the row's own seed. Of several best candidates the first is taken.
@@ -84,7 +70,7 @@ def preference(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
 
 
 def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],
-                  config: Search) -> Tensor:
+                  config: SearchConfig) -> Tensor:
     """Gradient ascent on the plug-ins' scores in the noise z, from `x` = G(`z`); returns the best trajectory found.
 
     z keeps its length: normal noise in many dimensions has nearly constant length, and the generator was not trained on

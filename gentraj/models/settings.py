@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-@dataclass(frozen=True)
+from ..config import settings
+
+
+@settings
 class GeneratorConfig:
     """Base class of the settings of generators.
 
@@ -26,3 +30,19 @@ class GeneratorConfig:
     def max_steps(self) -> int | None:
         """The largest number of sampling steps that the model takes; None is any number."""
         return None
+
+
+@settings
+class SearchConfig(GeneratorConfig):
+    """Base class of the settings of models of one network call: how a guide chooses and improves their samples."""
+
+    _: KW_ONLY
+    best_of: PositiveInt = 16
+    """Number of candidates from which a guide chooses the best one."""
+    search_steps: NonNegativeInt = 0
+    """Gradient steps on the guide's score that improve the noise of the best candidate."""
+    search_rate: NonNegativeFloat = 0.1
+    """Length of a search step, relative to the length of the noise."""
+
+    ONE_CALL: ClassVar[bool] = True
+    FOR_GUIDES: ClassVar[tuple[str, ...]] = ("best_of", "search_steps", "search_rate")

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from ..config import require
-from .embedding import TrajectoryNetwork
-from .temporal_unet import check_horizon
+from ..config import settings
+from .embedding import Frequencies, TrajectoryNetwork
+from .temporal_unet import Multipliers, check_horizon, check_kernel
 
 LEAST_VARIANCE = 1e-8  # keeps the square root of a variance differentiable
 
 
-@dataclass(frozen=True)
+@settings
 class DiscriminatorConfig:
     """Residual convolutions over time without normalisation (Huang et al. 2024), at several resolutions."""
 
-    width: int = 32
+    width: PositiveInt = 32
     """Number of channels at the finest level."""
-    multipliers: tuple[int, ...] = (1, 2, 4)
+    multipliers: Multipliers = (1, 2, 4)
     """Number of channels of each level as multiples of the width; each further level halves the timesteps."""
-    kernel: int = 5
+    kernel: PositiveInt = 5
     """Number of timesteps in a convolution's kernel; odd."""
-    frequencies: int = 4
+    frequencies: Frequencies = 4
     """Number of Fourier frequencies of the inputs; 0 is none."""
     patches: bool = True
     """Whether the discriminator also judges the surroundings of each timestep, at the finest level."""
@@ -38,10 +38,7 @@ class DiscriminatorConfig:
     """Whether every weight, as a matrix (out, in * kernel), has spectral norm 1 (Miyato et al. 2018, section 2)."""
 
     def __post_init__(self) -> None:
-        require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16))
-        if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"DiscriminatorConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
-                             "kernel and one or more positive multipliers are expected")
+        check_kernel(self.kernel)
 
 
 class Logits(NamedTuple):

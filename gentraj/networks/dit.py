@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..config import require
+from ..config import settings
 from .attention import SelfAttention
-from .embedding import FactoredNetwork, SinusoidalEmbedding
+from .embedding import FactoredNetwork, Frequencies, SinusoidalEmbedding
 
 
-@dataclass(frozen=True)
+@settings
 class DiTConfig:
-    """A transformer over timesteps whose blocks are modulated by noise level and context; it takes any horizon.
+    """A transformer over timesteps whose blocks are modulated by noise level and context; it takes any horizon."""
 
-    Raises ValueError for a setting outside its range.
-    """
-
-    width: int = 96
+    width: PositiveInt = 96
     """Number of features of a token; a multiple of the heads."""
-    depth: int = 2
+    depth: PositiveInt = 2
     """Number of blocks."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Number of attention heads."""
-    frequencies: int = 4
+    frequencies: Frequencies = 4
     """Number of Fourier frequencies of the inputs; 0 is none."""
 
     def __post_init__(self) -> None:
-        require(self, width=(1, 1e5), depth=(1, 1e3), heads=(1, 1e3), frequencies=(0, 16))
         if self.width % self.heads:
             raise ValueError(f"DiTConfig has width {self.width} and {self.heads} heads; give a multiple of the heads "
                              "as the width")
@@ -76,9 +71,14 @@ class Block(nn.Module):
 
     def forward(self, h_RHW: Tensor, modulation_R1M: Tensor) -> Tensor:
         """`modulation_R1M` is `self.modulation` of an embedding (R, 1, width)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_R1M.chunk(6, dim=-1)
-        h = h_RHW + gate1 * self.attention(modulate(h_RHW, shift1, scale1))
-        return h + gate2 * self.mlp(modulate(h, shift2, scale2))
+        of_attention, of_mlp = modulation_R1M.chunk(2, dim=-1)
+        return gated(self.mlp, gated(self.attention, h_RHW, of_attention), of_mlp)
+
+
+def gated(layer: nn.Module, h_RHW: Tensor, modulation_R1M: Tensor) -> Tensor:
+    """h + gate * layer(modulated h), where the modulation is shift, scale and gate."""
+    *shift_and_scale, gate = modulation_R1M.chunk(3, dim=-1)
+    return h_RHW + gate * layer(modulate(h_RHW, *shift_and_scale))
 
 
 def modulate(h_RHW: Tensor, shift_R1W: Tensor, scale_R1W: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
+Frequencies = Annotated[int, Interval(ge=0, le=16)]
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,)) -> prediction (R, H, D)
 MAX_PROJECTIONS = 1 << 14  # the most rows of projections that are kept for the steps of a plan
 TIME_SCALE = 1000.0  # DDPM's number of noise levels, for which the frequencies of the embedding are meant

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import MultipleOf
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from ..config import require, require_choice
-from .embedding import FactoredNetwork, SinusoidalEmbedding, fourier
+from ..config import settings
+from .embedding import FactoredNetwork, Frequencies, SinusoidalEmbedding, fourier
 from .mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName
 
 
-@dataclass(frozen=True)
+@settings
 class PerceptronConfig:
-    """Fully connected layers on a flattened window: a transition or a policy's action.
+    """Fully connected layers on a flattened window: a transition or a policy's action."""
 
-    Raises ValueError for a setting outside its range.
-    """
-
-    width: int = 256
+    width: PositiveInt = 256
     """Number of units of each hidden layer."""
-    depth: int = 2
+    depth: PositiveInt = 2
     """Number of hidden layers."""
     activation: ActivationName = "silu"
     """Activation. On a CPU Mish and GELU take about as long as the matrix products around them."""
     initial: InitialName = "uniform"
     """Distribution of the initial weights: uniform, as in torch (biases too); orthogonal with a gain of sqrt(2); or
     glorot, which is uniform by the numbers of inputs and outputs. Biases are 0 in the last two."""
-    frequencies: int = 0
+    frequencies: Frequencies = 0
     """Number of Fourier frequencies of the inputs; 0 is none."""
-    embedding: int = 16
+    embedding: Annotated[NonNegativeInt, MultipleOf(2)] = 16
     """Number of features of the noise level; 0 gives the level itself to the network."""
-    time_scale: float = 1000.0
+    time_scale: NonNegativeFloat = 1000.0
     """Scale of the noise level t, which is embedded as time_scale * t + time_shift."""
     time_shift: float = 0.0
     """Shift of the noise level. With -1, and the number of levels as time_scale, levels are embedded as 0, 1, 2, .."""
     fixed_mask: bool = False
     """The same entries are known in every call, as in a policy: inputs are the known entries and the others as they are
     noised. Without it, any entries may be known: the mask and the known entries are further inputs."""
-
-    def __post_init__(self) -> None:
-        require(self, width=(1, 1e5), depth=(1, 1e3), frequencies=(0, 16), embedding=(0, 1e4), time_scale=(0, 1e9),
-                time_shift=(-1e9, 1e9))
-        require_choice(self, activation=ACTIVATIONS, initial=INITIAL)
-        if self.embedding % 2:
-            raise ValueError(f"PerceptronConfig.embedding is {self.embedding}; an even number is expected")
 
 
 class Perceptron(FactoredNetwork):

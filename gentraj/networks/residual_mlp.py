@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..config import require, require_choice
-from .embedding import FactoredNetwork
+from ..config import settings
+from .embedding import FactoredNetwork, Frequencies
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "mish": nn.Mish}
 
 
-@dataclass(frozen=True)
+@settings
 class ResidualMLPConfig:
-    """Layer-normalised residual blocks on a flattened window: a transition, a policy's action or a short plan.
+    """Layer-normalised residual blocks on a flattened window: a transition, a policy's action or a short plan."""
 
-    Raises ValueError for a setting outside its range.
-    """
-
-    width: int = 256
+    width: PositiveInt = 256
     """Number of hidden features."""
-    depth: int = 3
+    depth: PositiveInt = 3
     """Number of blocks; each has a hidden layer of four times the width."""
-    frequencies: int = 4
+    frequencies: Frequencies = 4
     """Number of Fourier frequencies of the inputs; 0 is none."""
     activation: Literal["silu", "mish"] = "silu"
     """Activation. On a CPU Mish takes about as long as the matrix products around it, and SiLU takes little time."""
-
-    def __post_init__(self) -> None:
-        require(self, width=(1, 1e5), depth=(1, 1e3), frequencies=(0, 16))
-        require_choice(self, activation=ACTIVATIONS)
 
 
 class ResidualMLP(FactoredNetwork):

@@ -8,44 +8,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import MinLen
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from ..config import require
+from ..config import settings
 from .attention import SelfAttention
-from .embedding import TIME_SCALE, FactoredNetwork
+from .embedding import TIME_SCALE, FactoredNetwork, Frequencies
+
+Multipliers = Annotated[tuple[PositiveInt, ...], MinLen(1)]
 
 
-@dataclass(frozen=True)
+@settings
 class TemporalUNetConfig:
-    """A U-Net of convolutions over time at several resolutions. Raises ValueError for a setting outside its range."""
+    """A U-Net of convolutions over time at several resolutions."""
 
-    width: int = 32
+    width: PositiveInt = 32
     """Number of channels at the finest level."""
-    multipliers: tuple[int, ...] = (1, 2, 4)
+    multipliers: Multipliers = (1, 2, 4)
     """Number of channels of each level as multiples of the width; each further level halves the timesteps."""
-    kernel: int = 5
+    kernel: PositiveInt = 5
     """Number of timesteps in a convolution's kernel; odd."""
-    frequencies: int = 4
+    frequencies: Frequencies = 4
     """Number of Fourier frequencies of the inputs; 0, none, is Diffuser's network."""
     attention: bool = False
     """Whether the coarsest level has self-attention over time."""
-    time_scale: float = TIME_SCALE
+    time_scale: NonNegativeFloat = TIME_SCALE
     """Scale of the noise level t, which is embedded as time_scale * t + time_shift."""
     time_shift: float = 0.0
     """Shift of the noise level. With -1, and the number of levels as time_scale, levels are embedded as Diffuser's
     integers from 0."""
 
     def __post_init__(self) -> None:
-        require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16), time_scale=(0, 1e9), time_shift=(-1e9, 1e9))
-        if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"TemporalUNetConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
-                             "kernel and one or more positive multipliers are expected")
+        check_kernel(self.kernel)
 
 
 class TemporalUNet(FactoredNetwork):
@@ -169,6 +169,12 @@ class TimeAttention(nn.Module):
     def forward(self, h_RC1H: Tensor) -> Tensor:
         h_RHC = h_RC1H[:, :, 0].transpose(1, 2)
         return h_RC1H + self.attention(self.norm(h_RHC)).transpose(1, 2)[:, :, None]
+
+
+def check_kernel(kernel: int) -> None:
+    """Raises ValueError for a kernel without a middle."""
+    if kernel % 2 == 0:
+        raise ValueError(f"the kernel has {kernel} timesteps; an odd number is expected")
 
 
 def check_horizon(horizon: int, factor: int) -> None:

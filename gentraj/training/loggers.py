@@ -1,4 +1,4 @@
-"""Where a training's rows of metrics go beside metrics.jsonl: TensorBoard, Weights & Biases and Trackio.
+"""Where a training's rows of metrics go beside metrics.jsonl: TensorBoard, and Weights & Biases.
 
 Each is a class with `log` and `close` and a line of `LOGGERS`. Whatever one raises becomes a warning of `Log`.
 """
@@ -6,9 +6,7 @@ Each is a class with `log` and `close` and a line of `LOGGERS`. Whatever one rai
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,31 +64,7 @@ class WandB:
         self.run.finish()
 
 
-class Trackio:
-    """A run of Trackio, which keeps it in $TRACKIO_DIR and is named by the last two parts of the run's folder.
-
-    The project is $TRACKIO_PROJECT or "gentraj"; a resumed training continues its run.
-    """
-
-    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
-        import trackio
-
-        with redirect_stdout(sys.stderr):
-            self.run = trackio.init(os.environ.get("TRACKIO_PROJECT", PROJECT), name="/".join(folder.parts[-2:]),
-                                    config=dict(settings), resume="allow" if start else "never", embed=False,
-                                    auto_log_gpu=False)
-
-    def log(self, step: int, row: Mapping[str, float]) -> None:
-        self.run.log(dict(row), step=step)
-
-    def close(self) -> None:
-        import trackio
-
-        with redirect_stdout(sys.stderr):
-            trackio.finish()  # unlike `run.finish()`, it leaves nothing to be finished when the process ends
-
-
-LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
+LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def require_loggers(names: Iterable[str]) -> None:

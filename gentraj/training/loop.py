@@ -4,7 +4,6 @@ as one that was never interrupted."""
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,9 +15,10 @@ from statistics import fmean
 from typing import Any, Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, require, to_json
+from ..config import ConfigError, Fraction, differences, settings, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import Windows
@@ -42,53 +42,44 @@ class TrainingStopped(RuntimeError):
     """The training met a number that is not finite and stopped; earlier checkpoints are kept."""
 
 
-@dataclass(frozen=True)
+@settings
 class TrainingConfig:
-    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components.
+    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components."""
 
-    Raises ValueError for a setting outside its range.
-    """
-
-    steps: int = 10_000
+    steps: PositiveInt = 10_000
     """Number of training steps. A cosine decay of the learning rate ends at the last one."""
-    warmup: int = 200
+    warmup: NonNegativeInt = 200
     """Number of steps over which the learning rate rises linearly to its full value."""
-    save_every: int = 1_000
+    save_every: PositiveInt = 1_000
     """Number of steps between checkpoints. The start and the last step are always saved."""
-    log_every: int = 100
+    log_every: PositiveInt = 100
     """Number of steps between rows of metrics.jsonl. Each row holds means over the steps since the row before."""
-    eval_every: int = 0
+    eval_every: NonNegativeInt = 0
     """Number of steps between evaluations of the agent in its environment, for a learning curve of its score; 0 turns
     them off. Evaluations do not change the training, and the last checkpoint is the result of the run."""
-    eval_episodes: int = 10
+    eval_episodes: PositiveInt = 10
     """Number of episodes of each of these evaluations."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the training: the same seed gives the same weights."""
-    threads: int = 0
+    threads: NonNegativeInt = 0
     """Number of CPU threads. 0 uses the default of torch."""
-    keep: int = 3
+    keep: PositiveInt = 3
     """Number of checkpoints to keep. Older ones are deleted."""
     bf16: bool = False
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     compile: bool = False
     """Compile the networks by torch.compile. This takes minutes at the start and changes weights by rounding."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
     mean gradient of the parts."""
-    min_episode_start_fraction: float = 0.0
+    min_episode_start_fraction: Fraction = 0.0
     """The least fraction of the windows of real episodes that start in the first 32 steps. Data of long episodes have
     few such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start
     falls. Windows are moved there, within their episodes, to make up this fraction. A fine-tuning draws all steps
     equally often."""
-    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). If one fails during the training, a warning says so and the training continues."""
-
-    def __post_init__(self) -> None:
-        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes", "accumulate"),
-                                      (1, math.inf)),
-                **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4),
-                min_episode_start_fraction=(0, 1))
 
 
 @dataclass(frozen=True)

@@ -6,37 +6,35 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import require
+from ..config import Fraction, settings
 from .parallel import SINGLE, Processes, current_shard
 
 Schedule = Literal["cosine", "constant"]
-BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of components that draw batches of their own
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LearningConfig:
-    """Base class of the settings of what is trained by AdamW. Raises ValueError for a setting outside its range."""
+    """Base class of the settings of what is trained by AdamW."""
 
-    learning_rate: float = 1e-3
+    _: KW_ONLY
+    learning_rate: Fraction = 1e-3
     """Peak learning rate of AdamW."""
-    weight_decay: float = 1e-4
+    weight_decay: Fraction = 1e-4
     """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """Norm to which larger gradients are clipped."""
     schedule: Schedule = "cosine"
     """Learning rate after the warm-up: a cosine decay to 0 at the end of the training, or constant."""
-
-    def __post_init__(self) -> None:
-        require(self, learning_rate=(0, 1), weight_decay=(0, 1), max_grad_norm=(1e-9, math.inf))
 
 
 class NonFinite(RuntimeError):

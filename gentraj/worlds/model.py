@@ -14,15 +14,17 @@ X inputs of a timestep (state, action, and whether the action is real), M held-o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import field, replace
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require
+from ..config import Fraction, settings
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
@@ -31,7 +33,7 @@ from ..networks.mlp import EnsembleMLP, mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import BATCH, LearningConfig, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..training.parallel import mean_over_processes, own_rows
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of
 from .facts import WorldFacts, rewards_and_ends
@@ -45,37 +47,32 @@ GENERATOR = FlowConfig(ResidualMLPConfig(128, 2, frequencies=0), prediction="vel
                        ema=0.995, steps=3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class WorldModelConfig(LearningConfig):
     """Settings of a `WorldModel`.
 
     Learning rate, weight decay and gradient norm are those of the ensemble and of the network that predicts ends; the
-    generator has its own. Raises ValueError for a setting outside its range.
+    generator has its own.
     """
 
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
     """Generative model that samples outcomes around the mean of the ensemble; None is a normal distribution."""
-    model_batch: int = 64
+    model_batch: PositiveInt = 64
     """Number of windows of a batch that the generative model is trained on; all of them if the batch has fewer."""
-    generator_update_prob: float = 0.5
+    generator_update_prob: Annotated[float, Interval(ge=1e-3, le=1)] = 0.5
     """Fraction of the updates that train the generative model too; a smaller one leaves the ensemble more time."""
-    chunk: int = 1
+    chunk: PositiveInt = 1
     """Largest number of steps that one call predicts."""
-    members: int = 3
+    members: PositiveInt = 3
     """Number of perceptrons in the ensemble."""
-    width: int = 200
+    width: PositiveInt = 200
     """Width of the hidden layers."""
-    depth: int = 3
+    depth: PositiveInt = 3
     """Number of hidden layers."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Number of windows of a batch that the ensemble is trained on."""
-    weight_decay: float = 1e-5
-    max_grad_norm: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, generator_update_prob=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5),
-                depth=(1, 100), model_batch=(1, 1e9), **BATCH)
+    weight_decay: Fraction = 1e-5
+    max_grad_norm: PositiveFloat = 10.0
 
 
 class Calibration(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +11,10 @@ from guided import COMBINATIONS, SIZE, SPEC, exact, moments, off, tiny
 from oracle import DOUBLE, GAUSSIAN, Mixture, gaussian, normals, rotation
 from torch import Tensor
 
-from gentraj.diffusion import Mixture as ModelMixture
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.guidance import Guided
 from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import Condition, TrajectorySpec
 
 DIRECT = torch.tensor([0.5, -1.0])
 
@@ -68,13 +66,6 @@ def test_a_model_that_never_missed_its_context_is_not_compared_with_itself_witho
     for given, guide in ((condition, ClassifierFree(weight)), (none, Contexts([(DIRECT, weight)]))):
         with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of"):
             model.sample(given, guide=guide)
-
-
-@pytest.mark.parametrize(("weight", "calls"), [(0.0, 3), (1.0, 3), (2.0, 6)])
-def test_a_part_without_weight_is_not_asked(weight: float, calls: int) -> None:
-    model = tiny(sampler="ddim")
-    model.sample(with_context(3), guide=ClassifierFree(weight), options=SamplingOptions(steps=3))
-    assert model.network_calls == calls
 
 
 def test_contexts_that_cannot_be_are_refused() -> None:
@@ -143,67 +134,11 @@ def test_products_that_cannot_be_are_refused() -> None:
         Product([tiny(), tiny()], [1.0])
     with pytest.raises(ValueError, match="add up to 0; a sum of more than 0 is expected"):
         Product([tiny()], [-1.0])
-    with pytest.raises(ValueError, match="model 1 of Product is a Constant, which does not denoise trajectories; give"):
-        Product([tiny(), Constant(0)], [1.0, 1.0])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="model 1 of Product is a int, which does not denoise trajectories; give"):
+        Product([tiny(), 0], [1.0, 1.0])  # type: ignore[list-item]
     other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))
     other = replace(exact(GAUSSIAN, "flow"), spec=TrajectorySpec(2, 1, 8))
     with pytest.raises(ValueError, match=r"model 0 of Product has .*horizon=8"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))
-
-
-@dataclass
-class Constant:
-    """A model that draws one number."""
-
-    value: float
-    spec: TrajectorySpec = SPEC
-    network_calls: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def sample(self, condition: Condition, num_samples: int = 1, **_: object) -> Tensor:
-        return torch.full((condition.batch, num_samples, SPEC.horizon, SPEC.dim), self.value)
-
-
-def test_a_mixture_draws_its_models_by_weight() -> None:
-    mixture = ModelMixture([Constant(0), Constant(1), Constant(2), Constant(3)], [1.0, 0.0, 3.0, 4.0])  # type: ignore
-    samples = mixture.sample(Condition.empty(SPEC, 40), 100, seed=3)[..., 0, 0].flatten().long()
-    shares = torch.bincount(samples, minlength=4) / 4000
-    torch.testing.assert_close(shares, torch.tensor([0.125, 0, 0.375, 0.5]), rtol=0, atol=0.03)  # 4 standard errors
-
-
-def test_a_row_of_a_mixture_is_what_its_model_draws() -> None:
-    """Whatever the model's path and normaliser, and however many rows there are."""
-    models = [tiny(), tiny(1, path="edm", sampler="heun")]
-    models[1].normalizer = Normalizer(torch.ones(3), torch.full((3,), 3.0))
-    mixture, condition, seeds = ModelMixture(models, [1.0, 1.0]), with_context(30), list(range(30))
-    guide = Guided(lambda x: -(x[:, -1, :2] - 1).square().sum(-1))
-    x = mixture.sample(condition, seed=seeds, guide=guide, options=SamplingOptions(steps=2))
-    each = torch.stack([model.sample(condition, seed=seeds, guide=guide,
-                                     options=SamplingOptions(steps=2)) for model in models])
-    chosen = (each - x).abs().amax((2, 3, 4)).argmin(0)
-    assert 5 < chosen.sum() < 25
-    torch.testing.assert_close(x, each[chosen, torch.arange(30)], rtol=1e-4, atol=1e-4)
-    seen = list[Tensor]()
-    torch.testing.assert_close(mixture.sample(condition[:4], seed=seeds[:4], guide=guide,
-                                              options=SamplingOptions(steps=2),
-                                              observe=lambda x, t: seen.append(x)), x[:4], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(seen[-1], x[:4, 0], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, math.nan]])
-def test_a_mixture_without_proper_weights_is_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="a mixture of 2 models has the weights"):
-        ModelMixture([tiny(), tiny()], weights)
-
-
-def test_a_mixture_of_other_specs_or_with_too_few_seeds_is_refused() -> None:
-    other = Constant(0, TrajectorySpec(2, 1, 8))
-    with pytest.raises(ValueError, match=r"model 1 of the mixture has .*horizon=8"):
-        ModelMixture([tiny(), other], [1.0, 1.0])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="1 seeds were given for 4 samples"):
-        ModelMixture([tiny()], [1.0]).sample(Condition.empty(SPEC, 2), 2, seed=[1])

@@ -87,16 +87,6 @@ class TestChains:
             seen.append(x)
         assert_equal(ours("ddim", path, prediction, grid(path, steps), eta=eta), seen)
 
-    def test_ddpm(self, chain: str, prediction: str, steps: int) -> None:
-        path = PATHS[chain](20)
-        scheduler = self.scheduler(hf.DDPMScheduler, chain, prediction, steps, variance_type="fixed_small")
-        scheduler.one = torch.ones((), dtype=DOUBLE)
-        x, noise, seen = start(path, torch.ones(1, dtype=DOUBLE)), generator(), []
-        for n in scheduler.timesteps:
-            x = scheduler.step(network(x), int(n), x, generator=noise).prev_sample
-            seen.append(x)
-        assert_equal(ours("ddpm", path, prediction, grid(path, steps), eta=1.0), seen)
-
 
 class Multistep(NamedTuple):
     sampler: str
@@ -157,13 +147,6 @@ def test_the_largest_churn(scheduler: Any, prediction: str) -> None:
     assert_equal(ours("euler", EDM, prediction, EDM_TIMES, eta=1.0, sigma_data=0.5, output=output), other)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_euler_ancestral_is_ddpm(prediction: str) -> None:
-    scheduler = hf.EulerAncestralDiscreteScheduler(prediction_type=NAMES[prediction])
-    other = theirs(scheduler, SIGMAS, start(EDM, EDM_TIMES), generator=generator())
-    assert_equal(ours("ddpm", EDM, prediction, EDM_TIMES, eta=1.0), other)
-
-
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 def test_heun(prediction: str) -> None:
     scheduler = hf.HeunDiscreteScheduler(prediction_type=NAMES[prediction])
@@ -174,24 +157,6 @@ def test_heun(prediction: str) -> None:
 def _twice(sigmas: Tensor) -> Tensor:
     """Heun's schedulers are called twice for each step but the last."""
     return torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
-
-
-@pytest.mark.parametrize("sign", [1, -1], ids=["epsilon", "v_prediction"])
-def test_edm_euler(sign: int) -> None:
-    scheduler = hf.EDMEulerScheduler(prediction_type={1: "epsilon", -1: "v_prediction"}[sign], sigma_data=0.5)
-    other = theirs(scheduler, SIGMAS, start(EDM, EDM_TIMES), lambda x: sign * network(x))
-    assert_equal(ours("euler", EDM, "edm", EDM_TIMES, sigma_data=0.5), other)
-
-
-@pytest.mark.parametrize("sampler", ["dpmpp-2m", "dpmpp-2m-sde"])
-@pytest.mark.parametrize("sign", [1, -1], ids=["epsilon", "v_prediction"])
-def test_edm_multistep(sampler: str, sign: int) -> None:
-    sde = sampler.endswith("sde")
-    scheduler = hf.EDMDPMSolverMultistepScheduler(
-        prediction_type={1: "epsilon", -1: "v_prediction"}[sign], sigma_data=0.5,
-        algorithm_type="sde-dpmsolver++" if sde else "dpmsolver++")
-    other = theirs(scheduler, SIGMAS, start(EDM, EDM_TIMES), lambda x: sign * network(x), generator=generator())
-    assert_equal(ours(sampler, EDM, "edm", EDM_TIMES, eta=float(sde), sigma_data=0.5), other)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun"])

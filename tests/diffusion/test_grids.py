@@ -22,22 +22,16 @@ def test_times_fall_from_one_to_zero_over_the_levels(grid: str, name: str, level
         torch.testing.assert_close(times * levels, (times * levels).round(), rtol=0, atol=1e-4)
 
 
-@given(st.sampled_from([*GRIDS]), st.sampled_from([*PATHS]), st.integers(1, 100))
-def test_as_many_steps_as_levels_take_every_level(grid: str, name: str, levels: int) -> None:
-    times = sampling_times(PATHS[name](levels), levels, grid)
-    torch.testing.assert_close(times, torch.arange(levels, -1, -1) / levels)
-
-
-@pytest.mark.parametrize("steps", [31, 32, 1000, 1001, 5000])
+@pytest.mark.parametrize("steps", [31, 1001])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", PATHS)
 def test_no_time_but_zero_is_below_the_least_of_training(grid: str, name: str, steps: int) -> None:
     assert sampling_times(PATHS[name](), steps, grid)[-2] >= torch.tensor(T_MIN)
 
 
-@pytest.mark.parametrize("grid", ["quadratic", "karras", "log-snr"])
-@pytest.mark.parametrize(("name", "least"), [("vp-cosine", 0.0064), ("vp-linear", 0.0105), ("sub-vp", 0.0001),
-                                             ("ve", 0.0013), ("edm", 0.00005), ("flow", 0.001)])
+@pytest.mark.parametrize(("grid", "name", "least"), [
+    ("quadratic", "vp-cosine", 0.0064), ("karras", "vp-linear", 0.0105), ("log-snr", "sub-vp", 0.0001),
+    ("quadratic", "ve", 0.0013), ("karras", "edm", 0.00005), ("log-snr", "flow", 0.001)])
 def test_the_last_step_alone_decides_how_narrow_a_direction_may_be(grid: str, name: str, least: float) -> None:
     """It goes from sigma / alpha = r to x0 as it is denoised: (1 + (r / s)^2)^(-1/2) times the deviation s."""
     path, s = PATHS[name](), torch.tensor([0.003, 0.01, 0.03], dtype=DOUBLE)
@@ -58,26 +52,13 @@ def test_karras_is_the_papers_equation(steps: int) -> None:
     torch.testing.assert_close(sigma, torch.cat([expected, torch.zeros(1)]), rtol=1e-3, atol=0)
 
 
-def test_karras_is_in_sigma_by_alpha_on_other_paths() -> None:
-    edm, flow = PATHS["edm"](), PATHS["flow"]()
-    times, others = sampling_times(edm, 18, "karras").double(), sampling_times(flow, 18, "karras").double()
-    # but for the first: flow starts where sigma / alpha is infinite
-    torch.testing.assert_close((others / (1 - others))[1:], edm.sigma(times)[1:], rtol=1e-3, atol=0)
-
-
 @pytest.mark.parametrize("name", PATHS)
 def test_log_snr_steps_are_even(name: str) -> None:
     log_snr = PATHS[name]().log_snr(sampling_times(PATHS[name](), 12, "log-snr").double()[1:-1])
     torch.testing.assert_close(log_snr.diff(), log_snr.diff().mean().expand(10), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("steps", [0, -1])
-def test_fewer_steps_than_one_are_refused(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"^{steps} sampling steps were given; give a whole number of at least 1$"):
-        sampling_times(PATHS["vp-cosine"](), steps)
-
-
-def test_more_steps_than_levels_are_refused() -> None:
-    message = r"^21 sampling steps were given; this model has 20 noise levels, give 1\.\.20$"
-    with pytest.raises(ValueError, match=message):
-        sampling_times(PATHS["vp-cosine"](20), 21)
+@pytest.mark.parametrize(("steps", "expected"), [(0, "at least 1"), (2.5, "a whole number"), (21, "20 noise levels")])
+def test_steps_that_cannot_be_are_refused(steps: int, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^{steps} sampling steps were given; .*{expected}"):
+        sampling_times(PATHS["vp-cosine"](20), steps)

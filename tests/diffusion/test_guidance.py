@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
 import torch
-from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, exact, guided, moments, off, quadratic, tiny
+from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, exact, moments, off, quadratic, tiny
 from oracle import DOUBLE, GAUSSIAN, normals, rotation
 from torch import Tensor
 
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins
-from gentraj.diffusion.posterior import covariance, proximal
+from gentraj.diffusion.posterior import proximal
 from gentraj.models.plugin import Preference
 from gentraj.trajectory import Condition
 
@@ -47,13 +47,6 @@ def test_an_explicit_step_is_exact_for_linear_energies_only() -> None:
     assert off(sample([Guided(quadratic(PRECISIONS["goal"]), iterations=0)]), *tilted(PRECISIONS["goal"])) > 0.03
 
 
-def test_two_linear_energies_add_up() -> None:
-    parts = [lambda x: x[:, 3, 0], lambda x: 0.5 * x[:, 1, 2]]
-    sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=5)
-    one = sample([Guided(lambda x: parts[0](x) + parts[1](x))])
-    torch.testing.assert_close(sample([Guided(part) for part in parts]), one)
-
-
 def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
     """x0' = x0 + scale sigma^2 / alpha * gradient of the guide at x."""
     model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.6], dtype=DOUBLE)
@@ -85,14 +78,6 @@ def test_where_the_energy_curves_up_too_much_the_step_is_explicit() -> None:
     assert torch.equal(found, sigma * gradient)
 
 
-def test_a_row_does_not_change_the_step_of_another() -> None:
-    """One converges at once, the other does not."""
-    scales = torch.logspace(-2, 0, SIZE, dtype=DOUBLE).view(1, 4, 3)
-    gradient = torch.cat([torch.ones(1, 4, 3, dtype=DOUBLE) * (scales == 1), normals(1, 4, 3)])
-    step = lambda g: proximal(g, lambda v: -5 * v, lambda v: scales * v, iterations=5)  # noqa: E731
-    torch.testing.assert_close(step(gradient), torch.cat([step(gradient[:1]), step(gradient[1:])]))
-
-
 def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> None:
     seen, model = [], exact(GAUSSIAN, "vp-cosine")
     condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([4.0, 5.0]))
@@ -116,8 +101,7 @@ def test_an_energy_guides_in_its_interval_only() -> None:
     plain = sampling.denoiser(None)
     guide = Guided(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(plain, sampling)
     x, t = normals(3, 4, 3), torch.tensor([0.1, 0.5, 0.7], dtype=DOUBLE)
-    for row, inside in enumerate([False, True, False]):
-        at = t[row : row + 1]
+    for at, inside in zip(t.split(1), (False, True, False), strict=True):
         assert torch.equal(guide(x, at), plain(x, at)) != inside
     by_row = Guided(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(lambda x, t: x, sampling)(x, t)
     assert torch.equal(by_row[[0, 2]], x[[0, 2]]) and not torch.equal(by_row[1], x[1])
@@ -128,17 +112,6 @@ def test_scale_zero_is_bit_equal_to_no_guide() -> None:
     plain = model.sample(condition, 3)
     assert torch.equal(model.sample(condition, 3, guide=Guided(lambda x: x.sum((1, 2)), scale=0)), plain)
     assert not torch.equal(model.sample(condition, 3, guide=lambda x: x.sum((1, 2))), plain)
-
-
-@pytest.mark.parametrize("scale", [1e4, 1e12, 1e30])
-@pytest.mark.parametrize("kind", ["linear", "quadratic", "curved up"])
-def test_a_huge_scale_stays_finite_or_stops(kind: str, scale: float) -> None:
-    guide = {"linear": lambda x: x.sum((1, 2)), "quadratic": lambda x: -x.square().sum((1, 2)),
-              "curved up": lambda x: x.square().sum((1, 2))}[kind]
-    try:
-        assert torch.isfinite(tiny().sample(Condition.empty(SPEC, 2), guide=Guided(guide, scale))).all()
-    except ValueError as error:
-        assert "finite" in str(error) and "\n" not in str(error)
 
 
 def failing(x: Tensor) -> Tensor:
@@ -167,22 +140,10 @@ def test_a_bad_guide_is_refused_in_one_line(kind: str, at: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_energy_after_a_plugin_without_gradient_says_so() -> None:
-    model = exact(GAUSSIAN, "vp-cosine")
-    sampling = model.sampling(Condition.empty(SPEC, 2))
-    after = Guided(lambda x: x.sum((1, 2))).wrap(lambda x, t: x.detach(), sampling)
-    with pytest.raises(ValueError, match="an earlier plug-in cut it"):
-        after(normals(2, 4, 3), torch.tensor([0.5]))
-
-
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"at": "clean"}, "Guided.at is 'clean'; denoised or noisy is expected"),
-    ({"interval": (0.6, 0.2)}, r"Guided.interval is \(0.6, 0.2\); two times from 0 to 1"),
-    ({"iterations": -1}, "Guided.iterations is -1"),
-    ({"scale": float("nan")}, "Guided.scale is nan"), ({"scale": -2e30}, "Guided.scale is -2e"),
-])
-def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("settings", [{"at": "clean"}, {"interval": (0.6, 0.2)}, {"scale": float("nan")}])
+def test_impossible_settings_are_refused(settings: dict) -> None:
+    (name, value), = settings.items()
+    with pytest.raises(ValueError, match=f"{name}.*{re.escape(str(value))}"):
         Guided(lambda x: x.sum((1, 2)), **settings)
 
 
@@ -200,24 +161,6 @@ def test_what_is_no_guide_is_refused() -> None:
         denoising_plugins(["up"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="ClassifierFree replaces what the model denoises; put it first"):
         denoising_plugins([Guided(lambda x: x.sum((1, 2))), ClassifierFree(2.0)])
-
-
-def test_no_graph_is_left_behind() -> None:
-    """Samplers keep what was denoised; a graph with it would keep a network's activations of every step."""
-    model, times = exact(GAUSSIAN, "flow"), sampling_times(exact(GAUSSIAN, "flow").path, 3)
-    x = guided(model, [Guided(lambda x: x.sum((1, 2)))], "ddim", normals(2, 4, 3), times, lambda: normals(2, 4, 3))
-    assert not x.requires_grad
-
-
-def test_a_covariance_is_the_posteriors() -> None:
-    """sigma^2 / alpha d x0 / dx of the closed form is (C^-1 + alpha^2 / sigma^2)^-1."""
-    model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.4], dtype=DOUBLE)
-    alpha, sigma = model.path.alpha(t), model.path.sigma(t)
-    x = normals(SIZE, 4, 3).requires_grad_()
-    x0 = model.denoise(x, torch.zeros_like(x, dtype=torch.bool))(x, t)
-    found = covariance(x, x0, sigma**2 / alpha)(torch.eye(SIZE, dtype=DOUBLE).view(SIZE, 4, 3)).flatten(1)
-    posterior = torch.linalg.inv(torch.linalg.inv(GAUSSIAN.covariance) + (alpha / sigma) ** 2 * torch.eye(SIZE))
-    torch.testing.assert_close(found, posterior)
 
 
 def test_a_preference_guides_as_the_energy_that_it_holds() -> None:

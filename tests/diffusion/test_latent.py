@@ -16,7 +16,7 @@ from gentraj.models.plugin import Denoise, Denoising, Plugin, SampledRows
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 PRIOR = DiffusionConfig(TemporalUNetConfig(8, (1, 2)), clip=4.0, steps=3)
 Learned = tuple[LatentDiffusion, list[dict[str, float]]]  # a model and the metrics of each of its updates
@@ -52,14 +52,6 @@ def learned() -> Learned:
     return model, trained(100, model, levels())
 
 
-def test_observers_see_decoded_trajectories_and_the_last_is_the_sample() -> None:
-    seen, condition = [], Condition.empty(SPEC)
-    x = make().sample(condition, 3,
-                      options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x, round(t.item(), 2))))
-    assert [t for _, t in seen] == [0.75, 0.5, 0.25, 0.0]
-    torch.testing.assert_close(seen[-1][0], x[0])
-
-
 def test_the_prior_does_not_train_the_vae_nor_the_vae_the_prior() -> None:
     """Otherwise the VAE would learn latents that are easy to predict and carry no information."""
     model = make()
@@ -91,17 +83,6 @@ def test_the_prior_sees_latents_of_variance_one(learned: Learned) -> None:
     z = normalizer.normalize(model.encode(data.x_BHD), range(obs_dim, normalizer.shift_D.numel()))
     assert abs(z.mean()) < 0.1 and 0.9 < z.std() < 1.1
     assert (normalizer.scale_D[:obs_dim] == 1).all() and (normalizer.shift_D[:obs_dim] == 0).all()
-
-
-def test_the_condition_reaches_the_latents_and_the_decoder() -> None:
-    model = make()
-    condition = Condition.empty(SPEC, 2)
-    inner = model._inner(CONDITIONS["goal"](condition))
-    y = torch.cat([model.prior.spec.split(inner.values_BHD)[0], torch.zeros(2, 4, 3)], -1)
-    known = CONDITIONS["goal"](condition)
-    torch.testing.assert_close(model.decode(y)[known.mask_BHD], known.values_BHD[known.mask_BHD])
-    assert inner.mask_BHD[..., :20].all() and not inner.mask_BHD[..., 20:].any()
-    assert int(inner.values_BHD[..., :20].unflatten(-1, (2, 2, 5))[:, :, :, 1].sum()) == 2 * 5
 
 
 def test_the_kl_is_that_of_normal_distributions() -> None:
@@ -158,14 +139,6 @@ class Halved(Plugin):
 def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plugin) -> None:
     with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes the trajectory that is denoised, and"):
         make().sample(Condition.empty(SPEC), guide=plugin)
-
-
-def test_the_denoising_error_has_one_number_for_each_row_of_the_trajectory() -> None:
-    model, x = make(), batch((8, 8)).x_BHD
-    error = model.ood_score(x, Condition.empty(SPEC, 2), [0, 1])
-    assert error.shape == (2, 8) and (error > 0).all()
-    assert torch.equal(error[:, ::2], error[:, 1::2])
-    assert not torch.equal(error, model.ood_score(x, Condition.empty(SPEC, 2), [0, 1], noise=2.0))
 
 
 @pytest.mark.parametrize(("horizon", "near"), [(10, "8 or 12"), (3, "use 4")])

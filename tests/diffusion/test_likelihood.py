@@ -1,31 +1,28 @@
 """log p against closed forms: exact denoisers, and a trained model of a linear system."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, MIXTURE, TO_NOISE, Mixture, gaussian, held, network, normals, rotation
+from oracle import DOUBLE, GAUSSIAN, MIXTURE, TO_NOISE, Mixture, gaussian, held, network, normals
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
-from gentraj.diffusion.likelihood import BLUR, MAX_EXACT, PROBES, Divergence, ode_log_prob
+from gentraj.diffusion.likelihood import BLUR, PROBES, Divergence, ode_log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Denoise
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.randomness import RowNoise, generator, unfold
+from gentraj.randomness import generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
 def log_prob(denoise: Denoise, path: NoisePath, x: Tensor, unknown: Tensor, *, seeds: Sequence[int] = (),
-             exact: bool | None = None, probes: int = PROBES, steps: int | None = None, blur: float = BLUR) -> Tensor:
+             exact: bool | None = None, probes: int = PROBES, steps: int = 32, blur: float = BLUR) -> Tensor:
     return ode_log_prob(denoise, path, x, Divergence(unknown, seeds, exact, probes), steps=steps, blur=blur)
-
-
-ILL_CONDITIONED = gaussian(normals(12, seed=3), rotation(12, 4), torch.logspace(-5, 0.5, 12, dtype=DOUBLE))
 def distribution(target: Mixture) -> MixtureSameFamily:
     root = target.axes_KDD * target.variances_KD.sqrt()[:, None]
     return MixtureSameFamily(Categorical(target.weights_K), MultivariateNormal(target.means_KD, root @ root.mT))
@@ -58,49 +55,9 @@ def test_an_exact_denoiser_gives_the_closed_form_on_every_path(name: str) -> Non
     check(MIXTURE, PATHS[name](), points(MIXTURE, 5), steps=32)
 
 
-def test_steps_are_added_until_12_entries_of_any_scale_are_right() -> None:
-    check(ILL_CONDITIONED, PATHS["ve"](), points(ILL_CONDITIONED, 3))
-
-
 @pytest.mark.parametrize("name", ["vp-cosine", "vp-linear"])
 def test_a_discrete_chain_is_followed_between_its_levels_too(name: str) -> None:
     check(GAUSSIAN, PATHS[name](20), points(GAUSSIAN, 4), steps=24)
-
-
-def test_of_independent_entries_only_the_unknown_ones_count() -> None:
-    mean, variance, path = normals(4, seed=1), torch.tensor([0.1, 0.5, 1.0, 2.0], dtype=DOUBLE), PATHS["flow"]()
-    denoise, x = flat(gaussian(mean, torch.eye(4, dtype=DOUBLE), variance).denoiser(path)), normals(3, 4)
-    unknown = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], dtype=torch.bool)
-    found = log_prob(denoise, path, x.view(3, 2, 2), unknown.view(3, 2, 2), steps=24)
-    truth = (Normal(mean, variance.sqrt()).log_prob(x) * unknown).sum(1)
-    torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-3)
-
-
-def test_steps_are_doubled_until_each_row_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By 0.005 where |log p| is below 1, else by 0.005 of it; a row that has settled stays as it is."""
-    asked: list[int] = []
-    answers = {32: [0.0, 0.0, 100.0, 0.0], 64: [0.005, 0.009, 100.5, 1.0], 128: [7.0, 0.012, 7.0, 2.0],
-               256: [8.0, 8.0, 8.0, 3.0], 512: [9.0, 9.0, 9.0, 4.0]}
-
-    def solve(*args: object) -> Tensor:
-        asked.append(int(args[-2]))  # type: ignore[call-overload]
-        return torch.tensor(answers[asked[-1]])[:rows]
-
-    monkeypatch.setattr("gentraj.diffusion.likelihood._solve", solve)
-    for rows, last in ((4, 512), (3, 128), (1, 64)):
-        x = torch.zeros(rows, 1, 1)
-        found = log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x))
-        torch.testing.assert_close(found, torch.tensor([0.005, 0.012, 100.5, 4.0])[:rows], rtol=0, atol=0)
-        assert asked == [steps for steps in answers if steps <= last]
-        asked.clear()
-
-
-def test_float32_is_enough() -> None:
-    x, path = points(GAUSSIAN, 4).unflatten(1, (4, 3)), PATHS["flow"]()
-    single = gaussian(*(a[0].float() for a in (GAUSSIAN.means_KD, GAUSSIAN.axes_KDD, GAUSSIAN.variances_KD)))
-    single = Mixture(single.weights_K.float(), single.means_KD, single.axes_KDD, single.variances_KD)
-    found = log_prob(flat(single.denoiser(path)), path, x.float(), everything(x), steps=32)
-    torch.testing.assert_close(found.double(), distribution(GAUSSIAN).log_prob(x.flatten(1)), rtol=0.01, atol=0.01)
 
 
 def test_it_is_the_density_of_blurred_data() -> None:
@@ -124,12 +81,12 @@ def test_the_density_of_any_denoiser_integrates_to_one(name: str) -> None:
 
 
 def test_hutchinsons_estimator_is_right_on_average_and_exact_where_the_entries_do_not_interact() -> None:
-    path, x = PATHS["flow"](), points(GAUSSIAN, 3000)[:, None]
-    exact, found = (log_prob(flat(GAUSSIAN.denoiser(path)), path, x, everything(x), seeds=range(3000), exact=how,
+    path, x = PATHS["flow"](), points(GAUSSIAN, 1000)[:, None]
+    exact, found = (log_prob(flat(GAUSSIAN.denoiser(path)), path, x, everything(x), seeds=range(1000), exact=how,
                              probes=4, steps=16) for how in (True, False))
     assert float((found - exact).std()) > 0.5 and float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.01)
     apart = gaussian(GAUSSIAN.means_KD[0], torch.eye(12, dtype=DOUBLE), GAUSSIAN.variances_KD[0])
-    found = log_prob(flat(apart.denoiser(path)), path, x, everything(x), seeds=range(3000), exact=False, probes=1)
+    found = log_prob(flat(apart.denoiser(path)), path, x, everything(x), seeds=range(1000), exact=False, probes=1)
     torch.testing.assert_close(found, distribution(apart).log_prob(x[:, 0]), rtol=1e-3, atol=1e-3)
 
 
@@ -163,22 +120,6 @@ def test_known_entries_give_the_conditional_density_row_by_row() -> None:
     found = log_prob(held(denoise, x_RHD, ~unknown_RHD), path, x_RHD, unknown_RHD, steps=32)
     truth = log_given(laws, x, unknown)
     torch.testing.assert_close(found, truth, rtol=0.01, atol=0.01)
-
-
-def test_nothing_unknown_is_certain() -> None:
-    x = torch.ones(2, 3, 4)
-    found = log_prob(lambda x, t: x.tanh(), PATHS["flow"](), x, torch.zeros_like(x, dtype=torch.bool))
-    assert torch.equal(found, torch.zeros(2))
-
-
-def test_each_row_decides_for_itself_whether_its_divergence_is_exact() -> None:
-    path, x = PATHS["flow"](), normals(3, 4, 10)
-    unknown = torch.arange(40).view(4, 10) < torch.tensor([5, MAX_EXACT, MAX_EXACT + 1])[:, None, None]
-    target = gaussian(normals(40), rotation(40), torch.logspace(-1.5, 0, 40, dtype=DOUBLE))
-    found, exact, estimated = (log_prob(flat(target.denoiser(path)), path, x, unknown, exact=how, steps=8,
-                                        seeds=[1, 2, 3]) for how in (None, True, False))
-    torch.testing.assert_close(found, torch.cat([exact[:2], estimated[2:]]), rtol=1e-9, atol=1e-9)
-    assert not torch.isclose(exact, estimated).any()
 
 
 # The model's method
@@ -216,9 +157,8 @@ def test_units_change_it_by_the_logarithm_of_their_scale_over_the_unknown_entrie
     torch.testing.assert_close(after, before - SPEC.horizon * counted.log().sum(), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("count", [1, 15, 16, 33])
-def test_a_row_does_not_depend_on_the_rows_beside_it(count: int, exact: bool) -> None:
+@pytest.mark.parametrize(("exact", "count"), [(True, 1), (False, 15), (True, 33)])
+def test_a_row_does_not_depend_on_the_rows_beside_it(exact: bool, count: int) -> None:
     model, x = make(), trajectories(50)
     options = {"exact": exact, "probes": 2, "steps": 8}
     many = model.log_prob(x, with_observations(x), seeds=list(range(50)), **options)
@@ -226,31 +166,15 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(count: int, exact: bool) ->
     torch.testing.assert_close(few, many[:count], rtol=1e-5, atol=1e-5)
 
 
-def test_bad_input_is_named() -> None:
-    model, x = make(), trajectories(4)
-    with pytest.raises(ValueError, match=r"shape \(4, 2, 2\); this model and condition need \(4, 2, 3\)"):
-        model.log_prob(x[..., :2])
-    with pytest.raises(ValueError, match="need \\(3, 2, 3\\)"):
-        model.log_prob(x, Condition.empty(SPEC, 3))
-    with pytest.raises(ValueError, match="3 seeds were given for 4"):
-        model.log_prob(x, seeds=[1, 2, 3])
-    with pytest.raises(ValueError, match="0 steps of the ODE were given"):
-        model.log_prob(x, steps=0)
-    with pytest.raises(ValueError, match="give at least 1 probe"):
-        model.log_prob(x, exact=False, probes=0)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        model.log_prob(torch.where(x == x[0, 0, 0], torch.nan, x))
-    with pytest.raises(ValueError, match="0 seeds were given for 4 rows"):
-        log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x), exact=False)
-
-
-def test_the_probes_are_not_what_the_sample_of_that_seed_is_made_of() -> None:
-    seeds, unknown = unfold(200, 0), torch.ones(200, 2, 32, dtype=torch.bool)
-    first = next(Divergence(unknown, seeds, False, 4)._vectors(torch.zeros(200, 2, 32, dtype=DOUBLE)))
-    assert torch.equal(first.abs(), torch.full_like(first, 0.5))  # a sign divided by the root of the number of probes
-    assert abs(first.mean()) < 0.02
-    agree = (first.sign() == RowNoise(seeds).normal(2, 32).sign()).double().mean()
-    assert abs(agree - 0.5) < 0.02
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda model, x: model.log_prob(x[..., :2]), r"shape \(4, 2, 2\); this model and condition need \(4, 2, 3\)"),
+    (lambda model, x: model.log_prob(x, seeds=[1, 2, 3]), "3 seeds were given for 4"),
+    (lambda model, x: model.log_prob(x, steps=2.5), "2.5 steps of the ODE were given"),
+    (lambda model, x: model.log_prob(x, exact=False, probes=0), "give at least 1 probe"),
+    (lambda model, x: model.log_prob(x * torch.nan), "NaN or infinite")])
+def test_bad_input_is_named(call: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(make(), trajectories(4))
 
 
 def linear_system() -> Mixture:
@@ -278,8 +202,8 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     for step in range(800):
         g = generator(0, step)
         model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
-    x = points(system, 96, seed=8)
-    unknown = torch.tensor([False, False, True] * 2).expand(96, 6)
+    x = points(system, 32, seed=8)
+    unknown = torch.tensor([False, False, True] * 2).expand(32, 6)
     actions = log_given(given(system, x, unknown), x, unknown)
     x_RHD = x.float().unflatten(1, (2, 3))
     for condition, truth in ((None, distribution(system).log_prob(x)), (with_observations(x_RHD), actions)):

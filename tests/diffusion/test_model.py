@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from contract import CONDITIONS, SPEC, batch, watch_body
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, denoising_loss
-from gentraj.diffusion.diffusion_model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.conditioning import ConditionMix
@@ -19,7 +17,6 @@ from gentraj.networks import TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
-from gentraj.training.optimization import NonFinite
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 
@@ -30,22 +27,22 @@ def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
     return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context, **own)
 
 
-@pytest.mark.parametrize("setting", CHOICES)
-def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> None:
-    """So that a new sampler, path or prediction is one function and one line."""
-    for name in CHOICES[setting]:
-        config = DiffusionConfig(**{setting: name})
-        assert from_json(DiffusionConfig, to_json(config)) == config
-    with pytest.raises(ConfigError, match=f"{setting} is 'nothing'; .*{next(iter(CHOICES[setting]))}"):
-        from_json(DiffusionConfig, to_json(DiffusionConfig()) | {setting: "nothing"})
-    with pytest.raises(ValueError, match=f"{setting} is 'nothing'; known: .*{next(iter(CHOICES[setting]))}"):
-        DiffusionConfig(**{setting: "nothing"})
+@pytest.mark.parametrize("setting", ["path", "prediction", "weight", "density", "sampler", "grid"])
+def test_a_choice_that_nobody_knows_is_refused_with_those_that_are_known(setting: str) -> None:
+    """As a setting and as JSON; the default comes back from JSON as what it is."""
+    data = to_json(DiffusionConfig())
+    assert from_json(DiffusionConfig, data) == DiffusionConfig()
+    for make_it in (lambda: DiffusionConfig(**{setting: "nothing"}),
+                    lambda: from_json(DiffusionConfig, data | {setting: "nothing"})):
+        with pytest.raises(ConfigError, match=f"{setting} is 'nothing'; .*'{data[setting]}'"):
+            make_it()
 
 
+# Each prediction on two paths, so that all paths occur, and each sampler with several of them.
 @pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("path", PATHS)
-def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(path: str, prediction: str) -> None:
+@pytest.mark.parametrize(("path", "prediction"), [
+    (path, [*PREDICTIONS][(i + j) % len(PREDICTIONS)]) for i, path in enumerate(PATHS) for j in (0, 3)])
+def test_paths_train_and_sample_with_predictions_or_say_why_not(path: str, prediction: str) -> None:
     if path == "flow" and prediction in NEEDS_SIGNAL:
         message = r"does not determine x0 .* at the noisy end of the path flow.*use one of x0, v"
         with pytest.raises(ValueError, match=message):
@@ -53,21 +50,17 @@ def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(pat
         return
     model = make(path=path, prediction=prediction, levels=None)
     assert torch.isfinite(model.update(batch(), model.optimizers(), generator(1))["loss"])
-    for sampler in SAMPLERS:
-        for steps in (1, 3):
-            options = SamplingOptions(sampler, steps)
-            assert torch.isfinite(model.sample(Condition.empty(SPEC), options=options)).all()
+    for i, sampler in enumerate(SAMPLERS):
+        options = SamplingOptions(sampler, 1 + 2 * (i % 2))
+        assert torch.isfinite(model.sample(Condition.empty(SPEC), options=options)).all()
 
 
 def test_options_say_how_one_sample_is_made_and_leave_the_model_as_it_is() -> None:
     model, condition = make(sampler="ddim"), Condition.empty(SPEC)
     plain = model.sample(condition, seed=1)
     assert not torch.equal(model.sample(condition, seed=1, options=SamplingOptions("ddpm")), plain)
-    assert torch.equal(model.sample(condition, seed=1), plain)
     same = SamplingOptions("ddim", steps=model.config.steps, grid="uniform", eta=0.0)
     assert torch.equal(model.sample(condition, seed=1, options=same), plain)
-    with pytest.raises(ValueError, match="sampler is 'dddim'; known: ddpm"):
-        model.sample(condition, options=SamplingOptions("dddim"))
 
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -105,37 +98,9 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
 
-def test_observers_see_every_step() -> None:
-    seen = []
-    make().sample(Condition.empty(SPEC), 3,
-                  options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
-    assert seen == [((3, 8, 5), 0.75), ((3, 8, 5), 0.5), ((3, 8, 5), 0.25), ((3, 8, 5), 0.0)]
-
-
 def test_a_fully_known_batch_teaches_nothing() -> None:
     model = make(conditioning=ConditionMix(start=0, goal=0, actions=1, observations=1))
     assert model.update(batch(), model.optimizers(), generator(1))["loss"] == 0
-
-
-def test_the_averaged_weights_follow_the_trained_ones() -> None:
-    model = make(ema=0.9, learning_rate=1e-2)
-    optimizers = model.optimizers()
-    model.update(batch(), optimizers, generator(0))  # the average starts at the first trained weights
-    average = copy.deepcopy(model.ema.module)
-    model.update(batch(), optimizers, generator(1))
-    weights = (net.parameters() for net in (model.ema.module, average, model.network))
-    for now, before, trained in zip(*weights, strict=True):
-        torch.testing.assert_close(now, 0.9 * before + 0.1 * trained)
-
-
-def test_a_number_that_is_not_finite_stops_before_anything_changes() -> None:
-    model = make()
-    with torch.no_grad():
-        next(iter(model.network.parameters())).view(-1)[0] = torch.inf
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(NonFinite, match="the loss is"):
-        model.update(batch(), model.optimizers(), generator(0))
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
 
 def test_the_normaliser_is_inside_the_model_only() -> None:
@@ -148,8 +113,7 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
     torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"steps": 21}, {"levels": 0},
-                                   {"ema": -0.1}, {"clip": -1.0}, {"eta": 2.0}, {"sigma_data": 0.0}])
+@pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"steps": 21}, {"eta": 2.0}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"DiffusionConfig\.{next(iter(wrong))} is "):
         DiffusionConfig(**{"steps": 1, **wrong})  # type: ignore[arg-type]
@@ -192,18 +156,6 @@ def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.Monk
         assert len(trained) == len(sampled) == 1 and torch.equal(trained[0][0], sampled[0][0])
         for network, (_, projection) in ((before, trained[0]), (model.ema.module, sampled[0])):
             assert torch.equal(projection, network.projection(at.t_R, None))
-
-
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.sample(Condition.empty(SPEC),
-                        options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps were given; give a whole"),
-    (lambda m: m.ood_score(torch.zeros(1, 8, 5), Condition.empty(SPEC), [0], noise=0), "noise is 0"),
-    (lambda m: m.sample(Condition.empty(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
-])
-def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as raised:
-        call(make())
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", CONDITIONS)

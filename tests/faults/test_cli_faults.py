@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import small
-import torch
 from forked import Forked
 from small import DATASET, gentraj
 
@@ -156,12 +155,6 @@ def test_a_broken_checkpoint_is_skipped_with_a_line(place: Path, capsys: pytest.
     assert first.startswith("gentraj: run/step-00000006/model.safetensors: ") and first.endswith("is skipped")
 
 
-def test_resuming_restores_lost_reference_windows(place: Path, small_run: Path) -> None:
-    (place / "run" / "reference.safetensors").unlink()
-    assert gentraj("train", "--resume", "run") == 0
-    assert (place / "run" / "reference.safetensors").read_bytes() == (small_run / "reference.safetensors").read_bytes()
-
-
 @pytest.mark.parametrize("content", ["{", '{"episodes": 3}'])
 def test_a_report_of_broken_scores_names_the_file(place: Path, capsys: pytest.CaptureFixture, content: str) -> None:
     (place / "run" / "evaluation.json").write_text(content)
@@ -188,12 +181,6 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_command", lambda words: lambda rest: [][1])
     with pytest.raises(IndexError):
         gentraj("train", "iql")
-
-
-def test_an_error_of_torch_says_how_to_see_where_it_was_raised(monkeypatch: pytest.MonkeyPatch,
-                                                               capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(cli, "_command", lambda words: lambda rest: torch.ones(2) @ torch.ones(3))
-    assert refused(capsys, "train", code=1).endswith("; GENTRAJ_TRACEBACK=1 shows where")
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"]])

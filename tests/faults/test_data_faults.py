@@ -94,12 +94,6 @@ def test_a_flag_inside_an_episode_is_refused(key):
         replace(e, **{key: flags})
 
 
-def test_a_float64_dataset_is_converted_once_and_float32_never():
-    e = tiny_episodes()
-    assert np.shares_memory(Episodes(e.obs, e.act, e.reward, e.terminated, e.truncated, e.lengths).obs, e.obs)
-    assert replace(e, obs=e.obs.astype(np.float64)).obs.dtype == np.float32
-
-
 def flipped(path: Path, position: float, bit: int) -> None:
     raw = bytearray(path.read_bytes())
     raw[int(position * (len(raw) - 1))] ^= 1 << bit

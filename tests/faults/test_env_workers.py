@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from misbehaving import STEP, Misbehaving, deadly, flat, unmakeable
 
-from gentraj.envs.evaluation import workers as processes
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.stepping import EnvCrashed
 from gentraj.envs.evaluation.vector import VectorEnvironment
@@ -87,26 +86,6 @@ def test_a_worker_that_somebody_kills_costs_nothing(workers, healthy, tmp_path):
     make = partial(Misbehaving, "kill_once", (SEEDS[2],), tmp_path / "mark")
     check_others(play(make, num_envs=3, workers=workers), healthy, [])
     assert (tmp_path / "mark").exists()
-
-
-@pytest.mark.parametrize("cause", ["no process", "no environment"])
-def test_where_a_worker_cannot_be_replaced_the_finished_episodes_are_kept(cause, healthy, tmp_path, monkeypatch):
-    """The worker of episode 3 dies; then there are no more processes, or no more licences for the simulator."""
-    start = processes._Worker.start
-
-    def fail_to_start(worker):
-        if (tmp_path / "mark").exists():
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        start(worker)
-
-    make = partial(Misbehaving, "kill_once", (SEEDS[3],), tmp_path / "mark", licensed=cause == "no environment")
-    monkeypatch.setattr(processes._Worker, "start", fail_to_start if cause == "no process" else start)
-    text = {"no process": "worker 0 cannot be replaced: .*temporarily unavailable",
-            "no environment": "worker 0 cannot make the environment: RuntimeError: no licence"}[cause]
-    with pytest.raises(EnvCrashed, match=rf"^{text} .2 of 5 episodes did not finish.$") as error:
-        play(make, num_envs=1, workers=1)
-    check_others(error.value.finished, healthy, [3, 4])
-    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("num_envs", [1, 5])

@@ -102,8 +102,3 @@ def test_a_critic_with_other_statistics_guides_as_computed_by_hand() -> None:
     torch.testing.assert_close(moved[0, :, 1, 0], torch.full((8,), 6.0), rtol=0, atol=0.1)
     moved[0, :, 1, 0] = 0
     torch.testing.assert_close(moved, torch.zeros_like(moved), rtol=0, atol=1e-4)
-
-
-def test_a_horizon_that_does_not_fit_is_refused_before_any_training() -> None:
-    with pytest.raises(ValueError, match=r"horizon 9 cannot be halved 1 times; use 8 or 10"):
-        model(Normalizer.identity(3), horizon=9)

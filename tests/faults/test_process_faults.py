@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import re
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,37 +64,6 @@ def test_of_two_in_one_folder_one_trains(tmp_path: Path, spawn) -> None:
         assert load(tmp_path).step >= 0
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB in memory. Skips where this user may not mount one."""
-    (disk := tmp_path / "disk").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a file system; the next test limits the sizes of files instead")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
-
-
-def test_a_full_disk_loses_nothing(small_disk: Path, spawn, fingerprint) -> None:
-    """After step 20 there is room for half a checkpoint; with room again it ends as if it had had it."""
-    folder, ballast = small_disk / "run", small_disk / "ballast"
-    run_tiny(folder, steps=60)
-    whole = fingerprint(folder)
-    for step in (40, 60):
-        shutil.rmtree(folder / f"step-{step:08}")
-    needed = 512 * sum(path.stat().st_blocks for path in (folder / "step-00000020").iterdir())
-    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - needed // 2))
-    process = spawn(folder, "--steps", 60, "--resume")
-    _, errors = process.communicate()
-    assert process.returncode == 1 and "Traceback" not in errors
-    assert re.search(rf"^{folder}/step-00000040: cannot be written: No space left on device; \d+ bytes are needed, \d+ "
-                     "are free; the checkpoints before it are intact$", errors, re.MULTILINE)
-    assert load(folder).step == 20 and not list(folder.glob(".tmp-*"))
-    ballast.unlink()
-    run_tiny(folder, steps=60, resume=True)
-    assert fingerprint(folder) == whole
-
-
 def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path, spawn) -> None:
     """No file may grow beyond the optimiser's at step 20, but for its last byte (RLIMIT_FSIZE)."""
     run_tiny(tmp_path / "whole", steps=20)
@@ -110,13 +74,3 @@ def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path, spawn) -> None:
     assert f"{tmp_path}/run/step-00000020: cannot be written: File too large; " in errors
     assert "bytes are needed" in errors and "are free" in errors and "Traceback" not in errors
     assert load(tmp_path / "run").step == 0 and not list((tmp_path / "run").glob(".tmp-*"))
-
-
-def test_a_closed_pipe_does_not_stop_it(tmp_path: Path) -> None:
-    """`train | head -1`."""
-    script = '"$0" "$1" "$2" --steps 60 | head -1; exit ${PIPESTATUS[0]}'
-    done = subprocess.run(["bash", "-c", script, sys.executable, ROOT / "tests/faults/tiny.py", tmp_path / "run"],
-                          capture_output=True, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert (done.returncode, done.stdout) == (0, "15\n") and "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr and load(tmp_path / "run").step == 60

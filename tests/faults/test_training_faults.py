@@ -17,7 +17,7 @@ from tiny import Tiny, run_tiny, tiny_episodes
 
 from gentraj.config import ConfigError
 from gentraj.training import TrainingStopped
-from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, RunLocked, load
+from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
 from gentraj.training.log import LogWarning, read_metrics
 from gentraj.training.signals import Interrupted
 
@@ -120,14 +120,6 @@ def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
     with pytest.raises(CheckpointError, match="holds a training already; use --resume"):
         run_tiny(tiny_run)
     assert fingerprint(tiny_run) == before
-
-
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    def again(_: Tiny) -> None:
-        with pytest.raises(RunLocked, match=f"process {os.getpid()} is training here"):
-            run_tiny(tmp_path / "run", resume=True)
-
-    assert run_tiny(tmp_path / "run", component=harmed(5, again), steps=10).step == 10
 
 
 def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> None:

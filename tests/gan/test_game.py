@@ -10,7 +10,7 @@ from contract import batch
 from tiny_gan import CONTEXT, make, train
 from torch import Tensor
 
-from gentraj.gan.conditional_gan import LEAST_DISTANCE, distance, energy_score
+from gentraj.gan.conditional_gan import LEAST_DISTANCE, energy_score
 from gentraj.gan.discrimination import mean_loss, value
 from gentraj.models.microbatch import Microbatch
 from gentraj.networks.discriminator import Logits
@@ -18,11 +18,11 @@ from gentraj.randomness import generator
 from gentraj.trajectory import Batch
 
 
-def microbatch(rows: int = 6, noise: float = 0.0, horizon: int = 4, dim: int = 3) -> Microbatch:
+def microbatch(rows: int = 6, horizon: int = 4, dim: int = 3) -> Microbatch:
     g = generator(1)
     x, known = torch.randn(rows, horizon, dim, generator=g), torch.rand(rows, horizon, dim, generator=g) < 0.3
     real = (torch.arange(horizon) < torch.randint(1, horizon + 1, (rows, 1), generator=g))[..., None].expand_as(x)
-    return Microbatch(x * real, real, known & real, torch.randn(rows, 2, generator=g), torch.ones(1), noise, g)
+    return Microbatch(x * real, real, known & real, torch.randn(rows, 2, generator=g), torch.ones(1), g)
 
 
 @pytest.mark.parametrize("rows", [2, 5, 6])
@@ -35,31 +35,6 @@ def test_twins_are_the_first_conditions_each_twice(rows: int) -> None:
     z = twins.normal()
     assert not torch.equal(*z.chunk(2))
     assert replace(whole, context=None).twins().context is None
-
-
-def test_free_is_what_is_real_and_not_known() -> None:
-    whole = microbatch(50)
-    assert not whole.free[~whole.real].any() and not whole.free[whole.known].any()
-    assert (whole.free | whole.known | ~whole.real).all() and whole.free.any()
-
-
-def test_noise_is_on_what_is_free_only_and_as_large_as_its_level() -> None:
-    noisy = microbatch(3000, noise=0.5)
-    t = torch.linspace(0, 1, 3000)
-    moved = noisy.blurred(noisy.x0, t) - noisy.x0
-    assert not moved[~noisy.free].any()
-    scaled = moved[noisy.free] / (0.5 * t[:, None, None].expand_as(moved)[noisy.free]).clamp(min=1e-9)
-    assert scaled.mean().abs() < 0.05 and scaled.std().item() == pytest.approx(1, abs=0.05)
-    levels = noisy.levels()
-    assert levels.shape == (3000,) and levels.min() >= 0 and levels.max() <= 1
-    assert levels.mean().item() == pytest.approx(0.5, abs=0.03)
-
-
-def test_without_noise_nothing_is_drawn_and_nothing_changes() -> None:
-    plain = microbatch()
-    before = plain.generator.get_state()
-    assert plain.blurred(plain.x0, plain.levels()) is plain.x0 and plain.levels().tolist() == [0]
-    assert torch.equal(plain.generator.get_state(), before)
 
 
 def test_the_critics_value_and_the_loss_are_means_over_real_rows() -> None:
@@ -79,7 +54,7 @@ def normal_twins(rows: int, sample: Callable[[Tensor], Tensor]) -> tuple[float, 
     g = generator(3)
     x = torch.randn(rows, 1, 1, generator=g)
     everything = torch.ones(rows, 1, 1, dtype=torch.bool)
-    twins = Microbatch(x, everything, ~everything, None, torch.ones(1), 0.0, g).twins()
+    twins = Microbatch(x, everything, ~everything, None, torch.ones(1), g).twins()
     score, variety = energy_score(twins, sample(torch.randn(rows, 1, 1, generator=g)))
     return score.item(), variety.item()
 
@@ -94,12 +69,6 @@ def test_the_energy_score_of_the_datas_own_distribution_is_known_and_the_least()
     score, variety = normal_twins(40_000, torch.zeros_like)  # a generator that makes one thing of each condition
     assert score == pytest.approx(math.sqrt(2 / math.pi), abs=0.02)
     assert variety == pytest.approx(LEAST_DISTANCE / (score + LEAST_DISTANCE), rel=1e-3)
-
-
-def test_distances_are_over_what_is_free() -> None:
-    x, y = torch.zeros(3, 2, 2), torch.tensor([[3.0, 4], [9, 9]]).expand(3, -1, -1)
-    free = torch.tensor([[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=torch.bool)
-    torch.testing.assert_close(distance(x, y, free), torch.tensor([math.sqrt(12.5), 3.0, 0.0]), atol=1e-5, rtol=0)
 
 
 def test_the_energy_score_counts_by_its_weight_and_reaches_the_generator_only() -> None:

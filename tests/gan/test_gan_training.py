@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contract import SPEC, batch
-from tiny_gan import CONTEXT, JUDGE, VARIANTS, continued, make, same_state, train
+from tiny_gan import JUDGE, VARIANTS, continued, make, same_state, train
 
 from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.health import AVERAGE_WEIGHT
@@ -31,36 +31,6 @@ def test_a_resumed_training_gives_the_same_bits(variant: str) -> None:
     assert not same_state(straight, first)
 
 
-@every_variant
-def test_padding_influences_nothing(variant: str) -> None:
-    found = []
-    for value in (0.0, 100.0):
-        model, data = make(**VARIANTS[variant]), batch()
-        padded = Batch(torch.where(data.mask_BHD, data.x_BHD, value), data.mask_BHD)
-        metrics = train(model, range(2), padded)
-        found.append([*metrics.values(), *(p.grad for p in model.network.parameters()), *model.state_dict().values()])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-def test_a_fully_known_batch_teaches_the_generator_nothing() -> None:
-    model = make(conditioning=ConditionMix(start=0, goal=0, actions=1, observations=1))
-    before = copy.deepcopy(model.network.state_dict())
-    assert train(model, range(1), batch())["generator_grad_norm"] == 0
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.network.state_dict().values(), strict=True))
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_a_dropped_context_trains_as_none_and_a_kept_one_does_not(side: str) -> None:
-    found = []
-    context = torch.randn(16, 2, generator=generator(5))
-    for dropout, given in ((1.0, None), (1.0, context), (0.0, context), (0.5, context)):
-        model = make(CONTEXT, context_dropout=dropout)
-        train(model, range(1), replace(batch(), context_BC=given))
-        found.append(torch.cat([p.flatten() for p in getattr(model, side).parameters()]))
-    torch.testing.assert_close(found[0], found[1])
-    assert not any(torch.allclose(found[i], found[j]) for i, j in ((1, 2), (1, 3), (2, 3)))
-
-
 @pytest.mark.parametrize("side", SIDES)
 def test_a_weight_that_is_not_finite_stops_before_either_side_steps(side: str) -> None:
     model = make()
@@ -71,15 +41,6 @@ def test_a_weight_that_is_not_finite_stops_before_either_side_steps(side: str) -
         train(model, range(1), batch())
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
     assert all(p.requires_grad for p in model.discriminator.parameters())
-
-
-def test_a_loss_of_the_generator_that_is_not_finite_stops_before_its_step() -> None:
-    model = make()
-    model.objective = replace(model.objective, generator=lambda real, fake: fake / 0)
-    before = copy.deepcopy(model.network.state_dict())
-    with pytest.raises(NonFinite):
-        train(model, range(1), batch())
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.network.state_dict().values(), strict=True))
 
 
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
@@ -102,12 +63,9 @@ def test_each_side_has_its_own_learning(side: str) -> None:
     train(still, range(2), batch())
     changed = {k.split(".")[0] for k, v in still.state_dict().items() if not torch.equal(v, before[k])} & set(SIDES)
     assert changed == set(SIDES) - {side}
-    own = SideConfig(learning_rate=0.123, weight_decay=0.01, betas=(0.5, 0.6))
-    group = make(**{names[side]: own}).optimizers()[names[side].split("_")[0]].param_groups[0]
-    assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (0.123, 0.01, (0.5, 0.6))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_the_discriminator_takes_its_steps_each_on_windows_of_its_own(steps: int) -> None:
     model, rows = make(discriminator_steps=steps, batch_size=4), []
     assert model.batch_size == 4 * steps
@@ -137,21 +95,6 @@ def test_between_two_games_the_generator_minimises_its_energy_score_alone() -> N
         train(model, range(3, 4), data, optimizers)
     counts = {name: {int(s["step"]) for s in o.state.values()} for name, o in optimizers.items()}
     assert counts == {"discriminator": {4}, "generator": {3}}
-
-
-def test_the_discriminator_sees_data_and_samples_at_the_same_noise_levels_and_is_conditioned_on_them() -> None:
-    seen: dict[float, list] = {}
-    for noise in (0.0, 0.5):
-        model = make(discriminator_noise=noise, penalties={})
-        calls = seen.setdefault(noise, [])
-        model.discriminator.register_forward_pre_hook(lambda _, inputs, calls=calls: calls.append(inputs))
-        train(model, range(1), batch((8,) * 16))
-    of_data, of_samples, *of_generator = [inputs[3] for inputs in seen[0.5]]
-    assert torch.equal(of_data, of_samples) and of_data.shape == (16,) and len(of_data.unique()) == 16
-    assert len(of_generator) == 2 and not any(torch.equal(t, of_data) for t in of_generator)
-    assert all(inputs[3].tolist() == [0] for inputs in seen[0.0])
-    moved = (seen[0.5][0][0] - seen[0.0][0][0]).flatten(1).norm(dim=1) / of_data
-    assert (moved > 0.5 * 0.5 * 5).all() and (moved < 2 * 0.5 * 6).all()  # sigma = 0.5 t, of up to 40 entries
 
 
 def levels(rows: int = 64) -> Batch:

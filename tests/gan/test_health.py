@@ -13,7 +13,6 @@ from torch import Tensor
 from gentraj.gan import conditional_gan, health
 from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.health import FIRST_WARNING_STEP, SETTLED_STEP, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
-from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Condition
 
 every_symptom = pytest.mark.parametrize("symptom", SYMPTOMS, ids=[s.metric for s in SYMPTOMS])
@@ -113,24 +112,6 @@ def test_one_bad_step_is_no_symptom_and_what_passes_is_over() -> None:
     assert len(recorded(200, {"spread": 0.0}, subject)) == 1
     recorded(200, {}, subject)
     assert not subject.symptoms()
-
-
-def test_the_moving_averages_survive_a_save_and_speak_when_loaded() -> None:
-    saved, fresh = Health(), Health()
-    recorded(SETTLED_STEP + 7, {"spread": ill(SYMPTOMS[0])}, saved)
-    restore_module(fresh, {k: v.clone() for k, v in module_tensors(saved).items()})
-    assert torch.equal(fresh.average, saved.average) and fresh.steps == SETTLED_STEP + 7
-    with pytest.warns(GANWarning, match=f"step {SETTLED_STEP + 7} of the GAN"):
-        fresh.warn()
-
-
-def test_the_moving_average_is_the_mean_at_first_and_then_follows() -> None:
-    subject = Health()
-    for value in (1.0, 2.0, 6.0):
-        recorded(1, {"spread": value}, subject)
-    assert subject.average[0].item() == pytest.approx(3)
-    recorded(400, {"spread": 5.0}, subject)
-    assert subject.average[0].item() == pytest.approx(5, abs=1e-3)
 
 
 def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_samples(

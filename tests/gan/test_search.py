@@ -17,7 +17,6 @@ from gentraj.diffusion.guidance import Guided, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.plugin import Plugin, Preference, SampledRows
 from gentraj.models.search import latent_ascent, preferred
-from gentraj.networks.rows import batch_invariant
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition
 
@@ -66,14 +65,6 @@ def test_one_candidate_or_a_flat_guide_changes_no_bit(guide: str, changes: dict[
     model = make(moved=True, **changes)
     same = torch.equal(model.sample(STARTS, 2, guide=GUIDES[guide]), model.sample(STARTS, 2))
     assert same == (guide == "flat" or changes["best_of"] == 1)
-
-
-@every_guide
-@given(few=st.integers(1, 12), more=st.integers(0, 12), seed=st.integers(0, 1000))
-@batch_invariant()
-def test_more_candidates_never_score_lower(guide: str, few: int, more: int, seed: int) -> None:
-    x = [make(moved=True, best_of=n).sample(STARTS, seed=seed, guide=GUIDES[guide]) for n in (few, few + more)]
-    assert (score(GUIDES[guide], x[1]) >= score(GUIDES[guide], x[0])).all()
 
 
 @every_guide
@@ -164,12 +155,6 @@ def test_a_guide_that_cannot_be_followed_is_refused_in_one_line(guide, message: 
     with pytest.raises(ValueError, match=message) as error:
         make(moved=True, best_of=2, search_steps=2).sample(STARTS, guide=guide)
     assert "\n" not in str(error.value)
-
-
-def test_what_has_no_gradient_can_still_choose() -> None:
-    model = make(moved=True, best_of=8)
-    x = model.sample(STARTS, 4, guide=lambda x: (x[..., 0] < 0).float().mean(1))
-    assert (x[..., 0] < 0).float().mean() > (model.sample(STARTS, 4)[..., 0] < 0).float().mean()
 
 
 def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:

@@ -23,7 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # ways of training that keep a state, o
     "rare game": {"adversarial_interval": 3},
     "no patches": {"discriminator": replace(JUDGE, patches=False, minibatch_std=False)},
     "all of it": {"discriminator": replace(JUDGE, spectral_norm=True), "discriminator_steps": 2,
-                  "discriminator_noise": 0.5, "objective": "hinge", "penalties": dict.fromkeys(REGULARISERS, 0.5)},
+                  "objective": "hinge", "penalties": dict.fromkeys(REGULARISERS, 0.5)},
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from gentraj.models.conditioning import KINDS, LAST_FRACTION, ConditionMix, encode_context, encoded_width, later_row
+from gentraj.models.conditioning import KINDS, ConditionMix, encode_context, encoded_width
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.trajectory import TrajectorySpec
@@ -73,13 +73,6 @@ def test_a_goal_is_made_of_entries_of_the_observation(dims: tuple[int, ...]) -> 
         ConditionMix(goal_dims=dims).sample(SPEC, torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool), generator(0))
 
 
-def test_a_later_row_is_uniform_over_those_after_the_first() -> None:
-    u = torch.arange(8) / 8
-    assert later_row(torch.full((8,), 5), u).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert later_row(torch.ones(8), u).tolist() == [1] * 8
-    assert later_row(torch.tensor([2, 5, 1000]), torch.full((3,), LAST_FRACTION)).tolist() == [1, 4, 999]
-
-
 NORMALIZER = Normalizer(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
 CONTEXT = torch.tensor([[3.0, 10.0], [1.0, 2.0]])
 
@@ -105,9 +98,3 @@ def test_a_context_that_the_model_cannot_use_is_refused(context: torch.Tensor) -
         encode_context(context, NORMALIZER)
     with pytest.raises(ValueError, match="trained without one"):
         encode_context(context, None)
-
-
-def test_in_training_what_is_not_finite_is_left_to_the_loss() -> None:
-    assert encode(CONTEXT * torch.nan, NORMALIZER, torch.ones(2, dtype=torch.bool)).isnan().any()
-    with pytest.raises(ValueError, match="2 finite numbers"):
-        encode_context(CONTEXT[:, :1], NORMALIZER, torch.ones(2, dtype=torch.bool))

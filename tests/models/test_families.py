@@ -115,22 +115,6 @@ def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> Non
 
 
 @every_family
-@pytest.mark.parametrize("context", [None, CONTEXT], ids=["alone", "context"])
-def test_an_update_changes_what_samples_and_a_saved_model_is_the_same(name: str, context: Normalizer | None) -> None:
-    model, other = make(name, context), make(name, context)
-    data = batch(None if context is None else torch.randn(16, 2, generator=generator(1)))
-    before = model.sample(Condition.empty(SPEC), 2)
-    optimizers = model.optimizers()
-    assert len({id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}) == sum(
-        len(g["params"]) for o in optimizers.values() for g in o.param_groups)
-    metrics = model.update(data, optimizers, generator(0))
-    assert metrics and all(torch.isfinite(v) and not v.requires_grad for v in metrics.values())
-    assert not torch.equal(model.sample(Condition.empty(SPEC), 2), before)
-    restore_module(other, {k: v.clone() for k, v in module_tensors(model).items()})
-    assert torch.equal(model.sample(Condition.empty(SPEC), 2), other.sample(Condition.empty(SPEC), 2))
-
-
-@every_family
 def test_a_guide_of_the_training_raises_the_mean_score_of_samples(name: str) -> None:
     """Beside the fit to the data, which alone has no reason to. The score is of trajectories in environment units."""
     start, models, seen = CONDITIONS["start"](Condition.empty(SPEC)), [], []

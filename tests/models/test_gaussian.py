@@ -1,6 +1,7 @@
 """`Gaussian`: what it learns has a closed form, and its density is the normal one."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import cast
 
@@ -48,10 +49,6 @@ def actions(model: Gaussian, obs: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, A) of the actions in these states."""
     mean, sigma = model.predict(Condition.empty(model.spec, len(obs)).with_obs(0, obs))
     return mean[:, 0, model.spec.obs_dim :], sigma[:, 0, model.spec.obs_dim :]
-
-
-def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def test_a_linear_gaussian_policy_is_recovered() -> None:
@@ -181,27 +178,8 @@ def test_the_soft_clamp_stays_between_its_bounds_and_rises_everywhere() -> None:
     assert soft_clamp(torch.tensor(-2.0), -5.0, 1.0).item() == pytest.approx(-2, abs=0.01)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"spread": 0.0}, "GaussianConfig.spread is 0.0; 'learned', 'shared' or a number from 1e-06"),
-    ({"spread": "wide"}, "GaussianConfig.spread is 'wide'; 'learned', 'shared' or"),
-    ({"spread": math.nan}, "GaussianConfig.spread is nan"),
-    ({"log_sigma": (1.0, -5.0)}, r"GaussianConfig.log_sigma is \(1.0, -5.0\); two numbers"),
-    ({"log_sigma": (-math.inf, 1.0)}, "GaussianConfig.log_sigma is"),
-    ({"ema": 2.0}, "GaussianConfig.ema is 2.0"),
-    ({"best_of": 0}, "GaussianConfig.best_of is 0"),
-])
-def test_settings_out_of_range_are_refused_by_name(wrong: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("wrong", [{"spread": 0.0}, {"spread": "wide"}, {"log_sigma": (1.0, -5.0)}, {"best_of": 0}])
+def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:
+    (name, value), = wrong.items()
+    with pytest.raises(ValueError, match=re.escape(f"GaussianConfig.{name} is {value!r}; ")):
         GaussianConfig(**wrong)
-
-
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.sample(Condition.empty(SPEC),
-                        options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
-    (lambda m: m.predict(Condition.empty(CELL)), "the condition is for TrajectorySpec"),
-    (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),
-])
-def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[Gaussian], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as raised:
-        call(make())
-    assert "\n" not in str(raised.value)

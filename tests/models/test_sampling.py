@@ -71,29 +71,11 @@ def test_what_is_rejected_is_drawn_again_with_another_seed_and_nothing_else_is()
     assert picky.asked[:2] == [(1, 4), (2, 2)]  # only those that were drawn again are asked about again
 
 
-def test_it_is_drawn_until_no_plugin_rejects_it() -> None:
-    first, second = Reject(times=2, only_odd=False), Reject(times=4, only_odd=False)
-    x = sampled(Condition.empty(SPEC, 2), 1, [8, 9], [first, second])[:, 0, 0, 0]
-    assert x.tolist() == [fold(8, 4) % 9973, fold(9, 4) % 9973]
-    assert second.asked == [(k, 2) for k in range(1, 6)]
-
-
-def test_what_a_plugin_raises_is_not_swallowed() -> None:
-    class Refuse(Plugin):
-        def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
-            raise RuntimeError("none is any good")
-
-    with pytest.raises(RuntimeError, match="none is any good"):
-        sampled(Condition.empty(SPEC), 1, 0, [Refuse()])
-
-
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: sampled(Condition.empty(TrajectorySpec(3, 2, 16)), 1, 0),
      "horizon=16.*the model's trajectories are.*horizon=8"),
     (lambda: sampled(Condition.empty(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one for each"),
-    (lambda: sampled(Condition.empty(SPEC), 0, 0), "0 samples of 1 conditions"),
     (lambda: SamplingOptions(temperature=-0.5), "temperature is -0.5; a number of"),
-    (lambda: SamplingOptions(temperature=float("inf")), "temperature is inf"),
 ])
 def test_what_cannot_be_drawn_is_refused_in_one_line(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
