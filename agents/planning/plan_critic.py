@@ -78,7 +78,7 @@ class PlanPerceptron(ValueEnsemble):
     """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
 
     def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig):
-        super().__init__(spec.horizon * spec.dim + 1, config.width, config.depth, config.members)
+        super().__init__([spec.horizon * spec.dim + 1, *[config.width] * config.depth, 1], config.members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
@@ -101,7 +101,7 @@ class PlanTransformer(nn.Module):
         self.tokens = nn.Linear(spec.dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
         self.blocks: Any = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
-        self.members = ValueEnsemble(width, width, 1, config.members)
+        self.members = ValueEnsemble([width, width, 1], config.members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
@@ -131,7 +131,7 @@ class PlanCritic(nn.Module):
             self.plan_network = PlanTransformer(spec, config)
         else:
             self.plan_network = PlanPerceptron(spec, config)
-        self.state_network = ValueEnsemble(spec.obs_dim, config.width, config.depth, config.members)
+        self.state_network = ValueEnsemble([spec.obs_dim, *[config.width] * config.depth, 1], config.members)
         self.target = MovingAverage(self.state_network, 1 - config.tau)
 
     @classmethod

@@ -59,8 +59,9 @@ class ValueConfig(LearningConfig):
 
     def ensemble(self, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
         """An ensemble of value functions whose values begin near `start`, or near 0 as the settings say."""
-        return ValueEnsemble(inputs, self.width, self.depth, members, start if self.start == "data" else 0.0,
-                             ACTIVATIONS[self.activation], norm=self.norm, initial=self.initial, outputs=outputs)
+        widths = [inputs, *[self.width] * self.depth, outputs]
+        return ValueEnsemble(widths, members, start if self.start == "data" else 0.0, ACTIVATIONS[self.activation],
+                             norm=self.norm, initial=self.initial)
 
 
 @settings

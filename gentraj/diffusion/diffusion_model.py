@@ -43,7 +43,9 @@ from .samplers import SAMPLERS, Sampler
 from .scores import ood_score, score
 
 if TYPE_CHECKING:
-    PathName = PredictionName = WeightName = DensityName = SamplerName = GridName = str
+    PathName = PredictionName = str
+    WeightName = DensityName = str
+    SamplerName = GridName = str
 else:  # the choices of a setting are the keys of its dict, so that adding one takes one line there
     PathName = Literal[tuple(PATHS)]
     PredictionName = Literal[tuple(PREDICTIONS)]

@@ -93,7 +93,7 @@ class EnsembleMLP(nn.Module):
 
 
 class ValueEnsemble(EnsembleMLP):
-    """An ensemble of value functions, (R, inputs) -> (E, R), each the mean of its `outputs` numbers.
+    """An ensemble of value functions, (R, inputs) -> (E, R), each the mean of the numbers that its last layer returns.
 
     Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
     2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
@@ -104,10 +104,10 @@ class ValueEnsemble(EnsembleMLP):
     start: Tensor
     unit: Tensor
 
-    def __init__(self, inputs: int, width: int, depth: int, members: int, start: float = 0.0,
+    def __init__(self, widths: Sequence[int], members: int, start: float = 0.0,
                  activation: Callable[[Tensor], Tensor] = F.relu, *, norm: NormName = "before",
-                 initial: InitialName = "uniform", outputs: int = 1):
-        super().__init__([inputs, *[width] * depth, outputs], members, activation, norm=norm, initial=initial)
+                 initial: InitialName = "uniform"):
+        super().__init__(widths, members, activation, norm=norm, initial=initial)
         self.register_buffer("start", torch.tensor(float(start)))
         self.register_buffer("unit", torch.tensor(max(1.0, abs(start) / 2)))
         with torch.no_grad():

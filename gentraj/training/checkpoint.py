@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import time
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -33,7 +31,6 @@ from ..files import sync
 from ..progress import one_line
 
 FORMAT = 1
-COMPONENT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 FOLDER_NAME = re.compile(r"step-[0-9]{8,}")
 SECONDS_TO_NOTE_PID = 0.05  # after a process has taken a lock
 
@@ -84,9 +81,8 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
     a valid one; the earlier checkpoints are then intact.
     """
     final, temporary = folder / name_of(step), folder / f".tmp-{os.getpid()}-{name_of(step)}"
-    files = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    body = {"format": FORMAT, "step": step, "versions": versions, "meta": dict(meta),
+    files = {f"{name}.safetensors": _to_bytes(tensors) for name, tensors in components.items()}
+    body = {"format": FORMAT, "step": step, "torch": torch.__version__, "meta": dict(meta),
             "files": {name: _sha256(data) for name, data in files.items()}}
     files["meta.json"] = meta_json(body)
     try:
@@ -114,9 +110,7 @@ def meta_json(body: Mapping[str, Any]) -> bytes:
     return json.dumps({**body, "sha256": _sha256(text.encode())}).encode()
 
 
-def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
-    if not COMPONENT_NAME.fullmatch(name):
-        raise ValueError(f"the component name '{name}' is not a file name; use letters, digits, '_', '-' and '.'")
+def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     # Copied, because safetensors refuses tied weights: two names for the same memory.
     return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
 
@@ -212,8 +206,8 @@ def _read(path: Path) -> Checkpoint:
             components[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
         except SafetensorError as error:
             raise CheckpointError(f"{path / name}: is not a safetensors file: {one_line(error)}") from error
-    if (written := body["versions"]["torch"]) != torch.__version__:
-        warnings.warn(f"{path}: was written with torch {written} and this is {torch.__version__}; "
+    if body["torch"] != torch.__version__:
+        warnings.warn(f"{path}: was written with torch {body['torch']} and this is {torch.__version__}; "
                       "the results may differ in the last bits", CheckpointWarning, stacklevel=3)
     return Checkpoint(body["step"], components, body["meta"], path)
 

@@ -24,12 +24,10 @@ from torch import Tensor, distributed, nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import ConfigError
+from ..progress import one_line
 
 T = TypeVar("T")
 WAIT_FOR_MAIN = timedelta(hours=1)  # while the main process evaluates or saves, the others wait; then they end
-# Ways of accelerate to divide a network, by the variable that its launcher sets.
-UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-               "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
 class ProcessLost(RuntimeError):
@@ -251,23 +249,16 @@ def launched(device: str | None = None) -> Iterator[Processes]:
     """Joins the processes that a launcher started together with this one, until the block ends; else it is alone.
 
     Each process computes on a device of its own, or on the CPU where `device` is "cpu". Warnings are shown by the main
-    process only. Raises `ConfigError` where accelerate is missing, for another `device`, and for a launcher's settings
-    that are not supported.
+    process only. Raises `ConfigError` where accelerate is missing, for another `device`, and for processes that cannot
+    be connected.
     """
-    if not is_launched():
-        if _uses_cpu() and "MASTER_ADDR" in os.environ:  # the launcher was asked for more
-            warnings.warn("accelerate launch --cpu starts one process, whatever --num_processes says; for several give "
-                          "--multi_gpu in the place of --cpu, or use torchrun", stacklevel=3)
+    number = os.environ.get("WORLD_SIZE", "")
+    if "RANK" not in os.environ or number in ("", "1"):
         yield SINGLE
         return
-    number = os.environ["WORLD_SIZE"]
     if device not in (None, "cpu"):
         raise ConfigError(f"--device is {device}, but each of the {number} processes takes a device of its own; leave "
                           "--device out, or give cpu")
-    for variable, name in UNSUPPORTED.items():
-        if os.environ.get(variable, "").lower() in ("1", "true"):
-            raise ConfigError(f"the launcher is set to {name}; gentraj divides batches and no networks: choose plain "
-                              "data parallelism in `accelerate config`")
     with warnings.catch_warnings():
         processes = _join(int(number), device)
         if not processes.is_main:
@@ -276,20 +267,9 @@ def launched(device: str | None = None) -> Iterator[Processes]:
     distributed.destroy_process_group()  # not after an error: the others may be gone
 
 
-def is_launched() -> bool:
-    """Whether a launcher started this process as one of several."""
-    number = os.environ.get("WORLD_SIZE", "")
-    return number.isdecimal() and int(number) > 1 and "RANK" in os.environ
-
-
-def _uses_cpu() -> bool:
-    """Whether `accelerate launch` was given --cpu."""
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-
-
 def launched_in_bf16() -> bool:
     """Whether `accelerate launch` was given bf16. Raises `ConfigError` for another mixed precision."""
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", "bf16"):
         raise ConfigError(f"accelerate launch was given the mixed precision {precision}, which needs a scaling of the "
                           "loss that gentraj lacks; give --mixed_precision bf16, or no")
@@ -299,19 +279,19 @@ def launched_in_bf16() -> bool:
 def _join(number: int, device: str | None) -> Processes:
     try:
         from accelerate import PartialState
+
+        with warnings.catch_warnings(action="ignore"):
+            state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available(), timeout=WAIT_FOR_MAIN)
     except ImportError as error:
         raise ConfigError(f"{number} processes were launched, which needs a package that is missing: "
                           "pip install 'gentraj[scale]'") from error
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available(), timeout=WAIT_FOR_MAIN)
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"the {number} processes that were launched cannot work together: "
-                          f"{str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"the {number} processes that were launched cannot work together: {one_line(error)}",
+                          ) from error
     if state.num_processes != number:
         raise ConfigError(f"{number} processes were launched, which accelerate cannot connect on this machine's "
                           "accelerator; give --device cpu")
-    own: Any = state.device
+    own = torch.device(state.device)
     if own.type == "cpu":
         own = torch.device("cpu")  # and not cpu:0, which equals no other
     return Processes(state.process_index, number, own)

@@ -130,12 +130,9 @@ def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _check_fits(expected: Mapping[str, tuple[torch.Size, torch.dtype]], given: Mapping[str, Tensor], name: str) -> None:
-    wrong = [f"{key} is missing" for key in expected if key not in given]
-    wrong += [f"{key} is not expected" for key in given if key not in expected]
-    for key, (shape, dtype) in expected.items():
-        if key in given and (given[key].shape, given[key].dtype) != (shape, dtype):
-            tensor = given[key]
-            wrong.append(f"{key} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(shape)} {dtype}")
-    if wrong:
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(f"the saved '{name}' does not fit: {'; '.join(wrong[:3])}{more}")
+    """Raises `CheckpointError` for the first tensor that is missing, superfluous, or of another shape or dtype."""
+    found = {key: (tensor.shape, tensor.dtype) for key, tensor in given.items()}
+    for key in [*expected, *found]:
+        if found.get(key) != expected.get(key):
+            raise CheckpointError(f"the saved '{name}' does not fit: {key} is {found.get(key, 'missing')}; "
+                                  f"{expected.get(key, 'no such tensor')} is expected")

@@ -87,7 +87,7 @@ def test_no_flipped_bit_loads(tmp_path_factory: pytest.TempPathFactory, which: s
 
 def test_another_format_is_named_and_another_torch_is_one_warning(tmp_path: Path, forge) -> None:
     path = save(tmp_path, 2, state(2), {})
-    forge(path, {}, {"versions": {"torch": "1.0"}})
+    forge(path, {}, {"torch": "1.0"})
     with pytest.warns(CheckpointWarning, match=re.escape(f"torch 1.0 and this is {torch.__version__}")) as seen:
         assert is_state(tmp_path, 2)
     assert len(seen) == 1

@@ -86,13 +86,6 @@ def test_a_good_checkpoint_is_never_written_over_and_a_broken_one_is_set_aside(t
     assert [(p / "model.safetensors").read_bytes() for p in tmp_path.glob("broken-*")] == [b"rot"]
 
 
-@pytest.mark.parametrize("name", ["", "../x", ".hidden"])
-def test_a_part_name_is_a_file_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="is not a file name"):
-        save(tmp_path, 0, {name: {}}, {})
-    assert not list(tmp_path.iterdir())
-
-
 def test_nothing_saved(tmp_path: Path) -> None:
     assert not has_checkpoints(tmp_path / "missing")
     with pytest.raises(NothingSaved, match="missing: nothing saved yet; train first"):
@@ -130,8 +123,8 @@ def net(width: int = 4) -> nn.Module:
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("0.bias"), "the saved 'model' does not fit: 0.bias is missing"),
-    (lambda t: t.update(extra=torch.zeros(1)), "extra is not expected"),
-    (lambda t: t.update({"0.bias": torch.zeros(5)}), r"0.bias is \(5,\) torch.float32, not \(4,\) torch.float32"),
+    (lambda t: t.update(extra=torch.zeros(1)), "extra is .* no such tensor is expected"),
+    (lambda t: t.update({"0.bias": torch.zeros(5)}), r"0.bias is .*\[5\].*; .*\[4\].* is expected"),
     (lambda t: t.update({"0.bias": torch.zeros(4, dtype=torch.float64)}), "0.bias is .* torch.float64"),
 ])
 def test_a_module_takes_what_fits_exactly_or_nothing(change, message: str) -> None:
@@ -170,7 +163,7 @@ def test_an_optimiser_goes_on_where_it_was(fused: bool) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("0.step"), "0.step is missing"),
-    (lambda t: t.update({"9.step": torch.tensor(1.0)}), "9.step is not expected"),
+    (lambda t: t.update({"9.step": torch.tensor(1.0)}), "9.step is .* no such tensor is expected"),
     (lambda t: t.update({"0.exp_avg": torch.zeros(3)}), "0.exp_avg is"),
 ])
 def test_an_optimiser_takes_what_fits_exactly(change, message: str) -> None:

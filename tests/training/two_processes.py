@@ -74,11 +74,10 @@ def world() -> Any:
     return replace(config, world=replace(config.world, width=8, batch_size=16, model_batch=8, model=model))
 
 
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "planner": lambda: planner("diffusion"), "decision": lambda: planner("flow", "decision-diffuser"),
-    "latent": lambda: planner("latent"), "gaussian": lambda: planner("gaussian"), "gan": lambda: planner("gan"),
-    **{name: lambda name=name: policy(name) for name in
-       ("bc-diffusion", "iql", "td3bc", "diffusion-ql", "fql", "gfp", "meanflow-ql", "drol", "swift")}, "world": world}
+CONFIGS: dict[str, Callable[[], Any]] = {  # losses that are divided by statistics of a batch, and all kinds of draws
+    "planner": lambda: planner("diffusion"), "latent": lambda: planner("latent"), "gan": lambda: planner("gan"),
+    **{name: lambda name=name: policy(name) for name in ("bc-diffusion", "iql", "diffusion-ql", "fql", "drol")},
+    "world": world}
 
 
 def run(kind: str, folder: Path, processes: Processes = SINGLE, *, resume: bool = False,
