@@ -60,10 +60,9 @@ class Body:
                 for name, value in props.items():
                     setattr(handle, name, value)
                 handle.visible = True
-                continue
-            if handle is not None:
-                self.handles.pop(body).remove()
-            if count:
+            else:
+                if handle is not None:
+                    handle.remove()
                 self.handles[body] = self.api.add_batched_meshes_simple(
                     f"{self.root}/{body}", vertices, faces, **props, lod="off", receive_shadow=False)
 
@@ -113,7 +112,7 @@ class BodyScene:
     def close(self) -> None:
         self.frame.remove()
 
-    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None, by: str = "trust") -> None:
+    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None) -> None:
         self._move(step)
         # What a policy would do is shown from the start.
         begun = self.session.drive is not None and self.loaded.kind == "policy"
@@ -126,7 +125,7 @@ class BodyScene:
         obs_NHO = x_NHD[..., : self.loaded.run.data.obs_dim]
         with contextlib.suppress(CannotReplay):  # then the body is shown without plans
             qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)
-            self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))
+            self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer))
 
     def _move(self, step: int) -> None:
         """Puts the body into the session's start, or where the simulator of the closed loop had it after `step` steps,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..runs.planner import PlannerRun
 from .export import Download, downloads
 from .loading import Loaded, agents_like, alike
 from .planning import Answer, Disc, ranges
@@ -55,7 +54,7 @@ class Controls:
                 step = session.drive.steps
                 if side == 0:
                     answer = session.drive.plan_at(step) or answer
-            scene.draw(answer, step, frame, self.by.value)
+            scene.draw(answer, step, frame)
         session.worker.do("texts", self._tell, TEXTS_EVERY)
 
     @property
@@ -91,14 +90,14 @@ class Controls:
             self.clicks.on_update(lambda _: self._listen())
         with gui.add_folder("Closed loop", order=6) as self.closed_loop:
             self.play = gui.add_button("Play")
-            self.play.on_click(lambda _: do("play", self._play))
+            self.play.on_click(lambda _: do("toggle", self._toggle))
             self.step = gui.add_button("Step")
             self.step.on_click(lambda _: do("step", session.step))
             self.reset = gui.add_button("Reset")
             self.reset.on_click(lambda _: do("reset", session.reset))
             self.loop = gui.add_markdown("")
         with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
-            for name, download in downloads(session, self.client, lambda: self.by.value).items():
+            for name, download in downloads(session, self.client).items():
                 gui.add_button(name).on_click(lambda _, download=download: do("send", lambda: self._send(download)))
 
     def _rebuild(self) -> None:
@@ -110,11 +109,6 @@ class Controls:
             self.planning.remove()
         with self.gui.add_folder("Planning", order=3) as self.planning:
             self.sliders = {name: self._slider(name, *limits) for name, limits in ranges(loaded).items()}
-            colours = ["trust"]
-            if isinstance(loaded.run, PlannerRun) and loaded.run.planning.select == "value":
-                colours.append("value")
-            self.by = self.gui.add_dropdown("Colour", colours, visible=len(colours) > 1)
-            self.by.on_update(lambda _: session.worker.do("draw", self.draw))
         self.beside.options = (NONE, *(each.name for each in self._companions(loaded)))
         if session.second is not None:
             self.beside.value = session.second.name
@@ -193,10 +187,10 @@ class Controls:
             return []
         return agents_like(loaded, self.session.runs)
 
-    def _play(self) -> None:
+    def _toggle(self) -> None:
+        """Plays the closed loop, or pauses it."""
         self.session.playing = not self.session.playing
-        if self.session.playing:
-            self.session.play()
+        self.session.play()
         self.draw()
 
     def _listen(self) -> None:

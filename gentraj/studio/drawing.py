@@ -36,9 +36,9 @@ def trust_colours(ratio_N: np.ndarray) -> np.ndarray:
     return (255 * np.asarray(shade(norm(np.clip(ratio_N, 1 / TRUST, TRUST))))[:, :3]).astype(np.uint8)
 
 
-def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
-    """(N, 3) the colours of the plans, uint8, by trust or from dark to light by value."""
-    if by != "value" or answer.value_N is None:
+def plan_colours(answer: Answer) -> np.ndarray:
+    """(N, 3) the colours of the plans, uint8: from dark to light by value, or by trust where there are no values."""
+    if answer.value_N is None:
         return trust_colours(answer.ratio_N)
     from matplotlib import colormaps
 

@@ -39,8 +39,8 @@ MOST_FRAMES = 300  # of a closed loop
 LAST_FRAME_SECONDS = 2.0  # seconds for which the last drawing is shown
 
 
-def downloads(session: Session, client: ClientHandle, by: Callable[[], str]) -> dict[str, Download]:
-    """The files of a session that a client can have, by the labels of their buttons; `by` says what colours plans."""
+def downloads(session: Session, client: ClientHandle) -> dict[str, Download]:
+    """The files of a session that a client can have, by the labels of their buttons."""
     def picture() -> tuple[str, bytes]:
         from PIL import Image
 
@@ -56,7 +56,7 @@ def downloads(session: Session, client: ClientHandle, by: Callable[[], str]) -> 
         return session.answers[0]
 
     return {"Picture": picture,
-            "Page (.html)": lambda: ("studio.html", session_page(session, by()).encode()),
+            "Page (.html)": lambda: ("studio.html", session_page(session).encode()),
             "Plan (.npz)": lambda: ("plan.npz", plan_npz(answer())),
             "Video of the closed loop": lambda: ("loop.mp4", video(session.drive)),
             "Python call": lambda: ("plan.py", python_call(answer()).encode())}
@@ -141,19 +141,19 @@ def static_page(frames: Frames, lines: Sequence[str]) -> str:
     return head + CAPTION.format("<br>".join(map(html.escape, lines))) + body + tail
 
 
-def session_page(session: Session, by: str = "trust") -> str:
-    """Returns a page of a session's newest plans, coloured by "trust" or "value", and of its closed loop so far."""
+def session_page(session: Session) -> str:
+    """Returns a page of a session's newest plans and of its closed loop so far."""
     drive = session.drive
 
     def frames(server: ViserServer) -> Iterator[float]:
         scenes = [scene_of(server.scene, session, side) for side in range(len(session.shown))]
         server.initial_camera.position, server.initial_camera.look_at = scenes[0].camera
         for side, scene in enumerate(scenes):
-            scene.draw(session.answers.get(side), by=by)
+            scene.draw(session.answers.get(side))
         if drive is not None:
             every = max(-(-drive.steps // MOST_FRAMES), 1)
             for step in [*range(0, drive.steps, every), drive.steps]:
-                scenes[0].draw(drive.plan_at(step) or session.answers.get(0), step, by=by)
+                scenes[0].draw(drive.plan_at(step) or session.answers.get(0), step)
                 yield every / drive.fps
         yield LAST_FRAME_SECONDS
 
@@ -199,6 +199,6 @@ def first_page(loaded: Sequence[Loaded], steps: int) -> str:
         session.ask()
         session.plan(None)
         session.step(steps)
-        return session_page(session, by="value")
+        return session_page(session)
     finally:
         session.close()

@@ -42,9 +42,9 @@ class Scene(Protocol):
     camera: tuple[Place, Place]
     """Where a browser begins to look from, and at what."""
 
-    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None, by: str = "trust") -> None:
+    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None) -> None:
         """Draws the session's start, goal and obstacles, its closed loop as it was after `step` steps, and plans, or a
-        frame of their denoising, coloured by "trust" or "value"."""
+        frame of their denoising."""
         ...
 
     def close(self) -> None: ...
@@ -57,20 +57,6 @@ def on_floor(eye_3: ArrayLike, through_3: ArrayLike, height: float = 0.0) -> np.
     if ray[2] == 0 or (height - eye[2]) / ray[2] <= 0:
         return None
     return (eye + ray * (height - eye[2]) / ray[2])[:2]
-
-
-def boxes(low_W2: np.ndarray, high_W2: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and triangles (F, 3) of boxes that stand on the floor.
-
-    No two triangles share a vertex, so that faces are shaded flat.
-    """
-    corner_83 = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
-    face = np.array([[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6],
-                     [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]])
-    low_W3 = np.pad(low_W2, ((0, 0), (0, 1)))
-    size_W3 = np.pad(high_W2 - low_W2, ((0, 0), (0, 1)), constant_values=height)
-    vertices = (low_W3[:, None] + corner_83[face].reshape(-1, 3) * size_W3[:, None]).reshape(-1, 3)
-    return vertices, np.arange(len(vertices)).reshape(-1, 3)
 
 
 class MazeScene:
@@ -108,20 +94,20 @@ class MazeScene:
     def close(self) -> None:
         self.frame.remove()
 
-    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None, by: str = "trust") -> None:
+    def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None) -> None:
         self._place()
         self._draw_path(step)
         if answer is not None and answer.loaded is self.loaded:
-            self._draw_plans(answer, frame, by)
+            self._draw_plans(answer, frame)
 
-    def _draw_plans(self, answer: Answer, frame: int | None, by: str) -> None:
+    def _draw_plans(self, answer: Answer, frame: int | None) -> None:
         if frame is None or frame >= len(answer.frames):
             lines = [answer.places(n) for n in range(len(answer.x_NHD))]
             crosses_S = answer.crossing
         else:
             lines = list(answer.frames[frame][..., list(self.loaded.dims)])
             crosses_S = np.zeros(answer.x_NHD.shape[1] - 1, bool)
-        colours_N3 = plan_colours(answer, by)
+        colours_N3 = plan_colours(answer)
         self.plans.draw(segments(lines, PLANS),
                         np.repeat(colours_N3, [max(len(line) - 1, 0) for line in lines], axis=0))
         chosen_M23 = segments([lines[answer.chosen]], CHOSEN)
@@ -152,13 +138,20 @@ class MazeScene:
         self.path.draw(segments([places_T2], PATH), np.array(rgb(BLUE)))
 
     def _build_maze(self, maze: Maze, depth: float) -> None:
+        import trimesh  # which comes with viser
+
         # Flat faces look the same in "toon" shades, which take a browser without a GPU less time.
         self.api.add_box(f"{self.root}/floor", FLOOR, dimensions=(self.width, depth, 0.02), position=(0, 0, -0.015),
                          material="toon3")
         low_W2, high_W2 = maze.wall_boxes()
         finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
-        vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)
-        self.api.add_mesh_simple(f"{self.root}/walls", vertices, faces, color=WALL, material="toon3")
+        # No two triangles share a vertex, so that faces are shaded flat.
+        corners_F33 = np.concatenate([
+            trimesh.creation.box(bounds=[[*low_2, 0.0], [*high_2, HEIGHT * maze.scaling]]).triangles
+            for low_2, high_2 in zip(low_W2[finite_W], high_W2[finite_W], strict=True)])
+        faces_F3 = np.arange(corners_F33.size // 3).reshape(-1, 3)
+        self.api.add_mesh_simple(f"{self.root}/walls", corners_F33.reshape(-1, 3), faces_F3, color=WALL,
+                                 material="toon3")
         self.api.add_label(f"{self.root}/name", self.loaded.name, position=(0, depth / 2 + 0.3, HEIGHT))
 
     def _marker(self, name: str, colour: str, move: Callable[[np.ndarray], None]) -> IcosphereHandle:

@@ -184,14 +184,15 @@ class Session:
 
     def play(self) -> None:
         """Goes on with the closed loop at the speed of the simulator, until `playing` is unset."""
+        if not self.playing:
+            return
         start = time.perf_counter()
         fps = SHOWN_PER_SECOND
         if self.drive is not None:
             fps = self.drive.fps
         steps = max(1, round(fps / SHOWN_PER_SECOND))
         self.step(steps)
-        if self.playing:
-            self.worker.do("play", self.play, max(0.0, steps / fps - (time.perf_counter() - start)))
+        self.worker.do("play", self.play, max(0.0, steps / fps - (time.perf_counter() - start)))
 
     def reset(self) -> None:
         """Puts the closed loop back to the start, and asks for plans from there."""

@@ -128,7 +128,7 @@ class WorldView:
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: do("show", self._show))
-        self.button.on_click(lambda _: do("play", self._toggle))
+        self.button.on_click(lambda _: do("toggle", self._toggle))
 
     def _predict(self) -> None:
         try:

@@ -79,7 +79,7 @@ def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_valu
     scene = BodyScene(server.scene, session)
     session.ask()
     answer = session.plan()
-    scene.draw(answer, by="value")
+    scene.draw(answer)
     assert answer.value_N is not None
     torso = scene.ghosts.handles[1]
     qpos_NHQ = postures(scene.base, "Hopper-v5", answer.x_NHD[..., :11].astype(float), scene.seconds, scene.qpos_Q)

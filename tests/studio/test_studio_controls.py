@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,10 +15,9 @@ from small import changed
 from gentraj.studio.controls import NONE, SLIDERS, Controls
 from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
 from gentraj.studio.drawing import Lines, linear, plan_colours, rgb, segments
-from gentraj.studio.export import downloads
 from gentraj.studio.loading import Loaded
 from gentraj.studio.planning import Disc
-from gentraj.studio.scene import CROSSING, MazeScene, boxes, on_floor
+from gentraj.studio.scene import CROSSING, MazeScene, on_floor
 from gentraj.studio.session import Session
 
 
@@ -33,7 +31,8 @@ def controls(client: Any, mazes: list[Loaded]) -> Iterator[Controls]:
 
 def settle(controls: Controls) -> None:
     """Waits until the worker has done everything, texts included."""
-    assert controls.session.worker.wait("choose", *SLIDERS, "block", "plan", "step", "reset", "play", "draw", "texts")
+    assert controls.session.worker.wait(*SLIDERS, "choose", "block", "plan", "step", "reset", "toggle", "play", "draw",
+                                        "texts")
 
 
 def scene(controls: Controls, side: int = 0) -> MazeScene:
@@ -161,22 +160,22 @@ def test_the_loop_is_stepped_played_shown_and_reset(controls: Controls) -> None:
     assert not scene(controls).body.visible and not len(drawn(controls, "path"))
 
 
-def test_the_buttons_send_files(controls: Controls) -> None:
-    files = dict(download() for label, download in downloads(controls.session, controls.client, lambda: "trust").items()
-                 if label in ("Plan (.npz)", "Python call", "Page (.html)"))
-    with np.load(io.BytesIO(files["plan.npz"]), allow_pickle=False) as saved:
-        assert saved["obs"].ndim == 3
-    assert b"gentraj.load" in files["plan.py"] and b"</html>" in files["studio.html"]
+def test_a_loop_that_is_paused_in_a_step_takes_no_further_one(controls: Controls) -> None:
+    session = controls.session
+
+    def pause() -> None:
+        session.on_change = controls.draw
+        session.worker.do("toggle", controls._toggle)
+
+    session.on_change = pause
+    change(controls, controls.play, True)
+    assert not session.playing and session.drive is not None and 0 < session.drive.steps < 10
+    assert controls.play.label == "Play"
 
 
-def test_geometry_of_rays_walls_and_lines() -> None:
+def test_geometry_of_rays_and_lines() -> None:
     np.testing.assert_allclose(on_floor((0, 0, 2), (1, 1, 1)), [2, 2])
     assert on_floor((0, 0, 2), (1, 1, 3)) is None and on_floor((0, 0, 2), (1, 1, 2)) is None
-    vertices, faces = boxes(np.array([[0.0, 0.0]]), np.array([[2.0, 1.0]]), 0.5)
-    assert vertices.max(0).tolist() == [2, 1, 0.5] and faces.shape == (12, 3)
-    a, b, c = vertices[faces].transpose(1, 0, 2)
-    outward = ((a + b + c) / 3 - [1, 0.5, 0.25]) * np.cross(b - a, c - a)
-    assert (outward.sum(1) > 0).all()  # every triangle is seen from outside
     assert segments([np.zeros((3, 2)), np.ones((2, 2))], 0.1).shape == (3, 2, 3)
 
 
