@@ -48,8 +48,7 @@ from gentraj.families import FAMILIES
 from gentraj.runs.dagger import SETTINGS, DecisionConfig
 from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill
 from gentraj.runs.finetuning import FinetuneConfig, finetune
-from gentraj.runs.models import with_model
-from gentraj.runs.presets import PLANNERS, PRESETS
+from gentraj.runs.presets import PLANNERS, PRESETS, with_model
 from gentraj.training import TrainingConfig, checkpoint
 from gentraj.training.log import read_metrics
 

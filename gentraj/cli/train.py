@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 import tyro
 
-from gentraj.envs.making import try_making
-
 from ..config import from_json, read_json, to_json
 from ..device import pick_device
 from ..families import FAMILIES
@@ -22,10 +20,9 @@ from ..networks import NETWORKS
 from ..progress import print_saved, say
 from ..runs.folder import RunFolder
 from ..runs.model_card import parameters_trained
-from ..runs.models import with_components
-from ..runs.presets import PRESETS, check_goals, listing, preset, suited
+from ..runs.presets import PRESETS, listing, preset, with_components
 from ..runs.run import Run, RunConfig
-from ..runs.training import Reader, prepare
+from ..runs.training import Reader, prepare, resolve_paths
 from ..runs.training import train as train_run
 from ..runs.world import WorldModelRun
 from ..training.checkpoint import has_checkpoints
@@ -109,14 +106,10 @@ def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes)
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    variant = suited(args.preset, config.dataset, reader.look) if args.preset else args.preset
-    if processes.is_main and variant != args.preset:
-        say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
-    if args.preset:
-        check_goals(args.preset, config, reader.look)
+    config = replace(config, dataset=resolve_paths(config.dataset, args.resume or Path()))
     device = processes.device or pick_device(args.device)
     if args.dry_run:
-        processes.on_main(lambda: print(dry_run(config, args.resume, reader, device)))
+        processes.on_main(lambda: print(dry_run(config, reader, device)))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
@@ -128,34 +121,21 @@ def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes)
 
 
 def next_command(run: Run, folder: Path) -> str:
-    """The command that evaluates a trained run, with the options that it will need."""
-    named = quote(str(folder))
-    command = f"next: gentraj evaluate {named}{imports_again()}"
-    if run.data.env is None:
-        if isinstance(run, WorldModelRun):
-            return f"{command} --as world-model"
-        return (f"{command} --env-id ID; or, without an environment: gentraj export {named} --low LOW --high HIGH "
-                "--out FILE.onnx")
-    try:
-        try_making(run.data.env)
-    except Exception as error:  # an environment may raise anything
-        return (f"{command}, which will need --import MODULE, where MODULE registers the environment of the data, or "
-                f"--env-id ID: {str(error).partition(';')[0]}")
-    return command
+    """The command that evaluates a trained run, with the options that it needs."""
+    command = f"next: gentraj evaluate {quote(str(folder))}{imports_again()}"
+    if run.data.env is not None:
+        return command
+    return f"{command} --as world-model" if isinstance(run, WorldModelRun) else f"{command} --env-id ID"
 
 
-def dry_run(config: RunConfig, folder: Path | None, reader: Reader, device: torch.device) -> str:
-    """What would be trained on this device, as text with a table of the components."""
-    run, episodes, windows = prepare(config, folder, record=False, reader=reader, device=device)
-    rows = [(name, type(component).__name__, f"{parameters_trained(component):,}", str(component.spec.horizon),
-             str(component.batch_size)) for name, component in run.components.items()]
-    head = ("component", "class", "parameters", "horizon", "batch size")
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-             for row in (head, *rows)]
+def dry_run(config: RunConfig, reader: Reader, device: torch.device) -> str:
+    """What would be trained on this device, as text with a line for each component."""
+    run, episodes = prepare(config, record=False, reader=reader, device=device)
     training = run.config.training
+    lines = [f"{name:10} {type(part).__name__:18} {parameters_trained(part):>11,} parameters, horizon "
+             f"{part.spec.horizon}, batches of {part.batch_size}" for name, part in run.components.items()]
     return "\n".join([f"{run.summary}, of {run.config.dataset}: {len(episodes)} episodes of {episodes.num_steps:,} "
-                      f"steps, {windows:,} windows", *lines,
+                      "steps", *lines,
                       f"{training.steps:,} steps of each component on {device}, seed {training.seed}; one decision was "
                       "taken, and nothing is written"])
 
@@ -163,27 +143,19 @@ def dry_run(config: RunConfig, folder: Path | None, reader: Reader, device: torc
 def _defaults(args: Train, given: dict[str, list[str]], reader: Reader) -> RunConfig:
     """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
     given."""
-    named = {f"the preset {args.preset}": args.preset, f"--config {args.settings_file}": args.settings_file,
-             f"--resume {args.resume}": args.resume}
-    named = [name for name, value in named.items() if value is not None]
-    if len(named) > 1:
-        raise ValueError(f"{' and '.join(named)} were given; each names all settings, so give one of them")
-    if args.resume is not None:
-        if args.run_dir is not None:
-            raise ValueError("--resume names the run's folder already; leave --run-dir out")
-        if args.model is not None or args.network is not None:
-            raise ValueError("--resume continues with the model of the run; leave --model and --network out")
-        return RunFolder(args.resume).read().run
-    if args.settings_file is not None:
-        return read_settings(args.settings_file)
+    sources = {"a preset": args.preset, "--config": args.settings_file, "--resume": args.resume}
+    named = [name for name, value in sources.items() if value is not None]
+    if len(named) != 1:
+        raise ValueError(f"{' and '.join(named) or 'nothing'} was given, and one of PRESET, --config FILE and --resume "
+                         "DIR is expected, which each name all settings; `gentraj train --help` lists the presets")
     if args.preset is not None:
         return preset(args.preset, " ".join(given.get("dataset", ())), reader.look)
-    raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR; see gentraj train --help")
-
-
-def read_settings(file: Path) -> RunConfig:
-    """The settings in a file that --print-config printed. Raises `ConfigError` for any other file."""
-    return from_json(RunConfig, read_json(file), str(file))
+    if args.settings_file is not None:
+        return from_json(RunConfig, read_json(args.settings_file), str(args.settings_file))
+    for option in ("run_dir", "model", "network"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--resume continues the run as it is; leave --{option.replace('_', '-')} out")
+    return RunFolder(Path(str(args.resume))).read().run
 
 
 def fresh_folder(folder: Path, resume: str) -> Path:

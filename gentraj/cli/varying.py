@@ -14,8 +14,7 @@ from ..experiments.cards import Card, CardData
 from ..experiments.sweep import BASE, DATA
 from ..families import FAMILIES, family
 from ..networks import NETWORKS
-from ..runs.models import model_config, with_components
-from ..runs.presets import PRESETS, data_settings, suited
+from ..runs.presets import PRESETS, data_settings, model_config, suited, with_components
 from ..runs.run import RunConfig
 
 COMPONENTS = {"family": FAMILIES, "network": NETWORKS}

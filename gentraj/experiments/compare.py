@@ -33,11 +33,10 @@ from ..plots.page import show
 from ..progress import say
 from ..randomness import fold, generator
 from ..runs.folder import RunFolder, load, run_class
-from ..runs.models import with_model
 from ..runs.planner import PlannerRun, PlannerRunConfig
-from ..runs.presets import PRESETS, check_goals
+from ..runs.presets import PRESETS, with_model
 from ..runs.run import DataFacts, RunConfig
-from ..runs.training import join_datasets, read_datasets, resolve_paths
+from ..runs.training import read_datasets, resolve_paths
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
@@ -117,7 +116,7 @@ class CompareConfig:
 
 def read_data(config: PlannerRunConfig) -> Data:
     """The data of these settings. A missing dataset is recorded if gentraj can record it."""
-    return join_datasets(config, read_datasets(config.dataset, None, True))
+    return read_datasets(config)
 
 
 def build(config: PlannerRunConfig, data: Data) -> PlannerRun:
@@ -182,7 +181,6 @@ def planned(presets: Sequence[str], families: Sequence[str],
                        training=replace(base.training, threads=1))
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-        check_goals(preset, base)
         for name in families:
             if family_of(base.model) == name:
                 configs[preset, name] = base

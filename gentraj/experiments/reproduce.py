@@ -21,10 +21,9 @@ from ..config import ConfigError, to_json
 from ..data.episodes import episodes_hash
 from ..progress import say
 from ..runs.evaluation import evaluate_run
-from ..runs.folder import RunFolder
-from ..runs.presets import check_goals
+from ..runs.folder import RunFolder, run_class
 from ..runs.run import Run, RunConfig
-from ..runs.training import join_datasets, learns_from_synthetic, read_datasets
+from ..runs.training import learns_from_synthetic, read_datasets
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from . import engine
@@ -77,7 +76,6 @@ class Cards:
             for data in card.data:
                 for seed in card.seeds:
                     config = card.config(data, seed, folders, name)
-                    check_goals(card.preset, config)
                     same = (type(config), learns_from_synthetic(config), config.dataset, config.env_id, config.stitch,
                             card.protocol, card.score)
                     if same not in seen:
@@ -107,11 +105,12 @@ def check_data(config: RunConfig, card: Card, where: str) -> tuple[str, float | 
 
     Raises `ConfigError` if the card's score is not defined for the environment or the data.
     """
-    episodes, returns = join_datasets(config, read_datasets(config.dataset, None, True))
+    episodes, returns = read_datasets(config)
     env = config.env_id or episodes.env
     if env is None:
         raise ConfigError(f"{where}: {config.dataset} does not name its environment; give env_id")
     try:
+        run_class(config).resolve(config, episodes)
         factory = environment_factory(env, protocol=card.protocol)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error

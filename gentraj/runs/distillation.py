@@ -35,9 +35,9 @@ from ..training.parallel import SINGLE
 from . import dagger
 from .dagger import DecisionConfig
 from .folder import RunFolder, fingerprint, run_class
-from .models import model_config, with_model
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRunConfig
+from .presets import model_config, with_model
 from .run import Run, RunConfig
 from .training import resolve_paths, trained, training_data
 
@@ -111,7 +111,8 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     predicts noise unless the student is a flow map, for a policy with a critic, for data that were changed since the
     teacher was trained, and for a value without a critic; and what `gentraj.training.Trainer` raises.
     """
-    store, episodes, own = RunFolder(folder.absolute()), training_data(teacher), student_settings(teacher, config)
+    store, episodes = RunFolder(folder.absolute()), training_data(teacher)
+    own = student_settings(teacher, config)
     run = run_class(own).build(own, teacher.data)
     run.folder, run.reference = store.path, teacher.reference
     trains = {name: part for name, part in run.components.items() if learns(part, teacher.components[name])}

@@ -125,16 +125,13 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_A
 
 
 def own_file(run: Run, scores: Mapping[str, Any]) -> Path:
-    """The file in the run's folder for these scores. Says what is kept, or replaced by others of another kind."""
+    """The file in the run's folder for these scores: one of their own beside those of a longer evaluation."""
     path = run.folder / RunFolder.EVALUATION
     before, _ = read_scores(run.folder, run.step, run.step)
     longer = before.get("episodes", 0)
     if longer > scores["episodes"]:
         say(f"{path} keeps the scores of {longer} episodes; those of {scores['episodes']} are beside it")
         return path.with_name(f"evaluation-of-{scores['episodes']}.json")
-    changed = [key for key in ("env_id", "protocol", "sampling") if before and before.get(key) != scores.get(key)]
-    if changed:
-        say(f"these scores replace others in {path}, which differ in: {', '.join(changed)}")
     return path
 
 

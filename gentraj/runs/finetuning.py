@@ -8,9 +8,9 @@ function of the policy's weights and of seeds, so a training that was killed rea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
         raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
                          "that it collects")
     factory = environment_factory(environment_of(run, env_id))
-    episodes, store, device = training_data(run), RunFolder(Path(folder).absolute()), run.device
+    episodes, device = training_data(run), run.device
+    store = RunFolder(Path(folder).absolute())
     training = replace(run.config.training, steps=max(1, round(config.steps * config.updates)), eval_every=0,
                        save_every=config.save_every, seed=config.seed, min_episode_start_fraction=0.0)
     tuned = copy_of(run, device)
@@ -100,8 +101,13 @@ class Experience:
                  play: Callable[[int], Episodes], updates: float):
         """`play(r)` collects the episodes of round r. `updates` batches are taken per environment step of the rounds so
         far; then the next round is collected."""
-        self.spec, self.contexts, self.folder, self.play, self.updates = spec, contexts, folder, play, updates
-        self.old, self.rounds = Windows(episodes, spec, contexts), list[Episodes]()
+        self.spec = spec
+        self.contexts = contexts
+        self.folder = folder
+        self.play = play
+        self.updates = updates
+        self.old = Windows(episodes, spec, contexts)
+        self.rounds: list[Episodes] = []
 
     def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch:
         """The batch of one training step, or some of its rows. Rounds that it needs are read from the folder, or
@@ -123,9 +129,9 @@ def _joined(one: Batch, other: Batch) -> Batch:
     """Both batches in one; the windows of `other` are real."""
     if one.synthetic_B is not None:
         other = replace(other, synthetic_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
-    pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)}
-    both: dict[str, Any] = {name: None if a is None else torch.cat([a, b]) for name, (a, b) in pairs.items()}
-    return Batch(**both)
+    both = {name: None if tensor is None else torch.cat([tensor, getattr(other, name)])
+            for name, tensor in vars(one).items()}
+    return replace(one, **both)
 
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
@@ -141,6 +147,7 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
         played = rollout(agent, factory, config.episodes, fold(config.seed, number), settings, record=True,
                          progress=progress)
         run.main.train()
-        return cast(Episodes, played.recorded)
+        assert played.recorded is not None  # noqa: S101  as asked for
+        return played.recorded
 
     return play

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
 import shlex
 import sys
@@ -19,7 +17,7 @@ from safetensors import SafetensorError
 
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
-from ..config import Registry, from_json, read_json, settings, to_json, write_json
+from ..config import ConfigError, Registry, from_json, read_json, settings, to_json, write_json
 from ..device import require_device
 from ..files import write_file
 from ..progress import say
@@ -56,7 +54,6 @@ class RunFile:
 
     run: RunConfig
     data: DataFacts
-    reference_sha256: str
 
 
 class RunFolder:
@@ -74,10 +71,17 @@ class RunFolder:
     A run loads from the first three; the others are for a reader, and may be missing.
     """
 
-    CONFIG, REFERENCE, CARD = "config.json", "reference.safetensors", "README.md"
-    EVALUATION, WORLD, MEASURES = "evaluation.json", "world.json", "measures.json"
-    CURVE, PROVENANCE, REPORT, FIGURES = "scores.jsonl", "provenance.json", "report.html", "figures"
+    CONFIG = "config.json"
+    REFERENCE = "reference.safetensors"
     METRICS = log.FILE
+    CURVE = "scores.jsonl"
+    PROVENANCE = "provenance.json"
+    EVALUATION = "evaluation.json"
+    WORLD = "world.json"
+    MEASURES = "measures.json"
+    REPORT = "report.html"
+    FIGURES = "figures"
+    CARD = "README.md"
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -91,20 +95,23 @@ class RunFolder:
         Raises ValueError for a new run in a folder with the config.json of something else.
         """
         path = self / self.CONFIG
-        new = not checkpoint.has_checkpoints(self.path)
-        if new and path.exists() and b'"reference_sha256"' not in path.read_bytes():
-            raise ValueError(f"{path} is not that of a run, and would be overwritten; train in another folder")
+        if path.exists() and not checkpoint.has_checkpoints(self.path):
+            try:
+                self.read()
+            except ConfigError as error:
+                raise ValueError(f"{error}: it is not that of a run, and would be overwritten; train in another "
+                                 "folder") from error
         tensors = {"x": run.reference.x_BHD, "mask": run.reference.mask_BHD}
         if run.reference.context_BC is not None:
             tensors["context"] = run.reference.context_BC
         content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
         write_file(self / self.REFERENCE, content)
-        write_json(path, to_json(RunFile(run.config, run.data, hashlib.sha256(content).hexdigest())))
+        write_json(path, to_json(RunFile(run.config, run.data)))
 
     def read(self) -> RunFile:
         """The settings and the facts of the data. Raises `NothingSaved` or `ConfigError`."""
         path = self / self.CONFIG
-        if not os.path.lexists(path):
+        if not path.exists():
             raise NothingSaved(f"{self.path}: no run there ({self.CONFIG} is missing); `gentraj train` makes one")
         return from_json(RunFile, read_json(path), str(path))
 
@@ -113,19 +120,18 @@ class RunFolder:
         file, saved = self.read(), checkpoint.load(self.path, step)
         run = run_class(file.run).build(file.run, file.data)
         check_same(saved.meta, saved.meta | fingerprint(run), str(self / self.CONFIG), may_change(run.config))
-        run.folder, run.step, run.dataset_hash = self.path, saved.step, saved.meta["dataset_hash"]
-        run.reference = self._reference(file.reference_sha256, run.main.spec, file.data.context_dim)
+        run.folder = self.path
+        run.step = saved.step
+        run.dataset_hash = saved.meta["dataset_hash"]
+        run.reference = self._reference(run.main.spec, file.data.context_dim)
         restore(run, saved.components)
         return run.ready(device)
 
-    def _reference(self, sha256: str, spec: TrajectorySpec, context_dim: int) -> Batch:
-        """The windows that the run keeps. Raises `CheckpointError` if the file is not the one that was saved."""
+    def _reference(self, spec: TrajectorySpec, context_dim: int) -> Batch:
+        """The windows that the run keeps. Raises `CheckpointError` for a file that holds others."""
         path, shape = self / self.REFERENCE, (spec.horizon, spec.dim)
         try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise ValueError("is not what was saved")
-            tensors = safetensors.torch.load(content)
+            tensors = safetensors.torch.load(path.read_bytes())
             shapes = {name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()}
             expected = {"x": shape, "mask": shape} | ({"context": (context_dim,)} if context_dim else {})
             if shapes != expected:
@@ -137,11 +143,10 @@ class RunFolder:
     def record_start(self, device: torch.device | None, resume: bool, processes: int = 1) -> None:
         """Adds an entry for this start to provenance.json, or begins the file anew where `resume` is false.
 
-        The command is written as it was typed in the shell: `gentraj train ...`, or the user's own script.
+        The command is written without the folder of its program, as a path of this machine is of no use elsewhere.
         """
         program, *words = sys.argv
-        path = Path(program)
-        name = "gentraj" if "gentraj" in (path.name, path.parent.name) else path.name  # `python -m gentraj` too
+        name = Path(program).name.replace("__main__.py", "gentraj")  # of `python -m gentraj`
         command = shlex.join([name, *words]).encode(errors="backslashreplace").decode()  # a path need not be in UTF-8
         shown = str(device or "cpu")
         if device is not None and device.type == "cuda":
@@ -152,11 +157,9 @@ class RunFolder:
         write_json(self / self.PROVENANCE, {"starts": [*before, start]})
 
     def starts(self) -> list[dict[str, Any]]:
-        """The entries of provenance.json, oldest first; an empty list if the file is missing or holds something
-        else."""
+        """The entries of provenance.json, oldest first; an empty list if the file is missing."""
         path = self / self.PROVENANCE
-        starts = read_json(path).get("starts") if os.path.lexists(path) else []
-        return [each for each in starts if isinstance(each, dict)] if isinstance(starts, list) else []
+        return read_json(path).get("starts", []) if path.exists() else []
 
     def record_score(self, step: int, agent: Agent, data: DataFacts, episodes: int) -> None:
         """Evaluates the agent at this training step and adds a line to the learning curve.
@@ -224,8 +227,7 @@ def may_change(config: RunConfig) -> set[str]:
 
 def fingerprint(run: Run[Any]) -> dict[str, Any]:
     """The settings and facts that checkpoints depend on: neither how the agent acts, nor where the data lie."""
-    config, data = to_json(run.config), to_json(run.data)
-    left_out = {"dataset", *acts_only(run.config)}
-    of_run = {key: value for key, value in config.items() if key not in left_out}
-    return {"run": of_run, "data": {key: value for key, value in data.items()
-                                    if key not in ("returns", "constant_actions")}}
+    unless = {"run": {"dataset", *acts_only(run.config)}, "data": {"returns", "constant_actions"}}
+    groups = {"run": to_json(run.config), "data": to_json(run.data)}
+    return {name: {key: value for key, value in group.items() if key not in unless[name]}
+            for name, group in groups.items()}

@@ -176,6 +176,11 @@ class PlannerRun(Run[PlannerRunConfig]):
         Raises ValueError if they do not suit the data, such as a planner for returns for data with goals.
         """
         goal_dims = config.conditioning.goal_dims or episodes.goal_dims
+        if config.conditioning.goal and not goal_dims:
+            raise ValueError(f"{episodes.name} does not say which entries of an observation make a goal, and these "
+                             f"settings plan for goals (conditioning.goal is {config.conditioning.goal:g}); take "
+                             "veteran+ or diffuser, which plan for returns, name the entries by "
+                             "--conditioning.goal-dims, or plan without goals by --conditioning.goal 0")
         for_returns = config.critic is not None or config.context.kinds == ("return",)
         if goal_dims and not config.conditioning.goal and for_returns:
             raise ValueError(f"{episodes.name} has goals, and these settings plan for returns "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,18 @@ from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
 from gentraj.envs.tasks.registry import MANIPULATION, TASKS
 
-from ..config import check_known, from_json, read_json, with_settings
+from ..config import check_known, from_json, read_json, to_json, with_settings
 from ..data import ContextConfig, Episodes, load_episodes
 from ..data.d4rl import single_task
 from ..data.sources import split_names
 from ..diffusion import DiffusionConfig, FlowConfig
+from ..families import ModelConfig
 from ..models.conditioning import ConditionMix
-from ..networks import ResidualMLPConfig
+from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
+from ..progress import say
 from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
+from .folder import run_class
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
 from .run import RunConfig
@@ -137,18 +141,6 @@ def suited(name: str, dataset: str, read: Callable[[str], Episodes] = load_episo
     return own if own in PRESETS else in_mazes
 
 
-def check_goals(name: str, config: RunConfig, read: Callable[[str], Episodes] = load_episodes) -> None:
-    """Raises ValueError for a preset that plans for goals, if neither the data nor the settings say which entries of an
-    observation make one, and `DataError` as `suited` does."""
-    returns = next((returns for returns, (_, elsewhere) in TOWARDS_GOALS.items() if name == elsewhere), None)
-    if returns is None or not isinstance(config, PlannerRunConfig) or config.conditioning.goal_dims:
-        return
-    first, *_ = split_names(config.dataset)
-    if not _goals(first, read):
-        raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
-                         f"observation make a goal; take {returns}, or name them by --conditioning.goal-dims")
-
-
 def _task(dataset: str) -> str:
     """The name of the task whose dataset this is; "" for any other dataset."""
     return next((task for task, known in TASKS.items() if dataset in (*known.dataset_ids, known.d4rl_id)), "")
@@ -169,10 +161,13 @@ def _goals(dataset: str, read: Callable[[str], Episodes]) -> Literal["maze", "el
 
 
 def preset(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> RunConfig:
-    """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
+    """The preset, in its variant for the data, which is said. Raises ValueError for an unknown name, and suggests a
+    similar one."""
     check_known([name], PRESETS, "preset")
-    name = suited(name, dataset, read)
-    return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
+    variant = suited(name, dataset, read)
+    if variant != name:
+        say(f"the data have goals: {name} plans for them, as the preset {variant}")
+    return with_settings(PRESETS[variant], data_settings(variant, dataset), f"preset {variant}")
 
 
 def data_settings(name: str, dataset: str) -> dict[str, Any]:
@@ -191,3 +186,47 @@ def listing() -> str:
     return "\n\n".join("\n".join([f"{title}:", *(f"  {name:{max(map(len, group))}} {about}"
                                                  for name, (about, _) in group.items())])
                        for title, group in groups.items())
+
+
+# -- the generative model
+
+
+def model_config(config: RunConfig) -> ModelConfig | None:
+    """The settings of the generative model; None for a run without one."""
+    return attrgetter(run_class(config).MODEL)(config)
+
+
+def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
+    """The settings with another generative model. Raises `ConfigError` for one that such a run cannot have.
+
+    A planner's model of another family is trained as usual for that family, on the same conditions, and a critic of
+    noisy plans becomes one of clean plans if the new family has no noise.
+    """
+    if not isinstance(config, PlannerRunConfig) or type(model) is type(config.model):
+        return with_settings(config, {run_class(config).MODEL: to_json(model)})
+    critic = config.critic
+    if critic is not None and not isinstance(model, DiffusionConfig):
+        critic = replace(critic, noise_fraction=0.0)
+    return replace(config, model=model, critic=critic, normalizer="limits", context_dropout=model.CONTEXT_DROPOUT,
+                   batch_size=model.BATCH_SIZE)
+
+
+def with_components(config: RunConfig, model: str | None, network: str | None) -> RunConfig:
+    """The settings with the generative model and the network of these names, with the defaults for such a run.
+
+    Raises ValueError for names that the settings cannot have.
+    """
+    if model is not None:
+        known = run_class(config).MODELS
+        check_known([model], known, "model for this preset")
+        config = with_model(config, known[model])
+    if network is not None:
+        check_known([network], NETWORKS, "network")
+        made, _ = NETWORKS[network]
+        generator = model_config(config)
+        if generator is None:
+            raise ValueError(f"--network is {network}, but this preset has no generative model; leave it out")
+        if not isinstance(generator.network, made):
+            other: NetworkConfig = made()
+            config = with_model(config, generator.with_network(other))
+    return config

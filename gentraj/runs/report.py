@@ -28,8 +28,8 @@ from ..progress import bar, one_line, say
 from ..trajectory import Condition, SamplingOptions, only_steps
 from .folder import RunFolder, last_evaluations
 from .model_card import SCORES, YARDSTICKS, facts, read_scores, score_rows
-from .models import model_config
 from .planner import PlannerRun
+from .presets import model_config
 from .run import Run, steps_done
 from .world import WorldModelRun
 from .world_evaluation import JudgeConfig, evaluate_world_model

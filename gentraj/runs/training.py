@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,17 +53,6 @@ class Reader:
         return self.held.pop(name) if name in self.held else load_episodes(name)
 
 
-class Prepared(NamedTuple):
-    """Everything that a training starts from."""
-
-    run: Run[Any]
-    """The run, untrained."""
-    episodes: Episodes
-    """The training data."""
-    windows: int
-    """The number of windows that the run could keep some of."""
-
-
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
           progress: bool = True, processes: Processes = SINGLE, reader: Reader | None = None) -> Run[Any]:
     """Trains all parts of a run into a folder, and returns the run.
@@ -76,14 +64,8 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     """
     store = RunFolder(folder)
     config = replace(config, dataset=resolve_paths(config.dataset, store.path))  # valid from any working directory
-
-    def on_main() -> Prepared:
-        return prepare(config, store.path, check=not resume, reader=reader, device=device)
-
-    prepared = processes.on_main(on_main)
-    if prepared is None:
-        prepared = prepare(config, store.path, record=False, check=False)
-    run, episodes, _ = prepared
+    prepared = processes.on_main(lambda: prepare(config, check=not resume, reader=reader, device=device))
+    run, episodes = prepared or prepare(config, record=False, check=False)
     run.folder = store.path
 
     def start() -> None:
@@ -108,16 +90,16 @@ def trained(run: Run[Any], trainer: Trainer, resume: bool, device: torch.device 
     return run.ready(device)
 
 
-def prepare(config: RunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True,
-            reader: Reader | None = None, device: torch.device | None = None) -> Prepared:
-    """Reads the data, fills in the settings that they decide, and builds the run.
+def prepare(config: RunConfig, *, record: bool = True, check: bool = True, reader: Reader | None = None,
+            device: torch.device | None = None) -> tuple[Run[Any], Episodes]:
+    """The run, untrained, and its training data: reads the data and fills in the settings that they decide.
 
     With `check`, also checks that the data fit their environment, and lets the run decide once in a dry run. The
     dataset of a task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
     """
     if config.env_id is not None:
         environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
-    joined, returns = join_datasets(config, read_datasets(config.dataset, folder, record, reader))
+    joined, returns = read_datasets(config, record=record, reader=reader)
     kind = run_class(config)
     config, context = kind.resolve(config, joined)
     episodes, kept, _ = kind.split(config, joined)
@@ -127,16 +109,12 @@ def prepare(config: RunConfig, folder: Path | None = None, *, record: bool = Tru
     if config.training.eval_every:
         check_evaluable(data)
     run = kind.build(config, data, episodes)
-    windows = Windows(kept, run.main.spec, context)
-    batch = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
+    batch = Windows(kept, run.main.spec, context).batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
     run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC)
     if check:
-        if isinstance(config, PlannerRunConfig) and config.conditioning.goal and not config.conditioning.goal_dims:
-            say(f"{episodes.name} does not say which entries of an observation make a goal, so this planner plans for "
-                "none; take veteran+ or diffuser to plan for returns, or name them by --conditioning.goal-dims")
         check_data(data, episodes, config.env_id)
         dry_run(run, device)
-    return Prepared(run, episodes, len(windows))
+    return run, episodes
 
 
 def resolve_paths(dataset: str, folder: Path) -> str:
@@ -161,20 +139,15 @@ def resolve_paths(dataset: str, folder: Path) -> str:
     return "+".join(map(locate, split_names(dataset)))
 
 
-def read_datasets(dataset: str, folder: Path | None, record: bool, reader: Reader | None = None) -> list[Episodes]:
-    """The datasets of these names, of a run in `folder`. That of a task is recorded if it is missing, unless `record`
-    is false."""
-    names = dataset if folder is None else resolve_paths(dataset, folder)
-    reader = reader or Reader()
-    return [reader.take(make_missing(name) if record else name) for name in split_names(names)]
-
-
-def join_datasets(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, list[DataReturns]]:
+def read_datasets(config: RunConfig, *, record: bool = True,
+                  reader: Reader | None = None) -> tuple[Episodes, list[DataReturns]]:
     """The data that a run is trained on, and the returns of the recorded episodes of each of its datasets.
 
-    Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
-    out, with a warning.
+    The dataset of a task is recorded if it is missing, unless `record` is false. Only the critic of a policy learns
+    from synthetic steps, which a world model imagined; for other runs they are left out, with a warning.
     """
+    reader = reader or Reader()
+    datasets = [reader.take(make_missing(name) if record else name) for name in split_names(config.dataset)]
     real = [dataset.real() for dataset in datasets]
     joined = concatenate(datasets if learns_from_synthetic(config) else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
@@ -188,9 +161,9 @@ def learns_from_synthetic(config: RunConfig) -> bool:
     return isinstance(config, PolicyRunConfig) and config.policy.critic is not None
 
 
-def read_data(config: RunConfig, folder: Path | None = None, *, record: bool = True) -> Episodes:
-    """The data that a run in `folder` is trained on, as one; see `join_datasets`."""
-    return join_datasets(config, read_datasets(config.dataset, folder, record))[0]
+def read_data(config: RunConfig, folder: Path = Path()) -> Episodes:
+    """The data that a run in `folder` is trained on, as one; see `read_datasets`."""
+    return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)))[0]
 
 
 def training_data(run: Run[Any]) -> Episodes:
@@ -208,10 +181,23 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     could not be an environment's. Warns if actions lie outside its action space, and if the data were recorded with
     wrappers that it is made without. Says so if the environment cannot be made here, so that nothing is compared.
     """
-    if env_id is not None:
-        envs = check_fit(data, env_id)
-    elif data.env is None or (envs := _recorded_environment(data, episodes.name)) is None:
+    if data.env is None:
         return
+    if env_id is None:
+        try:
+            try_making(data.env)
+        except UnsafeEnvironment:
+            raise
+        except Exception as error:  # a package may be missing, for example
+            say(f"{episodes.name}: the environment of these data cannot be made here, so nothing is compared with its "
+                f"spaces ({one_line(error)})")
+            return
+        if lost := lost_wrappers(data.env):
+            warnings.warn(f"{episodes.name}: the data were recorded with the wrappers {', '.join(lost)}, without which "
+                          "their environment is made here, so that observations or actions may have other units; "
+                          "register an environment with these additional_wrappers, and name it by --env-id",
+                          stacklevel=3)
+    envs = check_fit(data, data.env)
     goal = episodes.extras.get("goal")
     if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
         raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
@@ -245,23 +231,6 @@ def check_evaluable(data: DataFacts) -> None:
     if data.goal_dims and not envs.has_goal:
         raise ValueError(f"--eval-every evaluates an agent that is given goals (entries {data.goal_dims} of an "
                          f"observation), and {envs.env_id} gives none; leave --eval-every out")
-
-
-def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | None:
-    """The environment that the data name, which must fit them; None if it cannot be made on this machine."""
-    try:
-        try_making(str(data.env))
-    except UnsafeEnvironment:
-        raise
-    except Exception as error:  # a package may be missing, for example
-        say(f"{name}: the environment of these data cannot be made here, so nothing is compared with its spaces "
-            f"({one_line(error)})")
-        return None
-    if lost := lost_wrappers(str(data.env)):
-        warnings.warn(f"{name}: the data were recorded with the wrappers {', '.join(lost)}, without which their "
-                      "environment is made here, so that observations or actions may have other units; register an "
-                      "environment with these additional_wrappers, and name it by --env-id", stacklevel=4)
-    return check_fit(data, str(data.env))
 
 
 def dry_run(run: Run[Any], device: torch.device | None = None) -> None:

@@ -40,7 +40,7 @@ def test_the_settings_that_were_printed_are_taken(preset: str, hopper_file: Path
     again = json.loads(capsys.readouterr().out)
     assert list(differences(json.loads(printed), again)) == [("training.seed", None, 3)]
     assert gentraj("train", preset, "--config", tmp_path / "mine.json") == 2
-    assert f"the preset {preset} and --config {tmp_path}/mine.json were given; each names" in capsys.readouterr().err
+    assert "a preset and --config was given, and one of" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Path, tmp_path: Path,
@@ -49,7 +49,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     monkeypatch.chdir(tmp_path)
     assert gentraj("train", "veteran", "--dataset", hopper_file, "--steps", 7, "--dry-run") == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in printed[2:-1]] == [
+    assert [line.split()[:2] for line in printed[1:-1]] == [
         ["model", "Diffusion"], ["inverse", "InverseDynamics"], ["critic", "PlanCritic"]]
     assert "12 episodes of" in printed[0] and printed[-1].startswith("7 steps of each component on cpu, seed 0;")
     assert gentraj("train", "veteran", "--dataset", hopper_file, "--planner.replan", 40, "--planner.shifted",

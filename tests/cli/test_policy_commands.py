@@ -23,7 +23,7 @@ from gentraj.cli import measure, sample
 from gentraj.data import Episodes
 from gentraj.families import ACTION_MODELS
 from gentraj.runs import PolicyRunConfig, presets
-from gentraj.runs.models import model_config, with_components
+from gentraj.runs.presets import model_config, with_components
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
@@ -106,7 +106,7 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
     (("compare", "iql", "--out", "c"), "iql is a policy"),
     (("train", "iqll"), "did you mean 'iql'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),
-    (("train", "fql", "--model", "gan", "--dataset", "x"), "FQLConfig cannot act by a model of the family gan"),
+    (("train", "fql", "--model", "gan", "--dataset", "x"), "--policy.model.kind is 'gan'; known: "),
     (("train", "iql", "--model", "latent", "--dataset", "x"), "unknown model for this preset 'latent'")])
 def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
                                                         monkeypatch: pytest.MonkeyPatch, tmp_path: Path,

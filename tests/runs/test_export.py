@@ -23,8 +23,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, Tape, fold, generator
 from gentraj.runs.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
-from gentraj.runs.models import model_config, with_model
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.presets import PRESETS, model_config, with_model
 from gentraj.training import TrainingConfig
 
 SMALL = ResidualMLPConfig(width=8, depth=1, frequencies=0)

@@ -94,16 +94,6 @@ def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, t
     assert agent.act(obs).shape == (3, run.data.act_dim) and run.model.network_calls == 1
 
 
-def test_the_command_says_what_is_next_for_data_that_name_no_environment(
-        teacher: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    nameless = changed(teacher, data=replace(teacher.data, env=None))
-    monkeypatch.setattr("gentraj.cli.distill.distill", lambda *_, **__: nameless)
-    folder = tmp_path / "a run"
-    assert gentraj("distill", teacher.folder, "--method", "reflow", "--run-dir", folder) == 0
-    assert capsys.readouterr().out == (f"next: gentraj evaluate '{folder}' --env-id ID; or, without an environment: "
-                                       f"gentraj export '{folder}' --low LOW --high HIGH --out FILE.onnx\n")
-
-
 def test_what_cannot_be_distilled_is_refused_in_a_line(teacher: runs.Run, student: runs.Run, hopper_run: Path,
                                                       tmp_path: Path) -> None:
     config = FewStepRunConfig(ReflowConfig(), training=TRAINING)

@@ -35,7 +35,7 @@ def data() -> Episodes:
 def untrained(monkeypatch: pytest.MonkeyPatch, preset: str) -> Run:
     """A run whose weights are random, so that nothing but its data can hold an action."""
     monkeypatch.setattr("gentraj.runs.training.load_episodes", lambda name: data())
-    return prepare(replace(PRESETS[preset], dataset="held.npz")).run.ready(None)
+    return prepare(replace(PRESETS[preset], dataset="held.npz"))[0].ready(None)
 
 
 @pytest.mark.parametrize("preset", ["veteran", "veteran+", "world-ensemble", "iql"])

@@ -25,8 +25,8 @@ from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import batch_invariant
 from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs.evaluation import evaluate_run
-from gentraj.runs.models import with_model
 from gentraj.runs.planner import PlannerRun
+from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")

@@ -155,7 +155,7 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
                          ids=str)
 def test_settings_survive_json(config: runs.RunConfig) -> None:
     """Where a setting may have several kinds, the right one is read."""
-    file = RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
+    file = RunFile(config, runs.DataFacts(3, 2, 0, (), (), None))
     again = from_json(RunFile, to_json(file))
     assert again == file and type(again.run) is type(file.run)
 
