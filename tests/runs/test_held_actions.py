@@ -20,9 +20,9 @@ SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
 
 
 class Played:
-    """A rollout that recorded nothing."""
+    """A rollout of which nothing is looked at."""
 
-    recorded = None
+    recorded = "episodes"
 
 
 def data() -> Episodes:
