@@ -226,9 +226,6 @@ class PlannerRun(Run[PlannerRunConfig]):
               options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
         """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
         the planner measures how long its plans take. Raises ValueError for settings that the parts do not suit."""
-        if deadline is not None and not isinstance(deadline, Deadline):
-            raise ValueError(f"deadline is {deadline!r}; a Deadline is expected, as in "
-                             "run.agent(space, deadline=agents.Deadline(seconds=0.05))")
         planning, space = acting_settings(self, config, PlannerConfig), self.data.allowed(action_space)
         check_conditions(self.config, planning)
         critic, discount = self.config.critic, self.context.discount

@@ -127,7 +127,7 @@ def test_settings_that_may_change_on_resume_are_kept_for_the_next(umaze, tmp_pat
 
 
 @pytest.mark.parametrize("words", [
-    ["--start", "1,-1", "--goal", "-1,1"], ["--start=1,-1", "--goal=-1,1"], ["--goal", "-1,1", "--start", "1, -1"],
+    ["--start=1,-1", "--goal=-1,1"], ["--goal", "-1,1", "--start", "1, -1"],
     ["--start", "1,-1,.5,-.25", "--goal", "-1,1"]])
 def test_samples_start_and_arrive_at_the_given_states(small_run: Path, tmp_path: Path, words: list[str]) -> None:
     out = tmp_path / "new" / "plans.npz"
@@ -158,8 +158,7 @@ def test_the_same_seed_samples_the_same(small_run: Path, tmp_path: Path) -> None
 # -- evaluate
 
 
-@pytest.mark.parametrize("words", [["RUN", "--episodes", "5"], ["--episodes", "5", "RUN"],
-                                   ["--planner.replan", "3", "RUN", "--episodes", "5"]])
+@pytest.mark.parametrize("words", [["--episodes", "5", "RUN"], ["--planner.replan", "3", "RUN", "--episodes", "5"]])
 def test_options_may_stand_before_the_run(small_run: Path, asked: list, words: list[str]) -> None:
     gentraj("evaluate", *(word.replace("RUN", str(small_run)) for word in words))
     (run, config, acting, *_), own = asked[0], RunFolder(small_run).read().run.planner
@@ -219,12 +218,6 @@ def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeyp
     here, _, tasks = capsys.readouterr().out.partition("\n\n")
     assert [line.split()[0] for line in here.splitlines()] == ["gentraj/pointmaze/umaze-v0", "mine/umaze-v1"]
     assert "1 episodes          50 steps" in here
-    metadata = tmp_path / "minari" / "mine/umaze-v1" / "data" / "metadata.json"  # as another program may write it
-    known = json.loads(metadata.read_text()) | {"total_episodes": None, "description": "of\ntwo lines"}
-    metadata.write_text(json.dumps({key: value for key, value in known.items() if key != "dataset_size"}))
-    assert gentraj("data", "list") == 0
-    line = capsys.readouterr().out.splitlines()[1]
-    assert " ".join(line.split()) == "mine/umaze-v1 ? episodes 50 steps ? MB of two lines"
     assert "pointmaze-umaze: PointMaze_UMaze-v3" in tasks
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from functools import partial
@@ -68,16 +67,6 @@ def test_episodes_that_do_not_finish_cost_themselves_only(hopper_run: Path, tmp_
     assert part["failures"][0] in printed.err
 
 
-def test_scores_are_the_same_in_workers(hopper_run: Path, tmp_path: Path) -> None:
-    command = "evaluate", hopper_run, "--episodes", 3, "--no-baselines"
-    assert gentraj(*command, "--out", tmp_path / "a.json") == 0
-    assert gentraj(*command, "--out", tmp_path / "b.json", "--workers", 2, "--time-limit", 30) == 0
-    one, other = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
-    same = [key for key in one if "ms" not in key]
-    assert [(key, one[key]) for key in same] == [(key, other[key]) for key in same] and list(one) == list(other)
-    assert one["clamped_observations"] is not None
-
-
 def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gentraj.envs.rendering.film.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))  # seconds
@@ -137,21 +126,3 @@ def test_a_family_and_a_network_are_those_of_the_generator() -> None:
     other = model_config(with_components(PolicyRunConfig(policy=BCConfig()), None, "dit"))
     assert type(other.network).__name__ == "DiTConfig"
     assert with_components(config, None, "residualmlp") == config  # its own settings stay
-
-
-def test_help_lists_every_preset_in_its_group(capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("train", "--help") == 0
-    planners, _, policies = capsys.readouterr().out.partition("policies, which need --dataset:")
-    for name, (about, _) in presets.PLANNERS.items():
-        assert re.search(rf"^  {re.escape(name)} +{re.escape(about)}$", planners, re.MULTILINE)
-    for name, (about, _) in presets.POLICIES.items():
-        assert re.search(rf"^  {re.escape(name)} +{re.escape(about)}$", policies, re.MULTILINE)
-    assert gentraj("train", "iql", "--help") == 0
-    out = capsys.readouterr().out
-    assert "--policy.expectile" in out and "--planner." not in out and "policies, which" not in out
-
-
-@pytest.mark.parametrize("words", [["iql"], ["--run-dir", "pointmaze", "iql"], ["--policy.beta", "3.5", "iql"]])
-def test_options_of_a_policy_may_stand_before_it(words: list[str], capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("train", *words, "--policy.beta", 2) == 2
-    assert "preset 'iql' needs --dataset" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
-FOR_GOALS = ("veteran+", "diffuser", "goals", "diffuser-goals")
+FOR_GOALS = ("veteran+", "diffuser", "diffuser-goals")  # goals: below, with a memory
 
 
 def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
@@ -84,14 +83,6 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     return acts[0][:, :2]
 
 
-def test_data_of_an_environment_that_is_not_here_train_and_are_reported(hopper_file: Path, tmp_path: Path) -> None:
-    elsewhere = json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})
-    path = save_npz(replace(load_episodes(hopper_file), env=elsewhere), tmp_path / "mine.npz")
-    runs.train(tiny("veteran", path), tmp_path / "run", progress=False)
-    assert small.gentraj("report", tmp_path / "run") == 0 and (tmp_path / "run/report.html").is_file()
-    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1) == 2  # it is refused by its name
-
-
 @pytest.mark.parametrize("name", FOR_RETURNS)
 def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
@@ -134,7 +125,7 @@ def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: P
     assert not torch.equal(*acts)
 
 
-@pytest.mark.parametrize("name", ["decision-diffuser", "veteran+", "hierarchical-diffuser"])
+@pytest.mark.parametrize("name", ["veteran+", "hierarchical-diffuser"])
 def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: str, hopper_file: Path,
                                                                          tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
@@ -146,7 +137,7 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
     check(replace(config, conditioning=mix, planner=remembers), tmp_path, 11)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
+@pytest.mark.parametrize("family", ["flow", "gan"])
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
     """The critic trains with that generator's noise and normaliser, and without noise if it has none."""
     generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
@@ -155,7 +146,7 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
     act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
     assert act.shape == (1, 3)
     assert isinstance(run.config, PlannerRunConfig)
-    assert bool(run.config.critic.noise_fraction) == (family in ("diffusion", "flow"))
+    assert bool(run.config.critic.noise_fraction) == (family == "flow")
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), [
@@ -243,16 +234,3 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
     for model in (few, replace(FAMILIES["latent"], prior=few)):  # type: ignore[call-arg]
         with pytest.raises(ValueError, match=r"planner.steps is 20, but .* 10 levels of noise; set planner.steps too"):
             replace(tracked, model=model)  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
-    tracked = presets.PRESETS["diffuser-pointmaze"]
-    assert isinstance(tracked, PlannerRunConfig)
-    assert with_model(tracked, FAMILIES[family]).conditioning == tracked.conditioning
-
-
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"context_dropout": 1.5}, {"normalizer": "nothing"}])
-def test_how_a_model_is_trained_is_refused_by_name_out_of_range(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=rf"^PlannerRunConfig\.{next(iter(wrong))} is "):
-        PlannerRunConfig(**wrong)

@@ -49,17 +49,15 @@ def layouts(folder: Path, e: Episodes) -> dict[str, str]:
     np.savez(folder / "pointmaze-navigate.npz", observations=obs, actions=act, terminals=last.astype(np.float32))
     save_npz(e, folder / "own.npz")
     return {"d4rl": f"{folder}/maze2d-umaze.hdf5", "ogbench": f"{folder}/pointmaze-navigate.npz",
-            "own": f"{folder}/own.npz", "minari": DATASET,
-            "joined": f"{folder}/maze2d-umaze.hdf5+{folder}/maze2d-umaze.hdf5",
             "own+minari": f"{folder}/own.npz+{DATASET}"}
 
 
 @pytest.mark.filterwarnings("ignore:maze2d-umaze has no next_observations")
-@pytest.mark.parametrize("layout", ["d4rl", "ogbench", "own", "minari", "joined", "own+minari"])
+@pytest.mark.parametrize("layout", ["d4rl", "ogbench", "own+minari"])
 def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Path, layout: str,
                                                  capsys: pytest.CaptureFixture) -> None:
     small.train(tmp_path / "run", layouts(tmp_path, umaze)[layout])
-    env = [] if layout in ("own", "minari", "own+minari") else ["--env-id", "pointmaze-umaze"]
+    env = [] if layout == "own+minari" else ["--env-id", "pointmaze-umaze"]
     if env:
         assert gentraj("evaluate", tmp_path / "run") == 2
         assert "do not say which environment they come from; give --env-id" in capsys.readouterr().err
@@ -91,11 +89,6 @@ def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monke
     after, unknown = runs.load(folder), Condition.empty(before.model.spec)
     assert torch.equal(before.model.sample(unknown, 2, seed=3), after.model.sample(unknown, 2, seed=3))
     assert evaluated(folder)["episodes"] == 1
-    assert gentraj("sample", folder, "--out", tmp_path / "a.npz") == 0
-    assert gentraj("report", folder) == 0
-    page, gifs = (folder / "report.html").read_text(), 1 + (folder / "figures/episode.gif").is_file()  # where rendered
-    assert page.count("data:image/png;base64,") >= 5 and page.count("data:image/gif;base64,") == gifs
-    assert "gentraj evaluate" in page and str(small_run) not in page  # no scores in there yet, and no outside links
 
 
 def test_a_new_run_overwrites_no_config_of_something_else(small_run: Path, tmp_path: Path) -> None:
@@ -112,14 +105,14 @@ def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_ru
     run, scores = runs.load(small_run), []
     env = json.dumps(json.loads(str(run.data.env)) | {"max_episode_steps": 50})
     planner = replace(run.config.planner, replan=10, steps=2)
-    for num_envs in (1, 3, 25):
+    for num_envs in (1, 3):
         agent = run.planner(run.action_space(env), planner)
-        config = EvaluationConfig(None, 7, 1, num_envs, baselines=False)
+        config = EvaluationConfig(None, 4, 1, num_envs, baselines=False)
         found, played = evaluate(agent, env, config, goal_dims=run.data.goal_dims, obs_keys=run.data.obs_keys,
                                  progress=False)
         costs = [key for key in found if "latency" in key or "calls" in key]
         scores.append(({key: value for key, value in found.items() if key not in costs}, played))
-    assert scores[0] == scores[1] == scores[2]
+    assert scores[0] == scores[1]
     assert np.ptp(scores[0][1].act, axis=0).min() > 0
 
 
@@ -162,11 +155,6 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     data = {row.tobytes() for row in umaze.obs}
     assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
     assert from_json(runs.PlannerRunConfig, to_json(run.config)) == run.config
-
-
-def test_a_run_is_shown_in_a_line_and_not_by_its_weights(small_run: Path) -> None:
-    run = runs.load(small_run)
-    assert repr(run) == f"Run('{small_run}', planner, diffusion, step {run.step})"
 
 
 def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
@@ -221,12 +209,6 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
     assert "plans of 1 steps, 2 candidates:" in said.out
 
 
-def test_a_deadline_that_is_a_number_is_refused_in_one_line(small_run: Path) -> None:
-    run = runs.load(small_run)
-    with pytest.raises(ValueError, match=r"deadline is 3; a Deadline is expected, as in .*Deadline\(seconds=0.05\)"):
-        run.agent(run.action_space(), deadline=3)  # type: ignore[arg-type]
-
-
 def test_a_fallback_is_for_a_planner_with_a_deadline(small_run: Path, hopper_run: Path,
                                                      capsys: pytest.CaptureFixture) -> None:
     for words in ((small_run, "--planner.candidates", 2), (hopper_run, "--deadline-ms", 50)):
@@ -235,13 +217,6 @@ def test_a_fallback_is_for_a_planner_with_a_deadline(small_run: Path, hopper_run
     with pytest.raises(ValueError, match=r"a deadline was given to a policy \(BC, gaussian\)"):
         run = runs.load(hopper_run)
         run.agent(run.action_space(), deadline=Deadline(1.0))
-
-
-def test_planner_settings_are_changed_where_it_acts(small_run: Path) -> None:
-    few, many = evaluated(small_run), evaluated(small_run, "--planner.arrival-thresholds", 0.1, 1.0)
-    one = evaluated(small_run, "--planner.arrival", "fixed")
-    assert one["network_calls_per_decision"] == 1 < many["network_calls_per_decision"]  # without trust
-    assert few["network_calls_per_decision"] == many["network_calls_per_decision"]  # candidates are one batch
 
 
 # -- other data
@@ -264,14 +239,13 @@ def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, cap
     assert "give --env-id" in capsys.readouterr().err
 
 
-def test_without_goals_in_an_environment_it_acts_and_is_drawn(tmp_path: Path) -> None:
+def test_without_goals_in_an_environment_it_acts(tmp_path: Path) -> None:
     rng, env = np.random.default_rng(0), environment_factory("InvertedPendulum-v5").spec_json
     e = Episodes(0.1 * rng.normal(size=(202, 4)), rng.uniform(-3, 3, (200, 1)), np.ones(200), np.zeros(200, bool),
                  np.arange(200) % 100 == 99, np.array([100, 100]), env=env)
     small.train(tmp_path / "run", save_npz(e, tmp_path / "pendulum.npz"), "--conditioning.goal", 0)
     scores = evaluated(tmp_path / "run")
     assert scores["env_id"] == "InvertedPendulum-v5" and scores["return_mean"] >= 1
-    assert gentraj("report", tmp_path / "run") == 0
 
 
 def test_a_recording_cut_at_its_goals_is_trained_on_uncut(umaze: Episodes, tmp_path: Path) -> None:
