@@ -32,9 +32,9 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.speed_peers import replay_buffer
 from gentraj.config import ConfigError, differences, read_json, require, write_json
 from gentraj.data import ContextConfig, load_episodes
-from gentraj.data.d3rlpy import to_d3rlpy
 from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.data.sources import split_names
 from gentraj.envs.making import environment_factory
@@ -90,7 +90,7 @@ class Peer(Agent):
         self.d3rlpy: Any = import_module("d3rlpy")  # no dependency of gentraj
         structlog: Any = import_module("structlog")  # of d3rlpy, which logs its settings at each call of fit
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-        self.seed, self.dataset = args.seed, to_d3rlpy(data)
+        self.seed, self.dataset = args.seed, replay_buffer(self.d3rlpy, data)
         self._restart_randomness(0)
         self.algorithm = self._configured(args).create(device="cpu:0")
         self.algorithm.build_with_dataset(self.dataset)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentraj.data import Episodes
-from gentraj.data.d3rlpy import to_d3rlpy
+from gentraj.data import Episodes, save_d3rlpy
 from gentraj.trajectory import TrajectorySpec
 
 CPU = torch.device("cpu")
@@ -207,6 +207,12 @@ def diffuser_training(setup: Setup, setting: Setting, batch: int) -> Call:
 # d3rlpy ---------------------------------------------------------------------------------------------------------------
 
 
+def replay_buffer(d3rlpy: Any, episodes: Episodes) -> Any:
+    """The episodes as a replay buffer of d3rlpy, which is given as a module."""
+    with TemporaryDirectory() as folder, save_d3rlpy(episodes, f"{folder}/data.h5").open("rb") as file:
+        return d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
+
+
 def d3rlpy_update(setup: Setup, kind: str, data: Callable[[], Episodes]) -> Call:
     """An update of its IQL or TD3+BC with 256 transitions, with the actor of TD3+BC updated in each as gentraj does."""
     try:
@@ -218,6 +224,6 @@ def d3rlpy_update(setup: Setup, kind: str, data: Callable[[], Episodes]) -> Call
                               "critic_encoder_factory": encoder}
     config = (d3rlpy.algos.IQLConfig(**shared, value_encoder_factory=encoder) if kind == "iql"
               else d3rlpy.algos.TD3PlusBCConfig(**shared, update_actor_interval=1))
-    algorithm, dataset = config.create(device="cpu"), to_d3rlpy(data())
+    algorithm, dataset = config.create(device="cpu"), replay_buffer(d3rlpy, data())
     algorithm.build_with_dataset(dataset)
     return lambda: algorithm.update(dataset.sample_transition_batch(UPDATE_BATCH))

@@ -1,4 +1,4 @@
-"""Whether a process is alive, and that a child process ends with the process that started it."""
+"""That a child process ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,6 @@ import time
 
 IMPORTS = "GENTRAJ_IMPORT"  # environment variable with the modules of `gentraj --import`, separated by commas
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process with this number exists."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # the latter for a number that no process can have
-        return False
-    except PermissionError:  # the process belongs to another user
-        pass
-    return True
 
 
 def end_with_parent(grace: float = 0.0) -> None:

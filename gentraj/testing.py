@@ -11,16 +11,12 @@ that is registered.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
-from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Policy
@@ -44,25 +40,7 @@ from .trajectory import (
 )
 
 ROUNDING = 1e-4  # relative and absolute: by how much a result may depend on what else is in the batch
-
-
-def expect(holds: bool | np.bool_ | Tensor, message: str) -> None:
-    """Raises an AssertionError with the message unless `holds` is true."""
-    if not holds:
-        raise AssertionError(message)
-
-
-def conditions(spec: TrajectorySpec, batch: int = 2) -> dict[str, Condition]:
-    """The kinds of condition that a model must support, by name."""
-    free = Condition.empty(spec, batch)
-    obs, half = torch.linspace(0.1, 0.5, spec.obs_dim), max(1, spec.horizon // 2)
-    kinds = {"nothing": free, "the start": free.with_obs(0, obs),
-             "the start and one entry of a goal": free.with_obs(0, obs).with_obs(-1, torch.tensor([0.7]), dims=(0,)),
-             "the first timesteps": free.with_prefix(torch.full((batch, half, spec.dim), 0.33)),
-             "everything": free.with_prefix(torch.full((batch, spec.horizon, spec.dim), 0.33))}
-    if spec.act_dim:
-        kinds["all actions"] = free.with_actions(torch.full((batch, spec.horizon, spec.act_dim), 0.6))
-    return kinds
+FROM_ITS_SEED = "draw all random numbers from a generator that only the seed determines"
 
 
 def check_model(model: TrajectoryModel) -> None:
@@ -76,41 +54,45 @@ def check_model(model: TrajectoryModel) -> None:
 
     Raises an AssertionError for the first promise that is broken.
     """
-    for member in ("spec", "optimizers", "update", "sample"):
-        expect(hasattr(model, member), f"{type(model).__name__} has no `{member}`; a TrajectoryModel has spec, "
-               "optimizers, update and sample")
-    for name, condition in conditions(model.spec).items():
-        _check_known_entries(model, name, condition.to(device_of(model)))
+    _check_known_entries(model)
     _check_seeds(model)
     _check_options(model)
-    _check_extras(model)
     _check_update(model)
 
 
-def _check_known_entries(model: TrajectoryModel, name: str, condition: Condition) -> None:
-    x, expected = model.sample(condition, 3, seed=1), (condition.batch, 3, model.spec.horizon, model.spec.dim)
-    expect(x.shape == expected, f"a sample conditioned on {name} has the shape {tuple(x.shape)}; {expected} is "
-           "expected")
-    expect(torch.isfinite(x).all(), f"a sample conditioned on {name} is not finite")
-    for n in range(3):
-        same = torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
-        expect(same, f"a sample conditioned on {name} changes the given entries; set them at the end, bit for bit")
+def _check_known_entries(model: TrajectoryModel) -> None:
+    spec = model.spec
+    free, start = Condition.empty(spec, 2), torch.linspace(0.1, 0.5, spec.obs_dim)
+    prefix = torch.full((2, spec.horizon, spec.dim), 0.33)
+    kinds = {"nothing": free, "the start": free.with_obs(0, start),
+             "the start and one entry of a goal": free.with_obs(0, start).with_obs(-1, torch.tensor([0.7]), dims=(0,)),
+             "the first timesteps": free.with_prefix(prefix[:, : max(1, spec.horizon // 2)]),
+             "everything": free.with_prefix(prefix)}
+    if spec.act_dim:
+        kinds["all actions"] = free.with_actions(torch.full((2, spec.horizon, spec.act_dim), 0.6))
+    for name, condition in kinds.items():
+        condition = condition.to(device_of(model))
+        x = model.sample(condition, 3, seed=1)
+        expected = 2, 3, spec.horizon, spec.dim
+        assert x.shape == expected and torch.isfinite(x).all(), (
+            f"a sample conditioned on {name} has the shape {tuple(x.shape)}, or is not finite; {expected} is expected")
+        known = condition.mask_BHD[:, None].expand_as(x)
+        assert torch.equal(x[known], condition.values_BHD[:, None].expand_as(x)[known]), (
+            f"a sample conditioned on {name} changes the given entries; set them at the end, bit for bit")
 
 
 @batch_invariant()
 def _check_seeds(model: TrajectoryModel) -> None:
     condition = Condition.empty(model.spec, 20, device=device_of(model))
     many = model.sample(condition, seed=list(range(20)))
-    few = model.sample(condition[3:5], seed=[3, 4])
-    expect(torch.allclose(few, many[3:5], rtol=ROUNDING, atol=ROUNDING), "a sample depends on the others of "
-           "its batch; draw its noise from its own seed, and do not mix samples")
+    assert _close(model.sample(condition[3:5], seed=[3, 4]), many[3:5]), (
+        "a sample depends on the others of its batch; draw its noise from its own seed, and do not mix samples")
     before = torch.random.get_rng_state()
     torch.rand(1)
     again = model.sample(condition, seed=list(range(20)))
     torch.random.set_rng_state(before)
-    expect(torch.equal(again, many), "the same seeds give another sample; draw noise from a generator that only the "
-           "seed determines")
-    expect(not torch.equal(many[0], many[1]), "different seeds give the same sample")
+    assert torch.equal(again, many), f"the same seeds give another sample; {FROM_ITS_SEED}"
+    assert not torch.equal(many[0], many[1]), "different seeds give the same sample"
     other = TrajectorySpec(model.spec.obs_dim, model.spec.act_dim, model.spec.horizon + 1)
     _refuses(lambda: model.sample(Condition.empty(other)), f"a condition of {other}, which is not the model's spec,")
 
@@ -118,54 +100,46 @@ def _check_seeds(model: TrajectoryModel) -> None:
 def _check_options(model: TrajectoryModel) -> None:
     free, seen = Condition.empty(model.spec, 2, device=device_of(model)), list[Tensor]()
     cold = model.sample(free[:1], 2, seed=[1, 2], options=SamplingOptions(temperature=0.0))
-    expect(torch.allclose(cold[:, 0], cold[:, 1], rtol=ROUNDING, atol=ROUNDING),
-           "samples of two seeds differ at temperature 0; scale all noise by options.temperature")
+    assert _close(cold[:, 0], cold[:, 1]), (
+        "samples of two seeds differ at temperature 0; scale all noise by options.temperature")
     options = SamplingOptions(steps=only_steps(model) or 1)
     x = model.sample(free, 2, options=options, observe=lambda x, t: seen.append(x))
-    expect(bool(seen), "`observe` is never called; call it at least with the finished sample, (B * N, H, D)")
-    expect(seen[-1].shape == x.flatten(0, 1).shape and torch.allclose(seen[-1], x.flatten(0, 1), rtol=ROUNDING,
-           atol=ROUNDING), "the last x that `observe` is called with is not the sample, (B * N, H, D) in "
-           "environment units")
-
-
-def _check_extras(model: TrajectoryModel) -> None:
-    x = model.sample(Condition.empty(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
-    free = Condition.empty(model.spec, 2, device=x.device)
+    assert seen and _close(seen[-1], x.flatten(0, 1)), (
+        "the last x that `observe` is called with is not the sample, (B * N, H, D) in environment units")
+    x = model.sample(free, seed=[1, 2])[:, 0]
     if isinstance(model, SupportsOODScore):
         score = model.ood_score(x, free, [0, 1])
-        expect(score.shape == x.shape[:2], f"ood_score has the shape {tuple(score.shape)}; one number for each "
-               f"timestep of each trajectory, {tuple(x.shape[:2])}, is expected")
-        expect((score >= 0).all(), "ood_score is negative or not a number; at least 0 is expected")
+        assert score.shape == x.shape[:2] and (score >= 0).all(), (
+            f"ood_score is {score.tolist()}; one number of at least 0 for each timestep, (R, H), is expected")
     if isinstance(model, SupportsLogProb):
         log_prob = model.log_prob(x, free, exact=False, probes=1, steps=2)
-        expect(log_prob.shape == x.shape[:1] and torch.isfinite(log_prob).all(), f"log_prob is {log_prob.tolist()} for "
-               f"{len(x)} trajectories; one finite number for each is expected")
+        assert log_prob.shape == x.shape[:1] and torch.isfinite(log_prob).all(), (
+            f"log_prob is {log_prob.tolist()}; one finite number for each trajectory, (R,), is expected")
 
 
 def _check_update(model: TrajectoryModel) -> None:
     spec = model.spec
-    copies = [copy.deepcopy(model) for _ in range(2)]
-    rng = generator(7)
-    x = torch.randn(16, spec.horizon, spec.dim, generator=rng)
+    x = torch.randn(16, spec.horizon, spec.dim, generator=generator(7))
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool)).to(device_of(model))
     free = Condition.empty(spec, 2, device=device_of(model))
+    copies = [copy.deepcopy(model) for _ in range(2)]
     for each in copies:
-        optimizers = each.optimizers()
-        expect(bool(optimizers) and all(isinstance(one, Optimizer) for one in optimizers.values()),
-               "optimizers() returns no torch optimizers by name; a dict of at least one is expected")
-        _check_metrics(each.update(batch, optimizers, generator(0)))
+        _check_metrics(each.update(batch, each.optimizers(), generator(0)))
     first, second = (each.sample(free, 2) for each in copies)
-    expect(torch.equal(first, second), "the same update of the same model gives another model; draw all random "
-           "numbers from the generator that update is given")
-    expect(not torch.equal(first, model.sample(free, 2)), "an update does not change the samples")
+    assert torch.equal(first, second), f"the same update of the same model gives another model; {FROM_ITS_SEED}"
+    assert not torch.equal(first, model.sample(free, 2)), "an update does not change the samples"
 
 
-def _check_metrics(metrics: Mapping[str, Tensor | Real]) -> None:
-    expect(bool(metrics), "update returns no metrics; a dict of numbers, such as the loss, is expected")
+def _check_metrics(metrics: Mapping[str, Tensor]) -> None:
+    assert metrics, "update returns no metrics; a dict of numbers, such as the loss, is expected"
     for name, value in metrics.items():
-        number = torch.as_tensor(value if isinstance(value, Tensor | Real) else math.nan)
-        expect(number.ndim == 0 and not number.requires_grad and torch.isfinite(number),
-               f"the metric {name} is {value}; one finite number, detached, is expected")
+        number = torch.as_tensor(value)
+        assert number.ndim == 0 and not number.requires_grad and torch.isfinite(number), (
+            f"the metric {name} is {value}; one finite number, detached, is expected")
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING)
 
 
 @batch_invariant()
@@ -179,45 +153,37 @@ def check_policy(policy: Policy) -> None:
 
     Raises an AssertionError for the first promise that is broken.
     """
-    obs_BO = torch.randn(16, policy.spec.obs_dim, generator=generator(1))
-    bound = np.full(policy.spec.act_dim, 0.01, np.float32)
-    width = policy.scales.context_dim
-    goal_BG = torch.randn(16, width, generator=generator(2)) if width else None
-    state_BS = policy.scales.state(obs_BO, goal_BG)
+    spec, goals = policy.spec, policy.scales.context_dim
+    obs_BO = torch.randn(16, spec.obs_dim, generator=generator(1))
+    goal_BG = torch.randn(16, goals, generator=generator(2)) if goals else None
     with torch.no_grad():
-        chunk_BKA = policy.sample_actions(state_BS, list(range(16)))
-    expected = (16, policy.chunk, policy.spec.act_dim)
-    expect(chunk_BKA.shape == expected, f"sample_actions has the shape {tuple(chunk_BKA.shape)}; {expected} is "
-           "expected")
-    expect((chunk_BKA.abs() <= 1).all(), "sample_actions is outside [-1, 1], the range of normalised actions, or "
-           "not finite")
+        chunk_BKA = policy.sample_actions(policy.scales.state(obs_BO, goal_BG), list(range(16)))
+    expected = 16, policy.chunk, spec.act_dim
+    assert chunk_BKA.shape == expected and (chunk_BKA.abs() <= 1).all(), (
+        f"sample_actions has the shape {tuple(chunk_BKA.shape)}, or numbers outside [-1, 1], the range of normalised "
+        f"actions; {expected} is expected")
 
-    def act(rows: slice, high_A: np.ndarray = 100 * bound) -> Tensor:
+    def act(rows: slice, high: float = 1.0) -> Tensor:
+        high_A = np.full(spec.act_dim, high, np.float32)
         actor = Actor(policy, -high_A, high_A)
         actor.reset(None, list(range(16))[rows])
         return torch.stack([actor.act(obs_BO[rows], None if goal_BG is None else goal_BG[rows])
                             for _ in range(policy.execute)])
 
     together = act(slice(None))
-    expect(torch.equal(act(slice(None)), together), "the same seeds give other actions")
-    expect(torch.allclose(act(slice(3, 5)), together[:, 3:5], rtol=ROUNDING, atol=ROUNDING),
-           "an action depends on the other environments of its batch")
-    expect((act(slice(None), bound).abs() <= 0.01).all(), "an action is outside the action space")
-    _check_policy_update(policy, width)
-
-
-def _check_policy_update(policy: Policy, goals: int) -> None:
-    H, rng = policy.spec.horizon, generator(3)
-    x = torch.randn(16, H, policy.spec.dim, generator=rng)
+    assert torch.equal(act(slice(None)), together), f"the same seeds give other actions; {FROM_ITS_SEED}"
+    assert _close(act(slice(3, 5)), together[:, 3:5]), "an action depends on the other environments of its batch"
+    assert (act(slice(None), 0.01).abs() <= 0.01).all(), "an action is outside the action space"
+    H, rng = spec.horizon, generator(3)
+    x = torch.randn(16, H, spec.dim, generator=rng)
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=rng) if goals else None,
                   torch.randn(16, H, generator=rng), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
                   episode_B=torch.arange(16)).to(policy.device)
     copies = [copy.deepcopy(policy) for _ in range(2)]
     for each in copies:
         _check_metrics(each.update(batch, each.optimizers(), generator(0)))
-    weights = zip(*(each.parameters() for each in copies), strict=True)
-    expect(all(torch.equal(a, b) for a, b in weights), "the same update of the same policy gives other weights; draw "
-           "all random numbers from the generator that update is given")
+    for a, b in zip(*(each.parameters() for each in copies), strict=True):
+        assert torch.equal(a, b), f"the same update of the same policy gives other weights; {FROM_ITS_SEED}"
 
 
 def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "flow")) -> None:
@@ -232,12 +198,11 @@ def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "
     """
     for name in paths:
         _check_sampler_on(sampler, name)
-    path = PATHS["flow"]()
-    x = torch.zeros(2, 1, 1)
+    path, x = PATHS["flow"](), torch.zeros(2, 1, 1)
     noise = list[int]()
     times = sampling_times(path, 3)
     sampler(lambda x, t: x, x, times, path, lambda: noise.append(1) or x, eta=0.0)
-    expect(not noise, "noise is drawn with eta 0")
+    assert not noise, "noise is drawn with eta 0"
     _refuses(lambda: sampler(lambda x, t: x, x, times, path, lambda: x, eta=1.1), "eta 1.1")
     _refuses(lambda: sampler(lambda x, t: x, x, times.flip(0), path, lambda: x), "times that do not fall to 0")
 
@@ -246,6 +211,7 @@ def _check_sampler_on(sampler: Sampler, name: str) -> None:
     path = PATHS[name]()
     mean = 0.7
     std = 0.5
+    seen = list[Tensor]()
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         """E[x0 | x] of N(mean, std^2)."""
@@ -253,27 +219,27 @@ def _check_sampler_on(sampler: Sampler, name: str) -> None:
         gain = alpha * std**2 / ((alpha * std) ** 2 + sigma**2)
         return mean + gain * (x - alpha * mean)
 
-    def sample(steps: int, part: slice = slice(None), **options: Any) -> Tensor:
+    def sample(steps: int, part: slice = slice(None)) -> Tensor:
         times, noise = sampling_times(path, steps), generator(steps)
+        seen.clear()
 
         def normal() -> Tensor:
             return torch.randn(2000, 1, 1, generator=noise)[part]
 
-        return sampler(denoise, path.sigma(times[:1]) * normal(), times, path, normal, **options)
+        return sampler(denoise, path.sigma(times[:1]) * normal(), times, path, normal,
+                       observe=lambda x, t: seen.append(x))
 
-    x, seen = sample(100), list[Tensor]()
-    expect(x.shape == (2000, 1, 1) and x.dtype == torch.float32, f"{name}: the sample is {tuple(x.shape)}, "
-           f"{x.dtype}; (2000, 1, 1) and torch.float32, as x is, are expected")
-    moments = x.mean().item(), x.std().item()
-    expect(abs(moments[0] - mean) < 0.06 and abs(moments[1] - std) < 0.06, f"{name}: samples of a normal distribution "
-           f"of mean {mean} and standard deviation {std} have mean {moments[0]:.3f} and standard deviation "
-           f"{moments[1]:.3f}")
-    expect(torch.isfinite(sample(1)).all(), f"{name}: a sample in one step is not finite")
-    expect(torch.allclose(sample(5, slice(3, 5)), sample(5)[3:5], rtol=ROUNDING, atol=ROUNDING),
-           f"{name}: a sample depends on the others of its batch")
-    x = sample(4, observe=lambda x, t: seen.append(x))
-    expect(len(seen) == 4 and torch.equal(seen[-1], x), f"{name}: the observer saw {len(seen)} of 4 steps, or "
-           "something else than the sample last")
+    x = sample(100)
+    assert x.shape == (2000, 1, 1) and x.dtype == torch.float32, (
+        f"{name}: the sample is {tuple(x.shape)}, {x.dtype}; (2000, 1, 1) and torch.float32, as x is, are expected")
+    assert abs(x.mean() - mean) < 0.06 and abs(x.std() - std) < 0.06, (
+        f"{name}: samples of a normal distribution of mean {mean} and standard deviation {std} have mean "
+        f"{x.mean():.3f} and standard deviation {x.std():.3f}")
+    assert torch.isfinite(sample(1)).all(), f"{name}: a sample in one step is not finite"
+    assert _close(sample(5, slice(3, 5)), sample(5)[3:5]), f"{name}: a sample depends on the others of its batch"
+    x = sample(4)
+    assert len(seen) == 4 and torch.equal(seen[-1], x), (
+        f"{name}: the observer saw {len(seen)} of 4 steps, or something else than the sample last")
 
 
 def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
@@ -290,18 +256,19 @@ def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
     probe = make_env()
     limit = probe.spec.max_episode_steps if probe.spec else None
     probe.close()
-    expect(limit is not None, "the environment has no time limit, so an evaluation might never end; register it with "
-           "max_episode_steps, or wrap it in gymnasium.wrappers.TimeLimit")
+    assert limit is not None, (
+        "the environment has no time limit, so an evaluation might never end; register it with max_episode_steps, or "
+        "wrap it in gymnasium.wrappers.TimeLimit")
     try:
-        rollouts = [_play(make_env, seeds, steps) for seeds in ([5, 5, 6], [5])]
+        several_TBX, alone_TBX = (_play(make_env, seeds, steps) for seeds in ([5, 5, 6], [5]))
     except (EnvironmentFault, ValueError) as error:
         raise AssertionError(str(error)) from error
-    several_TBX, alone_TBX = rollouts
-    expect(np.array_equal(several_TBX[:, 0], several_TBX[:, 1]), "two environments with the same seed and the same "
-           "actions differ: draw from self.np_random, which reset(seed=..) seeds")
-    expect(np.array_equal(several_TBX[:, 0], alone_TBX[:, 0]), "an environment depends on the others that run "
-           "beside it: keep all of its state in the instance")
-    expect(not np.array_equal(several_TBX[0, 0], several_TBX[0, 2]), "two seeds give the same start")
+    assert np.array_equal(several_TBX[:, 0], several_TBX[:, 1]), (
+        "two environments with the same seed and the same actions differ: draw from self.np_random, which "
+        "reset(seed=..) seeds")
+    assert np.array_equal(several_TBX[:, 0], alone_TBX[:, 0]), (
+        "an environment depends on the others that run beside it: keep all of its state in the instance")
+    assert not np.array_equal(several_TBX[0, 0], several_TBX[0, 2]), "two seeds give the same start"
 
 
 def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -> np.ndarray:
@@ -310,14 +277,13 @@ def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -
     rng = np.random.default_rng(0)
     rows = list[np.ndarray]()
     box, ended_B = envs.action_space, np.ones(len(seeds), bool)
-    expect(np.isfinite(box.low).all() and np.isfinite(box.high).all(), f"the action space is {box}; a box with finite "
-           "bounds is expected")
     try:
+        assert box.is_bounded(), f"the action space is {box}; a box with finite bounds is expected"
         for _ in range(steps):
             if ended_B.any():
                 envs.reset(ended_B, seeds)
             act_BA = np.repeat(rng.uniform(box.low, box.high)[None], len(seeds), 0).astype(np.float32)
-            before = [envs.obs_BO, *([] if envs.goal_BG is None else [envs.goal_BG])]
+            before = [envs.obs_BO] if envs.goal_BG is None else [envs.obs_BO, envs.goal_BG]
             result = envs.step(act_BA.clip(box.low, box.high))
             ended_B = result["terminated"] | result["truncated"]
             rows.append(np.concatenate([*before, np.stack([result["reward"], ended_B], 1)], 1))
@@ -326,7 +292,7 @@ def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -
     return np.stack(rows)
 
 
-def _refuses(call: Callable[[], Any], what: str) -> None:
+def _refuses(call: Callable[[], object], what: str) -> None:
     """Raises an AssertionError unless the call raises a ValueError."""
     try:
         call()

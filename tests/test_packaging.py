@@ -21,7 +21,6 @@ SOURCES = sorted(path for room in ("gentraj", "envs", "agents") for path in (ROO
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 OWN = {"gentraj"}
 PACKAGE_OF = {"PIL": "pillow", "functorch": "torch"}  # where the import has another name than the package
-NEVER_BESIDE = {"d3rlpy"}  # pins an older gymnasium, so no extra can name it; only `to_d3rlpy` imports it
 NAME = re.compile(r"^([A-Za-z0-9._-]+)")
 
 
@@ -37,7 +36,7 @@ def imports(path: Path) -> Iterator[str]:
 def test_every_import_is_declared():
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     declared = {NAME.match(requirement)[1].lower().replace("-", "_") for group in groups for requirement in group}
-    used = {name for path in SOURCES for name in imports(path)} - OWN - NEVER_BESIDE - set(sys.stdlib_module_names)
+    used = {name for path in SOURCES for name in imports(path)} - OWN - set(sys.stdlib_module_names)
     assert {PACKAGE_OF.get(name, name).lower() for name in used} <= declared
 
 

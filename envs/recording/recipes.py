@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from gentraj.data import DataError, Episodes, save_minari
-from gentraj.data.minari_io import local_ids
-from gentraj.data.minari_writer import check_new_id
+from gentraj.data.minari_io import check_new_id, local_ids
 from gentraj.data.ogbench import OGBenchName
 
 from ..tasks.registry import BEHAVIOUR_STEPS, BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS

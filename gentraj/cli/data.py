@@ -10,7 +10,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.recipes import make_dataset
 from gentraj.envs.tasks.overview import table
 
-from ..data import commands
+from ..data import sources
 from ..data.sources import DESCRIBED
 from ..progress import print_saved
 from .options import registry
@@ -29,7 +29,7 @@ def list_() -> None:
 
     Example: gentraj data list
     """
-    rows = commands.list_datasets()
+    rows = sources.list_datasets()
     for row in rows:
         print(f"{row['id']:40} {_known(row['episodes'], ','):>7} episodes {_known(row['steps'], ','):>11} steps "
               f"{_known(row['megabytes'], '.1f'):>8} MB  {' '.join(str(row['description']).split())}")
@@ -49,7 +49,7 @@ def inspect(source: Source) -> None:
 
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
     """
-    summary, problems = commands.report(source)
+    summary, problems = sources.report(source)
     print(summary)
     if problems:
         raise SystemExit(1)
@@ -68,7 +68,7 @@ def import_(file: File, id: str, env_id: str | None = None,
         overwrite: Replace an existing dataset with this id.
     """
     env = environment_factory(env_id).spec_json if env_id else None
-    print_saved(commands.import_file(file, id, env=env, overwrite=overwrite))
+    print_saved(sources.import_file(file, id, env=env, overwrite=overwrite))
 
 
 def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,

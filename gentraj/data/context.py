@@ -7,15 +7,13 @@ window; those that the data hold already are not copied.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ..config import require
+from ..config import Fraction, settings
 from ..normalize import Normalizer
-from .episodes import Episodes
-from .validation import DataError, locate
+from .episodes import DataError, Episodes, locate
 
 FITTED_ROWS = 100_000  # observations at most that the statistics of contexts are computed from
 MAX_TASKS = 1024  # a larger task number is a mistake, such as an episode's number
@@ -25,7 +23,7 @@ Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Maps the rows of `obs` (B,) with the first and the last real observation of windows to contexts (B, W) float32."""
 
 
-@dataclass(frozen=True)
+@settings
 class ContextConfig:
     """The contexts that a model is conditioned on, concatenated in this order, in environment units.
 
@@ -35,22 +33,15 @@ class ContextConfig:
     kinds: tuple[Kind, ...] = ()
     """return: the discounted sum of rewards from the window's start on; goal: the episode's goal where the data have
     one, else the observation at the window's end; task: the task's number, one-hot."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount factor of the rewards in a return, per environment step."""
 
-    def __post_init__(self) -> None:
-        require(self, discount=(0, 1))
-        if unknown := [kind for kind in self.kinds if kind not in CONTEXTS]:
-            raise ValueError(f"ContextConfig.kinds has '{unknown[0]}'; known: {', '.join(CONTEXTS)}")
-        if len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"ContextConfig.kinds is {self.kinds}; give each kind once")
 
-    def width(self, episodes: Episodes) -> int:
-        """C, the width of `context_BC` for these data; 0 without contexts. Raises `DataError` as `context_rows`
-        does."""
-        first = np.zeros(1, dtype=np.int64)
-        rows = context_rows(episodes, self)
-        return 0 if rows is None else rows(first, first).shape[1]
+def context_width(episodes: Episodes, config: ContextConfig) -> int:
+    """C, the width of `context_BC` for these data; 0 without contexts. Raises `DataError` as `context_rows` does."""
+    first = np.zeros(1, dtype=np.int64)
+    rows = context_rows(episodes, config)
+    return 0 if rows is None else rows(first, first).shape[1]
 
 
 def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
@@ -128,13 +119,11 @@ def _task(e: Episodes, config: ContextConfig) -> Rows:
         raise DataError(f"{e.name}: the context 'task' needs extras['task'], the task's number for each observation; "
                         f"the extras are {', '.join(e.extras) or 'empty'}")
     task_N1 = e.extras["task"]
-    if task_N1.shape[1] != 1:
-        raise DataError(f"{e.name}: task has width {task_N1.shape[1]}; one column of whole numbers is expected")
-    wrong = np.flatnonzero((task_N1 != np.round(task_N1)) | (task_N1 < 0) | (task_N1 >= MAX_TASKS))
-    if len(wrong):
-        where = locate(e.name, e.lengths, int(wrong[0]), "task")
-        raise DataError(f"{where}: task is {task_N1[wrong[0], 0]:g}; whole numbers from 0 to {MAX_TASKS - 1} are "
-                        f"expected (rows affected: {len(wrong)})")
+    wrong = (task_N1 != np.round(task_N1)) | (task_N1 < 0) | (task_N1 >= MAX_TASKS)
+    if task_N1.shape[1] != 1 or wrong.any():
+        row = int(np.argmax(wrong.any(1)))
+        raise DataError(f"{locate(e, row, 'task')}: task is {task_N1[row]}; one whole number from 0 to {MAX_TASKS - 1} "
+                        "is expected")
     task_K = np.arange(int(task_N1.max()) + 1)
     return lambda first_B, last_B: (task_N1[first_B] == task_K).astype(np.float32)
 

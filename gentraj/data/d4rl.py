@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,12 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..progress import one_line
 from .d3rlpy import is_d3rlpy, read_d3rlpy
-from .episodes import Episodes
-from .hdf5 import check_numbers, open_hdf5
+from .episodes import DataError, Episodes, as_flags, as_numbers
 from .spaces import spec_as_json
 from .splitting import split_at_terminations
-from .validation import BLOCK_ROWS, DataError, Rounding, as_flags, as_whole
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
@@ -114,38 +114,31 @@ def spec_json(env_id: str, max_episode_steps: int, **kwargs: str) -> str:
                        "additional_wrappers": [], "vector_entry_point": None})
 
 
-def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episodes:
-    """Loads a file in D4RL's layout, or the dataset of a D4RL id from D4RL's folder ($D4RL_DATASET_DIR or
-    ~/.d4rl/datasets).
+def read_d4rl(source: str | Path) -> dict[str, Any]:
+    """Reads the fields of `Episodes`, not yet validated, from a file in D4RL's or d3rlpy's layout, or from the file of
+    a D4RL id in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
 
     AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
     no goals, as D4RL's policies are not told the goal. A trajectory of AntMaze goes on after a terminal step, and what
     follows becomes an episode of its own. maze2d, by its ids or file names too, names Gymnasium-Robotics' PointMaze;
     positions, velocities, actions and goals are turned into the frame of that environment.
 
-    `lengths` are the numbers of rows of the trajectories, for files without `timeouts`. Raises `DataError`, naming the
-    file, where it cannot be read or does not have D4RL's layout.
+    Raises `DataError`, naming the file, where it cannot be read or does not have D4RL's layout.
     """
-    return Episodes(**read_d4rl(source, lengths))
-
-
-def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[str, Any]:
-    """Reads the fields of `Episodes`, not yet validated."""
     path, name = Path(os.path.expanduser(source)), dataset_name(source)
     if str(source) in d4rl_table():
         folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
         path = folder / d4rl_table()[name]["file"]
         if not path.is_file():
             raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
-    if lengths is not None:
-        lengths = as_whole(lengths, name, "lengths").tolist()
     task = single_task(str(source))
     goes_on = task is not None and task.goes_on
     with open_hdf5(path) as file:
         if is_d3rlpy(file):
             return read_d3rlpy(file, name)
-        fields = d4rl_fields(_arrays(file), name, lengths, goes_on=goes_on)
-        fields["env"] = _environment(file)
+        arrays = {key: np.asarray(file[key]) for key in ROWS if key in file}
+        env = _environment(file)
+    fields: dict[str, Any] = d4rl_fields(arrays, name, goes_on=goes_on) | {"env": env}
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
     if task is not None:
@@ -155,6 +148,22 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
         whole = split_at_terminations(Episodes(**fields, validate=False))
         return {key: getattr(whole, key) for key in fields}
     return fields
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Opens an `h5py.File`. Raises `DataError`, naming the file, for anything that goes wrong while it is open."""
+    import h5py
+
+    if not os.path.isfile(path):  # false for a name that no file can have
+        raise DataError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (DataError, Warning):
+        raise
+    except Exception as error:  # a file may hold anything, or nothing, in place of an array
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); is it complete and HDF5?") from error
 
 
 def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -178,153 +187,90 @@ def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
             "env": spec_json(maze.env_id, maze.steps, reward_type="dense" if "-dense-" in name else "sparse")}
 
 
-def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
-                ends_in_observation: bool = False, goes_on: bool = False) -> dict[str, Any]:
-    """Converts arrays under D4RL's names, which may be anything that slices, to the fields of `Episodes`.
+def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observation: bool = False,
+                goes_on: bool = False) -> dict[str, Any]:
+    """Converts arrays under D4RL's names to the fields of `Episodes`, not yet validated.
 
     Warns of steps that are lost because the data have no next_observations, unless every trajectory
     `ends_in_observation`, which means that its last row never was a step. With `goes_on`, terminal rows end no
     trajectory, and the fields may have terminal steps within episodes. Raises `DataError` for another layout.
     """
-    _check_rows(source, name)
-    following = "next_observations" in source
-    terminal_N = _flags(source, name, "terminals")
-    last_N = _last_rows(source, name, np.zeros_like(terminal_N) if goes_on else terminal_N, lengths)
+    _check_rows(arrays, name)
+    terminal_N = as_flags(arrays["terminals"].reshape(-1), name, "terminals")
+    last_N = _last_rows(arrays, name, terminal_N, goes_on)
+    following = "next_observations" in arrays
+    extras = {key: arrays[f"infos/{key}"] for key in ("goal", "qpos", "qvel") if f"infos/{key}" in arrays}
+    obs, ends_E = arrays["observations"], np.flatnonzero(last_N)
+    rows_E = np.diff(ends_E, prepend=-1)  # rows of each trajectory in the file
     if following:
-        _cut(source, name, last_N)
-    rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)  # rows of each trajectory in the file
-    step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
-    lengths_E = rows_E[(rows_E > 1) | following] - (not following)
-    if not following:
-        _warn_of_lost_steps(name, rows_E, terminal_N[last_N], ends_in_observation)
-
-    # at_N and obs_at_N are the new positions of the rows. With next_observations every trajectory gets one more
-    # observation, right after its last.
-    S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
-    at_N, obs_at_N = np.cumsum(step_N) - 1, np.cumsum(obs_N) - 1 + following * (np.cumsum(last_N) - last_N)
-    obs = _scatter(source, name, "observations", obs_N, obs_at_N, S + len(lengths_E))
-    kept = ("goal",) if following else ("goal", "qpos", "qvel")
-    extras = {key: _scatter(source, name, f"infos/{key}", obs_N, obs_at_N, len(obs)) for key in kept
-              if f"infos/{key}" in source}
-    if following:
-        _scatter(source, name, "next_observations", last_N, obs_at_N + 1, len(obs), obs)
-        for goal in extras.values():  # the goal of a step is that of the observation after it, too
-            _scatter(source, name, "infos/goal", last_N, obs_at_N + 1, len(obs), goal)
-    terminated, truncated = terminal_N[step_N], np.zeros(S, dtype=bool)
-    truncated[ends_E] = ~terminated[ends_E]
-    return {"obs": obs, "act": _scatter(source, name, "actions", step_N, at_N, S),
-            "reward": _scatter(source, name, "rewards", step_N, at_N, S).reshape(-1), "terminated": terminated,
-            "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
+        step_N, lengths_E = np.ones_like(last_N), rows_E
+        obs = np.insert(obs, ends_E + 1, arrays["next_observations"][ends_E], 0)
+        # The goal of a step is that of the observation after it, too.
+        extras = {key: np.insert(x, ends_E + 1, x[ends_E], 0) for key, x in extras.items() if key == "goal"}
+    else:
+        if not ends_in_observation or rows_E.max() == 1:
+            _warn_of_lost_steps(name, rows_E, terminal_N[last_N])
+        step_N, lengths_E = ~last_N, rows_E[rows_E > 1] - 1
+        kept_N = np.repeat(rows_E > 1, rows_E)
+        obs, extras = obs[kept_N], {key: x[kept_N] for key, x in extras.items()}
+    terminated = terminal_N[step_N]
+    truncated = np.zeros_like(terminated)
+    last_E = np.cumsum(lengths_E) - 1
+    truncated[last_E] = ~terminated[last_E]
+    return {"obs": obs, "act": arrays["actions"][step_N], "reward": arrays["rewards"].reshape(-1)[step_N],
+            "terminated": terminated, "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
 
 
-def _warn_of_lost_steps(name: str, rows_E: np.ndarray, terminal_E: np.ndarray, ends_in_observation: bool) -> None:
+def _warn_of_lost_steps(name: str, rows_E: np.ndarray, terminal_E: np.ndarray) -> None:
     """Warns of the steps that a file without next_observations loses. Raises `DataError` where no step is left."""
-    short = np.count_nonzero(rows_E == 1)
-    lost = np.count_nonzero(rows_E > 1)
-    ends = np.count_nonzero(terminal_E & (rows_E > 1))
-    if short == len(rows_E):
+    cut_E = rows_E > 1
+    if not cut_E.any():
         raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of a "
                         "trajectory is only its last observation; give next_observations")
-    if lost and not ends_in_observation:
-        which = ""
-        if ends:
-            which = f", and for {ends} of them it is the terminal step"
-        warnings.warn(f"{name} has no next_observations: the last step of {lost} trajectories is dropped with its "
-                      f"reward{which}; give next_observations to keep it", stacklevel=3)
-    if short:
-        warnings.warn(f"{name} has no next_observations: {short} trajectories of a single row are dropped; give "
-                      "next_observations to keep them", stacklevel=3)
+    warnings.warn(f"{name} has no next_observations: the last step of {np.count_nonzero(cut_E)} trajectories is "
+                  f"dropped with its reward, which for {np.count_nonzero(terminal_E & cut_E)} of them is the terminal "
+                  f"step, and so are {np.count_nonzero(~cut_E)} trajectories of a single row; give next_observations "
+                  "to keep them", stacklevel=3)
 
 
-def _check_rows(source: Mapping[str, Any], name: str) -> None:
-    missing = {"observations", "actions", "rewards", "terminals"} - source.keys()
+def _check_rows(arrays: Mapping[str, np.ndarray], name: str) -> None:
+    missing = {"observations", "actions", "rewards", "terminals"} - arrays.keys()
     if missing:
         raise DataError(f"{name}: not in D4RL's layout; it lacks {', '.join(sorted(missing))}")
-    for key in source:
-        if key in ROWS and not np.ndim(source[key]):
-            raise DataError(f"{name}: {key} is a single number; an array with a row for each step is expected")
-    N = len(source["observations"])
-    if N == 0:
-        raise DataError(f"{name}: observations has no rows; at least one is expected")
+    N = np.size(arrays["observations"], 0) if arrays["observations"].ndim else 0
     for key in ROWS:
-        if key not in source:
+        if key not in arrays:
             continue
-        if (dtype := source[key].dtype).kind not in "fiub":
-            raise DataError(f"{name}: {key} has dtype {dtype}; numbers are expected")
-        if len(source[key]) != N:
-            raise DataError(f"{name}: {key} has {len(source[key])} rows and observations {N}; the same number is "
-                            "expected")
-        if key in SINGLE and (shape := source[key].shape) not in ((N,), (N, 1)):
-            raise DataError(f"{name}: {key} has shape {shape}; one number for each of {N} steps is expected")
-    shapes = [source[key].shape for key in ("observations", "next_observations") if key in source]
-    if len(set(shapes)) > 1:
-        raise DataError(f"{name}: next_observations have shape {shapes[1]} and observations {shapes[0]}; the same "
-                        "shape is expected")
+        array = as_numbers(arrays[key], name, key)
+        if not N or array.shape[:1] != (N,) or (key in SINGLE and array.size != N):
+            raise DataError(f"{name}: {key} has shape {array.shape}; a row for each of the {N} observations is "
+                            "expected, at least one, and a number in each for rewards, terminals and timeouts")
+    following = arrays.get("next_observations", arrays["observations"])
+    if following.shape != arrays["observations"].shape:
+        raise DataError(f"{name}: next_observations have shape {following.shape} and observations "
+                        f"{arrays['observations'].shape}; the same shape is expected")
 
 
-def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
-               lengths: Sequence[int] | None) -> np.ndarray:
-    """(N,) true at the last row of each trajectory."""
-    last_N = terminal_N.copy()
-    if lengths is not None:
-        ends = np.cumsum(lengths)
-        if min(lengths, default=0) < 1 or ends[-1] != len(last_N):
-            raise DataError(f"{name}: the lengths given sum to {sum(lengths)}, and the smallest is "
-                            f"{min(lengths, default=0)}; positive lengths that sum to the {len(last_N)} rows of the "
-                            "file are expected")
-        last_N[:] = False
-        last_N[ends - 1] = True
-    elif "timeouts" in source:
-        last_N |= _flags(source, name, "timeouts")
-    elif source["terminals"].dtype.kind != "f":  # the float terminals of the kitchen data also mark time limits
+def _last_rows(arrays: Mapping[str, np.ndarray], name: str, terminal_N: np.ndarray, goes_on: bool) -> np.ndarray:
+    """(N,) true at the last row of each trajectory, which ends too, with a warning, where its next observation is not
+    the observation of the row after it."""
+    last_N = np.zeros_like(terminal_N) if goes_on else terminal_N.copy()
+    if "timeouts" in arrays:
+        last_N |= as_flags(arrays["timeouts"].reshape(-1), name, "timeouts")
+    elif arrays["terminals"].dtype.kind != "f":  # the float terminals of the kitchen data also mark time limits
         raise DataError(f"{name}: no 'timeouts', so the ends of trajectories are unknown; add 'timeouts', true in the "
-                        "last row of each that was cut off, or give their lengths in rows to load_d4rl")
+                        "last row of each that was cut off")
     last_N[-1] = True
+    if "next_observations" in arrays:
+        same = np.isclose(arrays["next_observations"][:-1], arrays["observations"][1:], rtol=1e-3, atol=1e-5)
+        jumps_N = np.append(~same.reshape(len(same), -1).all(1), False) & ~last_N
+        if number := np.count_nonzero(jumps_N):
+            warnings.warn(f"{name}: in {number} rows next_observations is not the observation of the row after them, "
+                          "so their trajectories are cut there; if rows were shuffled, give them in their order",
+                          stacklevel=3)
+            last_N |= jumps_N
     return last_N
-
-
-def _cut(source: Mapping[str, Any], name: str, last_N: np.ndarray) -> None:
-    """Marks the rows as last whose next observation is not the observation of the row after them, with a warning."""
-    jumps_N = np.zeros_like(last_N)
-    for a in range(0, len(last_N) - 1, BLOCK_ROWS):
-        b = min(a + BLOCK_ROWS, len(last_N) - 1)
-        same = np.isclose(source["next_observations"][a:b], source["observations"][a + 1 : b + 1], rtol=1e-3, atol=1e-5)
-        jumps_N[a:b] = ~same.reshape(b - a, -1).all(1) & ~last_N[a:b]
-    if number := np.count_nonzero(jumps_N):
-        warnings.warn(f"{name}: in {number} rows next_observations is not the observation of the row after them, so "
-                      "their trajectories are cut there; if rows were shuffled, give them in their order",
-                      stacklevel=4)
-        last_N |= jumps_N
-
-
-def _flags(source: Mapping[str, Any], name: str, key: str) -> np.ndarray:
-    return as_flags(source[key][:].reshape(-1), name, key)
-
-
-def _scatter(source: Mapping[str, Any], name: str, key: str, keep_N: np.ndarray, at_N: np.ndarray, rows: int,
-             out: np.ndarray | None = None) -> np.ndarray:
-    """Sets out[at_N] to the rows of source[key] that `keep_N` selects, as float32, block by block."""
-    array, rounding = source[key], Rounding(name, key)
-    if out is None:
-        out = np.empty((rows, *array.shape[1:]), np.float32)
-    for a in range(0, len(keep_N), BLOCK_ROWS):
-        keep = keep_N[a : a + BLOCK_ROWS]
-        if keep.any():
-            block = array[a : a + BLOCK_ROWS][keep]
-            rounded = np.empty(block.shape, np.float32)
-            rounding.write(block, rounded)
-            out[at_N[a : a + BLOCK_ROWS][keep]] = rounded
-    rounding.warn()
-    return out
-
-
-def _arrays(file: Any) -> dict[str, Any]:
-    """The arrays of an HDF5 file by name, including `infos/...`; slicing an array reads it."""
-    arrays = {key: file[key] for key in ROWS if key in file}
-    for key, array in arrays.items():
-        check_numbers(array, file, key)
-    return arrays
 
 
 def _environment(file: Any) -> str | None:

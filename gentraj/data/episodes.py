@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 
 import numpy as np
 
-from . import validation
-from .validation import DataError, as_flags, as_float32, as_whole
+from ..config import escaped
 
-ARRAYS = ("obs", "act", "reward", "terminated", "truncated", "lengths")
+PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
+FLAT = ("reward", "terminated", "truncated")  # one number for each step
+ARRAYS = ("obs", *PER_STEP, "lengths")
+LARGE_VALUE = 1e4  # in the units of the data; float32 tells numbers below it apart if they differ by 0.0005
+LOST_SHARE = 0.01  # of the range of a column, which its rounding to float32 may cost
+
+
+class DataError(ValueError):
+    """A dataset cannot be used; the message is one line that names the dataset, episode, step, field and value."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(escaped(message))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,15 +56,15 @@ class Episodes:
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
-        arrays: dict[str, object] = {"lengths": as_whole(self.lengths, self.name, "lengths")}
-        arrays |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
-        arrays |= {key: as_flags(getattr(self, key), self.name, key) for key in ("terminated", "truncated")}
-        arrays["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
-        if type(self.goal_dims) is not tuple or any(type(dim) is not int for dim in self.goal_dims):
-            arrays["goal_dims"] = tuple(np.ravel(as_whole(self.goal_dims, self.name, "goal_dims")).tolist())
-        if type(self.obs_keys) is not tuple:
-            arrays["obs_keys"] = (self.obs_keys,) if isinstance(self.obs_keys, str) else tuple(map(str, self.obs_keys))
-        for key, value in arrays.items():
+        fields: dict[str, object] = {"lengths": as_whole(self.lengths, self.name, "lengths")}
+        for key in ("obs", "act", "reward"):
+            fields[key] = as_float32(getattr(self, key), self.name, key)
+        for key in ("terminated", "truncated"):
+            fields[key] = as_flags(getattr(self, key), self.name, key)
+        fields["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
+        fields["goal_dims"] = tuple(np.ravel(as_whole(self.goal_dims, self.name, "goal_dims")).tolist())
+        fields["obs_keys"] = tuple(map(str, self.obs_keys))
+        for key, value in fields.items():
             object.__setattr__(self, key, value)
         if validate:
             for problem in problems(self):
@@ -83,6 +95,16 @@ class Episodes:
         """(E,) the first step of each episode; the first observation of episode e is row `starts[e] + e` of `obs`."""
         return np.cumsum(self.lengths) - self.lengths
 
+    @property
+    def last_rows(self) -> np.ndarray:
+        """(E,) the row of each episode's last observation in `obs`."""
+        return np.cumsum(self.lengths + 1) - 1
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(E,) the undiscounted return of each episode."""
+        return np.add.reduceat(self.reward.astype(np.float64), self.starts)
+
     def __repr__(self) -> str:
         return f"Episodes({self.name!r}, {len(self)} of {self.num_steps} steps, obs {self.obs_dim}, act {self.act_dim})"
 
@@ -103,18 +125,16 @@ class Episodes:
             raise IndexError(f"episode {e} of {len(self)}")
         e %= len(self)
         a, T = int(self.starts[e]), int(self.lengths[e])
-        steps, rows = slice(a, a + T), slice(a + e, a + e + T + 1)
-        return replace(self, obs=self.obs[rows], act=self.act[steps], reward=self.reward[steps],
-                       terminated=self.terminated[steps], truncated=self.truncated[steps],
-                       lengths=self.lengths[e : e + 1], extras={k: v[rows] for k, v in self.extras.items()})
+        return self.pick(slice(a, a + T), slice(a + e, a + e + T + 1), self.lengths[e : e + 1])
 
     def __iter__(self) -> Iterator[Episodes]:
         return (self[e] for e in range(len(self)))
 
-    @property
-    def returns(self) -> np.ndarray:
-        """(E,) the undiscounted return of each episode."""
-        return np.add.reduceat(self.reward.astype(np.float64), self.starts)
+    def pick(self, steps: slice | np.ndarray, rows: slice | np.ndarray, lengths: np.ndarray) -> Episodes:
+        """The episodes of these lengths that these steps, and these rows of the observations, make up."""
+        fields = {key: getattr(self, key)[steps] for key in PER_STEP}
+        extras = {key: value[rows] for key, value in self.extras.items()}
+        return replace(self, obs=self.obs[rows], lengths=lengths, extras=extras, **fields)
 
     @property
     def is_real(self) -> np.ndarray:
@@ -132,29 +152,125 @@ class Episodes:
         kept_E = self.is_real
         if not kept_E.any():
             raise DataError(f"{self.name}: all episodes are synthetic; take real data")
-        steps, rows = np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1)
-        return replace(self, obs=self.obs[rows], act=self.act[steps], reward=self.reward[steps],
-                       terminated=self.terminated[steps], truncated=self.truncated[steps], lengths=self.lengths[kept_E],
-                       extras={k: v[rows] for k, v in self.extras.items() if k != "imagined"})
-
-    @property
-    def last_rows(self) -> np.ndarray:
-        """(E,) the row of each episode's last observation in `obs`."""
-        return np.cumsum(self.lengths + 1) - 1
-
-
-def problems(episodes: Episodes) -> Iterator[str]:
-    """Yields one line for each problem of a dataset."""
-    return validation.problems(episodes.name, episodes.arrays, episodes.extras, episodes.goal_dims)
+        extras = {key: value for key, value in self.extras.items() if key != "imagined"}
+        return replace(self, extras=extras).pick(
+            np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1), self.lengths[kept_E])
 
 
 def episodes_hash(episodes: Episodes) -> str:
     """SHA-256 of all that training can see of a dataset, which excludes its name and its environment."""
     arrays = episodes.arrays
     arrays |= {f"extras.{key}": value for key, value in sorted(episodes.extras.items())}
-    goal_dims, obs_keys = tuple(map(int, episodes.goal_dims)), tuple(map(str, episodes.obs_keys))
-    digest = hashlib.sha256(f"{goal_dims} {obs_keys}".encode())
+    digest = hashlib.sha256(f"{episodes.goal_dims} {episodes.obs_keys}".encode())
     for key, array in arrays.items():
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def as_numbers(array: object, name: str, field: str) -> np.ndarray:
+    """The array. Raises `DataError` for one of text or objects, and for one with masked entries."""
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "fiub" or np.ma.is_masked(array):
+        raise DataError(f"{name}: {field} has masked entries or dtype {numbers.dtype}; numbers are expected")
+    return numbers
+
+
+def as_float32(array: object, name: str, field: str) -> np.ndarray:
+    """Converts the array to float32, without a copy where it is float32 already.
+
+    Numbers too large become infinite. Warns of columns with large numbers whose differences are lost: float32 has 24
+    binary digits, and so tells apart only Unix times that are two minutes apart.
+    """
+    numbers = as_numbers(array, name, field)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = numbers.astype(np.float32, copy=False)
+    if rounded is numbers or numbers.ndim == 0 or not numbers.size:
+        return rounded
+    columns = numbers.reshape(len(numbers), -1)
+    low, high = columns.min(0).astype(np.float64), columns.max(0).astype(np.float64)
+    lost = []
+    for i in np.flatnonzero((np.maximum(-low, high) >= LARGE_VALUE) & np.isfinite(high - low)):
+        error = np.abs(columns[:, i] - rounded.reshape(columns.shape)[:, i].astype(np.float64)).max()
+        if np.isfinite(error) and error > LOST_SHARE * (high[i] - low[i]) > 0:
+            lost.append(i)
+    if lost:
+        i = lost[0]
+        warnings.warn(f"{name}: entry {i} of {field} is from {low[i]:.10g} to {high[i]:.10g}, where float32 makes "
+                      "different values the same; subtract an offset, such as the smallest value, or leave the entry "
+                      f"out (entries affected: {', '.join(map(str, lost))})", stacklevel=3)
+    return rounded
+
+
+def as_whole(array: object, name: str, field: str) -> np.ndarray:
+    """Converts the array to int64. Raises `DataError` for anything but whole numbers, which may be floats."""
+    numbers = as_numbers(array, name, field)
+    if (wrong := numbers[(numbers != np.floor(numbers)) | (np.abs(numbers) >= 2.0**53)]).size:
+        raise DataError(f"{name}: {field} has {wrong.flat[0]}; whole numbers below 2^53 are expected")
+    return numbers.astype(np.int64)
+
+
+def as_flags(array: object, name: str, field: str) -> np.ndarray:
+    """Converts the array to bool. Raises `DataError` for anything but 0 and 1, such as NaN, which would be true."""
+    numbers = as_numbers(array, name, field)
+    if numbers.dtype != bool and (wrong := numbers[(numbers != 0) & (numbers != 1)]).size:
+        raise DataError(f"{name}: {field} has {wrong.flat[0]}; only 0 and 1, or false and true, are expected")
+    return numbers.astype(bool, copy=False)
+
+
+def problems(episodes: Episodes) -> Iterator[str]:
+    """Yields one line for each problem of a dataset."""
+    yield from list(wrong_shapes(episodes)) or wrong_values(episodes)  # with wrong shapes no value has an episode
+
+
+def wrong_shapes(e: Episodes) -> Iterator[str]:
+    """Yields one line for each array whose shape does not fit the lengths of the episodes."""
+    if e.lengths.ndim != 1 or not len(e.lengths):
+        yield f"{e.name}: lengths has shape {e.lengths.shape}; a number for each of one or more episodes is expected"
+        return
+    for episode in np.flatnonzero(e.lengths < 1):
+        yield f"{e.name}: episode {episode} has {e.lengths[episode]} steps; at least 1 is expected"
+    for key in {*ARRAYS} & e.extras.keys():
+        yield f"{e.name}: extras has an array named {key}, which is a field of every dataset; give it another name"
+    S, E = int(e.lengths.sum()), len(e)
+    fit = True
+    for key, array in {"obs": e.obs, **{key: getattr(e, key) for key in PER_STEP}, **e.extras}.items():
+        rows = S if key in PER_STEP else S + E
+        shape, dims = (f"({rows},)", 1) if key in FLAT else (f"({rows}, width)", 2)
+        if array.ndim != dims or len(array) != rows or (not array.size and key != "act"):
+            fit = False
+            yield (f"{e.name}: {key} has shape {array.shape}; {E} episodes of {S} steps in all need {shape}, as each "
+                   "has one observation more than steps")
+    if not fit:
+        return
+    if not all(0 <= dim < e.obs_dim for dim in e.goal_dims) or len({*e.goal_dims}) < len(e.goal_dims):
+        yield f"{e.name}: goal_dims is {e.goal_dims}; entries of an observation of width {e.obs_dim}, each once, are " \
+              "expected"
+    if "goal" in e.extras and e.goal_dims and e.extras["goal"].shape[1] != len(e.goal_dims):
+        yield f"{e.name}: goal has width {e.extras['goal'].shape[1]}; goal_dims {e.goal_dims} need {len(e.goal_dims)}"
+
+
+def wrong_values(e: Episodes) -> Iterator[str]:
+    """Yields one line for each array with a number that is not finite, and for flags inside an episode."""
+    for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
+        # NaN and infinity survive min and max, which need no array as large as the data.
+        if array.size == 0 or np.isfinite([array.min(), array.max()]).all():
+            continue
+        rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
+        shown = np.array2string(array[rows[0]], max_line_width=sys.maxsize, threshold=50)
+        yield (f"{locate(e, int(rows[0]), key)}: {key} is {shown} in float32; finite numbers below 3.4e38 are expected "
+               f"(rows affected: {len(rows)})")
+    for key in ("terminated", "truncated"):
+        inside = getattr(e, key).copy()
+        inside[np.cumsum(e.lengths) - 1] = False
+        if inside.any():
+            yield (f"{locate(e, int(np.argmax(inside)), key)}: {key} is true inside the episode; only its last step "
+                   f"may be (steps affected: {np.count_nonzero(inside)}; split the episode there)")
+
+
+def locate(e: Episodes, row: int, key: str) -> str:
+    """Names a row of the flat array `key` by its dataset, episode and step."""
+    rows_E = e.lengths + (key not in PER_STEP)
+    ends_E = np.cumsum(rows_E)
+    episode = int(np.searchsorted(ends_E, row, side="right"))
+    return f"{e.name}: episode {episode}, step {row - int(ends_E[episode] - rows_E[episode])}"

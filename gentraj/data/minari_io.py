@@ -1,4 +1,4 @@
-"""Reading of Minari datasets into memory, directly from their HDF5 file.
+"""Minari datasets: read into memory, directly from their HDF5 file, and written for any installation of Minari.
 
 A goal-conditioned dict {observation, achieved_goal, desired_goal} is flattened: `desired_goal` becomes extras["goal"],
 and `obs` is `observation` if that contains `achieved_goal`, else `achieved_goal` followed by `observation`. Any other
@@ -10,95 +10,65 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..progress import one_line, say_once
-from .d4rl import single_task
-from .hdf5 import open_array, open_hdf5, read_array
-from .spaces import act_width, flat_parts, flattening, obs_widths
-from .validation import DataError, Rounding
+from ..files import sync
+from ..progress import busy, one_line, say_once
+from .d4rl import open_hdf5, single_task
+from .episodes import DataError, Episodes
+from .spaces import flattening, is_part, is_vector, observed
 
-MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
-TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # before a dataset's name: what a process writes, or is replacing
-NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5,hf]'"
+if TYPE_CHECKING:
+    from gymnasium import Space
+    from minari.data_collector import EpisodeBuffer
 
-
-@dataclass(frozen=True)
-class Column:
-    """A field of the file: its path in an episode's group, the shape of a row, and the number of rows beyond the
-    steps."""
-
-    where: str
-    row: tuple[int, ...] = ()
-    more: int = 0
-    dtype: str = "float32"
-    optional: bool = False
-    """Whether the field is left out if an episode lacks a row for some observation, as Minari's infos may."""
+MINARI_ID = re.compile(r"(?:[-\w][-\w/]*[-\w]/)?[-\w]+-v\d+")
+GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
+STEPS = {"act": "actions", "reward": "rewards", "terminated": "terminations", "truncated": "truncations"}
+"""The fields of `Episodes` with a row for each step, and their names in an episode of the file."""
+UNFINISHED = "unfinished-"  # before the name of a dataset that is being written
+BYTES_PER_EPISODE = 14_000  # that HDF5 needs besides its arrays, at least
 
 
-def read_columns(file: Any, name: str, episodes: int,
-                 columns: Mapping[str, Column]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reads the lengths (E,) and the columns of all episodes.
+def datasets_folder() -> Path:
+    """Minari's local folder ($MINARI_DATASETS_PATH), which is made if it is missing.
 
-    Raises `DataError`, naming the episode, for an array of another shape, and KeyError for a missing one.
+    Raises ImportError without Minari, and `DataError` if the folder cannot be made.
     """
-    lengths = np.array([open_array(file, f"episode_{e}/rewards").shape[0] for e in range(episodes)], dtype=np.int64)
-    out = {key: np.empty((int((lengths + column.more).sum()), *column.row),
-                         column.dtype) for key, column in columns.items()}
-    starts = np.cumsum(lengths) - lengths
-    rounding = {key: Rounding(name, key) for key in columns}
-    # The outer loop is over episodes, because a loop over fields would walk through the whole file for each field.
-    for e, (T, start) in enumerate(zip(lengths.tolist(), starts.tolist(), strict=True)):
-        for key in list(out):
-            column, rows = columns[key], T + columns[key].more
-            array = _open_part(file, f"episode_{e}/{column.where}", column)
-            shape = None if array is None else array.shape
-            if array is not None and shape in ((rows, *column.row), (rows, *(column.row or (1,)))):
-                first = start + e * column.more  # a number may be written as a vector of one
-                read_array(array, out[key][first : first + rows].reshape(shape), rounding[key])
-            elif column.optional:
-                del out[key]
-            else:
-                raise DataError(f"{name}: episode {e}: {column.where} has shape {shape}; its {T} steps need "
-                                f"{(rows, *column.row)}")
-    for each in rounding.values():
-        each.warn()
-    return lengths, out
-
-
-def _open_part(file: Any, path: str, column: Column) -> Any:
-    """The array of a column, or None for an optional column that is missing."""
     try:
-        return open_array(file, path)
-    except KeyError:
-        if column.optional:
-            return None
-        raise
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise ImportError("Minari datasets need the package minari; pip install 'minari[hdf5,hf]'") from error
+    if given := os.environ.get("MINARI_DATASETS_PATH"):
+        os.environ["MINARI_DATASETS_PATH"] = os.path.abspath(given)  # Minari cannot write to a relative path
+    try:
+        return get_dataset_path()
+    except OSError as error:
+        raise DataError(f"the folder of Minari's datasets cannot be made ({one_line(error)}); set MINARI_DATASETS_PATH "
+                        "to a folder") from error
 
 
-def _info_columns(file: Any, infos: Iterable[str]) -> dict[str, Column]:
-    """The columns of the infos that are vectors of numbers in the first episode."""
-    columns = {}
-    for where in infos:
-        array = file.get(f"episode_0/{where}")
-        if getattr(array, "ndim", 0) == 2 and array.dtype.kind in "fiub":
-            columns[where] = Column(where, array.shape[1:], 1, optional=True)
-    return columns
+def local_ids() -> dict[str, dict[str, Any]]:
+    """The datasets in Minari's local folder: id -> metadata."""
+    datasets_folder()
+    import minari
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari warns of folders that it cannot read
+        datasets = minari.list_local_datasets()
+    return {key: row for key, row in datasets.items() if not key.rpartition("/")[2].startswith(UNFINISHED)}
 
 
-class _Notes(NamedTuple):
-    """What `save_minari` records of a dataset in its metadata; for other datasets it is inferred from the data."""
-
-    extras: tuple[str, ...] = ("goal", "qpos", "qvel")
-    obs_keys: tuple[str, ...] = ()
-    goal_dims: tuple[int, ...] = ()
+def is_minari(source: str) -> bool:
+    """Whether the text is a Minari id: with a namespace, or one of a dataset on this machine."""
+    return bool(MINARI_ID.fullmatch(source)) and ("/" in source or source in local_ids())
 
 
 def read_minari(dataset_id: str) -> dict[str, Any]:
@@ -110,147 +80,132 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     dataset that cannot be found or read.
     """
     path = _find(dataset_id)
-    dataset, notes = _open(dataset_id, path)
-    obs_keys, goal_dims = notes.obs_keys, notes.goal_dims
-    columns = _columns(dataset_id, dataset, obs_keys)
-    parts = flat_parts(dataset.observation_space)
-    infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in columns}
-    with open_hdf5(path / "main_data.hdf5") as file:
-        columns |= _info_columns(file, infos.values())
-        lengths, fields = read_columns(file, dataset_id, int(dataset.total_episodes), columns)
-    extras = {"goal": fields.pop("goal")} if "goal" in fields else {}
-    extras |= {key: values for key, where in infos.items() if (values := fields.pop(where, None)) is not None}
-    if (achieved := fields.pop("achieved", None)) is not None:
-        if not obs_keys:
-            obs_keys, goal_dims = _goal_layout(fields["obs"], achieved)
-        if "achieved_goal" in obs_keys:
-            fields["obs"] = np.concatenate([achieved, fields["obs"]], 1)
-    if parts:
-        say_once(flattening(dataset_id, parts))
-        obs_keys, values = tuple(parts), [fields.pop(f"observations/{key}") for key in parts]
-        fields["obs"] = np.concatenate([value.reshape(len(value), -1) for value in values], 1)
-    env = dataset.env_spec.to_json() if dataset.env_spec else None
-    if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
-        env = dataset.storage.metadata.get("eval_env_spec") or env
-    return fields | {"lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
-                     "name": dataset_id, "env": env}
-
-
-def datasets_folder(wanted: str) -> Path:
-    """Minari's local folder ($MINARI_DATASETS_PATH), which is made if it is missing. `wanted` is what needs it.
-
-    Raises ImportError without Minari, and `DataError` if the folder cannot be made.
-    """
-    try:
-        from minari.storage import get_dataset_path
-    except ImportError as error:
-        raise ImportError(NO_MINARI.format(wanted)) from error
-    if given := os.environ.get("MINARI_DATASETS_PATH"):
-        os.environ["MINARI_DATASETS_PATH"] = os.path.abspath(given)  # Minari cannot write to a relative path
-    try:
-        return get_dataset_path()
-    except OSError as error:
-        raise DataError(f"the folder of Minari's datasets cannot be made ({one_line(error)}); set MINARI_DATASETS_PATH "
-                        "to a folder") from error
-
-
-def is_minari(source: str) -> bool:
-    """Whether the text is a Minari id: with a namespace, or one of a dataset on this machine."""
-    return bool(MINARI_ID.fullmatch(source)) and ("/" in source or source in local_ids())
-
-
-def local_ids() -> dict[str, dict[str, Any]]:
-    """The datasets in Minari's local folder: id -> metadata."""
-    datasets_folder("listing datasets")
-    import minari
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Minari warns of folders that it cannot read
-        datasets = minari.list_local_datasets()
-    return {key: row for key, row in datasets.items() if not TEMPORARY.match(key.rpartition("/")[2])}
-
-
-def _find(dataset_id: str) -> Path:
-    """The folder of the dataset's files, after a download if there are none."""
-    if not MINARI_ID.fullmatch(dataset_id):
-        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as D4RL/pointmaze/umaze-v2 is expected")
-    root = datasets_folder(dataset_id)
-    path = root / dataset_id / "data"
-    there = os.path.isdir(path)
-    whole = all(os.path.isfile(path / name) for name in ("main_data.hdf5", "metadata.json"))
-    if there and not whole and _data_format(path) not in ("", "hdf5"):
-        raise DataError(f"{dataset_id}: is stored in the format {_data_format(path)}, and only hdf5 is read; write it "
-                        "again with data_format='hdf5'")
-    if not there or not (whole or dataset_id.startswith("gentraj/")):  # a download may have been interrupted
-        _download(dataset_id, again=there)
-    return path
-
-
-def _data_format(path: Path) -> str:
-    """The format that the metadata of a dataset name, "" without any."""
-    try:
-        return str(json.loads((path / "metadata.json").read_bytes())["data_format"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _download(dataset_id: str, again: bool = False) -> None:
-    close = get_close_matches(dataset_id, local_ids(), cutoff=0.5)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    absent = f"{dataset_id}: no such dataset in Minari's local folder{hint}"
-    if again:
-        absent = f"{dataset_id}: is incomplete in Minari's local folder; delete it there"
-    if dataset_id.startswith("gentraj/"):
-        raise DataError(f"{absent}; make it with `gentraj data make`")
-    import minari
     from minari.serialization import deserialize_space
 
     try:
-        remote = minari.list_remote_datasets(prefix=dataset_id.rsplit("-v", 1)[0])[dataset_id]
-        obs_widths(dataset_id, deserialize_space(str(remote["observation_space"])))
-        act_width(dataset_id, deserialize_space(str(remote["action_space"])))
-        minari.download_dataset(dataset_id, force_download=again)
-    except DataError:
-        raise
-    except Exception as error:  # every transport raises its own kinds
-        raise DataError(f"{absent}; and it could not be downloaded ({one_line(error)})") from error
+        metadata = json.loads((path / "metadata.json").read_bytes())
+        space, act_space = (deserialize_space(metadata[f"{which}_space"]) for which in ("observation", "action"))
+        episodes, notes = int(metadata["total_episodes"]), dict(metadata.get("gentraj", {}))
+        if metadata["data_format"] != "hdf5":
+            raise ValueError(f"{metadata['data_format']} is its format, and only hdf5 is read; write it again with "
+                             "data_format='hdf5'")
+    except Exception as error:  # it may hold anything
+        raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
+    obs_shapes = _obs_shapes(dataset_id, space)
+    if not is_vector(act_space):
+        raise DataError(f"{dataset_id}: action space {_brief(act_space)} is not supported, only vectors (1-D Box) are; "
+                        "flatten the actions with gymnasium.spaces.utils.flatten and record the data again")
+    rows = dict.fromkeys(STEPS.values(), ()) | {"actions": act_space.shape} | obs_shapes
+    with open_hdf5(path / "main_data.hdf5") as file:
+        for key in notes.get("extras", ("goal", "qpos", "qvel")):
+            array = file.get(f"episode_0/infos/{key}")
+            if getattr(array, "ndim", 0) == 2 and array.dtype.kind in "fiub":
+                rows[f"infos/{key}"] = array.shape[1:]
+        lengths, read = _read_columns(file, dataset_id, episodes, rows)
+    extras = {key.removeprefix("infos/"): array for key, array in read.items() if key.startswith("infos/")}
+    obs_keys, goal_dims = notes.get("obs_keys", ()), notes.get("goal_dims", ())
+    parts = [read[key].reshape(len(read[key]), -1) for key in obs_shapes]
+    obs = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+    if "observations/desired_goal" in read:
+        obs, achieved, extras["goal"] = (read[f"observations/{key}"] for key in GOAL_KEYS)
+        if not obs_keys:
+            obs_keys, goal_dims = _goal_layout(obs, achieved)
+        if "achieved_goal" in obs_keys:
+            obs = np.concatenate([achieved, obs], 1)
+    elif "observations" not in read:
+        obs_keys = tuple(key.removeprefix("observations/") for key in obs_shapes)
+        say_once(flattening(dataset_id, observed(space)))
+    env = metadata.get("env_spec")
+    if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
+        env = metadata.get("eval_env_spec") or env
+    return {field: read[key] for field, key in STEPS.items()} | {
+        "obs": obs, "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
+        "name": dataset_id, "env": env}
 
 
-def _open(dataset_id: str, path: Path) -> tuple[Any, _Notes]:
-    """The `MinariDataset` and the notes in its metadata."""
+def _find(dataset_id: str) -> Path:
+    """The folder of the dataset's files, after a download if there are none, or if one was stopped before."""
+    if not MINARI_ID.fullmatch(dataset_id):
+        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as D4RL/pointmaze/umaze-v2 is expected")
+    path = datasets_folder() / dataset_id / "data"
+    if (path / "metadata.json").is_file():
+        return path
+    close = get_close_matches(dataset_id, local_ids(), cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    absent = f"{dataset_id}: no such dataset in Minari's local folder{hint}"
+    if dataset_id.startswith("gentraj/"):
+        raise DataError(f"{absent}; make it with `gentraj data make`")
     import minari
 
     try:
-        metadata = json.loads((path / "metadata.json").read_bytes())
-        # If the spaces were missing, Minari would make the environment, and so run whatever code the file names.
-        absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
-        if absent or metadata["data_format"] != "hdf5":
-            raise ValueError(f"no {', '.join(sorted(absent))}" if absent else f"{metadata['data_format']}, not hdf5")
-        return minari.load_dataset(dataset_id), _notes(metadata["gentraj"]) if "gentraj" in metadata else _Notes()
-    except Exception as error:  # Minari trusts its metadata, so it raises assertion, key and type errors
-        raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
+        minari.download_dataset(dataset_id, force_download=path.is_dir())
+    except Exception as error:  # every transport raises its own kinds
+        raise DataError(f"{absent}; and it could not be downloaded ({one_line(error)})") from error
+    return path
 
 
-def _notes(noted: dict[str, Any]) -> _Notes:
-    return _Notes(tuple(map(str, noted["extras"])), tuple(map(str, noted["obs_keys"])),
-                  tuple(map(int, noted["goal_dims"])))
+def _obs_shapes(dataset_id: str, space: Space[Any]) -> dict[str, tuple[int, ...]]:
+    """The arrays of an episode in the file that hold its observations, with the shapes of their rows.
+
+    Raises `DataError` for anything but vectors, dicts of Boxes and goal-conditioned dicts of vectors.
+    """
+    if is_vector(space):
+        return {"observations": space.shape}
+    parts = observed(space)
+    if isinstance(parts, dict):
+        goals = set(parts) == set(GOAL_KEYS) and all(map(is_vector, parts.values()))
+        if goals or ("desired_goal" not in parts and all(map(is_part, parts.values()))):
+            return {f"observations/{key}": part.shape for key, part in parts.items()}
+    raise DataError(f"{dataset_id}: observation space {_brief(space)} is not supported, only vectors (1-D Box), dicts "
+                    f"of Boxes and dicts of the vectors {', '.join(GOAL_KEYS)} are; flatten it with "
+                    "gymnasium.wrappers.FlattenObservation (encode images first) and record the data again")
 
 
-def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Column]:
-    """The columns of the file that hold the fields of `Episodes`. Raises `DataError` for spaces that cannot
-    be flattened."""
-    widths, width = obs_widths(dataset_id, dataset.observation_space), act_width(dataset_id, dataset.action_space)
-    columns = {"act": Column("actions", (width,)), "reward": Column("rewards"),
-               "terminated": Column("terminations", dtype="bool"), "truncated": Column("truncations", dtype="bool")}
-    if parts := flat_parts(dataset.observation_space):
-        return columns | {f"observations/{key}": Column(f"observations/{key}", part.shape, 1)
-                          for key, part in parts.items()}
-    if "obs" in widths:
-        return columns | {"obs": Column("observations", (widths["obs"],), 1)}
-    dicts = {"obs": "observation", "goal": "desired_goal"}
-    if obs_keys != ("observation",):  # if the achieved goal is known to be part of obs, it need not be read
-        dicts["achieved"] = "achieved_goal"
-    return columns | {field: Column(f"observations/{key}", (widths[key],), 1) for field, key in dicts.items()}
+def _brief(space: Space[Any]) -> str:
+    return " ".join(str(space).split())[:100]
+
+
+def _read_columns(file: Any, dataset_id: str, episodes: int,
+                  rows: Mapping[str, tuple[int, ...]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Reads the lengths (E,) and the arrays of all episodes, whose rows have these shapes. Infos that lack a row for
+    some observation, as Minari's may, are left out.
+
+    h5py's low-level calls save much time in a file of 100,000 small arrays, and so does a loop over episodes, as one
+    over arrays would walk through the whole file for each. Raises `DataError`, naming the episode, for an array of
+    another shape, and KeyError for a missing one.
+    """
+    import h5py
+
+    def opened(e: int, key: str) -> Any:
+        return h5py.h5d.open(file.id, f"episode_{e}/{key}".encode())
+
+    lengths = np.array([opened(e, "rewards").shape[0] for e in range(episodes)], np.int64)
+    more = {key: 0 if key in STEPS.values() else 1 for key in rows}
+    read, first = dict[str, np.ndarray](), dict.fromkeys(rows, 0)
+    for key, row in rows.items():
+        if (dtype := opened(0, key).dtype).kind not in "fiub":
+            raise DataError(f"{dataset_id}: {key} has dtype {dtype}; numbers are expected")
+        read[key] = np.empty((int(lengths.sum()) + more[key] * episodes, *row), dtype)
+    for e, T in enumerate(lengths.tolist()):
+        for key in list(read):
+            whole = T + more[key], *rows[key]
+            try:
+                array = opened(e, key)
+                shape = array.shape
+            except KeyError:
+                if not key.startswith("infos/"):
+                    raise
+                shape = None
+            if shape in (whole, (*whole, 1)):  # a number may be written as a vector of one
+                out = read[key][first[key] : first[key] + whole[0]].reshape(shape)
+                first[key] += whole[0]
+                if out.size:
+                    array.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
+            elif key.startswith("infos/"):
+                del read[key]
+            else:
+                raise DataError(f"{dataset_id}: episode {e}: {key} has shape {shape}; its {T} steps need {whole}")
+    return lengths, read
 
 
 def _goal_layout(obs: np.ndarray, achieved: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -263,3 +218,94 @@ def _goal_layout(obs: np.ndarray, achieved: np.ndarray) -> tuple[tuple[str, ...]
     if -1 in columns:
         return ("achieved_goal", "observation"), tuple(range(achieved.shape[1]))
     return ("observation",), tuple(columns)
+
+
+def save_minari(episodes: Episodes, dataset_id: str, *, description: str, overwrite: bool = False,
+                algorithm: str = "unknown", provenance: Mapping[str, Any] | None = None) -> Path:
+    """Writes the episodes as a dataset into Minari's local folder, completely or not at all, and returns its folder.
+
+    Goal-conditioned episodes (`obs_keys`, `goal_dims` and extras["goal"]) are written as the dict observations that
+    they came from, and other dicts as the vectors that they were flattened to. Without `goal_dims` nobody knows the
+    achieved goals, so the observations are written as vectors, and the goals beside them. The spaces have no bounds;
+    those of the environment are in `MinariDataset.recover_environment()`.
+
+    `algorithm` and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError` for a malformed
+    id, and for an id that exists already unless `overwrite` is true; OSError if the disk is too full.
+    """
+    import minari
+    from gymnasium.spaces import Box, Dict
+
+    final = check_new_id(dataset_id, overwrite=overwrite)
+    arrays = episodes.obs, episodes.act, episodes.reward, *episodes.extras.values()
+    needed = sum(array.nbytes for array in arrays) + BYTES_PER_EPISODE * len(episodes)
+    if (free := shutil.disk_usage(datasets_folder()).free) < needed:  # HDF5 crashes the process when a write fails
+        raise OSError(f"{final}: cannot be written: about {needed:,} bytes are needed, {free:,} are free")
+    unfinished = final.with_name(UNFINISHED + final.name)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    as_goals = "goal" in episodes.extras and bool(episodes.goal_dims) and bool(episodes.obs_keys)
+    as_goals = as_goals and set(episodes.obs_keys) <= set(GOAL_KEYS)
+    infos = [key for key in episodes.extras if key != "goal" or not as_goals]
+    parts = _observations(episodes[0], as_goals)
+    boxes: dict[str, Space[Any]] = {key: Box(-np.inf, np.inf, x.shape[1:], np.float32) for key, x in parts.items()}
+    buffers: Any = _buffers(episodes, infos, as_goals)  # Minari asks for a list; this holds one episode at a time
+    try:
+        with busy(f"writing {dataset_id}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Minari advises to add metadata, which happens below
+            minari.create_dataset_from_buffers(
+                dataset_id.removesuffix(final.name) + unfinished.name, buffers, data_format="hdf5",
+                observation_space=Dict(boxes) if as_goals else boxes["observation"],
+                action_space=Box(-np.inf, np.inf, (episodes.act_dim,), np.float32), description=description,
+                algorithm_name=algorithm, author="unknown", author_email="unknown", code_permalink="")
+        path = unfinished / "data" / "metadata.json"
+        metadata = json.loads(path.read_text()) | {"dataset_id": dataset_id, "gentraj": {
+            "extras": infos, "goal_dims": episodes.goal_dims, "obs_keys": episodes.obs_keys,
+            "provenance": dict(provenance or {})}}
+        if episodes.env:
+            metadata["env_spec"] = episodes.env
+        path.write_text(json.dumps(metadata))
+        for file in path.parent.iterdir():
+            sync(file)
+        if final.exists():
+            check_new_id(dataset_id, overwrite=overwrite)  # another process may have written it meanwhile
+            final.replace(unfinished / "replaced")
+        unfinished.replace(final)
+        shutil.rmtree(final / "replaced", ignore_errors=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return final
+
+
+def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
+    """The folder that a new dataset will have.
+
+    Raises `DataError` for a malformed id, for an id that exists already unless `overwrite` is true, and if Minari's
+    folder cannot be made.
+    """
+    if not MINARI_ID.fullmatch(dataset_id):
+        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as gentraj/pointmaze/umaze-v0 is expected, "
+                        "whose namespace has at least two letters")
+    final = datasets_folder() / dataset_id
+    if final.exists() and not overwrite:
+        raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder "
+                        "(`gentraj data import` and `gentraj data make` replace it with --overwrite)")
+    return final
+
+
+def _observations(e: Episodes, as_goals: bool) -> dict[str, np.ndarray]:
+    """Observations as the environment gave them: vectors, or the parts of a goal-conditioned dict."""
+    if not as_goals:
+        return {"observation": e.obs}
+    achieved = e.obs[:, list(e.goal_dims)]
+    observation = e.obs[:, achieved.shape[1]:] if "achieved_goal" in e.obs_keys else e.obs
+    return {"observation": observation, "achieved_goal": achieved, "desired_goal": e.extras["goal"]}
+
+
+def _buffers(episodes: Episodes, infos: list[str], as_goals: bool) -> Iterator[EpisodeBuffer]:
+    """Yields one Minari buffer for each episode; its arrays are views."""
+    from minari.data_collector import EpisodeBuffer
+
+    for e in episodes:
+        parts = _observations(e, as_goals)
+        arrays: dict[str, Any] = {key: getattr(e, field) for field, key in STEPS.items()}
+        arrays["observations"] = parts if as_goals else parts["observation"]
+        yield EpisodeBuffer(**arrays, infos={key: e.extras[key] for key in infos} or None)

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..files import new_file
 from ..progress import one_line
-from .episodes import ARRAYS, Episodes
-from .validation import DataError, as_whole
+from .episodes import ARRAYS, DataError, Episodes
 
 FORMAT = "gentraj-episodes-1"
 
@@ -33,16 +32,13 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
 def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
-    if missing:
-        raise DataError(f"{path}: not an npz of {FORMAT}; it lacks {', '.join(sorted(missing))}, which "
-                        "gentraj.data.save_npz writes")
-    if (found := str(members["format"])) != FORMAT:
-        raise DataError(f"{path}: not an npz of {FORMAT} but of {' '.join(found[:60].split())}; this version of "
-                        "gentraj cannot read it")
+    found = str(members.get("format"))
+    if missing or found != FORMAT:
+        lacks = f"; it lacks {', '.join(sorted(missing))}" if missing else ""
+        raise DataError(f"{path}: not an npz of {FORMAT} but of {found[:60]}{lacks}; save_npz writes one")
     return {key: members[key] for key in ARRAYS} | {
         "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
-        "goal_dims": tuple(as_whole(members["goal_dims"].ravel(), path.stem, "goal_dims").tolist()),
-        "obs_keys": tuple(str(k) for k in members["obs_keys"]), "name": path.stem,
+        "goal_dims": members["goal_dims"], "obs_keys": tuple(members["obs_keys"]), "name": path.stem,
         "env": str(members["env"]) or None}
 
 
@@ -50,22 +46,11 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads all arrays of an npz file. Raises `DataError` for a missing or damaged file and for pickled objects."""
     if not os.path.isfile(path):  # false for a name that no file can have
         raise DataError(f"{path}: no such file")
-    with path.open("rb") as file:
-        first = file.read(8)
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as members:
-                return {key: members[key] for key in members.files}
-        except Exception as error:  # zip, zlib and numpy's header parser raise their own kinds
-            raise DataError(f"{path}: {_what_is_wrong(first, error)}") from error
-
-
-def _what_is_wrong(first: bytes, error: Exception) -> str:
-    """Describes the error, without numpy's advice to trust the file."""
-    if first[:2] != b"PK":
-        return ("is no npz file, or an incomplete one (numpy.savez writes a zip of arrays, and this begins with "
-                f"{first!r}); write it, or copy it, again")
-    if isinstance(error, ValueError) and "allow_pickle" in str(error):
-        return ("holds Python objects (pickles), which can run code when they are read; save arrays of numbers, and "
-                "text as numpy.array(text, dtype=str)")
-    return f"cannot be read ({one_line(error)}); the file is damaged or incomplete, write it, or copy it, again"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
+            return {key: members[key] for key in members.files}
+    except Exception as error:  # zip, zlib and numpy's header parser raise their own kinds
+        if "allow_pickle" in str(error):  # numpy's advice is to trust the file
+            raise DataError(f"{path}: is no zip of arrays, or holds Python objects (pickles), which can run code when "
+                            "read; save arrays of numbers, and text as numpy.array(text, dtype=str)") from error
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); is it complete and npz?") from error

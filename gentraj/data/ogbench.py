@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields, spec_json
-from .episodes import Episodes
+from .episodes import DataError, Episodes, as_flags
 from .minari_io import read_minari
 from .npz import open_npz
 from .splitting import split_at_terminations
-from .validation import DataError, as_flags
 
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
 

@@ -1,24 +1,29 @@
-"""`load_episodes`: loads a dataset of any known format. `FORMATS` lists them; to add one, add a line there."""
+"""`load_episodes` loads a dataset of any known format; `inspect`, `import_file` and `list_datasets` are for datasets by
+their names. `FORMATS` lists the formats; to add one, add a line there."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import reprlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..progress import busy
 from .d4rl import d4rl_fields, d4rl_table, read_d4rl
-from .episodes import Episodes
+from .episodes import DataError, Episodes, problems, wrong_shapes
 from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
-from .minari_io import is_minari, local_ids, read_minari
+from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
 from .npz import npz_fields, open_npz
 from .ogbench import is_ogbench, ogbench_fields, read_ogbench
-from .splitting import concatenate
-from .validation import DataError
+from .splitting import concatenate, continues
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,87 @@ def read(source: str | Path) -> dict[str, Any]:
     close = get_close_matches(text, known, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     raise DataError(f"'{' '.join(str(source).split())}' names no dataset; give {DESCRIBED}{hint}")
+
+
+def list_datasets() -> list[dict[str, Any]]:
+    """The datasets in Minari's local folder, each with its id, episodes, steps, megabytes and description."""
+    return [{"id": key, "episodes": row.get("total_episodes"), "steps": row.get("total_steps"),
+             "megabytes": row.get("dataset_size"), "description": row.get("description", "")}
+            for key, row in local_ids().items()]
+
+
+def import_file(source: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
+    """Writes the episodes of a dataset that `load_episodes` takes as a Minari dataset and returns its id.
+
+    `env` is the environment of the episodes (Gymnasium's EnvSpec as JSON), for files that do not name it. Raises
+    `DataError` where the file or the id cannot be used; nothing is written then.
+    """
+    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that reading may take
+    episodes = load_episodes(source)
+    episodes = replace(episodes, env=env or episodes.env)
+    save_minari(episodes, dataset_id, description=f"imported from {Path(source).name}", overwrite=overwrite)
+    return dataset_id
+
+
+def inspect(source: str | Path | Episodes) -> str:
+    """Describes a dataset in several lines: shapes, ranges, lengths, returns, ends, goals and every problem found.
+
+    Data with problems, which `Episodes` refuses, are described too. Raises `DataError` where nothing can be read.
+    """
+    return report(source)[0]
+
+
+def report(source: str | Path | Episodes) -> tuple[str, int]:
+    """Returns the lines of `inspect` and the number of problems in them, the warnings of reading the data included."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        if isinstance(source, Episodes):
+            e = source
+        elif len(names := split_names(str(source))) > 1:
+            e = load_episodes(names)
+        else:
+            e = Episodes(**read(source), validate=False)
+    lines = [f"dataset      {e.name}", f"environment  {_environment(e.env)}"]
+    if not any(wrong_shapes(e)):
+        lines += _summary(e)
+    for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
+        lines.append(f"{key:<12} {' x '.join(f'{n:,}' for n in array.shape)}")
+        if array.size and array.ndim in (1, 2):
+            lines += _ranges(array.reshape(len(array), -1), e.goal_dims if key == "obs" else ())
+    found = [*problems(e), *(str(one.message) for one in warned if issubclass(one.category, UserWarning))]
+    lines += [f"problems     {len(found) or 'none'}", *(f"  {problem}" for problem in found)]
+    return "\n".join(lines), len(found)
+
+
+def _environment(env: str | None) -> str:
+    if not env:
+        return "not recorded"
+    try:
+        return json.loads(env)["id"]
+    except (ValueError, TypeError, KeyError):
+        return f"not Gymnasium's EnvSpec as JSON: {reprlib.repr(env)}"
+
+
+def _summary(e: Episodes) -> Iterator[str]:
+    last = np.cumsum(e.lengths) - 1
+    terminated, truncated = e.terminated[last], e.truncated[last]
+    ends = {"terminated": terminated & ~truncated, "truncated": truncated & ~terminated, "both": terminated & truncated,
+            "neither (read as truncated)": ~terminated & ~truncated}
+    goals = f"entries {list(e.goal_dims)} of obs" if e.goal_dims else "no entries of obs named"
+    yield f"episodes     {len(e):,} of {e.num_steps:,} steps in all"
+    yield (f"continue     {np.count_nonzero(continues(e)):,} go on where the one before was truncated (a training "
+           "joins them, unless --no-stitch is given)")
+    for name, values in (("length", e.lengths), ("return", e.returns)):
+        yield (f"{name:<12} {values.min():g} to {values.max():g}, median {np.median(values):g}, mean "
+               f"{values.mean():g}")
+    yield "end          " + ", ".join(f"{np.count_nonzero(v):,} {k}" for k, v in ends.items() if v.any())
+    yield f"goal         {goals}{', a goal beside every observation' if 'goal' in e.extras else ''}"
+
+
+def _ranges(columns: np.ndarray, goal_dims: tuple[int, ...]) -> Iterator[str]:
+    """Yields one line for each column."""
+    with np.errstate(all="ignore"):  # NaN and infinity are shown as they are
+        summary = columns.min(0), columns.max(0), columns.mean(0, dtype=np.float64)
+    for d, (low, high, mean) in enumerate(zip(*summary, strict=True)):
+        notes = ("  constant" if low == high else "") + ("  goal" if d in goal_dims else "")
+        yield f"  {d:>3}  {low:>12.5g} to {high:>12.5g}  mean {mean:>12.5g}{notes}"

@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from .validation import DataError
-
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
     from gymnasium.spaces import Box
 
-GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
 def spec_as_json(spec: EnvSpec) -> str | None:
@@ -25,41 +22,6 @@ def spec_as_json(spec: EnvSpec) -> str | None:
         return replace(spec, additional_wrappers=(), **code).to_json()
     except (TypeError, ValueError):
         return None
-
-
-def act_width(name: str, space: Any) -> int:
-    """The width of an action space. Raises `DataError` unless its actions are vectors."""
-    if not is_vector(space):
-        raise DataError(f"{name}: action space {_brief(space)} is not supported, only vectors (1-D Box) are; flatten "
-                        "the actions with gymnasium.spaces.utils.flatten and record the data again")
-    return space.shape[0]
-
-
-def obs_widths(name: str, space: Any) -> dict[str, int]:
-    """{"obs": O} for a vector or a dict that is flattened (`flat_parts`), or the three widths of a goal-conditioned
-    dict. Raises `DataError` for anything else."""
-    if is_vector(space):
-        return {"obs": space.shape[0]}
-    if parts := flat_parts(space):
-        return {"obs": sum(math.prod(part.shape) for part in parts.values())}
-    parts = getattr(space, "spaces", None)
-    if isinstance(parts, dict) and set(parts) == set(GOAL_KEYS) and all(map(is_vector, parts.values())):
-        return {key: parts[key].shape[0] for key in GOAL_KEYS}
-    raise DataError(f"{name}: observation space {_brief(space)} is not supported, only vectors (1-D Box), dicts of "
-                    f"Boxes and dicts of the vectors {', '.join(GOAL_KEYS)} are; flatten it with "
-                    "gymnasium.wrappers.FlattenObservation (encode images first) and record the data again")
-
-
-def flat_parts(space: Any) -> dict[str, Any]:
-    """The parts of a dict observation that is flattened, in the order of `gymnasium.spaces.utils.flatten`.
-
-    These are the entries of a Dict of Boxes of up to two dimensions that are no images (uint8). Any other space, and a
-    goal-conditioned dict, has none.
-    """
-    parts = observed(space)
-    if not isinstance(parts, dict) or "desired_goal" in parts or not all(map(is_part, parts.values())):
-        return {}
-    return dict(parts)
 
 
 def observed(space: Any) -> Any:
@@ -88,8 +50,3 @@ def flattening(name: str, parts: Mapping[str, Any]) -> str:
 def is_vector(space: Any) -> TypeGuard[Box]:
     """Whether the space is a 1-D Box with at least one entry."""
     return type(space).__name__ == "Box" and len(space.shape) == 1 and space.shape[0] > 0
-
-
-def _brief(space: Any) -> str:
-    text = " ".join(str(space).split())
-    return text if len(text) < 100 else text[:97] + "..."

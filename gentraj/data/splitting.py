@@ -7,15 +7,13 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from .episodes import ARRAYS, Episodes
-from .validation import DataError
+from .episodes import ARRAYS, DataError, Episodes
 
-CONDITIONED_ON = ("goal", "task")  # extras that policies may be conditioned on
+CONDITIONED_ON = {"goal", "task"}  # extras that policies may be conditioned on
 LONGEST_PIECE_STEPS = 1000  # steps; most episodes are shorter and stay whole
 FEWEST_PIECES = 20  # where the data have that many steps
 
@@ -30,49 +28,37 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     """
     if not datasets:
         raise DataError("no datasets to join; give at least one")
-    first = datasets[0]
-    for other in datasets[1:]:
-        for key in ("obs_dim", "act_dim", "goal_dims", "obs_keys"):
-            value, expected = getattr(other, key), getattr(first, key)
-            if value != expected:
-                raise DataError(f"{other.name}: {key} is {value} but {expected} in {first.name}; only datasets of one "
-                                "environment can be joined")
     if len(datasets) == 1:
-        return first
-    named = [d for d in datasets if d.env is not None]
-    for other in named[1:]:
-        own, expected = environment_name(other.env), environment_name(named[0].env)
-        if own != expected:
-            warnings.warn(f"{other.name} is of {own} and {named[0].name} of {expected}; the joined data count as those "
-                          f"of {expected}", stacklevel=2)
+        return datasets[0]
     if any("imagined" in d.extras for d in datasets):
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
+    first = datasets[0]
+    env = next((d.env for d in datasets if d.env is not None), None)
+    shared = {key for key in first.extras if all(key in d.extras for d in datasets)}
+    for other in datasets[1:]:
+        layouts = [{"obs_dim": d.obs_dim, "act_dim": d.act_dim, "goal_dims": d.goal_dims, "obs_keys": d.obs_keys}
+                   | {f"the width of {key}": d.extras[key].shape[1] for key in shared} for d in (other, first)]
+        for key, value in layouts[0].items():
+            if value != layouts[1][key]:
+                raise DataError(f"{other.name}: {key} is {value} but {layouts[1][key]} in {first.name}; only datasets "
+                                "of one environment can be joined")
+        if other.env is not None and environment_name(other.env) != environment_name(env):
+            warnings.warn(f"{other.name} is of {environment_name(other.env)}; the joined data count as those of "
+                          f"{environment_name(env)}", stacklevel=2)
+    for key in CONDITIONED_ON - shared:
+        if having := [d.name for d in datasets if key in d.extras]:
+            warnings.warn(f"only {', '.join(having)} of the datasets to join have {key} beside their observations; the "
+                          "joined data have none", stacklevel=2)
     joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
-    joined["extras"] = _joined_extras(datasets)
-    return replace(first, name="+".join(d.name for d in datasets), env=named[0].env if named else None, **joined)
-
-
-def _joined_extras(datasets: Sequence[Episodes]) -> dict[str, np.ndarray]:
-    first, *others = datasets
-    for key in CONDITIONED_ON:
-        having, lacking = ([d.name for d in datasets if (key in d.extras) is has] for has in (True, False))
-        if having and lacking:
-            warnings.warn(f"{lacking[0]} has no {key} beside its observations and {having[0]} has; the joined data "
-                          "have none", stacklevel=3)
-    shared = [key for key in first.extras if all(key in d.extras for d in others)]
-    for other, key in product(others, shared):
-        width, expected = other.extras[key].shape[1], first.extras[key].shape[1]
-        if width != expected:
-            raise DataError(f"{other.name}: {key} has width {width} but {expected} in {first.name}; only datasets of "
-                            "one environment can be joined")
-    return {key: np.concatenate([d.extras[key] for d in datasets]) for key in shared}
+    joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets]) for key in first.extras if key in shared}
+    return replace(first, name="+".join(d.name for d in datasets), env=env, **joined)
 
 
 def environment_name(env: str | None) -> str:
     """The id in Gymnasium's EnvSpec as JSON without its version, such as PointMaze_UMaze; the text if it is no such."""
     try:
         return re.sub(r"-v\d+$", "", json.loads(env or "")["id"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return str(env)
 
 
@@ -98,10 +84,8 @@ def stitch(e: Episodes) -> Episodes:
     keep[e.last_rows[:-1][joins]] = False  # this observation is also the first of the next episode
     truncated = e.truncated.copy()
     truncated[e.starts[1:][joins] - 1] = False
-    first = np.concatenate([[True], ~joins])
-    return replace(e, obs=e.obs[keep], truncated=truncated,
-                   lengths=np.add.reduceat(e.lengths, np.flatnonzero(first)),
-                   extras={key: x[keep] for key, x in e.extras.items()})
+    first = np.flatnonzero(np.concatenate([[True], ~joins]))
+    return replace(e, truncated=truncated, validate=False).pick(slice(None), keep, np.add.reduceat(e.lengths, first))
 
 
 def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Episodes]:
@@ -156,10 +140,8 @@ def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
     starts = e.starts
     steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
     rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])
-    lengths = np.array([b - a for _, a, b in pieces])
-    ends = np.cumsum(lengths) - 1
-    terminated = e.terminated[steps]
-    truncated = e.truncated[steps].copy()
-    truncated[ends] |= ~terminated[ends]
-    return replace(e, obs=e.obs[rows], act=e.act[steps], reward=e.reward[steps], terminated=terminated,
-                   truncated=truncated, lengths=lengths, extras={key: x[rows] for key, x in e.extras.items()})
+    taken = e.pick(steps, rows, np.array([b - a for _, a, b in pieces]))
+    truncated = taken.truncated.copy()
+    ends = np.cumsum(taken.lengths) - 1
+    truncated[ends] |= ~taken.terminated[ends]
+    return replace(taken, truncated=truncated)

@@ -22,7 +22,7 @@ from gentraj.envs.worlds.imagined import ImaginedConfig, goal_reward
 
 from ..config import settings
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
-from ..data.minari_writer import check_new_id
+from ..data.minari_io import check_new_id
 from ..data.sources import split_names
 from ..device import pick_device
 from ..models.conditioning import KINDS

@@ -19,7 +19,7 @@ from gentraj.envs.rendering.film import Watch, videos
 from ..acceleration import backend_of
 from ..config import write_json
 from ..data import Episodes, save_minari
-from ..data.minari_writer import check_new_id
+from ..data.minari_io import check_new_id
 from ..files import check_folder, check_output
 from ..plots.page import show
 from ..progress import busy, say

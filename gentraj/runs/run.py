@@ -25,6 +25,7 @@ from gentraj.envs.making import environment_factory
 
 from ..config import settings
 from ..data import ContextConfig, Episodes
+from ..data.context import context_width
 from ..device import device_of
 from ..families import Model, ModelConfig
 from ..models.sample_batch import Guidance
@@ -85,8 +86,8 @@ class DataFacts:
         constant = tuple(low if low == high else None for low, high in zip(low_A, high_A, strict=True))
         if set(constant) == {None}:
             constant = ()
-        return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
-                   env, episodes.env, tuple(returns or [DataReturns.of(episodes)]), constant)
+        return cls(episodes.obs_dim, episodes.act_dim, context_width(episodes, context), episodes.goal_dims,
+                   episodes.obs_keys, env, episodes.env, tuple(returns or [DataReturns.of(episodes)]), constant)
 
     def allowed(self, space: Box) -> Box:
         """The actions of a space among which an agent chooses: what never varies in the data stays as it is.

@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gentraj.data import DataError, d4rl_reference, load_d4rl, load_episodes
+from gentraj.data import DataError, d4rl_reference, load_episodes
 from gentraj.envs.making import environment_factory
 from gentraj.envs.tasks.registry import TASKS
 
@@ -27,7 +27,7 @@ def write(path: Path, **arrays: np.ndarray) -> Path:
 
 def test_next_observations_end_each_trajectory(tmp_path):
     ends = np.isin(np.arange(N), [4, 8, 11])[:, None]
-    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=np.where(ends, OBS + 100, NEXT)))
+    e = load_episodes(write(tmp_path / "a.hdf5", next_observations=np.where(ends, OBS + 100, NEXT)))
     assert e.lengths.tolist() == [5, 4, 3]
     assert np.array_equal(e.obs, np.insert(OBS, [5, 9, 12], OBS[[4, 8, 11]] + 100, axis=0))
     assert np.array_equal(e.act, ACT)
@@ -44,7 +44,7 @@ def test_a_trajectory_is_cut_where_its_next_observation_is_not_the_following_row
     path = write(tmp_path / "a.hdf5", observations=OBS[order], next_observations=NEXT[order], **arrays)
     following = np.diff(order) == 1
     with pytest.warns(UserWarning, match=f"^a: in {np.count_nonzero(~following)} rows next_observations is not"):
-        e = load_d4rl(path)
+        e = load_episodes(path)
     assert len(e) == 1 + np.count_nonzero(~following)
     firsts = np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)
     assert np.array_equal(e.obs[firsts], OBS[order])
@@ -58,25 +58,19 @@ def test_flags_are_zero_or_one(tmp_path, wrong):
     flags = np.where(TERMINAL, wrong, 0)
     for key in ("terminals", "timeouts"):
         with pytest.raises(DataError, match=f"^a: {key} has {wrong}; only 0 and 1"):
-            load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **{key: flags}))
-
-
-def test_data_without_a_trajectory_of_two_rows_are_refused_by_what_is_missing(tmp_path):
-    path = write(tmp_path / "a.hdf5", terminals=np.ones(N, bool))
-    with pytest.raises(DataError, match=r"^a: no trajectory has two rows, .*; give next_observations$"):
-        load_d4rl(path)
+            load_episodes(write(tmp_path / "a.hdf5", next_observations=NEXT, **{key: flags}))
 
 
 def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path):
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=TIMEOUT | TERMINAL)
-    with pytest.warns(UserWarning, match="the last step of 3 trajectories is dropped with its reward; give"):
-        e = load_d4rl(path)
+    with pytest.warns(UserWarning, match="the last step of 3 trajectories is dropped"):
+        e = load_episodes(path)
     assert e.lengths.tolist() == [4, 3, 2]
     assert np.array_equal(e.obs, OBS)
     assert np.array_equal(e.act, np.delete(ACT, [4, 8, 11], 0))
     assert np.flatnonzero(e.truncated).tolist() == [3, 6, 8]
-    with pytest.warns(UserWarning, match="the last step of 3 .* for 1 of them it is the terminal step"):
-        assert not load_d4rl(write(tmp_path / "b.hdf5")).terminated.any()
+    with pytest.warns(UserWarning, match="the last step of 3 .* for 1 of them is the terminal step"):
+        assert not load_episodes(write(tmp_path / "b.hdf5")).terminated.any()
 
 
 @pytest.mark.parametrize(("name", "file"), [
@@ -102,62 +96,20 @@ def test_maze2d_is_in_the_frame_of_its_pointmaze(tmp_path, monkeypatch, name, fi
     assert (made.env_id, made.max_episode_steps, made.kwargs["reward_type"]) == (task.env_id, task.d4rl_steps, rewards)
 
 
-def test_a_maze2d_of_other_widths_is_refused(tmp_path):
-    path = write(tmp_path / "maze2d-umaze-v1.hdf5")
-    with pytest.warns(UserWarning), pytest.raises(DataError, match=r"^maze2d-umaze-v1: observations have shape \(12"):
-        load_d4rl(path)
-
-
 def test_goals_are_kept_beside_next_observations_and_the_last_one_stays(tmp_path):
     goal = OBS[:, :2] + 7
-    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"infos/goal": goal, "infos/qpos": OBS}))
+    e = load_episodes(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"infos/goal": goal, "infos/qpos": OBS}))
     assert set(e.extras) == {"goal"}
     for episode, start, T in zip(e, e.starts.tolist(), e.lengths.tolist(), strict=True):
         assert np.array_equal(episode.extras["goal"], goal[[*range(start, start + T), start + T - 1]])
 
 
-def test_without_timeouts_lengths_are_needed(tmp_path):
-    path = write(tmp_path / "a.hdf5", timeouts=None, next_observations=NEXT)
-    with pytest.raises(DataError, match=r"a: no 'timeouts'.*give their lengths"):
-        load_d4rl(path)
-    e = load_d4rl(path, lengths=[5, 4, 3])
-    assert e.lengths.tolist() == [5, 4, 3]
-    assert (np.flatnonzero(e.terminated).tolist(), np.flatnonzero(e.truncated).tolist()) == ([4], [8, 11])
-    with pytest.raises(DataError, match=r"sum to 9.*12 rows"):
-        load_d4rl(path, lengths=[5, 4])
-    with pytest.raises(DataError, match="episode 0, step 4: terminated is true inside the episode"):
-        load_d4rl(path, lengths=[6, 6])
-
-
-def test_the_layout_is_checked(tmp_path):
-    with pytest.raises(DataError, match="lacks actions, rewards"):
-        load_d4rl(write(tmp_path / "a.hdf5", actions=None, rewards=None))
-    with pytest.raises(DataError, match="actions has 5 rows and observations 12"):
-        load_d4rl(write(tmp_path / "b.hdf5", actions=ACT[:5]))
-
-
-def test_a_group_in_the_place_of_an_array_is_named(tmp_path):
-    """As where the observations are in parts; it was the error of a missing attribute in h5py."""
-    group = "observations"
-    with pytest.raises(DataError, match=f"a.hdf5: {group} is a group; an array is expected"):
-        load_d4rl(write(tmp_path / "a.hdf5", **{group: None, f"{group}/state": OBS}))
-
-
-@pytest.mark.parametrize(("arrays", "message"), [
-    ({"next_observations": OBS[:, :1]}, r"a: next_observations have shape \(12, 1\) and observations \(12, 3\)"),
-    ({"terminals": np.float32(1)}, "a: terminals is a single number; an array with a row for each step is expected"),
-], ids=["width", "number"])
-def test_arrays_of_other_shapes_are_refused(tmp_path, arrays, message):
-    with pytest.raises(DataError, match=message):
-        load_d4rl(write(tmp_path / "a.hdf5", **arrays))
-
-
 def test_a_file_may_name_its_environment_but_only_a_registered_one(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = load_d4rl(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"metadata/env_id": "Hopper-v5"}))
+        known = load_episodes(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"metadata/env_id": "Hopper-v5"}))
         unknown = {"metadata/env_id": "antigravity:Fly-v0"}
-        code = load_d4rl(write(tmp_path / "b.hdf5", next_observations=NEXT, **unknown))
+        code = load_episodes(write(tmp_path / "b.hdf5", next_observations=NEXT, **unknown))
     assert known.env is not None
     assert '"id": "Hopper-v5"' in known.env
     assert code.env is None
@@ -170,7 +122,16 @@ def test_reference_scores_are_d4rls():
         d4rl_reference("hopper-v9")
 
 
-def test_an_id_without_its_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
-    with pytest.raises(DataError, match=f"{tmp_path}/hopper_medium-v2.hdf5 does not exist"):
-        load_episodes("hopper-medium-v2")
+@pytest.mark.parametrize(("arrays", "message"), [
+    ({"next_observations": OBS[:, :1]}, r"a: next_observations have shape \(12, 1\) and observations \(12, 3\)"),
+    ({"terminals": np.float32(1)}, r"a: terminals has shape \(\); a row for each of the 12 observations"),
+    ({"rewards": OBS}, r"a: rewards has shape \(12, 3\)"),
+    ({"actions": ACT[:5]}, r"a: actions has shape \(5, 2\)"),
+    ({"actions": None, "rewards": None}, "lacks actions, rewards"),
+    ({"observations": None, "observations/state": OBS}, "a: observations has .*numbers are expected"),
+    ({"timeouts": None}, "a: no 'timeouts', so the ends of trajectories are unknown"),
+    ({"terminals": np.ones(N, bool)}, "a: no trajectory has two rows, .*; give next_observations"),
+])
+def test_another_layout_is_refused(tmp_path, arrays, message):
+    with pytest.raises(DataError, match=message):
+        load_episodes(write(tmp_path / "a.hdf5", **arrays))

@@ -83,28 +83,22 @@ def test_only_datasets_of_one_environment_are_joined():
         concatenate([])
 
 
-@pytest.mark.parametrize("dims", [[0, 1], np.array([0, 1]), (np.int64(0), 1.0)])
-def test_goal_entries_may_be_any_whole_numbers_and_the_names_of_entries_any_sequence(dims):
-    e = replace(some([3]), goal_dims=(0, 1), obs_keys=("a", "b"))
-    other = replace(e, goal_dims=dims, obs_keys=["a", "b"])
-    assert other == e and concatenate([e, other]).goal_dims == (0, 1)
-    assert replace(e, goal_dims=1, obs_keys="a").goal_dims == (1,)
-    with pytest.raises(DataError, match=r"goal_dims has 0\.5; whole numbers"):
-        replace(e, goal_dims=(0.5,))
-
-
 def test_joined_data_have_the_environment_that_any_of_them_names(recwarn):
     maze, dense, other = (json.dumps({"id": name}) for name in ("Maze_U-v3", "Maze_U-v4", "Maze_Large-v3"))
     for envs, expected in (((None, maze), maze), ((maze, None), maze), ((maze, dense), maze), ((None, None), None)):
         assert concatenate([replace(some([3]), env=env) for env in envs]).env == expected
     assert not recwarn
-    with pytest.warns(UserWarning, match="large is of Maze_Large and dataset of Maze_U; the joined data"):
+    with pytest.warns(UserWarning, match="large is of Maze_Large; the joined data count as those of Maze_U"):
         concatenate([replace(some([3]), env=maze), replace(some([3]), env=other, name="large")])
 
 
 def test_joining_keeps_the_extras_that_all_have():
-    joined = concatenate([some([3], extras=("qpos", "qvel")), some([2], extras=("qvel",), seed=1)])
+    """A policy that was to be conditioned on a goal that is lost was trained without."""
+    other = replace(some([2], extras=("qvel",), seed=1), name="other")
+    joined = concatenate([some([3], extras=("qpos", "qvel")), other])
     assert set(joined.extras) == {"qvel"}
+    with pytest.warns(UserWarning, match="only other of the datasets to join have task"):
+        concatenate([some([3]), replace(other, extras={"task": np.zeros((3, 1))})])
     assert len(joined.extras["qvel"]) == 7
 
 
@@ -114,30 +108,6 @@ def test_masked_entries_are_refused():
     with pytest.raises(DataError, match=r"^dataset: reward has masked entries"):
         replace(e, reward=np.ma.masked_array(e.reward, np.arange(5) == 1))
     assert replace(e, reward=np.ma.masked_array(e.reward, np.zeros(5, bool))) == e
-
-
-def test_a_list_of_episodes_in_the_place_of_an_array_is_refused():
-    e = some([3, 2])
-    with pytest.raises(DataError, match=r"^dataset: obs is no array of numbers .*one after the other, is expected"):
-        replace(e, obs=[e.obs[:4], e.obs[4:]])
-
-
-@pytest.mark.parametrize("key", ["goal", "task"])
-def test_goals_and_tasks_that_joined_data_lose_are_named(key):
-    """A policy that was to be conditioned on them was trained without."""
-    have, lack = replace(some([3]), name="a", extras={key: np.zeros((4, 1))}), replace(some([2]), name="b")
-    for pair in ([have, lack], [lack, have]):
-        with pytest.warns(UserWarning, match=f"^b has no {key} beside its observations and a has"):
-            assert not concatenate(pair).extras
-
-
-@pytest.mark.parametrize("key", ["goal", "imagined"])
-def test_arrays_without_entries_are_refused(key):
-    with pytest.raises(DataError, match=f"^dataset: {key} has width 0; at least one entry"):
-        replace(some([3]), extras={key: np.zeros((4, 0))})
-    with pytest.raises(DataError, match=r"^dataset: obs has width 0"):
-        replace(some([3]), obs=np.zeros((4, 0)))
-    assert replace(some([3]), act=np.zeros((3, 0))).act_dim == 0
 
 
 @pytest.mark.parametrize(("offset", "step", "rounded"), [(1.7e9, 0.05, True), (1e6, 0.002, True), (1e6, 1.0, False),
@@ -152,4 +122,4 @@ def test_numbers_that_float32_makes_the_same_are_named_with_what_to_do(tmp_path,
     report = inspect(tmp_path / "own.npz")
     told = [str(each.message) for each in recwarn]
     assert len(told) == rounded and all("dataset: entry 1 of obs is from" in line for line in told)
-    assert ("problems     1" in report and "entry 1 of observations is from" in report) is rounded
+    assert ("problems     1" in report and "entry 1 of obs is from" in report) is rounded

@@ -44,8 +44,7 @@ def test_the_numbers_of_the_real_library_are_read_to_the_bit(capsys: pytest.Capt
     assert np.array_equal(e.reward, expected["next.reward"][~last, 0])
     assert e.lengths.tolist() == [T - 1 for T in LENGTHS] and not e.terminated.any() and e.truncated.sum() == 3
     line = capsys.readouterr().err
-    assert line.count("\n") == 1 and "observation.state (3), observation.environment_state (2), without " in line
-    assert "observation.images.top, which are not read; the action and reward of each episode's last frame are" in line
+    assert line.count("\n") == 1 and "observation.state (3), observation.environment_state (2); not read: " in line
 
 
 def test_the_commands_take_a_folder_and_a_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -102,14 +101,14 @@ def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"codebase_version": "v2.1"}, "has LeRobot's format v2.1; v3.0 is expected.*convert"),
-    ({"features": 3}, "its features cannot be read"),
+    ({"features": 3}, "describes no LeRobot dataset"),
     ({"features": {"action": {"dtype": "int64", "shape": [1]}}}, "action has dtype int64.*vectors of real numbers"),
     ({"features": {"action": {"dtype": "float32", "shape": [2]},
                    "observation.image": {"dtype": "video", "shape": [8, 8, 3]}}}, "no vector.*observation.image"),
     ({"features": {"action": {"dtype": "float32", "shape": [3]},
-                   "observation.state": {"dtype": "float32", "shape": [3]}}}, "action of 12 frames has 24 values"),
+                   "observation.state": {"dtype": "float32", "shape": [3]}}}, "cannot be read .*reshape"),
     ({"features": {"action": {"dtype": "float32", "shape": [2]},
-                   "observation.other": {"dtype": "float32", "shape": [3]}}}, "cannot be read|no observation.other")])
+                   "observation.other": {"dtype": "float32", "shape": [3]}}}, "cannot be read .*observation.other")])
 def test_another_format_is_one_line(folder: Path, changes: dict, message: str) -> None:
     info(folder, **changes)
     with pytest.raises(DataError, match=message) as error:
@@ -122,10 +121,10 @@ def test_damaged_files_and_missing_numbers_are_one_line(folder: Path) -> None:
     whole = file.read_bytes()
     rewrite(folder, lambda table: table.set_column(
         table.column_names.index("next.reward"), "next.reward", pyarrow.array([None, *map(float, range(11))])))
-    with pytest.raises(DataError, match=r"next\.reward of 12 frames .* and 1 missing ones"):
+    with pytest.raises(DataError, match=r"next\.reward lacks 1 values"):
         load_episodes(folder)
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"file-000\.parquet: cannot be read .*is it complete and Parquet"):
+    with pytest.raises(DataError, match=r"file-000\.parquet: cannot be read .*is it complete, and Parquet"):
         load_episodes(folder)
     file.unlink()
     with pytest.raises(DataError, match=r"holds no data/\*/\*\.parquet"):
@@ -137,20 +136,3 @@ def test_names_that_are_no_repository_are_refused(name: str, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DataError, match=r"is no LeRobot dataset; lerobot:OWNER/NAME, or a folder"):
         load_episodes(f"lerobot:{name}")
-
-
-def test_a_dataset_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import snapshot_download
-
-    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: snapshot_download(
-        name, cache_dir=tmp_path, endpoint="http://127.0.0.1:9", **options))
-    with pytest.raises(DataError, match=r"lerobot:owner/name is not in .* and cannot be fetched from the Hug") as error:
-        load_episodes("lerobot:owner/name")
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_pyarrow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ImportError, match=r"needs the package pyarrow; pip install 'gentraj\[lerobot\]'"):
-        load_episodes(TINY)

@@ -1,7 +1,9 @@
 """Episodes as Minari datasets: what is saved is loaded, and what others wrote is understood or refused."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import minari
@@ -16,7 +18,7 @@ from minari.data_collector import EpisodeBuffer
 from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, load_episodes, save_minari
-from gentraj.data.commands import import_file, list_datasets
+from gentraj.data.sources import import_file, list_datasets
 from gentraj.progress import say_once
 
 ID = "gentraj/test/some-v0"
@@ -84,16 +86,6 @@ def test_infos_that_are_no_vectors_are_left_out(goal):
     assert set(e.extras) == {"qpos"} and len(e) == 2
 
 
-def test_another_format_is_named_and_nothing_is_downloaded_or_deleted(root):
-    record(list(np.zeros((1, 4, 2))), box(2))
-    folder = root / ID / "data"
-    (folder / "main_data.hdf5").rename(folder / "main_data.arrow")
-    (folder / "metadata.json").write_text(json.dumps(
-        json.loads((folder / "metadata.json").read_text()) | {"data_format": "arrow"}))
-    with pytest.raises(DataError, match="is stored in the format arrow, and only hdf5 is read; write it again with"):
-        load_episodes(ID)
-
-
 def test_goals_outside_the_observation_come_first():
     obs = np.random.default_rng(0).normal(size=(1, 4, 5))
     part = [{"observation": o[:, 2:], "achieved_goal": o[:, :2], "desired_goal": o[:, :2]} for o in obs]
@@ -130,47 +122,9 @@ def test_what_was_noted_on_saving_is_not_guessed_again():
     assert load_episodes(ID) == e
 
 
-def test_the_environment_is_recovered_with_its_spaces():
-    e = replace(some([3], act_dim=1), env=PENDULUM)
-    save_minari(e, ID, description="pendulum")
-    dataset = minari.load_dataset(ID)
-    env = dataset.recover_environment()
-    assert env.spec.id == "Pendulum-v1"
-    assert dataset.action_space == env.action_space
-    assert dataset.observation_space == env.observation_space
-    env.close()
-    assert load_episodes(ID).env == PENDULUM
-
-
-def test_episodes_of_other_widths_than_their_environment_are_refused():
-    with pytest.raises(DataError, match=r"widths \{'obs': 3\} and action width 2; its environment has .* and 1"):
-        save_minari(replace(some([3]), env=PENDULUM), ID, description="x")
-
-
-MKDIR = {"entry_point": "os:mkdir", "kwargs": {"path": "canary"}}
-
-
-@pytest.mark.parametrize("trick", [
-    MKDIR, {"additional_wrappers": [MKDIR | {"name": "Wrapper"}]}, {"kwargs": {"xml_file": "/etc/passwd"}}],
-    ids=["entry point", "wrapper", "file"])
-def test_a_spec_that_names_other_code_or_files_is_kept_but_never_run(tmp_path, monkeypatch, trick):
-    monkeypatch.chdir(tmp_path)
-    env = EnvSpec.from_json(json.dumps(json.loads(PENDULUM) | trick)).to_json()
-    save_minari(replace(some([3], act_dim=1), env=env), ID, description="x")
-    assert load_episodes(ID).env == env
-    metadata = minari.load_dataset(ID).storage.data_path / "metadata.json"
-    metadata.write_text(json.dumps({k: v for k, v in json.loads(metadata.read_text()).items() if "space" not in k}))
-    with pytest.raises(DataError, match="no action_space, observation_space"):  # Minari would make the environment
-        load_episodes(ID)
-    assert not (tmp_path / "canary").exists()
-
-
 def test_a_download_that_was_stopped_is_begun_anew(root, monkeypatch):
     (root / "mine/some-v0/data").mkdir(parents=True)
     asked = []
-    space = minari.serialization.serialize_space(box(2))
-    monkeypatch.setattr(minari, "list_remote_datasets", lambda prefix: {
-        "mine/some-v0": {"observation_space": space, "action_space": space}})
     monkeypatch.setattr(minari, "download_dataset", lambda name, force_download: asked.append((name, force_download)))
     with pytest.raises(DataError):  # nothing came
         load_episodes("mine/some-v0")
@@ -191,21 +145,6 @@ def test_other_dicts_of_boxes_are_flattened_as_gymnasium_does_and_a_line_says_so
         capsys.readouterr().err)
     save_minari(e, "gentraj/test/again-v0", description="flat")
     assert load_episodes("gentraj/test/again-v0") == replace(e, name="gentraj/test/again-v0")
-
-
-@pytest.mark.parametrize("space", [
-    spaces.Discrete(4), spaces.Box(0, 255, (4, 4, 3), np.uint8), spaces.Dict(state=box(2), gripper=spaces.Discrete(2)),
-], ids=lambda space: type(space).__name__)
-def test_spaces_that_are_not_vectors_are_refused_before_their_data_are_read(space):
-    dataset = minari.load_dataset(record([np.zeros((4, 2))], box(2)))
-    for which in ("observation", "action"):
-        path = dataset.storage.data_path / "metadata.json"
-        before = json.loads(path.read_text())
-        path.write_text(json.dumps(before | {f"{which}_space": minari.serialization.serialize_space(space)}))
-        (dataset.storage.data_path / "main_data.hdf5").write_bytes(b"never opened")
-        with pytest.raises(DataError, match=rf"{ID}: {which} space .* is not supported, .*flatten"):
-            load_episodes(ID)
-        path.write_text(json.dumps(before))
 
 
 def test_t_observations_for_t_actions_names_both_numbers():
@@ -233,3 +172,89 @@ def test_a_file_is_imported_and_listed(tmp_path):
         import_file(tmp_path / "missing.npz", "recorded")
     import_file("mine/recorded-v1", "mine/copied-v1")  # a dataset by its id, as the command takes it
     assert load_episodes("mine/copied-v1") == some([3, 4])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"observation_space": spaces.Discrete(4)}, rf"{ID}: observation space Discrete\(4\) is not supported, .*flatten"),
+    ({"action_space": spaces.Box(0, 255, (4, 4, 3), np.uint8)}, f"{ID}: action space .* is not supported, .*flatten"),
+    ({"observation_space": spaces.Dict(state=box(2), gripper=spaces.Discrete(2))}, "not supported"),
+    ({"data_format": "arrow"}, "arrow is its format, and only hdf5 is read"),
+    ({"observation_space": None, "env_spec": json.dumps({"id": "a-v0", "entry_point": "os:mkdir"})}, "no Minari"),
+], ids=str)
+def test_what_cannot_be_read_is_refused_before_its_data_and_never_run(root, changes, message):
+    """Minari makes the environment, and so runs whatever code the file names, where the spaces are missing."""
+    record([np.zeros((4, 2))], box(2))
+    path = root / ID / "data" / "metadata.json"
+    (path.parent / "main_data.hdf5").write_bytes(b"never opened")
+    changes = {key: minari.serialization.serialize_space(value) if isinstance(value, spaces.Space) else value
+               for key, value in changes.items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(DataError, match=message):
+        load_episodes(ID)
+
+
+def test_only_the_observation_of_a_kitchen_is_read():
+    """Its goals are dicts of tasks, the same in each episode."""
+    tasks = spaces.Dict(kettle=box(7), microwave=box(1))
+    space = spaces.Dict(observation=box(3), achieved_goal=tasks, desired_goal=tasks)
+    obs = np.random.default_rng(0).normal(size=(4, 3))
+    goal = {"kettle": np.zeros((4, 7)), "microwave": np.zeros((4, 1))}
+    e = load_episodes(record([{"observation": obs, "achieved_goal": goal, "desired_goal": goal}], space))
+    assert np.array_equal(e.obs, obs.astype(np.float32)) and not e.extras
+
+
+# -- whatever stops a write, a dataset that was there stays, and nothing half-made is seen
+
+
+@pytest.mark.parametrize("keys", [("observation",), ()])
+def test_goals_that_are_no_entries_of_an_observation_are_kept_beside_it(keys):
+    """The environment's own achieved goals are unknown, so its dicts cannot be written."""
+    e = replace(some([3, 4], obs_dim=4, goals="within"), goal_dims=(), obs_keys=keys)
+    save_minari(e, ID, description="x")
+    assert load_episodes(ID) == e
+
+
+def test_a_file_in_the_place_of_minaris_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
+    for call in (lambda: save_minari(some([3]), ID, description=""), lambda: load_episodes(ID), list_datasets):
+        with pytest.raises(DataError, match=r"cannot be made \(.*file.*\); set MINARI_DATASETS_PATH"):
+            call()
+
+
+def test_minaris_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minari looked for the size of the file in a folder `there/.../there/...`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "there")
+    assert save_minari(some([3]), ID, description="") == tmp_path / "there" / ID and load_episodes(ID) == some([3])
+
+
+def test_a_full_disk_is_refused_before_hdf5_writes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write of HDF5 that fails is a segmentation fault."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 999, 999))
+    with pytest.raises(OSError, match=r"cannot be written: about [\d,]+ bytes are needed, 999 are free"):
+        save_minari(some([3]), ID, description="")
+    assert not list(root.rglob("*.hdf5"))
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / ID).parent.iterdir() if path.is_dir())
+
+
+def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
+    save_minari(some([3]), ID, description="first")
+    with pytest.raises(DataError, match=r"gentraj/test/some-v0 exists already.*--overwrite"):
+        save_minari(some([4]), ID, description="second")
+    save_minari(some([5]), ID, description="third", overwrite=True)
+    assert load_episodes(ID) == some([5]) and names(root) == ["some-v0"]
+
+
+def test_an_interrupted_write_leaves_nothing_half_made(root, monkeypatch):
+    """And what a killed one left is not listed, and goes with the next."""
+    save_minari(some([3]), ID, description="before")
+    shutil.copytree(root / ID, (root / ID).with_name("unfinished-some-v0"))
+    assert [row["id"] for row in list_datasets()] == [ID]
+    monkeypatch.setattr("minari.data_collector.EpisodeBuffer", lambda **arrays: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_minari(some([3, 4]), ID, description="after", overwrite=True)
+    assert load_episodes(ID) == some([3]) and names(root) == ["some-v0"]

@@ -15,7 +15,7 @@ def test_what_is_saved_is_loaded(tmp_path, e: Episodes):
 def test_another_version_is_refused(tmp_path):
     path = save_npz(some([3]), tmp_path / "a.npz")
     np.savez(path, **(dict(np.load(path)) | {"format": "gentraj-episodes-2"}))
-    with pytest.raises(DataError, match="gentraj-episodes-2; this version of gentraj cannot read it"):
+    with pytest.raises(DataError, match="but of gentraj-episodes-2"):
         load_episodes(path)
 
 
@@ -60,21 +60,3 @@ def test_an_npz_that_is_not_whole_in_d4rls_layout_is_not_taken_for_ogbenchs(tmp_
     np.savez(path, **arrays, **{key: np.zeros((3, 2) if key == "next_observations" else 3)})
     with pytest.raises(DataError, match=r"^own: (no 'timeouts', so the ends|not in D4RL's layout; it lacks rewards)"):
         load_episodes(path)
-
-
-def test_arrays_in_no_layout_are_told_what_to_do(tmp_path):
-    np.savez(tmp_path / "own.npz", obs=np.zeros((4, 2)), act=np.zeros((4, 1)))
-    with pytest.raises(DataError, match=r"own\.npz: its arrays \(act, obs\) are in no known layout; .*save_npz"):
-        load_episodes(tmp_path / "own.npz")
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda data: b"", "is no npz file, or an incomplete one"), (lambda data: b"hello", "is no npz file"),
-    (lambda data: data[:200], "the file is damaged or incomplete")])
-def test_a_broken_npz_is_refused_without_numpys_advice(tmp_path, change, message):
-    """numpy's are to trust it, with allow_pickle."""
-    path = save_npz(some([3]), tmp_path / "a.npz")
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(DataError, match=message) as caught:
-        load_episodes(path)
-    assert "pickle" not in str(caught.value)

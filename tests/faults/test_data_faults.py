@@ -56,18 +56,17 @@ def test_float64_that_overflows_in_a_file_is_named_like_any_other(tmp_path, monk
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda e: {"obs": e.obs[:-3]}, r"obs has 125 rows; 3 episodes of 125 steps in all need 125 \+ 3 = 128 rows"),
-    (lambda e: {"act": e.act[:, 0]}, r"act has 1 dimensions, shape \(125,\); 2 are expected"),
-    (lambda e: {"obs": e.obs[0, 0]}, r"obs has 0 dimensions, shape \(\); 2 are expected"),
-    (lambda e: {"lengths": np.int64(3)}, r"lengths has 0 dimensions, shape \(\); 1 is expected"),
-    (lambda e: {"act": e.act[1:]}, "act has 124 rows; 3 episodes of 125 steps in all need 125 rows"),
-    (lambda e: {"reward": e.act}, r"reward has 2 dimensions, shape \(125, 1\); 1 are expected"),
-    (lambda e: {"extras": {"goal": e.obs[1:]}}, "goal has 127 rows"),
+    (lambda e: {"obs": e.obs[:-3]}, r"obs has shape \(125, 2\); 3 episodes of 125 steps in all need \(128, width\)"),
+    (lambda e: {"act": e.act[:, 0]}, r"act has shape \(125,\); 3 episodes of 125 steps in all need \(125, width\)"),
+    (lambda e: {"lengths": np.int64(3)}, r"lengths has shape \(\); a number for each"),
+    (lambda e: {"reward": e.act}, r"reward has shape \(125, 1\); 3 episodes of 125 steps in all need \(125,\)"),
+    (lambda e: {"extras": {"goal": e.obs[1:]}}, r"goal has shape \(127, 2\)"),
+    (lambda e: {"obs": e.obs[:, :0]}, r"obs has shape \(128, 0\)"),
     (lambda e: {"goal_dims": (0, 2)}, r"goal_dims is \(0, 2\); entries of an observation of width 2"),
+    (lambda e: {"goal_dims": (0.5,)}, r"goal_dims has 0\.5; whole numbers"),
     (lambda e: {"goal_dims": (0,), "extras": {"goal": e.obs}}, r"goal has width 2; goal_dims \(0,\) need 1"),
     (lambda e: {"extras": {"act": e.obs}}, "extras has an array named act"),
-    (lambda e: {"act": e.act.astype(object)}, "act has dtype object; numbers are expected"),
-    (lambda e: {"obs": np.full(e.obs.shape, "a")}, "obs has dtype <U1; numbers are expected"),
+    (lambda e: {"obs": np.full(e.obs.shape, "a")}, "obs has .* dtype <U1; numbers are expected"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_shapes_that_do_not_fit_name_what_was_given_and_expected(change, message):
     with pytest.raises(DataError, match=message):
@@ -78,7 +77,7 @@ def test_an_episode_of_length_0_is_refused_and_of_length_1_is_not():
     e = tiny_episodes()
     with pytest.raises(DataError, match="episode 1 has 0 steps; at least 1 is expected"):
         replace(e, lengths=np.array([40, 0, 85]))
-    with pytest.raises(DataError, match="no episodes"):
+    with pytest.raises(DataError, match=r"lengths has shape \(0,\)"):
         replace(e, lengths=np.zeros(0))
     one = Episodes(np.ones((2, 2)), np.ones((1, 1)), [0], [False], [True], [1])
     batch = Windows(one, TrajectorySpec(2, 1, 4)).batch(0, 0, 3)
@@ -120,7 +119,7 @@ def test_a_truncated_file_is_refused_by_its_name(tmp_path, position):
     for path in (save_npz(tiny_episodes(), tmp_path / "a.npz"), d4rl(tmp_path / "a.hdf5")):
         raw = path.read_bytes()
         path.write_bytes(raw[: int(position * (len(raw) - 1))])
-        with pytest.raises(DataError, match=rf"{path.name}: (cannot be read|is no npz file, or an incomplete one)"):
+        with pytest.raises(DataError, match=rf"{path.name}: (cannot be read|is no zip of arrays)"):
             load_episodes(path)
 
 
@@ -145,7 +144,7 @@ class Canary:
 def test_a_pickle_in_an_npz_is_not_executed(tmp_path):
     path = save_npz(tiny_episodes(), tmp_path / "a.npz")
     np.savez(path, **(dict(np.load(path)) | {"obs": np.array([Canary(tmp_path / "canary")], dtype=object)}))
-    with pytest.raises(DataError, match=r"a\.npz: holds Python objects \(pickles\), which can run code"):
+    with pytest.raises(DataError, match=r"a\.npz: .* Python objects \(pickles\), which can run code"):
         load_episodes(path)
     assert not (tmp_path / "canary").exists()
 
