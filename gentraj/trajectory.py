@@ -7,7 +7,6 @@ episode, and R the rows of a network call (R = B * N).
 
 from __future__ import annotations
 
-import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
+
+from .config import settings
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -48,12 +50,9 @@ class TrajectorySpec:
             object.__setattr__(self, "offsets", tuple(self.offsets) or None)
         for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer):
-                raise ValueError(f"TrajectorySpec.{name} is {value}; a whole number is expected")
-            if value < least:
-                raise ValueError(f"TrajectorySpec.{name} is {value}; give at least {least}")
-            if value > MAX_SIZE:
-                raise ValueError(f"TrajectorySpec.{name} is {value}; give at most {MAX_SIZE}")
+            if not isinstance(value, int | np.integer) or not least <= value <= MAX_SIZE:
+                raise ValueError(f"TrajectorySpec.{name} is {value}; a whole number from {least} to {MAX_SIZE} is "
+                                 "expected")
         whole = all(isinstance(offset, int | np.integer) for offset in self.offsets or ())
         if self.offsets and (not whole or len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
@@ -217,32 +216,28 @@ class Condition:
             dims = range(self.spec.obs_dim)
         return self._with(index, obs, [operator.index(i) for i in dims])
 
-    def with_action(self, index: int | Tensor, act: Tensor) -> Condition:
-        """Adds the action (A,) or (B, A) at timestep `index`, as `with_obs` adds an observation."""
-        return self._with(index, act, list(range(self.spec.obs_dim, self.spec.dim)))
-
     def with_actions(self, act_BKA: Tensor) -> Condition:
         """Adds the first K actions (B, K, A) or (1, K, A), for which a world model predicts the observations.
 
         Raises ValueError for other shapes and for more actions than timesteps.
         """
-        return self._with_first(act_BKA, list(range(self.spec.obs_dim, self.spec.dim)))
+        return self._with_first(act_BKA, range(self.spec.obs_dim, self.spec.dim))
 
     def with_prefix(self, x_BKD: Tensor) -> Condition:
         """Adds the first K timesteps (B, K, D) or (1, K, D) with all their entries, such as a history or a warm start.
 
         Raises ValueError for other shapes and for more timesteps than the horizon has.
         """
-        return self._with_first(x_BKD, list(range(self.spec.dim)))
+        return self._with_first(x_BKD, range(self.spec.dim))
 
     def repeat(self, num: int) -> Condition:
         """Repeats each trajectory's condition `num` times in succession: B -> B * num.
 
         Raises ValueError if either number is 0.
         """
-        if not isinstance(num, int | np.integer) or num < 1 or self.batch < 1:
-            raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample "
-                             "of at least 1 condition is expected, in whole numbers")
+        if num < 1 or self.batch < 1:
+            raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample of at least "
+                             "1 condition is expected")
         return self._with_each(lambda x: x.repeat_interleave(num, 0))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
@@ -275,7 +270,7 @@ class Condition:
         return replace(self, values_BHD=function(self.values_BHD), mask_BHD=function(self.mask_BHD), context_BC=context,
                        finite=True)
 
-    def _with_first(self, x_BKX: Tensor, dims: list[int]) -> Condition:
+    def _with_first(self, x_BKX: Tensor, dims: Sequence[int]) -> Condition:
         if x_BKX.ndim != 3:
             raise ValueError(f"the first timesteps were given with shape {tuple(x_BKX.shape)}; a value for each "
                              f"trajectory, timestep and entry is expected, shape ({self.batch}, K, {len(dims)})")
@@ -284,27 +279,26 @@ class Condition:
             condition = condition._with(k, x_BKX[:, k], dims)
         return condition
 
-    def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
+    def _with(self, index: int | Tensor, value: Tensor, dims: Sequence[int]) -> Condition:
         device, own = self.values_BHD.device, self.values_BHD.dtype
         value = torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32, device=device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
-            raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries {dims} "
-                             f"is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
+            raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries "
+                             f"{list(dims)} is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
         if not all(0 <= i < self.spec.dim for i in dims) or len({*dims}) < len(dims):
-            raise ValueError(f"the entries {dims} were named; a timestep has the entries 0 to {self.spec.dim - 1}, "
-                             "each once")
+            raise ValueError(f"the entries {list(dims)} were named; a timestep has the entries 0 to "
+                             f"{self.spec.dim - 1}, each once")
         index_B = torch.as_tensor(index, device=device)
-        if index_B.is_floating_point() or index_B.dtype == torch.bool or index_B.shape not in (
-                (), (1,), (self.batch,)):
-            raise ValueError(f"timestep {index} was given; an integer, or one for each of the {self.batch} "
-                             "trajectories, is expected")
-        index_B = index_B.expand(self.batch)
-        if ((index_B >= self.spec.horizon) | (index_B < -self.spec.horizon)).any():
-            raise ValueError(f"timestep {index} is outside the horizon of {self.spec.horizon} timesteps")
-        rows, columns = torch.arange(self.batch, device=device)[:, None], torch.tensor(dims, device=device)
+        whole = not index_B.is_floating_point() and index_B.dtype != torch.bool
+        H = self.spec.horizon
+        if not whole or index_B.shape not in ((), (1,), (self.batch,)) or ((index_B >= H) | (index_B < -H)).any():
+            raise ValueError(f"timestep {index} was given; an integer from {-H} to {H - 1}, or one for each of the "
+                             f"{self.batch} trajectories, is expected")
+        rows, columns = torch.arange(self.batch, device=device)[:, None], torch.tensor(list(dims), device=device)
+        row_B1 = index_B.expand(self.batch)[:, None]
         values, mask = self.values_BHD.to(value.dtype, copy=True), self.mask_BHD.clone()
-        values[rows, index_B[:, None], columns] = value.expand(self.batch, len(dims))
-        mask[rows, index_B[:, None], columns] = True
+        values[rows, row_B1, columns] = value.expand(self.batch, len(dims))
+        mask[rows, row_B1, columns] = True
         return replace(self, values_BHD=values, mask_BHD=mask)
 
 
@@ -316,7 +310,10 @@ def cat(conditions: Sequence[Condition]) -> Condition:
                    context_BC=torch.cat(contexts) if contexts else None, finite=True)
 
 
-@dataclass(frozen=True)
+SAMPLER_SETTINGS = ("sampler", "grid", "eta")
+
+
+@settings
 class SamplingOptions:
     """Settings of sampling that replace the model's own for one call; None keeps the model's setting.
 
@@ -332,27 +329,19 @@ class SamplingOptions:
     """Name of a grid of times in `gentraj.diffusion.grids.GRIDS`, at which the sampling steps end."""
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Scale of all noise that a sample is generated from; at 0 the sample does not depend on the seed."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"the temperature is {self.temperature}; a number of at least 0 is expected")
 
-    def changed(self) -> dict[str, Any]:
-        """The settings of the sampler that are not None: sampler, grid and eta, by name."""
-        given = (("sampler", self.sampler), ("grid", self.grid), ("eta", self.eta))
-        return {name: value for name, value in given if value is not None}
-
-    def refuse(self, why: str, *names: str) -> None:
-        """Raises ValueError if one of these settings of the sampler was given, of all of them if there are no `names`;
-        `why` is the reason why the model does not have it."""
-        for name in self.changed():
-            if not names or name in names:
-                raise ValueError(f"{name} was given, and {why}; leave it out")
+def refuse_options(options: SamplingOptions, why: str, *names: str) -> None:
+    """Raises ValueError if one of these settings of the sampler was given, of all of them if there are no `names`;
+    `why` is why the model does not have it."""
+    for name in names or SAMPLER_SETTINGS:
+        if getattr(options, name) is not None:
+            raise ValueError(f"{name} was given, and {why}; leave it out")
 
 
-DEFAULT_OPTIONS = SamplingOptions()  # keeps a model's own settings
+DEFAULT_OPTIONS = SamplingOptions()
 """The options that keep all settings of a model."""
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_split_inverts_join() -> None:
 
 @pytest.mark.parametrize("field", ["obs_dim", "horizon", "stride"])
 def test_a_layout_without_entries_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} is 0; give at least 1"):
+    with pytest.raises(ValueError, match=f"{field} is 0; a whole number from 1"):
         TrajectorySpec(**{"obs_dim": 3, "act_dim": 2, "horizon": 8, field: 0})
     assert getattr(TrajectorySpec(**{"obs_dim": 3, "act_dim": 2, "horizon": 8, field: 1}), field) == 1
 
@@ -108,12 +109,8 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     (lambda c: c.with_actions(torch.ones(2, 2)), r"given with shape \(2, 2\); .* expected, shape \(2, K, 2\)"),
     (lambda c: c.with_prefix(torch.ones(5, 5)), r"given with shape \(5, 5\); .* expected, shape \(2, K, 5\)"),
     (lambda c: c.with_obs(0, torch.ones(2), dims=(1, 1)), r"entries \[1, 1\] were named; .* 0 to 4, each once"),
-    (lambda c: c.with_obs(1.5, torch.ones(3)), "timestep 1.5 was given; an integer, or one for each of the 2"),
-    (lambda c: c.with_obs(torch.tensor([1.0, 2.0]), torch.ones(3)), "one for each of the 2 trajectories, is expected"),
-    (lambda c: c.with_obs(torch.tensor([True, False]), torch.ones(3)), "one for each of the 2 trajectories"),
-    (lambda c: c.with_obs(torch.tensor([1, 2, 3]), torch.ones(3)), "one for each of the 2 trajectories"),
-    (lambda c: c.with_obs(torch.tensor([[1], [2]]), torch.ones(3)), "one for each of the 2 trajectories"),
-    (lambda c: c.repeat(2.5), "2.5 samples of 2 conditions were asked for; .* in whole numbers"),
+    *[(partial(Condition.with_obs, index=index, obs=torch.ones(3)), "one for each of the 2 trajectories, is expected")
+      for index in (1.5, torch.tensor([True, False]), torch.tensor([1, 2, 3]), torch.tensor([[1], [2]]))],
 ])
 def test_what_could_be_misread_is_refused(call: Any, message: str) -> None:
     """Actions (K, A) of one trajectory were read as columns where K is A; the rest ended in torch's errors."""
@@ -124,7 +121,7 @@ def test_what_could_be_misread_is_refused(call: Any, message: str) -> None:
 def test_a_layout_is_made_of_whole_numbers_and_one_of_its_offsets() -> None:
     wrong: dict[str, Any] = {"obs_dim": 2.5, "horizon": 4.0, "stride": math.nan, "offsets": (1, 2.5, 3)}
     for name, value in wrong.items():
-        with pytest.raises(ValueError, match=rf"TrajectorySpec\.{name} is .* (whole|increasing) number.* expected"):
+        with pytest.raises(ValueError, match=rf"TrajectorySpec\.{name} is .* (whole|increasing) number"):
             replace(SPARSE, **{"offsets": None, name: value})
     for offsets in ([1, 3, 8], np.array([1, 3, 8])):
         other: Any = replace(SPARSE, offsets=offsets)  # type: ignore[arg-type]
@@ -137,7 +134,7 @@ def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
     for index in (7, -8):
         assert unknown.with_obs(index, torch.ones(3)).mask_BHD.sum() == 6
     for index in (8, -9, torch.tensor([0, 8])):
-        with pytest.raises(ValueError, match="outside the horizon of 8 timesteps"):
+        with pytest.raises(ValueError, match="an integer from -8 to 7"):
             unknown.with_obs(index, torch.ones(3))
     for entry in (-1, 5):
         with pytest.raises(ValueError, match=rf"the entries \[{entry}\] were named; a timestep has the entries 0 to 4"):

@@ -26,7 +26,7 @@ from gentraj.families import ACTION_NETWORK
 from gentraj.networks import NetworkConfig
 from gentraj.randomness import OneStream, RowNoise, unfold_each
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
 from .action_model import join
 from .critic import Critic, CriticConfig
@@ -229,7 +229,7 @@ class NoiseActor(ActorCritic[A]):
         return self.averaged(state_BS, self.noise(state_BS, generator, number))
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
-        options.refuse("this policy acts by one call of its actor, which has no sampler, grid or eta")
+        refuse_options(options, "this policy acts by one call of its actor, which has no sampler, grid or eta")
         if number > 1:
             seeds = unfold_each(number, seeds)
         z_RKA = self.latent(RowNoise(seeds, state_BS.device).normal(self.noise_dim))

@@ -24,7 +24,7 @@ from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
 from .actor import Actor
 from .policy import POLICIES, Policy, PolicyConfig
@@ -115,7 +115,7 @@ class Student(Policy[StudentConfig]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) the mixtures' modes, or components drawn by the seeds. The temperature changes nothing."""
-        options.refuse(ONE_CALL)
+        refuse_options(options, ONE_CALL)
         log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
         uniform_B1 = uniform(seeds, 1) if self.config.sample else None
         return chosen(log_weight_BM, centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
@@ -158,7 +158,7 @@ class StudentActor(Actor):
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
                  options: SamplingOptions = DEFAULT_OPTIONS):
         super().__init__(policy, low_A, high_A, options)
-        options.refuse(ONE_CALL)
+        refuse_options(options, ONE_CALL)
         self.policy: Student = policy
         scales = policy.scales
         low_O, high_O = scales.bounds()

@@ -25,6 +25,7 @@ from ..runs.folder import RunFolder, load
 from ..runs.run import ActingConfig, Run
 from ..runs.world import as_world_model
 from ..runs.world_evaluation import JudgeConfig
+from ..trajectory import SAMPLER_SETTINGS
 from .jobs import JobsOptions, RayAddress
 from .options import (
     HELP,
@@ -171,7 +172,7 @@ def _play(args: Evaluate) -> RolloutFn:
 def _judge(args: Judge) -> None:
     run = as_world_model(load_trained(args.run, args.device, args.step))
     options = args.sampling.options()
-    if options.changed():
+    if any(getattr(options, name) is not None for name in SAMPLER_SETTINGS):
         run.world_model.calibrate(run.reference, options)
     path = args.out or run.folder / RunFolder.WORLD
     check_output(path, "--out")

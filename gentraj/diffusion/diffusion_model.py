@@ -24,7 +24,16 @@ from ..networks.rows import padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from ..trajectory import (
+    DEFAULT_OPTIONS,
+    SAMPLER_SETTINGS,
+    Batch,
+    Condition,
+    Guide,
+    Observer,
+    SamplingOptions,
+    TrajectorySpec,
+)
 from .denoiser import (
     DENSITIES,
     NEEDS_SIGNAL,
@@ -170,7 +179,7 @@ class Diffusion(ConditionalModel):
 
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
         """The model's settings with the options' sampler, grid and eta. Raises ValueError if these do not fit."""
-        changed = options.changed()
+        changed = {name: value for name in SAMPLER_SETTINGS if (value := getattr(options, name)) is not None}
         if not changed:
             return self.config
         return replace(self.config, **changed)

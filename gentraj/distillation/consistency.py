@@ -21,7 +21,7 @@ from ..diffusion.paths import NoisePath
 from ..diffusion.samplers import Normal, Sampler, steps_along
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
-from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions
+from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions, refuse_options
 from .few_step import FewStep, FewStepConfig, ddim_step
 
 K, B = 8.0, 1.0  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t)
@@ -48,8 +48,8 @@ class Consistency(FewStep):
 
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
         """As `Diffusion.settings`. Raises ValueError for a sampler: `multistep` is the only one."""
-        options.refuse("a consistency model has one sampler, by which it maps each point to the end of its path",
-                       "sampler")
+        refuse_options(options, "a consistency model has one sampler, by which it maps each point to the end of its "
+                       "path", "sampler")
         return super().settings(options)
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

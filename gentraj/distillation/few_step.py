@@ -22,7 +22,7 @@ from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
 from ..training.optimization import apply_gradients
-from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
+from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec, refuse_options
 
 
 @settings
@@ -94,7 +94,7 @@ class FewStep(Diffusion):
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
         """As `Diffusion.settings`. Raises ValueError for another number of steps, or a grid, if `only_steps` is set."""
         if (only := self.only_steps) is not None:
-            options.refuse(f"this student was trained at the times of its {only} sampling steps", "grid")
+            refuse_options(options, f"this student was trained at the times of its {only} sampling steps", "grid")
             if options.steps not in (None, only):
                 raise ValueError(f"{options.steps} sampling steps are asked of a student that was trained for {only}; "
                                  f"take {only}, or distil another one of {options.steps} steps")

@@ -20,7 +20,7 @@ from ..models.plugin import Denoise
 from ..networks import NETWORKS, NetworkConfig
 from ..networks.embedding import Predict, SinusoidalEmbedding, TrajectoryNetwork
 from ..training.optimization import MovingAverage
-from ..trajectory import SamplingOptions
+from ..trajectory import SamplingOptions, refuse_options
 from .few_step import FewStep, FewStepConfig
 
 SPAN_FEATURES = 16  # number of features of the time t - r
@@ -112,7 +112,7 @@ class FlowMap(FewStep):
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
         """As `Diffusion.settings`. Raises ValueError for a sampler and for noise: between two of its times, a flow map
         has no slope that another method could follow."""
-        options.refuse("a flow map steps from one time to the next by its average velocity", "sampler", "eta")
+        refuse_options(options, "a flow map steps from one time to the next by its average velocity", "sampler", "eta")
         return super().settings(options)
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, times: Tensor | None = None,

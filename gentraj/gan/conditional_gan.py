@@ -25,7 +25,16 @@ from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
 from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from ..trajectory import (
+    DEFAULT_OPTIONS,
+    Batch,
+    Condition,
+    Guide,
+    Observer,
+    SamplingOptions,
+    TrajectorySpec,
+    refuse_options,
+)
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import AVERAGE_WEIGHT, Health, vital_signs
 from .objectives import OBJECTIVES, ObjectiveName, RegulariserName
@@ -192,7 +201,7 @@ class ConditionalGAN(ConditionalModel):
         denoiser, and for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
-        options.refuse("a GAN samples in one call of its generator")
+        refuse_options(options, "a GAN samples in one call of its generator")
         self.health.warn()
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                             partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,

@@ -22,7 +22,16 @@ from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from ..trajectory import (
+    DEFAULT_OPTIONS,
+    Batch,
+    Condition,
+    Guide,
+    Observer,
+    SamplingOptions,
+    TrajectorySpec,
+    refuse_options,
+)
 from .conditional import ConditionalModel
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .plugin import Plugin
@@ -123,7 +132,7 @@ class Gaussian(ConditionalModel):
         for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
-        options.refuse("a Gaussian samples in one call of its network")
+        refuse_options(options, "a Gaussian samples in one call of its network")
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                             partial(self._sample_rows, plugins=plugins, temperature=options.temperature), observe)
 

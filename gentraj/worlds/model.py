@@ -35,7 +35,7 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
 from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..training.parallel import mean_over_processes, own_rows
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
 from .facts import WorldFacts, rewards_and_ends
 
 CALIBRATION_BINS = 16
@@ -345,7 +345,7 @@ class WorldModel(nn.Module):
         sampling options where there is no model.
         """
         if self.model is None:
-            options.refuse("an ensemble has no sampler, grid or eta")
+            refuse_options(options, "an ensemble has no sampler, grid or eta")
         self.options = options
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
