@@ -66,7 +66,7 @@ def test_a_shorter_evaluation_leaves_the_scores_of_a_longer_one(small_run: Path,
 def test_starts_and_goals_far_outside_the_data_are_named_in_one_warning(small_run: Path, tmp_path: Path,
                                                                         capsys: pytest.CaptureFixture) -> None:
     words = "sample", small_run, "--num", 1, "--out", tmp_path / "a.npz"
-    assert gentraj(*words, "--start", "1,1,0,60") == 0
+    assert gentraj(*words, "--start", 1, 1, 0, 60) == 0
     err = capsys.readouterr().err
     assert err.count("far outside") == 1 and "--start has 60 for entry 3" in err and "entry 0" not in err
-    assert gentraj(*words, "--start", "1,1,0,0") == 0 and "far outside" not in capsys.readouterr().err
+    assert gentraj(*words, "--start", 1, 1, 0, 0) == 0 and "far outside" not in capsys.readouterr().err

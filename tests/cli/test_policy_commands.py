@@ -81,8 +81,7 @@ def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_pa
 
 @pytest.mark.filterwarnings("ignore:samples far outside the data")
 def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path: Path) -> None:
-    start = ",".join(["0.5"] * 11)
-    assert gentraj("sample", hopper_run, "--start", start, "--num", 3, "--out", tmp_path / "a.npz") == 0
+    assert gentraj("sample", hopper_run, "--start", *[0.5] * 11, "--num", 3, "--out", tmp_path / "a.npz") == 0
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         obs, chunk = file["obs"], file["act"]
     assert (obs.shape, chunk.shape) == ((3, 1, 11), (3, 1, 3)) and (obs == 0.5).all()

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from small import gentraj
@@ -12,22 +11,20 @@ from gentraj.runs.sampling import Given, sample_run
 
 
 def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path: Path) -> None:
-    samples = sample_run(load(small_run), 3, Given([1, -1], np.array([-1, 1]), arrival=9), seed=4)
+    samples = sample_run(load(small_run), 3, Given((1, -1), (-1, 1), arrival=9), seed=4)
     assert samples.obs_NHO.shape == (3, 32, 4) and samples.act_NHA.shape == (3, 32, 0) and samples.stride == 5
     assert (samples.obs_NHO[:, 0, :2] == torch.tensor([1, -1])).all()
     assert (samples.obs_NHO[:, 9, :2] == torch.tensor([-1, 1])).all()
     samples.save(tmp_path / "function.npz")
-    words = ("--num", 3, "--start", "1,-1", "--goal=-1,1", "--arrival", 9, "--seed", 4)
+    words = ("--num", 3, "--start", 1, -1, "--goal", -1, 1, "--arrival", 9, "--seed", 4)
     assert gentraj("sample", small_run, *words, "--out", tmp_path / "command.npz") == 0
     assert (tmp_path / "function.npz").read_bytes() == (tmp_path / "command.npz").read_bytes()
 
 
 @pytest.mark.parametrize(("given", "message"), [
     ({"arrival": 3}, "give --goal too"),
-    ({"guidance": 3.0}, "--guidance is 3.0, which weighs a context; give --context too, or leave it out"),
-    ({"start": [9.0, 9.0]}, "--start 9,9 lies in a wall of PointMaze_UMaze-v3 or outside it"),
-    ({"start": [1.0, 1.0, 0.0]}, "--start has 3 numbers; 4"),
-    ({"context": [1.0]}, "--context has 1 numbers; 0, as the run was trained without a context, are expected")])
+    ({"guidance": 3.0}, "needs a context"), ({"start": (1.0, 1.0, 0.0)}, "--start has 3 numbers; 4"),
+    ({"context": (1.0,)}, r"--context has 1 numbers; 0 \(no context\) are expected")])
 def test_what_does_not_fit_the_run_is_refused(given: dict, message: str, small_run: Path) -> None:
     with pytest.raises(ValueError, match=message):
         sample_run(load(small_run), 2, Given(**given))
