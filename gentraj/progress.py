@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
 
 from tqdm import tqdm
 
@@ -46,16 +45,11 @@ def print_saved(text: object) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        discard_stdout()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())  # Python would complain of what stdout still holds again when it exits
+        os.close(null)
         warnings.warn(f"stdout: cannot be written ({error.strerror}); the results are in files too",
                       stacklevel=2)
-
-
-def discard_stdout() -> None:
-    """Sends whatever stdout still holds, and gets, nowhere: Python would complain of it again when it exits."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 def bar(total: int, description: str, unit: str = "steps", *, initial: int = 0, shown: bool = True) -> tqdm:
@@ -64,37 +58,26 @@ def bar(total: int, description: str, unit: str = "steps", *, initial: int = 0, 
     `description` says who does what. A terminal shows the bar once the work has taken two seconds. A log file or a
     batch job gets a line every 30 seconds instead.
     """
-    return _bar(total=total, desc=description, unit=f" {unit}", initial=initial, disable=not shown,
-                leave=None)  # a bar inside another one is cleared at its end
+    # miniters 0, so that `update(0)` redraws the elapsed time. smoothing 0, so that the time left follows from the mean
+    # over all units: tqdm's smoothed rate takes a unit that ends to have begun at the last redraw. leave None: a bar
+    # inside another one is cleared at its end.
+    settings = {"total": total, "desc": description, "unit": f" {unit}", "initial": initial, "disable": not shown,
+                "file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0, "smoothing": 0, "leave": None}
+    if sys.stderr.isatty():
+        return tqdm(**settings, mininterval=REDRAW_EVERY)
+    return _Lines(**settings, bar_format=COUNTED, mininterval=LINE_EVERY)
 
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
-    """Shows the elapsed time while the `with` block runs, for work whose steps cannot be counted."""
-    done = threading.Event()
-
-    def tick() -> None:
-        while not done.wait(max(shown.mininterval, shown.delay)):
-            shown.refresh()
-
-    with _bar(total=None, desc=description, bar_format="{desc}: {elapsed} so far", leave=False) as shown:
-        ticking = threading.Thread(target=tick, daemon=True)
-        ticking.start()
-        try:
-            yield
-        finally:
-            done.set()
-            ticking.join()
-
-
-def _bar(**settings: Any) -> tqdm:
-    # miniters 0, so that `update(0)` redraws the elapsed time. smoothing 0, so that the time left follows from the mean
-    # over all units: tqdm's smoothed rate takes a unit that ends to have begun at the last redraw.
-    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0, "smoothing": 0}
-    if sys.stderr.isatty():
-        return tqdm(**settings, mininterval=REDRAW_EVERY)
-    settings.setdefault("bar_format", COUNTED)
-    return _Lines(**settings, mininterval=LINE_EVERY)
+    """Says that the `with` block runs, once it has taken two seconds, for work whose steps cannot be counted."""
+    timer = threading.Timer(SHOW_AFTER, say, [f"{description} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Lines(tqdm):

@@ -6,13 +6,11 @@ Noise is drawn on the CPU and then moved to the device, so a seed gives the same
 from __future__ import annotations
 
 import math
-import operator
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,17 +41,12 @@ def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> li
     Seeds may be integers of NumPy or torch, and arrays or tensors of them. Raises ValueError, naming the rows as
     `what`, for any other number of seeds, and TypeError for seeds that are not integers.
     """
-    given: Any = seed
-    if isinstance(seed, np.ndarray | Tensor):
-        given = seed.tolist()
-    try:
-        if isinstance(given, Iterable):
-            seeds = [operator.index(one) for one in given]
-        else:
-            seeds = unfold(rows, operator.index(given))
-    except TypeError as error:
-        raise TypeError(f"the seed is {seed!r}; an integer, or one for each of the {rows} {what}, is "
-                        "expected") from error
+    given = np.asarray(seed)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"the seed is {seed!r}; an integer, or one for each of the {rows} {what}, is expected")
+    seeds = given.tolist()
+    if isinstance(seeds, int):
+        seeds = unfold(rows, seeds)
     if len(seeds) != rows:
         raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one for each, or a single integer")
     return seeds

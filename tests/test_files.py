@@ -43,11 +43,6 @@ def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path: Path, call: str,
     assert error.value.errno == errno.ENOSPC and [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
 
 
-def test_an_error_of_another_file_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="elsewhere"), new_file(tmp_path / "file"):
-        (tmp_path / "elsewhere").read_bytes()
-
-
 def test_what_was_there_is_replaced_once_all_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, events, replace = write_file(tmp_path / "file", b"before"), [], os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: events.append(os.fstat(fd).st_size))

@@ -51,12 +51,6 @@ def test_a_line_comes_every_thirty_seconds(monkeypatch: pytest.MonkeyPatch, caps
         "training: 30/100 st", "training: 60/100 st", "training: 90/100 st"]
 
 
-def test_a_work_whose_next_step_takes_long_says_that_it_goes_on(hurried: None, capsys: pytest.CaptureFixture) -> None:
-    with progress.bar(3, "compare", "jobs") as bar:
-        bar.update(0)
-    assert capsys.readouterr().err.startswith("compare: 0/3 jobs, ")
-
-
 def test_the_time_left_follows_from_the_time_of_the_units_before(monkeypatch: pytest.MonkeyPatch,
                                                                  capsys: pytest.CaptureFixture) -> None:
     now = [time.time()]
@@ -69,12 +63,10 @@ def test_the_time_left_follows_from_the_time_of_the_units_before(monkeypatch: py
     assert capsys.readouterr().err.splitlines()[-1] == "compare: 2/4 jobs, 10:00 elapsed, 10:00 left"
 
 
-def test_a_call_that_cannot_be_counted_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, hurried: None,
-                                                              capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
+def test_a_call_that_cannot_be_counted_says_that_it_runs(hurried: None, capsys: pytest.CaptureFixture) -> None:
     with progress.busy("exporting to x.onnx"):
         time.sleep(0.2)
-    assert "exporting to x.onnx: 00:00 so far\n" in capsys.readouterr().err
+    assert capsys.readouterr().err == "exporting to x.onnx ...\n"
 
 
 def test_on_a_terminal_the_bar_is_redrawn(hurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,17 +84,9 @@ def test_on_a_terminal_the_bar_is_redrawn(hurried: None, monkeypatch: pytest.Mon
     assert "\r" in drawn and "training" in drawn
 
 
-def test_evaluation_counts_steps_and_names_the_agent(hurried: None, capsys: pytest.CaptureFixture) -> None:
-    factory = environment_factory("Pendulum-v1", {"max_episode_steps": 7})
-    rollout(RandomAgent([-2], [2]), factory, 2, settings=RolloutSettings(num_envs=1, name="controller"))
-    assert capsys.readouterr().err.splitlines()[-1].startswith("controller in Pendulum-v1: 14/14 steps, ")
-
-
 def test_what_an_episode_leaves_over_by_its_early_end_is_not_to_be_done(hurried: None,
                                                                         capsys: pytest.CaptureFixture) -> None:
     lengths = rollout(RandomAgent([-3], [3]), environment_factory("InvertedPendulum-v5"), 3,
                       settings=RolloutSettings(num_envs=2)).lengths
     n = lengths.sum()
     assert lengths.max() < 1000 and f" {n}/{n} steps, " in capsys.readouterr().err
-
-

@@ -41,7 +41,7 @@ class Export:
     batch: int = 1
     """Number of observations per call; the program accepts exactly this many."""
     env_id: str | None = None
-    """The environment whose action space bounds the actions; by default the run's own."""
+    """The environment whose action space bounds the actions, if --low and --high do not; by default the run's own."""
     low: tuple[float, ...] | None = None
     """Lowest values of the actions of a robot without an environment: one number, or one for each entry."""
     high: tuple[float, ...] | None = None
@@ -70,15 +70,9 @@ def limits(args: Export, run: Run) -> Box | None:
             raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id, or "
                              "the limits of the actions, such as --low -1 --high 1")
         return None
-    if args.low is None or args.high is None or args.env_id is not None:
-        raise ValueError("--low and --high bound the actions together, instead of --env-id; give both, and no --env-id")
     width = run.data.act_dim
-    for option, values in (("--low", args.low), ("--high", args.high)):
-        if len(values) not in {1, width}:
-            raise ValueError(f"{option} has {len(values)} numbers; one is expected, or one for each of the {width} "
-                             "entries of an action")
-    low_A, high_A = (np.broadcast_to(np.array(values, np.float32), width) for values in (args.low, args.high))
-    if not (low_A < high_A).all():
-        raise ValueError(f"--low is {low_A.tolist()} and --high {high_A.tolist()}; each low value must be below its "
-                         "high value")
-    return Box(low_A, high_A)
+    low, high = np.array(args.low or (), np.float32), np.array(args.high or (), np.float32)
+    if not ({len(low), len(high)} <= {1, width} and (low < high).all()):
+        raise ValueError(f"--low is {args.low} and --high {args.high}; one number for each of the {width} entries of "
+                         "an action is expected, or one for all, each low below its high")
+    return Box(np.broadcast_to(low, width), np.broadcast_to(high, width))

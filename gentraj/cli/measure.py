@@ -8,12 +8,11 @@ from typing import Any
 
 from ..config import write_json
 from ..files import check_output
-from ..plots.page import show
+from ..plots.page import markdown_table
 from ..progress import print_saved, say
+from ..runs.folder import RunFolder
 from ..runs.measures import measure_run
 from .options import Device, RunPath, load_trained, parse
-
-MEASURES = "measures.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Measure:
 
 def main(argv: list[str]) -> None:
     args = parse(Measure, argv, "gentraj measure")
-    path = args.out or args.run / MEASURES
+    path = args.out or args.run / RunFolder.MEASURES
     run = load_trained(args.run, args.device)
     check_output(path, "--out")
     measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
@@ -61,10 +60,9 @@ def main(argv: list[str]) -> None:
 
 
 def table(measured: dict[str, Any]) -> str:
-    """The measures as a text table with a column for the data and one for each condition."""
+    """The measures as a table in Markdown with a column for the data and one for each condition."""
     columns = measured["measures"]
-    lines = [f"{measured['num']} trajectories a column, {measured['dataset']}, step {measured['step']}",
-             f"{'':22}" + "".join(f"{name:>16}" for name in columns) + "  unit"]
-    for name, unit in measured["units"].items():
-        lines.append(f"{name:22}" + "".join(f"{show(column[name]):>16}" for column in columns.values()) + f"  {unit}")
-    return "\n".join([*lines, *(f"no {name}: {why}" for name, why in measured["left_out"].items())])
+    rows = [(name, *(column[name] for column in columns.values()), unit) for name, unit in measured["units"].items()]
+    return "\n".join([f"{measured['num']} trajectories a column, {measured['dataset']}, step {measured['step']}",
+                      markdown_table(("", *columns, "unit"), rows),
+                      *(f"no {name}: {why}" for name, why in measured["left_out"].items())])

@@ -34,18 +34,14 @@ def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None =
     For evenly spaced timesteps the second difference is (x_h+1 - 2 x_h + x_h-1) / stride^2, in units of the entries per
     squared environment step. It is 0 for uniform motion, and for positions it is the acceleration times dt^2, whatever
     the stride. `dims` selects entries, which should share a unit; by default all are used. Raises ValueError for fewer
-    than 3 timesteps, for shapes other than (R, H, D), and for no entries or others than 0 to D - 1.
+    than 3 timesteps and for shapes other than (R, H, D).
     """
     if x_RHD.shape[1:] != (spec.horizon, spec.dim) or spec.horizon < 3:
         raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; (R, {spec.horizon}, {spec.dim}) is "
                          "expected, with at least 3 timesteps")
-    if dims is not None and (not len(dims) or not all(0 <= i < spec.dim for i in dims)):
-        raise ValueError(f"dims are {list(dims)}; one or more of the entries 0 to {spec.dim - 1} are expected")
-    x = x_RHD
-    if dims is not None:
-        x = x[..., list(dims)]
-    gap_H1 = torch.tensor(spec.gaps[:-1], device=x.device)[:, None]
-    velocity_RHO = x.double().diff(dim=1) / gap_H1
+    x_RHO = x_RHD[..., list(dims or range(spec.dim))]
+    gap_H1 = torch.tensor(spec.gaps[:-1], device=x_RHD.device)[:, None]
+    velocity_RHO = x_RHO.double().diff(dim=1) / gap_H1
     return (2 * velocity_RHO.diff(dim=1) / (gap_H1[1:] + gap_H1[:-1])).square().mean((1, 2)).sqrt()
 
 

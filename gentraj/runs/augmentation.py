@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from pydantic import NonNegativeFloat, PositiveInt
+from pydantic_core import to_jsonable_python
 
 from gentraj.agents.exploration import NoisyAgent
 from gentraj.agents.prior import likeness
@@ -30,15 +30,12 @@ from ..progress import say
 from ..randomness import fold
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .environment import compute_reward
-from .folder import RunFolder, load
+from .folder import load
 from .planner import PlannerRun, as_planner
 from .policy import PolicyRun, as_policy
-from .run import Run
 from .world import WorldModelRun, as_world_model
 
 TILT = 5.0  # of samples towards a policy: as strong as if it acted with normal noise of 0.3 half ranges
-# Settings that the provenance of the new dataset records, beside data, runs and seed.
-SETTINGS = ("only_synthetic", "branch", "noise", "max_uncertainty", "termination_cost", "penalty", "own_rewards")
 
 
 @settings
@@ -92,12 +89,8 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     check_new_id(config.out)  # before the work
     device = pick_device(config.device)
     world = as_world_model(load(config.model, device=device))
-    policy = None
-    if config.policy is not None:
-        policy = as_policy(load(config.policy, device=device))
-    planner = None
-    if config.trajectories is not None:
-        planner = as_planner(load(config.trajectories, device=device))
+    policy = as_policy(load(config.policy, device=device)) if config.policy else None
+    planner = as_planner(load(config.trajectories, device=device)) if config.trajectories else None
     data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
     sample_starts, agent = source(config, data.real(), policy, planner)
@@ -109,9 +102,9 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     rollouts = branches.imagine(world.world_model, sample_starts, config.steps, imagined, config.seed, agent, reward,
                                 progress=progress)
     counts = rollouts.counts()
-    provenance = {"dataset": config.dataset, "sha256": episodes_hash(data), "model": _about(world),
-                  "policy": _about(policy), "trajectories": _about(planner), "seed": config.seed,
-                  "settings": {key: getattr(config, key) for key in SETTINGS}, "imagined": counts}
+    checkpoints = {f"{run.folder}": {"kind": run.summary, "step": run.step} for run in (world, policy, planner) if run}
+    provenance = {"settings": to_jsonable_python(config), "sha256": episodes_hash(data), "checkpoints": checkpoints,
+                  "imagined": counts}
     whole = rollouts.episodes(data)
     description = f"{counts['steps']} steps imagined by {config.model}"
     if not config.only_synthetic:
@@ -129,17 +122,14 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
 def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, planner: PlannerRun | None) -> None:
     """Raises ValueError unless each run was trained on data of the same widths, and trajectories can be branches."""
     goals = data.extras.get("goal")
-    widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": 0 if goals is None else goals.shape[1]}
-    for run in (world, policy, planner):
-        if run is None:
-            continue
-        own = {"observations": run.data.obs_dim, "actions": run.data.act_dim}
+    goal_dim = 0 if goals is None else goals.shape[1]
+    for run in filter(None, (world, policy, planner)):
+        trained, given = (run.data.obs_dim, run.data.act_dim), (data.obs_dim, data.act_dim)
         if run is world or (run is policy and run.data.context_dim):
-            own["goals"] = run.data.context_dim
-        for key, width in own.items():
-            if width != widths[key]:
-                raise ValueError(f"{run.folder} was trained on {key} of width {width}, but those of {data.name} have "
-                                 f"{widths[key]}; take data of the run's environment")
+            trained, given = (*trained, run.data.context_dim), (*given, goal_dim)
+        if trained != given:
+            raise ValueError(f"{run.folder} was trained on observations, actions and goals of the widths {trained}, "
+                             f"and those of {data.name} are {given}; take data of the run's environment")
     if planner is None:
         return
     spec = planner.model.spec
@@ -202,19 +192,10 @@ def marked(synthetic: Episodes) -> Episodes:
     return replace(synthetic, extras={**synthetic.extras, "imagined": np.ones((len(synthetic.obs), 1))})
 
 
-def _about(run: Run[Any] | None) -> dict[str, Any] | None:
-    if run is None:
-        return None
-    config = hashlib.sha256((run.folder / RunFolder.CONFIG).read_bytes()).hexdigest()
-    return {"run": str(run.folder), "kind": run.summary, "step": run.step, "config_sha256": config}
-
-
 def _summary(config: AugmentConfig, data: Episodes, counts: dict[str, Any]) -> str:
     ended = "truncated" if config.termination_cost is None else "terminated"
     untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
-    summary = (f"{config.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
-               f"{counts['branches']} branches were {ended}: {untrusted}")
-    lost = [key for key in data.extras if key not in ("goal", "imagined")]
-    if lost and not config.only_synthetic:
-        summary += f"; left out of the original, as they cannot be imagined: {', '.join(lost)}"
-    return summary
+    lost = ", ".join(data.extras.keys() - {"goal", "imagined"}) or "nothing"
+    return (f"{config.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
+            f"{counts['branches']} branches were {ended}: {untrusted}; left out of the data, as it cannot be imagined: "
+            f"{lost}")

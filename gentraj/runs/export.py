@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,7 +32,7 @@ from .run import Run
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 CHECKS = 4  # batches of observations on which a program is compared with the agent
-TOLERANCE = 1e-4  # largest error of an action, times the largest action if that is above 1
+LARGEST_ERROR = 1e-4  # largest error of an action, times the largest action if that is above 1
 
 
 def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
@@ -68,9 +67,8 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
     with `decide` on up to `CHECKS` further ones. Raises ValueError for fewer examples than one batch, and if the
     program's actions differ from those of `decide`, whose operations then depend on the observation.
     """
-    if len(obs_RO) < batch or batch < 1:
-        raise ValueError(f"{len(obs_RO)} example observations were given for a batch of {batch}; a batch of 1 to "
-                         f"{len(obs_RO)} is expected")
+    if not 1 <= batch <= len(obs_RO):
+        raise ValueError(f"the batch is {batch}; 1 to {len(obs_RO)}, the number of example observations, is expected")
     known = [x for x in (obs_RO, goal_RG) if x is not None]
     examples = [tuple(x[i : i + batch] for x in known) for i in range(0, len(obs_RO) - batch + 1, batch)][: CHECKS + 1]
 
@@ -88,7 +86,7 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
     for example, noise in zip(examples, noises, strict=True):
         expected = run(*example, noise)
         error = (program.module()(*example, noise) - expected).abs().max().item()
-        if not error <= TOLERANCE * max(1.0, expected.abs().max().item()):
+        if not error <= LARGEST_ERROR * max(1.0, expected.abs().max().item()):
             raise ValueError(f"the exported decision differs by {error:.3g} from the agent's on another observation: "
                              "its operations depend on the observation, as in sampling rejected plans again, and such "
                              "a decision cannot be exported")
@@ -172,24 +170,11 @@ def to_onnx(program: ExportedProgram) -> bytes:
     """
     if None in map(find_spec, ("onnx", "onnxscript")):  # torch reports it later, in many lines
         raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'")
-    with _quiet():
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of optional packages
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):  # of its own deprecated calls
         onnx = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)
     return onnx.model_proto.SerializeToString()  # pyright: ignore[reportOptionalMemberAccess]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the exporter's messages about optional packages and its own deprecated calls."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(action="ignore"):
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def to_pt2(program: ExportedProgram) -> bytes:

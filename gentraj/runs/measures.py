@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.agents.planning.inverse_dynamics import InverseDynamics
+from gentraj.agents.planning.memory import between
 from gentraj.envs.evaluation.replay import CannotReplay, dynamics_error
 from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
 
@@ -22,11 +21,11 @@ from ..progress import bar, busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
 from .planner import PlannerRun, as_planner
-from .run import Run
+from .run import Run, environment_of
 from .training import read_data
 
 LEAST = 8  # trajectories at least, as some metrics look at five neighbours
-ROWS = 64  # trajectories in a batch of samples, a step of the progress bar
+ROWS = 64  # trajectories in a batch of samples or of plans
 
 UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: environment units
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
@@ -35,9 +34,7 @@ UNITS = {  # std: standard deviations of the data, as a root mean square over a 
     "condition_error": "env, largest", "smoothness": "env/step^2, mean", "walls_share": "of trajectories",
     "walls_worst": "env, depth", "observations_share": "of trajectories", "observations_worst": "env, beyond the data",
     "actions_share": "of trajectories", "actions_worst": "env, beyond the bounds", "row_error": "env, mean",
-    "row_error_p95": "env, 95 % are below", "replay_error": "env, mean over timesteps",
-    "replay_error_last": "env, last timestep"}
-PLANS = 128  # plans whose actions are computed at a time
+    "replay_error": "env, mean over timesteps"}
 
 
 def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: int | None = None, seed: int = 0,
@@ -123,22 +120,18 @@ def sample(run: PlannerRun, condition: Condition, steps: int | None, seed: int, 
     return torch.cat(parts)
 
 
-@dataclass
 class ReferenceMetrics:
     """Measures sets of trajectories against the same real windows; all are on the CPU, in environment units."""
 
-    run: PlannerRun
-    real_RHD: Tensor
-    seed: int
-    left_out: dict[str, str] = field(default_factory=dict)
-    """What could not be measured, and why."""
-
-    def __post_init__(self) -> None:
-        self.spec, self.scale = self.run.model.spec, metrics.fit_scale(self.real_RHD)
-        self.dims = list(self.run.planning.goal_dims) or list(range(self.spec.obs_dim))  # entries of the same unit
-        self.factory = recorded_factory(self.run.data.env)
+    def __init__(self, run: PlannerRun, real_RHD: Tensor, seed: int):
+        self.run, self.real_RHD, self.seed = run, real_RHD, seed
+        self.spec, self.scale = run.model.spec, metrics.fit_scale(real_RHD)
+        self.dims = list(run.planning.goal_dims) or list(range(self.spec.obs_dim))  # entries of the same unit
+        factory = recorded_factory(run.data.env)
         self.constraints = {name: Constraints(self.spec, [constraint])
-                            for name, constraint in limits(self.run, self.real_RHD, self.factory).items()}
+                            for name, constraint in limits(run, real_RHD, factory).items()}
+        self.left_out: dict[str, str] = {}
+        """What could not be measured, and why."""
         if "walls" not in self.constraints:
             self.left_out["walls"] = "the environment is not a point maze, or is not known"
 
@@ -150,54 +143,48 @@ class ReferenceMetrics:
         these windows, and it is the distance to the nearest other one.
         """
         measures: dict[str, float | None] = {**metrics.measure(self.real_RHD, x_RHD, seed=self.seed)}
-        x, train = (metrics.features(some, self.scale) for some in (x_RHD, train_RHD))
-        measures["novelty"] = float(kth_distance(x, train, 2 if own else 1).mean()) if len(train) else None
-        measures["condition_error"] = (None if condition is None else
-                                       float(metrics.condition_error(x_RHD[:, None], condition).max()))
+        measures |= {"novelty": None, "condition_error": None}
+        if len(train_RHD):
+            x, train = (metrics.features(some, self.scale) for some in (x_RHD, train_RHD))
+            measures["novelty"] = float(kth_distance(x, train, 2 if own else 1).mean())
+        if condition is not None:
+            measures["condition_error"] = float(metrics.condition_error(x_RHD[:, None], condition).max())
         if self.spec.horizon > 2:
             measures["smoothness"] = float(metrics.smoothness(x_RHD, self.spec, self.dims).mean())
         for name, constraint in self.constraints.items():
             measures[f"{name}_share"], measures[f"{name}_worst"] = metrics.violations(x_RHD, constraint)
         try:
             return measures | self._dynamics(x_RHD)
-        except CannotReplay as error:
+        except ValueError as error:  # such as `CannotReplay`
             self.left_out["dynamics"] = str(error)
             return measures
 
     def _dynamics(self, x_RHD: Tensor) -> dict[str, float]:
-        if (env := self.run.data.env) is None:
-            raise CannotReplay("the data do not say which environment they come from")
-        try:
-            factory = environment_factory(env)
-        except ValueError as error:
-            raise CannotReplay(str(error)) from error
+        factory = environment_factory(environment_of(self.run))
         if (keys := self.run.data.obs_keys) not in ((), ("observation",)):
             raise CannotReplay(f"the observation is made of {', '.join(keys)}, which is not the state alone")
         act_RTA = plan_actions(self.run, x_RHD)
-        row, whole = (dynamics_error(factory, self.spec, x_RHD, act_RTA, dims=self.dims, restart=restart)[:, 1:]
-                      for restart in (True, False))
-        return {"row_error": float(row.mean()), "row_error_p95": float(np.percentile(row, 95)),
-                "replay_error": float(whole.mean()), "replay_error_last": float(whole[:, -1].mean())}
+        return {name: float(dynamics_error(factory, self.spec, x_RHD, act_RTA, dims=self.dims,
+                                           restart=restart)[:, 1:].mean())
+                for name, restart in (("row_error", True), ("replay_error", False))}
 
 
 def limits(run: PlannerRun, real_RHD: Tensor, factory: EnvironmentFactory | None) -> dict[str, Constraint]:
     """The constraints that a trajectory must satisfy, by name: the walls of a point maze, the range of observations in
     these windows, and the bounds of the actions."""
-    spec = run.model.spec
-    low_D, high_D = real_RHD.flatten(0, 1).aminmax(dim=0)
-
-    def box(low: Iterable[Any], high: Iterable[Any], dims: Iterable[int]) -> Box:
-        return Box(tuple(map(float, low)), tuple(map(float, high)), tuple(dims))
-
+    spec, position = run.model.spec, run.planning.goal_dims
+    low_D, high_D = (bound_D.tolist() for bound_D in real_RHD.flatten(0, 1).aminmax(dim=0))
+    O = spec.obs_dim  # noqa: E741
     constraints: dict[str, Constraint] = {}
-    position = run.planning.goal_dims
     if factory and factory.maze and len(position) == 2:
         constraints["walls"] = Blocks(*factory.maze.wall_boxes(), dims=position)
-    constraints["observations"] = box(low_D[: spec.obs_dim], high_D[: spec.obs_dim], range(spec.obs_dim))
+    constraints["observations"] = Box(tuple(low_D[:O]), tuple(high_D[:O]), tuple(range(O)))
     if spec.act_dim:
-        space = factory().action_space if factory else None
-        low, high = (space.low, space.high) if space else (low_D[spec.obs_dim :], high_D[spec.obs_dim :])
-        constraints["actions"] = box(low, high, range(spec.obs_dim, spec.dim))
+        low_A, high_A = low_D[O:], high_D[O:]
+        if factory:
+            space = factory().action_space
+            low_A, high_A = space.low.tolist(), space.high.tolist()
+        constraints["actions"] = Box(tuple(low_A), tuple(high_A), tuple(range(O, spec.dim)))
     return constraints
 
 
@@ -219,20 +206,16 @@ def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
         return spec.split(x_RHD)[1][:, :-1]
     if run.inverse is None:
         raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
-    parts = [_inverse_actions(run, run.inverse, plans.to(run.device)).cpu() for plans in x_RHD.split(PLANS)]
+    T = spec.times[-1]
+    index_T = spec.fractional_index(torch.arange(T + 1, device=run.device))
+    ahead_T = torch.arange(T, 0, -1, device=run.device).clamp(max=run.planning.lookahead)
+    parts = []
+    for plans_RHD in x_RHD.to(run.device).split(ROWS):
+        path_RTO = between(plans_RHD, index_T)
+        act_RTA = plans_RHD.new_empty(len(plans_RHD), T, run.data.act_dim)
+        for k in ahead_T.unique().tolist():
+            now = (ahead_T == k).nonzero()[:, 0]
+            here, there = (path_RTO[:, t].flatten(0, 1) for t in (now, now + k))
+            act_RTA[:, now] = run.inverse(here, there, k).unflatten(0, (-1, len(now)))
+        parts.append(act_RTA.cpu())
     return torch.cat(parts)
-
-
-def _inverse_actions(run: PlannerRun, inverse: InverseDynamics, x_RHD: Tensor) -> Tensor:
-    spec = run.model.spec
-    T = (spec.horizon - 1) * spec.stride
-    tau = torch.arange(T + 1, device=x_RHD.device) / spec.stride
-    below = tau.long().clamp(max=spec.horizon - 2)
-    path_RTO = torch.lerp(x_RHD[:, below], x_RHD[:, below + 1], (tau - below)[:, None])
-    act_RTA = x_RHD.new_empty(len(x_RHD), T, run.data.act_dim)
-    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.lookahead)
-    for k in ahead_T.unique().tolist():
-        now = (ahead_T == k).nonzero()[:, 0]
-        here, there = (path_RTO[:, t].flatten(0, 1) for t in (now, now + k))
-        act_RTA[:, now] = inverse(here, there, k).unflatten(0, (-1, len(now)))
-    return act_RTA

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from gentraj.runs.measures import (
 from gentraj.trajectory import TrajectorySpec
 
 OWN = ["novelty", "condition_error", "smoothness", "walls_share", "walls_worst", "observations_share",
-       "observations_worst", "row_error", "row_error_p95", "replay_error", "replay_error_last"]
+       "observations_worst", "row_error", "replay_error"]
 COLUMNS = ["data", "start", "start and goal"]
 
 
@@ -58,31 +57,17 @@ def test_measures_are_written_and_shown(small_run: Path, tmp_path: Path, capsys:
     assert all(measured["units"].values()) and set(measured["units"]) <= set(UNITS)
     assert f"measures in {out}" in err
     lines = text.splitlines()
-    assert lines[1].split() == ["data", "start", "start", "and", "goal", "unit"]
-    assert [line.split()[0] for line in lines[2:]] == list(measured["units"])
-
-
-def test_they_go_into_the_run_by_default(small_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(small_run, tmp_path / "run")
-    assert gentraj("measure", tmp_path / "run", "--num", 8, "--steps", 1) == 0
-    assert json.loads((tmp_path / "run" / "measures.json").read_text())["num"] == 8
+    assert lines[1] == "|  | data | start | start and goal | unit |"
+    assert [line.split()[1] for line in lines[3:]] == list(measured["units"])
 
 
 @pytest.mark.parametrize(("words", "problem"), [
-    (["--num", "7"], "--num is 7; at least 8"),
-    (["--dataset", "nowhere/there-v0"], "nowhere/there-v0"),
-    (["--steps", "0"], "steps"),
-    (["--out", "."], "--out is ., which is a folder"),
-    (["--device", "abacus"], "device 'abacus' cannot be used here")])
+    (["--num", "7"], "--num is 7; at least 8"), (["--dataset", "nowhere/there-v0"], "nowhere/there-v0"),
+    (["--steps", "0"], "steps")])
 def test_bad_input_is_one_line(small_run: Path, capsys: pytest.CaptureFixture, words: list[str], problem: str) -> None:
     assert gentraj("measure", small_run, *words) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("gentraj: error: ") and problem in error
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("measure", tmp_path) == 2
-    assert "no run there" in capsys.readouterr().err
 
 
 # -- windows and conditions
@@ -211,8 +196,8 @@ def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     x = Windows(load_episodes(DATASET), spec).batch(0, 0, 20).x_BHD
     metrics = ReferenceMetrics(changed(run, _model=_Joint(spec)), x, seed=0)
     true, other = metrics.measure(x, x), metrics.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
-    assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0
-    assert other["row_error"] > 1e-3 and other["replay_error_last"] > 1e-2
+    assert true["row_error"] < 1e-6 and true["replay_error"] < 1e-5 and true["actions_share"] == 0
+    assert other["row_error"] > 1e-3 and other["replay_error"] > 1e-3
 
 
 def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,19 +220,11 @@ def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run, monk
         torch.testing.assert_close(target - obs, torch.full_like(obs, k))
 
 
-def test_without_whole_windows_of_training_there_is_no_novelty(run: Run) -> None:
-    x = choose_windows(run, None, 16, seed=0)[0].x_BHD
-    assert ReferenceMetrics(run, x, seed=0).measure(x, x[:0])["novelty"] is None
-
-
 def test_what_cannot_be_measured_is_named(run: Run) -> None:
     nowhere = changed(run, data=replace(run.data, env=None))
     measured = measure_run(nowhere, num=8, steps=1, progress=False)
     assert measured["left_out"].keys() == {"walls", "dynamics"}
     assert not {"walls_share", "row_error"} & measured["units"].keys()
-    unregistered = changed(run, data=replace(run.data, env='{"id": "mine/Unregistered-v0"}'))
-    why = measure_run(unregistered, num=8, steps=1, progress=False)["left_out"]["dynamics"]
-    assert "unknown environment 'mine/Unregistered-v0'" in why and "--import MODULE" in why
     strange = changed(run, data=replace(run.data, obs_keys=("achieved_goal", "desired_goal")))
     assert "is made of" in measure_run(strange, num=8, steps=1, progress=False)["left_out"]["dynamics"]
 

@@ -41,14 +41,6 @@ def normal(rows: int, width: int, seed: int = 0, shift: float = 0.0) -> Tensor:
     return torch.randn(rows, width, generator=generator, dtype=torch.float64) + shift
 
 
-def with_moments(mean: Tensor, variance: Tensor, seed: int, rows: int = 50) -> Tensor:
-    """Rows whose own mean and covariance are exactly these."""
-    z = normal(rows, len(mean), seed)
-    z = z - z.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(z.T.cov()), z.T, upper=False).T
-    return white * variance.sqrt() + mean
-
-
 # Known answers.
 
 
@@ -73,13 +65,6 @@ def test_neighbourhoods_of_equal_distributions_have_the_expected_means() -> None
 def test_sliced_wasserstein_of_numbers_is_the_area_between_distribution_functions() -> None:
     assert sliced_wasserstein(column(0, 1), column(5, 6)) == pytest.approx(5)
     assert sliced_wasserstein(column(0, 1), column(0, 0, 0, 3)) == pytest.approx(1 / 4 + 2 / 4)
-
-
-def test_sliced_wasserstein_of_a_shift_is_its_mean_length_along_a_direction() -> None:
-    x = normal(20, 16)
-    mean = math.gamma(8) / (math.sqrt(math.pi) * math.gamma(8.5))  # of |u_1|, u uniform on the sphere
-    assert sliced_wasserstein(x, x + torch.eye(16)[0] * 3) == pytest.approx(3 * mean, rel=0.1)
-    assert mean == pytest.approx(0.8 / math.sqrt(16), rel=0.02)
 
 
 def test_mmd_by_hand() -> None:
@@ -107,16 +92,6 @@ def test_two_sample_accuracy_by_hand() -> None:
 def test_novelty_by_hand() -> None:
     fake, train = torch.tensor([[0.0, 0.0], [3.0, 5.0]]), torch.tensor([[3.0, 4.0], [0.0, 6.0], [6.0, 9.0]])
     assert torch.equal(novelty(fake, train), torch.tensor([5.0, 1.0], dtype=torch.float64))
-
-
-@given(seed=SEEDS)
-def test_frechet_distance_of_diagonal_gaussians_is_the_closed_form(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    m1, m2 = torch.randn(2, 4, generator=generator, dtype=torch.float64)
-    c1, c2 = torch.rand(2, 4, generator=generator, dtype=torch.float64) + 0.01
-    expected = (m1 - m2).square().sum() + (c1.sqrt() - c2.sqrt()).square().sum()
-    got = frechet_distance(with_moments(m1, c1, seed), with_moments(m2, c2, seed + 1))
-    assert got == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_singular_covariances_have_a_frechet_distance() -> None:

@@ -60,13 +60,6 @@ def test_smoothness_needs_three_rows_of_the_spec() -> None:
             smoothness(x, spec)
 
 
-@pytest.mark.parametrize("dims", [(), (7,), (-1,)])
-def test_smoothness_is_of_entries_that_there_are(dims: tuple[int, ...]) -> None:
-    """Of none it was NaN, and -1 was the last entry of the action."""
-    with pytest.raises(ValueError, match=r"dims are .*; one or more of the entries 0 to 1 are expected"):
-        smoothness(torch.zeros(2, 4, 2), TrajectorySpec(1, 1, 4), dims)
-
-
 def test_violations_are_a_share_and_the_worst() -> None:
     constraints = Constraints(SPEC, [Box(-1.0, 1.0, (0,)), Box(-2.0, 2.0, (2,))])
     x = torch.zeros(2, 2, 5, 3)
