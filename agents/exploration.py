@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.randomness import RowNoise, fold
 from gentraj.trajectory import Agent, TrajectorySpec
 
-STREAM = 0x6E6F697365  # keeps the noise independent of what the agent itself samples from an episode's seed
+NOISE_STREAM = 0x6E6F697365  # keeps the noise independent of what the agent itself samples from an episode's seed
 
 
 class NoisyAgent(Agent):
@@ -23,7 +23,8 @@ class NoisyAgent(Agent):
         Raises ValueError for an action space without bounds.
         """
         self.agent = agent
-        self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self.low_A = torch.as_tensor(low_A).float()
+        self.high_A = torch.as_tensor(high_A).float()
         self.size_A = noise * (self.high_A - self.low_A) / 2
         if not self.size_A.isfinite().all():
             raise ValueError("exploration adds noise in units of the range of actions, and this action space has no "
@@ -42,7 +43,7 @@ class NoisyAgent(Agent):
         if seeds_B is None:
             raise ValueError("exploration without seeds; reset with a seed for each environment")
         self.agent.reset(mask_B, seeds_B)
-        fresh = RowNoise([fold(seed, STREAM) for seed in seeds_B])
+        fresh = RowNoise([fold(seed, NOISE_STREAM) for seed in seeds_B])
         if mask_B is not None and len(self.noise.generators) == len(fresh.generators):
             kept = zip(mask_B.tolist(), fresh.generators, self.noise.generators, strict=True)
             fresh.generators = [new if masked else old for masked, new, old in kept]

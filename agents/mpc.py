@@ -111,21 +111,21 @@ class MPC(EpisodicAgent):
             eps_BNTA = RowNoise(round_seeds).normal(num, *mean_BTA.shape[1:])
             eps_BNTA[:, 0] = 0
             act_BNTA = mean_BTA[:, None] + spread_BTA[:, None] * eps_BNTA
-            if self.prior is not None and i == 0:
-                act_BNTA = self._with_prior(act_BNTA, self.prior, obs_BO, goal_BG, round_seeds)
+            likely = min(round(config.prior_fraction * num), num - 1)  # the first sequence stays
+            if self.prior is not None and i == 0 and likely:  # the first actions of the last sequences are the prior's
+                likely_BNKA = self.prior(obs_BO, goal_BG, likely, round_seeds)[:, :, : config.horizon]
+                act_BNTA[:, -likely:, : likely_BNKA.shape[2]] = likely_BNKA.to(act_BNTA)
             act_BNTA = act_BNTA.clamp(self.low_A, self.high_A)
-            return_BN = _checked(self.simulate(obs_BO, act_BNTA, goal_BG), act_BNTA)
+            return_BN = self.simulate(obs_BO, act_BNTA, goal_BG).to(act_BNTA)
+            if return_BN.shape != act_BNTA.shape[:2]:
+                raise ValueError(f"the simulator gave returns of shape {tuple(return_BN.shape)}; "
+                                 f"{tuple(act_BNTA.shape[:2])} is expected, one for each sequence of actions")
+            return_BN = torch.where(return_BN.isnan(), -torch.inf, return_BN)
+            if not return_BN.amax(1).isfinite().all():
+                raise ValueError("the simulator gave a sequence of actions an infinite return, or none a finite one; "
+                                 "finite returns are expected")
             mean_BTA, spread_BTA = self._better(act_BNTA, return_BN, spread_BTA)
         return mean_BTA
-
-    def _with_prior(self, act_BNTA: Tensor, prior: Prior, obs_BO: Tensor, goal_BG: Tensor | None,
-                    seeds: Sequence[int]) -> Tensor:
-        """Replaces the first K actions of the last sequences by samples of the prior."""
-        num = min(round(self.config.prior_fraction * act_BNTA.shape[1]), act_BNTA.shape[1] - 1)  # the first stays
-        if num:
-            likely_BNKA = prior(obs_BO, goal_BG, num, seeds)[:, :, : self.config.horizon].to(act_BNTA)
-            act_BNTA[:, -num:, : likely_BNKA.shape[2]] = likely_BNKA
-        return act_BNTA
 
     def _better(self, act_BNTA: Tensor, return_BN: Tensor, spread_BTA: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted mean of the sequences, and the spread of the next iteration."""
@@ -138,19 +138,6 @@ class MPC(EpisodicAgent):
         if elite_BETA.shape[1] > 1:  # a single elite has a spread of 0
             spread_BTA = elite_BETA.std(1, correction=0)
         return elite_BETA.mean(1), spread_BTA
-
-
-def _checked(return_BN: Tensor, act_BNTA: Tensor) -> Tensor:
-    """The returns (B, N) of a simulator, where NaN is minus infinity."""
-    expected = act_BNTA.shape[:2]
-    if return_BN.shape != expected:
-        raise ValueError(f"the simulator gave returns of shape {tuple(return_BN.shape)}; {tuple(expected)} is "
-                         "expected, one for each sequence of actions")
-    return_BN = return_BN.to(act_BNTA).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    if not return_BN.amax(1).isfinite().all():
-        raise ValueError("the returns of all sequences of actions are NaN or minus infinity, or one is infinite; give "
-                         "a simulator whose returns are finite, at least that of one sequence in each environment")
-    return return_BN
 
 
 class WorldModelSimulator:

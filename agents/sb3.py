@@ -39,9 +39,7 @@ class SB3Policy:
         another shape.
         """
         obs_BO, goal_BG, single = self._read(observation)
-        seed_B = np.zeros(len(obs_BO), np.int64)
-        if state is not None:
-            seed_B = state[0].copy()
+        seed_B = np.zeros(len(obs_BO), np.int64) if state is None else state[0].copy()
         if len(seed_B) != len(obs_BO):
             raise ValueError(f"a state of {len(seed_B)} episodes was given with {len(obs_BO)} observations; give back "
                              "what the last call returned, or None if all episodes begin")
@@ -64,22 +62,19 @@ class SB3Policy:
         The arrays of a dict are flattened; it is a single observation if one of them has a single axis.
         """
         goal = None
-        parts: list[np.ndarray] = []
-        in_parts = isinstance(observation, Mapping)
-        if in_parts:
+        parts = [observation]
+        if isinstance(observation, Mapping):
             goal = observation.get("desired_goal")
             parts = [observation[key] for key in self.obs_keys]
-        else:
-            parts = [observation]
-        obs = [np.asarray(part) for part in parts]
-        axes = [part.ndim for part in obs]
-        single = min(axes) == 1
-        if 0 in axes or (max(axes) > 2 and not in_parts) or (not single and len({len(part) for part in obs}) > 1):
+        obs = [np.asarray(part, np.float32) for part in parts]
+        single = min(part.ndim for part in obs) == 1
+        batch = 1 if single else len(obs[0])
+        try:
+            obs_BO = np.concatenate([part.reshape(batch, -1) for part in obs], 1)
+        except ValueError as error:
             raise ValueError(f"observations of shape {[part.shape for part in obs]} were given; (O,) or (B, O) are "
-                             "expected")
-        rows = torch.cat([_rows(part, single) for part in obs], 1)
-        return rows, None if goal is None else _rows(goal, single), single
-
-
-def _rows(x: np.ndarray, single: bool) -> Tensor:
-    return torch.from_numpy(np.asarray(x, np.float32).reshape(1 if single else len(x), -1))
+                             "expected") from error
+        goal_BG = None
+        if goal is not None:
+            goal_BG = torch.from_numpy(np.asarray(goal, np.float32).reshape(batch, -1))
+        return torch.from_numpy(obs_BO), goal_BG, single

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gymnasium.vector.utils import iterate
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 except ImportError as error:
     raise ImportError(f"gentraj.envs.sb3_vector: training with stable-baselines3 needs {error.name}: "
                       "pip install 'gentraj[sb3]'") from error
@@ -32,7 +34,7 @@ class SB3Vector(VecEnv):
                              "autoreset_mode NEXT_STEP or DISABLED")
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
-    def reset(self) -> Any:
+    def reset(self) -> VecEnvObs:
         """Resets all environments, with the seeds and options that `seed` and `set_options` were last given, once."""
         seeds: Any = list(self._seeds)
         obs, info = self.envs.reset(seed=seeds, options=self._options[0] or None)
@@ -45,19 +47,21 @@ class SB3Vector(VecEnv):
         """Keeps the actions (B, A) until `step_wait`."""
         self.actions = actions
 
-    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> VecEnvStepReturn:
         """Takes one step and returns observations (B, O), rewards (B,), ends (B,) and infos, as stable-baselines3
         expects them."""
         obs, reward_B, terminated_B, truncated_B, info = self.envs.step(self.actions)
-        infos, done_B = _split(info, self.num_envs), terminated_B | truncated_B
+        infos = _split(info, self.num_envs)
+        done_B = terminated_B | truncated_B
         for i, each in enumerate(infos):
             each["TimeLimit.truncated"] = bool(truncated_B[i] and not terminated_B[i])
         if done_B.any():
-            last = _rows(self.envs, obs)
+            last = list(iterate(self.envs.observation_space, deepcopy(obs)))
             obs, info = self.envs.reset(options={"reset_mask": done_B})
             resets = _split(info, self.num_envs)
             for i in np.flatnonzero(done_B):
-                infos[i]["terminal_observation"], self.reset_infos[i] = last[i], resets[i]
+                infos[i]["terminal_observation"] = last[i]
+                self.reset_infos[i] = resets[i]
         return obs, np.asarray(reward_B, np.float32), done_B, infos
 
     def close(self) -> None:
@@ -66,30 +70,24 @@ class SB3Vector(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """A picture (height, width, 3) of each environment."""
-        images: Any = self.envs.render()
-        return images or [None] * self.num_envs
+        return self.envs.render() or [None] * self.num_envs  # pyright: ignore[reportReturnType]
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Returns the attribute of the vector environment, repeated for each index."""
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Sets an attribute of the environments."""
         setattr(self.envs, attr_name, value)
 
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None,
+                   **method_kwargs: Any) -> list[Any]:
         """Calls the vector environment's method once and returns its result, repeated for each index."""
         return [getattr(self.envs, method_name)(*method_args, **method_kwargs)] * len(list(self._get_indices(indices)))
 
-    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
         """False for each environment: none has a wrapper of stable-baselines3."""
         return [False for _ in self._get_indices(indices)]
-
-
-def _rows(envs: VectorEnv, obs: Any) -> list[Any]:
-    """Returns a copy of each environment's observation."""
-    copied = {key: value.copy() for key, value in obs.items()} if isinstance(obs, dict) else obs.copy()
-    return list(iterate(envs.observation_space, copied))
 
 
 def _split(info: dict[str, Any], number: int) -> list[dict[str, Any]]:

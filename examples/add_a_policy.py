@@ -35,7 +35,7 @@ class AWR(Policy):
     def __init__(self, config, scales):
         super().__init__(config, scales, config.n_step)
         self.model = self.build_model(ACTION_MODELS["gaussian"])
-        start = scales.reward_statistics.initial_value(config.discount)
+        start = scales.initial_value(config.discount)
         self.value = ValueEnsemble([self.state_dim, 64, 64, 1], 1, start)
 
     def optimizers(self):

@@ -86,20 +86,12 @@ class Actor(EpisodicAgent):
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
         This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
-        needs a goal and none is given, and for a policy whose `sample_actions` returns another shape than (B, K, A).
+        needs a goal and none is given.
         """
         policy = self.policy
-        scales = policy.scales
         calls = self.network_calls
-        if not scales.context_dim:
-            goal_BG = None
-        state_BS = scales.state(obs_BO, goal_BG)
-        z_BKA = policy.sample_actions(state_BS, seeds, self.options)
-        expected = (len(state_BS), policy.chunk, policy.spec.act_dim)
-        if z_BKA.shape != expected:
-            raise ValueError(f"sample_actions of {type(policy).__name__} returned shape {tuple(z_BKA.shape)}; "
-                             f"{expected}, a chunk of actions for each state, is expected")
-        act_BKA = scales.act.unnormalize(z_BKA)
+        state_BS = policy.scales.state(obs_BO, goal_BG if policy.scales.context_dim else None)
+        act_BKA = policy.scales.act.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
         self.uncounted += self.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

@@ -254,9 +254,3 @@ class NoiseActor(ActorCritic[A]):
         norm = apply_gradients(loss, optimizers["actor"], self.learning.max_grad_norm)
         self.average.update_parameters(self.network)
         return {"pull": pull.detach(), "actor_grad_norm": norm.detach()}
-
-
-def squared_distance(chunk_BX: Tensor, t: Transition) -> Tensor:
-    """(B,) mean squared error to the data's actions, over the entries before the end of the episode."""
-    real_BX = t.real_entries()
-    return ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)

@@ -57,12 +57,6 @@ class ValueConfig(LearningConfig):
     start: Literal["data", "zero"] = "data"
     """Value of all states before training: that which the data's mean reward leads to, or about 0."""
 
-    def ensemble(self, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
-        """An ensemble of value functions whose values begin near `start`, or near 0 as the settings say."""
-        widths = [inputs, *[self.width] * self.depth, outputs]
-        return ValueEnsemble(widths, members, start if self.start == "data" else 0.0, ACTIVATIONS[self.activation],
-                             norm=self.norm, initial=self.initial)
-
 
 @settings
 class CriticConfig(ValueConfig):
@@ -100,14 +94,14 @@ class Critic(nn.Module):
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = config.ensemble(state_dim + chunk_dim, config.members, start, config.quantiles or 1)
+        self.q = ensemble(config, state_dim + chunk_dim, config.members, start, config.quantiles or 1)
         self.target = MovingAverage(self.q, 1 - config.tau)
 
     @classmethod
     def of(cls, policy: Policy, config: CriticConfig) -> Critic:
         """Builds the critic for the states and chunks of a policy."""
-        start = policy.scales.reward_statistics.initial_value(config.discount)
-        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, start)
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config,
+                   policy.scales.initial_value(config.discount))
 
     def optimizer(self) -> Optimizer:
         """The optimiser of the Q networks; the target networks follow them."""
@@ -213,18 +207,20 @@ def pairs(state_BS: Tensor, act_BNKA: Tensor) -> tuple[Tensor, Tensor]:
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:
     """V(s) as `members` independent networks, which start from the same value as Q(s, a)."""
-    return config.ensemble(policy.state_dim, members, policy.scales.reward_statistics.initial_value(config.discount))
+    return ensemble(config, policy.state_dim, members, policy.scales.initial_value(config.discount))
+
+
+def ensemble(config: ValueConfig, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
+    """An ensemble of value functions whose values begin near `start`, or near 0 as the settings say."""
+    widths = [inputs, *[config.width] * config.depth, outputs]
+    return ValueEnsemble(widths, members, start if config.start == "data" else 0.0, ACTIVATIONS[config.activation],
+                         norm=config.norm, initial=config.initial)
 
 
 def expectile(error: Tensor, tau: float) -> Tensor:
     """|tau - 1(error < 0)| error^2, of the shape of `error`: the asymmetric squared loss of expectiles (Kostrikov et
     al. 2022, equation 4)."""
     return torch.where(error < 0, 1 - tau, tau) * error**2
-
-
-def exponential_weights(advantage_B: Tensor, beta: float) -> Tensor:
-    """(B,) weights exp(beta * advantage), bounded by MAX_ADVANTAGE_WEIGHT (Kostrikov et al. 2022, equation 7)."""
-    return (beta * advantage_B).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT)).exp()
 
 
 def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.networks import NETWORKS
 
-from .actor_critic import ActorCriticConfig, NoiseActor, NoiseActorConfig, squared_distance
+from .actor_critic import ActorCriticConfig, NoiseActor, NoiseActorConfig
 from .policy import POLICIES, PRESETS
 from .scales import StateActionScales
 from .transition import Transition
@@ -62,7 +62,9 @@ class DROL(NoiseActor[DROLConfig]):
     def pull(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The pull, a scalar, of the actor's actions (B, K * A) from this noise, and these actions."""
         chunk_BX = self.act(self.network, t.state_BS, z_BKA)
-        return self.config.alpha * (squared_distance(chunk_BX, t) * t.weights()).mean(), chunk_BX
+        real_BX = t.real_entries()
+        distance_B = ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)
+        return self.config.alpha * (distance_B * t.weights()).mean(), chunk_BX
 
     @torch.no_grad()
     def nearest(self, t: Transition, z_BNKA: Tensor) -> Tensor:

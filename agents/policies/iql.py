@@ -12,6 +12,7 @@ Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies" (arXiv 23
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import ClassVar, Literal
@@ -26,7 +27,7 @@ from gentraj.families import DIFFUSION, GAUSSIAN, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .critic import Critic, CriticConfig, advantage_weights, expectile, exponential_weights, state_value
+from .critic import MAX_ADVANTAGE_WEIGHT, Critic, CriticConfig, advantage_weights, expectile, state_value
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig
 from .scales import StateActionScales
 from .transition import Transition
@@ -84,7 +85,7 @@ class IQL(Policy[IQLConfig]):
         if not self.config.beta:
             return None
         if self.config.advantages == "raw":
-            return exponential_weights(advantage_B, self.config.beta)
+            return (self.config.beta * advantage_B).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT)).exp()
         return advantage_weights(advantage_B, self.config.beta, t.weights())
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:

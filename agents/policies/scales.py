@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,31 +21,15 @@ Observations = Literal["gaussian", "raw"]
 Rewards = Literal["rms", "raw", "return-range", "minus-one"]
 
 
-class RewardStatistics(NamedTuple):
-    """Means over the steps of the data: the reward, in the policy's units, and the rate of terminations."""
-
-    reward: float
-    end_rate: float
-
-    def initial_value(self, discount: float) -> float:
-        """The discounted return of constant mean rewards, with terminations at their mean rate."""
-        return self.reward / (1 - discount * (1 - self.end_rate))
-
-
-UNKNOWN_REWARDS = RewardStatistics(0.0, 0.0)
-
-
 class StateActionScales(nn.Module):
     """Normalisers of observations, actions, contexts (None without one) and rewards.
 
     A state s_BS is the normalised observation, clamped to `max_obs`, joined with the normalised context (a goal) if
-    there is one. With `goal_dims`, the entries of an observation that a goal is made of, the context is the goal
-    relative to where the observation is. `reward_statistics` are those from which critics start.
+    there is one.
     """
 
     def __init__(self, obs: Normalizer, act: Normalizer, context: Normalizer | None, reward: Normalizer,
-                 reward_statistics: RewardStatistics = UNKNOWN_REWARDS, max_obs: float = MAX_NORMALIZED_OBS,
-                 goal_dims: Sequence[int] = ()):
+                 max_obs: float = MAX_NORMALIZED_OBS):
         super().__init__()
         self.obs_dim = len(obs.shift_D)
         self.act_dim = len(act.shift_D)
@@ -56,9 +39,14 @@ class StateActionScales(nn.Module):
         self.act = act
         self.context = context
         self.reward = reward
-        self.reward_statistics = reward_statistics
         self.max_obs = max_obs
-        self.goal_dims = tuple(goal_dims)
+        self.goal_dims: tuple[int, ...] = ()
+        """The entries of an observation that a goal is made of, if the context is the goal relative to where the
+        observation is."""
+        self.mean_reward = 0.0
+        """The mean over the steps of the data, in the policy's units; 0 if the data are unknown."""
+        self.end_rate = 0.0
+        """The fraction of the steps of the data that terminate."""
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig, observations: Observations = "gaussian",
@@ -71,13 +59,15 @@ class StateActionScales(nn.Module):
         context = fit_contexts(episodes, contexts)
         real = episodes.real()
         shift, size = reward_scale(real, rewards)
-        statistics = RewardStatistics((float(real.reward.mean(dtype=np.float64)) - shift) / size,
-                                      float(real.terminated.mean()))
-        scales = cls.blank(episodes.obs_dim, episodes.act_dim, 0, observations)
+        scales = cls.blank(episodes.obs_dim, episodes.act_dim, len(context.shift_D) if context else 0, observations)
         if observations == "gaussian":
             scales.obs = Normalizer.fit("gaussian", [episodes.obs])
-        return cls(scales.obs, action_scale(episodes.act), context,
-                   Normalizer(torch.full((1,), shift), torch.full((1,), size)), statistics, scales.max_obs)
+        scales.act = action_scale(episodes.act)
+        scales.context = context
+        scales.reward = Normalizer(torch.full((1,), shift), torch.full((1,), size))
+        scales.mean_reward = (float(real.reward.mean(dtype=np.float64)) - shift) / size
+        scales.end_rate = float(real.terminated.mean())
+        return scales
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int,
@@ -86,13 +76,11 @@ class StateActionScales(nn.Module):
         identity = Normalizer.identity
         context = identity(context_dim) if context_dim else None
         return cls(identity(obs_dim), identity(act_dim), context, identity(1),
-                   max_obs=MAX_NORMALIZED_OBS if observations == "gaussian" else torch.inf)
+                   MAX_NORMALIZED_OBS if observations == "gaussian" else torch.inf)
 
-    def relative_to(self, goal_dims: Sequence[int]) -> StateActionScales:
-        """The same with other `goal_dims`."""
-        return StateActionScales(self.obs, self.act, self.context, self.reward, self.reward_statistics, self.max_obs,
-                                 goal_dims)
-
+    def initial_value(self, discount: float) -> float:
+        """The discounted return of constant mean rewards, with terminations at their mean rate: where critics start."""
+        return self.mean_reward / (1 - discount * (1 - self.end_rate))
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S) normalised states. Raises ValueError for observations of another width, and if a context is missing,
@@ -100,10 +88,10 @@ class StateActionScales(nn.Module):
         if obs_BO.shape[-1] != self.obs_dim:
             raise ValueError(f"observations of shape {tuple(obs_BO.shape)} were given to a policy that was trained on "
                              f"observations of width {self.obs_dim}; give it those")
-        if self.context is None and context_BC is not None:
-            raise ValueError("a policy trained without a goal was given one; train it on data of this environment")
-        if self.context is not None and context_BC is None:
-            raise ValueError("a policy trained with a goal was given none; train it on data of this environment")
+        if (self.context is None) != (context_BC is None):
+            trained, given = ("with", "none") if context_BC is None else ("without", "one")
+            raise ValueError(f"a policy trained {trained} a goal was given {given}; train it on data of this "
+                             "environment")
         obs_BO = obs_BO.to(self.obs.shift_D.device)
         obs = self.obs.normalize(obs_BO).clamp(-self.max_obs, self.max_obs)
         if self.context is None or context_BC is None:
@@ -128,13 +116,11 @@ class StateActionScales(nn.Module):
         """The limits of an agent of this policy in an action space: where the policy clamps observations, and the
         bounds of the actions in the data, if they are narrower than those of the action space. An action that never
         varies is not clipped."""
-        shift_A = self.act.shift_D.cpu()
-        scale_A = self.act.scale_D.cpu()
-        varies_A = self.varies_A.cpu()
-        least_A = torch.where(varies_A, (shift_A - scale_A).maximum(low_A.cpu()), -torch.inf)
-        most_A = torch.where(varies_A, (shift_A + scale_A).minimum(high_A.cpu()), torch.inf)
-        obs_low_O, obs_high_O = self.bounds()
-        return Limits(least_A.numpy(), most_A.numpy(), obs_low_O.cpu().numpy(), obs_high_O.cpu().numpy())
+        least_A = (self.act.shift_D - self.act.scale_D).maximum(low_A.to(self.act.shift_D.device))
+        most_A = (self.act.shift_D + self.act.scale_D).minimum(high_A.to(self.act.shift_D.device))
+        bounds = (torch.where(self.varies_A, least_A, -torch.inf), torch.where(self.varies_A, most_A, torch.inf),
+                  *self.bounds())
+        return Limits(*(bound.cpu().numpy() for bound in bounds))
 
 
 def action_scale(act_SA: np.ndarray) -> Normalizer:

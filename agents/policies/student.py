@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy, deepcopy
 from typing import ClassVar
 
 import numpy as np
@@ -73,7 +74,9 @@ class Student(Policy[StudentConfig]):
     """
 
     def __init__(self, config: StudentConfig, scales: StateActionScales):
-        super().__init__(config, scales.relative_to(config.goal_dims))
+        scales = copy(scales)
+        scales.goal_dims = config.goal_dims
+        super().__init__(config, scales)
         if scales.context_dim and len(config.goal_dims) not in (0, scales.context_dim):
             raise ValueError(f"StudentConfig.goal_dims are {config.goal_dims}, and a goal has {scales.context_dim} "
                              "numbers; give an entry of the observation for each, or none")
@@ -232,18 +235,13 @@ def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
     constant, and centres (M * X,)."""
     layers = [(layer.weight.detach().cpu().double().T, layer.bias.detach().cpu().double()) for layer in policy.network
               if isinstance(layer, nn.Linear)]
-    scales = policy.scales
-    inputs = [scales.obs] if scales.context is None else [scales.obs, scales.context]
-    scale_S = torch.cat([each.scale_D for each in inputs]).cpu().double()
-    shift_S = torch.cat([each.shift_D for each in inputs]).cpu().double()
-    scale_SS = torch.diag(1 / scale_S)
-    offset_S = -shift_S / scale_S  # state = x @ scale_SS + offset_S
-    if scales.context is not None and scales.goal_dims:
-        goals = torch.arange(policy.spec.obs_dim, policy.state_dim)
-        scale_SS[list(scales.goal_dims), goals] = -1 / scale_S[goals]
-        offset_S[goals] = 0
+    scales = deepcopy(policy.scales).cpu().double()
+    scales.max_obs = torch.inf  # `StudentActor` clamps the observations
+    x_RI = torch.cat([torch.zeros(1, policy.state_dim), torch.eye(policy.state_dim)]).double()
+    obs, goal = x_RI.split([scales.obs_dim, scales.context_dim], 1)
+    state_RS = scales.state(obs, goal if scales.context_dim else None)  # an affine function of both
     weight, bias = layers[0]
-    layers[0] = scale_SS @ weight, bias + offset_S @ weight
+    layers[0] = (state_RS[1:] - state_RS[0]) @ weight, bias + state_RS[0] @ weight
     used = policy.config.components * (1 + policy.chunk * policy.spec.act_dim)
     weight, bias = layers[-1]
     layers[-1] = weight[:, :used], bias[:used]

@@ -63,9 +63,7 @@ class SwiftConfig(PolicyConfig):
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "guidance", "temperature")
 
     def __post_init__(self) -> None:
-        if type(self.critic) is not ValueConfig:
-            raise ValueError(f"SwiftConfig.critic is a {type(self.critic).__name__}, but Swift has no Q(s, a); a "
-                             "ValueConfig is expected: leave tau out")
+        super().__post_init__()
         if self.guidance != 1 and not self.context_dropout:
             raise ValueError(f"SwiftConfig.guidance is {self.guidance}, which needs an unconditional prediction that "
                              "the model never learns with a context_dropout of 0; set that to 0.1, for example")

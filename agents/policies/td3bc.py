@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -55,7 +54,8 @@ class TD3BC(ModelActor[TD3BCConfig]):
                                                              divided=self.config.relative)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        mean_BKD, _ = cast(Gaussian, self.model.model).predict(self.model.condition(state_BS, finite=True))
+        assert isinstance(self.model.model, Gaussian)  # noqa: S101  by the type of its settings
+        mean_BKD, _ = self.model.model.predict(self.model.condition(state_BS, finite=True))
         return self.model.actions(mean_BKD)[:, None].expand(-1, number, -1, -1)
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:

@@ -122,7 +122,7 @@ def test_a_sequence_whose_return_is_not_finite_counts_for_nothing(settings: dict
 
 
 @pytest.mark.parametrize(("gives", "message"), [
-    (lambda obs, act, goal: torch.full(act.shape[:2], torch.nan), "the returns of all sequences"),
+    (lambda obs, act, goal: torch.full(act.shape[:2], torch.nan), "none a finite one"),
     (lambda obs, act, goal: act.sum((2, 3))[..., None], r"returns of shape \(3, 64, 1\); \(3, 64\) is expected"),
     (lambda obs, act, goal: act.sum((2, 3)).flatten(), r"returns of shape \(192,\)")])
 def test_returns_that_mean_nothing_are_refused(gives: Any, message: str) -> None:

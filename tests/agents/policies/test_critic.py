@@ -111,9 +111,9 @@ def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and
 def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
     data = chain()
     size = np.sqrt((data.reward**2).mean())
-    usual = StateActionScales.fit(data, ContextConfig()).reward_statistics
+    usual = StateActionScales.fit(data, ContextConfig())
     assert usual.initial_value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
-    other = StateActionScales.fit(bandit(), ContextConfig()).reward_statistics
+    other = StateActionScales.fit(bandit(), ContextConfig())
     assert other.initial_value(0.99) == pytest.approx(0.5**0.5, abs=0.05)
     critic = Critic(2, 1, CriticConfig(width=8), start=50.0)
     assert critic(torch.zeros(1, 2), torch.zeros(1, 1)).mean().item() == pytest.approx(50, abs=2)
