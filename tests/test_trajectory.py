@@ -37,12 +37,6 @@ def rows(condition: Condition) -> list[int]:
     return i_B.int().tolist()
 
 
-def test_split_inverts_join() -> None:
-    obs, act = torch.randn(4, 8, 3), torch.randn(4, 8, 2)
-    back = SPEC.split(SPEC.join(obs, act))
-    assert torch.equal(back[0], obs) and torch.equal(back[1], act)
-
-
 @pytest.mark.parametrize("field", ["obs_dim", "horizon", "stride"])
 def test_a_layout_without_entries_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0; a whole number from 1"):
@@ -82,13 +76,6 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
     for name, (condition, count) in cases.items():
         assert int(condition.mask_BHD.sum()) == count, name
         assert torch.equal(condition.values_BHD, condition.mask_BHD.float()), name
-
-
-def test_a_builder_leaves_the_condition_it_started_from_alone() -> None:
-    unknown = Condition.empty(SPEC)
-    assert unknown.batch == 1
-    unknown.with_obs(0, torch.ones(3))
-    assert not unknown.mask_BHD.any()
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:
@@ -141,13 +128,6 @@ def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
             unknown.with_obs(0, torch.zeros(1), dims=[entry])
 
 
-def test_an_action_follows_the_observation_in_its_timestep() -> None:
-    acted = Condition.empty(SPEC, 1).with_actions(torch.arange(1.0, 5.0).view(1, 2, 2))
-    assert acted.values_BHD[0, :2].tolist() == [[0, 0, 0, 1, 2], [0, 0, 0, 3, 4]]
-    began = Condition.empty(SPEC, 1).with_prefix(torch.arange(1.0, 11.0).view(1, 2, 5))
-    assert began.values_BHD[0, :2].tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]] and not began.mask_BHD[0, 2:].any()
-
-
 def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
     assert rows(numbered(2).repeat(3)) == [0, 0, 0, 1, 1, 1]
     assert Condition.empty(SPEC, 2).repeat(3).context_BC is None
@@ -168,16 +148,6 @@ def test_rows_are_taken_with_their_contexts_and_padded_by_the_first() -> None:
     assert rows(numbered(2, first=5).padded(2)) == [5, 6, 5, 5]
     assert rows(numbered(2).padded(0)) == [0, 1]
     assert Condition.empty(SPEC, 2)[:1].context_BC is None
-
-
-def test_a_condition_moves_with_its_context() -> None:
-    condition, nowhere = numbered(3), torch.device("meta")
-    moved = condition.to(nowhere)
-    assert condition.to(condition.values_BHD.device) is condition and moved.context_BC is not None
-    assert {moved.values_BHD.device, moved.mask_BHD.device, moved.context_BC.device} == {nowhere}
-    assert Condition.empty(SPEC, 2).to(nowhere).context_BC is None
-    left_behind = replace(moved, context_BC=condition.context_BC, finite=True).to(nowhere).context_BC
-    assert left_behind is not None and left_behind.device == nowhere
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (2,), (2, 2, 1)])

@@ -22,12 +22,13 @@ from gentraj.worlds.model import WorldModel
 from .imagined import GoalReward, ImaginedConfig, ImaginedEpisodes, goal_reward
 
 Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observation, goal) -> frame (height, width, 3), uint8
+Observation = np.ndarray | dict[str, np.ndarray]  # (B, ...) of a vector, or of each entry of a dict
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
 @dataclass(frozen=True)
 class ObservationFormat:
-    """How the real environment gives observations and rewards: of goals, if the data have any."""
+    """How the real environment gives observations and rewards, of goals if the data have any, and how it is drawn."""
 
     goal_dims: Sequence[int] = ()
     """The entries of an observation that its goal is about (`Episodes.goal_dims`)."""
@@ -35,6 +36,8 @@ class ObservationFormat:
     """The parts of a dict observation that the data joined (`Episodes.obs_keys`)."""
     compute_reward: GoalReward | None = None
     """Gives the rewards, as in Gymnasium's goal environments; with None they are the world model's."""
+    renderer: Render | None = None
+    """Draws an observation and a goal; None where the data do not name the environment they come from."""
 
     @property
     def joined(self) -> int:
@@ -56,7 +59,7 @@ class ObservationFormat:
         return Dict({"observation": box(world.spec.obs_dim - self.joined), "achieved_goal": box(goal_dim),
                      "desired_goal": box(goal_dim)})
 
-    def observation(self, episodes: ImaginedEpisodes) -> Any:
+    def observation(self, episodes: ImaginedEpisodes) -> Observation:
         """The present observations (B, ...), as new arrays."""
         if not episodes.goal_BG.shape[1]:
             return episodes.obs_BO.copy()
@@ -77,13 +80,12 @@ class WorldModelVectorEnv(VectorEnv):
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
-                 obs_format: ObservationFormat = FLAT, renderer: Render | None = None, render_mode: str | None = None):
+                 obs_format: ObservationFormat = FLAT, render_mode: str | None = None):
         if render_mode not in (None, *METADATA["render_modes"]):
             raise ValueError(f"render_mode is '{render_mode}'; give rgb_array or None")
         self.num_envs = num_envs
         self.obs_format = obs_format
         self.render_mode = render_mode
-        self.renderer = renderer
         self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
                                          goal_reward(obs_format.compute_reward, obs_format.goal_dims))
         if obs_format.compute_reward is not None:  # libraries tell goal environments by this attribute
@@ -95,7 +97,7 @@ class WorldModelVectorEnv(VectorEnv):
         self.ended_B = np.zeros(num_envs, bool)
 
     def reset(self, *, seed: int | Sequence[int | None] | None = None,  # type: ignore[override]
-              options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+              options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Resets the environments of `options["reset_mask"]`, or all; environment i gets `seed` + i, or `seed[i]`.
 
         Raises ValueError for another number of seeds or entries of the mask than there are environments.
@@ -114,7 +116,7 @@ class WorldModelVectorEnv(VectorEnv):
         self.ended_B = self.ended_B & ~mask_B
         return self.obs_format.observation(self.episodes), {}
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments. Raises ValueError for actions of another shape or that are not finite."""
         reset_B = self.ended_B
         happened = self.episodes.step(np.asarray(actions), ~reset_B)
@@ -130,40 +132,39 @@ class WorldModelVectorEnv(VectorEnv):
         """Returns a frame (height, width, 3) of each environment. Raises RuntimeError if none can be drawn."""
         if self.render_mode is None:
             return None
-        if self.renderer is None:
+        if self.obs_format.renderer is None:
             raise RuntimeError("this world model cannot be rendered: its data do not name the environment they come "
                                "from")
-        return tuple(map(self.renderer, self.episodes.obs_BO, self.episodes.goal_BG))
+        return tuple(map(self.obs_format.renderer, self.episodes.obs_BO, self.episodes.goal_BG))
 
-    def close_extras(self, **_: Any) -> None:
+    def close_extras(self, **_: object) -> None:
         """Closes a renderer that holds a simulator; a plain function has no `close`."""
-        getattr(self.renderer, "close", lambda: None)()
+        getattr(self.obs_format.renderer, "close", lambda: None)()
 
 
 class WorldModelEnv(gymnasium.Env):
-    """One synthetic episode at a time, with the `info` of `WorldModelVectorEnv`."""
+    """One synthetic episode at a time, of a `WorldModelVectorEnv` of one environment, and with its `info`."""
 
     metadata: ClassVar[dict[str, Any]] = METADATA
 
-    def __init__(self, world: WorldModel, action_space: Box, config: ImaginedConfig | None = None, *,
-                 obs_format: ObservationFormat = FLAT, renderer: Render | None = None, render_mode: str | None = None):
-        self.envs = WorldModelVectorEnv(world, action_space, 1, config, obs_format=obs_format, renderer=renderer,
-                                        render_mode=render_mode)
-        self.render_mode = render_mode
-        self.episodes = self.envs.episodes
-        if obs_format.compute_reward is not None:
-            self.compute_reward = obs_format.compute_reward
-        self.observation_space = self.envs.single_observation_space
-        self.action_space = action_space
+    def __init__(self, envs: WorldModelVectorEnv):
+        self.envs = envs
+        self.render_mode = envs.render_mode
+        self.episodes = envs.episodes
+        if envs.obs_format.compute_reward is not None:
+            self.compute_reward = envs.obs_format.compute_reward
+        self.observation_space = envs.single_observation_space
+        self.action_space = envs.single_action_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None,
+              options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Begins an episode at a start of the data, which `seed` determines."""
         super().reset(seed=seed)
         self.episodes.rngs[0] = self.np_random
         obs, info = self.envs.reset()
         return _first(obs), info
 
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Steps the episode. Raises ValueError for an action of another shape or that is not finite."""
         obs, reward_B, terminated_B, truncated_B, about = self.envs.step(np.asarray(action)[None])
         info = {"uncertainty": float(about["uncertainty"][0])}
@@ -183,7 +184,7 @@ class WorldModelEnv(gymnasium.Env):
         self.envs.close()
 
 
-def _first(obs: Any) -> Any:
+def _first(obs: Observation) -> Observation:
     """The observation of the first environment."""
     if isinstance(obs, dict):
         return {key: value[0] for key, value in obs.items()}

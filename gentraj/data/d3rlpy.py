@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..files import write_file
-from .episodes import DataError, Episodes
+from .episodes import DataError, Episodes, Fields
 
 VERSION = "2.1"  # of d3rlpy's files
 COLUMNS = ("observations", "actions", "rewards", "terminated")
@@ -32,7 +32,9 @@ def save_d3rlpy(episodes: Episodes, path: str | Path) -> Path:
     if (path := Path(path)).suffix != ".h5":
         raise DataError(f"{path}: give a name that ends in .h5")
     with BytesIO() as file, h5py.File(file, "w") as h5:
-        h5["columns"], h5["num_episodes"], h5["version"] = list(COLUMNS), len(episodes), VERSION
+        h5["columns"] = list(COLUMNS)
+        h5["num_episodes"] = len(episodes)
+        h5["version"] = VERSION
         for i, e in enumerate(episodes):
             done = bool(e.terminated[-1])
             more = 0 if done else 1
@@ -49,7 +51,7 @@ def is_d3rlpy(file: Any) -> bool:
     return "num_episodes" in file and "columns" in file
 
 
-def read_d3rlpy(file: Any, name: str) -> dict[str, Any]:
+def read_d3rlpy(file: Any, name: str) -> Fields:
     """Reads the fields of `Episodes`, not yet validated, from an open file of `ReplayBuffer.dump`.
 
     An observation that d3rlpy does not keep, the last of an episode that ended for good, is the one before it, and a
@@ -60,7 +62,8 @@ def read_d3rlpy(file: Any, name: str) -> dict[str, Any]:
         if any(f"{key}_{i}" not in file for key in COLUMNS):
             raise DataError(f"{name}: has d3rlpy's layout, but not {', '.join(COLUMNS)} for episode {i}; format "
                             f"{VERSION} is expected, and observations that are no tuples")
-        obs, act, reward, done = (file[f"{key}_{i}"][()] for key in COLUMNS)
+        obs, act = file[f"observations_{i}"][()], file[f"actions_{i}"][()]
+        reward, done = file[f"rewards_{i}"][()], bool(file[f"terminated_{i}"][()])
         if obs.ndim != 2 or act.ndim != 2 or act.dtype.kind != "f" or not len(obs) == len(act) == reward.size:
             raise DataError(f"{name}: episode {i}: observations {obs.shape}, {act.dtype} actions {act.shape} and "
                             f"rewards {reward.shape}; (N, O), (N, A) of real numbers and (N, 1) are expected, as "
@@ -70,7 +73,7 @@ def read_d3rlpy(file: Any, name: str) -> dict[str, Any]:
         fields["obs"].append(np.concatenate([obs, obs[-1:]]) if done else obs)
         fields["act"].append(act[:steps])
         fields["reward"].append(reward.reshape(-1)[:steps])
-        fields["terminated"].append(last & bool(done))
+        fields["terminated"].append(last & done)
         fields["truncated"].append(last & (not done))
     if lost := sum(int(flags.any()) for flags in fields["terminated"]):
         warnings.warn(f"{name}: d3rlpy keeps no last observation of an episode that ended for good; in {lost} episodes "

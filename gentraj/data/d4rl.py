@@ -25,8 +25,7 @@ import numpy as np
 
 from ..progress import one_line
 from .d3rlpy import is_d3rlpy, read_d3rlpy
-from .episodes import DataError, Episodes, as_flags, as_numbers
-from .spaces import spec_as_json
+from .episodes import DataError, Episodes, Fields, as_flags, as_numbers
 from .splitting import split_at_terminations
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
@@ -114,7 +113,7 @@ def spec_json(env_id: str, max_episode_steps: int, **kwargs: str) -> str:
                        "additional_wrappers": [], "vector_entry_point": None})
 
 
-def read_d4rl(source: str | Path) -> dict[str, Any]:
+def read_d4rl(source: str | Path) -> Fields:
     """Reads the fields of `Episodes`, not yet validated, from a file in D4RL's or d3rlpy's layout, or from the file of
     a D4RL id in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
 
@@ -137,8 +136,7 @@ def read_d4rl(source: str | Path) -> dict[str, Any]:
         if is_d3rlpy(file):
             return read_d3rlpy(file, name)
         arrays = {key: np.asarray(file[key]) for key in ROWS if key in file}
-        env = _environment(file)
-    fields: dict[str, Any] = d4rl_fields(arrays, name, goes_on=goes_on) | {"env": env}
+    fields = d4rl_fields(arrays, name, goes_on=goes_on)
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
     if task is not None:
@@ -166,7 +164,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); is it complete and HDF5?") from error
 
 
-def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _in_pointmaze(fields: Fields, name: str) -> Fields:
     """The fields of maze2d in the frame of PointMaze, whose origin is the middle of the map. There, x grows with the
     columns and y against the rows; a position in D4RL is row and column, both less 0.2 in the centre of a cell."""
     obs_NO, act_SA = fields["obs"], fields["act"]
@@ -188,7 +186,7 @@ def _in_pointmaze(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observation: bool = False,
-                goes_on: bool = False) -> dict[str, Any]:
+                goes_on: bool = False) -> Fields:
     """Converts arrays under D4RL's names to the fields of `Episodes`, not yet validated.
 
     Warns of steps that are lost because the data have no next_observations, unless every trajectory
@@ -271,15 +269,3 @@ def _last_rows(arrays: Mapping[str, np.ndarray], name: str, terminal_N: np.ndarr
                           stacklevel=3)
             last_N |= jumps_N
     return last_N
-
-
-def _environment(file: Any) -> str | None:
-    """The specification, as JSON, of the environment that the file names, if one of that name is registered; D4RL's own
-    files name none."""
-    if "metadata/env_id" not in file:
-        return None
-    import gymnasium
-
-    env_id = file["metadata/env_id"].asstr()[()]
-    spec = gymnasium.registry.get(env_id)  # only a look-up: gymnasium.make may import a module that the name asks for
-    return spec_as_json(spec) if spec else None

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from ..config import escaped
 PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
 FLAT = ("reward", "terminated", "truncated")  # one number for each step
 ARRAYS = ("obs", *PER_STEP, "lengths")
+Fields = dict[str, Any]
+"""The fields of `Episodes` by name, not yet validated."""
 LARGE_VALUE = 1e4  # in the units of the data; float32 tells numbers below it apart if they differ by 0.0005
 LOST_SHARE = 0.01  # of the range of a column, which its rounding to float32 may cost
 

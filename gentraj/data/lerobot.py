@@ -11,13 +11,12 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..config import ConfigError, read_json
 from ..progress import one_line, say_once
-from .episodes import DataError, as_flags
+from .episodes import DataError, Fields, as_flags
 
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
@@ -32,7 +31,7 @@ def is_lerobot_folder(source: str) -> bool:
     return os.path.isfile(os.path.join(os.path.expanduser(source), INFO))  # false for a name that no file can have
 
 
-def read_lerobot(source: str | Path) -> dict[str, Any]:
+def read_lerobot(source: str | Path) -> Fields:
     """Reads the fields of `Episodes`, not yet validated, of a LeRobot dataset: its folder, or `lerobot:OWNER/NAME`.
 
     Such a name is looked for in LeRobot's own folder ($HF_LEROBOT_HOME or ~/.cache/huggingface/lerobot), and is

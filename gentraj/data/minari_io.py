@@ -22,7 +22,7 @@ import numpy as np
 from ..files import sync
 from ..progress import busy, one_line, say_once
 from .d4rl import open_hdf5, single_task
-from .episodes import DataError, Episodes
+from .episodes import DataError, Episodes, Fields
 from .spaces import flattening, is_part, is_vector, observed
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def is_minari(source: str) -> bool:
     return bool(MINARI_ID.fullmatch(source)) and ("/" in source or source in local_ids())
 
 
-def read_minari(dataset_id: str) -> dict[str, Any]:
+def read_minari(dataset_id: str) -> Fields:
     """Reads the fields of `Episodes`, not yet validated, from Minari's local folder ($MINARI_DATASETS_PATH), after
     downloading the dataset from Farama's server if it is not there.
 
@@ -107,7 +107,8 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     parts = [read[key].reshape(len(read[key]), -1) for key in obs_shapes]
     obs = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
     if "observations/desired_goal" in read:
-        obs, achieved, extras["goal"] = (read[f"observations/{key}"] for key in GOAL_KEYS)
+        obs, achieved = read["observations/observation"], read["observations/achieved_goal"]
+        extras["goal"] = read["observations/desired_goal"]
         if not obs_keys:
             obs_keys, goal_dims = _goal_layout(obs, achieved)
         if "achieved_goal" in obs_keys:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..files import new_file
 from ..progress import one_line
-from .episodes import ARRAYS, DataError, Episodes
+from .episodes import ARRAYS, DataError, Episodes, Fields
 
 FORMAT = "gentraj-episodes-1"
 
@@ -29,7 +29,7 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     return path
 
 
-def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
+def npz_fields(members: dict[str, np.ndarray], path: Path) -> Fields:
     """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
     found = str(members.get("format"))

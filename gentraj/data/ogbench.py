@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields, spec_json
-from .episodes import DataError, Episodes, as_flags
+from .episodes import DataError, Episodes, Fields, as_flags
 from .minari_io import read_minari
 from .npz import open_npz
 from .splitting import split_at_terminations
@@ -23,7 +23,7 @@ from .splitting import split_at_terminations
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
 
 
-def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
+def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> Fields:
     """Converts the members of an npz in OGBench's layout to the fields of `Episodes`, not yet validated.
 
     The last row of a trajectory is only its last observation. OGBench's data are reward-free: rewards are 0 unless the
@@ -116,7 +116,7 @@ def is_ogbench(source: str) -> bool:
     return OGBenchName.of(source) is not None
 
 
-def read_ogbench(source: str) -> dict[str, Any]:
+def read_ogbench(source: str) -> Fields:
     """Reads the fields of an OGBench dataset by its name, with the rewards of the task that it names, not yet
     validated."""
     name = OGBenchName.of(source)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..progress import busy
 from .d4rl import d4rl_fields, d4rl_table, read_d4rl
-from .episodes import DataError, Episodes, problems, wrong_shapes
+from .episodes import DataError, Episodes, Fields, problems, wrong_shapes
 from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
 from .npz import npz_fields, open_npz
@@ -34,7 +34,7 @@ class Format:
     """What a user gives, for `--help` and messages."""
     is_one: Callable[[str], bool]
     """Whether a text is the path or the name of such a dataset, which need not exist."""
-    read: Callable[[str], dict[str, Any]]
+    read: Callable[[str], Fields]
     """Reads the fields of `Episodes`, not yet validated. Raises `DataError`, with the path or the name."""
     is_path: bool = False
     """Whether the text is a path, which a run keeps as an absolute one."""
@@ -47,7 +47,7 @@ def ends_in(*suffixes: str) -> Callable[[str], bool]:
     return lambda source: Path(source).suffix in suffixes
 
 
-def read_npz(source: str) -> dict[str, Any]:
+def read_npz(source: str) -> Fields:
     """Reads an npz file in one of three layouts, which differ in the names of their arrays."""
     path = Path(source)
     members = open_npz(path)
@@ -110,7 +110,7 @@ def is_path(source: str) -> bool:
     return any(one.is_path and one.is_one(os.path.expanduser(source)) for one in FORMATS)
 
 
-def read(source: str | Path) -> dict[str, Any]:
+def read(source: str | Path) -> Fields:
     """Reads the fields of `Episodes`, not yet validated."""
     text = os.path.expanduser(source)
     for one in FORMATS:

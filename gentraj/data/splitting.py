@@ -104,9 +104,8 @@ def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Epi
     for i in order[:-1]:  # at least one, and not all
         if held and steps >= share * episodes.num_steps:
             break
-        _, first, end = pieces[i]
         held.add(i)
-        steps += end - first
+        steps += pieces[i][2] - pieces[i][1]
     return (take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
             take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
 

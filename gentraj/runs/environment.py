@@ -15,15 +15,19 @@ from gentraj.envs.rendering.renderer import Renderer
 from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, WorldModelVectorEnv
 from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
 
-from ..worlds.model import WorldModel
 from .folder import load
 from .run import Run
 from .world import WorldModelRun, as_world_model
 
 
-def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: bool = False,
-         **settings: Any) -> WorldModelEnv:
-    """One environment that a world model simulates.
+def make(run: Run | Path | str, **settings: Any) -> WorldModelEnv:
+    """One environment that a world model simulates, with the `settings` of `make_vec`."""
+    return WorldModelEnv(make_vec(run, 1, **settings))
+
+
+def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None, own_rewards: bool = False,
+             **settings: Any) -> WorldModelVectorEnv:
+    """`num_envs` environments that a world model simulates, and that one call of its network steps together.
 
     `settings` are the fields of `gentraj.envs.worlds.imagined.ImaginedConfig`; `gymnasium.make` takes
     max_episode_steps itself, for its own wrapper. Rewards are predicted by the world model. With `own_rewards` they
@@ -31,15 +35,15 @@ def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: 
     `compute_reward`, as for hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a
     run without a world model, and for `own_rewards` without a `compute_reward`.
     """
-    world, space, config, others = _prepare(run, own_rewards, settings)
-    return WorldModelEnv(world, space, config, render_mode=render_mode, **others)
-
-
-def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None, own_rewards: bool = False,
-             **settings: Any) -> WorldModelVectorEnv:
-    """`num_envs` environments that one network call steps together; everything else is as in `make`."""
-    world, space, config, others = _prepare(run, own_rewards, settings)
-    return WorldModelVectorEnv(world, space, num_envs, config, render_mode=render_mode, **others)
+    trained = as_world_model(run if isinstance(run, Run) else load(Path(run)))
+    env = trained.data.env
+    if env is not None:
+        settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
+    obs_format = ObservationFormat(trained.data.goal_dims, trained.data.obs_keys,
+                                   compute_reward(trained) if own_rewards else None,
+                                   None if env is None else Renderer(env))
+    return WorldModelVectorEnv(trained.world_model, action_space(trained), num_envs, ImaginedConfig(**settings),
+                               obs_format=obs_format, render_mode=render_mode)
 
 
 def action_space(run: WorldModelRun) -> Box:
@@ -48,19 +52,6 @@ def action_space(run: WorldModelRun) -> Box:
         return run.action_space()
     low_A, high_A = run.world_model.facts.act_limits
     return Box(low_A.cpu().numpy(), high_A.cpu().numpy())
-
-
-def _prepare(run: Run | Path | str, own_rewards: bool,
-             settings: dict[str, Any]) -> tuple[WorldModel, Box, ImaginedConfig, dict[str, Any]]:
-    """What both kinds of environments are made of: world model, action space, settings and other arguments."""
-    trained = as_world_model(run if isinstance(run, Run) else load(Path(run)))
-    world, env = trained.world_model, trained.data.env
-    if env is not None:
-        settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
-    reward = compute_reward(trained) if own_rewards else None
-    return world, action_space(trained), ImaginedConfig(**settings), {
-        "obs_format": ObservationFormat(trained.data.goal_dims, trained.data.obs_keys, reward),
-        "renderer": None if env is None else Renderer(env)}
 
 
 def compute_reward(run: Run) -> GoalReward:

@@ -1,1 +1,1 @@
-"""World models: the model, what it keeps of its data, and its errors in open loop."""
+"""World models: the model, and what it keeps of its data."""

@@ -1,4 +1,3 @@
-import warnings
 from pathlib import Path
 
 import h5py
@@ -102,17 +101,6 @@ def test_goals_are_kept_beside_next_observations_and_the_last_one_stays(tmp_path
     assert set(e.extras) == {"goal"}
     for episode, start, T in zip(e, e.starts.tolist(), e.lengths.tolist(), strict=True):
         assert np.array_equal(episode.extras["goal"], goal[[*range(start, start + T), start + T - 1]])
-
-
-def test_a_file_may_name_its_environment_but_only_a_registered_one(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        known = load_episodes(write(tmp_path / "a.hdf5", next_observations=NEXT, **{"metadata/env_id": "Hopper-v5"}))
-        unknown = {"metadata/env_id": "antigravity:Fly-v0"}
-        code = load_episodes(write(tmp_path / "b.hdf5", next_observations=NEXT, **unknown))
-    assert known.env is not None
-    assert '"id": "Hopper-v5"' in known.env
-    assert code.env is None
 
 
 def test_reference_scores_are_d4rls():

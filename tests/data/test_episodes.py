@@ -17,12 +17,6 @@ def test_the_episodes_joined_are_the_dataset(e: Episodes):
     assert np.allclose(e.returns, [one.reward.sum(dtype=np.float64) for one in e])
 
 
-@given(any_episodes)
-def test_slices_are_views_and_float32_is_not_copied(e: Episodes):
-    assert np.shares_memory(e[-1].obs, e.obs)
-    assert np.shares_memory(replace(e).obs, e.obs)
-
-
 def test_equality_sees_every_field_but_the_name():
     e = some([3, 2], goals="within", extras=("qpos",))
     assert e == replace(e, name="other")
@@ -60,13 +54,6 @@ def test_an_endless_run_cut_at_each_goal_is_stitched_whole():
     assert continues(pieces).tolist() == [True, True]
     assert stitch(pieces) == run
     assert stitch(concatenate([pieces, pieces])) == concatenate([run, run])  # a new recording starts elsewhere
-
-
-def test_a_real_end_and_a_reset_are_not_stitched():
-    pieces = cut(some([12]), [5, 7])
-    assert len(stitch(replace(pieces, terminated=np.arange(12) == 4))) == 2
-    apart = some([4, 3, 5])
-    assert stitch(apart) is apart
 
 
 def test_episodes_that_end_where_they_started_are_not_stitched():

@@ -1,12 +1,10 @@
 from dataclasses import replace
 
-import h5py
 import numpy as np
-import pytest
 from small import gentraj
 from some_episodes import some
 
-from gentraj.data import DataError, Episodes, inspect, problems, save_npz
+from gentraj.data import Episodes, inspect, problems, save_npz
 
 
 def bad(e: Episodes, **changes) -> Episodes:
@@ -58,14 +56,3 @@ def test_several_datasets_are_joined_as_training_joins_them(tmp_path, capsys):
     assert "episodes     2 of 6 steps in all" in inspect(one.rename(tmp_path / "a+b.npz"))  # a file of that name
     assert gentraj("data", "inspect", f"{two}+{one}") == 2
     assert "one.npz: no such file" in capsys.readouterr().err
-
-
-def test_an_hdf5_file_that_is_none_is_one_line(tmp_path):
-    (tmp_path / "a.hdf5").write_bytes(b"not HDF5" * 100)
-    with pytest.raises(DataError, match=r"a\.hdf5: cannot be read") as caught:
-        inspect(tmp_path / "a.hdf5")
-    assert "\n" not in str(caught.value)
-    with h5py.File(tmp_path / "b.hdf5", "w"):
-        pass
-    with pytest.raises(DataError, match="lacks actions, observations, rewards, terminals"):
-        inspect(tmp_path / "b.hdf5")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,18 +77,6 @@ def test_done_on_a_step_terminates_an_episode_unless_it_was_truncated(folder: Pa
     assert np.flatnonzero(e.terminated).tolist() == [3] and np.flatnonzero(e.truncated).tolist() == [5, 8]
 
 
-def test_files_are_joined_in_order_and_an_episode_of_one_frame_has_no_step(folder: Path) -> None:
-    first = folder / "data" / "chunk-000" / "file-000.parquet"
-    table, expected = parquet.read_table(first), load_episodes(folder)
-    parquet.write_table(table.slice(0, 7), first)
-    (folder / "data" / "chunk-001").mkdir()
-    parquet.write_table(table.slice(7), folder / "data" / "chunk-001" / "file-000.parquet")
-    assert load_episodes(folder) == expected
-    parquet.write_table(table.slice(7, 2), folder / "data" / "chunk-001" / "file-000.parquet")
-    with pytest.warns(UserWarning, match="tiny: 1 episodes of a single frame have no step and are left out"):
-        assert load_episodes(folder).lengths.tolist() == [4, 2]  # frame 8 alone is no episode
-
-
 def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
     """As where frames were left out, or a file begins with the episode of the same number in another dataset."""
     rewrite(folder, lambda table: pyarrow.concat_tables([table.slice(0, 2), table.slice(3)]))
@@ -129,10 +116,3 @@ def test_damaged_files_and_missing_numbers_are_one_line(folder: Path) -> None:
     file.unlink()
     with pytest.raises(DataError, match=r"holds no data/\*/\*\.parquet"):
         load_episodes(folder)
-
-
-@pytest.mark.parametrize("name", ["nothing", "../x", "a/../b", "/etc/passwd", "a/b/c", ""])
-def test_names_that_are_no_repository_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(DataError, match=r"is no LeRobot dataset; lerobot:OWNER/NAME, or a folder"):
-        load_episodes(f"lerobot:{name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gentraj.data import Episodes, save_minari, save_npz
+from gentraj.data import Episodes, save_minari
 
 CHILD = """
 import sys
@@ -45,16 +45,12 @@ def recording(steps: int) -> Episodes:
     return Episodes(obs, act, np.zeros(steps), np.zeros(steps, bool), end, [steps // 2] * 2)
 
 
-@pytest.mark.parametrize("kind", ["npz", "minari"])
-def test_training_holds_the_arrays_once(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_holds_the_arrays_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     sources = []
     for name, steps in (("small-v0", 1000), ("large-v0", 1_500_000)):
-        if kind == "npz":
-            sources.append(str(save_npz(recording(steps), tmp_path / f"{name}.npz")))
-        else:
-            save_minari(recording(steps), name, description=name)
-            sources.append(name)
+        save_minari(recording(steps), name, description=name)
+        sources.append(name)
     child = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), *sources], capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, check=False)
     assert child.returncode == 0, child.stderr

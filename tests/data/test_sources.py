@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 from some_episodes import some
 
@@ -60,15 +59,3 @@ def test_a_format_of_one_line_is_read_joined_and_located(tmp_path, monkeypatch):
     path = save_npz(some([3]), tmp_path / "a+b.npz").rename(tmp_path / "a+b.own")
     assert load_episodes("a+b.own") == some([3]) and inspect(f"{path}+{path}").startswith("dataset      a+b+a+b")
     assert resolve_paths("a+b.own", tmp_path / "run") == str(path)
-
-
-def test_an_absent_file_is_named(tmp_path):
-    for name in ("a.npz", "a.hdf5", "a.h5"):
-        with pytest.raises(DataError, match=f"{name}: no such file"):
-            load_episodes(tmp_path / name)
-
-
-def test_a_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    save_npz(some([3]), tmp_path / "a.npz")
-    assert np.array_equal(load_episodes("~/a.npz").obs, some([3]).obs)

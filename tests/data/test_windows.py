@@ -69,25 +69,6 @@ def test_the_least_fraction_of_the_windows_begins_early_and_each_episode_keeps_i
     assert expected[0].sum() + expected[1, :EARLY_STEPS].sum() == pytest.approx(least)
 
 
-def test_the_early_windows_are_a_function_of_seed_and_step_and_none_is_moved_where_enough_are():
-    e, spec = some([20, 300]), TrajectorySpec(3, 2, 4)
-    plain, enough, early, all_early = (Windows(e, spec, early=share) for share in (0.0, 52 / 320, 0.5, 1.0))
-    assert torch.equal(plain.batch(7, 3, 16).x_BHD, Windows(e, spec).batch(7, 3, 16).x_BHD)
-    assert torch.equal(plain.batch(7, 3, 16).x_BHD, enough.batch(7, 3, 16).x_BHD)
-    whole = early.batch(7, 3, 16).x_BHD
-    assert torch.equal(whole[4:8], early.batch(7, 3, 16, slice(4, 8)).x_BHD)
-    assert not torch.equal(whole, plain.batch(7, 3, 16).x_BHD)
-    first = torch.from_numpy(np.concatenate([one.obs[:EARLY_STEPS] for one in e]))
-    assert (all_early.batch(0, 0, 64).x_BHD[:, 0, None, :3] == first).all(-1).any(-1).all()
-
-
-def test_batches_begin_at_every_step_equally_often():
-    starts = Windows(numbered([1, 3]), TrajectorySpec(2, 0, 1)).batch(0, 0, 8000).x_BHD[:, 0]
-    found_starts, count = torch.unique(starts.int(), dim=0, return_counts=True)
-    assert found_starts.tolist() == [[1, 1], [2, 1], [2, 2], [2, 3]]
-    torch.testing.assert_close(count / 8000, torch.full((4,), 0.25), atol=0.03, rtol=0)
-
-
 @given(any_lengths, st.integers(1, 9), st.integers(1, 3))
 def test_every_reward_is_earned_once_and_only_a_true_end_is_terminal(lengths, horizon, stride):
     e = some(lengths)
@@ -104,15 +85,6 @@ def test_every_reward_is_earned_once_and_only_a_true_end_is_terminal(lengths, ho
             expected = [row] if row < horizon and e.terminated[ends - 1] else []
             assert batch.terminal_BH[at].nonzero()[:, 0].tolist() == expected
     assert not batch.reward_BH[~real].any()
-
-
-def test_a_window_says_whether_a_world_model_imagined_it():
-    e = some([2, 3])
-    starts = np.arange(5)
-    assert Windows(e, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).synthetic_B is None
-    marked = replace(e, extras={"imagined": np.float32([[0]] * 3 + [[1]] * 4)})
-    synthetic_B = Windows(marked, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).synthetic_B
-    assert synthetic_B.tolist() == [False, False, True, True, True]
 
 
 @given(any_lengths)

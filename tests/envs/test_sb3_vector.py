@@ -125,7 +125,7 @@ def test_stable_baselines_learns_inside() -> None:
 def test_stable_baselines_finds_nothing_wrong_with_one(goals: bool) -> None:
     """stable-baselines3 tells a goal environment by its `compute_reward`."""
     many = imagined(1, goals)
-    one = WorldModelEnv(many.episodes.world, SPACE, obs_format=many.obs_format)
+    one = WorldModelEnv(WorldModelVectorEnv(many.episodes.world, SPACE, obs_format=many.obs_format))
     assert hasattr(one, "compute_reward") == hasattr(many, "compute_reward") == goals
     check_env(one, skip_render_check=True)
 
@@ -135,7 +135,7 @@ def test_an_achieved_goal_that_the_data_joined_with_the_observation_is_apart_fro
     world = imagined(goals=True).episodes.world
     obs_format = ObservationFormat((0,), ("achieved_goal", "observation"))
     many = WorldModelVectorEnv(world, SPACE, 2, obs_format=obs_format)
-    one = WorldModelEnv(world, SPACE, obs_format=obs_format)
+    one = WorldModelEnv(WorldModelVectorEnv(world, SPACE, obs_format=obs_format))
     obs, _ = many.reset(seed=0)
     whole_BO = np.concatenate([obs["achieved_goal"], obs["observation"]], 1)
     assert np.array_equal(whole_BO, many.episodes.obs_BO) and obs in many.observation_space

@@ -85,18 +85,6 @@ def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
     assert env.episodes.elapsed_B.tolist() == [0, 1, 1, 0]
 
 
-def test_observations_are_copies(walking: Path) -> None:
-    env, other = one(walking, **FREE), one(walking, **FREE)
-    act = np.zeros(2, np.float32)
-    spoilt, _ = env.reset(seed=0)
-    kept, _ = other.reset(seed=0)
-    for key in spoilt:
-        spoilt[key][:] = 7
-    after, expected = env.step(act)[0], other.step(act)[0]
-    assert all(np.array_equal(after[key], expected[key]) for key in after)
-    assert (spoilt["observation"] == 7).all() and not (kept["observation"] == expected["observation"]).any()
-
-
 @pytest.mark.usefixtures("batch_invariance")
 def test_a_step_is_a_prediction_of_the_world_model(hopping: Path) -> None:
     """It equals `imagine`, in environment units; at temperature 0 the seed does not matter."""
