@@ -27,6 +27,7 @@ from .files import write_file
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
+JsonObject = dict[str, Any]
 KIND = "KIND"  # the attribute of a class of settings that says its kind
 CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
 Fraction = Annotated[float, Interval(ge=0, le=1)]
@@ -169,7 +170,7 @@ def to_json(config: Any, *, defaults: bool = True) -> Any:
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         kind = kind_of(config)
-        found: dict[str, Any] = {} if kind is None else {"kind": kind}
+        found: JsonObject = {} if kind is None else {"kind": kind}
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
             if defaults or value != _default(field):
@@ -214,7 +215,7 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str = "") -> T:
     return _read_settings([type(config)], changed, root)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`."""
     try:
         return parse_json(path.read_bytes(), str(path))
@@ -222,13 +223,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """Parses one JSON object in UTF-8.
-
-    Raises `ConfigError` for duplicate keys, NaN, infinity, deep nesting and any other text.
-    """
+def parse_json(data: bytes, where: str) -> JsonObject:
+    """Parses one JSON object in UTF-8. Raises `ConfigError` for any other text."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):
@@ -389,23 +387,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(n for n in names if names.count(n) > 1)}' occurs twice")
-    return unique
-
-
-def _finite(literal: str) -> float:
-    value = float(literal)
-    if not math.isfinite(value):
-        raise ValueError(f"{literal} is not a finite number")
-    return value
-
-
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> JsonObject:
     """The types of the settings, with their ranges."""
     return get_type_hints(cls, include_extras=True)
 

@@ -132,9 +132,6 @@ def test_words_of_the_command_line_are_values(word: str, value: Any) -> None:
 @pytest.mark.parametrize(("text", "message"), [
     (b"", "is not valid JSON"),
     (b"[1]", r"holds \[1\]; a JSON object is expected"),
-    (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
-    (b'{"a": NaN}', "NaN is not a finite number"),
-    (b'{"a": 1e999}', "1e999 is not a finite number"),
     (b'{"a": "\xff"}', "is not valid JSON.*utf-8"),
     (b'{"a": ' + b"[" * 100_000, "is not valid JSON"),
 ])

@@ -10,7 +10,7 @@ from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, distill
 from ..runs.folder import load
-from .options import HELP, Device, RunPath, is_run, parse, settings_help, split, with_options
+from .options import HELP, Device, RunPath, is_run, parse, print_settings, split, with_options
 from .train import fresh_folder, next_command
 
 if TYPE_CHECKING:
@@ -68,5 +68,7 @@ def _help(words: list[str]) -> None:
     try:
         parse(Distill, ["--help"], "gentraj distill")
     finally:
-        about = "\n".join(f"  {key:12} {each.about}" for key, each in METHODS.items())
-        print(settings_help(METHODS[named[0]].config) if named else f"methods:\n{about}")
+        if named:
+            print_settings(METHODS[named[0]].config)
+        else:
+            print("methods:", *(f"  {key:12} {each.about}" for key, each in METHODS.items()), sep="\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
-from ..config import dotted_keys, write_json
+from ..config import write_json
 from ..device import pick_device
 from ..experiments.jobs import ShardedRollout
 from ..files import check_output
@@ -22,7 +22,7 @@ from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import Acting, evaluate_and_save, table
 from ..runs.folder import RunFolder, load
-from ..runs.run import ActingConfig, Run
+from ..runs.run import Run
 from ..runs.world import as_world_model
 from ..runs.world_evaluation import JudgeConfig
 from ..trajectory import SAMPLER_SETTINGS
@@ -36,7 +36,7 @@ from .options import (
     is_run,
     load_trained,
     parse,
-    settings_help,
+    print_settings,
     split,
     with_options,
 )
@@ -127,7 +127,8 @@ def main(argv: list[str]) -> None:
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
         raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give --teacher "
                          "too, or leave --min-confidence out")
-    acting = Acting(acting_settings(run, given), args.sampling.options(), fallback, teacher, args.min_confidence)
+    settings = getattr(with_options(_acting(run), given, Evaluate), run.ACTING)
+    acting = Acting(settings, args.sampling.options(), fallback, teacher, args.min_confidence)
     scores = evaluate_and_save(run, args.config, acting, out=args.out, rollout_id=args.save_rollout, video=args.video,
                                play=_play(args))
     print_saved(table(scores))
@@ -143,27 +144,21 @@ def _help(words: list[str]) -> None:
         parse(Evaluate, ["--help"], "gentraj evaluate")
     finally:
         if runs:
-            run = load(Path(runs[0]))
-            print(settings_help(run.acting, f"{run.ACTING}."))
+            print_settings(_acting(load(Path(runs[0]))))
 
 
-def acting_settings(run: Run, given: dict[str, list[str]]) -> ActingConfig:
-    """The settings by which the agent acts. Raises ValueError for options that are no such settings."""
-    for key in given:
-        if not key.startswith(f"{run.ACTING}.") and key.partition(".")[0] in dotted_keys(run.config):
-            raise ValueError(f"--{key.replace('_', '-')} is a setting of the training; after it, only the options "
-                             f"--{run.ACTING}.* may change")
-    return getattr(with_options(run.config, given, Evaluate), run.ACTING)
+def _acting(run: Run) -> object:
+    """Settings with one group, by which the agent of the run acts."""
+    return make_dataclass("Settings", [(run.ACTING, type(run.acting))])(run.acting)
 
 
 def _play(args: Evaluate) -> RolloutFn:
     """What plays the episodes. Raises ValueError for options that cannot be had on Ray."""
     if args.ray is None:
         return rollout
-    here = {"--deadline-ms": args.config.deadline_ms is not None, "--video": args.video is not None,
-            "--accelerate": args.accelerate != "eager"}
-    if asked := [option for option, is_given in here.items() if is_given]:
-        raise ValueError(f"--ray plays the episodes in other processes, where {asked[0]} cannot be had; leave one out")
+    if args.config.deadline_ms is not None or args.video is not None or args.accelerate != "eager":
+        raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video and --accelerate "
+                         "cannot be had; leave them out")
     options = JobsOptions(ray=args.ray)
     options.pool(args.run)  # raises now, if Ray is missing
     return ShardedRollout(options.pool, args.run)

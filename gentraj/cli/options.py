@@ -7,18 +7,15 @@ of the preset, the file or the run, which are then read as a file of settings is
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache, wraps
-from itertools import pairwise
+from functools import wraps
 from pathlib import Path
 from shlex import quote
-from textwrap import dedent, fill
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
@@ -31,7 +28,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..config import dotted_keys, from_word, kind_of, to_word, with_settings
+from ..config import dotted_keys, from_word, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
@@ -141,13 +138,11 @@ def with_options(config: T, given: Mapping[str, Sequence[str]], command: type) -
     return with_settings(config, changes)
 
 
-def settings_help(config: Any, prefix: str = "") -> str:
-    """The settings as options, each with its default and what it is, for `--help`."""
-    lines = ["settings:"]
-    for key, value, about in _described(config, prefix):
-        default = to_word(list(value) if isinstance(value, tuple) else value)
-        lines += [f"  {_dashed(key)} ({default})", fill(about, 112, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-    return "\n".join(line for line in lines if line)
+def print_settings(config: object) -> None:
+    """Prints the settings as options, each with its type, its value and what it is, for `--help`."""
+    with suppress(SystemExit):
+        tyro.cli(type(config), args=["--help"], default=config, prog="settings", description="",
+                 config=(tyro.conf.AvoidSubcommands,), registry=registry())
 
 
 def registry() -> ConstructorRegistry:
@@ -211,31 +206,6 @@ def _current(config: Any, key: str) -> Any:
     for name in key.split("."):
         config = getattr(config, name, None)
     return config
-
-
-def _described(config: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
-    """The key, the value and the help text of each setting, and of each group that is None or of some kind."""
-    texts = _texts(type(config))
-    for field in dataclasses.fields(config):
-        value, key = getattr(config, field.name), f"{prefix}{field.name}"
-        if not dataclasses.is_dataclass(value):
-            yield key, value, texts.get(field.name, "")
-            continue
-        if (kind := kind_of(value)) is not None:
-            yield key, kind, texts.get(field.name, "")
-        yield from _described(value, f"{key}.")
-
-
-@cache
-def _texts(cls: type) -> dict[str, str]:
-    """The help text of each field of a dataclass, which is the string below it."""
-    texts = {}
-    for each in (owner for owner in reversed(cls.__mro__) if dataclasses.is_dataclass(owner)):
-        made = ast.parse(dedent(inspect.getsource(each))).body[0]
-        for field, text in pairwise(made.body if isinstance(made, ast.ClassDef) else ()):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                texts[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return texts
 
 
 def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:

@@ -28,7 +28,7 @@ from ..runs.world import WorldModelRun
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
-from .options import HELP, Device, parse, settings_help, split, with_options
+from .options import HELP, Device, parse, print_settings, split, with_options
 
 SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "eval_episodes")}
 if TYPE_CHECKING:
@@ -94,7 +94,10 @@ def _help(words: list[str], given: dict[str, list[str]]) -> None:
     try:
         parse(Train, ["--help"], "gentraj train", description=cleandoc(str(Train.__doc__)))
     finally:
-        print(listing() if config is None else settings_help(config))
+        if config is None:
+            print(listing())
+        else:
+            print_settings(config)
 
 
 def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes) -> None:

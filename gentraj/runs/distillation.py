@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.policies.policy import Policy
 
-from ..config import settings
+from ..config import JsonObject, settings
 from ..diffusion import Diffusion, DiffusionConfig
 from ..diffusion.denoiser import NEEDS_SIGNAL
 from ..distillation import (
@@ -160,7 +160,7 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> RunConfig:
                          "starts; take --method mean-flow or shortcut, or train a run with the prediction x0 or v")
     training = replace(config.training,  # on the windows that the teacher learnt from
                        min_episode_start_fraction=own.training.min_episode_start_fraction)
-    shared: dict[str, Any] = {"dataset": resolve_paths(own.dataset, teacher.folder), "training": training}
+    shared: JsonObject = {"dataset": resolve_paths(own.dataset, teacher.folder), "training": training}
     if isinstance(own, PlannerRunConfig):
         return replace(own, model=student, planner=replace(own.planner, steps=student.steps), **shared)
     return replace(with_model(own, student), **shared)

@@ -17,7 +17,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering.film import Watch, videos
 
 from ..acceleration import backend_of
-from ..config import write_json
+from ..config import JsonObject, write_json
 from ..data import Episodes, save_minari
 from ..data.minari_io import check_new_id
 from ..files import check_folder, check_output
@@ -78,7 +78,7 @@ OWN_ACTING = Acting()
 
 
 def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, play: RolloutFn = rollout,
-                 watch: Watch | None = None, progress: bool = True) -> tuple[dict[str, Any], Episodes]:
+                 watch: Watch | None = None, progress: bool = True) -> tuple[JsonObject, Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `play` and `watch` are those of `gentraj.envs.evaluation.evaluate.evaluate`. If episodes do not finish because the
@@ -101,7 +101,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING
 
 def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, out: Path | None = None,
                       rollout_id: str | None = None, video: Path | None = None,
-                      play: RolloutFn = rollout) -> dict[str, Any]:
+                      play: RolloutFn = rollout) -> JsonObject:
     """Evaluates a run as `evaluate_run` does, writes the scores as JSON and returns them.
 
     The scores are written to `out`, by default RUN/evaluation.json; scores of fewer episodes than those there, of the
@@ -135,7 +135,7 @@ def own_file(run: Run, scores: Mapping[str, Any]) -> Path:
     return path
 
 
-def table(scores: dict[str, Any]) -> str:
+def table(scores: JsonObject) -> str:
     """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
     rows = {"": list(columns)}

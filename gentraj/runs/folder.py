@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
-from ..config import ConfigError, Registry, from_json, read_json, settings, to_json, write_json
+from ..config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
 from ..device import require_device
 from ..files import write_file
 from ..progress import say
@@ -31,7 +31,7 @@ from .policy import PolicyRun, PolicyRunConfig
 from .run import DataFacts, Run, RunConfig, restore
 from .world import WorldModelRun, WorldModelRunConfig
 
-RUNS: Registry[RunConfig, Run[Any]] = Registry({
+RUNS: Registry[RunConfig, Run] = Registry({
     "planner": (PlannerRunConfig, PlannerRun),
     "policy": (PolicyRunConfig, PolicyRun),
     "world-model": (WorldModelRunConfig, WorldModelRun),
@@ -43,7 +43,7 @@ KEPT = ("episodes", *SCORED, "return_ci95", "returns", "successes")
 LAST_EVALUATIONS = 3  # their mean is stated beside the score of the last checkpoint
 
 
-def run_class(config: RunConfig) -> type[Run[Any]]:
+def run_class(config: RunConfig) -> type[Run]:
     """The class of the runs of these settings."""
     return RUNS[RUNS.kind(config)][1]
 
@@ -89,7 +89,7 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def write(self, run: Run[Any]) -> None:
+    def write(self, run: Run) -> None:
         """Writes what a run needs beside its checkpoints: its settings, and the windows that it keeps.
 
         Raises ValueError for a new run in a folder with the config.json of something else.
@@ -115,7 +115,7 @@ class RunFolder:
             raise NothingSaved(f"{self.path}: no run there ({self.CONFIG} is missing); `gentraj train` makes one")
         return from_json(RunFile, read_json(path), str(path))
 
-    def load(self, step: int | None = None, device: torch.device | None = None) -> Run[Any]:
+    def load(self, step: int | None = None, device: torch.device | None = None) -> Run:
         """The run at its newest valid checkpoint or at `step`; see `load`."""
         file, saved = self.read(), checkpoint.load(self.path, step)
         run = run_class(file.run).build(file.run, file.data)
@@ -156,7 +156,7 @@ class RunFolder:
         before = self.starts() if resume else []
         write_json(self / self.PROVENANCE, {"starts": [*before, start]})
 
-    def starts(self) -> list[dict[str, Any]]:
+    def starts(self) -> list[JsonObject]:
         """The entries of provenance.json, oldest first; an empty list if the file is missing."""
         path = self / self.PROVENANCE
         return read_json(path).get("starts", []) if path.exists() else []
@@ -180,16 +180,16 @@ class RunFolder:
         low, high = scores["return_ci95"]
         say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
 
-    def curve(self) -> list[dict[str, Any]]:
+    def curve(self) -> list[JsonObject]:
         """The lines of the learning curve in the order of their steps; an empty list if nothing was evaluated."""
         return read_rows(self / self.CURVE)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[JsonObject]:
         """The rows of metrics.jsonl."""
         return read_metrics(self.path)
 
 
-def load(folder: Path | str, *, step: int | None = None, device: torch.device | str | None = None) -> Run[Any]:
+def load(folder: Path | str, *, step: int | None = None, device: torch.device | str | None = None) -> Run:
     """Loads the run in a folder, at its newest valid checkpoint or at `step`. The dataset is not needed.
 
     Raises `NothingSaved` without a checkpoint, `ConfigError` if config.json is not that of the checkpoint, and
@@ -201,7 +201,7 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     return RunFolder(folder).load(step, device)
 
 
-def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None) -> dict[str, Any] | None:
+def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None) -> JsonObject | None:
     """The mean of each score over the last three evaluations of a learning curve, with their "steps".
 
     Evaluations after `step` are not counted. None where there are fewer than three.
@@ -225,7 +225,7 @@ def may_change(config: RunConfig) -> set[str]:
     return {f"run.{key}" for key in acts_only(config)}
 
 
-def fingerprint(run: Run[Any]) -> dict[str, Any]:
+def fingerprint(run: Run) -> JsonObject:
     """The settings and facts that checkpoints depend on: neither how the agent acts, nor where the data lie."""
     unless = {"run": {"dataset", *acts_only(run.config)}, "data": {"returns", "constant_actions"}}
     groups = {"run": to_json(run.config), "data": to_json(run.data)}

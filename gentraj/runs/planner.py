@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Interval
@@ -25,7 +25,7 @@ from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.envs.tasks.overview import default_horizon
 
-from ..config import settings
+from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes, Windows
 from ..data.context import return_quantile
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
@@ -262,7 +262,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         planning = acting_settings(self, config, PlannerConfig)
         return sampling_of(self.model, replace(options, steps=planning.steps))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """The model in words and numbers, for tables about the run."""
         spec = self.model.spec
         return {"kind": type(self.model).__name__, "timesteps of a trajectory": spec.horizon,
@@ -297,7 +297,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         return Normalizer.fit("gaussian", [sample.context_BC.numpy()])
 
 
-def as_planner(run: Run[Any]) -> PlannerRun:
+def as_planner(run: Run) -> PlannerRun:
     """The run. Raises ValueError if it plans no trajectories."""
     if not isinstance(run, PlannerRun):
         raise ValueError(f"{run.description}, which acts and plans no trajectories; evaluate it with gentraj evaluate")

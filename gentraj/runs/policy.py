@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from gentraj.agents.planning.deadline import Deadline
 from gentraj.agents.policies import ACTORS, POLICIES
@@ -13,7 +13,7 @@ from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 
-from ..config import differences, settings, to_json
+from ..config import JsonObject, differences, settings, to_json
 from ..data import ContextConfig, Episodes
 from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sample_batch import Guidance
@@ -93,14 +93,14 @@ class PolicyRun(Run[PolicyRunConfig]):
         """How the policy samples its actions, in words."""
         return self.policy.sampling(options)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """The policy in words and numbers, for tables about the run."""
         return {"kind": self.summary,
                 "conditioned on, besides the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions per chunk": self.policy.chunk, "actions executed per chunk": self.policy.execute}
 
 
-def as_policy(run: Run[Any]) -> PolicyRun:
+def as_policy(run: Run) -> PolicyRun:
     """The run. Raises ValueError if it is no policy's."""
     if not isinstance(run, PolicyRun):
         raise ValueError(f"{run.description} and no policy; train one, such as gentraj train iql")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
@@ -16,7 +16,7 @@ from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
 from gentraj.envs.tasks.registry import MANIPULATION, TASKS
 
-from ..config import check_known, from_json, read_json, to_json, with_settings
+from ..config import JsonObject, check_known, from_json, read_json, to_json, with_settings
 from ..data import ContextConfig, Episodes, load_episodes
 from ..data.d4rl import single_task
 from ..data.sources import split_names
@@ -170,7 +170,7 @@ def preset(name: str, dataset: str, read: Callable[[str], Episodes] = load_episo
     return with_settings(PRESETS[variant], data_settings(variant, dataset), f"preset {variant}")
 
 
-def data_settings(name: str, dataset: str) -> dict[str, Any]:
+def data_settings(name: str, dataset: str) -> JsonObject:
     """The settings that the preset `name` has for these data only: the rewards that a critic learns of."""
     first, *_ = split_names(dataset)
     learns = isinstance(config := PRESETS[name], PolicyRunConfig) and config.policy.critic is not None

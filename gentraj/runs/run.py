@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 
-from ..config import settings
+from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes
 from ..data.context import context_width
 from ..device import device_of
@@ -247,7 +247,7 @@ class Run(ABC, Generic[ConfigT]):
         """How the agent samples, in words."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """The main component in words and numbers, for tables about the run."""
 
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
@@ -276,20 +276,20 @@ class Run(ABC, Generic[ConfigT]):
         return environment.action_space
 
 
-def steps_done(run: Run[Any]) -> str:
+def steps_done(run: Run) -> str:
     """The steps of the training, such as "1,500", or "159 of 1,500" if it is not finished."""
     steps = run.config.training.steps
     return f"{run.step:,} of {steps:,}" if run.step < steps else f"{run.step:,}"
 
 
-def environment_of(run: Run[Any], env_id: str | None = None) -> str:
+def environment_of(run: Run, env_id: str | None = None) -> str:
     """`env_id`, or else the environment of the run's data. Raises ValueError if the data name none."""
     if (env := env_id or run.data.env) is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
     return env
 
 
-def acting_settings(run: Run[Any], given: ActingConfig | None, expected: type[ActingT]) -> ActingT:
+def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT]) -> ActingT:
     """The settings by which an agent acts. Raises ValueError for those of another kind of agent."""
     settings = run.acting if given is None else given
     if not isinstance(settings, expected) or type(settings) is not type(run.acting):
@@ -298,20 +298,20 @@ def acting_settings(run: Run[Any], given: ActingConfig | None, expected: type[Ac
     return settings
 
 
-def refuse_planning(run: Run[Any], guide: Guidance, deadline: Deadline | None) -> None:
+def refuse_planning(run: Run, guide: Guidance, deadline: Deadline | None) -> None:
     """Raises ValueError if a guide or a deadline is given to an agent that plans nothing."""
     if guide is not None or deadline is not None:
         raise ValueError(f"a guide or a deadline was given to a {run.NAME} ({run.summary}), which plans no "
                          "trajectories; leave it out")
 
 
-def restore(run: Run[Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def restore(run: Run, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Gives the parts these weights. Raises `CheckpointError` for those of another run."""
     for name, component in run.components.items():
         restore_module(component, tensors.get(name, {}), name)
 
 
-def copy_of(run: Run[Any], device: torch.device | None = None) -> Run[Any]:
+def copy_of(run: Run, device: torch.device | None = None) -> Run:
     """A run with weights of its own, which are the same, ready to act."""
     made = run.build(run.config, run.data)
     made.reference, made.folder = run.reference, run.folder

@@ -6,7 +6,6 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ class Reader:
 
 
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True, processes: Processes = SINGLE, reader: Reader | None = None) -> Run[Any]:
+          progress: bool = True, processes: Processes = SINGLE, reader: Reader | None = None) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
     The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings by
@@ -83,7 +82,7 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     return trained(run, trainer, resume, device)
 
 
-def trained(run: Run[Any], trainer: Trainer, resume: bool, device: torch.device | None) -> Run[Any]:
+def trained(run: Run, trainer: Trainer, resume: bool, device: torch.device | None) -> Run:
     """Trains the parts of the run, and returns it ready to act."""
     run.step = trainer.fit(resume).step
     run.dataset_hash = trainer.meta["dataset_hash"]
@@ -91,7 +90,7 @@ def trained(run: Run[Any], trainer: Trainer, resume: bool, device: torch.device 
 
 
 def prepare(config: RunConfig, *, record: bool = True, check: bool = True, reader: Reader | None = None,
-            device: torch.device | None = None) -> tuple[Run[Any], Episodes]:
+            device: torch.device | None = None) -> tuple[Run, Episodes]:
     """The run, untrained, and its training data: reads the data and fills in the settings that they decide.
 
     With `check`, also checks that the data fit their environment, and lets the run decide once in a dry run. The
@@ -166,7 +165,7 @@ def read_data(config: RunConfig, folder: Path = Path()) -> Episodes:
     return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)))[0]
 
 
-def training_data(run: Run[Any]) -> Episodes:
+def training_data(run: Run) -> Episodes:
     """The episodes that a run was trained on. Raises ValueError for a dataset that was changed since."""
     episodes = run.split(run.config, read_data(run.config, run.folder)).train
     if episodes_hash(episodes) != run.dataset_hash:
@@ -233,7 +232,7 @@ def check_evaluable(data: DataFacts) -> None:
                          f"observation), and {envs.env_id} gives none; leave --eval-every out")
 
 
-def dry_run(run: Run[Any], device: torch.device | None = None) -> None:
+def dry_run(run: Run, device: torch.device | None = None) -> None:
     """Lets a copy of an untrained run decide once on a device. Raises ValueError if its parts cannot act together."""
     one_A, copy = np.ones(run.data.act_dim, np.float32), copy_of(run, device)
     copy.reference = copy.reference.take(slice(DRY_RUN_WINDOWS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import torch
 from annotated_types import Interval
@@ -12,7 +12,7 @@ from annotated_types import Interval
 from gentraj.agents.mpc import MPC, MPCConfig, WorldModelSimulator
 from gentraj.agents.planning.deadline import Deadline
 
-from ..config import settings
+from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes
 from ..data.splitting import halves, hold_out
 from ..diffusion import DiffusionConfig
@@ -113,13 +113,13 @@ class WorldModelRun(Run[WorldModelRunConfig]):
         """How the agent predicts, in words."""
         return "the ensemble's mean, without noise"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """The world model in words and numbers, for tables about the run."""
         return {"kind": self.summary, "steps of one call": self.config.world.chunk,
                 "members of the ensemble": self.config.world.members}
 
 
-def as_world_model(run: Run[Any]) -> WorldModelRun:
+def as_world_model(run: Run) -> WorldModelRun:
     """The run. Raises ValueError if it is no world model's."""
     if not isinstance(run, WorldModelRun):
         raise ValueError(f"{run.description} and no world model; train one with gentraj train world-model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from gentraj.envs.evaluation.replay import entries
 from gentraj.envs.evaluation.rollout import RolloutSettings
 from gentraj.envs.making import environment_factory
 
-from ..config import settings
+from ..config import JsonObject, settings
 from ..data import Windows, episodes_hash
 from ..plots import figures
 from ..progress import busy, say
@@ -115,7 +115,7 @@ class OpenLoop(NamedTuple):
         return {"expected": [float((uncertainty_B[part] ** 2).mean().sqrt()) for part in parts],
                 "found": [float(error_B[part].mean().sqrt()) for part in parts]}
 
-    def ends(self) -> dict[str, Any]:
+    def ends(self) -> JsonObject:
         """Counts the "steps", those that "ended" an episode by termination, those that the model "predicted" to end
         it, and those for which "both" hold."""
         predicted_BT, ended_BT = (self.mean.end_BT > 0.5) & self.real_BT, self.ended_BT & self.real_BT
@@ -127,7 +127,7 @@ class OpenLoop(NamedTuple):
         return torch.where(self.real_BT, x_BT, 0).sum(0) / self.real_BT.sum(0).clamp(min=1)
 
 
-def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> dict[str, Any]:
+def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> JsonObject:
     """Compares the predictions of a world model with held-out data and returns what world.json holds.
 
     Figures are written to `folder`. Raises ValueError for a run that is no world model, for policies of another
@@ -169,7 +169,7 @@ def held_out(run: WorldModelRun, seed: int) -> Batch:
     return gathered(int(gathered(1 + HORIZON).mask_BHD[..., 0].any(0).sum()))  # the error of no window would be 0
 
 
-def off_policy(run: WorldModelRun, path: Path, config: JudgeConfig) -> dict[str, Any]:
+def off_policy(run: WorldModelRun, path: Path, config: JudgeConfig) -> JsonObject:
     """The returns of policies in the model and in the environment, and how far the two rankings agree."""
     env = environment_of(run, config.env_id)
     factory, space = environment_factory(env), run.action_space(env)
@@ -191,7 +191,7 @@ def off_policy(run: WorldModelRun, path: Path, config: JudgeConfig) -> dict[str,
     return comparison
 
 
-def table(judged: dict[str, Any]) -> str:
+def table(judged: JsonObject) -> str:
     """The judgement as a text table."""
     at = [k for k in (1, 5, 10, HORIZON) if k <= judged["horizon"]]
     lines = [f"{judged['windows']} held-out windows, step {judged['step']}: root mean square errors, environment units",
@@ -222,19 +222,16 @@ def _draw_imagined(run: WorldModelRun, loop: OpenLoop, windows: Batch, path: Pat
     order = order[whole_B[order]] if whole_B.any() else order
     i = int(order[len(order) // 2])
     T = int(loop.real_BT[i].sum())
-    obs_BHO, act_BHA = run.world_model.spec.split(windows.x_BHD)
-
-    def repeated(x: Tensor) -> Tensor:
-        return x[i : i + 1].expand(FIGURE_SAMPLES, *x.shape[1:])
+    one = windows.take(torch.full((FIGURE_SAMPLES,), i))
+    obs_SHO, act_SHA = run.world_model.spec.split(one.x_BHD)
+    sampled = run.world_model.imagine(obs_SHO[:, 0], act_SHA[:, :T], one.context_BC,
+                                      seeds=[fold(seed, n) for n in range(FIGURE_SAMPLES)])
+    varying_O = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)
+    dims = varying_O[:FIGURE_ENTRIES].sort().values
 
     def with_first(x_TO: Tensor) -> np.ndarray:
-        return torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()
+        return torch.cat([loop.start_BO[i : i + 1], x_TO[:T]])[:, dims].numpy()
 
-    goal_NG = None if windows.context_BC is None else repeated(windows.context_BC)
-    sampled = run.world_model.imagine(repeated(obs_BHO)[:, 0], repeated(act_BHA)[:, :T], goal_NG,
-                                      seeds=[fold(seed, n) for n in range(FIGURE_SAMPLES)])
-    first_1O = loop.start_BO[i : i + 1]
-    dims = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)[:FIGURE_ENTRIES].sort().values
     figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
                           np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
                           [f"observation[{o}]" for o in dims.tolist()])
