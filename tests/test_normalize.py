@@ -31,15 +31,6 @@ def test_gaussian_has_mean_zero_and_unit_deviation() -> None:
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
 
 
-def test_statistics_in_chunks_are_those_of_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.normalize.CHUNK", 4)
-    for number in (1, 3, 4, 5, 8, 9):
-        x = (2.0 ** np.arange(number))[:, None]  # each row counts for as much as all before it
-        fitted = Normalizer.fit("gaussian", [x])
-        assert fitted.shift_D.item() == pytest.approx(x.mean())
-        assert fitted.scale_D.item() == pytest.approx(x.std() or 1)
-
-
 @pytest.mark.parametrize("kind", STATISTICS)
 @pytest.mark.parametrize(("middle", "spread", "constant"), [(1e4, 0.009, True), (1e4, 0.011, False),
                                                             (-1e4, 0.009, True), (-1e4, 0.011, False),

@@ -283,9 +283,14 @@ class WorldModel(nn.Module):
         """
         if real_BT is None:
             real_BT = torch.ones(act_BTA.shape[:2])
-        _check_shapes(self, obs_BO, act_BTA, goal_BG, real_BT)
-        if len(seeds) != len(obs_BO):
-            raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
+        given = [tuple(x.shape) for x in (obs_BO, act_BTA, real_BT)]
+        goal_shape = (len(obs_BO), 0) if goal_BG is None else tuple(goal_BG.shape)
+        B, T = len(obs_BO), real_BT.shape[-1]
+        expected = [(B, self.spec.obs_dim), (B, T, self.spec.act_dim), (B, T)]
+        if given != expected or goal_shape != (B, self.facts.goal_dim) or len(seeds) != B or B * T == 0:
+            raise ValueError(f"observations, actions and real_BT of shapes {given}, goals of shape {goal_shape} and "
+                             f"{len(seeds)} seeds were given; {expected}, {(B, self.facts.goal_dim)} and {B} are "
+                             "expected, with at least one row and one step")
 
         def ready(x: Tensor) -> Tensor:
             return padded(x.to(self.device, torch.float32))
@@ -357,20 +362,6 @@ class WorldModel(nn.Module):
                             temperature=0.0, real_BT=real_BK)
         error_BKO = (mean.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(mean.uncertainty_BT[real_BK], (error_BKO**2).mean(-1).sqrt()[real_BK])
-
-
-def _check_shapes(world: WorldModel, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None,
-                  real_BT: Tensor) -> None:
-    """Raises ValueError for arguments of the wrong shape, and where there are no observations or no actions."""
-    B, T = max(len(obs_BO), 1), 1
-    if act_BTA.ndim > 1:
-        T = max(act_BTA.shape[1], 1)
-    goal_BG = obs_BO.new_zeros(B, 0) if goal_BG is None else goal_BG
-    expected = {"observations": (obs_BO, (B, world.spec.obs_dim)), "actions": (act_BTA, (B, T, world.spec.act_dim)),
-                "goals": (goal_BG, (B, world.facts.goal_dim)), "entries of real_BT": (real_BT, (B, T))}
-    for name, (given, shape) in expected.items():
-        if given.shape != shape:
-            raise ValueError(f"{name} of shape {tuple(given.shape)} were given; {shape} is expected")
 
 
 def _mixture(mean_EBKY: Tensor, spread_EBKY: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,11 +56,6 @@ def test_the_commands_take_a_folder_and_a_name(folder: Path, tmp_path: Path, mon
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     assert gentraj("data", "import", folder, "--id", "mine/tiny-v0") == 0
     assert np.array_equal(load_episodes("mine/tiny-v0").act, load_episodes(folder).act)
-    monkeypatch.chdir(tmp_path)
-    words = "--steps", 2, "--policy.batch-size", 4, "--policy.critic.width", 8, "--run-dir", "run"
-    assert gentraj("train", "iql", "--dataset", "tiny", *words) == 0
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())["run"]["dataset"]
-    assert stored == str(folder)
 
 
 def test_done_on_a_step_terminates_an_episode_unless_it_was_truncated(folder: Path) -> None:

@@ -50,12 +50,3 @@ def test_a_known_relation_is_recovered_to_within_a_bin() -> None:
     torch.testing.assert_close(exact(asked), 2 * asked, rtol=0.01, atol=2 / 16 / 8)
     torch.testing.assert_close(noisy(asked), 2 * asked, rtol=0.1, atol=2 / 16)
     assert exact(torch.zeros(1)).item() == pytest.approx(exact.error_N[0].item())  # no less than in the first bin
-
-
-@pytest.mark.parametrize("uncertainty", [0.0, 1e-20, 0.3])
-def test_of_a_constant_uncertainty_it_says_the_error_that_was_found(uncertainty: float) -> None:
-    error_M = 1 + torch.rand(1_600, generator=torch.Generator().manual_seed(0))
-    calibration = Calibration.fit(torch.full((1_600,), uncertainty), error_M)
-    error = calibration(torch.tensor([[uncertainty, 2 * uncertainty], [0.0, 1.0]]))
-    assert error[0, 0].item() == pytest.approx((error_M**2).mean().sqrt().item(), rel=0.1)
-    assert torch.isfinite(error).all() and (error >= error[0, 0]).all()
