@@ -37,7 +37,7 @@ soak: .venv/installed-dev
 # Known vulnerabilities of what is installed, by pip-audit, which lives in an environment of its own.
 audit: .venv/installed
 	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
-	.venv-audit/bin/python .ci/audit.py .venv/lib/python*/site-packages
+	.venv-audit/bin/pip-audit --progress-spinner off --path .venv/lib/python*/site-packages
 
 # The oldest releases that pyproject.toml allows (3 GB to download): runs of all kinds are loaded, act, and go on training.
 lowest:
@@ -55,7 +55,6 @@ release-check: .venv/installed-dev
 # The documentation site, into site/. Neither building nor viewing it needs a network.
 site: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 .venv/bin/python -m mkdocs build --quiet --strict
-	.venv/bin/python .ci/site/check.py site
 
 clean:
 	rm -rf .venv .venv-audit .venv-lowest .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site

@@ -17,7 +17,6 @@ DOCS = ROOT / "docs"
 PAGES = {"README.md": "index.md", "SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md",
          "CHANGELOG.md": "changelog.md"}  # other files are shown under source/
 LINK = re.compile(r"\]\(([^)\s:#]+)(#[^)\s]*)?\)")
-LANGUAGES = {".py": "python", ".cff": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 
 
 def outside() -> dict[str, str]:
@@ -80,5 +79,5 @@ def _source(path: Path) -> str:
     """A page that shows a file."""
     if path.suffix == ".ipynb":
         return notebooks.markdown(path)
-    return (f"# {path.relative_to(ROOT).as_posix()}\n\n````{LANGUAGES.get(path.suffix, 'text')} "
+    return (f"# {path.relative_to(ROOT).as_posix()}\n\n````{path.suffix.removeprefix('.') or 'text'} "
             f'linenums="1"\n{path.read_text()}\n````\n')

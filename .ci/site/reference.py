@@ -1,4 +1,4 @@
-"""The reference of every public name, from the docstrings, and links to it from all pages.
+"""The reference of every public name, from the docstrings.
 
 Public is what a package lists in `__all__`, and what `MORE` names of modules without one. A name is shown once, under
 its shortest path, on the page of the folder that defines it.
@@ -6,7 +6,6 @@ its shortest path, on the page of the folder that defines it.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -117,18 +116,3 @@ def entry(path: str, target: griffe.Object) -> str:
 def first_sentence(target: griffe.Object) -> str:
     text = " ".join(target.docstring.value.split("\n\n")[0].split()) if target.docstring else ""
     return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
-
-
-def with_links_to_names(content: str) -> str:
-    """Lets code in the HTML of a page that is a public name, or a command of gentraj, lead to the reference."""
-    names = {path: path for path in public()} | {
-        path.rpartition(".")[2]: path for path in public() if not path.rpartition(".")[2].islower()}
-
-    def linked(code: re.Match[str]) -> str:
-        text = html.unescape(code[2] or "")
-        command, (owner, _, member) = re.match(r"gentraj ([a-z]+)\b", text), text.removesuffix("()").rpartition(".")
-        to = (names.get(text.removesuffix("()")) or (command and f"gentraj-{command[1]}")
-              or (owner in names and member.isidentifier() and f"{names[owner]}.{member}"))
-        return f'<autoref identifier="{to}" optional>{code[0]}</autoref>' if code[2] and to else code[0]
-
-    return re.sub(r"<(a|h\d|pre|autoref)\b.*?</\1>|<code>([^<]+)</code>", linked, content, flags=re.DOTALL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
@@ -13,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.embedding import FactoredNetwork
-from ..progress import say
 from .openvino import Body, openvino_program
 
 Target = TypeVar("Target")
-BackendName = Literal["auto", "eager", "compile", "openvino", "openvino-bf16"]
-"""The name of a backend; "auto" is the fastest of those that this machine has and that are as accurate as PyTorch."""
+BackendName = Literal["eager", "compile", "openvino", "openvino-bf16"]
+"""The name of a backend."""
 MAKING = threading.RLock()  # held by the thread that makes a program
-TIMED_CALLS = 5  # of each backend, after one that is not timed
 
 
 class Backend(NamedTuple):
@@ -49,16 +46,14 @@ BACKENDS: dict[str, Backend] = {
     "openvino-bf16": Backend(partial(openvino_program, precision="bf16"), 0.1),
 }
 """The backends by their names: how each makes a program, and the largest error that its outputs may have."""
-AUTOMATIC = ("eager", "openvino")  # what is as accurate as eager and ready within seconds
 
 
-def accelerate(target: Target, backend: BackendName = "auto") -> Target:
+def accelerate(target: Target, backend: BackendName = "openvino") -> Target:
     """Returns a copy of a model, an agent or a run whose networks run in `backend` when they sample or act, also if
     another backend has run them so far.
 
-    auto: the faster of eager and openvino, measured for each number of rows when it first comes. compile:
-    torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
-    extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
+    compile: torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in
+    float32, an extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
 
     A program is made when a number of rows, as `program_rows` rounds it, first comes, and anew when weights have
     changed since, as by a training. Its first output is compared with the eager network's: an error above the
@@ -66,8 +61,8 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     different numbers of rows may differ in their last bits. Raises ValueError for an unknown backend and where nothing
     can be accelerated, and ImportError for a backend that is not installed.
     """
-    if backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"unknown backend '{backend}'; known: auto, {', '.join(BACKENDS)}")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}")
     if backend == "eager" and backend_of(target) == "eager":
         return target
     fast = copy.deepcopy(target)
@@ -83,13 +78,9 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
 
 
 def backend_of(target: object) -> str:
-    """What has run the networks of a model, an agent or a run so far, such as "eager" or "auto (openvino)"."""
-    found = [network.body for network in _networks(target)]
-    names = {name for body in found if isinstance(body, Accelerated) for name in body.names}
-    asked = next((body.backend for body in found if isinstance(body, Accelerated)), "eager")
-    if asked == "auto":
-        return f"auto ({', '.join(sorted(names)) or 'nothing yet'})"
-    return asked
+    """What runs the networks of a model, an agent or a run, such as "eager"."""
+    bodies = (network.body for network in _networks(target))
+    return next((body.backend for body in bodies if isinstance(body, Accelerated)), "eager")
 
 
 def _networks(target: object) -> Iterator[FactoredNetwork]:
@@ -114,7 +105,6 @@ class Accelerated:
         self.weights = [*network.parameters(), *network.buffers()]
         self.version = self._version()
         self.programs = dict[tuple[int, ...], Body]()
-        self.names = set[str]()  # of the backends of the programs
 
     def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         if torch.is_grad_enabled() and (features_RHF.requires_grad or projection_RM.requires_grad):
@@ -130,7 +120,7 @@ class Accelerated:
         if key not in self.programs:
             with MAKING, torch.no_grad():
                 if key not in self.programs:  # another thread may have made it meanwhile
-                    self.programs[key] = self._program(features_RHF.contiguous(), projection_RM.contiguous())
+                    self.programs[key] = self._checked(features_RHF.contiguous(), projection_RM.contiguous())
         return self.programs[key](features_RHF, projection_RM)[:rows]
 
     def _version(self) -> int:
@@ -146,48 +136,16 @@ class Accelerated:
                 self.programs = {}
                 self.version = version
 
-    def _program(self, features_RHF: Tensor, projection_RM: Tensor) -> Body:
-        """The program of the backend, or the fastest one, for inputs of these shapes."""
-        if self.backend != "auto":
-            self.names.add(self.backend)
-            return self._checked(self.backend, features_RHF, projection_RM)
-        fastest = "eager"
-        found = self.eager
-        seconds = float("inf")
-        for name in AUTOMATIC:
-            try:
-                program = self._checked(name, features_RHF, projection_RM)
-            except (ImportError, ValueError) as error:
-                say(f"{name} is left out: {error}")
-                continue
-            took = _seconds(program, features_RHF, projection_RM)
-            if took < seconds:
-                fastest = name
-                found = program
-                seconds = took
-        self.names.add(fastest)
-        return found
-
-    def _checked(self, name: str, features_RHF: Tensor, projection_RM: Tensor) -> Body:
-        """The program of a backend. Raises ValueError where its output is not that of the network."""
-        backend = BACKENDS[name]
+    def _checked(self, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+        """The program for inputs of these shapes. Raises ValueError where its output is not that of the network."""
+        backend = BACKENDS[self.backend]
         program = backend.program(self.original, features_RHF, projection_RM)
         expected = self.eager(features_RHF, projection_RM)
         error = (program(features_RHF, projection_RM) - expected).abs().max().item()
         if not error <= backend.tolerance * max(1.0, expected.abs().max().item()):
-            raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance "
-                             f"of {backend.tolerance:g}; take another backend")
+            raise ValueError(f"the outputs of {self.backend} differ by {error:.2g} from the network's, above its "
+                             f"tolerance of {backend.tolerance:g}; take another backend")
         return program
-
-
-def _seconds(program: Body, features_RHF: Tensor, projection_RM: Tensor) -> float:
-    """The median time of a call."""
-    times = []
-    for _ in range(TIMED_CALLS + 1):
-        start = time.perf_counter()
-        program(features_RHF, projection_RM).sum().item()
-        times.append(time.perf_counter() - start)
-    return sorted(times[1:])[TIMED_CALLS // 2]
 
 
 def program_rows(rows: int) -> int:

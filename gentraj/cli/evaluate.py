@@ -84,9 +84,8 @@ class Evaluate:
     video: Path | None = None
     """Also write videos (MP4) of the first three episodes into this folder."""
     accelerate: BackendName = "eager"
-    """What runs the networks of RUN. auto: the faster of eager and openvino on this machine; compile: torch.compile,
-    which takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in
-    bfloat16."""
+    """What runs the networks of RUN. compile: torch.compile, which takes a minute or more at first; openvino and
+    openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     ray: RayAddress = None
     """Split the episodes over the tasks of Ray (extra scale): at an address such as auto or host:6379, or without one
     on this machine. All machines must share the run's folder. The scores are the same; times are not comparable."""

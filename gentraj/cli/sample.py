@@ -46,8 +46,8 @@ class Sample:
     seed: int = 0
     """Seed; the same seed gives the same samples."""
     accelerate: BackendName = "eager"
-    """What runs the networks. auto: the faster of eager and openvino on this machine; compile: torch.compile, which
-    takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
+    """What runs the networks. compile: torch.compile, which takes a minute or more at first; openvino and
+    openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: Device = None
 
 

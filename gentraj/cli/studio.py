@@ -5,18 +5,17 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from ..acceleration import BackendName
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import busy, print_saved
 from ..studio.export import first_page
 from ..studio.loading import load_runs
 from .options import Device, parse
-
-Exact = Literal["eager", "openvino", "openvino-bf16"]  # auto may take another backend the next time
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Studio:
     a world model predicts for another run's actions, and can be opened offline and without gentraj."""
     page_steps: int = 200
     """Number of environment steps that --export-page shows."""
-    accelerate: Exact = "eager"
-    """What runs the networks of planners. openvino and openvino-bf16: OpenVINO (extra openvino), the latter in
-    bfloat16."""
+    accelerate: BackendName = "eager"
+    """What runs the networks of planners. compile: torch.compile, which takes a minute or more at first; openvino and
+    openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: Device = None
 
 

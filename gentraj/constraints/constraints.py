@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..trajectory import Condition, TrajectorySpec
-from .keepout import MAX_NUMBERS, Blocks
-from .kinds import TOLERANCE, Box, Constraint, RegionQuery
+from .keepout import MAX_NUMBERS
+from .kinds import TOLERANCE, Constraint, RegionQuery
 
 OVER_RELAXATION = 1.6  # Boyd et al. 2011, section 3.4.3, recommend an over-relaxation of 1.5 to 1.8
 CHECK_INTERVAL = 10  # iterations between two checks of which trajectories have converged
@@ -166,9 +165,8 @@ class Constraints:
     """Constraints on the trajectories of `spec`, in environment units.
 
     Constraints in a list are named by their class ("Box", the next one "Box 2"), those in a dict by their key. Raises
-    ValueError, naming the constraint, for entries or timesteps that `spec` does not have, for boxes that do not
-    intersect, for blocks that cover the whole intersection of the boxes, and for equalities that violate another
-    constraint.
+    ValueError, naming the constraint, for entries or timesteps that `spec` does not have, and for equalities that
+    violate another constraint.
     """
 
     def __init__(self, spec: TrajectorySpec, constraints: Sequence[Constraint] | Mapping[str, Constraint]):
@@ -183,7 +181,6 @@ class Constraints:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         self.used = sorted({i for dims in self.dims.values() for i in dims})
-        self._check_boxes()
         self.known(Condition.empty(spec))
 
     def certificate(self, x: Tensor) -> Certificate:
@@ -272,23 +269,6 @@ class Constraints:
         problem = self.constraints[name].conflict(values, mask, self.spec)
         if problem:
             raise ValueError(f"{name} cannot be satisfied: {problem}; change what is known or the constraint")
-
-    def _check_boxes(self) -> None:
-        low = torch.full((self.spec.dim,), -math.inf, dtype=torch.float64)
-        high = -low
-        for name, box in self.constraints.items():
-            if isinstance(box, Box):
-                dims, (box_low, box_high) = self.dims[name], box.bounds(low)
-                low[dims], high[dims] = torch.maximum(low[dims], box_low), torch.minimum(high[dims], box_high)
-                if (low > high).any():
-                    i = int((low > high).nonzero()[0])
-                    raise ValueError(f"{name} cannot be satisfied: with the boxes before it, entry {i} must be at "
-                                     f"least {low[i]:g} and at most {high[i]:g}")
-        for name, blocks in self.constraints.items():
-            if isinstance(blocks, Blocks):
-                dims, (free_low, free_high) = self.dims[name], blocks.free
-                if not ((free_low <= high[dims]) & (free_high >= low[dims])).all(1).any():
-                    raise ValueError(f"{name} cannot be satisfied: the blocks cover all that the boxes leave free")
 
 
 def _named(constraints: Sequence[Constraint]) -> dict[str, Constraint]:

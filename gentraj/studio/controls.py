@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .export import Download, downloads
+from .driving import SideBySide
+from .export import Download, downloads, world_page
 from .loading import Loaded, agents_like, alike
 from .planning import Answer, Disc, ranges
 from .scene import Place, Scene, on_floor, scene_of
@@ -119,7 +120,7 @@ class Controls:
             self.world_view.close()
             self.world_view = None
         if predicts:
-            self.world_view = WorldView(self.gui, self.api, session, self._send)
+            self.world_view = WorldView(self.gui, self.api, session, self._send_prediction)
         else:
             self.scenes = [scene_of(self.api, session, side) for side in range(len(session.shown))]
         self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
@@ -204,6 +205,9 @@ class Controls:
         if place is not None:
             disc = Disc(float(place[0]), float(place[1]), self.radius.value)
             self.session.worker.do(f"{disc}", lambda: self.session.block(*self.session.discs, disc))
+
+    def _send_prediction(self, world: Loaded, beside: SideBySide) -> None:
+        self._send(lambda: ("prediction.html", world_page(world, beside).encode()))
 
     def _send(self, download: Download) -> None:
         name, content = download()

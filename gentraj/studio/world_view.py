@@ -80,11 +80,11 @@ class Pair:
 class WorldView:
     """The controls of a world model's run and its scene, for one browser; the session's worker does what they ask.
 
-    `send` sends a file to the browser.
+    `send` sends a page of a prediction to the browser.
     """
 
     def __init__(self, gui: GuiApi, api: SceneApi, session: Session,
-                 send: Callable[[Callable[[], tuple[str, bytes]]], None]):
+                 send: Callable[[Loaded, SideBySide], None]):
         self.gui = gui
         self.session = session
         self.world = session.loaded
@@ -124,7 +124,7 @@ class WorldView:
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
             self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
-            gui.add_button("Page (.html)").on_click(lambda _: do("send", lambda: self.send(self._page)))
+            gui.add_button("Page (.html)").on_click(lambda _: do("send", self._send))
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: do("show", self._show))
@@ -151,12 +151,9 @@ class WorldView:
             self.pair.draw(self.beside, step)
             self.status.content = self._status(self.beside, step)
 
-    def _page(self) -> tuple[str, bytes]:
-        from .export import world_page  # which draws with this module
-
-        if self.beside is None:
-            raise ValueError("nothing is predicted yet")
-        return "prediction.html", world_page(self.world, self.beside).encode()
+    def _send(self) -> None:
+        if self.beside is not None:
+            self.send(self.world, self.beside)
 
     def _toggle(self) -> None:
         self.playing = not self.playing

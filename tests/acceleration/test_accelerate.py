@@ -10,7 +10,6 @@ from torch import Tensor
 import gentraj
 from gentraj.acceleration import BACKENDS, backend_of
 from gentraj.acceleration.accelerate import Accelerated, Backend, program_rows
-from gentraj.acceleration.openvino import rewritten
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
@@ -88,7 +87,7 @@ def test_an_agent_is_accelerated_with_the_agents_that_it_has() -> None:
 
     fast = gentraj.accelerate(Asking(), "openvino")
     torch.testing.assert_close(fast.act(), Asking().act(), rtol=1e-3, atol=1e-3)
-    assert fast.teacher.model.ema.module.body.names == {"openvino"}
+    assert backend_of(fast) == "openvino"
 
 
 def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:
@@ -123,23 +122,19 @@ def test_compile_samples_what_the_network_samples() -> None:
     torch.testing.assert_close(fast.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_wrong_is_refused_and_auto_goes_on_without_it(monkeypatch: pytest.MonkeyPatch,
-                                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(network: Any, *_: Tensor) -> Any:
         return lambda features_RHF, projection_RM: network.body(features_RHF, projection_RM) + 1
 
     monkeypatch.setitem(BACKENDS, "openvino", Backend(wrong, 1e-4))
-    model, condition = make(), Condition.empty(SPEC)
-    with pytest.raises(ValueError, match=r"openvino differ by .*1.* above its tolerance of 0.0001; take another"):
-        gentraj.accelerate(model, "openvino").sample(condition)
-    assert torch.equal(gentraj.accelerate(model).sample(condition), model.sample(condition))
-    assert "openvino is left out: " in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"openvino differ by .*1.* tolerance of 0.0001"):
+        gentraj.accelerate(make()).sample(Condition.empty(SPEC))
 
 
 def test_unknown_backends_and_what_has_no_network_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown backend 'tensorrt'; known: auto, eager, compile, openvino"):
+    with pytest.raises(ValueError, match="unknown backend 'tensorrt'"):
         gentraj.accelerate(make(), "tensorrt")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="Linear has no network of trajectories to accelerate"):
+    with pytest.raises(ValueError, match="Linear has no network of trajectories"):
         gentraj.accelerate(torch.nn.Linear(1, 1))
     assert gentraj.accelerate(model := make(), "eager") is model
 
@@ -149,12 +144,3 @@ def test_a_program_has_at_most_a_quarter_more_rows_than_it_computes() -> None:
                                                                                  40, 64]
     assert all(n <= program_rows(n) <= 1.25 * n for n in range(1, 2000))
     assert len({program_rows(n) for n in range(129, 257)}) == 4
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-def test_a_rewritten_network_computes_the_same(rows: int) -> None:
-    network: Any = make("unet").ema.module
-    features = torch.randn(rows, SPEC.horizon, network.num_features)
-    projection = network.projection(torch.ones(1), None)
-    torch.testing.assert_close(rewritten(network).body(features, projection), network.body(features, projection),
-                               rtol=1e-5, atol=1e-5)

@@ -86,7 +86,7 @@ def test_random_actions_are_within_the_data_where_the_environment_bounds_none(wo
 def test_the_panel_takes_environments_of_short_episodes(client: Any, bodies: list[Loaded]):
     world = bodies[1]
     session = Session([replace(world, factory=replace(world.factory, max_episode_steps=1))])
-    panel = WorldView(client.gui, client.scene, session, lambda _: None)
+    panel = WorldView(client.gui, client.scene, session, lambda *_: None)
     assert session.worker.wait("predict") and panel.beside is not None
     assert len(panel.beside.act_TA) == panel.steps.value == len(panel.chart.data[0]) - 1 == 1
     session.close()
@@ -101,7 +101,7 @@ def test_an_actor_of_another_environment_is_refused(world: Loaded):
 def test_the_panel_draws_both_bodies_at_the_chosen_step(client: Any, bodies: list[Loaded]):
     session = Session(bodies)
     session.choose(bodies[1])
-    panel = WorldView(client.gui, client.scene, session, lambda _: None)
+    panel = WorldView(client.gui, client.scene, session, lambda *_: None)
     panel.steps.value = STEPS
     panel.actor.value = RANDOM
     panel.ask()
