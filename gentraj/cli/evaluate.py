@@ -22,8 +22,8 @@ from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import Acting, evaluate_and_save, table
 from ..runs.folder import RunFolder, load
-from ..runs.run import Run
-from ..runs.world import as_world_model
+from ..runs.run import Run, of_kind
+from ..runs.world import WorldModelRun
 from ..runs.world_evaluation import JudgeConfig
 from ..trajectory import SAMPLER_SETTINGS
 from .jobs import JobsOptions, RayAddress
@@ -164,7 +164,7 @@ def _play(args: Evaluate) -> RolloutFn:
 
 
 def _judge(args: Judge) -> None:
-    run = as_world_model(load_trained(args.run, args.device, args.step))
+    run = of_kind(load_trained(args.run, args.device, args.step), WorldModelRun)
     options = args.sampling.options()
     if any(getattr(options, name) is not None for name in SAMPLER_SETTINGS):
         run.world_model.calibrate(run.reference, options)

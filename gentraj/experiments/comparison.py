@@ -23,8 +23,8 @@ from ..progress import one_line
 from ..runs.evaluation import Acting, evaluate_run
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
-from ..runs.planner import PlannerRun, PlannerRunConfig, as_planner
-from ..runs.run import Run, RunConfig, environment_of
+from ..runs.planner import PlannerRun, PlannerRunConfig
+from ..runs.run import Run, RunConfig, environment_of, of_kind
 from ..trajectory import SamplingOptions, SupportsLogProb, calls_of
 from .engine import Measure
 from .groups import Group
@@ -146,7 +146,7 @@ def control(run: Run, group: Group, options: Options) -> Control:
 
 
 def quality(run: Run, group: Group, options: Options) -> Quality:
-    steps = options.steps or as_planner(run).planning.steps
+    steps = options.steps or of_kind(run, PlannerRun).planning.steps
     return Quality(measure_run(run, num=options.num, steps=steps, progress=False)["measures"])
 
 
@@ -164,7 +164,7 @@ def modes(run: Run, group: Group, options: Options) -> Modes:
     for fork in group.forks:
         number = max(1, SAMPLES_OF_FORK // len(fork.x_MHD))
         start = group.conditions(run, fork.row_M)
-        x = run.model.sample(start, number, options=options.sampling(as_planner(run))).flatten(0, 1)
+        x = run.model.sample(start, number, options=options.sampling(of_kind(run, PlannerRun))).flatten(0, 1)
         shares.append(tuple(group.modes(fork, x)))
         data = torch.tensor(fork.shares(fork.mode_M))
         variations.append(modes_covered(torch.tensor(shares[-1]), data).total_variation)

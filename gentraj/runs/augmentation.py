@@ -31,9 +31,10 @@ from ..randomness import fold
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .environment import compute_reward
 from .folder import load
-from .planner import PlannerRun, as_planner
-from .policy import PolicyRun, as_policy
-from .world import WorldModelRun, as_world_model
+from .planner import PlannerRun
+from .policy import PolicyRun
+from .run import of_kind
+from .world import WorldModelRun
 
 TILT = 5.0  # of samples towards a policy: as strong as if it acted with normal noise of 0.3 half ranges
 
@@ -88,9 +89,9 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     """Saves the new dataset and returns its folder. Raises ValueError for runs and data that do not fit together."""
     check_new_id(config.out)  # before the work
     device = pick_device(config.device)
-    world = as_world_model(load(config.model, device=device))
-    policy = as_policy(load(config.policy, device=device)) if config.policy else None
-    planner = as_planner(load(config.trajectories, device=device)) if config.trajectories else None
+    world = of_kind(load(config.model, device=device), WorldModelRun)
+    policy = of_kind(load(config.policy, device=device), PolicyRun) if config.policy else None
+    planner = of_kind(load(config.trajectories, device=device), PlannerRun) if config.trajectories else None
     data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
     sample_starts, agent = source(config, data.real(), policy, planner)

@@ -16,8 +16,8 @@ from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, Wo
 from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
 
 from .folder import load
-from .run import Run
-from .world import WorldModelRun, as_world_model
+from .run import Run, of_kind
+from .world import WorldModelRun
 
 
 def make(run: Run | Path | str, **settings: Any) -> WorldModelEnv:
@@ -35,7 +35,7 @@ def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | Non
     `compute_reward`, as for hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a
     run without a world model, and for `own_rewards` without a `compute_reward`.
     """
-    trained = as_world_model(run if isinstance(run, Run) else load(Path(run)))
+    trained = of_kind(run if isinstance(run, Run) else load(Path(run)), WorldModelRun)
     env = trained.data.env
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings

@@ -20,8 +20,8 @@ from ..metrics.sets import kth_distance
 from ..progress import bar, busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
-from .planner import PlannerRun, as_planner
-from .run import Run, environment_of
+from .planner import PlannerRun
+from .run import Run, environment_of, of_kind
 from .training import read_data
 
 LEAST = 8  # trajectories at least, as some metrics look at five neighbours
@@ -49,7 +49,7 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     """
     if num < LEAST:
         raise ValueError(f"--num is {num}; at least {LEAST} trajectories are needed to compare them with data")
-    run = as_planner(run)  # raises ValueError for a policy, which has no trajectories to measure
+    run = of_kind(run, PlannerRun)  # raises ValueError for a policy, which has no trajectories to measure
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]

@@ -297,13 +297,6 @@ class PlannerRun(Run[PlannerRunConfig]):
         return Normalizer.fit("gaussian", [sample.context_BC.numpy()])
 
 
-def as_planner(run: Run) -> PlannerRun:
-    """The run. Raises ValueError if it plans no trajectories."""
-    if not isinstance(run, PlannerRun):
-        raise ValueError(f"{run.description}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
-    return run
-
-
 def timesteps(config: PlannerRunConfig, episodes: Episodes) -> tuple[int, int | tuple[int, ...]]:
     """The horizon and the stride: those of the settings, or else those that suit the data.
 

@@ -98,10 +98,3 @@ class PolicyRun(Run[PolicyRunConfig]):
         return {"kind": self.summary,
                 "conditioned on, besides the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions per chunk": self.policy.chunk, "actions executed per chunk": self.policy.execute}
-
-
-def as_policy(run: Run) -> PolicyRun:
-    """The run. Raises ValueError if it is no policy's."""
-    if not isinstance(run, PolicyRun):
-        raise ValueError(f"{run.description} and no policy; train one, such as gentraj train iql")
-    return run

@@ -134,6 +134,7 @@ class Split(NamedTuple):
 
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
+RunT = TypeVar("RunT", bound="Run")
 ActingT = TypeVar("ActingT", PlannerConfig, PolicyConfig, MPCConfig)
 GOAL = ContextConfig(("goal",))
 
@@ -287,6 +288,13 @@ def environment_of(run: Run, env_id: str | None = None) -> str:
     if (env := env_id or run.data.env) is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
     return env
+
+
+def of_kind(run: Run, kind: type[RunT]) -> RunT:
+    """The run. Raises ValueError if it is one of another kind."""
+    if not isinstance(run, kind):
+        raise ValueError(f"{run.description}; a {kind.NAME} is expected")
+    return run
 
 
 def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT]) -> ActingT:

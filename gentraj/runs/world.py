@@ -117,10 +117,3 @@ class WorldModelRun(Run[WorldModelRunConfig]):
         """The world model in words and numbers, for tables about the run."""
         return {"kind": self.summary, "steps of one call": self.config.world.chunk,
                 "members of the ensemble": self.config.world.members}
-
-
-def as_world_model(run: Run) -> WorldModelRun:
-    """The run. Raises ValueError if it is no world model's."""
-    if not isinstance(run, WorldModelRun):
-        raise ValueError(f"{run.description} and no world model; train one with gentraj train world-model")
-    return run

@@ -25,9 +25,9 @@ from ..trajectory import Batch, TrajectorySpec
 from ..worlds.facts import rewards_and_ends
 from ..worlds.model import Imagined, WorldModel
 from .folder import load
-from .run import Run, environment_of
+from .run import Run, environment_of, of_kind
 from .training import read_data
-from .world import WorldModelRun, as_world_model
+from .world import WorldModelRun
 
 HORIZON = 20  # steps of an open-loop prediction
 HELD_OUT_WINDOWS = 1000  # number of held-out windows
@@ -133,7 +133,7 @@ def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> JsonObj
     Figures are written to `folder`. Raises ValueError for a run that is no world model, for policies of another
     environment and for a dataset that is not the run's; also raises what reading the data raises.
     """
-    run, seed = as_world_model(run), config.seed
+    run, seed = of_kind(run, WorldModelRun), config.seed
     world, windows = run.world_model, held_out(run, seed)
     with busy(f"imagining {len(windows.x_BHD)} held-out windows"):
         loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])

@@ -17,7 +17,8 @@ from gentraj.envs.rendering.film import speed
 from gentraj.envs.rendering.renderer import postures
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
-from ..runs.world import as_world_model
+from ..runs.run import of_kind
+from ..runs.world import WorldModelRun
 from ..trajectory import Agent
 from .loading import Loaded, alike
 from .planning import Answer, Question, Settings, answer_of, planner_of
@@ -229,7 +230,7 @@ def compare_with_simulator(world: Loaded, asked: Request) -> SideBySide:
     act_TA = np.array(drive.actions)
     T = len(act_TA)
 
-    model = as_world_model(world.run).world_model
+    model = of_kind(world.run, WorldModelRun).world_model
     goal_TG = np.zeros((T, model.facts.goal_dim), np.float32)
     goal_WG = None
     # The prediction begins at these steps; each time it has as many steps, and those after T are left out.

@@ -20,8 +20,8 @@ from gentraj.envs.tasks.maze import Maze
 from ..acceleration import BackendName, accelerate
 from ..constraints.keepout import largest_free_boxes
 from ..runs.folder import load
-from ..runs.planner import PlannerRun, as_planner
-from ..runs.run import Run
+from ..runs.planner import PlannerRun
+from ..runs.run import Run, of_kind
 
 BODY = 0.1  # radius of the ball of PointMaze
 
@@ -65,7 +65,7 @@ class Loaded:
     @cached_property
     def planner(self) -> Planner:
         """The planner with its own settings, whose parts all other planners of this run share."""
-        return as_planner(self.run).planner(self.space)
+        return of_kind(self.run, PlannerRun).planner(self.space)
 
     @cached_property
     def free(self) -> tuple[np.ndarray, np.ndarray]:

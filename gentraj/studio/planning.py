@@ -18,7 +18,8 @@ from gentraj.agents.planning.sampler import Plans
 from ..constraints import FULL_BUDGETS, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
-from ..runs.planner import PlannerRun, as_planner
+from ..runs.planner import PlannerRun
+from ..runs.run import of_kind
 from ..trajectory import only_steps
 from .loading import Loaded
 
@@ -203,7 +204,7 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
     """
     base = loaded.planner
     asked = question.settings
-    run = as_planner(loaded.run)
+    run = of_kind(loaded.run, PlannerRun)
     config = replace(run.planning, steps=asked.steps, candidates=asked.candidates, temperature=asked.temperature,
                      guidance="none")
     if asked.scale:

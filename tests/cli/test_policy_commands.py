@@ -90,7 +90,7 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
 
 @pytest.mark.parametrize(("words", "message"), [
     (("sample", "RUN", "--out", "a.npz"), "without a trajectory model"),
-    (("measure", "RUN"), "which acts and plans no trajectories"),
+    (("measure", "RUN"), "a planner is expected"),
     (("compare", "iql", "--out", "c"), "iql is a policy"),
     (("train", "iqll"), "did you mean 'iql'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),

@@ -364,7 +364,7 @@ def windows_of_two_contexts() -> Batch:
 def test_a_model_with_a_context_goes_the_ways_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sample goes the way of the window whose start and context it has."""
     monkeypatch.setattr(groups, "MODES", 2)
-    monkeypatch.setattr(comparison, "as_planner", lambda run: run)
+    monkeypatch.setattr(comparison, "of_kind", lambda run, kind: run)
     group = Group("g", tmp_path, (0, 1))
     group.keep(windows_of_two_contexts())
     assert comparison.modes(run_of(Copies()), group, Options(1, 16)).total_variation == pytest.approx(0)
