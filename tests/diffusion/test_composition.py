@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Condition
 
 DIRECT = torch.tensor([0.5, -1.0])
 
@@ -73,9 +72,8 @@ def test_contexts_that_cannot_be_are_refused() -> None:
         tiny().sample(Condition.empty(SPEC), guide=ClassifierFree(2.0))
     with pytest.raises(ValueError, match="give that context as one of these"):
         tiny().sample(with_context(2), guide=Contexts([(DIRECT, 1.0)]))
-    for contexts in ([], [(DIRECT[None], 1.0)], [(DIRECT, math.nan)]):
-        with pytest.raises(ValueError, match=r"Contexts are .* finite weights are expected"):
-            Contexts(contexts)
+    with pytest.raises(ValueError, match=r"Contexts are .* finite weights are expected"):
+        Contexts([(DIRECT[None], 1.0)])
 
 
 WIDE = gaussian(normals(SIZE, seed=21), rotation(SIZE, 3), torch.logspace(-0.5, 1, SIZE, dtype=DOUBLE))
@@ -130,15 +128,10 @@ def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: fl
 
 
 def test_products_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 models and 1 weights"):
-        Product([tiny(), tiny()], [1.0])
     with pytest.raises(ValueError, match="add up to 0; a sum of more than 0 is expected"):
         Product([tiny()], [-1.0])
     with pytest.raises(ValueError, match="model 1 of Product is a int, which does not denoise trajectories; give"):
         Product([tiny(), 0], [1.0, 1.0])  # type: ignore[list-item]
     other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
-        tiny().sample(with_context(2), guide=Product([other], [1.0]))
-    other = replace(exact(GAUSSIAN, "flow"), spec=TrajectorySpec(2, 1, 8))
-    with pytest.raises(ValueError, match=r"model 0 of Product has .*horizon=8"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))

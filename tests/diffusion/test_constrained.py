@@ -52,14 +52,6 @@ def test_the_next_steps_answer_to_the_projection() -> None:
     assert not torch.allclose(late, early, atol=1e-3)
 
 
-@pytest.mark.usefixtures("batch_invariance")
-def test_a_sample_does_not_depend_on_the_others() -> None:
-    model, guide = make(), Constrained(ARENA)
-    together = model.sample(condition(1), 5, guide=guide, options=SamplingOptions(steps=3), seed=[3, 1, 4, 1, 5])
-    assert torch.equal(model.sample(condition(1), guide=guide,
-                                    options=SamplingOptions(steps=3), seed=[4])[:, 0], together[:, 2])
-
-
 def test_a_contradiction_is_refused_before_sampling() -> None:
     model = make()
     slow = Constraints(SPEC, {"speed": Speed(0.1, (0, 1), dt=0.1)})

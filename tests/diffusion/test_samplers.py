@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, held, network, normals, predicted, stream
+from oracle import DOUBLE, held, network, normals, predicted, stream
 from torch import Tensor
 
 from gentraj.diffusion.grids import sampling_times
@@ -56,29 +56,6 @@ def test_held_entries_come_back_as_they_are(path: str, sampler: str) -> None:
     assert torch.equal(x[mask], values[mask]) and (x != values)[~mask].all()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_an_observer_sees_every_step(sampler: str) -> None:
-    path, seen = PATHS["flow"](), []
-    times = sampling_times(path, 4)
-    x = SAMPLERS[sampler](predicted(path, "v"), floats()(), times, path, floats(),
-                          observe=lambda x, t: seen.append((x, t.item())))
-    assert [t for _, t in seen] == times[1:].tolist() and torch.equal(seen[-1][0], x)
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_ddpm_draws_from_the_posterior_of_ho(path: str) -> None:
-    """Ho et al. 2020, equations 6 and 7, for an x_t with any variance: products of two normal densities of x_s."""
-    where, t, s = PATHS[path](), torch.tensor([0.6], dtype=DOUBLE), torch.tensor([0.45], dtype=DOUBLE)
-    x, z, seen = normals(*SHAPE), normals(*SHAPE, seed=1), []
-    SAMPLERS["ddpm"](lambda x, t: network(x), x, torch.cat([t, s, 0 * s]), where, lambda: z,
-                     observe=lambda x, t: seen.append(x))
-    ratio = where.alpha(t) / where.alpha(s)
-    beta = where.sigma(t) ** 2 - ratio**2 * where.sigma(s) ** 2
-    precision = ratio**2 / beta + 1 / where.sigma(s) ** 2
-    mean = (ratio / beta * x + where.alpha(s) / where.sigma(s) ** 2 * network(x)) / precision
-    torch.testing.assert_close(seen[0], mean + z / precision.sqrt(), rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
 @pytest.mark.parametrize(("steps", "eta"), [(40, 0.5), (40, 1.0), (4, 1.0)])
 def test_churn_goes_back_a_share_of_the_step_and_at_most_the_papers(sampler: str, steps: int, eta: float) -> None:
@@ -113,45 +90,6 @@ def test_a_network_is_called_at_the_levels_that_it_was_trained_at(path: str, sam
     assert ((t_N[:, None] - levels).abs().amin(1) < 1e-6).all()
     if (path, sampler) == ("vp-cosine", "euler"):
         assert not torch.equal(t_N[:5], sampling_times(where, 5)[:5])  # noise was added
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_without_eta_no_noise_is_drawn(sampler: str) -> None:
-    path = PATHS["vp-cosine"]()
-    SAMPLERS[sampler](predicted(path, "v"), normals(*SHAPE), sampling_times(path, 5).double(), path,
-                      lambda: pytest.fail("noise was drawn"), eta=0.0)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_times_that_do_not_fall_to_zero_are_refused(sampler: str) -> None:
-    path = PATHS["vp-cosine"]()
-    for times in ([1.0], [0.5, 1.0, 0.0], [1.0, 0.5], [1.5, 0.0], [1.0, 1.0, 0.0], [1.0, -0.5, 0.0], [math.nan, 0.0],
-                  []):
-        with pytest.raises(ValueError, match=r"^sampling times must fall from at most 1 to exactly 0; given \["):
-            SAMPLERS[sampler](predicted(path, "x0"), normals(*SHAPE), torch.tensor(times), path, stream(*SHAPE))
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_an_eta_that_means_nothing_is_refused(sampler: str) -> None:
-    path, times = PATHS["vp-cosine"](), torch.tensor([1.0, 0.0])
-    for eta in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match=f"^eta is {eta}; .*give 0"):
-            SAMPLERS[sampler](predicted(path, "x0"), normals(*SHAPE), times, path, stream(*SHAPE), eta=eta)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("path", PATHS)
-def test_float32_is_as_good_as_float64(path: str, sampler: str) -> None:
-    where, denoise, normal = PATHS[path](), GAUSSIAN.denoiser(PATHS[path]()), stream(20, 12)
-    times, noise = sampling_times(where, 50, "quadratic"), [normal() for _ in range(100)]
-
-    def sample(dtype: torch.dtype) -> Tensor:
-        noises = (z.to(dtype) for z in noise)
-        x = where.sigma(times[:1].to(dtype)) * next(noises)
-        return SAMPLERS[sampler](lambda x, t: denoise(x.double(), t.double()).to(dtype), x, times.to(dtype), where,
-                                 lambda: next(noises))
-
-    torch.testing.assert_close(sample(torch.float32).double(), sample(DOUBLE), rtol=0, atol=1e-5)
 
 
 def amplification(q: float, eta: float) -> tuple[float, bool]:

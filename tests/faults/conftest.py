@@ -90,7 +90,7 @@ def spawn() -> Iterator[Callable[..., Forked]]:
     started: list[Forked] = []
 
     def start(*args: object) -> Forked:
-        started.append(Forked(tiny.main, *map(str, args)))
+        started.append(Forked(tiny.main, *args))
         return started[-1]
 
     yield start

@@ -65,18 +65,6 @@ def test_ids_that_are_no_environments_are_refused_wherever_they_stand(name: obje
             make(json.dumps({"id": name}))
 
 
-@pytest.mark.parametrize("name", ["os:system"])
-def test_training_refuses_a_hostile_id_as_evaluation_does(tmp_path: Path, name: str, capsys: pytest.CaptureFixture,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    data = replace(tiny_episodes(), env=json.dumps({"id": name}))
-    save_npz(data, tmp_path / "a.npz")
-    assert gentraj("train", "bc-gaussian", "--dataset", "a.npz", "--run-dir", "run", "--steps", 2) == 2
-    line, = capsys.readouterr().err.splitlines()
-    assert line.startswith("gentraj: error: ") and name in line
-    assert not (tmp_path / "run").exists()
-
-
 def test_data_in_a_path_that_is_not_in_utf8_are_refused_before_the_training(tmp_path: Path,
                                                                           capsys: pytest.CaptureFixture) -> None:
     """As on an old disk. All was trained, and the settings of the run could not be read."""

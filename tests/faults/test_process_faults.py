@@ -25,7 +25,7 @@ def test_killed_at_random_and_resumed_gives_the_same_bits(tmp_path: Path, tmp_pa
     if not whole.exists():
         run_tiny(whole, steps=200)
     for kill in range(1 + trial % 2):
-        process = spawn(folder, "--steps", 200, "--pause", 0.02, *(["--resume"] if kill else []))
+        process = spawn(folder, 200, 0.02, kill > 0)
         assert process.stdout.readline(), process.stderr.read()  # it trains
         time.sleep(rng.uniform(0, 0.5))
         process.kill()
@@ -36,7 +36,7 @@ def test_killed_at_random_and_resumed_gives_the_same_bits(tmp_path: Path, tmp_pa
 
 def test_terminated_it_saves_after_the_step_and_says_so(tmp_path: Path, spawn) -> None:
     """It is halted while its step is looked up: a row is logged every 15 steps."""
-    process = spawn(tmp_path, "--steps", 10**6, "--pause", 0.005)
+    process = spawn(tmp_path, 10**6, 0.005)
     process.stdout.readline()
     process.send_signal(signal.SIGSTOP)
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
@@ -52,7 +52,7 @@ def test_terminated_it_saves_after_the_step_and_says_so(tmp_path: Path, spawn) -
 
 def test_of_two_in_one_folder_one_trains(tmp_path: Path, spawn) -> None:
     """A killed holder leaves no lock behind."""
-    both = [spawn(tmp_path, "--steps", 10**6, "--pause", 0.005) for _ in range(2)]
+    both = [spawn(tmp_path, 10**6, 0.005) for _ in range(2)]
     while all(process.poll() is None for process in both):
         time.sleep(0.02)
     loser, winner = sorted(both, key=lambda process: process.poll() is None)
@@ -68,7 +68,7 @@ def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path, spawn) -> None:
     """No file may grow beyond the optimiser's at step 20, but for its last byte (RLIMIT_FSIZE)."""
     run_tiny(tmp_path / "whole", steps=20)
     largest = max((tmp_path / "whole" / "step-00000020").iterdir(), key=lambda path: path.stat().st_size)
-    process = spawn(tmp_path / "run", "--largest-file", largest.stat().st_size - 1)
+    process = spawn(tmp_path / "run", 300, 0.0, False, largest.stat().st_size - 1)
     _, errors = process.communicate()
     assert process.returncode == 1 and "optimizer" in largest.name
     assert f"{tmp_path}/run/step-00000020: cannot be written: File too large; " in errors

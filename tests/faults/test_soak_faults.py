@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import soak
@@ -55,17 +54,3 @@ def test_scores_of_another_type_are_refused_before_they_are_shown(tmp_path: Path
 def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
     with pytest.raises(DataError):
         load_episodes(name)
-
-
-ROWS = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 1)), "rewards": np.zeros(6),
-        "terminals": np.zeros(6, bool), "timeouts": np.zeros(6, bool), "next_observations": np.zeros((6, 2))}
-
-
-@pytest.mark.parametrize(("changed", "given"), [
-    ({"terminals": np.zeros((6, 2), bool)}, r"terminals has shape \(6, 2\)"),
-    ({"actions": np.zeros(6, "<f4,<f4")}, r"actions has dtype"),
-    ({"next_observations": np.zeros((6, 2), "U3")}, "next_observations has dtype <U3")])
-def test_arrays_of_another_kind_are_named(tmp_path: Path, changed: dict, given: str) -> None:
-    np.savez(tmp_path / "a.npz", **ROWS | changed)
-    with pytest.raises(DataError, match=given):
-        load_episodes(tmp_path / "a.npz")

@@ -150,15 +150,6 @@ def test_resume_past_a_broken_checkpoint_gives_the_same_bits(tmp_path: Path, fin
     assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
 
 
-def test_nothing_valid_is_no_fresh_start(tiny_run: Path) -> None:
-    for meta in tiny_run.glob("step-*/meta.json"):
-        meta.write_bytes(b"")
-    with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="none of its 3 checkpoints is valid"):
-        run_tiny(tiny_run, resume=True)
-    with pytest.raises(CheckpointError, match="use --resume"):
-        run_tiny(tiny_run)
-
-
 def test_not_finite_stops_before_the_step(tmp_path: Path) -> None:
     """An infinite weight at step 50."""
     kept: list[dict] = []

@@ -1,12 +1,10 @@
-"""The smallest training that has everything: windows, noise, AdamW, an EMA. As a script, the process that is killed.
+"""The smallest training that has everything: windows, noise, AdamW, an EMA. As a process, the one that is killed.
 
 Exit codes are those of the command: 0, 1 (it could not be saved), 2 (the folder or the settings), 128 + signal.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import resource
 import sys
 import time
@@ -19,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gentraj.config import ConfigError
 from gentraj.data.episodes import Episodes
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, RunLocked
@@ -72,36 +69,15 @@ def run_tiny(folder: Path, *, component: Tiny | None = None, episodes: Episodes 
     return trainer.fit(resume)
 
 
-def main(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--largest-file", type=int, default=-1)
-    args = parser.parse_args(words)
+def main(folder: Path, steps: int = 300, pause: float = 0.0, resume: bool = False, largest_file: int = -1) -> int:
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, -1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, -1))
     component = Tiny()
-    component.before_step = lambda: time.sleep(args.pause)
+    component.before_step = lambda: time.sleep(pause)
     try:
-        run_tiny(args.folder, component=component, steps=args.steps, resume=args.resume,
+        run_tiny(folder, component=component, steps=steps, resume=resume,
                  on_log=lambda row: print(row["step"], flush=True))
-    except Interrupted as error:
+    except (Interrupted, RunLocked, CheckpointError) as error:
         print(error, file=sys.stderr)
-        return error.exit_code
-    except (RunLocked, ConfigError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its exit
+        return getattr(error, "exit_code", 2 if isinstance(error, RunLocked) else 1)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -33,11 +33,8 @@ def signs(real: Tensor, fake: Tensor, free: Tensor | None = None) -> dict[str, f
 X, ROWS = normal(16), 16
 KNOWN: dict[str, tuple[Tensor, dict[str, float]]] = {  # samples, and the signs beside X
     "the data": (X, {"spread": 1, "duplicates": 0, "coverage": 1}),
-    "the data in another order": (X.flip(0), {"spread": 1, "duplicates": 0, "coverage": 1}),
     "one sample": (X[:1].expand(ROWS, -1, -1), {"spread": 0, "duplicates": 1}),
-    "eight pairs": (X[:8].repeat(2, 1, 1), {"duplicates": 1}),
     "three copies": (torch.cat([X[:3], X[:1], X[4:]]), {"duplicates": 2 / ROWS}),
-    "nearly equal samples": (X.mean(0) + 1e-3 * X, {"spread": 1e-3, "duplicates": 1}),
     "twice as wide": (X.mean(0) + 2 * (X - X.mean(0)), {"spread": 2, "duplicates": 0}),
     "elsewhere": (X + 10, {"spread": 1, "duplicates": 0, "coverage": 0}),
 }

@@ -142,12 +142,8 @@ def test_a_plugin_that_needs_a_denoiser_is_refused_by_name_before_anything_is_dr
     assert model.network_calls == 0
 
 
-PARAMETER = torch.nn.Parameter(torch.ones(5))
-
-
 @pytest.mark.parametrize(("guide", "message"), [
     (lambda x: x.detach()[..., 0].mean(1), "the guide's score has no gradient to search by: .* set search_steps to 0"),
-    (lambda x: (x.detach() * PARAMETER).sum((1, 2)), "the guide's score has no gradient to search by"),
     (lambda x: (0 * x.sum((1, 2))).sqrt(), "the guide's gradient is not finite in .*set search_steps to 0"),
     (lambda x: x.sum(), r"the guide returned shape \(\) for trajectories of shape"),
 ])

@@ -2,7 +2,6 @@
 its line there."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 import torch
@@ -23,10 +22,7 @@ from gentraj.trajectory import (
     Batch,
     Condition,
     Guide,
-    SamplingOptions,
     SupportsLogProb,
-    SupportsOODScore,
-    Trainable,
 )
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -63,38 +59,8 @@ def batch(context: torch.Tensor | None = None) -> Batch:
     return Batch(x, torch.ones(16, 8, 5, dtype=torch.bool), context)
 
 
-@every_family
-def test_a_family_has_the_members_of_the_protocol(name: str) -> None:
-    model: Any = make(name)
-    assert isinstance(model, Trainable) and model.spec == SPEC and model.batch_size >= 1
-    assert model.device == torch.device("cpu")
-    assert isinstance(model, SupportsOODScore) or hasattr(model, "network_calls")
-    for steps in (None, 1):
-        assert isinstance(model.sampling(SamplingOptions(steps=steps)), str)
-
-
 def test_the_families_with_a_density() -> None:
     assert {name for name in FAMILIES if isinstance(make(name), SupportsLogProb)} == {"diffusion", "flow", "gaussian"}
-
-
-@every_family
-def test_one_step_and_the_most_that_make_sense_sample(name: str) -> None:
-    model = make(name)
-    for steps in (1, FAMILIES[name].max_steps):
-        before = model.network_calls
-        assert torch.isfinite(model.sample(Condition.empty(SPEC), 2, options=SamplingOptions(steps=steps))).all()
-        assert model.network_calls > before
-
-
-@every_family
-def test_the_ood_score_is_a_number_for_each_row_and_its_own(name: str) -> None:
-    model, x = make(name), batch().x_BHD
-    condition = CONDITIONS["start"](Condition.empty(SPEC, 16))
-    found = model.ood_score(x, condition, range(16))
-    assert found.shape == (16, 8) and (found >= 0).all() and found.std() > 0
-    torch.testing.assert_close(model.ood_score(x[3:5], condition[3:5], [3, 4]), found[3:5], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="the trajectories have shape"):
-        model.ood_score(x[:, :4], condition, range(16))
 
 
 @pytest.mark.usefixtures("batch_invariance")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from test_networks import CONTEXT, DIM, inputs
 from torch import Tensor, nn
 
 from gentraj.networks import TemporalUNetConfig
@@ -15,7 +16,7 @@ from gentraj.networks.discriminator import (
     minibatch_std,
 )
 
-DIM, CONTEXT, HORIZON = 5, 2, 16
+HORIZON = 16
 SMALL = {"width": 8, "multipliers": (1, 2), "kernel": 3}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {}, "one level": SMALL | {"multipliers": (2,)}, "no patches": SMALL | {"patches": False},
@@ -30,14 +31,6 @@ def make(horizon: int = HORIZON, context_dim: int = CONTEXT, **changes: Any) -> 
         return Discriminator(DIM, horizon, context_dim, DiscriminatorConfig(**changes))
 
 
-def inputs(rows: int = 3, horizon: int = HORIZON) -> dict[str, Tensor]:
-    g = torch.Generator().manual_seed(0)
-    x, known = torch.randn(2, rows, horizon, DIM, generator=g)
-    mask = torch.rand(x.shape, generator=g) < 0.3
-    return {"x": x, "known": known * mask, "mask": mask, "t": torch.rand(rows, generator=g),
-            "context": torch.randn(rows, CONTEXT, generator=g)}
-
-
 def logits(net: Discriminator, values: dict[str, Tensor]) -> list[Tensor]:
     """(R,) of wholes, and (R, H) of patches if there are any."""
     return [logit for logit in net(*values.values()) if logit is not None]
@@ -46,7 +39,7 @@ def logits(net: Discriminator, values: dict[str, Tensor]) -> list[Tensor]:
 @every_variant
 @pytest.mark.parametrize("changed", ["x", "known", "mask", "t", "context"])
 def test_every_input_reaches_every_logit(variant: str, changed: str) -> None:
-    net, values = make(**VARIANTS[variant]), inputs()
+    net, values = make(**VARIANTS[variant]), inputs(3, HORIZON)
     before = logits(net, values)
     values[changed] = ~values[changed] if values[changed].dtype == torch.bool else values[changed] + 0.3
     for now, then in zip(logits(net, values), before, strict=True):
@@ -56,7 +49,7 @@ def test_every_input_reaches_every_logit(variant: str, changed: str) -> None:
 @every_variant
 def test_the_gradient_at_the_input_can_be_trained_on(variant: str) -> None:
     """R1 of every logit reaches every weight that a logit is made of by more than a sum."""
-    net, values = make(**VARIANTS[variant]), inputs()
+    net, values = make(**VARIANTS[variant]), inputs(3, HORIZON)
     values["x"].requires_grad_()
     total = sum(logit.sum() for logit in logits(net, values))
     slope, = torch.autograd.grad(total, values["x"], create_graph=True)  # type: ignore[arg-type]
@@ -69,7 +62,7 @@ def test_the_gradient_at_the_input_can_be_trained_on(variant: str) -> None:
 
 @every_variant
 def test_only_the_spread_of_the_batch_makes_a_logit_depend_on_other_rows(variant: str) -> None:
-    net, values = make(**VARIANTS[variant]), inputs()
+    net, values = make(**VARIANTS[variant]), inputs(3, HORIZON)
     before = logits(net, values)
     values["x"] = torch.cat([values["x"][:2], values["x"][2:] + 3])
     after = logits(net, values)
@@ -80,7 +73,7 @@ def test_only_the_spread_of_the_batch_makes_a_logit_depend_on_other_rows(variant
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_a_patch_is_what_three_convolutions_see_and_the_whole_is_everything(kernel: int) -> None:
-    net, values = make(width=8, kernel=kernel), inputs(2)
+    net, values = make(width=8, kernel=kernel), inputs(2, HORIZON)
     before = net(*values.values())
     values["x"] = values["x"].clone()
     values["x"][:, 8] += 1
@@ -92,7 +85,7 @@ def test_a_patch_is_what_three_convolutions_see_and_the_whole_is_everything(kern
 
 def test_the_whole_logit_is_a_projection() -> None:
     """psi(phi) + <phi, V y>: linear in V, and without V only psi is left (Miyato & Koyama 2018, equation 3)."""
-    net, values = make(**SMALL), inputs()
+    net, values = make(**SMALL), inputs(3, HORIZON)
     weight = net.project.weight.data.clone()
     found = {}
     for scale in (0.0, 1.0, 3.0):

@@ -27,17 +27,16 @@ class Own(nn.Module):
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: Any):
         super().__init__()
-        self.shape, self.context_dim = (horizon, dim), context_dim
-        self.layers = nn.Sequential(nn.Linear(3 * horizon * dim + 1 + context_dim, 16), nn.Tanh(),
-                                    nn.Linear(16, horizon * dim))
+        self.x = nn.Linear(3 * horizon * dim, horizon * dim)
+        self.level = nn.Linear(1, horizon * dim)
+        self.context = nn.Linear(context_dim, horizon * dim)
 
     def forward(self, x_BHD: Tensor, known_BHD: Tensor, mask_BHD: Tensor, t_B: Tensor,
                 context_BC: Tensor | None = None) -> Tensor:
-        rows = len(x_BHD)
-        context = x_BHD.new_zeros(1, self.context_dim) if context_BC is None else context_BC
-        inputs = [x_BHD.flatten(1), known_BHD.flatten(1), mask_BHD.flatten(1).to(x_BHD),
-                  t_B.expand(rows)[:, None], context.expand(rows, -1)]
-        return self.layers(torch.cat(inputs, 1)).unflatten(1, self.shape)
+        y = self.x(torch.cat([x_BHD, known_BHD, mask_BHD.to(x_BHD)], -1).flatten(1)) + self.level(t_B[:, None]).tanh()
+        if context_BC is not None:
+            y = y + self.context(context_BC)
+        return y.view_as(x_BHD)
 
 
 @pytest.fixture(autouse=True)

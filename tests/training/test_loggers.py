@@ -8,41 +8,18 @@ from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
+import test_training
 import torch
-from torch import nn
-from torch.optim import SGD
+from test_training import Pair
 
 from gentraj.config import ConfigError
-from gentraj.data.episodes import Episodes
-from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.log import LogWarning, read_metrics
 from gentraj.training.loggers import LOGGERS
-from gentraj.training.optimization import apply_gradients
-from gentraj.trajectory import TrajectorySpec
 
 
-class One(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.spec, self.batch_size = TrajectorySpec(2, 1, 3), 4
-        self.weight = nn.Parameter(torch.ones(3))
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"one": SGD([self.weight], lr=0.1)}
-
-    def update(self, batch, optimizers, generator) -> dict[str, torch.Tensor]:
-        loss = (batch.x_BHD * self.weight - 1).square().mean()
-        apply_gradients(loss, optimizers["one"], 1.0)
-        return {"loss": loss.detach()}
-
-
-def run(folder: Path, steps: int, *log_to: str, resume: bool = False) -> One:
-    rng, component = np.random.default_rng(0), One()
-    episodes = Episodes(rng.normal(size=(21, 2)), rng.normal(size=(20, 1)), rng.normal(size=20), np.zeros(20, bool),
-                        np.arange(20) == 19, np.array([20]))
-    settings = TrainingConfig(steps, warmup=1, log_every=2, log_to=log_to)
-    Trainer({"one": component}, TrainingData(episodes), settings, RunStore(folder, {"preset": "test"}),
-            progress=False).fit(resume)
+def run(folder: Path, steps: int, *log_to: str, resume: bool = False) -> Pair:
+    component = Pair()
+    test_training.run(folder, {"pair": component}, resume=resume, steps=steps, warmup=1, log_every=2, log_to=log_to)
     return component
 
 
@@ -59,8 +36,8 @@ def test_tensorboard_has_the_rows_of_the_log_after_a_resume_too(tmp_path: Path) 
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     expected = rows(tmp_path)
-    assert set(events.Tags()["scalars"]) == {"one/loss", "one/lr", "seconds"}
-    for key in ("one/loss", "one/lr", "seconds"):
+    assert set(events.Tags()["scalars"]) == {"pair/one", "pair/two", "pair/lr-one", "pair/lr-two", "seconds"}
+    for key in ("pair/one", "pair/lr-two", "seconds"):
         assert {e.step: e.value for e in events.Scalars(key)} == {
             step: np.float32(row[key]) for step, row in expected.items()}
 
@@ -95,7 +72,7 @@ def test_a_logger_that_fails_is_one_warning_and_changes_no_number(where: str, tm
         trained = run(tmp_path / "failing", 6, "tensorboard")
     assert [str(one.message) for one in warned] == [
         "tensorboard: cannot be written: no API key configured; training goes on"]
-    assert torch.equal(trained.weight, run(tmp_path / "plain", 6).weight)
+    assert torch.equal(trained.one.weight, run(tmp_path / "plain", 6).one.weight)
     assert [*rows(tmp_path / "failing")] == [2, 4, 6]
 
 
