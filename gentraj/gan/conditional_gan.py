@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,28 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
-from ..models.conditional import ConditionalModel
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.plugin import mean_score
-from ..models.sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
-from ..models.search import choosing_plugins, sample_rows
+from ..models.sample_batch import by_blocks, check_trajectories
+from ..models.search import Generate, OneCallModel
 from ..models.settings import SearchConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
 from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
-from ..trajectory import (
-    DEFAULT_OPTIONS,
-    Batch,
-    Condition,
-    Guide,
-    Observer,
-    SamplingOptions,
-    TrajectorySpec,
-    refuse_options,
-)
+from ..trajectory import Batch, Condition, Guide, TrajectorySpec
 from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import AVERAGE_WEIGHT, Health, vital_signs
 from .objectives import OBJECTIVES, ObjectiveName, RegulariserName
@@ -87,7 +76,7 @@ class GANConfig(SearchConfig):
         return replace(self, network=network)
 
 
-class ConditionalGAN(ConditionalModel):
+class ConditionalGAN(OneCallModel):
     """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
 
     Its methods take and return environment units; its networks see normalised ones. `context`, `conditioning` and
@@ -95,6 +84,8 @@ class ConditionalGAN(ConditionalModel):
     discriminator. Raises ValueError for a normaliser of another width than a timestep's.
     """
 
+    config: GANConfig
+    NAME = "a GAN"
     real_logit: Tensor
     updates: Tensor
 
@@ -112,10 +103,6 @@ class ConditionalGAN(ConditionalModel):
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
         if config.adversarial_interval > 1:  # a buffer, so that a resumed training plays in the same updates
             self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-
-    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """A description of how the model samples, for messages and reports."""
-        return "one call of the generator"
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimisers of both sides, "discriminator" and "generator"."""
@@ -189,23 +176,9 @@ class ConditionalGAN(ConditionalModel):
         norm = apply_gradients(total, optimizer, self.config.generator_learning.max_grad_norm)
         return metrics | {"generator_grad_norm": norm.detach()}
 
-    @without_gradient
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
-               observe: Observer | None = None) -> Tensor:
-        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does, in one call.
-
-        A guide chooses among `best_of` candidates for each trajectory, the first of which is the sample without a
-        guide, and may improve the noise of the best one (`search_steps`). Plug-ins that finish trajectories, such as
-        constraints, finish the chosen ones. `observe` sees the result. Raises ValueError for a plug-in that needs a
-        denoiser, and for options of a sampler.
-        """
-        plugins = choosing_plugins(guide, "a GAN")
-        refuse_options(options, "a GAN samples in one call of its generator")
+    def generates(self, rows: Condition) -> Generate:
         self.health.warn()
-        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                            partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
-                                    config=self.config, normalizer=self.normalizer), observe)
+        return self._trajectories
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
         """Trajectories (R, H, D) in environment units, differentiable in the noise z."""

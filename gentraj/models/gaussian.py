@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import field, replace
-from functools import partial
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -22,21 +21,10 @@ from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
-from ..trajectory import (
-    DEFAULT_OPTIONS,
-    Batch,
-    Condition,
-    Guide,
-    Observer,
-    SamplingOptions,
-    TrajectorySpec,
-    refuse_options,
-)
-from .conditional import ConditionalModel
+from ..trajectory import Batch, Condition, Guide, TrajectorySpec
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from .plugin import Plugin
-from .sample_batch import Guidance, by_blocks, check_trajectories, sample_batch, without_gradient
-from .search import choosing_plugins, sample_rows
+from .sample_batch import by_blocks, check_trajectories
+from .search import Generate, OneCallModel
 from .settings import SearchConfig
 
 
@@ -72,13 +60,16 @@ class GaussianConfig(SearchConfig, LearningConfig):
         return replace(self, network=network)
 
 
-class Gaussian(ConditionalModel):
+class Gaussian(OneCallModel):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
     sees normalised ones. `context`, `conditioning`, `context_dropout` and `batch_size` are those of `Diffusion`. Raises
     ValueError for a normaliser of another width than a timestep's.
     """
+
+    config: GaussianConfig
+    NAME = "a Gaussian"
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
                  context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
@@ -93,10 +84,6 @@ class Gaussian(ConditionalModel):
         if config.spread == "shared":
             self.network.register_parameter("log_sigma", nn.Parameter(torch.zeros(spec.horizon, spec.dim)))
         self.ema = MovingAverage(self.network, config.ema)
-
-    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """A description of how the model samples, for messages and reports."""
-        return "one call, Gaussian"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
@@ -119,33 +106,15 @@ class Gaussian(ConditionalModel):
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    @without_gradient
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
-               observe: Observer | None = None) -> Tensor:
-        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does, in one call.
-
-        A sample is mu + temperature sigma eps, so that temperature 0 gives the most likely trajectory. A guide chooses
-        among `best_of` candidates for each trajectory, the first of which is the sample without a guide, and may
-        improve the noise of the best one (`search_steps`). Plug-ins that finish trajectories, such as constraints,
-        finish the chosen ones. `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and
-        for options of a sampler.
-        """
-        plugins = choosing_plugins(guide, "a Gaussian")
-        refuse_options(options, "a Gaussian samples in one call of its network")
-        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                            partial(self._sample_rows, plugins=plugins, temperature=options.temperature), observe)
-
-    def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],
-                     temperature: float) -> Tensor:
+    def generates(self, rows: Condition) -> Generate:
+        """mu + sigma z, so that without noise a sample is the most likely trajectory."""
         mean, sigma = self.predict(rows)
 
         def trajectories(z: Tensor, several: Condition) -> Tensor:
-            """The trajectories of `several`, which has each condition of `rows` one or more times in a row."""
             number = several.batch // rows.batch
             return mean.repeat_interleave(number, 0) + sigma.repeat_interleave(number, 0) * z
 
-        return sample_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
+        return trajectories
 
     def predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Predicts mean and standard deviation of the trajectories, (R, H, D) each, in environment units.

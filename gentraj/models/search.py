@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
-from ..trajectory import Condition
+from ..trajectory import DEFAULT_OPTIONS, Condition, Observer, SamplingOptions, refuse_options
+from .conditional import ConditionalModel
 from .plugin import Plugin, Preference, SampledRows, finite
-from .sample_batch import Guidance, as_plugins, by_blocks
+from .sample_batch import Guidance, as_plugins, by_blocks, sample_batch, without_gradient
 from .settings import SearchConfig
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and conditions -> x_RHD in environment units
+
+
+class OneCallModel(ConditionalModel):
+    """Base class of models that sample in one network call. A subclass has a `config` and implements `generates`."""
+
+    config: SearchConfig
+    NAME: ClassVar[str]
+    """The model in messages, such as "a GAN"."""
+
+    def generates(self, rows: Condition) -> Generate:
+        """The map from noise to trajectories of the conditions `rows`, or of each of them several times in a row."""
+        raise NotImplementedError
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        """A description of how the model samples, for messages and reports."""
+        return f"one call of {self.NAME}"
+
+    @without_gradient
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               observe: Observer | None = None) -> Tensor:
+        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does, in one call.
+
+        `options.temperature` scales the noise: at 0 the sample is that without noise. A guide chooses among `best_of`
+        candidates for each trajectory, the first of which is the sample without a guide, and may improve the noise of
+        the best one (`search_steps`). Plug-ins that finish trajectories, such as constraints, finish the chosen ones.
+        `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for options of a sampler.
+        """
+        plugins = choosing_plugins(guide, self.NAME)
+        refuse_options(options, f"{self.NAME} samples in one call of its network")
+
+        def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
+            return sample_rows(self.generates(rows), rows, seeds, options.temperature, plugins, self.config,
+                               self.normalizer)
+
+        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, sampled, observe)
 
 
 def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:

@@ -21,7 +21,7 @@ Sums = dict[str, list[float]]
 
 
 class LogWarning(UserWarning):
-    """A part of the log could not be written or read."""
+    """A part of the log could not be written."""
 
 
 def read_metrics(folder: Path) -> list[Row]:
@@ -37,16 +37,13 @@ def read_metrics(folder: Path) -> list[Row]:
 def read_rows(path: Path) -> list[Row]:
     """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows.
 
-    A torn last line, as a crash leaves it, is left out, and any other line that is no row with a `LogWarning`.
+    Lines that are no rows, as a crash leaves one at the end, are left out.
     """
     try:
         lines = path.read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
-    rows = list(map(_row, lines))
-    if damaged := rows[:-1].count(None):
-        warnings.warn(f"{path}: {damaged} of {len(lines)} lines are damaged and are left out", LogWarning, stacklevel=2)
-    return [row for row in rows if row is not None]
+    return [row for row in map(_row, lines) if row is not None]
 
 
 def write_rows(path: Path, rows: list[Row]) -> Path:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import reprlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -28,14 +27,14 @@ from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, na
 from .log import Log, Row, Sums, start_loggers
 from .loggers import require_loggers
 from .optimization import NonFinite, checked_later, read_finite
-from .parallel import SINGLE, Processes, Shard
+from .parallel import SINGLE, Processes
 from .resources import compile_networks, cpu_resources
 from .signals import Interrupted, Interrupts
 from .state import ComponentState, Source, module_tensors, restore_module
 
-# `threads`, `compile` and `accumulate` are among them: they change rounding and means over parts of a batch, no more.
+# `threads` and `compile` are among them: they change rounding, no more.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
-                         "eval_episodes", "accumulate", "min_episode_start_fraction")
+                         "eval_episodes", "min_episode_start_fraction")
 
 
 class TrainingStopped(RuntimeError):
@@ -69,9 +68,6 @@ class TrainingConfig:
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     compile: bool = False
     """Compile the networks by torch.compile. This takes minutes at the start and changes weights by rounding."""
-    accumulate: PositiveInt = 1
-    """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
-    mean gradient of the parts."""
     min_episode_start_fraction: Fraction = 0.0
     """The least fraction of the windows of real episodes that start in the first 32 steps. Data of long episodes have
     few such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start
@@ -170,7 +166,10 @@ class Trainer:
         self.step = 0
         self.saved_step = -1
         self.checkpoint = self.folder
-        _check_division(self.components, processes.world_size, settings.accumulate)
+        for each in self.components:
+            if each.component.batch_size % processes.world_size:
+                raise ConfigError(f"the component '{each.name}' has batches of {each.component.batch_size} windows, "
+                                  f"which {processes.world_size} processes cannot divide evenly; give a multiple")
 
     def fit(self, resume: bool = False) -> TrainingResult:
         """Trains to the last step, or goes on with the training in the folder.
@@ -269,30 +268,28 @@ class Trainer:
         log.record(self.step, metrics, rates)
 
     def train_component(self, trained: ComponentState) -> dict[str, float]:
-        """Updates a component by its batch, in `accumulate` parts; returns the means of its metrics."""
-        number = self.settings.accumulate
-        parts = [self.update(trained, Shard(self.processes, i, number)) for i in range(number)]
+        """Updates a component by its batch of this step, and returns its metrics."""
+        metrics = self.update(trained, self.next_batch(trained))
         for scheduler in trained.schedulers.values():
             scheduler.step()
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: fmean(part[name] for part in parts if name in part) for name in names}
+        return metrics
 
-    def next_batch(self, trained: ComponentState, shard: Shard) -> Batch:
-        """The rows of a shard in the batch of this step, which depends on the seed, the step and the component."""
+    def next_batch(self, trained: ComponentState) -> Batch:
+        """The rows of this process in the batch of this step, which depends on the seed, the step and the component."""
         seed, size = fold(self.settings.seed, trained.key), trained.component.batch_size
-        if shard.shards == 1:
+        if self.processes.world_size == 1:
             batch = trained.source.batch(self.step, seed, size)
         else:
-            batch = trained.source.batch(self.step, seed, size, shard.rows)
+            batch = trained.source.batch(self.step, seed, size, self.processes.rows)
         return batch.to(trained.device)
 
-    def update(self, trained: ComponentState, shard: Shard) -> dict[str, float]:
-        """Updates a component by a shard of its batch, and returns the means of its metrics over the processes.
+    def update(self, trained: ComponentState, batch: Batch) -> dict[str, float]:
+        """Updates a component by a batch, and returns the means of its metrics over the processes.
 
         Raises `TrainingStopped` where the loss, a gradient or a metric is not finite.
         """
-        batch, noise = self.next_batch(trained, shard), generator(self.settings.seed, self.step, trained.key)
-        with (self._stopping(f"component '{trained.name}'"), shard.computed(),
+        noise = generator(self.settings.seed, self.step, trained.key)
+        with (self._stopping(f"component '{trained.name}'"), self.processes.computing(),
               torch.autocast(trained.device.type, torch.bfloat16, enabled=self.settings.bf16)):
             with checked_later() as checked:
                 updated = trained.component.update(batch, trained.optimizers, noise)
@@ -334,18 +331,6 @@ class Trainer:
         except NonFinite as error:
             kept = f"{self.checkpoint} is kept" if self.saved_step >= 0 else "nothing was saved"
             raise TrainingStopped(f"step {self.step}, {where}: {error}; {kept}") from error
-
-
-def _check_division(components: Sequence[ComponentState], processes: int, parts: int) -> None:
-    """Raises `ConfigError` unless the batches can be divided among the processes and into parts."""
-    for each in components:
-        size = each.component.batch_size
-        if size % (processes * parts):
-            raise ConfigError(f"the component '{each.name}' has batches of {size} windows, which {processes} processes "
-                              f"with {parts} parts each cannot divide evenly; give a multiple of {processes * parts}")
-        if parts > 1 and len(each.optimizers) > 1:
-            raise ConfigError(f"training.accumulate is {parts}, but the component '{each.name}' has the optimisers "
-                              f"{', '.join(each.optimizers)}, each of whose steps needs a whole batch; leave it out")
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run",

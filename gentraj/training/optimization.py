@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import Fraction, settings
-from .parallel import SINGLE, Processes, current_shard
+from .parallel import SINGLE, Processes, current_processes
 
 Schedule = Literal["cosine", "constant"]
 
@@ -83,21 +83,12 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. In a
     block of `checked_later` on an accelerator, a fused optimiser takes no step either, and the block's reader raises.
 
-    Where several processes share the batch, loss and gradients are their means. Where a batch is computed in parts, the
-    step is taken in the last part by the mean gradient. All earlier parts return 0, and the last one the norm times the
-    number of parts, so that the mean over the parts is the norm.
+    Where several processes share the batch, loss and gradients are their means.
     """
-    own = current_shard()
-    if own.part == 0:
-        optimizer.zero_grad(set_to_none=True)
-    if own.parts == 1:
-        loss.backward()
-    else:
-        (loss / own.parts).backward()
-    if not own.last:
-        return torch.zeros_like(loss, requires_grad=False)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    loss = own.processes.average_gradients(loss, parameters)
+    loss = current_processes().average_gradients(loss, parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     scalars = [("the loss", loss.detach()), ("the gradient norm", norm)]
     unread = _UNREAD.get()
@@ -110,7 +101,7 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     else:
         read_finite(scalars)
         optimizer.step()
-    return norm * own.parts
+    return norm
 
 
 def waits_to_read(tensor: Tensor) -> bool:
@@ -170,12 +161,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network.
-
-        This is done once a step: where a batch is computed in parts, in the last one.
-        """
-        if not current_shard().last:
-            return
+        """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network."""
         if not self.pairs:  # the tensors are listed once, as that takes longer than to average a small network
             self.pairs = [([*self.module.parameters()], [*model.parameters()]),
                           ([*self.module.buffers()], [*model.buffers()])]

@@ -4,8 +4,6 @@ Each process computes its own rows of every batch: with P processes, rank r has 
 Gradients are averaged before they are clipped, so all processes take the same optimiser steps. Random numbers are those
 of the whole batch, of which each process keeps its rows. A training by several processes is therefore the training by
 one, up to rounding, and no checkpoint depends on the number of processes.
-
-Gradient accumulation divides the rows of a process once more, into parts that are computed one after the other.
 """
 
 from __future__ import annotations
@@ -47,6 +45,22 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this is the main process: it alone writes files, logs and evaluates."""
         return self.rank == 0
+
+    @property
+    def rows(self) -> slice:
+        """The rows of this process in a batch."""
+        return slice(self.rank, None, self.world_size)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Lets all updates in the block compute the rows of this process, with the random numbers of these rows."""
+        draws: AbstractContextManager[object] = OwnRows(self.rows) if self.world_size > 1 else nullcontext()
+        token = _CURRENT.set(self)
+        try:
+            with draws:
+                yield
+        finally:
+            _CURRENT.reset(token)
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of a tensor over the processes, without gradient. All must call this, with equal shapes."""
@@ -132,50 +146,12 @@ class Processes:
 
 
 SINGLE = Processes()
+_CURRENT = ContextVar("processes", default=SINGLE)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The rows of a batch that are computed at once: of one process, and with accumulation of one part of its rows."""
-
-    processes: Processes = SINGLE
-    part: int = 0
-    parts: int = 1
-
-    @property
-    def shards(self) -> int:
-        """Into how many shards a batch is divided."""
-        return self.processes.world_size * self.parts
-
-    @property
-    def rows(self) -> slice:
-        """The rows of this shard in the batch."""
-        return slice(self.part * self.processes.world_size + self.processes.rank, None, self.shards)
-
-    @property
-    def last(self) -> bool:
-        """Whether the optimiser steps after this part, by the gradients of all parts."""
-        return self.part == self.parts - 1
-
-    @contextmanager
-    def computed(self) -> Iterator[None]:
-        """Makes this the shard of all updates in the block, which draw the random numbers of its rows."""
-        draws: AbstractContextManager[Any] = OwnRows(self.rows) if self.shards > 1 else nullcontext()
-        token = _SHARD.set(self)
-        try:
-            with draws:
-                yield
-        finally:
-            _SHARD.reset(token)
-
-
-WHOLE_BATCH = Shard()
-_SHARD = ContextVar("shard", default=WHOLE_BATCH)
-
-
-def current_shard() -> Shard:
-    """The shard of the batch that is being computed; by default all of it."""
-    return _SHARD.get()
+def current_processes() -> Processes:
+    """The processes that share the batch of the training step that is under way."""
+    return _CURRENT.get()
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
@@ -184,23 +160,23 @@ def mean_over_processes(x: Tensor) -> Tensor:
     A loss that is divided by a statistic of its batch, such as the number of real entries, divides by this mean, so
     that the mean of the losses is the loss of the whole batch. In one process it is `x` itself.
     """
-    return current_shard().processes.mean(x)
+    return current_processes().mean(x)
 
 
 def max_over_processes(x: Tensor) -> Tensor:
     """The maximum of a statistic of the batch over the processes that compute it, without gradient."""
-    return current_shard().processes.maximum(x)
+    return current_processes().maximum(x)
 
 
 def own_rows(number: int) -> int:
-    """How many of the first `number` rows of a batch this shard has, at least 1."""
-    return max(1, number // current_shard().shards)
+    """How many of the first `number` rows of a batch this process has, at least 1."""
+    return max(1, number // current_processes().world_size)
 
 
 class OwnRows(TorchFunctionMode):
     """Draws random numbers for whole batches from every generator in its block, and returns those of some rows.
 
-    The first dimension of what is drawn counts rows. Numbers without dimensions are the same in all shards. Raises
+    The first dimension of what is drawn counts rows. Numbers without dimensions are the same in all processes. Raises
     `ConfigError` for draws that cannot be divided, such as permutations.
     """
 
@@ -221,8 +197,7 @@ class OwnRows(TorchFunctionMode):
             return self._sized(func, args, kwargs)
         if func in self.ROW_BY_ROW:
             return self._row_by_row(func, args, kwargs)
-        raise ConfigError(f"{func.__name__} draws numbers that several processes or parts of a batch cannot divide; "
-                          "train in one process, without training.accumulate")
+        raise ConfigError(f"{func.__name__} draws numbers that several processes cannot divide; train in one")
 
     def _sized(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """A draw of a size, which is given by name, as the last argument, or as all of them."""

@@ -36,7 +36,7 @@ def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes,
                                    "score_d4rl": pytest.approx(score), "score_minari": None}
     assert scores["score_d4rl"] == pytest.approx(100 * (scores["return_mean"] + 20.272305) / (3234.3 + 20.272305))
     assert scores["random"]["score_d4rl"] is not None and scores["controller"] is scores["success_rate"] is None
-    assert (scores["agent"], scores["step"], scores["sampling"]) == ("BC, gaussian", 4, "one call, Gaussian")
+    assert (scores["agent"], scores["step"], scores["sampling"]) == ("BC, gaussian", 4, "one call of a Gaussian")
     assert table.splitlines()[1].split("  ")[-1].strip() == "random" and "behaviour" in table
     assert "controller" not in table and "success_rate" not in table and table.startswith("Hopper-v5, 2 episodes")
 

@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train --resume run pointmaze", "the preset pointmaze and --resume run were given; each names all settings"),
     ("train pointmaze-umase", "unknown preset 'pointmaze-umase'; known: "),
     ("train pointmaze", "preset 'pointmaze' needs --dataset"),
-    ("train pointmaze --dataset DATA --steps 0", "steps is 0; a whole number of at least 1 is expected"),
+    ("train pointmaze --dataset DATA --steps 0", "steps is 0; more than 0 is expected"),
     ("train pointmaze --dataset DATA --horizon 30", "horizon 30 cannot be halved 2 times; use 28 or 32"),
     ("train pointmaze --dataset DATA --conditioning.goal-dims 9", "(9,); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.actions joint", "is 'joint'"),

@@ -20,7 +20,7 @@ from two_processes import CONFIGS, STEPS, child, run
 from gentraj.config import ConfigError
 from gentraj.training.checkpoint import load
 from gentraj.training.log import read_metrics
-from gentraj.training.parallel import SINGLE, Processes, Shard, current_shard, launched, launched_in_bf16
+from gentraj.training.parallel import SINGLE, Processes, current_processes, launched, launched_in_bf16
 
 pytest.importorskip("accelerate")
 PATIENCE = 500  # seconds: on a busy machine two processes are slow to start
@@ -159,22 +159,10 @@ def test_the_command_under_accelerate_launch(hopper_file: Path, tmp_path: Path) 
 # -- in one process
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_parts_of_a_batch_train_what_the_batch_trains(parts: int, tmp_path: Path) -> None:
-    """The loss of the critic is a mean over rows; that of the model is divided by the real entries of each part."""
-    run("planner", tmp_path / "whole")
-    run("planner", tmp_path / "parts", accumulate=parts)
-    for whole, split in zip(read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "parts"), strict=True):
-        assert split["critic/loss"] == pytest.approx(whole["critic/loss"], rel=1e-5)
-        assert split["model/grad_norm"] == pytest.approx(whole["model/grad_norm"], rel=0.5)
-
-
 def test_what_cannot_be_divided_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'\w+' has batches of \d+ windows, which 1 processes with 5 parts each"):
-        run("planner", tmp_path, accumulate=5)
-    with pytest.raises(ConfigError, match=r"accumulate is 2, but the component 'policy' has the optimisers critic,"):
-        run("iql", tmp_path, accumulate=2)
-    with Shard(Processes(0, 2)).computed(), pytest.raises(ConfigError, match="randperm draws numbers"):
+    with pytest.raises(ConfigError, match=r"'\w+' has batches of \d+ windows, which 7 processes cannot divide"):
+        run("planner", tmp_path, Processes(0, 7))
+    with Processes(0, 2).computing(), pytest.raises(ConfigError, match="randperm draws numbers"):
         torch.randperm(4, generator=torch.Generator())
 
 
@@ -195,14 +183,14 @@ def test_shares_draw_the_rows_of_the_whole_batch(name: str) -> None:
     """Also the second time: all shares leave the generator in the same state."""
     draw, whole, shares = DRAWS[name], torch.Generator().manual_seed(0), []
     expected = [draw(12, whole) for _ in range(2)]
-    for rank, part in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]:
+    for rank in range(6):
         own = torch.Generator().manual_seed(0)
-        with (one := Shard(Processes(rank, 3), part, 2)).computed():
+        with (one := Processes(rank, 6)).computing():
             shares.append((one.rows, [draw(2, own) for _ in range(2)]))
     for rows, drawn in shares:
         for all_rows, some in zip(expected, drawn, strict=True):
             assert torch.equal(all_rows[rows], some)
-    assert current_shard().shards == 1 and sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
+    assert current_processes() == SINGLE and sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
 
 
 def test_a_launcher_is_joined_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
