@@ -19,15 +19,18 @@ from gentraj.data.spaces import spec_as_json
 
 from .registration import load_gymnasium, missing_packages
 from .tasks.maze import Maze, SingleGoal
-from .tasks.registry import LOCOMOTION, MANIPULATION, OGBENCH_TASKS, TASKS, Task
+from .tasks.registry import MANIPULATION, MAZES, OGBENCH_TASKS, TASKS, UNKNOWN_HORIZON, MazeTask
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
 
 ENVIRONMENT_ID = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")
-MAZES = ("PointMaze", "AntMaze")
+ROBOTICS_MAZES = ("PointMaze", "AntMaze")
 ENDLESS_STEPS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
-STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
+LIMIT_PER_CELL = 50  # steps: what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
+PLANNED_PER_CELL = 24  # steps: a generous bound for PointMaze's data-collecting controller
+HORIZONS = {32: 6, 64: 12}  # horizon: the longest stride at which a plan is dense enough to follow round a corner
+LONGEST_HORIZON = 128
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
 RECORDERS = "DataCollector", "HumanRendering", "RecordEpisodeStatistics", "RecordVideo"
 KITCHEN, KITCHEN_STEPS = "FrankaKitchen-v1", 280
@@ -74,11 +77,12 @@ class EnvironmentFactory:
         return Maze(self.kwargs["maze_map"])
 
     @property
-    def task(self) -> Task | None:
+    def task(self) -> MazeTask | None:
         """The task that has this maze map and sparse rewards; None for any other environment."""
         if self.maze is None or self.kwargs.get("reward_type") != "sparse":
             return None
-        return next((t for t in TASKS.values() if _task_kwargs(t)["maze_map"] == self.kwargs["maze_map"]), None)
+        return next((task for task in MAZES.values()
+                     if _registered(task.env_id)["maze_map"] == self.kwargs["maze_map"]), None)
 
     @property
     def tasks(self) -> list[EnvironmentFactory]:
@@ -130,7 +134,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
         Maze(factory.kwargs["maze_map"])  # raises for a map that is none
     if protocol == "d4rl-single-goal":
         if factory.task is None:
-            raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")
+            raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(MAZES)}")
         return factory if chosen else replace(factory, max_episode_steps=factory.task.d4rl_steps)
     if protocol == "ogbench":
         known = [task.env_id for task in MANIPULATION.values()]
@@ -164,6 +168,22 @@ def recorded_factory(env: str | None) -> EnvironmentFactory | None:
         return None
 
 
+def default_horizon(env: str | None) -> tuple[int, int]:
+    """Returns (horizon, stride) of plans for an environment (`Episodes.env`).
+
+    In a maze the longest of its shortest paths fits into a plan of few timesteps. A manipulation task has its own
+    values. For any other environment they are (32, 1).
+    """
+    factory = recorded_factory(env)
+    if factory is None:
+        return UNKNOWN_HORIZON
+    if (maze := factory.maze) is None:
+        return next((task.horizon for task in MANIPULATION.values() if task.env_id == factory.env_id), UNKNOWN_HORIZON)
+    steps = PLANNED_PER_CELL * maze.longest_way
+    horizon = next((H for H, stride in HORIZONS.items() if steps <= (H - 1) * stride), LONGEST_HORIZON)
+    return horizon, max(-(-steps // (horizon - 1)), 1)
+
+
 def lost_wrappers(env: str) -> list[str]:
     """Returns the names of the wrappers that an EnvSpec as JSON has and that its environment is made without, as they
     are code. Wrappers that only record or show are left out."""
@@ -181,11 +201,8 @@ def lost_wrappers(env: str) -> list[str]:
 def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
     """Returns the environment id, the arguments and the time limit that a task name, an id or a JSON stands for."""
     if env in TASKS:
-        task = TASKS[env]
-        return task.env_id, _task_kwargs(task), task.max_episode_steps
-    other = (LOCOMOTION | MANIPULATION).get(env)
-    if other is not None:
-        return other.env_id, _registered(other.env_id), other.max_episode_steps
+        env_id = TASKS[env].env_id
+        return env_id, _registered(env_id), TASKS[env].max_episode_steps
     if not env.lstrip().startswith("{"):
         return env, _registered(env), load_gymnasium().spec(env).max_episode_steps
     try:
@@ -205,11 +222,7 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
 def _is_maze(env_id: str) -> bool:
     """Whether this is a maze of Gymnasium-Robotics, rather than an environment of somebody else with such a name."""
     spec = load_gymnasium().registry.get(env_id)
-    return env_id.startswith(MAZES) and spec is not None and "maze_map" in spec.kwargs
-
-
-def _task_kwargs(task: Task) -> dict[str, Any]:
-    return _registered(task.env_id) | task.env_kwargs
+    return env_id.startswith(ROBOTICS_MAZES) and spec is not None and "maze_map" in spec.kwargs
 
 
 def _registered(env_id: str) -> dict[str, Any]:
@@ -223,9 +236,8 @@ def _registered(env_id: str) -> dict[str, Any]:
         if not ENVIRONMENT_ID.fullmatch(str(env_id)) or not isinstance(env_id, str):
             raise UnsafeEnvironment(f"unknown environment {reprlib.repr(env_id)}; an id has letters, digits, '_', '-' "
                                     "and '.', and at most one '/', behind a namespace")
-        names = [*TASKS, *LOCOMOTION, *MANIPULATION]
-        near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
-        advice = f"give a Gymnasium id or one of {', '.join(names)}"
+        near = difflib.get_close_matches(str(env_id), [*TASKS, *registry], n=3)
+        advice = f"give a Gymnasium id or one of {', '.join(TASKS)}"
         missing = missing_packages()
         if missing:
             advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}"
@@ -241,7 +253,7 @@ def _time_limit(factory: EnvironmentFactory) -> int:
     if factory.task is not None:
         return factory.task.max_episode_steps
     if factory.maze is not None:
-        return max(SHORTEST_LIMIT, STEPS_PER_CELL * factory.maze.longest_way)
+        return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.maze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
         raise ValueError(f"{factory.env_id} has no time limit; give one by --env-kwargs max_episode_steps=N "

@@ -10,7 +10,7 @@ from gentraj.randomness import fold
 
 from ..making import EnvironmentFactory, environment_factory
 from ..tasks.maze import Maze
-from ..tasks.registry import TASKS
+from ..tasks.registry import MAZES
 from .baselines import WaypointController
 
 NOISE = 0.5  # standard deviation of the Gaussian noise on the controller's actions
@@ -31,7 +31,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     """
     factory = environment_factory(env, RECORDING)
     if factory.maze is None:
-        raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(TASKS)} or another PointMaze")
+        raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(MAZES)} or another PointMaze")
     _check_goals(factory.maze)
     lengths = np.full(-(-steps // RUN_STEPS), RUN_STEPS)
     lengths[-1] = steps - RUN_STEPS * (len(lengths) - 1)
@@ -45,7 +45,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     end[np.cumsum(lengths) - 1] = True
     return Episodes(flat(obs, 1), flat(act, 0), flat(reward, 0), np.zeros(steps, bool), end, lengths,
                     {"goal": flat(goal, 1)}, goal_dims=(0, 1), obs_keys=("observation",), env=factory.spec_json,
-                    name=env if env in TASKS else factory.env_id)  # without qpos and qvel, which are the observation
+                    name=env if env in MAZES else factory.env_id)  # without qpos and qvel, which are the observation
 
 
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:

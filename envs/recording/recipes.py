@@ -10,7 +10,7 @@ from gentraj.data import DataError, Episodes, save_minari
 from gentraj.data.minari_io import check_new_id, local_ids
 from gentraj.data.ogbench import OGBenchName
 
-from ..tasks.registry import BEHAVIOUR_STEPS, BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS
+from ..tasks.registry import TASKS, LocomotionTask, ManipulationTask, MazeTask, Task
 from . import behaviours, oracles, pointmaze
 
 Record = Callable[..., Episodes]
@@ -30,16 +30,24 @@ class Recipe:
     """Whether the agent is trained first; `record` then takes `train_steps` too."""
 
 
+RECORDERS: dict[type[Task], tuple[Record, str, bool]] = {
+    MazeTask: (pointmaze.record, "WaypointController", False),
+    LocomotionTask: (behaviours.record, "PPO of stable-baselines3", True),
+    ManipulationTask: (oracles.record, "OGBench's plan oracles", False),
+}
+"""What records the data of a kind of task, the name of the agent, and whether it is trained first."""
+
+
 def recipes() -> dict[str, Recipe]:
-    """Returns the recipes by task, in the order in which they are shown."""
-    mazes = {name: Recipe(task.dataset_ids[0], task.recipe_steps, pointmaze.record, "WaypointController")
-             for name, task in TASKS.items()}
-    arms = {name: Recipe(task.dataset_ids[0], task.recipe_steps, oracles.record, "OGBench's plan oracles")
-            for name, task in MANIPULATION.items()}
-    walks = {f"mujoco/{name}-{kind}": Recipe(f"gentraj/mujoco/{name}-{kind}-v0", BEHAVIOUR_STEPS, behaviours.record,
-                                             "PPO of stable-baselines3", trains=True)
-             for name, task in LOCOMOTION.items() if task.train_steps for kind in BEHAVIOURS}
-    return mazes | walks | arms
+    """Returns the recipes by task, in the order in which they are shown; a task with several is named by the data."""
+    found = dict[str, Recipe]()
+    for task_name, task in TASKS.items():
+        for dataset_id in task.recorded:
+            name = task_name
+            if len(task.recorded) > 1:
+                name = dataset_id.removeprefix("gentraj/").removesuffix("-v0")
+            found[name] = Recipe(dataset_id, task.recipe_steps, *RECORDERS[type(task)])
+    return found
 
 
 def find_recipe(task: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""The tasks: mazes, locomotion, manipulation; their time limits, datasets and reference scores."""
+"""The table of tasks: environments with their time limits, datasets, reference scores and plans."""
 
 from __future__ import annotations
 
@@ -6,22 +6,50 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from gentraj.data.d4rl import d4rl_table, single_task
-from gentraj.data.ogbench import ogbench_tasks
+from gentraj.data import d4rl_reference
+from gentraj.data.d4rl import SINGLE_TASKS, d4rl_table, single_task
+from gentraj.data.ogbench import OWN, kinds, ogbench_tasks
+
+UNKNOWN_HORIZON = (32, 1)
+SINGLE = "singletask[-task{1..5}]-v0"
+OGBENCH_TASKS = 5
+"""Number of tasks, each with a start and a goal, of every environment of OGBench."""
+BEHAVIOURS: dict[str, tuple[str, str]] = {  # kind: its names in Minari and in D4RL
+    "medium": ("medium", "medium"), "expert": ("expert", "expert"), "mixed": ("", "medium-replay")}
+"""The kinds of data of a locomotion task, named after the policies that collect them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """A known maze. Scores of two protocols cannot be compared, so each protocol has its own fields."""
+    """A known environment."""
 
     env_id: str
     """Gymnasium's id of the environment."""
     max_episode_steps: int
     """The steps after which an episode is truncated."""
-    dataset_ids: tuple[str, ...]
-    """Minari dataset ids; `gentraj data make` records the first one."""
-    recipe_steps: int
+    recorded: tuple[str, ...] = ()
+    """Minari ids of the datasets that `gentraj data make` records."""
+    recipe_steps: int = 0
     """Number of steps that `gentraj data make` records by default, enough to train on."""
+    datasets: dict[str, tuple[str, ...]]
+    """Ids of other datasets by their publisher; those of OGBench that differ in one word are written as one."""
+    references: dict[str, str] = field(default_factory=dict)
+    """Reference scores by protocol: the returns that score 0 and 100, or published scores."""
+    horizon: tuple[int, int] = UNKNOWN_HORIZON
+    """Horizon (in timesteps) and stride (in environment steps) of a plan."""
+
+    def __str__(self) -> str:
+        horizon, stride = self.horizon
+        lines = [f"{self.env_id}, {self.max_episode_steps} steps; plans of horizon {horizon}, stride {stride}"]
+        ids = {"gentraj": self.recorded, **self.datasets}
+        lines += [f"  {whose:10} {', '.join(known)}" for whose, known in ids.items() if known]
+        return "\n".join([*lines, *(f"  scores     {what}: {score}" for what, score in self.references.items())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MazeTask(Task):
+    """A known maze. Scores of two protocols cannot be compared, so each protocol has its own fields."""
+
     d4rl_id: str
     """The name under which `gentraj.data.d4rl_reference` has D4RL's reference returns (single-goal protocol)."""
     d4rl_goal: tuple[int, int]
@@ -30,85 +58,117 @@ class Task:
     """Number of steps of an episode in D4RL's single-goal protocol."""
     minari_reference: tuple[float, float] | None
     """Minari's reference returns of a random agent and of the replanning controller (random-goal protocol), or None."""
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """The arguments of the environment."""
 
 
-@dataclass(frozen=True)
-class LocomotionTask:
+@dataclass(frozen=True, kw_only=True)
+class LocomotionTask(Task):
     """A locomotion environment, whose return is normalised by D4RL's reference returns.
 
     The reference returns are those of D4RL's v2 data, made with Gym's v2 environments and MuJoCo 2.0. Physics, contacts
-    and some rewards differ in Gymnasium's v5, so a score is on D4RL's scale but not comparable to the digit.
+    and some rewards differ in Gymnasium's v5, so a score is on D4RL's scale but not comparable to the digit. A plan for
+    high return is short, as it is made anew in every step (docs/planners.md).
     """
 
-    env_id: str
-    """Gymnasium's id of the environment."""
-    max_episode_steps: int
-    """The steps after which an episode is truncated."""
     d4rl_id: str
     """A name under which `gentraj.data.d4rl_reference` has the reference returns; all datasets of an environment share
     them."""
-    train_steps: int = 0
+    train_steps: int
     """Number of steps for which PPO trains the policies whose data `gentraj data make` records; 0 if there are none."""
-    horizon: tuple[int, int] = (4, 1)
-    """Horizon and stride of a plan for high return, which is made anew in every step (docs/planners.md)."""
 
 
-@dataclass(frozen=True)
-class ManipulationTask:
-    """A robot arm of OGBench that brings objects to a goal; an episode has one of five starts and goals."""
+@dataclass(frozen=True, kw_only=True)
+class ManipulationTask(Task):
+    """A robot arm of OGBench that brings objects to a goal; an episode has one of five starts and goals.
 
-    env_id: str
-    """Id of the environment of `gentraj.envs.tasks.manipulation`."""
+    Its reference scores are the success rates that OGBench reports (Park et al. 2025, table 2): 1M training steps, 50
+    episodes for each of the five goals, 8 seeds, and the whole observation as the goal, not just the objects. A plan is
+    long enough for an object's whole path.
+    """
+
     base_id: str
     """Id of OGBench's own environment."""
-    max_episode_steps: int
-    """The steps after which an episode is truncated."""
     goal_dims: tuple[int, ...]
     """Entries of the observation that make up a goal: positions of cubes, states of buttons, drawer and window."""
-    dataset_ids: tuple[str, ...]
-    """The Minari id that `gentraj data make` records, and the name of OGBench's own file."""
-    recipe_steps: int
-    """Number of steps that `gentraj data make` records by default."""
-    horizon: tuple[int, int]
-    """Horizon and stride of a plan, long enough for an object's whole path."""
-    published: dict[str, float]
-    """Success rates in % that OGBench reports for its play data (Park et al. 2025, table 2): 1M training steps, 50
-    episodes for each of the five goals, 8 seeds, and the whole observation as the goal, not just the objects."""
 
 
-def _pointmaze(name: str, steps: int, recipe_steps: int, d4rl_id: str, d4rl_goal: tuple[int, int], d4rl_steps: int,
-               minari_reference: tuple[float, float] | None) -> Task:
-    datasets = f"gentraj/pointmaze/{name.lower()}-v0", f"D4RL/pointmaze/{name.lower()}-v2"
-    return Task(f"PointMaze_{name}-v3", steps, datasets, recipe_steps, d4rl_id, d4rl_goal, d4rl_steps, minari_reference)
+def _span(reference: tuple[float, float]) -> str:
+    return f"returns of {reference[0]:g} to {reference[1]:g} are 0 to 100"
 
 
-TASKS: dict[str, Task] = {
-    "pointmaze-open": _pointmaze("Open", 300, 100_000, "maze2d-open-v0", (2, 3), 150, None),
-    "pointmaze-umaze": _pointmaze("UMaze", 300, 100_000, "maze2d-umaze-v1", (1, 1), 300, (11.1, 212.8)),
-    "pointmaze-medium": _pointmaze("Medium", 600, 1_000_000, "maze2d-medium-v1", (6, 6), 600, (10.1, 428.4)),
-    "pointmaze-large": _pointmaze("Large", 800, 1_000_000, "maze2d-large-v1", (7, 9), 800, (5.1, 560.7)),
+def _pointmaze(name: str, steps: int, recipe_steps: int, horizon: tuple[int, int], d4rl_id: str,
+               d4rl_goal: tuple[int, int], d4rl_steps: int, minari: tuple[float, float] | None = None) -> MazeTask:
+    references = {f"D4RL, one goal, {d4rl_steps} steps": _span(d4rl_reference(d4rl_id))}
+    if minari is not None:
+        references[f"Minari, random goals, {steps} steps"] = _span(minari)
+    return MazeTask(env_id=f"PointMaze_{name}-v3", max_episode_steps=steps, recipe_steps=recipe_steps, horizon=horizon,
+                    recorded=(f"gentraj/pointmaze/{name.lower()}-v0",), references=references, d4rl_id=d4rl_id,
+                    datasets={"Minari": (f"D4RL/pointmaze/{name.lower()}-v2",), "D4RL": (d4rl_id,)},
+                    d4rl_goal=d4rl_goal, d4rl_steps=d4rl_steps, minari_reference=minari)
+
+
+def _locomotion(name: str, env_id: str, train_steps: int = 0) -> LocomotionTask:
+    d4rl_id = f"{name}-medium-v2"
+    datasets = {"Minari": tuple(f"mujoco/{name}/{kind}-v0" for kind, _ in BEHAVIOURS.values() if kind),
+                "D4RL": tuple(f"{name}-{kind}-v2" for _, kind in BEHAVIOURS.values())}
+    return LocomotionTask(env_id=env_id, max_episode_steps=1000, recipe_steps=100_000, horizon=(4, 1),
+                          recorded=tuple(f"gentraj/mujoco/{name}-{kind}-v0" for kind in BEHAVIOURS if train_steps),
+                          datasets=datasets, references={"D4RL, whole episodes": _span(d4rl_reference(d4rl_id))},
+                          d4rl_id=d4rl_id, train_steps=train_steps)
+
+
+def _manipulation(name: str, steps: int, goal_dims: tuple[int, ...], recipe_steps: int, horizon: tuple[int, int],
+                  scores: str) -> ManipulationTask:
+    return ManipulationTask(env_id=f"OGBench/{name}-v0", max_episode_steps=steps, recipe_steps=recipe_steps,
+                            recorded=(f"{OWN}{name}-v0",), horizon=horizon,
+                            datasets={"relabelled": (f"{OWN}{name}-{SINGLE}",), "OGBench": _ogbench_data(name)},
+                            references={"OGBench, success in %, play data": scores},
+                            base_id=f"{name}-v0", goal_dims=goal_dims)
+
+
+def _ogbench_data(env: str) -> tuple[str, ...]:
+    return tuple(f"{env}-{{{','.join(kinds(env)[:2])}}}-{which}" for which in ("v0", SINGLE))
+
+
+MAZES: dict[str, MazeTask] = {
+    "pointmaze-open": _pointmaze("Open", 300, 100_000, (32, 5), "maze2d-open-v0", (2, 3), 150),
+    "pointmaze-umaze": _pointmaze("UMaze", 300, 100_000, (32, 5), "maze2d-umaze-v1", (1, 1), 300, (11.1, 212.8)),
+    "pointmaze-medium": _pointmaze("Medium", 600, 1_000_000, (64, 5), "maze2d-medium-v1", (6, 6), 600, (10.1, 428.4)),
+    "pointmaze-large": _pointmaze("Large", 800, 1_000_000, (64, 8), "maze2d-large-v1", (7, 9), 800, (5.1, 560.7)),
 }
-"""The tasks in mazes by their names."""
-
-OGBENCH_TASKS = 5
-"""Number of tasks, each with a start and a goal, of every environment of OGBench."""
-PUBLISHED = "GCBC", "GCIVL", "GCIQL", "QRL", "CRL", "HIQL"
-
-
-def _ogbench(name: str, steps: int, goal_dims: tuple[int, ...], recipe_steps: int, horizon: tuple[int, int],
-             scores: tuple[float, ...]) -> ManipulationTask:
-    published: dict[str, float] = dict(zip(PUBLISHED, scores, strict=True))
-    return ManipulationTask(f"OGBench/{name}-v0", f"{name}-v0", steps, goal_dims,
-                            (f"gentraj/ogbench/{name}-v0", f"{name}-play-v0"), recipe_steps, horizon, published)
-
-
+LOCOMOTION: dict[str, LocomotionTask] = {
+    "hopper": _locomotion("hopper", "Hopper-v5", 1_000_000),
+    "walker2d": _locomotion("walker2d", "Walker2d-v5", 2_000_000),
+    "halfcheetah": _locomotion("halfcheetah", "HalfCheetah-v5", 3_000_000),
+    "ant": _locomotion("ant", "Ant-v5"),
+}
 MANIPULATION: dict[str, ManipulationTask] = {
-    "ogbench/cube-single": _ogbench("cube-single", 200, (19, 20, 21), 70_000, (20, 4), (6, 53, 68, 5, 19, 15)),
-    "ogbench/scene": _ogbench("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4), (5, 42, 51, 5, 19, 38)),
-    "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2), (2, 6, 95, 1, 4, 12)),
+    "ogbench/cube-single": _manipulation("cube-single", 200, (19, 20, 21), 70_000, (20, 4),
+                                         "GCBC 6, GCIVL 53, GCIQL 68, QRL 5, CRL 19, HIQL 15"),
+    "ogbench/scene": _manipulation("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4),
+                                   "GCBC 5, GCIVL 42, GCIQL 51, QRL 5, CRL 19, HIQL 38"),
+    "ogbench/puzzle-3x3": _manipulation("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2),
+                                        "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 4, HIQL 12"),
 }
+TASKS: dict[str, Task] = {**MAZES, **LOCOMOTION, **MANIPULATION}
+"""The tasks by the names under which their environments are made."""
+
+
+def overview() -> dict[str, Task]:
+    """All tasks by name: those of `TASKS`, and the families of environments that are named by their data."""
+    tasks = dict(TASKS)
+    for name, known in SINGLE_TASKS.items():
+        ids = [each for each in d4rl_table() if each.startswith(f"{name}-")]
+        of, _, _ = name.partition("-")
+        minari = dict.fromkeys(f"D4RL/{of}/{each.removeprefix(f'{of}-').rpartition('-')[0]}-v{known.minari_version}"
+                               for each in ids)
+        tasks[f"D4RL/{name}"] = Task(env_id=f"D4RL/{name}-...", max_episode_steps=known.steps,
+                                     datasets={"Minari": tuple(minari), "D4RL": tuple(ids)},
+                                     references={"D4RL": _span(d4rl_reference(ids[0]))})
+    for env, about in ogbench_tasks().items():
+        if f"ogbench/{env}" not in TASKS:
+            tasks[f"ogbench/{env}"] = Task(env_id=f"OGBench/{env}-singletask-v0", max_episode_steps=about["steps"],
+                                           datasets={"OGBench": _ogbench_data(env)})
+    return tasks
 
 
 D4RL_ENVIRONMENTS = {"antmaze": "d4rl:AntMaze", "kitchen": "d4rl:Kitchen"}
@@ -131,17 +191,3 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         if (known := single_task(dataset_id)) is not None:
             made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
             yield f"D4RL/{dataset_id}", made_by, known.steps, {"dataset_id": dataset_id}
-
-
-LOCOMOTION: dict[str, LocomotionTask] = {
-    "hopper": LocomotionTask("Hopper-v5", 1000, "hopper-medium-v2", 1_000_000),
-    "walker2d": LocomotionTask("Walker2d-v5", 1000, "walker2d-medium-v2", 2_000_000),
-    "halfcheetah": LocomotionTask("HalfCheetah-v5", 1000, "halfcheetah-medium-v2", 3_000_000),
-    "ant": LocomotionTask("Ant-v5", 1000, "ant-medium-v2"),
-}
-
-BEHAVIOURS: dict[str, tuple[str, str]] = {  # kind: its names in Minari and in D4RL
-    "medium": ("medium", "medium"), "expert": ("expert", "expert"), "mixed": ("", "medium-replay")}
-"""The kinds of data of a locomotion task, named after the policies that collect them."""
-BEHAVIOUR_STEPS = 100_000
-"""Number of steps that `gentraj data make` records of each kind by default."""

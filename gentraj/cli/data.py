@@ -8,7 +8,7 @@ import tyro
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.recipes import make_dataset
-from gentraj.envs.tasks.overview import table
+from gentraj.envs.tasks.registry import overview
 
 from ..data import sources
 from ..data.sources import DESCRIBED
@@ -36,7 +36,7 @@ def list_() -> None:
     if not rows:
         print("no datasets yet; `gentraj data make pointmaze-umaze` records one")
     print("\nTasks; gentraj's own datasets are made by `gentraj data make`:")
-    print("\n".join(map(str, table())))
+    print("\n".join(f"{name}: {task}" for name, task in overview().items()))
 
 
 def _known(number: object, form: str) -> str:

@@ -23,7 +23,7 @@ from gentraj.agents.planning.refine import BOTH_ENDS, level_specs
 from gentraj.agents.planning.sampler import PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
-from gentraj.envs.tasks.overview import default_horizon
+from gentraj.envs.making import default_horizon
 
 from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes, Windows

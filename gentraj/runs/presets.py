@@ -14,7 +14,7 @@ from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
 from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
-from gentraj.envs.tasks.registry import MANIPULATION, TASKS
+from gentraj.envs.tasks.registry import MANIPULATION, MAZES
 
 from ..config import JsonObject, check_known, from_json, read_json, to_json, with_settings
 from ..data import ContextConfig, Episodes, load_episodes
@@ -143,7 +143,8 @@ def suited(name: str, dataset: str, read: Callable[[str], Episodes] = load_episo
 
 def _task(dataset: str) -> str:
     """The name of the task whose dataset this is; "" for any other dataset."""
-    return next((task for task, known in TASKS.items() if dataset in (*known.dataset_ids, known.d4rl_id)), "")
+    return next((task for task, known in MAZES.items()
+                 if dataset in (*known.recorded, *known.datasets["Minari"], known.d4rl_id)), "")
 
 
 def _goals(dataset: str, read: Callable[[str], Episodes]) -> Literal["maze", "elsewhere", ""]:

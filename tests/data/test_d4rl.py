@@ -6,7 +6,7 @@ import pytest
 
 from gentraj.data import DataError, d4rl_reference, load_episodes
 from gentraj.envs.making import environment_factory
-from gentraj.envs.tasks.registry import TASKS
+from gentraj.envs.tasks.registry import MAZES
 
 N = 12
 OBS, ACT, REWARD = (np.arange(N * n, dtype=np.float64).reshape(N, n) for n in (3, 2, 1))
@@ -77,7 +77,7 @@ def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path)
 def test_maze2d_is_in_the_frame_of_its_pointmaze(tmp_path, monkeypatch, name, file):
     """A point in a cell's centre is 0.2 before its numbers in D4RL, and moves by an action as the maze is drawn."""
     size = name.split("-")[0]
-    task, maze = TASKS[f"pointmaze-{size}"], environment_factory(f"pointmaze-{size}").maze
+    task, maze = MAZES[f"pointmaze-{size}"], environment_factory(f"pointmaze-{size}").maze
     cell_N2, centre_N2 = np.argwhere(maze.free), maze.centre(maze.cells)
     N, no = len(cell_N2), np.zeros(len(cell_N2), bool)
     arrays = {"observations": np.concatenate([cell_N2 - 0.2, np.tile([1.0, 2.0], (N, 1))], 1), "terminals": no,

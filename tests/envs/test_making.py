@@ -10,7 +10,7 @@ import pytest
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.registration import load_gymnasium
-from gentraj.envs.tasks.registry import TASKS
+from gentraj.envs.tasks.registry import LOCOMOTION, MAZES
 
 ROOT = Path(__file__).parents[2]
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -23,9 +23,9 @@ def recorded(env_id="PointMaze_UMaze-v3", limit=1_000_000, **kwargs):
     return json.dumps({"id": env_id, "entry_point": "os:system", "max_episode_steps": limit, "kwargs": kwargs})
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", MAZES)
 def test_every_task_is_made_with_its_limit_and_recognised_by_its_map(name):
-    factory, task = environment_factory(name), TASKS[name]
+    factory, task = environment_factory(name), MAZES[name]
     assert factory.task is task and factory.max_episode_steps == task.max_episode_steps
     assert environment_factory(factory.spec_json) == factory
     assert factory.maze.free[task.d4rl_goal]
@@ -127,8 +127,6 @@ def test_without_mujoco_and_robotics_only_their_environments_are_refused():
 
 
 def test_a_locomotion_task_has_a_name() -> None:
-    from gentraj.envs.tasks.registry import LOCOMOTION
-
     for name, task in LOCOMOTION.items():
         made = environment_factory(name)
         assert (made.env_id, made.max_episode_steps) == (task.env_id, task.max_episode_steps) and made.task is None
