@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -140,8 +139,8 @@ class PlanWorker:
         self.relative = deque[float](maxlen=32)  # seconds that the last plans took, divided by their costs
 
     def begin(self, job: PlanJob) -> None:
-        """Begins a plan in the context of the caller: `batch_invariant` holds in it, too."""
-        job.future = self.executor.submit(copy_context().run, self._make, job)
+        """Begins a plan."""
+        job.future = self.executor.submit(self._make, job)
         self.job = job
 
     def wait(self, seconds: float) -> None:

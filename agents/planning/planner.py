@@ -26,7 +26,7 @@ class PlanFollower(EpisodicAgent):
     """Samples plans, follows their targets, and remembers the last plan, the last steps and the goal of each
     environment.
 
-    Raises ValueError if the sampler and the tracker have other settings, or plans of another layout.
+    The tracker follows plans of the layout `sampler.executed`, by the same settings.
     """
 
     last: Plans
@@ -35,12 +35,6 @@ class PlanFollower(EpisodicAgent):
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker):
         self.sampler, self.tracker = sampler, tracker
         self.spec, self.config = sampler.spec, sampler.config
-        if sampler.executed != tracker.spec:
-            raise ValueError(f"the tracker follows plans of {tracker.spec}; plans of {sampler.executed} are sampled; "
-                             "give the tracker sampler.executed")
-        if sampler.config != tracker.config:
-            raise ValueError("the sampler and the tracker of a planner were given different settings; give both the "
-                             "same PlannerConfig")
         self._begin(0)
 
     @property

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from gentraj.config import require
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from gentraj.config import Fraction, settings
 
 
-@dataclass(frozen=True)
+@settings
 class PlannerConfig:
     """How a `Planner` plans and acts. Raises ValueError for a setting outside its range."""
 
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
-    replan: int = 12
+    replan: PositiveInt = 12
     """Environment steps between two plans. A goal that moves by more than hold_radius is planned for at once."""
-    steps: int = 5
+    steps: PositiveInt = 5
     """Sampling steps of each plan."""
-    arrival_thresholds: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+    arrival_thresholds: tuple[Annotated[float, Interval(gt=0, le=1)], ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
     """Fractions in (0, 1]. For each, the planner tries the earliest arrival that is at least this fraction as probable
     as the most probable one. Without any, it tries every second timestep."""
-    candidates: int = 1
+    candidates: PositiveInt = 1
     """Plans that are sampled for each arrival, or in all where there is no goal."""
     shifted: bool = False
     """Add what is left of the previous plan, completed by the model, to the candidates; it wins ties. The model should
     have been trained with prefixes (--conditioning.prefix)."""
-    history: int = 0
+    history: NonNegativeInt = 0
     """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
     timesteps ahead. The model must have been trained with prefixes (--conditioning.prefix)."""
     select: Literal["trust", "value"] = "trust"
@@ -39,15 +40,15 @@ class PlannerConfig:
     """Scale of the guidance. With value guidance, plans become exp(scale * value) times as likely, where values are in
     standard deviations of the returns in the data. With classifier-free guidance, 1 is the conditional model, and more
     amplifies the context."""
-    trust: float = 0.98
+    trust: Fraction = 0.98
     """Quantile of the out-of-distribution scores of data below which a plan is trusted."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Scale of the noise that a plan is sampled from."""
     actions: Literal["inverse", "joint", "track"] = "inverse"
     """Where actions come from: the inverse dynamics, the plan itself (joint), whose actions are 0 after its arrival, or
     a PD controller that tracks the plan's positions (goal_dims) and velocities (rest_dims), as Diffuser acts in
     mazes."""
-    lookahead: int = 12
+    lookahead: PositiveInt = 12
     """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
     context: tuple[float, ...] = ()
     """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
@@ -59,14 +60,7 @@ class PlannerConfig:
     """Indices of the observation entries that a goal consists of; none means all."""
     rest_dims: tuple[int, ...] = ()
     """Indices of the observation entries that are 0 at rest (velocities), for holding the goal after the arrival."""
-    hold_radius: float = 0.0
+    hold_radius: NonNegativeFloat = 0.0
     """Distance to the goal, in environment units, within which the planner holds the goal instead of planning. It
     should be at most the distance that counts as success, as the goal is held along a straight line, even round a
     corner."""
-
-    def __post_init__(self) -> None:
-        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), lookahead=(1, 1e6),
-                hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))
-        if not all(0 < threshold <= 1 for threshold in self.arrival_thresholds):
-            raise ValueError(f"PlannerConfig.arrival_thresholds are {self.arrival_thresholds}; fractions above 0 and "
-                             "up to 1 are expected")

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.evaluation.vector import VectorEnvironment
-from gentraj.envs.making import UnsafeEnvironment, environment_factory, lost_wrappers, try_making
+from gentraj.envs.making import environment_factory, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
 
 from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
@@ -185,8 +185,6 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     if env_id is None:
         try:
             try_making(data.env)
-        except UnsafeEnvironment:
-            raise
         except Exception as error:  # a package may be missing, for example
             say(f"{episodes.name}: the environment of these data cannot be made here, so nothing is compared with its "
                 f"spaces ({one_line(error)})")

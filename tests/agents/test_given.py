@@ -78,25 +78,6 @@ def test_observations_and_goals_in_float64_are_those_in_float32(kind: str) -> No
         assert torch.equal(act(agent, *(x.double() for x in given)), single)
 
 
-def in_float64(agent: Any) -> Any:
-    """The agent after `.double()` of its networks."""
-    if isinstance(agent, ConfidenceSwitch):
-        return ConfidenceSwitch(in_float64(agent.student), in_float64(agent.teacher))
-    if isinstance(agent, Actor):
-        return type(agent)(agent.policy.double(), LOW, HIGH, agent.options)
-    agent.sampler.model.double()
-    agent.tracker.inverse.double()
-    return agent
-
-
-@pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "control"])
-def test_networks_of_float64_decide_as_those_of_float32(kind: str) -> None:
-    torch.manual_seed(0)
-    agent, obs = made(kind), torch.tensor([[0.5, -1.0, 2.0]])
-    single, double = act(agent, obs), act(in_float64(agent), obs)
-    torch.testing.assert_close(double, single, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", MADE)
 def test_an_agent_that_acts_in_inference_mode_is_reset_and_acts_outside_of_it(kind: str) -> None:
     torch.manual_seed(0)

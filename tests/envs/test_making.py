@@ -10,7 +10,7 @@ import pytest
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.registration import load_gymnasium
-from gentraj.envs.tasks.registry import LOCOMOTION, MAZES
+from gentraj.envs.tasks.registry import MAZES
 
 ROOT = Path(__file__).parents[2]
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -124,9 +124,3 @@ def test_without_mujoco_and_robotics_only_their_environments_are_refused():
     maze, hopper = run.stdout.splitlines()
     assert maze.startswith("ValueError") and "pip install gymnasium-robotics mujoco" in maze
     assert hopper.startswith("ImportError Hopper-v5") and "mujoco" in hopper.lower()
-
-
-def test_a_locomotion_task_has_a_name() -> None:
-    for name, task in LOCOMOTION.items():
-        made = environment_factory(name)
-        assert (made.env_id, made.max_episode_steps) == (task.env_id, task.max_episode_steps) and made.task is None

@@ -19,8 +19,7 @@ from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import WorldModel, WorldModelConfig
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
-from stable_baselines3.common.env_checker import check_env  # noqa: E402
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # noqa: E402
+from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402
 
 from gentraj.envs.sb3_vector import SB3Vector  # noqa: E402
 
@@ -110,24 +109,6 @@ def test_a_world_models_episodes_end_and_begin_in_one_step(goals: bool) -> None:
             assert ("terminal_observation" in infos[i]) == done[i]
             assert ("truncated_by" in infos[i]) == infos[i]["TimeLimit.truncated"]
             assert not done[i] or (flat(infos[i]["terminal_observation"]) != flat(obs)[i]).any()
-
-
-def test_stable_baselines_learns_inside() -> None:
-    envs = VecMonitor(SB3Vector(imagined(4, max_episode_steps=5)))
-    model = stable_baselines3.PPO("MlpPolicy", envs, n_steps=32, batch_size=64, seed=0, device="cpu",
-                                  policy_kwargs={"net_arch": [16]}).learn(256)
-    assert all(1 <= info["l"] <= 5 for info in model.ep_info_buffer)
-    assert envs.action_space.contains(model.predict(envs.reset())[0][0])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("goals", [False, True])
-def test_stable_baselines_finds_nothing_wrong_with_one(goals: bool) -> None:
-    """stable-baselines3 tells a goal environment by its `compute_reward`."""
-    many = imagined(1, goals)
-    one = WorldModelEnv(WorldModelVectorEnv(many.episodes.world, SPACE, obs_format=many.obs_format))
-    assert hasattr(one, "compute_reward") == hasattr(many, "compute_reward") == goals
-    check_env(one, skip_render_check=True)
 
 
 def test_an_achieved_goal_that_the_data_joined_with_the_observation_is_apart_from_it_again() -> None:

@@ -10,7 +10,6 @@ import torch
 from planners import KnownModel, KnownValue, planner
 from torch import Tensor
 
-from gentraj.agents.planning.memory import LastPlan, ObservedPrefix
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
@@ -43,20 +42,6 @@ class Wandering(KnownModel):
 
 def valued(model: Any, value: Any, **changes: Any) -> Planner:
     return planner(model, replace(FREE, **changes), 1, 9, critic=KnownValue(value, model.spec))
-
-
-def test_the_best_of_many_plans_by_the_critic_earns_more() -> None:
-    """With s' = s + a and reward -s^2, and plans that are noise, only the choice of a plan can hold s near 0."""
-    earned = []
-    for candidates in (1, 16):
-        agent = valued(Wandering(), lambda x: -(x[:, 1:, 0] ** 2).sum(1), candidates=candidates)
-        agent.reset(None, range(50))
-        s, total = torch.full((50, 1), 3.0), 0.0
-        for _ in range(20):
-            s = s + agent.act(s)
-            total += float(-(s**2).mean())
-        earned.append(total)
-    assert earned[1] > -20 > -100 > earned[0]
 
 
 def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
@@ -110,17 +95,6 @@ def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
     agent.reset(torch.tensor([True]))
     agent.act(torch.zeros(1, 1))
     assert not model.asked.mask_BHD[:, :, 1].any()
-
-
-def test_the_tail_of_a_plan_arrives_earlier() -> None:
-    x, all_B = torch.arange(8.0)[None, :, None].expand(3, 8, 1), torch.ones(3, dtype=torch.bool)
-    last, other_B = LastPlan(TrajectorySpec(1, 0, 8, stride=2), 3, torch.device("cpu")), torch.tensor([6, 6, 6])
-    last.keep(all_B, x, torch.tensor([7, 4, 1]), ObservedPrefix.none(last.spec, 3, torch.device("cpu")))
-    tail = last.tail(all_B, 3, has_goal=True)
-    assert tail.arrival_or(other_B).tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
-    assert tail.left_BH.sum(1).tolist() == [6, 4, 0] and tail.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
-    last.planned_B = torch.tensor([8, 5, 0])
-    assert last.tail(all_B, 4, has_goal=False).left_BH.sum(1).tolist() == [6, 3, 0]
 
 
 def test_the_target_return_may_be_the_value_of_each_state() -> None:

@@ -22,7 +22,6 @@ from gentraj.agents.planning.deadline import (
 )
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.networks.rows import MIN_ROWS, batch_invariant, padding
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
 
@@ -314,17 +313,6 @@ def test_an_error_of_the_planning_is_raised_by_act_and_the_next_call_plans_anew(
     played.model.plan = plan
     played.agent.act(START)
     assert played.counts[0] == {"the plan": 1}
-
-
-def test_plans_of_the_background_do_not_depend_on_their_batch_either() -> None:
-    played, rows = InTime(60.0, cost=0.0, known=False, executor=PlanThread()), []
-    plan = played.model.plan
-    played.model.plan = lambda *args: (rows.append(padding(1)), plan(*args))[1]
-    for invariant in (True, False):
-        with batch_invariant(invariant):
-            played.agent.reset(None, [3])
-            played.agent.act(START)
-    assert rows[0] == MIN_ROWS - 1 and rows[-1] == 0
 
 
 def test_one_environment_and_a_positive_time_are_expected() -> None:

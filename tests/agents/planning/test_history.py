@@ -14,7 +14,6 @@ from planners import KnownModel, KnownTrust, KnownValue
 from planners import planner as made
 from torch import Tensor
 
-from gentraj.agents.planning.memory import ObservationBuffer
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -38,19 +37,6 @@ def planner(spec: TrajectorySpec = SPEC, base: PlannerConfig = ACTS, critic: Any
             **changes: Any) -> tuple[Planner, KnownModel]:
     model = KnownModel(spec, goes_on)
     return made(model, replace(base, **changes), 1, trust=KnownTrust(9), critic=critic, guide=guide), model
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 12))
-def test_the_prefix_is_the_last_timesteps_that_the_episode_has(length: int, stride: int, steps: int) -> None:
-    """After t steps, timestep h of p holds the observation and the action of (p - h) strides ago."""
-    buffer = ObservationBuffer(TrajectorySpec(1, 1, 8, stride), length, 2, torch.device("cpu"))
-    for t in range(steps):
-        buffer.add(torch.tensor([[t], [-t]]), torch.tensor([[t + 0.5], [0]]))
-    prefix = buffer.prefix(torch.tensor([True, False]))
-    p = min(steps // stride, length)
-    assert prefix.present_B.tolist() == [p] and prefix.x_BKD.shape == (1, length, 2)
-    assert prefix.x_BKD[0, :p].tolist() == [[t, t + 0.5] for t in range(steps - p * stride, steps, stride)]
 
 
 def test_the_model_is_conditioned_on_the_whole_past_and_the_present_observation() -> None:

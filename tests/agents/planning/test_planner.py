@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planners import KnownModel, KnownTrust, parts
+from planners import KnownModel, KnownTrust
 from planners import planner as made
 from torch import Tensor
 
@@ -143,14 +143,6 @@ def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, An
         made(KnownModel(SPEC, straight), replace(CONFIG, **settings), 2, **components)
 
 
-def test_a_tracker_of_other_plans_or_settings_is_refused() -> None:
-    sampler, tracker = parts(KnownModel(SPEC, straight), CONFIG, 2, trust=KnownTrust(1), inverse=inverse())
-    with pytest.raises(ValueError, match="different settings"):
-        Planner(sampler, replace(tracker, config=replace(CONFIG, replan=2)))
-    with pytest.raises(ValueError, match=r"plans of .*horizon=9.*horizon=8"):
-        Planner(sampler, replace(tracker, spec=replace(SPEC, horizon=9)))
-
-
 @pytest.mark.parametrize("wrong", [{"trust": 1.5}, {"arrival_thresholds": (0.0, 1.0)}, {"scale": float("inf")}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"PlannerConfig.{next(iter(wrong))} (is|are) "):
@@ -221,23 +213,3 @@ def test_padding_does_not_calibrate_trust() -> None:
         mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], arrivals, range(32), 0 * arrivals)
                         for batch in (data, spoiled))
         assert torch.equal(mine, theirs)
-
-
-def test_a_model_of_the_four_members_plans_and_one_without_ood_scores_is_not_trusted() -> None:
-    """The planner needs neither a device nor a count of calls; trust needs ood_score and says so."""
-    asked = []
-
-    class FourMembers:
-        spec = SPEC
-
-        def sample(self, condition: Condition, num_samples: int = 1, **given: Any) -> Tensor:
-            asked.append(given["options"])
-            return torch.zeros_like(condition.values_BHD)[:, None]
-
-    model: Any = FourMembers()
-    config = replace(CONFIG, arrival="fixed", actions="track", steps=7, temperature=0.5)
-    agent = made(model, config, 2, options=SamplingOptions("heun", eta=0.1))
-    assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
-    assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
-    with pytest.raises(ValueError, match="FourMembers has no ood_score"):
-        Trust(model, reference(), 0.98)

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from gentraj.data import Episodes, d4rl_reference
+from gentraj.data import Episodes
 from gentraj.envs.evaluation.evaluate import (
     EvaluationConfig,
     _play_tasks,
@@ -22,7 +22,6 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.evaluation.vector import tells_success
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
-from gentraj.envs.tasks.registry import LOCOMOTION
 
 KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
@@ -174,26 +173,14 @@ def test_the_protocol_of_ogbench_plays_five_tasks_equally_often_and_one_that_fai
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "episodes", "measured"), [
-    ("umaze", 100, 138), ("medium", 40, 160), ("large", 40, 204)])
-def test_the_replanning_controller_scores_what_was_measured(size, episodes, measured):
-    factory = environment_factory(f"pointmaze-{size}", protocol="d4rl-single-goal")
-    played = rollout(WaypointController(factory.maze), factory, episodes,
-                     settings=RolloutSettings(num_envs=10), progress=False)
-    assert summarize(played, factory)["score_d4rl"] == pytest.approx(measured, rel=0.12)
+def test_the_replanning_controller_scores_what_was_measured():
+    factory = environment_factory("pointmaze-large", protocol="d4rl-single-goal")
+    played = rollout(WaypointController(factory.maze), factory, 15, settings=RolloutSettings(num_envs=15),
+                     progress=False)
+    assert summarize(played, factory)["score_d4rl"] == pytest.approx(204, rel=0.12)
 
 
 # -- locomotion, and what the data's own episodes earned
-
-
-@pytest.mark.parametrize("name", LOCOMOTION)
-def test_locomotion_is_known_by_its_id_and_by_its_specification(name):
-    task = LOCOMOTION[name]
-    by_id = environment_factory(task.env_id)
-    assert by_id.max_episode_steps == task.max_episode_steps
-    for factory in (by_id, environment_factory(by_id.spec_json)):
-        low, high = (summarize(played([value], [1]), factory)["score_d4rl"] for value in d4rl_reference(task.d4rl_id))
-        assert (low, high) == (0, 100)
 
 
 @pytest.mark.parametrize(("overrides", "is_defined"), [

@@ -118,25 +118,6 @@ def test_actions_at_bounds_of_float64_are_inside_and_counted(counter, high):
     assert played.share(played.clipped_steps) == 1 and played.returns == pytest.approx(high * played.lengths)
 
 
-def test_a_random_agent_knows_nothing_of_the_start():
-    """Gymnasium's environments draw it from the episode's seed, by the same generator."""
-    class Bandit(gymnasium.Env):
-        observation_space, action_space = Box(-1, 1, (1,)), Box(-1, 1, (4,))
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            self.state = self.np_random.uniform(-1, 1, 1).astype(np.float32)
-            return self.state, {}
-
-        def step(self, action):
-            return self.state, 0.0, True, False, {}
-
-    space = Bandit.action_space
-    played = rollout(RandomAgent(space.low, space.high), Bandit, 100, record=True, progress=False).recorded
-    between = np.corrcoef(np.hstack([played.obs[::2], played.act]).T)[0, 1:]
-    assert (np.abs(between) < 0.4).all()  # of 100 pairs: four standard deviations
-
-
 class Limited(Queue):
     """Sees its first four observations only, and says so."""
 

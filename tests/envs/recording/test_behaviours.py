@@ -26,11 +26,6 @@ def test_medium_is_the_first_that_is_half_as_good_as_the_last():
     assert len(mixed) == MIXED and mixed[-1] is way[-1] and way.index(mixed[0]) == SNAPSHOTS // MIXED - 1
 
 
-def test_the_last_snapshot_is_chosen_if_none_has_learnt():
-    way = snapshots(-np.inf, -900.0, -800.0)
-    assert choose("medium", way, -100.0) == way[-1:]
-
-
 def test_global_generators_are_seeded_and_restored():
     def draw():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
@@ -59,11 +54,3 @@ def test_actions_and_starts_have_different_generators():
     agent.reset(seeds_B=[3, 4])
     for stream, seed in zip(agent._streams, (3, 4), strict=True):
         assert stream.random() != np.random.default_rng(seed).random()
-
-
-@pytest.mark.slow
-def test_training_helps():
-    pytest.importorskip("stable_baselines3")
-    little, more = (record("mujoco/hopper-expert", 1000, train_steps=n, progress=False).returns.mean()
-                    for n in (2048, 8192))
-    assert more > 2 * little

@@ -35,15 +35,6 @@ def test_an_episode_may_end_where_the_model_is_not_trusted(settings: dict[str, f
     assert reward == pytest.approx(full_reward if trusted else -5)
 
 
-def test_a_predicted_end_does_not_save_the_cost_of_uncertainty(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise an agent would be rewarded for ending episodes where the model is not trusted."""
-    env = world_env.make(hopping, max_uncertainty=1e-6, margin=1e9, termination_cost=5.0)
-    predict(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
-    env.reset(seed=0)
-    _, reward, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
-    assert (reward, terminated, truncated, info["truncated_by"]) == (-5, True, False, UNCERTAINTY)
-
-
 def test_a_predicted_end_terminates(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = world_env.make(hopping, max_uncertainty=1e-6, max_episode_steps=1)
     predict(monkeypatch, env, end_BT=0.6)
