@@ -229,7 +229,7 @@ def _registered(env_id: str) -> dict[str, Any]:
             advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}"
         elif near:
             advice = f"did you mean {' or '.join(near)}?"
-        raise ValueError(f"unknown environment '{str(env_id):.80}'; {advice}. An environment of your own needs "
+        raise ValueError(f"unknown environment '{env_id!s:.80}'; {advice}. An environment of your own needs "
                          "--import MODULE, the module that registers it")
     return copy.deepcopy(registry[env_id].kwargs)
 
