@@ -176,8 +176,9 @@ def training_data(run: Run) -> Episodes:
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     """Checks that the data come from the environment `env_id`, by default the one that they name.
 
-    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions lie outside its action space, and if the data were recorded with
-    wrappers that it is made without. Says so if the environment cannot be made here, so that nothing is compared.
+    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions lie
+    outside its action space, and if the data were recorded with wrappers that it is made without. Says so if the
+    environment cannot be made here, so that nothing is compared.
     """
     if data.env is None:
         return
