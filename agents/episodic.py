@@ -23,13 +23,7 @@ class EpisodicAgent(Agent):
     decision_B: Tensor
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment.
-
-        Raises ValueError for a mask and seeds of different lengths.
-        """
-        if mask_B is not None and seeds_B is not None and len(mask_B) != len(seeds_B):
-            raise ValueError(f"a mask of {len(mask_B)} environments and {len(seeds_B)} seeds were given to reset an "
-                             "agent; give one entry and one seed for each environment")
+        """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment."""
         if mask_B is None:
             mask_B = torch.ones(len(self.seed_B if seeds_B is None else seeds_B), dtype=torch.bool)
         self._resize(len(mask_B))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
@@ -32,13 +31,28 @@ class SB3Policy:
                 deterministic: bool = False) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Returns the action (A,) for one observation, or (B, A) for several, and the state to pass to the next call.
 
-        The state holds the seeds of the episodes. The entry "desired_goal" of a dict observation is the goal. An
+        The state holds the seeds of the episodes. The entry "desired_goal" of a dict observation is the goal, and
+        its other arrays are flattened; it is a single one if an array has one axis. An
         episode begins where `episode_start` is true, and everywhere if `state` is None: without the state, every action
         is decided anew. With `deterministic` all episodes have the same seed, so that equal observations lead to equal
         actions; otherwise each episode has a seed of its own. Raises ValueError for an observation or a state of
         another shape.
         """
-        obs_BO, goal_BG, single = self._read(observation)
+        goal = None
+        parts = [observation]
+        if isinstance(observation, Mapping):
+            goal = observation.get("desired_goal")
+            parts = [observation[key] for key in self.obs_keys]
+        obs = [np.asarray(part, np.float32) for part in parts]
+        single = min(part.ndim for part in obs) == 1
+        try:
+            obs_BO = np.concatenate([part.reshape(1 if single else len(part), -1) for part in obs], 1)
+        except ValueError as error:
+            raise ValueError(f"observations of shape {[part.shape for part in obs]} were given; (O,) or (B, O) are "
+                             "expected") from error
+        goal_BG = None
+        if goal is not None:
+            goal_BG = torch.from_numpy(np.asarray(goal, np.float32).reshape(len(obs_BO), -1))
         seed_B = np.zeros(len(obs_BO), np.int64) if state is None else state[0].copy()
         if len(seed_B) != len(obs_BO):
             raise ValueError(f"a state of {len(seed_B)} episodes was given with {len(obs_BO)} observations; give back "
@@ -51,30 +65,7 @@ class SB3Policy:
             self.episodes += 1
         if fresh_B.any():
             self.agent.reset(torch.from_numpy(fresh_B), seed_B.tolist())
-        act_BA = self.agent.act(obs_BO, goal_BG).detach().cpu().numpy()
+        act_BA = self.agent.act(torch.from_numpy(obs_BO), goal_BG).detach().cpu().numpy()
         if single:
             act_BA = act_BA[0]
         return act_BA, (seed_B,)
-
-    def _read(self, observation: Observation) -> tuple[Tensor, Tensor | None, bool]:
-        """Observations (B, O), goals (B, G) or None, and whether a single observation without a batch was given.
-
-        The arrays of a dict are flattened; it is a single observation if one of them has a single axis.
-        """
-        goal = None
-        parts = [observation]
-        if isinstance(observation, Mapping):
-            goal = observation.get("desired_goal")
-            parts = [observation[key] for key in self.obs_keys]
-        obs = [np.asarray(part, np.float32) for part in parts]
-        single = min(part.ndim for part in obs) == 1
-        batch = 1 if single else len(obs[0])
-        try:
-            obs_BO = np.concatenate([part.reshape(batch, -1) for part in obs], 1)
-        except ValueError as error:
-            raise ValueError(f"observations of shape {[part.shape for part in obs]} were given; (O,) or (B, O) are "
-                             "expected") from error
-        goal_BG = None
-        if goal is not None:
-            goal_BG = torch.from_numpy(np.asarray(goal, np.float32).reshape(batch, -1))
-        return torch.from_numpy(obs_BO), goal_BG, single

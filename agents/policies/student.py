@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy, deepcopy
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -65,6 +65,14 @@ class StudentConfig(PolicyConfig, LearningConfig):
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "sample")
 
 
+class Mixture(NamedTuple):
+    """M components of chunks of actions in each of B states."""
+
+    log_weight_BM: Tensor
+    centre_BMX: Tensor
+    log_spread_BMX: Tensor
+
+
 class Student(Policy[StudentConfig]):
     """A perceptron from observations, and goals relative to them, to mixtures of M Laplace distributions of actions.
 
@@ -86,27 +94,27 @@ class Student(Policy[StudentConfig]):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
 
-    def mixture(self, state_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights (B, M), centres (B, M, X) and log spreads (B, M, X) of normalised chunks of actions."""
+    def mixture(self, state_BS: Tensor) -> Mixture:
+        """The mixtures of normalised chunks of actions in these states."""
         M = self.config.components
         out_BY = self.network(state_BS)
         centre_BMX, spread_BMX = out_BY[:, M:].unflatten(1, (2, M, -1)).unbind(1)
         low, high = LOG_SPREAD_BOUNDS
-        return out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid()
+        return Mixture(out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid())
 
     def loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """L(theta) = -E[log sum_m w_m(s) p_m(a | s)] / K, and the error (B,) of the modes.
 
         p_m is a product of Laplace densities exp(-|a - c_m| / b_m) / (2 b_m) over the entries before the episode's end.
         """
-        log_weight_BM, centre_BMX, log_spread_BMX = self.mixture(t.state_BS)
+        p = self.mixture(t.state_BS)
         real_BX = t.real_entries()
-        error_BMX = (t.chunk_BX[:, None] - centre_BMX).abs()
-        log_density_BMX = -error_BMX / log_spread_BMX.exp() - log_spread_BMX - math.log(2)
+        error_BMX = (t.chunk_BX[:, None] - p.centre_BMX).abs()
+        log_density_BMX = -error_BMX / p.log_spread_BMX.exp() - p.log_spread_BMX - math.log(2)
         log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
-        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean() / self.chunk
+        loss = -((p.log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean() / self.chunk
         with torch.no_grad():
-            error_BX = (t.chunk_BX - mode(log_weight_BM, centre_BMX)).abs() * real_BX
+            error_BX = (t.chunk_BX - mode(p.log_weight_BM, p.centre_BMX)).abs() * real_BX
         return loss, error_BX.mean(1)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
@@ -119,9 +127,9 @@ class Student(Policy[StudentConfig]):
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) the mixtures' modes, or components drawn by the seeds. The temperature changes nothing."""
         refuse_options(options, ONE_CALL)
-        log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
+        p = self.mixture(state_BS)
         uniform_B1 = uniform(seeds, 1) if self.config.sample else None
-        return chosen(log_weight_BM, centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
+        return chosen(p.log_weight_BM, p.centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
 def near(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
@@ -215,7 +223,8 @@ class StudentActor(Actor):
 
     def _mixture(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log weights (B, M), up to a constant, and centres (B, M, X) of normalised chunks of actions."""
-        batch, M = len(obs_BO), self.policy.config.components
+        batch = len(obs_BO)
+        M = self.policy.config.components
         self.uncounted += 1
         x_BI = obs_BO.to(self.low_O.device).clamp(self.low_O, self.high_O)
         if self.policy.scales.context is not None:

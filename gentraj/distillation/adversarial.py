@@ -7,7 +7,6 @@ targets, and with the discriminator and the losses of our GAN.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat
@@ -44,12 +43,10 @@ class Adversarial(Reflow):
 
     distillation: AdversarialConfig
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        config = self.distillation
-        self.rules = OBJECTIVES[config.objective]
+    def add_parts(self) -> None:
+        self.rules = OBJECTIVES[self.distillation.objective]
         self.discriminator = Discriminator(self.spec.dim, self.spec.horizon, encoded_width(self.context),
-                                           config.discriminator)
+                                           self.distillation.discriminator)
 
     def optimizers(self) -> dict[str, Optimizer]:
         side = self.distillation.discriminator_learning

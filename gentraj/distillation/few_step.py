@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import PositiveInt
@@ -63,7 +63,7 @@ class FewStepConfig(GeneratorConfig):
     def max_steps(self) -> int | None:
         return self.model().max_steps
 
-    def with_network(self, network: NetworkConfig) -> Any:
+    def with_network(self, network: NetworkConfig) -> Self:
         """The settings with another network."""
         return replace(self, teacher=self.teacher.with_network(network))
 
@@ -85,6 +85,10 @@ class FewStep(Diffusion):
         self.teacher.requires_grad_(False)
         self.guide: Guide | None = None
         """Scores of trajectories (B, H, D) in environment units that the student learns to raise in every update."""
+        self.add_parts()
+
+    def add_parts(self) -> None:
+        """Adds the networks that the student of a method has besides its own and its teacher's."""
 
     @property
     def only_steps(self) -> int | None:
@@ -124,7 +128,8 @@ class FewStep(Diffusion):
         `guide` adds its mean score of samples that are made in one call. Their padding repeats the last real values, as
         in the plans that critics learn from.
         """
-        rows, guide = self.microbatch(batch, generator), guide or self.guide
+        rows = self.microbatch(batch, generator)
+        guide = guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
             x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), batch.x_BHD)
@@ -145,9 +150,9 @@ class FewStep(Diffusion):
 
     def regression(self, x0: Tensor, x_t: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
         """`denoising_loss`, a scalar, for x_t (R, H, D) with this x0 (R, H, D) as target."""
-        at, D = self.level(t_R), self.preconditioned(self.network)
+        at = self.level(t_R)
         eps = (x_t - at.alpha * x0) / at.sigma
-        return denoising_loss(D, replace(rows, x0=x0), eps, at, self.config.weight)
+        return denoising_loss(self.preconditioned(self.network), replace(rows, x0=x0), eps, at, self.config.weight)
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ class TwoTimes(nn.Module):
     def __init__(self, dim: int, horizon: int, context_dim: int, config: NetworkConfig):
         super().__init__()
         self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN_FEATURES, config)
-        self.span, self.context_dim = SinusoidalEmbedding(SPAN_FEATURES, TWO_TIMES_SCALE), context_dim
+        self.span = SinusoidalEmbedding(SPAN_FEATURES, TWO_TIMES_SCALE)
+        self.context_dim = context_dim
         if isinstance(self.network, TrajectoryNetwork):
             for module in self.network.time.modules():  # a network may also take the time as it is
                 if isinstance(module, SinusoidalEmbedding):
@@ -85,11 +86,12 @@ class TwoTimes(nn.Module):
 
     def start(self, teacher: nn.Module) -> None:
         """Takes over the teacher's weights; at first the second time changes nothing."""
-        weights, layer = dict(teacher.state_dict()), cast(nn.Linear, self.network.context)
-        wide, bias = torch.zeros_like(layer.weight), weights.get("context.bias", torch.zeros_like(layer.bias))
+        weights = self.network.state_dict()
+        for key in ("context.weight", "context.bias"):
+            weights[key].zero_()
         if self.context_dim:
-            wide[:, : self.context_dim] = weights["context.weight"]
-        self.network.load_state_dict(weights | {"context.weight": wide, "context.bias": bias})
+            weights["context.weight"][:, : self.context_dim] = teacher.state_dict()["context.weight"]
+        self.network.load_state_dict({**weights, **teacher.state_dict(), "context.weight": weights["context.weight"]})
 
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -101,8 +103,7 @@ class FlowMap(FewStep):
 
     distillation: FlowMapConfig
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def add_parts(self) -> None:
         self.network = TwoTimes(self.spec.dim, self.spec.horizon, encoded_width(self.context), self.config.network)
         self.ema = MovingAverage(self.network, self.config.ema)
 
@@ -138,7 +139,8 @@ class FlowMap(FewStep):
         Without a teacher, t is uniform. A teacher is asked at its own times, which may be those of noise levels; its
         x_s with the same ratio of signal and noise is z_t times alpha + sigma.
         """
-        eps, u_R = rows.normal(), self.uniform(rows)
+        eps = rows.normal()
+        u_R = self.uniform(rows)
         if self.distillation.targets == "data":
             t_R = self.path.snap(u_R)
             return self.level(t_R).noised(rows.x0, eps), (eps - rows.x0) * rows.free, t_R

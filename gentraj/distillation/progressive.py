@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from typing import Any
 
 import torch
 from pydantic import PositiveInt
@@ -47,38 +46,37 @@ class Progressive(FewStep):
 
     distillation: ProgressiveConfig
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def add_parts(self) -> None:
         self.previous = deepcopy(self.ema.module).requires_grad_(False)  # the student of the round before
 
     def objective(self, rows: Microbatch) -> Tensor:
         """The scalar w ||x~ - x0(z_t, t)||^2, where one DDIM step to x~ leads from z_t to where two steps of the round
         before lead."""
-        done, rounds = int(self.ema.n_averaged), self.distillation.halvings
-        length = -(-self.distillation.updates // rounds)
-        number, since = min(done // length, rounds - 1), done % length
-        if since == 0 and 0 < number == done // length:
+        done = int(self.ema.n_averaged)
+        rounds = self.distillation.halvings
+        length = math.ceil(self.distillation.updates / rounds)
+        number = min(done // length, rounds - 1)
+        if done and done == number * length:  # a round begins
             self.previous.load_state_dict(self.ema.module.state_dict())
         before = self.previous if number else self.teacher.ema
-        t_R, mid_R, s_R = self.steps_of(rounds - 1 - number, rows)
-        z_t = self.level(t_R).noised(rows.x0, rows.normal())
-        return self.regression(self.target(before, z_t, t_R, mid_R, s_R, rows), z_t, t_R, rows)
-
-    def steps_of(self, halvings: int, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Start t, middle and end s (R,) of random steps of a grid of steps * 2^halvings steps."""
         times = sampling_times(self.path, self.config.steps, self.config.grid)
-        for _ in range(halvings + 1):
+        for _ in range(rounds - number):
             times = halved(times, self.path)
         i_R = 2 * torch.randint(len(times) // 2, (len(rows.x0),), generator=rows.generator)
-        times = times.to(rows.x0.device)
-        return times[i_R], times[i_R + 1], times[i_R + 2]
+        t_R = times[i_R].to(rows.x0.device)
+        mid_R = times[i_R + 1].to(rows.x0.device)
+        s_R = times[i_R + 2].to(rows.x0.device)
+        z_t = self.level(t_R).noised(rows.x0, rows.normal())
+        return self.regression(self.target(before, z_t, t_R, mid_R, s_R, rows), z_t, t_R, rows)
 
     @torch.no_grad()
     def target(self, before: nn.Module, z_t: Tensor, t_R: Tensor, mid_R: Tensor, s_R: Tensor,
                rows: Microbatch) -> Tensor:
         """x~ (R, H, D) of appendix G."""
-        D, mid = self.preconditioned(before), self.level(mid_R)
-        t, s = self.level(t_R), self.level(s_R)
+        D = self.preconditioned(before)
+        t = self.level(t_R)
+        mid = self.level(mid_R)
+        s = self.level(s_R)
         z_mid = ddim_step(z_t, D(z_t, t_R, rows), t, mid)
         z_s = ddim_step(z_mid, D(z_mid, mid_R, rows), mid, s)
         k = s.sigma / t.sigma

@@ -5,9 +5,8 @@ Frans et al. 2024, "One Step Diffusion via Shortcut Models", algorithms 1 and 2.
 
 from __future__ import annotations
 
-import math
-
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ..config import Fraction, settings
@@ -22,13 +21,8 @@ class ShortcutConfig(FlowMapConfig):
     share: Fraction = 0.25
     """Fraction of the trajectories on which a step learns two steps of half its size; on the others the model learns
     the velocity, which is its step of size 0."""
-    finest: int = 128
-    """Number of the smallest steps from noise to data, a power of 2. They are taken with the velocity."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.finest < 2 or self.finest & (self.finest - 1):
-            raise ValueError(f"ShortcutConfig.finest is {self.finest}; a power of 2, such as 128, is expected")
+    halvings: PositiveInt = 7
+    """Number of times that the step from noise to data is halved to the smallest, which is taken with the velocity."""
 
 
 class Shortcut(FlowMap):
@@ -39,7 +33,8 @@ class Shortcut(FlowMap):
     def objective(self, rows: Microbatch) -> Tensor:
         """The scalar ||u(z, t, d) - u*||^2, where u* is the velocity at d = 0, and the mean of two half steps else."""
         z, target, t_R = self.flow(rows)
-        d_R, count = torch.zeros_like(t_R), round(self.distillation.share * len(z))
+        d_R = torch.zeros_like(t_R)
+        count = round(self.distillation.share * len(z))
         if count:
             some = rows.take(torch.arange(count, device=z.device))
             t_R[:count], d_R[:count] = self.steps(some)
@@ -51,8 +46,7 @@ class Shortcut(FlowMap):
     def steps(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
         """Times t and sizes d (R,) of random steps from t to t - d: a size is 1, 1/2, 1/4 and so on, each as probable,
         and t one of its multiples."""
-        halvings = int(math.log2(self.distillation.finest))
-        d_R = 0.5 ** torch.randint(halvings, (len(rows.x0),), generator=rows.generator)
+        d_R = 0.5 ** torch.randint(self.distillation.halvings, (len(rows.x0),), generator=rows.generator)
         t_R = d_R * (1 + (self.uniform(rows).cpu() / d_R).floor())
         return t_R.to(rows.x0.device), d_R.to(rows.x0.device)
 
@@ -60,7 +54,7 @@ class Shortcut(FlowMap):
     def half_steps(self, z: Tensor, t_R: Tensor, d_R: Tensor, rows: Microbatch) -> Tensor:
         """(R, H, D) the average velocity of two steps of half the size d, by the average of the weights."""
         half_R = d_R / 2
-        size_R = torch.where(half_R > 1 / self.distillation.finest, half_R, 0)  # for the network
+        size_R = torch.where(half_R > 0.5**self.distillation.halvings, half_R, 0)  # for the network
         first = self.average(self.ema.module, z, t_R, t_R - size_R, rows)
         middle_R = t_R - half_R
         z = z - half_R[:, None, None] * first

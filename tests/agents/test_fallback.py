@@ -77,11 +77,3 @@ def test_a_rollout_counts_how_often_the_teacher_acted(num_envs: int) -> None:
                      settings=RolloutSettings(num_envs=num_envs), record=True, progress=False)
     assert played.recorded is not None and 0 < np.mean(played.recorded.act == 1) < 1
     assert played.share(played.teacher_steps) == np.mean(played.recorded.act == 1)
-
-
-def test_a_student_that_does_not_know_and_settings_outside_their_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="Constant does not tell where it is unsure"):
-        ConfidenceSwitch(Constant(0.0), Constant(1.0))
-    for wrong in ({"min_confidence": 1.5}, {"steps": 0}, {"min_confidence": float("nan")}):
-        with pytest.raises(ValueError, match="give a probability from 0 to 1 and at least 1 step"):
-            switch(**wrong)

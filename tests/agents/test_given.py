@@ -116,12 +116,6 @@ def test_a_planner_refuses_an_action_that_is_not_finite(kind: str) -> None:
         agent.act(torch.full((1, 3), 1e38), goal)  # in the middle of a plan
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_a_mask_has_an_entry_for_each_seed(kind: str) -> None:
-    with pytest.raises(ValueError, match="a mask of 2 environments and 3 seeds were given to reset an agent; give one"):
-        made(kind).reset(torch.tensor([True, False]), [0, 1, 2])
-
-
 def test_a_run_acts_in_no_space_of_other_actions() -> None:
     data = DataFacts.of(episodes(False), ContextConfig(), None)
     assert data.allowed(Box(-1, 1, (1,))) == Box(-1, 1, (1,))

@@ -52,17 +52,6 @@ def test_no_decision_is_worse_than_the_one_before_where_the_best_alone_counts(me
         last_B = return_B
 
 
-def test_with_a_single_elite_it_goes_on_searching() -> None:
-    seen = []
-
-    def watching(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tensor:
-        seen.append(act_BNTA)
-        return quadratic(obs_BO, act_BNTA, goal_BG)
-
-    mpc(simulate=watching, method="cem", samples=12, iterations=3, elites=0.1).act(OBS)
-    assert len(seen) == 3 and all(act_BNTA.std(1).min() > 0 for act_BNTA in seen)
-
-
 def test_with_a_prior_the_first_tries_are_its_draws_and_few_are_enough() -> None:
     seen = []
 
@@ -97,20 +86,6 @@ def test_an_episode_does_not_feel_those_beside_it(prior: Any) -> None:
     assert torch.equal(play(slice(0, 3), again=True)[:, 0], alone)
 
 
-def test_a_reset_forgets_the_solution() -> None:
-    agent = mpc(samples=8)
-    agent.reset(None, [1, 2, 3])
-    first, second = agent.act(OBS), agent.act(OBS)
-    agent.reset(None, [1, 2, 3])
-    assert torch.equal(agent.act(OBS), first) and not torch.equal(first, second)
-
-
-def test_actions_are_inside_their_bounds() -> None:
-    agent = MPC(quadratic, MPCConfig(horizon=3, samples=50, spread=5), 0.1 * LOW, 0.2 * HIGH)
-    act_BA = agent.act(9 * OBS)
-    assert (act_BA >= -0.1).all() and (act_BA <= 0.2).all()
-
-
 @pytest.mark.parametrize("settings", [{"method": "mppi"}, {"method": "cem", "elites": 0.9}])
 @pytest.mark.parametrize("worthless", [torch.nan, -torch.inf])
 def test_a_sequence_whose_return_is_not_finite_counts_for_nothing(settings: dict[str, Any], worthless: float) -> None:
@@ -128,10 +103,3 @@ def test_a_sequence_whose_return_is_not_finite_counts_for_nothing(settings: dict
 def test_returns_that_mean_nothing_are_refused(gives: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mpc(simulate=gives).act(OBS)
-
-
-def test_what_cannot_be_controlled_is_refused() -> None:
-    with pytest.raises(ValueError, match="MPC samples actions between bounds, and this action space has none"):
-        MPC(quadratic, MPCConfig(), np.full(2, -np.inf), HIGH)
-    with pytest.raises(ValueError, match=r"iterations is 9 and samples 8"):
-        MPCConfig(samples=8, iterations=9)

@@ -22,7 +22,6 @@ from gentraj.families import ACTION_MODELS
 from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.randomness import unfold_each
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=16, depth=1, frequencies=0)
@@ -124,18 +123,6 @@ def test_an_action_that_never_varies_changes_neither_density_nor_score(family: s
         assert not score_BKA[..., 1].any() and score_BKA[..., 0].all()
 
 
-@pytest.mark.parametrize(("family", "question", "message"), [
-    ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN samples actions and has no density; use a policy"),
-    ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; use a policy with"),
-    ("flow", lambda p: score(p, OBS, actions(), 0), "t is 0; a noise time above 0"),
-    ("flow", lambda p: log_prob(p, OBS, actions(chunk=3)), r"shape \(2, 3, 2\) were given; \(2, 2, 2\), a chunk for"),
-    ("flow", lambda _: policy_prior(Policy(BCConfig(), StateActionScales.blank(3, 2, 0))),
-     "Policy has no generative model of actions, so it cannot be a prior")])
-def test_what_has_no_answer_says_so(family: str, question: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        question(cloned(family))
-
-
 # -- draws
 
 
@@ -171,14 +158,3 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
     assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]
     torch.testing.assert_close(sample_prior(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
     assert not sample_prior(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()
-
-
-def test_a_prior_of_plans_is_conditioned_on_the_planner_s_context() -> None:
-    spec = TrajectorySpec(3, 2, 5)
-    model = Diffusion(spec, DiffusionConfig(SMALL), Normalizer.identity(spec.dim), Normalizer.identity(1))
-    assert not torch.equal(*(plan_prior(model, options=SamplingOptions(steps=2), context=context)(OBS, None, 2, [5, 6])
-                             for context in ((), (3.0,))))
-    condition = replace(Condition.empty(spec, 2).with_obs(0, OBS), context_BC=torch.full((2, 1), 3.0))
-    x_BNHD = model.sample(condition, 2, seed=unfold_each(2, [5, 6]), options=SamplingOptions(steps=2))
-    assert torch.equal(plan_prior(model, options=SamplingOptions(steps=2), context=(3.0,))(OBS, None, 2, [5, 6]),
-                       x_BNHD[..., 3:])

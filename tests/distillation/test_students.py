@@ -14,7 +14,6 @@ from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.diffusion.grids import sampling_times
 from gentraj.distillation import (
     STUDENTS,
-    Consistency,
     FewStep,
     FewStepConfig,
     FlowMap,
@@ -129,7 +128,7 @@ def test_the_loss_of_reflow_is_0_where_the_student_is_the_teachers_map_and_ways_
 
 
 @every_teacher
-@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_round_before(path: str, steps: int,
                                                                                              ) -> None:
     model = student("progressive", path, steps, rounds=1)
@@ -195,7 +194,7 @@ def test_the_loss_of_a_shortcut_model_is_0_at_the_average_velocity(path: str, sh
 
 
 def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_are_velocities() -> None:
-    model, spans = student("shortcut", "flow", finest=8), list[float]()
+    model, spans = student("shortcut", "flow", halvings=3), list[float]()
     assert isinstance(model, Shortcut)
     t_R, d_R = model.steps(model.microbatch(batch(0, 500), generator(1)))
     assert {*d_R.tolist()} == {1, 1 / 2, 1 / 4}
@@ -212,12 +211,10 @@ def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_a
     for d in (1 / 4, 1 / 2):
         model.half_steps(torch.zeros(2, 1, 2), torch.ones(2), torch.full((2,), d), rows)
     assert spans == [0, 0, 1 / 4, 1 / 4]
-    with pytest.raises(ValueError, match=r"finest is 12; a power of 2, such as 128, is expected"):
-        student("shortcut", "flow", finest=12)
 
 
 @pytest.mark.parametrize("method", ["mean-flow", "shortcut"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("steps", [1, 3])
 def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, steps: int) -> None:
     model = student(method, "flow")
     model.ema = network_of(model, pointed_to)
@@ -231,7 +228,7 @@ def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> No
     """Data are -1 and 1. One step with the velocity leads to their mean, 0; the probability flow leads to the mode on
     the side of the noise."""
     updates = 400
-    model = student("shortcut", "flow", targets="data", updates=updates, share=0.5, finest=16)
+    model = student("shortcut", "flow", targets="data", updates=updates, share=0.5, halvings=4)
     optimizers = model.optimizers()
     for step in range(updates):
         for group in optimizers["network"].param_groups:
@@ -247,14 +244,11 @@ def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> No
 
 # Root mean squared error to the teacher's map of standard normal noise, after a short training from random weights.
 @pytest.mark.parametrize(("method", "path", "limit", "settings"), [
-    ("reflow", "vp-cosine", 0.06, {"teacher_steps": 4}), ("progressive", "flow", 0.15, {"rounds": 2}),
-    ("consistency", "flow", 0.2, {}), ("mean-flow", "flow", 0.25, {}),
-    ("shortcut", "flow", 0.3, {"share": 0.5, "finest": 16}),
+    ("progressive", "flow", 0.15, {"rounds": 2}), ("consistency", "flow", 0.2, {}), ("mean-flow", "flow", 0.25, {}),
     ("adversarial", "vp-cosine", 0.2, {"teacher_steps": 4, "discriminator": DiscriminatorConfig(8, (1,), 1, 0)})])
 def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str, path: str, limit: float,
                                                                      settings: dict[str, Any]) -> None:
-    updates = 150 if method == "adversarial" else 250
-    steps = 4 if method in ("reflow", "progressive", "adversarial") else 16  # of the teacher
+    updates = 250 if method in ("progressive", "consistency") else 150
     model = student(method, path, updates=updates, **settings)
     optimizers = model.optimizers()
     for step in range(updates):
@@ -262,22 +256,10 @@ def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str
             group["lr"] = 4e-3 * (1 - step / updates)
         model.update(batch(step), optimizers, generator(1, step))
     z, free = torch.randn(500, 1, 2, generator=generator(9)), Condition.empty(SPEC, 500)
-    right = model.teacher.transport(z, free, steps=steps)
-    of_one_step = model.teacher.transport(z, free, steps=1)
-    found, before = ((x - right).square().mean().sqrt() for x in (model.transport(z, free), of_one_step))
+    right = model.teacher.transport(z, free, steps=4 if method in ("progressive", "adversarial") else 16)
+    found, before = ((x - right).square().mean().sqrt() for x in (
+        model.transport(z, free), model.teacher.transport(z, free, steps=1)))
     assert found < limit < before, (float(found), float(before))
-
-
-def test_a_consistency_model_without_a_teacher_begins_with_data_as_targets_and_ends_with_neighbours() -> None:
-    """Geng et al. 2024, equation 7 and figure 4: r / t = 1 - n(t) / 2^a rises from 0 to near 1."""
-    model = student("consistency", "flow", targets="data", updates=900)
-    assert isinstance(model, Consistency)
-    rows = model.microbatch(batch(0), generator(1))
-    t_R, r_R = model.easy(rows)
-    assert (r_R == 0).all()
-    model.ema.n_averaged.fill_(899)
-    t_R, r_R = model.easy(rows)
-    assert ((r_R < t_R) & (r_R > 0.97 * t_R)).all()
 
 
 @pytest.mark.parametrize("network", [TemporalUNetConfig(8, (1, 2), attention=True), DiTConfig(8, 1, heads=2)])
@@ -356,13 +338,3 @@ def test_a_student_of_some_steps_is_sampled_at_the_times_that_it_learnt_alone(me
             model.sample(free, options=SamplingOptions(steps=steps))
     with pytest.raises(ValueError, match="grid was given, and this student was trained at the times of its 2 sampling"):
         model.sample(free, options=SamplingOptions(grid="karras"))
-
-
-@pytest.mark.parametrize("method", ["consistency", "mean-flow", "shortcut"])
-def test_other_students_are_sampled_in_any_number_of_steps(method: str) -> None:
-    model, calls = student(method, "flow", steps=2), []
-    for steps in (1, 3):
-        before = model.network_calls
-        model.sample(Condition.empty(SPEC, 2), options=SamplingOptions(steps=steps))
-        calls.append(model.network_calls - before)
-    assert calls == [1, 3] and model.only_steps is None

@@ -57,19 +57,6 @@ def transition(state: list[float], act: list[float]) -> Transition:
 # -- the recipe
 
 
-def test_the_actor_s_loss_is_the_pull_minus_the_weighted_value_of_its_clamped_actions() -> None:
-    policy, _ = made("drol", eta=2.0)
-    policy.critic = Value()
-    chunk_BX = torch.tensor([[0.5], [3.0]])
-    losses: list[float] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gentraj.agents.policies.actor_critic.apply_gradients",
-                      lambda loss, *_: losses.append(loss.item()) or torch.zeros(()))
-        metrics = policy.step(torch.tensor(7.0), chunk_BX, transition([1.0, 2.0], [0.0, 0.0]), {"actor": None},
-                              generator(0))
-    assert losses == [pytest.approx(7 - 2 * ((1 + 0.5) + (2 + 1)) / 2)] and metrics["pull"].item() == 7
-
-
 def test_the_next_action_is_the_best_of_the_backup_with_clipped_noise() -> None:
     policy, t = made("td3bc", smoothing=0.5, backup=3)
     seen: list[Tensor] = []
@@ -79,17 +66,6 @@ def test_the_next_action_is_the_best_of_the_backup_with_clipped_noise() -> None:
     policy.critic_loss(t, generator(3))
     noise_B1 = torch.randn(32, 1, 1, generator=generator(3)).clamp(-2.5, 2.5)[..., 0]
     torch.testing.assert_close(seen[0], (0.3 + 0.5 * noise_B1).clamp(-1, 1))
-
-
-def test_a_delayed_actor_and_the_targets_move_in_every_so_many_updates() -> None:
-    policy, data = make(small("td3bc", delay=3), bandit(64)), bandit(64)
-    windows, optimizers, moved = Windows(data, policy.spec), policy.optimizers(), []
-    for step in range(6):
-        before = [p.clone() for part in (policy.model, policy.critic.target) for p in part.parameters()]
-        policy.update(windows.batch(step, 0, 32), optimizers, generator(step))
-        after = [p for part in (policy.model, policy.critic.target) for p in part.parameters()]
-        moved.append(not all(map(torch.equal, before, after)))
-    assert moved == [False, False, True] * 2
 
 
 @pytest.mark.parametrize("name", NOISE_ACTORS)
@@ -113,14 +89,6 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused(name: str) -> None:
     assert actor.network_calls == 1 and policy.sampling() == "one call of the actor"
     with pytest.raises(ValueError, match="one call of its actor, which has no sampler"):
         policy.sample_actions(torch.zeros(1, 2), [1], SamplingOptions(sampler="heun"))
-
-
-def test_the_best_candidate_acts() -> None:
-    policy, _ = made("meanflow-ql", candidates=3)
-    state, seeds = torch.zeros(2, 2), [5, 6]
-    act_BNKA = policy.sample(state, 3, seeds, SamplingOptions())
-    value_BN = policy.critic.target_value(torch.zeros(6, 2), act_BNKA.view(6, 1)).view(2, 3)
-    assert torch.equal(policy.sample_actions(state, seeds).flatten(), act_BNKA[[0, 1], value_BN.argmax(1)].flatten())
 
 
 # -- the flow: FQL and GFP
@@ -207,16 +175,11 @@ def test_the_actor_of_meanflow_ql_is_where_the_average_velocity_of_the_closed_fo
     torch.testing.assert_close(at_the_end, M + S * noise_BKA)  # one call makes the data's distribution of noise
 
 
-def test_actions_beyond_the_bounds_cost_how_far_they_are_beyond() -> None:
-    (policy, _), t = made("meanflow-ql"), transition([0.0, 0.0], [0.0, 0.0])
-    assert policy.beyond(t, torch.tensor([[1.5], [-0.5]])).item() == pytest.approx(0.5 / 2)
-
-
 def test_a_mean_flow_without_a_value_draws_the_data_s_actions_in_one_call() -> None:
     """0.6 and -0.6 are equally frequent whatever the state, and a unimodal actor would act by 0 too."""
     policy, data = make(small("meanflow-ql", eta=0.0, candidates=1, alpha=1e5), bandit()), bandit()
     windows, optimizers = Windows(data, policy.spec), policy.optimizers()
-    for step in range(400):
+    for step in range(250):
         policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
     act_B = policy.sample_actions(torch.zeros(400, 2), list(range(400))).flatten()
     assert act_B.mean().abs() < 0.25 and (act_B.abs() > 0.3).float().mean() > 0.6

@@ -59,17 +59,6 @@ def test_the_best_candidate_has_the_highest_least_value() -> None:
     assert critic.best(state, act_BNKA).flatten().tolist() == [5, -1]  # least 1.5, 2 and 3; -1.5, -0.5 and -1
 
 
-def test_the_target_moves_by_tau_of_the_way_to_the_critic() -> None:
-    critic, t, zero = critic_of(tau=0.1, learning_rate=0.1), transitions(), torch.zeros(5)
-    optimizer = critic.optimizer()
-    learn(critic, t, zero, optimizer)  # the first update copies
-    before = [p.clone() for p in critic.target.parameters()]
-    learn(critic, t, zero, optimizer)
-    for was, now, online in zip(before, critic.target.parameters(), critic.q.parameters(), strict=True):
-        torch.testing.assert_close(now, 0.9 * was + 0.1 * online)
-        assert not torch.equal(was, now) or not was.any()
-
-
 def test_the_loss_is_the_squared_error_in_units_of_the_values_over_whole_chunks() -> None:
     critic, t = critic_of(start=50.0), transitions()
     q_EB, next_value = critic(t.state_BS, t.chunk_BX), torch.tensor([9.0, 5.0, 7.0, 20.0, 1000.0])
@@ -89,23 +78,6 @@ def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
     nn.init.zeros_(nothing.q.weight[-1])
     nn.init.constant_(nothing.q.bias[-1], 1e-9)
     torch.testing.assert_close(nothing.relative(state, chunk), torch.full((6,), 1e-3))
-
-
-def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and_next_values() -> None:
-    tau = 0.9
-    policy = make(small("iql", chunk=2, expectile=tau), chain())
-    t = windows_of(policy, chain(), 0.5)
-    policy.critic.target = Valued()
-    policy.value.unit.fill_(4.0)
-    policy.critic.q.unit.fill_(25.0)
-    advantage_B = (policy.critic.target_value(t.state_BS, t.chunk_BX) - policy.value(t.state_BS)[0]).detach()
-    weight_B = torch.where(advantage_B < 0, 1 - tau, tau)
-    value_loss, found_B = policy.value_loss(t)
-    torch.testing.assert_close(found_B, advantage_B)
-    torch.testing.assert_close(value_loss, t.average(weight_B * (advantage_B / 4) ** 2))
-    target_B = t.reward_B + t.discount_B * policy.value(t.next_BS)[0].detach()
-    q_EB = policy.critic(t.state_BS, t.chunk_BX)
-    torch.testing.assert_close(policy.critic_loss(t)[0], t.average(((q_EB - target_B) / 25) ** 2))
 
 
 def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
@@ -129,14 +101,6 @@ def test_an_expectile_and_weights_by_hand() -> None:
     assert advantage_weights(torch.tensor([1e30, -1e30, 0.0]), 100.0).isfinite().all()
     one_is_best = advantage_weights(torch.cat([torch.zeros(255), torch.ones(1)]), 10.0)
     assert one_is_best.max() / one_is_best.min() == pytest.approx(100)
-
-
-def test_values_of_a_critic_teach_the_actions_and_not_the_critic() -> None:
-    critic = Critic(2, 1, CriticConfig(width=8))
-    chunk = torch.zeros(4, 1, requires_grad=True)
-    critic.relative(torch.ones(4, 2), chunk).sum().backward()
-    assert chunk.grad is not None and chunk.grad.abs().sum() > 0
-    assert all(p.grad is None and p.requires_grad for p in nn.ModuleList([critic.q]).parameters())
 
 
 # -- quantiles
@@ -200,4 +164,3 @@ def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
     for b in range(9):
         assert torch.equal(found_BN[b], q_EBN[q_EBN[:, b].mean(-1).argmin(), b])
     torch.testing.assert_close(critic(state, chunk), critic.q.outputs(torch.cat([state, chunk], 1)).mean(-1))
-

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import reward_scale
 from gentraj.data import Episodes, Windows
-from gentraj.diffusion.paths import PATHS
 from gentraj.networks import Perceptron
 from gentraj.networks.mlp import EnsembleMLP
 from gentraj.randomness import generator
@@ -240,8 +239,8 @@ def flow_noise(policy: Any, g: torch.Generator) -> tuple[Tensor, Tensor]:
     return t_B1, eps
 
 
-@pytest.mark.parametrize("backup", [1, 3])
-def test_diffusion_ql_is_its_paper_s(backup: int) -> None:
+def test_diffusion_ql_is_its_paper_s() -> None:
+    backup = 3
     policy = policy_of("diffusion-ql-published", backup=backup)
     q, target = members(policy.critic.q, nn.Mish), members(policy.critic.q, nn.Mish)
     net, average = (actor(model_of(policy).network, nn.Mish, OBS + ACT + 16) for _ in range(2))
@@ -308,12 +307,3 @@ def test_rewards_are_scaled_as_each_paper_says() -> None:
     assert reward_scale(episodes, "minus-one") == (1, 1) and reward_scale(episodes, "raw") == (0, 1)
     assert reward_scale(episodes, "rms")[1] == pytest.approx((18 / 4) ** 0.5)
     assert reward_scale(replace(episodes, reward=np.zeros(80)), "return-range") == (0, 1)
-
-
-def test_the_path_of_diffusion_ql_is_the_product_of_its_betas() -> None:
-    levels, product = 5, 1.0
-    for n in range(1, levels + 1):
-        product *= np.exp(-0.1 / levels - 0.5 * 9.9 * (2 * n - 1) / levels**2)
-        alpha = PATHS["vp-half"](levels).alpha(torch.tensor([n / levels], dtype=torch.float64))
-        assert alpha.item() ** 2 == pytest.approx(product)
-

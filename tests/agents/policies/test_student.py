@@ -43,20 +43,6 @@ def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, obje
         assert torch.allclose(act_BA, slow.act(obs_BO, goal_BG), atol=1e-5)
 
 
-def test_both_say_where_they_clip() -> None:
-    """An observation is clamped beyond 10 deviations, and an action is at a bound where the network asked for more."""
-    policy, one_A = student(0), torch.ones(2)
-    low_A, high_A = policy.scales.act.unnormalize(-one_A), policy.scales.act.unnormalize(one_A)  # the data's
-    narrow_A = (low_A + 0.1).numpy()  # this end of the action space is inside the data's range, the other outside
-    for agent in (StudentActor(policy, narrow_A, high_A.numpy() + 1), Actor(policy, narrow_A, high_A.numpy() + 1)):
-        limits = agent.limits
-        obs = policy.scales.obs
-        obs_BO = obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * obs.scale_D
-        assert limits.clamps(obs_BO.numpy()).tolist() == [True, False, False, False, True]
-        act_BA = np.stack([narrow_A, high_A.numpy(), (low_A + high_A).numpy() / 2])
-        assert limits.clips(act_BA).tolist() == [True, True, False]
-
-
 def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
     """Where s > 0, a third of the actions are about -0.6 and the others 0.6, whatever components describe them."""
     draw = np.random.default_rng(0)
@@ -101,4 +87,3 @@ def test_it_is_as_sure_as_the_probability_near_its_mode_and_unsure_where_it_clam
     obs = policy.scales.obs
     obs_BO = obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * obs.scale_D
     assert StudentActor(policy, LOW, HIGH).confidence(obs_BO, torch.zeros(5, 2)).tolist() == [0, 1, 1, 1, 0]
-
