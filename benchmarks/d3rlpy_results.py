@@ -18,9 +18,17 @@ import tyro
 
 from benchmarks.d3rlpy_peer import RESULT
 from gentraj.config import read_json
-from gentraj.envs.evaluation.evaluate import bootstrap_interval
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.cards import Card, CardData, CardResult, Score, SeedResult, pooled, read_results, write_result
+from gentraj.experiments.cards import (
+    Card,
+    CardData,
+    CardResult,
+    DataResult,
+    Score,
+    SeedResult,
+    read_results,
+    write_result,
+)
 from gentraj.experiments.reproduce import curve_points, episode_scores
 from gentraj.progress import say
 
@@ -54,10 +62,9 @@ def seed_result(result: Mapping[str, Any]) -> SeedResult:
     """The result of a training as that of a seed of a card."""
     factory, last = environment_factory(result["env_id"]), result["curve"][-1]
     scores = episode_scores(SCORE, last["returns"], last.get("successes"), factory)
-    low, high = bootstrap_interval(scores)
-    return SeedResult("", result["seed"], LABELS[result["algorithm"]], result["step"], "the mean action",
-                      sum(scores) / len(scores), (low, high), tuple(scores), result["train_seconds"],
-                      result["versions"], curve_points(result["curve"], SCORE, factory))
+    return SeedResult(result["seed"], LABELS[result["algorithm"]], result["step"], "the mean action",
+                      tuple(scores), result["train_seconds"], result["versions"],
+                      curve_points(result["curve"], SCORE, factory))
 
 
 def card_result(results: Sequence[Mapping[str, Any]], table: str, names: Mapping[str, str]) -> CardResult:
@@ -79,8 +86,11 @@ def card_result(results: Sequence[Mapping[str, Any]], table: str, names: Mapping
                 LABELS[first["algorithm"]], f"d3rlpy-{first['algorithm']}", {"updates": first["updates"]}, data,
                 tuple(sorted({one["seed"] for one in results})), first["episodes"], "random-goal", SCORE,
                 first["eval_every"])
-    return CardResult(card, {name: pooled(some[0]["data_sha256"], None, tuple(map(seed_result, sorted(
-        some, key=lambda one: one["seed"])))) for name, some in columns.items()})
+    found = {}
+    for name, some in columns.items():
+        seeds = sorted(map(seed_result, some), key=lambda one: one.seed)
+        found[name] = DataResult(some[0]["data_sha256"], None, tuple(seeds))
+    return CardResult(card, found)
 
 
 def main(args: Args) -> None:

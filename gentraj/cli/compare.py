@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated
 
 import tyro
 
-from ..experiments.compare import CompareConfig, compare_families
-from ..experiments.compare_page import tables
-from ..plots.page import markdown_table
+from ..config import settings
+from ..experiments.compare import CompareConfig, compare_families, frontier
+from ..experiments.compare_page import measured, write_page
+from ..experiments.page import score_table
 from ..progress import print_saved
 from .jobs import JobsOptions
 from .options import parse
 
 
-@dataclass(frozen=True)
+@settings
 class Compare(CompareConfig):
-    """Train families of models for the same time, and compare their stability, samples, speed, likelihood and control.
+    """Train families of models for the same steps, and compare their samples, speed, likelihood and returns.
 
     Existing runs of any kind can be compared instead with --runs, such as a teacher and its students: the frontier
     shows what their decisions cost and what they are worth. The same command continues an interrupted comparison and
     measures nothing twice.
 
-    Examples: gentraj compare pointmaze-umaze --families diffusion,flow --budget 5 --seeds 2
+    Examples: gentraj compare pointmaze-umaze --families diffusion,flow --steps 4000 --seeds 2
               gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
               gentraj compare --runs runs/umaze@20 runs/umaze@5 runs/umaze-student
     """
@@ -36,11 +37,13 @@ class Compare(CompareConfig):
 
 def main(argv: list[str]) -> None:
     args = parse(Compare, argv, "gentraj compare")
-    comparison, page = compare_families(args, args.jobs.pool(args.out))
-    for name, group in comparison.groups.items():
-        table = tables(group, f"{name}, ")[0]
-        print_saved(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")
-    best = ", ".join(point.name for point in comparison.frontier if point.on_frontier)
-    if best:
-        print_saved(f"no other is cheaper and worth more, by {comparison.worth} and CPU time of a decision: {best}\n")
-    print_saved(page)
+    groups = compare_families(args, args.jobs.pool(args.out))
+    for group in groups:
+        table = group.table()
+        if table is not None:
+            print_saved(score_table(table))
+        print_saved(f"\n{group.name}\n\n{measured(group)}\n")
+        best = ", ".join(point.name for point in frontier(group.points()))
+        if best:
+            print_saved(f"no other is cheaper and worth more, by CPU time of a decision and return: {best}\n")
+    print_saved(write_page(groups, args.out, args.device))

@@ -16,7 +16,7 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 from ..acceleration import BackendName, accelerate
 from ..config import write_json
 from ..device import pick_device
-from ..experiments.jobs import ShardedRollout
+from ..experiments.ray_jobs import RayRollout
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
@@ -26,7 +26,7 @@ from ..runs.run import Run, of_kind
 from ..runs.world import WorldModelRun
 from ..runs.world_evaluation import JudgeConfig
 from ..trajectory import SAMPLER_SETTINGS
-from .jobs import JobsOptions, RayAddress
+from .jobs import RayAddress, ray_tasks
 from .options import (
     HELP,
     Device,
@@ -158,9 +158,7 @@ def _play(args: Evaluate) -> RolloutFn:
     if args.config.deadline_ms is not None or args.video is not None or args.accelerate != "eager":
         raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video and --accelerate "
                          "cannot be had; leave them out")
-    options = JobsOptions(ray=args.ray)
-    options.pool(args.run)  # raises now, if Ray is missing
-    return ShardedRollout(options.pool, args.run)
+    return RayRollout(ray_tasks(args.run, args.ray))
 
 
 def _judge(args: Judge) -> None:

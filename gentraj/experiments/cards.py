@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Len
+from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
 
-from ..config import ConfigError, check_known, from_json, read_json, require, to_json, with_settings, write_json
+from ..config import ConfigError, check_known, from_json, read_json, settings, to_json, with_settings, write_json
 from ..data.sources import is_path, split_names
 from ..runs.presets import PRESETS
 from ..runs.run import RunConfig
@@ -28,22 +32,19 @@ OWN = ("dataset", "env_id", "training.seed", "training.threads", "training.eval_
        "training.eval_episodes")  # settings that other fields or the command give
 
 
-@dataclass(frozen=True)
+@settings
 class Published:
     """A score that others have published, which the page of results shows beside ours."""
 
     score: float
     """In the unit of the card's score."""
-    updates: int
+    updates: PositiveInt
     """The number of updates of the published training."""
     source: str
     """Where it is published, such as "Kostrikov et al. 2022, table 1", and on which data."""
 
-    def __post_init__(self) -> None:
-        require(self, updates=(1, float("inf")))
 
-
-@dataclass(frozen=True)
+@settings
 class CardData:
     """A dataset of a card and the score that is expected on it."""
 
@@ -53,9 +54,9 @@ class CardData:
     """As `PlannerRunConfig.dataset`; files are also searched for in the folders of --data."""
     env_id: str | None = None
     """As `PlannerRunConfig.env_id`."""
-    expected: float | None = None
+    expected: FiniteFloat | None = None
     """The expected mean score over seeds; null, or left out, if it is not known."""
-    tolerance: float | None = None
+    tolerance: NonNegativeFloat | None = None
     """How far the score may be from the expected one."""
     published: Published | None = None
     """The score of the paper on its data of that name; null, or left out, if there is none."""
@@ -65,11 +66,9 @@ class CardData:
             raise ValueError(f"name is '{self.name}'; letters, digits and . + - _ are expected, as in hopper-medium")
         if (self.expected is None) != (self.tolerance is None):
             raise ValueError(f"expected is {self.expected} and tolerance {self.tolerance}; give both, or null for both")
-        if self.tolerance is not None:
-            require(self, tolerance=(0, float("inf")))
 
 
-@dataclass(frozen=True)
+@settings
 class Card:
     """What is trained and how it is scored, on one or several datasets."""
 
@@ -83,34 +82,29 @@ class Card:
     settings: dict[str, Any]
     """The settings that differ from the preset, by dotted key, such as {"policy.alpha": 3.0}."""
     data: tuple[CardData, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[NonNegativeInt, ...]
     """The seeds of the trainings, which are all evaluated on the same episodes."""
-    episodes: int
+    episodes: PositiveInt
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
-    eval_every: int = 0
+    eval_every: NonNegativeInt = 0
     """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
     left out, for none."""
-    minutes: float | None = None
+    minutes: NonNegativeFloat | None = None
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, float("inf")), eval_every=(0, float("inf")))
-        if self.minutes is not None:
-            require(self, minutes=(0, 1e6))
-        for key in ("table", "label"):
-            if len((value := getattr(self, key)).splitlines()) != 1 or not value.strip():
-                raise ValueError(f"{key} is {value!r}; one line of text is expected")
+        for text in (self.table, self.label):
+            if len(text.splitlines()) != 1 or not text.strip():
+                raise ValueError(f"table or label is {text!r}; one line of text is expected")
         if self.eval_every and self.protocol != "random-goal":
             raise ValueError(f"eval_every is {self.eval_every} and protocol {self.protocol}; evaluations during a "
                              "training have the protocol random-goal, so leave one of them out")
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
-        if any(seed < 0 for seed in self.seeds):
-            raise ValueError(f"seeds are {list(self.seeds)}; whole numbers of at least 0 are expected")
         if misplaced := [key for key in self.settings if any(f"{own}.".startswith(f"{key}.") for own in OWN)]:
             raise ValueError(f"settings hold {', '.join(misplaced)}; datasets, seeds and evaluations "
                              "have fields of their own; give other settings one by one, such as training.steps")
@@ -173,29 +167,22 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The score of an evaluation during a training, in the unit of the card's score."""
+    """The mean score of an evaluation during a training, in the unit of the card's score."""
 
     step: int
     mean: float
-    interval: tuple[float, float]
-    """95 % bootstrap interval of the mean over episodes."""
 
 
 @dataclass(frozen=True)
 class SeedResult:
     """The evaluation of the last checkpoint of one training, in the unit of the card's score."""
 
-    run: str
-    """A digest of everything that the result depends on: all settings, the data and how the run was evaluated."""
     seed: int
     agent: str
     step: int
     """The training step of the checkpoint."""
     sampling: str
-    mean: float
-    interval: tuple[float, float]
-    """95 % bootstrap interval of the mean over episodes."""
-    scores: tuple[float, ...]
+    scores: Annotated[tuple[float, ...], Len(1)]
     """The score of each episode."""
     train_seconds: float
     """Duration of the training on one thread, with other runs in parallel."""
@@ -203,9 +190,10 @@ class SeedResult:
     curve: tuple[CurvePoint, ...] = ()
     """The evaluations during the training, if the card asks for them."""
 
-    def __post_init__(self) -> None:
-        if not self.scores:
-            raise ValueError(f"the scores of seed {self.seed} are empty; the score of each episode is expected")
+    @property
+    def mean(self) -> float:
+        """The mean over the episodes."""
+        return float(np.mean(self.scores))
 
 
 @dataclass(frozen=True)
@@ -216,10 +204,7 @@ class DataResult:
     """The hash of the training data, by `episodes_hash`."""
     behaviour: float | None
     """The score of the data's own episodes, or None if they are not complete episodes of the environment."""
-    mean: float
-    interval: tuple[float, float]
-    """95 % bootstrap interval of the mean, over seeds and episodes."""
-    seeds: tuple[SeedResult, ...]
+    seeds: Annotated[tuple[SeedResult, ...], Len(1)]
 
     def __post_init__(self) -> None:
         names = [seed.seed for seed in self.seeds]
@@ -227,9 +212,14 @@ class DataResult:
             raise ValueError(f"seeds are {names}; the results of each are expected once")
 
     @property
+    def mean(self) -> float:
+        """The mean over the runs."""
+        return float(np.mean(self.means))
+
+    @cached_property
     def estimate(self) -> Estimate:
-        """The mean with its interval."""
-        return Estimate(self.interval[0], self.mean, self.interval[1])
+        """The mean over seeds and episodes, with its 95 % bootstrap interval."""
+        return over_seeds([seed.scores for seed in self.seeds])
 
     @property
     def by_seed(self) -> dict[int, tuple[float, ...]]:
@@ -250,39 +240,12 @@ class CardResult:
     data: dict[str, DataResult]
 
 
-def pooled(sha256: str, behaviour: float | None, seeds: tuple[SeedResult, ...]) -> DataResult:
-    """The results of all seeds on one dataset, with their mean and its interval."""
-    whole = over_seeds([seed.scores for seed in seeds])
-    return DataResult(sha256, behaviour, whole.mean, whole.interval, seeds)
-
-
-COMPARED = ("inside", "outside")  # the verdicts on finished results that have an expectation
-
-
-def verdict(card: Card, data: CardData, result: DataResult | None) -> str:
-    """Whether a result is inside or outside its tolerance, has no expectation yet, or is unfinished."""
-    done = len(result.seeds) if result else 0
-    if result is None or done < len(card.seeds):
-        return f"unfinished: {done} of {len(card.seeds)} seeds"
-    if data.expected is None or data.tolerance is None:
-        return "no expectation yet"
-    return "inside" if abs(result.mean - data.expected) <= data.tolerance else "outside"
-
-
 def write_result(path: Path, result: CardResult) -> Path:
     return write_json(path, to_json(result))
 
 
-def read_results(folder: Path, names: Iterable[str] | None = None) -> dict[str, CardResult]:
-    """The results in a folder, of all or of some cards, by the names of their cards; cards of which nothing is done are
-    left out.
-
-    Means and intervals over seeds are computed anew, so that all results have those of this version. Raises
-    `ConfigError` for a file that is no result.
-    """
-    paths = sorted(folder.glob("*.json")) if names is None else [folder / f"{name}.json" for name in names]
-    results = {path.stem: from_json(CardResult, read_json(path), str(path))
-               for path in paths if path.exists()}
-    return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds) if one.seeds else one
-                                           for key, one in result.data.items()})
-            for name, result in results.items() if result.data}
+def read_results(folder: Path) -> dict[str, CardResult]:
+    """The results in a folder by the names of their cards; cards of which nothing is done are left out. Raises
+    `ConfigError` for a file that is no result."""
+    results = {path.stem: from_json(CardResult, read_json(path), str(path)) for path in sorted(folder.glob("*.json"))}
+    return {name: result for name, result in results.items() if result.data}

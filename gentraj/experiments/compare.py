@@ -1,72 +1,66 @@
-"""`gentraj compare`: families of models on the same data, trained for the same time, or existing runs.
+"""`gentraj compare`: families of models on the same data, trained for the same steps, or existing runs.
 
-tasks -> engine -> a `RunResult` of each run -> a `GroupResult` of the runs with the same data -> a `Comparison`.
+tasks -> engine -> a `RunResult` of each run -> a `Group` of the runs in one environment -> comparison.json and the page
+of `compare_page`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch.utils.benchmark import Timer
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, score_baselines
-from gentraj.envs.evaluation.scores import DataReturns
-from gentraj.envs.making import environment_factory, recorded_factory
+from gentraj.envs.evaluation.scores import score_behaviour
+from gentraj.envs.making import environment_factory, recorded_factory, try_making
 
-from ..config import check_known, require, to_json, write_json
-from ..data import Windows
-from ..data.episodes import Episodes, episodes_hash
+from ..config import check_known, settings, to_json, write_json
+from ..data.episodes import episodes_hash
 from ..device import pick_device
 from ..families import FAMILIES
 from ..families import family as family_of
 from ..files import check_folder
-from ..plots.page import show
-from ..progress import say
-from ..randomness import fold, generator
+from ..progress import one_line, say
 from ..runs.folder import RunFolder, load, run_class
+from ..runs.measures import choose_windows, conditions, measure_run
+from ..runs.model_card import parameters_trained
 from ..runs.planner import PlannerRun, PlannerRunConfig
 from ..runs.presets import PRESETS, with_model
-from ..runs.run import DataFacts, RunConfig
+from ..runs.run import DataFacts, Run, RunConfig
 from ..runs.training import read_datasets, resolve_paths
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
+from ..trajectory import Batch, SamplingOptions, SupportsLogProb
 from . import engine
-from .compare_page import write_page
-from .comparison import (
-    Comparison,
-    Control,
-    GroupResult,
-    Options,
-    RunResult,
-    Speed,
-    frontier,
-    measures_of,
-    speed,
-    summarize,
-)
-from .engine import Measure, Task, digest, kept, training_settings
-from .groups import Group
+from .cards import DataResult, SeedResult
+from .engine import Measure, Task
 from .jobs import LocalProcesses, Pool
+from .page import Row, ScoreTable
+from .reproduce import acting_with, score_of, seed_result
+from .statistics import Estimate, number
 
-DATA, BASELINES = "data.json", "baselines.json"
-WINDOWS = 4096  # sampled from the data of a preset; existing runs bring their reference windows
-FOR_TRAINING = ("families", "dataset", "budget", "steps", "seeds")  # settings of presets that are trained
+FOR_TRAINING = ("families", "dataset", "steps", "seeds")  # settings of presets that are trained
+BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
+LIKELIHOODS = 16  # number of windows; a likelihood costs hundreds of network calls
+SECONDS_TIMED = 0.5  # for which a call is repeated while it is timed
+DECISIONS = 50  # that are timed
 
-Data = tuple[Episodes, list[DataReturns]]  # the episodes, and the returns of those of each dataset
-Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps, contexts, environment
+Cell = tuple[str, str]  # group and family
 
 
-@dataclass(frozen=True)
+@settings
 class CompareConfig:
     """Which families of models or which existing runs are compared, and how."""
 
@@ -78,20 +72,18 @@ class CompareConfig:
     run with another number of sampling steps."""
     families: str = ",".join(FAMILIES)
     """Families of models to compare, separated by commas; they are the values of `gentraj train --model`."""
-    dataset: str | None = None
+    dataset: str = ""
     """The dataset, as in `gentraj train`; by default the preset's."""
-    budget: float = 7.0
-    """Minutes of each training. The number of training steps is found by timing some steps of each family."""
-    steps: int | None = None
-    """Number of steps of each training, instead of --budget."""
-    seeds: int = 3
+    steps: PositiveInt | None = None
+    """Number of steps of each training; by default the preset's."""
+    seeds: PositiveInt = 3
     """Number of trainings of each family, with the seeds 0, 1, 2 and so on."""
-    episodes: int = 50
+    episodes: NonNegativeInt = 50
     """Number of episodes in which each run is evaluated; 0 leaves the returns out."""
-    num: int = 512
+    num: Annotated[int, Field(ge=8)] = 512
     """Number of trajectories that are sampled to measure the quality of samples, as in `gentraj measure`."""
     out: Path = Path("runs/comparison")
-    """Folder that the runs, comparison.json and comparison.html are written to."""
+    """Folder that the runs, comparison.json and comparison.md are written to."""
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
@@ -103,291 +95,331 @@ class CompareConfig:
         if self.runs and given:
             raise ValueError(f"--{given[0]} is for presets that are trained, and --runs names existing runs; leave one "
                              "of them out")
-        if {"budget", "steps"} <= {*given}:
-            raise ValueError("--budget and --steps both say how long to train; give one of them")
-        require(self, seeds=(1, np.inf), episodes=(0, np.inf), num=(8, np.inf), budget=(1e-3, 1e6))
-        if self.steps is not None:
-            require(self, steps=(1, np.inf))
         check_folder(self.out, "--out")
 
 
-# -- the data of a group
+# -- what is measured of a run
 
 
-def read_data(config: PlannerRunConfig) -> Data:
-    """The data of these settings. A missing dataset is recorded if gentraj can record it."""
-    return read_datasets(config)
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers that were measured of a run, by their names."""
+
+    values: dict[str, float]
 
 
-def build(config: PlannerRunConfig, data: Data) -> PlannerRun:
-    """An untrained run on these data."""
-    episodes, returns = data
-    resolved, context = PlannerRun.resolve(config, episodes)
-    return PlannerRun.build(resolved, DataFacts.of(episodes, context, config.env_id, returns), episodes)
+def samples(run: Run, num: int, steps: int | None) -> Numbers:
+    """How good the samples of a planner are, by the column and the name in `measure_run`, and the log-likelihood of
+    windows given their first observation and context, in nats per unknown entry in environment units. The latter
+    depends on no number of sampling steps, and is left out where one is given."""
+    if not isinstance(run, PlannerRun):
+        return Numbers({})
+    columns = measure_run(run, num=num, steps=steps or run.planning.steps, progress=False)["measures"]
+    found = {f"{column}.{name}": value for column, measures in columns.items() for name, value in measures.items()
+             if value is not None}
+    if steps is None and isinstance(run.model, SupportsLogProb):
+        windows = whole_windows(run).take(slice(LIKELIHOODS))
+        start = conditions(run, windows)["start"].to(run.device)
+        log_prob_B = run.model.log_prob(windows.x_BHD.to(run.device), start)
+        found["log_prob_per_entry"] = (log_prob_B / (~start.mask_BHD).sum((1, 2))).mean().item()
+    return Numbers(found)
 
 
-def group_of(config: RunConfig, out: Path) -> Group:
-    """The group of a planner's runs with these settings, whose windows are stored in a folder of `out`.
-
-    Raises ValueError for another kind of run.
-    """
-    planner = of_planner(config, "the run")
-    name = digest({"rows": _window_settings(planner)})[:8]
-    return keep_group(name, out / name, planner, read_data(planner))
+def whole_windows(run: PlannerRun) -> Batch:
+    """The windows that the run keeps which lie whole in an episode, in random order."""
+    windows, _ = choose_windows(run, None, len(run.reference.x_BHD), 0)
+    return windows
 
 
-def keep_group(name: str, folder: Path, config: PlannerRunConfig, data: Data) -> Group:
-    """The group of runs with these settings. Stores windows of the data in its folder, unless that has them."""
-    episodes, returns = data
-    resolved, context = PlannerRun.resolve(config, episodes)
-    group = Group.of(name, folder, DataFacts.of(episodes, context, config.env_id, returns))
-
-    def make() -> str:
-        windows = Windows(episodes, build(resolved, data).model.spec, config.context)
-        return group.keep(windows.batch(0, fold(0), WINDOWS))
-
-    kept(folder / DATA, {"sha256": episodes_hash(episodes), "rows": digest({"rows": _window_settings(config)})}, make)
-    return group
-
-
-def of_planner(config: RunConfig, name: str) -> PlannerRunConfig:
-    """The settings of a planner's run, unchanged. Raises ValueError for settings of another kind of run."""
-    if not isinstance(config, PlannerRunConfig):
-        raise ValueError(f"{name} is a {run_class(config).NAME}; a planner is expected, whose families of models are "
-                         "compared; gentraj compare --runs compares trained runs of any kind")
-    return config
+def speed(run: Run, steps: int | None) -> Numbers:
+    """What a decision for one environment costs, and how many plans a second are sampled: the median over
+    `SECONDS_TIMED` of repeated calls."""
+    found = decision_cost(run, steps) | {"parameters": sum(map(parameters_trained, run.components.values()))}
+    if isinstance(run, PlannerRun):
+        windows = whole_windows(run)
+        for batch in BATCHES:
+            some = windows.take(torch.arange(batch) % len(windows.x_BHD))
+            [*_, known] = conditions(run, some).values()
+            options = SamplingOptions(steps=steps or run.planning.steps)
+            call = partial(run.model.sample, known.to(run.device), options=options)
+            timed = Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=SECONDS_TIMED)
+            found[f"plans_per_second.{batch}"] = batch / timed.median
+    return Numbers(found)
 
 
-def _window_settings(config: RunConfig) -> tuple[Any, ...]:
-    """The settings that determine the windows of a group and their contexts; those of a policy do not matter."""
-    if not isinstance(config, PlannerRunConfig):
-        return ()
-    return (config.dataset, config.horizon, config.stride, config.joint, config.context.kinds, config.context.discount,
-            config.stitch)
+def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
+    """The mean number of network calls and the median milliseconds of CPU time, which other processes change least, of
+    a decision for one environment, which begins an episode."""
+    ones = np.ones(run.data.act_dim, np.float32)  # what bounds the actions does not change what they cost
+    acting = acting_with(run, steps)
+    agent = run.agent(Box(-ones, ones), acting.settings, options=acting.options)
+    calls, seconds = np.zeros((2, DECISIONS + 1))
+    for n in range(DECISIONS + 1):
+        i = n % len(run.reference.x_BHD)
+        window = run.reference.take(slice(i, i + 1))
+        obs_BO = window.x_BHD[:, 0, : run.data.obs_dim]
+        goal_BG = run.example_goal(window, obs_BO)
+        agent.reset(seeds_B=[n])
+        before = agent.network_calls or 0
+        began = time.thread_time()
+        agent.act(obs_BO, goal_BG)
+        seconds[n] = time.thread_time() - began
+        calls[n] = (agent.network_calls or 0) - before
+    return {"calls": float(calls[1:].mean()), "cpu_ms": float(1e3 * np.median(seconds[1:]))}  # the first one warms up
+
+
+def measures(config: CompareConfig, scored: bool, steps: int | None = None,
+             step: int | None = None) -> tuple[Measure[Any], ...]:
+    """What is measured of a run in parallel with others: its return if it is `scored`, and its samples. `steps` are its
+    sampling steps, by default its own, and `step` is the training step of an existing run."""
+    quality = Measure("samples", partial(samples, num=config.num, steps=steps), Numbers,
+                      {"num": config.num, "steps": steps, "step": step})
+    if not scored:
+        return (quality,)
+    score = score_of("score", config.episodes, "random-goal", "return_mean", steps=steps, step=step)
+    return score, quality
+
+
+def can_be_scored(config: CompareConfig, env: str | None, name: str) -> bool:
+    """Whether runs have returns; says why they have none."""
+    if not config.episodes:
+        return False
+    try:
+        if env is None:
+            raise ValueError("the data do not say which environment they come from")
+        try_making(env)
+    except Exception as error:  # an environment may raise anything
+        say(f"{name}: there are no returns: {one_line(error)}")
+        return False
+    return True
 
 
 # -- presets that are trained
 
 
-def planned(presets: Sequence[str], families: Sequence[str],
-            dataset: str | None = None) -> dict[Cell, PlannerRunConfig]:
-    """The settings of every preset with every family. Raises ValueError for unknown names."""
-    check_known(presets, PRESETS, "preset")
+def planned(config: CompareConfig) -> dict[Cell, RunConfig]:
+    """The settings of every preset with every family. Raises ValueError for unknown names, and for a preset of another
+    kind of run."""
+    families = [name.strip() for name in config.families.split(",")]
+    check_known(config.presets, PRESETS, "preset")
     check_known(families, FAMILIES, "family")
     configs = {}
-    for preset in presets:
-        base = of_planner(PRESETS[preset], preset)
-        base = replace(base, dataset=resolve_paths(dataset or base.dataset, Path()),
-                       training=replace(base.training, threads=1))
+    for preset in config.presets:
+        base = PRESETS[preset]
+        if not isinstance(base, PlannerRunConfig):
+            raise ValueError(f"{preset} is a {run_class(base).NAME}; a planner is expected, whose families of models "
+                             "are compared; gentraj compare --runs compares trained runs of any kind")
+        training = replace(base.training, threads=1, steps=config.steps or base.training.steps)
+        base = replace(base, dataset=resolve_paths(config.dataset or base.dataset, Path()), training=training)
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
         for name in families:
-            if family_of(base.model) == name:
-                configs[preset, name] = base
-            else:
-                configs[preset, name] = of_planner(with_model(base, FAMILIES[name]), preset)
+            configs[preset, name] = base if family_of(base.model) == name else with_model(base, FAMILIES[name])
     return configs
 
 
-def to_train(configs: Mapping[Cell, PlannerRunConfig], config: CompareConfig,
-             options: Options) -> tuple[list[Task], dict[str, Group]]:
-    """A task for every family and seed, which trains for the steps or the minutes of the config, and the groups.
-
-    Times some training steps of every family, so nothing should run in parallel.
-    """
-    groups: dict[str, Group] = {}
-    data: dict[str, Data] = {}
-    trainings: dict[Cell, tuple[PlannerRunConfig, str]] = {}
-    device = pick_device(options.device)
-    for (preset, family), planner in configs.items():
-        if preset not in groups:
-            data[preset] = read_data(planner)
-            groups[preset] = keep_group(preset, config.out / preset, planner, data[preset])
-        sha256 = episodes_hash(data[preset][0])
-        steps = config.steps
-        if steps is None:
-            key = {"run": training_settings(planner), "sha256": sha256, "device": str(device)}
-            with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
-                seconds = kept(config.out / preset / f"{family}-step-seconds.json", key,
-                               partial(_step_seconds, planner, data[preset], device))
-            say(f"{preset}: {family} takes {1000 * seconds:.3g} ms a step")
-            steps = max(1, round(60 * config.budget / seconds))
-        training = replace(planner.training, steps=steps, warmup=min(planner.training.warmup, steps // 10),
-                           log_every=max(1, steps // 100), save_every=max(1, min(1000, steps // 8)))
-        trainings[preset, family] = replace(planner, training=training), sha256
+def to_train(config: CompareConfig) -> list[Task]:
+    """A task for every preset, family and seed."""
+    configs = planned(config)
+    known: dict[str, tuple[str, tuple[Measure[Any], ...]]] = {}
     tasks = []
     for seed in range(config.seeds):  # outermost, so that a comparison that is stopped early has every family
-        for (preset, family), (planner, sha256) in trainings.items():
+        for (preset, family), planner in configs.items():
+            if preset not in known:
+                episodes, _ = read_datasets(planner)
+                run_class(planner).resolve(planner, episodes)  # raises for settings that do not suit the data
+                scored = can_be_scored(config, planner.env_id or episodes.env, preset)
+                known[preset] = episodes_hash(episodes), measures(config, scored)
             name = f"{family}-seed-{seed}"
-            tasks.append(Task((preset, family), f"{preset}/{name}", config.out / preset / name,
-                              replace(planner, training=replace(planner.training, seed=seed)), sha256,
-                              measures_of(planner, groups[preset], options)))
-    return tasks, groups
-
-
-def _step_seconds(config: PlannerRunConfig, data: Data, device: torch.device, blocks: int = 3,
-                  steps: int = 8) -> float:
-    """Seconds of a training step of all components: the median over blocks of the mean, as steps take different
-    times."""
-    means = []
-    trained = [(component.to(device).train(), component.optimizers(), Windows(data[0], component.spec, config.context))
-               for component in build(config, data).components.values()]
-    for block in range(blocks + 1):
-        began = time.perf_counter()
-        for step in range(block * steps, (block + 1) * steps):
-            for component, optimizers, windows in trained:
-                batch = windows.batch(step, 0, component.batch_size).to(device)
-                sum(value.item() for value in component.update(batch, optimizers, generator(step)).values())
-        means.append((time.perf_counter() - began) / steps)
-    return float(np.median(means[1:]))  # the first block warms up
+            seeded = replace(planner, training=replace(planner.training, seed=seed))
+            tasks.append(Task((preset, family), f"{preset}/{name}", config.out / preset / name, seeded, *known[preset]))
+    return tasks
 
 
 # -- existing runs
 
 
-class Entrant(NamedTuple):
-    """An existing run, and the number of its sampling steps; None for its own."""
-
-    folder: Path
-    steps: int | None = None
-
-    @classmethod
-    def of(cls, text: str) -> Entrant:
-        """The entrant DIR or DIR@STEPS. A text that names an existing folder is DIR, even with an @ in it.
-
-        Raises ValueError for 0 steps.
-        """
-        folder, _, steps = text.rpartition("@")
-        if not (folder and steps.isdecimal()) or Path(text).exists():
-            return cls(Path(text))
-        if not int(steps):
-            raise ValueError(f"{text} has {steps} sampling steps; give at least 1, or the run alone for its own number")
-        return cls(Path(folder), int(steps))
-
-    def __str__(self) -> str:
-        return str(self.folder) if self.steps is None else f"{self.folder}@{self.steps}"
+def entrant(text: str) -> tuple[Path, int | None]:
+    """The folder of DIR or DIR@STEPS, and the number of sampling steps; None for the run's own. A text that names an
+    existing folder is DIR, even with an @ in it. Raises ValueError for 0 steps."""
+    found = re.fullmatch(r"(.+)@(\d+)", text)
+    if found is None or Path(text).exists():
+        return Path(text), None
+    steps = int(found[2])
+    if not steps:
+        raise ValueError(f"{text} has {steps} sampling steps; give at least 1, or the run alone for its own number")
+    return Path(found[1]), steps
 
 
-def existing(entrants: Sequence[Entrant]) -> dict[Entrant, tuple[Cell, RunConfig]]:
-    """The cell and settings of existing runs.
+def to_measure(config: CompareConfig) -> list[Task]:
+    """A task for every existing run.
 
-    Runs of a group have the same data wherever these lie, the same environment and the same windows. Runs that differ
-    only in their seed are one family, which is called like the first of them.
+    Runs of a group have the same environment, or where they have none, the same data. Runs that differ only in their
+    seed are one family, which is called like the first of them.
     """
-    groups: dict[tuple[Any, ...], str] = {}
+    groups: dict[str, tuple[str, bool]] = {}
     families: dict[str, str] = {}
-    cells: dict[Entrant, tuple[Cell, RunConfig]] = {}
-    for entrant in dict.fromkeys(entrants):
-        file = RunFolder(entrant.folder).read()
-        config = file.run
-        hash_of_data = load_checkpoint(entrant.folder).meta["dataset_hash"]
-        key = hash_of_data, _environment(file.data), *_window_settings(config)[1:]
-        dataset = re.sub(r"[^\w.-]+", "-", Path(config.dataset).name if "." in config.dataset else config.dataset)
-        group = groups.setdefault(key, f"{dataset}-{len(groups) + 1}" if groups else dataset)
-        settings = {name: value for name, value in to_json(config).items() if name not in ("dataset", "training")}
-        alike = json.dumps([group, entrant.steps, config.training.steps, settings])
-        cells[entrant] = (group, families.setdefault(alike, str(entrant))), config
-    return cells
+    tasks = []
+    for text in dict.fromkeys(config.runs):
+        folder, steps = entrant(text)
+        file = RunFolder(folder).read()
+        run, sha256 = file.run, load_checkpoint(folder).meta["dataset_hash"]
+        key = environment_name(file.data) or sha256
+        if key not in groups:
+            name = re.sub(r"[^\w.-]+", "-", json.loads(key)["id"] if file.data.env else Path(run.dataset).name)
+            name = f"{name}-{len(groups) + 1}" if groups else name
+            groups[key] = name, can_be_scored(config, file.data.env, name)
+        group, scored = groups[key]
+        same = {name: value for name, value in to_json(run).items() if name not in ("dataset", "training")}
+        alike = json.dumps([group, sha256, steps, run.training.steps, same])
+        if any(task.seed == run.training.seed and task.cell == (group, families.get(alike)) for task in tasks):
+            alike = text  # the same seed once more
+        own = measures(config, scored, steps, saved_step(folder))
+        place = config.out / group / Path(text).absolute().name
+        tasks.append(Task((group, families.setdefault(alike, text)), text, place, run, sha256, own, folder))
+    return tasks
 
 
-def _environment(data: DataFacts) -> str | None:
+def environment_name(data: DataFacts) -> str | None:
     """The environment of a run, in the same words for all runs that have it."""
     factory = recorded_factory(data.env)
     return data.env if factory is None else factory.spec_json
 
 
-def to_measure(cells: Mapping[Entrant, tuple[Cell, RunConfig]], out: Path,
-               options: Options) -> tuple[list[Task], dict[str, Group]]:
-    """A task for every existing run, and the groups with the windows that the first run of each group stores."""
-    tasks = []
-    groups: dict[str, Group] = {}
-    for entrant, (cell, config) in cells.items():
-        run = load(entrant.folder, device=pick_device(options.device))
-        if cell[0] not in groups:
-            groups[cell[0]] = Group.of(cell[0], out / cell[0], run.data)
-            groups[cell[0]].keep(run.reference, few=not isinstance(config, PlannerRunConfig))
-        place = out / cell[0] / str(Entrant(Path(entrant.folder.absolute().name), entrant.steps))
-        measures = measures_of(config, groups[cell[0]], replace(options, steps=entrant.steps), step=run.step)
-        task = Task(cell, "", place, config, run.dataset_hash, measures, entrant.folder)
-        tasks.append(replace(task, name=f"{cell[0]}/{task.folder.name}"))
-    return tasks, groups
+# -- the results
 
 
-# -- the experiment
+@dataclass(frozen=True)
+class RunResult:
+    """What was measured of a run; a run that failed has no score and no numbers."""
+
+    name: str
+    family: str
+    seed: int
+    folder: str
+    steps: int | None
+    """The number of sampling steps, where it is not the run's own."""
+    failure: str | None = None
+    score: SeedResult | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    """The `samples` and the `speed`, and the "train_steps" and "train_seconds" of the training."""
 
 
-def compare_families(config: CompareConfig, pool: Pool | None = None) -> tuple[Comparison, Path]:
-    """Trains and measures in the pool, by default processes of this machine, what is not done yet;
-    returns the contents of comparison.json and the path of the page.
+@dataclass(frozen=True)
+class FrontierPoint:
+    """What a decision of a family costs and what it is worth."""
 
-    Steps are timed, and everything is measured, with one thread, as in the processes that train.
+    name: str
+    cpu_ms: float
+    worth: Estimate
+
+    def beats(self, other: FrontierPoint) -> bool:
+        """Whether it is as cheap and worth as much as the other one, and better in one of them."""
+        own, others = (self.cpu_ms, self.worth.mean), (other.cpu_ms, other.worth.mean)
+        return own[0] <= others[0] and own[1] >= others[1] and own != others
+
+
+def frontier(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The points that no other point beats."""
+    return [point for point in points if not any(other.beats(point) for other in points)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that are compared with each other."""
+
+    name: str
+    behaviour: float | None
+    """The return of the data's own episodes, if they are whole episodes of the environment."""
+    runs: list[RunResult]
+
+    @property
+    def families(self) -> dict[str, list[RunResult]]:
+        """The runs of each family."""
+        found: dict[str, list[RunResult]] = {}
+        for run in self.runs:
+            found.setdefault(run.family, []).append(run)
+        return found
+
+    def spread(self, family: str, key: str) -> list[float]:
+        """A number of each run of a family that has it."""
+        return [run.numbers[key] for run in self.families[family] if key in run.numbers]
+
+    def table(self) -> ScoreTable | None:
+        """The returns of the families, which are compared with the first one; None if there are none."""
+        rows = []
+        for family, runs in self.families.items():
+            scores = tuple(run.score for run in runs if run.score is not None)
+            if scores:
+                result = DataResult("", self.behaviour, scores)
+                rows.append(Row(family, tuple(sorted(run.seed for run in runs)), {self.name: result}))
+        if not rows:
+            return None
+        episodes = len(rows[0].results[self.name].seeds[0].scores)
+        return ScoreTable(self.name, "return_mean", "random-goal", episodes, (self.name,), rows,
+                          next(iter(self.families))).best_first()
+
+    def points(self) -> list[FrontierPoint]:
+        """What decisions of the families cost, and what they return."""
+        table = self.table()
+        return [FrontierPoint(row.label, statistics.mean(self.spread(row.label, "cpu_ms")),
+                              row.results[self.name].estimate) for row in (table.rows if table else ())]
+
+
+def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Group]:
+    """Trains and measures in the pool, by default processes of this machine, what is not done yet; writes
+    comparison.json and returns its groups.
+
+    Everything is measured with one thread, as in the processes that train. Raises RuntimeError if all runs failed.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        options = Options(config.episodes, config.num, config.device)
-        if config.runs:
-            tasks, groups = to_measure(existing([Entrant.of(text) for text in config.runs]), config.out, options)
-        else:
-            families = [name.strip() for name in config.families.split(",")]
-            tasks, groups = to_train(planned(config.presets, families, config.dataset), config, options)
-        results = compare(tasks, groups, pool or LocalProcesses(), options)
-        given = {field.name: getattr(config, field.name) for field in fields(CompareConfig)
-                 if field.name == "episodes" or getattr(config, field.name) not in (field.default, config.out)}
-        comparison = Comparison(given, results, *frontier(results))
-        write_json(config.out / "comparison.json", to_json(comparison))
-        return comparison, write_page(comparison, groups, config.out, config.device)
+        tasks = to_measure(config) if config.runs else to_train(config)
+        failures = engine.run(tasks, pool or LocalProcesses(), config.device, lambda some: _outcome(some[0]))
+        if len(failures) == len(tasks):
+            raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
+        of_group: dict[str, list[Task]] = {}
+        for task in tasks:
+            of_group.setdefault(task.cell[0], []).append(task)
+        groups = [Group(name, _behaviour(own, failures),
+                        [run_result(task, failures.get(task.name), config.device) for task in own])
+                  for name, own in of_group.items()]
+        write_json(config.out / "comparison.json", {"groups": [to_json(group) for group in groups]})
+        return groups
     finally:
         torch.set_num_threads(threads)
 
 
-def compare(tasks: Sequence[Task], groups: Mapping[str, Group], pool: Pool,
-            options: Options) -> dict[str, GroupResult]:
-    """Runs what is not done yet in the pool, and returns the results of each group.
-
-    Raises RuntimeError if all runs failed.
-    """
-    failures = engine.run(tasks, pool, options.device, lambda some: _outcome(some[0]))
-    if len(failures) == len(tasks):
-        raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
-    results = {}
-    for name, group in groups.items():
-        own = [task for task in tasks if task.cell[0] == name]
-        runs = {task.name: run_result(task, failures.get(task.name), group, options) for task in own}
-        succeeded = [task for task in own if task.name not in failures]
-        environment, returns = None, {}
-        if succeeded:
-            data = RunFolder(succeeded[0].run).read().data
-            environment, returns = _environment(data), _baselines(data, runs[succeeded[0].name], group, options)
-        results[name] = summarize(runs, group, environment, returns)
-    return results
-
-
 def _outcome(task: Task) -> str:
-    found: Control | None = task.result(task.measures[0])
-    score = "" if found is None or found.return_mean is None else f", return {show(found.return_mean)}"
-    return f"done, {saved_step(task.run)} steps{score}"
+    score = seed_result(task) if task.measures[0].result is SeedResult else None
+    return f"done, {saved_step(task.run)} steps" + ("" if score is None else f", return {number(score.mean)}")
 
 
-def _baselines(data: DataFacts, run: RunResult, group: Group, options: Options) -> dict[str, float]:
-    """The returns of the controller and of a random agent in the environment; none where a run of it has none."""
-    if data.env is None or run.control is None or run.control.return_mean is None:
-        return {}
-    config = EvaluationConfig(episodes=options.episodes)
-    found = kept(group.folder / BASELINES, {"env": data.env, "episodes": options.episodes}, lambda: score_baselines(
-        environment_factory(str(data.env)), config, progress=False, obs_keys=data.obs_keys))
-    return {name: scores["return_mean"] for name, scores in found.items()}
+def _behaviour(tasks: Sequence[Task], failures: Mapping[str, str]) -> float | None:
+    """The return of the data's own episodes; None where it is not defined, and where all runs have failed."""
+    for task in tasks:
+        if task.name not in failures:
+            data = RunFolder(task.run).read().data
+            if data.env is None:
+                return None
+            scores, _ = score_behaviour(data.returns, data.recorded or data.env, environment_factory(data.env))
+            return None if scores is None else scores["return_mean"]
+    return None
 
 
-def run_result(task: Task, failure: str | None, group: Group, options: Options) -> RunResult:
+def run_result(task: Task, failure: str | None, device: str | None) -> RunResult:
     """The result of a run, whose speed is measured in this process while nothing runs in parallel."""
-    seconds = [row.get("seconds", 0.0) for row in read_metrics(task.run)]
-    steps = task.measures[0].depends_on["steps"]
-    about = RunResult(task.cell[1], task.seed, str(task.run), failure, task.warnings, saved_step(task.run) or None,
-                      steps, sum(seconds) if seconds else None)
+    *scores, quality = task.measures
+    found = RunResult(task.name, task.cell[1], task.seed, str(task.run), quality.depends_on["steps"], failure)
     if failure is not None:
-        return about
-    timed = Measure("speed", partial(speed, group=group, options=replace(options, steps=steps)), Speed,
-                    {"windows": group.sha256, "device": options.device, "steps": steps})
-    found = task.measured(timed, lambda: load(task.run, device=pick_device(options.device)))
-    return replace(about, speed=found, **{measure.name: task.result(measure) for measure in task.measures})
+        return found
+    timed = Measure("speed", partial(speed, steps=found.steps), Numbers, {**quality.depends_on, "device": device})
+    fast = task.measured(timed, lambda: load(task.run, device=pick_device(device)))
+    trained = {"train_steps": float(saved_step(task.run))}
+    seconds = sum(row.get("seconds", 0.0) for row in read_metrics(task.run))
+    if seconds:
+        trained["train_seconds"] = seconds
+    measured = task.measured(quality, lambda: load(task.run, device=pick_device(device)))
+    return replace(found, score=seed_result(task) if scores else None,
+                   numbers=measured.values | fast.values | trained)

@@ -11,11 +11,10 @@ import hashlib
 import json
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +22,6 @@ import torch
 
 from ..config import from_json, read_json, to_json, write_json
 from ..device import pick_device, require_device
-from ..files import write_file
 from ..progress import one_line, say
 from ..runs.folder import acts_only, load
 from ..runs.model_card import dataset_names
@@ -35,7 +33,6 @@ from .jobs import Job, LocalProcesses, Pool, run_jobs
 
 R = TypeVar("R")
 LOG = "log.txt"
-WARNINGS = "warnings.txt"
 FAILURES = "failures.json"
 SECONDS_TO_UNLOCK = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
 
@@ -95,21 +92,25 @@ class Task:
     def path(self, measure: Measure[Any]) -> Path:
         return self.folder / f"{measure.name}.json"
 
-    def measured(self, measure: Measure[R], run: Callable[[], Run]) -> R:
-        """The stored result if there is one for the key; otherwise the run is measured and the result stored."""
-        found = kept(self.path(measure), self.key(measure), lambda: to_json(measure.make(run())))
-        return from_json(measure.result, found, str(self.path(measure)))
-
     def result(self, measure: Measure[R]) -> R | None:
         """The stored result; None until it is done."""
         path = self.path(measure)
-        if not is_kept(path, self.key(measure)):
+        stored = read_json(path) if path.is_file() else {}
+        if stored.get("key") != self.key(measure):
             return None
-        return from_json(measure.result, read_result(path), str(path))
+        return from_json(measure.result, stored["result"], str(path))
+
+    def measured(self, measure: Measure[R], run: Callable[[], Run]) -> R:
+        """The stored result if there is one; otherwise the run is measured and the result stored."""
+        result = self.result(measure)
+        if result is None:
+            result = measure.make(run())
+            write_json(self.path(measure), {"key": self.key(measure), "result": to_json(result)})
+        return result
 
     @property
     def is_done(self) -> bool:
-        return all(is_kept(self.path(measure), self.key(measure)) for measure in self.measures)
+        return all(self.result(measure) is not None for measure in self.measures)
 
     @property
     def failure(self) -> str:
@@ -118,14 +119,6 @@ class Task:
         if path.is_file() and self.name in (failures := read_json(path)):
             return failures[self.name]
         return "its process gave no reason: it was killed, perhaps because memory ran out, or the disk is full"
-
-    @property
-    def warnings(self) -> list[str]:
-        """The warnings of the training."""
-        path = self.folder / WARNINGS
-        if not path.is_file():
-            return []
-        return path.read_text().splitlines()
 
 
 def run(tasks: Iterable[Task], pool: Pool, device: str | None,
@@ -177,23 +170,12 @@ def _do(task: Task, device: torch.device) -> None:
     if task.existing is not None:
         run = load(task.existing, device=device)
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = partial(_note, task.folder / WARNINGS)
-            run = trained(task.config, task.run, device)
+        run = trained(task.config, task.run, device)
     for measure in task.measures:
         try:
             task.measured(measure, lambda: run)
         except ValueError as error:  # also raised for a number that is not finite
             raise ValueError(f"{measure.name} cannot be measured: {error}") from error
-
-
-def _note(path: Path, message: Warning | str, *_: Any) -> None:
-    """Adds a warning to the file unless it is there, perhaps from before an interruption."""
-    line = " ".join(str(message).split())
-    before = path.read_text() if path.exists() else ""
-    if line not in before.splitlines():
-        write_file(path, f"{before}{line}\n".encode())
 
 
 def trained(config: RunConfig, folder: Path, device: torch.device) -> Run:
@@ -218,28 +200,6 @@ def training_settings(config: RunConfig) -> dict[str, Any]:
         *groups, name = key.split(".")
         reduce(dict.__getitem__, groups, settings).pop(name, None)
     return settings
-
-
-# -- the cache
-
-
-def kept(path: Path, key: Mapping[str, Any], make: Callable[[], Any]) -> Any:
-    """The result that the file stores for the key; otherwise calls `make` and stores its result."""
-    if is_kept(path, key):
-        return read_result(path)
-    result = make()
-    write_json(path, {"key": key, "result": result})
-    return result
-
-
-def is_kept(path: Path, key: Mapping[str, Any]) -> bool:
-    """Whether the file stores a result for the key."""
-    return path.is_file() and read_json(path).get("key") == key
-
-
-def read_result(path: Path) -> Any:
-    """The result that `kept` stored in the file."""
-    return read_json(path)["result"]
 
 
 def digest(value: Mapping[str, Any]) -> str:

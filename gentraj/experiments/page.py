@@ -1,22 +1,24 @@
-"""The page of all results, docs/results.md: for each table that cards name its scores, figures, comparisons over runs
-and datasets, published scores and cards. It depends on the results only."""
+"""Pages of results in Markdown, with figures in a folder beside them. All experiments write theirs by `write_parts`:
+`write_page` that of cards, such as docs/results.md, and `gentraj compare` its own with the same tables of scores."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
+from gentraj.envs.making import ProtocolName
+
 from ..files import write_file
 from ..plots.comparison import Curve, plot_intervals, plot_learning_curves
 from ..plots.page import markdown_table
-from .cards import Card, CardResult, DataResult
+from .cards import CardResult, DataResult, Score
 from .statistics import (
     Estimate,
     difference,
@@ -75,7 +77,7 @@ class Row:
 
     label: str
     seeds: tuple[int, ...]
-    """The seeds that the cards of the row ask for, in increasing order."""
+    """The seeds that are asked for, in increasing order."""
     results: dict[str, DataResult] = field(default_factory=dict)
 
     def average(self, columns: Sequence[str]) -> Estimate | None:
@@ -87,7 +89,8 @@ class Row:
 
     def lead(self, other: Row, columns: Sequence[str]) -> Estimate:
         """How far the average is above that of another row, paired by seed and episode where they are the same."""
-        return difference(*([row.results[column].by_seed for column in columns] for row in (self, other)))
+        return difference([self.results[column].by_seed for column in columns],
+                          [other.results[column].by_seed for column in columns])
 
     def means(self, columns: Sequence[str]) -> list[list[float]]:
         """For each column the score of each run."""
@@ -96,17 +99,19 @@ class Row:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The cards of one table; cards with the same label on different datasets share a row."""
+    """Rows of scores of the same kind on the same datasets."""
 
     name: str
-    cards: Mapping[str, CardResult]
+    score: Score
+    protocol: ProtocolName
+    episodes: int
+    """The number of episodes that a run is scored in."""
     columns: tuple[str, ...]
     rows: Sequence[Row]
-    """Best first."""
-
-    @property
-    def card(self) -> Card:
-        return next(iter(self.cards.values())).card
+    base: str | None = None
+    """The label of the row that the others are compared with; None to compare each row with the next one."""
+    cards: Mapping[str, CardResult] = field(default_factory=dict)
+    """The cards of the rows, by their names."""
 
     @property
     def stem(self) -> str:
@@ -116,69 +121,72 @@ class ScoreTable:
     @property
     def is_averaged(self) -> bool:
         """Whether scores are averaged over the datasets; returns of several ones may have different scales."""
-        return self.card.score != "return_mean" or len(self.columns) == 1
+        return self.score != "return_mean" or len(self.columns) == 1
 
-    def average(self, row: Row) -> Estimate | None:
-        """The average of a row over all datasets; None if one is missing, or if they are not averaged."""
-        return row.average(self.columns) if self.is_averaged else None
+    @cached_property
+    def averages(self) -> dict[str, Estimate]:
+        """The average over all datasets of each row that has a result on every one, by its label."""
+        averages = {row.label: row.average(self.columns) for row in self.rows if self.is_averaged}
+        return {label: average for label, average in averages.items() if average is not None}
 
     @property
     def behaviour(self) -> dict[str, float]:
         """The scores of the datasets' own episodes, as far as they are defined."""
-        found = {}
-        for row in self.rows:
-            for column, result in row.results.items():
-                if result.behaviour is not None:
-                    found[column] = result.behaviour
-        if self.is_averaged and set(found) == set(self.columns):
+        found = {column: result.behaviour for row in self.rows for column, result in row.results.items()
+                 if result.behaviour is not None}
+        if self.is_averaged and len(found) == len(self.columns) > 1:
             found[AVERAGE] = float(np.mean([found[column] for column in self.columns]))
         return found
 
+    def best_first(self) -> ScoreTable:
+        """The table with its rows sorted by their averages."""
+        def key(row: Row) -> tuple[float, str]:
+            whole = self.is_averaged and row.results.keys() >= set(self.columns)
+            if not whole:
+                return np.inf, row.label
+            return -float(np.mean([row.results[column].mean for column in self.columns])), row.label
+
+        return replace(self, rows=sorted(self.rows, key=key))
+
     @classmethod
-    def of(cls, name: str, cards: Mapping[str, CardResult]) -> ScoreTable:
-        """Sorts the cards into rows and columns. Raises ValueError for cards that do not fit in one table."""
+    def of(cls, name: str, cards: Mapping[str, CardResult], base: str | None = None) -> ScoreTable:
+        """Sorts the cards into rows and columns; cards with the same label on different datasets share a row.
+
+        Raises ValueError for cards that do not fit in one table.
+        """
         first = next(iter(cards.values())).card
-        data_of: dict[str, str] = {}  # the hash of the data of each column
+        hashes: dict[str, str] = {}  # of the data of each column
         rows: dict[str, Row] = {}
         taken: set[tuple[str, str]] = set()
         most_columns_first = sorted(cards.items(), key=lambda pair: -len(pair[1].card.data))
         for file, result in most_columns_first:
-            card = result.card
+            card, seeds = result.card, tuple(sorted(result.card.seeds))
             for key in ("score", "protocol", "episodes"):
                 if getattr(card, key) != getattr(first, key):
                     raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
                                      f"'{name}' {getattr(first, key)}; give it a table of its own")
-            row = rows.setdefault(card.label, Row(card.label, tuple(sorted(card.seeds))))
-            if row.seeds != tuple(sorted(card.seeds)):
-                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have seeds "
-                                 f"{row.seeds} and {card.seeds}; give them the same")
-            for data in card.data:
-                if (card.label, data.name) in taken:
-                    raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {data.name}; "
-                                     "give each its own label")
-                taken.add((card.label, data.name))
+            row = rows.setdefault(card.label, Row(card.label, seeds))
+            if row.seeds != seeds or not taken.isdisjoint((card.label, data.name) for data in card.data):
+                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have other seeds or "
+                                 f"the same data, such as {file}; give each its own label")
+            taken.update((card.label, data.name) for data in card.data)
             for column, found in result.data.items():
-                if data_of.setdefault(column, found.sha256) != found.sha256:
+                if hashes.setdefault(column, found.sha256) != found.sha256:
                     raise ValueError(f"the card {file} has learned from other data called {column} than another of the "
                                      f"table '{name}'; give its data another name, or train it on the same")
             row.results.update(result.data)
-        columns = dict.fromkeys(data.name for _, result in most_columns_first for data in result.card.data)
-        table = cls(name, cards, tuple(columns), [*rows.values()])
-
-        def best_first(row: Row) -> tuple[float, str]:
-            average = table.average(row)
-            return np.inf if average is None else -average.mean, row.label
-
-        return cls(name, cards, table.columns, sorted(table.rows, key=best_first))
+        columns = tuple(dict.fromkeys(data.name for _, result in most_columns_first for data in result.card.data))
+        return cls(name, first.score, first.protocol, first.episodes_scored, columns, [*rows.values()], base,
+                   cards).best_first()
 
 
-def score_tables(results: Mapping[str, CardResult]) -> list[ScoreTable]:
+def score_tables(results: Mapping[str, CardResult], base: str | None = None) -> list[ScoreTable]:
     """The tables that the cards name. Raises ValueError for cards that do not fit in one table, and for two tables
     whose figures would have the same names."""
     names = dict.fromkeys(result.card.table for result in results.values())
-    tables = [ScoreTable.of(name, {file: r for file, r in results.items() if r.card.table == name}) for name in names]
-    stems = [stem for table in tables for stem in (table.stem, f"{table.stem}-curves")]
-    if len(set(stems)) < len(stems):
+    tables = [ScoreTable.of(name, {file: r for file, r in results.items() if r.card.table == name}, base)
+              for name in names]
+    if len({table.stem for table in tables}) < len(tables):
         raise ValueError(f"the tables {', '.join(names)} have names that are too alike for the files of their figures; "
                          "give one of them another name")
     return tables
@@ -187,35 +195,44 @@ def score_tables(results: Mapping[str, CardResult]) -> list[ScoreTable]:
 # -- the page
 
 
-def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
-    """Writes the page, with figures in the folder `figures` beside it, and returns its path."""
-    for table in score_tables(results):
-        _draw(table, path.parent / _figure(table, path))
-        curves = learning_curves(table)
-        if curves:
-            plot_learning_curves(curves, path.parent / _figure(table, path, "-curves"), SCORES[table.card.score],
-                                 f"{table.name}: scores while training")
-    return write_file(path, page(results, path).encode())
+def write_page(results: Mapping[str, CardResult], path: Path, head: str = HEAD, base: str | None = None) -> Path:
+    """Writes the page of these results, which begins with `head`, and returns its path."""
+    parts = [head.format(page=shlex.quote(path.as_posix()), average=AVERAGE, data=DATA)]
+    for table in score_tables(results, base):
+        parts += [*table_parts(table, path), *published(table), *curves(table, path), _cards(table)]
+    versions: dict[str, dict[str, None]] = {}
+    for result in results.values():
+        for data in result.data.values():
+            for seed in data.seeds:
+                for name, one in seed.versions.items():
+                    versions.setdefault(name, {})[one] = None
+    parts.append(f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in versions.items())}.")
+    return write_parts(path, parts)
 
 
-def page(results: Mapping[str, CardResult], path: Path) -> str:
-    """The page as Markdown. `path` is where it will be written."""
-    parts = [HEAD.format(page=shlex.quote(path.as_posix()), average=AVERAGE, data=DATA)]
-    for table in score_tables(results):
-        parts += [f"## {table.name}", _protocol(table), _scores(table), _picture(table.name, _figure(table, path)),
-                  *over_runs(table), *published(table)]
-        if learning_curves(table):
-            parts.append(_picture(f"{table.name}, while training", _figure(table, path, "-curves")))
-        parts.append(_cards(table))
-    return "\n\n".join([*parts, _versions(results)]) + "\n"
+def write_parts(path: Path, parts: Iterable[str]) -> Path:
+    """Writes a page of paragraphs, headings, tables and pictures, and returns its path."""
+    return write_file(path, ("\n\n".join(parts) + "\n").encode())
 
 
-def _protocol(table: ScoreTable) -> str:
-    card = table.card
-    protocol = "" if card.protocol == "random-goal" else f" (protocol {card.protocol})"
-    text = PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes_scored,
+def picture(name: str, page: Path, file: str, draw: Callable[[Path], object]) -> str:
+    """Draws a figure of a page into the folder `figures` beside it; returns it in Markdown, whose links have no
+    spaces."""
+    path = Path("figures") / f"{page.stem}-{file}.png"
+    draw(page.parent / path)
+    return f"![{name}]({quote(path.as_posix())})"
+
+
+def table_parts(table: ScoreTable, path: Path) -> Iterator[str]:
+    """Yields the scores of a table, their figure, and the comparison of its rows."""
+    protocol = "" if table.protocol == "random-goal" else f" (protocol {table.protocol})"
+    text = PROTOCOL.format(score=SCORES[table.score], protocol=protocol, episodes=table.episodes,
                            seeds=_seeds(table.rows))
-    return text if table.is_averaged else text + NOT_AVERAGED
+    yield f"## {table.name}"
+    yield text if table.is_averaged else text + NOT_AVERAGED
+    yield score_table(table)
+    yield picture(table.name, path, table.stem, lambda file: _draw(table, file))
+    yield from over_runs(table)
 
 
 def _seeds(rows: Iterable[Row]) -> str:
@@ -229,17 +246,17 @@ def _seeds(rows: Iterable[Row]) -> str:
     return f"{common} ({'; '.join(f'of {_listed(labels[seeds])}: {seeds}' for seeds in others)})"
 
 
-def _scores(table: ScoreTable) -> str:
-    columns = [*table.columns, *([AVERAGE] if table.is_averaged else [])]
-    rows: list[Sequence[Any]] = []
+def score_table(table: ScoreTable) -> str:
+    """The scores in Markdown."""
+    averaged = table.is_averaged and len(table.columns) > 1
+    columns = [*table.columns, *([AVERAGE] if averaged else [])]
+    rows: list[list[str]] = []
     behaviour = table.behaviour
     if behaviour:
         rows.append([DATA, *(number(behaviour.get(column)) for column in columns)])
     for row in table.rows:
         cells = [_cell(row, row.results.get(column)) for column in table.columns]
-        if table.is_averaged:
-            cells.append(plus_minus(table.average(row)))
-        rows.append([row.label, *cells])
+        rows.append([row.label, *cells, *([plus_minus(table.averages.get(row.label))] if averaged else [])])
     return markdown_table(["", *columns], rows)
 
 
@@ -251,22 +268,23 @@ def _cell(row: Row, result: DataResult | None) -> str:
 
 
 def over_runs(table: ScoreTable) -> Iterator[str]:
-    """Yields the table of comparisons over runs and datasets, if two rows have several runs on every dataset."""
+    """Yields the table of comparisons over runs and datasets: with the base if there is one, and otherwise of the rows
+    that have several runs on every dataset, if there are at least two."""
     columns = table.columns
-    rows = [row for row in table.rows
-            if table.average(row) and all(len(result.seeds) > 1 for result in row.results.values())]
-    if len(rows) < 2:
+    rows = [row for row in table.rows if row.label in table.averages
+            and (table.base is not None or all(len(result.seeds) > 1 for result in row.results.values()))]
+    base = next((row for row in rows if row.label == table.base), None)
+    if len(rows) < 2 or (table.base is not None and base is None):
         return
     cells = []
-    for i, row in enumerate(rows):
-        means = row.means(columns)
+    for row, below in zip(rows, [*rows[1:], None], strict=True):
+        other, means = base or below, row.means(columns)
         lead = improvement = None
-        if i + 1 < len(rows):
-            below = rows[i + 1]
-            lead, improvement = row.lead(below, columns), probability_of_improvement(means, below.means(columns))
+        if other is not None and other is not row:
+            lead, improvement = row.lead(other, columns), probability_of_improvement(means, other.means(columns))
         cells.append((row.label, bracketed(interquartile_mean(means)), bracketed(lead), bracketed(improvement)))
     yield "### Over runs and datasets"
-    yield markdown_table(("", "IQM", "above the next row", "probability of improvement"), cells)
+    yield markdown_table(("", "IQM", f"above {table.base or 'the next row'}", "probability of improvement"), cells)
 
 
 def published(table: ScoreTable) -> Iterator[str]:
@@ -302,57 +320,37 @@ def _cards(table: ScoreTable) -> str:
     return CARDS.format(cards=", ".join(cards))
 
 
-def _versions(results: Mapping[str, CardResult]) -> str:
-    versions: dict[str, dict[str, None]] = {}
-    for result in results.values():
-        for data in result.data.values():
-            for seed in data.seeds:
-                for name, one in seed.versions.items():
-                    versions.setdefault(name, {})[one] = None
-    return f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in versions.items())}."
-
-
 # -- figures
 
 
-def _figure(table: ScoreTable, path: Path, which: str = "") -> Path:
-    """The path of a figure relative to the page."""
-    return Path("figures") / f"{path.stem}-{table.stem}{which}.png"
-
-
-def _picture(name: str, path: Path) -> str:
-    """A picture in Markdown, whose links have no spaces."""
-    return f"![{name}]({quote(path.as_posix())})"
-
-
 def _draw(table: ScoreTable, path: Path) -> None:
-    panels: dict[str, dict[str, Estimate]] = {column: {} for column in (*table.columns, AVERAGE)}
+    panels: dict[str, dict[str, Estimate]] = {column: {} for column in table.columns}
     for row in table.rows:
         for column, result in row.results.items():
             panels[column][row.label] = result.estimate
-        average = table.average(row)
-        if average is not None:
-            panels[AVERAGE][row.label] = average
+    if len(table.columns) > 1:
+        panels[AVERAGE] = table.averages
     plot_intervals({name: panel for name, panel in panels.items() if panel}, table.behaviour, path,
-                   SCORES[table.card.score], f"{table.name}: mean and 95 % interval", DATA,
-                   SHOWN.get(table.card.score))
+                   SCORES[table.score], f"{table.name}: mean and 95 % interval", DATA, SHOWN.get(table.score))
 
 
-def learning_curves(table: ScoreTable) -> dict[str, dict[str, Curve]]:
-    """The learning curves of a table, by dataset and by label."""
+def curves(table: ScoreTable, path: Path) -> Iterator[str]:
+    """Yields a picture of the learning curves of a table, by dataset and by label, if it has any."""
     found: dict[str, dict[str, Curve]] = {}
     for column in table.columns:
         for row in table.rows:
             curve = learning_curve(row.results[column]) if column in row.results else None
             if curve is not None:
                 found.setdefault(column, {})[row.label] = curve
-    return found
+    if found:
+        yield picture(f"{table.name}, while training", path, f"{table.stem}-curves", lambda file: plot_learning_curves(
+            found, file, SCORES[table.score], f"{table.name}: scores while training"))
 
 
 def learning_curve(result: DataResult) -> Curve | None:
     """The mean and the range over the seeds at the steps that all of them were evaluated at; None without any."""
     seeds = [{point.step: point.mean for point in seed.curve} for seed in result.seeds]
-    steps = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    steps = sorted(set.intersection(*map(set, seeds)))
     if not steps:
         return None
     score_SP = np.array([[points[step] for step in steps] for points in seeds])

@@ -1,16 +1,15 @@
-"""Runs jobs as tasks of a Ray cluster: on this machine, or on all machines that share the experiment's folder."""
+"""Runs jobs, and the episodes of an evaluation, as tasks of a Ray cluster: on this machine, or on all machines that
+share the experiment's folder."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import secrets
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,10 +19,12 @@ from typing import Any
 
 import torch
 
+from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutSettings, join, rollout
 from gentraj.envs.registration import import_named
 
 from ..files import write_file
-from ..progress import busy, one_line, say
+from ..progress import busy, one_line
+from ..trajectory import Agent
 from .jobs import SECONDS_TO_SAVE, Job, cpus
 
 RETRIES = 5  # how often a job is repeated whose worker was lost
@@ -45,31 +46,25 @@ class Surroundings:
     folder: Path
     directory: Path
     environment: Mapping[str, str]
-    token: str
 
     @classmethod
     def of(cls, folder: Path) -> Surroundings:
         """Those of this process. Writes a marker into the folder, which every worker must see."""
         variables = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
-        made = cls(folder.resolve(), Path.cwd(), variables, secrets.token_hex(8))
-        write_file(made.folder / MARKER, made.token.encode())
+        made = cls(folder.resolve(), Path.cwd(), variables)
+        write_file(made.folder / MARKER, b"")
         return made
 
-    @property
-    def are_seen(self) -> bool:
-        """Whether this machine sees the marker and the working directory."""
-        try:
-            return (self.folder / MARKER).read_text() == self.token and self.directory.is_dir()
-        except OSError:
-            return False
-
-    def not_seen(self, machine: str) -> str:
-        """The line for a machine that does not see them."""
-        return (f"the machine {machine} does not see {self.folder} or the working directory {self.directory}; all "
-                "machines of the cluster must share both, under the same paths")
+    def check(self) -> None:
+        """Raises FileNotFoundError on a machine that does not see the folder or the working directory."""
+        if not (self.folder / MARKER).is_file() or not self.directory.is_dir():
+            raise FileNotFoundError(f"the machine {os.uname().nodename} does not see {self.folder} or the working "
+                                    f"directory {self.directory}; all machines of the cluster must share both, under "
+                                    "the same paths")
 
     def enter(self) -> None:
         """Makes them this worker's."""
+        self.check()
         os.chdir(self.directory)  # paths in settings are relative to it
         os.environ.update(self.environment)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # by it Ray interrupts; nohup and & have it ignored
@@ -77,21 +72,15 @@ class Surroundings:
         import_named()
 
 
-@dataclass(eq=False)
-class _Attempts:
-    """A job and the attempt that is under way."""
-
-    job: Job
-    ref: Any = None
-    number: int = 0
+class WorkerStopped(RuntimeError):
+    """Raised in a worker that a signal has stopped, so that Ray repeats the job."""
 
 
 class RayTasks:
     """Tasks of a Ray cluster, each with one CPU and one thread; as many at a time as the cluster has CPUs, or `number`.
 
     GPUs are shared out evenly: each task sees one of them, where there are some. A task whose worker was killed or
-    whose machine was lost is repeated up to `RETRIES` times, which is said in a line each; a training goes on from its
-    last checkpoint.
+    whose machine was lost is repeated up to `RETRIES` times; a training goes on from its last checkpoint.
 
     Args:
         folder: The folder that all jobs write to.
@@ -130,24 +119,40 @@ class RayTasks:
         available = max(1, int(self.ray.cluster_resources().get("CPU", 1)))  # machines may join and leave
         return min(available, self.most or available)
 
-    def start(self, job: Job) -> _Attempts:
-        return self._again(_Attempts(job))
+    def start(self, job: Job) -> Any:
+        return self.submit(job.function, *job.arguments)
 
-    def ended(self, running: Mapping[_Attempts, Job], seconds: float) -> list[tuple[_Attempts, str | None]]:
-        refs = {attempts.ref: attempts for attempts in running}
-        done, _ = self.ray.wait(list(refs), timeout=seconds, fetch_local=False)
-        ended = []
-        for attempts in map(refs.__getitem__, done):
-            problem, is_lost = self._result(attempts)
-            if is_lost and attempts.number <= RETRIES:
-                say(f"{attempts.job.name}: {problem}; attempt {attempts.number + 1} of {RETRIES + 1}")
-                self._again(attempts)
-            else:
-                ended.append((attempts, problem))
-        return ended
+    def submit(self, function: Callable[..., object], *arguments: object) -> Any:
+        """Starts a call in a worker and returns Ray's reference to its result."""
+        gpus = min(1.0, self.ray.cluster_resources().get("GPU", 0) / self.number)  # a share for each task at a time
+        task = self.ray.remote(num_cpus=1, num_gpus=math.floor(1e4 * gpus) / 1e4, max_retries=RETRIES,
+                               retry_exceptions=[WorkerStopped])(_work)
+        return task.remote(self.surroundings, function, arguments)
 
-    def stop(self, running: Iterable[_Attempts]) -> None:
-        if not (refs := [attempts.ref for attempts in running]):
+    def ended(self, running: Mapping[Any, Job], seconds: float) -> list[tuple[Any, str | None]]:
+        done, _ = self.ray.wait(list(running), timeout=seconds, fetch_local=False)
+        return [(ref, self._problem(ref)) for ref in done]
+
+    def _problem(self, ref: Any) -> str | None:
+        """Why the call has failed, or None."""
+        try:
+            self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:
+            return f"failed: {one_line(error.cause)}"
+        except self.ray.exceptions.RayError as error:  # workers were killed, memory ran out, or machines were lost
+            return f"its worker was lost {RETRIES + 1} times ({type(error).__name__})"
+        return None
+
+    def result(self, ref: Any) -> Any:
+        """What a call returned. Raises RuntimeError if it has failed."""
+        problem = self._problem(ref)
+        if problem is not None:
+            raise RuntimeError(problem)
+        return self.ray.get(ref)
+
+    def stop(self, running: Iterable[Any]) -> None:
+        refs = list(running)
+        if not refs:
             return
         for ref in refs:
             self.ray.cancel(ref, recursive=False)  # as Ctrl-C in the worker: a training saves
@@ -172,53 +177,58 @@ class RayTasks:
     def _check_machines(self, ray: ModuleType) -> None:
         """Raises ValueError if a machine of the cluster does not see the folder, or lacks gentraj."""
         on_node = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
-        look = ray.remote(num_cpus=0, max_retries=RETRIES)(_sees)
+        look = ray.remote(num_cpus=0, max_retries=RETRIES)(Surroundings.check)
         nodes = {node["NodeManagerHostname"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        looks = {name: look.options(scheduling_strategy=on_node(node, soft=False)).remote(
-            self.surroundings) for name, node in nodes.items()}
+        looks = {name: look.options(scheduling_strategy=on_node(node, soft=False)).remote(self.surroundings)
+                 for name, node in nodes.items()}
         for name, ref in looks.items():
             try:
-                sees = ray.get(ref)
+                ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                raise ValueError(f"--ray: {one_line(error.cause)}") from error
             except ray.exceptions.RayError as error:
                 raise ValueError(f"--ray: the machine {name} cannot run jobs ({one_line(error)}); install the same "
                                  "gentraj on all machines of the cluster") from error
-            if not sees:
-                raise ValueError(f"--ray: {self.surroundings.not_seen(name)}")
-
-    def _again(self, attempts: _Attempts) -> _Attempts:
-        attempts.number += 1
-        gpus = min(1.0, self.ray.cluster_resources().get("GPU", 0) / self.number)  # a share for each job at a time
-        task = self.ray.remote(num_cpus=1, num_gpus=math.floor(1e4 * gpus) / 1e4, max_retries=0)(_work)
-        attempts.ref = task.remote(self.surroundings, *attempts.job[1:3])
-        return attempts
-
-    def _result(self, attempts: _Attempts) -> tuple[str | None, bool]:
-        """Why the job has failed, or None, and whether its worker was lost."""
-        try:
-            code = self.ray.get(attempts.ref)
-        except self.ray.exceptions.RayTaskError as error:
-            return f"failed: {one_line(error.cause)}", False
-        except self.ray.exceptions.RayError as error:  # the worker was killed, memory ran out, or the machine is lost
-            return f"its worker was lost ({type(error).__name__})", True
-        if (stopped := code - 128) in set(signal.Signals):
-            return f"its worker was stopped by {signal.Signals(stopped).name}", True
-        return f"ended with code {code}" if code else None, False
 
 
-def _sees(surroundings: Surroundings) -> bool:
-    return surroundings.are_seen
-
-
-def _work(surroundings: Surroundings, function: Callable[..., None], arguments: tuple[Any, ...]) -> int:
-    """Runs a job in a worker and returns its exit code. Raises OSError where the shared folder is missing."""
-    if not (surroundings.folder / MARKER).is_file():  # on a machine that has joined since the start
-        raise FileNotFoundError(surroundings.not_seen(os.uname().nodename))
+def _work(surroundings: Surroundings, function: Callable[..., object], arguments: tuple[object, ...]) -> object:
+    """Makes a call in a worker and returns its result. Raises FileNotFoundError where the shared folder is missing, as
+    on a machine that has joined since the start, and `WorkerStopped` after a signal."""
     surroundings.enter()
     try:
-        function(*arguments)
+        return function(*arguments)
     except SystemExit as stop:
-        if isinstance(stop.code, int | None):
-            return stop.code or 0
-        print(stop.code, file=sys.stderr)
-        return 1
-    return 0
+        if stop.code in [128 + one for one in signal.Signals]:
+            raise WorkerStopped(f"stopped by {signal.Signals(int(stop.code) - 128).name}") from stop
+        if stop.code:
+            raise RuntimeError(f"ended with code {stop.code}") from stop
+        return None
+
+
+class RayRollout:
+    """Plays episodes as `rollout` does, in as many parts as a cluster runs tasks at a time.
+
+    An episode is a function of its own seed, so the result is the same as in one process with one thread, but for the
+    decisions' times. The agent is sent to the workers.
+    """
+
+    def __init__(self, tasks: RayTasks):
+        self.tasks = tasks
+
+    def __call__(self, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
+                 settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
+                 watch: None = None) -> Rollout:
+        """Raises RuntimeError if a part fails, as where an environment is faulty."""
+        size = -(-episodes // self.tasks.number)
+        refs = [self.tasks.submit(_part, agent, make_env, min(size, episodes - first), seed,
+                                  replace(settings, first=first), record) for first in range(0, episodes, size)]
+        try:
+            return join([self.tasks.result(ref) for ref in refs])
+        except RuntimeError as error:
+            raise RuntimeError(f"a part of the evaluation {error}; without --ray, the episodes that finish are "
+                               "scored") from error
+
+
+def _part(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int, settings: RolloutSettings,
+          record: bool) -> Rollout:
+    return rollout(agent, make_env, episodes, seed, settings, record=record, progress=False)

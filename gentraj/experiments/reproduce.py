@@ -12,35 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.scores import normalised, score_behaviour
 from gentraj.envs.evaluation.vector import tells_success
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
-from ..config import ConfigError, to_json
+from ..config import ConfigError
 from ..data.episodes import episodes_hash
 from ..progress import say
-from ..runs.evaluation import evaluate_run
+from ..runs.evaluation import Acting, evaluate_run
 from ..runs.folder import RunFolder, run_class
+from ..runs.planner import PlannerRun
 from ..runs.run import Run, RunConfig
 from ..runs.training import learns_from_synthetic, read_datasets
-from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
+from ..trajectory import SamplingOptions
 from . import engine
 from .cards import (
-    COMPARED,
     Card,
     CardData,
     CardResult,
     CurvePoint,
+    DataResult,
     Score,
     SeedResult,
-    pooled,
-    read_results,
-    verdict,
     write_result,
 )
-from .engine import Measure, Task, digest, kept
+from .engine import Measure, Task
 from .jobs import Pool
 from .statistics import number
 
@@ -72,7 +70,7 @@ class Cards:
         seen: dict[Any, tuple[str, float | None]] = {}
         behaviour = {}
         for name, card in cards.items():
-            measure = score_of(card, name)
+            measure = score_of(name, card.episodes, card.protocol, card.score)
             for data in card.data:
                 for seed in card.seeds:
                     config = card.config(data, seed, folders, name)
@@ -93,10 +91,8 @@ class Cards:
         data = {}
         for one in self.cards[name].data:
             tasks = self.of_cell(name, one.name)
-            found = [seed_result(task) for task in tasks]
-            seeds = tuple(result for result in found if result is not None)
-            if seeds:
-                data[one.name] = pooled(tasks[0].sha256, self.behaviour[name, one.name], seeds)
+            if seeds := seed_results(tasks):
+                data[one.name] = DataResult(tasks[0].sha256, self.behaviour[name, one.name], seeds)
         return CardResult(self.cards[name], data)
 
 
@@ -132,36 +128,39 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 # -- the score of a run
 
 
-def score_of(card: Card, name: str) -> Measure[SeedResult]:
-    """The measure of a card's score, which is stored under the card's name."""
-    options = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
-    return Measure(name, partial(score_run, **options), SeedResult, options)
+def score_of(name: str, episodes: int, protocol: ProtocolName, score: Score, **more: int | None) -> Measure[SeedResult]:
+    """The measure of a run's score, which is stored under this name. `more` are the sampling steps, and the training
+    step of an existing run."""
+    options = {"episodes": episodes, "protocol": protocol, "score": score}
+    make = partial(score_run, **options, steps=more.get("steps"))
+    return Measure(name, make, SeedResult, options | more)
 
 
-def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> SeedResult:
-    """Evaluates a run. The result's `run` is left empty."""
+def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score, steps: int | None = None) -> SeedResult:
+    """Evaluates a run, by default with its own number of sampling steps."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
-    evaluation, episodes_played = evaluate_run(run, config, progress=False)
+    evaluation, played = evaluate_run(run, config, acting_with(run, steps), progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
-    scores = episode_scores(score, episodes_played.returns.tolist(), evaluation["successes"], factory)
-    low, high = bootstrap_interval(np.array(scores))
+    scores = episode_scores(score, played.returns.tolist(), evaluation["successes"], factory)
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
     curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
-    return SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
-                      float(np.mean(scores)), (low, high), tuple(scores), seconds, versions,
-                      curve_points(curve, score, factory))
+    return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
+                      tuple(scores), seconds, versions, curve_points(curve, score, factory))
+
+
+def acting_with(run: Run, steps: int | None) -> Acting:
+    """How the agent of a run acts with this number of sampling steps, which is among the settings of a planner."""
+    if isinstance(run, PlannerRun) and steps is not None:
+        return Acting(replace(run.planning, steps=steps))
+    return Acting(options=SamplingOptions(steps=steps))
 
 
 def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
                  ) -> tuple[CurvePoint, ...]:
     """The scores in rows of scores.jsonl."""
-    points = []
-    for row in rows:
-        scores = np.array(episode_scores(score, row["returns"], row.get("successes"), factory))
-        low, high = bootstrap_interval(scores)
-        points.append(CurvePoint(row["step"], float(scores.mean()), (low, high)))
-    return tuple(points)
+    return tuple(CurvePoint(row["step"], float(np.mean(
+        episode_scores(score, row["returns"], row.get("successes"), factory)))) for row in rows)
 
 
 def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[bool] | None,
@@ -177,10 +176,14 @@ def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[b
 
 
 def seed_result(task: Task) -> SeedResult | None:
-    """The result of a task; None until it is done."""
-    [measure] = task.measures
-    result: SeedResult | None = task.result(measure)
-    return None if result is None else replace(result, run=digest(task.key(measure)))
+    """The score of a task, its first measure; None until it is done."""
+    measure: Measure[SeedResult] = task.measures[0]
+    return task.result(measure)
+
+
+def seed_results(tasks: Iterable[Task]) -> tuple[SeedResult, ...]:
+    """The scores of the tasks that are done."""
+    return tuple(result for task in tasks if (result := seed_result(task)) is not None)
 
 
 # -- the experiment
@@ -191,16 +194,18 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
 
     Returns why runs failed, by their names, and the results of all cards.
     """
-    recall(cards, out)
-    for line in durations(cards, pool.number):
-        say(line)
+    left = [task for task in cards.tasks if not task.is_done]
+    minutes = sum(cards.cards[task.cell[0]].minutes or 0.0 for task in left)
+    if minutes:
+        at_a_time = min(pool.number, len(left))
+        say(f"{len(left)} of {len(cards.tasks)} trainings are left, about {minutes / 60 / at_a_time:.1f} h with "
+            f"{at_a_time} at a time")
 
     def outcome(tasks: Sequence[Task]) -> str:
-        [task] = tasks
-        name, _ = task.cell
-        write_result(out / f"{name}.json", cards.result(name))
-        result = seed_result(task)
-        return f"{cards.cards[name].score} {number(result.mean if result else None)}"
+        for task in tasks:
+            write_result(out / f"{task.cell[0]}.json", cards.result(task.cell[0]))
+        means = [number(result.mean) for result in seed_results(tasks)]
+        return f"{cards.cards[tasks[0].cell[0]].score} {', '.join(means)}"
 
     failures = engine.run(cards.tasks, pool, device, outcome)
     results = {name: cards.result(name) for name in cards.cards}
@@ -210,63 +215,19 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
     return failures, results
 
 
-def recall(cards: Cards, results: Path) -> None:
-    """Restores the results of tasks whose folders are gone from the results of the cards."""
-    stored = {seed.run: seed for result in read_results(results, cards.cards).values()
-             for data in result.data.values() for seed in data.seeds}
-    for task in cards.tasks:
-        [measure] = task.measures
-        key = task.key(measure)
-        seed = stored.get(digest(key))
-        if seed is not None and not task.is_done:
-            kept(task.path(measure), key, lambda seed=seed: to_json(seed))
-
-
 def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
     """Yields a line for each dataset, and whether its result is complete and not outside its tolerance."""
     card = result.card
     for data in card.data:
-        data_result = result.data.get(data.name)
-        judgement = verdict(card, data, data_result)
+        found = result.data.get(data.name)
         line = f"{name} on {data.name}: "
-        if data_result is not None:
-            line += f"{card.score} {number(data_result.mean)}, 95 % interval {number(data_result.interval)}; "
-        line += judgement
-        if judgement in COMPARED:
-            line += f" {number(data.expected)} ± {number(data.tolerance)}"
-        yield line, judgement in ("inside", "no expectation yet")
-
-
-# -- how long it takes
-
-
-def durations(cards: Cards, jobs: int) -> Iterator[str]:
-    """Yields a line for each card on how long its trainings take, and one for all with so many at a time.
-
-    A training takes the card's `minutes`, and one that was interrupted goes on from its newest checkpoint. Evaluations
-    are not counted.
-    """
-    all_left, longest = 0.0, 0.0
-    for name, card in cards.cards.items():
-        tasks = [task for task in cards.tasks if task.cell[0] == name]
-        done = f"{name}: {sum(task.is_done for task in tasks)} of {len(tasks)} trainings are done; "
-        if card.minutes is None:
-            yield f"{done}the card does not say how many minutes one takes"
-            continue
-        seconds = 60 * card.minutes
-        left = [seconds * _share_left(task) for task in tasks]
-        all_left += sum(left)
-        longest = max(longest, *left)
-        yield (f"{done}one takes about {_hours(seconds)} on one thread, all {_hours(seconds * len(tasks))}, of which "
-               f"{_hours(sum(left))} are left")
-    if all_left:
-        wait = max(all_left / jobs, longest)  # no training is divided among jobs
-        yield f"about {_hours(wait)} with {jobs} at a time, and the evaluations besides"
-
-
-def _share_left(task: Task) -> float:
-    return 0.0 if task.is_done else max(0.0, 1 - saved_step(task.run) / task.config.training.steps)
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 360 else f"{seconds / 60:.1f} min"
+        if found is not None:
+            line += f"{card.score} {number(found.mean)}, 95 % interval {number(found.estimate.interval)}; "
+        if found is None or len(found.seeds) < len(card.seeds):
+            yield f"{line}unfinished: {len(found.seeds) if found else 0} of {len(card.seeds)} seeds", False
+        elif data.expected is None or data.tolerance is None:
+            yield f"{line}no expectation yet", True
+        else:
+            inside = abs(found.mean - data.expected) <= data.tolerance
+            judgement = "inside" if inside else "outside"
+            yield f"{line}{judgement} {number(data.expected)} ± {number(data.tolerance)}", inside

@@ -120,14 +120,6 @@ def _above(x_NR: np.ndarray, y_NS: np.ndarray) -> np.ndarray:
     return (x > y).mean((1, 2)) + 0.5 * (x == y).mean((1, 2))
 
 
-def numbers(value: Any, prefix: str = "") -> dict[str, float]:
-    """Every number in nested objects by its dotted key; lists and booleans are left out."""
-    if isinstance(value, Mapping):
-        return {k: n for name, item in value.items()
-                for k, n in numbers(item, f"{prefix}.{name}" if prefix else str(name)).items()}
-    return {prefix: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
-
-
 def number(value: float | Sequence[float] | None) -> str:
     """A score, or an interval of scores, with as many digits as are meaningful."""
     if value is None:

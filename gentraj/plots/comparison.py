@@ -1,116 +1,47 @@
 """Figures that compare several runs or families of models. Every function takes arrays, writes one file and returns
-its path.
-
-`palette` is name -> colour, so that a family has the same colour in every figure.
-"""
+its path."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .style import (
     BLUE,
     GREY,
-    INK,
-    POSITIONS,
-    Background,
-    Plane,
     colours,
-    draw_floor,
     head,
     log_ticks,
-    mark,
     panels,
     save,
 )
 
-ACROSS = 6  # conditions in a row
 SCORES_ACROSS = 4  # panels of scores in a row
+LONGEST_LABEL = 32  # characters; of a longer one the end is shown
 TICKS = 1, 1.5, 2, 3, 5, 7  # of a logarithmic axis, in each power of ten
 
 
-def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
-                    background: Background | None = None, *, goals: bool = True, plane: Plane = POSITIONS) -> Path:
-    """Draws samples under the same conditions, with a row of panels for each model.
-
-    `samples` are name -> (C, N, H, 2): N trajectories for each of C conditions. `data_CH2` are the windows that the
-    conditions are taken from: their first timestep, and with `goals` their last one too.
-    """
-    from matplotlib.figure import Figure
-
-    number, across = len(data_CH2), min(ACROSS, len(data_CH2))
-    down = -(-number // across)
-    figure = Figure(figsize=(1.75 * across + 0.4, 1.75 * down * len(samples) + 0.5), layout="compressed",
-                    facecolor="white")
-    axes: Any = figure.subplots(down * len(samples), across, squeeze=False)
-    extent = data_CH2.reshape(-1, 2)
-    for row, column in np.ndindex(axes.shape):
-        ax, c = axes[row, column], row // len(samples) * across + column
-        name, x_CNH2 = list(samples.items())[row % len(samples)]
-        if c >= number:
-            ax.axis("off")
-            continue
-        draw_floor(ax, background, extent, plane)
-        plane.zoom(ax, extent, 0.12)  # to the data, rather than to all of the walls
-        ax.plot(*data_CH2[c].T, color=INK, lw=1.0, ls=(0, (2, 2)), label="data")
-        for n, x_H2 in enumerate(x_CNH2[c]):
-            ax.plot(*x_H2.T, color=palette[name], lw=0.9, alpha=0.7, label="samples" if n == 0 else None)
-        mark(ax, data_CH2[c, 0], data_CH2[c, -1] if goals else None)
-        ax.set(xticks=[], yticks=[], xlabel="", ylabel="" if column else name)
-        if row % len(samples) == 0:
-            ax.set_title(f"condition {c + 1}", fontsize=8, loc="left")
-    head(figure, list(axes.flat), "The same conditions by every family")
-    return save(figure, path)
-
-
-def plot_frontier(points: Mapping[str, tuple[float, float, Sequence[float] | None, bool]], path: Path,
+def plot_frontier(points: Mapping[str, tuple[float, tuple[float, float, float]]], best: Collection[str], path: Path,
                   worth: str) -> Path:
-    """Draws what `points` are worth over the CPU time of a decision; a line joins those that no other point beats.
+    """Draws what `points` are worth over the CPU time of a decision; a line joins the `best`, which no other beats.
 
-    A point is name -> (milliseconds, worth, the interval of the worth or None, whether it is on the line). `worth`
-    labels the axis.
+    A point is name -> (milliseconds, (low, mean, high) of its worth). `worth` labels the axis.
     """
     figure, [ax] = panels(1, width=7.0, height=4.0)
-    best = sorted((cost, value) for cost, value, _, beaten_by_none in points.values() if beaten_by_none)
-    ax.plot(*np.array(best).T, "-", color=GREY, lw=1.2)
-    for name, (cost, value, interval, beaten_by_none) in points.items():
-        colour = BLUE if beaten_by_none else GREY
-        if interval is not None:
-            low, high = interval
-            ax.errorbar(cost, value, [[value - low], [high - value]], color=colour, capsize=3, lw=1.0)
-        ax.plot(cost, value, "o", color=colour, ms=6)
-        ax.annotate(name, (cost, value), (6, 5), textcoords="offset points", fontsize=8)
+    line = sorted((cost, mean) for name, (cost, (_, mean, _)) in points.items() if name in best)
+    ax.plot(*np.array(line).T, "-", color=GREY, lw=1.2)
+    for name, (cost, (low, mean, high)) in points.items():
+        colour = BLUE if name in best else GREY
+        ax.errorbar(cost, mean, [[mean - low], [high - mean]], fmt="o", color=colour, capsize=3, lw=1.0, ms=6)
+        ax.annotate(name, (cost, mean), (6, 5), textcoords="offset points", fontsize=8)
     ax.set_xscale("log")
     ax.margins(x=0.2, y=0.1)
     log_ticks(ax.xaxis, TICKS, 6)
     ax.set(xlabel="CPU time of a decision (ms, log scale)", ylabel=worth)
     ax.set_title("What a decision costs and what it is worth", loc="left")
-    return save(figure, path)
-
-
-def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Sequence[float]],
-               lines: Mapping[str, float], palette: Mapping[str, str], path: Path, unit: str) -> Path:
-    """Draws `values`, name -> the value of each seed, over the intervals [low, high] of their means.
-
-    `lines` are name -> value to compare with, and `unit` labels the axis.
-    """
-    figure, [ax] = panels(1, width=6.4, height=1.2 + 0.5 * len(values))
-    for row, (name, seeds) in enumerate(values.items()):
-        colour = palette[name]
-        ax.plot(intervals[name], [row, row], color=colour, lw=9, alpha=0.25, solid_capstyle="butt")
-        ax.plot([np.mean(seeds)] * 2, [row - 0.25, row + 0.25], color=colour, lw=2.5)
-        ax.plot(seeds, [row] * len(seeds), "o", color=colour, ms=6, mec="white")
-    for style, (name, value) in zip(("-", (0, (3, 2))), lines.items(), strict=False):
-        ax.axvline(value, color=GREY, ls=style, label=name)
-    ax.set_yticks(range(len(values)), list(values))
-    ax.set_ylim(len(values) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel(unit)
-    head(figure, [ax], "Every seed, and the 95 % interval of the mean")
     return save(figure, path)
 
 
@@ -124,8 +55,9 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
     from matplotlib.ticker import MaxNLocator
 
     rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
-    columns, height = min(SCORES_ACROSS, len(scores)), 0.6 + 0.24 * len(rows)
-    figure, axes = panels(len(scores), columns=columns, width=2.4, height=height)
+    labels = [row if len(row) <= LONGEST_LABEL else f"…{row[1 - LONGEST_LABEL :]}" for row in rows]
+    width = 2.4 if len(scores) > 1 else 6.4
+    figure, axes = panels(len(scores), columns=SCORES_ACROSS, width=width, height=0.6 + 0.24 * len(rows))
     for ax, (name, panel) in zip(axes, scores.items(), strict=True):
         for row, (low, mean, high) in panel.items():
             ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")
@@ -133,7 +65,7 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
         if name in lines:
             ax.axvline(lines[name], color=GREY, ls=(0, (3, 2)), label=line)
         place = ax.get_subplotspec()
-        ax.set_yticks(range(len(rows)), rows if place is None or place.is_first_col() else [""] * len(rows))
+        ax.set_yticks(range(len(rows)), labels if place is None or place.is_first_col() else [""] * len(rows))
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(unit, fontsize=8)

@@ -129,15 +129,14 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     return save(figure, path)
 
 
-def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
+def plot_samples_beside_data(samples: Mapping[str, np.ndarray], data_NH2: np.ndarray, path: Path,
                              background: Background | None = None, *, plane: Plane = POSITIONS) -> Path:
-    """Draws trajectories (N, H, 2) of the model and of the data in two panels of the same extent."""
-    figure, axes = panels(2)
-    both = np.concatenate([samples_NH2.reshape(-1, 2), data_NH2.reshape(-1, 2)])
-    kinds = [("windows of data", INK, data_NH2), ("samples", BLUE, samples_NH2)]
-    for ax, (name, colour, x) in zip(axes, kinds, strict=True):
-        draw_floor(ax, background, both, plane)
-        ax.plot(*x.T, color=colour, lw=1.0, alpha=0.6)
+    """Draws trajectories (N, H, 2) of the data and of models, by their names, in panels of the same extent."""
+    figure, axes = panels(1 + len(samples))
+    extent = np.concatenate([x.reshape(-1, 2) for x in (data_NH2, *samples.values())])
+    for ax, (name, x) in zip(axes, {"windows of data": data_NH2, **samples}.items(), strict=True):
+        draw_floor(ax, background, extent, plane)
+        ax.plot(*x.T, color=BLUE if name in samples else INK, lw=1.0, alpha=0.6)
         ax.plot(*x[:, 0].T, "o", color=GREEN, ms=3, label="start")
         ax.set_title(f"{len(x)} {name}", loc="left", fontsize=9)
     head(figure, axes, "Samples and data")

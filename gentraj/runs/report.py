@@ -150,7 +150,7 @@ class Drawing:
         shown = torch.arange(len(whole), device=whole.device)[whole if whole.any() else slice(None)][:SAMPLES]
         data, spec = repeat_last(self.run.reference)[shown], self.run.model.spec
         x = self.run.model.sample(self._start(shown), seed=self.seed)[:, 0]
-        image = figures.plot_samples_beside_data(self._plane(x, spec.times), self._plane(data, spec.times),
+        image = figures.plot_samples_beside_data({"samples": self._plane(x, spec.times)}, self._plane(data, spec.times),
                                                  self.folder / "samples.png", self.background, plane=self.plane)
         return [Picture("Samples and data", "Sampled from the same first observations as the windows of data.",
                         image)]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gentraj.cli.train import preset
-from gentraj.cli.varying import base_card
 from gentraj.data import d4rl_reference, load_episodes
 from gentraj.data.d4rl import d4rl_table
+from gentraj.experiments.sweep import base_card
 from gentraj.runs.policy import PolicyRunConfig
 
 N, MAZE, KITCHEN = 12, "antmaze-medium-play-v2", "kitchen-partial-v0"

@@ -10,7 +10,7 @@ import pytest
 from small import gentraj
 from test_reproduce import FAIR, record, reproduce, write
 
-from gentraj.experiments.cards import CardResult, DataResult, read_card, write_result
+from gentraj.experiments.cards import CardResult, DataResult, SeedResult, read_card, write_result
 from gentraj.experiments.page import score_tables
 from gentraj.runs.training import read_data
 
@@ -23,25 +23,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"preset": "fqll"}, "unknown preset 'fqll'; known: pointmaze, "),
     ({"seeds": [1, 1]}, "seeds are [1, 1]; at least one is expected, and each once"),
-    ({"data": []}, "data are []; at least one is expected"),
     ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']; at least one is expected, and each once"),
     ({"data": [FAIR | {"name": "../x"}]}, "name is '../x'; letters, digits"),
-    ({"data": [FAIR | {"tolerance": -5}]}, "tolerance is -5.0; a number of at least 0 is expected"),
-    ({"label": "two\nlines"}, r"label is 'two\nlines'; one line of text is expected"),
-    ({"table": " "}, "table is ' '; one line of text is expected"),
+    ({"data": [FAIR | {"tolerance": -5}]}, "tolerance is -5; at least 0"),
+    ({"label": "two\nlines"}, r"table or label is 'two\nlines'; one line of text is expected"),
+    ({"table": " "}, "table or label is ' '; one line of text is expected"),
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "the data file none.npz is neither in the working directory nor in "),
     ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "bc: unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
     ({"protocol": "ogbench"}, "bc: Pendulum-v1: OGBench's protocol needs one of its"),
-    ({"seeds": [0, -1]}, "bc.json: seeds are [0, -1]; whole numbers of at least 0 are expected"),
+    ({"seeds": [0, -1]}, "bc.json: seeds[1] is -1"),
+    ({"minutes": -1}, "minutes is -1"), ({"eval_every": -1}, "eval_every is -1"),
+    ({"protocol": "d4rl-single-goal", "eval_every": 2}, "eval_every is 2 and protocol d4rl-single-goal"),
     ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training; datasets, seeds and"),
     ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets, seeds and evaluations have fields"),
     ({"settings": {"policy.alpha": 3}}, "policy.alpha"),
-    ({"settings": {"training.steps": 0}}, "steps is 0"),
     ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1 by the protocol random-goal"),
     ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals with positive rewards nor an info['success']; give"),
     ({"score": "best"}, "'best'"), ({"episodes": 0}, "episodes is 0"),
-    ({"settings": {"training.steps.more": 1}}, "training.steps.more"),
     ({"extra": 1}, "bc.json: extra")], ids=str)
 def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str, data: Path, tmp_path: Path,
                                            capsys: pytest.CaptureFixture) -> None:
@@ -62,7 +61,7 @@ def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("words", "message"), [
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
-    (("bc.json", "--jobs", 0), "--jobs is 0; give at least 1"), (("none.json",), "none.json"),
+    (("bc.json", "--jobs", 0), "--jobs is 0"), (("none.json",), "none.json"),
     (("bc.json", "--out", "."), "bc.json is where its results would be written; give another folder by --results"),
     (("--results", "d", "--table", "page.md"), "d holds no results; gentraj reproduce CARD... writes them")], ids=str)
 def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_path: Path,
@@ -89,7 +88,8 @@ def test_a_card_that_cannot_stand_beside_what_is_there_is_refused_before_it_is_r
     out, results = tmp_path / "out", tmp_path / "results"
     other = read_card(write(tmp_path, episodes=7))
     results.mkdir()
-    write_result(results / "other.json", CardResult(other, {"fair": DataResult("", None, 0.0, (0.0, 0.0), ())}))
+    seed = SeedResult(3, "", 4, "", (1.0,), 0.0, {})
+    write_result(results / "other.json", CardResult(other, {"fair": DataResult("", None, (seed,))}))
     words = "--results", results, "--table", tmp_path / "page.md"
     assert reproduce(write(tmp_path), data, out, *words) == 2
     assert "episodes" in capsys.readouterr().err and not out.exists()

@@ -14,7 +14,7 @@ import pytest
 from forked import Forked
 
 from gentraj.experiments import engine
-from gentraj.experiments.engine import kept, write_json
+from gentraj.experiments.engine import write_json
 from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
 from gentraj.experiments.statistics import over_seeds
 
@@ -28,13 +28,6 @@ def never_end(path: Path) -> None:
 
 def run_endless_job(path: Path) -> None:
     run_jobs([Job("job", never_end, (path,), str)], LocalProcesses(1, saving=0.1))
-
-
-def test_a_result_is_kept_for_its_key(tmp_path: Path) -> None:
-    made = iter(range(9))
-    results = [kept(tmp_path / "a.json", {"step": step}, lambda: next(made)) for step in (1, 1, 2, 2, 1)]
-    assert results == [0, 0, 1, 1, 2]
-
 
 
 def test_the_interval_covers_seeds_and_episodes() -> None:

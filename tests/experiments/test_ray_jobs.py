@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -66,15 +65,15 @@ def test_jobs_say_how_they_ended(ray: ModuleType, tmp_path: Path, capsys: pytest
     monkeypatch.setattr(ray_jobs, "RETRIES", 1)
     jobs = [Job("good", print, ("not shown",), lambda: "fine"), Job("bad", fail, ("its own",), str),
             Job("killed", kill_first, (tmp_path / "attempts",), lambda: "done at last"),
-            Job("exits", sys.exit, (3,), str), Job("stopped", sys.exit, (128 + signal.SIGTERM,), str)]
+            Job("exits", sys.exit, (3,), str), Job("stopped", sys.exit, (128 + signal.SIGTERM,), str),
+            Job("lost", os._exit, (1,), str)]
     run_jobs(jobs, RayTasks(tmp_path, number=2))
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if not line.startswith("runs: ") and not line.endswith(": started")]
-    assert not out and len(lines) == 7
-    assert {"good: fine", "bad: failed: a problem of its own", "exits: ended with code 3"} <= set(lines)
-    assert {"killed: its worker was lost (WorkerCrashedError); attempt 2 of 2", "killed: done at last",
-            "stopped: its worker was stopped by SIGTERM; attempt 2 of 2",
-            "stopped: its worker was stopped by SIGTERM"} <= set(lines)
+    assert not out
+    assert set(lines) == {"good: fine", "bad: failed: a problem of its own", "exits: failed: ended with code 3",
+                          "killed: done at last", "stopped: failed: stopped by SIGTERM",
+                          "lost: its worker was lost 2 times (WorkerCrashedError)"}
 
 
 def train_once_killed(run_config: RunConfig, folder: Path) -> None:
@@ -90,12 +89,10 @@ def train_once_killed(run_config: RunConfig, folder: Path) -> None:
     (folder.parent / "goes-on").write_text(str(goes_on))
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(ray: ModuleType, umaze: object, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_training_goes_on_from_its_checkpoint(ray: ModuleType, umaze: object, tmp_path: Path) -> None:
     run_config = config(steps=16)
     run_jobs([Job("training", train_once_killed, (run_config, tmp_path / "killed"), lambda: "done")],
              RayTasks(tmp_path))
-    assert "training: its worker was lost (WorkerCrashedError); attempt 2 of 6" in capsys.readouterr().err
     assert (tmp_path / "goes-on").read_text() == "True"
     whole = runs.train(run_config, tmp_path / "whole", progress=False)
     for key, value in runs.load(tmp_path / "killed").main.state_dict().items():
@@ -127,18 +124,17 @@ def test_a_killed_command_goes_on_where_it_stopped(ray: ModuleType, hopper_file:
     log = tmp_path / "log"
     with log.open("w") as file, subprocess.Popen([sys.executable, "-m", "gentraj", *words], stderr=file,
                                                  stdout=file) as driver:
-        wait_until(lambda: "seed 0: return_mean" in log.read_text())
+        wait_until(lambda: "seed-0: return_mean" in log.read_text() or driver.poll() is not None)
         workers = workers_of(driver.pid)
         driver.kill()
     assert workers
     wait_until(lambda: not any(map(is_alive, workers)))
-    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-0-*/trial-*.json")}
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-0-*/policy*.json")}
     assert 1 <= len(first) < 3
     assert gentraj(*words) == 0
     assert {path: path.stat().st_mtime_ns for path in first} == first  # nothing is done twice
     assert capfd.readouterr().err.count(": started") == 3 - len(first)
-    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
-    assert sorted(row["values"]["policy.beta"] for row in rows) == [1, 2, 3] and all(row["mean"] for row in rows)
+    assert len(list((tmp_path / "results").iterdir())) == 3
 
 
 def workers_of(driver: int) -> list[int]:
@@ -171,10 +167,9 @@ def test_scores_are_those_of_one_process(ray: ModuleType, small_run: Path, tmp_p
 
 
 def test_a_machine_that_does_not_see_the_folder_is_named(ray: ModuleType, tmp_path: Path) -> None:
-    """As where another machine has a folder of the same name."""
     pool = RayTasks(tmp_path)
-    assert pool.surroundings.are_seen
-    (tmp_path / MARKER).write_text("of another command")
+    pool.surroundings.check()
+    (tmp_path / MARKER).unlink()
     with pytest.raises(ValueError, match=f"--ray: the machine .* does not see {tmp_path} or the working directory"):
         run_jobs([Job("job", print, (), str)], pool)
 
@@ -187,13 +182,10 @@ def test_workers_look_for_datasets_where_the_command_does(tmp_path: Path, monkey
     assert folders.items() <= ray_jobs.Surroundings.of(tmp_path).environment.items()
 
 
-@pytest.mark.parametrize("words", [SWEEP, ("evaluate", "RUN", "--ray")])
-def test_a_missing_ray_is_named_in_one_line(words: tuple[Any, ...], hopper_run: Path, hopper_file: Path,
-                                            tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_missing_ray_is_named_in_one_line(hopper_run: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(ray_jobs, "find_spec", lambda name: None)
-    more = () if "RUN" in words else ("--dataset", hopper_file, "--run-dir", tmp_path)
-    assert gentraj(*(hopper_run if word == "RUN" else word for word in words), *more) == 2
+    assert gentraj("evaluate", hopper_run, "--ray") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == "gentraj: error: --ray needs Ray, which is not installed: pip install 'gentraj[scale]'"
 

@@ -20,9 +20,9 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.experiments import reproduce as module
 from gentraj.experiments.cards import SeedResult, read_card, read_results
-from gentraj.experiments.engine import Task, kept
-from gentraj.experiments.page import page
-from gentraj.experiments.reproduce import Cards, durations, place, score_run
+from gentraj.experiments.engine import Task
+from gentraj.experiments.page import write_page
+from gentraj.experiments.reproduce import Cards, place, score_run
 from gentraj.runs import Run
 
 SETTINGS = {"training.steps": 4, "training.warmup": 2, "training.save_every": 2, "policy.batch_size": 8,
@@ -97,8 +97,8 @@ def test_every_seed_is_trained_on_every_dataset_and_its_last_checkpoint_scored(d
     assert result.data["hard"].behaviour == pytest.approx(np.mean([fair.returns, hard.returns]))
     for found in result.data.values():
         assert [seed.seed for seed in found.seeds] == [3, 5] and {seed.step for seed in found.seeds} == {4}
-        assert found.mean == pytest.approx(np.mean([seed.scores for seed in found.seeds]))
-        assert found.interval[0] <= found.mean <= found.interval[1]
+        low, mean, high = found.estimate
+        assert low <= mean <= high and mean == pytest.approx(np.mean([seed.scores for seed in found.seeds]))
     one, other = result.data["fair"].seeds
     assert one.scores != other.scores and one.versions.keys() >= {"python", "gentraj", "torch"}
 
@@ -109,12 +109,12 @@ def test_a_card_that_asks_for_learning_curves_has_them_and_the_same_weights(data
     """The last evaluation during the training is that of the last checkpoint: the same episodes by the same weights."""
     out = tmp_path / "out"
     reproduce(write(tmp_path, data=[FAIR], seeds=[3], eval_every=2, minutes=60), data, out)
-    said = "bc: 0 of 1 trainings are done; one takes about 1.0 h on one thread, all 1.0 h, of which 1.0 h are left"
-    assert said in capsys.readouterr().err
+    assert "1 of 1 trainings are left, about 1.0 h" in capsys.readouterr().err
     [seed] = read_results(out)["bc"].data["fair"].seeds
     assert [point.step for point in seed.curve] == [2, 4] and seed.curve[-1].mean == pytest.approx(seed.mean)
     assert seed.scores == read_results(done)["bc"].data["fair"].seeds[0].scores
-    assert "figures/page-small-ones-curves.png" in page(read_results(out), out / "page.md")
+    page = write_page(read_results(out), out / "page.md")
+    assert "figures/page-small-ones-curves.png" in page.read_text()
 
 
 def test_what_is_done_is_not_done_again_and_the_tolerance_decides(data: Path, done: Path, tmp_path: Path,
@@ -132,24 +132,12 @@ def test_what_is_done_is_not_done_again_and_the_tolerance_decides(data: Path, do
     assert "no expectation yet" in capsys.readouterr().out and files(out) == before
 
 
-def test_runs_that_are_gone_are_known_from_the_results(data: Path, done: Path, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    results.mkdir()
-    shutil.copy(done / "bc.json", results)
-    words = write(tmp_path), data, tmp_path / "out", "--results", results
-    assert reproduce(*words, at_most=0) == 1  # one score is outside, and nothing was left to do
-    assert (results / "bc.json").read_bytes() == (done / "bc.json").read_bytes()
-    assert len(undone(write(tmp_path, episodes=3), data, tmp_path / "out")) == 4
-
-
-
 @pytest.mark.parametrize(("changes", "anew", "trained"), [
     ({"label": "B", "about": "", "table": "T", "data": [HARD, FAIR | {"expected": 0}]}, 0, 0),
     ({"seeds": [3, 5, 7]}, 2, 2), ({"seeds": [5]}, 0, 0),
     ({"data": [FAIR, HARD, FAIR | {"name": "again", "dataset": "hard.npz"}]}, 2, 2),
     ({"episodes": 3}, 4, 0), ({"settings": {"policy.temperature": 0.5}}, 4, 0),
-    ({"settings": {"policy.batch_size": 9}}, 4, 4),
-    ({"settings": {"training.steps": 6}}, 4, 4)], ids=str)
+    ({"settings": {"policy.batch_size": 9}}, 4, 4)], ids=str)
 def test_a_changed_card_does_anew_what_it_must(changes: dict[str, Any], anew: int, trained: int, data: Path, done: Path,
                                               tmp_path: Path) -> None:
     again = undone(write(tmp_path, **changes), data, done)
@@ -176,7 +164,7 @@ def test_stopped_it_keeps_what_there_is_and_goes_on(data: Path, done: Path, tmp_
     assert "the same command continues" in capsys.readouterr().err
     found = read_results(out)["bc"].data
     assert [[seed.seed for seed in one.seeds] for one in found.values()] == [[3], [3]]  # a seed of every dataset first
-    assert "(1 of 2 seeds)" in page(read_results(out), out / "page.md")
+    assert "(1 of 2 seeds)" in write_page(read_results(out), out / "page.md").read_text()
     before = files(out)
     assert [task.seed for task in undone(card, data, out)] == [5, 5]
     assert reproduce(card, data, out) == 1
@@ -207,28 +195,3 @@ def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: P
     [log] = (tmp_path / "out").glob("bc/fair/seed-3-*/log.txt")
     assert f"bc/fair/seed-3 failed: the loss is nan; see {log}" in err
     assert log.read_text().endswith("RuntimeError: the loss is nan\n") and "unfinished: 1 of 2 seeds" in out
-
-
-# -- how long it takes
-
-
-def test_it_is_the_minutes_of_a_training_times_those_that_are_left(data: Path, tmp_path: Path) -> None:
-    """Of four trainings of 4 updates, one is done and a quarter of another."""
-    cards = Cards.of({"bc": read_card(write(tmp_path, minutes=60))}, (data,), partial(place, tmp_path))
-    first, second, *_ = cards.tasks
-    kept(first.path(first.measures[0]), first.key(first.measures[0]), dict)
-    (second.run / "step-00000001").mkdir(parents=True)
-    for jobs, hours in ((2, 1.4), (8, 1.0)):  # no training is divided among jobs
-        line, last = durations(cards, jobs)
-        assert line.startswith("bc: 1 of 4 trainings are done") and "all 4.0 h, of which 2.8 h are left" in line
-        assert f"about {hours} h with {jobs} at a time" in last
-
-
-@pytest.mark.parametrize(("changes", "given"), [
-    ({"minutes": -1}, "minutes is -1"), ({"eval_every": -1}, "eval_every is -1"),
-    ({"settings": {"training.eval_every": 2}}, "settings hold training.eval_every"),
-    ({"data": [FAIR, HARD | {"published": {"score": 1.0, "updates": 0, "source": ""}}]}, "updates is 0"),
-    ({"protocol": "d4rl-single-goal", "eval_every": 2}, "eval_every is 2 and protocol d4rl-single-goal")])
-def test_what_a_card_cannot_ask_for_is_refused(changes: dict[str, Any], given: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=given):
-        read_card(write(tmp_path, **changes))

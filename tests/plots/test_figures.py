@@ -20,23 +20,18 @@ GOAL = np.zeros(2)
 LEVELS = [1.0, 0.5, 0.0]
 FRAMES = [PLANS + level * RNG.normal(size=PLANS.shape) for level in LEVELS]
 ROWS = [{"step": s, "model/loss": 1.0 / s, "lr": 1e-3} for s in range(1, 30)]
-PALETTE = {"a": "#000000", "b": "#0072B2"}
 
 DRAWERS = {
     "loss": lambda path, _: figures.plot_loss(ROWS, path),
     "returns": lambda path, _: figures.plot_returns([1.0, 2.0, 2.5], {"random": 0.5}, path),
     "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, 0], PLANS[:, -1], path, walls, [PLANS] * 5),
     "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
-    "beside": lambda path, walls: figures.plot_samples_beside_data(PLANS, PLANS[:2], path, walls),
+    "beside": lambda path, walls: figures.plot_samples_beside_data({"a": PLANS, "b": PLANS}, PLANS[:2], path, walls),
     "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),
-    "conditions": lambda path, walls: comparison_figures.plot_conditions(
-        {name: np.stack([PLANS] * 5) for name in PALETTE}, PLANS, PALETTE, path, walls),
     "frontier": lambda path, _: comparison_figures.plot_frontier(
-        {"a": (10.0, 0.5, (0.4, 0.6), True), "b": (300.0, 0.2, None, False)}, path, "return"),
-    "seeds": lambda path, _: comparison_figures.plot_seeds(
-        {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
+        {"a": (10.0, (0.4, 0.5, 0.6)), "b": (300.0, (0.1, 0.2, 0.2))}, {"a"}, path, "return"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "returns", "frontier", "seeds")]
+WALLED = [name for name in DRAWERS if name not in ("loss", "returns", "frontier")]
 
 
 def red_floor(ax) -> None:
