@@ -11,6 +11,7 @@ from gentraj.envs.recording.recipes import make_dataset
 from gentraj.envs.tasks.registry import overview
 
 from ..data import sources
+from ..data.minari_io import local_ids
 from ..data.sources import DESCRIBED
 from ..progress import print_saved
 from .options import registry
@@ -29,11 +30,12 @@ def list_() -> None:
 
     Example: gentraj data list
     """
-    rows = sources.list_datasets()
-    for row in rows:
-        print(f"{row['id']:40} {_known(row['episodes'], ','):>7} episodes {_known(row['steps'], ','):>11} steps "
-              f"{_known(row['megabytes'], '.1f'):>8} MB  {' '.join(str(row['description']).split())}")
-    if not rows:
+    datasets = local_ids()
+    for key, row in datasets.items():
+        episodes, steps = (_known(row.get(f"total_{what}"), ",") for what in ("episodes", "steps"))
+        print(f"{key:40} {episodes:>7} episodes {steps:>11} steps {_known(row.get('dataset_size'), '.1f'):>8} MB  "
+              f"{' '.join(str(row.get('description', '')).split())}")
+    if not datasets:
         print("no datasets yet; `gentraj data make pointmaze-umaze` records one")
     print("\nTasks; gentraj's own datasets are made by `gentraj data make`:")
     print("\n".join(f"{name}: {task}" for name, task in overview().items()))

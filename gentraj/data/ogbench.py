@@ -100,12 +100,6 @@ class OGBenchName:
         return cls(source, env, task, f"OGBench/{env}{found['single'] or ''}-v0")
 
     @property
-    def path(self) -> Path:
-        """OGBench's own file, in OGBENCH_DATASET_DIR or in the folder into which its package downloads."""
-        folder = Path(os.environ.get("OGBENCH_DATASET_DIR") or Path.home() / ".ogbench" / "data")
-        return folder / f"{self.source}.npz"
-
-    @property
     def spec_json(self) -> str:
         """Gymnasium's EnvSpec of the environment as JSON."""
         return spec_json(self.env_id, ogbench_tasks()[self.env]["steps"])
@@ -118,19 +112,20 @@ def is_ogbench(source: str) -> bool:
 
 def read_ogbench(source: str) -> Fields:
     """Reads the fields of an OGBench dataset by its name, with the rewards of the task that it names, not yet
-    validated."""
+    validated, from OGBENCH_DATASET_DIR or the folder into which OGBench's package downloads."""
     name = OGBenchName.of(source)
     if name is None:
         raise DataError(f"'{source}' is no OGBench name; a name such as cube-single-play-v0 is expected")
+    path = Path(os.environ.get("OGBENCH_DATASET_DIR") or Path.home() / ".ogbench" / "data") / f"{name.source}.npz"
     if name.source.startswith(OWN):
         fields = read_minari(name.source)
-    elif name.path.is_file():
-        fields = ogbench_fields(open_npz(name.path), name.path)
+    elif path.is_file():
+        fields = ogbench_fields(open_npz(path), path)
     else:
         own = ""
         if name.task and name.env in RECORDED:
             own = f", or give gentraj's own recording, {OWN}{name.env}-singletask-task{name.task}-v0"
-        raise DataError(f"{source}: {name.path} does not exist; put OGBench's file there, set OGBENCH_DATASET_DIR{own}")
+        raise DataError(f"{source}: {path} does not exist; put OGBench's file there, set OGBENCH_DATASET_DIR{own}")
     fields |= {"name": source}
     if name.task is not None:
         labelled = relabel(Episodes(**fields), name.env, name.task)

@@ -1,5 +1,7 @@
-"""`load_episodes` loads a dataset of any known format; `inspect`, `import_file` and `list_datasets` are for datasets by
-their names. `FORMATS` lists the formats; to add one, add a line there."""
+"""`load_episodes` loads a dataset of any known format; `inspect` and `import_file` are for datasets by their names.
+
+`FORMATS` lists the formats; to add one, add a line there.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -123,13 +124,6 @@ def read(source: str | Path) -> Fields:
     close = get_close_matches(text, known, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     raise DataError(f"'{' '.join(str(source).split())}' names no dataset; give {DESCRIBED}{hint}")
-
-
-def list_datasets() -> list[dict[str, Any]]:
-    """The datasets in Minari's local folder, each with its id, episodes, steps, megabytes and description."""
-    return [{"id": key, "episodes": row.get("total_episodes"), "steps": row.get("total_steps"),
-             "megabytes": row.get("dataset_size"), "description": row.get("description", "")}
-            for key, row in local_ids().items()]
 
 
 def import_file(source: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:

@@ -18,7 +18,8 @@ from minari.data_collector import EpisodeBuffer
 from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, load_episodes, save_minari
-from gentraj.data.sources import import_file, list_datasets
+from gentraj.data.minari_io import local_ids
+from gentraj.data.sources import import_file
 from gentraj.progress import say_once
 
 ID = "gentraj/test/some-v0"
@@ -163,8 +164,8 @@ def test_a_file_is_imported_and_listed(tmp_path):
 
     assert import_file(save_npz(some([3, 4]), tmp_path / "mine.npz"), "mine/recorded-v1") == "mine/recorded-v1"
     assert load_episodes("mine/recorded-v1") == some([3, 4])
-    (row,) = list_datasets()
-    assert (row["id"], row["episodes"], row["steps"]) == ("mine/recorded-v1", 2, 7)
+    ((key, row),) = local_ids().items()
+    assert (key, row["total_episodes"], row["total_steps"]) == ("mine/recorded-v1", 2, 7)
     assert "mine.npz" in row["description"]
     with pytest.raises(DataError, match="'recorded' is not a Minari id"):  # before the file is read
         import_file(tmp_path / "missing.npz", "recorded")
@@ -241,7 +242,7 @@ def test_an_interrupted_write_leaves_nothing_half_made(root, monkeypatch):
     """And what a killed one left is not listed, and goes with the next."""
     save_minari(some([3]), ID, description="before")
     shutil.copytree(root / ID, (root / ID).with_name("unfinished-some-v0"))
-    assert [row["id"] for row in list_datasets()] == [ID]
+    assert [*local_ids()] == [ID]
     monkeypatch.setattr("minari.data_collector.EpisodeBuffer", lambda **arrays: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_minari(some([3, 4]), ID, description="after", overwrite=True)
