@@ -123,7 +123,7 @@ def videos(folder: Path, episodes: int) -> Iterator[Watch]:
             return
         frame = np.ascontiguousarray(render_frame(env))
         if episode not in writers:
-            height, width, _ = frame.shape
+            height, width = frame.shape[:2]
             path = files.enter_context(new_path(folder / f"episode-{episode:03d}.mp4"))
             writers[episode] = imageio_ffmpeg.write_frames(path, (width, height), fps=speed(env),
                                                            macro_block_size=2)  # sides must be even

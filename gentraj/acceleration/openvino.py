@@ -116,13 +116,14 @@ def rewritten(network: FactoredNetwork) -> FactoredNetwork:
 class SubPixelConv(nn.Module):
     """A transposed convolution of kernel 4, stride 2 and padding 1 as a convolution of kernel 3 (Shi et al. 2016).
 
-    y[2t] = w_1 x[t] + w_3 x[t-1] and y[2t+1] = w_2 x[t] + w_0 x[t+1] are two outputs of one convolution at t.
+    y[2t] = w[1] x[t] + w[3] x[t-1] and y[2t+1] = w[2] x[t] + w[0] x[t+1] are two outputs of one convolution at t.
     """
 
     def __init__(self, transposed: ConvTranspose):
         super().__init__()
-        w_0, w_1, w_2, w_3 = transposed.weight.detach().transpose(0, 1).unbind(-1)
-        even, odd = torch.stack([w_3, w_1, 0 * w_1], -1), torch.stack([0 * w_2, w_2, w_0], -1)
+        w = transposed.weight.detach().transpose(0, 1).unbind(-1)
+        even = torch.stack([w[3], w[1], 0 * w[1]], -1)
+        odd = torch.stack([0 * w[2], w[2], w[0]], -1)
         self.weight = nn.Parameter(torch.cat([even, odd])[:, :, None], requires_grad=False)
         self.bias = None if transposed.bias is None else nn.Parameter(transposed.bias.detach().repeat(2), False)
 

@@ -100,7 +100,8 @@ def nearest_in_all(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term], tole
 def _systems(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term]) -> tuple[Tensor, Tensor]:
     """inverse_RDHH and shift_RHD: x = inverse (pull - shift) solves (I + sum rho K^T K) x = pull for the unknown
     entries."""
-    R, H, D = y_RHD.shape
+    R, H = y_RHD.shape[:2]
+    D = y_RHD.shape[2]
     eye = torch.eye(H, dtype=y_RHD.dtype, device=y_RHD.device)
     P_DHH = eye.repeat(D, 1, 1)
     for term in terms:

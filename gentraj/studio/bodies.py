@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 AHEAD = 6  # ghosts along the chosen plan
 LANES = 12  # plans beside the chosen one, each with the ghost of its last state
-GHOST, LANE = 0.35, 0.8  # opacities
-SEEN_GROUPS = 3  # MuJoCo's own viewer shows the groups of geoms below this
+GHOST = 0.35  # the opacity of those
+LANE = 0.8  # and of these
 UNSET = np.array([0.5, 0.5, 0.5, 1], np.float32)  # MuJoCo's colour of a geom to which none was given
+SEEN_GROUPS = 3  # MuJoCo's own viewer shows the groups of geoms below this
 TRACE = 400  # places of the torso that the path keeps
 
 
@@ -141,7 +142,7 @@ class BodyScene:
             trace_M3 = placed(self.model, np.array(drive.postures[max(step - TRACE, 0) : step + 1]))[0][:, 1]
         self.line.draw(pieces(trace_M3 + self.shift_3), np.array(rgb(INK)))
         self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
-        x, y, _ = placed(self.model, self.qpos_Q[None])[0][0, 1]
+        x, y = placed(self.model, self.qpos_Q[None])[0][0, 1, :2]
         self.frame.position = (-x, -y, 0.0)  # with its root in the middle
 
     def _draw_ghosts(self, answer: Answer, qpos_NHQ: np.ndarray, colours_N3: np.ndarray) -> None:

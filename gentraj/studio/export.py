@@ -137,8 +137,8 @@ def static_page(frames: Frames, lines: Sequence[str]) -> str:
         page = serializer.as_html()
     finally:
         server.stop()
-    head, body, tail = page.rpartition("</body>")
-    return head + CAPTION.format("<br>".join(map(html.escape, lines))) + body + tail
+    head, tail = page.rsplit("</body>", 1)
+    return f"{head}{CAPTION.format('<br>'.join(map(html.escape, lines)))}</body>{tail}"
 
 
 def session_page(session: Session) -> str:

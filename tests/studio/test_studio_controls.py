@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from browserless import until
-from small import changed
 
 from gentraj.studio.controls import NONE, SLIDERS, Controls
 from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
@@ -52,17 +51,6 @@ def change(controls: Controls, control: Any, value: Any) -> None:
     for callback in control._impl.update_cb:
         callback(SimpleNamespace(target=control, client=None))
     settle(controls)
-
-
-def test_sliders_reach_to_the_runs_own_settings(client: Any, bodies: list[Loaded]) -> None:
-    """Which may be larger than what most runs need, or negative."""
-    run = bodies[0].run
-    own = replace(run.planning, guidance="value", scale=-2.0, temperature=3.0, steps=80)
-    loaded = replace(bodies[0], run=changed(run, config=replace(run.config, planner=own), acting=own))
-    controls = Controls(Session([loaded]), client)
-    assert [controls.sliders[name].value for name in ("scale", "temperature", "steps")] == [-2.0, 3.0, 80]
-    assert [controls.sliders["scale"].min, controls.sliders["temperature"].max] == [-2.0, 3.0]
-    controls.session.close()
 
 
 def test_a_slider_changes_the_plans_and_the_panel_tells(controls: Controls) -> None:
@@ -194,4 +182,3 @@ def test_a_line_is_one_node_whose_room_doubles(server: Any) -> None:
     lines.draw(points_M23[:2], np.array([[0, 188, 255], [188, 0, 0]]))
     assert lines.handle.visible  # 188 of sRGB is half of the light
     assert lines.handle.colors[:3, 0].tolist() == [[0, 128, 255], [128, 0, 0], [128, 0, 0]]
-

@@ -18,7 +18,7 @@ from small import gentraj
 
 from gentraj.studio.controls import NONE, Controls
 from gentraj.studio.driving import Request, compare_with_simulator
-from gentraj.studio.export import first_page, static_page
+from gentraj.studio.export import static_page
 from gentraj.studio.loading import Loaded
 from gentraj.studio.session import Session
 from gentraj.studio.world_view import RANDOM, WorldView
@@ -81,15 +81,6 @@ def test_random_actions_are_within_the_data_where_the_environment_bounds_none(wo
     act_TA = compare_with_simulator(unbounded, Request(None, STEPS)).act_TA
     seen_NA = world.run.reference.x_BHD[..., world.run.data.obs_dim:].flatten(0, 1).numpy()
     assert (act_TA >= seen_NA.min(0)).all() and (act_TA <= seen_NA.max(0)).all() and np.ptp(act_TA) > 0
-
-
-def test_the_panel_takes_environments_of_short_episodes(client: Any, bodies: list[Loaded]):
-    world = bodies[1]
-    session = Session([replace(world, factory=replace(world.factory, max_episode_steps=1))])
-    panel = WorldView(client.gui, client.scene, session, lambda *_: None)
-    assert session.worker.wait("predict") and panel.beside is not None
-    assert len(panel.beside.act_TA) == panel.steps.value == len(panel.chart.data[0]) - 1 == 1
-    session.close()
 
 
 def test_an_actor_of_another_environment_is_refused(world: Loaded):
@@ -157,15 +148,6 @@ def test_a_page_holds_every_drawing_for_its_time_and_its_caption_is_text():
     moves = [(time, message["position"][0]) for time, message in scene["messages"]
              if message["type"] == "SetPositionMessage" and message["name"] == "/ball"]
     assert moves[-2:] == [(0.5, 1.0), (1.0, 2.0)]
-
-
-def test_a_loop_that_fails_is_told_instead_of_a_page_without_it(bodies: list[Loaded], monkeypatch: pytest.MonkeyPatch):
-    def fail(drive: object) -> None:
-        raise RuntimeError("the simulator is gone")
-
-    monkeypatch.setattr("gentraj.studio.driving.Drive.step", fail)
-    with pytest.raises(RuntimeError, match="the simulator is gone"):
-        first_page(bodies[:1], 3)
 
 
 def test_the_command_writes_pages_that_need_nothing_else(bodies: list[Loaded], tmp_path: Path):
