@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     MethodName = str
 else:  # the keys of the table
     MethodName = Literal[tuple(METHODS)]
+KEYS = {key.name for method in METHODS.values() for key in fields(method.config)}
 SHORT = {name: f"training.{name}" for name in ("steps", "seed")}
 
 
@@ -48,11 +49,11 @@ class Distill:
 
 
 def main(argv: list[str]) -> None:
-    words, given = split(argv, Distill, is_run, SHORT)
+    words, given = split(argv, KEYS, is_run, SHORT)
     if HELP & set(words):
         _help(words)
     args = parse(Distill, words, "gentraj distill")
-    config = with_options(METHODS[args.method].config, given, Distill)
+    config = with_options(METHODS[args.method].config, given)
     folder, device = args.run_dir, pick_device(args.device)
     if not args.resume:
         fresh_folder(folder, "--resume")

@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
     if kind.kind == "world-model":
         _judge(parse(Judge, argv, "gentraj evaluate --as world-model"))
         return
-    words, given = split(argv, Evaluate, is_run)
+    words, given = split(argv, (), is_run)
     if HELP & set(words):
         _help(words)
     args = parse(Evaluate, words, "gentraj evaluate")
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> None:
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
         raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give --teacher "
                          "too, or leave --min-confidence out")
-    settings = getattr(with_options(_acting(run), given, Evaluate), run.ACTING)
+    settings = getattr(with_options(_acting(run), given), run.ACTING)
     acting = Acting(settings, args.sampling.options(), fallback, teacher, args.min_confidence)
     scores = evaluate_and_save(run, args.config, acting, out=args.out, rollout_id=args.save_rollout, video=args.video,
                                play=_play(args))

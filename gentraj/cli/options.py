@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import wraps
+from operator import attrgetter
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.constructors import (
@@ -41,6 +41,7 @@ RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
 Step = Annotated[int | None, tyro.conf.arg(help="The training step of the checkpoint; by default the newest.")]
+NONE_SHORT: Mapping[str, str] = {}
 HELP = {"-h", "--help"}
 
 
@@ -72,14 +73,15 @@ def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str 
         raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", _option, str(error))) from error
 
 
-def split(argv: Sequence[str], command: type, is_argument: Callable[[str], bool] = lambda word: False,
-          short: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, list[str]]]:
+def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str], bool] = lambda word: False,
+          short: Mapping[str, str] = NONE_SHORT) -> tuple[list[str], dict[str, list[str]]]:
     """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
 
-    `short` are the settings with a short option: its name -> the dotted key. Words after a setting are its values, but
-    for one that `is_argument` after the first.
+    `keys` are the settings without a dot, and `short` those with a short option: its name -> the dotted key. Words
+    after a setting are its values, but for one that `is_argument` after the first.
     """
-    own, words, given = set(_own(command)), list[str](), dict[str, list[str]]()
+    words: list[str] = []
+    given: dict[str, list[str]] = {}
     values = words
     for word in argv:
         if not re.match("--[a-z]", word):
@@ -89,14 +91,14 @@ def split(argv: Sequence[str], command: type, is_argument: Callable[[str], bool]
             continue
         option, equals, value = word.partition("=")
         name = option[2:].replace("-", "_")
-        if name in own or name.removeprefix("no_") in own or word in HELP:
+        if "." not in name and name not in short and name.removeprefix("no_") not in keys:
             words.append(word)
             values = words
-            continue
-        key = (short or {}).get(name, name)
-        given[key] = values = [value] if equals else []
-        if equals:
+        elif equals:
+            given[short.get(name, name)] = [value]
             values = words
+        else:
+            given[short.get(name, name)] = values = []
     return words, given
 
 
@@ -120,21 +122,16 @@ def load_trained(folder: Path, device: str | None, step: int | None = None) -> R
     return run
 
 
-def with_options(config: T, given: Mapping[str, Sequence[str]], command: type) -> T:
+def with_options(config: T, given: Mapping[str, Sequence[str]]) -> T:
     """The settings with those that were given on the command line. Raises ValueError for an unknown or wrong one."""
-    known = [*dotted_keys(config), *_own(command)]
-    changes = {}
+    keys, changes = set(dotted_keys(config)), {}
     for key, words in given.items():
-        group, _, name = key.rpartition(".")
-        positive = f"{group}.{name.removeprefix('no_')}".removeprefix(".")
-        if name.startswith("no_") and key not in known and positive in known and not words:
-            changes[positive] = False if isinstance(_current(config, positive), bool) else None
-        elif key.partition(".")[0] not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean {_dashed(near[0])}?" if near else ""
-            raise ValueError(f"{_dashed(key)} is unknown{hint}")
+        positive = re.sub(r"(^|\.)no_", r"\1", key)
+        current = attrgetter(positive)(config) if positive in keys else None
+        if key != positive and positive in keys and not words:
+            changes[positive] = False if isinstance(current, bool) else None
         else:
-            changes[key] = _value(words, _current(config, key))
+            changes[key] = _value(words, current)
     return with_settings(config, changes)
 
 
@@ -179,18 +176,6 @@ class _Refused(Exception):
     """Carries the message of a ValueError past tyro, which would reword it."""
 
 
-def _own(command: type) -> Iterator[str]:
-    """The names of a command's own options."""
-    hints = get_type_hints(command, include_extras=True)
-    for field in dataclasses.fields(command):
-        extras = getattr(hints[field.name], "__metadata__", ())
-        name = next((extra.name for extra in extras if getattr(extra, "name", None) is not None), field.name)
-        if name == "":  # a group whose settings are options of the command
-            yield from _own(hints[field.name].__origin__)
-        else:
-            yield name
-
-
 def _value(words: Sequence[str], current: Any) -> Any:
     """The value of a setting whose value was `current`. Without words, a flag is set and a group has its defaults."""
     if not words:
@@ -200,12 +185,6 @@ def _value(words: Sequence[str], current: Any) -> Any:
     # An environment may be given by its EnvSpec, which is JSON but the text of a setting.
     values = [word if word.startswith("{") else from_word(word) for word in words]
     return values if len(values) > 1 or isinstance(current, tuple) else values[0]
-
-
-def _current(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = getattr(config, name, None)
-    return config
 
 
 def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
@@ -229,11 +208,7 @@ def _refusing(make: Callable[..., object]) -> Callable[..., object]:
 
 
 def _option(match: re.Match[str]) -> str:
-    return _dashed(match[1])
-
-
-def _dashed(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
+    return f"--{match[1].replace('_', '-')}"
 
 
 def _whole(word: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from inspect import cleandoc
 from pathlib import Path
 from shlex import quote
@@ -18,7 +18,7 @@ from ..families import FAMILIES
 from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import print_saved, say
-from ..runs.folder import RunFolder
+from ..runs.folder import RUNS, RunFolder
 from ..runs.model_card import parameters_trained
 from ..runs.presets import PRESETS, listing, preset, with_components
 from ..runs.run import Run, RunConfig
@@ -31,6 +31,7 @@ from .environments import imports_again
 from .options import HELP, Device, parse, print_settings, split, with_options
 
 SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "eval_episodes")}
+KEYS = {key.name for config in RUNS.configs for key in fields(config)} - {"model"}  # whose name is an own option
 if TYPE_CHECKING:
     ModelName = NetworkName = str
 else:  # the keys of the tables
@@ -76,12 +77,12 @@ class Train:
 
 
 def main(argv: list[str]) -> None:
-    words, given = split(argv, Train, PRESETS.__contains__, SHORT)
+    words, given = split(argv, KEYS, PRESETS.__contains__, SHORT)
     if HELP & set(words):
         _help(words, given)
     args = parse(Train, words, "gentraj train")
     reader = Reader()
-    config = with_options(with_components(_defaults(args, given, reader), args.model, args.network), given, Train)
+    config = with_options(with_components(_defaults(args, given, reader), args.model, args.network), given)
     with launched(args.device) as processes:
         _train(args, config, reader, processes)
 

@@ -74,9 +74,8 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train iql --steps 1.5", "--training.steps is 1.5"),
     ("train iql --policy.expectile 1.8", "--policy.expectile is 1.8; at least"),
     ("train td3bc --policy.model.spread learned", "--policy.model.spread is 'learned'"),
-    ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean --policy.expectile"),
+    ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean '--policy.expectile'"),
     ("train iql --policy.expectil 0.7", "--policy.expectil is unknown; did you mean '--policy.expectile'"),
-    ("train iql --run-dr x", "--run-dr is unknown; did you mean --run-dir"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
     ("finetune x --run-dir y --steps -5", "--steps is -5")])
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
