@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from .style import (
     save,
     trust_scale,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NOWHERE = np.empty((0, 2))
 
@@ -201,34 +204,32 @@ def plot_errors(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
     """
     figure, axes = panels(len(groups), width=3.6)
     for ax, (name, guesses) in zip(axes, groups.items(), strict=True):
-        for colour, (guess, error_T) in zip([BLUE, ORANGE, GREY] if len(guesses) == 3 else [BLUE, GREY],
-                                            guesses.items(), strict=True):
-            ax.plot(np.arange(1, len(error_T) + 1), error_T, color=colour, lw=1.8, label=guess,
-                    marker="o" if len(error_T) == 1 else "")
-        if np.concatenate([*guesses.values()]).any():  # a logarithmic scale has no 0
-            ax.set_yscale("log")
-        ax.tick_params(which="both", labelsize=8)
+        for colour, (guess, error_T) in zip(colours(len(guesses)), guesses.items(), strict=True):
+            ax.plot(np.arange(1, len(error_T) + 1), error_T, color=colour, lw=1.8, label=guess, marker="o", ms=4,
+                    markevery=[-1])
+        _log_where_positive(ax, "y", np.concatenate([*guesses.values()]))
         ax.set_title(name, loc="left", fontsize=9)
         ax.set(xlabel="steps", ylabel="error (environment units)")
-        ax.legend(frameon=False, fontsize=8)
-    head(figure, (), "Open loop: root mean square error against the horizon")
+    head(figure, axes, "Open loop: root mean square error against the horizon")
     return save(figure, path)
 
 
 def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path: Path) -> Path:
     """Draws the errors found over the errors expected, both of bins of steps, as `OpenLoop.calibration` gives."""
     figure, [ax] = panels(1, width=4.4, height=4.0)
-    both = np.array([*expected_N, *found_N])
-    span = [both[both > 0].min() * 0.8, both.max() * 1.25] if (both > 0).any() else [0.1, 1.0]
-    ax.plot(span, span, color=GREY, ls=(0, (3, 2)), label="as expected")
+    ax.plot(expected_N, expected_N, color=GREY, ls=(0, (3, 2)), label="as expected")
     ax.plot(expected_N, found_N, "o-", color=BLUE, label="found")
-    ax.set(xscale="log", yscale="log", xlim=span, ylim=span, xlabel="expected error (deviations of a step's change)",
-           ylabel="error found")
-    for axis in (ax.xaxis, ax.yaxis):
-        log_ticks(axis, (1, 2, 5) if span[1] / span[0] < 10**2.5 else (1,), 8)
-    ax.legend(frameon=False)
-    head(figure, (), "Is the uncertainty calibrated? One step, held-out data")
+    _log_where_positive(ax, "x", np.array(expected_N))
+    _log_where_positive(ax, "y", np.array([*expected_N, *found_N]))
+    ax.set(xlabel="expected error (deviations of a step's change)", ylabel="error found")
+    head(figure, [ax], "Is the uncertainty calibrated? One step, held-out data")
     return save(figure, path)
+
+
+def _log_where_positive(ax: Axes, axis: str, values: np.ndarray) -> None:
+    """Makes an axis logarithmic unless all values are 0, which has no logarithm."""
+    if values.any():
+        ax.set(**{f"{axis}scale": "log"})
 
 
 def plot_imagined(true_TO: np.ndarray, mean_TO: np.ndarray, samples_NTO: np.ndarray, path: Path,
@@ -244,26 +245,3 @@ def plot_imagined(true_TO: np.ndarray, mean_TO: np.ndarray, samples_NTO: np.ndar
         ax.set_title(name, loc="left", fontsize=9)
     head(figure, axes, "True and imagined, by the same actions")
     return save(figure, path)
-
-
-def plot_off_policy(returns: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, title: str) -> Path:
-    """Draws the mean return of policies in the world model over that in the environment, with 95 % intervals.
-
-    `returns` are name of the policy -> returns of its episodes in the model, and in the environment.
-    """
-    figure, [ax] = panels(1, width=5.4, height=4.6)
-    for colour, (name, pair) in zip(colours(len(returns)), returns.items(), strict=True):
-        imagined_N, true_N = pair
-        ax.errorbar(true_N.mean(), imagined_N.mean(), xerr=_error(true_N), yerr=_error(imagined_N), fmt="o",
-                    color=colour, capsize=3, label=name)
-    low, high = (f([f(np.append(*pair)) for pair in returns.values()]) for f in (min, max))
-    ax.plot([low, high], [low, high], color=GREY, ls=(0, (3, 2)))
-    ax.set(xlabel="return in the environment", ylabel="return in the world model")
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    head(figure, (), title)
-    return save(figure, path)
-
-
-def _error(x_N: np.ndarray) -> float:
-    """1.96 standard errors of the mean; NaN, which is not drawn, for a single number, which tells of no error."""
-    return 1.96 * float(np.std(x_N, ddof=1)) / len(x_N) ** 0.5 if len(x_N) > 1 else np.nan

@@ -24,10 +24,8 @@ from torch.fx.node import map_arg
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.policies.actor import Actor
 
-from ..randomness import Tape, generator
+from ..randomness import Tape
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .planner import PlannerRun
-from .policy import PolicyRun
 from .run import Run
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
@@ -52,12 +50,7 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
     """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
-    if isinstance(run, PolicyRun):
-        context = run.policy.scales.context
-        return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
-                                                                   generator=generator(0)))
-    goal_dims = list(run.planning.goal_dims) if isinstance(run, PlannerRun) else []
-    return obs_RO, obs_RO.roll(1, 0)[:, goal_dims] if goal_dims else None
+    return obs_RO, run.example_goal(run.reference, obs_RO)
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:

@@ -73,11 +73,11 @@ def choose_windows(run: PlannerRun, dataset: str | None, most: int, seed: int) -
     """
     reference = run.reference.to(torch.device("cpu"))
     whole_R = reference.mask_BHD.flatten(1).all(1).nonzero()[:, 0]
-    train, which_R = torch.unique(reference.x_BHD[whole_R], dim=0, return_inverse=True)  # sampled with replacement
+    x_RF = reference.x_BHD[whole_R].flatten(1).numpy()
+    _, first = np.unique(x_RF, axis=0, return_index=True)  # windows are sampled with replacement
+    different = reference.take(whole_R[first])
     if dataset is None:
-        order = torch.randperm(len(train), generator=generator(seed))[:most]
-        row_R = whole_R.new_zeros(len(train)).scatter_reduce(0, which_R, whole_R, "amax")[order]  # of each in reference
-        windows = reference.take(row_R)
+        windows = different.take(torch.randperm(len(first), generator=generator(seed))[:most])
     else:
         windows = _dataset_windows(run, dataset, most, seed)
     if len(windows.x_BHD) < 2 * LEAST:
@@ -85,7 +85,7 @@ def choose_windows(run: PlannerRun, dataset: str | None, most: int, seed: int) -
         raise ValueError(f"{dataset or run.folder}: only {len(windows.x_BHD)} windows of {spec.horizon} timesteps, "
                          f"{spec.spacing} environment steps apart, lie whole in an episode; at least {2 * LEAST} are "
                          "needed, give a --dataset of longer or more episodes")
-    return windows, train
+    return windows, different.x_BHD
 
 
 def _dataset_windows(run: PlannerRun, dataset: str, most: int, seed: int) -> Batch:

@@ -87,9 +87,7 @@ def drawn(title: str, draw: Draw) -> Sequence[Picture]:
     """The figures that `draw` returns, or a note with the exception that it raised: one figure never costs the page."""
     try:
         return draw()
-    except (ValueError, OSError, CannotRender) as error:  # the messages of these are enough
-        return [Picture(title, "", None, one_line(error))]
-    except Exception as error:  # from a plug-in, an environment or our own code
+    except Exception as error:  # from the data, a plug-in, an environment or our own code
         return [Picture(title, "", None, f"{type(error).__name__}: {one_line(error)}")]
 
 

@@ -146,7 +146,7 @@ def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> JsonObj
     judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1,
               "open_loop": errors, "calibration": calibration, "ends": loop.ends()}
     if config.policies:
-        judged["policies"] = off_policy(run, folder / "returns.png", config)
+        judged["policies"] = off_policy(run, config)
     return judged
 
 
@@ -169,7 +169,7 @@ def held_out(run: WorldModelRun, seed: int) -> Batch:
     return gathered(int(gathered(1 + HORIZON).mask_BHD[..., 0].any(0).sum()))  # the error of no window would be 0
 
 
-def off_policy(run: WorldModelRun, path: Path, config: JudgeConfig) -> JsonObject:
+def off_policy(run: WorldModelRun, config: JudgeConfig) -> JsonObject:
     """The returns of policies in the model and in the environment, and how far the two rankings agree."""
     env = environment_of(run, config.env_id)
     factory, space = environment_factory(env), run.action_space(env)
@@ -185,10 +185,7 @@ def off_policy(run: WorldModelRun, path: Path, config: JudgeConfig) -> JsonObjec
         how = RolloutSettings(config.num_envs, obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
         by_policy[str(policy.folder)] = both_returns(policy.agent(space), run.world_model, factory, config.episodes,
                                                      config.seed, how)
-    comparison = compared(by_policy, config.seed)
-    figures.plot_off_policy({name: returns[:2] for name, returns in by_policy.items()}, path,
-                            f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")
-    return comparison
+    return compared(by_policy, config.seed)
 
 
 def table(judged: JsonObject) -> str:
