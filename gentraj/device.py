@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from torch import nn
-
-
-@runtime_checkable
-class OnDevice(Protocol):
-    """A model that says which device its tensors are on."""
-
-    @property
-    def device(self) -> torch.device: ...
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -46,7 +36,8 @@ def require_device(name: str | None) -> None:
 
 def device_of(model: object) -> torch.device:
     """The device of a model's tensors: its `device`, or that of its parameters, or the CPU if it has neither."""
-    if isinstance(model, OnDevice):
-        return model.device
+    own = getattr(model, "device", None)
+    if isinstance(own, torch.device):
+        return own
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((parameter.device for parameter in parameters), torch.device("cpu"))

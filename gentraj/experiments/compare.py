@@ -114,7 +114,7 @@ def samples(run: Run, num: int, steps: int | None) -> Numbers:
     depends on no number of sampling steps, and is left out where one is given."""
     if not isinstance(run, PlannerRun):
         return Numbers({})
-    columns = measure_run(run, num=num, steps=steps or run.planning.steps, progress=False)["measures"]
+    columns = measure_run(run, num=num, steps=steps or run.planning.steps)["measures"]
     found = {f"{column}.{name}": value for column, measures in columns.items() for name, value in measures.items()
              if value is not None}
     if steps is None and isinstance(run.model, SupportsLogProb):

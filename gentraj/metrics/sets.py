@@ -185,10 +185,13 @@ def two_sample_accuracy(real_NF: Tensor, fake_MF: Tensor, seed: int = 0) -> floa
     return float(((own < other).double() + (own == other).double() / 2).mean())
 
 
-def novelty(fake_MF: Tensor, train_RF: Tensor) -> Tensor:
-    """(M,) distance of each fake row to the nearest training row, in units of the features; 0 for a copy."""
-    fake, train = checked(1, fake=fake_MF, train=train_RF)
-    return kth_distance(fake, train, 1)
+def novelty(fake_MF: Tensor, train_RF: Tensor, k: int = 1) -> Tensor:
+    """(M,) distance of each fake row to the k-th nearest training row, in units of the features; 0 for a copy.
+
+    For rows that are training rows themselves, k = 2 is the nearest other one.
+    """
+    fake, train = checked(k, fake=fake_MF, train=train_RF)
+    return kth_distance(fake, train, k)
 
 
 METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {  # (real_NF, fake_MF, seed)

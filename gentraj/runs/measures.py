@@ -16,8 +16,7 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory, recorde
 from .. import metrics
 from ..constraints import Blocks, Box, Constraint, Constraints
 from ..data import Windows
-from ..metrics.sets import kth_distance
-from ..progress import bar, busy
+from ..progress import busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
 from .planner import PlannerRun
@@ -25,7 +24,7 @@ from .run import Run, environment_of, of_kind
 from .training import read_data
 
 LEAST = 8  # trajectories at least, as some metrics look at five neighbours
-ROWS = 64  # trajectories in a batch of samples or of plans
+PLANS = 128  # plans whose actions are computed at a time
 
 UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: environment units
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
@@ -37,8 +36,8 @@ UNITS = {  # std: standard deviations of the data, as a root mean square over a 
     "replay_error": "env, mean over timesteps"}
 
 
-def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: int | None = None, seed: int = 0,
-                progress: bool = True) -> dict[str, Any]:
+def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: int | None = None,
+                seed: int = 0) -> dict[str, Any]:
     """Measures the planner's samples; returns what measures.json holds.
 
     These are step, seed, steps, dataset, num, and `measures` as {column: {name: number or None}}. The columns are
@@ -58,8 +57,9 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
         columns = {"data": reference.measure(other, train, own=dataset is None)}
     for name, conditions_R in conditions(run, windows).items():
         condition = conditions_R[num : 2 * num]
-        x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
-        with busy(f"measuring, {name} known"):
+        with busy(f"sampling and measuring, {name} known"):
+            x_RHD = run.model.sample(condition.to(run.device), seed=[fold(seed, r) for r in range(num)],
+                                     options=SamplingOptions(steps=steps))[:, 0].cpu()
             columns[name] = reference.measure(x_RHD, train, condition)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
@@ -92,8 +92,8 @@ def _dataset_windows(run: PlannerRun, dataset: str, most: int, seed: int) -> Bat
     episodes, spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
     windows = Windows(episodes, spec, run.context)
     first, ends = np.arange(len(windows)), windows.window_ends
-    last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # the last one has no action
-    whole = np.flatnonzero(last < end if spec.act_dim else last <= end)
+    end = ends[np.searchsorted(ends, first, "right")]
+    whole = np.flatnonzero(first + spec.times[-1] + (spec.act_dim > 0) <= end)  # the last observation has no action
     return windows.gather(np.random.default_rng(seed).permutation(whole)[:most])
 
 
@@ -107,24 +107,12 @@ def conditions(run: PlannerRun, windows: Batch) -> dict[str, Condition]:
     return {"start": start, "start and goal": start.with_obs(-1, obs_RHO[:, -1, goal_dims], goal_dims)}
 
 
-def sample(run: PlannerRun, condition: Condition, steps: int | None, seed: int, title: str,
-           progress: bool = True) -> Tensor:
-    """(R, H, D) one sampled trajectory for each of the R conditions, on the CPU."""
-    parts, condition = [], condition.to(run.device)
-    with bar(condition.batch, title, "trajectories", shown=progress) as done:
-        for i in range(0, condition.batch, ROWS):
-            part = condition[i : i + ROWS]
-            seeds = [fold(seed, i + r) for r in range(part.batch)]
-            parts.append(run.model.sample(part, seed=seeds, options=SamplingOptions(steps=steps))[:, 0].cpu())
-            done.update(part.batch)
-    return torch.cat(parts)
-
-
 class ReferenceMetrics:
     """Measures sets of trajectories against the same real windows; all are on the CPU, in environment units."""
 
     def __init__(self, run: PlannerRun, real_RHD: Tensor, seed: int):
-        self.run, self.real_RHD, self.seed = run, real_RHD, seed
+        self.run, self.real_RHD = run, real_RHD
+        self.seed = seed
         self.spec, self.scale = run.model.spec, metrics.fit_scale(real_RHD)
         self.dims = list(run.planning.goal_dims) or list(range(self.spec.obs_dim))  # entries of the same unit
         factory = recorded_factory(run.data.env)
@@ -145,8 +133,8 @@ class ReferenceMetrics:
         measures: dict[str, float | None] = {**metrics.measure(self.real_RHD, x_RHD, seed=self.seed)}
         measures |= {"novelty": None, "condition_error": None}
         if len(train_RHD):
-            x, train = (metrics.features(some, self.scale) for some in (x_RHD, train_RHD))
-            measures["novelty"] = float(kth_distance(x, train, 2 if own else 1).mean())
+            x, train = metrics.features(x_RHD, self.scale), metrics.features(train_RHD, self.scale)
+            measures["novelty"] = float(metrics.novelty(x, train, 1 + own).mean())
         if condition is not None:
             measures["condition_error"] = float(metrics.condition_error(x_RHD[:, None], condition).max())
         if self.spec.horizon > 2:
@@ -173,7 +161,8 @@ def limits(run: PlannerRun, real_RHD: Tensor, factory: EnvironmentFactory | None
     """The constraints that a trajectory must satisfy, by name: the walls of a point maze, the range of observations in
     these windows, and the bounds of the actions."""
     spec, position = run.model.spec, run.planning.goal_dims
-    low_D, high_D = (bound_D.tolist() for bound_D in real_RHD.flatten(0, 1).aminmax(dim=0))
+    low_D = real_RHD.amin((0, 1)).tolist()
+    high_D = real_RHD.amax((0, 1)).tolist()
     O = spec.obs_dim  # noqa: E741
     constraints: dict[str, Constraint] = {}
     if factory and factory.maze and len(position) == 2:
@@ -210,7 +199,7 @@ def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
     index_T = spec.fractional_index(torch.arange(T + 1, device=run.device))
     ahead_T = torch.arange(T, 0, -1, device=run.device).clamp(max=run.planning.lookahead)
     parts = []
-    for plans_RHD in x_RHD.to(run.device).split(ROWS):
+    for plans_RHD in x_RHD.to(run.device).split(PLANS):
         path_RTO = between(plans_RHD, index_T)
         act_RTA = plans_RHD.new_empty(len(plans_RHD), T, run.data.act_dim)
         for k in ahead_T.unique().tolist():

@@ -58,7 +58,7 @@ def model_card(run: Run, name: str, scores: Mapping[str, Any], note: str, figure
 
     `note` says why there are no `scores`, and `figures` are paths beside the card.
     """
-    what, use, _ = run.CARD
+    what, use = run.CARD[:2]
     intro = INTRO.format(name=name, step=run.step, what=what, use=use)
     text = [intro, "## Model", markdown_table(("setting", "value"), facts(run).items()), "## Scores"]
     text += [SCORES, markdown_table(*score_rows(scores))] if scores else [note]

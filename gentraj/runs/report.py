@@ -99,7 +99,8 @@ class Drawing:
     """
 
     def __init__(self, run: Run, folder: Path, seed: int):
-        self.run, self.folder, self.seed = run, folder, seed
+        self.run, self.folder = run, folder
+        self.seed = seed
         self.dims = list(run.data.goal_dims or range(run.data.obs_dim))[:2]
         factory = recorded_factory(run.data.env)
         self.env = run.data.env if factory else None
@@ -155,7 +156,9 @@ class Drawing:
 
     def denoising(self) -> list[Picture]:
         """A film from noise to plans; nothing for a model that samples a trajectory in one step."""
-        config, frames, levels = model_config(self.run.config), [], []
+        frames: list[np.ndarray] = []
+        levels: list[float] = []
+        config = model_config(self.run.config)
         if config is None or config.ONE_CALL:
             return []
         spec = self.run.model.spec
@@ -182,7 +185,8 @@ class Drawing:
 
     def acting(self, env: str) -> list[Picture]:
         """A film of the agent, and if the data have goals, executed paths and plans."""
-        data, factory, pictures = self.run.data, environment_factory(env), list[Picture]()
+        data, factory = self.run.data, environment_factory(env)
+        pictures: list[Picture] = []
         if not data.goal_dims:  # plans have no end to show
             factory = replace(factory, max_episode_steps=min(LONGEST_FILM, factory.max_episode_steps))
         film = Film(FRAMES, factory.max_episode_steps)
