@@ -1,4 +1,5 @@
-"""Checks of the contracts of models, policies, samplers and environments, for your own classes.
+"""Checks of the contracts of models, policies and samplers, for your own classes; for environments there is
+`gymnasium.utils.env_checker.check_env`.
 
     from gentraj.testing import check_model
     check_model(MyModel(spec))
@@ -12,15 +13,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Policy
-from gentraj.envs.evaluation.vector import EnvironmentFault, VectorEnvironment
 
 from .device import device_of
 from .diffusion.grids import sampling_times
@@ -40,6 +40,7 @@ from .trajectory import (
 )
 
 ROUNDING = 1e-4  # relative and absolute: by how much a result may depend on what else is in the batch
+M = TypeVar("M", bound=TrajectoryModel | Policy)
 FROM_ITS_SEED = "draw all random numbers from a generator that only the seed determines"
 
 
@@ -118,16 +119,26 @@ def _check_options(model: TrajectoryModel) -> None:
 
 
 def _check_update(model: TrajectoryModel) -> None:
-    spec = model.spec
-    x = torch.randn(16, spec.horizon, spec.dim, generator=generator(7))
-    batch = Batch(x, torch.ones_like(x, dtype=torch.bool)).to(device_of(model))
-    free = Condition.empty(spec, 2, device=device_of(model))
-    copies = [copy.deepcopy(model) for _ in range(2)]
-    for each in copies:
-        _check_metrics(each.update(batch, each.optimizers(), generator(0)))
-    first, second = (each.sample(free, 2) for each in copies)
+    free = Condition.empty(model.spec, 2, device=device_of(model))
+    first, second = (each.sample(free, 2) for each in _updated_twice(model, _batch(model.spec).to(device_of(model))))
     assert torch.equal(first, second), f"the same update of the same model gives another model; {FROM_ITS_SEED}"
     assert not torch.equal(first, model.sample(free, 2)), "an update does not change the samples"
+
+
+def _batch(spec: TrajectorySpec, goals: int = 0) -> Batch:
+    H, rng = spec.horizon, generator(3)
+    x = torch.randn(16, H, spec.dim, generator=rng)
+    return Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=rng) if goals else None,
+                 torch.randn(16, H, generator=rng), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
+                 episode_B=torch.arange(16))
+
+
+def _updated_twice(made: M, batch: Batch) -> list[M]:
+    """Two copies after the same update, whose metrics are checked."""
+    copies = [copy.deepcopy(made) for _ in range(2)]
+    for each in copies:
+        _check_metrics(each.update(batch, each.optimizers(), generator(0)))
+    return copies
 
 
 def _check_metrics(metrics: Mapping[str, Tensor]) -> None:
@@ -174,14 +185,7 @@ def check_policy(policy: Policy) -> None:
     assert torch.equal(act(slice(None)), together), f"the same seeds give other actions; {FROM_ITS_SEED}"
     assert _close(act(slice(3, 5)), together[:, 3:5]), "an action depends on the other environments of its batch"
     assert (act(slice(None), 0.01).abs() <= 0.01).all(), "an action is outside the action space"
-    H, rng = spec.horizon, generator(3)
-    x = torch.randn(16, H, spec.dim, generator=rng)
-    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=rng) if goals else None,
-                  torch.randn(16, H, generator=rng), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
-                  episode_B=torch.arange(16)).to(policy.device)
-    copies = [copy.deepcopy(policy) for _ in range(2)]
-    for each in copies:
-        _check_metrics(each.update(batch, each.optimizers(), generator(0)))
+    copies = _updated_twice(policy, _batch(spec, goals).to(policy.device))
     for a, b in zip(*(each.parameters() for each in copies), strict=True):
         assert torch.equal(a, b), f"the same update of the same policy gives other weights; {FROM_ITS_SEED}"
 
@@ -240,56 +244,6 @@ def _check_sampler_on(sampler: Sampler, name: str) -> None:
     x = sample(4)
     assert len(seen) == 4 and torch.equal(seen[-1], x), (
         f"{name}: the observer saw {len(seen)} of 4 steps, or something else than the sample last")
-
-
-def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
-    """Checks an environment as rollouts use it. `make_env` creates one each time it is called; `steps` are taken.
-
-    - Observations are vectors, or dicts of arrays, perhaps with a "desired_goal", finite and inside their space.
-    - The action space is a bounded box, and the environment has a time limit.
-    - The same seed and the same actions give the same episode, whatever environments run beside it. Another seed gives
-      another start.
-
-    Gymnasium's own requirements are checked by `gymnasium.utils.env_checker.check_env`. Raises an AssertionError for
-    the first promise that is broken.
-    """
-    probe = make_env()
-    limit = probe.spec.max_episode_steps if probe.spec else None
-    probe.close()
-    assert limit is not None, (
-        "the environment has no time limit, so an evaluation might never end; register it with max_episode_steps, or "
-        "wrap it in gymnasium.wrappers.TimeLimit")
-    try:
-        several_TBX, alone_TBX = (_play(make_env, seeds, steps) for seeds in ([5, 5, 6], [5]))
-    except (EnvironmentFault, ValueError) as error:
-        raise AssertionError(str(error)) from error
-    assert np.array_equal(several_TBX[:, 0], several_TBX[:, 1]), (
-        "two environments with the same seed and the same actions differ: draw from self.np_random, which "
-        "reset(seed=..) seeds")
-    assert np.array_equal(several_TBX[:, 0], alone_TBX[:, 0]), (
-        "an environment depends on the others that run beside it: keep all of its state in the instance")
-    assert not np.array_equal(several_TBX[0, 0], several_TBX[0, 2]), "two seeds give the same start"
-
-
-def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -> np.ndarray:
-    """(T, B, X): observations, goals, rewards and ends. An episode that ends is started again with its seed."""
-    envs = VectorEnvironment(make_env, len(seeds))
-    rng = np.random.default_rng(0)
-    rows = list[np.ndarray]()
-    box, ended_B = envs.action_space, np.ones(len(seeds), bool)
-    try:
-        assert box.is_bounded(), f"the action space is {box}; a box with finite bounds is expected"
-        for _ in range(steps):
-            if ended_B.any():
-                envs.reset(ended_B, seeds)
-            act_BA = np.repeat(rng.uniform(box.low, box.high)[None], len(seeds), 0).astype(np.float32)
-            before = [envs.obs_BO] if envs.goal_BG is None else [envs.obs_BO, envs.goal_BG]
-            result = envs.step(act_BA.clip(box.low, box.high))
-            ended_B = result["terminated"] | result["truncated"]
-            rows.append(np.concatenate([*before, np.stack([result["reward"], ended_B], 1)], 1))
-    finally:
-        envs.close()
-    return np.stack(rows)
 
 
 def _refuses(call: Callable[[], object], what: str) -> None:

@@ -7,7 +7,6 @@ episode, and R the rows of a network call (R = B * N).
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
@@ -214,7 +213,7 @@ class Condition:
         """
         if dims is None:
             dims = range(self.spec.obs_dim)
-        return self._with(index, obs, [operator.index(i) for i in dims])
+        return self._with(index, obs, dims)
 
     def with_actions(self, act_BKA: Tensor) -> Condition:
         """Adds the first K actions (B, K, A) or (1, K, A), for which a world model predicts the observations.

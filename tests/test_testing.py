@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
 from contract import SPEC
 
 from gentraj.diffusion.samplers import SAMPLERS, ddim
-from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES, MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.testing import check_env, check_model, check_sampler
+from gentraj.testing import check_model, check_sampler
 from gentraj.trajectory import Condition
 
 SMALL = ResidualMLPConfig(16, 1, 1)
@@ -42,10 +38,6 @@ def test_every_sampler_keeps_the_contract(name: str) -> None:
     check_sampler(SAMPLERS[name])
 
 
-def test_an_environment_keeps_the_contract() -> None:
-    check_env(environment_factory("InvertedPendulum-v5"))
-
-
 def test_a_broken_promise_is_named() -> None:
     made = model("gaussian")
     sample = made.sample
@@ -60,29 +52,3 @@ def test_a_broken_promise_is_named() -> None:
         check_model(Wrong())  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="noise is drawn with eta 0"):
         check_sampler(lambda *args, **given: ddim(*args, **{**given, "eta": 0.5}))  # type: ignore[misc]
-
-
-class Unseeded(gymnasium.Env):
-    """Starts where a generator of its own says."""
-
-    observation_space = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
-    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    draw = np.random.default_rng(0)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self.draw.uniform(-1, 1, 2).astype(np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.zeros(2, np.float32), 0.0, False, False, {}
-
-
-def test_an_environment_that_ignores_its_seed_is_named() -> None:
-    with pytest.raises(AssertionError, match="no time limit"):
-        check_env(Unseeded)
-    gymnasium.register("Unseeded-v0", f"{__name__}:Unseeded", max_episode_steps=20)
-    try:
-        with pytest.raises(AssertionError, match="the same seed and the same actions differ"):
-            check_env(partial(gymnasium.make, "Unseeded-v0"))
-    finally:
-        del gymnasium.registry["Unseeded-v0"]

@@ -34,11 +34,6 @@ def test_a_plus_in_the_path_of_a_file_separates_nothing(folder, tmp_path, monkey
     assert split_names(relative) == [relative] and inspect(relative).startswith(inspect(str(one))[:9])
 
 
-def test_an_id_without_a_namespace_is_minaris_if_it_is_there():
-    save_minari(some([3]), "plain-v0", description="x")
-    assert load_episodes("plain-v0") == some([3])
-
-
 @pytest.mark.parametrize("source", ["../../etc/passwd", "/etc/hostname", "a/../../b-v0", "gentraj/pointmaze", "x",
                                     "a\nb", ""])
 def test_what_names_no_dataset_is_refused_in_one_line_that_says_what_does(source):

