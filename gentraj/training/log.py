@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..files import write_file
 from ..progress import bar, one_line
@@ -63,36 +63,40 @@ def _line(row: Row) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-class Log:
-    """Collects the metrics of each step and writes a row every `every` steps, and after the last of `steps` steps.
+class JsonLines:
+    """The logger of metrics.jsonl. Rows after step `start` are removed: they will be written again."""
 
-    `start` and `sums` continue an interrupted run. Rows after step `start` are removed: they will be written again.
-    The `loggers` and `on_row` are given the rows too. Without a `folder`, only the sums and the last row are kept.
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, object]):
+        path = folder / FILE
+        rows = read_rows(path) if start else []
+        write_rows(path, [row for row in rows if row["step"] <= start])
+        self.file = path.open("ab")
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        self.file.write(_line({"step": step, **row}))
+        self.file.flush()  # what a full disk does not take is kept for the next time
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Log:
+    """Collects the metrics of each step and gives a row to the loggers every `every` steps, and after the last step.
+
+    `start` and `sums` continue an interrupted run. `on_row` is given the rows too.
     """
 
-    def __init__(self, folder: Path | None, every: int, steps: int, *, start: int = 0, sums: Sums | None = None,
-                 progress: bool = True, loggers: Mapping[str, Logger] | None = None,
-                 on_row: Callable[[Row], None] | None = None):
+    def __init__(self, every: int, steps: int, start: int, sums: Sums, *, progress: bool = False,
+                 loggers: Mapping[str, Logger] | None = None, on_row: Callable[[Row], None] | None = None):
         self.every = every
         self.steps = steps
-        self.on_row = None if folder is None else on_row
+        self.on_row = on_row
         self.loggers = dict(loggers or {})
-        self.sums: Sums = dict(sums or {})  # saved with each checkpoint, so that means lose no steps on resume
+        self.sums: Sums = dict(sums)  # saved with each checkpoint, so that means lose no steps on resume
         self.last: Row = {}
         self._warned: set[str] = set()
-        self._file: BinaryIO | None = None
-        self._path = ""
-        if folder is not None:
-            self._open(folder / FILE, start)
-        self._bar = bar(steps, "training", initial=start, shown=progress and folder is not None)
+        self._bar = bar(steps, "training", initial=start, shown=progress)
         self._since = time.monotonic()
-
-    def _open(self, path: Path, start: int) -> None:
-        self._path = str(path)
-        with self._harmless(self._path):
-            rows = read_rows(path) if start else []
-            write_rows(path, [row for row in rows if row["step"] <= start])
-            self._file = path.open("ab")
 
     def __enter__(self) -> Log:
         return self
@@ -100,9 +104,6 @@ class Log:
     def __exit__(self, *_: object) -> None:
         with self._harmless("the progress bar"):
             self._bar.close()
-        if self._file is not None:
-            with self._harmless(self._path):
-                self._file.close()
         for name, logger in self.loggers.items():
             with self._harmless(name, Exception):
                 logger.close()
@@ -133,10 +134,6 @@ class Log:
         self._since = now
         self.sums = {}
         self.last = row
-        if self._file is not None:
-            with self._harmless(self._path):
-                self._file.write(_line(row))
-                self._file.flush()  # what a full disk does not take is kept for the next time
         for name, logger in self.loggers.items():
             with self._harmless(name, Exception):
                 logger.log(step, {key: value for key, value in row.items() if key != "step"})
@@ -156,12 +153,15 @@ class Log:
                 _warn(what, error)
 
 
-def start_loggers(names: Iterable[str], folder: Path, start: int, settings: Mapping[str, Any]) -> dict[str, Logger]:
-    """Starts loggers by their names in `LOGGERS`; one that fails is left out with a `LogWarning`."""
+def start_loggers(names: Iterable[str], folder: Path, start: int, settings: Mapping[str, object]) -> dict[str, Logger]:
+    """Starts the logger of metrics.jsonl and others by their names in `LOGGERS`.
+
+    One that fails is left out with a `LogWarning`.
+    """
     loggers: dict[str, Logger] = {}
-    for name in names:
+    for name, logger in [(FILE, JsonLines), *((name, LOGGERS[name]) for name in names)]:
         try:
-            loggers[name] = LOGGERS[name](folder, start, settings)
+            loggers[name] = logger(folder, start, settings)
         except Exception as error:  # each has its own kinds
             _warn(name, error)
     return loggers

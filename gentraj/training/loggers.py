@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..config import ConfigError
 
@@ -19,7 +19,7 @@ PROJECT = "gentraj"  # unless the logger's own environment variable names anothe
 class Logger(Protocol):
     """Takes the rows of a training in `folder`, of which `start` steps were done before, and its `settings`."""
 
-    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]): ...
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, object]): ...
 
     def log(self, step: int, row: Mapping[str, float]) -> None: ...
 
@@ -29,7 +29,7 @@ class Logger(Protocol):
 class TensorBoard:
     """Event files in the folder `tensorboard` of the run."""
 
-    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, object]):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
@@ -48,7 +48,7 @@ class WandB:
     The project is $WANDB_PROJECT or "gentraj", and WANDB_MODE=offline sends nothing.
     """
 
-    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, object]):
         import wandb
 
         # folders such as offline-run-20250131_120000-id

@@ -245,10 +245,9 @@ class Trainer:
         """The log of this training, which goes on with the sums of metrics since the last row."""
         every, steps = self.settings.log_every, self.settings.steps
         if not self.processes.is_main:
-            return Log(None, every, steps, start=self.step, sums=sums)
+            return Log(every, steps, self.step, sums)
         loggers = start_loggers(self.settings.log_to, self.folder, self.step, self.meta)
-        return Log(self.folder, every, steps, start=self.step, sums=sums, progress=self.progress, loggers=loggers,
-                   on_row=self.callbacks.on_row)
+        return Log(every, steps, self.step, sums, progress=self.progress, loggers=loggers, on_row=self.callbacks.on_row)
 
     def is_finished(self) -> bool:
         """Whether the last step is done, or a signal asks to stop."""

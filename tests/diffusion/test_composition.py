@@ -11,7 +11,6 @@ from oracle import DOUBLE, GAUSSIAN, Mixture, gaussian, normals, rotation
 from torch import Tensor
 
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition
 
@@ -106,25 +105,6 @@ def test_a_product_of_equal_covariances_needs_no_precisions() -> None:
         plugin = Product([exact(other, "flow")], [weight], own, iterations=0)
         found = moments(exact(GAUSSIAN, "flow"), [plugin], "heun", "uniform", 40)
         assert off(found, *product((GAUSSIAN, own), (other, weight))) < 0.03
-
-
-@pytest.mark.parametrize("iterations", [0, 12])
-@pytest.mark.parametrize("weight", [1.0, -0.3])
-def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: float, iterations: int) -> None:
-    """This holds for mixtures of Gaussians as well."""
-    two = [Mixture(torch.tensor([0.4, 0.6], dtype=DOUBLE), normals(2, SIZE, seed=s) / 2,
-                   torch.stack([rotation(SIZE, s), rotation(SIZE, s + 1)]), torch.full((2, SIZE), 0.5, dtype=DOUBLE))
-           for s in (1, 5)]
-    models, t = [exact(target, "vp-cosine") for target in two], torch.tensor([4e-3], dtype=DOUBLE)
-    alpha, sigma = models[0].path.alpha(t), models[0].path.sigma(t)
-    x, sampling = normals(9, 4, 3), models[0].sampling(Condition.empty(SPEC, 9))
-
-    def score(denoise: Denoise) -> Tensor:
-        return (alpha * denoise(x, t) - x) / sigma**2
-
-    plain = [model.denoise(x, torch.zeros_like(x, dtype=torch.bool)) for model in models]
-    together = Product(models[1:], [weight], iterations=iterations).wrap(plain[0], sampling)
-    torch.testing.assert_close(score(together), score(plain[0]) + weight * score(plain[1]), rtol=0.02, atol=0.02)
 
 
 def test_products_that_cannot_be_are_refused() -> None:

@@ -13,7 +13,6 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import EnvironmentFault, VectorEnvironment
-from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.trajectory import Agent, TrajectorySpec
 
@@ -129,13 +128,6 @@ def test_an_agent_made_for_another_environment_is_refused_with_both_layouts(obs_
         rollout(agent, Faulty, 1, progress=False)
 
 
-def test_goal_entries_must_be_as_many_as_the_goal_has():
-    factory = environment_factory("pointmaze-umaze")
-    with pytest.raises(ValueError, match=r"goal_dims \(0, 1, 2\) name 3 entries, but PointMaze_UMaze-v3 has .* 2"):
-        rollout(RandomAgent([-1, -1], [1, 1]), factory, 1,
-                settings=RolloutSettings(goal_dims=(0, 1, 2)), progress=False)
-
-
 @pytest.mark.parametrize(("observation", "action", "message"), [
     (Box(0, 255, (8, 8, 3), np.uint8), None, "observation space .* not supported; flatten"),
     (Dict(pixels=Box(0, 255, (8, 8), np.uint8)), None, "observation space .* not supported.*obs_keys"),
@@ -148,11 +140,3 @@ def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, actio
     env.action_space = action or env.action_space
     with pytest.raises(ValueError, match=message):
         VectorEnvironment(lambda: env, 1)
-
-
-def test_entries_of_the_data_that_the_environment_lacks_are_named():
-    """The message said that its space is not supported, although it is."""
-    env = Faulty()
-    env.observation_space = Dict(arm=Box(-1, 1, (2,)), hand=Box(-1, 1, (1,)))
-    with pytest.raises(ValueError, match=r"have the entry 'leg', which the environment's lack \(arm, hand\)"):
-        VectorEnvironment(lambda: env, 1, ("arm", "leg"))

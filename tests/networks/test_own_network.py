@@ -29,7 +29,7 @@ class Own(nn.Module):
         super().__init__()
         self.x = nn.Linear(3 * horizon * dim, horizon * dim)
         self.level = nn.Linear(1, horizon * dim)
-        self.context = nn.Linear(context_dim, horizon * dim)
+        self.context = nn.Linear(max(context_dim, 1), horizon * dim)
 
     def forward(self, x_BHD: Tensor, known_BHD: Tensor, mask_BHD: Tensor, t_B: Tensor,
                 context_BC: Tensor | None = None) -> Tensor:

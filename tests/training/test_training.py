@@ -18,7 +18,7 @@ from torch.optim import AdamW, Optimizer
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
-from gentraj.training.checkpoint import NothingSaved, load
+from gentraj.training.checkpoint import load
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingResult, check_same
 from gentraj.training.optimization import apply_gradients, learning_rate_factor
@@ -161,12 +161,6 @@ def test_threads_are_set_and_given_back(tmp_path: Path) -> None:
     before, used = torch.get_num_threads(), []
     run(tmp_path, threads=before + 1, on_log=lambda _: used.append(torch.get_num_threads()))
     assert used[0] == before + 1 and torch.get_num_threads() == before
-
-
-def test_resume_where_nothing_is(tmp_path: Path) -> None:
-    with pytest.raises(NothingSaved, match="nothing saved yet; train first"):
-        run(tmp_path / "missing", resume=True)
-    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.parametrize("component", [object(), nn.Linear(3, 3)])
