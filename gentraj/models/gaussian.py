@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -186,7 +186,7 @@ class Gaussian(OneCallModel):
         if spread == "learned":
             return mean, soft_clamp(raw, *self.config.log_sigma)
         if spread == "shared":
-            return mean, cast(Tensor, network.log_sigma).clamp(*self.config.log_sigma).expand_as(mean)
+            return mean, network.get_parameter("log_sigma").clamp(*self.config.log_sigma).expand_as(mean)
         return mean, torch.full_like(mean, math.log(spread))
 
 

@@ -72,7 +72,7 @@ def name_of(step: int) -> str:
 # -- writing
 
 
-def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any],
+def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, object],
          keep: int = 3) -> Path:
     """Writes `components` ({file name: {tensor name: tensor}}) and `meta` (JSON values) as the checkpoint of `step`.
 
@@ -104,7 +104,7 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
     return final
 
 
-def meta_json(body: Mapping[str, Any]) -> bytes:
+def meta_json(body: Mapping[str, object]) -> bytes:
     """The bytes of meta.json: its fields, and their hash. Raises ValueError for numbers that are not finite."""
     text = json.dumps(body, allow_nan=False)
     return json.dumps({**body, "sha256": _sha256(text.encode())}).encode()

@@ -99,7 +99,7 @@ class RunStore:
     """The folder that a training is saved in, and what is saved beside the components."""
 
     folder: Path
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, object] = field(default_factory=dict)
     """The settings that determine components and episodes, as JSON values. A resumed training must be given the same,
     except for `may_change`, as in `check_same`."""
     may_change: Collection[str] = ()
@@ -332,7 +332,7 @@ class Trainer:
             raise TrainingStopped(f"step {self.step}, {where}: {error}; {kept}") from error
 
 
-def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run",
+def check_same(old: Mapping[str, object], new: Mapping[str, object], where: str = "the run",
                may_change: Collection[str] = ()) -> None:
     """Raises `ConfigError` listing the settings that differ, except those with the dotted keys `may_change`, and those
     of `training` that may change on resume."""
@@ -345,7 +345,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
                           "them back, or train in another folder")
 
 
-def _same_on_resume(meta: Mapping[str, Any], components: Mapping[str, Trainable], settings: TrainingConfig,
+def _same_on_resume(meta: Mapping[str, object], components: Mapping[str, Trainable], settings: TrainingConfig,
                     episodes: Episodes) -> dict[str, Any]:
     """All settings that must be the same on resume, after a round trip through JSON."""
     described = {name: {"class": type(each).__name__, "spec": to_json(each.spec), "batch_size": each.batch_size}

@@ -25,6 +25,7 @@ from ..config import ConfigError
 from ..progress import one_line
 
 T = TypeVar("T")
+Draw = Callable[..., Tensor]  # a function of torch
 WAIT_FOR_MAIN = timedelta(hours=1)  # while the main process evaluates or saves, the others wait; then they end
 
 
@@ -188,8 +189,8 @@ class OwnRows(TorchFunctionMode):
         super().__init__()
         self.rows = rows
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(self, func: Draw, types: object, args: tuple[Any, ...] = (),
+                           kwargs: dict[str, object] | None = None) -> object:
         kwargs = kwargs or {}
         if not isinstance(kwargs.get("generator"), torch.Generator):
             return func(*args, **kwargs)
@@ -199,7 +200,7 @@ class OwnRows(TorchFunctionMode):
             return self._row_by_row(func, args, kwargs)
         raise ConfigError(f"{func.__name__} draws numbers that several processes cannot divide; train in one")
 
-    def _sized(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _sized(self, func: Draw, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """A draw of a size, which is given by name, as the last argument, or as all of them."""
         if "size" in kwargs:
             before, size = args, kwargs["size"]
@@ -212,7 +213,7 @@ class OwnRows(TorchFunctionMode):
         size = (size[0] * self.rows.step, *size[1:])
         return func(*before, **kwargs | {"size": size})[self.rows]
 
-    def _row_by_row(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _row_by_row(self, func: Draw, args: tuple[Any, ...], kwargs: dict[str, object]) -> Tensor:
         """A draw whose rows depend on those of a tensor, which may be the tensor that is filled."""
         first, *more = args
         drawn = func(first.repeat_interleave(self.rows.step, 0), *more, **kwargs)[self.rows]
@@ -266,7 +267,7 @@ def _join(number: int, device: str | None) -> Processes:
     if state.num_processes != number:
         raise ConfigError(f"{number} processes were launched, which accelerate cannot connect on this machine's "
                           "accelerator; give --device cpu")
-    own = torch.device(state.device)
-    if own.type == "cpu":
+    own = state.device
+    if own is None or own.type == "cpu":
         own = torch.device("cpu")  # and not cpu:0, which equals no other
     return Processes(state.process_index, number, own)
