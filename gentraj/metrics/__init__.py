@@ -2,16 +2,12 @@
 
 from .sets import (
     METRICS,
-    ModeCoverage,
     Neighbourhoods,
     features,
     fit_scale,
     frechet_distance,
     measure,
     mmd,
-    mode_shares,
-    modes_covered,
-    nearest_mode,
     neighbourhoods,
     novelty,
     sliced_wasserstein,
@@ -20,6 +16,6 @@ from .sets import (
 )
 from .single import Violations, condition_error, smoothness, violations
 
-__all__ = ["METRICS", "ModeCoverage", "Neighbourhoods", "Violations", "condition_error", "features", "fit_scale",
-           "frechet_distance", "measure", "mmd", "mode_shares", "modes_covered", "nearest_mode", "neighbourhoods",
-           "novelty", "sliced_wasserstein", "smoothness", "two_sample_accuracy", "violations", "wasserstein"]
+__all__ = ["METRICS", "Neighbourhoods", "Violations", "condition_error", "features", "fit_scale", "frechet_distance",
+           "measure", "mmd", "neighbourhoods", "novelty", "sliced_wasserstein", "smoothness", "two_sample_accuracy",
+           "violations", "wasserstein"]

@@ -1,4 +1,4 @@
-"""Metrics that compare two sets of trajectories, and the modes that a set covers.
+"""Metrics that compare two sets of trajectories.
 
 The metrics take feature matrices, real (N, F) and fake (M, F), as `features` computes them from trajectories. The
 distance of two rows is then the root mean square difference of two trajectories in standard deviations of the data. The
@@ -235,41 +235,3 @@ def measure(real_RHD: Tensor, fake_RHD: Tensor, *, seed: int) -> dict[str, float
     real, fake = features(real_RHD, scale), features(fake_RHD.to(real_RHD.device), scale)
     scores = neighbourhoods(real, fake)._asdict()  # four metrics in one pass over the distances
     return scores | {name: metric(real, fake, seed) for name, metric in METRICS.items() if name not in scores}
-
-
-def nearest_mode(x_RF: Tensor, centres_KF: Tensor, radius: float = math.inf) -> Tensor:
-    """(R,) the index of the nearest centre, or -1 where no centre is within `radius`, in units of the features."""
-    x, centres = checked(1, x=x_RF, centres=centres_KF)
-    nearest = [d.min(1) for _, d in blocks(x, centres)]
-    return torch.cat([near.indices.masked_fill(near.values > radius, -1) for near in nearest])
-
-
-def mode_shares(mode_R: Tensor, num: int) -> Tensor:
-    """(num,) float64: the fraction of trajectories in each mode 0, 1, ..; a mode of -1 means that a trajectory is in no
-    mode."""
-    return torch.bincount(mode_R.flatten() + 1, minlength=num + 1)[1:].double() / mode_R.numel()
-
-
-class ModeCoverage(NamedTuple):
-    """How well the shares of modes agree with the true shares."""
-
-    found: int
-    """The number of modes with a share above 0."""
-    close: int
-    """The number of modes whose share equals the true one within the tolerance."""
-    total_variation: float
-    """Half the sum of the absolute differences of shares, including the share of no mode: 0 if equal, 1 if disjoint."""
-
-
-def modes_covered(share_K: Tensor, true_K: Tensor | None = None, tolerance: float = 0.3) -> ModeCoverage:
-    """Compares the shares (K,) of modes with the true shares, by default 1 / K each.
-
-    `tolerance` is a fraction of the true share.
-    """
-    share = share_K.double()
-    if true_K is None:
-        true_K = torch.ones_like(share) / share.numel()
-    true = true_K.to(share)
-    difference = (share - true).abs()
-    return ModeCoverage(found=int(((share > 0) & (true > 0)).sum()), close=int((difference <= tolerance * true).sum()),
-                        total_variation=float(difference.sum() + (1 - share.sum()).clamp(min=0)) / 2)

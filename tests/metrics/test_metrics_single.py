@@ -1,18 +1,11 @@
-"""Metrics of single trajectories, and of modes where they are known: answers by hand, in environment units."""
+"""Metrics of single trajectories: answers by hand, in environment units."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from gentraj.constraints import Box, Constraints
-from gentraj.metrics import (
-    condition_error,
-    mode_shares,
-    modes_covered,
-    nearest_mode,
-    smoothness,
-    violations,
-)
+from gentraj.metrics import condition_error, smoothness, violations
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=3)
@@ -72,24 +65,3 @@ def test_violations_are_a_share_and_the_worst() -> None:
 def test_violations_of_nothing_and_of_nan_are_refused(x: Tensor) -> None:
     with pytest.raises(ValueError, match="at least one trajectory and finite values are expected"):
         violations(x, Constraints(SPEC, [Box(-1.0, 1.0, (0,))]))
-
-
-def test_the_nearest_centre_is_the_mode() -> None:
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
-    x = torch.tensor([[1.0, 0.0], [9.0, 2.0], [6.0, 0.0], [0.0, 4.0]])
-    assert nearest_mode(x, centres).tolist() == [0, 1, 1, 0]
-    assert nearest_mode(x, centres, radius=3.0).tolist() == [0, 1, -1, -1]
-
-
-def test_mode_shares_are_of_all_trajectories() -> None:
-    assert mode_shares(torch.tensor([0, 2, 2, -1]), 4).tolist() == [0.25, 0, 0.5, 0]
-
-
-def test_mode_coverage_by_hand() -> None:
-    true = torch.tensor([0.5, 0.3, 0.2, 0.0])
-    assert modes_covered(true, true) == (3, 4, 0)
-    got = modes_covered(torch.tensor([0.6, 0.0, 0.3, 0.1]), true)
-    assert (got.found, got.close) == (2, 1)  # 0.6 is within 30 % of 0.5, 0.3 is not of 0.2
-    assert got.total_variation == pytest.approx((0.1 + 0.3 + 0.1 + 0.1) / 2)
-    lost = modes_covered(torch.tensor([0.25, 0.25, 0.25, 0.0]))  # a quarter is of no mode
-    assert lost == (3, 3, 0.25)
