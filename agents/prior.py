@@ -128,8 +128,8 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
 def action_model_of(policy: Policy) -> ActionModel:
     """The generative model of a policy's actions. Raises ValueError for a policy without one."""
     if policy.action_model is None:
-        raise ValueError(f"{type(policy).__name__} has no generative model of actions, so it cannot be a prior; use a "
-                         "policy with a model")
+        raise ValueError(f"a {type(policy).__name__} acts without a trajectory model, which this needs; use a policy "
+                         "with a model")
     return policy.action_model
 
 

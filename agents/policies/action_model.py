@@ -57,21 +57,19 @@ class ActionModel(nn.Module):
         """Takes the actions (..., K, A) from windows (..., K, D), clamped to the data's bounds."""
         return x[..., self.spec.obs_dim :].clamp(-1, 1)
 
-    def batch(self, t: Transition, weight_B: Tensor | None = None, context_BC: Tensor | None = None) -> Batch:
-        """The windows of transitions: each state with the chunk that followed it, as far as the episode goes.
+    def update(self, t: Transition, optimizers: dict[str, Optimizer], generator: torch.Generator,
+               weight_B: Tensor | None = None, context_BC: Tensor | None = None, **guide: Any) -> dict[str, Tensor]:
+        """One optimiser step on the model's loss of the data's actions: of each state with the chunk that followed it,
+        as far as the episode goes.
 
-        `weight_B` are weights in the model's loss, in addition to those of the transitions.
+        `weight_B` are weights in addition to those of the transitions. `guide` are further arguments of the model's
+        `update`, such as a guide whose score it maximises. Returns metrics.
         """
         x_BKD = join(t.state_BS, t.chunk_BX.unflatten(1, (self.spec.horizon, -1)))
         if t.weight_B is not None:
             weight_B = t.weight_B if weight_B is None else mean_one(t.weight_B * weight_B)
-        return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, context_BC, weight_B=weight_B)
-
-    def update(self, t: Transition, optimizers: dict[str, Optimizer], generator: torch.Generator,
-               weight_B: Tensor | None = None, context_BC: Tensor | None = None, **guide: Any) -> dict[str, Tensor]:
-        """One optimiser step on the model's loss of the data's actions, weighted by `weight_B`. `guide` are further
-        arguments of the model's `update`, such as a guide whose score it maximises. Returns metrics."""
-        return self.model.update(self.batch(t, weight_B, context_BC), optimizers, generator, **guide)
+        batch = Batch(x_BKD, t.real_BK[..., None] | self.state_mask, context_BC, weight_B=weight_B)
+        return self.model.update(batch, optimizers, generator, **guide)
 
     def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:
         """The states are known, the actions are not. States that are `finite` are not checked, as those of the training

@@ -80,17 +80,20 @@ class Actor(EpisodicAgent):
         """The observations, and the goals if the policy was trained with them, checked and in float32."""
         obs_BO = observed(obs_BO, self.policy.spec.obs_dim)
         width = self.policy.scales.context_dim
-        return obs_BO, aimed_at(goal_BG, width) if width else None
+        if not width:
+            return obs_BO, None
+        if goal_BG is None:
+            raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")
+        return obs_BO, aimed_at(goal_BG, width)
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
-        This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
-        needs a goal and none is given.
+        This is a function of its arguments alone, as `gentraj export` needs it.
         """
         policy = self.policy
         calls = self.network_calls
-        state_BS = policy.scales.state(obs_BO, goal_BG if policy.scales.context_dim else None)
+        state_BS = policy.scales.state(obs_BO, goal_BG)
         act_BKA = policy.scales.act.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
         self.uncounted += self.network_calls == calls
         act_BEA = act_BKA[:, : policy.execute]

@@ -227,9 +227,7 @@ class StudentActor(Actor):
         M = self.policy.config.components
         self.uncounted += 1
         x_BI = obs_BO.to(self.low_O.device).clamp(self.low_O, self.high_O)
-        if self.policy.scales.context is not None:
-            if goal_BG is None:
-                raise ValueError("a student trained with a goal was given none; give `act` the goals (B, G)")
+        if goal_BG is not None:
             x_BI = torch.cat([x_BI, goal_BG.to(x_BI.device)], 1)
         *hidden, (weight, bias) = self.layers
         h_RY = padded(x_BI)

@@ -1,13 +1,13 @@
 """Flow maps: students that learn the average velocity between two times, with which they step from one to the other.
 
-The velocity at a single time is the teacher's, or without a teacher that of the path between data and noise.
+The velocity at a single time is the teacher's.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,6 @@ class FlowMapConfig(FewStepConfig):
 
     Raises ValueError for a setting outside its range.
     """
-
-    targets: Literal["teacher", "data"] = "teacher"
-    """What the velocity at a single time is computed from: the teacher, or data and noise."""
 
     ANY_STEPS: ClassVar[bool] = True
 
@@ -98,6 +95,14 @@ def _contiguous(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0].contiguous(),)
 
 
+class Flow(NamedTuple):
+    """Points z (R, H, D) on the straight path, their velocities v (R, H, D), 0 at known entries, and times t (R,)."""
+
+    z: Tensor
+    v: Tensor
+    t_R: Tensor
+
+
 class FlowMap(FewStep):
     """A student of any number of steps, each of which is one Euler step with the average velocity."""
 
@@ -133,23 +138,17 @@ class FlowMap(FewStep):
         return F * self.prediction.unit(at)
 
     @torch.no_grad()
-    def flow(self, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
-        """z_t on the straight path, its velocity v, which is 0 at known entries, and t (R,).
-
-        Without a teacher, t is uniform. A teacher is asked at its own times, which may be those of noise levels; its
-        x_s with the same ratio of signal and noise is z_t times alpha + sigma.
-        """
+    def flow(self, rows: Microbatch) -> Flow:
+        """Random points of the teacher's flow. It is asked at its own times, which may be those of noise levels; its
+        x_s with the same ratio of signal and noise is z_t times alpha + sigma."""
         eps = rows.normal()
         u_R = self.uniform(rows)
-        if self.distillation.targets == "data":
-            t_R = self.path.snap(u_R)
-            return self.level(t_R).noised(rows.x0, eps), (eps - rows.x0) * rows.free, t_R
         s = self.teacher.level(self.teacher.path.snap(u_R.cpu()).to(eps))
         total = s.alpha + s.sigma
         t_R = (s.sigma / total)[:, 0, 0]
         z = self.level(t_R).noised(rows.x0, eps)
         x0 = self.taught(total * z, s.t_R, rows)
-        return z, (z - x0) / t_R[:, None, None] * rows.free, t_R
+        return Flow(z, (z - x0) / t_R[:, None, None] * rows.free, t_R)
 
     def uniform(self, rows: Microbatch) -> Tensor:
         """(R,) numbers, uniform between 0 and 1."""

@@ -34,14 +34,15 @@ class MeanFlow(FlowMap):
 
     def objective(self, rows: Microbatch) -> Tensor:
         """The scalar ||u(z, r, t) - (v - (t - r) du/dt)||^2, where du/dt is the derivative along (v, 0, 1)."""
-        z, v, t_R = self.flow(rows)
-        r_R = t_R * torch.where(self.uniform(rows) < self.distillation.apart, self.uniform(rows), 1)
+        flow = self.flow(rows)
+        r_R = flow.t_R * torch.where(self.uniform(rows) < self.distillation.apart, self.uniform(rows), 1)
 
         def average(z: Tensor, r_R: Tensor, t_R: Tensor) -> Tensor:
             return self.average(self.network, z, t_R, r_R, rows)
 
-        u, du_dt = derivative(average, (z, r_R, t_R), (v, torch.zeros_like(r_R), torch.ones_like(t_R)))
-        square_R = self.squares(u, v - (t_R - r_R)[:, None, None] * du_dt.detach(), rows)
+        direction = (flow.v, torch.zeros_like(r_R), torch.ones_like(r_R))
+        u, du_dt = derivative(average, (flow.z, r_R, flow.t_R), direction)
+        square_R = self.squares(u, flow.v - (flow.t_R - r_R)[:, None, None] * du_dt.detach(), rows)
         return (adaptive(square_R, 1.0, C) * rows.weight).mean()
 
 

@@ -32,16 +32,16 @@ class Shortcut(FlowMap):
 
     def objective(self, rows: Microbatch) -> Tensor:
         """The scalar ||u(z, t, d) - u*||^2, where u* is the velocity at d = 0, and the mean of two half steps else."""
-        z, target, t_R = self.flow(rows)
-        d_R = torch.zeros_like(t_R)
-        count = round(self.distillation.share * len(z))
+        flow = self.flow(rows)
+        d_R = torch.zeros_like(flow.t_R)
+        count = round(self.distillation.share * len(d_R))
         if count:
-            some = rows.take(torch.arange(count, device=z.device))
-            t_R[:count], d_R[:count] = self.steps(some)
-            z[:count] = self.level(t_R[:count]).noised(some.x0, some.normal())
-            target[:count] = self.half_steps(z[:count], t_R[:count], d_R[:count], some)
-        u = self.average(self.network, z, t_R, t_R - d_R, rows)
-        return (self.squares(u, target, rows) * rows.weight).mean()
+            some = rows.take(torch.arange(count, device=d_R.device))
+            flow.t_R[:count], d_R[:count] = self.steps(some)
+            flow.z[:count] = self.level(flow.t_R[:count]).noised(some.x0, some.normal())
+            flow.v[:count] = self.half_steps(flow.z[:count], flow.t_R[:count], d_R[:count], some)
+        u = self.average(self.network, flow.z, flow.t_R, flow.t_R - d_R, rows)
+        return (self.squares(u, flow.v, rows) * rows.weight).mean()
 
     def steps(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
         """Times t and sizes d (R,) of random steps from t to t - d: a size is 1, 1/2, 1/4 and so on, each as probable,

@@ -12,6 +12,7 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.prior import action_model_of
 
 from ..config import JsonObject, differences, settings, to_json
 from ..data import ContextConfig, Episodes
@@ -71,9 +72,7 @@ class PolicyRun(Run[PolicyRunConfig]):
     @property
     def model(self) -> Model:
         """The model of actions. Raises ValueError for a policy without one."""
-        if (actions := self.policy.action_model) is None:
-            raise ValueError(f"{self.description} without a trajectory model; evaluate it with gentraj evaluate")
-        return actions.model
+        return action_model_of(self.policy).model
 
     def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
               options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Actor:

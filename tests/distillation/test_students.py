@@ -224,24 +224,6 @@ def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, st
     assert (model.transport(z, free, steps=steps) - MEAN - STD * z).abs().max() > 0.05
 
 
-def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> None:
-    """Data are -1 and 1. One step with the velocity leads to their mean, 0; the probability flow leads to the mode on
-    the side of the noise."""
-    updates = 400
-    model = student("shortcut", "flow", targets="data", updates=updates, share=0.5, halvings=4)
-    optimizers = model.optimizers()
-    for step in range(updates):
-        for group in optimizers["network"].param_groups:
-            group["lr"] = 4e-3 * (1 - step / updates)
-        x = (2.0 * torch.randint(2, (128, 1, 1), generator=generator(0, step)) - 1).expand(-1, -1, 2)
-        model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), optimizers, generator(1, step))
-    z = torch.randn(500, 1, 1, generator=generator(9)).expand(-1, -1, 2)
-    z = z[z[:, 0, 0].abs() > 0.5]  # where the flow is not steep
-    for steps in (1, 2, 4):
-        x = model.transport(z, Condition.empty(SPEC, len(z)), steps=steps)
-        assert (x - z.sign()).abs().mean() < 0.4, steps
-
-
 # Root mean squared error to the teacher's map of standard normal noise, after a short training from random weights.
 @pytest.mark.parametrize(("method", "path", "limit", "settings"), [
     ("progressive", "flow", 0.15, {"rounds": 2}), ("consistency", "flow", 0.2, {}), ("mean-flow", "flow", 0.25, {}),

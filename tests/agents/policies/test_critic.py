@@ -152,15 +152,3 @@ def test_the_returns_of_a_chain_have_their_known_distribution() -> None:
         torch.testing.assert_close(row_N[inner], discount * known_N[inner], rtol=0, atol=1.5)
     value_R = critic(x_RI[:, :1], x_RI[:, 1:])[0].detach()
     torch.testing.assert_close(value_R, torch.tensor([1.25, 2.5]), rtol=0, atol=0.6)
-
-
-def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
-    critic, state, chunk = quantile_critic(quantiles=5, members=3), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
-    network: Any = critic.target.module
-    q_EBN = network.outputs(torch.cat([state, chunk], 1))
-    found_BN = critic.next_return(state, chunk[:, None, None])
-    assert found_BN.shape == (9, 5)
-    torch.testing.assert_close(found_BN.mean(1), critic.target_value(state, chunk))
-    for b in range(9):
-        assert torch.equal(found_BN[b], q_EBN[q_EBN[:, b].mean(-1).argmin(), b])
-    torch.testing.assert_close(critic(state, chunk), critic.q.outputs(torch.cat([state, chunk], 1)).mean(-1))

@@ -23,7 +23,7 @@ from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.testing import check_policy
 from gentraj.training.optimization import NonFinite
-from gentraj.trajectory import SamplingOptions
+from gentraj.trajectory import Batch, SamplingOptions
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
 EVERY = {name: config for name, (_, config) in PRESETS.items() if name not in ("bc-flow", "bc-gan", "diffusion-policy")}
@@ -276,7 +276,10 @@ def test_a_cut_chunk_is_learnt_as_far_as_it_goes() -> None:
     t = windows_of(policy, chain(), 0.5)
     assert t.real_BK.tolist() == [[True, True], [True, True], [True, False], [True, True], [True, False]]
     assert t.whole_B.tolist() == [True, True, True, True, False]  # nothing follows an end, something a cut
-    batch = policy.model.batch(t)
+    seen: list[Batch] = []
+    policy.model.model.update = lambda batch, *_: seen.append(batch) or {}
+    policy.update(Windows(chain(), policy.spec).gather(np.arange(5)), {}, generator(0))
+    batch = seen[0]
     assert batch.weight_B is None
     assert batch.mask_BHD[..., :2].all() and torch.equal(batch.mask_BHD[..., 2], t.real_BK)
     assert torch.equal(batch.x_BHD[:, 0, :2], t.state_BS) and torch.equal(batch.x_BHD[:, 1, :2], t.state_BS)
