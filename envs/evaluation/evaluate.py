@@ -149,7 +149,7 @@ def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, conf
     return replace(whole, faults=(*whole.faults, *lost))
 
 
-def _watch_from(first: int, watch: Watch, episode: int, env: Any) -> None:
+def _watch_from(first: int, watch: Watch, episode: int, env: object) -> None:
     """Shows an episode whose number counts from `first`."""
     watch(first + episode, env)
 
@@ -213,7 +213,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
             "clamped_observations": played.share(played.clamped_steps), "failures": list(played.faults)}
 
 
-def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:
+def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, float]:
     """Returns how many calls of `act` took longer than the deadline, and how long they took, in milliseconds."""
     p50, p99, worst = np.percentile(act_ms, [50, 99, 100]).tolist()
     missed = act_ms > deadline_ms

@@ -23,7 +23,7 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
 from ..rendering.film import Watch
-from .stepping import EnvCrashed, EnvironmentFault, EpisodeLost, WorkerDied
+from .stepping import EnvCrashed, EnvironmentFault, EpisodeLost, MakeEnv, WorkerDied
 from .vector import VectorEnvironment
 
 DEATHS = 3  # of workers in the calls of one episode, after which it is not begun again
@@ -109,7 +109,7 @@ RolloutFn = Callable[..., Rollout]
 DEFAULT_SETTINGS = RolloutSettings()
 
 
-def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
+def rollout(agent: Agent, make_env: MakeEnv, episodes: int, seed: int = 0,
             settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
             watch: Watch | None = None) -> Rollout:
     """Runs `episodes` episodes, several at a time; episode i seeds its environment and agent with `fold(seed, i)`.

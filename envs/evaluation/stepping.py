@@ -82,7 +82,8 @@ class Layout:
         `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and dicts of
         Boxes, and for `obs_keys` that a dict lacks.
         """
-        space, act, spec = env.observation_space, env.action_space, env.spec
+        space, act = env.observation_space, env.action_space
+        spec = env.spec
         env_id = spec.id if spec else type(env.unwrapped).__name__
         keys: tuple[str, ...] = ()
         parts: list[Any] = [space]
@@ -109,14 +110,14 @@ class Layout:
                              "policies act by vectors of real numbers")
         return cls(env_id, spec and spec_as_json(spec), spec and spec.max_episode_steps, tuple(parts), keys, goal, act)
 
-    def begun(self, result: Any) -> Step:
+    def begun(self, result: object) -> Step:
         """Reads what `env.reset` returned. Raises `EnvironmentFault`."""
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise EnvironmentFault(f"reset returned {_what(result)}; observation and info are expected, as Gymnasium "
                                    "has it (wrap an environment of the old gym)")
         return self._observed(result[0])
 
-    def stepped(self, result: Any) -> Step:
+    def stepped(self, result: object) -> Step:
         """Reads what `env.step` returned. Raises `EnvironmentFault`."""
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvironmentFault(f"step returned {_what(result)}; observation, reward, terminated, truncated and "
@@ -202,11 +203,11 @@ def bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
         return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
 
 
-def _what(result: Any) -> str:
+def _what(result: object) -> str:
     return f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
 
 
-def _vector(value: Any, box: Box, what: str) -> np.ndarray:
+def _vector(value: object, box: Box, what: str) -> np.ndarray:
     """A part of an observation, flat and in float32."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
@@ -216,17 +217,17 @@ def _vector(value: Any, box: Box, what: str) -> np.ndarray:
     return array.ravel().astype(np.float32)
 
 
-def _scalar(value: Any, what: str, expected: str, low: float, high: float) -> float:
+def _scalar(value: object, what: str, expected: str, low: float, high: float) -> float:
     array = np.asarray(value)
     if array.dtype.kind in "biuf" and not array.shape and low <= float(array) <= high:
         return float(array)
     raise EnvironmentFault(f"{what} is {value!r:.{SHOWN_CHARACTERS}}, a {type(value).__name__}; {expected} is expected")
 
 
-def _reward(value: Any) -> float:
+def _reward(value: object) -> float:
     # rewards are recorded in float32
     return _scalar(value, "reward", "a finite number within float32", -MAX_FLOAT32, MAX_FLOAT32)
 
 
-def _flag(value: Any, what: str) -> bool:
+def _flag(value: object, what: str) -> bool:
     return bool(_scalar(value, what, "True or False", 0, 1))

@@ -13,7 +13,7 @@ from ..tasks.maze import Maze
 from ..tasks.registry import MAZES
 from .baselines import WaypointController
 
-NOISE = 0.5  # standard deviation of the Gaussian noise on the controller's actions
+ACTION_NOISE = 0.5  # standard deviation of the Gaussian noise on the controller's actions
 RUN_STEPS = 20_000  # steps of one endless run, which is one episode
 NEVER = 1_000_000  # as in Minari's own PointMaze recordings
 MAX_SPEED = 5.0  # the environment clips velocities to it before each step
@@ -51,7 +51,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:
     """Records one run per seed: obs (R, T + 1, 4), act (R, T, 2), reward (R, T), goal (R, T + 1, 2), float32."""
     runs = PointMazes(factory, seeds)
-    controller = WaypointController(maze, NOISE)
+    controller = WaypointController(maze, ACTION_NOISE)
     R = len(seeds)
     controller.reset(seeds_B=[fold(seed, 1) for seed in seeds])
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)

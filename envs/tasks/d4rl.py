@@ -21,7 +21,7 @@ TASKS = {"complete": ("microwave", "kettle", "light switch", "slide cabinet"),
          "partial": ("microwave", "kettle", "light switch", "slide cabinet"),
          "mixed": ("microwave", "kettle", "bottom burner", "light switch")}
 """What has to be done in the kitchen, by the kind of the data."""
-NOISE = 0.1  # of an observation of D4RL's kitchen, as a share of what the robot's specification allows
+OBSERVATION_NOISE = 0.1  # of an observation of D4RL's kitchen, as a share of what the robot's specification allows
 
 
 class AntMaze(Around):
@@ -38,7 +38,7 @@ class AntMaze(Around):
         self.action_space = Box(-1, 1, (8,), np.float32)
         self.observation_space = Box(-np.inf, np.inf, self.base.observation_space.shape, np.float64)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         super().reset(seed=seed)
         self.base.action_space.seed(int(self.np_random.integers(2**31)))
         self.base.reset(seed=int(self.np_random.integers(2**31)), options={"task_id": 1})
@@ -60,19 +60,20 @@ class Kitchen(Around):
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 12}
         tasks = TASKS[dataset_id.split("-")[1]]
         self.base = gymnasium.make("FrankaKitchen-v1", tasks_to_complete=list(tasks), render_mode=render_mode,
-                                   robot_noise_ratio=NOISE, object_noise_ratio=NOISE).unwrapped
+                                   robot_noise_ratio=OBSERVATION_NOISE,
+                                   object_noise_ratio=OBSERVATION_NOISE).unwrapped
         self.goal = np.zeros(30)
         for task in tasks:
             self.goal[OBS_ELEMENT_INDICES[task]] = OBS_ELEMENT_GOALS[task]
         self.action_space = Box(-1, 1, (9,), np.float32)
         self.observation_space = Box(-np.inf, np.inf, (60,), np.float64)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         super().reset(seed=seed)
         obs, _ = self.base.reset(seed=int(self.np_random.integers(2**31)))
         return self._seen(obs), {"success": False}
 
-    def step(self, action: Any):
+    def step(self, action: np.ndarray):
         obs, reward, terminated, truncated, _ = self.base.step(action)
         return self._seen(obs), float(reward), bool(terminated), bool(truncated), {"success": bool(terminated)}
 

@@ -28,7 +28,7 @@ class Around(gymnasium.Env):
 
     base: Any
 
-    def step(self, action: Any):
+    def step(self, action: np.ndarray):
         obs, reward, terminated, truncated, info = self.base.step(action)
         return self._seen(obs), float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
 
@@ -66,7 +66,7 @@ class Manipulation(Around):
         self.observation_space = Dict({key: Box(-np.inf, np.inf, (size,), np.float64) for key, size in zip(
             GOAL_KEYS, (width, len(self.task.goal_dims), len(self.task.goal_dims)), strict=True)})
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(1, OGBENCH_TASKS + 1))
         task_id = (options or {}).get("task_id", self.task_id or drawn)
@@ -93,7 +93,7 @@ class SingleTask(Around):
         self.action_space, self.observation_space = map(copy.deepcopy, (
             self.base.action_space, self.base.observation_space))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(2**31))
         self.base.action_space.seed(drawn)
@@ -131,8 +131,10 @@ def settled(base: Any) -> np.ndarray:
     import mujoco
 
     model, data = base.model, base.data
-    kept = [array.copy() for array in (data.qpos, data.qvel, data.mocap_pos, data.mocap_quat)]
+    state = data.qpos, data.qvel, data.mocap_pos, data.mocap_quat
+    kept = [array.copy() for array in state]
     mujoco.mj_resetData(model, data)  # pyright: ignore[reportAttributeAccessIssue]
-    data.qpos[:], data.qvel[:], data.mocap_pos[:], data.mocap_quat[:] = kept
+    for array, values in zip(state, kept, strict=True):
+        array[:] = values
     mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
     return base.compute_observation()

@@ -168,7 +168,7 @@ class SingleGoal(gymnasium.Wrapper):
         self.maze = Maze(self.base.maze.maze_map, self.base.maze.maze_size_scaling)
         self.goal = self.maze.centre(self.maze.number(*goal_cell))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         _, info = self.env.reset(seed=seed)
         random = self.base.np_random
         start = self.maze.centre(random.choice(self.maze.cells)) + random.uniform(-START_NOISE, START_NOISE, 2)
@@ -179,7 +179,7 @@ class SingleGoal(gymnasium.Wrapper):
         obs = {"observation": state, "achieved_goal": start, "desired_goal": goal}
         return obs, info | {"success": self._reached(start)}
 
-    def step(self, action: Any):
+    def step(self, action: np.ndarray):
         obs, _, terminated, truncated, info = self.env.step(action)
         reached = self._reached(obs["achieved_goal"])
         return obs, float(reached), terminated, truncated, info | {"success": reached}

@@ -158,7 +158,7 @@ def overview() -> dict[str, Task]:
     tasks = dict(TASKS)
     for name, known in SINGLE_TASKS.items():
         ids = [each for each in d4rl_table() if each.startswith(f"{name}-")]
-        of, _, _ = name.partition("-")
+        of = name.split("-")[0]
         minari = dict.fromkeys(f"D4RL/{of}/{each.removeprefix(f'{of}-').rpartition('-')[0]}-v{known.minari_version}"
                                for each in ids)
         tasks[f"D4RL/{name}"] = Task(env_id=f"D4RL/{name}-...", max_episode_steps=known.steps,
