@@ -89,15 +89,6 @@ def budgets(config: PlannerConfig, *, fixed_steps: bool = False) -> list[Samplin
     return found
 
 
-class FinishedPlan(NamedTuple):
-    """A plan that can be carried out."""
-
-    plans: Plans
-    target_BTD: Tensor
-    seconds: float
-    """How long it took."""
-
-
 @dataclass(eq=False)
 class PlanJob:
     """A plan that is being made in the background."""
@@ -111,7 +102,12 @@ class PlanJob:
     seeds: Sequence[int]
     prefix: ObservedPrefix
     tail: PlanTail | None
-    future: Future[FinishedPlan] = field(init=False)
+    future: Future[None] = field(init=False)
+    plans: Plans = field(init=False)
+    """The plan and what follows are there when the future is done."""
+    target_BTD: Tensor = field(init=False)
+    seconds: float = field(init=False)
+    """How long it took."""
 
     def __deepcopy__(self, memo: object) -> None:
         """A copy of the planner begins plans of its own."""
@@ -149,16 +145,16 @@ class PlanWorker:
             with suppress(Exception):  # an error is raised where the plan is taken
                 self.job.future.result(max(seconds, 0))
 
-    def take(self, seconds: float) -> FinishedPlan | None:
+    def take(self, seconds: float) -> PlanJob | None:
         """The plan if it is ready within `seconds`; there is no job then. Raises any error of the planning."""
         self.wait(seconds)
         job = self.job
         if job is None or not job.future.done():
             return None
         self.job = None
-        finished = job.future.result()
-        self.relative.append(finished.seconds / self.costs[job.budget])
-        return finished
+        job.future.result()
+        self.relative.append(job.seconds / self.costs[job.budget])
+        return job
 
     def drop(self, wait_s: float = 0.0) -> None:
         """Forgets the plan, after `wait_s` seconds at most if the executor has begun it.
@@ -177,12 +173,12 @@ class PlanWorker:
         return self.costs[budget] * by_size[math.ceil(EXPECTED_QUANTILE * (len(by_size) - 1))]
 
     @torch.no_grad()
-    def _make(self, job: PlanJob) -> FinishedPlan:
+    def _make(self, job: PlanJob) -> None:
         start, sampler = self.clock(), self.samplers[job.budget]
-        plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail)
-        target_BTD = targets_along(sampler, self.tracker, plans, job.goal_BG, job.seeds)
-        target_BTD.sum().item()  # waits for an accelerator
-        return FinishedPlan(plans, target_BTD, self.clock() - start)
+        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail)
+        job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
+        job.target_BTD.sum().item()  # waits for an accelerator
+        job.seconds = self.clock() - start
 
 
 class RealTimePlanner(PlanFollower):
@@ -275,8 +271,9 @@ class RealTimePlanner(PlanFollower):
         self.reset(None, [0])
         for budget in self.worker.samplers:
             jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget) for _ in range(WARM_UP_PLANS + 1)]
-            _, *seconds = [job.future.result().seconds for job in jobs]  # the first call of a network takes longer
-            self.worker.costs[budget] = max(seconds)
+            for job in jobs:
+                job.future.result()
+            self.worker.costs[budget] = max(job.seconds for job in jobs[1:])  # a network's first call takes longer
         self.worker.relative.clear()
         self.worker.relative.append(1.0)
         self.reset(None, [0])
@@ -305,18 +302,17 @@ class RealTimePlanner(PlanFollower):
             self.began, self.outdated = self.step, False
             self.decision_B += 1
             return
-        job = self.worker.job
+        if self.worker.job is None:
+            self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0])
+        job = self.worker.take(until - self.clock())
         if job is None:
-            job = self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0])
-        finished = self.worker.take(until - self.clock())
-        if finished is None:
             return
         if self.began is None and self.deadline.fallback is None:  # it stood still where the plan starts
             self.began = self.step
         else:
             self.began = job.starts
-        self.target_BTD, self.last = finished.target_BTD, finished.plans
-        self.last_plan.keep(ONE, *finished.plans.chosen(), job.prefix)
+        self.target_BTD, self.last = job.target_BTD, job.plans
+        self.last_plan.keep(ONE, *job.plans.chosen(), job.prefix)
         self.planned[str(job.budget)] += 1
         self.decision_B += 1
         self.outdated = False

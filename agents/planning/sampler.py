@@ -183,8 +183,14 @@ class PlanSampler:
     def _conditions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int], prefix: ObservedPrefix,
                     tail: PlanTail | None) -> tuple[Condition, Tensor, list[int]]:
         """The conditions of B * N plans, their arrival timesteps (B, N) from the present, and their seeds."""
-        last_B1 = (self.spec.horizon - 1 - prefix.present_B)[:, None]  # counted from the present
-        arrival_step_BN = self._arrival_steps(obs_BO, goal_BG, last_B1)
+        arrival_step_BN = last_B1 = (self.spec.horizon - 1 - prefix.present_B)[:, None]  # counted from the present
+        if goal_BG is not None and self.trust is not None:
+            if self.arrival is not None and self.config.arrival_thresholds:
+                arrival_step_BN = self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds)
+            else:  # a plan of two timesteps can only arrive at the last one
+                every_second = torch.arange(min(2, self.spec.horizon - 1), self.spec.horizon, 2, device=obs_BO.device)
+                arrival_step_BN = every_second.expand(len(obs_BO), -1)
+            arrival_step_BN = arrival_step_BN.minimum(last_B1)
         seeds: list[int] = []
         for seed in seeds_B:
             own = seeds_of(seed, arrival_step_BN.shape[1], self.config.candidates)
@@ -206,16 +212,6 @@ class PlanSampler:
         if context_BC is not None:
             condition = replace(condition, context_BC=context_BC.repeat_interleave(num, 0))
         return condition, arrival_step_BN, seeds
-
-    def _arrival_steps(self, obs_BO: Tensor, goal_BG: Tensor | None, last_B1: Tensor) -> Tensor:
-        """(B, N) arrival timesteps to try, counted from the present, up to the last one that is planned."""
-        if goal_BG is None or self.trust is None:
-            return last_B1
-        if self.arrival is not None and self.config.arrival_thresholds:
-            return self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds).minimum(last_B1)
-        first = min(2, self.spec.horizon - 1)  # a plan of two timesteps can only arrive at the last one
-        every_second = torch.arange(first, self.spec.horizon, 2, device=obs_BO.device)
-        return every_second.expand(len(obs_BO), -1).minimum(last_B1)
 
     def _context(self, obs_BO: Tensor) -> Tensor | None:
         """(B, C) the context of the model in each environment, or None."""

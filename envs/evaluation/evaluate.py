@@ -58,13 +58,7 @@ class EvaluationConfig:
     bit for bit. With 0, this process steps them, without a time limit: the fastest way if a step takes less than a
     millisecond."""
     time_limit: Annotated[float, Interval(ge=1e-3, le=1e6)] = 60.0
-    """Seconds that one reset or step of an environment may take in a worker before its episode is given up."""
-
-    def __post_init__(self) -> None:
-        if not self.workers and self.time_limit != EvaluationConfig.time_limit:
-            raise ValueError(f"EvaluationConfig.time_limit is {self.time_limit} and EvaluationConfig.workers 0, and "
-                             "nothing can stop an environment in this process; give at least 1 worker, or leave the "
-                             "time limit out")
+    """With --workers: seconds that one reset or step of an environment may take before its episode is given up."""
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),

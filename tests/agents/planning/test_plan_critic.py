@@ -162,14 +162,6 @@ def test_the_later_observations_count_for_who_sees_the_plan_or_where_there_are_n
             assert not torch.equal(critic(later), critic(x))
 
 
-def test_noise_leaves_the_first_observation_and_the_share_of_clean_plans() -> None:
-    z, sigma = make(noise_fraction=0.7)._noised(torch.ones(4000, 3, 3), generator(0))
-    assert (z[:, 0, :2] == 1).all() and (z[sigma == 0] == 1).all()
-    assert (sigma > 0).float().mean().item() == pytest.approx(0.7, abs=0.03)
-    torch.testing.assert_close((z[:, 1:] - (1 - sigma**2).sqrt()[:, None, None]).std(), sigma.square().mean().sqrt(),
-                               rtol=0.03, atol=0)
-
-
 @every_network
 @pytest.mark.parametrize(("noised", "path"), [(0.0, "vp-cosine"), (0.5, "vp-cosine"), (0.5, "edm")])
 def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: str) -> None:

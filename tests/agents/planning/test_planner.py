@@ -173,14 +173,6 @@ def test_an_environment_does_not_feel_those_beside_it(count: int) -> None:
     torch.testing.assert_close(played[0], played[1], rtol=1e-5, atol=1e-5)
 
 
-def test_trust_is_one_at_the_quantile_of_data_for_each_timestep() -> None:
-    model, data = diffusion(), reference()
-    trust = Trust(model, data, 0.9, history=2)
-    for present, arrival in ((0, 1), (0, 7), (1, 6), (2, 5)):
-        ratio = trust.ratio(data.x_BHD, torch.full((64,), arrival), range(64), torch.full((64,), present))
-        assert (ratio <= 1).float().mean().item() == pytest.approx(0.9, abs=0.02)
-
-
 def test_what_has_happened_speaks_for_no_plan() -> None:
     """Scores count from the present on, and so do those of the data."""
     known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: x[..., 0].abs()})()
