@@ -215,7 +215,7 @@ def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatc
     assert gentraj(*words) == 0
     assert list(read_json(tmp_path / "evaluation.json")) == KEYS
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 6 and "data:image/gif" in page
+    assert page.count("data:image/png;base64,") >= 5 and "data:image/gif" in page
     assert f"report: {tmp_path}/report.html" in capsys.readouterr().out
     monkeypatch.setattr(demo, "make_report", lambda run: run.step)
     assert gentraj(*words[:-4], "--steps", 5, "--episodes", 1) == 0
