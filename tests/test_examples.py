@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import json
@@ -46,12 +45,6 @@ def test_a_policy_of_ones_own_is_trained_and_scored_by_the_command(example, caps
     assert scores["agent"] == "AWR" and scores["return_mean"] > scores["behaviour"]["return_mean"]
 
 
-def test_adding_a_policy_takes_sixty_lines() -> None:
-    source = (EXAMPLES / "add_a_policy.py").read_text()
-    code = source.removeprefix(f'"""{ast.get_docstring(ast.parse(source), clean=False)}"""')
-    assert code != source and sum(bool(line.strip()) for line in code.splitlines()) <= 60
-
-
 @pytest.mark.parametrize("example", ["plan_on_your_own"], indirect=True)
 def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureFixture) -> None:
     assert example.main("run", 4, 1).read_bytes().startswith(b"\x89PNG")
@@ -92,8 +85,10 @@ def test_sac_trains_with_hindsight_on_data_with_goals(example, umaze) -> None:
 def test_an_agent_learns_from_a_small_dataset_and_from_synthetic_steps(example, monkeypatch: pytest.MonkeyPatch,
                                                                        capsys: pytest.CaptureFixture) -> None:
     """Random actions let the pole fall in 5 steps; agents trained on them, with narrow networks, hold it for longer."""
-    for name, part in (("td3bc", "policy.critic.width"), ("world-ensemble", "world.width")):
-        monkeypatch.setitem(gentraj.PRESETS, name, with_settings(gentraj.PRESETS[name], {part: 64}, name))
+    narrow = {"td3bc": {"policy.critic.width": 64, "policy.model.network.width": 64, "policy.batch_size": 64},
+              "world-ensemble": {"world.width": 64}}
+    for name, settings in narrow.items():
+        monkeypatch.setitem(gentraj.PRESETS, name, with_settings(gentraj.PRESETS[name], settings, name))
     small, both = example.demo("run", "2000", "300")
     assert min(small, both) > 15
     given, made = load_episodes("run-data.npz").num_steps, load_episodes("examples/run-v0").num_steps
