@@ -145,14 +145,15 @@ def start_and_goal(loaded: Loaded) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(envs.obs_BO[0].tolist()), goal
 
 
-def ahead(loaded: Loaded, question: Question) -> Answer:
+def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:
     """The path that a policy, which plans nothing, takes in the real environment up to its first success, and outside
     mazes, where an episode may have none, for at most `MOST_AHEAD` steps.
 
-    It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. Raises
-    what `Drive.step` raises.
+    It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`,
+    an episode of the run, is begun anew. Raises what `Drive.step` raises.
     """
-    drive = Drive(loaded, question)
+    drive = drive or Drive(loaded, question)
+    drive.begin(question)
     most = MOST_AHEAD
     if loaded.maze is not None:
         most = loaded.factory.max_episode_steps
@@ -160,7 +161,6 @@ def ahead(loaded: Loaded, question: Question) -> Answer:
     while not drive.ended and not drive.success and drive.steps < most:
         drive.step()
     ms = 1000 * (time.perf_counter() - start) / drive.steps
-    drive.close()
     return Answer(question, loaded, np.array(drive.path)[None], np.array([drive.steps]), np.zeros(1), 0, ms)
 
 

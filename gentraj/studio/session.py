@@ -103,6 +103,8 @@ class Session:
         self.drive: Drive | None = None
         """The closed loop: the episode so far, or None at the start."""
         self.playing = False
+        self.ahead: dict[Loaded, Drive] = {}
+        """In which policies drive ahead; making an environment takes as long as many of its steps."""
         self.on_change: Callable[[], None] = lambda: None
         self.worker = Worker(self.fail)
 
@@ -211,18 +213,22 @@ class Session:
     def close(self) -> None:
         """Ends all work."""
         self.worker.close()
-        if self.drive is not None:
-            self.drive.close()
+        for drive in (self.drive, *self.ahead.values()):
+            if drive is not None:
+                drive.close()
 
     def _plan(self) -> None:
         answers: dict[int, Answer] = {}
         self.problem = ""
         for side, loaded in enumerate(self.shown):
+            question = self.question(loaded)
             try:
                 if loaded.kind == "planner":
-                    answers[side] = plan_for(loaded, self.question(loaded))
+                    answers[side] = plan_for(loaded, question)
                 elif loaded.kind == "policy":
-                    answers[side] = ahead(loaded, self.question(loaded))
+                    if loaded not in self.ahead:
+                        self.ahead[loaded] = Drive(loaded, question)
+                    answers[side] = ahead(loaded, question, self.ahead[loaded])
             except (ValueError, RuntimeError) as error:
                 self.problem = one_line(error)
         self.answers = answers
