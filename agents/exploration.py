@@ -50,6 +50,12 @@ class NoisyAgent(Agent):
         self.noise = fresh
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) the agent's actions with noise, clamped to the action space."""
+        """(B, A) the agent's actions with noise, clamped to the action space.
+
+        Raises ValueError for another number of environments than `reset` was given seeds for.
+        """
+        if len(obs_BO) != len(self.noise.seeds):
+            raise ValueError(f"{len(obs_BO)} observations were given, and seeds for {len(self.noise.seeds)} "
+                             "environments; reset with a seed for each environment first")
         act_BA = self.agent.act(obs_BO, goal_BG)
         return (act_BA + self.size_A * self.noise.normal(len(self.size_A))).clamp(self.low_A, self.high_A)
