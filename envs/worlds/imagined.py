@@ -119,8 +119,11 @@ class ImaginedEpisodes:
     @batch_invariant()
     def ask(self, agent: Agent) -> np.ndarray:
         """Returns the agent's actions (B, A) in the current states."""
-        goal_BG = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
-        return agent.act(torch.from_numpy(self.obs_BO), goal_BG).detach().cpu().numpy()
+        return agent.act(torch.from_numpy(self.obs_BO), self._goals()).detach().cpu().numpy()
+
+    def _goals(self) -> torch.Tensor | None:
+        """(B, G) the goals; None without any."""
+        return torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
 
     @batch_invariant()
     def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> StepResult:
@@ -133,7 +136,15 @@ class ImaginedEpisodes:
             raise ValueError(f"actions of shape {np.shape(act_BA)} were given; finite ones of shape {expected} are "
                              "expected")
         seeds = [int(rng.integers(2**62)) if moving else 0 for rng, moving in zip(self.rngs, moving_B, strict=True)]
-        next_BO, reward_B, end_B, uncertainty_B = self._imagine(np.asarray(act_BA, np.float32), seeds)
+        act_B1A = torch.from_numpy(np.asarray(act_BA, np.float32))[:, None]
+        made = self.world.imagine(torch.from_numpy(self.obs_BO), act_B1A, self._goals(), seeds=seeds,
+                                  temperature=self.config.temperature)
+        next_BO = made.obs_BTO[:, 0].cpu().numpy()
+        reward_B = made.reward_BT[:, 0].cpu().numpy()
+        end_B = made.end_BT[:, 0].cpu().numpy()
+        uncertainty_B = made.uncertainty_BT[:, 0].cpu().numpy()
+        if self.reward is not None:
+            reward_B = self.reward(next_BO, self.goal_BG)
         self.elapsed_B = self.elapsed_B + moving_B
         finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(uncertainty_B)
         self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
@@ -160,12 +171,3 @@ class ImaginedEpisodes:
         reasons = {NOT_FINITE: ~np.isfinite(uncertainty_B), BOUNDS: outside_B,
                    UNCERTAINTY: uncertainty_B > self.uncertainty_limit}
         return np.select(list(reasons.values()), list(reasons), default="").astype(object)
-
-    def _imagine(self, act_BA: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, ...]:
-        goal = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
-        steps = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
-                                   temperature=self.config.temperature)
-        next_BO, reward_B, end_B, uncertainty_B = (x[:, 0].cpu().numpy() for x in steps)
-        if self.reward is not None:
-            reward_B = self.reward(next_BO, self.goal_BG)
-        return next_BO, reward_B, end_B, uncertainty_B

@@ -5,5 +5,5 @@
 
 import lazy_loader
 
-# The names are imported when they are first used: the process that reads an HDF5 file needs no torch.
+# The names are imported when they are first used: the processes that step environments need no torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

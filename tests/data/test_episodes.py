@@ -79,14 +79,6 @@ def test_joining_keeps_the_extras_that_all_have():
     assert len(joined.extras["qvel"]) == 7
 
 
-def test_masked_entries_are_refused():
-    """The numbers below the mask were read as if they had been measured."""
-    e = some([3, 2])
-    with pytest.raises(DataError, match=r"^dataset: reward has masked entries"):
-        replace(e, reward=np.ma.masked_array(e.reward, np.arange(5) == 1))
-    assert replace(e, reward=np.ma.masked_array(e.reward, np.zeros(5, bool))) == e
-
-
 @pytest.mark.parametrize(("offset", "step", "rounded"), [(1.7e9, 0.05, True), (1e6, 0.002, True), (1e6, 1.0, False),
                                                          (1.0, 1e-9, False), (1e6, 0.0, False)])
 def test_numbers_that_float32_makes_the_same_are_named_with_what_to_do(tmp_path, offset, step, rounded, recwarn):

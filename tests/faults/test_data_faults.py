@@ -47,6 +47,7 @@ def test_one_bad_number_is_found_wherever_it_is(field, episode, data, value):
     (lambda e: {"goal_dims": (0, 2)}, r"goal_dims is \(0, 2\); entries of an observation of width 2"),
     (lambda e: {"goal_dims": (0.5,)}, r"goal_dims has 0\.5; whole numbers"),
     (lambda e: {"goal_dims": (0,), "extras": {"goal": e.obs}}, r"goal has width 2; goal_dims \(0,\) need 1"),
+    (lambda e: {"reward": np.ma.masked_array(e.reward, np.arange(125) == 1)}, "reward has masked entries"),
     (lambda e: {"extras": {"act": e.obs}}, "extras has an array named act"),
     (lambda e: {"obs": np.full(e.obs.shape, "a")}, "obs has .* dtype <U1; numbers are expected"),
 ], ids=lambda value: value if isinstance(value, str) else "")

@@ -10,25 +10,9 @@ import torch
 from test_world_model import TINY, linear, taught
 
 from gentraj.data import ContextConfig
-from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.worlds.facts import FEWEST_STARTS as FEW
 from gentraj.worlds.facts import STARTS, WorldFacts
 from gentraj.worlds.model import WorldModelConfig
-
-
-@pytest.mark.parametrize("margin", [0.0, 1e9])
-def test_what_never_varies_in_the_data_stays(margin: float) -> None:
-    """So that nothing leaves bounds that have no width; all else is at most a step away, and bounds are far."""
-    e = linear([9, 40, 2, 30])
-    e = replace(e, obs=np.concatenate([e.obs[:, :1], np.full_like(e.obs[:, :1], 0.3), e.obs[:, 1:]], 1))
-    world = taught(e, WorldModelConfig(model=None, **TINY))
-    episodes = ImaginedEpisodes(world, 4, ImaginedConfig(2, max_uncertainty=1e9, margin=margin))
-    episodes.low_O[[0, 2, 3]], episodes.high_O[[0, 2, 3]] = -1e9, 1e9
-    episodes.reset(np.ones(4, bool))
-    for _ in range(2):
-        happened = episodes.step(np.ones((4, 2), np.float32), np.ones(4, bool))
-    assert (episodes.obs_BO[:, 1] == np.float32(0.3)).all() and (episodes.distrust(happened.uncertainty) == "").all()
-    assert len(np.unique(episodes.obs_BO[:, 0])) > 1
 
 
 @pytest.mark.parametrize("lengths", [[3] * FEW, [3] * (FEW - 1), [1] * (STARTS + FEW)], ids=["many", "few", "more"])
