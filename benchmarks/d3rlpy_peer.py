@@ -30,10 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import tyro
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from benchmarks.speed_peers import replay_buffer
-from gentraj.config import ConfigError, differences, read_json, require, write_json
+from gentraj.config import ConfigError, differences, read_json, settings, write_json
 from gentraj.data import ContextConfig, load_episodes
 from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.data.sources import split_names
@@ -53,7 +54,7 @@ PACKAGES = ("d3rlpy", "gentraj", "torch", "numpy", "gymnasium", "mujoco")
 REWARDS = 1000.0  # IQL divides rewards by the range of the data's returns, and multiplies them by this
 
 
-@dataclass(frozen=True)
+@settings
 class Args:
     algorithm: Annotated[Literal["iql", "td3bc"], tyro.conf.Positional]
     """What is trained."""
@@ -63,20 +64,18 @@ class Args:
     """Environment of the evaluations, such as Hopper-v5."""
     out: Path
     """Folder of the checkpoint, the learning curve and the result."""
-    updates: int = 300_000
+    updates: PositiveInt = 300_000
     """Number of updates. The cosine decay of the learning rate of IQL's actor ends at the last one."""
-    eval_every: int = 25_000
+    eval_every: PositiveInt = 25_000
     """Number of updates between evaluations, which are also made after the last."""
-    episodes: int = 20
+    episodes: PositiveInt = 20
     """Episodes of each evaluation, which start as those of `gentraj evaluate` and of `--eval-every`."""
-    save_every: int = 1_000
+    save_every: PositiveInt = 1_000
     """Number of updates between checkpoints; the next one comes before the command stops after a signal."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the training."""
 
     def __post_init__(self) -> None:
-        require(self, **dict.fromkeys(("updates", "eval_every", "episodes", "save_every"), (1, 1e12)),
-                seed=(0, 1e12))
         for name in ("updates", "eval_every"):
             if getattr(self, name) % self.save_every:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)} and --save-every "

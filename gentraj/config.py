@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, wraps
@@ -112,27 +111,6 @@ def kind_of(config: Any) -> str | None:
     return vars(type(config)).get(KIND)
 
 
-def require(config: Any, **bounds: tuple[float, float]) -> None:
-    """Raises `ValueError` for a field that is NaN, infinite or outside its [low, high], and for a non-integer in an int
-    field."""
-    whole = {field.name for field in dataclasses.fields(config) if field.type in (int, "int")}
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        # no file of settings can hold infinity
-        if not low <= value <= high or abs(value) == math.inf or (name in whole and type(value) is not int):
-            number = "a finite number" if abs(value) == math.inf else "a number"
-            expected = "a whole number" if name in whole else number
-            expected += f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
-            raise ValueError(f"{type(config).__name__}.{name} is {value}; {expected} is expected")
-
-
-def require_choice(config: Any, **choices: Iterable[str]) -> None:
-    """Raises `ValueError`, listing the choices, for a field that holds none of its choices."""
-    for name, names in choices.items():
-        if (value := getattr(config, name)) not in names:
-            raise ValueError(f"{type(config).__name__}.{name} is '{value}'; known: {', '.join(names)}")
-
-
 def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
     """Raises ValueError for an unknown name, a name that is given twice, and if no name is given.
 
@@ -198,6 +176,8 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str = "") -> T:
     A value may be a whole JSON object, or a kind alone. A key below a group that is None begins with the defaults of
     the group. Raises `ConfigError` as `from_json` does; without `where`, the settings are named as options.
     """
+    if not changes:
+        return config
     root = _Place(where)
     changed = to_json(config)
     for key in sorted(changes, key=lambda key: key.count(".")):  # a group before what is in it

@@ -22,7 +22,6 @@ from gentraj.config import (
     kind_of,
     parse_json,
     read_json,
-    require,
     settings,
     to_json,
     to_word,
@@ -145,29 +144,6 @@ def test_hostile_json_is_one_clear_error(tmp_path: Path, text: bytes, message: s
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_json(tmp_path / "config.json")
-
-
-@dataclass(frozen=True)
-class Bounded:
-    share: float = 0.5
-    count: int = 3
-    size: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self, share=(0, 1), count=(1, math.inf), size=(0, math.inf))
-
-
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"share": math.nan}, "Bounded.share is nan; a number from 0 to 1 is expected"),
-    ({"size": math.inf}, "Bounded.size is inf; a finite number of at least 0 is expected"),
-    ({"count": 0}, "Bounded.count is 0; a whole number of at least 1 is expected"),
-    ({"count": 2.0}, "Bounded.count is 2.0; a whole number of at least 1 is expected"),
-    ({"count": True}, "Bounded.count is True; a whole number"),
-])
-def test_a_number_out_of_range_is_refused_with_its_range(settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Bounded(**settings)
-    assert Bounded(share=0) and Bounded(share=1, count=10**9)  # the bounds themselves are within
 
 
 @dataclass(frozen=True)

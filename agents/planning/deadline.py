@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gentraj.config import require
 from gentraj.trajectory import Agent, only_steps
 
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
@@ -65,7 +64,8 @@ class Deadline:
     """Makes the plans in the background, one after another."""
 
     def __post_init__(self) -> None:
-        require(self, seconds=(1e-6, 1e6))
+        if not 1e-6 <= self.seconds <= 1e6:
+            raise ValueError(f"Deadline.seconds is {self.seconds}; at least 1e-6 and at most 1e6 is expected")
 
 
 class SamplingBudget(NamedTuple):

@@ -22,7 +22,6 @@ from gentraj.agents.policies.iql import IQLConfig
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes, concatenate, save_npz
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.engine import Task
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs.folder import RunFile
@@ -74,14 +73,6 @@ def test_a_resumed_run_keeps_its_policy_but_for_how_it_acts(hopper_run: Path, tm
     capsys.readouterr()
     assert gentraj("train", "--resume", folder, "--policy.batch-size", 9) == 2
     assert "run.policy.batch_size was 16 and is 9" in capsys.readouterr().err
-
-
-def test_trainings_of_policies_that_act_differently_are_one(tmp_path: Path) -> None:
-    def folder(**settings: float) -> Path:
-        config = PolicyRunConfig("a.npz", policy=replace(presets.PRESETS["bc-gaussian"].policy, **settings))
-        return Task(("a", "b"), "task", tmp_path / "task", config, "hash", ()).folder
-
-    assert folder() == folder(temperature=0.5) != folder(batch_size=9)
 
 
 def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Path,

@@ -116,13 +116,6 @@ def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_ru
     assert np.ptp(scores[0][1].act, axis=0).min() > 0
 
 
-def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
-    shutil.copytree(small_run, tmp_path / "run")
-    moved = save_npz(umaze, tmp_path / "moved.npz")
-    run = runs.train(small.config(moved, steps=7), tmp_path / "run", resume=True, progress=False)
-    assert run.step == 7
-
-
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
     mix = replace(config.conditioning, goal_dims=(0, 1))
@@ -187,15 +180,6 @@ def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
     known = Condition.empty(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
     obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(known, 2))
     assert torch.equal(act_BNHA, act.expand(1, 2, 32, 2)) and (obs_BNHO[:, :, 0] == torch.tensor([1.0, 1, 0, 0])).all()
-
-
-def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.CaptureFixture) -> None:
-    assert runs.load(joint).config.planner.actions == "joint"
-    own, given = evaluated(joint), evaluated(joint, "--planner.actions", "joint")
-    varying = dict.fromkeys(("latency_ms_p50", "latency_ms_p99"))
-    assert {**own, **varying} == {**given, **varying}
-    assert gentraj("evaluate", joint, "--planner.actions", "inverse") == 2
-    assert "needs inverse dynamics" in capsys.readouterr().err
 
 
 def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -298,13 +282,3 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     planner = again.planner(Box(-1, 1, (2,)))
     planner.reset(seeds_B=[0])
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)
-
-
-def test_a_planner_may_be_conditioned_on_a_context(umaze: Episodes, tmp_path: Path) -> None:
-    config = replace(small.config(steps=2), context=ContextConfig(("return",)))
-    run = runs.train(config, tmp_path, progress=False)
-    plans = []
-    for context in ((), (0.0,), (200.0,)):
-        planner = run.planner(Box(-1, 1, (2,)), replace(run.config.planner, context=context))
-        plans.append(planner.sampler.sample(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2), [0]).x_BNHD)
-    assert not torch.equal(plans[0], plans[1]) and not torch.equal(plans[1], plans[2])
