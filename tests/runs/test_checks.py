@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import small
-from small import gentraj
 
-from gentraj.data import ContextConfig, Episodes, save_npz
+from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import environment_factory
 from gentraj.runs import DataFacts
 from gentraj.runs.planner import PlannerRun
@@ -82,9 +80,3 @@ def test_a_horizon_longer_than_every_episode_is_a_warning(umaze: Episodes) -> No
         PlannerRun.resolve(replace(short, stride=(1, T)), whole)
     with pytest.warns(UserWarning, match=f"span {T + 1} environment steps"):
         PlannerRun.resolve(replace(short, stride=(1, T + 1)), whole)
-
-
-def test_they_are_reported_before_the_training(umaze: Episodes, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    data = save_npz(replace(umaze, env=environment_factory("Hopper-v5").spec_json), tmp_path / "a.npz")
-    assert gentraj("train", "pointmaze", "--dataset", data, "--run-dir", tmp_path / "run") == 2
-    assert "but Hopper-v5 has 11 and 3" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -183,7 +183,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
     assert before < -4 and after > before / 2  # chance earns -6.7, the best 0
 
 
-def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, fine: runs.Run, tmp_path: Path,
+def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, tmp_path: Path,
                                                capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"
     words = "--steps", 40, "--updates", 0.5, "--save-every", 4, "--seed", 1, "--run-dir", out
@@ -192,9 +192,6 @@ def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, fine: runs.Run,
     assert f"next: gentraj evaluate {out}" in printed.out and 1 < len(gained) < 20
     half = len(gained) // 2  # fewer than ten
     assert f"return {gained[:half].mean():.4g} of the first {half} and {gained[-half:].mean():.4g} of" in printed.err
-    for key, value in fine.main.state_dict().items():
-        assert torch.equal(value, runs.load(out).main.state_dict()[key]), key
-    assert gentraj("evaluate", out, "--episodes", 1, "--no-baselines") == 0
     assert gentraj("finetune", td3bc.folder, *words) == 2
     assert "holds a training already; continue it with --resume, or" in capsys.readouterr().err
     assert gentraj("finetune", td3bc.folder, *words, "--noise", 0.2, "--resume") == 2
