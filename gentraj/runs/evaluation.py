@@ -55,8 +55,8 @@ class Acting:
         Raises ValueError for settings of another agent, if there is a fallback where no planner has a deadline, and for
         a teacher of a run that is no student, or that does not see what the student sees.
         """
-        env, deadline, teacher = environment_of(run, config.env_id), None, self.teacher
-        space = run.action_space(env)
+        deadline, teacher = None, self.teacher
+        space = run.action_space(config.env_id)
         if config.deadline_ms is not None and isinstance(run, PlannerRun):
             deadline = Deadline(config.deadline_ms / 1000, self.fallback and self.fallback.agent(space))
         elif self.fallback is not None:

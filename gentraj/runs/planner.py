@@ -139,7 +139,9 @@ class PlannerRun(Run[PlannerRunConfig]):
         super().__init__(config, data, episodes)
         if config.horizon is None or config.stride is None:
             raise ValueError("the horizon or the stride is not chosen yet; call PlannerRun.resolve first")
-        self.context, self.acting, self.summary = config.context, config.planner, f"planner, {family(config.model)}"
+        self.context = config.context
+        self.acting = config.planner
+        self.summary = f"planner, {family(config.model)}"
         act_dim = data.act_dim if config.joint else 0
         stride, offsets = config.stride, None
         if isinstance(stride, tuple):

@@ -101,14 +101,15 @@ def prepare(config: RunConfig, *, record: bool = True, check: bool = True, reade
     joined, returns = read_datasets(config, record=record, reader=reader)
     kind = run_class(config)
     config, context = kind.resolve(config, joined)
-    episodes, kept, _ = kind.split(config, joined)
+    parts = kind.split(config, joined)
+    episodes = parts.train
     data = DataFacts.of(episodes, context, config.env_id, returns)
     if isinstance(config, PlannerRunConfig) and not data.goal_dims:
         data = replace(data, goal_dims=config.planner.goal_dims)
     if config.training.eval_every:
         check_evaluable(data)
     run = kind.build(config, data, episodes)
-    batch = Windows(kept, run.main.spec, context).batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
+    batch = Windows(parts.reference, run.main.spec, context).batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
     run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC)
     if check:
         check_data(data, episodes, config.env_id)

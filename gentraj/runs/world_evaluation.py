@@ -155,8 +155,9 @@ def held_out(run: WorldModelRun, seed: int) -> Batch:
 
     The run was not calibrated on them either, unless only a single episode was held out.
     """
-    trained_on, _, judged = run.split(run.config, read_data(run.config, run.folder))
-    if episodes_hash(trained_on) != run.dataset_hash:
+    parts = run.split(run.config, read_data(run.config, run.folder))
+    judged = parts.test
+    if episodes_hash(parts.train) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so none are "
                          "known to be held out; restore the old data, or train again")
     number = min(HELD_OUT_WINDOWS, judged.num_steps)

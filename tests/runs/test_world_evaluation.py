@@ -19,6 +19,7 @@ from gentraj.data import ContextConfig, Episodes, episodes_hash, save_npz
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, world_evaluation
+from gentraj.runs.run import Split
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.runs.world_evaluation import JudgeConfig, held_out
 from gentraj.training import TrainingConfig
@@ -108,7 +109,7 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
     steps, last = int(lengths.sum()), np.cumsum(lengths) - 1
     data = Episodes(np.zeros((steps + len(lengths), 1)), np.zeros((steps, 1)), np.zeros(steps), np.zeros(steps, bool),
                     np.isin(np.arange(steps), last), lengths)
-    run: Any = SimpleNamespace(config=None, split=lambda config, episodes: (data, data, data), context=ContextConfig(),
+    run: Any = SimpleNamespace(config=None, split=lambda config, episodes: Split(data, data, data), context=ContextConfig(),
                                folder=Path(), dataset_hash=episodes_hash(data),
                                data=SimpleNamespace(obs_dim=data.obs_dim, act_dim=data.act_dim))
     monkeypatch.setattr(world_evaluation, "read_data", lambda *_: data)
