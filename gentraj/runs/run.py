@@ -47,7 +47,7 @@ ActingConfig = PlannerConfig | PolicyConfig | MPCConfig
 
 @settings
 class DataFacts:
-    """What a run must remember of its data to be used without them. Raises ValueError for sizes that no data have."""
+    """What a run must remember of its data to be used without them."""
 
     obs_dim: PositiveInt
     """Width O of an observation."""
@@ -67,15 +67,6 @@ class DataFacts:
     """The returns of each dataset that was joined, in the order in which they were joined."""
     constant_actions: tuple[float | None, ...] = ()
     """The value of each entry of an action that never varies, and None for the others; empty if all vary."""
-
-    def __post_init__(self) -> None:
-        for dim in self.goal_dims:
-            if not 0 <= dim < self.obs_dim:
-                raise ValueError(f"DataFacts.goal_dims are {self.goal_dims}; entries of an observation of width "
-                                 f"{self.obs_dim} are expected")
-        if len(self.constant_actions) not in (0, self.act_dim):
-            raise ValueError(f"DataFacts.constant_actions has {len(self.constant_actions)} entries; one for each of "
-                             f"the {self.act_dim} of an action is expected, or none")
 
     @classmethod
     def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,

@@ -71,5 +71,3 @@ def test_the_facts_name_what_never_varies() -> None:
     varying = DataFacts.of(replace(data(), act=data().act + np.random.default_rng(1).normal(size=(400, 3))),
                            ContextConfig())
     assert varying.constant_actions == () and varying.allowed(SPACE) is SPACE
-    with pytest.raises(ValueError, match="constant_actions has 1 entries"):
-        replace(facts, constant_actions=(0.7,))

@@ -109,8 +109,8 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
     steps, last = int(lengths.sum()), np.cumsum(lengths) - 1
     data = Episodes(np.zeros((steps + len(lengths), 1)), np.zeros((steps, 1)), np.zeros(steps), np.zeros(steps, bool),
                     np.isin(np.arange(steps), last), lengths)
-    run: Any = SimpleNamespace(config=None, split=lambda config, episodes: Split(data, data, data), context=ContextConfig(),
-                               folder=Path(), dataset_hash=episodes_hash(data),
+    run: Any = SimpleNamespace(config=None, split=lambda config, episodes: Split(data, data, data),
+                               context=ContextConfig(), folder=Path(), dataset_hash=episodes_hash(data),
                                data=SimpleNamespace(obs_dim=data.obs_dim, act_dim=data.act_dim))
     monkeypatch.setattr(world_evaluation, "read_data", lambda *_: data)
     monkeypatch.setattr(world_evaluation, "HELD_OUT_WINDOWS", 24)
