@@ -121,8 +121,7 @@ class Card:
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> RunConfig:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
         config = self.without_data(where)
-        names = [data.dataset] if _files(data.dataset, folders) else split_names(data.dataset)
-        dataset = "+".join(_found(name, folders, where) for name in names)
+        dataset = "+".join(_found(name, folders, where) for name in split_names(data.dataset))
         training = replace(config.training, seed=seed, threads=1)
         if self.eval_every:
             training = replace(training, eval_every=self.eval_every, eval_episodes=self.episodes)
@@ -145,21 +144,17 @@ def read_card(path: Path) -> Card:
     return card
 
 
-def _files(name: str, folders: tuple[Path, ...]) -> list[Path]:
-    """The files of this name in the working directory and the folders."""
-    own = Path(os.path.expanduser(name))
-    return [path for path in (own, *(folder / own for folder in folders)) if os.path.isfile(path)]
-
-
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
     """The id of a dataset unchanged, or the absolute path at which a file is found."""
     if not is_path(name):
         return name
-    if found := _files(name, folders):
-        return str(found[0].absolute())
-    places = " nor in ".join(["in the working directory", *map(str, folders)])
-    raise ConfigError(f"{where}: the data file {name} is {'neither' if folders else 'not'} {places}; give its path, "
-                      "or its folder to gentraj reproduce by --data DIR")
+    for folder in (Path(), *folders):
+        path = folder / os.path.expanduser(name)
+        if path.exists():
+            return str(path.absolute())
+    places = ", ".join(["the working directory", *map(str, folders)])
+    raise ConfigError(f"{where}: the data file {name} is not in {places}; give its path, or its folder to gentraj "
+                      "reproduce by --data DIR")
 
 
 # -- results
