@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..config import write_json
+from ..config import JsonObject, write_json
 from ..files import check_output
 from ..plots.page import markdown_table
 from ..progress import print_saved, say
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> None:
     print_saved(table(measured))
 
 
-def table(measured: dict[str, Any]) -> str:
+def table(measured: JsonObject) -> str:
     """The measures as a table in Markdown with a column for the data and one for each condition."""
     columns = measured["measures"]
     rows = [(name, *(column[name] for column in columns.values()), unit) for name, unit in measured["units"].items()]

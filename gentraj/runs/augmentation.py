@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from gentraj.envs.worlds import branches
 from gentraj.envs.worlds.branches import SampleStarts, Starts
 from gentraj.envs.worlds.imagined import ImaginedConfig, goal_reward
 
-from ..config import settings
+from ..config import JsonObject, settings
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_io import check_new_id
 from ..data.sources import split_names
@@ -193,7 +192,7 @@ def marked(synthetic: Episodes) -> Episodes:
     return replace(synthetic, extras={**synthetic.extras, "imagined": np.ones((len(synthetic.obs), 1))})
 
 
-def _summary(config: AugmentConfig, data: Episodes, counts: dict[str, Any]) -> str:
+def _summary(config: AugmentConfig, data: Episodes, counts: JsonObject) -> str:
     ended = "truncated" if config.termination_cost is None else "terminated"
     untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = ", ".join(data.extras.keys() - {"goal", "imagined"}) or "nothing"

@@ -29,7 +29,7 @@ from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .run import Run
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
-CHECKS = 4  # batches of observations on which a program is compared with the agent
+COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
 LARGEST_ERROR = 1e-4  # largest error of an action, times the largest action if that is above 1
 
 
@@ -57,13 +57,13 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
     """The program (obs_BO[, goal_BG], noise_M) -> act_BEA for B = `batch` observations, with standard normal noise.
 
     `obs_RO` and `goal_RG` are examples: the decision is traced on the first batch of them, and the program is compared
-    with `decide` on up to `CHECKS` further ones. Raises ValueError for fewer examples than one batch, and if the
-    program's actions differ from those of `decide`, whose operations then depend on the observation.
+    with `decide` on some batches. Raises ValueError for fewer examples than one batch, and if the program's actions
+    differ from those of `decide`, whose operations then depend on the observation.
     """
     if not 1 <= batch <= len(obs_RO):
         raise ValueError(f"the batch is {batch}; 1 to {len(obs_RO)}, the number of example observations, is expected")
-    known = [x for x in (obs_RO, goal_RG) if x is not None]
-    examples = [tuple(x[i : i + batch] for x in known) for i in range(0, len(obs_RO) - batch + 1, batch)][: CHECKS + 1]
+    known = [x.split(batch) for x in (obs_RO, goal_RG) if x is not None]
+    examples = list(zip(*known, strict=True))[: min(len(obs_RO) // batch, COMPARED_BATCHES)]  # without a partial one
 
     def run(*inputs: Tensor) -> Tensor:
         with torch.no_grad(), Tape(inputs[-1]):

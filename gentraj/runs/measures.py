@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from gentraj.envs.evaluation.replay import CannotReplay, dynamics_error
 from gentraj.envs.making import EnvironmentFactory, environment_factory, recorded_factory
 
 from .. import metrics
+from ..config import JsonObject
 from ..constraints import Blocks, Box, Constraint, Constraints
 from ..data import Windows
 from ..progress import busy
@@ -24,7 +24,7 @@ from .run import Run, environment_of, of_kind
 from .training import read_data
 
 LEAST = 8  # trajectories at least, as some metrics look at five neighbours
-PLANS = 128  # plans whose actions are computed at a time
+PLANS_AT_ONCE = 128  # plans whose actions are computed at a time
 
 UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: environment units
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
@@ -37,7 +37,7 @@ UNITS = {  # std: standard deviations of the data, as a root mean square over a 
 
 
 def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: int | None = None,
-                seed: int = 0) -> dict[str, Any]:
+                seed: int = 0) -> JsonObject:
     """Measures the planner's samples; returns what measures.json holds.
 
     These are step, seed, steps, dataset, num, and `measures` as {column: {name: number or None}}. The columns are
@@ -199,7 +199,7 @@ def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
     index_T = spec.fractional_index(torch.arange(T + 1, device=run.device))
     ahead_T = torch.arange(T, 0, -1, device=run.device).clamp(max=run.planning.lookahead)
     parts = []
-    for plans_RHD in x_RHD.to(run.device).split(PLANS):
+    for plans_RHD in x_RHD.to(run.device).split(PLANS_AT_ONCE):
         path_RTO = between(plans_RHD, index_T)
         act_RTA = plans_RHD.new_empty(len(plans_RHD), T, run.data.act_dim)
         for k in ahead_T.unique().tolist():

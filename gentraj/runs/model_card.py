@@ -6,7 +6,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Required
 
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from typing_extensions import TypedDict
 
-from ..config import ConfigError, read_json
+from ..config import ConfigError, JsonObject, read_json
 from ..data.sources import is_path, split_names
 from ..plots.page import markdown_table
 from .folder import RunFolder
@@ -53,7 +53,7 @@ interval of the mean over episodes. Behaviour is the mean of the data's own epis
 and acts without noise and with replanning here."""
 
 
-def model_card(run: Run, name: str, scores: Mapping[str, Any], note: str, figures: Sequence[str]) -> str:
+def model_card(run: Run, name: str, scores: JsonObject, note: str, figures: Sequence[str]) -> str:
     """The README.md of a run: YAML front matter (library, tags, datasets, `model-index` with the scores) and Markdown.
 
     `note` says why there are no `scores`, and `figures` are paths beside the card.
@@ -91,7 +91,7 @@ class Scores(TypedDict, total=False):
 SCORES_FILE = TypeAdapter(Scores)
 
 
-def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], str]:
+def read_scores(folder: Path, step: int, newest: int) -> tuple[JsonObject, str]:
     """The scores of the checkpoint `step` in a run's folder; if there are none, an empty dict and a sentence why.
 
     `newest` is the checkpoint that was evaluated if evaluation.json does not name one. Raises `ConfigError` for a file
@@ -113,7 +113,7 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
     return scores, ""
 
 
-def facts(run: Run) -> dict[str, Any]:
+def facts(run: Run) -> JsonObject:
     """The table of a run's settings, for its page and its card."""
     env = json.loads(run.data.env)["id"] if run.data.env else None
     return {**run.facts(), "datasets": ", ".join(dataset_names(run.config.dataset)), "environment": env,
@@ -133,7 +133,7 @@ def parameters_trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _front_matter(run: Run, name: str, scores: Mapping[str, Any]) -> str:
+def _front_matter(run: Run, name: str, scores: JsonObject) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     env = scores.get("env_id", "unknown")
@@ -148,22 +148,22 @@ def _front_matter(run: Run, name: str, scores: Mapping[str, Any]) -> str:
         metrics=[result.metric_type for result in results] or None).to_yaml()
 
 
-def episodes_scored(scores: Mapping[str, Any]) -> str:
+def episodes_scored(scores: JsonObject) -> str:
     """The number of episodes that were scored, and of how many, if some did not finish."""
     number, failures = scores["episodes"], scores.get("failures")
     return f"{number} of {number + len(failures)}" if failures else str(number)
 
 
-def _flat(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(scores: JsonObject) -> Iterator[tuple[str, Any]]:
     """The scores by key; of an object, such as that of a deadline, each entry, such as "deadline_misses"."""
     for key, value in scores.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from ((f"{key}_{name}", each) for name, each in _flat(value))
         else:
             yield key, value
 
 
-def score_rows(scores: Mapping[str, Any]) -> tuple[list[str], list[tuple]]:
+def score_rows(scores: JsonObject) -> tuple[list[str], list[tuple]]:
     """The columns and rows of a table of the scores in evaluation.json, beside those of the yardsticks.
 
     Scores that have no value are left out.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from gentraj.envs.making import environment_factory, recorded_factory
 from gentraj.envs.rendering.film import CannotRender, Film, rendering
 from gentraj.envs.tasks.maze import draw_maze
 
+from ..config import JsonObject
 from ..data.windows import repeat_last
 from ..plots import figures
 from ..plots.comparison import Curve, plot_learning_curves
@@ -72,7 +72,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     return write_report(out, f"gentraj: {run.folder.absolute().name}", origin(run), [*tables, *pictures])
 
 
-def origin(run: Run) -> dict[str, Any]:
+def origin(run: Run) -> JsonObject:
     """The head of the page: how the run was made."""
     folder = RunFolder(run.folder)
     first, *resumed = folder.starts() or [{}]
@@ -114,7 +114,7 @@ class Drawing:
         caption = "The loss of each trained component, averaged since the last logged step."
         return [Picture("Loss", caption, image, "nothing was logged")]
 
-    def returns(self, scores: Mapping[str, Any], note: str) -> list[Picture]:
+    def returns(self, scores: JsonObject, note: str) -> list[Picture]:
         means = {name: scores[name]["return_mean"] for name in YARDSTICKS if scores.get(name)}
         image = None
         if scores.get("returns"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from gentraj.agents.prior import action_model_of
 
 from ..config import settings
 from ..diffusion.composition import ClassifierFree
-from ..files import write_file
+from ..files import new_file
 from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
 from .planner import PlannerRun
 from .policy import PolicyRun
@@ -40,10 +39,9 @@ class Samples(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the arrays `obs`, `act` and `stride` as an .npz file, which is written whole or not at all."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(), act=self.act_NHA.cpu().numpy(),
-                            stride=np.array(self.stride))
-        write_file(path, buffer.getvalue())
+        with new_file(path) as file:
+            np.savez_compressed(file, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(),
+                                act=self.act_NHA.cpu().numpy(), stride=np.array(self.stride))
 
 
 @settings

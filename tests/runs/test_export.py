@@ -96,7 +96,8 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str,
 @slow
 def test_a_program_plans_for_goals_as_the_planner_does(umaze: Any, tmp_path: Path) -> None:
     """Many arrivals, a trust score, inverse dynamics: all of it is in the program."""
-    run = runs.train(planner("pointmaze", DATASET), tmp_path, progress=False)
+    config = planner("pointmaze", DATASET)
+    run = runs.train(with_model(config, config.model.with_network(SMALL)), tmp_path, progress=False)
     program = export_run(run)
     assert signature(program).startswith("takes obs (1, 4), goal (1, 2), noise (")
     acted, of_onnx, of_pt2 = answers(run, program, 1)
