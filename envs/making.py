@@ -18,7 +18,7 @@ from gentraj.data.spaces import spec_as_json
 
 from .registration import load_gymnasium, missing_packages
 from .tasks.maze import Maze, SingleGoal
-from .tasks.registry import MANIPULATION, MAZES, OGBENCH_TASKS, TASKS, UNKNOWN_HORIZON, MazeTask
+from .tasks.registry import MAZES, OGBENCH, OGBENCH_TASKS, TASKS, UNKNOWN_HORIZON, MazeTask
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
 
@@ -131,7 +131,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(MAZES)}")
         return factory if chosen else replace(factory, max_episode_steps=factory.task.d4rl_steps)
     if protocol == "ogbench":
-        known = [task.env_id for task in MANIPULATION.values()]
+        known = [task.env_id for task in OGBENCH.values()]
         if env_id not in known:
             raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
                              f"{', '.join(known)}")
@@ -167,7 +167,7 @@ def default_horizon(env: str | None) -> tuple[int, int]:
     if factory is None:
         return UNKNOWN_HORIZON
     if (maze := factory.maze) is None:
-        return next((task.horizon for task in MANIPULATION.values() if task.env_id == factory.env_id), UNKNOWN_HORIZON)
+        return next((task.horizon for task in OGBENCH.values() if task.env_id == factory.env_id), UNKNOWN_HORIZON)
     steps = PLANNED_PER_CELL * maze.longest_way
     horizon = next((H for H, stride in HORIZONS.items() if steps <= (H - 1) * stride), LONGEST_HORIZON)
     return horizon, max(-(-steps // (horizon - 1)), 1)

@@ -35,7 +35,7 @@ MORE: dict[str, tuple[str, ...]] = {
                            "Trainable", "TrajectoryModel", "SupportsLogProb", "SupportsScore", "SupportsOODScore",
                            "Limits", "Agent"),
     "gentraj.worlds.model": ("WorldModelConfig", "WorldModel", "Imagined", "Calibration"),
-    "gentraj.envs.tasks.registry": ("TASKS", "Task", "LocomotionTask", "ManipulationTask"),
+    "gentraj.envs.tasks.registry": ("TASKS", "Task", "MazeTask", "LocomotionTask", "OGBenchTask"),
 }
 PAGES = {  # a folder or module: the page of what is defined there; the longest that fits counts
     "gentraj": ("core", "Trajectories and settings"),

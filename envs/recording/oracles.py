@@ -12,21 +12,21 @@ from gentraj.randomness import fold, seeded
 
 from ..making import environment_factory
 from ..tasks.manipulation import GOAL_KEYS, make_base, settled
-from ..tasks.registry import MANIPULATION
+from ..tasks.registry import OGBENCH
 
 RUN_STEPS = 1_000  # an episode ends with the first target that is finished after this number of steps
 
 
 def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Episodes:
-    """Records at least `steps` steps of a task of `MANIPULATION`; the last episode is recorded to its end.
+    """Records at least `steps` steps of a task of `OGBENCH`; the last episode is recorded to its end.
 
     An oracle with smooth noise (OGBench's defaults) brings one object after another to a random place. The goal of all
     steps towards a target is what the oracle has achieved at their end; the reward is 1 where the object is at its
     target. Episode r is a function of (seed, r). Raises ImportError, in one line, without the package ogbench.
     """
-    base = make_base(MANIPULATION[task].base_id, mode="data_collection", terminate_at_goal=False)
+    base = make_base(OGBENCH[task].base_id, mode="data_collection", terminate_at_goal=False)
     oracles = _oracles(base, task)
-    columns = list(MANIPULATION[task].goal_dims)
+    columns = list(OGBENCH[task].goal_dims)
     runs = []
     with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Dict
 from gentraj.randomness import seeded
 
 from ..registration import load_gymnasium
-from .registry import MANIPULATION, OGBENCH_TASKS, ManipulationTask
+from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
@@ -58,7 +58,7 @@ class Manipulation(Around):
             raise ValueError(f"task_id is {task_id!r}; a number from 1 to {OGBENCH_TASKS}, or None for one that the "
                              "seed draws, is expected")
         self.task_id = task_id
-        self.task: ManipulationTask = MANIPULATION[f"ogbench/{name}"]
+        self.task: OGBenchTask = OGBENCH[f"ogbench/{name}"]
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
         self.base = make_base(self.task.base_id, use_oracle_rep=True)
         self.action_space = copy.deepcopy(self.base.action_space)

@@ -29,6 +29,8 @@ class Task:
     """The steps after which an episode is truncated."""
     recorded: tuple[str, ...] = ()
     """Minari ids of the datasets that `gentraj data make` records."""
+    recorder: str = ""
+    """What records them, a key of `gentraj.envs.recording.recipes.RECORDERS`."""
     recipe_steps: int = 0
     """Number of steps that `gentraj data make` records by default, enough to train on."""
     datasets: dict[str, tuple[str, ...]]
@@ -77,14 +79,17 @@ class LocomotionTask(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManipulationTask(Task):
-    """A robot arm of OGBench that brings objects to a goal; an episode has one of five starts and goals.
+class OGBenchTask(Task):
+    """An environment of OGBench with goals, such as a robot arm that brings objects to one; an episode has one of five
+    starts and goals.
 
     Its reference scores are the success rates that OGBench reports (Park et al. 2025, table 2): 1M training steps, 50
     episodes for each of the five goals, 8 seeds, and the whole observation as the goal, not just the objects. A plan is
     long enough for an object's whole path.
     """
 
+    made_by: str
+    """The module beside this one and its class that make the environment."""
     base_id: str
     """Id of OGBench's own environment."""
     goal_dims: tuple[int, ...]
@@ -101,8 +106,8 @@ def _pointmaze(name: str, steps: int, recipe_steps: int, horizon: tuple[int, int
     if minari is not None:
         references[f"Minari, random goals, {steps} steps"] = _span(minari)
     return MazeTask(env_id=f"PointMaze_{name}-v3", max_episode_steps=steps, recipe_steps=recipe_steps, horizon=horizon,
-                    recorded=(f"gentraj/pointmaze/{name.lower()}-v0",), references=references, d4rl_id=d4rl_id,
-                    datasets={"Minari": (f"D4RL/pointmaze/{name.lower()}-v2",), "D4RL": (d4rl_id,)},
+                    recorded=(f"gentraj/pointmaze/{name.lower()}-v0",), recorder="pointmaze", references=references,
+                    d4rl_id=d4rl_id, datasets={"Minari": (f"D4RL/pointmaze/{name.lower()}-v2",), "D4RL": (d4rl_id,)},
                     d4rl_goal=d4rl_goal, d4rl_steps=d4rl_steps, minari_reference=minari)
 
 
@@ -110,16 +115,17 @@ def _locomotion(name: str, env_id: str, train_steps: int = 0) -> LocomotionTask:
     d4rl_id = f"{name}-medium-v2"
     datasets = {"Minari": tuple(f"mujoco/{name}/{kind}-v0" for kind, _ in BEHAVIOURS.values() if kind),
                 "D4RL": tuple(f"{name}-{kind}-v2" for _, kind in BEHAVIOURS.values())}
-    return LocomotionTask(env_id=env_id, max_episode_steps=1000, recipe_steps=100_000, horizon=(4, 1),
+    return LocomotionTask(env_id=env_id, max_episode_steps=1000, recipe_steps=100_000, recorder="behaviours",
                           recorded=tuple(f"gentraj/mujoco/{name}-{kind}-v0" for kind in BEHAVIOURS if train_steps),
-                          datasets=datasets, references={"D4RL, whole episodes": _span(d4rl_reference(d4rl_id))},
-                          d4rl_id=d4rl_id, train_steps=train_steps)
+                          horizon=(4, 1), datasets=datasets, d4rl_id=d4rl_id, train_steps=train_steps,
+                          references={"D4RL, whole episodes": _span(d4rl_reference(d4rl_id))})
 
 
 def _manipulation(name: str, steps: int, goal_dims: tuple[int, ...], recipe_steps: int, horizon: tuple[int, int],
-                  scores: str) -> ManipulationTask:
-    return ManipulationTask(env_id=f"OGBench/{name}-v0", max_episode_steps=steps, recipe_steps=recipe_steps,
-                            recorded=(f"{OWN}{name}-v0",), horizon=horizon,
+                  scores: str) -> OGBenchTask:
+    return OGBenchTask(env_id=f"OGBench/{name}-v0", max_episode_steps=steps, recipe_steps=recipe_steps,
+                            recorded=(f"{OWN}{name}-v0",), recorder="oracles", horizon=horizon,
+                            made_by="manipulation:Manipulation",
                             datasets={"relabelled": (f"{OWN}{name}-{SINGLE}",), "OGBench": _ogbench_data(name)},
                             references={"OGBench, success in %, play data": scores},
                             base_id=f"{name}-v0", goal_dims=goal_dims)
@@ -141,7 +147,7 @@ LOCOMOTION: dict[str, LocomotionTask] = {
     "halfcheetah": _locomotion("halfcheetah", "HalfCheetah-v5", 3_000_000),
     "ant": _locomotion("ant", "Ant-v5"),
 }
-MANIPULATION: dict[str, ManipulationTask] = {
+OGBENCH: dict[str, OGBenchTask] = {
     "ogbench/cube-single": _manipulation("cube-single", 200, (19, 20, 21), 70_000, (20, 4),
                                          "GCBC 6, GCIVL 53, GCIQL 68, QRL 5, CRL 19, HIQL 15"),
     "ogbench/scene": _manipulation("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4),
@@ -149,7 +155,7 @@ MANIPULATION: dict[str, ManipulationTask] = {
     "ogbench/puzzle-3x3": _manipulation("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2),
                                         "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 4, HIQL 12"),
 }
-TASKS: dict[str, Task] = {**MAZES, **LOCOMOTION, **MANIPULATION}
+TASKS: dict[str, Task] = {**MAZES, **LOCOMOTION, **OGBENCH}
 """The tasks by the names under which their environments are made."""
 
 
@@ -180,9 +186,8 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
 
     One more is a module beside this one and a line here.
     """
-    for name, task in MANIPULATION.items():
-        yield (task.env_id, "manipulation:Manipulation", task.max_episode_steps,
-               {"name": name.removeprefix("ogbench/")})
+    for name, task in OGBENCH.items():
+        yield task.env_id, task.made_by, task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
     for name, known in ogbench_tasks().items():  # those that observe states
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
             base_id = f"{name}-singletask{which}-v0"

@@ -14,7 +14,7 @@ from gentraj.agents.planning.planner_config import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
 from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes
-from gentraj.envs.tasks.registry import MANIPULATION, MAZES
+from gentraj.envs.tasks.registry import MAZES, OGBENCH
 
 from ..config import JsonObject, check_known, from_json, read_json, to_json, with_settings
 from ..data import ContextConfig, Episodes, load_episodes
@@ -153,7 +153,7 @@ def _goals(dataset: str, read: Callable[[str], Episodes]) -> Literal["maze", "el
         return "maze"
     recorded = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
     if recorded is not None:
-        return "elsewhere" if recorded in MANIPULATION else ""
+        return "elsewhere" if recorded in OGBENCH else ""
     episodes = read(dataset)
     if not episodes.goal_dims:
         return ""

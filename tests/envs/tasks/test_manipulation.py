@@ -14,7 +14,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import oracles
 from gentraj.envs.tasks import manipulation
 from gentraj.envs.tasks.manipulation import make_base
-from gentraj.envs.tasks.registry import MANIPULATION
+from gentraj.envs.tasks.registry import OGBENCH
 
 pytest.importorskip("ogbench")
 CUBE = "ogbench/cube-single"
@@ -33,12 +33,12 @@ def compiled(bases, monkeypatch):
         monkeypatch.setattr(module, "make_base", bases)
 
 
-@pytest.fixture(scope="module", params=MANIPULATION)
+@pytest.fixture(scope="module", params=OGBENCH)
 def arm(request, bases):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manipulation, "make_base", bases)
         env = environment_factory(request.param)()
-    yield MANIPULATION[request.param], env
+    yield OGBENCH[request.param], env
     env.close()
 
 
