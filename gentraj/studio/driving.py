@@ -164,22 +164,6 @@ def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Ans
     return Answer(question, loaded, np.array(drive.path)[None], np.array([drive.steps]), np.zeros(1), 0, ms)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a prediction depends on beside the world model's run."""
-
-    actor: Loaded | None
-    """The run whose agent acts; None for random actions."""
-    steps: int = 100
-    """The largest number of environment steps."""
-    restart: int = 0
-    """Steps after which the prediction begins again at the simulator's state; 0 is never."""
-    temperature: float = 0.0
-    """Scale of the noise; 0 is the model's mean."""
-    seed: int = 0
-    """Seeds the start of the episode, the agent and the noise."""
-
-
 @dataclass(frozen=True, eq=False)
 class SideBySide:
     """T steps of the simulator and of the prediction along the same actions, in environment units."""
@@ -210,20 +194,25 @@ class SideBySide:
         return int(np.argmax(np.append(self.why_T != "", True)))
 
 
-def compare_with_simulator(world: Loaded, asked: Request) -> SideBySide:
-    """Lets the actor act in the simulator, and the world model predict the outcome of the same actions.
+def compare_with_simulator(world: Loaded, actor: Loaded | None, steps: int = 100, restart: int = 0,
+                           temperature: float = 0.0, seed: int = 0) -> SideBySide:
+    """Lets the agent of a run, or random actions without one, act in the simulator for at most `steps` environment
+    steps, and the world model predict the outcome of the same actions.
 
-    Raises ValueError for an actor for another environment.
+    After each `restart` steps the prediction begins again at the simulator's state; 0 is never. `temperature` scales
+    the model's noise; 0 is its mean. `seed` seeds the start of the episode, the agent and the noise. Raises ValueError
+    for an actor for another environment.
     """
-    actor = asked.actor or world
+    agent: Agent = RandomAgent(*_random_bounds(world))
+    if actor is None:
+        actor = world
+    else:
+        agent = actor.run.agent(actor.space)
     if not alike(actor, world):
         raise ValueError(f"{actor.name} acts in {actor.factory.env_id}, and {world.name} predicts "
                          f"{world.factory.env_id}; choose a run of the same environment")
-    agent: Agent = RandomAgent(*_random_bounds(world))
-    if asked.actor is not None:
-        agent = actor.run.agent(actor.space)
-    drive = Drive(actor, Question((), (), Settings(seed=asked.seed)), agent)
-    while not drive.ended and drive.steps < asked.steps:
+    drive = Drive(actor, Question((), (), Settings(seed=seed)), agent)
+    while not drive.ended and drive.steps < steps:
         drive.step()
     drive.close()
     obs_SO = np.array(drive.path)
@@ -234,15 +223,15 @@ def compare_with_simulator(world: Loaded, asked: Request) -> SideBySide:
     goal_TG = np.zeros((T, model.facts.goal_dim), np.float32)
     goal_WG = None
     # The prediction begins at these steps; each time it has as many steps, and those after T are left out.
-    starts = range(0, T, min(asked.restart, T) or T)
-    if model.facts.goal_dim:
-        goal_TG[:] = drive.envs.goal_BG
+    starts = range(0, T, min(restart, T) or T)
+    if drive.envs.goal_BG is not None and model.facts.goal_dim:
+        goal_TG[:] = drive.envs.goal_BG[0, : model.facts.goal_dim]
         goal_WG = torch.from_numpy(goal_TG[starts])
     act_WJA = np.zeros((len(starts), starts.step, act_TA.shape[1]), np.float32)
     act_WJA.reshape(-1, act_TA.shape[1])[:T] = act_TA
     with world.lock:
         made = model.imagine(torch.from_numpy(obs_SO[starts]), torch.from_numpy(act_WJA), goal_WG,
-                             seeds=[asked.seed + start for start in starts], temperature=asked.temperature)
+                             seeds=[seed + start for start in starts], temperature=temperature)
     predicted_SO = np.concatenate([obs_SO[:1], made.obs_BTO.flatten(0, 1)[:T].cpu().numpy()])
     uncertainty_T = made.uncertainty_BT.flatten()[:T].cpu().numpy()
 

@@ -16,7 +16,7 @@ import numpy as np
 from gentraj.envs.evaluation.replay import place
 from gentraj.envs.rendering.film import rendering, videos
 
-from .driving import Drive, Request, SideBySide, compare_with_simulator
+from .driving import Drive, SideBySide, compare_with_simulator
 from .loading import Loaded, agents_like
 from .planning import Answer
 from .scene import scene_of
@@ -193,7 +193,7 @@ def first_page(loaded: Sequence[Loaded], steps: int) -> str:
     first = loaded[0]
     if first.kind == "world model":
         actor = next(iter(agents_like(first, loaded)), None)
-        return world_page(first, compare_with_simulator(first, Request(actor, steps)))
+        return world_page(first, compare_with_simulator(first, actor, steps))
     session = Session(loaded)
     try:
         session.ask()

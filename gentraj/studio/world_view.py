@@ -13,7 +13,7 @@ from ..plots.style import BLUE, INK, VERMILION
 from ..progress import one_line
 from .bodies import Body, draw_ground, lane_width, spread
 from .drawing import Lines, light, pieces, rgb, trust_colours
-from .driving import Request, SideBySide, compare_with_simulator
+from .driving import SideBySide, compare_with_simulator
 from .loading import Loaded, agents_like
 
 if TYPE_CHECKING:
@@ -132,9 +132,8 @@ class WorldView:
 
     def _predict(self) -> None:
         try:
-            beside = compare_with_simulator(self.world, Request(
-                self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
-                float(self.noise.value), int(self.seed.value)))
+            beside = compare_with_simulator(self.world, self.actors.get(self.actor.value), int(self.steps.value),
+                                            int(self.restart.value), float(self.noise.value), int(self.seed.value))
         except (ValueError, RuntimeError) as error:
             self.status.content = one_line(error)
             return

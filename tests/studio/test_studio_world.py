@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from small import gentraj
 
 from gentraj.studio.controls import NONE, Controls
-from gentraj.studio.driving import Request, compare_with_simulator
+from gentraj.studio.driving import compare_with_simulator
 from gentraj.studio.export import static_page
 from gentraj.studio.loading import Loaded
 from gentraj.studio.session import Session
@@ -32,7 +32,7 @@ def world(bodies: list[Loaded]) -> Loaded:
 
 
 def test_both_get_the_same_actions_from_the_same_start(world: Loaded):
-    beside = compare_with_simulator(world, Request(None, STEPS))
+    beside = compare_with_simulator(world, None, STEPS)
     model, obs, act = world.run.world_model, torch.from_numpy(beside.obs_SO), torch.from_numpy(beside.act_TA)
     made = model.imagine(obs[:1], act[None], seeds=[0], temperature=0.0)
     np.testing.assert_array_equal(beside.predicted_SO[0], beside.obs_SO[0])
@@ -44,30 +44,29 @@ def test_both_get_the_same_actions_from_the_same_start(world: Loaded):
 
 
 def test_with_restarts_it_begins_again_at_the_simulators_state(world: Loaded):
-    beside, model = compare_with_simulator(world, Request(None, STEPS, restart=1)), world.run.world_model
+    beside, model = compare_with_simulator(world, None, STEPS, restart=1), world.run.world_model
     obs, act = torch.from_numpy(beside.obs_SO), torch.from_numpy(beside.act_TA)
     made = model.imagine(obs[:-1], act[:, None], seeds=[0] * len(act), temperature=0.0)
     np.testing.assert_allclose(beside.predicted_SO[1:], made.obs_BTO[:, 0], rtol=1e-5)
-    never = compare_with_simulator(world, Request(None, STEPS))
+    never = compare_with_simulator(world, None, STEPS)
     np.testing.assert_array_equal(never.obs_SO, beside.obs_SO)  # the simulator knows nothing of the prediction
-    every_five = compare_with_simulator(world, Request(None, STEPS, restart=5))
+    every_five = compare_with_simulator(world, None, STEPS, restart=5)
     np.testing.assert_allclose(every_five.predicted_SO[:6], never.predicted_SO[:6], rtol=1e-4)
     np.testing.assert_allclose(every_five.predicted_SO[6], beside.predicted_SO[6], rtol=1e-4)
 
 
 def test_a_seed_says_everything_and_noise_is_seeded(world: Loaded):
-    asked = Request(None, STEPS, temperature=1.0, seed=3)
-    first, second = compare_with_simulator(world, asked), compare_with_simulator(world, asked)
+    first, second, mean, other = (compare_with_simulator(world, None, STEPS, temperature=temperature, seed=seed)
+                                  for temperature, seed in ((1.0, 3), (1.0, 3), (0.0, 3), (1.0, 4)))
     np.testing.assert_array_equal(first.predicted_SO, second.predicted_SO)
-    mean = compare_with_simulator(world, replace(asked, temperature=0.0))
     np.testing.assert_array_equal(first.obs_SO, mean.obs_SO)
     assert np.abs(first.predicted_SO - mean.predicted_SO).max() > 0
-    assert np.abs(compare_with_simulator(world, replace(asked, seed=4)).obs_SO[0] - first.obs_SO[0]).max() > 0
+    assert np.abs(other.obs_SO[0] - first.obs_SO[0]).max() > 0
 
 
 def test_another_run_acts_and_a_fall_ends_the_episode(bodies: list[Loaded]):
     planner, world, _ = bodies
-    beside = compare_with_simulator(world, Request(planner, 300))
+    beside = compare_with_simulator(world, planner, 300)
     assert beside.ended == "terminated" and 0 < len(beside.act_TA) < 300
     assert beside.qpos_SQ is not None and beside.predicted_qpos_SQ is not None
     assert len(beside.qpos_SQ) == len(beside.predicted_qpos_SQ) == len(beside.obs_SO)
@@ -78,7 +77,7 @@ def test_another_run_acts_and_a_fall_ends_the_episode(bodies: list[Loaded]):
 
 def test_random_actions_are_within_the_data_where_the_environment_bounds_none(world: Loaded):
     unbounded = replace(world, space=Box(-np.inf, np.inf, world.space.shape))
-    act_TA = compare_with_simulator(unbounded, Request(None, STEPS)).act_TA
+    act_TA = compare_with_simulator(unbounded, None, STEPS).act_TA
     seen_NA = world.run.reference.x_BHD[..., world.run.data.obs_dim:].flatten(0, 1).numpy()
     assert (act_TA >= seen_NA.min(0)).all() and (act_TA <= seen_NA.max(0)).all() and np.ptp(act_TA) > 0
 
@@ -86,7 +85,7 @@ def test_random_actions_are_within_the_data_where_the_environment_bounds_none(wo
 def test_an_actor_of_another_environment_is_refused(world: Loaded):
     other = replace(world, name="other", factory=replace(world.factory, env_id="Walker2d-v5"))
     with pytest.raises(ValueError, match="other acts in Walker2d-v5, and world predicts Hopper-v5"):
-        compare_with_simulator(world, Request(other, STEPS))
+        compare_with_simulator(world, other, STEPS)
 
 
 def test_the_panel_draws_both_bodies_at_the_chosen_step(client: Any, bodies: list[Loaded]):
