@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MINARI_ID = re.compile(r"(?:[-\w][-\w/]*[-\w]/)?[-\w]+-v\d+")
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
-STEPS = {"act": "actions", "reward": "rewards", "terminated": "terminations", "truncated": "truncations"}
+STEP_ARRAYS = {"act": "actions", "reward": "rewards", "terminated": "terminations", "truncated": "truncations"}
 """The fields of `Episodes` with a row for each step, and their names in an episode of the file."""
 UNFINISHED = "unfinished-"  # before the name of a dataset that is being written
 BYTES_PER_EPISODE = 14_000  # that HDF5 needs besides its arrays, at least
@@ -95,7 +95,7 @@ def read_minari(dataset_id: str) -> Fields:
     if not is_vector(act_space):
         raise DataError(f"{dataset_id}: action space {_brief(act_space)} is not supported, only vectors (1-D Box) are; "
                         "flatten the actions with gymnasium.spaces.utils.flatten and record the data again")
-    rows = dict.fromkeys(STEPS.values(), ()) | {"actions": act_space.shape} | obs_shapes
+    rows = dict.fromkeys(STEP_ARRAYS.values(), ()) | {"actions": act_space.shape} | obs_shapes
     with open_hdf5(path / "main_data.hdf5") as file:
         for key in notes.get("extras", ("goal", "qpos", "qvel")):
             array = file.get(f"episode_0/infos/{key}")
@@ -119,7 +119,7 @@ def read_minari(dataset_id: str) -> Fields:
     env = metadata.get("env_spec")
     if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
         env = metadata.get("eval_env_spec") or env
-    return {field: read[key] for field, key in STEPS.items()} | {
+    return {field: read[key] for field, key in STEP_ARRAYS.items()} | {
         "obs": obs, "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
         "name": dataset_id, "env": env}
 
@@ -181,7 +181,7 @@ def _read_columns(file: Any, dataset_id: str, episodes: int,
         return h5py.h5d.open(file.id, f"episode_{e}/{key}".encode())
 
     lengths = np.array([opened(e, "rewards").shape[0] for e in range(episodes)], np.int64)
-    more = {key: 0 if key in STEPS.values() else 1 for key in rows}
+    more = {key: 0 if key in STEP_ARRAYS.values() else 1 for key in rows}
     read, first = dict[str, np.ndarray](), dict.fromkeys(rows, 0)
     for key, row in rows.items():
         if (dtype := opened(0, key).dtype).kind not in "fiub":
@@ -307,6 +307,6 @@ def _buffers(episodes: Episodes, infos: list[str], as_goals: bool) -> Iterator[E
 
     for e in episodes:
         parts = _observations(e, as_goals)
-        arrays: dict[str, Any] = {key: getattr(e, field) for field, key in STEPS.items()}
+        arrays: dict[str, Any] = {key: getattr(e, field) for field, key in STEP_ARRAYS.items()}
         arrays["observations"] = parts if as_goals else parts["observation"]
         yield EpisodeBuffer(**arrays, infos={key: e.extras[key] for key in infos} or None)

@@ -13,7 +13,7 @@ from ..trajectory import Batch, TrajectorySpec
 
 STARTS = 1024  # observations kept for each kind of start: the first of an episode, and any
 FEWEST_STARTS = 32  # with fewer episodes than these, starts are sampled from all observations
-WINDOWS = 16_384  # sampled to fit the scales of changes and rewards
+FITTED_WINDOWS = 16_384  # sampled to fit the scales of changes and rewards
 CONSTANT_ACTION_SCALE = 1e30  # scale of an action that never varies in the data: of other values nothing was learned
 
 
@@ -58,7 +58,7 @@ class WorldFacts(nn.Module):
         """
         goal = fit_contexts(episodes, contexts)
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, chunk + 1)
-        batch = Windows(episodes, spec, contexts).batch(0, 0, WINDOWS)
+        batch = Windows(episodes, spec, contexts).batch(0, 0, FITTED_WINDOWS)
         outcome_BKY = _join_outcome(spec.split(batch.x_BHD)[0], rewards_and_ends(batch)[0])
         real_KB = batch.mask_BHD[:, 1:, 0].T
         happened_KNY = [outcome_BKY[real_B, k] if real_B.any() else torch.zeros_like(outcome_BKY[:1, k])
