@@ -25,7 +25,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.experiments import engine
 from gentraj.experiments.cards import Card, CardData
 from gentraj.experiments.jobs import Job, run_jobs
-from gentraj.experiments.ray_jobs import RayRollout, RayTasks
+from gentraj.experiments.ray_jobs import RayTasks, ray_rollout
 from gentraj.experiments.reproduce import Cards
 from gentraj.runs import load
 from gentraj.runs.evaluation import evaluate_run
@@ -76,7 +76,7 @@ def main(args: Args) -> None:
     run, config = load(args.run), EvaluationConfig(episodes=args.episodes, num_envs=5, baselines=False)
 
     def evaluation(pool: Timed, _: str) -> None:
-        evaluate_run(run, config, progress=False, play=RayRollout(pool))
+        evaluate_run(run, config, progress=False, play=ray_rollout(pool))
 
     def seeds(pool: Timed, name: str) -> None:
         data = CardData("data", args.dataset, None, None, None)

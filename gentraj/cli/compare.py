@@ -12,7 +12,7 @@ from ..experiments.compare import CompareConfig, compare_families, frontier
 from ..experiments.compare_page import measured, write_page
 from ..experiments.page import score_table
 from ..progress import print_saved
-from .jobs import JobsOptions
+from .jobs import JobsOptions, pool_of
 from .options import parse
 
 
@@ -37,7 +37,7 @@ class Compare(CompareConfig):
 
 def main(argv: list[str]) -> None:
     args = parse(Compare, argv, "gentraj compare")
-    groups = compare_families(args, args.jobs.pool(args.out))
+    groups = compare_families(args, pool_of(args.jobs, args.out))
     for group in groups:
         table = group.table()
         if table is not None:

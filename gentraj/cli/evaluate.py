@@ -16,7 +16,7 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 from ..acceleration import BackendName, accelerate
 from ..config import write_json
 from ..device import pick_device
-from ..experiments.ray_jobs import RayRollout
+from ..experiments.ray_jobs import ray_rollout
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation
@@ -158,7 +158,7 @@ def _play(args: Evaluate) -> RolloutFn:
     if args.config.deadline_ms is not None or args.video is not None or args.accelerate != "eager":
         raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video and --accelerate "
                          "cannot be had; leave them out")
-    return RayRollout(ray_tasks(args.run, args.ray))
+    return ray_rollout(ray_tasks(args.run, args.ray))
 
 
 def _judge(args: Judge) -> None:

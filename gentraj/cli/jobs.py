@@ -26,11 +26,12 @@ class JobsOptions:
     """Run the jobs on Ray (extra scale): at an address such as auto or host:6379, or without one on a cluster of this
     machine. All its machines must share the folder that is written to. A job whose worker is lost is repeated."""
 
-    def pool(self, folder: Path) -> Pool:
-        """The pool for jobs that write into the folder. Raises ImportError if Ray is asked for and missing."""
-        if self.ray is None:
-            return LocalProcesses(self.jobs)
-        return ray_tasks(folder, self.ray, self.jobs)
+
+def pool_of(options: JobsOptions, folder: Path) -> Pool:
+    """The pool for jobs that write into the folder. Raises ImportError if Ray is asked for and missing."""
+    if options.ray is None:
+        return LocalProcesses(options.jobs)
+    return ray_tasks(folder, options.ray, options.jobs)
 
 
 def ray_tasks(folder: Path, ray: Sequence[str], number: int | None = None) -> RayTasks:

@@ -14,7 +14,7 @@ from ..experiments.page import score_tables, write_page
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
 from ..files import check_folder, check_output
 from ..progress import say
-from .jobs import JobsOptions
+from .jobs import JobsOptions, pool_of
 from .options import Device, parse
 
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         score_tables(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
     good = True
     if cards:
-        pool = args.jobs.pool(args.out)
+        pool = pool_of(args.jobs, args.out)
         experiment = Cards.of(cards, args.data, partial(place, args.out))
         failures, card_results = reproduce(experiment, results, pool, args.device)
         lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]

@@ -18,7 +18,7 @@ from ..experiments.page import score_table, score_tables
 from ..experiments.sweep import Choice, Range, Space, Values, base_card, sweep, trials_of, varied_card
 from ..files import check_folder
 from ..progress import print_saved
-from .jobs import JobsOptions
+from .jobs import JobsOptions, pool_of
 from .options import Device, parse
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     args = parse(SweepOptions, argv, "gentraj sweep")
     check_folder(args.run_dir, "--run-dir")
     base, tried = plan(args)
-    failures, results = sweep(base, tried, args.run_dir, args.jobs.pool(args.run_dir), args.device)
+    failures, results = sweep(base, tried, args.run_dir, pool_of(args.jobs, args.run_dir), args.device)
     for table in score_tables(results):
         print_saved(score_table(table))
     if failures:
@@ -100,16 +100,16 @@ def space_of(base: Card, texts: list[str]) -> Space:
     """What is tried of each key. Raises ValueError for unknown keys, and for values that the setting cannot have."""
     space: dict[str, Choice | Range] = {}
     for text in texts:
-        key, equals, given = text.partition("=")
-        if not (key and equals and given):
+        setting = re.fullmatch("([^=]+)=(.+)", text)
+        if setting is None:
             raise ValueError(f"--over is '{text}'; KEY=V1,V2 is expected, such as planner.candidates=1,16")
+        key, given = setting.groups()
         if key in space:
             raise ValueError(f"--over gives {key} twice; give each setting once")
         bounds = RANGE.fullmatch(given)
         if bounds:
-            low, high, log = bounds.groups()
-            kind = int if re.fullmatch(r"[+-]?\d+[+-]?\d+", low + high) else float
-            space[key] = Range(kind(low), kind(high), bool(log), kind is int)
+            kind = int if re.fullmatch(r"[+-]?\d+[+-]?\d+", bounds[1] + bounds[2]) else float
+            space[key] = Range(kind(bounds[1]), kind(bounds[2]), bool(bounds[3]), kind is int)
         else:  # commas within brackets do not separate values
             space[key] = Choice(tuple(map(from_word, re.split(r",(?![^\[{]*[\]}])", given))))
         for value in space[key].ends:

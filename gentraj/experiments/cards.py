@@ -109,23 +109,26 @@ class Card:
             raise ValueError(f"settings hold {', '.join(misplaced)}; datasets, seeds and evaluations "
                              "have fields of their own; give other settings one by one, such as training.steps")
 
-    @property
-    def episodes_scored(self) -> int:
-        """The number of episodes that a training is scored in: by the protocol ogbench `episodes` of each task."""
-        return self.episodes * (OGBENCH_TASKS if self.protocol == "ogbench" else 1)
 
-    def without_data(self, where: str) -> RunConfig:
-        """The settings that all runs have in common. Raises `ConfigError`, which names `where` and the key."""
-        return with_settings(PRESETS[self.preset], self.settings, where)
+def episodes_scored(card: Card) -> int:
+    """The number of episodes that a training is scored in: by the protocol ogbench `episodes` of each task."""
+    return card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
 
-    def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> RunConfig:
-        """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
-        config = self.without_data(where)
-        dataset = "+".join(_found(name, folders, where) for name in split_names(data.dataset))
-        training = replace(config.training, seed=seed, threads=1)
-        if self.eval_every:
-            training = replace(training, eval_every=self.eval_every, eval_episodes=self.episodes)
-        return replace(config, dataset=dataset, env_id=data.env_id, training=training)
+
+def common_settings(card: Card, where: str) -> RunConfig:
+    """The settings that all runs of a card have in common. Raises `ConfigError`, which names `where` and the key."""
+    return with_settings(PRESETS[card.preset], card.settings, where)
+
+
+def run_settings(card: Card, data: CardData, seed: int, folders: tuple[Path, ...] = (),
+                 where: str = "card") -> RunConfig:
+    """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
+    config = common_settings(card, where)
+    dataset = "+".join(_found(name, folders, where) for name in split_names(data.dataset))
+    training = replace(config.training, seed=seed, threads=1)
+    if card.eval_every:
+        training = replace(training, eval_every=card.eval_every, eval_episodes=card.episodes)
+    return replace(config, dataset=dataset, env_id=data.env_id, training=training)
 
 
 def read_card(path: Path) -> Card:
@@ -136,7 +139,7 @@ def read_card(path: Path) -> Card:
     card = from_json(Card, read_json(path), str(path))
     try:
         check_known((card.preset,), PRESETS, "preset")
-        card.without_data(str(path))
+        common_settings(card, str(path))
     except ConfigError:
         raise
     except ValueError as error:

@@ -18,7 +18,7 @@ from gentraj.envs.making import ProtocolName
 from ..files import write_file
 from ..plots.comparison import Curve, plot_intervals, plot_learning_curves
 from ..plots.page import markdown_table
-from .cards import CardResult, DataResult, Score
+from .cards import CardResult, DataResult, Score, episodes_scored
 from .statistics import (
     Estimate,
     difference,
@@ -176,7 +176,7 @@ class ScoreTable:
                                      f"table '{name}'; give its data another name, or train it on the same")
             row.results.update(result.data)
         columns = tuple(dict.fromkeys(data.name for _, result in most_columns_first for data in result.card.data))
-        return cls(name, first.score, first.protocol, first.episodes_scored, columns, [*rows.values()], base,
+        return cls(name, first.score, first.protocol, episodes_scored(first), columns, [*rows.values()], base,
                    cards).best_first()
 
 

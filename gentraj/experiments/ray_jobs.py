@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutSettings, join, rollout
+from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutFn, RolloutSettings, join, rollout
 from gentraj.envs.registration import import_named
 
 from ..files import write_file
@@ -205,28 +205,26 @@ def _work(surroundings: Surroundings, function: Callable[..., object], arguments
         return None
 
 
-class RayRollout:
-    """Plays episodes as `rollout` does, in as many parts as a cluster runs tasks at a time.
+def ray_rollout(tasks: RayTasks) -> RolloutFn:
+    """A function that plays episodes as `rollout` does, in as many parts as a cluster runs tasks at a time.
 
     An episode is a function of its own seed, so the result is the same as in one process with one thread, but for the
-    decisions' times. The agent is sent to the workers.
+    decisions' times. The agent is sent to the workers. Raises RuntimeError if a part fails, as where an environment is
+    faulty.
     """
-
-    def __init__(self, tasks: RayTasks):
-        self.tasks = tasks
-
-    def __call__(self, agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
-                 settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
-                 watch: None = None) -> Rollout:
-        """Raises RuntimeError if a part fails, as where an environment is faulty."""
-        size = -(-episodes // self.tasks.number)
-        refs = [self.tasks.submit(_part, agent, make_env, min(size, episodes - first), seed,
-                                  replace(settings, first=first), record) for first in range(0, episodes, size)]
+    def play(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
+             settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
+             watch: None = None) -> Rollout:
+        size = -(-episodes // tasks.number)
+        refs = [tasks.submit(_part, agent, make_env, min(size, episodes - first), seed, replace(settings, first=first),
+                             record) for first in range(0, episodes, size)]
         try:
-            return join([self.tasks.result(ref) for ref in refs])
+            return join([tasks.result(ref) for ref in refs])
         except RuntimeError as error:
             raise RuntimeError(f"a part of the evaluation {error}; without --ray, the episodes that finish are "
                                "scored") from error
+
+    return play
 
 
 def _part(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int, settings: RolloutSettings,

@@ -36,6 +36,7 @@ from .cards import (
     DataResult,
     Score,
     SeedResult,
+    run_settings,
     write_result,
 )
 from .engine import Measure, Task
@@ -73,7 +74,7 @@ class Cards:
             measure = score_of(name, card.episodes, card.protocol, card.score)
             for data in card.data:
                 for seed in card.seeds:
-                    config = card.config(data, seed, folders, name)
+                    config = run_settings(card, data, seed, folders, name)
                     same = (type(config), learns_from_synthetic(config), config.dataset, config.env_id, config.stitch,
                             card.protocol, card.score)
                     if same not in seen:

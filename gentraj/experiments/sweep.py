@@ -19,7 +19,7 @@ from ..networks import NETWORKS
 from ..progress import say
 from ..randomness import fold
 from ..runs.presets import PRESETS, data_settings, suited, with_components
-from .cards import Card, CardData, CardResult
+from .cards import Card, CardData, CardResult, common_settings, run_settings
 from .engine import digest
 from .jobs import Pool
 from .page import write_page
@@ -121,7 +121,7 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, 
     settings = data_settings(preset, dataset) | ({} if steps is None else {"training.steps": steps})
     card = Card("Variants of a preset.", preset, BASE, preset, settings, (CardData("data", dataset, env_id),),
                 **scoring)
-    card.config(card.data[0], seed=0, where="--dataset")  # raises if the file is missing
+    run_settings(card, card.data[0], seed=0, where="--dataset")  # raises if the file is missing
     return card
 
 
@@ -129,7 +129,7 @@ def varied_card(base: Card, values: Values) -> Card:
     """The card of the base with other settings, which name its row. Raises ValueError for what it cannot have."""
     label = " ".join(f"{key}={to_word(value)}" for key, value in values.items()) or BASE
     card = replace(base, settings=base.settings | changed(base.preset, values), label=label)
-    card.without_data("--over")
+    common_settings(card, "--over")
     return card
 
 

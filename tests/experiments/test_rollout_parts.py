@@ -12,7 +12,7 @@ import pytest
 from gentraj import runs
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.ray_jobs import RayRollout
+from gentraj.experiments.ray_jobs import ray_rollout
 
 
 class Here:
@@ -34,7 +34,7 @@ def test_parts_are_joined_to_the_same_rollout(hopper_run: Path, number: int) -> 
     agent = run.agent(run.action_space("Hopper-v5"))
     whole = rollout(agent, factory, 7, 3, RolloutSettings(5), record=True, progress=False)
     here: Any = Here(number)
-    played = RayRollout(here)(agent, factory, 7, 3, RolloutSettings(5), record=True)
+    played = ray_rollout(here)(agent, factory, 7, 3, RolloutSettings(5), record=True)
     for name in (field.name for field in fields(whole)):
         if name not in ("latency_ms", "act_ms", "network_calls", "recorded"):  # those of a smaller batch
             assert np.array_equal(getattr(whole, name), getattr(played, name)), name
