@@ -34,7 +34,8 @@ def world(dataset: object, folder: Path) -> Path:
 
 
 def planner(dataset: object, folder: Path, **settings: Any) -> Path:
-    mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0))
+    mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0),
+                       goal_dims=settings.pop("goal_dims", ()))
     model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, steps=4)
     config = replace(PlannerRunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, conditioning=mix,
                                       batch_size=8, training=TRAINING), **settings)
@@ -221,7 +222,7 @@ def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopp
                                                          tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0", "--trajectories"
     for name, settings, message in (("sparse", {"stride": 2}, "timesteps are 2 steps apart; train one with --joint"),
-                                    ("sent", {"goal": 1.0}, "was always conditioned on goal; train one with")):
+                                    ("sent", {"goal": 1.0, "goal_dims": (0,)}, "was always conditioned on goal")):
         assert gentraj(*words, planner(hopper_file, tmp_path / name, **settings)) == 2
         assert message in capsys.readouterr().err
     runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
