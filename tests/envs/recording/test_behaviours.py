@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gentraj.envs.recording import behaviours
 from gentraj.envs.recording.baselines import Seeded
 from gentraj.envs.recording.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
 from gentraj.envs.tasks.registry import LOCOMOTION
@@ -39,8 +40,9 @@ def test_global_generators_are_seeded_and_restored():
     assert (torch.get_rng_state() == states[2]).all()
 
 
-def test_a_recording_is_whole_episodes_within_bounds_and_a_function_of_its_seed():
+def test_a_recording_is_whole_episodes_within_bounds_and_a_function_of_its_seed(monkeypatch):
     pytest.importorskip("stable_baselines3")
+    monkeypatch.setitem(behaviours.SETTINGS, "n_steps", 16)  # of each environment in an update
     one, same = (record("mujoco/hopper-mixed", 300, 7, train_steps=1, progress=False) for _ in range(2))
     assert one == same and one.num_steps >= 300 > one.num_steps - one.lengths[-1]
     assert one.terminated[one.lengths.cumsum() - 1].all()  # a hopper that has just begun to learn falls

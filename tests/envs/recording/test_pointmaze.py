@@ -73,7 +73,7 @@ def test_a_recording_depends_on_its_seed_and_longer_ones_begin_alike(monkeypatch
 @pytest.mark.parametrize("name", MAPS)
 def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
     factory = custom(name)
-    played = rollout(WaypointController(factory.maze), factory, 8, settings=RolloutSettings(num_envs=4), progress=False)
+    played = rollout(WaypointController(factory.maze), factory, 4, settings=RolloutSettings(num_envs=4), progress=False)
     assert played.success.all()
     assert (played.time_at_goal == 400 - played.first_hit + 1).all()
 
