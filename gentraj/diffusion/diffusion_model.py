@@ -99,10 +99,6 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
     def max_steps(self) -> int | None:
         return self.levels
 
-    def with_network(self, network: NetworkConfig) -> DiffusionConfig:
-        """The settings with another network."""
-        return replace(self, network=network)
-
     def __post_init__(self) -> None:
         if self.levels is not None and self.steps > self.levels:
             raise ValueError(f"DiffusionConfig.steps is {self.steps}; a whole number from 1 to {self.levels}, the "

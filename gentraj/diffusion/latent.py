@@ -49,11 +49,6 @@ class VAEConfig:
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
 
-    @property
-    def factor(self) -> int:
-        """The number of timesteps of a trajectory in one latent timestep."""
-        return 2**self.halvings
-
 
 class TemporalVAE(nn.Module):
     """Maps trajectories (R, H, D) to latents (R, L, Z) and back, L = H / 2^halvings. No row depends on another row.
@@ -63,7 +58,7 @@ class TemporalVAE(nn.Module):
 
     def __init__(self, dim: int, horizon: int, config: VAEConfig):
         super().__init__()
-        check_horizon(horizon, config.factor)
+        check_horizon(horizon, 2**config.halvings)
         width, kernel = config.width, config.kernel
         half = kernel // 2
         shrink, grow = list[nn.Module](), list[nn.Module]()
@@ -128,7 +123,7 @@ class LatentDiffusionConfig(GeneratorConfig):
     def max_steps(self) -> int | None:
         return self.prior.max_steps
 
-    def with_network(self, network: NetworkConfig) -> LatentDiffusionConfig:
+    def with_network(self, network: object) -> LatentDiffusionConfig:
         """The settings with another network of the prior."""
         return replace(self, prior=self.prior.with_network(network))
 
@@ -150,7 +145,8 @@ class LatentDiffusion(nn.Module):
                  batch_size: int = LatentDiffusionConfig.BATCH_SIZE):
         super().__init__()
         spec.require_even("latent diffusion")
-        network, factor = config.prior.network, config.vae.factor
+        network, factor = config.prior.network, 2**config.vae.halvings
+        self.factor = factor  # timesteps of a trajectory in one latent timestep
         halved = 1
         if isinstance(network, TemporalUNetConfig):
             halved = 2 ** (len(network.multipliers) - 1)
@@ -240,7 +236,7 @@ class LatentDiffusion(nn.Module):
         """
         def decoded(y: Tensor) -> Tensor:
             patch, z = self.prior.spec.split(y)
-            values_and_mask = patch.unflatten(2, (self.config.vae.factor, -1)).flatten(1, 2)
+            values_and_mask = patch.unflatten(2, (self.factor, -1)).flatten(1, 2)
             known, mask = values_and_mask.chunk(2, -1)
             return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
@@ -262,7 +258,7 @@ class LatentDiffusion(nn.Module):
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
         error_RL = self.prior.ood_score(y_RLE, inner, seeds, noise)
-        return error_RL.repeat_interleave(self.config.vae.factor, 1)
+        return error_RL.repeat_interleave(self.factor, 1)
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:
         """The plug-ins of the prior that stand for a plug-in on trajectories."""
@@ -288,7 +284,7 @@ class LatentDiffusion(nn.Module):
 
     def _grouped(self, x_RHX: Tensor) -> Tensor:
         """(R, H, X) -> (R, L, factor * X): the timesteps of one latent timestep, concatenated."""
-        return x_RHX.unflatten(1, (-1, self.config.vae.factor)).flatten(2)
+        return x_RHX.unflatten(1, (-1, self.factor)).flatten(2)
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
         """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""

@@ -63,7 +63,7 @@ class FewStepConfig(GeneratorConfig):
     def max_steps(self) -> int | None:
         return self.model().max_steps
 
-    def with_network(self, network: NetworkConfig) -> Self:
+    def with_network(self, network: object) -> Self:
         """The settings with another network."""
         return replace(self, teacher=self.teacher.with_network(network))
 

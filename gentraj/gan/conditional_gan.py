@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import field
 
 import torch
 import torch.nn.functional as F
@@ -64,17 +64,6 @@ class GANConfig(SearchConfig):
                              "so that the generator would learn from nothing in most updates; give an "
                              "adversarial_interval of 1, or an energy_score such as 10")
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """The regularisers in use and their weights."""
-        if self.penalties is None:
-            return dict(OBJECTIVES[self.objective].penalties)
-        return self.penalties
-
-    def with_network(self, network: NetworkConfig) -> GANConfig:
-        """The settings with another network of the generator."""
-        return replace(self, network=network)
-
 
 class ConditionalGAN(OneCallModel):
     """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
@@ -96,6 +85,7 @@ class ConditionalGAN(OneCallModel):
         super().__init__(spec, normalizer, context, conditioning, context_dropout,
                          batch_size * config.discriminator_steps)
         self.config, self.objective = config, OBJECTIVES[config.objective]
+        self.penalties = self.objective.penalties if config.penalties is None else config.penalties
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)
         self.ema = MovingAverage(self.network, config.ema)
@@ -128,7 +118,7 @@ class ConditionalGAN(OneCallModel):
             if plays:
                 with torch.no_grad():
                     fake = self._sample(microbatch)
-                metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
+                metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.penalties,
                                              optimizers["discriminator"],
                                              self.config.discriminator_learning.max_grad_norm)
                 real_logit = mean_over_processes(metrics.pop("real_logit")).to(self.real_logit)

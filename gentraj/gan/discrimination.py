@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -35,7 +36,7 @@ class SideConfig(LearningConfig):
 
 @parametrize.cached()  # spectral norms are computed once a step
 def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
-                       weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
+                       weights: Mapping[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
     """One optimiser step of the discriminator on the objective and the weighted penalties.
 
     The metric "real_logit" is the mean patch logit of data.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import ClassVar, Literal
 
 import torch
@@ -54,10 +54,6 @@ class GaussianConfig(SearchConfig, LearningConfig):
         if not -50 <= low < high <= 50:
             raise ValueError(f"GaussianConfig.log_sigma is {self.log_sigma}; two numbers from -50 to 50, the smaller "
                              "one first, are expected")
-
-    def with_network(self, network: NetworkConfig) -> GaussianConfig:
-        """The settings with another network."""
-        return replace(self, network=network)
 
 
 class Gaussian(OneCallModel):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
-from typing import ClassVar
+from dataclasses import KW_ONLY, replace
+from typing import ClassVar, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -14,7 +14,7 @@ from ..config import settings
 class GeneratorConfig:
     """Base class of the settings of generators.
 
-    A subclass also has a `network`, its settings, and `with_network`, which returns the settings with another network.
+    A subclass also has a `network`, its settings.
     """
 
     ONE_CALL: ClassVar[bool] = False
@@ -30,6 +30,10 @@ class GeneratorConfig:
     def max_steps(self) -> int | None:
         """The largest number of sampling steps that the model takes; None is any number."""
         return None
+
+    def with_network(self, network: object) -> Self:
+        """The settings with those of another network."""
+        return replace(self, network=network)
 
 
 @settings
