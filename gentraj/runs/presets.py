@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
@@ -134,31 +133,18 @@ def suited(name: str, dataset: str, read: Callable[[str], Episodes] = load_episo
     if name not in TOWARDS_GOALS or not first:
         return name
     in_mazes, elsewhere = TOWARDS_GOALS[name]
-    where = _goals(first, read)
-    if where != "maze":
-        return elsewhere if where else name
-    own = in_mazes + _task(first).removeprefix("pointmaze")
-    return own if own in PRESETS else in_mazes
-
-
-def _task(dataset: str) -> str:
-    """The name of the task whose dataset this is; "" for any other dataset."""
-    return next((task for task, known in MAZES.items()
-                 if dataset in (*known.recorded, *known.datasets["Minari"], known.d4rl_id)), "")
-
-
-def _goals(dataset: str, read: Callable[[str], Episodes]) -> Literal["maze", "elsewhere", ""]:
-    """Where the goals of the data lie; "" for data without goals."""
-    if _task(dataset):
-        return "maze"
-    recorded = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
-    if recorded is not None:
-        return "elsewhere" if recorded in OGBENCH else ""
-    episodes = read(dataset)
+    for task, known in MAZES.items():
+        if first in (*known.recorded, *known.datasets["Minari"], known.d4rl_id):
+            own = in_mazes + task.removeprefix("pointmaze")
+            return own if own in PRESETS else in_mazes
+    for task, recipe in recipes().items():
+        if recipe.dataset_id == first:
+            return elsewhere if task in OGBENCH else name
+    episodes = read(first)
     if not episodes.goal_dims:
-        return ""
+        return name
     factory = recorded_factory(episodes.env)
-    return "maze" if factory is not None and factory.maze is not None else "elsewhere"
+    return elsewhere if factory is None or factory.maze is None else in_mazes
 
 
 def preset(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> RunConfig:

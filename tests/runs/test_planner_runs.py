@@ -51,25 +51,22 @@ def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
 
 @batch_invariant()
 def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
-    """The same seed gives the same bits, a loaded run the same actions and episodes, an episode's seed its actions.
+    """A loaded run gives the same actions and episodes, and an episode's seed its actions.
 
     Returns what two episodes of different seeds did, (steps, 2, A).
     """
-    made, again = (runs.train(config, folder / name, progress=False) for name in "ab")
+    made = runs.train(config, folder / "a", progress=False)
     loaded = runs.load(folder / "a")
-    for name, component in made.components.items():
-        for key, tensor in component.state_dict().items():
-            assert torch.equal(tensor, again.components[name].state_dict()[key]), f"{name}.{key}"
     obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
     goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
     acts = []
-    for run in (made, again, loaded):
+    for run in (made, loaded):
         space = run.action_space()
         agent = run.agent(space)
         agent.reset(None, [1, 2, 2])
         acts.append(torch.stack([agent.act(obs, goal) for _ in range(3)]))
         assert acts[-1].shape == (3, 3, *space.shape) and space.contains(acts[-1][0, 0].numpy())
-    assert torch.equal(acts[0], acts[1]) and torch.equal(acts[0], acts[2])
+    assert torch.equal(acts[0], acts[1])
     assert torch.equal(acts[0][:, 1], acts[0][:, 2])
     in_time = loaded.agent(space, deadline=Deadline(600.0))
     assert isinstance(in_time, RealTimePlanner)
