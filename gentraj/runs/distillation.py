@@ -118,16 +118,13 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     trains = {name: part for name, part in run.components.items() if learns(part, teacher.components[name])}
     frozen = {name: part.to(device) for name, part in run.components.items() if name not in trains}
     if config.value:
-        _model_of(run).guide = partial(_value, _critic(teacher, run), config.value)
-
-    def start() -> None:
-        store.write(run)
-        store.record_start(device, resume)
+        assert isinstance(run.model, FewStep)  # noqa: S101  `student_settings` made it one
+        run.model.guide = partial(_value, _critic(teacher, run), config.value)
 
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
     trainer = Trainer(trains, TrainingData(episodes, run.context), own.training,
-                      RunStore(store.path, fingerprint(run) | about, frozen=frozen), Callbacks(on_start=start),
-                      processes=SINGLE.on(device), progress=progress)
+                      RunStore(store.path, fingerprint(run) | about, frozen=frozen),
+                      Callbacks(partial(store.start, run, device, resume)), processes=SINGLE.on(device), progress=progress)
     return trained(run, trainer, resume, device)
 
 
@@ -164,11 +161,6 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> RunConfig:
     if isinstance(own, PlannerRunConfig):
         return replace(own, model=student, planner=replace(own.planner, steps=student.steps), **shared)
     return replace(with_model(own, student), **shared)
-
-
-def _model_of(run: Run) -> FewStep:
-    assert isinstance(run.model, FewStep)  # noqa: S101  `student_settings` made it one
-    return run.model
 
 
 def _critic(teacher: Run, run: Run) -> PlanCritic:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -73,18 +74,14 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     tuned.config, tuned.folder = replace(run.config, training=training), store.path
     play, played = _player(tuned, factory, config, progress), store / PLAYED
 
-    def start() -> None:
-        if not resume and played.exists():
-            raise ValueError(f"{played} holds episodes of another fine-tuning; give another folder")
-        store.write(tuned)
-        store.record_start(device, resume)
-
+    if not resume and played.exists():
+        raise ValueError(f"{played} holds episodes of another fine-tuning; give another folder")
     given = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
     meta = fingerprint(tuned) | {"finetune": given | {"env": factory.spec_json, "from": run.step}}
     data = TrainingData(episodes, run.context,
                         lambda spec: Experience(episodes, spec, run.context, played, play, config.updates))
-    trainer = Trainer(tuned.components, data, training, RunStore(store.path, meta), Callbacks(on_start=start),
-                      progress=progress)
+    trainer = Trainer(tuned.components, data, training, RunStore(store.path, meta),
+                      Callbacks(partial(store.start, tuned, device, resume)), progress=progress)
     return trained(tuned, trainer, resume, device)
 
 

@@ -140,6 +140,11 @@ class RunFolder:
             raise CheckpointError(f"{path}: {error}; `gentraj train --resume` writes it anew") from error
         return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
 
+    def start(self, run: Run, device: torch.device | None, resume: bool, processes: int = 1) -> None:
+        """Writes the run, and how its training was started, before its first step."""
+        self.write(run)
+        self.record_start(device, resume, processes)
+
     def record_start(self, device: torch.device | None, resume: bool, processes: int = 1) -> None:
         """Adds an entry for this start to provenance.json, or begins the file anew where `resume` is false.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,6 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     run, episodes = prepared or prepare(config, record=False, check=False)
     run.folder = store.path
 
-    def start() -> None:
-        store.write(run)
-        store.record_start(device, resume, processes.world_size)
-
     def evaluate(step: int) -> None:
         current = copy_of(run, device)
         agent = current.agent(current.action_space())
@@ -78,7 +75,8 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
 
     trainer = Trainer(run.components, TrainingData(episodes, run.context), config.training,
                       RunStore(store.path, fingerprint(run), may_change(config)),
-                      Callbacks(on_start=start, evaluate=evaluate), processes=processes.on(device), progress=progress)
+                      Callbacks(partial(store.start, run, device, resume, processes.world_size), evaluate=evaluate),
+                      processes=processes.on(device), progress=progress)
     return trained(run, trainer, resume, device)
 
 
