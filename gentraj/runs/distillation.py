@@ -124,7 +124,8 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
     trainer = Trainer(trains, TrainingData(episodes, run.context), own.training,
                       RunStore(store.path, fingerprint(run) | about, frozen=frozen),
-                      Callbacks(partial(store.start, run, device, resume)), processes=SINGLE.on(device), progress=progress)
+                      Callbacks(partial(store.start, run, device, resume)), processes=SINGLE.on(device),
+                      progress=progress)
     return trained(run, trainer, resume, device)
 
 
