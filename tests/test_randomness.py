@@ -43,13 +43,6 @@ def test_seeds_that_are_no_integers_are_refused(seed: Any) -> None:
         row_seeds(seed, 2)
 
 
-def test_global_seeds_change_nothing() -> None:
-    torch.manual_seed(1)
-    first = torch.randn(3, generator=generator(5, 6))
-    torch.manual_seed(2)
-    assert torch.equal(first, torch.randn(3, generator=generator(5, 6)))
-
-
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
     many, one = RowNoise([1, 2, 3]), RowNoise([2])
     for _ in range(2):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import DATASET, changed, gentraj
 
-from gentraj.data import ContextConfig, Episodes, Windows, load_episodes, save_npz
+from gentraj.data import Episodes, Windows, load_episodes, save_npz
 from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
@@ -116,16 +116,6 @@ def test_windows_of_another_dataset(run: Run, tmp_path: Path) -> None:
         assert len(train) > 300  # of the run
     measured = measure_run(uncut, dataset=path, steps=1)
     assert (measured["dataset"], measured["num"]) == (path, 9)
-
-
-def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
-    """A run that is conditioned on its goal learns no window across a switch, and is measured by none."""
-    episodes = load_episodes(DATASET)
-    switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
-    path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
-    conditioned = changed(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
-    windows, _ = choose_windows(conditioned, path, 10**6, seed=0)
-    assert windows.mask_BHD.all()
 
 
 def test_too_short_episodes_are_refused(run: Run, tmp_path: Path) -> None:
