@@ -115,6 +115,7 @@ class WorldView:
             self.step = gui.add_slider("Step", 0, STEPS, 1, 0)
             self.button = gui.add_button("Play")
             self.chart = gui.add_uplot(_series(np.zeros(2), np.zeros(2)), SERIES, aspect=1.6,  # type: ignore[arg-type]
+                                       scales={"x": {"time": False}},  # steps, which it would take for seconds
                                        title="error and uncertainty (deviations of one step)")
             self.actor = gui.add_dropdown("Actions of", [*self.actors, RANDOM], hint="The run whose agent acts in the "
                                           "simulator; the world model predicts the outcome of the same actions.")
