@@ -202,8 +202,8 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     for step in range(800):
         g = generator(0, step)
         model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
-    x = points(system, 32, seed=8)
-    unknown = torch.tensor([False, False, True] * 2).expand(32, 6)
+    x = points(system, 96, seed=8)
+    unknown = torch.tensor([False, False, True] * 2).expand(96, 6)
     actions = log_given(given(system, x, unknown), x, unknown)
     x_RHD = x.float().unflatten(1, (2, 3))
     for condition, truth in ((None, distribution(system).log_prob(x)), (with_observations(x_RHD), actions)):
