@@ -18,13 +18,14 @@ from .options import parse
 
 @settings
 class Compare(CompareConfig):
-    """Train families of models for the same steps, and compare their samples, speed, likelihood and returns.
+    """Train families of models for the same steps or minutes, and compare their samples, speed, likelihood and returns.
 
     Existing runs of any kind can be compared instead with --runs, such as a teacher and its students: the frontier
     shows what their decisions cost and what they are worth. The same command continues an interrupted comparison and
     measures nothing twice.
 
     Examples: gentraj compare pointmaze-umaze --families diffusion,flow --steps 4000 --seeds 2
+              gentraj compare pointmaze-umaze --families diffusion,gan --minutes 6
               gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
               gentraj compare --runs runs/umaze@20 runs/umaze@5 runs/umaze-student
     """

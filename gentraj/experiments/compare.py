@@ -1,4 +1,4 @@
-"""`gentraj compare`: families of models on the same data, trained for the same steps, or existing runs.
+"""`gentraj compare`: families of models on the same data, trained for the same steps or time, or existing runs.
 
 tasks -> engine -> a `RunResult` of each run -> a `Group` of the runs in one environment -> comparison.json and the page
 of `compare_page`.
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.benchmark import Timer
 
 from gentraj.envs.evaluation.scores import score_behaviour
@@ -51,11 +51,13 @@ from .page import Row, ScoreTable
 from .reproduce import acting_with, score_of, seed_result
 from .statistics import Estimate, number
 
-FOR_TRAINING = ("families", "dataset", "steps", "seeds")  # settings of presets that are trained
+FOR_TRAINING = ("families", "dataset", "steps", "minutes", "seeds")  # settings of presets that are trained
 BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
 LIKELIHOODS = 16  # number of windows; a likelihood costs hundreds of network calls
 SECONDS_TIMED = 0.5  # for which a call is repeated while it is timed
 DECISIONS = 50  # that are timed
+PACE_STEPS = 60  # of the training that is timed to know how many steps fit into --minutes
+PACE_BLOCK = 10  # steps that are timed together, as a discriminator need not learn in each of them
 
 Cell = tuple[str, str]  # group and family
 
@@ -76,6 +78,9 @@ class CompareConfig:
     """The dataset, as in `gentraj train`; by default the preset's."""
     steps: PositiveInt | None = None
     """Number of steps of each training; by default the preset's."""
+    minutes: PositiveFloat | None = None
+    """Minutes of each training, in place of --steps: each family makes as many steps as it makes in this time when
+    nothing runs beside it, which a short training measures first."""
     seeds: PositiveInt = 3
     """Number of trainings of each family, with the seeds 0, 1, 2 and so on."""
     episodes: NonNegativeInt = 50
@@ -95,6 +100,8 @@ class CompareConfig:
         if self.runs and given:
             raise ValueError(f"--{given[0]} is for presets that are trained, and --runs names existing runs; leave one "
                              "of them out")
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("--steps and --minutes both say how long to train; give one of them")
         check_folder(self.out, "--out")
 
 
@@ -218,22 +225,50 @@ def planned(config: CompareConfig) -> dict[Cell, RunConfig]:
     return configs
 
 
-def to_train(config: CompareConfig) -> list[Task]:
+def to_train(config: CompareConfig, pool: Pool) -> list[Task]:
     """A task for every preset, family and seed."""
     configs = planned(config)
-    known: dict[str, tuple[str, tuple[Measure[Any], ...]]] = {}
+    hashes: dict[str, str] = {}
+    measured: dict[str, tuple[Measure[Any], ...]] = {}
+    for (preset, _), planner in configs.items():
+        if preset not in hashes:
+            episodes, _ = read_datasets(planner)
+            run_class(planner).resolve(planner, episodes)  # raises for settings that do not suit the data
+            hashes[preset] = episodes_hash(episodes)
+            measured[preset] = measures(config, can_be_scored(config, planner.env_id or episodes.env, preset))
+    if config.minutes is not None:
+        for cell, planner in configs.items():
+            seconds = seconds_per_step(cell, planner, hashes[cell[0]], config, pool)
+            steps = max(1, round(60 * config.minutes / seconds))
+            configs[cell] = replace(planner, training=replace(planner.training, steps=steps))
     tasks = []
     for seed in range(config.seeds):  # outermost, so that a comparison that is stopped early has every family
         for (preset, family), planner in configs.items():
-            if preset not in known:
-                episodes, _ = read_datasets(planner)
-                run_class(planner).resolve(planner, episodes)  # raises for settings that do not suit the data
-                scored = can_be_scored(config, planner.env_id or episodes.env, preset)
-                known[preset] = episodes_hash(episodes), measures(config, scored)
-            name = f"{family}-seed-{seed}"
+            name = f"{preset}/{family}-seed-{seed}"
             seeded = replace(planner, training=replace(planner.training, seed=seed))
-            tasks.append(Task((preset, family), f"{preset}/{name}", config.out / preset / name, seeded, *known[preset]))
+            tasks.append(Task((preset, family), name, config.out / name, seeded, hashes[preset], measured[preset]))
     return tasks
+
+
+def seconds_per_step(cell: Cell, planner: RunConfig, sha256: str, config: CompareConfig, pool: Pool) -> float:
+    """The pace of a family, which a short training in the pool measures once, while nothing runs beside it. Raises
+    RuntimeError if it fails."""
+    name = f"{cell[0]}/{cell[1]}-pace"
+    pace = Measure("pace", median_pace, Numbers, {})
+    short = replace(planner, training=replace(planner.training, steps=PACE_STEPS, log_every=PACE_BLOCK))
+    task = Task(cell, name, config.out / name, short, sha256, (pace,))
+    failures = engine.run([task], pool, config.device, lambda _: "done")
+    found = task.result(pace)
+    if found is None:
+        raise RuntimeError(f"{name} failed: {failures[name]}")
+    return found.values["seconds_per_step"]
+
+
+def median_pace(run: Run) -> Numbers:
+    """The seconds of a training step: the median over the rows of the log but the first, in which caches fill."""
+    _, *rows = read_metrics(run.folder)
+    seconds = statistics.median(row["seconds"] for row in rows)
+    return Numbers({"seconds_per_step": seconds / run.config.training.log_every})
 
 
 # -- existing runs
@@ -372,11 +407,12 @@ def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Gr
 
     Everything is measured with one thread, as in the processes that train. Raises RuntimeError if all runs failed.
     """
+    pool = pool or LocalProcesses()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        tasks = to_measure(config) if config.runs else to_train(config)
-        failures = engine.run(tasks, pool or LocalProcesses(), config.device, lambda some: _outcome(some[0]))
+        tasks = to_measure(config) if config.runs else to_train(config, pool)
+        failures = engine.run(tasks, pool, config.device, lambda some: _outcome(some[0]))
         if len(failures) == len(tasks):
             raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
         of_group: dict[str, list[Task]] = {}

@@ -138,6 +138,21 @@ def test_stopped_in_its_processes_and_begun_again_it_ends_the_same(compared: Pat
     assert untimed(run) == untimed(runs_of(compared)[name])
 
 
+def test_families_that_train_for_equal_time_make_the_steps_that_fit(tmp_path: Path, umaze,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GAN takes twice as long for a step; how long is measured once."""
+    shrink(monkeypatch)
+    outcomes = inline(monkeypatch)
+    monkeypatch.setattr(experiment, "PACE_STEPS", 4)
+    monkeypatch.setattr(experiment, "read_metrics", lambda folder: [
+        {"seconds": 99.0}, {"seconds": 10.0 if "gan-pace" in str(folder) else 5.0}])  # of 10 steps each
+    words = ("compare", "tiny", "--families", "flow,gan", "--minutes", 0.1, "--seeds", 1, "--episodes", 0, "--num", 16)
+    assert gentraj(*words, "--out", tmp_path) == 0 and len(outcomes) == 4
+    assert [run["numbers"]["train_steps"] for run in runs_of(tmp_path).values()] == [12, 6]
+    assert "training steps | 12 | 6" in (tmp_path / "comparison.md").read_text()
+    assert gentraj(*words, "--out", tmp_path) == 0 and len(outcomes) == 4
+
+
 def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(compared / "tiny", tmp_path / "tiny")
     [folder] = tmp_path.glob("tiny/gan-seed-0-*")
@@ -157,6 +172,7 @@ def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: py
     (("pointmaze-umasse",), "did you mean 'pointmaze-umaze'"), (("pointmaze",), "needs --dataset"),
     (("pointmaze-umaze", "--families", "diffusion,gam"), "unknown family 'gam'; known: diffusion, flow"),
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
+    (("pointmaze-umaze", "--steps", 9, "--minutes", 1), "--steps and --minutes both say how long"),
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0"), (("pointmaze-umaze", "--steps", 0), "--steps is 0"),
     (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names exist"),
     (("--runs", "x", "--seeds", 5), "--seeds is for presets"),
