@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gentraj.device import device_of
-from gentraj.networks.rows import padded
+from gentraj.networks.embedding import padded
 from gentraj.randomness import unfold_each
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,

@@ -45,7 +45,7 @@ from gentraj.randomness import fold
 from gentraj.runs.folder import RunFolder, last_evaluations
 from gentraj.runs.model_card import dataset_names
 from gentraj.runs.run import DataFacts
-from gentraj.training.signals import Interrupts
+from gentraj.training.loop import Interrupts
 from gentraj.trajectory import Agent
 
 STATE, RESULT = "state.json", "result.json"

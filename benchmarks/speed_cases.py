@@ -37,8 +37,8 @@ from gentraj.families import GAUSSIAN
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.loop import compile_networks
 from gentraj.training.optimization import checked_later, read_finite
-from gentraj.training.resources import compile_networks
 from gentraj.trajectory import Batch, Condition, SamplingOptions
 
 HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)

@@ -26,7 +26,7 @@ from .device import device_of
 from .diffusion.grids import sampling_times
 from .diffusion.paths import PATHS
 from .diffusion.samplers import Sampler
-from .networks.rows import batch_invariant
+from .networks.embedding import batch_invariant
 from .randomness import generator
 from .trajectory import (
     Batch,

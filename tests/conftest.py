@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 import torch
 
-from gentraj.networks.rows import batch_invariant
+from gentraj.networks.embedding import batch_invariant
 
 # A background job ignores Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

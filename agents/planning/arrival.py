@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import settings
-from gentraj.networks.embedding import Frequencies, fourier, width
+from gentraj.networks.embedding import Frequencies, fourier, padded, width
 from gentraj.networks.mlp import mlp
-from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.training.parallel import mean_over_processes

@@ -11,8 +11,8 @@ from gentraj.config import settings
 from gentraj.data import Episodes, Windows
 from gentraj.data.windows import repeat_last
 from gentraj.models.conditioning import later_row
+from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
-from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec

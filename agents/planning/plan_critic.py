@@ -20,8 +20,7 @@ from gentraj.diffusion.guidance import Guided, guided_by_noisy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
-from gentraj.networks.embedding import SinusoidalEmbedding
-from gentraj.networks.rows import padded
+from gentraj.networks.embedding import SinusoidalEmbedding, padded
 from gentraj.normalize import Normalizer, NormalizerName
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.networks.rows import padded, padding
+from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
+from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
-from gentraj.networks.rows import padded
 from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from gentraj.config import settings as settings_class
 from gentraj.data import Episodes
 from gentraj.data.splitting import concatenate
-from gentraj.networks.rows import batch_invariant
+from gentraj.networks.embedding import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
@@ -38,7 +38,7 @@ class RolloutSettings:
     """Environments that run side by side."""
     batch_invariant: bool = True
     """Whether an episode is the same, bit for bit, whatever the number of environments. Without it decisions in few
-    environments are faster (`gentraj.networks.rows.batch_invariant`)."""
+    environments are faster (`gentraj.networks.embedding.batch_invariant`)."""
     workers: NonNegativeInt = 0
     """Number of processes that step the environments, with the same result bit for bit; 0 is this process. An
     environment that ends its process or hangs then costs its episode only."""

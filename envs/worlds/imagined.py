@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 
 from gentraj.config import settings
-from gentraj.networks.rows import batch_invariant
+from gentraj.networks.embedding import batch_invariant
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 

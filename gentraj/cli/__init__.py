@@ -113,8 +113,7 @@ def _tell(line: str) -> None:
 def _code(error: Exception) -> int | None:
     """The exit code of an expected error; None for a bug."""
     from ..training.checkpoint import CheckpointError, NothingSaved, RunLocked  # imported here as they import torch
-    from ..training.loop import TrainingStopped
-    from ..training.signals import Interrupted
+    from ..training.loop import Interrupted, TrainingStopped
 
     if isinstance(error, Interrupted):
         return error.exit_code

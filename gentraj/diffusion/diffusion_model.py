@@ -20,7 +20,7 @@ from ..models.plugin import Denoise, Denoising, Plugin
 from ..models.sample_batch import Guidance, check_shapes, sample_batch, without_gradient
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
-from ..networks.rows import padding
+from ..networks.embedding import padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..models.plugin import Denoise, Denoising, Plugin, Preference, finite
 from ..models.sample_batch import Guidance, as_plugins
-from ..networks.rows import MIN_ROWS
+from ..networks.embedding import MIN_ROWS
 from ..trajectory import Batch, Guide
 from .composition import FromModel, Interval, check_interval, within
 from .paths import NoisePath

@@ -28,7 +28,7 @@ from ..runs.model_card import dataset_names
 from ..runs.run import Run, RunConfig
 from ..runs.training import train
 from ..training.checkpoint import RunLocked, has_checkpoints
-from ..training.signals import Interrupted
+from ..training.loop import Interrupted
 from .jobs import Job, LocalProcesses, Pool, run_jobs
 
 R = TypeVar("R")

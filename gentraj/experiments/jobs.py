@@ -17,7 +17,7 @@ from gentraj.envs.registration import import_named
 
 from ..process import end_with_parent
 from ..progress import bar, one_line, say
-from ..training.signals import Interrupted, Interrupts
+from ..training.loop import Interrupted, Interrupts
 
 SECONDS_TO_SAVE = 30.0  # for a process whose parent has died
 

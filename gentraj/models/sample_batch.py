@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..networks.rows import MAX_ROWS, padded, padding
+from ..networks.embedding import MAX_ROWS, padded, padding
 from ..randomness import fold, row_seeds
 from ..training.optimization import in_training_step
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Union
 from ..config import Registry
 from .dit import DiT, DiTConfig
 from .mlp import ValueEnsemble
-from .perceptron import Perceptron, PerceptronConfig
-from .residual_mlp import ResidualMLP, ResidualMLPConfig
+from .perceptron import Perceptron, PerceptronConfig, ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
 NETWORKS = Registry({

@@ -8,8 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
-from .attention import SelfAttention
-from .embedding import FactoredNetwork, Frequencies, SinusoidalEmbedding
+from .embedding import FactoredNetwork, Frequencies, SelfAttention, SinusoidalEmbedding
 
 
 @settings

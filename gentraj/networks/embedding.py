@@ -1,14 +1,57 @@
-"""What all networks of trajectories share: features of their inputs, and an embedding of noise level and context."""
+"""What all networks of trajectories share: the rows of a call, features of their inputs, and an embedding of noise
+level and context."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
+
+# For fewer rows, or an odd remainder of them, torch takes other CPU kernels, which round differently. Measured with
+# torch 2.13 and strict products (`gentraj/__init__.py`): multiples of 16 are bit-equal with 1 and 2 threads; with more
+# threads the kernel of a row depends on how the rows are divided among the threads.
+MIN_ROWS = 16
+MAX_ROWS = 1024  # more rows take several calls, which bounds memory
+
+_INVARIANT: ContextVar[bool] = ContextVar("batch_invariant", default=False)
+
+
+@contextmanager
+def batch_invariant(invariant: bool = True) -> Iterator[None]:
+    """Within this block, results do not depend on the batch beside them, bit for bit.
+
+    Otherwise a trajectory may differ in its last bits when others are sampled in the same call. For this, all rows of a
+    network call are padded to a multiple of `MIN_ROWS`, so that one plan costs as much as `MIN_ROWS` plans. Rollouts
+    turn it on: the score of an episode is then the same whatever the number of environments.
+    """
+    before = _INVARIANT.set(invariant)
+    try:
+        yield
+    finally:
+        _INVARIANT.reset(before)
+
+
+def padding(rows: int) -> int:
+    """The number of rows to add to `rows` for a multiple of `MIN_ROWS`; 0 outside of `batch_invariant`."""
+    if not _INVARIANT.get():
+        return 0
+    return -rows % MIN_ROWS
+
+
+def padded(x_RX: Tensor) -> Tensor:
+    """Repeats the first row up to a multiple of `MIN_ROWS` rows within `batch_invariant`; else `x_RX` as it is."""
+    missing = padding(len(x_RX))
+    if not missing:
+        return x_RX
+    return x_RX[[*range(len(x_RX)), *[0] * missing]]
+
 
 Frequencies = Annotated[int, Interval(ge=0, le=16)]
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,)) -> prediction (R, H, D)
@@ -148,3 +191,17 @@ def conditioned(network: nn.Module, known_RHD: Tensor, mask_RHD: Tensor, context
     if isinstance(network, SupportsConditioned):
         return network.conditioned(known_RHD, mask_RHD, context_RC, times_S)
     return lambda x_RHD, t_R: network(x_RHD, known_RHD, mask_RHD, t_R, context_RC)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2): (R, H, width) -> (R, H, width)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, h_RHW: Tensor) -> Tensor:
+        qkv = self.qkv(h_RHW).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2))

@@ -18,8 +18,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
-from .attention import SelfAttention
-from .embedding import TIME_SCALE, FactoredNetwork, Frequencies
+from .embedding import TIME_SCALE, FactoredNetwork, Frequencies, SelfAttention
 
 Multipliers = Annotated[tuple[PositiveInt, ...], MinLen(1)]
 

@@ -29,8 +29,8 @@ from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
+from ..networks.embedding import padded, padding
 from ..networks.mlp import EnsembleMLP, mlp
-from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
 from ..training.optimization import LearningConfig, adamw, apply_gradients

@@ -14,7 +14,7 @@ from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import TemporalUNetConfig
-from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.networks.embedding import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec

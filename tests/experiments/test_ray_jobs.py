@@ -29,7 +29,7 @@ from gentraj.experiments.jobs import Job, JobsStopped, run_jobs
 from gentraj.experiments.ray_jobs import MARKER, RayTasks
 from gentraj.runs.run import RunConfig
 from gentraj.training.checkpoint import has_checkpoints
-from gentraj.training.signals import Interrupts
+from gentraj.training.loop import Interrupts
 
 pytestmark = pytest.mark.timeout(600)  # where the machine is busy, a worker that imports torch takes half a minute
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ from gentraj import cli
 from gentraj.data import DataError
 from gentraj.training import TrainingStopped
 from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLocked, load
-from gentraj.training.signals import Interrupted
+from gentraj.training.loop import Interrupted
 
 ROOT = Path(__file__).parents[2]
 TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "2"))  # of kills at random moments; 50 before a release

@@ -19,7 +19,7 @@ from gentraj.config import ConfigError
 from gentraj.training import TrainingStopped
 from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
 from gentraj.training.log import LogWarning, read_metrics
-from gentraj.training.signals import Interrupted
+from gentraj.training.loop import Interrupted
 
 
 def harmed(at: int, harm: Callable[[Tiny], object]) -> Tiny:

@@ -20,9 +20,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.data.episodes import Episodes
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, RunLocked
-from gentraj.training.loop import TrainingResult
+from gentraj.training.loop import Interrupted, TrainingResult
 from gentraj.training.optimization import apply_gradients
-from gentraj.training.signals import Interrupted
 from gentraj.trajectory import Batch, TrajectorySpec
 
 

@@ -14,7 +14,7 @@ from gentraj.diffusion.guidance import Guided
 from gentraj.families import FAMILIES, MODELS, Model, ModelConfig, family
 from gentraj.gan import GANConfig
 from gentraj.networks import NETWORKS, ResidualMLPConfig
-from gentraj.networks.rows import MIN_ROWS
+from gentraj.networks.embedding import MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gentraj.models.plugin import Plugin, Preference
 from gentraj.models.sample_batch import as_plugins, sample_batch
-from gentraj.networks.rows import MAX_ROWS
+from gentraj.networks.embedding import MAX_ROWS
 from gentraj.randomness import fold, unfold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 

@@ -3,7 +3,7 @@
 import torch
 
 from gentraj.networks import DiT, DiTConfig
-from gentraj.networks.attention import SelfAttention
+from gentraj.networks.embedding import SelfAttention
 
 DIM, HORIZON = 3, 7
 CONFIG = DiTConfig(width=16, depth=2, heads=4, frequencies=1)

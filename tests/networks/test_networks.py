@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gentraj.networks import NETWORKS
-from gentraj.networks.rows import MAX_ROWS, MIN_ROWS, padded, padding
+from gentraj.networks.embedding import MAX_ROWS, MIN_ROWS, padded, padding
 
 DIM, CONTEXT, HORIZON = 5, 2, 8
 every_network = pytest.mark.parametrize("config", NETWORKS.configs)

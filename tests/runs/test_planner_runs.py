@@ -21,7 +21,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
-from gentraj.networks.rows import batch_invariant
+from gentraj.networks.embedding import batch_invariant
 from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.planner import PlannerRun

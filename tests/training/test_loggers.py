@@ -13,8 +13,7 @@ import torch
 from test_training import Pair
 
 from gentraj.config import ConfigError
-from gentraj.training.log import LogWarning, read_metrics
-from gentraj.training.loggers import LOGGERS
+from gentraj.training.log import LOGGERS, LogWarning, read_metrics
 
 
 def run(folder: Path, steps: int, *log_to: str, resume: bool = False) -> Pair:

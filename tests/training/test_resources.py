@@ -15,7 +15,7 @@ from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
-from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData, resources
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData, loop
 from gentraj.training.checkpoint import load
 from gentraj.trajectory import TrajectorySpec
 
@@ -38,7 +38,7 @@ def run(folder: Path, *, compile: bool, resume: bool = False, gan: GANConfig | N
 @pytest.fixture(autouse=True)
 def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traces and differentiates graphs as always, and runs them without machine code, which takes long to compile."""
-    monkeypatch.setattr(resources, "BACKEND", "aot_eager")
+    monkeypatch.setattr(loop, "COMPILER", "aot_eager")
 
 
 def test_it_trains_the_same_weights_under_the_same_names(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_gan_trains_whose_penalties_differentiate_the_gradient_of_its_discrimi
 
 
 def test_where_nothing_compiles_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "BACKEND", "no-such-compiler")
+    monkeypatch.setattr(loop, "COMPILER", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"training\.compile is set, and torch.compile does not work here"):
         run(tmp_path / "run", compile=True)
     assert not list((tmp_path / "run").glob("step-*"))
@@ -81,6 +81,6 @@ def test_a_step_like_the_one_before_asks_the_system_for_no_pages() -> None:
             x = x + 1
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    with resources.freed_memory_kept():
+    with loop.freed_memory_kept():
         step()
         assert min(step() for _ in range(5)) < 100
