@@ -24,8 +24,7 @@ import tyro
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.experiments import engine
 from gentraj.experiments.cards import Card, CardData
-from gentraj.experiments.jobs import Job, run_jobs
-from gentraj.experiments.ray_jobs import RayTasks, ray_rollout
+from gentraj.experiments.jobs import Job, RayTasks, ray_rollout, run_jobs
 from gentraj.experiments.reproduce import Cards
 from gentraj.runs import load
 from gentraj.runs.evaluation import evaluate_run

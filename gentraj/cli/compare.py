@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from ..config import settings
-from ..experiments.compare import CompareConfig, compare_families, frontier
+from ..experiments.compare import CompareConfig, compare_families
 from ..experiments.compare_page import measured, write_page
 from ..experiments.page import score_table
 from ..progress import print_saved
@@ -44,7 +44,4 @@ def main(argv: list[str]) -> None:
         if table is not None:
             print_saved(score_table(table))
         print_saved(f"\n{group.name}\n\n{measured(group)}\n")
-        best = ", ".join(point.name for point in frontier(group.points()))
-        if best:
-            print_saved(f"no other is cheaper and worth more, by CPU time of a decision and return: {best}\n")
     print_saved(write_page(groups, args.out, args.device))

@@ -16,7 +16,7 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 from ..acceleration import BackendName, accelerate
 from ..config import write_json
 from ..device import pick_device
-from ..experiments.ray_jobs import ray_rollout
+from ..experiments.jobs import ray_rollout
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs import world_evaluation

@@ -10,8 +10,7 @@ import tyro
 from pydantic import PositiveInt
 
 from ..config import settings
-from ..experiments.jobs import LocalProcesses, Pool
-from ..experiments.ray_jobs import RayTasks
+from ..experiments.jobs import LocalProcesses, Pool, RayTasks
 
 RayAddress = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")]
 

@@ -42,6 +42,7 @@ from ..runs.training import read_datasets, resolve_paths
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
+from ..training.loop import cpu_resources
 from ..trajectory import Batch, SamplingOptions, SupportsLogProb
 from . import engine
 from .cards import DataResult, SeedResult
@@ -408,9 +409,7 @@ def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Gr
     Everything is measured with one thread, as in the processes that train. Raises RuntimeError if all runs failed.
     """
     pool = pool or LocalProcesses()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with cpu_resources(1):
         tasks = to_measure(config) if config.runs else to_train(config, pool)
         failures = engine.run(tasks, pool, config.device, lambda some: _outcome(some[0]))
         if len(failures) == len(tasks):
@@ -421,10 +420,8 @@ def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Gr
         groups = [Group(name, _behaviour(own, failures),
                         [run_result(task, failures.get(task.name), config.device) for task in own])
                   for name, own in of_group.items()]
-        write_json(config.out / "comparison.json", {"groups": [to_json(group) for group in groups]})
-        return groups
-    finally:
-        torch.set_num_threads(threads)
+    write_json(config.out / "comparison.json", {"groups": [to_json(group) for group in groups]})
+    return groups
 
 
 def _outcome(task: Task) -> str:

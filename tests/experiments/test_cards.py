@@ -20,25 +20,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"preset": "fqll"}, "unknown preset 'fqll'; known: pointmaze, "),
-    ({"seeds": [1, 1]}, "seeds are [1, 1]; at least one is expected, and each once"),
     ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']; at least one is expected, and each once"),
     ({"data": [FAIR | {"name": "../x"}]}, "name is '../x'; letters, digits"),
-    ({"data": [FAIR | {"tolerance": -5}]}, "tolerance is -5; at least 0"),
     ({"label": "two\nlines"}, r"table or label is 'two\nlines'; one line of text is expected"),
-    ({"table": " "}, "table or label is ' '; one line of text is expected"),
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "the data file none.npz is not in the working directory, "),
     ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "bc: unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
     ({"protocol": "ogbench"}, "bc: Pendulum-v1: OGBench's protocol needs one of its"),
     ({"seeds": [0, -1]}, "bc.json: seeds[1] is -1"),
-    ({"minutes": -1}, "minutes is -1"), ({"eval_every": -1}, "eval_every is -1"),
     ({"protocol": "d4rl-single-goal", "eval_every": 2}, "eval_every is 2 and protocol d4rl-single-goal"),
     ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training; datasets, seeds and"),
-    ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets, seeds and evaluations have fields"),
     ({"settings": {"policy.alpha": 3}}, "policy.alpha"),
     ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1 by the protocol random-goal"),
     ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals with positive rewards nor an info['success']; give"),
-    ({"score": "best"}, "'best'"), ({"episodes": 0}, "episodes is 0"),
     ({"extra": 1}, "bc.json: extra")], ids=str)
 def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str, data: Path, tmp_path: Path,
                                            capsys: pytest.CaptureFixture) -> None:
@@ -49,7 +43,7 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
 
 @pytest.mark.parametrize(("words", "message"), [
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
-    (("bc.json", "--jobs", 0), "--jobs is 0"), (("none.json",), "none.json"),
+    (("none.json",), "none.json"),
     (("bc.json", "--out", "."), "bc.json is where its results would be written; give another folder by --results"),
     (("--results", "d", "--table", "page.md"), "d holds no results; gentraj reproduce CARD... writes them")], ids=str)
 def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_path: Path,

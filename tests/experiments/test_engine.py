@@ -1,4 +1,4 @@
-"""What every experiment is made of: results kept by key, statistics over seeds, processes that end when they should."""
+"""What every experiment is made of: failures of tasks, processes that end when they should."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from forked import Forked
 
 from gentraj.experiments import engine
 from gentraj.experiments.engine import write_json
 from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
-from gentraj.experiments.statistics import over_seeds
 
 
 def never_end(path: Path) -> None:
@@ -28,15 +26,6 @@ def never_end(path: Path) -> None:
 
 def run_endless_job(path: Path) -> None:
     run_jobs([Job("job", never_end, (path,), str)], LocalProcesses(1, saving=0.1))
-
-
-def test_the_interval_covers_seeds_and_episodes() -> None:
-    """Its width is that of the sum of both variances: seeds over their number, episodes over theirs."""
-    rng = np.random.default_rng(0)
-    seeds = rng.normal(0, 2, 40)
-    low, mean, high = over_seeds([seed + rng.normal(0, 5, 30) for seed in seeds])
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt((4 + 2 * 25 / 30) / 40), rel=0.25) and low < mean < high
-    assert over_seeds([[3.0, 3.0], [3.0, 3.0]]) == (3.0, 3.0, 3.0)
 
 
 def test_what_another_command_failed_to_do_meanwhile_is_no_failure_of_this_one(tmp_path: Path,

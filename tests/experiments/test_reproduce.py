@@ -171,16 +171,6 @@ def test_stopped_it_keeps_what_there_is_and_goes_on(data: Path, done: Path, tmp_
     assert before.items() <= files(out).items() and scores(out) == scores(done)
 
 
-def test_a_training_that_was_cut_goes_on_from_its_checkpoint(data: Path, done: Path, tmp_path: Path) -> None:
-    out, card = shutil.copytree(done, tmp_path / "out"), write(tmp_path)
-    [folder] = (out / "bc" / "hard").glob("seed-5-*")
-    shutil.rmtree(folder / "run" / "step-00000004")
-    (folder / "bc.json").unlink()
-    kept = (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns
-    assert len(undone(card, data, out)) == 1 and reproduce(card, data, out) == 1
-    assert (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns == kept and scores(out) == scores(done)
-
-
 def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(run: Run, **asked: Any) -> SeedResult:

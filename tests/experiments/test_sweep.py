@@ -96,7 +96,6 @@ def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_p
     (("training.seed=1,2",), "settings hold training.seed"),
     ((), "--over names no setting"),
     (("policy.beta=1", "--trials", 2, "--one-at-a-time"), "--one-at-a-time tries each value alone, and --trials draws"),
-    (("policy.beta=1", "--trials", 0), "--trials"), (("policy.beta=1", "--jobs", 0), "--jobs"),
 ])
 def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[Any, ...], message: str, hopper_file: Path,
                                                     tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
