@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gentraj.data.spaces import spec_as_json
+from gentraj.data.minari_io import spec_as_json
 
 from .registration import load_gymnasium, missing_packages
 from .tasks.maze import Maze, SingleGoal

@@ -13,7 +13,7 @@ from .config import Registry
 from .diffusion import Diffusion, DiffusionConfig, FlowConfig, LatentDiffusion, LatentDiffusionConfig
 from .distillation import STUDENTS, FewStep, FewStepConfig
 from .gan import ConditionalGAN, GANConfig
-from .gan.discrimination import SideConfig
+from .gan.objectives import SideConfig
 from .models.gaussian import Gaussian, GaussianConfig
 from .networks import ResidualMLPConfig
 from .networks.discriminator import DiscriminatorConfig

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from gentraj.config import settings
 from gentraj.diffusion import DiffusionConfig
 from gentraj.families import DIFFUSION, GAN, ModelConfig
-from gentraj.gan.discrimination import SideConfig
+from gentraj.gan.objectives import SideConfig
 
 from .actor_critic import ActorCriticConfig, ModelActor
 from .policy import POLICIES, PRESETS

@@ -18,7 +18,7 @@ from gentraj.trajectory import Agent
 
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
-from ..rendering.film import Watch, rendering
+from ..rendering import Watch, rendering
 from .rollout import Rollout, RolloutFn, RolloutSettings, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault, bounds

@@ -22,7 +22,7 @@ from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
-from ..rendering.film import Watch
+from ..rendering import Watch
 from .stepping import EnvCrashed, EnvironmentFault, EpisodeLost, MakeEnv, WorkerDied
 from .vector import VectorEnvironment
 

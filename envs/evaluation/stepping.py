@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from gentraj.data.spaces import is_part, is_vector, observed, spec_as_json
+from gentraj.data.minari_io import is_part, is_vector, observed, spec_as_json
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN_CHARACTERS = 80  # of a faulty value in a message

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from gentraj.data.spaces import flattening
+from gentraj.data.minari_io import flattening
 from gentraj.process import end_with_parent
 from gentraj.progress import one_line, say_once
 

@@ -1,9 +1,7 @@
 from .context import CONTEXTS, ContextConfig
-from .d3rlpy import save_d3rlpy
-from .d4rl import d4rl_reference
-from .episodes import DataError, Episodes, episodes_hash, problems
+from .d4rl import d4rl_reference, save_d3rlpy
+from .episodes import DataError, Episodes, episodes_hash, problems, save_npz
 from .minari_io import save_minari
-from .npz import save_npz
 from .sources import inspect, load_episodes
 from .splitting import concatenate, stitch
 from .windows import Windows

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields, spec_json
-from .episodes import DataError, Episodes, Fields, as_flags
+from .episodes import DataError, Episodes, Fields, as_flags, open_npz
 from .minari_io import read_minari
-from .npz import open_npz
 from .splitting import split_at_terminations
 
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself

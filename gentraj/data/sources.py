@@ -19,10 +19,9 @@ import numpy as np
 
 from ..progress import busy
 from .d4rl import d4rl_fields, d4rl_table, read_d4rl
-from .episodes import DataError, Episodes, Fields, problems, wrong_shapes
+from .episodes import DataError, Episodes, Fields, npz_fields, open_npz, problems, wrong_shapes
 from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
-from .npz import npz_fields, open_npz
 from .ogbench import is_ogbench, ogbench_fields, read_ogbench
 from .splitting import concatenate, continues
 

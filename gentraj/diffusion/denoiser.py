@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..models.microbatch import Microbatch
+from ..models.conditional import Microbatch
 from ..models.plugin import Denoise
 from ..networks.embedding import conditioned
 from ..normalize import Normalizer

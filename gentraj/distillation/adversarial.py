@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config import settings
-from ..gan.discrimination import SideConfig, adversarial_loss, step_discriminator
-from ..gan.objectives import OBJECTIVES, ObjectiveName
+from ..gan.objectives import OBJECTIVES, ObjectiveName, SideConfig, adversarial_loss, step_discriminator
+from ..models.conditional import Microbatch
 from ..models.conditioning import encoded_width
-from ..models.microbatch import Microbatch
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..training.optimization import adamw
 from ..trajectory import Batch, Guide

@@ -18,7 +18,7 @@ from ..diffusion.diffusion_model import DiffusionConfig
 from ..diffusion.grids import sampling_times
 from ..diffusion.paths import NoisePath
 from ..diffusion.samplers import Normal, Sampler, steps_along
-from ..models.microbatch import Microbatch
+from ..models.conditional import Microbatch
 from ..models.plugin import Denoise
 from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions, refuse_options
 from .few_step import FewStep, FewStepConfig, ddim_step

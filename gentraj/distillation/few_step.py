@@ -15,10 +15,9 @@ from ..config import Fraction, settings
 from ..data.windows import repeat_last
 from ..diffusion.denoiser import NoiseLevel, denoising_loss
 from ..diffusion.diffusion_model import Diffusion, DiffusionConfig
+from ..models.conditional import GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix
-from ..models.microbatch import Microbatch
 from ..models.plugin import mean_score
-from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
 from ..training.optimization import apply_gradients

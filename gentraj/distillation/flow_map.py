@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..config import settings
 from ..diffusion.diffusion_model import DiffusionConfig
+from ..models.conditional import Microbatch
 from ..models.conditioning import encoded_width
-from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
 from ..networks import NETWORKS, NetworkConfig
 from ..networks.embedding import Predict, SinusoidalEmbedding, TrajectoryNetwork

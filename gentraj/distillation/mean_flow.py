@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..config import Fraction, settings
-from ..models.microbatch import Microbatch
+from ..models.conditional import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
 C = 1e-3  # section 4.3, adaptive loss weighting with p = 1

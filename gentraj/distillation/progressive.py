@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..config import settings
 from ..diffusion.grids import sampling_times
 from ..diffusion.paths import NoisePath
-from ..models.microbatch import Microbatch
+from ..models.conditional import Microbatch
 from .few_step import FewStep, FewStepConfig, ddim_step
 
 

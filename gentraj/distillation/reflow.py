@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import settings
 from ..diffusion.grids import sampling_times
 from ..diffusion.samplers import SAMPLERS
-from ..models.microbatch import Microbatch
+from ..models.conditional import Microbatch
 from .few_step import FewStep, FewStepConfig
 
 

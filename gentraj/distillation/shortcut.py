@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ..config import Fraction, settings
-from ..models.microbatch import Microbatch
+from ..models.conditional import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
 

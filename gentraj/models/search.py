@@ -11,10 +11,9 @@ from torch import Tensor
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
 from ..trajectory import DEFAULT_OPTIONS, Condition, Observer, SamplingOptions, refuse_options
-from .conditional import ConditionalModel
+from .conditional import ConditionalModel, SearchConfig
 from .plugin import Plugin, Preference, SampledRows, finite
 from .sample_batch import Guidance, as_plugins, by_blocks, sample_batch, without_gradient
-from .settings import SearchConfig
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and conditions -> x_RHD in environment units
 

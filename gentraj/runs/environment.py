@@ -11,7 +11,7 @@ from typing import Any
 from gymnasium.spaces import Box
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering.renderer import Renderer
+from gentraj.envs.rendering import Renderer
 from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, WorldModelVectorEnv
 from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
 

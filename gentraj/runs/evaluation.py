@@ -14,7 +14,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering.film import Watch, videos
+from gentraj.envs.rendering import Watch, videos
 
 from ..acceleration import backend_of
 from ..config import JsonObject, write_json

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gentraj.agents.planning.planner import Planner
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.making import environment_factory, recorded_factory
-from gentraj.envs.rendering.film import CannotRender, Film, rendering
+from gentraj.envs.rendering import CannotRender, Film, rendering
 from gentraj.envs.tasks.maze import draw_maze
 
 from ..config import JsonObject

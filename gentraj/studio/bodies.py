@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gentraj.envs.evaluation.replay import CannotReplay
-from gentraj.envs.rendering.renderer import placed, postures
+from gentraj.envs.rendering import placed, postures
 
 from ..plots.style import INK
 from .drawing import Lines, light, pieces, plan_colours, rgb

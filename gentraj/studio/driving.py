@@ -13,8 +13,7 @@ from gentraj.agents.planning.sampler import Plans
 from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.envs.rendering.film import speed
-from gentraj.envs.rendering.renderer import postures
+from gentraj.envs.rendering import postures, speed
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ..runs.run import of_kind

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentraj.envs.evaluation.replay import place
-from gentraj.envs.rendering.film import rendering, videos
+from gentraj.envs.rendering import rendering, videos
 
 from .driving import Drive, SideBySide, compare_with_simulator
 from .loading import Loaded, agents_like

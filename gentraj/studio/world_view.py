@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gentraj.envs.rendering.renderer import placed
+from gentraj.envs.rendering import placed
 
 from ..plots.style import BLUE, INK, VERMILION
 from ..progress import one_line

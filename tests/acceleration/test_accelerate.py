@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 import gentraj
-from gentraj.acceleration import BACKENDS, backend_of
-from gentraj.acceleration.accelerate import Accelerated, Backend, program_rows
+from gentraj.acceleration import BACKENDS, Accelerated, Backend, backend_of, program_rows
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer

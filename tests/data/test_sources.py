@@ -4,7 +4,7 @@ import pytest
 from some_episodes import some
 
 from gentraj.data import DataError, concatenate, inspect, load_episodes, save_minari, save_npz, sources
-from gentraj.data.npz import npz_fields, open_npz
+from gentraj.data.episodes import npz_fields, open_npz
 from gentraj.data.sources import Format, ends_in, split_names
 from gentraj.runs.training import resolve_paths
 

@@ -5,7 +5,7 @@ import torch
 
 from gentraj.constraints import QUICK_BUDGETS, TOLERANCE, Blocks, Box, Circle, Constraints, Speed
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.constrained import Constrained, Infeasible
+from gentraj.diffusion.guidance import Constrained, Infeasible
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer

@@ -11,8 +11,8 @@ from tiny_gan import CONTEXT, make, train
 from torch import Tensor
 
 from gentraj.gan.conditional_gan import LEAST_DISTANCE, energy_score
-from gentraj.gan.discrimination import mean_loss, value
-from gentraj.models.microbatch import Microbatch
+from gentraj.gan.objectives import mean_loss, value
+from gentraj.models.conditional import Microbatch
 from gentraj.networks.discriminator import Logits
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch

@@ -8,9 +8,8 @@ import torch
 from contract import SPEC, batch
 from tiny_gan import JUDGE, VARIANTS, continued, make, same_state, train
 
-from gentraj.gan.discrimination import SideConfig
-from gentraj.gan.health import AVERAGE_WEIGHT
-from gentraj.gan.objectives import REGULARISERS
+from gentraj.gan.conditional_gan import AVERAGE_WEIGHT
+from gentraj.gan.objectives import REGULARISERS, SideConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import generator
 from gentraj.training.optimization import NonFinite

@@ -10,9 +10,17 @@ from contract import SPEC, batch
 from tiny_gan import continued, make, train
 from torch import Tensor
 
-from gentraj.gan import conditional_gan, health
-from gentraj.gan.discrimination import SideConfig
-from gentraj.gan.health import FIRST_WARNING_STEP, SETTLED_STEP, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
+from gentraj.gan import conditional_gan
+from gentraj.gan.conditional_gan import (
+    FIRST_WARNING_STEP,
+    SETTLED_STEP,
+    SYMPTOMS,
+    GANWarning,
+    Health,
+    Symptom,
+    vital_signs,
+)
+from gentraj.gan.objectives import SideConfig
 from gentraj.trajectory import Condition
 
 every_symptom = pytest.mark.parametrize("symptom", SYMPTOMS, ids=[s.metric for s in SYMPTOMS])
@@ -115,8 +123,8 @@ def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_sa
         monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
     first, settled = 10, 20
-    monkeypatch.setattr(health, "FIRST_WARNING_STEP", first)
-    monkeypatch.setattr(health, "SETTLED_STEP", settled)
+    monkeypatch.setattr(conditional_gan, "FIRST_WARNING_STEP", first)
+    monkeypatch.setattr(conditional_gan, "SETTLED_STEP", settled)
     model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
     optimizers = model.optimizers()
     with pytest.warns(GANWarning, match=f"step {first} of the GAN: .*or the generator is not trained"):
@@ -136,6 +144,6 @@ def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def test_a_collapse_is_named_before_the_game_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditional_gan, "generate", collapsed(conditional_gan.generate))
-    monkeypatch.setattr(health, "FIRST_WARNING_STEP", 10)
+    monkeypatch.setattr(conditional_gan, "FIRST_WARNING_STEP", 10)
     with pytest.warns(GANWarning, match="step 10 of the GAN: .*collapsed"):
         train(make(), range(10), batch((8,) * 16))

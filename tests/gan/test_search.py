@@ -12,8 +12,7 @@ from torch import Tensor
 
 from gentraj.constraints import TOLERANCE, Blocks, Box, Constraints
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.constrained import Constrained
-from gentraj.diffusion.guidance import Guided, NearestData
+from gentraj.diffusion.guidance import Constrained, Guided, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.plugin import Plugin, Preference, SampledRows
 from gentraj.models.search import latent_ascent, preferred

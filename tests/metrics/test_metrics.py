@@ -13,17 +13,17 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gentraj import metrics
 from gentraj.metrics import (
     METRICS,
     frechet_distance,
+    kth_distance,
     mmd,
     neighbourhoods,
     novelty,
     sliced_wasserstein,
     two_sample_accuracy,
 )
-from gentraj.metrics import sets as module
-from gentraj.metrics.sets import kth_distance
 
 SEEDS = st.integers(0, 2**31)
 PERFECT = {"precision": 1, "recall": 1, "density": 1, "coverage": 1, "sliced_wasserstein": 0, "frechet_distance": 0,
@@ -149,7 +149,7 @@ def test_distances_are_the_same_bits_in_every_block(size: int, k: int, seed: int
     whole = kth_distance(a, b, k)
     torch.testing.assert_close(whole, brute)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAX_DISTANCES", size)
+        patch.setattr(metrics, "MAX_DISTANCES", size)
         assert torch.equal(kth_distance(a, b, k), whole)
 
 
@@ -167,7 +167,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", [*METRICS, "novelty"])
 def test_nothing_larger_than_the_block_is_held(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_DISTANCES", 3000)
+    monkeypatch.setattr(metrics, "MAX_DISTANCES", 3000)
     real, fake = normal(500, 4), normal(400, 4, seed=1)
     with Largest() as largest:
         novelty(fake, real) if name == "novelty" else METRICS[name](real, fake, 0)

@@ -18,7 +18,7 @@ from gentraj.agents.planning.refine import level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
-from gentraj.metrics.single import smoothness
+from gentraj.metrics import smoothness
 from gentraj.runs import PlannerRunConfig
 from gentraj.trajectory import TrajectorySpec
 

@@ -43,7 +43,7 @@ def test_a_figure_that_fails_leaves_a_note_and_the_others_are_drawn(run_folder: 
     def undrawable(_: object) -> None:
         raise KeyError("camera")
 
-    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame", undrawable)
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame", undrawable)
     film, *paths = acting(run_folder, monkeypatch)
     assert film.image is None and film.why_missing.startswith("PointMaze_UMaze-v3 cannot be rendered (KeyError: 'cam")
     assert [picture.title for picture in paths] == ["Plans and executed paths", "Candidates and trust"]
@@ -54,7 +54,7 @@ def test_a_figure_that_fails_leaves_a_note_and_the_others_are_drawn(run_folder: 
 
 def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = iter(range(10_000))
-    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame",
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame",
                         lambda _: np.full((64, 96, 3), next(grey) % 250, np.uint8))
     acting(run_folder, monkeypatch)
     with Image.open(run_folder / "figures/episode.gif") as film:

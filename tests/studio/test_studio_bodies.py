@@ -10,7 +10,7 @@ import pytest
 from matplotlib import colormaps
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering.renderer import placed, postures
+from gentraj.envs.rendering import placed, postures
 from gentraj.studio.bodies import GHOST, BodyScene, colour_of
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.loading import Loaded

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering.film import CannotRender, render_frame, rendering_problem
-from gentraj.envs.rendering.renderer import Renderer
+from gentraj.envs.rendering import CannotRender, Renderer, render_frame, rendering_problem
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,7 +54,7 @@ def test_without_egl_environments_work_and_pictures_are_refused():
     code = """if True:
         import ctypes.util
         ctypes.util.find_library = lambda name: None
-        from gentraj.envs.rendering.film import CannotRender, render_frame
+        from gentraj.envs.rendering import CannotRender, render_frame
         from gentraj.envs.making import environment_factory
         env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
         env.step(env.reset(seed=0)[0]["desired_goal"] * 0)

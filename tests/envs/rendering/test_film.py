@@ -16,7 +16,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.envs.rendering.film import CannotRender, Film, rendering, videos
+from gentraj.envs.rendering import CannotRender, Film, rendering, videos
 
 LENGTH = 6
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
@@ -59,7 +59,7 @@ for kind in (Blind, Grey, Broken):
 
 @pytest.fixture(autouse=True)
 def no_driver_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.envs.rendering.film.rendering_problem", lambda: None)
+    monkeypatch.setattr("gentraj.envs.rendering.rendering_problem", lambda: None)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio_ffmpeg leaves pipes open
@@ -90,7 +90,7 @@ def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
 
 
 def test_the_camera_follows_a_body_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.envs.rendering.film.render_frame", lambda env: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda env: np.zeros((2, 2, 3), np.uint8))
     with closing(rendering(environment_factory("Hopper-v5"))()) as env:
         model: Any = env.unwrapped.model  # pyright: ignore[reportAttributeAccessIssue]
         camera = model.camera(env.unwrapped.camera_name).id  # pyright: ignore[reportAttributeAccessIssue]

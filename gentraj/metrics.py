@@ -1,8 +1,8 @@
-"""Metrics that compare two sets of trajectories.
+"""Metrics of sets of trajectories, and of single ones. A new metric of sets takes a function and a line in `METRICS`.
 
-The metrics take feature matrices, real (N, F) and fake (M, F), as `features` computes them from trajectories. The
-distance of two rows is then the root mean square difference of two trajectories in standard deviations of the data. The
-metrics hold at most about `MAX_DISTANCES` in memory at a time, and apart from rounding no result depends on that size.
+Metrics of sets take feature matrices, real (N, F) and fake (M, F), as `features` computes them from trajectories. The
+distance of two rows is then the root mean square difference of two trajectories in standard deviations of the data.
+They hold at most about `MAX_DISTANCES` in memory at a time, and apart from rounding no result depends on that size.
 All of them raise ValueError for matrices that `checked` refuses. Noise much smaller than the distance between
 neighbouring trajectories hardly changes them; `smoothness` measures such noise.
 """
@@ -10,15 +10,23 @@ neighbouring trajectories hardly changes them; `smoothness` measures such noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..normalize import Normalizer
-from ..randomness import generator
+from .normalize import Normalizer
+from .randomness import generator
+from .trajectory import Condition, TrajectorySpec
+
+if TYPE_CHECKING:
+    from .constraints import Constraints
+
+__all__ = ["METRICS", "Neighbourhoods", "Violations", "condition_error", "features", "fit_scale", "frechet_distance",
+           "measure", "mmd", "neighbourhoods", "novelty", "sliced_wasserstein", "smoothness", "two_sample_accuracy",
+           "violations", "wasserstein"]
 
 MAX_DISTANCES = 1 << 22  # distances held at a time (32 MiB); at least those of a single row are
 
@@ -235,3 +243,54 @@ def measure(real_RHD: Tensor, fake_RHD: Tensor, *, seed: int) -> dict[str, float
     real, fake = features(real_RHD, scale), features(fake_RHD.to(real_RHD.device), scale)
     scores = neighbourhoods(real, fake)._asdict()  # four metrics in one pass over the distances
     return scores | {name: metric(real, fake, seed) for name, metric in METRICS.items() if name not in scores}
+
+
+def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
+    """(B, N) the largest absolute error at a known entry, in that entry's units; 0 where no entry is known.
+
+    Raises ValueError where the samples and the condition differ in shape.
+    """
+    values, known = condition.values_BHD[:, None], condition.mask_BHD[:, None]
+    if x_BNHD.ndim != 4 or (x_BNHD.shape[0], *x_BNHD.shape[2:]) != condition.values_BHD.shape:
+        batch, *window = condition.values_BHD.shape
+        raise ValueError(f"samples of shape {tuple(x_BNHD.shape)} were given; ({batch}, N, {window[0]}, {window[1]}) "
+                         "is expected, as the condition says")
+    return (x_BNHD - values.to(x_BNHD)).abs().masked_fill(~known.to(x_BNHD.device), 0).flatten(2).amax(-1)
+
+
+def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None = None) -> Tensor:
+    """(R,) the root mean square, over timesteps and entries, of the second difference in time; larger is rougher.
+
+    For evenly spaced timesteps the second difference is (x_h+1 - 2 x_h + x_h-1) / stride^2, in units of the entries per
+    squared environment step. It is 0 for uniform motion, and for positions it is the acceleration times dt^2, whatever
+    the stride. `dims` selects entries, which should share a unit; by default all are used. Raises ValueError for fewer
+    than 3 timesteps and for shapes other than (R, H, D).
+    """
+    if x_RHD.shape[1:] != (spec.horizon, spec.dim) or spec.horizon < 3:
+        raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; (R, {spec.horizon}, {spec.dim}) is "
+                         "expected, with at least 3 timesteps")
+    x_RHO = x_RHD[..., list(dims or range(spec.dim))]
+    gap_H1 = torch.tensor(spec.gaps[:-1], device=x_RHD.device)[:, None]
+    velocity_RHO = x_RHO.double().diff(dim=1) / gap_H1
+    return (2 * velocity_RHO.diff(dim=1) / (gap_H1[1:] + gap_H1[:-1])).square().mean((1, 2)).sqrt()
+
+
+class Violations(NamedTuple):
+    """How often and by how much trajectories violate their constraints."""
+
+    share: float
+    """The fraction of trajectories that violate a constraint by more than the tolerance, 0 to 1."""
+    worst: float
+    """The largest violation, in the units of the violated constraint; 0 if there is none."""
+
+
+def violations(x: Tensor, constraints: Constraints) -> Violations:
+    """Summarises how trajectories (..., H, D), in environment units, violate `constraints`.
+
+    Raises ValueError for other shapes, for no trajectories and for non-finite values, which satisfy no constraint.
+    """
+    if not x.numel() or not torch.isfinite(x).all():
+        raise ValueError(f"trajectories of shape {tuple(x.shape)} were given, {int((~torch.isfinite(x)).sum())} of "
+                         "their values NaN or infinite; at least one trajectory and finite values are expected")
+    certificate = constraints.certificate(x)
+    return Violations(float((~certificate.feasible).double().mean()), float(certificate.worst.max()))

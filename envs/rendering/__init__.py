@@ -1,1 +1,0 @@
-"""Pictures of environments, rendered without a screen."""
