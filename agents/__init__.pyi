@@ -6,10 +6,8 @@ from .planning.deadline import Deadline, RealTimePlanner
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from .planning.plan_critic import PlanCritic, PlanCriticConfig
 from .planning.planner import Planner
-from .planning.planner_config import PlannerConfig
-from .planning.sampler import Plans, PlanSampler
+from .planning.sampler import PlannerConfig, Plans, PlanSampler, Trust
 from .planning.tracker import PlanTracker
-from .planning.trust import Trust
 from .policies import POLICIES
 from .policies.action_model import ActionModel
 from .policies.actor import Actor

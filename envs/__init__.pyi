@@ -1,5 +1,4 @@
 from .evaluation.evaluate import EvaluationConfig, evaluate
-from .evaluation.replay import Simulator
 from .evaluation.rollout import Rollout, RolloutSettings, rollout
 from .evaluation.stepping import EnvCrashed, EnvironmentFault
 from .making import EnvironmentFactory, environment_factory
@@ -10,6 +9,6 @@ from .worlds.imagined import ImaginedConfig
 
 __all__ = [
     "EnvCrashed", "EnvironmentFactory", "EnvironmentFault", "EvaluationConfig", "ImaginedConfig", "RandomAgent",
-    "Rollout", "RolloutSettings", "SB3Vector", "Simulator", "WorldModelEnv", "WorldModelVectorEnv",
+    "Rollout", "RolloutSettings", "SB3Vector", "WorldModelEnv", "WorldModelVectorEnv",
     "environment_factory", "evaluate", "rollout",
 ]

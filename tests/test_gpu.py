@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, Trust
 from gentraj.agents.planning.tracker import PlanTracker
-from gentraj.agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +25,7 @@ from gentraj.trajectory import Agent, only_steps
 
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
 from .planner import PlanFollower, targets_along
-from .planner_config import PlannerConfig
-from .sampler import Plans, PlanSampler
+from .sampler import PlannerConfig, Plans, PlanSampler
 from .tracker import PlanTracker
 
 EXPECTED_QUANTILE = 0.9  # of the last plans' relative durations: what the next plan is expected to take
@@ -34,16 +34,6 @@ MAX_RESET_WAIT_S = 10.0  # for a plan of the episode before, which no longer mat
 WARM_UP_PLANS = 3  # plans of each budget that are timed in advance
 LATE_STEPS = 8  # that a plan of one step can be followed further if the next one is late
 ONE = torch.ones(1, dtype=torch.bool)  # the one environment, as a mask
-
-
-class PlanThread(ThreadPoolExecutor):
-    """One thread, which starts when it is first needed; a copy has a thread of its own."""
-
-    def __init__(self) -> None:
-        super().__init__(1, "planner")
-
-    def __deepcopy__(self, memo: object) -> PlanThread:
-        return PlanThread()
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class Deadline:
     anew, as at the beginning of an episode, whenever it takes over. Without it, the planner stands still."""
     clock: Callable[[], float] = time.perf_counter
     """Returns the time in seconds, which never goes back."""
-    executor: Executor = field(default_factory=PlanThread)
+    executor: Executor = field(default_factory=partial(ThreadPoolExecutor, 1, "planner"))
     """Makes the plans in the background, one after another."""
 
     def __post_init__(self) -> None:
@@ -108,9 +98,6 @@ class PlanJob:
     target_BTD: Tensor = field(init=False)
     seconds: float = field(init=False)
     """How long it took."""
-
-    def __deepcopy__(self, memo: object) -> None:
-        """A copy of the planner begins plans of its own."""
 
 
 class PlanWorker:

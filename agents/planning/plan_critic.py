@@ -203,11 +203,6 @@ class PlanCritic(nn.Module):
         z_RHD = self._seen(self.plan.normalize(x_RHD))
         return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD))).amin(0)
 
-    def state_value(self, obs_BO: Tensor) -> Tensor:
-        """(B,) discounted returns V(s) from observations, in environment units; the mean over the members."""
-        value_EB = self.target(self._state(padded(obs_BO)))[:, : len(obs_BO)]
-        return self.reward.unnormalize(self.returns.unnormalize(value_EB.mean(0)))
-
     def guide(self, scale: float) -> Plugin:
         """A plug-in with which a model samples from p(plan) exp(scale * value).
 

@@ -1,23 +1,36 @@
-"""Plans are sampled, scored, and one of them is chosen; this depends on nothing but what is given."""
+"""Plans are sampled, scored, and one of them is chosen; this depends on nothing but what is given.
+
+In coarse-to-fine planning, models of finer time resolution fill in the part of a plan that is carried out. One finer
+level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLite (Dong et al. 2024, section 4).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from gentraj.config import Fraction, settings
+from gentraj.data.windows import repeat_last
 from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
+from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Preference
 from gentraj.models.sample_batch import Guidance, as_plugins
-from gentraj.randomness import unfold
+from gentraj.randomness import fold, unfold
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
+    Batch,
     Condition,
     Observer,
     SamplingOptions,
+    SupportsOODScore,
     TrajectoryModel,
     TrajectorySpec,
     calls_of,
@@ -27,9 +40,112 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .planner_config import PlannerConfig
-from .refine import filled_in
-from .trust import Trust
+
+BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
+
+
+@settings
+class PlannerConfig:
+    """How a `Planner` plans and acts. Raises ValueError for a setting outside its range."""
+
+    arrival: Literal["earliest", "fixed"] = "earliest"
+    """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
+    replan: PositiveInt = 12
+    """Environment steps between two plans. A goal that moves by more than hold_radius is planned for at once."""
+    steps: PositiveInt = 5
+    """Sampling steps of each plan."""
+    arrival_thresholds: tuple[Annotated[float, Interval(gt=0, le=1)], ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+    """Fractions in (0, 1]. For each, the planner tries the earliest arrival that is at least this fraction as probable
+    as the most probable one. Without any, it tries every second timestep."""
+    candidates: PositiveInt = 1
+    """Plans that are sampled for each arrival, or in all where there is no goal."""
+    shifted: bool = False
+    """Add what is left of the previous plan, completed by the model, to the candidates; it wins ties. The model should
+    have been trained with prefixes (--conditioning.prefix)."""
+    history: NonNegativeInt = 0
+    """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
+    timesteps ahead. The model must have been trained with prefixes (--conditioning.prefix)."""
+    select: Literal["trust", "value"] = "trust"
+    """Which of the trusted plans is taken: with trust the one that arrives first, with value the one with the highest
+    value under the critic (Lu et al. 2025). If no plan is trusted, the most trusted one is taken."""
+    guidance: Literal["none", "value", "classifier-free"] = "none"
+    """What guides the sampling of plans: the critic's value, or the context by classifier-free guidance."""
+    scale: float = 1.0
+    """Scale of the guidance. With value guidance, plans become exp(scale * value) times as likely, where values are in
+    standard deviations of the returns in the data. With classifier-free guidance, 1 is the conditional model, and more
+    amplifies the context."""
+    trust: Fraction = 0.98
+    """Quantile of the out-of-distribution scores of data below which a plan is trusted."""
+    temperature: NonNegativeFloat = 1.0
+    """Scale of the noise that a plan is sampled from."""
+    actions: Literal["inverse", "joint", "track"] = "inverse"
+    """Where actions come from: the inverse dynamics, the plan itself (joint), whose actions are 0 after its arrival, or
+    a PD controller that tracks the plan's positions (goal_dims) and velocities (rest_dims), as Diffuser acts in
+    mazes."""
+    lookahead: PositiveInt = 12
+    """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
+    context: tuple[float, ...] = ()
+    """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
+    returns is given a high return of its data."""
+    goal_dims: tuple[int, ...] = ()
+    """Indices of the observation entries that a goal consists of; none means all."""
+    rest_dims: tuple[int, ...] = ()
+    """Indices of the observation entries that are 0 at rest (velocities), for holding the goal after the arrival."""
+    hold_radius: NonNegativeFloat = 0.0
+    """Distance to the goal, in environment units, within which the planner holds the goal instead of planning. It
+    should be at most the distance that counts as success, as the goal is held along a straight line, even round a
+    corner."""
+
+
+class Trust:
+    """Judges plans by their mean out-of-distribution score up to the arrival, in units of a threshold.
+
+    The threshold is the given quantile of the same mean over windows of data. Each arrival timestep has its own one: a
+    short prefix has a lower score than a whole window, so a common threshold would let impossible early arrivals
+    through. With a history, the scores count from the present on, as the past is the same for all plans, and
+    each timestep at which the present may lie has thresholds of its own.
+    """
+
+    def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float, history: int = 0):
+        """Computes the thresholds from the windows of data in `reference`, given their contexts if they have any.
+
+        `quantile`, in [0, 1], is the fraction of windows that are below the threshold, and `history` the largest number
+        of timesteps before the present. Raises ValueError for a model without `ood_score`.
+        """
+        if not isinstance(model, SupportsOODScore):
+            raise ValueError(f"{type(model).__name__} has no ood_score, which trust needs from a model; plan with "
+                             "arrival='fixed', or give the model that method")
+        self.model = model
+        # The network mixes timesteps, so padding repeats the last one instead of a jump to 0.
+        total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)), reference.context_BC)
+        total_WH[~reference.mask_BHD[..., 0]] = torch.nan
+        since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
+        self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
+
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Sequence[int], present_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
+        """(R,) mean score over threshold, from the present, timestep `present_R`, up to the arrival,
+        `arrival_step_R` timesteps later, of plans that were sampled with these contexts.
+
+        A plan with a ratio of at most 1 is trusted. The ratio is infinite where no window of data is as long.
+        """
+        error_R = _since(self._total(x_RHD, seeds, context_RC), present_R).gather(1, arrival_step_R[:, None])[:, 0]
+        ratio_R = error_R / self.threshold_KH[present_R, arrival_step_R]
+        return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
+
+    def _total(self, x_RHD: Tensor, seeds: Sequence[int], context_RC: Tensor | None) -> Tensor:
+        """(R, H) sums of the scores up to timestep h, conditioned on the first observation and the context only."""
+        spec = self.model.spec
+        start = Condition.empty(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
+        start = replace(start, context_BC=context_RC)
+        return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
+
+
+def _since(total_RH: Tensor, present_R: Tensor) -> Tensor:
+    """(R, H) means over the timesteps from the present, `present_R`, up to h timesteps later."""
+    before_R1 = F.pad(total_RH, (1, 0)).gather(1, present_R[:, None])
+    h_H = torch.arange(total_RH.shape[1], device=total_RH.device)
+    return (shift_time(total_RH, present_R) - before_R1) / h_H.clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -172,11 +288,8 @@ class PlanSampler:
         """The chosen plans (B, H', D') in the layout `executed`, as far as `ahead` environment steps, and their arrival
         timesteps (B,)."""
         x_BHD, arrival_step_B = plans.chosen()
-        if not self.finer:
-            return x_BHD, arrival_step_B
-        context_BC = self._context(x_BHD[:, 0, : self.spec.obs_dim])
         for fine in self.finer:
-            x_BHD = filled_in(fine, x_BHD, ahead, seeds_B, self._options, context_BC)
+            x_BHD = filled_in(fine, x_BHD, ahead, seeds_B, self._options, self.config.context)
             arrival_step_B = arrival_step_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         return x_BHD, arrival_step_B
 
@@ -208,18 +321,7 @@ class PlanSampler:
             condition = condition.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
         if tail is not None:
             condition = tail.add_to(condition, prefix.present_B)
-        context_BC = self._context(obs_BO)
-        if context_BC is not None:
-            condition = replace(condition, context_BC=context_BC.repeat_interleave(num, 0))
-        return condition, arrival_step_BN, seeds
-
-    def _context(self, obs_BO: Tensor) -> Tensor | None:
-        """(B, C) the context of the model in each environment, or None."""
-        if self.critic is not None and self.config.target_return == "value":
-            return self.critic.state_value(obs_BO)[:, None]
-        if not self.config.context:
-            return None
-        return torch.tensor(self.config.context, device=self.device).expand(len(obs_BO), -1)
+        return with_context(condition, self.config.context), arrival_step_BN, seeds
 
     def _combined_guide(self) -> Guidance:
         """The user's guide together with the guidance of the config."""
@@ -237,10 +339,10 @@ class PlanSampler:
                              "replace(run.planning, steps=2, temperature=0.5), and leave both out of the options")
         if config.arrival == "earliest" and self.trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
-        if "value" in (config.select, config.guidance, config.target_return) and self.critic is None:
-            raise ValueError(f"select is '{config.select}', guidance '{config.guidance}' and target_return "
-                             f"'{config.target_return}'; 'value' needs a critic of plans: train one, or set another")
-        if config.guidance == "classifier-free" and not config.context and config.target_return == "fixed":
+        if "value" in (config.select, config.guidance) and self.critic is None:
+            raise ValueError(f"select is '{config.select}' and guidance '{config.guidance}'; 'value' needs a critic of "
+                             "plans: train one, or set another")
+        if config.guidance == "classifier-free" and not config.context:
             raise ValueError("guidance='classifier-free' needs a context to amplify, such as the return to aim at; set "
                              "context")
         if self.finer and self.guide is not None:
@@ -280,6 +382,14 @@ class PlanSampler:
                              f"{config.history}")
 
 
+def with_context(condition: Condition, context: tuple[float, ...]) -> Condition:
+    """The condition, with the same context in every row; as it is for a model without one."""
+    if not context:
+        return condition
+    row_C = torch.tensor(context, device=condition.values_BHD.device)
+    return replace(condition, context_BC=row_C.expand(condition.batch, -1))
+
+
 def check_dims(name: str, dims: tuple[int, ...], spec: TrajectorySpec) -> None:
     """Raises ValueError for entries that an observation does not have."""
     if any(not 0 <= dim < spec.obs_dim for dim in dims):
@@ -293,3 +403,44 @@ def seeds_of(seed: int, arrivals: int, candidates: int) -> list[int]:
     for first in unfold(arrivals, seed):
         seeds += [first, *unfold(candidates - 1, first)]
     return seeds
+
+
+# -- finer levels
+
+
+def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) -> list[TrajectorySpec]:
+    """The layouts of the finer levels, one for each factor.
+
+    A level fills in the time between two timesteps of the level above, and its timesteps are `factor` times as dense.
+    Only the last level has actions. Raises ValueError where a stride is not divisible by its factor.
+    """
+    specs, above = [], coarse
+    for factor in factors:
+        coarse.require_even("refine")
+        if above.stride % factor:
+            raise ValueError(f"refine is {tuple(factors)}, and timesteps {coarse.stride} environment steps apart "
+                             "cannot be divided by these factors; give factors whose product divides the stride")
+        above = replace(above, act_dim=0, horizon=factor + 1, stride=above.stride // factor)
+        specs.append(above)
+    if specs:
+        specs[-1] = replace(specs[-1], act_dim=act_dim)
+    return specs
+
+
+def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,
+              context: tuple[float, ...] = ()) -> Tensor:
+    """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
+
+    A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
+    environment steps, conditioned on both of their ends and on the context. `seeds` has one seed for each plan.
+    """
+    span = (fine.spec.horizon - 1) * fine.spec.stride
+    legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
+    obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
+    ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
+    first, last = (obs.flatten(0, 1) for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
+    ends = ends.with_obs(0, first).with_obs(-1, last)
+    leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
+    x_RHD = fine.sample(with_context(ends, context), seed=leg_seeds, options=options)[:, 0].float()
+    joined_BTD = x_RHD[:, :-1].unflatten(0, (-1, legs)).flatten(1, 2)  # a leg begins where the last one ended
+    return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

@@ -13,8 +13,7 @@ from gentraj.trajectory import TrajectorySpec
 
 from .inverse_dynamics import InverseDynamics
 from .memory import between
-from .planner_config import PlannerConfig
-from .sampler import check_dims
+from .sampler import PlannerConfig, check_dims
 
 
 @dataclass(eq=False)

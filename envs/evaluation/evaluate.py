@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -103,7 +104,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
     if config.baselines:
-        scores |= score_baselines(factory, config, progress, play, obs_keys=obs_keys)
+        scores |= score_baselines(factory, config, obs_keys, progress, play)
     if played.teacher_steps is not None:
         scores["by_teacher"] = played.share(played.teacher_steps)
     if config.deadline_ms is not None:
@@ -148,36 +149,26 @@ def _watch_from(first: int, watch: Watch, episode: int, env: object) -> None:
     watch(first + episode, env)
 
 
-def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,
-                    play: RolloutFn = rollout, *, obs_keys: Sequence[str] = ()) -> dict[str, dict[str, Any] | None]:
-    """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes.
-
-    Outside of mazes, where the controller needs its own, they are given the parts `obs_keys` of an observation.
-    Episodes that do not finish are left out, and an agent without a finished one has no scores.
-    """
-    scores: dict[str, dict[str, Any] | None] = {}
-    for name, agent in baselines(factory).items():
-        how = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
-                              obs_keys=() if factory.maze else tuple(obs_keys))
-        try:
-            played = _play_tasks(play, agent, factory, config, how, progress=progress)
-            scores[name] = summarize(played, factory, config.seed)
-        except EnvironmentFault:  # none finishes, which is said
-            scores[name] = None
-    return scores
-
-
-def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
-    """Returns the agents to compare with: in a PointMaze the noise-free, replanning controller, and a random agent if
-    actions are bounded."""
+def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_keys: Sequence[str], progress: bool,
+                    play: RolloutFn) -> dict[str, dict[str, Any] | None]:
+    """Scores other agents on the config's episodes: in a PointMaze the noise-free, replanning controller, and a random
+    agent if actions are bounded. An agent without a finished episode has no scores."""
     env = factory()
     env.close()
+    scores: dict[str, dict[str, Any] | None] = {"controller": None, "random": None}
     agents: dict[str, Agent] = {}
-    if factory.maze:
+    if factory.maze:  # where the controller needs its own observations
+        obs_keys = ()
         agents["controller"] = WaypointController(factory.maze)
     if np.isfinite(bounds(env.action_space)).all():
         agents["random"] = RandomAgent(env.action_space.low, env.action_space.high)
-    return agents
+    for name, agent in agents.items():
+        how = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
+                              obs_keys=tuple(obs_keys))
+        with suppress(EnvironmentFault):  # none finishes, which is said
+            scores[name] = summarize(_play_tasks(play, agent, factory, config, how, progress=progress), factory,
+                                     config.seed)
+    return scores
 
 
 def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The true simulator: the dynamics error of plans by replaying their actions, and the returns of action sequences."""
+"""The true simulator: states that observations show, and the dynamics error of plans by replaying their actions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,80 +169,3 @@ def _simulate(base: Any, state_RS: np.ndarray, act_RTA: np.ndarray, step_speed: 
             states[:, t : t + block] = moved[:, skip - 1 :: skip]
             state_RS = states[:, t].copy()  # the observation holds the speed before it is clipped
     return states
-
-
-# -- what the environment pays
-
-Rewards = Callable[[Any, np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
-"""(environment, states (R, T + 1, S) of time, qpos and qvel, actions (R, T, A), goals (R, G) or None) -> rewards (R, T)
-and whether the step ends the episode (R, T)."""
-
-
-class Simulator:
-    """`simulator(obs_BO, act_BNTA, goal_BG)` returns the sums of rewards (B, N) of N action sequences of T steps each.
-
-    A sum ends where the episode terminates. The state is recovered from the observation (`RECOVERY`), so an agent needs
-    nothing but the simulator. Raises `CannotReplay` for environments other than those of `REWARDS`, and for protocols
-    with rewards of their own.
-    """
-
-    def __init__(self, factory: EnvironmentFactory):
-        if factory.protocol != "random-goal":
-            raise CannotReplay(f"{factory.env_id}: the rewards of the protocol {factory.protocol} cannot be computed "
-                               "from states; those of random-goal can")
-        if kind(factory.env_id) not in REWARDS:
-            raise CannotReplay(f"{factory.env_id}: its rewards cannot be computed from states; those of "
-                               f"{', '.join(REWARDS)} can")
-        env = factory()
-        env.close()  # the model stays in memory
-        self.env_id = factory.env_id
-        self.base = env.unwrapped
-        self.rewards = REWARDS[kind(factory.env_id)]
-
-    def __call__(self, obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        num = act_BNTA.shape[1]
-        obs_RO = obs_BO.repeat_interleave(num, 0).cpu().double().numpy()
-        goal_RG = None if goal_BG is None else goal_BG.repeat_interleave(num, 0).cpu().double().numpy()
-        act_RTA = act_BNTA.flatten(0, 1).cpu().double().numpy()
-        state_RTS = states(self.base, self.env_id, obs_RO, act_RTA)
-        reward_RT, ended_RT = self.rewards(self.base, state_RTS, act_RTA, goal_RG)
-        over_RT = np.cumsum(ended_RT, 1) - ended_RT > 0
-        return torch.from_numpy((reward_RT * ~over_RT).sum(1)).float().view(act_BNTA.shape[:2])
-
-
-def locomotion(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,
-               _: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rewards of Gymnasium's runners (forward speed and health minus control) and their falls.
-
-    Those of version 4 are paid for health in the step in which they fall, too, unless a fall does not end the episode.
-    """
-    speed_RT = np.diff(state_RTS[..., 1], axis=1) / base.dt
-    qpos, qvel = np.split(state_RTS[:, 1:, 1:], [base.model.nq], -1)
-    reward_RT = (base._forward_reward_weight * speed_RT
-                 - base._ctrl_cost_weight * np.square(act_RTA.astype(np.float32)).sum(-1))
-    if not hasattr(base, "_healthy_z_range"):
-        return reward_RT, np.zeros(reward_RT.shape, bool)
-
-    def inside(x: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-        return (bounds[0] < x) & (x < bounds[1])
-
-    healthy_RT = inside(qpos[..., 1], base._healthy_z_range) & inside(qpos[..., 2], base._healthy_angle_range)
-    if hasattr(base, "_healthy_state_range"):  # Hopper
-        healthy_RT &= inside(np.concatenate([qpos[..., 2:], qvel], -1), base._healthy_state_range).all(-1)
-    is_v4 = type(base).__module__.endswith("_v4")
-    paid_RT = healthy_RT | (is_v4 and base._terminate_when_unhealthy)
-    return reward_RT + paid_RT * base._healthy_reward, ~healthy_RT & base._terminate_when_unhealthy
-
-
-def maze(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,
-         goal_RG: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the environment's own rewards, dense or sparse; no maze of `environment_factory` terminates."""
-    if goal_RG is None:
-        raise ValueError("a maze rewards being at a goal, and no goal was given")
-    goal_RTG = np.broadcast_to(goal_RG[:, None], (*act_RTA.shape[:2], goal_RG.shape[1]))
-    reward_RT = base.compute_reward(state_RTS[:, 1:, 1:3].reshape(-1, 2), goal_RTG.reshape(-1, 2), {})
-    return np.asarray(reward_RT, float).reshape(act_RTA.shape[:2]), np.zeros(act_RTA.shape[:2], bool)
-
-
-REWARDS: dict[str, Rewards] = {"PointMaze": maze, "HalfCheetah": locomotion, "Hopper": locomotion,
-                               "Walker2d": locomotion}

@@ -177,10 +177,6 @@ class Stepper:
         self._discard(slot)  # nobody knows its state
         return fault
 
-    def place(self, slot: int) -> str:
-        """Where an environment is, for messages."""
-        return f"environment {slot}"
-
     def env(self, slot: int) -> gymnasium.Env:
         """The environment in a slot."""
         return self.envs[slot]

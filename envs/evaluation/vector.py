@@ -169,7 +169,7 @@ class VectorEnvironment:
 
     def _named(self, i: int, fault: EnvironmentFault) -> EnvironmentFault:
         """The fault with where and when it occurred."""
-        return type(fault)(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
+        return type(fault)(f"{self.env_id}, environment {i} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
                            f"{one_line(fault)}")
 
 
@@ -207,10 +207,6 @@ class Workers:
         except BaseException:
             self.close()
             raise
-
-    def place(self, slot: int) -> str:
-        """Where an environment is, for messages."""
-        return f"worker {slot % len(self.workers)}, environment {slot}"
 
     def env(self, slot: int) -> gymnasium.Env:
         """Raises ValueError, as the environments are in other processes."""

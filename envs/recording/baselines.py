@@ -55,17 +55,12 @@ class RandomAgent(Seeded):
         self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
         if not np.isfinite([self.low_A, self.high_A]).all():
             raise ValueError(f"a random agent needs bounds; the actions are from {self.low_A} to {self.high_A}")
-        with np.errstate(over="ignore"):  # it is infinite between the largest bounds there are
-            self.span_A = self.high_A - self.low_A
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns actions (B, A), float32."""
         self._allocate(len(obs_BO))
         uniform_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
-        if np.isfinite(self.span_A).all():
-            drawn_BA = self.low_A + uniform_BA * self.span_A
-        else:
-            drawn_BA = self.low_A * (1 - uniform_BA) + self.high_A * uniform_BA
+        drawn_BA = self.low_A + uniform_BA * (self.high_A - self.low_A)
         return torch.from_numpy(drawn_BA.clip(self.low_A, self.high_A))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from gentraj.data import DataError, Episodes, save_minari
 from gentraj.data.minari_io import check_new_id, local_ids
@@ -51,16 +50,6 @@ def recipes() -> dict[str, Recipe]:
     return found
 
 
-def find_recipe(task: str) -> Recipe:
-    """Returns the recipe of a task. Raises ValueError for a task without one, and lists those that have one."""
-    available = recipes()
-    if task not in available:
-        near = get_close_matches(task, available, n=1)
-        raise ValueError(f"no data of '{task}' can be recorded; give one of {', '.join(available)}"
-                         + (f"; did you mean {near[0]}?" if near else ""))
-    return available[task]
-
-
 def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id: str | None = None, *,
                  train_steps: int | None = None, overwrite: bool = False, progress: bool = True) -> str:
     """Records `steps` steps of a task as a Minari dataset and returns its id.
@@ -69,7 +58,10 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
     Raises ValueError for an unknown task and for numbers of steps below 1, ImportError if a package is missing, and
     `DataError` if the id is malformed, or exists already and `overwrite` is false.
     """
-    recipe = find_recipe(task)
+    available = recipes()
+    if task not in available:
+        raise ValueError(f"no data of '{task}' can be recorded; give one of {', '.join(available)}")
+    recipe = available[task]
     if steps is None:
         steps = recipe.steps
     for name, number in (("steps", steps), ("train_steps", train_steps)):

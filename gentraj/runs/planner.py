@@ -18,11 +18,8 @@ from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.refine import BOTH_ENDS, level_specs
-from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, Trust, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
-from gentraj.agents.planning.trust import Trust
 from gentraj.envs.making import default_horizon
 
 from ..config import JsonObject, settings
@@ -98,7 +95,7 @@ class PlannerRunConfig(RunConfig):
         if self.planner.steps > (levels := self.model.max_steps or math.inf):
             raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
-        for key in ("select", "guidance", "target_return"):
+        for key in ("select", "guidance"):
             if getattr(self.planner, key) == "value" and self.critic is None:
                 raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set critic too")
         check_conditions(self, self.planner)
@@ -109,9 +106,6 @@ def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
     if planner.history and not config.conditioning.prefix:
         raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
                          "timesteps; train one with --conditioning.prefix 0.5")
-    if planner.target_return == "value" and config.context.kinds != ("return",):
-        raise ValueError("planner.target_return is 'value', but the model is not conditioned on a return alone; "
-                         "set planner.target_return to 'fixed', or train one with --context.kinds return")
 
 
 class PlannerRun(Run[PlannerRunConfig]):
@@ -194,8 +188,6 @@ class PlannerRun(Run[PlannerRunConfig]):
         critic, inverse = config.critic, config.inverse
         if critic is not None and critic.noise_fraction:
             critic = replace(critic, normalizer=config.normalizer)
-        if critic is not None and config.planner.target_return == "value":
-            critic = replace(critic, discount=config.context.discount)
         if inverse is None and not config.joint:
             inverse = InverseDynamicsConfig()
         planner = replace(config.planner, goal_dims=goal_dims)
@@ -230,11 +222,6 @@ class PlannerRun(Run[PlannerRunConfig]):
         the planner measures how long its plans take. Raises ValueError for settings that the parts do not suit."""
         planning, space = acting_settings(self, config, PlannerConfig), self.data.allowed(action_space)
         check_conditions(self.config, planning)
-        critic, discount = self.config.critic, self.context.discount
-        if planning.target_return == "value" and critic is not None and critic.discount != discount:
-            raise ValueError(f"planner.target_return is 'value', but the critic's discount is {critic.discount} and "
-                             f"that of the model's returns {discount}; train the planner with "
-                             "--planner.target-return value, which makes them equal")
         trust = None
         if planning.arrival == "earliest":
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
-from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
 from gentraj.envs.making import recorded_factory
 from gentraj.envs.recording.recipes import recipes

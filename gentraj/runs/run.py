@@ -18,7 +18,7 @@ from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
 from gentraj.agents.planning.plan_critic import PlanCritic
-from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory

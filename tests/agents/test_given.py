@@ -14,8 +14,7 @@ from gentraj.agents.mpc import MPC, MPCConfig
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import gymnasium
@@ -132,10 +131,3 @@ def test_hindsight_replay_asks_the_environment_for_its_rewards() -> None:
     batch = model.learn(128).replay_buffer.sample(256)
     seen = [batch.next_observations[key].numpy() for key in ("achieved_goal", "desired_goal")]
     assert np.array_equal(batch.rewards.numpy()[:, 0], near(*seen, {})) and 64 < batch.rewards.sum() < 256
-
-
-def test_without_stable_baselines_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "gentraj.envs.sb3_vector")
-    monkeypatch.setitem(sys.modules, "stable_baselines3.common.vec_env", None)
-    with pytest.raises(ImportError, match=r"pip install 'gentraj\[sb3\]'"):
-        import gentraj.envs.sb3_vector  # noqa: F401

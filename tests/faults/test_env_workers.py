@@ -57,7 +57,7 @@ def test_a_fault_costs_its_episode_and_is_named(how, workers, healthy, tmp_path)
     with pytest.raises(EnvCrashed) as error:
         play(make, num_envs=3, workers=workers, time_limit=LIMIT)
     check_others(error.value.finished, healthy, [1])
-    assert error.match(rf"^Misbehaving, worker \d, environment \d \(seed {SEEDS[1]}\), step {STEP}: "
+    assert error.match(rf"^Misbehaving, environment \d \(seed {SEEDS[1]}\), step {STEP}: "
                        rf"{TEXTS[how]} \(1 of 5 episodes did not finish\)$")
     assert multiprocessing.active_children() == []
 

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentraj import runs
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.refine import level_specs
+from gentraj.agents.planning.sampler import PlannerConfig, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows

@@ -13,10 +13,10 @@ import torch
 from gentraj import runs
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
-from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.data import Episodes, load_episodes, save_npz
+from gentraj.agents.planning.sampler import PlannerConfig
+from gentraj.data import Episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
@@ -24,7 +24,6 @@ from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.embedding import batch_invariant
 from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs.evaluation import evaluate_run
-from gentraj.runs.planner import PlannerRun
 from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
 
@@ -92,24 +91,6 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert [fine.spec.dim for fine in agent.sampler.finer][-1:] in ([], [agent.tracker.spec.dim])
     assert isinstance(agent.sampler.critic, PlanCritic) == (config.critic is not None)
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
-
-
-def test_the_value_that_plans_aim_at_has_the_discount_of_their_returns(hopper_file: Path, tmp_path: Path) -> None:
-    config = tiny("decision-diffuser", hopper_file)
-    critic = PlanCriticConfig(width=8, batch_size=8)
-    config = replace(config, context=replace(config.context, discount=0.9), critic=critic,
-                     planner=replace(config.planner, target_return="value"))
-    assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
-    resolved = PlannerRun.resolve(config, load_episodes(hopper_file))[0]
-    assert resolved.critic.discount == 0.9
-    with pytest.raises(ValueError, match="target_return is 'value', and no critic of plans would be trained"):
-        replace(config, critic=None)
-    with pytest.raises(ValueError, match="target_return is 'value', but the model is not conditioned on a return alo"):
-        replace(tiny("veteran", hopper_file), planner=config.planner)
-    config = replace(resolved, critic=replace(resolved.critic, discount=0.99))
-    other = small.changed(runs.load(tmp_path / "a"), config=config)
-    with pytest.raises(ValueError, match=r"the critic's discount is 0\.99 and that of the model's returns 0\.9; "):
-        other.planner(other.action_space())
 
 
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 from small import DATASET, edit, gentraj, same_when_killed
 
 from gentraj import runs
-from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.iql import IQLConfig

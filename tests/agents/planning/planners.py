@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.sampler import PlanSampler
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, Trust
 from gentraj.agents.planning.tracker import PlanTracker
-from gentraj.agents.planning.trust import Trust
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
 
 Plan = Callable[[Condition, Sequence[int]], Tensor]

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.refine import filled_in, level_specs
-from gentraj.agents.planning.sampler import PlanSampler, choice, seeds_of
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, choice, filled_in, level_specs, seeds_of
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
@@ -95,16 +93,6 @@ def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
     agent.reset(torch.tensor([True]))
     agent.act(torch.zeros(1, 1))
     assert not model.asked.mask_BHD[:, :, 1].any()
-
-
-def test_the_target_return_may_be_the_value_of_each_state() -> None:
-    """Also with a context, which is then ignored."""
-    model = Wandering()
-    agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", target_return="value", context=(3.0,),
-                   candidates=2)
-    agent.sampler.critic.state_value = lambda obs_BO: 10 * obs_BO[:, 0]  # type: ignore[union-attr, method-assign]
-    agent.act(torch.tensor([[1.0], [2.0]]))
-    assert model.asked.context_BC.tolist() == [[10.0], [10.0], [20.0], [20.0]]
 
 
 def little(context: bool = False) -> Diffusion:

@@ -1,8 +1,6 @@
 """A planner with a deadline acts in time, however long its plans take. A fake clock tells how long that is."""
 
-import copy
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +13,12 @@ from torch import Tensor
 from gentraj.agents.planning.deadline import (
     MAX_RESET_WAIT_S,
     Deadline,
-    PlanThread,
     RealTimePlanner,
     SamplingBudget,
     budgets,
 )
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
 
@@ -108,10 +105,10 @@ class InTime:
     """A planner whose plans of 4 steps take 4 * `cost` seconds, its fake clock, and whether it knows that."""
 
     def __init__(self, seconds: float, cost: float = 0.25, *, known: bool = True, fallback: Agent | None = None,
-                 executor: Any = None, **changes: Any):
+                 **changes: Any):
         self.time: Any = Time()
         self.model, self.seconds, self.state = Walk(self.time, cost), seconds, START
-        deadline = Deadline(seconds, fallback, self.time, executor or self.time)
+        deadline = Deadline(seconds, fallback, self.time, self.time)
         self.agent = RealTimePlanner(*parts(self.model, replace(CONFIG, **changes), 1, critic=GAIN), deadline)
         if known:
             self.agent.warm_up(START, None)
@@ -320,15 +317,3 @@ def test_one_environment_and_a_positive_time_are_expected() -> None:
         InTime(1.0).agent.act(torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"Deadline.seconds"):
         Deadline(0.0)
-
-
-def test_a_copy_plans_in_a_thread_of_its_own() -> None:
-    """Also one that is made while the planner plans."""
-    played: Any = InTime(60.0, cost=0.0, known=False, executor=PlanThread())
-    played.agent.act(START)
-    other = copy.deepcopy(played.agent)
-    assert other.worker.executor is not played.agent.worker.executor and other.act(START).shape == (1, 1)
-    busy: Any = InTime(0.3)
-    busy.agent.act(START)
-    busy.agent.worker.job.future = Future()  # as threads have it, with a lock
-    assert copy.deepcopy(busy.agent).worker.job is None

@@ -15,7 +15,7 @@ from planners import planner as made
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
+from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.trajectory import Condition, TrajectorySpec
 
 ACTS = PlannerConfig("fixed", replan=1, lookahead=1, actions="joint")

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.planner_config import PlannerConfig
-from gentraj.agents.planning.sampler import Plans
+from gentraj.agents.planning.sampler import PlannerConfig, Plans, Trust
 from gentraj.agents.planning.tracker import PlanTracker
-from gentraj.agents.planning.trust import Trust
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer

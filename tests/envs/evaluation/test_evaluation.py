@@ -19,7 +19,6 @@ from gentraj.envs.evaluation.evaluate import (
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.envs.evaluation.stepping import EnvironmentFault
-from gentraj.envs.evaluation.vector import tells_success
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
 
@@ -102,12 +101,6 @@ def test_rewards_tell_a_success_only_where_they_are_positive_and_no_info_does(re
     played = rollout(RandomAgent([-1], [1]), lambda: Reaching(rewards, last_info), 2, progress=False)
     scores = summarize(played, environment_factory("Pendulum-v1"))
     assert (scores["success_rate"], scores["time_at_goal_mean"]) == (success, at_goal)
-
-
-def test_an_environment_of_negative_rewards_has_no_success_rate_before_anything_is_trained():
-    for rewards, told in (((0.0,), True), ((-1.0,), False)):
-        assert tells_success(lambda rewards=rewards: Reaching(rewards, {})) == told
-    assert not tells_success(environment_factory("InvertedPendulum-v5"))  # nor where rewards are positive without goals
 
 
 def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():

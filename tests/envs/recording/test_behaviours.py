@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from gentraj.envs.recording import behaviours
-from gentraj.envs.recording.baselines import Seeded
-from gentraj.envs.recording.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
+from gentraj.envs.recording.behaviours import MIXED, SNAPSHOTS, choose, record
 from gentraj.envs.tasks.registry import LOCOMOTION
 from gentraj.randomness import seeded
 
@@ -47,12 +46,3 @@ def test_a_recording_is_whole_episodes_within_bounds_and_a_function_of_its_seed(
     assert one == same and one.num_steps >= 300 > one.num_steps - one.lengths[-1]
     assert one.terminated[one.lengths.cumsum() - 1].all()  # a hopper that has just begun to learn falls
     assert np.abs(one.act).max() <= 1 and LOCOMOTION["hopper"].env_id in str(one.env)
-
-
-def test_actions_and_starts_have_different_generators():
-    """Gymnasium draws a start from default_rng(seed)."""
-    agent = Behaviour.__new__(Behaviour)
-    Seeded.__init__(agent)
-    agent.reset(seeds_B=[3, 4])
-    for stream, seed in zip(agent._streams, (3, 4), strict=True):
-        assert stream.random() != np.random.default_rng(seed).random()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gentraj.envs.making import environment_factory
-from gentraj.envs.rendering import CannotRender, Renderer, render_frame, rendering_problem
+from gentraj.envs.rendering import CannotRender, render_frame, rendering_problem
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,11 +43,6 @@ def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
 
     with pytest.raises(CannotRender, match=why):
         render_frame(SimpleNamespace(render_mode="rgb_array", render=render, unwrapped=SimpleNamespace()))
-
-
-def test_only_mujoco_environments_are_set_to_an_observation():
-    with pytest.raises(CannotRender, match=r"^Pendulum-v1 is not a MuJoCo environment, so it cannot be set"):
-        Renderer("Pendulum-v1")(np.zeros(3), np.zeros(0))
 
 
 def test_without_egl_environments_work_and_pictures_are_refused():

@@ -1,6 +1,5 @@
 """OGBench's manipulation: goals are entries of the observation, and episodes and recordings depend on the seed only."""
 
-import sys
 from functools import cache
 
 import gymnasium
@@ -44,14 +43,6 @@ def arm(request, bases):
 
 def equal(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
-
-
-def test_another_task_is_refused_and_one_task_is_no_protocol_of_all(compiled):
-    for number in (0, 6, "two"):
-        with pytest.raises(ValueError, match=f"task_id is {number!r}; a number from 1 to 5, or None"):
-            environment_factory(CUBE, {"task_id": number})()
-    with pytest.raises(ValueError, match="task_id is 3, and OGBench's protocol plays each of the 5 tasks; leave it"):
-        environment_factory(CUBE, {"task_id": 3}, protocol="ogbench")
 
 
 def test_a_goal_consists_of_entries_of_the_observation(arm):
@@ -195,11 +186,3 @@ def test_ogbenchs_file_is_found_by_name_and_relabelled(tmp_path, monkeypatch):
     assert goals.goal_dims == (19, 20, 21) and environment_factory(str(goals.env)).env_id == "OGBench/cube-single-v0"
     with pytest.raises(DataError, match=r"scene-play-v0\.npz does not exist; put OGBench's file there, set OGBENCH"):
         load_episodes("scene-play-singletask-v0")
-
-
-def test_without_ogbench_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ogbench", None)
-    with pytest.raises(ImportError, match=r"needs ogbench.*pip install 'gentraj\[ogbench\]'") as error:
-        oracles.record(CUBE, 10)
-    assert "\n" not in str(error.value)
-    assert gymnasium.spec("OGBench/cube-single-v0").max_episode_steps == 200
