@@ -84,7 +84,7 @@ class Task:
         """The folder of the run."""
         return self.existing or self.folder / "run"
 
-    def key(self, measure: Measure[Any]) -> dict[str, Any]:
+    def key(self, measure: Measure[Any]) -> dict[str, object]:
         """Everything that the result depends on. The path of the data is not part of it."""
         config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
         return {"run": config, "sha256": self.sha256, **measure.depends_on}
@@ -202,6 +202,6 @@ def training_settings(config: RunConfig) -> dict[str, Any]:
     return settings
 
 
-def digest(value: Mapping[str, Any]) -> str:
+def digest(value: Mapping[str, object]) -> str:
     """The SHA-256 of a JSON object, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

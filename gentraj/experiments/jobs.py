@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
     name: str
     function: Callable[..., None]
-    arguments: tuple[Any, ...]
+    arguments: tuple[object, ...]
     outcome: Callable[[], str]
     """Returns the line to print when the job has succeeded."""
 
@@ -141,7 +141,7 @@ class LocalProcesses:
             process.join()
 
 
-def _work(function: Callable[..., None], arguments: tuple[Any, ...], saving: float) -> None:
+def _work(function: Callable[..., None], arguments: tuple[object, ...], saving: float) -> None:
     """The entry point of every process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
     end_with_parent(saving)

@@ -68,7 +68,7 @@ class Cards:
         before anything is trained.
         """
         tasks: list[Task] = []
-        seen: dict[Any, tuple[str, float | None]] = {}
+        seen: dict[object, tuple[str, float | None]] = {}
         behaviour = {}
         for name, card in cards.items():
             measure = score_of(name, card.episodes, card.protocol, card.score)

@@ -7,7 +7,7 @@ The interquartile mean and the probability of improvement, and how they are resa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import trim_mean
@@ -15,7 +15,7 @@ from scipy.stats import trim_mean
 RESAMPLES = 10_000
 
 Scores = Sequence[Sequence[float]]  # a score for each seed and each of its episodes
-BySeed = Mapping[Any, Sequence[float]]  # the scores of the episodes of each seed
+BySeed = Mapping[int, Sequence[float]]  # the scores of the episodes of each seed
 Tasks = Sequence[Sequence[float]]  # for each task the score of each run; tasks may have different numbers of runs
 
 

@@ -32,7 +32,7 @@ HEAD = """# {preset} on {dataset}, {settings} settings
 
 The best of many is partly luck: train it again with other seeds before you report it."""
 
-Values = dict[str, Any]  # a value for each key that is varied
+Values = dict[str, object]  # a value for each key that is varied
 
 
 # -- what is tried
@@ -42,14 +42,14 @@ Values = dict[str, Any]  # a value for each key that is varied
 class Choice:
     """One of several values."""
 
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
 
     @property
-    def ends(self) -> tuple[Any, ...]:
+    def ends(self) -> tuple[object, ...]:
         """The values that must be possible for all of them to be."""
         return self.values
 
-    def draw(self, rng: np.random.Generator) -> Any:
+    def draw(self, rng: np.random.Generator) -> object:
         return self.values[rng.integers(len(self.values))]
 
 
@@ -136,10 +136,11 @@ def varied_card(base: Card, values: Values) -> Card:
 def changed(preset: str, settings: Values) -> dict[str, Any]:
     """The settings of a card that differ from the preset in these, by dotted key; `family` and `network` are components
     with settings of their own. Raises ValueError for unknown components."""
-    for key in COMPONENTS.keys() & settings.keys():
-        check_known([to_word(settings[key])], COMPONENTS[key], key)
+    named = {key: to_word(settings[key]) for key in COMPONENTS if key in settings}
+    for key, name in named.items():
+        check_known([name], COMPONENTS[key], key)
     before = to_json(PRESETS[preset])
-    after = to_json(with_components(PRESETS[preset], settings.get("family"), settings.get("network")))
+    after = to_json(with_components(PRESETS[preset], named.get("family"), named.get("network")))
     groups = {name: group for name, group in after.items() if group != before[name]}
     return groups | {key: value for key, value in settings.items() if key not in COMPONENTS}
 

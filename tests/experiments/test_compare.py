@@ -16,9 +16,19 @@ from forked import Forked
 from inline import inline
 from small import DATASET, edit, gentraj
 
+from gentraj.diffusion import likelihood
 from gentraj.experiments import compare as experiment
 from gentraj.experiments.cards import SeedResult
-from gentraj.experiments.compare import CompareConfig, FrontierPoint, Group, RunResult, entrant, frontier, planned
+from gentraj.experiments.compare import (
+    CompareConfig,
+    FrontierPoint,
+    Group,
+    Numbers,
+    RunResult,
+    entrant,
+    frontier,
+    planned,
+)
 from gentraj.experiments.page import over_runs
 from gentraj.experiments.statistics import Estimate
 from gentraj.families import FAMILIES
@@ -43,6 +53,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
 def measure_little(patch: pytest.MonkeyPatch) -> None:
     for name, little in (("SECONDS_TIMED", 0.0), ("DECISIONS", 2), ("LIKELIHOODS", 2)):
         patch.setattr(experiment, name, little)
+    patch.setattr(likelihood, "STEPS", 2)
 
 
 def compare(out: object, *more: object, processes: bool = False) -> int:
@@ -143,6 +154,8 @@ def test_families_that_train_for_equal_time_make_the_steps_that_fit(tmp_path: Pa
     """The GAN takes twice as long for a step; how long is measured once."""
     shrink(monkeypatch)
     outcomes = inline(monkeypatch)
+    for measured in ("samples", "speed"):
+        monkeypatch.setattr(experiment, measured, lambda *_, **__: Numbers({}))
     monkeypatch.setattr(experiment, "PACE_STEPS", 4)
     monkeypatch.setattr(experiment, "read_metrics", lambda folder: [
         {"seconds": 99.0}, {"seconds": 10.0 if "gan-pace" in str(folder) else 5.0}])  # of 10 steps each
