@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..models.conditional import Microbatch
 from ..models.plugin import Denoise
-from ..networks.embedding import conditioned
 from ..normalize import Normalizer
 from ..training.parallel import mean_over_processes
 from ..trajectory import TrajectorySpec
@@ -164,10 +163,6 @@ class Preconditioned:
     bound: float | None = None
     """Bound on |x0|, in normalised units; None is no bound."""
 
-    def level(self, t_R: Tensor) -> NoiseLevel:
-        """The noise level at the times t (R,)."""
-        return NoiseLevel(self.path, t_R, self.sigma_data)
-
     def output(self, x_t: Tensor, at: NoiseLevel, rows: Microbatch, *more: Tensor) -> Tensor:
         """F (R, H, D), the network's output in training."""
         return self.network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context, *more)
@@ -181,31 +176,10 @@ class Preconditioned:
 
     def __call__(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
         """x0 (R, H, D) of x (R, H, D), with exact known entries; x itself where t is 0."""
-        at, x_t = self.level(t_R), rows.held(x)
+        at, x_t = NoiseLevel(self.path, t_R, self.sigma_data), rows.held(x)
         x0 = self.x0(x_t, self.output(x_t, at, rows), at)
         x0 = torch.where(t_R[:, None, None] > 0, x0, x_t)
         return torch.where(rows.known, rows.x0, x0)
-
-    def given(self, values: Tensor, mask: Tensor, context_RC: Tensor | None, times_S: Tensor | None) -> Denoise:
-        """D as a function of (x, t) alone, for sampling: x0 has the known `values` where `mask` is true.
-
-        What does not depend on x, noise levels included, is computed once for all `times_S`, if they are given.
-        """
-        predict = conditioned(self.network, torch.where(mask, values, 0), mask, context_RC, times_S)
-        levels = dict[float, NoiseLevel]()
-        if times_S is not None:
-            levels = dict(zip(times_S.tolist(), self.level(times_S).each(), strict=True))
-
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            at = None
-            if len(t) == 1:
-                at = levels.get(t.item())
-            if at is None:
-                at = self.level(t)
-            x_t = torch.where(mask, values, x)
-            return torch.where(mask, values, self.x0(x_t, predict(x_t / at.spread, at.t_R), at))
-
-        return denoise
 
 
 def denoising_loss(D: Preconditioned, rows: Microbatch, eps: Tensor, at: NoiseLevel, weight: str,

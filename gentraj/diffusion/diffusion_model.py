@@ -18,7 +18,7 @@ from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..models.sample_batch import Guidance, by_blocks, check_shapes, check_trajectories, sample_batch, without_gradient
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
-from ..networks.embedding import padding
+from ..networks.embedding import conditioned, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
@@ -291,11 +291,20 @@ class Diffusion(ConditionalModel):
         if network is None:
             network = self.ema.module
         D = self.preconditioned(network, clipped=clipped)
-        given = D.given(values, mask, encode_context(context, self.context), times)
+        predict = conditioned(network, torch.where(mask, values, 0), mask, encode_context(context, self.context), times)
+        levels = dict[float, NoiseLevel]()
+        if times is not None:
+            levels = dict(zip(times.tolist(), self.level(times).each(), strict=True))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            return given(x, t)
+            at = None
+            if len(t) == 1:
+                at = levels.get(t.item())
+            if at is None:
+                at = self.level(t)
+            x_t = torch.where(mask, values, x)
+            return torch.where(mask, values, D.x0(x_t, predict(x_t / at.spread, at.t_R), at))
 
         return denoise
 
