@@ -78,7 +78,7 @@ class Discriminator(TrajectoryNetwork):
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
                 context_RC: Tensor | None = None) -> Logits:
-        features = self.features(x_RHD, known_RHD, mask_RHD).transpose(1, 2)
+        features = self.features(x_RHD, self.known_features(known_RHD, mask_RHD)).transpose(1, 2)
         condition = self.condition(features[:, self.num_noisy :])
         embedding_RE = self.embedding(t_R, context_RC) + F.leaky_relu(condition, 0.2).mean(-1)
         h, patch = self.first(features), None

@@ -113,16 +113,12 @@ class TrajectoryNetwork(nn.Module):
                                   activation(), nn.Linear(4 * embed, embed))
         self.context = nn.Linear(context_dim, embed) if context_dim else None
 
-    def features(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
-        """The features (R, H, num_features) of x, then of the known values, then the mask."""
-        return self.joined(x_RHD, self.known_features(known_RHD, mask_RHD))
-
-    def joined(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
-        """The features (R, H, num_features) of x joined with those of `known_features`."""
+    def features(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
+        """The features (R, H, num_features) of x, then those of `known_features`."""
         return torch.cat([fourier(x_RHD, self.frequencies), known_RHF], dim=-1)
 
     def known_features(self, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
-        """The features (R, H, num_features - num_noisy) that do not depend on x."""
+        """The features (R, H, num_features - num_noisy) of the known values, then the mask: they do not depend on x."""
         return torch.cat([fourier(known_RHD, self.frequencies), mask_RHD.to(known_RHD.dtype)], dim=-1)
 
     def embedding(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
@@ -150,7 +146,8 @@ class FactoredNetwork(TrajectoryNetwork):
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
                 context_RC: Tensor | None = None) -> Tensor:
-        return self.body(self.features(x_RHD, known_RHD, mask_RHD), self.projection(t_R, context_RC))
+        features_RHF = self.features(x_RHD, self.known_features(known_RHD, mask_RHD))
+        return self.body(features_RHF, self.projection(t_R, context_RC))
 
     def conditioned(self, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
                     times_S: Tensor | None) -> Predict:
@@ -172,7 +169,7 @@ class FactoredNetwork(TrajectoryNetwork):
                 projected_RM = projections_RM.get(t_R.item())
             if projected_RM is None:
                 projected_RM = self.projection(t_R, context_RC)
-            return self.body(self.joined(x_RHD, known_RHF), projected_RM)
+            return self.body(self.features(x_RHD, known_RHF), projected_RM)
 
         return predict
 

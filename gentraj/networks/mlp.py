@@ -70,10 +70,10 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         with torch.autocast(x_RI.device.type, enabled=False):
-            return self.last(self.hidden(x_RI.to(self.weight[0].dtype)))
+            return self.layers(x_RI.to(self.weight[0].dtype))
 
-    def hidden(self, x_RI: Tensor) -> Tensor:
-        """The features (E, R, width) of the last hidden layer."""
+    def layers(self, x_RI: Tensor) -> Tensor:
+        """(E, R, outputs) of the layers; under autocast the last one is computed in float32 all the same."""
         h = x_RI.expand(len(self.weight[0]), *x_RI.shape)
         for i, (weight_EIO, bias_E1O) in enumerate([*zip(self.weight, self.bias, strict=True)][:-1]):
             h, width = torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]
@@ -82,14 +82,12 @@ class EnsembleMLP(nn.Module):
             h = self.activation(h)
             if self.norm == "after":
                 h = torch.addcmul(self.shift[i], F.layer_norm(h, width), self.scale[i])
-        return h
-
-    def last(self, h_ERW: Tensor) -> Tensor:
-        """(E, R, outputs) from the features of the last hidden layer."""
         weight, bias = self.weight[-1], self.bias[-1]
-        if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
-            return (h_ERW * weight.mT).sum(-1, keepdim=True) + bias
-        return torch.baddbmm(bias, h_ERW, weight)
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.to(weight.dtype)
+            if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
+                return (h * weight.mT).sum(-1, keepdim=True) + bias
+            return torch.baddbmm(bias, h, weight)
 
 
 class ValueEnsemble(EnsembleMLP):
@@ -120,9 +118,7 @@ class ValueEnsemble(EnsembleMLP):
 
     def outputs(self, x_RI: Tensor) -> Tensor:
         """(E, R, outputs) numbers whose mean is the value, such as quantiles of the return."""
-        h_ERW = self.hidden(x_RI)
-        with torch.autocast(x_RI.device.type, enabled=False):
-            return self.start + self.unit * self.last(h_ERW.to(self.weight[-1].dtype))
+        return self.start + self.unit * self.layers(x_RI)
 
 
 @torch.no_grad()

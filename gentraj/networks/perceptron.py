@@ -65,9 +65,9 @@ class Perceptron(FactoredNetwork):
             return super().known_features(known_RHD, mask_RHD)
         return torch.cat([known_RHD, mask_RHD.to(known_RHD.dtype)], -1)
 
-    def joined(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
+    def features(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
         if not self.config.fixed_mask:
-            return super().joined(x_RHD, known_RHF)
+            return super().features(x_RHD, known_RHF)
         known_RHD, mask_RHD = known_RHF.chunk(2, -1)
         return fourier(torch.where(mask_RHD > 0, known_RHD, x_RHD), self.frequencies)
 
