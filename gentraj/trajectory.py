@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -57,7 +58,7 @@ class TrajectorySpec:
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
                              "steps are expected")
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """The width D of a timestep."""
         return self.obs_dim + self.act_dim
@@ -256,8 +257,7 @@ class Condition:
     def to(self, device: torch.device) -> Condition:
         """The condition on another device."""
         tensors = (self.values_BHD, self.mask_BHD, self.context_BC)
-        here = all(tensor is None or tensor.device == device for tensor in tensors)
-        if here:
+        if {tensor.device for tensor in tensors if tensor is not None} == {device}:
             return self
         return self._with_each(lambda x: x.to(device))
 

@@ -166,10 +166,11 @@ class MovingAverage(AveragedModel):
             self.pairs = [([*self.module.parameters()], [*model.parameters()]),
                           ([*self.module.buffers()], [*model.buffers()])]
             if self.n_averaged == 0:
-                _copy(*self.pairs[0])
+                self.module.load_state_dict(model.state_dict())
         weights, buffers = self.pairs
         self.average(*weights, self.n_averaged)
-        _copy(*buffers)
+        for mine, other in zip(*buffers, strict=True):
+            mine.copy_(other)
         self.n_averaged += 1
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingAverage:
@@ -178,8 +179,3 @@ class MovingAverage(AveragedModel):
 
     def _forget(self, *_: object) -> None:
         self.pairs = []
-
-
-def _copy(mine: list[Tensor], theirs: list[Tensor]) -> None:
-    for tensor, other in zip(mine, theirs, strict=True):
-        tensor.copy_(other)
