@@ -1,4 +1,4 @@
-"""The `gentraj` command. Every subcommand is a module of this package, named like the subcommand."""
+"""The `gentraj` command. A subcommand is a function of a module of this package and a line of `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
+from pkgutil import resolve_name
 from typing import TextIO
 
 from .environments import environments
@@ -53,8 +53,14 @@ takes --import MODULE, a module of yours that registers environments (installed,
 --env-id MODULE:Id does the same. --env-kwargs KEY=VALUE... passes arguments to the environment of --env-id.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
-COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "hub",
-            "measure", "studio", "report", "compare", "sweep", "reproduce")  # modules
+COMMANDS = {
+    "demo": "demo:main", "data": "data:main", "train": "train:main", "finetune": "using:finetune_main",
+    "distill": "distill:main", "sample": "using:sample_main", "augment": "using:augment_main",
+    "evaluate": "evaluate:main", "export": "using:export_main", "hub": "using:hub_main",
+    "measure": "using:measure_main", "studio": "studio:main", "report": "using:report_main",
+    "compare": "experiments:compare_main", "sweep": "experiments:sweep_main", "reproduce": "experiments:reproduce_main",
+}
+"""The function of each command, MODULE:FUNCTION of this package; its module is imported when the command runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,7 +141,7 @@ def _command(words: list[str]) -> Callable[[list[str]], None]:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
         raise SystemExit(_fail(2, f"unknown command '{words[0]}'; {hint}"))
-    return import_module(f".{words[0]}", __name__).main
+    return resolve_name(f"{__name__}.{COMMANDS[words[0]]}")
 
 
 def _fail(code: int, message: str) -> int:

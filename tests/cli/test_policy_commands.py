@@ -18,7 +18,7 @@ from gentraj import runs
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.cli import measure, sample
+from gentraj.cli import using
 from gentraj.data import Episodes
 from gentraj.families import ACTION_MODELS
 from gentraj.runs import PolicyRunConfig, presets
@@ -103,8 +103,7 @@ def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], 
     shutil.copytree(hopper_run, "RUN")
     without_model = Policy(presets.PRESETS["iql"].policy, StateActionScales.blank(11, 3, 0))
     bare = changed(runs.load(hopper_run), policy=without_model, folder=Path("RUN"))
-    for module in (measure, sample):
-        monkeypatch.setattr(module, "load_trained", lambda *_, **__: bare)
+    monkeypatch.setattr(using, "load_trained", lambda *_, **__: bare)
     assert gentraj(*words) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err

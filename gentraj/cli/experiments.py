@@ -1,0 +1,225 @@
+"""The commands of experiments with many runs: `gentraj compare`, `sweep` and `reproduce`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import NonNegativeInt, PositiveInt
+
+from gentraj.envs.making import ProtocolName
+
+from ..config import from_word, settings
+from ..experiments.cards import Card, CardResult, Score, read_card, read_results
+from ..experiments.compare import CompareConfig, compare_families
+from ..experiments.compare_page import measured
+from ..experiments.compare_page import write_page as write_comparison
+from ..experiments.page import score_table, score_tables, write_page
+from ..experiments.reproduce import Cards, place, reproduce, verdicts
+from ..experiments.sweep import Choice, Range, Space, Values, base_card, sweep, trials_of, varied_card
+from ..files import check_folder, check_output
+from ..progress import print_saved, say
+from .jobs import JobsOptions, pool_of
+from .options import Device, parse
+
+
+@settings
+class Compare(CompareConfig):
+    """Train families of models for the same steps or minutes, and compare their samples, speed, likelihood and returns.
+
+    Existing runs of any kind can be compared instead with --runs, such as a teacher and its students: the frontier
+    shows what their decisions cost and what they are worth. The same command continues an interrupted comparison and
+    measures nothing twice.
+
+    Examples: gentraj compare pointmaze-umaze --families diffusion,flow --steps 4000 --seeds 2
+              gentraj compare pointmaze-umaze --families diffusion,gan --minutes 6
+              gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
+              gentraj compare --runs runs/umaze@20 runs/umaze@5 runs/umaze-student
+    """
+
+    presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
+    """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
+    preset."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+
+
+def compare_main(argv: list[str]) -> None:
+    args = parse(Compare, argv, "gentraj compare")
+    groups = compare_families(args, pool_of(args.jobs, args.out))
+    for group in groups:
+        table = group.table()
+        if table is not None:
+            print_saved(score_table(table))
+        print_saved(f"\n{group.name}\n\n{measured(group)}\n")
+    print_saved(write_comparison(groups, args.out, args.device))
+
+
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
+
+
+@settings
+class SweepOptions:
+    """Train and score a preset with many combinations of settings, and write a table of them, best first.
+
+    The same command continues an interrupted sweep and repeats no finished training. Combinations that differ only in
+    how the agent acts share a training and a job.
+
+    Examples: gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=1,3,10 policy.expectile=0.7,0.9
+              gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=0.5..20:log --trials 40
+              gentraj sweep pointmaze-umaze --over network=temporalunet,dit --seeds 0 1 2 --ray
+              gentraj sweep pointmaze-umaze --over network=dit planner.replan=8,16 --one-at-a-time
+    """
+
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+    """The preset to start from; `gentraj train --help` lists the presets."""
+    over: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUES...")]
+    """Settings, each with the values to try: several values, as in policy.beta=1,3,10, a range, as in
+    policy.beta=0.5..20, of whole numbers if both ends are, or a range that is uniform in its logarithm, as in
+    policy.beta=0.5..20:log. The settings are the keys that `gentraj train PRESET --print-config` prints; `family` and
+    `network` are the options --model and --network of `gentraj train` and bring their own default settings."""
+    trials: PositiveInt | None = None
+    """Draw this number of settings at random, instead of trying all combinations. A larger number adds to those of a
+    smaller one."""
+    one_at_a_time: bool = False
+    """Try the preset and, instead of all combinations, each value alone; the page also has how far each is above the
+    preset, paired by seed and episode."""
+    dataset: str = ""
+    """The dataset, as in `gentraj train`; by default the preset's."""
+    env_id: str | None = None
+    """The environment, if the dataset does not name it: a Gymnasium id or a task name."""
+    run_dir: Path = Path("runs/sweep")
+    """Folder that the runs, the results and sweep.md are written to."""
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    """Seeds of the trainings of each combination; all are evaluated on the same episodes."""
+    episodes: PositiveInt = 20
+    """Number of episodes in which each training is evaluated."""
+    steps: PositiveInt | None = None
+    """Number of training steps; by default the preset's."""
+    protocol: ProtocolName = "random-goal"
+    """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
+    ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
+    score: Score = "return_mean"
+    """What the table is sorted by."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+    device: Device = None
+
+    def __post_init__(self) -> None:
+        if self.one_at_a_time and self.trials is not None:
+            raise ValueError("--one-at-a-time tries each value alone, and --trials draws all settings at random; leave "
+                             "one of them out")
+
+
+def sweep_main(argv: list[str]) -> None:
+    args = parse(SweepOptions, argv, "gentraj sweep")
+    check_folder(args.run_dir, "--run-dir")
+    base, tried = sweep_plan(args)
+    failures, results = sweep(base, tried, args.run_dir, pool_of(args.jobs, args.run_dir), args.device)
+    for table in score_tables(results):
+        print_saved(score_table(table))
+    if failures:
+        raise SystemExit(1)
+
+
+def sweep_plan(args: SweepOptions) -> tuple[Card, list[Values]]:
+    """The card of the preset, and what is tried. Raises ValueError for unknown keys and values, before any work."""
+    base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
+                     protocol=args.protocol, score=args.score)
+    return base, trials_of(space_of(base, [text for texts in args.over for text in texts]), args.trials,
+                           args.one_at_a_time)
+
+
+def space_of(base: Card, texts: list[str]) -> Space:
+    """What is tried of each key. Raises ValueError for unknown keys, and for values that the setting cannot have."""
+    space: dict[str, Choice | Range] = {}
+    for text in texts:
+        setting = re.fullmatch("([^=]+)=(.+)", text)
+        if setting is None:
+            raise ValueError(f"--over is '{text}'; KEY=V1,V2 is expected, such as planner.candidates=1,16")
+        key, given = setting.groups()
+        if key in space:
+            raise ValueError(f"--over gives {key} twice; give each setting once")
+        bounds = RANGE.fullmatch(given)
+        if bounds:
+            kind = int if re.fullmatch(r"[+-]?\d+[+-]?\d+", bounds[1] + bounds[2]) else float
+            space[key] = Range(kind(bounds[1]), kind(bounds[2]), bool(bounds[3]), kind is int)
+        else:  # commas within brackets do not separate values
+            space[key] = Choice(tuple(map(from_word, re.split(r",(?![^\[{]*[\]}])", given))))
+        for value in space[key].ends:
+            varied_card(base, {key: value})
+    if not space:
+        raise ValueError("--over names no setting; give KEY=V1,V2, such as policy.beta=1,3")
+    return space
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train and score what result cards describe, and compare the scores with those that the cards expect.
+
+    A card is a JSON file with a preset, settings, datasets, seeds and expected scores. Every seed is trained on every
+    dataset, and its last checkpoint is evaluated. The command first says how long that takes, from the minutes that the
+    cards name. The same command continues an interrupted experiment and repeats no finished training. The
+    exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the command only writes the
+    table of the existing results.
+
+    Examples: gentraj reproduce benchmarks/cards/fql.json --data ~/data --jobs 2
+              gentraj reproduce --results benchmarks/results --table docs/results.md
+    """
+
+    cards: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CARD")] = ()
+    """Card files."""
+    data: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """A folder that is searched for data files; may be given several times."""
+    out: Path = Path("runs/reproduce")
+    """Folder that the runs are written to, each with a log.txt."""
+    results: Path | None = None
+    """Folder for the results, one file CARD.json for each card; by default --out."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+    table: Path | None = None
+    """Also write all results in the folder --results as a page with figures to this file, such as docs/results.md."""
+    device: Device = None
+
+
+def reproduce_main(argv: list[str]) -> None:
+    args = parse(Reproduce, argv, "gentraj reproduce")
+    check_cards(args)
+    results = args.results or args.out
+    cards = {path.stem: read_card(path) for path in args.cards}
+    if args.table is not None:
+        # Raises now, not after hours of training, if the cards do not fit in the table.
+        score_tables(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
+    good = True
+    if cards:
+        pool = pool_of(args.jobs, args.out)
+        experiment = Cards.of(cards, args.data, partial(place, args.out))
+        failures, card_results = reproduce(experiment, results, pool, args.device)
+        lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]
+        print("\n".join(line for line, _ in lines))
+        good = not failures and all(inside for _, inside in lines)
+    if args.table is not None:
+        if not (existing := read_results(results)):
+            raise ValueError(f"{results} holds no results; gentraj reproduce CARD... writes them")
+        say(f"table in {write_page(existing, args.table)}")
+    if not good:
+        raise SystemExit(1)
+
+
+def check_cards(args: Reproduce) -> None:
+    """Raises ValueError for options that contradict each other, before any work."""
+    if not args.cards and args.table is None:
+        raise ValueError("give cards, or --table FILE to write the table of the existing results; see gentraj "
+                         "reproduce --help")
+    names = [path.stem for path in args.cards]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several cards are called {', '.join(repeated)}; each needs a name of its own")
+    results = args.results or args.out
+    if own := [path for path in args.cards if path.exists() and path.resolve() == (results / path.name).resolve()]:
+        raise ValueError(f"{own[0]} is where its results would be written; give another folder by --results")
+    if args.table is not None:
+        check_output(args.table, "--table")
+    check_folder(args.out, "--out")
+    check_folder(results, "--results")
