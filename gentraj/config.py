@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from annotated_types import GroupedMetadata, Interval
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ErrorDetails
 
@@ -62,12 +62,13 @@ def settings(cls: type[T]) -> type[T]:
             initialise(self, *args, **values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            name = str(next(iter(first["loc"]), ""))
+            name, *inside = map(str, first["loc"] or [""])
             if first["type"] == "value_error":  # two settings that contradict each other
                 raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
             if first["type"] == "unexpected_keyword_argument":
                 raise TypeError(f"{cls.__name__} has no setting {name}") from None
-            raise ConfigError(f"{cls.__name__}.{name} {_problem(first, _hints(cls).get(name))}") from None
+            index = "".join(f"[{each}]" for each in inside if each.isdigit())  # others name the types of a union
+            raise ConfigError(f"{cls.__name__}.{name}{index} {_problem(first, _hints(cls).get(name))}") from None
 
     made.__init__ = __init__
     return made  # pyright: ignore[reportReturnType]
@@ -284,7 +285,7 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
     for name, field in fields.items():
         if name not in values and _default(field) is dataclasses.MISSING:
             raise ConfigError(f"{place.below(name)} is missing; expected are {', '.join(fields)}")
-    read = {name: _read(hints[name], value, place.below(name)) for name, value in values.items()}
+    read = {name: _converted(hints[name], value, place.below(name)) for name, value in values.items()}
     try:
         return cls(**read)
     except ValueError as error:  # of one setting, which its class names, or of several that contradict each other
@@ -294,18 +295,6 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
             raise ConfigError(f"{place.below(name)} {problem}") from error
         where = str(place) if place.key else place.where
         raise ConfigError(f"{where}: {message}" if where else message) from error
-
-
-def _read(hint: Any, value: Any, place: _Place) -> Any:
-    """Reads a value of this type."""
-    value = _converted(hint, value, place)
-    try:
-        return _adapter(hint).validate_python(value, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        for index in first["loc"]:
-            place = place.below(index) if isinstance(index, int) else place  # others name the types of a union
-        raise ConfigError(f"{place} {_problem(first, hint)}") from None
 
 
 def _converted(hint: Any, value: Any, place: _Place) -> Any:
@@ -371,8 +360,3 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _hints(cls: type) -> JsonObject:
     """The types of the settings, with their ranges."""
     return get_type_hints(cls, include_extras=True)
-
-
-@cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +29,7 @@ from gentraj.config import (
 )
 
 
-@dataclass(frozen=True)
+@settings
 class Inner:
     rate: float = 1e-3
     widths: tuple[int, ...] = (1, 2)
@@ -40,7 +40,7 @@ class Inner:
             raise ValueError("rate is negative")
 
 
-@dataclass(frozen=True)
+@settings
 class Outer:
     name: str = "run"
     kind: Literal["a", "b", 3] = "a"
@@ -146,24 +146,24 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_json(tmp_path / "config.json")
 
 
-@dataclass(frozen=True)
+@settings
 class Small:
     width: int = 1
 
 
-@dataclass(frozen=True)
+@settings
 class Large:
     width: int = 1
 
 
-@dataclass(frozen=True)
+@settings
 class Larger(Large):
     """A class with the settings of `Large` and another default."""
 
     width: int = 2
 
 
-@dataclass(frozen=True)
+@settings
 class Holder:
     either: Small | Large | None = None
     one: Large = Large()

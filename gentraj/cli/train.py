@@ -22,7 +22,7 @@ from ..runs.folder import RUNS, RunFolder
 from ..runs.model_card import parameters_trained
 from ..runs.presets import PRESETS, listing, preset, with_components
 from ..runs.run import Run, RunConfig
-from ..runs.training import Reader, prepare, resolve_paths
+from ..runs.training import prepare, resolve_paths, untrained_agent
 from ..runs.training import train as train_run
 from ..runs.world import WorldModelRun
 from ..training.checkpoint import has_checkpoints
@@ -81,17 +81,16 @@ def main(argv: list[str]) -> None:
     if HELP & set(words):
         _help(words, given)
     args = parse(Train, words, "gentraj train")
-    reader = Reader()
-    config = with_options(with_components(_defaults(args, given, reader), args.model, args.network), given)
+    config = with_options(with_components(_defaults(args, given), args.model, args.network), given)
     with launched(args.device) as processes:
-        _train(args, config, reader, processes)
+        _train(args, config, processes)
 
 
 def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings of the preset that is named or else all presets."""
     args = parse(Train, [word for word in words if word not in HELP], "gentraj train")
     named = args.preset or args.settings_file or args.resume
-    config = None if named is None else with_components(_defaults(args, given, Reader()), args.model, args.network)
+    config = None if named is None else with_components(_defaults(args, given), args.model, args.network)
     try:
         parse(Train, ["--help"], "gentraj train", description=cleandoc(str(Train.__doc__)))
     finally:
@@ -101,7 +100,7 @@ def _help(words: list[str], given: dict[str, list[str]]) -> None:
             print_settings(config)
 
 
-def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes) -> None:
+def _train(args: Train, config: RunConfig, processes: Processes) -> None:
     training = config.training
     config = replace(config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
     if args.print_config:
@@ -113,12 +112,11 @@ def _train(args: Train, config: RunConfig, reader: Reader, processes: Processes)
     config = replace(config, dataset=resolve_paths(config.dataset, args.resume or Path()))
     device = processes.device or pick_device(args.device)
     if args.dry_run:
-        processes.on_main(lambda: print(dry_run(config, reader, device)))
+        processes.on_main(lambda: print(dry_run(config, device)))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
-    run = train_run(config, folder, resume=args.resume is not None, processes=processes, reader=reader,
-                    device=device)
+    run = train_run(config, folder, resume=args.resume is not None, processes=processes, device=device)
     if processes.is_main:
         say(f"trained {run.step} steps; the run is in {folder}")
         print_saved(next_command(run, folder))
@@ -132,9 +130,11 @@ def next_command(run: Run, folder: Path) -> str:
     return f"{command} --as world-model" if isinstance(run, WorldModelRun) else f"{command} --env-id ID"
 
 
-def dry_run(config: RunConfig, reader: Reader, device: torch.device) -> str:
-    """What would be trained on this device, as text with a line for each component."""
-    run, episodes = prepare(config, record=False, reader=reader, device=device)
+def dry_run(config: RunConfig, device: torch.device) -> str:
+    """Takes one decision on this device, and says what would be trained, with a line for each component."""
+    run, episodes = prepare(config, record=False)
+    obs_BO = run.ready(device).reference.x_BHD[:1, 0, : run.data.obs_dim]
+    untrained_agent(run).act(obs_BO, run.example_goal(run.reference, obs_BO))
     training = run.config.training
     lines = [f"{name:10} {type(part).__name__:18} {parameters_trained(part):>11,} parameters, horizon "
              f"{part.spec.horizon}, batches of {part.batch_size}" for name, part in run.components.items()]
@@ -144,7 +144,7 @@ def dry_run(config: RunConfig, reader: Reader, device: torch.device) -> str:
                       "taken, and nothing is written"])
 
 
-def _defaults(args: Train, given: dict[str, list[str]], reader: Reader) -> RunConfig:
+def _defaults(args: Train, given: dict[str, list[str]]) -> RunConfig:
     """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
     given."""
     sources = {"a preset": args.preset, "--config": args.settings_file, "--resume": args.resume}
@@ -153,7 +153,7 @@ def _defaults(args: Train, given: dict[str, list[str]], reader: Reader) -> RunCo
         raise ValueError(f"{' and '.join(named) or 'nothing'} was given, and one of PRESET, --config FILE and --resume "
                          "DIR is expected, which each name all settings; `gentraj train --help` lists the presets")
     if args.preset is not None:
-        return preset(args.preset, " ".join(given.get("dataset", ())), reader.look)
+        return preset(args.preset, " ".join(given.get("dataset", ())))
     if args.settings_file is not None:
         return from_json(RunConfig, read_json(args.settings_file), str(args.settings_file))
     for option in ("run_dir", "model", "network"):

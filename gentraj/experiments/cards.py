@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -163,7 +163,7 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
 # -- results
 
 
-@dataclass(frozen=True)
+@settings
 class CurvePoint:
     """The mean score of an evaluation during a training, in the unit of the card's score."""
 
@@ -171,7 +171,7 @@ class CurvePoint:
     mean: float
 
 
-@dataclass(frozen=True)
+@settings
 class SeedResult:
     """The evaluation of the last checkpoint of one training, in the unit of the card's score."""
 
@@ -194,7 +194,7 @@ class SeedResult:
         return float(np.mean(self.scores))
 
 
-@dataclass(frozen=True)
+@settings
 class DataResult:
     """The results of all seeds on one dataset."""
 
@@ -230,7 +230,7 @@ class DataResult:
         return [seed.mean for seed in self.seeds]
 
 
-@dataclass(frozen=True)
+@settings
 class CardResult:
     """A card and its results as far as they are done, by the name of the `CardData`."""
 

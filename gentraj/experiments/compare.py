@@ -109,7 +109,7 @@ class CompareConfig:
 # -- what is measured of a run
 
 
-@dataclass(frozen=True)
+@settings
 class Numbers:
     """Numbers that were measured of a run, by their names."""
 

@@ -18,7 +18,7 @@ from ..families import FAMILIES
 from ..networks import NETWORKS
 from ..progress import say
 from ..randomness import fold
-from ..runs.presets import PRESETS, data_settings, suited, with_components
+from ..runs.presets import PRESETS, data_settings, with_components
 from .cards import Card, CardData, CardResult, common_settings, run_settings
 from .engine import digest
 from .jobs import Pool
@@ -114,7 +114,6 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, 
     Raises ValueError for an unknown preset, without a dataset, and if the file of the dataset is missing.
     """
     check_known([preset], PRESETS, "preset")
-    preset = suited(preset, dataset)
     dataset = dataset or PRESETS[preset].dataset
     if not dataset:
         raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")

@@ -106,6 +106,10 @@ def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
     if planner.history and not config.conditioning.prefix:
         raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
                          "timesteps; train one with --conditioning.prefix 0.5")
+    if planner.guidance == "classifier-free" and config.model.ONE_CALL:
+        raise ValueError("planner.guidance is 'classifier-free', which changes what a model denoises, and a model of "
+                         f"the family {family(config.model)} does not denoise; set another guidance, or take a "
+                         "diffusion model")
 
 
 class PlannerRun(Run[PlannerRunConfig]):
@@ -180,8 +184,8 @@ class PlannerRun(Run[PlannerRunConfig]):
         for_returns = config.critic is not None or config.context.kinds == ("return",)
         if goal_dims and not config.conditioning.goal and for_returns:
             raise ValueError(f"{episodes.name} has goals, and these settings plan for returns "
-                             "(conditioning.goal is 0); take a preset for goals, such as pointmaze, or "
-                             "gentraj train veteran+")
+                             "(conditioning.goal is 0); take a preset for goals: pointmaze in mazes, goals "
+                             "elsewhere")
         if config.planner.goal_dims not in ((), goal_dims):
             raise ValueError(f"planner.goal_dims are {config.planner.goal_dims}, but the data or "
                              f"conditioning.goal_dims say {goal_dims}; leave them out")

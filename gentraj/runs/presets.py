@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -11,19 +10,15 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
-from gentraj.envs.making import recorded_factory
-from gentraj.envs.recording.recipes import recipes
-from gentraj.envs.tasks.registry import MAZES, OGBENCH
 
 from ..config import JsonObject, check_known, from_json, read_json, to_json, with_settings
-from ..data import ContextConfig, Episodes, load_episodes
+from ..data import ContextConfig
 from ..data.d4rl import single_task
 from ..data.sources import split_names
 from ..diffusion import DiffusionConfig, FlowConfig
 from ..families import ModelConfig
 from ..models.conditioning import ConditionMix
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
-from ..progress import say
 from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
 from .folder import run_class
@@ -95,8 +90,6 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
     "diffuser-pointmaze-large": ("the same in the large maze: 384 steps",
                                  replace(TRACKED, dataset="gentraj/pointmaze/large-v0", horizon=64, stride=6)),
 }
-# The presets that a name stands for if the data have goals: in mazes (followed by the task's own ending), elsewhere.
-TOWARDS_GOALS = {"veteran+": ("pointmaze", "goals"), "diffuser": ("diffuser-pointmaze", "diffuser-goals")}
 
 STARTS = ("td3bc", "diffusion-ql", "gan-critic")  # learn starts from early windows, as the planners for returns do
 
@@ -123,38 +116,11 @@ PRESETS: dict[str, RunConfig] = {
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
 
 
-def suited(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> str:
-    """The preset that suits the data: veteran+ and diffuser stand for planners for goals if the data have goals.
-
-    Data that decide it are read by `read`, except for the dataset of a task, which may be missing, as training records
-    it. Raises `DataError` for any other dataset that cannot be read.
-    """
-    first, *_ = split_names(dataset)
-    if name not in TOWARDS_GOALS or not first:
-        return name
-    in_mazes, elsewhere = TOWARDS_GOALS[name]
-    for task, known in MAZES.items():
-        if first in (*known.recorded, *known.datasets["Minari"], known.d4rl_id):
-            own = in_mazes + task.removeprefix("pointmaze")
-            return own if own in PRESETS else in_mazes
-    for task, recipe in recipes().items():
-        if recipe.dataset_id == first:
-            return elsewhere if task in OGBENCH else name
-    episodes = read(first)
-    if not episodes.goal_dims:
-        return name
-    factory = recorded_factory(episodes.env)
-    return elsewhere if factory is None or factory.maze is None else in_mazes
-
-
-def preset(name: str, dataset: str, read: Callable[[str], Episodes] = load_episodes) -> RunConfig:
-    """The preset, in its variant for the data, which is said. Raises ValueError for an unknown name, and suggests a
-    similar one."""
+def preset(name: str, dataset: str) -> RunConfig:
+    """The preset, with what it has for these data only. Raises ValueError for an unknown name, and suggests a similar
+    one."""
     check_known([name], PRESETS, "preset")
-    variant = suited(name, dataset, read)
-    if variant != name:
-        say(f"the data have goals: {name} plans for them, as the preset {variant}")
-    return with_settings(PRESETS[variant], data_settings(variant, dataset), f"preset {variant}")
+    return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 
 
 def data_settings(name: str, dataset: str) -> JsonObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..progress import one_line, say
 from ..randomness import fold
 from ..training.loop import Callbacks, RunStore, Trainer, TrainingData
 from ..training.parallel import SINGLE, Processes
-from ..trajectory import Batch
+from ..trajectory import Agent, Batch
 from .folder import RunFolder, fingerprint, may_change, run_class
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
@@ -32,29 +33,11 @@ from .run import DataFacts, Run, RunConfig, copy_of
 
 REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
 ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
-DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and the decision starts from the first
-
-
-class Reader:
-    """Reads datasets. One that was looked at, such as to choose a preset by it, is not read again when it is taken."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, Episodes] = {}
-
-    def look(self, name: str) -> Episodes:
-        """The dataset, which is kept until it is taken."""
-        name = resolve_paths(name, Path())
-        if name not in self.held:
-            self.held[name] = load_episodes(name)
-        return self.held[name]
-
-    def take(self, name: str) -> Episodes:
-        """The dataset, which is kept no longer."""
-        return self.held.pop(name) if name in self.held else load_episodes(name)
+FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
 
 
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True, processes: Processes = SINGLE, reader: Reader | None = None) -> Run:
+          progress: bool = True, processes: Processes = SINGLE) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
     The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings by
@@ -64,7 +47,7 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     """
     store = RunFolder(folder)
     config = replace(config, dataset=resolve_paths(config.dataset, store.path))  # valid from any working directory
-    prepared = processes.on_main(lambda: prepare(config, check=not resume, reader=reader, device=device))
+    prepared = processes.on_main(lambda: prepare(config, check=not resume))
     run, episodes = prepared or prepare(config, record=False, check=False)
     run.folder = store.path
 
@@ -87,16 +70,15 @@ def trained(run: Run, trainer: Trainer, resume: bool, device: torch.device | Non
     return run.ready(device)
 
 
-def prepare(config: RunConfig, *, record: bool = True, check: bool = True, reader: Reader | None = None,
-            device: torch.device | None = None) -> tuple[Run, Episodes]:
+def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tuple[Run, Episodes]:
     """The run, untrained, and its training data: reads the data and fills in the settings that they decide.
 
-    With `check`, also checks that the data fit their environment, and lets the run decide once in a dry run. The
-    dataset of a task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
+    With `check`, also checks that the data fit their environment, and that the parts can act together. The dataset of a
+    task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
     """
     if config.env_id is not None:
         environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
-    joined, returns = read_datasets(config, record=record, reader=reader)
+    joined, returns = read_datasets(config, record=record)
     kind = run_class(config)
     config, context = kind.resolve(config, joined)
     parts = kind.split(config, joined)
@@ -111,7 +93,7 @@ def prepare(config: RunConfig, *, record: bool = True, check: bool = True, reade
     run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC)
     if check:
         check_data(data, episodes, config.env_id)
-        dry_run(run, device)
+        untrained_agent(run)
     return run, episodes
 
 
@@ -137,15 +119,13 @@ def resolve_paths(dataset: str, folder: Path) -> str:
     return "+".join(map(locate, split_names(dataset)))
 
 
-def read_datasets(config: RunConfig, *, record: bool = True,
-                  reader: Reader | None = None) -> tuple[Episodes, list[DataReturns]]:
+def read_datasets(config: RunConfig, *, record: bool = True) -> tuple[Episodes, list[DataReturns]]:
     """The data that a run is trained on, and the returns of the recorded episodes of each of its datasets.
 
     The dataset of a task is recorded if it is missing, unless `record` is false. Only the critic of a policy learns
     from synthetic steps, which a world model imagined; for other runs they are left out, with a warning.
     """
-    reader = reader or Reader()
-    datasets = [reader.take(make_missing(name) if record else name) for name in split_names(config.dataset)]
+    datasets = [load_episodes(make_missing(name) if record else name) for name in split_names(config.dataset)]
     real = [dataset.real() for dataset in datasets]
     joined = concatenate(datasets if learns_from_synthetic(config) else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
@@ -229,9 +209,8 @@ def check_evaluable(data: DataFacts) -> None:
                          f"observation), and {envs.env_id} gives none; leave --eval-every out")
 
 
-def dry_run(run: Run, device: torch.device | None = None) -> None:
-    """Lets a copy of an untrained run decide once on a device. Raises ValueError if its parts cannot act together."""
-    one_A, copy = np.ones(run.data.act_dim, np.float32), copy_of(run, device)
-    copy.reference = copy.reference.take(slice(DRY_RUN_WINDOWS))
-    obs_BO = run.reference.x_BHD[:1, 0, : run.data.obs_dim]
-    copy.agent(Box(-one_A, one_A)).act(obs_BO, copy.example_goal(run.reference, obs_BO))
+def untrained_agent(run: Run) -> Agent:
+    """The agent of an untrained run, calibrated on few windows. Raises ValueError if its parts cannot act together."""
+    one_A, few = np.ones(run.data.act_dim, np.float32), copy(run)
+    few.reference = run.reference.take(slice(FEW_WINDOWS))
+    return few.agent(Box(-one_A, one_A))

@@ -16,7 +16,6 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig
-from gentraj.data import Episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
@@ -28,12 +27,12 @@ from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
-FOR_GOALS = ("veteran+", "diffuser", "diffuser-goals")  # goals: below, with a memory
+FOR_GOALS = ("pointmaze", "diffuser-pointmaze", "diffuser-goals")  # goals: below, with a memory
 
 
 def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
     """The preset with narrow networks and three steps of training; it tries few plans and, in a maze, plans rarely."""
-    config = presets.PRESETS[presets.suited(name, str(dataset))]
+    config = presets.PRESETS[name]
     assert isinstance(config, PlannerRunConfig)
     network = (ResidualMLPConfig(16, 1) if isinstance(config.model.network, ResidualMLPConfig)
                else TemporalUNetConfig(width=8))
@@ -128,15 +127,13 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), [
-    ("decision-diffuser", {"model": FAMILIES["gan"]}, "ClassifierFree changes what a model denoises, and a GAN"),
     ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, lookahead=1, candidates=4)},
      "something to choose"),
     ("veteran", {"planner": PlannerConfig("fixed", replan=1, lookahead=2)}, "trained to look 1 steps ahead"),
 ])
 def test_what_cannot_act_is_refused_before_the_training(name: str, changes: dict[str, Any], message: str,
                                                         tmp_path: Path, hopper_file: Path) -> None:
-    config = tiny(name, hopper_file)
-    config = with_model(config, changes["model"]) if "model" in changes else replace(config, **changes)
+    config = replace(tiny(name, hopper_file), **changes)
     with pytest.raises(ValueError, match=message):
         runs.train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -154,21 +151,6 @@ def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object,
     check(replace(config, conditioning=mix, planner=planner), tmp_path, 4)
 
 
-def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper: Episodes,
-                                                                         hopper_file: Path, tmp_path: Path) -> None:
-    """One for mazes in mazes. A task's own dataset need not be there; any other is looked at."""
-    reaching = save_npz(replace(hopper, goal_dims=(0,)), tmp_path / "reaching.npz")
-    for name, (goals, elsewhere) in presets.TOWARDS_GOALS.items():
-        assert presets.suited(name, str(hopper_file)) == presets.suited(name, "") == name
-        assert presets.suited(name, small.DATASET) == presets.suited(name, f"{small.DATASET}+{small.DATASET}") == goals
-        assert presets.suited(name, "D4RL/pointmaze/medium-v2") == f"{goals}-medium"
-        assert presets.suited(name, "gentraj/pointmaze/open-v0") in (goals, f"{goals}-open")
-        assert presets.suited(name, "gentraj/ogbench/scene-v0") == elsewhere  # made here, if it is not there yet
-        assert presets.suited(name, str(reaching)) == elsewhere
-        assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
-    assert presets.suited("veteran", small.DATASET) == "veteran"
-
-
 def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment_that_gives_them(
         hopper_file: Path, tmp_path: Path) -> None:
     """Without a goal, it followed plans to nowhere, and was scored."""
@@ -184,20 +166,13 @@ def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment
 
 
 def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has goals, and these settings plan for returns .* such as pointmaze"):
+    with pytest.raises(ValueError, match=r"has goals, and these settings plan for returns .* pointmaze in mazes"):
         runs.train(tiny("veteran", small.DATASET), tmp_path / "run")
 
 
-def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
-    words = [word for word in small.JOINT_WORDS if "replan" not in word and word != "60"]
-    assert small.gentraj("train", "diffuser", "--dataset", small.DATASET, "--steps", 2, "--run-dir", tmp_path / "run",
-                         *words) == 0
-    assert "diffuser plans for them, as the preset diffuser-pointmaze" in capsys.readouterr().err
-    config = runs.load(tmp_path / "run").config
-    assert isinstance(config, PlannerRunConfig) and (config.planner.actions, config.joint) == ("track", True)
-    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--protocol", "d4rl-single-goal",
-                         "--no-baselines") == 0
+def test_guidance_of_what_a_model_denoises_needs_a_model_that_does() -> None:
+    with pytest.raises(ValueError, match=r"'classifier-free', which changes what a model denoises, and .* family gan"):
+        with_model(presets.PRESETS["decision-diffuser"], FAMILIES["gan"])
 
 
 @pytest.mark.parametrize("key", ["select", "guidance"])
