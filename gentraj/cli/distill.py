@@ -42,7 +42,7 @@ class Distill:
     """What the student is and how it learns."""
     resume: bool = False
     """Continue an interrupted distillation in --run-dir; the result is the same, bit for bit, as without the
-    interruption. With --method decision, --rounds may be larger than before."""
+    interruption."""
     env_id: str | None = None
     """The environment, a Gymnasium id or a task name; by default the teacher's own."""
     device: Device = None

@@ -5,8 +5,7 @@ Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction t
 before, and what it does where the student has led is added to the data.
 
 Rounds are saved in the run's folder before anything learns from them, so a distillation that was killed reads its
-rounds again and goes on. A round does not depend on how many follow, so a distillation that is resumed with more rounds
-ends as one that had as many from the start.
+rounds again and goes on.
 """
 
 from __future__ import annotations
@@ -28,14 +27,12 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import read_json, settings, to_json, write_json
 from ..data import Episodes, save_npz
-from ..data.sources import split_names
 from ..data.splitting import take
 from ..progress import say
 from ..randomness import fold
-from ..training.checkpoint import NothingSaved, discard, has_checkpoints
+from ..training.checkpoint import NothingSaved, has_checkpoints
 from ..training.loop import TrainingConfig, check_same
 from ..trajectory import Agent, TrajectorySpec
-from .folder import RunFolder
 from .planner import PlannerRun
 from .policy import PolicyRunConfig
 from .run import Run, environment_of
@@ -69,8 +66,7 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
             device: torch.device | None = None, progress: bool = True) -> Run:
     """Records the decisions of `teacher` in the environment `env_id`, by default its own, and trains a student of them.
 
-    A resumed distillation may have more rounds than before; the student of fewer is kept until they are recorded. The
-    student is a policy's run in `folder`, whose dataset is the recorded rounds beside it. Raises ValueError for an
+    The student is a policy's run in `folder`, whose dataset is the recorded rounds beside it. Raises ValueError for an
     unknown environment and for a folder that cannot hold the student; `ConfigError` where other settings were
     distilled there; `EnvironmentFault` for an error in the environment; and what `gentraj.runs.training.train` raises.
     """
@@ -88,10 +84,6 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
             place = folder / f"student-{number - 1}"
             student = _train(teacher, brief, rounds[:number], place, device, progress)
         save_npz(_record(teacher, student, config, factory, number, progress), path)
-    if has_checkpoints(folder) and len(split_names(RunFolder(folder).read().run.dataset)) < len(rounds):
-        say(f"{len(rounds)} rounds are recorded; a student of all of them takes the place of the one in {folder}")
-        (folder / RunFolder.EVALUATION).unlink(missing_ok=True)
-        discard(folder)
     return _train(teacher, config, rounds, folder, device, progress)
 
 
@@ -105,10 +97,7 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
     if resume and not path.exists():
         raise NothingSaved(f"{folder}: nothing distilled yet; leave --resume out")
     if resume:
-        before = read_json(path)
-        if before.get("rounds", config.rounds) < config.rounds:  # there may be more of them
-            before["rounds"] = config.rounds
-        check_same(before, what, str(folder))
+        check_same(read_json(path), what, str(folder))
     write_json(path, what)
 
 

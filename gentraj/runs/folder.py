@@ -141,15 +141,12 @@ class RunFolder:
         return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
 
     def start(self, run: Run, device: torch.device | None, resume: bool, processes: int = 1) -> None:
-        """Writes the run, and how its training was started, before its first step."""
-        self.write(run)
-        self.record_start(device, resume, processes)
+        """Writes the run before its first step, and how its training was started.
 
-    def record_start(self, device: torch.device | None, resume: bool, processes: int = 1) -> None:
-        """Adds an entry for this start to provenance.json, or begins the file anew where `resume` is false.
-
-        The command is written without the folder of its program, as a path of this machine is of no use elsewhere.
+        The start is added to provenance.json, which begins anew where `resume` is false. The command is written without
+        the folder of its program, as a path of this machine is of no use elsewhere.
         """
+        self.write(run)
         program, *words = sys.argv
         name = Path(program).name.replace("__main__.py", "gentraj")  # of `python -m gentraj`
         command = shlex.join([name, *words]).encode(errors="backslashreplace").decode()  # a path need not be in UTF-8

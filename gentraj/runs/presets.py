@@ -125,10 +125,11 @@ def preset(name: str, dataset: str) -> RunConfig:
 
 def data_settings(name: str, dataset: str) -> JsonObject:
     """The settings that the preset `name` has for these data only: the rewards that a critic learns of."""
-    first, *_ = split_names(dataset)
-    learns = isinstance(config := PRESETS[name], PolicyRunConfig) and config.policy.critic is not None
-    task = single_task(first)
-    return {"policy.rewards": task.critic_rewards} if learns and task and task.critic_rewards else {}
+    config = PRESETS[name]
+    if not isinstance(config, PolicyRunConfig) or config.policy.critic is None:
+        return {}
+    task = single_task(split_names(dataset)[0])
+    return {"policy.rewards": task.critic_rewards} if task and task.critic_rewards else {}
 
 
 def listing() -> str:

@@ -171,13 +171,6 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(_folders(folder))
 
 
-def discard(folder: Path) -> None:
-    """Deletes all checkpoints in a folder, so that another training can begin there."""
-    with run_lock(folder):
-        for path in _folders(folder):
-            shutil.rmtree(path)
-
-
 def saved_step(folder: Path) -> int:
     """The training step of the newest checkpoint, valid or not; 0 if there is none."""
     return next(map(_step, _folders(folder)), 0)

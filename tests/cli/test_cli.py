@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -70,19 +70,8 @@ def test_help_shows_an_example_and_says_what_each_option_is(capsys: pytest.Captu
     assert f"gentraj {' '.join(command)}" in out.partition("Example")[2].splitlines()[0]
 
 
-def test_help_of_a_preset_or_a_run_shows_its_own_settings(small_run: Path, capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("train", "pointmaze-large", "--help") == 0
-    assert "gentraj/pointmaze/large-v0" in capsys.readouterr().out
-    assert gentraj("evaluate", small_run, "--help") == 0
-    assert "--planner.goal-dims" in capsys.readouterr().out
-
-
 def test_version(capsys: pytest.CaptureFixture) -> None:
-    try:
-        expected = 0, f"{version('gentraj')}\n"
-    except PackageNotFoundError:  # run from the source folder
-        expected = 2, ""
-    assert (gentraj("--version"), capsys.readouterr().out) == expected
+    assert (gentraj("--version"), capsys.readouterr().out) == (0, f"{version('gentraj')}\n")
 
 
 # -- train
@@ -113,14 +102,6 @@ def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: 
     out, err = capsys.readouterr()
     assert shlex.split(out) == ["next:", "gentraj", "evaluate", f"{tmp_path}/a run"]  # as a shell reads it
     assert err.endswith(f"trained 6 steps; the run is in {tmp_path}/a run\n")
-
-
-def test_settings_that_may_change_on_resume_are_kept_for_the_next(umaze, tmp_path: Path) -> None:
-    """Or a run that was prolonged, and then interrupted, would be taken for finished."""
-    small.train(tmp_path)
-    assert gentraj("train", "--resume", tmp_path, "--steps", 8, "--planner.replan", 5) == 0
-    config = RunFolder(tmp_path).read().run
-    assert (config.training.steps, config.planner.replan) == (8, 5)
 
 
 # -- sample
@@ -163,10 +144,6 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     table, err = capsys.readouterr()
     assert "there is no score of the data to compare with: they are not whole episodes of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
-    assert scores["failures"] == []
-    shown = [key for key in KEYS[3:-11] if any((a or {}).get(key) not in (None, []) for a in
-                                              (scores, scores["controller"]))]
-    assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 
 
 def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,13 @@ from small import gentraj, killed
 from test_policy_runs import tiny
 
 from gentraj import runs
-from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
+from gentraj.agents.policies.student import Student, StudentConfig
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_episodes
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.runs.dagger import DecisionConfig, MixedRollout
 from gentraj.runs.distillation import distill
-from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
 from gentraj.trajectory import Agent
@@ -51,12 +48,6 @@ def actions(run: runs.Run, episodes: Episodes) -> torch.Tensor:
     """The actions of the run at each observation that is followed by an action."""
     agent = run.agent(run.action_space())
     return torch.cat([agent.act(torch.from_numpy(one.obs[:-1])) for one in episodes])
-
-
-def test_a_student_is_a_run_that_acts_in_its_teacher_s_environment(student: runs.Run) -> None:
-    assert student.summary == "Student" and student.step == 4
-    assert isinstance(student.agent(student.action_space()), StudentActor)
-    assert evaluate_run(student, EvaluationConfig(episodes=2, baselines=False), progress=False)[0]["episodes"] == 2
 
 
 def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, student: runs.Run) -> None:
@@ -186,20 +177,6 @@ def test_killed_and_resumed_it_is_the_uninterrupted_student(teacher: runs.Run, s
     """Killed in the training on both rounds."""
     killed(tmp_path / "decisions-1.npz", distilled, teacher.folder, tmp_path)
     resumed_is_the_same(teacher, student, tmp_path)
-
-
-def test_resumed_with_more_rounds_it_is_the_student_of_as_many_from_the_start(
-        teacher: runs.Run, student: runs.Run, tmp_path: Path) -> None:
-    whole = distill(teacher, replace(CONFIG, rounds=2), tmp_path / "whole", progress=False)
-    shutil.copytree(student.folder, tmp_path / "copy")
-    (tmp_path / "copy" / "evaluation.json").write_text("{}")
-    resumed = distill(teacher, replace(CONFIG, rounds=2), tmp_path / "copy", resume=True, progress=False)
-    again, expected, fewer = (run.main.state_dict() for run in (resumed, whole, student))
-    assert all(torch.equal(again[key], value) for key, value in expected.items())
-    assert not all(torch.equal(fewer[key], value) for key, value in expected.items())
-    assert not (tmp_path / "copy" / "evaluation.json").exists()  # the scores of the student before
-    with pytest.raises(ConfigError, match="rounds was 2 and is 1"):
-        distill(teacher, CONFIG, tmp_path / "copy", resume=True, progress=False)
 
 
 def test_other_settings_are_not_resumed(teacher: runs.Run, student: runs.Run, tmp_path: Path) -> None:

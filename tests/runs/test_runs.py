@@ -7,19 +7,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import small
 import torch
 from gymnasium.spaces import Box
-from small import DATASET, gentraj
+from small import gentraj
 
 from gentraj import runs
 from gentraj.agents.planning.deadline import Deadline
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
-from gentraj.diffusion.composition import ClassifierFree
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
@@ -37,31 +35,6 @@ def evaluated(folder: Path, *words: object) -> dict:
     words = "--episodes", 1, "--no-baselines", "--out", out, *words
     assert gentraj("evaluate", folder, *words) == 0
     return json.loads(out.read_text())
-
-
-def layouts(folder: Path, e: Episodes) -> dict[str, str]:
-    """The names of datasets in every layout that can be trained from; those of other projects have 3 x 200 steps."""
-    obs, act, reward, last = e.obs[:600], e.act[:600], e.reward[:600], np.arange(600) % 200 == 199
-    with h5py.File(folder / "maze2d-umaze.hdf5", "w") as file:
-        for key, value in {"observations": obs, "actions": act, "rewards": reward, "timeouts": last,
-                           "terminals": np.zeros(600, bool)}.items():
-            file[key] = value
-    np.savez(folder / "pointmaze-navigate.npz", observations=obs, actions=act, terminals=last.astype(np.float32))
-    save_npz(e, folder / "own.npz")
-    return {"d4rl": f"{folder}/maze2d-umaze.hdf5", "ogbench": f"{folder}/pointmaze-navigate.npz",
-            "own+minari": f"{folder}/own.npz+{DATASET}"}
-
-
-@pytest.mark.filterwarnings("ignore:maze2d-umaze has no next_observations")
-@pytest.mark.parametrize("layout", ["d4rl", "ogbench", "own+minari"])
-def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Path, layout: str,
-                                                 capsys: pytest.CaptureFixture) -> None:
-    small.train(tmp_path / "run", layouts(tmp_path, umaze)[layout])
-    env = [] if layout == "own+minari" else ["--env-id", "pointmaze-umaze"]
-    if env:
-        assert gentraj("evaluate", tmp_path / "run") == 2
-        assert "do not say which environment they come from; give --env-id" in capsys.readouterr().err
-    assert evaluated(tmp_path / "run", *env)["env_id"] == "PointMaze_UMaze-v3"
 
 
 def test_a_run_finds_its_data_from_any_folder_and_beside_itself(umaze: Episodes, tmp_path: Path,
@@ -163,25 +136,6 @@ def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: P
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-# -- joint models
-
-
-@pytest.fixture(scope="module")
-def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("joint") / "run"
-    small.train(folder, DATASET, "--joint", "--conditioning.actions", 0.5)
-    return folder
-
-
-def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
-    run = runs.load(joint)
-    assert set(run.components) == {"model", "arrival"} and run.model.spec.act_dim == 2
-    act = torch.linspace(-1, 1, 64).view(1, 32, 2)
-    known = Condition.empty(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
-    obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(known, 2))
-    assert torch.equal(act_BNHA, act.expand(1, 2, 32, 2)) and (obs_BNHO[:, :, 0] == torch.tensor([1.0, 1, 0, 0])).all()
-
-
 def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: pytest.CaptureFixture) -> None:
     scores = evaluated(small_run, "--deadline-ms", 1e6, "--fallback", small_run, "--planner.candidates", 2)
     deadline = scores["deadline"]
@@ -223,15 +177,6 @@ def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, cap
     assert "give --env-id" in capsys.readouterr().err
 
 
-def test_without_goals_in_an_environment_it_acts(tmp_path: Path) -> None:
-    rng, env = np.random.default_rng(0), environment_factory("InvertedPendulum-v5").spec_json
-    e = Episodes(0.1 * rng.normal(size=(202, 4)), rng.uniform(-3, 3, (200, 1)), np.ones(200), np.zeros(200, bool),
-                 np.arange(200) % 100 == 99, np.array([100, 100]), env=env)
-    small.train(tmp_path / "run", save_npz(e, tmp_path / "pendulum.npz"), "--conditioning.goal", 0)
-    scores = evaluated(tmp_path / "run")
-    assert scores["env_id"] == "InvertedPendulum-v5" and scores["return_mean"] >= 1
-
-
 def test_a_recording_cut_at_its_goals_is_trained_on_uncut(umaze: Episodes, tmp_path: Path) -> None:
     """Unless --no-stitch is given; separate episodes stay separate."""
     T = 20
@@ -267,8 +212,6 @@ def test_a_run_with_contexts_is_conditioned_on_them(umaze: Episodes, tmp_path: P
     conditioned = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
     with_it, without = (run.model.sample(c, 2, seed=1) for c in (conditioned, plain))
     assert not torch.equal(with_it, without)
-    assert torch.equal(run.model.sample(conditioned, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
-    assert torch.equal(run.model.sample(conditioned, 2, seed=1, guide=ClassifierFree(0.0)), without)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
