@@ -50,7 +50,7 @@ from .engine import Measure, Task
 from .jobs import LocalProcesses, Pool
 from .page import Row, ScoreTable
 from .reproduce import acting_with, score_of, seed_result
-from .statistics import Estimate, number
+from .statistics import number
 
 FOR_TRAINING = ("families", "dataset", "steps", "minutes", "seeds")  # settings of presets that are trained
 BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
@@ -342,25 +342,6 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class FrontierPoint:
-    """What a decision of a family costs and what it is worth."""
-
-    name: str
-    cpu_ms: float
-    worth: Estimate
-
-    def beats(self, other: FrontierPoint) -> bool:
-        """Whether it is as cheap and worth as much as the other one, and better in one of them."""
-        own, others = (self.cpu_ms, self.worth.mean), (other.cpu_ms, other.worth.mean)
-        return own[0] <= others[0] and own[1] >= others[1] and own != others
-
-
-def frontier(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    """The points that no other point beats."""
-    return [point for point in points if not any(other.beats(point) for other in points)]
-
-
-@dataclass(frozen=True)
 class Group:
     """The runs that are compared with each other."""
 
@@ -394,12 +375,6 @@ class Group:
         episodes = len(rows[0].results[self.name].seeds[0].scores)
         return ScoreTable(self.name, "return_mean", "random-goal", episodes, (self.name,), rows,
                           next(iter(self.families))).best_first()
-
-    def points(self) -> list[FrontierPoint]:
-        """What decisions of the families cost, and what they return."""
-        table = self.table()
-        return [FrontierPoint(row.label, statistics.mean(self.spread(row.label, "cpu_ms")),
-                              row.results[self.name].estimate) for row in (table.rows if table else ())]
 
 
 def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Group]:

@@ -4,6 +4,7 @@ the same conditions, and the frontier of cost and worth."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from ..runs.folder import load
 from ..runs.measures import conditions
 from ..runs.planner import PlannerRun
 from ..trajectory import SamplingOptions
-from .compare import Group, RunResult, frontier, whole_windows
-from .page import picture, table_parts, write_parts
+from .compare import Group, RunResult, whole_windows
+from .page import ScoreTable, picture, table_parts, write_parts
+from .statistics import Estimate
 
 WINDOWS_SHOWN = 64
 HEAD = """# Families of models compared
@@ -50,7 +52,9 @@ def write_page(groups: Sequence[Group], out: Path, device: str | None) -> Path:
     for group in groups:
         table = group.table()
         parts += [f"## {group.name}"] if table is None else table_parts(table, path)
-        parts += ["### What was measured", measured(group), *samples(group, path, device), *costs(group, path)]
+        parts += ["### What was measured", measured(group), *samples(group, path, device)]
+        if table is not None:
+            parts += costs(group, table, path)
         failed = [(run.name, run.failure) for run in group.runs if run.failure is not None]
         if failed:
             parts += ["### Failed", markdown_table(("run", "why"), failed)]
@@ -76,9 +80,29 @@ def spread(values: Sequence[float]) -> str | None:
     return mean if bounds[0] == bounds[1] else f"{mean} [{', '.join(bounds)}]"
 
 
-def costs(group: Group, path: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class FrontierPoint:
+    """What a decision of a family costs and what it is worth."""
+
+    name: str
+    cpu_ms: float
+    worth: Estimate
+
+    def beats(self, other: FrontierPoint) -> bool:
+        """Whether it is as cheap and worth as much as the other one, and better in one of them."""
+        own, others = (self.cpu_ms, self.worth.mean), (other.cpu_ms, other.worth.mean)
+        return own[0] <= others[0] and own[1] >= others[1] and own != others
+
+
+def frontier(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The points that no other point beats."""
+    return [point for point in points if not any(other.beats(point) for other in points)]
+
+
+def costs(group: Group, table: ScoreTable, path: Path) -> Iterator[str]:
     """Yields the frontier of at least two families."""
-    points = group.points()
+    points = [FrontierPoint(row.label, float(np.mean(group.spread(row.label, "cpu_ms"))),
+                            row.results[group.name].estimate) for row in table.rows]
     if len(points) > 1:
         best = {point.name for point in frontier(points)}
         shown = {point.name: (point.cpu_ms, point.worth) for point in points}

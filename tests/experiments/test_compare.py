@@ -19,16 +19,8 @@ from small import DATASET, edit, gentraj
 from gentraj.diffusion import likelihood
 from gentraj.experiments import compare as experiment
 from gentraj.experiments.cards import SeedResult
-from gentraj.experiments.compare import (
-    CompareConfig,
-    FrontierPoint,
-    Group,
-    Numbers,
-    RunResult,
-    entrant,
-    frontier,
-    planned,
-)
+from gentraj.experiments.compare import CompareConfig, Group, Numbers, RunResult, entrant, planned
+from gentraj.experiments.compare_page import FrontierPoint, frontier
 from gentraj.experiments.page import over_runs
 from gentraj.experiments.statistics import Estimate
 from gentraj.families import FAMILIES
