@@ -47,11 +47,10 @@ class LastPlan:
         h_H = torch.arange(self.spec.horizon, device=self.x_BHD.device)
         x_BHD = between(self.x_BHD[which_B], h_H + elapsed)
         left_BH = h_H <= (self.planned_B[which_B] - 1 - elapsed)[:, None]
-        if not has_goal:
-            return PlanTail(x_BHD, left_BH)
         arrival_step_B = (self.arrival_step_B[which_B] - elapsed).ceil().long()
-        left_BH = left_BH & (h_H <= arrival_step_B[:, None])  # nothing is planned after the arrival
-        return PlanTail(x_BHD, left_BH & (arrival_step_B >= 1)[:, None], arrival_step_B)
+        if has_goal:  # nothing is planned after the arrival
+            left_BH &= (h_H <= arrival_step_B[:, None]) & (arrival_step_B >= 1)[:, None]
+        return PlanTail(x_BHD, left_BH, arrival_step_B)
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,8 @@ class PlanTail:
     x_BHD: Tensor
     left_BH: Tensor
     """True for the timesteps that remain."""
-    arrival_step_B: Tensor | None = None
-    """The timesteps at which the plans arrive; None without a goal."""
-
-    def arrival_or(self, other_B: Tensor) -> Tensor:
-        """(B,) the timesteps of arrival, and `other_B` where there is no goal or nothing is left."""
-        if self.arrival_step_B is None:
-            return other_B
-        return torch.where(self.left_BH.any(1), self.arrival_step_B, other_B)
+    arrival_step_B: Tensor
+    """The timesteps at which the plans arrive if they have a goal."""
 
     def add_to(self, condition: Condition, present_B: Tensor) -> Condition:
         """`condition`, which has N rows for each plan, with what is left of the plan added to the first of the N.

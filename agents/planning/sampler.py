@@ -244,12 +244,10 @@ class PlanSampler:
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
-        obs_BO, goal_BG = observed(obs_BO, self.spec.obs_dim), aimed_at(goal_BG)
+        obs_BO = observed(obs_BO, self.spec.obs_dim)
+        goal_BG = aimed_at(goal_BG, len(self.goal_dims))
         if goal_BG is None:
             return obs_BO.to(self.device), None
-        if goal_BG.shape[1] != len(self.goal_dims):
-            raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
-                             f"{len(self.goal_dims)} entries of an observation; train it with --conditioning.goal-dims")
         if len(goal_BG) != len(obs_BO):
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return obs_BO.to(self.device), goal_BG.to(self.device)
@@ -312,8 +310,10 @@ class PlanSampler:
             seeds += own
         arrival_step_BN = arrival_step_BN.repeat_interleave(self.config.candidates, 1)
         if tail is not None:
-            first_B1 = tail.arrival_or(arrival_step_BN[:, 0])[:, None].minimum(last_B1)
-            arrival_step_BN = torch.cat([first_B1, arrival_step_BN], 1)
+            first_B = arrival_step_BN[:, 0]
+            if goal_BG is not None:
+                first_B = torch.where(tail.left_BH.any(1), tail.arrival_step_B, first_B)
+            arrival_step_BN = torch.cat([first_B[:, None].minimum(last_B1), arrival_step_BN], 1)
         num = arrival_step_BN.shape[1]
         condition = prefix.condition(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
@@ -348,7 +348,7 @@ class PlanSampler:
         if self.finer and self.guide is not None:
             raise ValueError("a guide shapes only the coarse timesteps of a plan, and finer models fill in what is "
                              "carried out; guide a planner without refine")
-        check_dims("goal_dims", config.goal_dims, self.spec)
+        check_dims("goal_dims", config.goal_dims, self.spec.obs_dim)
 
     def _check_history(self) -> None:
         config, spec = self.config, self.spec
@@ -390,10 +390,10 @@ def with_context(condition: Condition, context: tuple[float, ...]) -> Condition:
     return replace(condition, context_BC=row_C.expand(condition.batch, -1))
 
 
-def check_dims(name: str, dims: tuple[int, ...], spec: TrajectorySpec) -> None:
+def check_dims(name: str, dims: tuple[int, ...], obs_dim: int) -> None:
     """Raises ValueError for entries that an observation does not have."""
-    if any(not 0 <= dim < spec.obs_dim for dim in dims):
-        raise ValueError(f"{name} are {dims}; entries of an observation of width {spec.obs_dim} are expected")
+    if any(not 0 <= dim < obs_dim for dim in dims):
+        raise ValueError(f"{name} are {dims}; entries of an observation of width {obs_dim} are expected")
 
 
 def seeds_of(seed: int, arrivals: int, candidates: int) -> list[int]:

@@ -60,7 +60,7 @@ class PlanTracker:
             if config.lookahead > trained:
                 raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
                                  f"{trained} steps ahead; give at most that")
-        check_dims("rest_dims", config.rest_dims, self.spec)
+        check_dims("rest_dims", config.rest_dims, self.spec.obs_dim)
         self.goal_dims = list(config.goal_dims or range(self.spec.obs_dim))
 
     def targets(self, x_BHD: Tensor, arrival_step_B: Tensor | None) -> Tensor:

@@ -25,7 +25,6 @@ from .scores import normalised
 from .stepping import EnvironmentFault, bounds
 
 RESAMPLES = 10_000
-NUMBERS_AT_ONCE = 1 << 20  # are drawn: with many episodes all of them would fill the memory
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
 
 
@@ -208,7 +207,5 @@ def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, float]:
 
 def bootstrap_interval(values: np.ndarray | Sequence[float], seed: int = 0) -> list[float]:
     """Returns [low, high], between which 95 % of the means of samples drawn with replacement lie."""
-    rng, rows = np.random.default_rng(seed), max(1, NUMBERS_AT_ONCE // len(values))
-    means = np.concatenate([rng.choice(values, (min(rows, RESAMPLES - done), len(values))).mean(1)
-                            for done in range(0, RESAMPLES, rows)])
-    return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
+    means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
+    return np.percentile(means, [2.5, 97.5]).tolist()

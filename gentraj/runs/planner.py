@@ -18,7 +18,7 @@ from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, Trust, level_specs
+from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, Trust, check_dims, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.envs.making import default_horizon
 
@@ -201,10 +201,8 @@ class PlannerRun(Run[PlannerRunConfig]):
             planner = replace(planner, rest_dims=())
         if config.context.kinds == ("return",) and not planner.context:
             planner = replace(planner, context=(return_quantile(episodes, config.context, GOOD_RETURN_QUANTILE),))
-        for key, dims in (("planner.rest_dims", planner.rest_dims), ("conditioning.goal_dims", goal_dims)):
-            if any(not 0 <= dim < episodes.obs_dim for dim in dims):
-                raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
-                                 "expected")
+        check_dims("planner.rest_dims", planner.rest_dims, episodes.obs_dim)
+        check_dims("conditioning.goal_dims", goal_dims, episodes.obs_dim)
         horizon, stride = timesteps(config, episodes)
         config = replace(config, horizon=horizon, stride=stride, planner=planner, critic=critic, inverse=inverse,
                          conditioning=replace(config.conditioning, goal_dims=goal_dims))

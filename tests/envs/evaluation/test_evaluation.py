@@ -113,9 +113,7 @@ def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():
 @pytest.mark.parametrize(("env", "overrides", "protocol", "d4rl", "minari"), [
     ("pointmaze-umaze", {}, "random-goal", None, 100.0),
     ("pointmaze-umaze", {}, "d4rl-single-goal", 100 * (212.8 - 23.85) / (161.86 - 23.85), None),
-    ("pointmaze-open", {}, "random-goal", None, None),
     ("pointmaze-umaze", {"max_episode_steps": 50}, "random-goal", None, None),
-    ("pointmaze-umaze", {"maze_map": [[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]]}, "random-goal", None, None),
     ("PointMaze_UMazeDense-v3", {}, "random-goal", None, None)])
 def test_each_score_exists_for_its_own_protocol_only(env, overrides, protocol, d4rl, minari):
     scores = summarize(played([212.8], [1]), environment_factory(env, overrides, protocol=protocol))

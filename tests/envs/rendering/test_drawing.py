@@ -32,9 +32,8 @@ def test_a_frame_is_drawn_or_the_reason_is_one_line():
 
 @pytest.mark.parametrize(("frame", "why"), [
     (gymnasium.error.DependencyNotInstalled("pygame is not installed\nat all"), "drawn here: pygame is not installed$"),
-    (ImportError("no pygame"), "drawn here: no pygame$"), (None, "renders no picture, but object of shape \\(\\)"),
-    (np.zeros((3, 3)), "renders no picture, but float64 of shape \\(3, 3\\)"),
-    (np.zeros((3, 3, 3)), "but float64 of shape .*; uint8 of"), (np.zeros((3, 3, 4), np.uint8), "; uint8 of shape")])
+    (None, "renders no picture, but object of shape \\(\\)"),
+    (np.zeros((3, 3, 3)), "but float64 of shape .*; uint8 of")])
 def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
     def render():
         if isinstance(frame, Exception):

@@ -68,10 +68,8 @@ def test_a_map_in_which_a_reset_would_never_end_is_refused(env_id, maze_map):
 
 @pytest.mark.parametrize(("maze_map", "message"), [
     ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells"),
-    (5, "the maze map is 5; a list of rows"), ([0, 0], r"the maze map is \[0, 0\]"),
-    (["1001"], "has the cell '1'; 0, 1, 'r', 'g', 'c' are expected"), ([["R", 0, "G"]], "has the cell 'R'"),
-    ([[0, [0]]], r"has the cell \[0\]"), ([["r", "r"]], "goals in 0 cells and starts in 2"),
-    ([["c", 0]], "goals in 1 cells and starts in 1")])
+    (5, "the maze map is 5; a list of rows"), (["1001"], "has the cell '1'; 0, 1, 'r', 'g', 'c' are expected"),
+    ([[0, [0]]], r"has the cell \[0\]"), ([["r", "r"]], "goals in 0 cells and starts in 2")])
 def test_a_malformed_map_is_refused(maze_map, message):
     with pytest.raises(ValueError, match=message):
         Maze(maze_map)
