@@ -9,14 +9,12 @@ from .planning.planner import Planner
 from .planning.sampler import PlannerConfig, Plans, PlanSampler, Trust
 from .planning.tracker import PlanTracker
 from .policies import POLICIES
-from .policies.action_model import ActionModel
 from .policies.actor import Actor
 from .policies.actor_critic import ActorCritic, ActorCriticConfig, ModelActor, NoiseActor, NoiseActorConfig
 from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weights, expectile, state_value
-from .policies.policy import Policy, PolicyConfig
+from .policies.policy import ActionModel, Policy, PolicyConfig, Transition
 from .policies.scales import StateActionScales
 from .policies.student import Student, StudentConfig
-from .policies.transition import Transition
 from .prior import log_prob, plan_prior, policy_prior, score
 from .sb3 import SB3Policy
 

@@ -29,8 +29,7 @@ from gentraj.trajectory import (
 )
 
 from .mpc import Prior
-from .policies.action_model import ActionModel, join
-from .policies.policy import Policy
+from .policies.policy import ActionModel, Policy, join
 
 
 def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:

@@ -28,11 +28,9 @@ from gentraj.randomness import OneStream, RowNoise, unfold_each
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
-from .action_model import join
 from .critic import Critic, CriticConfig
-from .policy import Policy, PolicyConfig
+from .policy import Policy, PolicyConfig, Transition, join
 from .scales import StateActionScales
-from .transition import Transition
 
 MAX_SMOOTHING = 2.5  # standard deviations at which the noise on the next actions is clipped (Fujimoto et al. 2018)
 
@@ -155,7 +153,7 @@ class ModelActor(ActorCritic[A]):
 
     def window_value(self, x_BKD: Tensor, generator: torch.Generator) -> Tensor:
         """(B,) the value of the model's windows, which guides its update."""
-        return self.value(self.model.states(x_BKD), self.model.actions(x_BKD).flatten(1), generator)
+        return self.value(x_BKD[:, 0, : self.state_dim], self.model.actions(x_BKD).flatten(1), generator)
 
     def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
                      generator: torch.Generator) -> dict[str, Tensor]:

@@ -23,8 +23,7 @@ from gentraj.randomness import RowNoise, fold
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.training.parallel import max_over_processes, mean_over_processes
 
-from .policy import Policy
-from .transition import Transition
+from .policy import Policy, Transition
 
 MAX_DISCOUNT = 0.99999  # per environment step, as the return of endless rewards must be finite
 MAX_ADVANTAGE_WEIGHT = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)

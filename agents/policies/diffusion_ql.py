@@ -25,8 +25,7 @@ from gentraj.families import DIFFUSION, GAN, ModelConfig
 from gentraj.gan.objectives import SideConfig
 
 from .actor_critic import ActorCriticConfig, ModelActor
-from .policy import POLICIES, PRESETS
-from .transition import Transition
+from .policy import POLICIES, PRESETS, Transition
 
 # The discriminator takes part in one of eight updates: the energy score teaches the generator what to imitate, and the
 # critic, which learns with it, needs the time.

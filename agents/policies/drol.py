@@ -19,9 +19,8 @@ from gentraj.config import settings
 from gentraj.networks import NETWORKS
 
 from .actor_critic import ActorCriticConfig, NoiseActor, NoiseActorConfig
-from .policy import POLICIES, PRESETS
+from .policy import POLICIES, PRESETS, Transition
 from .scales import StateActionScales
-from .transition import Transition
 
 
 @settings

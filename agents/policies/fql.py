@@ -28,11 +28,9 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import FLOW
 from gentraj.training.parallel import mean_over_processes
 
-from .action_model import join
 from .actor_critic import ActorCriticConfig, NoiseActor
-from .policy import POLICIES, PRESETS
+from .policy import POLICIES, PRESETS, Transition, join
 from .scales import StateActionScales
-from .transition import Transition
 
 
 @settings

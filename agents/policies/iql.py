@@ -28,9 +28,8 @@ from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import MAX_ADVANTAGE_WEIGHT, Critic, CriticConfig, advantage_weights, expectile, state_value
-from .policy import POLICIES, PRESETS, Policy, PolicyConfig
+from .policy import POLICIES, PRESETS, Policy, PolicyConfig, Transition
 from .scales import StateActionScales
-from .transition import Transition
 
 
 @settings

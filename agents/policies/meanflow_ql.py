@@ -23,9 +23,8 @@ from gentraj.distillation.flow_map import TwoTimes
 from gentraj.distillation.mean_flow import adaptive, derivative
 
 from .actor_critic import ActorCriticConfig, NoiseActor, NoiseActorConfig
-from .policy import POLICIES, PRESETS
+from .policy import POLICIES, PRESETS, Transition
 from .scales import StateActionScales
-from .transition import Transition
 
 MAX_TARGET = 5.0  # bound on the targets of the mean flow
 POWER, OFFSET = 0.2, 1e-4  # of the adaptive weights of the mean-flow loss

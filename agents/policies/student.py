@@ -28,9 +28,8 @@ from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
 from .actor import Actor
-from .policy import POLICIES, Policy, PolicyConfig
+from .policy import POLICIES, Policy, PolicyConfig, Transition
 from .scales import StateActionScales
-from .transition import Transition
 
 # In units of half the range of actions: how far the entries of like actions are apart on average, and the bounds on a
 # component's spread. With narrower components, the actions that are learnt already would dominate the loss.

@@ -35,9 +35,8 @@ from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import ValueConfig, expectile, state_value
-from .policy import POLICIES, PRESETS, Policy, PolicyConfig
+from .policy import POLICIES, PRESETS, Policy, PolicyConfig, Transition
 from .scales import StateActionScales
-from .transition import Transition
 
 
 @settings

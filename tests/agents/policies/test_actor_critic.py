@@ -11,7 +11,7 @@ from test_policies import bandit, chain, make, small
 from torch import Tensor, nn
 
 from gentraj.agents.policies.actor import Actor
-from gentraj.agents.policies.transition import Transition
+from gentraj.agents.policies.policy import Transition
 from gentraj.data import Windows
 from gentraj.randomness import RowNoise, generator
 from gentraj.trajectory import SamplingOptions

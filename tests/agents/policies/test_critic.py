@@ -16,8 +16,8 @@ from gentraj.agents.policies.critic import (
     expectile,
     quantile_loss,
 )
+from gentraj.agents.policies.policy import Transition
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.agents.policies.transition import Transition
 from gentraj.data import ContextConfig
 from gentraj.randomness import generator
 

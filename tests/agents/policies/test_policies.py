@@ -12,10 +12,9 @@ from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import CriticConfig
-from gentraj.agents.policies.policy import Policy
+from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.agents.policies.transition import Transition, mean_one
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
