@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gentraj.models.sample_batch import without_gradient
+from gentraj.models.sampling import without_gradient
 from gentraj.trajectory import Agent, TrajectorySpec, calls_of
 
 from .episodic import EpisodicAgent

@@ -19,7 +19,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from gentraj.config import settings
-from gentraj.models.sample_batch import without_gradient
+from gentraj.models.sampling import without_gradient
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
 

@@ -21,8 +21,7 @@ import numpy as np
 from gentraj.files import new_path
 
 from .evaluation.replay import RECOVERY, CannotReplay, kind, place
-from .making import EnvironmentFactory, environment_factory
-from .registration import load_gymnasium
+from .making import EnvironmentFactory, environment_factory, load_gymnasium
 
 Watch = Callable[[int, Any], None]
 """A function of the number of an episode and its environment, called at the start and after each step."""

@@ -23,8 +23,7 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Policy
 
 from .device import device_of
-from .diffusion.grids import sampling_times
-from .diffusion.paths import PATHS
+from .diffusion.paths import PATHS, sampling_times
 from .diffusion.samplers import Sampler
 from .networks.embedding import batch_invariant
 from .randomness import generator

@@ -325,7 +325,7 @@ class SamplingOptions:
     """Number of sampling steps; a one-step model takes one step, whatever is given, and a student that was trained for
     one number of steps (`only_steps`) takes no other."""
     grid: str | None = None
-    """Name of a grid of times in `gentraj.diffusion.grids.GRIDS`, at which the sampling steps end."""
+    """Name of a grid of times in `gentraj.diffusion.paths.GRIDS`, at which the sampling steps end."""
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1."""
     temperature: NonNegativeFloat = 1.0

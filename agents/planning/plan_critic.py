@@ -14,10 +14,9 @@ from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
-from gentraj.data.context import CONTEXTS
-from gentraj.data.windows import repeat_last
+from gentraj.data.windows import CONTEXTS, repeat_last
 from gentraj.diffusion.guidance import Guided, guided_by_noisy
-from gentraj.models.plugin import Denoise, Denoising, Plugin
+from gentraj.models.sampling import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
 from gentraj.networks.embedding import SinusoidalEmbedding, padded

@@ -21,8 +21,7 @@ from gentraj.data.windows import repeat_last
 from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
-from gentraj.models.plugin import Preference
-from gentraj.models.sample_batch import Guidance, as_plugins
+from gentraj.models.sampling import Guidance, Preference, as_plugins
 from gentraj.randomness import fold, unfold
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from gentraj.config import Registry, settings
 from gentraj.families import MODELS, Model, ModelConfig
 from gentraj.models.conditioning import ConditionMix
-from gentraj.models.sample_batch import Guidance, sampling_of
+from gentraj.models.sampling import Guidance, sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
 from gentraj.training.parallel import mean_over_processes

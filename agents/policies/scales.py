@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gentraj.data import ContextConfig, Episodes
-from gentraj.data.context import fit_contexts
+from gentraj.data.windows import fit_contexts
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Limits
 

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict
 
 from gentraj.randomness import seeded
 
-from ..registration import load_gymnasium
+from ..making import load_gymnasium
 from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")

@@ -53,7 +53,7 @@ def _settle(given: Namespace, before: str | None) -> list[str]:
         module, _, env_id = env_id.rpartition(":")
         modules.append(module)
     if modules:
-        from gentraj.envs.registration import import_named
+        from gentraj.envs.making import import_named
 
         os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, (before or "").split(",")), *modules]))
         import_named()

@@ -1,10 +1,9 @@
-from .context import CONTEXTS, ContextConfig
 from .d4rl import d4rl_reference, save_d3rlpy
 from .episodes import DataError, Episodes, episodes_hash, problems, save_npz
 from .minari_io import save_minari
 from .sources import inspect, load_episodes
 from .splitting import concatenate, stitch
-from .windows import Windows
+from .windows import CONTEXTS, ContextConfig, Windows
 
 __all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "Windows", "concatenate", "d4rl_reference",
            "episodes_hash", "inspect", "load_episodes", "problems", "save_d3rlpy", "save_minari", "save_npz", "stitch"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.conditional import Microbatch
-from ..models.plugin import Denoise
+from ..models.sampling import Denoise
 from ..normalize import Normalizer
 from ..training.parallel import mean_over_processes
 from ..trajectory import TrajectorySpec

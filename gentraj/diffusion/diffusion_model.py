@@ -15,8 +15,17 @@ from torch.optim import Optimizer
 from ..config import Fraction, settings
 from ..models.conditional import ConditionalModel, GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
-from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sample_batch import Guidance, by_blocks, check_shapes, check_trajectories, sample_batch, without_gradient
+from ..models.sampling import (
+    Denoise,
+    Denoising,
+    Guidance,
+    Plugin,
+    by_blocks,
+    check_shapes,
+    check_trajectories,
+    sample_batch,
+    without_gradient,
+)
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import conditioned, padding
 from ..normalize import Normalizer
@@ -44,10 +53,9 @@ from .denoiser import (
     denoising_loss,
     sample_times,
 )
-from .grids import GRIDS, noised_time, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import log_prob
-from .paths import PATHS
+from .paths import GRIDS, PATHS, noised_time, sampling_times
 from .samplers import SAMPLERS, Sampler
 
 if TYPE_CHECKING:
@@ -204,7 +212,7 @@ class Diffusion(ConditionalModel):
     @classmethod
     def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
                      normalizer: Normalizer) -> Diffusion:
-        """A model around a network that is already trained, such as one that `gentraj.networks.pretrained` loads.
+        """A model around a network that is already trained, such as one that `gentraj.networks.temporal_unet` loads.
 
         `config` has to have the path, levels and prediction that the network was trained with. Raises ValueError if the
         network does not fit `spec`.

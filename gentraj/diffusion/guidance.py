@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
-from ..models.plugin import Denoise, Denoising, Plugin, Preference, SampledRows, finite
-from ..models.sample_batch import Guidance, as_plugins
+from ..models.sampling import Denoise, Denoising, Guidance, Plugin, Preference, SampledRows, as_plugins, finite
 from ..networks.embedding import MIN_ROWS
 from ..trajectory import Batch, Condition, Guide
-from .composition import FromModel, Interval, check_interval, within
+from .composition import FromModel, Interval, check_interval, covariance, proximal, with_gradient, within
 from .paths import NoisePath
-from .posterior import covariance, proximal, with_gradient
 
 MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error

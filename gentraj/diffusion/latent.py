@@ -16,8 +16,7 @@ from torch.optim import Optimizer
 from ..config import settings
 from ..models.conditional import GeneratorConfig
 from ..models.conditioning import ConditionMix
-from ..models.plugin import Plugin, SampledRows, one_each
-from ..models.sample_batch import Guidance, by_blocks, check_trajectories, without_gradient
+from ..models.sampling import Guidance, Plugin, SampledRows, by_blocks, check_trajectories, one_each, without_gradient
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.temporal_unet import check_horizon, check_kernel
 from ..normalize import Normalizer

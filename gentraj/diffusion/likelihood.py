@@ -19,8 +19,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..models.plugin import Denoise
-from ..models.sample_batch import by_blocks, check_trajectories, without_gradient
+from ..models.sampling import Denoise, by_blocks, check_trajectories, without_gradient
 from ..randomness import RowNoise, fold, row_seeds
 from ..trajectory import Condition
 from .denoiser import DenoisingModel

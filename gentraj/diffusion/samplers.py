@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from ..models.plugin import Denoise
+from ..models.sampling import Denoise
 from ..trajectory import Observer
 from .paths import T_MIN, NoisePath
 

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ..config import settings
 from ..diffusion.diffusion_model import DiffusionConfig
-from ..diffusion.grids import sampling_times
-from ..diffusion.paths import NoisePath
+from ..diffusion.paths import NoisePath, sampling_times
 from ..diffusion.samplers import Normal, Sampler, steps_along
 from ..models.conditional import Microbatch
-from ..models.plugin import Denoise
+from ..models.sampling import Denoise
 from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions, refuse_options
 from .few_step import FewStep, FewStepConfig, ddim_step
 

@@ -17,7 +17,7 @@ from ..diffusion.denoiser import NoiseLevel, denoising_loss
 from ..diffusion.diffusion_model import Diffusion, DiffusionConfig
 from ..models.conditional import GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix
-from ..models.plugin import mean_score
+from ..models.sampling import mean_score
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
 from ..training.optimization import apply_gradients

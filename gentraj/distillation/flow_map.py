@@ -16,7 +16,7 @@ from ..config import settings
 from ..diffusion.diffusion_model import DiffusionConfig
 from ..models.conditional import Microbatch
 from ..models.conditioning import encoded_width
-from ..models.plugin import Denoise
+from ..models.sampling import Denoise
 from ..networks import NETWORKS, NetworkConfig
 from ..networks.embedding import Predict, SinusoidalEmbedding, TrajectoryNetwork
 from ..training.optimization import MovingAverage

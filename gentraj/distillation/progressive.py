@@ -13,8 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
-from ..diffusion.grids import sampling_times
-from ..diffusion.paths import NoisePath
+from ..diffusion.paths import NoisePath, sampling_times
 from ..models.conditional import Microbatch
 from .few_step import FewStep, FewStepConfig, ddim_step
 

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ..config import settings
-from ..diffusion.grids import sampling_times
+from ..diffusion.paths import sampling_times
 from ..diffusion.samplers import SAMPLERS
 from ..models.conditional import Microbatch
 from .few_step import FewStep, FewStepConfig

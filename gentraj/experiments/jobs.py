@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutFn, RolloutSettings, join, rollout
-from gentraj.envs.registration import import_named
+from gentraj.envs.making import import_named
 
 from ..files import write_file
 from ..process import end_with_parent

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
-from ..models.conditional import Microbatch, SearchConfig
+from ..models.conditional import Generate, Microbatch, OneCallModel, SearchConfig
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from ..models.plugin import mean_score
-from ..models.sample_batch import by_blocks, check_trajectories
-from ..models.search import Generate, OneCallModel
+from ..models.sampling import by_blocks, check_trajectories, mean_score
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer

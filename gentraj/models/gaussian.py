@@ -22,10 +22,9 @@ from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
-from .conditional import SearchConfig
+from .conditional import Generate, OneCallModel, SearchConfig
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from .sample_batch import by_blocks, check_trajectories
-from .search import Generate, OneCallModel
+from .sampling import by_blocks, check_trajectories
 
 
 @settings

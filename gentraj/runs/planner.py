@@ -24,10 +24,10 @@ from gentraj.envs.making import default_horizon
 
 from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes, Windows
-from ..data.context import return_quantile
+from ..data.windows import return_quantile
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
-from ..models.sample_batch import Guidance, sampling_of
+from ..models.sampling import Guidance, sampling_of
 from ..normalize import Normalizer, NormalizerName
 from ..randomness import fold
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec

@@ -17,7 +17,7 @@ from gentraj.agents.prior import action_model_of
 from ..config import JsonObject, differences, settings, to_json
 from ..data import ContextConfig, Episodes
 from ..families import ACTION_MODELS, Model, ModelConfig, family
-from ..models.sample_batch import Guidance
+from ..models.sampling import Guidance
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, refuse_planning
 

@@ -25,10 +25,10 @@ from gentraj.envs.making import environment_factory
 
 from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes
-from ..data.context import context_width
+from ..data.windows import context_width
 from ..device import device_of
 from ..families import Model, ModelConfig
-from ..models.sample_batch import Guidance
+from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..training.state import module_tensors, restore_module

@@ -17,7 +17,7 @@ from ..data import ContextConfig, Episodes
 from ..data.splitting import halves, hold_out
 from ..diffusion import DiffusionConfig
 from ..families import ACTION_MODELS, Model, ModelConfig, family
-from ..models.sample_batch import Guidance
+from ..models.sampling import Guidance
 from ..randomness import fold
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from ..worlds.facts import WorldFacts

@@ -22,9 +22,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from ..config import ConfigError, Fraction, differences, settings, to_json
-from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
-from ..data.windows import Windows
+from ..data.windows import ContextConfig, Windows
 from ..networks.discriminator import Discriminator
 from ..networks.embedding import TrajectoryNetwork
 from ..networks.mlp import EnsembleMLP

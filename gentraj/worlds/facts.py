@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import ContextConfig, Episodes, Windows
-from ..data.context import context_rows, fit_contexts
+from ..data.windows import context_rows, fit_contexts
 from ..normalize import Normalizer
 from ..trajectory import Batch, TrajectorySpec
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from some_episodes import any_lengths, some
 
 from gentraj.data import CONTEXTS, ContextConfig, DataError, Episodes, Windows
-from gentraj.data.context import MAX_TASKS, Kind, context_width, return_quantile
+from gentraj.data.windows import MAX_TASKS, Kind, context_width, return_quantile
 from gentraj.trajectory import TrajectorySpec
 
 BAD_TASKS = (0.5, -1, MAX_TASKS)

@@ -10,10 +10,9 @@ from oracle import DOUBLE, Mixture, held, normals
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.paths import PATHS, NoisePath
+from gentraj.diffusion.paths import PATHS, NoisePath, sampling_times
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.models.plugin import Denoise, Denoising, Plugin
+from gentraj.models.sampling import Denoise, Denoising, Plugin
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, TrajectorySpec

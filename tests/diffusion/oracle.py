@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import Sampler
-from gentraj.models.plugin import Denoise
+from gentraj.models.sampling import Denoise
 
 DOUBLE = torch.float64
 TO_NOISE = [name for name in PATHS if name != "vp-half"]  # which leaves 8 % of the signal at its end

@@ -11,8 +11,8 @@ from guided import NORMALIZER, SIZE, SPEC, TARGET, exact, guided, quadratic
 from oracle import DOUBLE, GAUSSIAN, Mixture, normals, rotation, stream
 from torch import Tensor
 
-from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.guidance import Guided
+from gentraj.diffusion.paths import sampling_times
 from gentraj.trajectory import Condition
 
 TURN = rotation(SIZE, 7)

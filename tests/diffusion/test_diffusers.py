@@ -10,8 +10,7 @@ import torch
 from oracle import DOUBLE, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.paths import PATHS, NoisePath
+from gentraj.diffusion.paths import PATHS, NoisePath, sampling_times
 from gentraj.diffusion.samplers import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")  # raised inside, at itself

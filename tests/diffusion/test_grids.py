@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import DOUBLE, gaussian, moments
 
-from gentraj.diffusion.grids import GRIDS, sampling_times
-from gentraj.diffusion.paths import PATHS, T_MIN
+from gentraj.diffusion.paths import GRIDS, PATHS, T_MIN, sampling_times
 from gentraj.diffusion.samplers import SAMPLERS
 
 

@@ -11,10 +11,9 @@ from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, exact, moments,
 from oracle import DOUBLE, GAUSSIAN, normals, rotation
 from torch import Tensor
 
-from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.composition import ClassifierFree, proximal
 from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins
-from gentraj.diffusion.posterior import proximal
-from gentraj.models.plugin import Preference
+from gentraj.models.sampling import Preference
 from gentraj.trajectory import Condition
 
 TURN = rotation(SIZE, 7)

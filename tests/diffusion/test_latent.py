@@ -12,7 +12,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.guidance import Guided
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, VAEConfig, gaussian_kl
 from gentraj.models.conditioning import ConditionMix
-from gentraj.models.plugin import Denoise, Denoising, Plugin, SampledRows
+from gentraj.models.sampling import Denoise, Denoising, Plugin, SampledRows
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator

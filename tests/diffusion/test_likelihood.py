@@ -13,7 +13,7 @@ from gentraj.diffusion.denoiser import PREDICTIONS, NoiseLevel
 from gentraj.diffusion.likelihood import BLUR, PROBES, Divergence, ode_log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
-from gentraj.models.plugin import Denoise
+from gentraj.models.sampling import Denoise
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator

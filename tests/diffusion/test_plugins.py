@@ -12,7 +12,7 @@ from oracle import normals
 
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.guidance import Guided, NearestData
-from gentraj.models.plugin import Plugin
+from gentraj.models.sampling import Plugin
 from gentraj.trajectory import Condition, SamplingOptions
 
 PLUGINS: dict[str, Callable[[], Plugin]] = {

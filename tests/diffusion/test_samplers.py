@@ -9,10 +9,9 @@ import torch
 from oracle import DOUBLE, held, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.paths import PATHS
+from gentraj.diffusion.paths import PATHS, sampling_times
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.models.plugin import Denoise
+from gentraj.models.sampling import Denoise
 
 pytestmark = pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")  # with a few long steps
 SHAPE = (4, 8, 3)

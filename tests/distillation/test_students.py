@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
-from gentraj.diffusion.grids import sampling_times
+from gentraj.diffusion.paths import sampling_times
 from gentraj.distillation import (
     STUDENTS,
     FewStep,

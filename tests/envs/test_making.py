@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gentraj.envs.making import environment_factory
-from gentraj.envs.registration import load_gymnasium
+from gentraj.envs.making import environment_factory, load_gymnasium
 from gentraj.envs.tasks.registry import MAZES
 
 ROOT = Path(__file__).parents[2]

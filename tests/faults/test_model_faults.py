@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.models.plugin import Denoise
+from gentraj.models.sampling import Denoise
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.training.checkpoint import CheckpointError

@@ -14,8 +14,8 @@ from gentraj.constraints import TOLERANCE, Blocks, Box, Constraints
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.guidance import Constrained, Guided, NearestData
 from gentraj.gan import GANConfig
-from gentraj.models.plugin import Plugin, Preference, SampledRows
-from gentraj.models.search import latent_ascent, preferred
+from gentraj.models.conditional import latent_ascent, preferred
+from gentraj.models.sampling import Plugin, Preference, SampledRows
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gentraj.models.plugin import Plugin, Preference
-from gentraj.models.sample_batch import as_plugins, sample_batch
+from gentraj.models.sampling import Plugin, Preference, as_plugins, sample_batch
 from gentraj.networks.embedding import MAX_ROWS
 from gentraj.randomness import fold, unfold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec

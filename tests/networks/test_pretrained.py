@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gentraj.networks import TemporalUNet
-from gentraj.networks.pretrained import PretrainedError, load_diffuser
+from gentraj.networks.temporal_unet import PretrainedError, load_diffuser
 
 LEVELS, HORIZON = 20, 8
 Weights = dict[str, Tensor]

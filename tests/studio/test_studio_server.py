@@ -19,8 +19,7 @@ from small import gentraj
 from websockets.exceptions import InvalidStatus
 
 from gentraj.studio.loading import load_runs
-from gentraj.studio.local_server import LocalServer
-from gentraj.studio.server import Studio
+from gentraj.studio.server import LocalServer, Studio
 
 # `Studio` ignores it, and pytest forgets that after the fixture that makes one.
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
