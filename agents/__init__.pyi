@@ -1,5 +1,3 @@
-from .exploration import NoisyAgent
-from .fallback import ConfidenceSwitch
 from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
 from .planning.deadline import Deadline, RealTimePlanner
@@ -17,6 +15,7 @@ from .policies.scales import StateActionScales
 from .policies.student import Student, StudentConfig
 from .prior import log_prob, plan_prior, policy_prior, score
 from .sb3 import SB3Policy
+from .wrappers import ConfidenceSwitch, NoisyAgent
 
 __all__ = [
     "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",

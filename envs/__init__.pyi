@@ -4,8 +4,7 @@ from .evaluation.stepping import EnvCrashed, EnvironmentFault
 from .making import EnvironmentFactory, environment_factory
 from .recording.baselines import RandomAgent
 from .sb3_vector import SB3Vector
-from .worlds.environment import WorldModelEnv, WorldModelVectorEnv
-from .worlds.imagined import ImaginedConfig
+from .worlds.imagined import ImaginedConfig, WorldModelEnv, WorldModelVectorEnv
 
 __all__ = [
     "EnvCrashed", "EnvironmentFactory", "EnvironmentFault", "EvaluationConfig", "ImaginedConfig", "RandomAgent",

@@ -12,8 +12,8 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeFloat, PositiveInt
 from pydantic_core import to_jsonable_python
 
-from gentraj.agents.exploration import NoisyAgent
 from gentraj.agents.prior import likeness
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.envs.recording.recipes import make_missing
 from gentraj.envs.worlds import branches
 from gentraj.envs.worlds.branches import SampleStarts, Starts

@@ -12,8 +12,13 @@ from gymnasium.spaces import Box
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering import Renderer
-from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, WorldModelVectorEnv
-from gentraj.envs.worlds.imagined import GoalReward, ImaginedConfig
+from gentraj.envs.worlds.imagined import (
+    GoalReward,
+    ImaginedConfig,
+    ObservationFormat,
+    WorldModelEnv,
+    WorldModelVectorEnv,
+)
 
 from .folder import load
 from .run import Run, of_kind

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour

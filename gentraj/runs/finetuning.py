@@ -18,7 +18,7 @@ import torch
 from annotated_types import Interval
 from pydantic import NonNegativeInt, PositiveInt
 
-from gentraj.agents.exploration import NoisyAgent
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gentraj.agents.fallback import ConfidenceSwitch
+from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.trajectory import Agent

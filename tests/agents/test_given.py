@@ -9,7 +9,6 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from gentraj.agents.fallback import ConfidenceSwitch
 from gentraj.agents.mpc import MPC, MPCConfig
 from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -20,6 +19,7 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
+from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import ACTION_MODELS

@@ -12,8 +12,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from gentraj.data import ContextConfig, Episodes
-from gentraj.envs.worlds.environment import ObservationFormat, WorldModelEnv, WorldModelVectorEnv
-from gentraj.envs.worlds.imagined import ImaginedConfig
+from gentraj.envs.worlds.imagined import ImaginedConfig, ObservationFormat, WorldModelEnv, WorldModelVectorEnv
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import WorldModel, WorldModelConfig
 

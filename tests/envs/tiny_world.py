@@ -14,7 +14,7 @@ from gentraj import (
     envs,  # noqa: F401  registers gentraj/WorldModel-v0
     runs,
 )
-from gentraj.envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj.envs.worlds.imagined import WorldModelEnv, WorldModelVectorEnv
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig

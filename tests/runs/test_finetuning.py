@@ -15,7 +15,7 @@ from small import DATASET, changed, gentraj, killed
 from test_policy_runs import tiny
 
 from gentraj import runs
-from gentraj.agents.exploration import NoisyAgent
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.networks import ResidualMLPConfig

@@ -15,7 +15,7 @@ from tiny_world import FREE, ID, many, one, predict, pushes, train
 
 from gentraj import runs
 from gentraj.data import Episodes
-from gentraj.envs.worlds.environment import WorldModelVectorEnv
+from gentraj.envs.worlds.imagined import WorldModelVectorEnv
 from gentraj.runs import environment as world_env
 
 
