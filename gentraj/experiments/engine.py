@@ -39,7 +39,7 @@ SECONDS_TO_UNLOCK = 60.0  # seconds to wait until a training whose parent was ki
 
 @dataclass(frozen=True)
 class Measure(Generic[R]):
-    """Something that is measured of a run. Its result is a dataclass, which is stored as JSON."""
+    """Something that is measured of a run. Its result is of a class of `settings`, which is stored as JSON."""
 
     name: str
     """The stem of the file that stores the result."""
