@@ -27,7 +27,8 @@ import tyro
 from gentraj.acceleration import BackendName
 from gentraj.studio.controls import Controls
 from gentraj.studio.loading import Loaded, load_runs
-from gentraj.studio.server import LocalServer, Studio
+from gentraj.studio.local_server import LocalServer
+from gentraj.studio.server import Studio
 from gentraj.studio.session import Session
 
 from .browser import COUNTING, Newcomer, chromium, cpu_seconds, until

@@ -125,7 +125,7 @@ def video(drive: Drive | None) -> bytes:
 def static_page(frames: Frames, lines: Sequence[str]) -> str:
     """Returns an HTML page that shows what `frames` draws, with a player if it draws more than once, and these lines
     of plain text."""
-    from .server import LocalServer  # with viser, which may be missing
+    from .local_server import LocalServer  # with viser, which may be missing
 
     server = LocalServer()  # viser's scenes belong to a server; nobody connects to this one
     try:

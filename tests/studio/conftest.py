@@ -17,7 +17,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.studio.loading import Loaded, load_runs
-from gentraj.studio.server import LocalServer
+from gentraj.studio.local_server import LocalServer
 from gentraj.studio.session import Session
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig

@@ -14,7 +14,7 @@ from gentraj.envs.rendering import placed, postures
 from gentraj.studio.bodies import GHOST, BodyScene, colour_of
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.loading import Loaded
-from gentraj.studio.server import LocalServer
+from gentraj.studio.local_server import LocalServer
 from gentraj.studio.session import Session
 
 

@@ -19,7 +19,8 @@ from small import gentraj
 from websockets.exceptions import InvalidStatus
 
 from gentraj.studio.loading import load_runs
-from gentraj.studio.server import LocalServer, Studio
+from gentraj.studio.local_server import LocalServer
+from gentraj.studio.server import Studio
 
 # `Studio` ignores it, and pytest forgets that after the fixture that makes one.
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
