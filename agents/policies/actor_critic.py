@@ -3,9 +3,8 @@
     L_Q(theta) = E[(r + gamma Q'(s', a') - Q(s, a))^2],   a' = pi'(s', z) + clipped noise, the best of `backup`
     L_pi(phi)  = pull(phi) - eta E[Q(s, pi(s, z))] / E|Q(s, pi(s, z))|
 
-Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. It is what the
-policies of this recipe differ in, each in a file of its own: TD3+BC, Diffusion-QL, FQL and GFP, MeanFlowQL, DROL, and a
-GAN with a critic.
+Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. The policies of
+this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL and GFP; MeanFlowQL; DROL.
 """
 
 from __future__ import annotations

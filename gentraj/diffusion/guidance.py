@@ -1,5 +1,7 @@
-"""Guidance: plug-ins that tilt the samples of a model towards high scores, or pull them back towards the data,
-and hard constraints: the denoised trajectory is projected onto the feasible set at each step."""
+"""Plug-ins that tilt the samples of a model towards high scores, pull them back towards the data, or constrain them.
+
+For hard constraints, the denoised trajectory is projected onto the feasible set in each step.
+"""
 
 from __future__ import annotations
 

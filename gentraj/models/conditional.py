@@ -1,6 +1,6 @@
-"""What generative models share: their settings, the windows of an optimiser step, and their training on a mix of
-conditions; and, of those of one network call, how a guide chooses the best of several
-candidates and improves its noise.
+"""What generative models share: their settings, the windows of an optimiser step, and training on a mix of conditions.
+
+A guide of a model of one network call chooses the best of several candidates and improves its noise.
 """
 
 from __future__ import annotations

@@ -75,10 +75,9 @@ METHODS: dict[str, Method] = {
                           FewStepRunConfig(ProgressiveConfig())),
     "consistency": Method("a model that maps each point of its teacher's path from noise to data to the end, in one "
                           "call", FewStepRunConfig(ConsistencyConfig())),
-    "mean-flow": Method("a model of the average velocity between two times, with or without a teacher",
-                        FewStepRunConfig(MeanFlowConfig())),
-    "shortcut": Method("a model that reaches in one step what it reaches in two of half the size, with or without a "
-                       "teacher", FewStepRunConfig(ShortcutConfig())),
+    "mean-flow": Method("a model of the average velocity between two times", FewStepRunConfig(MeanFlowConfig())),
+    "shortcut": Method("a model that reaches in one step what it reaches in two of half the size",
+                       FewStepRunConfig(ShortcutConfig())),
     "adversarial": Method("a few-step model that also learns to fool a discriminator that sees data",
                           FewStepRunConfig(AdversarialConfig())),
     "value-aware": Method("a consistency model that also learns to increase the value of its plans under the "

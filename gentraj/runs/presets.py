@@ -1,4 +1,4 @@
-"""Presets: named settings of runs, as literal dicts. Adding a task or a policy is one line here."""
+"""Presets: named settings of runs. A new planner or world model is one line here; a policy's are in its own file."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
 
 _published = read_json(Path(__file__).with_name("published.json"))
 PUBLISHED = {name: (card["about"], from_json(RunConfig, card["settings"], name)) for name, card in _published.items()}
-"""The settings of the papers' own code, whose `source` published.json names; docs/results.md has what still differs."""
+"""The settings of the papers' own code, whose `source` published.json names; docs/policies.md says what differs."""
 
 PRESETS: dict[str, RunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
