@@ -63,6 +63,8 @@ def settings(cls: type[T]) -> type[T]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name, *inside = map(str, first["loc"] or [""])
+            if name.isdigit():  # the value was given by its position
+                name = dataclasses.fields(cls)[int(name)].name  # pyright: ignore[reportArgumentType]
             if first["type"] == "value_error":  # two settings that contradict each other
                 raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
             if first["type"] == "unexpected_keyword_argument":

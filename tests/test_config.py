@@ -109,6 +109,8 @@ def test_settings_are_checked_where_they_are_made_and_where_they_are_read(values
             make()
     with pytest.raises(ConfigError, match=f"x: {message}"):
         from_json(Checked, values, "x")
+    with pytest.raises(ConfigError, match=r"Checked\.count is 0; at least 1 is expected"):
+        Checked(0.5, 0)
     assert Checked(share=1) == from_json(Checked, {"share": 1})
 
 
