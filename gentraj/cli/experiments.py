@@ -69,8 +69,8 @@ class SweepOptions:
     The same command continues an interrupted sweep and repeats no finished training. Combinations that differ only in
     how the agent acts share a training and a job.
 
-    Examples: gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=1,3,10 policy.expectile=0.7,0.9
-              gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=0.5..20:log --trials 40
+    Examples: gentraj sweep iql --dataset hopper.npz --over policy.beta=1,3,10 policy.expectile=0.7,0.9
+              gentraj sweep iql --dataset hopper.npz --over policy.beta=0.5..20:log --trials 40
               gentraj sweep pointmaze-umaze --over network=temporalunet,dit --seeds 0 1 2 --ray
               gentraj sweep pointmaze-umaze --over network=dit planner.replan=8,16 --one-at-a-time
     """
