@@ -123,8 +123,8 @@ def read_ogbench(source: str) -> Fields:
     else:
         own = ""
         if name.task and name.env in RECORDED:
-            own = f", or give gentraj's own recording, {OWN}{name.env}-singletask-task{name.task}-v0"
-        raise DataError(f"{source}: {path} does not exist; put OGBench's file there, set OGBENCH_DATASET_DIR{own}")
+            own = f", or take gentraj's own recording, {OWN}{name.env}-singletask-task{name.task}-v0"
+        raise DataError(f"{source}: {path} does not exist; put OGBench's file there or set OGBENCH_DATASET_DIR{own}")
     fields |= {"name": source}
     if name.task is not None:
         labelled = relabel(Episodes(**fields), name.env, name.task)

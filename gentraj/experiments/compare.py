@@ -18,8 +18,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from gymnasium.spaces import Box
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.benchmark import Timer
 
 from gentraj.envs.evaluation.scores import score_behaviour
@@ -86,7 +87,7 @@ class CompareConfig:
     """Number of trainings of each family, with the seeds 0, 1, 2 and so on."""
     episodes: NonNegativeInt = 50
     """Number of episodes in which each run is evaluated; 0 leaves the returns out."""
-    num: Annotated[int, Field(ge=8)] = 512
+    num: Annotated[int, Ge(8)] = 512
     """Number of trajectories that are sampled to measure the quality of samples, as in `gentraj measure`."""
     out: Path = Path("runs/comparison")
     """Folder that the runs, comparison.json and comparison.md are written to."""

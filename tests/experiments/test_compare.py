@@ -179,6 +179,7 @@ def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: py
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
     (("pointmaze-umaze", "--steps", 9, "--minutes", 1), "--steps and --minutes both say how long"),
     (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names exist"),
+    (("pointmaze-umaze", "--num", 3), "--num is 3; at least 8 is expected"),
     (("--runs", "nowhere"), "nowhere: no run there")])
 def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("compare", *words, "--out", tmp_path / "out") == 2
