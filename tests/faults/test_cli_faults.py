@@ -73,7 +73,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("evaluate run --save-rollout mine", "'mine' is not a Minari id"),
     ("sample run --out a.txt", "--out is a.txt; a file that ends in .npz is expected"),
     ("sample run --out a.npz --goal 1 2 3", "--goal has 3 numbers; 2 (entries [0, 1]) are expected"),
-    ("sample run --out a.npz --goal 1 nan", "--goal is "), ("sample run --out a.npz --num 0", "--num is 0"),
+    ("sample run --out a.npz --goal 1 nan", "--goal[1] is nan"), ("sample run --out a.npz --num 0", "--num is 0"),
     ("sample run --out a.npz --arrival 3", "--arrival says when to be at a goal; give --goal too"),
     ("data make pointmaze-umase", "no data of 'pointmaze-umase' can be recorded; give one of pointmaze-open, "),
     ("data make pointmaze-umaze --id DATA", "DATA exists already"),
