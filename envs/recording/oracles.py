@@ -11,7 +11,7 @@ from gentraj.progress import bar
 from gentraj.randomness import fold, seeded
 
 from ..making import environment_factory
-from ..tasks.manipulation import GOAL_KEYS, make_base, settled
+from ..tasks.ogbench import GOAL_KEYS, make_base, settled
 from ..tasks.registry import OGBENCH
 
 RUN_STEPS = 1_000  # an episode ends with the first target that is finished after this number of steps

@@ -10,7 +10,7 @@ from gentraj.data.minari_io import check_new_id, local_ids
 from gentraj.data.ogbench import OGBenchName
 
 from ..tasks.registry import TASKS
-from . import behaviours, oracles, pointmaze
+from . import behaviours, navigation, oracles, pointmaze
 
 Record = Callable[..., Episodes]
 """A function (task, steps, seed, *, progress) that returns episodes; the same seed gives the same episodes."""
@@ -32,6 +32,7 @@ class Recipe:
 RECORDERS: dict[str, tuple[Record, str, bool]] = {
     "pointmaze": (pointmaze.record, "WaypointController", False),
     "behaviours": (behaviours.record, "PPO of stable-baselines3", True),
+    "navigation": (navigation.record, "a noisy walker along the shortest paths", False),
     "oracles": (oracles.record, "OGBench's plan oracles", False),
 }
 """What records the data of a task, the name of the agent, and whether it is trained first. One more is a module beside

@@ -23,12 +23,12 @@ START_NOISE = 0.1  # half width of the start around a cell's centre, and standar
 class Maze:
     """The grid of a Gymnasium-Robotics maze: 1 is a wall; 0, "r", "g" and "c" are free (any, reset, goal, both).
 
-    Positions are (x, y) with the maze's centre at the origin; x grows with the columns, y against the rows. Cells are
+    Positions are (x, y) with the maze's middle at `middle`; x grows with the columns, y against the rows. Cells are
     numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, or has
     other cells, and where a goal has no start in another cell: the environment would search for one for ever.
     """
 
-    def __init__(self, maze_map: MazeMap, scaling: float = 1.0):
+    def __init__(self, maze_map: MazeMap, scaling: float = 1.0, middle: tuple[float, float] = (0.0, 0.0)):
         try:
             self.map = [list(row) for row in maze_map]
         except TypeError as error:
@@ -39,6 +39,7 @@ class Maze:
         if other := [cell for row in self.map for cell in row if np.ndim(cell) or cell not in CELLS]:
             raise ValueError(f"the maze map has the cell {other[0]!r}; {', '.join(map(repr, CELLS))} are expected")
         self.scaling = scaling
+        self.middle = np.array(middle)
         self.free = np.array([[cell != WALL for cell in row] for row in self.map])
         if self.free.sum() < 2:
             raise ValueError(f"a maze needs two free cells at least; this map has {self.free.sum()}")
@@ -86,6 +87,11 @@ class Maze:
         """(goal, cell): the next cell on a shortest path to the goal; the cell itself if no path leads there."""
         return self._ways[1]
 
+    @property
+    def path_lengths(self) -> np.ndarray:
+        """(cell, cell): the number of cells entered on a shortest path; infinite where there is none."""
+        return self._ways[0]
+
     def connects(self, cells: np.ndarray) -> bool:
         """Whether paths lead from each of these cells to all of them."""
         return bool(np.isfinite(self._ways[0][np.ix_(cells, cells)]).all())
@@ -97,19 +103,20 @@ class Maze:
         """Maps numbers of cells (...) to their centres (..., 2)."""
         rows, columns = self.free.shape
         row, column = np.divmod(cell, columns)
-        return np.stack([column + 0.5 - columns / 2, rows / 2 - row - 0.5], -1) * self.scaling
+        return np.stack([column + 0.5 - columns / 2, rows / 2 - row - 0.5], -1) * self.scaling + self.middle
 
     def cell(self, position: np.ndarray) -> np.ndarray:
         """Maps positions (..., 2) to the numbers of their cells (...); outside the map to the nearest cell."""
         rows, columns = self.free.shape
-        column = np.floor(position[..., 0] / self.scaling + columns / 2).clip(0, columns - 1)
-        row = np.floor(rows / 2 - position[..., 1] / self.scaling).clip(0, rows - 1)
+        x, y = np.moveaxis((position - self.middle) / self.scaling, -1, 0)
+        column = np.floor(x + columns / 2).clip(0, columns - 1)
+        row = np.floor(rows / 2 - y).clip(0, rows - 1)
         return (row * columns + column).astype(int)
 
     def is_free(self, position: np.ndarray) -> np.ndarray:
         """Whether positions (..., 2) lie in a free cell of the map (...)."""
         cell = self.cell(position)
-        inside = (np.abs(position) <= np.array(self.free.shape[::-1]) / 2 * self.scaling).all(-1)
+        inside = (np.abs(position - self.middle) <= np.array(self.free.shape[::-1]) / 2 * self.scaling).all(-1)
         return inside & self.free.flat[cell]
 
     def wall_boxes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +129,7 @@ class Maze:
         half, inf = np.array([columns / 2, rows / 2]), np.inf
         low = [[-inf, -inf], [half[0], -inf], [-inf, -inf], [-inf, half[1]], *np.stack([x[:, 0], y[:, 0]], 1)]
         high = [[-half[0], inf], [inf, inf], [inf, -half[1]], [inf, inf], *np.stack([x[:, 1], y[:, 1]], 1)]
-        return np.array(low) * self.scaling, np.array(high) * self.scaling
+        return np.array(low) * self.scaling + self.middle, np.array(high) * self.scaling + self.middle
 
     @cached_property
     def _ways(self) -> tuple[np.ndarray, np.ndarray]:

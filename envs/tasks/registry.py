@@ -11,6 +11,7 @@ from gentraj.data.d4rl import SINGLE_TASKS, d4rl_table, single_task
 from gentraj.data.ogbench import OWN, kinds, ogbench_tasks
 
 UNKNOWN_HORIZON = (32, 1)
+MAZE_HORIZON = (24, 4)  # in OGBench's mazes, whose goals are farther
 SINGLE = "singletask[-task{1..5}]-v0"
 OGBENCH_TASKS = 5
 """Number of tasks, each with a start and a goal, of every environment of OGBench."""
@@ -88,12 +89,15 @@ class OGBenchTask(Task):
     long enough for an object's whole path.
     """
 
-    made_by: str
-    """The module beside this one and its class that make the environment."""
     base_id: str
     """Id of OGBench's own environment."""
     goal_dims: tuple[int, ...]
     """Entries of the observation that make up a goal: positions of cubes, states of buttons, drawer and window."""
+
+
+def is_maze(env: str) -> bool:
+    """Whether an environment of OGBench is one of its mazes, with or without a ball."""
+    return "maze" in env or "soccer" in env
 
 
 def _span(reference: tuple[float, float]) -> str:
@@ -121,14 +125,20 @@ def _locomotion(name: str, env_id: str, train_steps: int = 0) -> LocomotionTask:
                           references={"D4RL, whole episodes": _span(d4rl_reference(d4rl_id))})
 
 
-def _manipulation(name: str, steps: int, goal_dims: tuple[int, ...], recipe_steps: int, horizon: tuple[int, int],
-                  scores: str) -> OGBenchTask:
-    return OGBenchTask(env_id=f"OGBench/{name}-v0", max_episode_steps=steps, recipe_steps=recipe_steps,
-                            recorded=(f"{OWN}{name}-v0",), recorder="oracles", horizon=horizon,
-                            made_by="manipulation:Manipulation",
-                            datasets={"relabelled": (f"{OWN}{name}-{SINGLE}",), "OGBench": _ogbench_data(name)},
-                            references={"OGBench, success in %, play data": scores},
-                            base_id=f"{name}-v0", goal_dims=goal_dims)
+def _ogbench(name: str, horizon: tuple[int, int], recorder: str = "", recipe_steps: int = 0,
+             scores: str = "") -> OGBenchTask:
+    known = ogbench_tasks()[name]
+    datasets = {"OGBench": _ogbench_data(name)}
+    recorded: tuple[str, ...] = ()
+    if recorder == "oracles":
+        recorded = (f"{OWN}{name}-v0",)
+        datasets = {"relabelled": (f"{OWN}{name}-{SINGLE}",), **datasets}
+    if recorder == "navigation":
+        recorded = tuple(f"{OWN}{name}-{kind}-v0" for kind in kinds(name))
+    return OGBenchTask(env_id=f"OGBench/{name}-v0", max_episode_steps=known["steps"], recipe_steps=recipe_steps,
+                       recorded=recorded, recorder=recorder, horizon=horizon, datasets=datasets,
+                       references={"OGBench, success in %, play data": scores} if scores else {},
+                       base_id=f"{name}-v0", goal_dims=tuple(i for part in known["parts"] for i in part["entries"]))
 
 
 def _ogbench_data(env: str) -> tuple[str, ...]:
@@ -148,12 +158,15 @@ LOCOMOTION: dict[str, LocomotionTask] = {
     "ant": _locomotion("ant", "Ant-v5"),
 }
 OGBENCH: dict[str, OGBenchTask] = {
-    "ogbench/cube-single": _manipulation("cube-single", 200, (19, 20, 21), 70_000, (20, 4),
-                                         "GCBC 6, GCIVL 53, GCIQL 68, QRL 5, CRL 19, HIQL 15"),
-    "ogbench/scene": _manipulation("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4),
-                                   "GCBC 5, GCIVL 42, GCIQL 51, QRL 5, CRL 19, HIQL 38"),
-    "ogbench/puzzle-3x3": _manipulation("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2),
-                                        "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 4, HIQL 12"),
+    **{f"ogbench/{env}": _ogbench(env, MAZE_HORIZON if is_maze(env) else UNKNOWN_HORIZON) for env in ogbench_tasks()},
+    "ogbench/cube-single": _ogbench("cube-single", (20, 4), "oracles", 70_000,
+                                    "GCBC 6, GCIVL 53, GCIQL 68, QRL 5, CRL 19, HIQL 15"),
+    "ogbench/scene": _ogbench("scene", (24, 4), "oracles", 100_000,
+                              "GCBC 5, GCIVL 42, GCIQL 51, QRL 5, CRL 19, HIQL 38"),
+    "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", (32, 2), "oracles", 100_000,
+                                   "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 4, HIQL 12"),
+    **{f"ogbench/pointmaze-{size}": _ogbench(f"pointmaze-{size}", MAZE_HORIZON, "navigation", 1_000_000)
+       for size in ("medium", "large", "giant", "teleport")},
 }
 TASKS: dict[str, Task] = {**MAZES, **LOCOMOTION, **OGBENCH}
 """The tasks by the names under which their environments are made."""
@@ -170,10 +183,6 @@ def overview() -> dict[str, Task]:
         tasks[f"D4RL/{name}"] = Task(env_id=f"D4RL/{name}-...", max_episode_steps=known.steps,
                                      datasets={"Minari": tuple(minari), "D4RL": tuple(ids)},
                                      references={"D4RL": _span(d4rl_reference(ids[0]))})
-    for env, about in ogbench_tasks().items():
-        if f"ogbench/{env}" not in TASKS:
-            tasks[f"ogbench/{env}"] = Task(env_id=f"OGBench/{env}-singletask-v0", max_episode_steps=about["steps"],
-                                           datasets={"OGBench": _ogbench_data(env)})
     return tasks
 
 
@@ -187,11 +196,11 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     One more is a module beside this one and a line here.
     """
     for name, task in OGBENCH.items():
-        yield task.env_id, task.made_by, task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
+        yield task.env_id, "ogbench:GoalTask", task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
     for name, known in ogbench_tasks().items():  # those that observe states
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
             base_id = f"{name}-singletask{which}-v0"
-            yield f"OGBench/{base_id}", "manipulation:SingleTask", known["steps"], {"base_id": base_id}
+            yield f"OGBench/{base_id}", "ogbench:SingleTask", known["steps"], {"base_id": base_id}
     for dataset_id in d4rl_table():
         if (known := single_task(dataset_id)) is not None:
             made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]

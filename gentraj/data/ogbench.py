@@ -53,7 +53,7 @@ def ogbench_tasks() -> dict[str, dict[str, Any]]:
 
     "steps" is the length of an episode, "default" the task without a number, and "goals" the values of the entries of
     the observation that the "parts" name, in their order. A part, such as a cube, is at its goal if its entries are at
-    most "tolerance" away. Mazes with teleporters are left out.
+    most "tolerance" away.
     """
     return json.loads(Path(__file__).with_name("ogbench_tasks.json").read_text())
 
@@ -124,6 +124,8 @@ def read_ogbench(source: str) -> Fields:
         own = ""
         if name.task and name.env in RECORDED:
             own = f", or take gentraj's own recording, {OWN}{name.env}-singletask-task{name.task}-v0"
+        elif not name.task and name.env.startswith("pointmaze"):
+            own = f", or take gentraj's own recording, {OWN}{name.source}"
         raise DataError(f"{source}: {path} does not exist; put OGBench's file there or set OGBENCH_DATASET_DIR{own}")
     fields |= {"name": source}
     if name.task is not None:
@@ -131,9 +133,7 @@ def read_ogbench(source: str) -> Fields:
         return {field: getattr(labelled, field) for field in fields} | {
             "goal_dims": (), "obs_keys": (), "env": name.spec_json}
     dims = tuple(entry for part in ogbench_tasks()[name.env]["parts"] for entry in part["entries"])
-    if name.env in RECORDED:
-        fields |= {"obs_keys": ("observation",), "env": name.spec_json}
-    return fields | {"goal_dims": dims}
+    return fields | {"goal_dims": dims, "obs_keys": ("observation",), "env": name.spec_json}
 
 
 def relabel(episodes: Episodes, env: str, task: int) -> Episodes:

@@ -18,7 +18,8 @@ from gymnasium.spaces import Box, Dict
 from gentraj.randomness import seeded
 
 from ..making import load_gymnasium
-from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask
+from .maze import Maze
+from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask, is_maze
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
@@ -43,14 +44,45 @@ class Around(gymnasium.Env):
         return obs
 
 
-class Manipulation(Around):
-    """An OGBench manipulation task; each episode has one of its five starts and goals.
+class OGBenchEnv(Around):
+    """One of OGBench's environments, whose episodes are functions of the seed."""
 
-    The seed draws the start and the goal, unless `task_id` or options["task_id"] (1 to 5) names them. The goal is
-    OGBench's oracle representation: where the objects should be, the entries `goal_dims` of the observation. When all
-    objects are there, the reward is 1, `info["success"]` is true and the episode terminates. States are functions of
-    the seed, unlike in OGBench's own environments, which draw a task and the goal's posture from global random numbers.
-    Raises ValueError for another `task_id`.
+    def __init__(self, base_id: str, render_mode: str | None, **kwargs: object):
+        self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
+        self.is_arm = not is_maze(base_id)
+        self.is_random = "teleport" in base_id
+        if not self.is_arm:  # an arm can always be rendered
+            kwargs["render_mode"] = render_mode
+        self.base = make_base(base_id, **kwargs)
+        self.action_space = copy.deepcopy(self.base.action_space)
+
+    def step(self, action: np.ndarray):
+        if not self.is_random:
+            return super().step(action)
+        with seeded(self._drawn()):
+            return super().step(action)
+
+    def _begin(self, action_seed: int, seed: int, options: dict[str, object] | None = None) -> tuple[np.ndarray, dict]:
+        """Begins an episode of the base, whose mazes draw from numpy's global generator."""
+        self.base.action_space.seed(action_seed)
+        with seeded(seed):
+            obs, info = self.base.reset(seed=seed, options=options)
+        if self.is_arm:
+            obs = settled(self.base)
+        return obs, info
+
+    def _drawn(self) -> int:
+        return int(self.np_random.integers(2**31))
+
+
+class GoalTask(OGBenchEnv):
+    """An environment of OGBench for goals; each episode has the start and the goal of one of its five tasks.
+
+    The seed draws the task, unless `task_id` or options["task_id"] (1 to 5) names it. The goal is OGBench's oracle
+    representation: where the robot, the ball or the objects should be, the entries `goal_dims` of the observation. When
+    they are there, the reward is 1, `info["success"]` is true and the episode terminates. Episodes are functions of the
+    seed, unlike in OGBench's own environments, which draw from numpy's global generator. Raises ValueError for another
+    `task_id`.
     """
 
     def __init__(self, name: str, render_mode: str | None = None, task_id: int | None = None):
@@ -59,9 +91,7 @@ class Manipulation(Around):
                              "seed draws, is expected")
         self.task_id = task_id
         self.task: OGBenchTask = OGBENCH[f"ogbench/{name}"]
-        self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
-        self.base = make_base(self.task.base_id, use_oracle_rep=True)
-        self.action_space = copy.deepcopy(self.base.action_space)
+        super().__init__(self.task.base_id, render_mode, use_oracle_rep=True)
         width = self.base.observation_space.shape[0]
         self.observation_space = Dict({key: Box(-np.inf, np.inf, (size,), np.float64) for key, size in zip(
             GOAL_KEYS, (width, len(self.task.goal_dims), len(self.task.goal_dims)), strict=True)})
@@ -70,36 +100,30 @@ class Manipulation(Around):
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(1, OGBENCH_TASKS + 1))
         task_id = (options or {}).get("task_id", self.task_id or drawn)
-        self.base.action_space.seed(int(self.np_random.integers(2**31)))
-        _, info = self.base.reset(seed=int(self.np_random.integers(2**31)), options={"task_id": task_id})
+        obs, info = self._begin(self._drawn(), self._drawn(), {"task_id": task_id})
         self.goal = np.asarray(info["goal"])
-        return self._seen(settled(self.base)), {"success": False, "task_id": task_id}
+        return self._seen(obs), {"success": False, "task_id": task_id}
 
     def _seen(self, obs: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(GOAL_KEYS, (obs, obs[list(self.task.goal_dims)], self.goal.copy()), strict=True))
 
 
-class SingleTask(Around):
+class SingleTask(OGBenchEnv):
     """One of OGBench's tasks with a fixed goal and rewards: minus the number of parts that are not at their goal.
 
     As in OGBench's single-task environments, the reward, `info["success"]` and the termination of a step are those of
-    the state before it. States are functions of the seed.
+    the state before it. Episodes are functions of the seed.
     """
 
     def __init__(self, base_id: str, render_mode: str | None = None):
-        self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
-        self.is_arm = "maze" not in base_id and "soccer" not in base_id
-        self.base = make_base(base_id, **{} if self.is_arm else {"render_mode": render_mode})
-        self.action_space, self.observation_space = map(copy.deepcopy, (
-            self.base.action_space, self.base.observation_space))
+        super().__init__(base_id, render_mode)
+        self.observation_space = copy.deepcopy(self.base.observation_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(2**31))
-        self.base.action_space.seed(drawn)
-        with seeded(drawn):  # mazes draw from numpy's global generator
-            obs, _ = self.base.reset(seed=drawn)
-        return settled(self.base) if self.is_arm else obs, {"success": False, "task_id": self.base.cur_task_id}
+        drawn = self._drawn()
+        obs, _ = self._begin(drawn, drawn)
+        return obs, {"success": False, "task_id": self.base.cur_task_id}
 
 
 def make_base(env_id: str, **kwargs: Any) -> Any:
@@ -124,6 +148,13 @@ def without_file(maze: Any) -> Any:
     """Deletes the file of a maze's model, which is loaded by now and which nobody else deletes; returns the maze."""
     Path(maze.fullpath).unlink(missing_ok=True)
     return maze
+
+
+def grid_of(base: Any) -> Maze:
+    """The grid of one of OGBench's mazes, whose rows grow with y, unlike a `Maze`'s."""
+    free = base.maze_map[::-1]
+    middle = (np.array(free.shape[::-1]) - 1) / 2 * base._maze_unit - (base._offset_x, base._offset_y)
+    return Maze(free.tolist(), base._maze_unit, tuple(middle))
 
 
 def settled(base: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""OGBench's manipulation: goals are entries of the observation, and episodes and recordings depend on the seed only."""
+"""OGBench: goals are entries of the observation, and episodes and recordings depend on the seed only."""
 
 from functools import cache
 
@@ -11,8 +11,8 @@ from gentraj.data import DataError, Episodes
 from gentraj.data.ogbench import ogbench_tasks, relabel
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import oracles
-from gentraj.envs.tasks import manipulation
-from gentraj.envs.tasks.manipulation import make_base
+from gentraj.envs.tasks import ogbench
+from gentraj.envs.tasks.ogbench import make_base
 from gentraj.envs.tasks.registry import OGBENCH
 
 pytest.importorskip("ogbench")
@@ -28,16 +28,17 @@ def bases():
 
 @pytest.fixture
 def compiled(bases, monkeypatch):
-    for module in (manipulation, oracles):
+    for module in (ogbench, oracles):
         monkeypatch.setattr(module, "make_base", bases)
 
 
-@pytest.fixture(scope="module", params=OGBENCH)
-def arm(request, bases):
+@pytest.fixture(scope="module", params=["cube-single", "cube-double", "scene", "puzzle-3x3", "pointmaze-giant",
+                                        "antmaze-teleport", "humanoidmaze-medium", "antsoccer-arena"])
+def reaching(request, bases):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manipulation, "make_base", bases)
-        env = environment_factory(request.param)()
-    yield OGBENCH[request.param], env
+        patch.setattr(ogbench, "make_base", bases)
+        env = environment_factory(f"ogbench/{request.param}")()
+    yield OGBENCH[f"ogbench/{request.param}"], env
     env.close()
 
 
@@ -45,17 +46,17 @@ def equal(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def test_a_goal_consists_of_entries_of_the_observation(arm):
-    task, env = arm
+def test_a_goal_consists_of_entries_of_the_observation(reaching):
+    task, env = reaching
     obs, info = env.reset(seed=1)
     assert (obs["achieved_goal"] == obs["observation"][list(task.goal_dims)]).all() and not info["success"]
     assert obs["desired_goal"].shape == obs["achieved_goal"].shape != (0,)
     assert env.observation_space.contains(obs) and env.spec.max_episode_steps == task.max_episode_steps
 
 
-def test_an_episode_is_a_function_of_its_seed(arm):
-    _, env = arm
-    act = np.random.default_rng(0).uniform(-1, 1, (8, 5)).astype(np.float32)
+def test_an_episode_is_a_function_of_its_seed(reaching):
+    _, env = reaching
+    act = np.random.default_rng(0).uniform(-1, 1, (8, *env.action_space.shape)).astype(np.float32)
 
     def episode(seed):
         first, info = env.reset(seed=seed)
@@ -65,6 +66,36 @@ def test_an_episode_is_a_function_of_its_seed(arm):
     episode(4)  # leaves nothing behind
     again_id, after = episode(3)
     assert task_id == again_id and all(map(equal, before, after))
+
+
+def test_the_goal_is_ogbenchs_own_oracle_representation(reaching):
+    _, env = reaching
+    obs, _ = env.reset(seed=2)
+    base = env.unwrapped.base
+    if "maze" in env.spec.id or "soccer" in env.spec.id:
+        assert (obs["desired_goal"] == base.get_oracle_rep()).all()
+    else:
+        assert np.allclose(obs["achieved_goal"], base.compute_oracle_observation(), atol=1e-6)
+
+
+def test_a_maze_ends_at_its_goal_and_teleports_by_the_seed(bases, monkeypatch):
+    monkeypatch.setattr(ogbench, "make_base", bases)
+    env = environment_factory("ogbench/pointmaze-teleport")()
+    base = env.unwrapped.base
+
+    def after(seed, place):
+        env.reset(seed=seed)
+        base.set_xy(place)
+        return env.step(np.zeros(2, np.float32))
+
+    exits = []
+    for seed in (*range(12), 0):
+        after(seed, base._teleport_info["teleport_in_xys"][0])
+        exits.append(tuple(base.get_xy()))
+    assert exits[0] == exits[-1] and len(set(exits)) == 3
+    env.reset(seed=1)
+    _, reward, terminated, truncated, info = after(1, base.cur_goal_xy)
+    assert reward == 1 and terminated and not truncated and info["success"]
 
 
 def test_the_episode_ends_when_the_cube_is_where_it_should_be(compiled):
@@ -184,5 +215,11 @@ def test_ogbenchs_file_is_found_by_name_and_relabelled(tmp_path, monkeypatch):
     assert environment_factory(str(episodes.env)) == environment_factory("OGBench/cube-single-singletask-task2-v0")
     goals = load_episodes("cube-single-play-v0")
     assert goals.goal_dims == (19, 20, 21) and environment_factory(str(goals.env)).env_id == "OGBench/cube-single-v0"
-    with pytest.raises(DataError, match=r"scene-play-v0\.npz does not exist; put OGBench's file there, set OGBENCH"):
+    with pytest.raises(DataError, match=r"scene-play-v0\.npz does not exist; put OGBench's file there or set OGBENCH"):
         load_episodes("scene-play-singletask-v0")
+    np.savez(tmp_path / "pointmaze-giant-stitch-v0.npz", observations=obs[:, :2], actions=np.zeros((12, 2), np.float32),
+             terminals=last)
+    maze = load_episodes("pointmaze-giant-stitch-v0")
+    assert maze.goal_dims == (0, 1) and environment_factory(str(maze.env)).env_id == "OGBench/pointmaze-giant-v0"
+    with pytest.raises(DataError, match="take gentraj's own recording, gentraj/ogbench/pointmaze-large-explore-v0"):
+        load_episodes("pointmaze-large-explore-v0")

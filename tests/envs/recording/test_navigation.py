@@ -1,0 +1,56 @@
+"""Navigation in OGBench's mazes is recorded by OGBench's rules."""
+
+import numpy as np
+import pytest
+
+from gentraj.envs.recording import navigation
+from gentraj.envs.recording.recipes import recipes
+from gentraj.envs.tasks.ogbench import grid_of, make_base
+
+pytest.importorskip("ogbench")
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return grid_of(make_base("pointmaze-medium-v0"))
+
+
+def record(kind, steps, monkeypatch, seed=0):
+    monkeypatch.setattr(navigation, "EPISODES", 3)
+    return navigation.record(f"ogbench/pointmaze-medium-{kind}", steps, seed, progress=False)
+
+
+def cells_on_the_way(grid, episode):
+    return grid.path_lengths[grid.cell(episode.obs[0]), grid.cell(episode.obs[-1])]
+
+
+def test_stitch_goes_to_cells_at_most_four_away(grid, monkeypatch):
+    episodes = record("stitch", 1600, monkeypatch)
+    assert len(episodes) == 8 and (episodes.lengths == 200).all() and episodes.truncated.sum() == 8
+    ways = [cells_on_the_way(grid, episode) for episode in episodes]
+    assert max(ways) == 4 and np.mean(np.array(ways) >= 3) > 0.7
+    assert grid.is_free(episodes.obs).all()
+
+
+def test_a_longer_recording_begins_like_a_shorter_one(monkeypatch):
+    short, long = (record("explore", steps, monkeypatch, seed=4) for steps in (500, 2000))
+    assert len(short) == 1 and len(long) == 4
+    assert short == long[0]
+
+
+def test_navigate_goes_from_goal_to_goal(grid, monkeypatch):
+    episode = record("navigate", 1000, monkeypatch)[0]
+    assert len(np.unique(grid.cell(episode.obs))) > 8
+    assert episode.goal_dims == (0, 1) and "pointmaze-medium-v0" in episode.env
+
+
+def test_crossings_are_the_cells_that_are_not_in_a_corridor(grid):
+    around = [sum(grid.free[r + i, c + j] for i, j in ((0, 1), (0, -1), (1, 0), (-1, 0)))
+              for r, c in map(lambda cell: divmod(cell, grid.free.shape[1]), navigation.crossings(grid))]
+    assert {1, 3} <= set(around)  # dead ends and forks
+    assert len(navigation.crossings(grid)) < len(grid.cells)
+
+
+def test_each_kind_in_each_maze_is_a_recipe():
+    assert {f"ogbench/pointmaze-{maze}-{kind}" for maze in ("medium", "large", "giant", "teleport")
+            for kind in navigation.STEPS} <= set(recipes())
