@@ -110,8 +110,11 @@ class Planner(PlanFollower):
 
         This is a function of its arguments alone, as `gentraj export` needs it. E is `replan` for joint actions;
         otherwise it is 1, as the later actions depend on later observations. Raises ValueError for a planner with a
-        history.
+        history or a roadmap.
         """
+        if self.sampler.far is not None:
+            raise ValueError("the planner searches its roadmap, which an exported planner cannot; export a student of "
+                             "its decisions (gentraj distill RUN --method decision)")
         if self.config.history:
             raise ValueError(f"the planner's history is {self.config.history} timesteps, and an exported planner "
                              "remembers nothing; set history to 0 under planner in config.json")

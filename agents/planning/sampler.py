@@ -39,6 +39,7 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
+from .roadmap import FarGoals
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
 
@@ -208,6 +209,8 @@ class PlanSampler:
     past."""
     options: SamplingOptions = DEFAULT_OPTIONS
     """How plans are sampled; their steps and temperature are those of the config."""
+    far: FarGoals | None = None
+    """What leads to goals beyond a plan."""
     spec: TrajectorySpec = field(init=False)
     """The layout of the plans."""
     executed: TrajectorySpec = field(init=False)
@@ -264,6 +267,8 @@ class PlanSampler:
         obs_BO = obs_BO.to(self.device)
         if goal_BG is not None:
             goal_BG = goal_BG.to(self.device)
+            if self.far is not None:
+                goal_BG = self.far.aim(obs_BO[:, self.goal_dims], goal_BG)
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)
         condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)

@@ -25,7 +25,7 @@ from ..training import checkpoint, log
 from ..training.checkpoint import CheckpointError, NothingSaved
 from ..training.log import LogWarning, read_metrics, read_rows, write_rows
 from ..training.loop import check_same
-from ..trajectory import Agent, Batch, TrajectorySpec
+from ..trajectory import Agent, Batch
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRun, PolicyRunConfig
 from .run import DataFacts, Run, RunConfig, restore
@@ -40,6 +40,7 @@ RUNS: Registry[RunConfig, Run] = Registry({
 
 SCORED = ("return_mean", "success_rate", "score_d4rl", "score_minari")
 KEPT = ("episodes", *SCORED, "return_ci95", "returns", "successes")
+OF_DATA = "data."  # begins the names of the tensors that a run keeps beside its windows
 LAST_EVALUATIONS = 3  # their mean is stated beside the score of the last checkpoint
 
 
@@ -60,7 +61,7 @@ class RunFolder:
     """The folder of a run, which alone knows the names of its files.
 
         config.json            the settings, and what the run remembers of its data
-        reference.safetensors  windows of the data, beside which samples are judged
+        reference.safetensors  windows of the data, beside which samples are judged, and a planner's roadmap
         step-00001234/         a checkpoint, see `gentraj.training.checkpoint`
         metrics.jsonl          what the components logged, see `gentraj.training.log`
         scores.jsonl           the learning curve: evaluations during the training
@@ -104,6 +105,7 @@ class RunFolder:
         tensors = {"x": run.reference.x_BHD, "mask": run.reference.mask_BHD}
         if run.reference.context_BC is not None:
             tensors["context"] = run.reference.context_BC
+        tensors |= {f"{OF_DATA}{name}": tensor for name, tensor in run.kept().items()}
         content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
         write_file(self / self.REFERENCE, content)
         write_json(path, to_json(RunFile(run.config, run.data)))
@@ -123,22 +125,24 @@ class RunFolder:
         run.folder = self.path
         run.step = saved.step
         run.dataset_hash = saved.meta["dataset_hash"]
-        run.reference = self._reference(run.main.spec, file.data.context_dim)
+        self._load_reference(run, file.data.context_dim)
         restore(run, saved.components)
         return run.ready(device)
 
-    def _reference(self, spec: TrajectorySpec, context_dim: int) -> Batch:
-        """The windows that the run keeps. Raises `CheckpointError` for a file that holds others."""
-        path, shape = self / self.REFERENCE, (spec.horizon, spec.dim)
+    def _load_reference(self, run: Run, context_dim: int) -> None:
+        """Gives the run what it keeps of the data. Raises `CheckpointError` for a file that holds something else."""
+        path, shape = self / self.REFERENCE, (run.main.spec.horizon, run.main.spec.dim)
         try:
             tensors = safetensors.torch.load(path.read_bytes())
+            of_data = [name for name in tensors if name.startswith(OF_DATA)]
+            run.keep({name.removeprefix(OF_DATA): tensors.pop(name) for name in of_data})
             shapes = {name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()}
             expected = {"x": shape, "mask": shape} | ({"context": (context_dim,)} if context_dim else {})
             if shapes != expected:
                 raise ValueError(f"holds windows of the shapes {shapes}; {expected} are expected")
         except (OSError, SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: {error}; `gentraj train --resume` writes it anew") from error
-        return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
+        run.reference = Batch(tensors["x"], tensors["mask"], tensors.get("context"))
 
     def start(self, run: Run, device: torch.device | None, resume: bool, processes: int = 1) -> None:
         """Writes the run before its first step, and how its training was started.

@@ -18,6 +18,7 @@ from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, Trust, check_dims, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.envs.making import default_horizon
@@ -79,6 +80,8 @@ class PlannerRunConfig(RunConfig):
     """The inverse dynamics; None trains them, with their default settings, where plans have no actions (--joint)."""
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
     """The arrival network, where there are goals."""
+    roadmap: RoadmapConfig | None = None
+    """The roadmap of the data, which leads to goals that are farther than a plan; None plans straight for them."""
     critic: PlanCriticConfig | None = None
     """The critic of plans, which --planner.select value and --planner.guidance value need; None trains none."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
@@ -98,6 +101,12 @@ class PlannerRunConfig(RunConfig):
         for key in ("select", "guidance"):
             if getattr(self.planner, key) == "value" and self.critic is None:
                 raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set critic too")
+        if self.roadmap is not None and not self.conditioning.goal:
+            raise ValueError("a roadmap leads to goals, and conditioning.goal is 0; leave the roadmap out, or take a "
+                             "preset for goals, such as pointmaze")
+        if self.roadmap is not None and self.planner.shifted:
+            raise ValueError("with planner.shifted the rest of the last plan is a candidate, and plans on a roadmap "
+                             "have another goal each time; set planner.shifted to false, or leave the roadmap out")
         check_conditions(self, self.planner)
 
 
@@ -132,6 +141,8 @@ class PlannerRun(Run[PlannerRunConfig]):
     """The network of arrival times, where there are goals."""
     critic: PlanCritic | None = None
     """The critic of plans."""
+    roadmap: Roadmap | None = None
+    """The roadmap of the data, where there are goals beyond a plan."""
 
     def __init__(self, config: PlannerRunConfig, data: DataFacts, episodes: Episodes | None = None):
         super().__init__(config, data, episodes)
@@ -168,6 +179,8 @@ class PlannerRun(Run[PlannerRunConfig]):
                 self.critic = PlanCritic.fit(episodes, spec, config.critic)
             components["critic"] = self.critic
         self.components = components
+        if config.roadmap is not None and episodes is not None:
+            self.roadmap = Roadmap.of_episodes(episodes, config.conditioning.goal_dims, config.roadmap)
 
     @classmethod
     def resolve(cls, config: PlannerRunConfig, episodes: Episodes) -> tuple[PlannerRunConfig, ContextConfig]:
@@ -228,7 +241,10 @@ class PlannerRun(Run[PlannerRunConfig]):
         if planning.arrival == "earliest":
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
             trust = Trust(self.model, data, planning.trust, planning.history)
-        sampler = PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options)
+        far = None
+        if self.config.roadmap is not None and self.roadmap is not None:
+            far = FarGoals(self.roadmap, self.config.roadmap)
+        sampler = PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options, far)
         tracker = PlanTracker(sampler.executed, planning, space.low, space.high, self.inverse)
         if deadline is None:
             return Planner(sampler, tracker)
@@ -236,6 +252,13 @@ class PlannerRun(Run[PlannerRunConfig]):
         obs_BO = self.reference.x_BHD[:1, 0, : self.data.obs_dim]
         agent.warm_up(obs_BO, self.example_goal(self.reference, obs_BO))
         return agent
+
+    def kept(self) -> dict[str, Tensor]:
+        return {} if self.roadmap is None else self.roadmap.tensors()
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        if self.config.roadmap is not None:
+            self.roadmap = Roadmap.of_tensors(tensors)
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
         """The agent without a deadline, for callers who know that it is a planner."""
@@ -246,6 +269,8 @@ class PlannerRun(Run[PlannerRunConfig]):
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
         goal_dims = self.data.goal_dims
+        if self.roadmap is not None:
+            return torch.as_tensor(self.roadmap.place_PG[:1]).expand(len(obs_BO), -1).to(obs_BO)
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
+from gentraj.agents.planning.roadmap import RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
 
@@ -29,6 +30,8 @@ from .world import WorldModelRunConfig
 
 # A planner that reaches a goal by the earliest trusted arrival; the data decide everything else.
 GOALS = PlannerRunConfig(training=TrainingConfig(steps=8_000))
+# The same along the roadmap of the data, with a plan that reaches a few places ahead.
+FAR = replace(GOALS, roadmap=RoadmapConfig(), training=TrainingConfig(steps=4_000))
 # The observation is (x, y, vx, vy), and the dynamics are smooth, so a plan is followed for many steps: replanning more
 # often costs more than it gains.
 POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))
@@ -71,6 +74,7 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
     "pointmaze-medium": ("PointMaze's medium maze", replace(LONG, dataset="gentraj/pointmaze/medium-v0")),
     "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
     "goals": ("a planner for any dataset with goals: the earliest trusted arrival; give --dataset", GOALS),
+    "far-goals": ("a planner for goals that are farther than any recorded episode goes; give --dataset", FAR),
     "veteran": ("plans for returns: the best of 16 by a critic, with inverse dynamics; give --dataset", VETERAN),
     "veteran+": ("our variant of veteran: plans of observations and actions, chosen by a critic; give --dataset",
                  VETERAN_PLUS),

@@ -27,7 +27,7 @@ from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
-FOR_GOALS = ("pointmaze", "diffuser-pointmaze", "diffuser-goals")  # goals: below, with a memory
+FOR_GOALS = ("pointmaze", "far-goals", "diffuser-pointmaze", "diffuser-goals")  # goals: below, with a memory
 
 
 def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
@@ -56,7 +56,7 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     made = runs.train(config, folder / "a", progress=False)
     loaded = runs.load(folder / "a")
     obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
-    goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
+    goal = made.example_goal(made.reference, obs)
     acts = []
     for run in (made, loaded):
         space = run.action_space()

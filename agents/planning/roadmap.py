@@ -1,0 +1,238 @@
+"""The roadmap of the data: a graph of the places that episodes pass through, which leads to goals beyond any plan.
+
+Places are spread over the entries of the observations that a goal consists of. An edge leads from one place to another
+where an episode went from the one to the other, and its weight is the fewest steps that took. The shortest way to a
+goal then joins pieces of many episodes, so it may be longer than any of them (search on the replay buffer, Eysenbach
+et al. 2019, arXiv 1906.05253; here over recorded passages instead of a learned distance).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from gentraj.config import settings
+from gentraj.data import Episodes
+
+SAMPLED = 20_000  # observations among which places are chosen
+SPACING_STEPS = 2.0  # environment steps at full speed between two neighbouring places, at least
+SPANS = (1, 2, 3, 5, 8, 12, 16)  # environment steps of the passages, for places SPACING_STEPS apart
+SPEED_QUANTILE = 0.9
+WAYPOINTS = 5  # positions that are kept of a passage, its ends included
+REACH = 2.0  # spacings within which a position belongs to a place
+WAYS = 256  # to different goals, which are remembered
+FAR_REACH = 4.0  # the same for the nearest place of the largest part in which ways lead from each place to every other
+
+
+@settings
+class RoadmapConfig:
+    """Settings of the roadmap of a planner's data, on which it goes to goals that are farther than its plans."""
+
+    ahead: PositiveInt = 12
+    """Environment steps along the way to the goal after which lies the place that a plan is made for. The last plan is
+    made for the goal itself."""
+    places: PositiveInt = 2000
+    """Number of places at most. There are fewer where they would be closer to each other than two steps at full
+    speed."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The shortest ways from all P places to one goal."""
+
+    goal_G: np.ndarray
+    steps_P: np.ndarray
+    """Environment steps from each place to the goal; infinite where no way leads there."""
+    next_P: np.ndarray
+    """The place after each place, on its way to the goal; the place itself where the goal is the next."""
+
+
+@dataclass(frozen=True)
+class Roadmap:
+    """A directed graph of P places and E passages between them, in environment units and environment steps."""
+
+    place_PG: np.ndarray
+    """Places, in the entries of a goal."""
+    edge_E2: np.ndarray
+    """The places that each passage leads from and to."""
+    steps_E: np.ndarray
+    """The fewest steps that a passage took, and no fewer than the way takes at full speed."""
+    passage_EWG: np.ndarray
+    """Positions along the quickest recorded passage, evenly spaced in time, its ends included."""
+    speed: float
+    """Distance in one step that 90 % of the recorded steps stay below."""
+    spacing: float
+    """Distance within which every recorded position has a place."""
+    _tree: KDTree = field(init=False, repr=False, compare=False)
+    _core: np.ndarray = field(init=False, repr=False, compare=False)
+    _core_tree: KDTree = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        P = len(self.place_PG)
+        graph = csr_array((np.ones(len(self.edge_E2)), self.edge_E2.T), shape=(P, P))
+        part_P = connected_components(graph, connection="strong")[1]
+        object.__setattr__(self, "_tree", KDTree(self.place_PG))
+        object.__setattr__(self, "_core", np.flatnonzero(part_P == np.bincount(part_P).argmax()))
+        object.__setattr__(self, "_core_tree", KDTree(self.place_PG[self._core]))
+
+    @classmethod
+    def of_episodes(cls, episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap:
+        """The roadmap of these entries of the observations of episodes. Raises ValueError where they never change."""
+        episode_N = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
+        return cls.of(episodes.obs[:, list(goal_dims)], episode_N, config.places)
+
+    @classmethod
+    def of(cls, position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000, seed: int = 0) -> Roadmap:
+        """Builds the roadmap of recorded positions, in their order, and the number of the episode of each.
+
+        Raises ValueError for data in which nothing moves.
+        """
+        position_NG = np.asarray(position_NG, np.float32)
+        same_M = episode_N[1:] == episode_N[:-1]
+        moved_M = np.linalg.norm(np.diff(position_NG, axis=0), axis=1)[same_M]
+        speed = float(np.quantile(moved_M, SPEED_QUANTILE)) if len(moved_M) else 0.0
+        if not speed > 0:
+            raise ValueError("the entries of the goal do not change within the episodes, so that there are no ways "
+                             "between places; name other goal_dims")
+        drawn = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
+        place_PG, spacing = spread(position_NG[np.sort(drawn)], SPACING_STEPS * speed, places)
+        place_N = KDTree(place_PG).query(position_NG)[1]
+        stretch = max(spacing / (SPACING_STEPS * speed), 1.0)
+        spans = np.unique(np.round(np.array(SPANS) * stretch).astype(int))
+        keys, steps, begins, ends = [], [], [], []
+        for span in spans:
+            begin = np.flatnonzero(episode_N[span:] == episode_N[:-span])
+            first, last = place_N[begin], place_N[begin + span]
+            begin, first, last = (each[first != last] for each in (begin, first, last))
+            keys.append(first * len(place_PG) + last)
+            least = np.linalg.norm(place_PG[first] - place_PG[last], axis=1) / speed
+            steps.append(np.maximum(least, span))
+            begins.append(begin)
+            ends.append(begin + span)
+        key_M, steps_M = np.concatenate(keys), np.concatenate(steps)
+        order = np.lexsort((steps_M, key_M))
+        _, index = np.unique(key_M[order], return_index=True)
+        chosen = order[index]
+        begin_E, end_E = np.concatenate(begins)[chosen], np.concatenate(ends)[chosen]
+        at_EW = np.round(begin_E[:, None] + (end_E - begin_E)[:, None] * np.linspace(0, 1, WAYPOINTS)).astype(int)
+        edge_E2 = np.stack(np.divmod(key_M[chosen], len(place_PG)), 1)
+        return cls(place_PG, edge_E2, steps_M[chosen].astype(np.float32), position_NG[at_EW], speed, spacing)
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Roadmap:
+        """The roadmap that `tensors` gave."""
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
+                   float(arrays["spacing"]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that it consists of, to be saved."""
+        arrays = {"place": self.place_PG, "edge": self.edge_E2, "steps": self.steps_E, "passage": self.passage_EWG,
+                  "speed": np.float64(self.speed), "spacing": np.float64(self.spacing)}
+        return {name: torch.as_tensor(array) for name, array in arrays.items()}
+
+    def way(self, goal_G: np.ndarray) -> Way:
+        """Finds the shortest ways to a goal. All steps are infinite if the goal is outside of everything recorded."""
+        P = len(self.place_PG)
+        near = self._near(goal_G)
+        final = np.linalg.norm(self.place_PG[near] - goal_G, axis=1) / self.speed
+        start_E, end_E = np.concatenate([self.edge_E2, np.stack([near, np.full(len(near), P)], 1)]).T
+        steps_E = np.concatenate([self.steps_E, np.maximum(final, 1e-3)])
+        backwards = csr_array((steps_E, (end_E, start_E)), shape=(P + 1, P + 1))
+        steps, previous = dijkstra(backwards, indices=P, return_predecessors=True)
+        next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
+        return Way(np.asarray(goal_G), steps[:P], next_P)
+
+    def enter(self, way: Way, position_G: np.ndarray) -> int | None:
+        """The place at which the shortest way from a position begins; None if no way leads from there."""
+        near = self._near(position_G)
+        if not len(near):
+            return None
+        total = way.steps_P[near] + np.linalg.norm(self.place_PG[near] - position_G, axis=1) / self.speed
+        best = int(total.argmin())
+        return int(near[best]) if np.isfinite(total[best]) else None
+
+    def along(self, way: Way, position_G: np.ndarray, steps: float) -> tuple[np.ndarray, float] | None:
+        """The place that lies `steps` environment steps along the way from a position, or the goal if it is nearer;
+        and the steps from the position to the goal. None if no way leads from there."""
+        place = self.enter(way, position_G)
+        if place is None:
+            return None
+        left = way.steps_P[place] + np.linalg.norm(self.place_PG[place] - position_G) / self.speed
+        if left <= steps:
+            return way.goal_G, float(left)
+        while left - way.steps_P[place] < steps:
+            following = way.next_P[place]
+            if following == place:
+                return way.goal_G, float(left)
+            place = following
+        return self.place_PG[place], float(left)
+
+    def without(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Roadmap:
+        """The roadmap without the passages that cross what is blocked: positions (M, G) for which `is_blocked` is
+        true."""
+        ends_E2G = self.place_PG[self.edge_E2]
+        along_EWG = np.concatenate([self.passage_EWG, ends_E2G], 1)
+        blocked_E = is_blocked(along_EWG.reshape(-1, along_EWG.shape[-1])).reshape(len(self.steps_E), -1).any(1)
+        return replace(self, edge_E2=self.edge_E2[~blocked_E], steps_E=self.steps_E[~blocked_E],
+                       passage_EWG=self.passage_EWG[~blocked_E])
+
+    def _near(self, position_G: np.ndarray) -> np.ndarray:
+        """The places of a position. In a corner that few episodes entered, or only left, its places may have no way,
+        so the nearest place of the largest connected part is one of them."""
+        near = self._tree.query_ball_point(position_G, REACH * self.spacing)
+        _, nearest = self._core_tree.query(position_G, distance_upper_bound=FAR_REACH * self.spacing)
+        return np.union1d(near, self._core[nearest : nearest + 1]).astype(int)
+
+
+def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[np.ndarray, float]:
+    """Chooses places by farthest-point sampling until each position has one within `spacing`, or there are
+    `places` of them; returns them and the largest distance from a position to its place."""
+    chosen = [0]
+    far_N = np.linalg.norm(position_NG - position_NG[0], axis=1)
+    while far_N.max() > spacing and len(chosen) < places:
+        chosen.append(int(far_N.argmax()))
+        np.minimum(far_N, np.linalg.norm(position_NG - position_NG[chosen[-1]], axis=1), out=far_N)
+    return position_NG[chosen], float(max(far_N.max(), spacing))
+
+
+class FarGoals:
+    """Aims a planner at goals beyond its plans: at the place that lies some steps along the way to its goal."""
+
+    def __init__(self, roadmap: Roadmap, config: RoadmapConfig):
+        self.roadmap, self.ahead = roadmap, config.ahead
+        self._way = lru_cache(WAYS)(self._find)
+        self._warned: set[tuple[float, ...]] = set()
+
+    def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B, G) the places to plan for now; the goals themselves where they are near, or where no way leads to them.
+
+        Warns of a goal without a way, once.
+        """
+        aims = [self._next(position_G, goal_G) for position_G, goal_G in zip(
+            position_BG.cpu().numpy(), goal_BG.cpu().numpy(), strict=True)]
+        return torch.as_tensor(np.stack(aims)).to(goal_BG)
+
+    def _next(self, position_G: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
+        goal = tuple(goal_G.tolist())
+        found = self.roadmap.along(self._way(goal), position_G, self.ahead)
+        if found is not None:
+            return found[0]
+        if goal not in self._warned:
+            self._warned.add(goal)
+            warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "
+                          f"{goal_G.round(3).tolist()}; the planner plans straight for it", stacklevel=2)
+        return goal_G
+
+    def _find(self, goal: tuple[float, ...]) -> Way:
+        return self.roadmap.way(np.array(goal, np.float32))

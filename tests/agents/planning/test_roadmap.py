@@ -1,0 +1,111 @@
+"""The roadmap of the data: shortest ways over recorded passages."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
+
+
+def line(length: float, step: float = 0.1, offset: tuple[float, float] = (0, 0)) -> np.ndarray:
+    """Positions from the offset to the right."""
+    x = np.arange(0, length + step / 2, step)
+    return np.stack([x + offset[0], np.full_like(x, offset[1])], 1)
+
+
+def roadmap(*episodes: np.ndarray) -> Roadmap:
+    lengths = [len(episode) for episode in episodes]
+    return Roadmap.of(np.concatenate(episodes), np.repeat(np.arange(len(episodes)), lengths))
+
+
+def test_steps_are_those_of_the_data_at_full_speed():
+    road = roadmap(line(20))
+    way = road.way(np.array([19.0, 0]))
+    place, steps = road.along(way, np.array([1.0, 0]), 30)
+    assert steps == pytest.approx(180, rel=0.05)
+    assert place == pytest.approx([4, 0], abs=2 * road.spacing)
+
+
+def test_a_way_joins_pieces_of_different_episodes():
+    right = line(10)
+    up = right[:, ::-1] + np.array([10, 0])
+    road = roadmap(right, up)
+    assert road.along(road.way(np.array([10.0, 10])), np.zeros(2), 12)[1] == pytest.approx(200, rel=0.05)
+
+
+def test_a_one_way_street_leads_nowhere_against_its_direction():
+    road = roadmap(line(10))
+    back = road.way(np.zeros(2))
+    assert road.along(back, np.array([8.0, 0]), 12) is None
+    assert road.along(road.way(np.array([8.0, 0])), np.zeros(2), 12) is not None
+
+
+def test_a_goal_outside_of_everything_recorded_has_no_way():
+    road = roadmap(line(10))
+    assert np.isinf(road.way(np.array([5.0, 9.0])).steps_P).all()
+    assert road.along(road.way(np.array([5.0, 0.0])), np.array([5.0, 9.0]), 12) is None
+
+
+def test_a_near_goal_is_the_place_to_go():
+    road = roadmap(line(10))
+    goal = np.array([5.05, 0])
+    place, steps = road.along(road.way(goal), np.array([4.5, 0]), 12)
+    assert place == pytest.approx(goal)
+    assert steps == pytest.approx(5.5, abs=2)
+
+
+def test_what_is_blocked_is_gone_round():
+    def over(height: float) -> np.ndarray:
+        rise = line(height)[:, ::-1]
+        top = line(10, offset=(0, height))
+        fall = rise[::-1] + np.array([10, 0])
+        return np.concatenate([rise[:-1], top[:-1], fall])
+
+    road = roadmap(over(2), over(6))
+    goal = np.array([10.0, 0])
+    closed = road.without(lambda at: (np.abs(at - [5, 2]) < 0.3).all(-1))
+    assert road.along(road.way(goal), np.zeros(2), 12)[1] == pytest.approx(140, rel=0.08)
+    assert closed.along(closed.way(goal), np.zeros(2), 12)[1] == pytest.approx(220, rel=0.08)
+
+
+def test_saved_tensors_give_the_same_roadmap():
+    road = roadmap(line(10))
+    again = Roadmap.of_tensors(road.tensors())
+    goal, start = np.array([9.0, 0]), np.array([1.0, 0])
+    assert again.along(again.way(goal), start, 12)[1] == road.along(road.way(goal), start, 12)[1]
+
+
+def test_a_planner_is_aimed_along_the_way_and_at_last_at_its_goal():
+    far = FarGoals(roadmap(line(20)), RoadmapConfig(ahead=30))
+    at = torch.tensor([[1.0, 0], [17.5, 0]])
+    goal = torch.tensor([[19.0, 0], [19.0, 0]])
+    aim = far.aim(at, goal)
+    assert aim[0].tolist() == pytest.approx([4, 0], abs=0.5)
+    assert (aim[1] == goal[1]).all()
+
+
+def test_a_goal_without_a_way_is_planned_for_straight_and_said_once():
+    far = FarGoals(roadmap(line(20)), RoadmapConfig())
+    nowhere = torch.tensor([[5.0, 50.0]])
+    with pytest.warns(UserWarning, match=r"no recorded way .*5\.0, 50\.0"):
+        assert (far.aim(torch.zeros(1, 2), nowhere) == nowhere).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far.aim(torch.zeros(1, 2), nowhere)
+
+
+def test_episodes_in_which_nothing_moves_are_refused():
+    with pytest.raises(ValueError, match="goal_dims"):
+        roadmap(np.zeros((50, 2)))
+
+
+def test_random_walks_never_promise_a_way_faster_than_the_data_move():
+    rng = np.random.default_rng(0)
+    walks = [np.cumsum(rng.uniform(-0.2, 0.2, (400, 2)), 0) for _ in range(20)]
+    road = roadmap(*walks)
+    goal = walks[3][200]
+    way = road.way(goal)
+    far = np.linalg.norm(road.place_PG - goal, axis=1)
+    assert (way.steps_P * road.speed >= far - 1e-6).all()
