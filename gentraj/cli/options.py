@@ -8,10 +8,11 @@ of the preset, the file or the run, which are then read as a file of settings is
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from functools import wraps
 from operator import attrgetter
 from pathlib import Path
@@ -64,13 +65,33 @@ class SamplerOptions:
 def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str | None = None) -> T:
     """Parses the options of a command, the fields of a dataclass, whose docstring is the description by default.
 
-    Raises ValueError if a value is refused; the message names options, not settings. Raises SystemExit after `--help`
-    and for unknown options.
+    Raises ValueError if an option is unknown or missing, or its value is refused; the message names options, not
+    settings. Raises SystemExit after `--help`.
     """
+    said = io.StringIO()
     try:
-        return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
+        with redirect_stderr(said):
+            return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
     except _Refused as error:
         raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", _option, str(error))) from error
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(f"{_unboxed(said.getvalue())}; `{prog} --help` lists the options") from None
+
+
+def _unboxed(text: str) -> str:
+    """What tyro says in a box of a title and sections: the first section in one line, and the nearest option."""
+    lines = re.sub("\033\\[[0-9;]*m|[│|]", "", text).splitlines()
+    sections = [""]
+    for line in lines:
+        if re.search("[─-]{3}", line):
+            sections.append("")
+        else:
+            sections[-1] += f" {line.strip()}"
+    _, said, *more = [section.strip() for section in sections]
+    nearest = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(more))
+    return said.rstrip(".") + (f"; did you mean {nearest[1]}?" if nearest else "")
 
 
 def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str], bool] = lambda word: False,

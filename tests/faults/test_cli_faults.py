@@ -80,6 +80,11 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("data import file --id mine/a-v0", "'file' names no dataset; give "),
     ("train pointmaze-umaze --model.learning-rate nan", "--model.learning-rate is 'nan'"),
     ("evaluate run --planner.replan 0", "--planner.replan is 0; "),
+    ("train pointmaze-umaze --stepz 3", "--stepz"), ("train pointmaze-umaze --steps 1.5", "1.5"),
+    ("evaluate run run", "run"), ("evaluate run --protocol fair", "fair"),
+    ("evaluate run --episodez 3", "--episodez, 3; did you mean --episodes?"),
+    ("evaluate run --episodes x", "--episodes: x is no whole number"), ("evaluate", "RUN"),
+    ("distill run --method foo --run-dir x", "'foo' for argument '--method'"),
 ])
 def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFixture, words: str, message: str) -> None:
     before = sorted(place.rglob("*"))
@@ -88,15 +93,11 @@ def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFix
     assert sorted(place.rglob("*")) == before  # nothing is left behind
 
 
-@pytest.mark.parametrize(("words", "named"), [
-    ("train pointmaze-umaze --stepz 3", "--stepz"), ("train pointmaze-umaze --steps 1.5", "1.5"),
-    ("evaluate run --episodez 3", "--episodes"), ("evaluate run run", "run"),
-    ("evaluate run --protocol fair", "fair"), ("data lisp", "lisp"), ("data import file", "--id")])
-def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys: pytest.CaptureFixture,
-                                                            words: str, named: str) -> None:
+@pytest.mark.parametrize(("words", "named"), [("data lisp", "lisp"), ("data import file", "--id")])
+def test_a_wrong_command_of_data_is_explained_with_code_2(capsys: pytest.CaptureFixture, words: str,
+                                                          named: str) -> None:
     assert gentraj(*words.split()) == 2
-    out, err = capsys.readouterr()
-    assert named in out + err and "Traceback" not in out + err
+    assert named in capsys.readouterr().err
 
 
 # -- a broken run folder
