@@ -106,31 +106,32 @@ class Roadmap:
                              "between places; name other goal_dims")
         drawn = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
         place_PG, spacing = spread(position_NG[np.sort(drawn)], SPACING_STEPS * speed, places)
-        place_N = KDTree(place_PG).query(position_NG)[1]
+        place_N = np.asarray(KDTree(place_PG).query(position_NG)[1])
         stretch = max(spacing / (SPACING_STEPS * speed), 1.0)
         spans = np.unique(np.round(np.array(SPANS) * stretch).astype(int))
-        keys, steps, begins, ends = [], [], [], []
+        passages = []  # rows: the key of an edge, the steps of a passage, where it begins, where it ends
         for span in spans:
             begin = np.flatnonzero(episode_N[span:] == episode_N[:-span])
+            begin = begin[place_N[begin] != place_N[begin + span]]
             first, last = place_N[begin], place_N[begin + span]
-            begin, first, last = (each[first != last] for each in (begin, first, last))
-            keys.append(first * len(place_PG) + last)
             least = np.linalg.norm(place_PG[first] - place_PG[last], axis=1) / speed
-            steps.append(np.maximum(least, span))
-            begins.append(begin)
-            ends.append(begin + span)
-        key_M, steps_M = np.concatenate(keys), np.concatenate(steps)
+            passages.append(np.stack([first * len(place_PG) + last, np.maximum(least, span), begin, begin + span]))
+        passage_4M = np.concatenate(passages, 1)
+        key_M, steps_M = passage_4M[0].astype(int), passage_4M[1]
         order = np.lexsort((steps_M, key_M))
         _, index = np.unique(key_M[order], return_index=True)
         chosen = order[index]
-        begin_E, end_E = np.concatenate(begins)[chosen], np.concatenate(ends)[chosen]
+        begin_E, end_E = passage_4M[2:, chosen]
         at_EW = np.round(begin_E[:, None] + (end_E - begin_E)[:, None] * np.linspace(0, 1, WAYPOINTS)).astype(int)
         edge_E2 = np.stack(np.divmod(key_M[chosen], len(place_PG)), 1)
         return cls(place_PG, edge_E2, steps_M[chosen].astype(np.float32), position_NG[at_EW], speed, spacing)
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Roadmap:
-        """The roadmap that `tensors` gave."""
+        """The roadmap that `tensors` gave. Raises ValueError where some of them are missing."""
+        if missing := {"place", "edge", "steps", "passage", "speed", "spacing"} - tensors.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} of the run's roadmap are missing; `gentraj train --resume` "
+                             "writes them anew")
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         return cls(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
                    float(arrays["spacing"]))

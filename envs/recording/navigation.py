@@ -19,8 +19,8 @@ from ..tasks.maze import Maze
 from ..tasks.ogbench import GOAL_KEYS, grid_of, make_base
 from ..tasks.registry import OGBENCH
 
-EPISODES = 25  # recorded side by side
-STEPS = {"navigate": 1000, "stitch": 200, "explore": 500}  # of an episode
+SIDE_BY_SIDE = 25  # episodes
+EPISODE_STEPS = {"navigate": 1000, "stitch": 200, "explore": 500}
 GIANT_STEPS = 2000  # of an episode that navigates a giant maze
 NOISE = {"navigate": 0.5, "stitch": 0.5, "explore": 1.0}  # standard deviation of the noise on the actions
 STITCH_CELLS = 4  # on the way from the start of an episode to its goal
@@ -34,21 +34,21 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     gives the same episodes, and a longer recording begins like a shorter one. Raises ImportError, in one line, without
     the package ogbench.
     """
-    maze, _, kind = task.rpartition("-")
-    T = STEPS[kind]
+    maze, kind = task.rsplit("-", 1)
+    T = EPISODE_STEPS[kind]
     if kind == "navigate" and maze.endswith("giant"):
         T = GIANT_STEPS
     E = -(-steps // T)
-    crowd = Crowd([make_base(OGBENCH[maze].base_id, terminate_at_goal=False) for _ in range(EPISODES)], kind)
+    crowd = Crowd([make_base(OGBENCH[maze].base_id, terminate_at_goal=False) for _ in range(SIDE_BY_SIDE)], kind)
     obs = []
     act = []
     with bar(E * T, f"recording {task}", shown=progress) as done:
-        for first in range(0, E, EPISODES):
+        for first in range(0, E, SIDE_BY_SIDE):
             with seeded(fold(seed, first)):  # OGBench's mazes draw from numpy's global generator
                 crowd.begin(np.random.default_rng(fold(seed, first)))
                 for _ in range(T):
                     crowd.step()
-                    done.update(min(EPISODES, E - first))
+                    done.update(min(SIDE_BY_SIDE, E - first))
             obs += list(np.stack(crowd.obs, 1))
             act += list(np.stack(crowd.act, 1))
     truncated = np.zeros((E, T), bool)
@@ -92,7 +92,7 @@ class Crowd:
         self.act.append(np.clip(self.direction_E2 + noise_E2, -1, 1).astype(np.float32))
         after = []
         for e, base in enumerate(self.bases):
-            obs, _, _, _, info = base.step(self.act[-1][e])
+            obs, *_, info = base.step(self.act[-1][e])
             after.append(obs)
             if info["success"] and self.kind == "navigate":
                 base.set_goal(goal_xy=base.add_noise(base.ij_to_xy(self._ij(self.rng.choice(self.crossings)))))
@@ -115,7 +115,8 @@ class Crowd:
 def crossings(grid: Maze) -> np.ndarray:
     """The cells that are not in a corridor, which is open on two opposite sides and closed on the others."""
     free = np.pad(grid.free, 1)
-    up, down, left, right = free[:-2, 1:-1], free[2:, 1:-1], free[1:-1, :-2], free[1:-1, 2:]
+    up, down = free[:-2, 1:-1], free[2:, 1:-1]
+    left, right = free[1:-1, :-2], free[1:-1, 2:]
     corridor = (up & down & ~left & ~right) | (left & right & ~up & ~down)
     return np.flatnonzero(grid.free & ~corridor)
 

@@ -72,29 +72,28 @@ class Maze:
     @property
     def longest_way(self) -> int:
         """The number of cells entered on the longest of the shortest paths between two cells."""
-        lengths = self._ways[0]
-        return int(lengths[np.isfinite(lengths)].max())
+        return int(self.path_lengths[np.isfinite(self.path_lengths)].max())
 
     @property
     def farthest(self) -> tuple[int, int]:
         """The two free cells with the longest of the shortest paths between two cells."""
-        lengths = self._ways[0]
+        lengths = self.path_lengths
         first, second = np.unravel_index(np.where(np.isfinite(lengths), lengths, -1).argmax(), lengths.shape)
         return int(first), int(second)
 
-    @property
+    @cached_property
     def next_cell(self) -> np.ndarray:
         """(goal, cell): the next cell on a shortest path to the goal; the cell itself if no path leads there."""
-        return self._ways[1]
+        return ways(self.free.tobytes(), self.free.shape)[1]
 
-    @property
+    @cached_property
     def path_lengths(self) -> np.ndarray:
         """(cell, cell): the number of cells entered on a shortest path; infinite where there is none."""
-        return self._ways[0]
+        return ways(self.free.tobytes(), self.free.shape)[0]
 
     def connects(self, cells: np.ndarray) -> bool:
         """Whether paths lead from each of these cells to all of them."""
-        return bool(np.isfinite(self._ways[0][np.ix_(cells, cells)]).all())
+        return bool(np.isfinite(self.path_lengths[np.ix_(cells, cells)]).all())
 
     def number(self, row: int, column: int) -> int:
         return row * self.free.shape[1] + column
@@ -130,10 +129,6 @@ class Maze:
         low = [[-inf, -inf], [half[0], -inf], [-inf, -inf], [-inf, half[1]], *np.stack([x[:, 0], y[:, 0]], 1)]
         high = [[-half[0], inf], [inf, inf], [inf, -half[1]], [inf, inf], *np.stack([x[:, 1], y[:, 1]], 1)]
         return np.array(low) * self.scaling + self.middle, np.array(high) * self.scaling + self.middle
-
-    @cached_property
-    def _ways(self) -> tuple[np.ndarray, np.ndarray]:
-        return ways(self.free.tobytes(), self.free.shape)
 
 
 @lru_cache(maxsize=2)

@@ -89,9 +89,9 @@ def _unboxed(text: str) -> str:
             sections.append("")
         else:
             sections[-1] += f" {line.strip()}"
-    _, said, *more = [section.strip() for section in sections]
-    nearest = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(more))
-    return said.rstrip(".") + (f"; did you mean {nearest[1]}?" if nearest else "")
+    said = sections[1].strip().rstrip(".")
+    nearest = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(sections[2:]))
+    return said if nearest is None else f"{said}; did you mean {nearest[1]}?"
 
 
 def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str], bool] = lambda word: False,

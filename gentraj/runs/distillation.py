@@ -113,8 +113,8 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     store, episodes = RunFolder(folder.absolute()), training_data(teacher)
     own = student_settings(teacher, config)
     run = run_class(own).build(own, teacher.data)
-    run.folder, run.reference = store.path, teacher.reference
-    run.keep(teacher.kept())
+    run.folder = store.path
+    run.reference, run.kept = teacher.reference, teacher.kept
     trains = {name: part for name, part in run.components.items() if learns(part, teacher.components[name])}
     frozen = {name: part.to(device) for name, part in run.components.items() if name not in trains}
     if config.value:

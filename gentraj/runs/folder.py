@@ -105,7 +105,7 @@ class RunFolder:
         tensors = {"x": run.reference.x_BHD, "mask": run.reference.mask_BHD}
         if run.reference.context_BC is not None:
             tensors["context"] = run.reference.context_BC
-        tensors |= {f"{OF_DATA}{name}": tensor for name, tensor in run.kept().items()}
+        tensors |= {f"{OF_DATA}{name}": tensor for name, tensor in run.kept.items()}
         content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
         write_file(self / self.REFERENCE, content)
         write_json(path, to_json(RunFile(run.config, run.data)))
@@ -135,7 +135,7 @@ class RunFolder:
         try:
             tensors = safetensors.torch.load(path.read_bytes())
             of_data = [name for name in tensors if name.startswith(OF_DATA)]
-            run.keep({name.removeprefix(OF_DATA): tensors.pop(name) for name in of_data})
+            run.kept = {name.removeprefix(OF_DATA): tensors.pop(name) for name in of_data}
             shapes = {name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()}
             expected = {"x": shape, "mask": shape} | ({"context": (context_dim,)} if context_dim else {})
             if shapes != expected:

@@ -141,8 +141,6 @@ class PlannerRun(Run[PlannerRunConfig]):
     """The network of arrival times, where there are goals."""
     critic: PlanCritic | None = None
     """The critic of plans."""
-    roadmap: Roadmap | None = None
-    """The roadmap of the data, where there are goals beyond a plan."""
 
     def __init__(self, config: PlannerRunConfig, data: DataFacts, episodes: Episodes | None = None):
         super().__init__(config, data, episodes)
@@ -180,7 +178,7 @@ class PlannerRun(Run[PlannerRunConfig]):
             components["critic"] = self.critic
         self.components = components
         if config.roadmap is not None and episodes is not None:
-            self.roadmap = Roadmap.of_episodes(episodes, config.conditioning.goal_dims, config.roadmap)
+            self.kept = Roadmap.of_episodes(episodes, config.conditioning.goal_dims, config.roadmap).tensors()
 
     @classmethod
     def resolve(cls, config: PlannerRunConfig, episodes: Episodes) -> tuple[PlannerRunConfig, ContextConfig]:
@@ -242,8 +240,8 @@ class PlannerRun(Run[PlannerRunConfig]):
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
             trust = Trust(self.model, data, planning.trust, planning.history)
         far = None
-        if self.config.roadmap is not None and self.roadmap is not None:
-            far = FarGoals(self.roadmap, self.config.roadmap)
+        if self.config.roadmap is not None:
+            far = FarGoals(Roadmap.of_tensors(self.kept), self.config.roadmap)
         sampler = PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options, far)
         tracker = PlanTracker(sampler.executed, planning, space.low, space.high, self.inverse)
         if deadline is None:
@@ -252,13 +250,6 @@ class PlannerRun(Run[PlannerRunConfig]):
         obs_BO = self.reference.x_BHD[:1, 0, : self.data.obs_dim]
         agent.warm_up(obs_BO, self.example_goal(self.reference, obs_BO))
         return agent
-
-    def kept(self) -> dict[str, Tensor]:
-        return {} if self.roadmap is None else self.roadmap.tensors()
-
-    def keep(self, tensors: Mapping[str, Tensor]) -> None:
-        if self.config.roadmap is not None:
-            self.roadmap = Roadmap.of_tensors(tensors)
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
         """The agent without a deadline, for callers who know that it is a planner."""
@@ -269,8 +260,8 @@ class PlannerRun(Run[PlannerRunConfig]):
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
         goal_dims = self.data.goal_dims
-        if self.roadmap is not None:
-            return torch.as_tensor(self.roadmap.place_PG[:1]).expand(len(obs_BO), -1).to(obs_BO)
+        if self.config.roadmap is not None:
+            return self.kept["place"][:1].expand(len(obs_BO), -1).to(obs_BO)
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

@@ -164,6 +164,8 @@ class Run(ABC, Generic[ConfigT]):
     """The parts that are trained, by name."""
     reference: Batch
     """Windows of the data, beside which samples are judged."""
+    kept: Mapping[str, Tensor] = {}
+    """What acting needs of the data beside the trained parts."""
     folder: Path = Path()
     """The folder that it is in."""
     step: int = 0
@@ -246,13 +248,6 @@ class Run(ABC, Generic[ConfigT]):
         """(B, G) goals for decisions in the first states of these windows; None if the agent takes no goals."""
         return None if windows.context_BC is None else windows.context_BC[: len(obs_BO)]
 
-    def kept(self) -> dict[str, Tensor]:
-        """What acting needs of the data beside the trained parts, to be saved."""
-        return {}
-
-    def keep(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes what `kept` gave."""
-
     def ready(self, device: torch.device | None) -> Self:
         """This run, ready to act on a device, when its parts are trained or loaded."""
         for component in self.components.values():
@@ -320,8 +315,8 @@ def restore(run: Run, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
 def copy_of(run: Run, device: torch.device | None = None) -> Run:
     """A run with weights of its own, which are the same, ready to act."""
     made = run.build(run.config, run.data)
-    made.reference, made.folder = run.reference, run.folder
-    made.keep(run.kept())
+    made.reference, made.kept = run.reference, run.kept
+    made.folder = run.folder
     made.step, made.dataset_hash = run.step, run.dataset_hash
     restore(made, {name: module_tensors(part) for name, part in run.components.items()})
     return made.ready(device)

@@ -16,7 +16,7 @@ def grid():
 
 
 def record(kind, steps, monkeypatch, seed=0):
-    monkeypatch.setattr(navigation, "EPISODES", 3)
+    monkeypatch.setattr(navigation, "SIDE_BY_SIDE", 3)
     return navigation.record(f"ogbench/pointmaze-medium-{kind}", steps, seed, progress=False)
 
 
@@ -53,4 +53,4 @@ def test_crossings_are_the_cells_that_are_not_in_a_corridor(grid):
 
 def test_each_kind_in_each_maze_is_a_recipe():
     assert {f"ogbench/pointmaze-{maze}-{kind}" for maze in ("medium", "large", "giant", "teleport")
-            for kind in navigation.STEPS} <= set(recipes())
+            for kind in navigation.EPISODE_STEPS} <= set(recipes())
