@@ -9,9 +9,9 @@ et al. 2019, arXiv 1906.05253; here over recorded passages instead of a learned 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -22,16 +22,22 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from gentraj.config import settings
+from gentraj.constraints import Blocks, Box, Circle, Constraint
+from gentraj.constraints.kinds import largest
 from gentraj.data import Episodes
+from gentraj.diffusion.guidance import Constrained
+from gentraj.models.sampling import Guidance
+from gentraj.trajectory import TrajectorySpec
 
 SAMPLED = 20_000  # observations among which places are chosen
 SPACING_STEPS = 2.0  # environment steps at full speed between two neighbouring places, at least
 SPANS = (1, 2, 3, 5, 8, 12, 16)  # environment steps of the passages, for places SPACING_STEPS apart
 SPEED_QUANTILE = 0.9
 WAYPOINTS = 5  # positions that are kept of a passage, its ends included
+BETWEEN = 4  # parts of the straight line between two waypoints, at whose ends obstacles are looked for
 REACH = 2.0  # spacings within which a position belongs to a place
-WAYS = 256  # to different goals, which are remembered
 FAR_REACH = 4.0  # the same for the nearest place of the largest part in which ways lead from each place to every other
+WAYS = 256  # to different goals, which are remembered
 
 
 @settings
@@ -181,12 +187,16 @@ class Roadmap:
 
     def without(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Roadmap:
         """The roadmap without the passages that cross what is blocked: positions (M, G) for which `is_blocked` is
-        true."""
-        ends_E2G = self.place_PG[self.edge_E2]
-        along_EWG = np.concatenate([self.passage_EWG, ends_E2G], 1)
-        blocked_E = is_blocked(along_EWG.reshape(-1, along_EWG.shape[-1])).reshape(len(self.steps_E), -1).any(1)
-        return replace(self, edge_E2=self.edge_E2[~blocked_E], steps_E=self.steps_E[~blocked_E],
-                       passage_EWG=self.passage_EWG[~blocked_E])
+        true. A passage is straight between two waypoints, and from and to its places."""
+        corner_ECG = np.concatenate([self.place_PG[self.edge_E2[:, :1]], self.passage_EWG,
+                                     self.place_PG[self.edge_E2[:, 1:]]], 1)
+        share_S = np.arange(BETWEEN) / BETWEEN
+        step_ECG = np.diff(corner_ECG, axis=1)
+        along_ECSG = corner_ECG[:, :-1, None] + share_S[:, None] * step_ECG[:, :, None]
+        blocked_M = is_blocked(along_ECSG.reshape(-1, along_ECSG.shape[-1]))
+        is_open_E = ~blocked_M.reshape(len(self.steps_E), -1).any(1)
+        return replace(self, edge_E2=self.edge_E2[is_open_E], steps_E=self.steps_E[is_open_E],
+                       passage_EWG=self.passage_EWG[is_open_E])
 
     def _near(self, position_G: np.ndarray) -> np.ndarray:
         """The places of a position. In a corner that few episodes entered, or only left, its places may have no way,
@@ -211,9 +221,21 @@ class FarGoals:
     """Aims a planner at goals beyond its plans: at the place that lies some steps along the way to its goal."""
 
     def __init__(self, roadmap: Roadmap, config: RoadmapConfig):
-        self.roadmap, self.ahead = roadmap, config.ahead
+        self.roadmap, self.config = roadmap, config
         self._way = lru_cache(WAYS)(self._find)
         self._warned: set[tuple[float, ...]] = set()
+
+    def outside(self, guide: Guidance, spec: TrajectorySpec, goal_dims: Sequence[int]) -> FarGoals:
+        """The same on a roadmap without the passages that the constraints of a guide forbid, so that the way goes round
+        obstacles. Only constraints on positions count: boxes, circles and blocks of entries of the goal."""
+        roadmap = self.roadmap
+        guides = guide if isinstance(guide, Sequence) else [guide]
+        for constraints in [one.constraints for one in guides if isinstance(one, Constrained)]:
+            for constraint in constraints.constraints.values():
+                if isinstance(constraint, (Box, Circle, Blocks)) and set(constraint.dims) <= set(goal_dims):
+                    entries = [list(goal_dims).index(dim) for dim in constraint.dims]
+                    roadmap = roadmap.without(partial(_is_outside, constraint, spec, entries))
+        return self if roadmap is self.roadmap else FarGoals(roadmap, self.config)
 
     def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Tensor:
         """(B, G) the places to plan for now; the goals themselves where they are near, or where no way leads to them.
@@ -226,7 +248,7 @@ class FarGoals:
 
     def _next(self, position_G: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
         goal = tuple(goal_G.tolist())
-        found = self.roadmap.along(self._way(goal), position_G, self.ahead)
+        found = self.roadmap.along(self._way(goal), position_G, self.config.ahead)
         if found is not None:
             return found[0]
         if goal not in self._warned:
@@ -237,3 +259,10 @@ class FarGoals:
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))
+
+
+def _is_outside(constraint: Constraint, spec: TrajectorySpec, entries: list[int],
+                position_MG: np.ndarray) -> np.ndarray:
+    """(M,) whether positions violate a constraint on these entries of a goal."""
+    vectors_1Md = torch.as_tensor(position_MG[None, :, entries]).double()
+    return (largest(constraint.excess(vectors_1Md, spec))[0] > 0).numpy()

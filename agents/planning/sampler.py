@@ -229,6 +229,9 @@ class PlanSampler:
         self._check_candidates()
         self.goal_dims = list(self.config.goal_dims or range(self.spec.obs_dim))
         self._guide = self._combined_guide()
+        self._far = None
+        if self.far is not None:
+            self._far = self.far.outside(self.guide, self.spec, self.goal_dims)
         self._options = replace(self.options, steps=self.config.steps, temperature=self.config.temperature)
 
     @property
@@ -267,8 +270,8 @@ class PlanSampler:
         obs_BO = obs_BO.to(self.device)
         if goal_BG is not None:
             goal_BG = goal_BG.to(self.device)
-            if self.far is not None:
-                goal_BG = self.far.aim(obs_BO[:, self.goal_dims], goal_BG)
+            if self._far is not None:
+                goal_BG = self._far.aim(obs_BO[:, self.goal_dims], goal_BG)
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)
         condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
+from gentraj.constraints import Circle, Constraints, Speed
+from gentraj.diffusion.guidance import Constrained
+from gentraj.trajectory import TrajectorySpec
 
 
 def line(length: float, step: float = 0.1, offset: tuple[float, float] = (0, 0)) -> np.ndarray:
@@ -94,6 +97,20 @@ def test_a_goal_without_a_way_is_planned_for_straight_and_said_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         far.aim(torch.zeros(1, 2), nowhere)
+
+
+def test_an_obstacle_of_a_planner_s_constraints_is_gone_round():
+    """A lane leads straight to the goal, and one goes round; the circle between two waypoints closes the first."""
+    high = line(4)[:, ::-1]
+    top = line(10, offset=(0, 4))
+    far = FarGoals(roadmap(line(10), np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])),
+                   RoadmapConfig(ahead=30))
+    spec = TrajectorySpec(2, 0, 8, 4)
+    limits = Constraints(spec, [Circle((5.0, 0.1), 0.15, (0, 1)), Speed(1.0, (0, 1), dt=0.1)])
+    start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
+    assert far.outside(None, spec, (0, 1)) is far
+    assert far.aim(start, goal)[0].tolist() == pytest.approx([3, 0], abs=0.5)
+    assert far.outside(Constrained(limits), spec, (0, 1)).aim(start, goal)[0].tolist() == pytest.approx([0, 3], abs=0.5)
 
 
 def test_episodes_in_which_nothing_moves_are_refused():
