@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -47,8 +47,10 @@ class Around(gymnasium.Env):
 class OGBenchEnv(Around):
     """One of OGBench's environments, whose episodes are functions of the seed."""
 
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+
     def __init__(self, base_id: str, render_mode: str | None, **kwargs: object):
-        self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
+        self.render_mode = render_mode
         self.is_arm = not is_maze(base_id)
         self.is_random = "teleport" in base_id
         if not self.is_arm:  # an arm can always be rendered
