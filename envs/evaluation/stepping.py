@@ -226,4 +226,8 @@ def _reward(value: object) -> float:
 
 
 def _flag(value: object, what: str) -> bool:
-    return bool(_scalar(value, what, "True or False", 0, 1))
+    expected = "True or False"
+    flag = _scalar(value, what, expected, 0, 1)
+    if flag not in (0, 1):
+        raise EnvironmentFault(f"{what} is {value!r:.{SHOWN_CHARACTERS}}; {expected} is expected")
+    return flag == 1

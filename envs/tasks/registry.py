@@ -84,15 +84,16 @@ class OGBenchTask(Task):
     """An environment of OGBench with goals, such as a robot arm that brings objects to one; an episode has one of five
     starts and goals.
 
-    Its reference scores are the success rates that OGBench reports (Park et al. 2025, table 2): 1M training steps, 50
-    episodes for each of the five goals, 8 seeds, and the whole observation as the goal, not just the objects. A plan is
-    long enough for an object's whole path.
+    The reference scores of arms are the success rates that OGBench reports (Park et al. 2025, table 2): 1M training
+    steps, 50 episodes for each of the five goals, 8 seeds, and the whole observation as the goal, not just the objects.
+    A plan of an arm is long enough for an object's whole path; in a maze, a roadmap leads beyond it.
     """
 
     base_id: str
     """Id of OGBench's own environment."""
     goal_dims: tuple[int, ...]
-    """Entries of the observation that make up a goal: positions of cubes, states of buttons, drawer and window."""
+    """Entries of the observation that make up a goal: positions of the robot, of the ball or of cubes, and states of
+    buttons, drawer and window."""
 
 
 def is_maze(env: str) -> bool:

@@ -28,7 +28,7 @@ from .paths import NoisePath
 PROBES = 8
 PROBE_STREAM = zlib.crc32(b"probe")  # other random numbers than those of a sample with the same seed
 MAX_EXACT = 32  # the most unknown entries for which the divergence is exact by default
-STEPS = 64  # more do not help: networks are not smooth in time
+ODE_STEPS = 64  # more do not help: networks are not smooth in time
 BLUR = 1e-4
 
 
@@ -50,7 +50,7 @@ def log_prob(model: DenoisingModel, x_RHD: Tensor, condition: Condition | None =
     if condition is None:
         condition = Condition.empty(model.spec, len(x_RHD))
     if steps is None:
-        steps = STEPS
+        steps = ODE_STEPS
     seeds = row_seeds(seeds, len(x_RHD), "trajectories")
     normalizer, path = model.normalizer, model.path
     x_RHD, condition = x_RHD.to(normalizer.shift_D), condition.to(normalizer.shift_D.device)
@@ -113,7 +113,7 @@ class Divergence:
 
 @torch.no_grad()
 def ode_log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, divergence: Divergence, *,
-                 steps: int = STEPS, blur: float = BLUR) -> Tensor:
+                 steps: int = ODE_STEPS, blur: float = BLUR) -> Tensor:
     """The log density (R,) of the unknown entries given the others, in nats, in the units and the dtype of `x_RHD`.
 
     It is the density of data blurred by normal noise of standard deviation `blur`, which should be well below the

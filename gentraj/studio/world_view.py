@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 RANDOM = "random"
-STEPS = 100  # that are shown at first
+SHOWN_STEPS = 100  # that are shown at first
 MOST_STEPS = 500
 FRAMES_PER_SECOND = 20.0  # of the simulator's steps while they are played
 SERIES = ({"label": "step"}, {"label": "error", "stroke": VERMILION, "width": 2},
@@ -112,7 +112,7 @@ class WorldView:
         do = self.session.worker.do
         with gui.add_folder("Prediction") as self.folder:
             self.status = gui.add_markdown("")
-            self.step = gui.add_slider("Step", 0, STEPS, 1, 0)
+            self.step = gui.add_slider("Step", 0, SHOWN_STEPS, 1, 0)
             self.button = gui.add_button("Play")
             self.chart = gui.add_uplot(_series(np.zeros(2), np.zeros(2)), SERIES, aspect=1.6,  # type: ignore[arg-type]
                                        scales={"x": {"time": False}},  # steps, which it would take for seconds
@@ -120,7 +120,7 @@ class WorldView:
             self.actor = gui.add_dropdown("Actions of", [*self.actors, RANDOM], hint="The run whose agent acts in the "
                                           "simulator; the world model predicts the outcome of the same actions.")
             most = min(self.world.factory.max_episode_steps, MOST_STEPS)
-            self.steps = gui.add_slider("Steps", min(10, most), most, 1, min(STEPS, most))
+            self.steps = gui.add_slider("Steps", min(10, most), most, 1, min(SHOWN_STEPS, most))
             self.restart = gui.add_slider("Restart every", 0, 100, 1, 0, hint="Steps after which the prediction "
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")

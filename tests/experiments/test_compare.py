@@ -45,7 +45,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
 def measure_little(patch: pytest.MonkeyPatch) -> None:
     for name, little in (("SECONDS_TIMED", 0.0), ("DECISIONS", 2), ("LIKELIHOODS", 2)):
         patch.setattr(experiment, name, little)
-    patch.setattr(likelihood, "STEPS", 2)
+    patch.setattr(likelihood, "ODE_STEPS", 2)
 
 
 def compare(out: object, *more: object, processes: bool = False) -> int:

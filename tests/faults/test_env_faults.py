@@ -45,6 +45,7 @@ WRONG_STEPS = {
     "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
     "huge reward": (lambda r: (r[0], 1e39, *r[2:]), r"reward is 1e\+39, .* a finite number within float32 is expected"),
     "shape": (lambda r: (np.zeros(4), *r[1:]), r"observation has shape \(4,\); \(3,\) is expected"),
+    "half": (lambda r: (*r[:2], 0.5, *r[3:]), "terminated is 0.5; True or False is expected"),
     "terminated": (lambda r: (*r[:2], None, *r[3:]), "terminated is None, a NoneType; True or False is expected"),
     "exit": (lambda r: sys.exit("no licence"), "SystemExit: no licence"),
     "old gym": (lambda r: (r[0], r[1], False, {}), "step returned 4 values; observation, reward, .* old gym"),
