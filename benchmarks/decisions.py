@@ -23,6 +23,7 @@ from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory
 from gentraj.progress import bar
 from gentraj.runs import folder as runs
+from gentraj.runs.run import environment_of
 from gentraj.trajectory import Agent
 
 
@@ -39,7 +40,7 @@ class Args:
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     loaded = [runs.load(folder, device=torch.device("cpu")) for folder in args.runs]
-    envs = VectorEnvironment(environment_factory(loaded[0].environment()), 1, loaded[0].data.obs_keys)
+    envs = VectorEnvironment(environment_factory(environment_of(loaded[0])), 1, loaded[0].data.obs_keys)
     agents = [run.agent(envs.action_space) for run in loaded]
     wall, cpu = np.zeros((2, len(agents), args.steps))
     done_B, episode = np.ones(1, bool), args.seed

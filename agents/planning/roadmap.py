@@ -79,17 +79,15 @@ class Roadmap:
     """Distance in one step that 90 % of the recorded steps stay below."""
     spacing: float
     """Distance within which every recorded position has a place."""
-    _tree: KDTree = field(init=False, repr=False, compare=False)
-    _core: np.ndarray = field(init=False, repr=False, compare=False)
-    _core_tree: KDTree = field(init=False, repr=False, compare=False)
+    _place_GP: np.ndarray = field(init=False, repr=False, compare=False)
+    _core_P: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         P = len(self.place_PG)
         graph = csr_array((np.ones(len(self.edge_E2)), self.edge_E2.T), shape=(P, P))
         part_P = connected_components(graph, connection="strong")[1]
-        object.__setattr__(self, "_tree", KDTree(self.place_PG))
-        object.__setattr__(self, "_core", np.flatnonzero(part_P == np.bincount(part_P).argmax()))
-        object.__setattr__(self, "_core_tree", KDTree(self.place_PG[self._core]))
+        object.__setattr__(self, "_place_GP", np.ascontiguousarray(self.place_PG.T))
+        object.__setattr__(self, "_core_P", part_P == np.bincount(part_P).argmax())
 
     @classmethod
     def of_episodes(cls, episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap:
@@ -151,8 +149,7 @@ class Roadmap:
     def way(self, goal_G: np.ndarray) -> Way:
         """Finds the shortest ways to a goal. All steps are infinite if the goal is outside of everything recorded."""
         P = len(self.place_PG)
-        near = self._near(goal_G)
-        final = np.linalg.norm(self.place_PG[near] - goal_G, axis=1) / self.speed
+        near, final = self._near(goal_G)
         start_E, end_E = np.concatenate([self.edge_E2, np.stack([near, np.full(len(near), P)], 1)]).T
         steps_E = np.concatenate([self.steps_E, np.maximum(final, 1e-3)])
         backwards = csr_array((steps_E, (end_E, start_E)), shape=(P + 1, P + 1))
@@ -162,10 +159,10 @@ class Roadmap:
 
     def enter(self, way: Way, position_G: np.ndarray) -> int | None:
         """The place at which the shortest way from a position begins; None if no way leads from there."""
-        near = self._near(position_G)
+        near, first = self._near(position_G)
         if not len(near):
             return None
-        total = way.steps_P[near] + np.linalg.norm(self.place_PG[near] - position_G, axis=1) / self.speed
+        total = way.steps_P[near] + first
         best = int(total.argmin())
         return int(near[best]) if np.isfinite(total[best]) else None
 
@@ -198,12 +195,17 @@ class Roadmap:
         return replace(self, edge_E2=self.edge_E2[is_open_E], steps_E=self.steps_E[is_open_E],
                        passage_EWG=self.passage_EWG[is_open_E])
 
-    def _near(self, position_G: np.ndarray) -> np.ndarray:
-        """The places of a position. In a corner that few episodes entered, or only left, its places may have no way,
-        so the nearest place of the largest connected part is one of them."""
-        near = self._tree.query_ball_point(position_G, REACH * self.spacing)
-        _, nearest = self._core_tree.query(position_G, distance_upper_bound=FAR_REACH * self.spacing)
-        return np.union1d(near, self._core[nearest : nearest + 1]).astype(int)
+    def _near(self, position_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The places of a position, and the environment steps that the straight line to each takes at full speed. In a
+        corner that few episodes entered, or only left, its places may have no way, so the nearest place of the largest
+        connected part is one of them."""
+        distance_P = np.sqrt(np.square(self._place_GP - np.asarray(position_G)[:, None]).sum(0))
+        near = (distance_P <= REACH * self.spacing).nonzero()[0]
+        if not self._core_P[near].any():
+            nearest = np.where(self._core_P, distance_P, np.inf).argmin()
+            if distance_P[nearest] <= FAR_REACH * self.spacing:
+                near = np.append(near, nearest)
+        return near, distance_P[near] / self.speed
 
 
 def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[np.ndarray, float]:
