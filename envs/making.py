@@ -31,7 +31,16 @@ from gentraj.data.minari_io import spec_as_json
 from gentraj.process import IMPORTS
 
 from .tasks.maze import Maze, SingleGoal
-from .tasks.registry import MAZES, OGBENCH, OGBENCH_TASKS, TASKS, UNKNOWN_HORIZON, MazeTask, environments
+from .tasks.registry import (
+    MAZES,
+    OGBENCH,
+    OGBENCH_TASKS,
+    TASKS,
+    UNKNOWN_HORIZON,
+    MazeTask,
+    environments,
+    is_maze,
+)
 
 
 @functools.cache
@@ -85,8 +94,9 @@ def import_named() -> None:
             raise ImportError(f"--import {name}: {why}") from error
 
 
-ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
+ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench", "ogbench-detour"]
 
+OGBENCH_PROTOCOLS = ("ogbench", "ogbench-detour")
 ROBOTICS_MAZES = ("PointMaze", "AntMaze")
 ENDLESS_STEPS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
 LIMIT_PER_CELL = 50  # steps: what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
@@ -126,6 +136,10 @@ class EnvironmentFactory:
             Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
         if self.protocol == "d4rl-single-goal" and self.task:
             return SingleGoal(env, self.task.d4rl_goal)
+        if self.protocol == "ogbench-detour":
+            from .tasks.ogbench import Detour  # it imports this module
+
+            return Detour(env)
         return env
 
     @property
@@ -145,8 +159,8 @@ class EnvironmentFactory:
 
     @property
     def tasks(self) -> list[EnvironmentFactory]:
-        """The environments that a protocol plays one after the other: OGBench's has one for each of five goals."""
-        if self.protocol != "ogbench":
+        """The environments that a protocol plays one after the other: OGBench's have one for each of five goals."""
+        if self.protocol not in OGBENCH_PROTOCOLS or self.kwargs.get("task_id") is not None:
             return [self]
         return [replace(self, kwargs=self.kwargs | {"task_id": number}) for number in range(1, OGBENCH_TASKS + 1)]
 
@@ -179,8 +193,8 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     in the JSON, a map that is no maze's, a time limit below 1, or an environment without the protocol.
     """
     env_id, kwargs, limit = _parse(env)
-    is_maze = _is_maze(env_id)
-    if is_maze:
+    is_robotics = _is_maze(env_id)
+    if is_robotics:
         kwargs |= EVALUATION
     if env_id == KITCHEN:
         kwargs, limit = kwargs | ONCE, min(limit or KITCHEN_STEPS, KITCHEN_STEPS)
@@ -189,19 +203,19 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if chosen is not None and (type(chosen) is bool or not isinstance(chosen, int | np.integer) or chosen < 1):
         raise ValueError(f"{env_id}: max_episode_steps is {chosen!r}; a whole number of at least 1 is expected")
     factory = EnvironmentFactory(env_id, kwargs, int(chosen or limit or 0), protocol)
-    if is_maze:
+    if is_robotics:
         Maze(factory.kwargs["maze_map"])  # raises for a map that is none
     if protocol == "d4rl-single-goal":
         if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(MAZES)}")
         return factory if chosen else replace(factory, max_episode_steps=factory.task.d4rl_steps)
-    if protocol == "ogbench":
-        known = [task.env_id for task in OGBENCH.values()]
+    if protocol in OGBENCH_PROTOCOLS:
+        known = [task.env_id for task in OGBENCH.values() if protocol == "ogbench" or is_maze(task.env_id)]
         if env_id not in known:
-            raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
+            raise ValueError(f"{env_id}: the protocol {protocol} needs one of OGBench's goal-conditioned environments, "
                              f"{', '.join(known)}")
         if kwargs.get("task_id") is not None:
-            raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and OGBench's protocol plays each of the "
+            raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and the protocol plays each of the "
                              f"{OGBENCH_TASKS} tasks; leave it out")
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS_STEPS:
         return replace(factory, max_episode_steps=_time_limit(factory))

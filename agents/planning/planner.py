@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+
+from gentraj.constraints import Constraint, Constraints
+from gentraj.diffusion.guidance import Constrained
 
 from ..episodic import EpisodicAgent
 from .memory import LastPlan, ObservationBuffer
@@ -88,6 +92,14 @@ class Planner(PlanFollower):
     def _forget(self, mask_B: Tensor) -> None:
         super()._forget(mask_B)
         self.age_B[mask_B] = self.config.replan
+
+    def avoiding(self, obstacles: Sequence[Constraint]) -> Planner:
+        """Returns a planner whose plans keep out of obstacles, as far as they can, with no memory of this one's. Raises
+        ValueError for a planner that has a guide already."""
+        if self.sampler.guide is not None:
+            raise ValueError("the planner has a guide already; add the obstacles to its constraints")
+        guide = Constrained(Constraints(self.sampler.spec, obstacles), strict=False)
+        return Planner(replace(self.sampler, guide=guide), self.tracker)
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from annotated_types import Interval
 from pydantic import NonNegativeInt, PositiveInt
 
 from gentraj.config import settings
+from gentraj.constraints import Circle
 from gentraj.data import Episodes
 from gentraj.progress import say
 from gentraj.trajectory import Agent
@@ -20,11 +21,13 @@ from gentraj.trajectory import Agent
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering import Watch, rendering
+from ..tasks.maze import Disc
 from .rollout import Rollout, RolloutFn, RolloutSettings, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault, bounds
 
 RESAMPLES = 10_000
+POSITION = (0, 1)  # entries of an observation in OGBench's mazes that are the robot's position
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
 
 
@@ -46,7 +49,8 @@ class EvaluationConfig:
     environment then costs as much as one for 16; turn it off to measure how fast the agent of one robot is."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score; ogbench:
-    each of the five goals of an OGBench environment, with --episodes episodes each."""
+    each of the five goals of an OGBench environment, with --episodes episodes each; ogbench-detour: the same in a maze,
+    with an obstacle on the shortest way to each goal, which planners are told of."""
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
     deadline_ms: Annotated[float, Interval(ge=1e-3, le=1e9)] | None = None
@@ -128,7 +132,8 @@ def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, conf
     last: EnvironmentFault | None = None
     for number, task in enumerate(factory.tasks):
         try:
-            parts.append(play(agent, task, config.episodes, config.seed, how,
+            player = told_of_obstacles(agent, task)
+            parts.append(play(player, task, config.episodes, config.seed, how,
                               watch=watch and partial(_watch_from, number * config.episodes, watch), **options))
         except EnvironmentFault as fault:
             last = fault
@@ -141,6 +146,16 @@ def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, conf
         raise last
     whole = join(parts)
     return replace(whole, faults=(*whole.faults, *lost))
+
+
+def told_of_obstacles(agent: Agent, task: EnvironmentFactory) -> Agent:
+    """The agent that knows the obstacles of a task; the same, where there are none."""
+    if task.protocol != "ogbench-detour":
+        return agent
+    with closing(task()) as env:
+        env.reset(seed=0)
+        disc: Disc = env.obstacle
+    return agent.avoiding([Circle((disc.x, disc.y), disc.radius, POSITION)])
 
 
 def _watch_from(first: int, watch: Watch, episode: int, env: object) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -18,6 +19,17 @@ WALL = 1
 CELLS = (0, WALL, "r", "g", "c")
 RADIUS = 0.5  # of D4RL's goals; that of Gymnasium-Robotics is 0.45
 START_NOISE = 0.1  # half width of the start around a cell's centre, and standard deviation of its velocity
+
+
+class Disc(NamedTuple):
+    """An obstacle in a maze: the positions nearer than `radius` to (x, y)."""
+
+    x: float
+    y: float
+    radius: float
+
+    def contains(self, x: float, y: float) -> bool:
+        return math.hypot(x - self.x, y - self.y) < self.radius
 
 
 class Maze:
@@ -117,6 +129,19 @@ class Maze:
         cell = self.cell(position)
         inside = (np.abs(position - self.middle) <= np.array(self.free.shape[::-1]) / 2 * self.scaling).all(-1)
         return inside & self.free.flat[cell]
+
+    def detour(self, start: int, goal: int) -> int | None:
+        """The cell nearest to the middle of a shortest path from one cell to another without which another path leads
+        there; None where there is no such cell."""
+        path = [start]
+        while path[-1] != goal and self.next_cell[goal, path[-1]] != path[-1]:
+            path.append(int(self.next_cell[goal, path[-1]]))
+        for cell in sorted(path[1:-1], key=lambda cell: abs(path.index(cell) - (len(path) - 1) / 2)):
+            free = self.free.copy()
+            free.flat[cell] = False
+            if np.isfinite(ways(free.tobytes(), free.shape)[0][start, goal]):
+                return cell
+        return None
 
     def wall_boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the walls as boxes low_W2, high_W2: one per run of cells in a row, and four around the map."""

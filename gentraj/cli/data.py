@@ -21,8 +21,9 @@ Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", h
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     f"The dataset to import: {DESCRIBED}."))]
 Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
-    "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed} and "
-    "ogbench/{cube-single,scene,puzzle-3x3}."))]
+    "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
+    "ogbench/{cube-single,scene,puzzle-3x3} and ogbench/pointmaze-{medium,large,giant,teleport}-{navigate,stitch,"
+    "explore}."))]
 
 
 def list_() -> None:
@@ -77,11 +78,12 @@ def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = N
          overwrite: bool = False) -> None:
     """Record a dataset of a task.
 
-    The data come from a waypoint controller (pointmaze), from policies that are trained for the task first (mujoco) or
-    from scripted oracles (ogbench).
+    The data come from a waypoint controller (pointmaze), from policies that are trained for the task first (mujoco), or
+    from scripted oracles and noisy walkers (ogbench).
 
     Examples: gentraj data make pointmaze-large --steps 1000000
               gentraj data make ogbench/cube-single
+              gentraj data make ogbench/pointmaze-giant-stitch
               gentraj data make mujoco/hopper-medium --train-steps 1000000
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Len
 from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from gentraj.envs.making import OGBENCH_TASKS, ProtocolName
+from gentraj.envs.making import OGBENCH_PROTOCOLS, OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, check_known, from_json, read_json, settings, to_json, with_settings, write_json
 from ..data.sources import is_path, split_names
@@ -38,10 +38,10 @@ class Published:
 
     score: float
     """In the unit of the card's score."""
-    updates: PositiveInt
-    """The number of updates of the published training."""
     source: str
     """Where it is published, such as "Kostrikov et al. 2022, table 1", and on which data."""
+    updates: PositiveInt | None = None
+    """The number of updates of the published training; null, or left out, if it is not known."""
 
 
 @settings
@@ -88,6 +88,8 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
+    runs: str | None = None
+    """The name of the card with the same trainings, whose runs are scored; null, or left out, for runs of its own."""
     eval_every: NonNegativeInt = 0
     """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
     left out, for none."""
@@ -111,8 +113,8 @@ class Card:
 
 
 def episodes_scored(card: Card) -> int:
-    """The number of episodes that a training is scored in: by the protocol ogbench `episodes` of each task."""
-    return card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
+    """The number of episodes that a training is scored in: by OGBench's protocols `episodes` of each task."""
+    return card.episodes * (OGBENCH_TASKS if card.protocol in OGBENCH_PROTOCOLS else 1)
 
 
 def common_settings(card: Card, where: str) -> RunConfig:
@@ -187,6 +189,8 @@ class SeedResult:
     versions: dict[str, str]
     curve: tuple[CurvePoint, ...] = ()
     """The evaluations during the training, if the card asks for them."""
+    decision_ms: float | None = None
+    """The median time of a decision for up to 25 episodes at once; None where it was not measured."""
 
     @property
     def mean(self) -> float:

@@ -65,7 +65,8 @@ the methods and not the numbers. In figures of scores while training, a line is 
 the shaded area their range."""
 PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
 NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
-CARDS = "Cards, with the updates and minutes of a training on one thread of a shared machine: {cards}."
+CARDS = ("Cards, with the updates and minutes of a training on one thread of a shared machine, and the milliseconds of "
+         "a decision for up to 25 episodes at once where they were measured: {cards}.")
 
 
 # -- rows and tables
@@ -298,7 +299,7 @@ def published(table: ScoreTable) -> Iterator[str]:
                 continue
             steps = dict.fromkeys(f"{seed.step:,}" for seed in ours.seeds)
             rows.append((result.card.label, data.name, plus_minus(ours.estimate), ", ".join(steps),
-                         number(data.published.score), f"{data.published.updates:,}"))
+                         number(data.published.score), _count(data.published.updates)))
             sources.setdefault(data.published.source, {})[result.card.label] = None
     if rows:
         yield "### Published scores"
@@ -314,7 +315,10 @@ def _cards(table: ScoreTable) -> str:
         if seeds:
             steps = " and ".join(dict.fromkeys(f"{seed.step:,}" for seed in seeds))
             minutes = np.mean([seed.train_seconds for seed in seeds]) / 60
-            cards.append(f"`{file}` ({steps}; {minutes:.1f})")
+            costs = [steps, f"{minutes:.1f}"]
+            if decisions := [seed.decision_ms for seed in seeds if seed.decision_ms is not None]:
+                costs.append(f"{np.median(decisions):.2g} ms")
+            cards.append(f"`{file}` ({'; '.join(costs)})")
         else:
             cards.append(f"`{file}`")
     return CARDS.format(cards=", ".join(cards))
@@ -363,6 +367,10 @@ def learning_curve(result: DataResult) -> Curve | None:
 def _listed(words: Sequence[str]) -> str:
     """The words as a sentence has them: A, B and C."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _count(value: int | None) -> str:
+    return number(None) if value is None else f"{value:,}"
 
 
 def plus_minus(value: Estimate | None) -> str:

@@ -80,8 +80,9 @@ class Cards:
                     if same not in seen:
                         seen[same] = check_data(config, card, name)
                     sha256, behaviour[name, data.name] = seen[same]
-                    tasks.append(Task((name, data.name), f"{name}/{data.name}/seed-{seed}", place(name, data, seed),
-                                      config, sha256, (measure,)))
+                    folder = place(card.runs or name, data, seed)
+                    tasks.append(Task((name, data.name), f"{name}/{data.name}/seed-{seed}", folder, config, sha256,
+                                      (measure,)))
         return cls(cards, sorted(tasks, key=lambda task: cards[task.cell[0]].seeds.index(task.seed)), behaviour)
 
     def of_cell(self, name: str, data: str) -> list[Task]:
@@ -147,7 +148,8 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score, ste
     curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
-                      tuple(scores), seconds, versions, curve_points(curve, score, factory))
+                      tuple(scores), seconds, versions, curve_points(curve, score, factory),
+                      evaluation["latency_ms_p50"])
 
 
 def acting_with(run: Run, steps: int | None) -> Acting:

@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "the data file none.npz is not in the working directory, "),
     ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "bc: unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
-    ({"protocol": "ogbench"}, "bc: Pendulum-v1: OGBench's protocol needs one of its"),
+    ({"protocol": "ogbench"}, "bc: Pendulum-v1: the protocol ogbench needs one of"),
     ({"seeds": [0, -1]}, "bc.json: seeds[1] is -1"),
     ({"protocol": "d4rl-single-goal", "eval_every": 2}, "eval_every is 2 and protocol d4rl-single-goal"),
     ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training; datasets, seeds and"),

@@ -15,7 +15,9 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDyn
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, Plans, Trust
 from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.constraints import Circle
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion.guidance import Constrained
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
@@ -203,3 +205,13 @@ def test_padding_does_not_calibrate_trust() -> None:
         mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], arrivals, range(32), 0 * arrivals)
                         for batch in (data, spoiled))
         assert torch.equal(mine, theirs)
+
+
+def test_a_planner_that_avoids_obstacles_has_them_as_constraints() -> None:
+    agent = planner()
+    told = agent.avoiding([Circle((4.0, 0.5), 1.0, (0, 1))])
+    told.act(OBS, GOAL)
+    model = told.sampler.model
+    assert isinstance(model, KnownModel) and isinstance(model.guide, Constrained) and agent.sampler.guide is None
+    with pytest.raises(ValueError, match="guide already"):
+        told.avoiding([Circle((4.0, 0.5), 1.0, (0, 1))])

@@ -36,6 +36,14 @@ def test_each_next_cell_is_one_step_nearer_to_the_goal(maze_map):
     assert maze.longest_way == longest
 
 
+def test_an_obstacle_lies_where_another_way_is_left():
+    ring = Maze([[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    assert ring.detour(0, 8) in (2, 6)
+    assert ring.detour(0, 1) is None  # nothing lies between neighbours
+    assert Maze([[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]]).detour(0, 3) == 2
+    assert Maze([[0, 0, 0]]).detour(0, 2) is None
+
+
 def test_cells_and_positions_are_those_of_the_environment():
     factory = environment_factory("pointmaze-large")
     theirs, maze = factory().unwrapped.maze, factory.maze

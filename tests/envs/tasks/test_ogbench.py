@@ -12,7 +12,7 @@ from gentraj.data.ogbench import ogbench_tasks, relabel
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import oracles
 from gentraj.envs.tasks import ogbench
-from gentraj.envs.tasks.ogbench import make_base
+from gentraj.envs.tasks.ogbench import grid_of, make_base
 from gentraj.envs.tasks.registry import OGBENCH
 
 pytest.importorskip("ogbench")
@@ -96,6 +96,25 @@ def test_a_maze_ends_at_its_goal_and_teleports_by_the_seed(bases, monkeypatch):
     env.reset(seed=1)
     _, reward, terminated, truncated, info = after(1, base.cur_goal_xy)
     assert reward == 1 and terminated and not truncated and info["success"]
+
+
+def test_a_detour_leaves_a_way_and_ends_in_vain_in_the_obstacle(bases, monkeypatch):
+    monkeypatch.setattr(ogbench, "make_base", bases)
+    tasks = environment_factory("ogbench/pointmaze-medium", protocol="ogbench-detour").tasks
+    env = tasks[3]()
+    first, info = env.reset(seed=1)
+    x, y, radius = env.obstacle
+    base = env.unwrapped.base
+    assert len(tasks) == 5 and info["task_id"] == 4
+    assert not any(env.obstacle.contains(*first[key]) for key in ("achieved_goal", "desired_goal"))
+    assert grid_of(base).is_free(np.array([x, y])) and radius == base._maze_unit / 2
+    base.set_xy(np.array([x, y + 0.9 * radius]))
+    _, reward, terminated, _, info = env.step(np.zeros(2, np.float32))
+    assert terminated and reward == 0 and not info["success"]
+    base.set_xy(base.cur_goal_xy)
+    assert env.step(np.zeros(2, np.float32))[-1]["success"]
+    with pytest.raises(ValueError, match="ogbench-detour"):
+        environment_factory("ogbench/cube-single", protocol="ogbench-detour")
 
 
 def test_the_episode_ends_when_the_cube_is_where_it_should_be(compiled):
