@@ -88,14 +88,14 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
-    runs: str | None = None
-    """The name of the card with the same trainings, whose runs are scored; null, or left out, for runs of its own."""
     eval_every: NonNegativeInt = 0
     """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
     left out, for none."""
     minutes: NonNegativeFloat | None = None
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
+    runs: str | None = None
+    """The name of the card with the same trainings, whose runs are scored; null, or left out, for runs of its own."""
 
     def __post_init__(self) -> None:
         for text in (self.table, self.label):

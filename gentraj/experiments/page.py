@@ -65,8 +65,7 @@ the methods and not the numbers. In figures of scores while training, a line is 
 the shaded area their range."""
 PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
 NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
-CARDS = ("Cards, with the updates and minutes of a training on one thread of a shared machine, and the milliseconds of "
-         "a decision for up to 25 episodes at once where they were measured: {cards}.")
+CARDS = "Cards, with the updates and minutes of a training on one thread of a shared machine: {cards}."
 
 
 # -- rows and tables
@@ -317,7 +316,7 @@ def _cards(table: ScoreTable) -> str:
             minutes = np.mean([seed.train_seconds for seed in seeds]) / 60
             costs = [steps, f"{minutes:.1f}"]
             if decisions := [seed.decision_ms for seed in seeds if seed.decision_ms is not None]:
-                costs.append(f"{np.median(decisions):.2g} ms")
+                costs.append(f"a decision for up to 25 episodes at once takes {np.median(decisions):.2g} ms")
             cards.append(f"`{file}` ({'; '.join(costs)})")
         else:
             cards.append(f"`{file}`")
