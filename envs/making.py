@@ -18,8 +18,9 @@ import reprlib
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -143,16 +144,29 @@ class EnvironmentFactory:
         return env
 
     @property
+    def is_pointmaze(self) -> bool:
+        """Whether this is a PointMaze of Gymnasium-Robotics, whatever its map."""
+        return self.env_id.startswith("PointMaze") and _is_maze(self.env_id)
+
+    @cached_property
     def maze(self) -> Maze | None:
-        """The maze of a PointMaze environment, whatever its map; None for any other environment."""
-        if not self.env_id.startswith("PointMaze") or not _is_maze(self.env_id):
+        """The maze of the environment, to be drawn: that of a PointMaze, or the attribute `maze` of any environment
+        whose class has one. None for any other, and where its package is not installed."""
+        if self.is_pointmaze:
+            return Maze(self.kwargs["maze_map"])
+        try:
+            if not hasattr(_made_by(self.env_id), "maze"):
+                return None
+            with closing(self()) as env:
+                found = env.unwrapped.maze
+        except ImportError:
             return None
-        return Maze(self.kwargs["maze_map"])
+        return found if isinstance(found, Maze) else None
 
     @property
     def task(self) -> MazeTask | None:
         """The task that has this maze map and sparse rewards; None for any other environment."""
-        if self.maze is None or self.kwargs.get("reward_type") != "sparse":
+        if not self.is_pointmaze or self.kwargs.get("reward_type") != "sparse":
             return None
         return next((task for task in MAZES.values()
                      if _registered(task.env_id)["maze_map"] == self.kwargs["maze_map"]), None)
@@ -245,7 +259,8 @@ def default_horizon(env: str | None) -> tuple[int, int]:
     factory = recorded_factory(env)
     if factory is None:
         return UNKNOWN_HORIZON
-    if (maze := factory.maze) is None:
+    maze = factory.maze if factory.is_pointmaze else None
+    if maze is None:
         return next((task.horizon for task in OGBENCH.values() if task.env_id == factory.env_id), UNKNOWN_HORIZON)
     steps = PLANNED_PER_CELL * maze.longest_way
     horizon = next((H for H, stride in HORIZONS.items() if steps <= (H - 1) * stride), LONGEST_HORIZON)
@@ -293,6 +308,14 @@ def _is_maze(env_id: str) -> bool:
     return env_id.startswith(ROBOTICS_MAZES) and spec is not None and "maze_map" in spec.kwargs
 
 
+def _made_by(env_id: str) -> object:
+    """The class, or the function, that makes an environment."""
+    from gymnasium.envs.registration import load_env_creator
+
+    entry_point = load_gymnasium().spec(env_id).entry_point
+    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+
+
 def _registered(env_id: str) -> dict[str, Any]:
     """Returns a copy of the arguments that an environment is registered with; ValueError for an unknown id."""
     registry = load_gymnasium().registry
@@ -317,7 +340,7 @@ def _time_limit(factory: EnvironmentFactory) -> int:
     """Returns the number of steps of an episode in an environment whose recording was endless."""
     if factory.task is not None:
         return factory.task.max_episode_steps
-    if factory.maze is not None:
+    if factory.is_pointmaze and factory.maze is not None:
         return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.maze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:

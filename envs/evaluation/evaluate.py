@@ -171,7 +171,7 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_k
     env.close()
     scores: dict[str, dict[str, Any] | None] = {"controller": None, "random": None}
     agents: dict[str, Agent] = {}
-    if factory.maze:  # where the controller needs its own observations
+    if factory.is_pointmaze and factory.maze:  # where the controller needs its own observations
         obs_keys = ()
         agents["controller"] = WaypointController(factory.maze)
     if np.isfinite(bounds(env.action_space)).all():

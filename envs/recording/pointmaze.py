@@ -30,7 +30,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     path leads to, where a run would stand still.
     """
     factory = environment_factory(env, RECORDING)
-    if factory.maze is None:
+    if not factory.is_pointmaze or factory.maze is None:
         raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(MAZES)} or another PointMaze")
     _check_goals(factory.maze)
     lengths = np.full(-(-steps // RUN_STEPS), RUN_STEPS)

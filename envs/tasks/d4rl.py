@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from .ogbench import Around, make_base, without_file
+from .ogbench import Around, InMaze, make_base, without_file
 
 U_MAZE = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
 GOALS = {"umaze": (0.0, 8.0), "medium": (20.0, 20.0), "large": (32.0, 24.0)}
@@ -24,7 +24,7 @@ TASKS = {"complete": ("microwave", "kettle", "light switch", "slide cabinet"),
 OBSERVATION_NOISE = 0.1  # of an observation of D4RL's kitchen, as a share of what the robot's specification allows
 
 
-class AntMaze(Around):
+class AntMaze(InMaze, Around):
     """D4RL's AntMaze: the reward is 1 at the goal, within 0.5, where the episode ends, and else 0.
 
     In each episode the goal is drawn in its cell, as in D4RL's environments of version 2. An observation (29,) holds

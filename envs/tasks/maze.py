@@ -22,7 +22,7 @@ START_NOISE = 0.1  # half width of the start around a cell's centre, and standar
 
 
 class Disc(NamedTuple):
-    """An obstacle in a maze: the positions nearer than `radius` to (x, y)."""
+    """An obstacle or a door in a maze: the positions nearer than `radius` to (x, y)."""
 
     x: float
     y: float
@@ -36,11 +36,13 @@ class Maze:
     """The grid of a Gymnasium-Robotics maze: 1 is a wall; 0, "r", "g" and "c" are free (any, reset, goal, both).
 
     Positions are (x, y) with the maze's middle at `middle`; x grows with the columns, y against the rows. Cells are
-    numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, or has
-    other cells, and where a goal has no start in another cell: the environment would search for one for ever.
+    numbered `row * columns + column`. Who comes to one of the `entrances` is moved to one of the `exits`, which paths
+    ignore. Raises ValueError for a map that is no list of rows, is not a rectangle, or has other cells, and where a
+    goal has no start in another cell: the environment would search for one for ever.
     """
 
-    def __init__(self, maze_map: MazeMap, scaling: float = 1.0, middle: tuple[float, float] = (0.0, 0.0)):
+    def __init__(self, maze_map: MazeMap, scaling: float = 1.0, middle: tuple[float, float] = (0.0, 0.0),
+                 entrances: Sequence[Disc] = (), exits: Sequence[Disc] = ()):
         try:
             self.map = [list(row) for row in maze_map]
         except TypeError as error:
@@ -52,6 +54,7 @@ class Maze:
             raise ValueError(f"the maze map has the cell {other[0]!r}; {', '.join(map(repr, CELLS))} are expected")
         self.scaling = scaling
         self.middle = np.array(middle)
+        self.entrances, self.exits = entrances, exits
         self.free = np.array([[cell != WALL for cell in row] for row in self.map])
         if self.free.sum() < 2:
             raise ValueError(f"a maze needs two free cells at least; this map has {self.free.sum()}")
@@ -169,17 +172,22 @@ def ways(free: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return lengths, np.where(previous < 0, cells.ravel(), previous)
 
 
-def draw_maze(ax: Any, maze_map: MazeMap, scaling: float = 1.0, color: str = "0.82") -> None:
-    """Draws the walls on a matplotlib `ax` in the environment's coordinates and fits its limits to the maze."""
+def draw_maze(ax: Any, maze: Maze, color: str = "0.82") -> None:
+    """Draws the walls on a matplotlib `ax` in the environment's coordinates and fits its limits to the maze. Entrances
+    are filled, and exits are not."""
     from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Circle, Rectangle
 
-    maze = Maze(maze_map, scaling)
-    corners = maze.centre(np.flatnonzero(~maze.free)) - scaling / 2
-    walls = [Rectangle((x, y), scaling, scaling) for x, y in corners]
+    size = maze.scaling
+    corners = maze.centre(np.flatnonzero(~maze.free)) - size / 2
+    walls = [Rectangle((x, y), size, size) for x, y in corners]
     ax.add_collection(PatchCollection(walls, facecolor=color, linewidth=0))
-    y, x = np.array(maze.free.shape) * scaling / 2
-    ax.set(xlim=(-x, x), ylim=(-y, y), aspect="equal", xticks=[], yticks=[])
+    for doors, filled in ((maze.entrances, True), (maze.exits, False)):
+        for x, y, radius in doors:
+            ax.add_patch(Circle((x, y), radius, facecolor=color, edgecolor="0.5", fill=filled))
+    half = np.array(maze.free.shape[::-1]) / 2 * size
+    (left, bottom), (right, top) = maze.middle - half, maze.middle + half
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
 
 
 class SingleGoal(gymnasium.Wrapper):

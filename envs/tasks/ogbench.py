@@ -77,6 +77,17 @@ class OGBenchEnv(Around):
         return int(self.np_random.integers(2**31))
 
 
+class InMaze:
+    """What environments in one of OGBench's mazes have in addition."""
+
+    base: Any
+
+    @property
+    def maze(self) -> Maze:
+        """The walls, to be drawn."""
+        return grid_of(self.base)
+
+
 class GoalTask(OGBenchEnv):
     """An environment of OGBench for goals; each episode has the start and the goal of one of its five tasks.
 
@@ -126,6 +137,14 @@ class SingleTask(OGBenchEnv):
         drawn = self._drawn()
         obs, _ = self._begin(drawn, drawn)
         return obs, {"success": False, "task_id": self.base.cur_task_id}
+
+
+class MazeGoal(InMaze, GoalTask):
+    """A goal-conditioned environment in a maze."""
+
+
+class MazeSingle(InMaze, SingleTask):
+    """A task with a fixed goal in a maze."""
 
 
 def make_base(env_id: str, **kwargs: Any) -> Any:
@@ -186,7 +205,11 @@ def grid_of(base: Any) -> Maze:
     """The grid of one of OGBench's mazes, whose rows grow with y, unlike a `Maze`'s."""
     free = base.maze_map[::-1]
     middle = (np.array(free.shape[::-1]) - 1) / 2 * base._maze_unit - (base._offset_x, base._offset_y)
-    return Maze(free.tolist(), base._maze_unit, tuple(middle))
+    entrances, exits = [], []
+    if (known := base._teleport_info) is not None:
+        entrances, exits = ([Disc(x, y, known["teleport_radius"]) for x, y in known[f"teleport_{way}_xys"]]
+                            for way in ("in", "out"))
+    return Maze(free.tolist(), base._maze_unit, tuple(middle), entrances, exits)
 
 
 def settled(base: Any) -> np.ndarray:

@@ -197,11 +197,13 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     One more is a module beside this one and a line here.
     """
     for name, task in OGBENCH.items():
-        yield task.env_id, "ogbench:GoalTask", task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
+        made_by = "ogbench:MazeGoal" if is_maze(name) else "ogbench:GoalTask"
+        yield task.env_id, made_by, task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
     for name, known in ogbench_tasks().items():  # those that observe states
+        made_by = "ogbench:MazeSingle" if is_maze(name) else "ogbench:SingleTask"
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
             base_id = f"{name}-singletask{which}-v0"
-            yield f"OGBench/{base_id}", "ogbench:SingleTask", known["steps"], {"base_id": base_id}
+            yield f"OGBench/{base_id}", made_by, known["steps"], {"base_id": base_id}
     for dataset_id in d4rl_table():
         if (known := single_task(dataset_id)) is not None:
             made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]

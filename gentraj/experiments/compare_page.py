@@ -134,7 +134,7 @@ def samples(group: Group, path: Path, device: str | None) -> Iterator[str]:
             x_NHD = run.model.sample(known.to(run.device), seed=0, options=options)[:, 0]
             drawn[family] = in_plane(x_NHD.cpu().numpy(), dims, spec.times)
     maze = None if first.data.env is None else environment_factory(first.data.env).maze
-    background = None if maze is None else partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)
+    background = None if maze is None else partial(draw_maze, maze=maze)
     plane = Plane.of(dims, first.data.goal_dims, maze is not None)
     data = in_plane(windows.x_BHD.numpy(), dims, spec.times)
     yield picture("Samples of every family", path, f"{group.name}-samples", lambda file: plot_samples_beside_data(

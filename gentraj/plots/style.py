@@ -61,11 +61,12 @@ class Plane(NamedTuple):
 
     @classmethod
     def of(cls, dims: Sequence[int], goal_dims: Sequence[int], maze: bool = False) -> Plane:
-        """Positions in metres in a maze with goals; otherwise entries without a known unit, on the same scale if they
-        are those of a goal; a single one over time."""
-        alike = bool(goal_dims) and len(dims) > 1
+        """Positions in metres in a maze; otherwise entries without a known unit, on the same scale if they are those of
+        a goal; a single one over time."""
+        if maze and len(dims) > 1:
+            return cls()
         names = [f"observation[{dim}]" for dim in dims]
-        return cls() if maze and alike else cls(*["environment steps", *names][-2:], alike=alike)
+        return cls(*["environment steps", *names][-2:], alike=bool(goal_dims) and len(dims) > 1)
 
     def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
         """Sets the extent of `ax` to that of the points, with a margin of `share` of it on each side."""

@@ -121,7 +121,7 @@ class ReferenceMetrics:
         self.left_out: dict[str, str] = {}
         """What could not be measured, and why."""
         if "walls" not in self.constraints:
-            self.left_out["walls"] = "the environment is not a point maze, or is not known"
+            self.left_out["walls"] = "the environment has no maze, or is not known"
 
     def measure(self, x_RHD: Tensor, train_RHD: Tensor, condition: Condition | None = None, *,
                 own: bool = False) -> dict[str, float | None]:
@@ -158,7 +158,7 @@ class ReferenceMetrics:
 
 
 def limits(run: PlannerRun, real_RHD: Tensor, factory: EnvironmentFactory | None) -> dict[str, Constraint]:
-    """The constraints that a trajectory must satisfy, by name: the walls of a point maze, the range of observations in
+    """The constraints that a trajectory must satisfy, by name: the walls of a maze, the range of observations in
     these windows, and the bounds of the actions."""
     spec, position = run.model.spec, run.planning.goal_dims
     low_D = real_RHD.amin((0, 1)).tolist()

@@ -106,7 +106,7 @@ class Drawing:
         self.env = run.data.env if factory else None
         maze = factory.maze if factory else None
         self.plane = Plane.of(self.dims, run.data.goal_dims, maze is not None)
-        self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling) if maze else None
+        self.background = partial(draw_maze, maze=maze) if maze and len(self.dims) > 1 else None
 
     def loss(self) -> list[Picture]:
         rows = RunFolder(self.run.folder).metrics()

@@ -54,6 +54,24 @@ def test_a_goal_consists_of_entries_of_the_observation(reaching):
     assert env.observation_space.contains(obs) and env.spec.max_episode_steps == task.max_episode_steps
 
 
+def test_a_maze_has_the_cells_of_ogbenchs_map_where_ogbench_has_them(reaching):
+    _, env = reaching
+    base = env.unwrapped.base
+    if not hasattr(base, "maze_map"):
+        assert environment_factory(env.spec.id).maze is None
+        return
+    maze = env.unwrapped.maze
+    centre_M2 = np.array([base.ij_to_xy(ij) for ij in np.argwhere(base.maze_map == 0)])
+    assert sorted(maze.centre(maze.cells).tolist()) == sorted(centre_M2.tolist())
+    assert (len(maze.entrances), len(maze.exits)) == ((2, 3) if "teleport" in env.spec.id else (0, 0))
+
+
+def test_the_walls_of_a_maze_are_known_by_the_name_of_its_data(compiled):
+    single = environment_factory("OGBench/pointmaze-medium-singletask-v0")
+    for factory in (environment_factory("ogbench/pointmaze-medium"), single):
+        assert factory.maze.free.sum() == 26 and factory.maze.is_free(np.zeros(2))
+
+
 def test_an_episode_is_a_function_of_its_seed(reaching):
     _, env = reaching
     act = np.random.default_rng(0).uniform(-1, 1, (8, *env.action_space.shape)).astype(np.float32)
