@@ -64,6 +64,17 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Route:
+    """The N positions along the way from a position, which is the first, towards a goal."""
+
+    place_NG: np.ndarray
+    steps_N: np.ndarray
+    """Environment steps from the first position to each."""
+    left: float
+    """Environment steps from the first position to the goal."""
+
+
+@dataclass(frozen=True)
 class Roadmap:
     """A directed graph of P places and E passages between them, in environment units and environment steps."""
 
@@ -166,21 +177,22 @@ class Roadmap:
         best = int(total.argmin())
         return int(near[best]) if np.isfinite(total[best]) else None
 
-    def along(self, way: Way, position_G: np.ndarray, steps: float) -> tuple[np.ndarray, float] | None:
-        """The place that lies `steps` environment steps along the way from a position, or the goal if it is nearer;
-        and the steps from the position to the goal. None if no way leads from there."""
+    def route(self, way: Way, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
+        """The way from a position to the first place that lies `steps` environment steps along it, or to the goal if it
+        is nearer. None if no way leads from there."""
         place = self.enter(way, position_G)
         if place is None:
             return None
-        left = way.steps_P[place] + np.linalg.norm(self.place_PG[place] - position_G) / self.speed
-        if left <= steps:
-            return way.goal_G, float(left)
-        while left - way.steps_P[place] < steps:
-            following = way.next_P[place]
-            if following == place:
-                return way.goal_G, float(left)
-            place = following
-        return self.place_PG[place], float(left)
+        left = float(way.steps_P[place] + np.linalg.norm(self.place_PG[place] - position_G) / self.speed)
+        places, steps_N = [np.asarray(position_G), self.place_PG[place]], [0.0, left - way.steps_P[place]]
+        while steps_N[-1] < steps and way.next_P[place] != place:
+            place = way.next_P[place]
+            places.append(self.place_PG[place])
+            steps_N.append(left - way.steps_P[place])
+        if steps_N[-1] < steps:
+            places.append(way.goal_G)
+            steps_N.append(left)
+        return Route(np.stack(places), np.array(steps_N), left)
 
     def without(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Roadmap:
         """The roadmap without the passages that cross what is blocked: positions (M, G) for which `is_blocked` is
@@ -248,11 +260,15 @@ class FarGoals:
             position_BG.cpu().numpy(), goal_BG.cpu().numpy(), strict=True)]
         return torch.as_tensor(np.stack(aims)).to(goal_BG)
 
+    def route(self, position_G: np.ndarray, goal_G: np.ndarray, steps: float = np.inf) -> Route | None:
+        """The way from a position to its goal, by default all of it; None if no way leads from there."""
+        return self.roadmap.route(self._way(tuple(goal_G.tolist())), position_G, steps)
+
     def _next(self, position_G: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
+        route = self.route(position_G, goal_G, self.config.ahead)
+        if route is not None:
+            return route.place_NG[-1]
         goal = tuple(goal_G.tolist())
-        found = self.roadmap.along(self._way(goal), position_G, self.config.ahead)
-        if found is not None:
-            return found[0]
         if goal not in self._warned:
             self._warned.add(goal)
             warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "

@@ -39,7 +39,7 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .roadmap import FarGoals
+from .roadmap import FarGoals, Route
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
 
@@ -256,6 +256,13 @@ class PlanSampler:
         if len(goal_BG) != len(obs_BO):
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return obs_BO.to(self.device), goal_BG.to(self.device)
+
+    def route(self, obs_O: Tensor, goal_G: Tensor) -> Route | None:
+        """The way from an observation to a goal, round the guide's obstacles; None without a roadmap, and where no
+        way leads from there."""
+        if self._far is None:
+            return None
+        return self._far.route(obs_O[self.goal_dims].cpu().numpy(), goal_G.cpu().numpy())
 
     @torch.no_grad()
     def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],

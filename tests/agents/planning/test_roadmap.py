@@ -26,37 +26,38 @@ def roadmap(*episodes: np.ndarray) -> Roadmap:
 def test_steps_are_those_of_the_data_at_full_speed():
     road = roadmap(line(20))
     way = road.way(np.array([19.0, 0]))
-    place, steps = road.along(way, np.array([1.0, 0]), 30)
-    assert steps == pytest.approx(180, rel=0.05)
-    assert place == pytest.approx([4, 0], abs=2 * road.spacing)
+    route = road.route(way, np.array([1.0, 0]), 30)
+    assert route.left == pytest.approx(180, rel=0.05)
+    assert route.place_NG[-1] == pytest.approx([4, 0], abs=2 * road.spacing)
+    assert (np.diff(route.steps_N) > 0).all()
 
 
 def test_a_way_joins_pieces_of_different_episodes():
     right = line(10)
     up = right[:, ::-1] + np.array([10, 0])
     road = roadmap(right, up)
-    assert road.along(road.way(np.array([10.0, 10])), np.zeros(2), 12)[1] == pytest.approx(200, rel=0.05)
+    assert road.route(road.way(np.array([10.0, 10])), np.zeros(2)).left == pytest.approx(200, rel=0.05)
 
 
 def test_a_one_way_street_leads_nowhere_against_its_direction():
     road = roadmap(line(10))
     back = road.way(np.zeros(2))
-    assert road.along(back, np.array([8.0, 0]), 12) is None
-    assert road.along(road.way(np.array([8.0, 0])), np.zeros(2), 12) is not None
+    assert road.route(back, np.array([8.0, 0]), 12) is None
+    assert road.route(road.way(np.array([8.0, 0])), np.zeros(2), 12) is not None
 
 
 def test_a_goal_outside_of_everything_recorded_has_no_way():
     road = roadmap(line(10))
     assert np.isinf(road.way(np.array([5.0, 9.0])).steps_P).all()
-    assert road.along(road.way(np.array([5.0, 0.0])), np.array([5.0, 9.0]), 12) is None
+    assert road.route(road.way(np.array([5.0, 0.0])), np.array([5.0, 9.0]), 12) is None
 
 
 def test_a_near_goal_is_the_place_to_go():
     road = roadmap(line(10))
     goal = np.array([5.05, 0])
-    place, steps = road.along(road.way(goal), np.array([4.5, 0]), 12)
-    assert place == pytest.approx(goal)
-    assert steps == pytest.approx(5.5, abs=2)
+    route = road.route(road.way(goal), np.array([4.5, 0]), 12)
+    assert route.place_NG[-1] == pytest.approx(goal)
+    assert route.steps_N[-1] == route.left == pytest.approx(5.5, abs=2)
 
 
 def test_what_is_blocked_is_gone_round():
@@ -69,15 +70,15 @@ def test_what_is_blocked_is_gone_round():
     road = roadmap(over(2), over(6))
     goal = np.array([10.0, 0])
     closed = road.without(lambda at: (np.abs(at - [5, 2]) < 0.3).all(-1))
-    assert road.along(road.way(goal), np.zeros(2), 12)[1] == pytest.approx(140, rel=0.08)
-    assert closed.along(closed.way(goal), np.zeros(2), 12)[1] == pytest.approx(220, rel=0.08)
+    assert road.route(road.way(goal), np.zeros(2)).left == pytest.approx(140, rel=0.08)
+    assert closed.route(closed.way(goal), np.zeros(2)).left == pytest.approx(220, rel=0.08)
 
 
 def test_saved_tensors_give_the_same_roadmap():
     road = roadmap(line(10))
     again = Roadmap.of_tensors(road.tensors())
     goal, start = np.array([9.0, 0]), np.array([1.0, 0])
-    assert again.along(again.way(goal), start, 12)[1] == road.along(road.way(goal), start, 12)[1]
+    assert again.route(again.way(goal), start).left == road.route(road.way(goal), start).left
 
 
 def test_a_planner_is_aimed_along_the_way_and_at_last_at_its_goal():
