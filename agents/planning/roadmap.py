@@ -37,7 +37,9 @@ WAYPOINTS = 5  # positions that are kept of a passage, its ends included
 BETWEEN = 4  # parts of the straight line between two waypoints, at whose ends obstacles are looked for
 REACH = 2.0  # spacings within which a position belongs to a place
 FAR_REACH = 4.0  # the same for the nearest place of the largest part in which ways lead from each place to every other
+AT_ONCE = 16_384  # positions along passages that are compared with an obstacle; more do not fit into a core's cache
 WAYS = 256  # to different goals, which are remembered
+OBSTACLES = 64  # and obstacles, each with the passages that it closes
 
 
 @settings
@@ -194,16 +196,21 @@ class Roadmap:
             steps_N.append(left)
         return Route(np.stack(places), np.array(steps_N), left)
 
-    def without(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Roadmap:
-        """The roadmap without the passages that cross what is blocked: positions (M, G) for which `is_blocked` is
-        true. A passage is straight between two waypoints, and from and to its places."""
+    def crossing(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """(E,) whether each passage crosses what is blocked: positions (M, G) for which `is_blocked` is true. A passage
+        is straight between two waypoints, and from and to its places."""
         corner_ECG = np.concatenate([self.place_PG[self.edge_E2[:, :1]], self.passage_EWG,
                                      self.place_PG[self.edge_E2[:, 1:]]], 1)
         share_S = np.arange(BETWEEN) / BETWEEN
         step_ECG = np.diff(corner_ECG, axis=1)
         along_ECSG = corner_ECG[:, :-1, None] + share_S[:, None] * step_ECG[:, :, None]
-        blocked_M = is_blocked(along_ECSG.reshape(-1, along_ECSG.shape[-1]))
-        is_open_E = ~blocked_M.reshape(len(self.steps_E), -1).any(1)
+        along_MG = along_ECSG.reshape(-1, along_ECSG.shape[-1])
+        parts = [is_blocked(along_MG[first : first + AT_ONCE]) for first in range(0, len(along_MG), AT_ONCE)]
+        return np.concatenate(parts).reshape(len(self.steps_E), -1).max(1)
+
+    def without(self, closed_E: np.ndarray) -> Roadmap:
+        """The roadmap without these passages."""
+        is_open_E = ~closed_E
         return replace(self, edge_E2=self.edge_E2[is_open_E], steps_E=self.steps_E[is_open_E],
                        passage_EWG=self.passage_EWG[is_open_E])
 
@@ -237,19 +244,21 @@ class FarGoals:
     def __init__(self, roadmap: Roadmap, config: RoadmapConfig):
         self.roadmap, self.config = roadmap, config
         self._way = lru_cache(WAYS)(self._find)
+        self._closed_by = lru_cache(OBSTACLES)(self._find_closed)
+        self._around = lru_cache(OBSTACLES)(self._find_around)
         self._warned: set[tuple[float, ...]] = set()
 
     def outside(self, guide: Guidance, spec: TrajectorySpec, goal_dims: Sequence[int]) -> FarGoals:
         """The same on a roadmap without the passages that the constraints of a guide forbid, so that the way goes round
-        obstacles. Only constraints on positions count: boxes, circles and blocks of entries of the goal."""
-        roadmap = self.roadmap
+        obstacles. Only constraints on positions count: boxes, circles and blocks of entries of the goal. What an
+        obstacle closes is remembered, for the next planner with this obstacle among others."""
         guides = guide if isinstance(guide, Sequence) else [guide]
-        for constraints in [one.constraints for one in guides if isinstance(one, Constrained)]:
-            for constraint in constraints.constraints.values():
-                if isinstance(constraint, (Box, Circle, Blocks)) and set(constraint.dims) <= set(goal_dims):
-                    entries = [list(goal_dims).index(dim) for dim in constraint.dims]
-                    roadmap = roadmap.without(partial(_is_outside, constraint, spec, entries))
-        return self if roadmap is self.roadmap else FarGoals(roadmap, self.config)
+        given = [one.constraints.constraints for one in guides if isinstance(one, Constrained)]
+        obstacles = [each for constraints in given for each in constraints.values()
+                     if isinstance(each, (Box, Circle, Blocks)) and set(each.dims) <= set(goal_dims)]
+        if not obstacles:
+            return self
+        return self._around(frozenset(obstacles), spec, tuple(goal_dims))
 
     def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Tensor:
         """(B, G) the places to plan for now; the goals themselves where they are near, or where no way leads to them.
@@ -274,6 +283,16 @@ class FarGoals:
             warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "
                           f"{goal_G.round(3).tolist()}; the planner plans straight for it", stacklevel=2)
         return goal_G
+
+    def _find_around(self, obstacles: frozenset[Constraint], spec: TrajectorySpec,
+                     goal_dims: tuple[int, ...]) -> FarGoals:
+        closed_E = np.any([self._closed_by(each, spec, goal_dims) for each in obstacles], 0)
+        return FarGoals(self.roadmap.without(closed_E), self.config)
+
+    def _find_closed(self, obstacle: Constraint, spec: TrajectorySpec, goal_dims: tuple[int, ...]) -> np.ndarray:
+        """(E,) whether an obstacle closes each passage."""
+        entries = [goal_dims.index(dim) for dim in obstacle.dims]
+        return self.roadmap.crossing(partial(_is_outside, obstacle, spec, entries))
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..trajectory import TrajectorySpec
-from .kinds import Constraint, RegionQuery, check_bound, check_dims, check_values, clamp, double
+from .kinds import Constraint, RegionQuery, check_bound, check_dims, check_values, clamp, double, freeze
 
 MAX_NUMBERS = 1 << 22  # that a computation holds at a time, which bounds its memory
 MAX_REGIONS = 4096  # a choice among more free boxes than this would take too long
@@ -38,6 +38,7 @@ class Circle(Constraint):
     def __post_init__(self) -> None:
         check_values(self, "centre", self.dims)
         check_bound(self, "radius")
+        freeze(self, "centre", "dims")
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
         return self.radius - (vectors - double(self.centre, vectors)).norm(dim=-1)
@@ -78,6 +79,7 @@ class Blocks(Constraint):
     def __post_init__(self) -> None:
         check_dims(self, self.dims)
         check_bound(self, "margin")
+        freeze(self, "dims")
         for name, bounds in (("low", self.low), ("high", self.high)):
             array = np.atleast_2d(np.asarray(bounds, np.float64))
             if array.ndim != 2 or array.shape[1] != len(self.dims) or np.isnan(array).any():

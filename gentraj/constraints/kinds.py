@@ -148,6 +148,7 @@ class Box(Constraint):
         if not all(a <= b and a < math.inf and b > -math.inf for a, b in zip(low, high, strict=True)):
             raise ValueError(f"Box: low is {self.low} and high is {self.high}; low must be at most high, with a finite "
                              "number between them")
+        freeze(self, "low", "high", "dims")
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The bounds low_d and high_d, in float64."""
@@ -335,6 +336,14 @@ def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float,
     if len(values) != len(dims) or any(math.isnan(value) for value in values):
         raise ValueError(f"{type(what).__name__}.{name} is {given}; a number, or one for each of {dims}, is expected")
     return values
+
+
+def freeze(what: object, *names: str) -> None:
+    """Makes the lists and arrays in these fields of a frozen dataclass tuples, so that it can be hashed."""
+    for name in names:
+        value = getattr(what, name)
+        if isinstance(value, Iterable):
+            object.__setattr__(what, name, tuple(value))
 
 
 def check_bound(what: object, name: str) -> None:
