@@ -125,8 +125,8 @@ class Planner(PlanFollower):
         history or a roadmap.
         """
         if self.sampler.far is not None:
-            raise ValueError("the planner searches its roadmap, which an exported planner cannot; export a student of "
-                             "its decisions (gentraj distill RUN --method decision)")
+            raise ValueError("the planner searches its roadmap, which is no part of a decision; take the agent of "
+                             "gentraj.runs.straight(run), which plans for goals within reach, as gentraj export does")
         if self.config.history:
             raise ValueError(f"the planner's history is {self.config.history} timesteps, and an exported planner "
                              "remembers nothing; set history to 0 under planner in config.json")

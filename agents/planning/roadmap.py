@@ -153,6 +153,11 @@ class Roadmap:
         return cls(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
                    float(arrays["spacing"]))
 
+    @property
+    def core_PG(self) -> np.ndarray:
+        """The places of the largest part in which ways lead from each place to every other."""
+        return self.place_PG[self._core_P]
+
     def tensors(self) -> dict[str, Tensor]:
         """All that it consists of, to be saved."""
         arrays = {"place": self.place_PG, "edge": self.edge_E2, "steps": self.steps_E, "passage": self.passage_EWG,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,13 +14,18 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, Traject
 from ..episodic import EpisodicAgent, aimed_at, observed
 from .policy import Policy
 
+Aim = Callable[[Tensor, Tensor], Tensor]
+"""From observations (B, O) and their goals (B, G), the goals within reach (B, G) that lead there."""
+
 
 class Actor(EpisodicAgent):
     """The `Agent` of a policy: it samples a chunk of actions, carries out the first of them, and samples again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS):
+                 options: SamplingOptions = DEFAULT_OPTIONS, aim: Aim | None = None):
+        """`aim` gives the goals to act towards, as on a roadmap; by default they are those that `act` is given."""
         self.policy = policy
+        self.aim = aim
         self.options = options
         self.low_A = torch.as_tensor(low_A).float()
         self.high_A = torch.as_tensor(high_A).float()
@@ -77,14 +82,18 @@ class Actor(EpisodicAgent):
         return act_BA
 
     def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The observations, and the goals if the policy was trained with them, checked and in float32."""
+        """The observations, and the goals to act towards if the policy was trained with them, checked and in
+        float32."""
         obs_BO = observed(obs_BO, self.policy.spec.obs_dim)
         width = self.policy.scales.context_dim
         if not width:
             return obs_BO, None
         if goal_BG is None:
             raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")
-        return obs_BO, aimed_at(goal_BG, width)
+        goal_BG = aimed_at(goal_BG, width)
+        if self.aim is not None and goal_BG is not None:
+            goal_BG = self.aim(obs_BO, goal_BG)
+        return obs_BO, goal_BG
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.

@@ -27,7 +27,7 @@ from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
-from .actor import Actor
+from .actor import Actor, Aim
 from .policy import POLICIES, Policy, PolicyConfig, Transition
 from .scales import StateActionScales
 
@@ -166,8 +166,8 @@ class StudentActor(Actor):
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS):
-        super().__init__(policy, low_A, high_A, options)
+                 options: SamplingOptions = DEFAULT_OPTIONS, aim: Aim | None = None):
+        super().__init__(policy, low_A, high_A, options, aim)
         refuse_options(options, ONE_CALL)
         self.policy: Student = policy
         scales = policy.scales

@@ -207,6 +207,9 @@ def export_main(argv: list[str]) -> None:
         program = export_run(run, args.batch, args.env_id, args.sampling.options(), space)
         write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))
+    if run.roadmap is not None:
+        say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
+            "gentraj.runs.aim_of(run)(obs, goal) finds on the run's roadmap")
     print_saved(args.out)
 
 

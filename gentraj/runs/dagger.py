@@ -20,6 +20,8 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from gentraj.agents.planning.roadmap import Roadmap
+from gentraj.agents.policies.actor import Aim
 from gentraj.agents.policies.student import StudentConfig
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment
@@ -35,7 +37,7 @@ from ..training.loop import TrainingConfig, check_same
 from ..trajectory import Agent, TrajectorySpec
 from .planner import PlannerRun
 from .policy import PolicyRunConfig
-from .run import Run, environment_of
+from .run import Run, aim_of, environment_of, straight
 from .training import check_fit, train
 
 TURNS_PER_EPISODE = 10  # on average, in a whole episode
@@ -106,8 +108,9 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     """Trains a student of these rounds, or goes on with its training."""
     follows = isinstance(teacher, PlannerRun) and teacher.planning.replan > 1
     policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=config.policy.sample or follows)
-    settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training)
-    return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress)
+    settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training,
+                               roadmap=teacher.roadmap)
+    return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress, kept=teacher.kept)
 
 
 def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: EnvironmentFactory, number: int,
@@ -120,12 +123,13 @@ def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: 
     data, space = teacher.data, teacher.action_space(factory.spec_json)
     seed, steps = fold(config.training.seed, ROUND_STREAM, number), factory.max_episode_steps
     goals_NG = _goals(teacher, factory, config.episodes, fold(seed, ROUND_STREAM))
+    legs = Legs.of(teacher)
     how = RolloutSettings(config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims,
                           name="teacher" if student is None else "student and teacher")
     length = max(1, steps // TURNS_PER_EPISODE)
     while length:
         acting = None if student is None else student.agent(space)
-        agent = MixedRollout(acting, _recorded_agent(teacher, space), length, steps, goals_NG, seed)
+        agent = MixedRollout(acting, _recorded_agent(straight(teacher), space), length, steps, goals_NG, seed, legs)
         played = rollout(agent, factory, config.episodes, seed, how, record=True, progress=progress)
         assert played.recorded is not None  # noqa: S101  as asked for
         taught = agent.taught(played.recorded, played.seeds)
@@ -155,13 +159,41 @@ def _recorded_agent(teacher: Run, space: Box) -> Agent:
 
 
 def _goals(teacher: Run, factory: EnvironmentFactory, number: int, seed: int) -> Tensor | None:
-    """(N, G) the goals of so many other episodes; None in an environment without goals."""
+    """(N, G) the goals of so many other episodes, or so many places of the roadmap if there is one; None in an
+    environment without goals."""
+    if teacher.roadmap is not None:
+        place_PG = Roadmap.of_tensors(teacher.kept).core_PG
+        return torch.as_tensor(place_PG[np.random.default_rng(seed).integers(len(place_PG), size=number)])
     envs, goals = VectorEnvironment(factory, 1, teacher.data.obs_keys), []
     for episode in range(number if envs.has_goal else 0):
         envs.reset(np.ones(1, bool), [fold(seed, episode)])
         goals.append(torch.as_tensor(envs.goal_BG))
     envs.close()
     return torch.cat(goals) if goals else None
+
+
+@dataclass(frozen=True)
+class Legs:
+    """The way to a far goal in legs, each of which the teacher goes towards a goal within reach."""
+
+    aim: Aim
+    """From observations and far goals to the goals within reach."""
+    steps: int
+    """Environment steps between two of them."""
+
+    @classmethod
+    def of(cls, teacher: Run) -> Legs | None:
+        """The legs in which a teacher goes on its roadmap; None if it has none."""
+        aim = aim_of(teacher)
+        if aim is None:
+            return None
+        return cls(aim, teacher.planning.replan if isinstance(teacher, PlannerRun) else 1)
+
+    def goals(self, obs_TO: np.ndarray, goal_TG: np.ndarray) -> np.ndarray:
+        """(T, G) the goals within reach in the observations of a turn, in which the far goals are `goal_TG`."""
+        begins = slice(None, None, self.steps)
+        aim_LG = self.aim(torch.from_numpy(obs_TO[begins]).float(), torch.from_numpy(goal_TG[begins]).float())
+        return aim_LG.numpy().repeat(self.steps, 0)[: len(obs_TO)]
 
 
 @dataclass(eq=False)
@@ -184,17 +216,20 @@ class MixedRollout(Agent):
     every episode, so that nothing is planned while the student acts in all environments.
 
     Half of the student's turns begin with another goal, one of `goals_NG`, as an agent that has reached its goal does
-    nothing new any more; the teacher keeps the student's goal. An episode's seed determines its goals.
+    nothing new any more; the teacher keeps the student's goal. An episode's seed determines its goals. A teacher on a
+    roadmap goes there in `legs`, whose goals are those of the data.
     """
 
     def __init__(self, student: Agent | None, teacher: Agent, length: int, steps: int, goals_NG: Tensor | None = None,
-                 seed: int = 0):
+                 seed: int = 0, legs: Legs | None = None):
         self.student = student
         self.agents = [teacher] if student is None else [teacher, student]
         self.length = length
         self.steps = steps
         self.goals_NG = goals_NG
         self.seed = seed
+        self.legs = legs
+        self.leg_BG = torch.zeros(0, 0)  # the goals of the legs that are under way
         self.episodes: list[list[Turn]] = []  # the turns in each environment
         self.step_B = np.zeros(0, int)
 
@@ -235,7 +270,8 @@ class MixedRollout(Agent):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         turns = [next((turn for turn in episode if step < turn.end), episode[-1])  # an idle environment goes on
                  for step, episode in zip(self.step_B, self.episodes, strict=True)]
-        begins_B = torch.tensor([turn.start == step for step, turn in zip(self.step_B, turns, strict=True)])
+        since_B = self.step_B - np.array([turn.start for turn in turns])
+        begins_B = torch.from_numpy(since_B == 0)
         self.step_B = self.step_B + 1
         if goal_BG is not None:
             goal_BG = torch.stack([goal_G if turn.goal_G is None else turn.goal_G
@@ -244,12 +280,24 @@ class MixedRollout(Agent):
             for agent in self.agents:
                 agent.reset(begins_B, [turn.seed for turn in turns])
         taught_B = torch.tensor([turn.teacher for turn in turns])
+        near_BG = goal_BG
+        if self.legs is not None and goal_BG is not None:
+            near_BG = self._near(self.legs, obs_BO, goal_BG, since_B)
         if self.student is None or taught_B.all():
-            return self.agents[0].act(obs_BO, goal_BG)
+            return self.agents[0].act(obs_BO, near_BG)
         act_BA = self.student.act(obs_BO, goal_BG)
         if not taught_B.any():
             return act_BA
-        return torch.where(taught_B[:, None], self.agents[0].act(obs_BO, goal_BG), act_BA)
+        return torch.where(taught_B[:, None], self.agents[0].act(obs_BO, near_BG), act_BA)
+
+    def _near(self, legs: Legs, obs_BO: Tensor, goal_BG: Tensor, since_B: np.ndarray) -> Tensor:
+        """(B, G) the goals of the teacher's legs, where its turns are `since_B` steps old."""
+        if self.leg_BG.shape != goal_BG.shape:
+            self.leg_BG = goal_BG.clone()
+        begins_B = torch.from_numpy(since_B % legs.steps == 0)
+        if begins_B.any():
+            self.leg_BG[begins_B] = legs.aim(obs_BO[begins_B].float(), goal_BG[begins_B].float()).to(goal_BG)
+        return self.leg_BG.clone()
 
     def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes | None:
         """The turns of the teacher, each as an episode, with the goals that it was given; None if it had no turn."""
@@ -263,6 +311,9 @@ class MixedRollout(Agent):
             return None
         taught = take(played, pieces)
         for e, goal_G in enumerate(goals):
+            turn = taught[e]
             if goal_G is not None:
-                taught[e].extras["goal"][:] = goal_G
+                turn.extras["goal"][:] = goal_G
+            if self.legs is not None:
+                turn.extras["goal"][:] = self.legs.goals(turn.obs, turn.extras["goal"])
         return taught

@@ -26,7 +26,7 @@ from gentraj.agents.policies.actor import Actor
 
 from ..randomness import Tape
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .run import Run
+from .run import Run, straight
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
@@ -38,9 +38,10 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
     """One decision of the run as a program for `batch` observations.
 
     Actions are bounded by `action_space` (for a robot without an environment), or else by the action space of `env_id`
-    or of the run's own environment. Raises ValueError if the run cannot be exported.
+    or of the run's own environment. A run with a roadmap decides for goals within reach, as `aim_of(run)` gives them.
+    Raises ValueError if the run cannot be exported.
     """
-    agent = run.agent(action_space or run.action_space(env_id), options=options)
+    agent = straight(run).agent(action_space or run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
         raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "
                          "export a planner or a policy")
@@ -50,7 +51,7 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
     """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
-    return obs_RO, run.example_goal(run.reference, obs_RO)
+    return obs_RO, straight(run).example_goal(run.reference, obs_RO)
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:

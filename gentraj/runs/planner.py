@@ -147,7 +147,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         if config.horizon is None or config.stride is None:
             raise ValueError("the horizon or the stride is not chosen yet; call PlannerRun.resolve first")
         self.context = config.context
-        self.acting = config.planner
+        self.acting, self.roadmap = config.planner, config.roadmap
         self.summary = f"planner, {family(config.model)}"
         act_dim = data.act_dim if config.joint else 0
         stride, offsets = config.stride, None
@@ -240,8 +240,8 @@ class PlannerRun(Run[PlannerRunConfig]):
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
             trust = Trust(self.model, data, planning.trust, planning.history)
         far = None
-        if self.config.roadmap is not None:
-            far = FarGoals(Roadmap.of_tensors(self.kept), self.config.roadmap)
+        if self.roadmap is not None:
+            far = FarGoals(Roadmap.of_tensors(self.kept), self.roadmap)
         sampler = PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options, far)
         tracker = PlanTracker(sampler.executed, planning, space.low, space.high, self.inverse)
         if deadline is None:
@@ -260,7 +260,7 @@ class PlannerRun(Run[PlannerRunConfig]):
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
         goal_dims = self.data.goal_dims
-        if self.config.roadmap is not None:
+        if self.roadmap is not None:
             return self.kept["place"][:1].expand(len(obs_BO), -1).to(obs_BO)
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None
 

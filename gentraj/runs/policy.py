@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
 from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.planning.roadmap import Roadmap, RoadmapConfig
 from gentraj.agents.policies import ACTORS, POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
@@ -19,7 +20,7 @@ from ..data import ContextConfig, Episodes
 from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, refuse_planning
+from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, aim_of, refuse_planning
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -31,6 +32,9 @@ class PolicyRunConfig(RunConfig):
 
     policy: PolicyConfig = field(default_factory=BCConfig)
     """The policy."""
+    roadmap: RoadmapConfig | None = None
+    """The roadmap of the data, which leads to goals that are farther than those that the policy learnt from; None acts
+    straight for them."""
 
 
 class PolicyRun(Run[PolicyRunConfig]):
@@ -54,14 +58,21 @@ class PolicyRun(Run[PolicyRunConfig]):
         else:
             scales = StateActionScales.fit(episodes, self.context, own.observations, own.rewards)
         self.policy = POLICIES.made_of(own)(own, scales)
-        self.components, self.acting = {"policy": self.policy}, own
+        self.components = {"policy": self.policy}
+        self.acting, self.roadmap = own, config.roadmap
         self.summary = type(own).__name__.removesuffix("Config")
         if own.model is not None:
             self.summary += f", {family(own.model)}"
+        if config.roadmap is not None and episodes is not None:
+            self.kept = Roadmap.of_episodes(episodes, data.goal_dims, config.roadmap).tensors()
 
     @classmethod
     def resolve(cls, config: PolicyRunConfig, episodes: Episodes) -> tuple[PolicyRunConfig, ContextConfig]:
-        """The settings as they are. Raises ValueError for data with goals that do not record them."""
+        """The settings as they are. Raises ValueError for data with goals that do not record them, and for a roadmap
+        of data that do not say which entries of an observation make a goal."""
+        if config.roadmap is not None and not episodes.goal_dims:
+            raise ValueError(f"a roadmap leads to goals, and {episodes.name} does not say which entries of an "
+                             "observation make one; leave the roadmap out, or take data with goals")
         if "goal" in episodes.extras:
             return config, GOAL
         if episodes.goal_dims:  # a policy sees short windows, whose last observation is no goal
@@ -86,7 +97,7 @@ class PolicyRun(Run[PolicyRunConfig]):
                     raise ValueError(f"policy.{key} is {given}, and the policy was trained with {own}; only these "
                                      f"settings may change after training: {', '.join(changed.ACTING)}")
             policy = policy.with_config(changed)
-        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
+        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, aim_of(self))
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How the policy samples its actions, in words."""

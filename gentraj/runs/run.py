@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Self, TypeVar
@@ -18,7 +19,9 @@ from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
 from gentraj.agents.planning.plan_critic import PlanCritic
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
+from gentraj.agents.policies.actor import Aim
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
@@ -160,6 +163,8 @@ class Run(ABC, Generic[ConfigT]):
     """What it is made of in a few words, such as "planner, diffusion"."""
     acting: ActingConfig
     """The settings by which the agent acts; some of a policy's are for its training."""
+    roadmap: RoadmapConfig | None = None
+    """The settings of the roadmap on which the agent goes to far goals; None if it acts straight for all goals."""
     components: Mapping[str, Component]
     """The parts that are trained, by name."""
     reference: Batch
@@ -281,6 +286,21 @@ def environment_of(run: Run, env_id: str | None = None) -> str:
     if (env := env_id or run.data.env) is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
     return env
+
+
+def aim_of(run: Run) -> Aim | None:
+    """What gives the places to act towards on the roadmap of a run; None without one."""
+    if run.roadmap is None:
+        return None
+    far, goal_dims = FarGoals(Roadmap.of_tensors(run.kept), run.roadmap), list(run.data.goal_dims)
+    return lambda obs_BO, goal_BG: far.aim(obs_BO[:, goal_dims], goal_BG)
+
+
+def straight(run: RunT) -> RunT:
+    """The same run without its roadmap, whose agent acts straight for its goals. They have to be within its reach."""
+    near = copy(run)
+    near.roadmap = None
+    return near
 
 
 def of_kind(run: Run, kind: type[RunT]) -> RunT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from torch import Tensor
 
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.evaluation.vector import VectorEnvironment
@@ -37,11 +39,12 @@ FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated b
 
 
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True, processes: Processes = SINGLE) -> Run:
+          progress: bool = True, processes: Processes = SINGLE, kept: Mapping[str, Tensor] | None = None) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
     The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings by
     which the agent acts, which are saved. Of several `processes`, the main process alone records, checks and writes.
+    `kept` replaces what the run keeps of its data to act, such as a roadmap.
     Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for parts that
     cannot act together; and what `gentraj.training.Trainer` raises.
     """
@@ -50,6 +53,8 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     prepared = processes.on_main(lambda: prepare(config, check=not resume))
     run, episodes = prepared or prepare(config, record=False, check=False)
     run.folder = store.path
+    if kept is not None:
+        run.kept = kept
 
     def evaluate(step: int) -> None:
         current = copy_of(run, device)

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 from following import Follow
-from small import gentraj, killed
+from small import DATASET, gentraj, killed
+from test_planner_runs import tiny as planner
 from test_policy_runs import tiny
 
 from gentraj import runs
+from gentraj.agents.planning.roadmap import Roadmap
 from gentraj.agents.policies.student import Student, StudentConfig
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_episodes
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
-from gentraj.runs.dagger import DecisionConfig, MixedRollout
+from gentraj.runs.dagger import DecisionConfig, Legs, MixedRollout
 from gentraj.runs.distillation import distill
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
@@ -110,6 +112,44 @@ def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> Non
         turns = agent.turns(seed)
         assert [turn.teacher for turn in turns] == [i % 2 == 1 for i in range(len(turns))]
         assert all(a.goal_G is b.goal_G for a, b in zip(turns[::2], turns[1::2], strict=False))
+
+
+def test_a_teacher_goes_to_far_goals_in_legs_and_the_data_have_the_goals_of_these() -> None:
+    agent = MixedRollout(Towards(), Towards(), 9, 60, legs=Legs(lambda obs_BO, goal_BG: obs_BO + goal_BG, 4))
+    agent.reset(None, [3])
+    act_TA = torch.cat([agent.act(torch.full((1, 1), float(t)), torch.full((1, 1), 100.0)) for t in range(60)])
+    end = np.arange(60) == 59
+    played = Episodes(np.arange(61, dtype=np.float32)[:, None], act_TA.numpy(), np.zeros(60), ~end & end, end,
+                      np.array([60]), {"goal": np.full((61, 1), 100, np.float32)}, goal_dims=(0,))
+    taught = agent.taught(played, [3])
+    assert taught is not None and len(taught) > 1
+    for turn in taught:
+        assert (turn.extras["goal"][:-1] == turn.act).all()  # what the teacher was given
+        first = turn.obs[0, 0]
+        assert turn.act[:, 0].tolist() == [100 + first + 4 * (t // 4) for t in range(len(turn.act))]
+    of_student = {t for t in range(60) if act_TA[t] == 100}
+    assert of_student and len(of_student) + taught.num_steps == 60
+
+
+@pytest.mark.filterwarnings("ignore:no recorded way")  # in so few data
+def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_what_is_within_reach(
+        umaze: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = runs.train(planner("far-goals", DATASET), tmp_path / "teacher", progress=False)
+    folder = distill(teacher, replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False).folder
+    student = runs.load(folder)
+    assert student.kept.keys() == teacher.kept.keys() and torch.equal(student.kept["place"], teacher.kept["place"])
+    road = Roadmap.of_tensors(teacher.kept)
+    start, goal = torch.zeros(2, 4), torch.from_numpy(road.core_PG[[0, -1]])
+    start[:, :2] = torch.from_numpy(road.core_PG[[-1, 0]])
+    agents = [run.agent(student.action_space()) for run in (student, runs.straight(student))]
+    for agent in agents:
+        agent.reset(None, [1, 2])
+    aim = runs.aim_of(teacher)
+    assert aim is not None and not torch.equal(aim(start, goal), goal)
+    assert torch.equal(agents[0].act(start, goal), agents[1].act(start, aim(start, goal)))
+    for run in (teacher, student):
+        assert gentraj("export", run.folder, "--out", tmp_path / "near.pt2") == 0
+        assert "towards goals within reach" in capsys.readouterr().err
 
 
 def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_beside() -> None:

@@ -144,6 +144,13 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
     check(tiny(name, small.DATASET), tmp_path, 4)
 
 
+@pytest.mark.filterwarnings("ignore:no recorded way")  # in so few data
+@pytest.mark.parametrize("family", ["flow", "gan", "latent"])
+def test_a_planner_for_far_goals_may_have_any_model(family: str, umaze: object, tmp_path: Path) -> None:
+    model = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
+    check(replace(with_model(tiny("far-goals", small.DATASET), model), batch_size=8), tmp_path, 4)
+
+
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
     config = tiny("goals", small.DATASET)
     planner = replace(config.planner, history=3, replan=20, lookahead=4)

@@ -18,6 +18,7 @@ from gentraj.agents.planning.deadline import (
     budgets,
 )
 from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
@@ -105,11 +106,11 @@ class InTime:
     """A planner whose plans of 4 steps take 4 * `cost` seconds, its fake clock, and whether it knows that."""
 
     def __init__(self, seconds: float, cost: float = 0.25, *, known: bool = True, fallback: Agent | None = None,
-                 **changes: Any):
+                 far: FarGoals | None = None, **changes: Any):
         self.time: Any = Time()
         self.model, self.seconds, self.state = Walk(self.time, cost), seconds, START
         deadline = Deadline(seconds, fallback, self.time, self.time)
-        self.agent = RealTimePlanner(*parts(self.model, replace(CONFIG, **changes), 1, critic=GAIN), deadline)
+        self.agent = RealTimePlanner(*parts(self.model, replace(CONFIG, **changes), 1, critic=GAIN, far=far), deadline)
         if known:
             self.agent.warm_up(START, None)
         self.agent.reset(None, [3])
@@ -271,6 +272,18 @@ def test_a_goal_that_moves_in_every_step_is_followed() -> None:
     for step in range(20):
         played.step(torch.full((1, 1), 5.0 + step))
     assert played.counts[0]["standing still"] < 3 and played.agent.decision_B > 4
+
+
+def test_a_far_goal_is_approached_place_by_place_from_where_the_steps_until_then_lead() -> None:
+    """A plan takes two steps, and its start is foreseen."""
+    far, goal_BG = FarGoals(Roadmap.of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig()), START + 190
+    played = InTime(0.6, far=far)
+    for _ in range(31):
+        played.state = played.state + played.step(goal_BG).clamp(0, 1)
+    asked_R2 = torch.stack([condition.values_BHD[0, [0, -1], 0] for condition in played.model.all_asked])
+    assert len(asked_R2) >= 5 and played.counts[0]["the plan"] >= 28
+    assert torch.equal(asked_R2[:, 1:], far.aim(asked_R2[:, :1], goal_BG.expand(len(asked_R2), -1)))
+    assert (asked_R2[:, 1] < 80).all()
 
 
 def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
