@@ -29,7 +29,7 @@ from gentraj.trajectory import (
 )
 
 from .mpc import Prior
-from .policies.policy import ActionModel, Policy, join
+from .policies.policy import ActionModel, Policy
 
 
 def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
@@ -101,7 +101,7 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
         raise ValueError(f"{type(model).__name__} has no noise levels; use a policy with a diffusion model or a flow "
                          "for score")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
-    score_BKA = model.score(x_BKD, condition, t)[..., policy.state_dim :]
+    score_BKA = model.score(x_BKD, condition, t)[..., condition.spec.obs_dim :]
     return torch.where(policy.scales.varies_A, score_BKA / policy.scales.act.scale_D, 0)
 
 
@@ -140,4 +140,5 @@ def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | N
                          "observation, is expected")
     state_BS = policy.scales.state(obs_BO, goal_BG)
     z_BKA = torch.where(policy.scales.varies_A, policy.scales.act.normalize(act_BKA.to(policy.device)), 0)
-    return action_model_of(policy).condition(state_BS), join(state_BS, z_BKA)
+    condition = action_model_of(policy).condition(state_BS)
+    return condition, torch.cat([condition.values_BHD[..., : condition.spec.obs_dim], z_BKA], -1)

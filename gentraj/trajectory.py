@@ -131,7 +131,8 @@ class Batch:
     first timestep at or after the end of an episode that terminated, which is padding if the end lies between two
     timesteps; a truncated episode has none. `weight_B`, of mean 1, weights the windows in the loss of a model of
     trajectories; None weights them equally. `synthetic_B` is true for windows that a world model generated, which only
-    critics learn from; None means that all are real. `episode_B` numbers the episodes.
+    critics learn from; None means that all are real. `episode_B` numbers the episodes. `goal_BG` are the goals in
+    hindsight that rewards and terminations are about, and values are learned for; None without them.
     """
 
     x_BHD: Tensor
@@ -144,6 +145,7 @@ class Batch:
     weight_B: Tensor | None = None
     synthetic_B: Tensor | None = None
     episode_B: Tensor | None = None
+    goal_BG: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""

@@ -117,7 +117,7 @@ class ActorCritic(Policy[A]):
         self.critic.step(critic_loss, optimizers["critic"], follow=acts)
         if not acts:
             return critic
-        return critic | self.update_actor(t, optimizers, generator)
+        return critic | self.update_actor(t.for_actor(), optimizers, generator)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

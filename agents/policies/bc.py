@@ -1,6 +1,8 @@
 """Behaviour cloning with any generative model: L(theta) is the model's own loss of the data's actions.
 
-Diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023, arXiv 2303.04137).
+Diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023, arXiv 2303.04137). Where the policy has goals, a
+diffusion model may be guided to them: a ~ D(a | s) + w (D(a | s, g) - D(a | s)) with D its denoiser, which for w > 1
+improves on the data (CFGRL: Frans et al. 2025, arXiv 2505.23458, section 5).
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import settings
+from gentraj.config import Fraction, settings
+from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, ModelConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .policy import POLICIES, PRESETS, Policy, PolicyConfig
+from .policy import POLICIES, PRESETS, ActionModel, Policy, PolicyConfig
 from .scales import StateActionScales
 
 
@@ -31,7 +34,19 @@ class BCConfig(PolicyConfig):
     temperature: NonNegativeFloat = 1.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
 
-    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature")
+    context_dropout: Fraction = 0.0
+    """Fraction of the actions that the model learns without the goal, as guidance needs; about 0.1."""
+    guidance: NonNegativeFloat = 1.0
+    """Scale of classifier-free guidance towards the goal: 1 imitates what the data did on their way to it, and more
+    exaggerates how that differs from what they did on the way to any other."""
+
+    ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature", "guidance")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guidance != 1 and (self.model.ONE_CALL or not self.context_dropout):
+            raise ValueError(f"BCConfig.guidance is {self.guidance:g}, which needs a model that denoises and learns "
+                             "actions without the goal too; take a diffusion model with a context_dropout of 0.1")
 
 
 class BC(Policy[BCConfig]):
@@ -39,18 +54,26 @@ class BC(Policy[BCConfig]):
 
     def __init__(self, config: BCConfig, scales: StateActionScales):
         super().__init__(config, scales)
-        self.model = self.build_model(config.model)
+        if not config.context_dropout:
+            self.model = self.build_model(config.model)
+            return
+        if not scales.context_dim:
+            raise ValueError(f"policy.context_dropout is {config.context_dropout:g}, and there is no goal to drop; "
+                             "leave policy.context_dropout out, or draw goals by --context.goals hindsight")
+        spec = replace(self.window_spec, obs_dim=scales.obs_dim)
+        self.model = ActionModel(spec, config.model, scales.context_dim, config.context_dropout)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        return self.model.update(self.transition(batch, 1.0), optimizers, generator)
+        return self.model.update(self.transition(batch, 1.0).for_actor(), optimizers, generator)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
-        return self.model.sample(state_BS, seeds, options)[:, 0]
+        guide = ClassifierFree(self.config.guidance) if self.config.guidance != 1 else None
+        return self.model.sample(state_BS, seeds, options, guide=guide)[:, 0]
 
 
 POLICIES["bc"] = BCConfig, BC

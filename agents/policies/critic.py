@@ -216,6 +216,15 @@ def ensemble(config: ValueConfig, inputs: int, members: int, start: float, outpu
                          norm=config.norm, initial=config.initial)
 
 
+def steps_to_go(value: Tensor, discount: float) -> Tensor:
+    """The environment steps d to a goal in hindsight whose value is -(1 - discount^d) / (1 - discount).
+
+    A value that no number of steps has, as of a network that errs, is taken for the nearest one.
+    """
+    left = (1 + (1 - discount) * value).clamp(torch.finfo(value.dtype).tiny, 1)
+    return left.log() / math.log(discount)
+
+
 def expectile(error: Tensor, tau: float) -> Tensor:
     """|tau - 1(error < 0)| error^2, of the shape of `error`: the asymmetric squared loss of expectiles (Kostrikov et
     al. 2022, equation 4)."""

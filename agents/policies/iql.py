@@ -68,9 +68,13 @@ class IQL(Policy[IQLConfig]):
         return {"critic": self.critic.optimizer(), "value": adamw(self.value, self.config.critic),
                 **self.model.optimizers()}
 
+    def advantage(self, t: Transition) -> Tensor:
+        """(B,) Q'(s, a) - V(s) of the data's actions."""
+        return self.critic.target_value(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """Equation 5, and the advantages (B,) of the data's actions."""
-        advantage_B = self.critic.target_value(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        advantage_B = self.advantage(t)
         return t.average(expectile(advantage_B / self.value.unit, self.config.expectile)), advantage_B.detach()
 
     def critic_loss(self, t: Transition) -> tuple[Tensor, dict[str, Tensor]]:
@@ -93,7 +97,11 @@ class IQL(Policy[IQLConfig]):
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         critic_loss, critic = self.critic_loss(t)
         self.critic.step(critic_loss, optimizers["critic"])
-        actor = self.model.update(t, optimizers, generator, self.actor_weights(t, advantage_B))
+        acting = t.for_actor()
+        if acting is not t:
+            with torch.no_grad():
+                advantage_B = self.advantage(acting)
+        actor = self.model.update(acting, optimizers, generator, self.actor_weights(acting, advantage_B))
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],

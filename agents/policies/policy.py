@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
@@ -60,6 +60,14 @@ class Transition:
     weight_B: Tensor | None = None
     """Weights of mean 1 in the loss of the policy, 0 for synthetic transitions of a world model, from which only
     critics learn. None gives all transitions the same weight."""
+    actor_BS: Tensor | None = None
+    """The state with a goal that was drawn for the actor; None without goals in hindsight."""
+
+    def for_actor(self) -> Transition:
+        """The transitions with the actor's goals in their states. Rewards and next states keep those of the values."""
+        if self.actor_BS is None:
+            return self
+        return replace(self, state_BS=self.actor_BS, actor_BS=None)
 
     def weights(self) -> Tensor:
         """The weights (B,), or (1,) with a 1 for all transitions."""
@@ -90,7 +98,8 @@ class ActionModel(nn.Module):
     """p(a | s, c): a generative model of chunks of actions, given the state and a context of `context_dim` numbers.
 
     `model` is the `TrajectoryModel` of the windows of `join`, in whose `spec` the state takes the place of the
-    observation. Actions are sampled with a context of ones. Everything is normalised.
+    observation. Where the state is wider, the rest of it, a goal, is the context; else actions are sampled with a
+    context of ones. Everything is normalised.
     """
 
     state_mask: Tensor
@@ -121,17 +130,29 @@ class ActionModel(nn.Module):
         `weight_B` are weights in addition to those of the transitions. `guide` are further arguments of the model's
         `update`, such as a guide whose score it maximises. Returns metrics.
         """
-        x_BKD = join(t.state_BS, t.chunk_BX.unflatten(1, (self.spec.horizon, -1)))
+        state_BS, goal_BC = self.parts(t.state_BS)
+        if context_BC is None:
+            context_BC = goal_BC
+        x_BKD = join(state_BS, t.chunk_BX.unflatten(1, (self.spec.horizon, -1)))
         if t.weight_B is not None:
             weight_B = t.weight_B if weight_B is None else mean_one(t.weight_B * weight_B)
         batch = Batch(x_BKD, t.real_BK[..., None] | self.state_mask, context_BC, weight_B=weight_B)
         return self.model.update(batch, optimizers, generator, **guide)
 
+    def parts(self, state_BS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is known in each timestep, and the rest of the state, None if there is none."""
+        width = self.spec.obs_dim
+        if state_BS.shape[1] == width:
+            return state_BS, None
+        return state_BS[:, :width], state_BS[:, width:]
+
     def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:
         """The states are known, the actions are not. States that are `finite` are not checked, as those of the training
         data."""
+        state_BS, context_BC = self.parts(state_BS)
         x = join(state_BS, state_BS.new_zeros(len(state_BS), self.spec.horizon, self.spec.act_dim))
-        context_BC = state_BS.new_ones(len(state_BS), self.context_dim) if self.context_dim else None
+        if self.context_dim and context_BC is None:
+            context_BC = state_BS.new_ones(len(state_BS), self.context_dim)
         return Condition(self.spec, x, self.state_mask.expand_as(x), context_BC, finite=finite)
 
     def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS,
@@ -243,7 +264,7 @@ class Policy(nn.Module, Generic[P]):
         real_BH = batch.mask_BHD[..., 0]
         last_B = real_BH.sum(1) - 1  # the timestep of the next state, and the steps to it
         b = torch.arange(len(last_B), device=last_B.device)
-        ended_B = batch.terminal_BH[b, last_B]
+        ended_B = batch.terminal_BH.any(1)
         power_H = discount ** torch.arange(real_BH.shape[1], device=last_B.device).to(batch.reward_BH)
         reward_BH = scales.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # none in padding
         reward_B = (reward_BH * power_H[:-1]).sum(1)
@@ -252,16 +273,20 @@ class Policy(nn.Module, Generic[P]):
         weight_B = None
         if batch.synthetic_B is not None:
             weight_B = mean_one((~batch.synthetic_B).to(reward_B))
+        goal_BG, actor_BS = batch.context_BC, None
+        if batch.goal_BG is not None:
+            goal_BG, actor_BS = batch.goal_BG, scales.state(obs_BHO[:, 0], batch.context_BC)
         return Transition(
-            state_BS=scales.state(obs_BHO[:, 0], batch.context_BC),
+            state_BS=scales.state(obs_BHO[:, 0], goal_BG),
             chunk_BX=act_BKA.flatten(1),
             real_BK=real_BK,
             reward_B=reward_B,
-            next_BS=scales.state(obs_BHO[b, last_B], batch.context_BC),
+            next_BS=scales.state(obs_BHO[b, last_B], goal_BG),
             discount_B=power_H[last_B] * ~ended_B,
             whole_B=real_BK.all(1) | ended_B,
             episode_B=batch.episode_B,
-            weight_B=weight_B)
+            weight_B=weight_B,
+            actor_BS=actor_BS)
 
     @property
     def device(self) -> torch.device:

@@ -54,19 +54,23 @@ class StateActionScales(nn.Module):
         """Fits the normalisers to these episodes; `observations` and `rewards` are those of `PolicyConfig`.
 
         The statistics of rewards and terminations use real episodes only, as synthetic ones of a world model are short.
+        Rewards of goals in hindsight, in environment steps, stay as they are.
         Raises `DataError` for data that lack a context.
         """
         context = fit_contexts(episodes, contexts)
         real = episodes.real()
-        shift, size = reward_scale(real, rewards)
+        shift, size = (0.0, 1.0) if contexts.goals else reward_scale(real, rewards)
         scales = cls.blank(episodes.obs_dim, episodes.act_dim, len(context.shift_D) if context else 0, observations)
         if observations == "gaussian":
             scales.obs = Normalizer.fit("gaussian", [episodes.obs])
         scales.act = action_scale(episodes.act)
         scales.context = context
         scales.reward = Normalizer(torch.full((1,), shift), torch.full((1,), size))
-        scales.mean_reward = (float(real.reward.mean(dtype=np.float64)) - shift) / size
-        scales.end_rate = float(real.terminated.mean())
+        if contexts.goals:
+            scales.mean_reward = -0.5  # values begin in the middle of theirs, from -1 / (1 - discount) to 0
+        else:
+            scales.mean_reward = (float(real.reward.mean(dtype=np.float64)) - shift) / size
+            scales.end_rate = float(real.terminated.mean())
         return scales
 
     @classmethod

@@ -3,7 +3,8 @@ from .episodes import DataError, Episodes, episodes_hash, problems, save_npz
 from .minari_io import save_minari
 from .sources import inspect, load_episodes
 from .splitting import concatenate, stitch
-from .windows import CONTEXTS, ContextConfig, Windows
+from .windows import CONTEXTS, ContextConfig, HindsightConfig, Windows
 
-__all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "Windows", "concatenate", "d4rl_reference",
-           "episodes_hash", "inspect", "load_episodes", "problems", "save_d3rlpy", "save_minari", "save_npz", "stitch"]
+__all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "HindsightConfig", "Windows", "concatenate",
+           "d4rl_reference", "episodes_hash", "inspect", "load_episodes", "problems", "save_d3rlpy", "save_minari",
+           "save_npz", "stitch"]

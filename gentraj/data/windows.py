@@ -7,12 +7,14 @@ Contexts are computed once from the data and looked up for each window; those th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
-from ..config import Fraction, settings
+from ..config import Fraction, Registry, settings
 from ..normalize import Normalizer
 from ..trajectory import Batch, TrajectorySpec
 from .episodes import DataError, Episodes, locate
@@ -26,15 +28,87 @@ Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @settings
-class ContextConfig:
+class HindsightConfig:
+    """Goals in hindsight (Andrychowicz et al. 2017, arXiv 1707.01495): observations of the data, by default as OGBench
+    draws them.
+
+    Each step costs 1 until the episode is at the observation that is the goal, which is terminal. The rewards and
+    terminations of the data do not count, so that a goal d steps away has the value -(1 - discount^d) / (1 - discount).
+    Raises ValueError for shares of more than 1 together.
+    """
+
+    current: Fraction = 0.2
+    """Share of the goals of values that are the present observation."""
+    random: Fraction = 0.3
+    """Share of the goals of values that are drawn from all observations of the data. The others are later observations
+    of the same episode."""
+    steps: Annotated[float, Ge(1)] | None = 100.0
+    """Mean number of environment steps to a later goal of values, of a geometric distribution that ends with the
+    episode; usually 1 / (1 - discount). None draws all later observations equally often."""
+    actor_current: Fraction = 0.0
+    """The share `current` of the goals that actions are learned for. Swift, which labels actions by their values,
+    learns them for the goals of values."""
+    actor_random: Fraction = 0.0
+    """The share `random` of the goals that actions are learned for."""
+    actor_steps: Annotated[float, Ge(1)] | None = None
+    """The mean number of steps to a later goal that actions are learned for."""
+
+    def __post_init__(self) -> None:
+        for current, random in ((self.current, self.random), (self.actor_current, self.actor_random)):
+            if current + random > 1:
+                raise ValueError(f"of the goals {current:g} are to be current and {random:g} random; shares of at most "
+                                 "1 together are expected")
+
+
+class Hindsight:
+    """Draws the goals of windows from the observations of episodes."""
+
+    def __init__(self, config: HindsightConfig, episodes: Episodes):
+        self.config = config
+        self.rows = len(episodes.obs)
+        self.last_E = np.cumsum(episodes.lengths + 1) - 1  # rows of `obs`
+
+    def draw(self, row_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(2, B) rows of `obs` that are the goals of values and of actions, for windows that start in `row_B`."""
+        config = self.config
+        return np.stack([self._drawn(row_B, rng, config.current, config.random, config.steps),
+                         self._drawn(row_B, rng, config.actor_current, config.actor_random, config.actor_steps)])
+
+    def _drawn(self, row_B: np.ndarray, rng: np.random.Generator, current: float, random: float,
+               steps: float | None) -> np.ndarray:
+        left_B = self.last_E[np.searchsorted(self.last_E, row_B)] - row_B
+        if steps is None:
+            ahead_B = rng.integers(1, left_B, endpoint=True)
+        else:
+            ahead_B = np.minimum(rng.geometric(1 / steps, len(row_B)), left_B)
+        share_B = rng.random(len(row_B))
+        goal_B = np.where(share_B < random, rng.integers(self.rows, size=len(row_B)), row_B + ahead_B)
+        return np.where(share_B >= 1 - current, row_B, goal_B)
+
+
+GOALS: Registry[HindsightConfig, Hindsight] = Registry({"hindsight": (HindsightConfig, Hindsight)})
+"""What draws goals, by the name that is given as `--context.goals`."""
+
+
+@settings
+class GoalContext:
+    """The goals that a run learns to reach."""
+
+    goals: HindsightConfig | None = field(default=None, kw_only=True)
+    """Goals that are drawn from the data in hindsight, with rewards of their own: `--context.goals hindsight`. None
+    takes those that the data record."""
+
+
+@settings
+class ContextConfig(GoalContext):
     """The contexts that a model is conditioned on, concatenated in this order, in environment units.
 
     Raises ValueError for a setting outside its range.
     """
 
     kinds: tuple[Kind, ...] = ()
-    """return: the discounted sum of rewards from the window's start on; goal: the episode's goal where the data have
-    one, else the observation at the window's end; task: the task's number, one-hot."""
+    """return: the discounted sum of rewards from the window's start on; goal: a goal in hindsight, the episode's goal
+    where the data have one, or else the observation at the window's end; task: the task's number, one-hot."""
     discount: Fraction = 0.99
     """Discount factor of the rewards in a return, per environment step."""
 
@@ -70,9 +144,10 @@ def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None
 
 def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
     """The steps, in increasing order, that windows end before: one past the last step of each episode, and each step at
-    which the goal or the task changes, if windows are conditioned on it."""
+    which the recorded goal or the task changes, if windows are conditioned on it."""
     ends, last_E = np.cumsum(e.lengths), np.cumsum(e.lengths + 1) - 1  # the latter are rows of `obs`
-    for kind in {"goal", "task"} & {*config.kinds} & e.extras.keys():
+    recorded = {"task"} if config.goals else {"goal", "task"}
+    for kind in recorded & {*config.kinds} & e.extras.keys():
         row_R = 1 + np.flatnonzero((e.extras[kind][1:] != e.extras[kind][:-1]).any(1))
         ends = np.union1d(ends, row_R - np.searchsorted(last_E, row_R))
     return ends
@@ -103,16 +178,21 @@ def _return(e: Episodes, config: ContextConfig) -> Rows:
 
 
 def _goal(e: Episodes, config: ContextConfig) -> Rows:
-    """The goal at the window's start where the data have goals, else the goal reached at the window's end
-    (hindsight)."""
-    if "goal" in e.extras:
+    """The goal at the window's start where the data have goals, else the observation at the window's end, or the one
+    that was drawn in hindsight in its place."""
+    if "goal" in e.extras and config.goals is None:
         goal_NG = e.extras["goal"]
         return lambda first_B, last_B: goal_NG[first_B]
-    if not e.goal_dims:
+    if not e.goal_dims and config.goals is None:
         raise DataError(f"{e.name}: the context 'goal' needs extras['goal'], or goal_dims that say which entries of an "
                         "observation a goal gives values for; this dataset has neither")
-    obs_NO, dims = e.obs, list(e.goal_dims)
+    obs_NO, dims = e.obs, goal_entries(e)
     return lambda first_B, last_B: obs_NO[last_B][:, dims]
+
+
+def goal_entries(e: Episodes) -> list[int]:
+    """The entries of an observation that a goal in hindsight gives values for: `goal_dims`, or all of them."""
+    return list(e.goal_dims or range(e.obs_dim))
 
 
 def _task(e: Episodes, config: ContextConfig) -> Rows:
@@ -144,8 +224,9 @@ class Windows:
     Timestep h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. An
     episode's last observation has no action, so that action is padding, too. Padding holds zeros and is masked. The
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
-    vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
-    goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
+    vectors `context_BC` of each batch, by default none. A window that is conditioned on a recorded goal ends where that
+    changes, and `episode_B` then numbers the parts of an episode with one goal. With goals in hindsight, rewards and
+    terminations are those of `goal_BG`, and a context's goal is one of the actor's. `batch` draws all steps equally
     often. If too few of them are among the first `EARLY_STEPS` steps of an episode, it then moves windows to these
     steps of their episode, so that at least a fraction `early` of the windows of real episodes starts there. Raises
     ValueError for data whose observations or actions have another width than `spec`.
@@ -163,8 +244,12 @@ class Windows:
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
         self.steps_L = np.arange(self.gaps.sum())  # all environment steps of a window
-        self.context_rows = context_rows(episodes, contexts or ContextConfig())
-        self.window_ends = window_ends(episodes, contexts or ContextConfig())
+        contexts = contexts or ContextConfig()
+        self.context_rows = context_rows(episodes, contexts)
+        self.window_ends = window_ends(episodes, contexts)
+        self.hindsight = None
+        if contexts.goals is not None:
+            self.hindsight = GOALS.made_of(contexts.goals)(contexts.goals, episodes)
 
     def __len__(self) -> int:
         return self.episodes.num_steps
@@ -180,10 +265,17 @@ class Windows:
             episode_B = np.searchsorted(self.ends, starts_B, side="right")
             step_B = rng.integers(np.minimum(self.episodes.lengths, EARLY_STEPS)[episode_B])
             starts_B = np.where(rng.random(size) < self.moved, self.episodes.starts[episode_B] + step_B, starts_B)
-        return self.gather(starts_B[rows])
+        if self.hindsight is None:
+            return self.gather(starts_B[rows])
+        row_B = starts_B + np.searchsorted(self.ends, starts_B, side="right")
+        return self.gather(starts_B[rows], self.hindsight.draw(row_B, rng)[:, rows])
 
-    def gather(self, starts_B: np.ndarray) -> Batch:
-        """The windows that start at these steps (B,) of the flat arrays."""
+    def gather(self, starts_B: np.ndarray, goal_2B: np.ndarray | None = None) -> Batch:
+        """The windows that start at these steps (B,) of the flat arrays.
+
+        Their goals in hindsight are the rows `goal_2B` of `obs`, those of values and of the actor, or else where the
+        windows end.
+        """
         episode_B = np.searchsorted(self.ends, starts_B, side="right")
         part_B = np.searchsorted(self.window_ends, starts_B, side="right")
         end_B1 = self.window_ends[part_B][:, None]
@@ -194,23 +286,36 @@ class Windows:
         _fill(x_BHD[..., :width], mask_BHD[..., :width], self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
             _fill(x_BHD[..., width:], mask_BHD[..., width:], self.episodes.act, t_BH, real_act_BH)
-        context_BC = None
-        if self.context_rows is not None:
-            last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
-            context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
+        row_B = starts_B + episode_B
+        goal_BG = context_BC = None
+        if goal_2B is None and (self.hindsight or self.context_rows):
+            last_B = row_B + self.offsets[real_obs_BH.sum(1) - 1]
+            goal_2B = np.stack([last_B, last_B])
+        if self.context_rows is not None and goal_2B is not None:
+            context_BC = torch.from_numpy(self.context_rows(row_B, goal_2B[1]))
+        terminated_B1 = self.episodes.terminated[end_B1 - 1]
+        if self.hindsight is not None and goal_2B is not None:
+            goal_BG = torch.from_numpy(self.episodes.obs[goal_2B[0]][:, goal_entries(self.episodes)])
+            reached_B1 = (goal_2B[0] - episode_B)[:, None]
+            terminated_B1 = (reached_B1 >= starts_B[:, None]) & (reached_B1 <= end_B1)
+            end_B1 = np.where(terminated_B1, reached_B1, end_B1)
         imagined = self.episodes.extras.get("imagined")
         past_BH = t_BH >= end_B1
         first_BH = past_BH & ~np.pad(past_BH, ((0, 0), (1, 0)))[:, :-1]
-        terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
+        terminal_BH = first_BH & terminated_B1
         return Batch(torch.from_numpy(x_BHD), torch.from_numpy(mask_BHD), context_BC,
-                     torch.from_numpy(self._rewards(starts_B, end_B1)), torch.from_numpy(terminal_BH),
-                     synthetic_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
+                     torch.from_numpy(self._rewards(starts_B, end_B1)), torch.from_numpy(terminal_BH), goal_BG=goal_BG,
+                     synthetic_B=None if imagined is None else torch.from_numpy(imagined[row_B, 0] > 0),
                      episode_B=torch.from_numpy(part_B))
 
     def _rewards(self, starts_B: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
-        """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end."""
+        """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end or the goal in
+        hindsight, if that comes first."""
         t_BL = starts_B[:, None] + self.steps_L
-        reward_BL = self.episodes.reward.take(t_BL, mode="clip")
+        if self.hindsight is None:
+            reward_BL = self.episodes.reward.take(t_BL, mode="clip")
+        else:
+            reward_BL = np.full(t_BL.shape, -1, np.float32)
         reward_BL[t_BL >= end_B1] = 0
         one_each = len(self.gaps) == len(self.steps_L)
         return reward_BL if one_each else np.add.reduceat(reward_BL, self.offsets, axis=1)

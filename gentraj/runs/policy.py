@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from gentraj.agents.planning.deadline import Deadline
@@ -17,6 +17,7 @@ from gentraj.agents.prior import action_model_of
 
 from ..config import JsonObject, differences, settings, to_json
 from ..data import ContextConfig, Episodes
+from ..data.windows import GoalContext
 from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -28,13 +29,20 @@ if TYPE_CHECKING:
 
 @settings
 class PolicyRunConfig(RunConfig):
-    """All settings of a policy's run. The policy is conditioned on a goal if the data record one."""
+    """All settings of a policy's run. Raises ValueError for settings that contradict each other."""
 
     policy: PolicyConfig = field(default_factory=BCConfig)
     """The policy."""
     roadmap: RoadmapConfig | None = None
     """The roadmap of the data, which leads to goals that are farther than those that the policy learnt from; None acts
     straight for them."""
+    context: GoalContext = field(default_factory=GoalContext)
+    """The goals that the policy is conditioned on, where the data record goals or goals are drawn in hindsight."""
+
+    def __post_init__(self) -> None:
+        if self.context.goals and self.policy.rewards not in ("rms", "raw"):
+            raise ValueError(f"policy.rewards is '{self.policy.rewards}', and goals in hindsight have rewards of their "
+                             "own; leave policy.rewards out, or context.goals")
 
 
 class PolicyRun(Run[PolicyRunConfig]):
@@ -52,6 +60,7 @@ class PolicyRun(Run[PolicyRunConfig]):
 
     def __init__(self, config: PolicyRunConfig, data: DataFacts, episodes: Episodes | None = None):
         super().__init__(config, data, episodes)
+        self.context = replace(self.context, goals=config.context.goals)
         own = config.policy
         if episodes is None:
             scales = StateActionScales.blank(data.obs_dim, data.act_dim, data.context_dim, own.observations)
@@ -68,16 +77,16 @@ class PolicyRun(Run[PolicyRunConfig]):
 
     @classmethod
     def resolve(cls, config: PolicyRunConfig, episodes: Episodes) -> tuple[PolicyRunConfig, ContextConfig]:
-        """The settings as they are. Raises ValueError for data with goals that do not record them, and for a roadmap
-        of data that do not say which entries of an observation make a goal."""
+        """The settings as they are. Raises ValueError for data with goals that neither record nor draw them, and for a
+        roadmap of data that do not say which entries of an observation make a goal."""
         if config.roadmap is not None and not episodes.goal_dims:
             raise ValueError(f"a roadmap leads to goals, and {episodes.name} does not say which entries of an "
                              "observation make one; leave the roadmap out, or take data with goals")
-        if "goal" in episodes.extras:
-            return config, GOAL
+        if config.context.goals or "goal" in episodes.extras:
+            return config, replace(GOAL, goals=config.context.goals)
         if episodes.goal_dims:  # a policy sees short windows, whose last observation is no goal
             raise ValueError(f"{episodes.name}: a policy must be conditioned on the goal, and these data do not record "
-                             "the goal of each step (extras 'goal'); train a planner, or add the goals")
+                             "the goal of each step (extras 'goal'); draw goals by --context.goals hindsight")
         return config, ContextConfig()
 
     @property

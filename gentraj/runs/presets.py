@@ -11,13 +11,17 @@ from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.planning.roadmap import RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.iql import IQLConfig
+from gentraj.agents.policies.policy import PolicyConfig
 
 from ..config import JsonObject, check_known, from_json, read_json, to_json, with_settings
-from ..data import ContextConfig
+from ..data import ContextConfig, HindsightConfig
 from ..data.d4rl import single_task
 from ..data.sources import split_names
+from ..data.windows import GoalContext
 from ..diffusion import DiffusionConfig, FlowConfig
-from ..families import ModelConfig
+from ..families import GAUSSIAN, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..training.loop import TrainingConfig
@@ -95,6 +99,13 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
                                  replace(TRACKED, dataset="gentraj/pointmaze/large-v0", horizon=64, stride=6)),
 }
 
+# Policies that learn from data without goals and rewards.
+GOAL_POLICIES: dict[str, tuple[str, PolicyConfig]] = {
+    "gcbc": ("behaviour cloning towards goals in hindsight", BCConfig(GAUSSIAN)),
+    "cfgrl": ("the same by a diffusion model, guided towards the goal", BCConfig(context_dropout=0.1, guidance=2.0)),
+    "gciql": ("IQL towards goals in hindsight", IQLConfig(expectile=0.9, beta=3.0)),
+}
+
 STARTS = ("td3bc", "diffusion-ql", "gan-critic")  # learn starts from early windows, as the planners for returns do
 
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
@@ -110,6 +121,8 @@ PUBLISHED = {name: (card["about"], from_json(RunConfig, card["settings"], name))
 PRESETS: dict[str, RunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
+    **{name: PolicyRunConfig(policy=policy, context=GoalContext(goals=HindsightConfig()))
+       for name, (_, policy) in GOAL_POLICIES.items()},
     **{name: PolicyRunConfig(policy=POLICIES[name][1], training=TrainingConfig(min_episode_start_fraction=0.1))
        for name in STARTS},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
@@ -138,7 +151,7 @@ def data_settings(name: str, dataset: str) -> JsonObject:
 
 def listing() -> str:
     """All presets with a line about each, in groups."""
-    groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES,
+    groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES | GOAL_POLICIES,
               "world models, which need --dataset": WORLDS,
               "as published, which need --dataset (hours on one CPU core)": PUBLISHED}
     return "\n\n".join("\n".join([f"{title}:", *(f"  {name:{max(map(len, group))}} {about}"

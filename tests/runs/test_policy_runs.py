@@ -19,8 +19,8 @@ from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.iql import IQLConfig
-from gentraj.config import from_json, to_json
-from gentraj.data import Episodes, concatenate, save_npz
+from gentraj.config import from_json, to_json, with_settings
+from gentraj.data import Episodes, HindsightConfig, concatenate, save_npz
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
@@ -155,6 +155,30 @@ def test_where_the_data_have_goals_a_policy_is_conditioned_on_them(umaze: Episod
     assert not torch.equal(one, other)
     with pytest.raises(ValueError, match="a goal was given none"):
         act(run, obs)
+
+
+@pytest.fixture(scope="module")
+def goalless_file(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same episodes without goals and rewards."""
+    bare = replace(umaze, extras={}, reward=np.zeros_like(umaze.reward), obs_keys=())
+    return save_npz(bare, tmp_path_factory.mktemp("goalless") / "goalless.npz")
+
+
+@pytest.mark.parametrize("name", ["diffusion-policy", "iql", "td3bc", "diffusion-ql", "fql", "swift"])
+def test_goals_in_hindsight_need_neither_goals_nor_rewards(name: str, umaze: Episodes, goalless_file: Path,
+                                                           tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="draw goals by --context"):
+        runs.train(tiny(name, goalless_file), tmp_path / "refused", progress=False)
+    config = with_settings(tiny(name, goalless_file), {"context.goals": "hindsight"})
+    run = runs.train(config, tmp_path / "run", progress=False)
+    assert run.context.goals == HindsightConfig() and run.data.context_dim == 2
+    obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
+    one, other = (act(run, obs, torch.full((2, 2), side)) for side in (-1.0, 1.0))
+    assert not torch.equal(one, other)
+
+
+def test_goals_in_hindsight_are_the_same_after_a_kill(goalless_file: Path, tmp_path: Path) -> None:
+    same_when_killed(with_settings(tiny("iql", goalless_file), {"context.goals": "hindsight"}), tmp_path, after=2)
 
 
 # -- the environment

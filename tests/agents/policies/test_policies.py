@@ -15,7 +15,7 @@ from gentraj.agents.policies.critic import CriticConfig
 from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.data import ContextConfig, Episodes, Windows, concatenate
+from gentraj.data import ContextConfig, Episodes, HindsightConfig, Windows, concatenate
 from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -74,6 +74,16 @@ def make(config: Any, episodes: Episodes, contexts: ContextConfig = NO_CONTEXT) 
     torch.manual_seed(0)
     scales = StateActionScales.fit(episodes, contexts, config.observations, config.rewards)
     return POLICIES.made_of(config)(config, scales)
+
+
+def two_ways(number: int = 2_000) -> Episodes:
+    """Episodes of one step from 0 to the goal 1 or -1, by actions around 0.3 or -0.3."""
+    rng = np.random.default_rng(0)
+    side = rng.choice([-1.0, 1.0], number)
+    act = (0.3 * side + 0.3 * rng.normal(size=number)).clip(-1, 1)
+    obs = np.stack([0 * side, side], 1).reshape(-1, 1)
+    never = np.zeros(number, bool)
+    return Episodes(obs, act[:, None], 0 * side, never, never, np.ones(number, int), goal_dims=(0,))
 
 
 def windows_of(policy: Policy, episodes: Episodes, discount: float) -> Transition:
@@ -325,3 +335,23 @@ def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
     assert (ours.mean_reward, ours.end_rate) == (alone.mean_reward, alone.end_rate)
     assert torch.equal(ours.reward.scale_D, alone.reward.scale_D)
     assert (ours.obs.scale_D > 2 * alone.obs.scale_D).all()
+
+
+def test_guidance_exaggerates_what_the_goal_changes_and_needs_what_it_is_made_of():
+    e, contexts = two_ways(), ContextConfig(("goal",), goals=HindsightConfig())
+    policy = make(narrow(BCConfig(context_dropout=0.2, temperature=0.0, batch_size=64)), e, contexts)
+    windows, optimizers = Windows(e, policy.spec, contexts), policy.optimizers()
+    for step in range(150):
+        policy.update(windows.batch(step, 0, 64), optimizers, generator(step))
+    state_BS = policy.scales.state(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]]))
+    found = {}
+    for guidance in (0.0, 1.0, 2.0):
+        guided = policy.with_config(replace(policy.config, guidance=guidance))
+        left, right = guided.sample_actions(state_BS, [0, 0]).view(2)
+        found[guidance] = (right - left).item()
+    assert found[0.0] == 0 < found[1.0] < found[2.0]
+    for settings in ({"guidance": 2.0}, {"guidance": 2.0, "context_dropout": 0.1, "model": ACTION_MODELS["gan"]}):
+        with pytest.raises(ValueError, match="guidance is 2, which needs a model that denoises"):
+            BCConfig(**settings)
+    with pytest.raises(ValueError, match="there is no goal to drop"):
+        make(BCConfig(context_dropout=0.1), bandit(10))
