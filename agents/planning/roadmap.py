@@ -243,6 +243,16 @@ def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[np.nda
     return position_NG[chosen], float(max(far_N.max(), spacing))
 
 
+@dataclass(frozen=True)
+class Aim:
+    """Where planners of B environments aim at on their ways."""
+
+    place_BG: Tensor
+    """The place to plan for: the goal itself where it is near, or where no way leads to it."""
+    left_B: Tensor
+    """The environment steps that the way to the goal takes; infinite where no recorded way leads to it."""
+
+
 class FarGoals:
     """Aims a planner at goals beyond its plans: at the place that lies some steps along the way to its goal."""
 
@@ -265,29 +275,27 @@ class FarGoals:
             return self
         return self._around(frozenset(obstacles), spec, tuple(goal_dims))
 
-    def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Tensor:
-        """(B, G) the places to plan for now; the goals themselves where they are near, or where no way leads to them.
-
-        Warns of a goal without a way, once.
-        """
-        aims = [self._next(position_G, goal_G) for position_G, goal_G in zip(
-            position_BG.cpu().numpy(), goal_BG.cpu().numpy(), strict=True)]
-        return torch.as_tensor(np.stack(aims)).to(goal_BG)
+    def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Aim:
+        """The places to plan for now, (B, G) each. Warns of a goal without a way, once."""
+        places, left = goal_BG.cpu().numpy().copy(), np.full(len(goal_BG), np.inf, np.float32)
+        for b, position_G in enumerate(position_BG.cpu().numpy()):
+            route = self.route(position_G, places[b], self.config.ahead)
+            if route is None:
+                self._warn(position_G, places[b])
+            else:
+                places[b], left[b] = route.place_NG[-1], route.left
+        return Aim(torch.as_tensor(places).to(goal_BG), torch.as_tensor(left).to(goal_BG))
 
     def route(self, position_G: np.ndarray, goal_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to its goal, by default all of it; None if no way leads from there."""
         return self.roadmap.route(self._way(tuple(goal_G.tolist())), position_G, steps)
 
-    def _next(self, position_G: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
-        route = self.route(position_G, goal_G, self.config.ahead)
-        if route is not None:
-            return route.place_NG[-1]
+    def _warn(self, position_G: np.ndarray, goal_G: np.ndarray) -> None:
         goal = tuple(goal_G.tolist())
         if goal not in self._warned:
             self._warned.add(goal)
             warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "
                           f"{goal_G.round(3).tolist()}; the planner plans straight for it", stacklevel=2)
-        return goal_G
 
     def _find_around(self, obstacles: frozenset[Constraint], spec: TrajectorySpec,
                      goal_dims: tuple[int, ...]) -> FarGoals:

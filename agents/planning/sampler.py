@@ -39,7 +39,7 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .roadmap import FarGoals, Route
+from .roadmap import Aim, FarGoals, Route
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
 
@@ -162,11 +162,36 @@ class Plans:
     """The index of the chosen plan."""
     value_BN: Tensor | None = None
     """Their values, if the planner selects by value."""
+    aim: Aim | None = None
+    """The place on the way to a goal that they were made for, and how far it is to the goal; None without a
+    roadmap."""
 
     def chosen(self) -> tuple[Tensor, Tensor]:
         """The plans to execute (B, H, D) and their arrival timesteps (B,)."""
         b = torch.arange(len(self.chosen_B), device=self.chosen_B.device)
         return self.x_BNHD[b, self.chosen_B], self.arrival_step_BN[b, self.chosen_B]
+
+
+@dataclass(frozen=True)
+class WholePlan:
+    """A plan of the whole way to a goal, whose windows are plans of the model."""
+
+    x_TD: Tensor
+    """The T timesteps, in environment units."""
+    spec: TrajectorySpec
+    """Their layout, with a horizon of T, for which constraints certify them."""
+    ratio_T: Tensor
+    """The trust ratio of the window that each timestep belongs to; a window is trusted up to 1."""
+
+
+def joined(spec: TrajectorySpec, windows: Sequence[Tensor], ratios: Sequence[float]) -> WholePlan:
+    """Joins windows (h, D), each of which begins at the last timestep of the one before it."""
+    if len(windows) > 1:
+        spec.require_even("a way that is longer than a plan")
+    x_TD = torch.cat([windows[0], *(x_hD[1:] for x_hD in windows[1:])])
+    ratio_T = torch.cat([torch.full((len(x_hD) - 1,), ratio) for x_hD, ratio in zip(windows, ratios, strict=True)])
+    offsets = spec.offsets and spec.offsets[: len(x_TD) - 1]
+    return WholePlan(x_TD, replace(spec, horizon=len(x_TD), offsets=offsets), F.pad(ratio_T, (1, 0), value=ratios[0]))
 
 
 def choice(arrival_step_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
@@ -277,8 +302,10 @@ class PlanSampler:
         obs_BO = obs_BO.to(self.device)
         if goal_BG is not None:
             goal_BG = goal_BG.to(self.device)
-            if self._far is not None:
-                goal_BG = self._far.aim(obs_BO[:, self.goal_dims], goal_BG)
+        aim = None
+        if goal_BG is not None and self._far is not None:
+            aim = self._far.aim(obs_BO[:, self.goal_dims], goal_BG)
+            goal_BG = aim.place_BG
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)
         condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)
@@ -294,7 +321,32 @@ class PlanSampler:
             value_BN = self.critic(x_RHD).view(shape_BN)
         x_RHD = shift_time(x_RHD, present_R)
         chosen_B = choice(arrival_step_BN, ratio_BN, value_BN)
-        return Plans(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, chosen_B, value_BN)
+        return Plans(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
+
+    def whole(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Sequence[int]) -> list[WholePlan]:
+        """Plans the whole way from each observation to its goal, however far it is.
+
+        Each window, a plan as `sample` chooses it, begins where the one before it arrived, at a place on the way, and
+        the last one arrives at the goal. The guide shapes each window. Raises ValueError for a goal that is farther
+        than a plan if the timesteps are not evenly spaced.
+        """
+        goal_BG = goal_BG.to(self.device)
+        at_BO, going = obs_BO.to(self.device).clone(), list(range(len(seeds_B)))
+        windows: list[list[Tensor]] = [[] for _ in going]
+        ratios: list[list[float]] = [[] for _ in going]
+        while going:
+            seeds = [fold(seeds_B[b], len(windows[b])) for b in going]
+            if not windows[going[0]]:
+                seeds = list(seeds_B)
+            plans = self.sample(at_BO[going], goal_BG[going], seeds)
+            ratio_B = plans.ratio_BN.gather(1, plans.chosen_B[:, None])[:, 0]
+            for b, x_HD, arrival, ratio in zip(going, *plans.chosen(), ratio_B.tolist(), strict=True):
+                windows[b].append(x_HD[: arrival + 1])
+                ratios[b].append(ratio)
+                at_BO[b] = self.spec.split(x_HD[arrival])[0]
+            is_there_B = (at_BO[going][:, self.goal_dims] == goal_BG[going]).all(1)
+            going = [b for b, is_there in zip(going, is_there_B.tolist(), strict=True) if not is_there]
+        return [joined(self.spec, *parts) for parts in zip(windows, ratios, strict=True)]
 
     def filled(self, plans: Plans, ahead: int, seeds_B: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The chosen plans (B, H', D') in the layout `executed`, as far as `ahead` environment steps, and their arrival

@@ -233,7 +233,20 @@ class PlannerRun(Run[PlannerRunConfig]):
               options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
         """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
         the planner measures how long its plans take. Raises ValueError for settings that the parts do not suit."""
-        planning, space = acting_settings(self, config, PlannerConfig), self.data.allowed(action_space)
+        sampler, space = self.sampler(config, guide, options), self.data.allowed(action_space)
+        tracker = PlanTracker(sampler.executed, sampler.config, space.low, space.high, self.inverse)
+        if deadline is None:
+            return Planner(sampler, tracker)
+        agent = RealTimePlanner(sampler, tracker, deadline)
+        obs_BO = self.reference.x_BHD[:1, 0, : self.data.obs_dim]
+        agent.warm_up(obs_BO, self.example_goal(self.reference, obs_BO))
+        return agent
+
+    def sampler(self, config: ActingConfig | None = None, guide: Guidance = None,
+                options: SamplingOptions = DEFAULT_OPTIONS) -> PlanSampler:
+        """What samples and chooses the agent's plans, with the run's own settings by default. Raises ValueError for
+        settings that the parts do not suit."""
+        planning = acting_settings(self, config, PlannerConfig)
         check_conditions(self.config, planning)
         trust = None
         if planning.arrival == "earliest":
@@ -242,14 +255,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         far = None
         if self.roadmap is not None:
             far = FarGoals(Roadmap.of_tensors(self.kept), self.roadmap)
-        sampler = PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options, far)
-        tracker = PlanTracker(sampler.executed, planning, space.low, space.high, self.inverse)
-        if deadline is None:
-            return Planner(sampler, tracker)
-        agent = RealTimePlanner(sampler, tracker, deadline)
-        obs_BO = self.reference.x_BHD[:1, 0, : self.data.obs_dim]
-        agent.warm_up(obs_BO, self.example_goal(self.reference, obs_BO))
-        return agent
+        return PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options, far)
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
         """The agent without a deadline, for callers who know that it is a planner."""

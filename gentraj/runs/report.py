@@ -220,9 +220,10 @@ class Drawing:
             return [Picture("Executed paths", "The path of each episode under the policy.", draw())]
         times = planner.sampler.spec.times
         plans = planner.sampler.sample(obs_BO, goal_BG, played.seeds)
-        chosen = [self._plane(x, times)[: int(a) + 1] for x, a in zip(*plans.chosen(), strict=True)]
-        pictures = [Picture("Plans and executed paths", "The first plan of each episode up to its arrival, and the "
-                            "path that was executed, with replanning on the way.", draw(chosen))]
+        ways = planner.sampler.whole(obs_BO, goal_BG, played.seeds)
+        chosen = [self._plane(way.x_TD, way.spec.times) for way in ways]
+        pictures = [Picture("Plans and executed paths", "The plan of each episode from its start up to its arrival, "
+                            "and the path that was executed, with replanning on the way.", draw(chosen))]
         if planner.sampler.trust is not None:
             far = int((obs_BO[:, self.dims] - goal_BG[:, :2]).norm(dim=1).argmax())  # of the goal that is farthest
             x_NH2, best = self._plane(plans.x_BNHD[far], times), int(plans.chosen_B[far])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from gentraj.agents.prior import action_model_of
 from ..config import settings
 from ..diffusion.composition import ClassifierFree
 from ..files import new_file
+from ..randomness import unfold
 from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
 from .planner import PlannerRun
 from .policy import PolicyRun
@@ -36,12 +38,18 @@ class Samples(NamedTuple):
     """The actions, of width 0 for trajectories without actions; (N, K, A) for chunks."""
     stride: int | tuple[int, ...]
     """Environment steps between two timesteps, or from the first timestep to each later one."""
+    ratio_NH: Tensor | None = None
+    """Of whole ways to a goal, the trust ratio of the plan that each timestep belongs to; NaN after the arrival, where
+    the last timestep repeats."""
 
     def save(self, path: Path) -> None:
-        """Writes the arrays `obs`, `act` and `stride` as an .npz file, which is written whole or not at all."""
+        """Writes the arrays `obs`, `act` and `stride`, and `ratio` if there is one, as an .npz file, which is written
+        whole or not at all."""
+        arrays = {"obs": self.obs_NHO.cpu().numpy(), "act": self.act_NHA.cpu().numpy(), "stride": np.array(self.stride)}
+        if self.ratio_NH is not None:
+            arrays["ratio"] = self.ratio_NH.numpy()
         with new_file(path) as file:
-            np.savez_compressed(file, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(),
-                                act=self.act_NHA.cpu().numpy(), stride=np.array(self.stride))
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 @settings
@@ -54,7 +62,8 @@ class Given:
     """The goal to reach."""
     arrival: NonNegativeInt | None = None
     """The timestep of the plan, counted from 0, at which it reaches the goal; by default the most probable one if there
-    is a start, else the last one."""
+    is a start, else the last one. With a start and a goal alone, a planner with a roadmap plans the whole way, which
+    may be longer than its plans."""
     context: tuple[FiniteFloat, ...] | None = None
     """The context that the model is conditioned on, such as a return, a goal or a task."""
     guidance: float = 1.0
@@ -82,9 +91,28 @@ def sample_run(run: Run, num: int = 16, given: Given = NOTHING, *, seed: int = 0
     _warn_far(run, {"--start": start_O, "--goal": goal_G})
     if isinstance(run, PolicyRun):
         return _actions(run, num, given, seed, options)
+    alone = given == Given(given.start, given.goal)
+    if run.roadmap is not None and start_O is not None and goal_G is not None and alone:
+        return _whole(run, start_O, goal_G, num, seed, options)
     guide = ClassifierFree(given.guidance) if given.guidance != 1 else None
     x_NHD = model.sample(condition_of(run, given), num, guide=guide, seed=seed, options=options)[0]
     return Samples(*model.spec.split(x_NHD), model.spec.spacing)
+
+
+def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int,
+           options: SamplingOptions) -> Samples:
+    """Whole ways to a goal. Raises ValueError for a start that is not a whole observation."""
+    _check_width("--start", start_O, run.data.obs_dim, ", a whole observation, for the whole way to a goal")
+    _check_width("--goal", goal_G, len(run.data.goal_dims))
+    config = replace(run.planning, steps=options.steps or run.planning.steps, temperature=options.temperature)
+    ways = run.sampler(config, options=options).whole(start_O.expand(num, -1), goal_G.expand(num, -1),
+                                                      unfold(num, seed))
+    longest = max(way.spec.horizon for way in ways)
+    at_NH = torch.arange(longest).clamp(max=torch.tensor([[way.spec.horizon - 1] for way in ways]))
+    x_NHD = torch.stack([way.x_TD[at_H] for way, at_H in zip(ways, at_NH, strict=True)])
+    ratio_NH = torch.stack([F.pad(way.ratio_T, (0, longest - len(way.ratio_T)), value=torch.nan) for way in ways])
+    spec = run.model.spec
+    return Samples(*spec.split(x_NHD), spec.spacing, ratio_NH)
 
 
 def _tensor(numbers: tuple[float, ...] | None, device: torch.device) -> Tensor | None:

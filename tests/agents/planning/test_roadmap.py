@@ -1,21 +1,31 @@
 """The roadmap of the data: shortest ways over recorded passages."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from planners import KnownModel
 
 from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.constraints import Circle, Constraints, Speed
 from gentraj.diffusion.guidance import Constrained
-from gentraj.trajectory import TrajectorySpec
+from gentraj.trajectory import Condition, TrajectorySpec
 
 
 def line(length: float, step: float = 0.1, offset: tuple[float, float] = (0, 0)) -> np.ndarray:
     """Positions from the offset to the right."""
     x = np.arange(0, length + step / 2, step)
     return np.stack([x + offset[0], np.full_like(x, offset[1])], 1)
+
+
+def straight(condition: Condition, seeds: Sequence[int]) -> torch.Tensor:
+    """Plans that go straight from the start to what is known of the last timestep."""
+    last = torch.where(condition.mask_BHD[:, -1], condition.values_BHD[:, -1], 0)
+    part_H11 = torch.linspace(0, 1, condition.spec.horizon)[:, None, None]
+    return torch.lerp(condition.values_BHD[:, 0], last, part_H11).transpose(0, 1)
 
 
 def roadmap(*episodes: np.ndarray) -> Roadmap:
@@ -86,15 +96,17 @@ def test_a_planner_is_aimed_along_the_way_and_at_last_at_its_goal():
     at = torch.tensor([[1.0, 0], [17.5, 0]])
     goal = torch.tensor([[19.0, 0], [19.0, 0]])
     aim = far.aim(at, goal)
-    assert aim[0].tolist() == pytest.approx([4, 0], abs=0.5)
-    assert (aim[1] == goal[1]).all()
+    assert aim.place_BG[0].tolist() == pytest.approx([4, 0], abs=0.5)
+    assert (aim.place_BG[1] == goal[1]).all()
+    assert aim.left_B.tolist() == pytest.approx([180, 15], abs=5)
 
 
 def test_a_goal_without_a_way_is_planned_for_straight_and_said_once():
     far = FarGoals(roadmap(line(20)), RoadmapConfig())
     nowhere = torch.tensor([[5.0, 50.0]])
     with pytest.warns(UserWarning, match=r"no recorded way .*5\.0, 50\.0"):
-        assert (far.aim(torch.zeros(1, 2), nowhere) == nowhere).all()
+        aim = far.aim(torch.zeros(1, 2), nowhere)
+    assert (aim.place_BG == nowhere).all() and aim.left_B.isinf().all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         far.aim(torch.zeros(1, 2), nowhere)
@@ -111,9 +123,9 @@ def test_an_obstacle_of_a_planner_s_constraints_is_gone_round():
     limits = Constraints(spec, [circle, Speed(1.0, (0, 1), dt=0.1)])
     start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
     assert far.outside(None, spec, (0, 1)) is far
-    assert far.aim(start, goal)[0].tolist() == pytest.approx([3, 0], abs=0.5)
+    assert far.aim(start, goal).place_BG[0].tolist() == pytest.approx([3, 0], abs=0.5)
     around = far.outside(Constrained(limits), spec, (0, 1))
-    assert around.aim(start, goal)[0].tolist() == pytest.approx([0, 3], abs=0.5)
+    assert around.aim(start, goal).place_BG[0].tolist() == pytest.approx([0, 3], abs=0.5)
     assert far.outside(Constrained(limits, strict=False), spec, (0, 1)) is around  # it is not searched again
 
 
@@ -130,3 +142,22 @@ def test_random_walks_never_promise_a_way_faster_than_the_data_move():
     way = road.way(goal)
     far = np.linalg.norm(road.place_PG - goal, axis=1)
     assert (way.steps_P * road.speed >= far - 1e-6).all()
+
+
+@pytest.mark.parametrize(("obs_dim", "goal_dims"), [(2, (0, 1)), (29, (0, 1)), (2, (1,)), (5, (4, 0, 2))])
+def test_a_whole_plan_joins_windows_from_the_start_to_a_goal_of_any_entries(obs_dim, goal_dims):
+    spec = TrajectorySpec(obs_dim, 0, horizon=8, stride=4)
+    lane = np.random.default_rng(0).normal(size=(301, obs_dim)).astype(np.float32)
+    lane[:, goal_dims] = np.arange(301)[:, None] * 0.1
+    far_goals = FarGoals(Roadmap.of(lane[:, goal_dims], np.zeros(301)), RoadmapConfig())
+    sampler = PlanSampler(KnownModel(spec, straight), PlannerConfig("fixed", goal_dims=goal_dims), far=far_goals)
+    obs, goal = torch.as_tensor(lane[[10, 200]]), torch.as_tensor(lane[[250, 210]])[:, goal_dims]
+    far, near = sampler.whole(obs, goal, [0, 1])
+    for way, start_O, goal_G in zip((far, near), obs, goal, strict=True):
+        assert (way.x_TD[0] == start_O).all() and (way.x_TD[-1, goal_dims] == goal_G).all()
+        assert way.spec.horizon == len(way.x_TD) == len(way.ratio_T)
+    assert len(near.x_TD) == 8 and 7 * 240 / 20 < len(far.x_TD) < 7 * 240 / 11
+    assert far.x_TD[:, goal_dims].diff(dim=0).abs().amax() < 1
+    with pytest.warns(UserWarning, match="no recorded way"):
+        back = sampler.whole(obs[1:], torch.as_tensor(lane[[10]])[:, goal_dims], [0])[0]
+    assert len(back.x_TD) == 8
