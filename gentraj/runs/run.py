@@ -293,7 +293,7 @@ def aim_of(run: Run) -> Aim | None:
     if run.roadmap is None:
         return None
     far, goal_dims = FarGoals(Roadmap.of_tensors(run.kept), run.roadmap), list(run.data.goal_dims)
-    return lambda obs_BO, goal_BG: far.aim(obs_BO[:, goal_dims], goal_BG)
+    return lambda obs_BO, goal_BG: far.aim(obs_BO[:, goal_dims], goal_BG).place_BG
 
 
 def straight(run: RunT) -> RunT:
