@@ -24,7 +24,7 @@ from gentraj.normalize import Normalizer, NormalizerName
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
-from ..policies.critic import expectile
+from ..policies.critic import expectile, steps_to_go
 
 RETURNS_SAMPLED = 100_000  # observations from which the statistics of returns are computed
 
@@ -73,17 +73,19 @@ class PlanCriticConfig(LearningConfig):
 
 
 class PlanPerceptron(ValueEnsemble):
-    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
+    """The values (E, R) of plans z (R, H, D + G), each timestep with the goal, with noise sigma (R,), by perceptrons on
+    the flattened plan."""
 
-    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig):
-        super().__init__([spec.horizon * spec.dim + 1, *[config.width] * config.depth, 1], config.members)
+    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig, goal_dim: int):
+        inputs = spec.horizon * (spec.dim + goal_dim) + 1
+        super().__init__([inputs, *[config.width] * config.depth, 1], config.members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
 
 
 class PlanTransformer(nn.Module):
-    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by a transformer over timesteps.
+    """The values (E, R) of plans z (R, H, D + G) with noise sigma (R,), by a transformer over timesteps.
 
     Diffusion Veteran values plans by attention (Lu et al. 2025); the blocks are those of the DiT. The members of the
     ensemble share the transformer, and each has its own perceptron on the mean over the timesteps.
@@ -91,12 +93,12 @@ class PlanTransformer(nn.Module):
 
     position_HW: Tensor
 
-    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig):
+    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig, goal_dim: int):
         super().__init__()
         width = config.width
         position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(spec.horizon))
         self.register_buffer("position_HW", position_HW, persistent=False)
-        self.tokens = nn.Linear(spec.dim, width)
+        self.tokens = nn.Linear(spec.dim + goal_dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
         self.blocks: Any = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.members = ValueEnsemble([width, width, 1], config.members)
@@ -114,40 +116,47 @@ class PlanCritic(nn.Module):
     Plans are in environment units, with the layout `plan_spec`. f learns the expected return of a plan by least squares
     (Janner et al. 2022, section 3.2), and V an expectile of the same returns, so that a plan is valued as if the better
     trajectories of the data followed it (Kostrikov et al. 2022, equation 5). Both learn values that `returns`, fitted
-    to the discounted returns of the data, normalises.
+    to the discounted returns of the data, normalises. With `goal_dims`, the entries of an observation that a goal gives
+    values for, both depend on the goal too, and learn from goals in hindsight, with rewards of environment steps.
     """
 
     def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig, plan: Normalizer, reward: Normalizer,
-                 returns: Normalizer):
+                 returns: Normalizer, goal_dims: tuple[int, ...] = ()):
         super().__init__()
         self.config, self.plan_spec = config, spec
         self.batch_size = config.batch_size
         self.spec = spec.longer(config.n_step)
         self.plan, self.reward = plan, reward
-        self.returns = returns
+        self.returns, self.goal_dims = returns, goal_dims
         if config.network == "transformer":
-            self.plan_network = PlanTransformer(spec, config)
+            self.plan_network = PlanTransformer(spec, config, len(goal_dims))
         else:
-            self.plan_network = PlanPerceptron(spec, config)
-        self.state_network = ValueEnsemble([spec.obs_dim, *[config.width] * config.depth, 1], config.members)
+            self.plan_network = PlanPerceptron(spec, config, len(goal_dims))
+        inputs = spec.obs_dim + len(goal_dims)
+        self.state_network = ValueEnsemble([inputs, *[config.width] * config.depth, 1], config.members)
         self.target = MovingAverage(self.state_network, 1 - config.tau)
 
     @classmethod
-    def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
+    def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig, goal_dims: tuple[int, ...] = ()) -> PlanCritic:
         """Builds the critic of plans of `spec` with identity normalisers, to load saved statistics and weights into."""
-        return cls(spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1), Normalizer.identity(1))
+        return cls(spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1), Normalizer.identity(1),
+                   goal_dims)
 
     @classmethod
-    def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
+    def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig,
+            goal_dims: tuple[int, ...] = ()) -> PlanCritic:
         """Builds the critic of plans of `spec` with the statistics of these episodes."""
         arrays = [episodes.obs]
         if spec.act_dim:
             arrays.append(episodes.act)
+        plan = Normalizer.fit(config.normalizer, arrays)
+        if goal_dims:  # values lie between -1 / (1 - discount) and 0
+            middle = torch.tensor([0.5 / (1 - config.discount)])
+            return cls(spec, config, plan, Normalizer.identity(1), Normalizer(-middle, middle), goal_dims)
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
         to_go = CONTEXTS["return"](episodes, ContextConfig(("return",), config.discount))
         some = np.unique(np.linspace(0, len(episodes.obs) - 1, RETURNS_SAMPLED).astype(np.int64))
-        return cls(spec, config, Normalizer.fit(config.normalizer, arrays),
-                   Normalizer(torch.zeros(1), torch.full((1,), size)),
+        return cls(spec, config, plan, Normalizer(torch.zeros(1), torch.full((1,), size)),
                    Normalizer.fit("gaussian", [to_go(some, some) / size]))
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -157,8 +166,8 @@ class PlanCritic(nn.Module):
         """Trains f and V for one step towards `targets`; returns metrics, scalars. Raises `NonFinite` before it."""
         target_B = self.returns.normalize(self.targets(batch))
         z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
-        plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()
-        v_EB = self.state_network(self._state(batch.x_BHD[:, 0]))
+        plan_loss = ((self.plan_network(self._seen(z_BHD, batch.goal_BG), sigma_B) - target_B) ** 2).mean()
+        v_EB = self.state_network(self._state(batch.x_BHD[:, 0], batch.goal_BG))
         state_loss = expectile(target_B - v_EB, self.config.expectile).mean()
         apply_gradients(plan_loss + state_loss, optimizers["network"], self.config.max_grad_norm)
         self.target.update_parameters(self.state_network)
@@ -183,14 +192,22 @@ class PlanCritic(nn.Module):
         discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
         last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
-        after_B = self.returns.unnormalize(self.target(self._state(last_BD)).mean(0))
+        after_B = self.returns.unnormalize(self.target(self._state(last_BD, batch.goal_BG)).mean(0))
         return earned_B + discount_H[m_B] * after_B * ~ended_B
 
-    def forward(self, x_RHD: Tensor) -> Tensor:
-        """(R,) values of plans, differentiable with respect to the plans."""
-        return self.returns.unnormalize(self.relative(padded(x_RHD))[: len(x_RHD)])
+    def forward(self, x_RHD: Tensor, goal_RG: Tensor | None = None) -> Tensor:
+        """(R,) values of plans, of each for its goal, differentiable with respect to the plans."""
+        if goal_RG is not None:
+            goal_RG = padded(goal_RG)
+        return self.returns.unnormalize(self.relative(padded(x_RHD), goal_RG=goal_RG)[: len(x_RHD)])
 
-    def relative(self, x_RHD: Tensor, sigma_R: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def steps_to_go(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B,) the environment steps from observations to goals, by V of goals in hindsight."""
+        value_EB = self.state_network(self._state(obs_BO, goal_BG))
+        return steps_to_go(self.returns.unnormalize(value_EB.mean(0)), self.config.discount)
+
+    def relative(self, x_RHD: Tensor, sigma_R: Tensor | None = None, goal_RG: Tensor | None = None) -> Tensor:
         """(R,) values of plans, the minima over the members, as standard deviations of the data's returns above their
         mean; differentiable.
 
@@ -199,7 +216,7 @@ class PlanCritic(nn.Module):
         """
         if sigma_R is None:
             sigma_R = x_RHD.new_zeros(1)
-        z_RHD = self._seen(self.plan.normalize(x_RHD))
+        z_RHD = self._seen(self.plan.normalize(x_RHD), goal_RG)
         return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD))).amin(0)
 
     def guide(self, scale: float) -> Plugin:
@@ -213,15 +230,21 @@ class PlanCritic(nn.Module):
             return NoisyValue(self, scale)
         return Guided(self.relative, scale, iterations=0)
 
-    def _seen(self, z_RHD: Tensor) -> Tensor:
-        """The plans with 0 in place of what the network does not see."""
-        if self.config.inputs == "plan" or not self.spec.act_dim:
+    def _seen(self, z_RHD: Tensor, goal_RG: Tensor | None) -> Tensor:
+        """The plans with 0 in place of what the network does not see, and the goal in each timestep."""
+        if self.config.inputs == "actions" and self.spec.act_dim:
+            h_H, d_D = (torch.arange(n, device=z_RHD.device) for n in z_RHD.shape[1:])
+            z_RHD = z_RHD * ((h_H[:, None] == 0) | (d_D >= self.spec.obs_dim))
+        if goal_RG is None:
             return z_RHD
-        h_H, d_D = (torch.arange(n, device=z_RHD.device) for n in z_RHD.shape[1:])
-        return z_RHD * ((h_H[:, None] == 0) | (d_D >= self.spec.obs_dim))
+        return torch.cat([z_RHD, self._goal(goal_RG)[:, None].expand(-1, z_RHD.shape[1], -1)], -1)
 
-    def _state(self, x_BD: Tensor) -> Tensor:
-        return self.plan.normalize(x_BD[:, : self.spec.obs_dim], range(self.spec.obs_dim))
+    def _state(self, x_BD: Tensor, goal_BG: Tensor | None) -> Tensor:
+        state_BO = self.plan.normalize(x_BD[:, : self.spec.obs_dim], range(self.spec.obs_dim))
+        return state_BO if goal_BG is None else torch.cat([state_BO, self._goal(goal_BG)], -1)
+
+    def _goal(self, goal_BG: Tensor) -> Tensor:
+        return self.plan.normalize(goal_BG, self.goal_dims)
 
     def _noised(self, z_BHD: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The plans, some of them noised, and their noise levels sigma (B,), 0 where clean.

@@ -318,7 +318,10 @@ class PlanSampler:
             ratio_R = self.trust.ratio(x_RHD, arrival_step_BN.flatten(), seeds, present_R, condition.context_BC)
             ratio_BN = ratio_R.view(shape_BN)
         if self.critic is not None and self.config.select == "value":
-            value_BN = self.critic(x_RHD).view(shape_BN)
+            goal_RG = None
+            if goal_BG is not None and self.critic.goal_dims:
+                goal_RG = goal_BG.repeat_interleave(shape_BN[1], 0)
+            value_BN = self.critic(x_RHD, goal_RG).view(shape_BN)
         x_RHD = shift_time(x_RHD, present_R)
         chosen_B = choice(arrival_step_BN, ratio_BN, value_BN)
         return Plans(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)

@@ -25,7 +25,7 @@ from gentraj.envs.making import default_horizon
 
 from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes, Windows
-from ..data.windows import return_quantile
+from ..data.windows import goal_entries, return_quantile
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
 from ..models.sampling import Guidance, sampling_of
@@ -107,7 +107,21 @@ class PlannerRunConfig(RunConfig):
         if self.roadmap is not None and self.planner.shifted:
             raise ValueError("with planner.shifted the rest of the last plan is a candidate, and plans on a roadmap "
                              "have another goal each time; set planner.shifted to false, or leave the roadmap out")
+        if self.context.goals:
+            self._check_hindsight()
         check_conditions(self, self.planner)
+
+    def _check_hindsight(self) -> None:
+        """Raises ValueError if goals in hindsight would be for nothing, or would have values without bounds."""
+        if self.critic is None and "goal" not in self.context.kinds:
+            raise ValueError("context.goals draws goals for a critic of plans, which would not be trained, or for "
+                             "context.kinds goal; set critic too, or leave context.goals out")
+        if self.critic is not None and self.critic.discount == 1:
+            raise ValueError("critic.discount is 1, and a goal that is never reached costs 1 in each step, so that "
+                             "values would have no bound; give a critic.discount below 1")
+        if self.planner.guidance == "value":
+            raise ValueError("planner.guidance is 'value', and a critic of goals in hindsight only chooses plans; "
+                             "set planner.select to 'value' in its place")
 
 
 def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
@@ -171,10 +185,11 @@ class PlannerRun(Run[PlannerRunConfig]):
             self.arrival = Arrival(replace(spec, act_dim=0), goal_dims, config.arrival, obs)
             components["arrival"] = self.arrival
         if config.critic is not None:
+            critic_goal = config.conditioning.goal_dims if config.context.goals else ()
             if episodes is None:
-                self.critic = PlanCritic.blank(spec, config.critic)
+                self.critic = PlanCritic.blank(spec, config.critic, critic_goal)
             else:
-                self.critic = PlanCritic.fit(episodes, spec, config.critic)
+                self.critic = PlanCritic.fit(episodes, spec, config.critic, critic_goal)
             components["critic"] = self.critic
         self.components = components
         if config.roadmap is not None and episodes is not None:
@@ -192,6 +207,9 @@ class PlannerRun(Run[PlannerRunConfig]):
                              f"settings plan for goals (conditioning.goal is {config.conditioning.goal:g}); take "
                              "veteran+ or diffuser, which plan for returns, name the entries by "
                              "--conditioning.goal-dims, or plan without goals by --conditioning.goal 0")
+        if config.context.goals and list(goal_dims) != goal_entries(episodes):
+            raise ValueError(f"goals in hindsight have the entries {goal_entries(episodes)} of an observation, which "
+                             f"{episodes.name} names, and the planner's goals {list(goal_dims)}; name the same in both")
         for_returns = config.critic is not None or config.context.kinds == ("return",)
         if goal_dims and not config.conditioning.goal and for_returns:
             raise ValueError(f"{episodes.name} has goals, and these settings plan for returns "

@@ -16,6 +16,7 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig
+from gentraj.config import with_settings
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
@@ -149,6 +150,19 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 def test_a_planner_for_far_goals_may_have_any_model(family: str, umaze: object, tmp_path: Path) -> None:
     model = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
     check(replace(with_model(tiny("far-goals", small.DATASET), model), batch_size=8), tmp_path, 4)
+
+
+def test_a_planner_for_goals_may_choose_by_values_of_goals_in_hindsight(umaze: object, tmp_path: Path) -> None:
+    config = with_settings(tiny("goals", small.DATASET), {"context.goals": "hindsight", "critic.width": 16,
+                                                          "planner.select": "value", "planner.candidates": 2})
+    check(config, tmp_path, 4)
+    assert isinstance(critic := runs.load(tmp_path / "a").components["critic"], PlanCritic)
+    assert critic.goal_dims == (0, 1)
+    for changes, message in (({"critic": None, "planner.select": "trust"}, "which would not be trained"),
+                             ({"critic.discount": 1.0}, "values would have no bound"),
+                             ({"planner.guidance": "value"}, "only chooses plans")):
+        with pytest.raises(ValueError, match=message):
+            with_settings(config, changes)
 
 
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.data import Episodes, Windows
+from gentraj.data import ContextConfig, Episodes, HindsightConfig, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -175,3 +175,23 @@ def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: s
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"PlanCriticConfig(\.| has ){next(iter(wrong))} "):
         PlanCriticConfig(**wrong)
+
+
+def test_values_of_goals_in_hindsight_are_the_steps_to_them_and_a_plan_towards_the_goal_has_the_higher_one() -> None:
+    place_ET, never = np.tile(np.arange(9.0), (40, 1)), np.zeros(40 * 8, bool)  # all walk along a line
+    e = Episodes(place_ET.reshape(-1, 1), np.zeros((320, 1)), 0 * never, never, never, np.full(40, 8), goal_dims=(0,))
+    config = PlanCriticConfig(width=32, n_step=1, discount=0.8, expectile=0.9, tau=0.2, learning_rate=5e-3)
+    torch.manual_seed(0)
+    critic = PlanCritic.fit(e, TrajectorySpec(1, 0, 2), config, (0,))
+    windows = Windows(e, critic.spec, ContextConfig(goals=HindsightConfig(steps=4.0)))
+    optimizers = critic.optimizers()
+    for step in range(300):
+        critic.update(windows.batch(step, 0, 128), optimizers, generator(step))
+    goal_BG = torch.arange(4.0, 9)[:, None]
+    steps_B = critic.steps_to_go(torch.full_like(goal_BG, 3.0), goal_BG)
+    torch.testing.assert_close(steps_B, goal_BG[:, 0] - 3, rtol=0, atol=0.8)
+    plans = torch.tensor([[[3.0], [4.0]], [[4.0], [5.0]], [[7.0], [8.0]]])  # the last one has passed the goal
+    first, nearer, past = critic(plans, torch.full((3, 1), 6.0))
+    assert past < first < nearer
+    other = PlanCritic.blank(TrajectorySpec(1, 0, 2), replace(config, network="transformer"), (0,))
+    assert other(plans, torch.full((3, 1), 6.0)).shape == (3,)
