@@ -119,6 +119,17 @@ def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def far_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A planner's run with a roadmap, trained for 2 steps on one walk to and fro through OGBench's medium maze."""
+    pytest.importorskip("ogbench")
+    import small
+
+    folder = tmp_path_factory.mktemp("far") / "run"
+    small.train_far(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def hopper():
     """12 episodes of random actions in Hopper-v5 as `Episodes`; each ends in a fall."""
     from gentraj.envs.evaluation.rollout import RolloutSettings, rollout

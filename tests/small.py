@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gentraj import runs
 from gentraj.agents.planning.arrival import ArrivalConfig
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
+from gentraj.agents.planning.roadmap import RoadmapConfig
 from gentraj.cli import main
+from gentraj.data import Episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
+from gentraj.envs.making import environment_factory
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import PlannerRunConfig, Run, RunConfig
 from gentraj.runs.presets import PRESETS
@@ -52,6 +56,28 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     words = JOINT_WORDS if "--joint" in more else WORDS
     options = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *words
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
+
+
+def train_far(folder: Path) -> None:
+    """Trains a run of `far-goals` for 2 steps on one walk between the cells of OGBench's medium maze that are farthest
+    apart, there and back along the shortest way."""
+    factory = environment_factory("ogbench/pointmaze-medium")
+    maze = factory.maze
+    assert maze is not None
+    cell, last = maze.farthest
+    cells = [cell]
+    while cells[-1] != last:
+        cells.append(int(maze.next_cell[last, cells[-1]]))
+    corner_C2 = maze.centre(np.array(cells + cells[-2::-1]))
+    t = np.arange(0, len(corner_C2) - 1, 0.05)
+    obs = np.stack([np.interp(t, np.arange(len(corner_C2)), corner_C2[:, dim]) for dim in (0, 1)], 1)
+    T = len(obs) - 1
+    never = np.zeros(T, bool)
+    walk = Episodes(obs.astype(np.float32), np.diff(obs, axis=0).astype(np.float32), np.zeros(T, np.float32), never,
+                    never, np.array([T]), goal_dims=(0, 1), obs_keys=("observation",), env=factory.spec_json)
+    small = config(save_npz(walk, folder.with_name("walk.npz")), steps=2)
+    planner = replace(small.planner, rest_dims=(), replan=4)
+    runs.train(replace(small, roadmap=RoadmapConfig(), planner=planner), folder, progress=False)
 
 
 def changed(run: Run, **attributes: object) -> Any:

@@ -115,14 +115,24 @@ def kind(env_id: str) -> str:
 
 
 def simulated(base: Any) -> Any:
-    """Returns the MuJoCo environment: `base` itself, or the point or ant inside a maze."""
-    return base.point_env if hasattr(base, "point_env") else base
+    """Returns the MuJoCo environment: `base` itself, the point inside a maze, or the `base` of an environment around
+    one of another library."""
+    if hasattr(base, "point_env"):
+        return base.point_env
+    return base if hasattr(base, "model") else getattr(base, "base", base)
 
 
 def place(env: Any, env_id: str, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
     """Sets the simulator of an environment to the state that an observation (O,) shows, and its goal to `goal_G` (G,),
-    which may be empty. Raises `CannotReplay` if the observation does not determine the state."""
+    which may be empty; an environment with a method `place` does this itself. Raises `CannotReplay` if the observation
+    does not determine the state."""
     base = env.unwrapped
+    if hasattr(base, "place"):
+        try:
+            base.place(obs_O, goal_G)
+        except ValueError as error:
+            raise CannotReplay(f"{env_id}: {error}") from error
+        return
     if not hasattr(base, "model"):
         raise CannotReplay(f"{env_id} is not a MuJoCo environment, so it cannot be set to an observation's state")
     idle_RTA = np.zeros((1, 1, base.model.nu))

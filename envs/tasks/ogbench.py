@@ -87,6 +87,25 @@ class InMaze:
         """The walls, to be drawn."""
         return grid_of(self.base)
 
+    @property
+    def goal_radius(self) -> float:
+        """The distance from the goal within which it counts as reached."""
+        return float(self.base._goal_tol)
+
+    def place(self, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
+        """Sets the simulator to the state that an observation (O,) shows, at rest if it shows positions only, and the
+        goal to (G,), which may be empty. Raises ValueError for an observation of something else."""
+        model = self.base.model
+        if len(obs_O) not in (model.nq, model.nq + model.nv):
+            raise ValueError(f"an observation of {len(obs_O)} entries does not tell the state of the robot; {model.nq} "
+                             f"positions, or with {model.nv} velocities, are expected")
+        state_S = np.zeros(model.nq + model.nv)
+        state_S[: len(obs_O)] = obs_O
+        self.base.set_state(state_S[: model.nq], state_S[model.nq :])
+        if len(goal_G):
+            self.goal = np.asarray(goal_G, float)
+            self.base.set_goal(goal_xy=self.goal)
+
 
 class GoalTask(OGBenchEnv):
     """An environment of OGBench for goals; each episode has the start and the goal of one of its five tasks.

@@ -164,15 +164,19 @@ class BodyScene:
 
 def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Vertices (V, 3), triangles (F, 3) and colour (3,) of the visible geoms of each body that is fixed to the world,
-    or of each that is not. Planes, which are endless, are left out."""
+    or of each that is not; of all geoms where nothing that moves is visible, as in PointMaze. Planes, which are
+    endless, are left out."""
     from mjviser.conversions import is_fixed_body, merge_geoms
     from mujoco import mjtGeom  # pyright: ignore[reportAttributeAccessIssue]
 
     found = {}
+    visible_G = model.geom_rgba[:, 3] > 0
+    if not fixed and not visible_G[model.body_weldid[model.geom_bodyid] > 0].any():
+        visible_G[:] = True
     for body in range(model.nbody):
         if bool(is_fixed_body(model, body)) != fixed:
             continue
-        geoms = [g for g in range(model.ngeom) if model.geom_bodyid[g] == body and model.geom_rgba[g, 3] > 0
+        geoms = [g for g in range(model.ngeom) if model.geom_bodyid[g] == body and visible_G[g]
                  and model.geom_group[g] < SEEN_GROUPS and model.geom_type[g] != mjtGeom.mjGEOM_PLANE]
         if geoms:
             mesh = merge_geoms(model, geoms)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gentraj.envs.tasks.maze import Disc
+
 from .driving import SideBySide
 from .export import Download, downloads, world_page
 from .loading import Loaded, agents_like, alike
-from .planning import Answer, Disc, ranges
-from .scene import Place, Scene, on_floor, scene_of
+from .planning import Answer, ranges
+from .scene import MazeScene, Place, Scene, on_floor, scene_of
 from .session import Session
 from .world_view import WorldView
 
@@ -86,7 +88,7 @@ class Controls:
             self.frame.on_update(lambda _: do("draw", self.draw))
         with gui.add_folder("Obstacles", order=5) as self.obstacles:
             self.clicks = gui.add_checkbox("Click adds one", False, hint="A click on an obstacle removes it")
-            self.radius = gui.add_slider("Radius", 0.1, 1.0, 0.05, 0.3)
+            self.radius = gui.add_slider("Radius", 0.1, 1.0, 0.05, 0.3, hint="In widths of a cell of the maze")
             gui.add_button("Remove all").on_click(lambda _: do("block", session.block))
             self.clicks.on_update(lambda _: self._listen())
         with gui.add_folder("Closed loop", order=6) as self.closed_loop:
@@ -202,8 +204,10 @@ class Controls:
 
     def _add_disc(self, event: SceneClickEvent) -> None:
         place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
-        if place is not None:
-            disc = Disc(float(place[0]), float(place[1]), self.radius.value)
+        scene = self.scenes[0]
+        if place is not None and isinstance(scene, MazeScene):
+            x, y = (place - scene.offset_2).tolist()
+            disc = Disc(x, y, self.radius.value * scene.unit)
             self.session.worker.do(f"{disc}", lambda: self.session.block(*self.session.discs, disc))
 
     def _send_prediction(self, world: Loaded, beside: SideBySide) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import Plans
 from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
 from gentraj.envs.evaluation.vector import VectorEnvironment
@@ -81,9 +82,9 @@ class Drive:
         with self.loaded.lock:
             act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG).numpy()
         plans = getattr(self.agent, "last", None)
-        if plans is not None and plans is not self.newest:
+        if isinstance(self.agent, Planner) and plans is not None and plans is not self.newest:
             self.newest = plans
-            self.decisions.append((self.steps, answer_of(self.loaded, self.question, plans, 0.0)))
+            self.decisions.append((self.steps, answer_of(self.loaded, self.question, self.agent, plans)))
         result = self.envs.step(act_BA)
         self.actions.append(act_BA[0])
         self.postures.append(self._posture())
@@ -127,21 +128,20 @@ class Drive:
 
 
 def start_and_goal(loaded: Loaded) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """An observation (O,) and a goal (G,): in the two free cells of the maze that are farthest apart, or what the
-    environment's reset gives; the goal is empty without one."""
-    maze = loaded.maze
-    if maze is not None:
-        start_2, goal_2 = maze.centre(np.array(maze.farthest))
-        obs_O = np.zeros(loaded.run.data.obs_dim)
-        obs_O[list(loaded.dims)] = start_2
-        return tuple(obs_O.tolist()), tuple(goal_2.tolist())
+    """An observation (O,) and a goal (G,) that the environment's reset gives, in a maze moved to the two free cells
+    that are farthest apart; the goal is empty without one."""
     envs = VectorEnvironment(loaded.factory, 1, loaded.run.data.obs_keys)
     envs.reset(np.ones(1, bool), [0])
+    envs.close()
+    obs_O = envs.obs_BO[0]
     goal: tuple[float, ...] = ()
     if envs.goal_BG is not None:
         goal = tuple(envs.goal_BG[0].tolist())
-    envs.close()
-    return tuple(envs.obs_BO[0].tolist()), goal
+    if loaded.maze is not None:
+        start_2, goal_2 = loaded.maze.centre(np.array(loaded.maze.farthest))
+        obs_O[list(loaded.dims)] = start_2
+        goal = tuple(goal_2.tolist())
+    return tuple(obs_O.tolist()), goal
 
 
 def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:

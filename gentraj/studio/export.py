@@ -92,8 +92,9 @@ def python_call(answer: Answer) -> str:
     return f"""import torch
 
 import gentraj
+from gentraj.envs.tasks.maze import Disc
 from gentraj.studio.loading import ready
-from gentraj.studio.planning import Disc, Question, Settings
+from gentraj.studio.planning import Question, Settings
 from gentraj.studio.{module} import {function}
 
 device = torch.device({str(run.reference.x_BHD.device)!r})

@@ -14,16 +14,19 @@ import torch
 from gymnasium.spaces import Box
 
 from gentraj.agents.planning.planner import Planner
+from gentraj.envs.evaluation.replay import simulated
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 from gentraj.envs.tasks.maze import Maze
 
 from ..acceleration import BackendName, accelerate
+from ..constraints import Blocks
 from ..constraints.keepout import largest_free_boxes
 from ..runs.folder import load
 from ..runs.planner import PlannerRun
 from ..runs.run import Run, of_kind
 
-BODY = 0.1  # radius of the ball of PointMaze
+MARGIN = 0.05  # how far plans keep off the walls where there are obstacles, in cells
+REACHED = 0.45  # the distance from the goal of a PointMaze that counts as success
 
 
 @dataclass(eq=False)
@@ -36,6 +39,8 @@ class Loaded:
     space: Box
     base: Any
     """The MuJoCo environment, whose model is drawn; it is closed."""
+    goal_radius: float = REACHED
+    """The distance from the goal that counts as success."""
     backend: BackendName = "eager"
     """What runs the networks of `run`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -68,12 +73,31 @@ class Loaded:
         return of_kind(self.run, PlannerRun).planner(self.space)
 
     @cached_property
+    def walls(self) -> Blocks | None:
+        """What plans keep out of where there are obstacles; None without a maze."""
+        if self.maze is None:
+            return None
+        return Blocks(*self.maze.wall_boxes(), dims=self.dims, margin=MARGIN * self.maze.scaling)
+
+    @cached_property
+    def body(self) -> float:
+        """The radius of the circle around its root that the body fits in, in the model's own posture."""
+        from mujoco import MjData, mj_kinematics  # pyright: ignore[reportAttributeAccessIssue]
+
+        model = self.base.model
+        data = MjData(model)
+        mj_kinematics(model, data)
+        moving_N = model.body_weldid[model.geom_bodyid] > 0
+        place_N2 = data.geom_xpos[moving_N, :2]
+        return float((np.linalg.norm(place_N2 - place_N2[0], axis=1) + model.geom_rbound[moving_N]).max())
+
+    @cached_property
     def free(self) -> tuple[np.ndarray, np.ndarray]:
         """low_K2 and high_K2 of the boxes in which the body touches no wall; together they are all free places."""
         if self.maze is None:
             return np.full((1, 2), -np.inf), np.full((1, 2), np.inf)
         low, high = self.maze.wall_boxes()
-        return largest_free_boxes(low - BODY, high + BODY)
+        return largest_free_boxes(low - self.body, high + self.body)
 
     def nearest_free(self, place_2: np.ndarray | Sequence[float]) -> np.ndarray:
         """The free place (2,) that is nearest to `place_2`."""
@@ -105,12 +129,14 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
     factory = environment_factory(run.data.env)
     env = factory()
     env.close()  # the model stays in memory
-    if not hasattr(env.unwrapped, "model"):
+    base = simulated(env.unwrapped)
+    goal_radius = getattr(env.unwrapped, "goal_radius", REACHED)
+    if not hasattr(base, "model"):
         raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
-                         "mazes of PointMaze and MuJoCo's bodies; see the run with gentraj report")
+                         "mazes and MuJoCo's bodies; see the run with gentraj report")
     if isinstance(run, PlannerRun):
-        return Loaded(name, accelerate(run, backend), factory, run.action_space(), env.unwrapped, backend)
-    return Loaded(name, run, factory, run.action_space(), env.unwrapped)
+        return Loaded(name, accelerate(run, backend), factory, run.action_space(), base, goal_radius, backend)
+    return Loaded(name, run, factory, run.action_space(), base, goal_radius)
 
 
 def alike(first: Loaded, second: Loaded) -> bool:

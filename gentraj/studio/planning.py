@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
+from gentraj.agents.planning.roadmap import Route
 from gentraj.agents.planning.sampler import Plans
+from gentraj.envs.tasks.maze import Disc
 
-from ..constraints import FULL_BUDGETS, Blocks, Certificate, Circle, Constraints
+from ..constraints import FULL_BUDGETS, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
 from ..runs.planner import PlannerRun
@@ -24,7 +26,6 @@ from ..trajectory import only_steps
 from .loading import Loaded
 
 BUDGETS = FULL_BUDGETS[:2]  # a hand that drags does not wait for the last of the infeasible plans
-MARGIN = 0.05  # how far plans keep off the walls where there are obstacles
 CHECKS = 33  # places of the line between two timesteps at which it is checked for walls and obstacles
 # What the sliders reach to, unless the run's own settings are higher.
 MOST_STEPS = 50
@@ -47,15 +48,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Disc:
-    """An obstacle that plans keep out of."""
-
-    x: float
-    y: float
-    radius: float
-
-
-@dataclass(frozen=True)
 class Question:
     """Everything that a plan depends on beside its run."""
 
@@ -65,7 +57,7 @@ class Question:
     """The goal (G,); empty for a run without goals."""
     settings: Settings
     discs: tuple[Disc, ...] = ()
-    """Obstacles. Where there are some, plans keep out of the walls too."""
+    """Obstacles, which plans keep out of. Where there are some, plans keep out of the walls too."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +80,15 @@ class Answer:
     """The denoising: (N, H, D) after each step of the first sampling of all plans."""
     certificate: Certificate | None = None
     """The largest violations of each plan, where there are obstacles."""
+    route: Route | None = None
+    """The recorded way to the goal, of which these plans are the next part; None without a roadmap, and where no way
+    leads from there."""
+
+    @property
+    def lacks_way(self) -> bool:
+        """Whether the run has a roadmap, on which no way leads to the goal."""
+        run = self.loaded.run
+        return isinstance(run, PlannerRun) and run.config.roadmap is not None and self.route is None
 
     @property
     def gaps(self) -> np.ndarray:
@@ -127,6 +128,10 @@ class Answer:
                      f"{self.ratio_N[self.chosen]:.2f})."]
         if self.value_N is not None:
             words.append(f"Its value: {self.value_N[self.chosen]:.2f}.")
+        if self.route is not None:
+            words.append(f"The recorded way to the goal: {self.route.left:.0f} steps.")
+        if self.lacks_way:
+            words.append("**No recorded way leads from the start to the goal**, so the plans lead straight there.")
         if self.certificate is not None and self.certificate.feasible[self.chosen]:
             words.append("Certificate: it keeps out of all obstacles and walls at its timesteps.")
         elif self.certificate is not None:
@@ -192,8 +197,8 @@ def constraints_of(loaded: Loaded, question: Question) -> Constraints | None:
     if not question.discs:
         return None
     found: list[Constraint] = [Circle((disc.x, disc.y), disc.radius, loaded.dims) for disc in question.discs]
-    if loaded.maze is not None:
-        found.append(Blocks(*loaded.maze.wall_boxes(), dims=loaded.dims, margin=MARGIN))
+    if loaded.walls is not None:
+        found.append(loaded.walls)
     return Constraints(loaded.run.model.spec, found)
 
 
@@ -234,15 +239,17 @@ def plan_for(loaded: Loaded, question: Question) -> Answer:
         start = time.perf_counter()
         plans = planner.sampler.sample(torch.tensor([question.obs]), goal_BG, [question.settings.seed], observe=observe)
         ms = 1000 * (time.perf_counter() - start)
-    return answer_of(loaded, question, plans, ms, frames)
+    return replace(answer_of(loaded, question, planner, plans), ms=ms, frames=frames)
 
 
-def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frames: Sequence[np.ndarray] = (),
-              ) -> Answer:
-    """The answer that holds these plans, with the frames of their denoising."""
+def answer_of(loaded: Loaded, question: Question, planner: Planner, plans: Plans) -> Answer:
+    """The answer that holds these plans of a planner."""
     x_NHD = plans.x_BNHD[0]
     answer = Answer(question, loaded, x_NHD.cpu().numpy(), plans.arrival_step_BN[0].cpu().numpy(),
-                    plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, frames=frames)
+                    plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), 0.0)
+    if question.goal:
+        obs_O = x_NHD[0, 0, : loaded.run.data.obs_dim]
+        answer = replace(answer, route=planner.sampler.route(obs_O, torch.tensor(question.goal)))
     if plans.value_BN is not None:
         answer = replace(answer, value_N=plans.value_BN[0].cpu().numpy())
     constraints = constraints_of(loaded, question)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gentraj.envs.tasks.maze import Maze
+from gentraj.envs.tasks.maze import Disc, Maze
 
-from ..plots.style import BLUE, GREEN, INK, VERMILION
-from .bodies import BodyScene
+from ..plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILION
+from ..runs.planner import PlannerRun
+from .bodies import Body, BodyScene
 from .drawing import Lines, light, plan_colours, rgb, segments
-from .loading import BODY
-from .planning import Answer, Disc
+from .planning import Answer
 from .session import Session
 
 if TYPE_CHECKING:
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
 GOAL = CROSSING = "#C8102E"  # red, which no plan has but where it crosses a wall or an obstacle
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
-HEIGHT = 0.25  # of the walls, in cells
-MARKER = 0.12  # the height of the middle of start and goal above the floor
-PLANS = 0.03  # heights of the lines above the floor
+# Lengths in cells of the maze.
+HEIGHT = 0.25  # of the walls
+BALL = 0.16  # radius of start and goal
+MARKER = 0.12  # the height of their middle above the floor
+WAY = 0.02  # heights of the lines above the floor
+PLANS = 0.03
 CHOSEN = 0.05
 PATH = 0.07
-THIN = 1.5  # their thickness in pixels
+PLACE = 0.04  # diameter of a place of the roadmap
+GAP = 1.0  # between two mazes
+THIN = 1.5  # thickness of lines in pixels
 THICK = 4.0
 EDGE = 7.0
-REACHED = 0.45  # the distance from the goal that counts as success
-GAP = 1.0  # between two mazes, in cells
 
 Place = tuple[float, float, float]
 
@@ -60,30 +63,35 @@ def on_floor(eye_3: ArrayLike, through_3: ArrayLike, height: float = 0.0) -> np.
 
 
 class MazeScene:
-    """A maze of PointMaze, whatever its map, seen from above at an angle.
+    """The maze of a run's environment, seen from above at an angle.
 
-    `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them.
+    `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them. Of a planner
+    with a roadmap, its places are drawn, and the way to the goal.
     """
 
     def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze):
         self.api = api
         self.session = session
         self.loaded = session.shown[side]
-        depth, self.width = (np.array(maze.free.shape) * maze.scaling).tolist()
-        self.shift = side * (self.width + GAP * maze.scaling)
-        middle = self.shift / 2
-        self.camera = (middle, -0.7 * depth, 0.8 * max(depth, self.width + self.shift)), (middle, -0.05 * depth, 0.0)
+        self.unit = maze.scaling
+        depth, self.width = (np.array(maze.free.shape) * self.unit).tolist()
+        shift = side * (self.width + GAP * self.unit)
+        self.camera = ((shift / 2, -0.7 * depth, 0.8 * max(depth, self.width + shift)),
+                       (shift / 2, -0.05 * depth, 0.0))
+        self.offset_2 = np.array([shift, 0.0]) - maze.middle
+        """Where the origin of the environment is drawn."""
         self.root = f"/run{side}"
-        self.frame = api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))
+        self.frame = api.add_frame(self.root, show_axes=False, position=(*self.offset_2, 0.0))
         light(api)
         self._build_maze(maze, depth)
         self.start = self._marker("start", GREEN, session.move_start)
         self.goal: IcosphereHandle | None = None
         if len(session.goal) > 1 and self.loaded.has_goal:
             self.goal = self._marker("goal", GOAL, session.move_goal)
-            self.reached = api.add_cylinder(f"{self.root}/reached", REACHED, 0.01, color=rgb(GOAL), opacity=0.18,
-                                            cast_shadow=False)
-        self.body = api.add_icosphere(f"{self.root}/body", BODY, rgb(BLUE), visible=False)
+            self.reached = api.add_cylinder(f"{self.root}/reached", self.loaded.goal_radius, 0.01, color=rgb(GOAL),
+                                            opacity=0.18, cast_shadow=False)
+        self.body = Body(api, f"{self.root}/body", self.loaded.base.model)
+        self.way = Lines(api, f"{self.root}/way", THICK)
         self.plans = Lines(api, f"{self.root}/plans", THIN)
         self.outline = Lines(api, f"{self.root}/outline", EDGE)
         self.chosen = Lines(api, f"{self.root}/chosen", THICK)
@@ -108,19 +116,23 @@ class MazeScene:
             lines = list(answer.frames[frame][..., list(self.loaded.dims)])
             crosses_S = np.zeros(answer.x_NHD.shape[1] - 1, bool)
         colours_N3 = plan_colours(answer)
-        self.plans.draw(segments(lines, PLANS),
+        way_W2 = np.zeros((0, 2))
+        if answer.route is not None:
+            way_W2 = answer.route.place_NG[:, :2]
+        self.way.draw(segments([way_W2], WAY * self.unit), np.array(rgb(PURPLE)))
+        self.plans.draw(segments(lines, PLANS * self.unit),
                         np.repeat(colours_N3, [max(len(line) - 1, 0) for line in lines], axis=0))
-        chosen_M23 = segments([lines[answer.chosen]], CHOSEN)
-        self.outline.draw(chosen_M23 - [0, 0, 0.005], np.array(rgb(INK)))
+        chosen_M23 = segments([lines[answer.chosen]], CHOSEN * self.unit)
+        self.outline.draw(chosen_M23 - [0, 0, 0.005 * self.unit], np.array(rgb(INK)))
         self.chosen.draw(chosen_M23, np.where(crosses_S[:, None], rgb(CROSSING), colours_N3[answer.chosen]))
 
     def _place(self) -> None:
         """Moves start, goal and obstacles to where they are in the session."""
         x, y = [self.session.obs[dim] for dim in self.loaded.dims]
-        self.start.position = x, y, MARKER
+        self.start.position = x, y, MARKER * self.unit
         if self.goal is not None:
             x, y = self.session.goal[:2]
-            self.goal.position = x, y, MARKER
+            self.goal.position = x, y, MARKER * self.unit
             self.reached.position = x, y, 0.01
         for disc in set(self.discs) - set(self.session.discs):
             self.discs.pop(disc).remove()
@@ -131,46 +143,60 @@ class MazeScene:
         """Draws the body and the executed path of the closed loop."""
         drive = self.session.drive
         places_T2 = np.zeros((0, 2))
-        self.body.visible = drive is not None and drive.loaded is self.loaded
         if drive is not None and drive.loaded is self.loaded:
             places_T2 = np.array(drive.path[: step + 1])[:, list(self.loaded.dims)]
-            self.body.position = *places_T2[-1], BODY
-        self.path.draw(segments([places_T2], PATH), np.array(rgb(BLUE)))
+            self.body.draw(drive.postures[step][None])
+        else:
+            self.body.hide()
+        self.path.draw(segments([places_T2], PATH * self.unit), np.array(rgb(BLUE)))
 
     def _build_maze(self, maze: Maze, depth: float) -> None:
         import trimesh  # which comes with viser
 
         # Flat faces look the same in "toon" shades, which take a browser without a GPU less time.
-        self.api.add_box(f"{self.root}/floor", FLOOR, dimensions=(self.width, depth, 0.02), position=(0, 0, -0.015),
+        x, y = maze.middle
+        self.api.add_box(f"{self.root}/floor", FLOOR, dimensions=(self.width, depth, 0.02), position=(x, y, -0.015),
                          material="toon3")
+        for doors, opacity in ((maze.entrances, 0.7), (maze.exits, 0.2)):
+            for door in doors:
+                self.api.add_cylinder(f"{self.root}/door-{door.x:g}-{door.y:g}", door.radius, 0.01, color=rgb(INK),
+                                      opacity=opacity, position=(door.x, door.y, 0.005))
+        run = self.loaded.run
+        if isinstance(run, PlannerRun) and run.config.roadmap is not None:
+            place_P2 = run.kept["place"][:, :2].numpy()
+            place_P3 = np.pad(place_P2, ((0, 0), (0, 1)), constant_values=WAY * self.unit / 2)
+            self.api.add_point_cloud(f"{self.root}/places", place_P3, rgb(GREY), point_size=PLACE * self.unit,
+                                     point_shape="circle")
         low_W2, high_W2 = maze.wall_boxes()
         finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
         # No two triangles share a vertex, so that faces are shaded flat.
         corners_F33 = np.concatenate([
-            trimesh.creation.box(bounds=[[*low_2, 0.0], [*high_2, HEIGHT * maze.scaling]]).triangles
+            trimesh.creation.box(bounds=[[*low_2, 0.0], [*high_2, HEIGHT * self.unit]]).triangles
             for low_2, high_2 in zip(low_W2[finite_W], high_W2[finite_W], strict=True)])
         faces_F3 = np.arange(corners_F33.size // 3).reshape(-1, 3)
         self.api.add_mesh_simple(f"{self.root}/walls", corners_F33.reshape(-1, 3), faces_F3, color=WALL,
                                  material="toon3")
-        self.api.add_label(f"{self.root}/name", self.loaded.name, position=(0, depth / 2 + 0.3, HEIGHT))
+        self.api.add_label(f"{self.root}/name", self.loaded.name,
+                           position=(x, y + depth / 2 + 0.3 * self.unit, HEIGHT * self.unit))
 
     def _marker(self, name: str, colour: str, move: Callable[[np.ndarray], None]) -> IcosphereHandle:
         """A ball that can be dragged; `move` is called with the place on the floor under it."""
-        handle = self.api.add_icosphere(f"{self.root}/{name}", 0.16, rgb(colour))
-        self.api.add_label(f"{self.root}/{name}/label", name, position=(0, 0, 0.25))
+        handle = self.api.add_icosphere(f"{self.root}/{name}", BALL * self.unit, rgb(colour))
+        self.api.add_label(f"{self.root}/{name}/label", name, position=(0, 0, 0.25 * self.unit))
 
         async def drag(event: SceneNodeDragEvent) -> None:
-            place = on_floor(event.client.camera.position, event.end_position, MARKER)
+            place = on_floor(event.client.camera.position, event.end_position, MARKER * self.unit)
             if place is not None:
-                self.session.worker.do(f"move {name}", lambda: move(place - [self.shift, 0]))
+                self.session.worker.do(f"move {name}", lambda: move(place - self.offset_2))
 
         handle.on_drag("left")(drag)
         return handle
 
     def _disc(self, disc: Disc) -> CylinderHandle:
+        height = HEIGHT * self.unit
         handle = self.api.add_cylinder(f"{self.root}/disc-{disc.x:.4f}-{disc.y:.4f}-{disc.radius:.4f}", disc.radius,
-                                       HEIGHT / 2, color=rgb(VERMILION), opacity=0.55,
-                                       position=(disc.x, disc.y, HEIGHT / 4))
+                                       height / 2, color=rgb(VERMILION), opacity=0.55,
+                                       position=(disc.x, disc.y, height / 4))
 
         def remove() -> None:
             self.session.block(*(each for each in self.session.discs if each != disc))

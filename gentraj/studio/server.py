@@ -20,6 +20,7 @@ class Studio:
 
     def __init__(self, loaded: Sequence[Loaded], port: int = 8080):
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # a browser left while it was drawn for
+        warnings.filterwarnings("ignore", "no recorded way")  # which the page says
         self.loaded = loaded
         self.views: dict[int, Controls] = {}
         """The panels of the browsers that are connected, by viser's number of the client."""

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from gentraj.envs.tasks.maze import Disc
+
 from ..progress import one_line
 from .driving import Drive, ahead, start_and_goal
 from .loading import Loaded, alike
-from .planning import Answer, Disc, Question, plan_for, ranges, settings_of
+from .planning import Answer, Question, plan_for, ranges, settings_of
 
 SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
 MOST_IDLE = 60.0  # seconds that a worker without a job sleeps at once
@@ -133,8 +135,8 @@ class Session:
         self.ask()
 
     def move_start(self, place_2: np.ndarray | Sequence[float]) -> None:
-        """Moves the start, at rest, to the free place that is nearest."""
-        obs_O = np.zeros(len(self.obs))
+        """Moves the start to the free place that is nearest."""
+        obs_O = np.array(self.obs)
         obs_O[list(self.loaded.dims)] = self.loaded.nearest_free(place_2)
         self.obs = tuple(obs_O.tolist())
         self.ask()

@@ -46,7 +46,9 @@ class Pair:
         self.real_way = Lines(api, f"{root}/real-way", 4.0)
         self.predicted_way = Lines(api, f"{root}/predicted-way", 4.0)
         self.lane_3 = np.zeros(3)
-        if self.fixed_place:
+        if world.maze is not None:
+            x, y = world.maze.middle
+            self.frame.position = (-x, -y, 0.0)
             size = float(self.model.stat.extent)
             self.camera = (0.0, -1.3 * size, 1.3 * size), (0.0, 0.0, 0.2 * size)
         else:

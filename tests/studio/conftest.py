@@ -75,3 +75,9 @@ def session(mazes: list[Loaded]) -> Iterator[Session]:
     session = Session(mazes)
     yield session
     session.close()
+
+
+@pytest.fixture(scope="session")
+def far(far_run: Path) -> list[Loaded]:
+    """A planner with a roadmap in one of OGBench's mazes."""
+    return load_runs([far_run])

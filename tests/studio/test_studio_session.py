@@ -15,9 +15,9 @@ import pytest
 from small import DATASET, changed, gentraj
 
 from gentraj.envs.making import environment_factory
+from gentraj.envs.tasks.maze import Disc
 from gentraj.studio.export import plan_npz, python_call, video
-from gentraj.studio.loading import BODY, Loaded, agents_like, alike, load_runs, ready
-from gentraj.studio.planning import Disc
+from gentraj.studio.loading import Loaded, agents_like, alike, load_runs, ready
 from gentraj.studio.session import Session, Worker
 
 INSIDE = np.array([0.3, 0.05])  # in the wall of UMaze
@@ -42,7 +42,7 @@ def test_places_in_walls_move_to_the_nearest_free_place(session: Session) -> Non
     start_2 = np.array(session.obs[:2])
     low_W2, high_W2 = maze.wall_boxes()
     gap_W2 = np.maximum(low_W2 - start_2, start_2 - high_W2)
-    assert gap_W2.max(1).min() == pytest.approx(BODY)  # it touches the wall, and enters none
+    assert gap_W2.max(1).min() == pytest.approx(session.loaded.body)  # it touches the wall, and enters none
     session.move_goal([50.0, 0.0])
     assert maze.is_free(np.array(session.goal[:2]))
     session.move_goal(CORNER)
@@ -174,6 +174,27 @@ def test_a_run_without_a_scene_is_refused(mazes: list[Loaded], env_id: str | Non
     env = env_id and environment_factory(env_id).spec_json
     with pytest.raises(ValueError, match=message):
         ready(changed(run, data=replace(run.data, env=env)))
+
+
+@pytest.mark.filterwarnings("ignore:no recorded way")
+def test_the_way_to_a_far_goal_is_known_until_an_obstacle_closes_it(far: list[Loaded]) -> None:
+    session = Session(far)
+    session.ask()
+    answer = session.plan()
+    assert answer.route is not None
+    place_N2 = answer.route.place_NG
+    np.testing.assert_allclose(place_N2[[0, -1]], [session.obs, session.goal], atol=1e-6)
+    assert f"way to the goal: {answer.route.left:.0f} steps" in str(answer)
+    session.step(2)
+    assert session.drive is not None
+    np.testing.assert_allclose(session.drive.path[0], session.obs, atol=1e-6)
+    np.testing.assert_allclose(session.drive.envs.goal_BG, [session.goal])
+    assert session.drive.decisions[0][1].route is not None
+    session.reset()
+    x, y = place_N2[len(place_N2) // 2].tolist()
+    session.block(Disc(x, y, 1.0))
+    assert session.plan().lacks_way and "No recorded way" in str(session.plan())
+    session.close()
 
 
 def test_a_policy_shows_the_path_that_it_takes(tmp_path: Path, session: Session) -> None:
