@@ -244,7 +244,7 @@ def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[np.nda
 
 
 @dataclass(frozen=True)
-class Aim:
+class Waypoints:
     """Where planners of B environments aim at on their ways."""
 
     place_BG: Tensor
@@ -275,7 +275,7 @@ class FarGoals:
             return self
         return self._around(frozenset(obstacles), spec, tuple(goal_dims))
 
-    def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Aim:
+    def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Waypoints:
         """The places to plan for now, (B, G) each. Warns of a goal without a way, once."""
         places, left = goal_BG.cpu().numpy().copy(), np.full(len(goal_BG), np.inf, np.float32)
         for b, position_G in enumerate(position_BG.cpu().numpy()):
@@ -284,7 +284,7 @@ class FarGoals:
                 self._warn(position_G, places[b])
             else:
                 places[b], left[b] = route.place_NG[-1], route.left
-        return Aim(torch.as_tensor(places).to(goal_BG), torch.as_tensor(left).to(goal_BG))
+        return Waypoints(torch.as_tensor(places).to(goal_BG), torch.as_tensor(left).to(goal_BG))
 
     def route(self, position_G: np.ndarray, goal_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to its goal, by default all of it; None if no way leads from there."""

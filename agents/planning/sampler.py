@@ -39,7 +39,7 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .roadmap import Aim, FarGoals, Route
+from .roadmap import FarGoals, Route, Waypoints
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
 
@@ -162,7 +162,7 @@ class Plans:
     """The index of the chosen plan."""
     value_BN: Tensor | None = None
     """Their values, if the planner selects by value."""
-    aim: Aim | None = None
+    aim: Waypoints | None = None
     """The place on the way to a goal that they were made for, and how far it is to the goal; None without a
     roadmap."""
 
@@ -170,6 +170,18 @@ class Plans:
         """The plans to execute (B, H, D) and their arrival timesteps (B,)."""
         b = torch.arange(len(self.chosen_B), device=self.chosen_B.device)
         return self.x_BNHD[b, self.chosen_B], self.arrival_step_BN[b, self.chosen_B]
+
+    def with_whole(self, ways: Sequence[WholePlan]) -> Plans:
+        """The same with whole ways, one for each environment, in the place of the chosen plans, and the largest trust
+        ratio of their windows. The last timestep of shorter plans repeats."""
+        horizon = max(self.x_BNHD.shape[2], *(way.spec.horizon for way in ways))
+        x_BNHD = self.x_BNHD[:, :, torch.arange(horizon).clamp(max=self.x_BNHD.shape[2] - 1)]
+        arrival_step_BN, ratio_BN = self.arrival_step_BN.clone(), self.ratio_BN.clone()
+        for b, (n, way) in enumerate(zip(self.chosen_B.tolist(), ways, strict=True)):
+            x_BNHD[b, n] = way.x_TD[torch.arange(horizon).clamp(max=len(way.x_TD) - 1)]
+            arrival_step_BN[b, n] = len(way.x_TD) - 1
+            ratio_BN[b, n] = way.ratio_T.max()
+        return replace(self, x_BNHD=x_BNHD, arrival_step_BN=arrival_step_BN, ratio_BN=ratio_BN)
 
 
 @dataclass(frozen=True)

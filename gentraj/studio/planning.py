@@ -81,7 +81,7 @@ class Answer:
     certificate: Certificate | None = None
     """The largest violations of each plan, where there are obstacles."""
     route: Route | None = None
-    """The recorded way to the goal, of which these plans are the next part; None without a roadmap, and where no way
+    """The recorded way to the goal; None without a roadmap, and where no way
     leads from there."""
 
     @property
@@ -95,7 +95,7 @@ class Answer:
         """(H - 1,) the environment steps from each timestep to the next."""
         if self.loaded.kind == "policy":
             return np.ones(self.x_NHD.shape[1] - 1)
-        return np.array(self.loaded.run.model.spec.gaps[:-1])
+        return np.array(self.loaded.run.model.spec.longer(self.x_NHD.shape[1]).gaps[:-1])
 
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
@@ -222,7 +222,8 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
 
 
 def plan_for(loaded: Loaded, question: Question) -> Answer:
-    """Plans once. Raises ValueError for settings and obstacles that cannot be."""
+    """Plans once; with a roadmap, the chosen plan goes on all the way to the goal. Raises ValueError for settings and
+    obstacles that cannot be."""
     planner = planner_of(loaded, question)
     frames: list[np.ndarray] = []
     levels: list[float] = []
@@ -239,6 +240,9 @@ def plan_for(loaded: Loaded, question: Question) -> Answer:
         start = time.perf_counter()
         plans = planner.sampler.sample(torch.tensor([question.obs]), goal_BG, [question.settings.seed], observe=observe)
         ms = 1000 * (time.perf_counter() - start)
+        if goal_BG is not None and planner.sampler.far is not None:
+            seeds = [question.settings.seed]
+            plans = plans.with_whole(planner.sampler.whole(torch.tensor([question.obs]), goal_BG, seeds))
     return replace(answer_of(loaded, question, planner, plans), ms=ms, frames=frames)
 
 
@@ -254,5 +258,6 @@ def answer_of(loaded: Loaded, question: Question, planner: Planner, plans: Plans
         answer = replace(answer, value_N=plans.value_BN[0].cpu().numpy())
     constraints = constraints_of(loaded, question)
     if constraints is not None:
+        constraints = Constraints(constraints.spec.longer(x_NHD.shape[1]), constraints.constraints)
         answer = replace(answer, certificate=constraints.certificate(x_NHD))
     return answer

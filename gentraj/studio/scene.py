@@ -114,7 +114,7 @@ class MazeScene:
             crosses_S = answer.crossing
         else:
             lines = list(answer.frames[frame][..., list(self.loaded.dims)])
-            crosses_S = np.zeros(answer.x_NHD.shape[1] - 1, bool)
+            crosses_S = np.zeros(len(lines[answer.chosen]) - 1, bool)
         colours_N3 = plan_colours(answer)
         way_W2 = np.zeros((0, 2))
         if answer.route is not None:

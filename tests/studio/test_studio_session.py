@@ -185,6 +185,8 @@ def test_the_way_to_a_far_goal_is_known_until_an_obstacle_closes_it(far: list[Lo
     place_N2 = answer.route.place_NG
     np.testing.assert_allclose(place_N2[[0, -1]], [session.obs, session.goal], atol=1e-6)
     assert f"way to the goal: {answer.route.left:.0f} steps" in str(answer)
+    np.testing.assert_array_equal(answer.places(answer.chosen)[[0, -1]], [session.obs, session.goal])
+    assert answer.x_NHD.shape[1] == len(answer.gaps) + 1 > answer.arrival_step_N[answer.chosen] > 15
     session.step(2)
     assert session.drive is not None
     np.testing.assert_allclose(session.drive.path[0], session.obs, atol=1e-6)
@@ -193,7 +195,9 @@ def test_the_way_to_a_far_goal_is_known_until_an_obstacle_closes_it(far: list[Lo
     session.reset()
     x, y = place_N2[len(place_N2) // 2].tolist()
     session.block(Disc(x, y, 1.0))
-    assert session.plan().lacks_way and "No recorded way" in str(session.plan())
+    blocked = session.plan()
+    assert blocked.certificate is not None and blocked.certificate.worst.shape == blocked.ratio_N.shape
+    assert blocked.lacks_way and "No recorded way" in str(blocked)
     session.close()
 
 
