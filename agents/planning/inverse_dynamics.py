@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -26,6 +29,9 @@ class InverseDynamicsConfig(LearningConfig):
 
     lookahead: PositiveInt = 16
     """Largest number of environment steps k between the two states in training; planners look no further ahead."""
+    towards: Literal["state", "goal"] = "state"
+    """What the network sees of the later state: all entries, or those of a goal, such as a position, which is better
+    for robots with many joints."""
     width: PositiveInt = 256
     """Units of each hidden layer."""
     depth: NonNegativeInt = 2
@@ -47,26 +53,33 @@ def later_observation(spec: TrajectorySpec, batch: Batch, generator: torch.Gener
 
 
 class InverseDynamics(nn.Module):
-    """A network that predicts a_t from (s_t, s_{t+k} - s_t, k), trained by least squares on the actions of the data."""
+    """A network that predicts a_t from (s_t, s_{t+k} - s_t, k), trained by least squares on the actions of the data.
+
+    Of the difference it sees the entries that `config.towards` names; `goal_dims` are those of a goal.
+    """
 
     def __init__(self, spec: TrajectorySpec, config: InverseDynamicsConfig, obs: Normalizer, delta: Normalizer,
-                 act: Normalizer):
+                 act: Normalizer, goal_dims: Sequence[int] = ()):
         super().__init__()
         self.spec, self.config = spec, config
         self.batch_size = config.batch_size
         self.obs, self.act = obs, act
         self.delta = delta
-        self.network = mlp([2 * spec.obs_dim + 1, *[config.width] * config.depth, spec.act_dim])
+        self.seen = list(range(spec.obs_dim))
+        if config.towards == "goal":
+            self.seen = list(goal_dims)
+        self.network = mlp([spec.obs_dim + len(self.seen) + 1, *[config.width] * config.depth, spec.act_dim])
 
     @classmethod
-    def blank(cls, obs_dim: int, act_dim: int, config: InverseDynamicsConfig) -> InverseDynamics:
+    def blank(cls, obs_dim: int, act_dim: int, config: InverseDynamicsConfig,
+              goal_dims: Sequence[int] = ()) -> InverseDynamics:
         """Builds the network with identity normalisers, to load saved statistics and weights into."""
         spec = TrajectorySpec(obs_dim, act_dim, config.lookahead + 1)
         identity = Normalizer.identity
-        return cls(spec, config, identity(obs_dim), identity(obs_dim), identity(act_dim))
+        return cls(spec, config, identity(obs_dim), identity(obs_dim), identity(act_dim), goal_dims)
 
     @classmethod
-    def fit(cls, episodes: Episodes, config: InverseDynamicsConfig) -> InverseDynamics:
+    def fit(cls, episodes: Episodes, config: InverseDynamicsConfig, goal_dims: Sequence[int] = ()) -> InverseDynamics:
         """Builds the network with the statistics of these episodes.
 
         The difference s_{t+k} - s_t is divided by the standard deviation of differences over half of `lookahead` steps.
@@ -77,14 +90,15 @@ class InverseDynamics(nn.Module):
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.lookahead + 1)
         obs, act = (Normalizer.fit("gaussian", [x]) for x in (episodes.obs, episodes.act))
         if config.lookahead == 1:
-            return cls(spec, config, obs, Normalizer(torch.zeros_like(obs.shift_D), obs.scale_D.clone()), act)
+            unmoved = Normalizer(torch.zeros_like(obs.shift_D), obs.scale_D.clone())
+            return cls(spec, config, obs, unmoved, act, goal_dims)
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
         long_B = sample.mask_BHD[:, config.lookahead // 2, 0]
         obs_BHO = spec.split(repeat_last(sample))[0]
         if long_B.float().mean() > MIN_LONG_FRACTION:  # otherwise, shorter windows count up to their ends
             obs_BHO = obs_BHO[long_B]
         delta = (obs_BHO[:, config.lookahead // 2] - obs_BHO[:, 0]).numpy()
-        return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)
+        return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act, goal_dims)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
@@ -105,6 +119,6 @@ class InverseDynamics(nn.Module):
         return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
 
     def _act(self, obs_BO: Tensor, target_BO: Tensor, k_B: Tensor) -> Tensor:
-        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO),
+        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO)[:, self.seen],
                   k_B[:, None] / self.config.lookahead]
         return self.network(torch.cat(inputs, dim=-1))

@@ -1,7 +1,9 @@
 """Navigation data in OGBench's mazes by its own rules: a noisy walker follows the shortest path from cell to cell.
 
-The rules are OGBench's (Park et al. 2025, arXiv 2410.20092): *navigate* goes to one random goal after another, *stitch*
-to a goal four cells away, where it stays, and *explore* in a random direction that is drawn anew every 10 steps.
+The walker is a point, which moves in the direction of its action, or an ant that was trained to walk in a given
+direction. The rules are OGBench's (Park et al. 2025, arXiv 2410.20092): *navigate* goes to one random goal after
+another, *stitch* to a goal four cells away, where it stays, and *explore* in a random direction that is drawn anew
+every 10 steps.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from ..making import environment_factory
 from ..tasks.maze import Maze
 from ..tasks.ogbench import GOAL_KEYS, grid_of, make_base
 from ..tasks.registry import OGBENCH
+from .walker import Walker
 
 SIDE_BY_SIDE = 25  # episodes
 EPISODE_STEPS = {"navigate": 1000, "stitch": 200, "explore": 500}
 GIANT_STEPS = 2000  # of an episode that navigates a giant maze
-NOISE = {"navigate": 0.5, "stitch": 0.5, "explore": 1.0}  # standard deviation of the noise on the actions
+NOISE = {"point": 0.5, "ant": 0.2}  # standard deviation of the noise on the actions
+EXPLORING_NOISE = 1.0  # the same for explore
 STITCH_CELLS = 4  # on the way from the start of an episode to its goal
 DIRECTION_STEPS = 10  # for which an explorer keeps its direction
 
@@ -39,7 +43,15 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     if kind == "navigate" and maze.endswith("giant"):
         T = GIANT_STEPS
     E = -(-steps // T)
-    crowd = Crowd([make_base(OGBENCH[maze].base_id, terminate_at_goal=False) for _ in range(SIDE_BY_SIDE)], kind)
+    walker = None
+    noise = NOISE["point"]
+    if "ant" in maze:
+        walker = Walker()
+        noise = NOISE["ant"]
+    if kind == "explore":
+        noise = EXPLORING_NOISE
+    bases = [make_base(OGBENCH[maze].base_id, terminate_at_goal=False) for _ in range(SIDE_BY_SIDE)]
+    crowd = Crowd(bases, kind, noise, walker)
     obs = []
     act = []
     with bar(E * T, f"recording {task}", shown=progress) as done:
@@ -59,10 +71,11 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
 
 
 class Crowd:
-    """Points in several copies of a maze that are stepped side by side, each towards a goal of its own."""
+    """Points or ants in several copies of a maze that are stepped side by side, each towards a goal of its own."""
 
-    def __init__(self, bases: list[Any], kind: str):
-        self.bases, self.kind = bases, kind
+    def __init__(self, bases: list[Any], kind: str, noise: float, walker: Walker | None = None):
+        self.bases, self.kind, self.noise = bases, kind, noise
+        self.walker = walker
         self.grid = grid_of(bases[0])
         self.crossings = crossings(self.grid)
 
@@ -88,8 +101,11 @@ class Crowd:
             self.direction_E2 = unit(self.grid.centre(next_cell_E) - at_E2)
         elif len(self.act) % DIRECTION_STEPS == 0:
             self.direction_E2 = unit(self.rng.standard_normal(at_E2.shape))
-        noise_E2 = NOISE[self.kind] * self.rng.standard_normal(at_E2.shape)
-        self.act.append(np.clip(self.direction_E2 + noise_E2, -1, 1).astype(np.float32))
+        act_EA = self.direction_E2
+        if self.walker is not None:
+            act_EA = self.walker.act(self.obs[-1], self.direction_E2)
+        noise_EA = self.noise * self.rng.standard_normal(act_EA.shape)
+        self.act.append(np.clip(act_EA + noise_EA, -1, 1).astype(np.float32))
         after = []
         for e, base in enumerate(self.bases):
             obs, *_, info = base.step(self.act[-1][e])

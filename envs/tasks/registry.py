@@ -166,8 +166,8 @@ OGBENCH: dict[str, OGBenchTask] = {
                               "GCBC 5, GCIVL 42, GCIQL 51, QRL 5, CRL 19, HIQL 38"),
     "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", (32, 2), "oracles", 100_000,
                                    "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 4, HIQL 12"),
-    **{f"ogbench/pointmaze-{size}": _ogbench(f"pointmaze-{size}", MAZE_HORIZON, "navigation", 1_000_000)
-       for size in ("medium", "large", "giant", "teleport")},
+    **{f"ogbench/{robot}-{size}": _ogbench(f"{robot}-{size}", MAZE_HORIZON, "navigation", 1_000_000)
+       for robot in ("pointmaze", "antmaze") for size in ("medium", "large", "giant", "teleport")},
 }
 TASKS: dict[str, Task] = {**MAZES, **LOCOMOTION, **OGBENCH}
 """The tasks by the names under which their environments are made."""

@@ -77,7 +77,8 @@ class PlannerRunConfig(RunConfig):
     batch_size: PositiveInt = 64
     """Windows in the batch of a training step, for each model (for each step of a GAN's discriminator)."""
     inverse: InverseDynamicsConfig | None = None
-    """The inverse dynamics; None trains them, with their default settings, where plans have no actions (--joint)."""
+    """The inverse dynamics; None trains them where plans have no actions (--joint), towards a goal's entries only if
+    there is a roadmap."""
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
     """The arrival network, where there are goals."""
     roadmap: RoadmapConfig | None = None
@@ -176,9 +177,10 @@ class PlannerRun(Run[PlannerRunConfig]):
         components |= {f"{FINER}{level}": model for level, model in enumerate(self.finer, 1)}
         if config.inverse is not None:
             if episodes is None:
-                self.inverse = InverseDynamics.blank(data.obs_dim, data.act_dim, config.inverse)
+                self.inverse = InverseDynamics.blank(data.obs_dim, data.act_dim, config.inverse,
+                                                     config.conditioning.goal_dims)
             else:
-                self.inverse = InverseDynamics.fit(episodes, config.inverse)
+                self.inverse = InverseDynamics.fit(episodes, config.inverse, config.conditioning.goal_dims)
             components["inverse"] = self.inverse
         if goal_dims := config.conditioning.goal_dims:
             obs = self._normalizer("limits", 0, episodes)
@@ -223,6 +225,10 @@ class PlannerRun(Run[PlannerRunConfig]):
             critic = replace(critic, normalizer=config.normalizer)
         if inverse is None and not config.joint:
             inverse = InverseDynamicsConfig()
+            if config.roadmap is not None:
+                inverse = InverseDynamicsConfig(towards="goal")
+        if inverse is not None and inverse.towards == "goal" and not goal_dims:
+            raise ValueError("inverse.towards is 'goal', and these settings plan without goals; leave it out")
         planner = replace(config.planner, goal_dims=goal_dims)
         if inverse is None and planner.actions == "inverse":  # the default
             planner = replace(planner, actions="joint")

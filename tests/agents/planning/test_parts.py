@@ -38,6 +38,15 @@ def test_inverse_dynamics_find_the_action_between_two_states() -> None:
     torch.testing.assert_close(found, act, atol=0.15, rtol=0)
 
 
+def test_inverse_dynamics_towards_a_goal_do_not_see_the_other_entries() -> None:
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=4, width=8, towards="goal"), (1,))
+    here, there = torch.zeros(1, 2), torch.tensor([[3.0, 2.0]])
+    there_too = torch.tensor([[-5.0, 2.0]])
+    assert torch.equal(inverse(here, there, 4), inverse(here, there_too, 4))
+    assert not torch.equal(inverse(here, there, 4), inverse(here, -there, 4))
+    assert inverse.network[0].in_features == 2 + 1 + 1
+
+
 @pytest.mark.parametrize("lookahead", [1, 2, 5])
 def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(lookahead: int) -> None:
     """Differences over `lookahead // 2` steps are as those of one step, as the actions stay the same."""

@@ -5,7 +5,9 @@ import pytest
 
 from gentraj.envs.recording import navigation
 from gentraj.envs.recording.recipes import recipes
+from gentraj.envs.recording.walker import Walker
 from gentraj.envs.tasks.ogbench import grid_of, make_base
+from gentraj.randomness import seeded
 
 pytest.importorskip("ogbench")
 
@@ -52,5 +54,17 @@ def test_crossings_are_the_cells_that_are_not_in_a_corridor(grid):
 
 
 def test_each_kind_in_each_maze_is_a_recipe():
-    assert {f"ogbench/pointmaze-{maze}-{kind}" for maze in ("medium", "large", "giant", "teleport")
-            for kind in navigation.EPISODE_STEPS} <= set(recipes())
+    assert {f"ogbench/{robot}-{maze}-{kind}" for robot in ("pointmaze", "antmaze")
+            for maze in ("medium", "large", "giant", "teleport") for kind in navigation.EPISODE_STEPS} <= set(recipes())
+
+
+def test_the_ant_walks_in_the_direction_that_it_is_given():
+    base = make_base("antmaze-medium-v0")
+    with seeded(0):
+        obs, _ = base.reset(seed=0, options={"task_info": {"init_ij": (1, 1), "goal_ij": (1, 2)}})
+    start, walker = base.get_xy(), Walker()
+    for _ in range(40):
+        act = walker.act(obs[None], np.array([[1.0, 0.0]]))[0]
+        obs, *_ = base.step(act)
+    along = base.get_xy() - start
+    assert (np.abs(act) <= 1).all() and along[0] > 3 and abs(along[1]) < 2
