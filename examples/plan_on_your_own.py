@@ -68,7 +68,7 @@ def main(folder="runs/river", steps=1000, episodes=20):
     starts = torch.from_numpy(np.stack([path[0] for path in paths]))
     condition = gentraj.Condition.empty(run.model.spec, len(paths)).with_obs(0, starts)
     plans = run.model.sample(condition, num_samples=16)[..., :2].numpy()
-    return plot_paths(paths, starts.numpy(), np.tile(HARBOUR, (4, 1)), Path(folder) / "paths.png", plans=plans)
+    return plot_paths(paths, np.tile(HARBOUR, (4, 1)), Path(folder) / "paths.png", plans=plans)
 
 
 if __name__ == "__main__":

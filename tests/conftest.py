@@ -120,7 +120,7 @@ def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def far_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A planner's run with a roadmap, trained for 2 steps on one walk to and fro through OGBench's medium maze."""
+    """A planner's run with a roadmap, trained for 2 steps on one walk through OGBench's medium maze."""
     pytest.importorskip("ogbench")
     import small
 

@@ -59,15 +59,14 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
 
 
 def train_far(folder: Path) -> None:
-    """Trains a run of `far-goals` for 2 steps on one walk between the cells of OGBench's medium maze that are farthest
-    apart, there and back along the shortest way."""
+    """Trains a run of `far-goals` for 2 steps on one walk through OGBench's medium maze, from cell to cell and back."""
     factory = environment_factory("ogbench/pointmaze-medium")
     maze = factory.maze
     assert maze is not None
-    cell, last = maze.farthest
-    cells = [cell]
-    while cells[-1] != last:
-        cells.append(int(maze.next_cell[last, cells[-1]]))
+    cells = [int(maze.cells[0])]
+    for last in maze.cells:
+        while cells[-1] != last:
+            cells.append(int(maze.next_cell[last, cells[-1]]))
     corner_C2 = maze.centre(np.array(cells + cells[-2::-1]))
     t = np.arange(0, len(corner_C2) - 1, 0.05)
     obs = np.stack([np.interp(t, np.arange(len(corner_C2)), corner_C2[:, dim]) for dim in (0, 1)], 1)

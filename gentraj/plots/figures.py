@@ -22,6 +22,7 @@ from .style import (
     INK,
     ORANGE,
     POSITIONS,
+    PURPLE,
     Background,
     Plane,
     colours,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NOWHERE = np.empty((0, 2))
+SMALL = 0.25  # of the width of the walls
 
 
 def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -85,22 +87,25 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
     return save(figure, path)
 
 
-def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
-               background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
-               plane: Plane = POSITIONS) -> Path:
-    """Draws a panel for each episode e: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`.
+def plot_paths(paths: Sequence[np.ndarray], goals: np.ndarray, path: Path, background: Background | None = None,
+               plans: Sequence[np.ndarray] | None = None, *, ways: Sequence[np.ndarray] | None = None,
+               titles: Sequence[str] = (), plane: Plane = POSITIONS) -> Path:
+    """Draws a panel for each episode e: `paths[e]` (T, 2) from its start to `goals[e]`.
 
-    `plans[e]`, (H, 2) or (P, H, 2), are drawn below the path.
+    `plans[e]`, (H, 2) or (P, H, 2), are drawn below the path, and below them `ways[e]` (W, 2), the recorded way to the
+    goal.
     """
     figure, axes = panels(len(paths))
-    everything = np.concatenate([*paths, starts, goals])
+    everything = np.concatenate([*paths, goals])
     for e, ax in enumerate(axes):
         draw_floor(ax, background, everything, plane)
+        if ways is not None:
+            ax.plot(*ways[e].T, color=PURPLE, lw=4.0, alpha=0.5, label="recorded way")
         if plans is not None:
             ax.plot(*plans[e].T, color=ORANGE, lw=1.1, alpha=0.75, label="planned")
         ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
-        mark(ax, starts[e], goals[e])
-        ax.set_title(f"episode {e}", loc="left", fontsize=9)
+        mark(ax, paths[e][0], goals[e])
+        ax.set_title(titles[e] if titles else f"episode {e}", loc="left", fontsize=9)
     head(figure, axes, "Executed paths")
     return save(figure, path)
 
@@ -110,7 +115,8 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
                     plane: Plane = POSITIONS) -> Path:
     """Draws candidate plans (N, H, 2), coloured by `trust_ratio_N`, their error divided by the threshold of trust.
 
-    Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan.
+    Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan. Plans that are small beside
+    the walls are drawn larger.
     """
     from matplotlib.cm import ScalarMappable
 
@@ -118,7 +124,10 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     limit = float(np.clip(np.exp(np.abs(np.log(np.maximum(trust_ratio_N, 1e-6))).max()), 1.5, 20.0))
     scale = ScalarMappable(*trust_scale(limit))
     goals_M2 = NOWHERE if goal is None else np.asarray(goal)[None]
-    draw_floor(ax, background, np.concatenate([plans_NH2.reshape(-1, 2), goals_M2]), plane)
+    points = np.concatenate([plans_NH2.reshape(-1, 2), goals_M2])
+    draw_floor(ax, background, points, plane)
+    if background is not None and np.ptp(points, axis=0).max() < SMALL * np.ptp(ax.get_xlim()):
+        plane.zoom(ax, points, 0.5)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
         ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)

@@ -120,7 +120,7 @@ def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
         handles, labels = ax.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
     if shown:
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 
 def colours(count: int) -> list[str]:

@@ -13,10 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
+from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, join, rollout
 from gentraj.envs.making import environment_factory, recorded_factory
 from gentraj.envs.rendering import CannotRender, Film, rendering
 from gentraj.envs.tasks.maze import draw_maze
+from gentraj.envs.tasks.registry import OGBENCH
 
 from ..config import JsonObject
 from ..data.windows import repeat_last
@@ -81,6 +82,13 @@ def origin(run: Run) -> JsonObject:
              "training steps": steps_done(run), "training time": tqdm.format_interval(seconds) if seconds else None,
              "device": first.get("device"), "gentraj": first.get("version")}
     return {name: value for name, value in table.items() if value is not None}
+
+
+def outcomes(played: Rollout) -> list[str]:
+    """How each episode ended, in words."""
+    if not played.tells_success:
+        return [f"return {value:.4g}" for value in played.returns]
+    return [f"reached in {hit:.0f} steps" if np.isfinite(hit) else "not reached" for hit in played.first_hit]
 
 
 def drawn(title: str, draw: Draw) -> Sequence[Picture]:
@@ -184,7 +192,8 @@ class Drawing:
         return start if reference.context_BC is None else replace(start, context_BC=reference.context_BC[rows])
 
     def acting(self, env: str) -> list[Picture]:
-        """A film of the agent, and if the data have goals, executed paths and plans."""
+        """A film of the agent, and if the data have goals, executed paths and plans: of one episode of each task of
+        OGBench, and else of several."""
         data, factory = self.run.data, environment_factory(env)
         pictures: list[Picture] = []
         if not data.goal_dims:  # plans have no end to show
@@ -198,44 +207,60 @@ class Drawing:
         agent, number = self.run.agent(self.run.action_space(env)), EPISODES if data.goal_dims else 1
         if film is not None or data.goal_dims:
             settings = RolloutSettings(number, obs_keys=data.obs_keys, goal_dims=data.goal_dims)
-            played = rollout(agent, factory, number, self.seed, settings, record=True, watch=film)
+            if any(task.env_id == factory.env_id for task in OGBENCH.values()):
+                factory = replace(factory, protocol="ogbench")
+            first, *others = factory.tasks
+            parts = [rollout(agent, first, 1 if others else number, self.seed, settings, record=True, watch=film)]
+            parts += [rollout(agent, task, 1, self.seed, settings, record=True) for task in others]
+            played = join(parts)
             if film is not None:
                 image = figures.save_gif(film.frames, self.folder / "episode.gif", round(1000 * film.seconds))
                 pictures.append(Picture("An episode", "The agent acts, at the speed of the simulator.", image))
             if data.goal_dims:
                 planner = agent if isinstance(agent, Planner) else None
-                pictures += drawn("Executed paths", lambda: self._paths(played, planner))
+                name = "task {}" if others else "episode {}"
+                titles = [f"{name.format(e)}: {outcome}" for e, outcome in enumerate(outcomes(played), bool(others))]
+                pictures += drawn("Executed paths", lambda: self._paths(played, titles, planner))
         return pictures
 
-    def _paths(self, played: Rollout, planner: Planner | None = None) -> list[Picture]:
+    def _paths(self, played: Rollout, titles: Sequence[str] = (), planner: Planner | None = None) -> list[Picture]:
         """The executed paths, the first plan of each episode, and one episode's candidates with their trust."""
         episodes = list(played.recorded or [])
         obs_BO = torch.from_numpy(np.stack([e.obs[0] for e in episodes]))
         goal_BG = torch.from_numpy(np.stack([e.extras["goal"][0] for e in episodes]))
         paths = [self._plane(torch.from_numpy(e.obs), range(len(e.obs))) for e in episodes]
         goals = [self._goal(goal, len(path) - 1) for goal, path in zip(goal_BG, paths, strict=True)]
-        draw = partial(figures.plot_paths, paths, np.stack([path[0] for path in paths]), np.stack(goals),
-                       self.folder / "paths.png", self.background, plane=self.plane)
+        draw = partial(figures.plot_paths, paths, np.stack(goals), self.folder / "paths.png", self.background,
+                       titles=titles, plane=self.plane)
         if planner is None:
             return [Picture("Executed paths", "The path of each episode under the policy.", draw())]
         times = planner.sampler.spec.times
         plans = planner.sampler.sample(obs_BO, goal_BG, played.seeds)
-        ways = planner.sampler.whole(obs_BO, goal_BG, played.seeds)
-        chosen = [self._plane(way.x_TD, way.spec.times) for way in ways]
-        pictures = [Picture("Plans and executed paths", "The plan of each episode from its start up to its arrival, "
-                            "and the path that was executed, with replanning on the way.", draw(chosen))]
+        whole = planner.sampler.whole(obs_BO, goal_BG, played.seeds)
+        chosen = [self._plane(plan.x_TD, plan.spec.times) for plan in whole]
+        caption = ("The plan of each episode from its start up to its arrival, and the path that was executed, with "
+                   "replanning on the way.")
+        if plans.aim is not None:
+            routes = [planner.sampler.route(*each) for each in zip(obs_BO, goal_BG, strict=True)]
+            ways = [figures.NOWHERE if route is None else route.place_NG[:, :2] for route in routes]
+            draw = partial(draw, ways=ways)
+            caption += " The recorded way is the shortest one on the roadmap of the data."
+        pictures = [Picture("Plans and executed paths", caption, draw(chosen))]
         if planner.sampler.trust is not None:
             far = int((obs_BO[:, self.dims] - goal_BG[:, :2]).norm(dim=1).argmax())  # of the goal that is farthest
             x_NH2, best = self._plane(plans.x_BNHD[far], times), int(plans.chosen_B[far])
             for n, arrival in enumerate(plans.arrival_step_BN[far]):
                 x_NH2[n, int(arrival) :] = x_NH2[n, int(arrival)]  # the plan ends at its arrival
-            goal = self._goal(goal_BG[far], times[int(plans.arrival_step_BN[far, best])])
+            aimed_BG, where = goal_BG, ""
+            if plans.aim is not None:
+                aimed_BG, where = plans.aim.place_BG.cpu(), " at a place on the way to the goal"
+            goal = self._goal(aimed_BG[far], times[int(plans.arrival_step_BN[far, best])])
             image = figures.plot_candidates(x_NH2, plans.ratio_BN[far].cpu().numpy(), best,
                                             self.folder / "candidates.png", self.background, goal=goal,
                                             plane=self.plane)
-            pictures.append(Picture("Candidates and trust", "One plan per proposed arrival. The planner executes the "
-                                    "earliest one that the model finds no further out of distribution than data of "
-                                    "the same length.", image))
+            pictures.append(Picture("Candidates and trust", f"One plan per proposed arrival{where}. The planner "
+                                    "executes the earliest one that the model finds no further out of distribution "
+                                    "than data of the same length.", image))
         return pictures
 
     def _plane(self, x_NHD: Tensor, times: Sequence[int]) -> np.ndarray:

@@ -24,7 +24,7 @@ ROWS = [{"step": s, "model/loss": 1.0 / s, "lr": 1e-3} for s in range(1, 30)]
 DRAWERS = {
     "loss": lambda path, _: figures.plot_loss(ROWS, path),
     "returns": lambda path, _: figures.plot_returns([1.0, 2.0, 2.5], {"random": 0.5}, path),
-    "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, 0], PLANS[:, -1], path, walls, [PLANS] * 5),
+    "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, -1], path, walls, [PLANS] * 5),
     "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
     "beside": lambda path, walls: figures.plot_samples_beside_data({"a": PLANS, "b": PLANS}, PLANS[:2], path, walls),
     "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),

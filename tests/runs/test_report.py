@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from small import changed
 
+from gentraj.envs.making import environment_factory
 from gentraj.runs import RunFolder, load, report
 from gentraj.runs.model_card import score_rows
 
@@ -94,6 +96,32 @@ def test_a_single_entry_is_drawn_over_time(run_folder: Path) -> None:
     episode = SimpleNamespace(obs=np.zeros((5, 4), np.float32), extras={"goal": np.ones((5, 1), np.float32)})
     played: Any = SimpleNamespace(recorded=[episode])
     assert drawing._paths(played)[0].image
+
+
+@pytest.mark.filterwarnings("ignore:no recorded way")
+def test_the_tasks_of_a_maze_are_drawn_with_its_walls_and_the_recorded_ways(far_run: Path, tmp_path: Path,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    run = load(far_run)
+    shown: dict[str, Any] = {}
+
+    def keep(paths: Any, goals: Any, *_: object, **more: Any) -> Path:
+        shown.update(more, paths=paths, goals=goals)
+        return tmp_path
+
+    monkeypatch.setattr(report.figures, "plot_paths", keep)
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))
+    factory = environment_factory(str(run.data.env), {"max_episode_steps": 2})
+    drawing = report.Drawing(run, tmp_path, 0)
+    drawing.acting(factory.spec_json)
+    assert shown["titles"] == [f"task {task}: not reached" for task in range(1, 6)] and len(shown["paths"]) == 5
+    known = [e for e, way in enumerate(shown["ways"]) if len(way)]  # the data are one walk
+    assert known
+    for e in known:
+        np.testing.assert_allclose(shown["ways"][e][[0, -1]], [shown["paths"][e][0], shown["goals"][e]], atol=1e-5)
+    ax = Figure().add_subplot()
+    assert drawing.background is not None and factory.maze is not None
+    drawing.background(ax)
+    assert len(ax.collections[0].get_paths()) == (~factory.maze.free).sum()
 
 
 def test_padding_is_not_drawn_as_data(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

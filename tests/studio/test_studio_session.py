@@ -177,7 +177,7 @@ def test_a_run_without_a_scene_is_refused(mazes: list[Loaded], env_id: str | Non
 
 
 @pytest.mark.filterwarnings("ignore:no recorded way")
-def test_the_way_to_a_far_goal_is_known_until_an_obstacle_closes_it(far: list[Loaded]) -> None:
+def test_the_way_to_a_far_goal_goes_round_obstacles_until_one_closes_it(far: list[Loaded]) -> None:
     session = Session(far)
     session.ask()
     answer = session.plan()
@@ -195,9 +195,12 @@ def test_the_way_to_a_far_goal_is_known_until_an_obstacle_closes_it(far: list[Lo
     session.reset()
     x, y = place_N2[len(place_N2) // 2].tolist()
     session.block(Disc(x, y, 1.0))
-    blocked = session.plan()
-    assert blocked.certificate is not None and blocked.certificate.worst.shape == blocked.ratio_N.shape
-    assert blocked.lacks_way and "No recorded way" in str(blocked)
+    around = session.plan()
+    assert around.route is not None and np.linalg.norm(around.route.place_NG - [x, y], axis=1).min() > 1
+    assert around.certificate is not None and around.certificate.worst.shape == around.ratio_N.shape
+    x, y = place_N2[2].tolist()
+    session.block(*session.discs, Disc(x, y, 1.0))  # in the only way from the start
+    assert session.plan().lacks_way and "No recorded way" in str(session.plan())
     session.close()
 
 
