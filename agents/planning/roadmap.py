@@ -8,6 +8,7 @@ et al. 2019, arXiv 1906.05253; here over recorded passages instead of a learned 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -175,22 +176,24 @@ class Roadmap:
         next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
         return Way(np.asarray(goal_G), steps[:P], next_P)
 
-    def enter(self, way: Way, position_G: np.ndarray) -> int | None:
-        """The place at which the shortest way from a position begins; None if no way leads from there."""
+    def enter(self, way: Way, position_G: np.ndarray) -> tuple[int, float] | None:
+        """The place at which the shortest way from a position begins, and the steps from the position to the goal; None
+        if no way leads from there."""
         near, first = self._near(position_G)
         if not len(near):
             return None
         total = way.steps_P[near] + first
-        best = int(total.argmin())
-        return int(near[best]) if np.isfinite(total[best]) else None
+        best = total.argmin()
+        left = float(total[best])
+        return (int(near[best]), left) if math.isfinite(left) else None
 
     def route(self, way: Way, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to the first place that lies `steps` environment steps along it, or to the goal if it
         is nearer. None if no way leads from there."""
-        place = self.enter(way, position_G)
-        if place is None:
+        entered = self.enter(way, position_G)
+        if entered is None:
             return None
-        left = float(way.steps_P[place] + np.linalg.norm(self.place_PG[place] - position_G) / self.speed)
+        place, left = entered
         places, steps_N = [np.asarray(position_G), self.place_PG[place]], [0.0, left - way.steps_P[place]]
         while steps_N[-1] < steps and way.next_P[place] != place:
             place = way.next_P[place]
@@ -199,7 +202,7 @@ class Roadmap:
         if steps_N[-1] < steps:
             places.append(way.goal_G)
             steps_N.append(left)
-        return Route(np.stack(places), np.array(steps_N), left)
+        return Route(np.array(places), np.array(steps_N), left)
 
     def crossing(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(E,) whether each passage crosses what is blocked: positions (M, G) for which `is_blocked` is true. A passage
@@ -264,12 +267,16 @@ class FarGoals:
         self._warned: set[tuple[float, ...]] = set()
 
     def outside(self, guide: Guidance, spec: TrajectorySpec, goal_dims: Sequence[int]) -> FarGoals:
-        """The same on a roadmap without the passages that the constraints of a guide forbid, so that the way goes round
-        obstacles. Only constraints on positions count: boxes, circles and blocks of entries of the goal. What an
-        obstacle closes is remembered, for the next planner with this obstacle among others."""
+        """The same with a way round the constraints of a guide, as `around` goes."""
         guides = guide if isinstance(guide, Sequence) else [guide]
         given = [one.constraints.constraints for one in guides if isinstance(one, Constrained)]
-        obstacles = [each for constraints in given for each in constraints.values()
+        return self.around([each for constraints in given for each in constraints.values()], spec, goal_dims)
+
+    def around(self, constraints: Sequence[Constraint], spec: TrajectorySpec, goal_dims: Sequence[int]) -> FarGoals:
+        """The same on a roadmap without the passages that constraints forbid, so that the way goes round obstacles.
+        Only constraints on positions count: boxes, circles and blocks of entries of the goal. What an obstacle closes
+        is remembered, for the next agent with this obstacle among others."""
+        obstacles = [each for each in constraints
                      if isinstance(each, (Box, Circle, Blocks)) and set(each.dims) <= set(goal_dims)]
         if not obstacles:
             return self
@@ -284,7 +291,7 @@ class FarGoals:
                 self._warn(position_G, places[b])
             else:
                 places[b], left[b] = route.place_NG[-1], route.left
-        return Waypoints(torch.as_tensor(places).to(goal_BG), torch.as_tensor(left).to(goal_BG))
+        return Waypoints(torch.from_numpy(places).to(goal_BG), torch.from_numpy(left).to(goal_BG))
 
     def route(self, position_G: np.ndarray, goal_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to its goal, by default all of it; None if no way leads from there."""
@@ -309,6 +316,24 @@ class FarGoals:
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Gives an agent that acts towards near goals the places ahead on the way to far ones."""
+
+    far: FarGoals
+    goal_dims: tuple[int, ...]
+    """The entries of an observation that a goal consists of."""
+
+    def __call__(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B, G) the goals to act towards now, in these observations and towards these goals."""
+        dims_G = torch.tensor(self.goal_dims, device=obs_BO.device)
+        return self.far.aim(obs_BO.index_select(1, dims_G), goal_BG).place_BG
+
+    def around(self, constraints: Sequence[Constraint], spec: TrajectorySpec) -> Ahead:
+        """The same on the way round obstacles, which are constraints on observations of the layout `spec`."""
+        return Ahead(self.far.around(constraints, spec, self.goal_dims), self.goal_dims)
 
 
 def _is_outside(constraint: Constraint, spec: TrajectorySpec, entries: list[int],

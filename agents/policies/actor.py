@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gentraj.constraints import Constraint
 from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed
+from ..planning.roadmap import Ahead
 from .policy import Policy
-
-Aim = Callable[[Tensor, Tensor], Tensor]
-"""From observations (B, O) and their goals (B, G), the goals within reach (B, G) that lead there."""
 
 
 class Actor(EpisodicAgent):
     """The `Agent` of a policy: it samples a chunk of actions, carries out the first of them, and samples again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS, aim: Aim | None = None):
-        """`aim` gives the goals to act towards, as on a roadmap; by default they are those that `act` is given."""
+                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: Ahead | None = None):
+        """`ahead` gives the goals to act towards, as on a roadmap; by default they are those that `act` is given."""
         self.policy = policy
-        self.aim = aim
+        self.ahead = ahead
         self.options = options
         self.low_A = torch.as_tensor(low_A).float()
         self.high_A = torch.as_tensor(high_A).float()
@@ -60,6 +59,13 @@ class Actor(EpisodicAgent):
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.policy.execute
 
+    def avoiding(self, obstacles: Sequence[Constraint]) -> Actor:
+        """Returns an actor whose way to its goals goes round obstacles; this one if it has no roadmap."""
+        if self.ahead is None:
+            return self
+        ahead = self.ahead.around(obstacles, self.spec)
+        return type(self)(self.policy, self.low_A.cpu().numpy(), self.high_A.cpu().numpy(), self.options, ahead)
+
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space. A policy that was trained without goals ignores `goal_BG`.
@@ -91,8 +97,8 @@ class Actor(EpisodicAgent):
         if goal_BG is None:
             raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")
         goal_BG = aimed_at(goal_BG, width)
-        if self.aim is not None and goal_BG is not None:
-            goal_BG = self.aim(obs_BO, goal_BG)
+        if self.ahead is not None and goal_BG is not None:
+            goal_BG = self.ahead(obs_BO, goal_BG)
         return obs_BO, goal_BG
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:

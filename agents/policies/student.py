@@ -27,7 +27,8 @@ from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
-from .actor import Actor, Aim
+from ..planning.roadmap import Ahead
+from .actor import Actor
 from .policy import POLICIES, Policy, PolicyConfig, Transition
 from .scales import StateActionScales
 
@@ -166,8 +167,8 @@ class StudentActor(Actor):
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS, aim: Aim | None = None):
-        super().__init__(policy, low_A, high_A, options, aim)
+                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: Ahead | None = None):
+        super().__init__(policy, low_A, high_A, options, ahead)
         refuse_options(options, ONE_CALL)
         self.policy: Student = policy
         scales = policy.scales

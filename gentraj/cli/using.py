@@ -211,7 +211,7 @@ def export_main(argv: list[str]) -> None:
     say(signature(program))
     if run.roadmap is not None:
         say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
-            "gentraj.runs.aim_of(run)(obs, goal) finds on the run's roadmap")
+            "gentraj.runs.ahead_of(run)(obs, goal) finds on the run's roadmap")
     print_saved(args.out)
 
 

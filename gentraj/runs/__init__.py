@@ -3,10 +3,10 @@
 from .folder import RunFolder, load
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRun, PolicyRunConfig
-from .run import Component, DataFacts, Run, RunConfig, aim_of, straight
+from .run import Component, DataFacts, Run, RunConfig, ahead_of, straight
 from .training import read_data, train
 from .world import WorldModelRun, WorldModelRunConfig
 
 __all__ = ["Component", "DataFacts", "PlannerRun", "PlannerRunConfig", "PolicyRun", "PolicyRunConfig",
-           "Run", "RunConfig", "RunFolder", "WorldModelRun", "WorldModelRunConfig", "aim_of", "load", "read_data",
+           "Run", "RunConfig", "RunFolder", "WorldModelRun", "WorldModelRunConfig", "ahead_of", "load", "read_data",
            "straight", "train"]

@@ -10,7 +10,7 @@ rounds again and goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gentraj.agents.planning.roadmap import Roadmap
-from gentraj.agents.policies.actor import Aim
 from gentraj.agents.policies.student import StudentConfig
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.vector import VectorEnvironment
@@ -37,7 +36,7 @@ from ..training.loop import TrainingConfig, check_same
 from ..trajectory import Agent, TrajectorySpec
 from .planner import PlannerRun
 from .policy import PolicyRunConfig
-from .run import Run, aim_of, environment_of, straight
+from .run import Run, ahead_of, environment_of, straight
 from .training import check_fit, train
 
 TURNS_PER_EPISODE = 10  # on average, in a whole episode
@@ -176,7 +175,7 @@ def _goals(teacher: Run, factory: EnvironmentFactory, number: int, seed: int) ->
 class Legs:
     """The way to a far goal in legs, each of which the teacher goes towards a goal within reach."""
 
-    aim: Aim
+    aim: Callable[[Tensor, Tensor], Tensor]
     """From observations and far goals to the goals within reach."""
     steps: int
     """Environment steps between two of them."""
@@ -184,7 +183,7 @@ class Legs:
     @classmethod
     def of(cls, teacher: Run) -> Legs | None:
         """The legs in which a teacher goes on its roadmap; None if it has none."""
-        aim = aim_of(teacher)
+        aim = ahead_of(teacher)
         if aim is None:
             return None
         return cls(aim, teacher.planning.replan if isinstance(teacher, PlannerRun) else 1)

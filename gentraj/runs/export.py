@@ -38,7 +38,7 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
     """One decision of the run as a program for `batch` observations.
 
     Actions are bounded by `action_space` (for a robot without an environment), or else by the action space of `env_id`
-    or of the run's own environment. A run with a roadmap decides for goals within reach, as `aim_of(run)` gives them.
+    or of the run's own environment. A run with a roadmap decides for goals within reach, as `ahead_of(run)` gives them.
     Raises ValueError if the run cannot be exported.
     """
     agent = straight(run).agent(action_space or run.action_space(env_id), options=options)

@@ -21,7 +21,7 @@ from ..data.windows import GoalContext
 from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, aim_of, refuse_planning
+from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, ahead_of, refuse_planning
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -106,7 +106,7 @@ class PolicyRun(Run[PolicyRunConfig]):
                     raise ValueError(f"policy.{key} is {given}, and the policy was trained with {own}; only these "
                                      f"settings may change after training: {', '.join(changed.ACTING)}")
             policy = policy.with_config(changed)
-        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, aim_of(self))
+        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, ahead_of(self))
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How the policy samples its actions, in words."""

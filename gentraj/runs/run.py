@@ -19,9 +19,8 @@ from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
 from gentraj.agents.planning.plan_critic import PlanCritic
-from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.planning.roadmap import Ahead, FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
-from gentraj.agents.policies.actor import Aim
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
@@ -288,12 +287,11 @@ def environment_of(run: Run, env_id: str | None = None) -> str:
     return env
 
 
-def aim_of(run: Run) -> Aim | None:
+def ahead_of(run: Run) -> Ahead | None:
     """What gives the places to act towards on the roadmap of a run; None without one."""
     if run.roadmap is None:
         return None
-    far, goal_dims = FarGoals(Roadmap.of_tensors(run.kept), run.roadmap), list(run.data.goal_dims)
-    return lambda obs_BO, goal_BG: far.aim(obs_BO[:, goal_dims], goal_BG).place_BG
+    return Ahead(FarGoals(Roadmap.of_tensors(run.kept), run.roadmap), run.data.goal_dims)
 
 
 def straight(run: RunT) -> RunT:
@@ -337,6 +335,6 @@ def copy_of(run: Run, device: torch.device | None = None) -> Run:
     made = run.build(run.config, run.data)
     made.reference, made.kept = run.reference, run.kept
     made.folder = run.folder
-    made.step, made.dataset_hash = run.step, run.dataset_hash
+    made.step, made.dataset_hash, made.roadmap = run.step, run.dataset_hash, run.roadmap
     restore(made, {name: module_tensors(part) for name, part in run.components.items()})
     return made.ready(device)

@@ -19,8 +19,9 @@ from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.agents.planning.roadmap import Roadmap
-from gentraj.agents.policies.student import Student, StudentConfig
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.config import ConfigError
+from gentraj.constraints import Circle
 from gentraj.data import Episodes, load_episodes
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
@@ -144,9 +145,13 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     agents = [run.agent(student.action_space()) for run in (student, runs.straight(student))]
     for agent in agents:
         agent.reset(None, [1, 2])
-    aim = runs.aim_of(teacher)
-    assert aim is not None and not torch.equal(aim(start, goal), goal)
-    assert torch.equal(agents[0].act(start, goal), agents[1].act(start, aim(start, goal)))
+    ahead = runs.ahead_of(teacher)
+    assert ahead is not None and not torch.equal(ahead(start, goal), goal)
+    assert torch.equal(agents[0].act(start, goal), agents[1].act(start, ahead(start, goal)))
+    middle = Circle(tuple(road.core_PG[len(road.core_PG) // 2].tolist()), 0.1, (0, 1))
+    round_it, unaware = (agent.avoiding([middle]) for agent in agents)
+    assert unaware is agents[1] and isinstance(round_it, StudentActor) and round_it.ahead is not None
+    assert len(round_it.ahead.far.roadmap.edge_E2) < len(road.edge_E2)
     for run in (teacher, student):
         assert gentraj("export", run.folder, "--out", tmp_path / "near.pt2") == 0
         assert "towards goals within reach" in capsys.readouterr().err
