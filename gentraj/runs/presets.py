@@ -13,7 +13,6 @@ from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.iql import IQLConfig
-from gentraj.agents.policies.policy import PolicyConfig
 
 from ..config import JsonObject, check_known, from_json, read_json, to_json, with_settings
 from ..data import ContextConfig, HindsightConfig
@@ -100,10 +99,16 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
 }
 
 # Policies that learn from data without goals and rewards.
-GOAL_POLICIES: dict[str, tuple[str, PolicyConfig]] = {
-    "gcbc": ("behaviour cloning towards goals in hindsight", BCConfig(GAUSSIAN)),
-    "cfgrl": ("the same by a diffusion model, guided towards the goal", BCConfig(context_dropout=0.1, guidance=2.0)),
-    "gciql": ("IQL towards goals in hindsight", IQLConfig(expectile=0.9, beta=3.0)),
+HINDSIGHT = PolicyRunConfig(context=GoalContext(goals=HindsightConfig()))
+GCBC = replace(HINDSIGHT, policy=BCConfig(GAUSSIAN))
+GOAL_POLICIES: dict[str, tuple[str, PolicyRunConfig]] = {
+    "gcbc": ("behaviour cloning towards goals in hindsight", GCBC),
+    "far-gcbc": ("the same towards near goals, which a roadmap of the data leads along to far ones",
+                 replace(GCBC, context=GoalContext(goals=HindsightConfig(actor_steps=20.0)), roadmap=RoadmapConfig(),
+                         training=TrainingConfig(steps=3_000))),
+    "cfgrl": ("behaviour cloning by a diffusion model, guided towards goals in hindsight",
+              replace(HINDSIGHT, policy=BCConfig(context_dropout=0.1, guidance=2.0))),
+    "gciql": ("IQL towards goals in hindsight", replace(HINDSIGHT, policy=IQLConfig(expectile=0.9, beta=3.0))),
 }
 
 STARTS = ("td3bc", "diffusion-ql", "gan-critic")  # learn starts from early windows, as the planners for returns do
@@ -121,8 +126,7 @@ PUBLISHED = {name: (card["about"], from_json(RunConfig, card["settings"], name))
 PRESETS: dict[str, RunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
-    **{name: PolicyRunConfig(policy=policy, context=GoalContext(goals=HindsightConfig()))
-       for name, (_, policy) in GOAL_POLICIES.items()},
+    **{name: config for name, (_, config) in GOAL_POLICIES.items()},
     **{name: PolicyRunConfig(policy=POLICIES[name][1], training=TrainingConfig(min_episode_start_fraction=0.1))
        for name in STARTS},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
@@ -151,7 +155,7 @@ def data_settings(name: str, dataset: str) -> JsonObject:
 
 def listing() -> str:
     """All presets with a line about each, in groups."""
-    groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES | GOAL_POLICIES,
+    groups = {"planners": PLANNERS, "policies, which need --dataset": {**POLICIES, **GOAL_POLICIES},
               "world models, which need --dataset": WORLDS,
               "as published, which need --dataset (hours on one CPU core)": PUBLISHED}
     return "\n\n".join("\n".join([f"{title}:", *(f"  {name:{max(map(len, group))}} {about}"
