@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, Trust
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig

@@ -123,7 +123,9 @@ class Roadmap:
             raise ValueError("the entries of the goal do not change within the episodes, so that there are no ways "
                              "between places; name other goal_dims")
         drawn = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
-        place_PG, spacing = spread(position_NG[np.sort(drawn)], SPACING_STEPS * speed, places)
+        drawn_NG = position_NG[np.sort(drawn)]
+        chosen, spacing = spread(drawn_NG, SPACING_STEPS * speed, places)
+        place_PG = drawn_NG[chosen]
         place_N = np.asarray(KDTree(place_PG).query(position_NG)[1])
         stretch = max(spacing / (SPACING_STEPS * speed), 1.0)
         spans = np.unique(np.round(np.array(SPANS) * stretch).astype(int))
@@ -235,15 +237,18 @@ class Roadmap:
         return near, distance_P[near] / self.speed
 
 
-def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[np.ndarray, float]:
+def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[list[int], float]:
     """Chooses places by farthest-point sampling until each position has one within `spacing`, or there are
-    `places` of them; returns them and the largest distance from a position to its place."""
-    chosen = [0]
-    far_N = np.linalg.norm(position_NG - position_NG[0], axis=1)
-    while far_N.max() > spacing and len(chosen) < places:
-        chosen.append(int(far_N.argmax()))
-        np.minimum(far_N, np.linalg.norm(position_NG - position_NG[chosen[-1]], axis=1), out=far_N)
-    return position_NG[chosen], float(max(far_N.max(), spacing))
+    `places` of them; returns their indices, and the largest distance from a position to its place, or `spacing`."""
+    column_GN = np.ascontiguousarray(position_NG.T)
+    chosen, far_N = [0], np.full(len(position_NG), np.inf, column_GN.dtype)
+    while True:
+        square_N = sum(np.square(column_N - column_N[chosen[-1]]) for column_N in column_GN)
+        np.minimum(far_N, np.sqrt(square_N), out=far_N)
+        farthest = int(far_N.argmax())
+        if far_N[farthest] <= spacing or len(chosen) >= places:
+            return chosen, float(max(far_N[farthest], spacing))
+        chosen.append(farthest)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDyn
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
-from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, Trust, check_dims, level_specs
+from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, check_dims, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.agents.planning.trust import Trust
 from gentraj.envs.making import default_horizon
 
 from ..config import JsonObject, settings
@@ -275,7 +276,8 @@ class PlannerRun(Run[PlannerRunConfig]):
         trust = None
         if planning.arrival == "earliest":
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
-            trust = Trust(self.model, data, planning.trust, planning.history)
+            trust = Trust(self.model, data, planning.trust, planning.history, planning.goal_dims,
+                          self.kept.get("place"))
         far = None
         if self.roadmap is not None:
             far = FarGoals(Roadmap.of_tensors(self.kept), self.roadmap)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, Trust
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.agents.planning.trust import Trust
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
 
 Plan = Callable[[Condition, Sequence[int]], Tensor]

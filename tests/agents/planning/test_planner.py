@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.sampler import PlannerConfig, Plans, Trust
+from gentraj.agents.planning.sampler import PlannerConfig, Plans
 from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.agents.planning.trust import Trust
 from gentraj.constraints import Circle
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.guidance import Constrained
@@ -171,40 +172,6 @@ def test_an_environment_does_not_feel_those_beside_it(count: int) -> None:
         agent.reset(None, list(range(batch)))
         played.append(torch.stack([agent.act(obs[:batch], goal[:batch]) for _ in range(4)])[:, :count])
     torch.testing.assert_close(played[0], played[1], rtol=1e-5, atol=1e-5)
-
-
-def test_what_has_happened_speaks_for_no_plan() -> None:
-    """Scores count from the present on, and so do those of the data."""
-    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: x[..., 0].abs()})()
-    data, present, arrival = reference(), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 4])
-    ratio = Trust(known, data, 0.5, history=3).ratio(data.x_BHD[:3], arrival, range(3), present)
-    for i, (p, j) in enumerate(zip(present.tolist(), arrival.tolist(), strict=True)):
-        error_W = data.x_BHD[:, p : p + j + 1, 0].abs().sum(1) / j
-        torch.testing.assert_close(ratio[i], error_W[i] / error_W.quantile(0.5))
-
-
-def test_trust_knows_the_contexts_of_data_and_of_plans() -> None:
-    """The score is the distance to the context here, so that data and plans score 0 only with their own."""
-    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: (
-        1 + (x[..., 0] - start.context_BC).abs())})()
-    data = reference()
-    data = replace(data, x_BHD=data.x_BHD[..., :1].mean(1, keepdim=True).expand_as(data.x_BHD))
-    contexts, arrival, present = data.x_BHD[:, 0, :1], torch.full((64,), 5), torch.zeros(64, dtype=torch.long)
-    trust = Trust(known, replace(data, context_BC=contexts), 0.5)
-    assert trust.ratio(data.x_BHD, arrival, range(64), present, contexts).tolist() == pytest.approx([1.0] * 64)
-    assert (trust.ratio(data.x_BHD, arrival, range(64), present, contexts + 1) > 1.5).all()
-
-
-def test_padding_does_not_calibrate_trust() -> None:
-    model, data = diffusion(), reference()
-    data.mask_BHD[:32, 5:] = False
-    spoiled = Batch(data.x_BHD.clone(), data.mask_BHD)
-    spoiled.x_BHD[:32, 5:] = 1e3
-    for arrival in (2, 7):  # before the padding, too, where a network's errors depend on all timesteps
-        arrivals = torch.full((32,), arrival)
-        mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], arrivals, range(32), 0 * arrivals)
-                        for batch in (data, spoiled))
-        assert torch.equal(mine, theirs)
 
 
 def test_a_planner_that_avoids_obstacles_has_them_as_constraints() -> None:

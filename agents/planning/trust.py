@@ -1,0 +1,128 @@
+"""Trust: a plan is trusted if neither the model nor the recorded positions speak against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gentraj.data.windows import repeat_last
+from gentraj.trajectory import Batch, Condition, SupportsOODScore
+
+from .memory import shift_time
+from .roadmap import spread
+
+PLACES = 1000  # at most, among which the nearest one to each position of a plan is searched
+FINEST = 1e-3  # distance that is told from 0, in units of the farthest place, as squares in float32 are subtracted
+FARTHEST = 1e30  # square of the distance from a place that is left out
+ROWS = 512  # positions whose distances to all places are computed at once, so that they fit in the cache
+
+
+class Trust:
+    """Judges plans up to their arrival by two numbers, each in units of its threshold; the larger one counts.
+
+    The first is the mean out-of-distribution score under the model. Its threshold is the given quantile of the same
+    mean over windows of data. Each arrival timestep has its own one: a short prefix has a lower score than a whole
+    window, so a common threshold would let impossible early arrivals through. With a history, the scores count from
+    the present on, as the past is the same for all plans, and each timestep at which the present may lie has thresholds
+    of its own. This score hardly sees walls, as the noise that it is made of is wider than most of them. So the second
+    number is the largest distance of the plan from recorded positions, where there are goals; see `Recorded`.
+    """
+
+    def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float, history: int = 0,
+                 goal_dims: Sequence[int] = (), more_MG: Tensor | None = None):
+        """Computes the thresholds from the windows of data in `reference`, given their contexts if they have any.
+
+        `quantile`, in [0, 1], is the fraction of windows that are below a threshold, and `history` the largest number
+        of timesteps before the present. `goal_dims` are the entries of a goal; without any, no distance is judged.
+        `more_MG` are recorded positions beside those of the windows. Raises ValueError for a model without `ood_score`.
+        """
+        if not isinstance(model, SupportsOODScore):
+            raise ValueError(f"{type(model).__name__} has no ood_score, which trust needs from a model; plan with "
+                             "arrival='fixed', or give the model that method")
+        self.model = model
+        # The network mixes timesteps, so padding repeats the last one instead of a jump to 0.
+        total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)), reference.context_BC)
+        total_WH[~reference.mask_BHD[..., 0]] = torch.nan
+        since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
+        self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
+        self.recorded = None
+        if goal_dims:
+            self.recorded = Recorded(goal_dims, reference, quantile, more_MG)
+
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Sequence[int], present_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
+        """(R,) the larger number over its threshold, from the present, timestep `present_R`, up to the arrival,
+        `arrival_step_R` timesteps later, of plans that were sampled with these contexts.
+
+        A plan with a ratio of at most 1 is trusted. The ratio is infinite where no window of data is as long.
+        """
+        error_R = _since(self._total(x_RHD, seeds, context_RC), present_R).gather(1, arrival_step_R[:, None])[:, 0]
+        ratio_R = error_R / self.threshold_KH[present_R, arrival_step_R]
+        if self.recorded is not None:
+            ratio_R = ratio_R.maximum(self.recorded.ratio(shift_time(x_RHD, present_R), arrival_step_R))
+        return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
+
+    def _total(self, x_RHD: Tensor, seeds: Sequence[int], context_RC: Tensor | None) -> Tensor:
+        """(R, H) sums of the scores up to timestep h, conditioned on the first observation and the context only."""
+        spec = self.model.spec
+        start = Condition.empty(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
+        start = replace(start, context_BC=context_RC)
+        return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
+
+
+class Recorded:
+    """The recorded positions, in the entries of a goal, by P places that are spread over them.
+
+    A plan through a wall crosses a hole in the data: it is farther from all places than `tolerance`.
+    """
+
+    tolerance: float
+    """The larger one of two distances that a quantile of the data stay below: from a window to the places of all
+    others, at its farthest, and from one timestep to the next, as a plan is no more exact."""
+
+    def __init__(self, goal_dims: Sequence[int], reference: Batch, quantile: float, more_MG: Tensor | None = None):
+        """The recorded positions are those of the windows in `reference`, and `more_MG`."""
+        self.dims, real_WH = list(goal_dims), reference.mask_BHD[..., 0]
+        position_WHG = repeat_last(reference)[..., self.dims]
+        position_NG, window_N = position_WHG[real_WH], real_WH.nonzero()[:, 0]
+        if more_MG is not None:
+            position_NG = torch.cat([position_NG, more_MG.to(position_NG)])
+            window_N = F.pad(window_N, (0, len(more_MG)), value=-1)
+        chosen, _ = spread(position_NG.cpu().numpy(), 0.0, PLACES)
+        self.middle_G = position_NG[chosen].mean(0)
+        self.place_PG = position_NG[chosen] - self.middle_G
+        """The places, relative to their middle."""
+        apart_W = torch.stack([self._distance(position_HG, window_N[chosen] == window).max()
+                               for window, position_HG in enumerate(position_WHG)])
+        move_M = position_WHG.diff(dim=1).norm(dim=-1)[real_WH[:, 1:]]
+        finest = FINEST * self.place_PG.norm(dim=1).max().clamp(min=1e-6)
+        self.tolerance = max(float(one.quantile(quantile)) for one in (finest, apart_W, move_M) if one.numel())
+
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor) -> Tensor:
+        """(R,) the largest distance of plans from the places up to their arrival, in units of the tolerance, or of the
+        distance of their start or arrival where that is larger, as both are given."""
+        position_MG = x_RHD[..., self.dims].flatten(0, 1)
+        distance_RH = torch.cat([self._distance(part_MG) for part_MG in position_MG.split(ROWS)]).view(x_RHD.shape[:2])
+        arrival_R1 = arrival_step_R[:, None]
+        ends_R = distance_RH[:, 0].maximum(distance_RH.gather(1, arrival_R1)[:, 0])
+        later_RH = torch.arange(distance_RH.shape[1], device=x_RHD.device) > arrival_R1
+        return distance_RH.masked_fill(later_RH, 0).amax(1) / ends_R.clamp(min=self.tolerance)
+
+    def _distance(self, position_MG: Tensor, left_out_P: Tensor | None = None) -> Tensor:
+        """(M,) distances from positions to the nearest place, or the nearest of those that are not left out."""
+        x_MG = position_MG - self.middle_G
+        square_MP = torch.addmm(self.place_PG.square().sum(1), x_MG, self.place_PG.T, alpha=-2)
+        if left_out_P is not None:
+            square_MP = square_MP.masked_fill(left_out_P, FARTHEST)
+        return (square_MP.amin(1) + x_MG.square().sum(1)).clamp(min=0).sqrt()
+
+
+def _since(total_RH: Tensor, present_R: Tensor) -> Tensor:
+    """(R, H) means over the timesteps from the present, `present_R`, up to h timesteps later."""
+    before_R1 = F.pad(total_RH, (1, 0)).gather(1, present_R[:, None])
+    h_H = torch.arange(total_RH.shape[1], device=total_RH.device)
+    return (shift_time(total_RH, present_R) - before_R1) / h_H.clamp(min=1)
