@@ -6,7 +6,7 @@ level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -286,7 +286,12 @@ class PlanSampler:
         return Plans(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
 
     def whole(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Sequence[int]) -> list[WholePlan]:
-        """Plans the whole way from each observation to its goal, however far it is.
+        """Plans the whole way from each observation to its goal, however far it is: the last plans of `growing`."""
+        *_, ways = self.growing(obs_BO, goal_BG, seeds_B)
+        return ways
+
+    def growing(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Sequence[int]) -> Iterator[list[WholePlan]]:
+        """Yields plans from each observation towards its goal, which are longer by a window each time.
 
         Each window, a plan as `sample` chooses it, begins where the one before it arrived, at a place on the way, and
         the last one arrives at the goal. The guide shapes each window. Raises ValueError for a goal that is farther
@@ -308,7 +313,7 @@ class PlanSampler:
                 at_BO[b] = self.spec.split(x_HD[arrival])[0]
             is_there_B = (at_BO[going][:, self.goal_dims] == goal_BG[going]).all(1)
             going = [b for b, is_there in zip(going, is_there_B.tolist(), strict=True) if not is_there]
-        return [joined(self.spec, *parts) for parts in zip(windows, ratios, strict=True)]
+            yield [joined(self.spec, *parts) for parts in zip(windows, ratios, strict=True)]
 
     def filled(self, plans: Plans, ahead: int, seeds_B: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The chosen plans (B, H', D') in the layout `executed`, as far as `ahead` environment steps, and their arrival

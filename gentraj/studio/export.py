@@ -86,7 +86,9 @@ def python_call(answer: Answer) -> str:
     It loads the run as the studio has it, whatever is trained in the meantime.
     """
     run = answer.loaded.run
-    module, function = "planning", "plan_for"
+    module, function, more = "planning", "plan_for", ""
+    if answer.parts:
+        more = f", parts={answer.parts}"
     if answer.loaded.kind == "policy":
         module, function = "driving", "ahead"
     return f"""import torch
@@ -99,7 +101,7 @@ from gentraj.studio.{module} import {function}
 
 device = torch.device({str(run.reference.x_BHD.device)!r})
 run = gentraj.load({str(run.folder.absolute())!r}, device=device, step={run.step})
-answer = {function}(ready(run, backend={answer.loaded.backend!r}), {answer.question!r})
+answer = {function}(ready(run, backend={answer.loaded.backend!r}), {answer.question!r}{more})
 places = answer.places(answer.chosen)
 """
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count, islice
 from typing import Literal
 
 import numpy as np
@@ -81,8 +82,9 @@ class Answer:
     certificate: Certificate | None = None
     """The largest violations of each plan, where there are obstacles."""
     route: Route | None = None
-    """The recorded way to the goal; None without a roadmap, and where no way
-    leads from there."""
+    """The recorded way to the goal; None without a roadmap, and where no way leads from there."""
+    parts: int = 0
+    """The number of plans that the chosen one is joined of, on the way to a far goal; 0 where it was not continued."""
 
     @property
     def lacks_way(self) -> bool:
@@ -221,9 +223,15 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
     return Planner(replace(base.sampler, config=config, guide=guide), replace(base.tracker, config=config))
 
 
-def plan_for(loaded: Loaded, question: Question) -> Answer:
-    """Plans once; with a roadmap, the chosen plan goes on all the way to the goal. Raises ValueError for settings and
+def plan_for(loaded: Loaded, question: Question, parts: int = 0) -> Answer:
+    """Plans once; with a roadmap, a chosen plan of so many `parts` (see `answers`). Raises ValueError for settings and
     obstacles that cannot be."""
+    return list(islice(answers(loaded, question), parts + 1))[-1]
+
+
+def answers(loaded: Loaded, question: Question) -> Iterator[Answer]:
+    """Plans once and yields the plans; with a roadmap also the same plans with a chosen one that goes on, by one plan
+    more each time, and at last arrives at the goal. Raises ValueError for settings and obstacles that cannot be."""
     planner = planner_of(loaded, question)
     frames: list[np.ndarray] = []
     levels: list[float] = []
@@ -240,10 +248,17 @@ def plan_for(loaded: Loaded, question: Question) -> Answer:
         start = time.perf_counter()
         plans = planner.sampler.sample(torch.tensor([question.obs]), goal_BG, [question.settings.seed], observe=observe)
         ms = 1000 * (time.perf_counter() - start)
-        if goal_BG is not None and planner.sampler.far is not None:
-            seeds = [question.settings.seed]
-            plans = plans.with_whole(planner.sampler.whole(torch.tensor([question.obs]), goal_BG, seeds))
-    return replace(answer_of(loaded, question, planner, plans), ms=ms, frames=frames)
+    yield replace(answer_of(loaded, question, planner, plans), ms=ms, frames=frames)
+    if goal_BG is None or planner.sampler.far is None:
+        return
+    growing = planner.sampler.growing(torch.tensor([question.obs]), goal_BG, [question.settings.seed])
+    for parts in count(1):
+        with loaded.lock:
+            ways = next(growing, None)
+        if ways is None:
+            return
+        longer = answer_of(loaded, question, planner, plans.with_whole(ways))
+        yield replace(longer, ms=ms, frames=frames, parts=parts)
 
 
 def answer_of(loaded: Loaded, question: Question, planner: Planner, plans: Plans) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from gentraj.envs.tasks.maze import Disc
 from ..progress import one_line
 from .driving import Drive, ahead, start_and_goal
 from .loading import Loaded, alike
-from .planning import Answer, Question, plan_for, ranges, settings_of
+from .planning import Answer, Question, answers, ranges, settings_of
 
 SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
 MOST_IDLE = 60.0  # seconds that a worker without a job sleeps at once
@@ -98,6 +98,8 @@ class Session:
         self.discs: tuple[Disc, ...] = ()
         self.answers: dict[int, Answer] = {}
         """The newest plans by side: 0 is the chosen run, 1 the one beside it."""
+        self.growing: dict[int, Iterator[Answer]] = {}
+        """The same with chosen plans that go on towards a far goal, by side."""
         self.latencies: dict[Loaded, float] = {}
         """The milliseconds of the newest plan of each run, or of a decision of a policy."""
         self.problem = ""
@@ -168,8 +170,9 @@ class Session:
         self.worker.do("plan", self._plan)
 
     def plan(self, timeout: float | None = 60.0) -> Answer:
-        """Waits for the newest plans and returns those of the chosen run. Raises ValueError without any in time."""
-        if not self.worker.wait("plan", timeout=timeout):
+        """Waits for the newest plans, up to a far goal, and returns those of the chosen run. Raises ValueError without
+        any in time."""
+        if not self.worker.wait("plan", "grow", timeout=timeout):
             raise ValueError(f"the plans take longer than {timeout:.0f} s; wait for them, or choose fewer steps or "
                              "candidates")
         if 0 not in self.answers:
@@ -220,19 +223,33 @@ class Session:
                 drive.close()
 
     def _plan(self) -> None:
-        answers: dict[int, Answer] = {}
+        found: dict[int, Answer] = {}
+        self.growing = {}
         self.problem = ""
         for side, loaded in enumerate(self.shown):
             question = self.question(loaded)
             try:
                 if loaded.kind == "planner":
-                    answers[side] = plan_for(loaded, question)
+                    growing = answers(loaded, question)
+                    found[side], self.growing[side] = next(growing), growing
                 elif loaded.kind == "policy":
                     if loaded not in self.ahead:
                         self.ahead[loaded] = Drive(loaded, question)
-                    answers[side] = ahead(loaded, question, self.ahead[loaded])
+                    found[side] = ahead(loaded, question, self.ahead[loaded])
             except (ValueError, RuntimeError) as error:
                 self.problem = one_line(error)
-        self.answers = answers
-        self.latencies |= {answer.loaded: answer.ms for answer in answers.values()}
+        self.answers = found
+        self.latencies |= {answer.loaded: answer.ms for answer in found.values()}
+        self.worker.do("grow", self._grow)
+        self.on_change()
+
+    def _grow(self) -> None:
+        """Lets the chosen plans go on by one part, so that a new question waits for no more than that; the closed loop
+        makes its own plans."""
+        if self.drive is not None or not self.growing:
+            return
+        longer = {side: next(growing, None) for side, growing in self.growing.items()}
+        self.growing = {side: self.growing[side] for side, answer in longer.items() if answer is not None}
+        self.answers = self.answers | {side: answer for side, answer in longer.items() if answer is not None}
+        self.worker.do("grow", self._grow)
         self.on_change()

@@ -30,8 +30,8 @@ def controls(client: Any, mazes: list[Loaded]) -> Iterator[Controls]:
 
 def settle(controls: Controls) -> None:
     """Waits until the worker has done everything, texts included."""
-    assert controls.session.worker.wait(*SLIDERS, "choose", "block", "plan", "step", "reset", "toggle", "play", "draw",
-                                        "texts")
+    assert controls.session.worker.wait(*SLIDERS, "choose", "block", "plan", "grow", "step", "reset", "toggle", "play",
+                                        "draw", "texts")
 
 
 def scene(controls: Controls, side: int = 0) -> MazeScene:

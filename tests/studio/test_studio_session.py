@@ -145,7 +145,7 @@ def test_what_cannot_be_planned_is_told_in_one_line(session: Session, monkeypatc
         raise ValueError("this cannot\nbe planned")
 
     with monkeypatch.context() as context:
-        context.setattr("gentraj.studio.session.plan_for", fail)
+        context.setattr("gentraj.studio.session.answers", fail)
         session.ask()
         with pytest.raises(ValueError, match="this cannot be planned"):
             session.plan()
@@ -186,7 +186,10 @@ def test_the_way_to_a_far_goal_goes_round_obstacles_until_one_closes_it(far: lis
     np.testing.assert_allclose(place_N2[[0, -1]], [session.obs, session.goal], atol=1e-6)
     assert f"way to the goal: {answer.route.left:.0f} steps" in str(answer)
     np.testing.assert_array_equal(answer.places(answer.chosen)[[0, -1]], [session.obs, session.goal])
-    assert answer.x_NHD.shape[1] == len(answer.gaps) + 1 > answer.arrival_step_N[answer.chosen] > 5
+    assert answer.x_NHD.shape[1] == len(answer.gaps) + 1 > answer.arrival_step_N[answer.chosen] >= answer.parts > 5
+    names: dict[str, Any] = {}
+    exec(python_call(answer), names)  # noqa: S102 - the program that the studio exports
+    np.testing.assert_array_equal(names["answer"].x_NHD, answer.x_NHD)
     session.step(2)
     assert session.drive is not None
     np.testing.assert_allclose(session.drive.path[0], session.obs, atol=1e-6)
