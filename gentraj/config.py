@@ -241,6 +241,16 @@ def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
             yield from dotted_keys(value, f"{prefix}{field.name}.")
 
 
+def groups_off(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of the groups of settings that are None."""
+    for field in dataclasses.fields(config):
+        key, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from groups_off(value, f"{key}.")
+        elif value is None and any(map(dataclasses.is_dataclass, _alternatives(_hints(type(config))[field.name]))):
+            yield key
+
+
 @dataclasses.dataclass(frozen=True)
 class _Place:
     """A dotted key, for messages, behind the name of its file; as an option where there is no file."""

@@ -2,7 +2,7 @@
 
 Diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023, arXiv 2303.04137). Where the policy has goals, a
 diffusion model may be guided to them: a ~ D(a | s) + w (D(a | s, g) - D(a | s)) with D its denoiser, which for w > 1
-improves on the data (CFGRL: Frans et al. 2025, arXiv 2505.23458, section 5).
+improves on the data (CFGRL: Frans et al. 2025, arXiv 2505.23458).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..config import dotted_keys, from_word, with_settings
+from ..config import dotted_keys, from_word, groups_off, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
@@ -161,6 +161,10 @@ def print_settings(config: object) -> None:
     with suppress(SystemExit):
         tyro.cli(type(config), args=["--help"], default=config, prog="settings", description="",
                  config=(tyro.conf.AvoidSubcommands,), registry=registry())
+    off = [f"--{key.replace('_', '-')}" for key in groups_off(config)]
+    if off:
+        print("groups of settings that are off; such an option, with --help to see its settings, turns its group on: "
+              f"{' '.join(off)}")
 
 
 def registry() -> ConstructorRegistry:

@@ -17,6 +17,8 @@ from gentraj.config import differences
     ("iql", (), "--policy.critic.tau", "--policy.model.levels"),
     ("iql", ("--network", "dit"), "--policy.model.network.heads", "--policy.model.network.initial"),
     ("veteran", (), "--critic.width", "--policy."),
+    ("goals", (), "--roadmap", "--roadmap.ahead"),
+    ("iql", ("--context.goals",), "--context.goals.actor-steps", "--context.goals"),
     ("world-ensemble", (), "--world.width", "--planner.replan")])
 def test_help_lists_the_settings_of_a_preset(preset: str, words: tuple[str, ...], there: str, missing: str,
                                              capsys: pytest.CaptureFixture) -> None:
