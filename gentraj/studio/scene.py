@@ -35,6 +35,7 @@ GAP = 1.0  # between two mazes
 THIN = 1.5  # thickness of lines in pixels
 THICK = 4.0
 EDGE = 7.0
+BROAD = 8.0
 
 Place = tuple[float, float, float]
 
@@ -91,7 +92,7 @@ class MazeScene:
             self.reached = api.add_cylinder(f"{self.root}/reached", self.loaded.goal_radius, 0.01, color=rgb(GOAL),
                                             opacity=0.18, cast_shadow=False)
         self.body = Body(api, f"{self.root}/body", self.loaded.base.model)
-        self.way = Lines(api, f"{self.root}/way", THICK)
+        self.way = Lines(api, f"{self.root}/way", BROAD)
         self.plans = Lines(api, f"{self.root}/plans", THIN)
         self.outline = Lines(api, f"{self.root}/outline", EDGE)
         self.chosen = Lines(api, f"{self.root}/chosen", THICK)
