@@ -108,7 +108,7 @@ GOAL_POLICIES: dict[str, tuple[str, PolicyRunConfig]] = {
                          training=TrainingConfig(steps=3_000))),
     "cfgrl": ("behaviour cloning by a diffusion model, guided towards goals in hindsight",
               replace(HINDSIGHT, policy=BCConfig(context_dropout=0.1, guidance=2.0))),
-    "gciql": ("IQL towards goals in hindsight", replace(HINDSIGHT, policy=IQLConfig(expectile=0.9, beta=3.0))),
+    "gciql": ("IQL towards goals in hindsight", replace(HINDSIGHT, policy=IQLConfig(expectile=0.9))),
 }
 
 STARTS = ("td3bc", "diffusion-ql", "gan-critic")  # learn starts from early windows, as the planners for returns do
