@@ -307,7 +307,7 @@ class FarGoals:
         if goal not in self._warned:
             self._warned.add(goal)
             warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "
-                          f"{goal_G.round(3).tolist()}; the planner plans straight for it", stacklevel=2)
+                          f"{goal_G.round(3).tolist()}; the agent goes straight for it", stacklevel=2)
 
     def _find_around(self, obstacles: frozenset[Constraint], spec: TrajectorySpec,
                      goal_dims: tuple[int, ...]) -> FarGoals:

@@ -335,6 +335,7 @@ def copy_of(run: Run, device: torch.device | None = None) -> Run:
     made = run.build(run.config, run.data)
     made.reference, made.kept = run.reference, run.kept
     made.folder = run.folder
-    made.step, made.dataset_hash, made.roadmap = run.step, run.dataset_hash, run.roadmap
+    made.step, made.dataset_hash = run.step, run.dataset_hash
+    made.roadmap = run.roadmap
     restore(made, {name: module_tensors(part) for name, part in run.components.items()})
     return made.ready(device)
