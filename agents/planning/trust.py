@@ -12,12 +12,13 @@ from torch import Tensor
 from gentraj.data.windows import repeat_last
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
-from .memory import shift_time
+from .memory import between, shift_time
 from .roadmap import spread
 
 PLACES = 1000  # at most, among which the nearest one to each position of a plan is searched
 FINEST = 1e-3  # distance that is told from 0, in units of the farthest place, as squares in float32 are subtracted
 FARTHEST = 1e30  # square of the distance from a place that is left out
+PARTS = 3  # of the straight line between two timesteps, at whose ends distances are measured
 ROWS = 512  # positions whose distances to all places are computed at once, so that they fit in the cache
 
 
@@ -77,7 +78,8 @@ class Trust:
 class Recorded:
     """The recorded positions, in the entries of a goal, by P places that are spread over them.
 
-    A plan through a wall crosses a hole in the data: it is farther from all places than `tolerance`.
+    A plan through a wall, or over it in a leap, crosses a hole in the data: there it is farther from all places than
+    `tolerance`.
     """
 
     tolerance: float
@@ -87,7 +89,8 @@ class Recorded:
     def __init__(self, goal_dims: Sequence[int], reference: Batch, quantile: float, more_MG: Tensor | None = None):
         """The recorded positions are those of the windows in `reference`, and `more_MG`."""
         self.dims, real_WH = list(goal_dims), reference.mask_BHD[..., 0]
-        position_WHG = repeat_last(reference)[..., self.dims]
+        x_WHD = repeat_last(reference)
+        position_WHG = x_WHD[..., self.dims]
         position_NG, window_N = position_WHG[real_WH], real_WH.nonzero()[:, 0]
         if more_MG is not None:
             position_NG = torch.cat([position_NG, more_MG.to(position_NG)])
@@ -96,8 +99,8 @@ class Recorded:
         self.middle_G = position_NG[chosen].mean(0)
         self.place_PG = position_NG[chosen] - self.middle_G
         """The places, relative to their middle."""
-        apart_W = torch.stack([self._distance(position_HG, window_N[chosen] == window).max()
-                               for window, position_HG in enumerate(position_WHG)])
+        apart_W = torch.stack([self._distance(position_TG, window_N[chosen] == window).max()
+                               for window, position_TG in enumerate(self._line(x_WHD))])
         move_M = position_WHG.diff(dim=1).norm(dim=-1)[real_WH[:, 1:]]
         finest = FINEST * self.place_PG.norm(dim=1).max().clamp(min=1e-6)
         self.tolerance = max(float(one.quantile(quantile)) for one in (finest, apart_W, move_M) if one.numel())
@@ -105,12 +108,18 @@ class Recorded:
     def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor) -> Tensor:
         """(R,) the largest distance of plans from the places up to their arrival, in units of the tolerance, or of the
         distance of their start or arrival where that is larger, as both are given."""
-        position_MG = x_RHD[..., self.dims].flatten(0, 1)
-        distance_RH = torch.cat([self._distance(part_MG) for part_MG in position_MG.split(ROWS)]).view(x_RHD.shape[:2])
-        arrival_R1 = arrival_step_R[:, None]
-        ends_R = distance_RH[:, 0].maximum(distance_RH.gather(1, arrival_R1)[:, 0])
-        later_RH = torch.arange(distance_RH.shape[1], device=x_RHD.device) > arrival_R1
-        return distance_RH.masked_fill(later_RH, 0).amax(1) / ends_R.clamp(min=self.tolerance)
+        position_RTG = self._line(x_RHD)
+        parts = [self._distance(part_MG) for part_MG in position_RTG.flatten(0, 1).split(ROWS)]
+        distance_RT = torch.cat(parts).view(position_RTG.shape[:2])
+        arrival_R1 = PARTS * arrival_step_R[:, None]
+        ends_R = distance_RT[:, 0].maximum(distance_RT.gather(1, arrival_R1)[:, 0])
+        later_RT = torch.arange(distance_RT.shape[1], device=x_RHD.device) > arrival_R1
+        return distance_RT.masked_fill(later_RT, 0).amax(1) / ends_R.clamp(min=self.tolerance)
+
+    def _line(self, x_RHD: Tensor) -> Tensor:
+        """(R, T, G) positions along the straight lines between the timesteps, as a plan may leap across a hole."""
+        last = PARTS * (x_RHD.shape[1] - 1)
+        return between(x_RHD[..., self.dims], torch.arange(last + 1, device=x_RHD.device) / PARTS)
 
     def _distance(self, position_MG: Tensor, left_out_P: Tensor | None = None) -> Tensor:
         """(M,) distances from positions to the nearest place, or the nearest of those that are not left out."""

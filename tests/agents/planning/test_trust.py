@@ -54,6 +54,11 @@ def test_a_plan_across_the_middle_of_a_u_is_not_trusted_and_one_along_it_is() ->
     assert far(plan(ACROSS), arrival=0)[0] <= 1  # what follows the arrival does not count
 
 
+def test_a_leap_across_the_middle_is_not_trusted() -> None:
+    """All timesteps are recorded positions, but not the line between two of them."""
+    assert far(plan(torch.cat([line((0, 4), (0, 5), 3), line((4, 5), (4, 6), 4)])))[0] > 2
+
+
 def test_a_goal_off_the_data_may_be_approached_and_left_as_far_as_it_lies() -> None:
     """Such a plan is judged by the farther one of its ends, which are given."""
     beside = line((0, 2), (-2, 2), 7)
