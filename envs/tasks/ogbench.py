@@ -102,6 +102,14 @@ class InMaze:
         state_S = np.zeros(model.nq + model.nv)
         state_S[: len(obs_O)] = obs_O
         self.base.set_state(state_S[: model.nq], state_S[model.nq :])
+        self._set_goal(goal_G)
+
+    def move(self, position_2: np.ndarray, goal_G: np.ndarray) -> None:
+        """Moves the robot to (x, y), as it stands, and the goal to (G,), which may be empty."""
+        self.base.set_xy(position_2)
+        self._set_goal(goal_G)
+
+    def _set_goal(self, goal_G: np.ndarray) -> None:
         if len(goal_G):
             self.goal = np.asarray(goal_G, float)
             self.base.set_goal(goal_xy=self.goal)

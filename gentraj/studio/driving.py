@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,13 @@ class Drive:
         self.envs.close()
 
     def _place(self, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
-        place(self.envs.env(0), self.envs.env_id, obs_O, goal_G)
+        try:
+            place(self.envs.env(0), self.envs.env_id, obs_O, goal_G)
+        except CannotReplay:
+            base: Any = self.envs.env(0).unwrapped
+            if not hasattr(base, "move"):
+                raise
+            base.move(obs_O[list(self.loaded.dims)], goal_G)  # a humanoid, whose posture its observation does not tell
         self.envs.obs_BO = obs_O[None].copy()
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()

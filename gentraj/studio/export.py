@@ -8,12 +8,13 @@ import io
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gentraj.envs.evaluation.replay import place
+from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
 from gentraj.envs.rendering import rendering, videos
 
 from .driving import Drive, SideBySide, compare_with_simulator
@@ -113,12 +114,18 @@ def video(drive: Drive | None) -> bytes:
     """
     if drive is None:
         raise ValueError("the closed loop has not begun; press Play first")
+    from mujoco import mj_forward  # pyright: ignore[reportAttributeAccessIssue]
+
     env = rendering(drive.loaded.factory)()
     env.reset(seed=0)
+    with suppress(CannotReplay):
+        place(env, drive.envs.env_id, drive.path[0], np.array(drive.question.goal))  # for the goal
+    base = simulated(env.unwrapped)
     with tempfile.TemporaryDirectory() as folder:
         with videos(Path(folder), 1) as watch:
-            for obs_O in drive.path:
-                place(env, drive.envs.env_id, obs_O, np.array(drive.question.goal))
+            for qpos_Q in drive.postures:
+                base.data.qpos[:] = qpos_Q
+                mj_forward(base.model, base.data)
                 watch(0, env)
         env.close()
         [path] = Path(folder).iterdir()

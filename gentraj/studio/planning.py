@@ -90,7 +90,7 @@ class Answer:
     def lacks_way(self) -> bool:
         """Whether the run has a roadmap, on which no way leads to the goal."""
         run = self.loaded.run
-        return isinstance(run, PlannerRun) and run.config.roadmap is not None and self.route is None
+        return isinstance(run, PlannerRun) and run.roadmap is not None and self.route is None
 
     @property
     def gaps(self) -> np.ndarray:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from gentraj.envs.tasks.maze import Disc, Maze
 
 from ..plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILION
-from ..runs.planner import PlannerRun
 from .bodies import Body, BodyScene
 from .drawing import Lines, light, plan_colours, rgb, segments
 from .planning import Answer
@@ -66,8 +65,8 @@ def on_floor(eye_3: ArrayLike, through_3: ArrayLike, height: float = 0.0) -> np.
 class MazeScene:
     """The maze of a run's environment, seen from above at an angle.
 
-    `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them. Of a planner
-    with a roadmap, its places are drawn, and the way to the goal.
+    `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them. Of a run
+    with a roadmap, its places are drawn, and the way of a planner to the goal.
     """
 
     def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze):
@@ -163,7 +162,7 @@ class MazeScene:
                 self.api.add_cylinder(f"{self.root}/door-{door.x:g}-{door.y:g}", door.radius, 0.01, color=rgb(INK),
                                       opacity=opacity, position=(door.x, door.y, 0.005))
         run = self.loaded.run
-        if isinstance(run, PlannerRun) and run.config.roadmap is not None:
+        if run.roadmap is not None:
             place_P2 = run.kept["place"][:, :2].numpy()
             place_P3 = np.pad(place_P2, ((0, 0), (0, 1)), constant_values=WAY * self.unit / 2)
             self.api.add_point_cloud(f"{self.root}/places", place_P3, rgb(GREY), point_size=PLACE * self.unit,
