@@ -88,10 +88,13 @@ class Planner(PlanFollower):
     def _allocate(self, batch: int) -> None:
         super()._allocate(batch)
         self.age_B = torch.full((batch,), self.config.replan)
+        self.detours = self.sampler.detours(batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         super()._forget(mask_B)
         self.age_B[mask_B] = self.config.replan
+        if self.detours is not None:
+            self.detours.forget(mask_B)
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> Planner:
         """Returns a planner whose plans keep out of obstacles, as far as they can, with no memory of this one's. Raises
@@ -145,12 +148,15 @@ class Planner(PlanFollower):
         far_B = due_B & ~near_B
         if far_B.any():
             goal, tail = None, None
+            detours = self.detours and self.detours.of(far_B)
             if goal_BG is not None:
                 goal = goal_BG[far_B]
             if self.config.shifted:
                 tail = self.last_plan.tail(far_B, self.config.replan, goal is not None)
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
-            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail)
+            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, detours=detours)
+            if self.detours is not None and self.last.aim is not None:
+                self.detours.keep(far_B, obs_BO[far_B][:, self.sampler.goal_dims], self.last.aim)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
             self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds)
         if goal_BG is not None and near_B.any():

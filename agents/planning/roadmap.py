@@ -41,6 +41,8 @@ FAR_REACH = 4.0  # the same for the nearest place of the largest part in which w
 AT_ONCE = 16_384  # positions along passages that are compared with an obstacle; more do not fit into a core's cache
 WAYS = 256  # to different goals, which are remembered
 OBSTACLES = 64  # and obstacles, each with the passages that it closes
+STUCK_DECISIONS = 3  # at least, over which a planner that is stuck moves by less than the distance of two places
+BALLS = 5  # of passages that are closed in an episode, before they are forgotten
 
 
 @settings
@@ -287,11 +289,15 @@ class FarGoals:
             return self
         return self._around(frozenset(obstacles), spec, tuple(goal_dims))
 
-    def aim(self, position_BG: Tensor, goal_BG: Tensor) -> Waypoints:
-        """The places to plan for now, (B, G) each. Warns of a goal without a way, once."""
+    def aim(self, position_BG: Tensor, goal_BG: Tensor, detours: Mapping[int, FarGoals] | None = None) -> Waypoints:
+        """The places to plan for now, (B, G) each, on the `detours` of some environments as far as these lead to their
+        goals. Warns of a goal without a way, once."""
         places, left = goal_BG.cpu().numpy().copy(), np.full(len(goal_BG), np.inf, np.float32)
         for b, position_G in enumerate(position_BG.cpu().numpy()):
-            route = self.route(position_G, places[b], self.config.ahead)
+            route = None
+            if detours and b in detours:
+                route = detours[b].route(position_G, places[b], self.config.ahead)
+            route = route or self.route(position_G, places[b], self.config.ahead)
             if route is None:
                 self._warn(position_G, places[b])
             else:
@@ -321,6 +327,56 @@ class FarGoals:
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))
+
+
+class Detours:
+    """The ways of B environments round what they got stuck at, each with its own.
+
+    Where a robot has hardly moved over some decisions, and its goal is farther than its aim, the passages through a
+    ball between it and its aim are closed for the rest of the episode. Each ball is twice as wide as the last one,
+    until they are forgotten, as the way may be closed by now.
+    """
+
+    def __init__(self, far: FarGoals, spec: TrajectorySpec, goal_dims: Sequence[int], replan: int, batch: int):
+        """`far` leads to the goals, which are these entries of observations of the layout `spec`. There are `replan`
+        environment steps between two decisions."""
+        self.far, self.spec, self.goal_dims = far, spec, tuple(goal_dims)
+        decisions = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))
+        self.past_BKG = np.full((batch, decisions, len(self.goal_dims)), np.nan)  # positions, the newest at the end
+        self.found: dict[int, list[FarGoals]] = {}
+
+    def forget(self, mask_B: Tensor) -> None:
+        """Begins new episodes in these environments."""
+        for b in mask_B.nonzero()[:, 0].tolist():
+            self.past_BKG[b] = np.nan
+            self.found.pop(b, None)
+
+    def of(self, which_B: Tensor) -> dict[int, FarGoals]:
+        """The detours among these environments, by their number among them."""
+        chosen = which_B.nonzero()[:, 0].tolist()
+        return {i: self.found[b][-1] for i, b in enumerate(chosen) if b in self.found}
+
+    def keep(self, which_B: Tensor, position_NG: Tensor, aims: Waypoints) -> None:
+        """Remembers where these N environments are, and what they aim at, and closes passages where they are stuck."""
+        positions, places = position_NG.cpu().numpy(), aims.place_BG.cpu().numpy()
+        for i, b in enumerate(which_B.nonzero()[:, 0].tolist()):
+            moved = np.linalg.norm(positions[i] - self.past_BKG[b, 0])  # NaN in the first decisions
+            self.past_BKG[b] = np.concatenate([self.past_BKG[b, 1:], positions[i : i + 1]])
+            is_far = self.far.config.ahead < float(aims.left_B[i]) < np.inf
+            if is_far and moved < self.far.roadmap.spacing:
+                self._close(b, positions[i], places[i] - positions[i])
+                self.past_BKG[b] = np.nan
+
+    def _close(self, b: int, position_G: np.ndarray, ahead_G: np.ndarray) -> None:
+        found = self.found.setdefault(b, [])
+        if len(found) == BALLS:
+            found.clear()
+        radius = self.far.roadmap.spacing * 2 ** len(found)
+        forwards_G = ahead_G / max(np.linalg.norm(ahead_G), 1e-6)
+        centre_G = position_G + (radius + self.far.roadmap.spacing / 2) * forwards_G
+        ball = Circle(tuple(centre_G.tolist()), float(radius), self.goal_dims)
+        before = found[-1] if found else self.far
+        found.append(before.around([ball], self.spec, self.goal_dims))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -36,7 +36,7 @@ from ..episodic import aimed_at, observed
 from .arrival import Arrival
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .roadmap import FarGoals, Route, Waypoints
+from .roadmap import Detours, FarGoals, Route, Waypoints
 from .trust import Trust
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
@@ -241,6 +241,12 @@ class PlanSampler:
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return obs_BO.to(self.device), goal_BG.to(self.device)
 
+    def detours(self, batch: int) -> Detours | None:
+        """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""
+        if self._far is None:
+            return None
+        return Detours(self._far, self.spec, self.goal_dims, self.config.replan, batch)
+
     def route(self, obs_O: Tensor, goal_G: Tensor) -> Route | None:
         """The way from an observation to a goal, round the guide's obstacles; None without a roadmap, and where no
         way leads from there."""
@@ -251,19 +257,20 @@ class PlanSampler:
     @torch.no_grad()
     def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
                prefix: ObservedPrefix | None = None, tail: PlanTail | None = None,
-               observe: Observer | None = None) -> Plans:
+               observe: Observer | None = None, detours: Mapping[int, FarGoals] | None = None) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
 
         With the `tail` of earlier plans, the first candidate completes it. The returned plans begin at the present; if
         they have a `prefix`, their last timestep repeats to fill the horizon. `observe` is called with the unfinished
-        candidates after each sampling step, as in the model's `sample`.
+        candidates after each sampling step, as in the model's `sample`. `detours` are the ways of some environments to
+        their goals.
         """
         obs_BO = obs_BO.to(self.device)
         if goal_BG is not None:
             goal_BG = goal_BG.to(self.device)
         aim = None
         if goal_BG is not None and self._far is not None:
-            aim = self._far.aim(obs_BO[:, self.goal_dims], goal_BG)
+            aim = self._far.aim(obs_BO[:, self.goal_dims], goal_BG, detours)
             goal_BG = aim.place_BG
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)

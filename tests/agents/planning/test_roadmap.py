@@ -8,7 +8,7 @@ import pytest
 import torch
 from planners import KnownModel
 
-from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.planning.roadmap import Detours, FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.constraints import Circle, Constraints, Speed
 from gentraj.diffusion.guidance import Constrained
@@ -161,3 +161,34 @@ def test_a_whole_plan_joins_windows_from_the_start_to_a_goal_of_any_entries(obs_
     with pytest.warns(UserWarning, match="no recorded way"):
         back = sampler.whole(obs[1:], torch.as_tensor(lane[[10]])[:, goal_dims], [0])[0]
     assert len(back.x_TD) == 8
+
+
+def test_a_planner_that_is_stuck_goes_another_way_until_its_episode_ends():
+    """A lane leads straight to the goal, and one goes round. The first robot does not move, the second one does."""
+    high = line(4)[:, ::-1]
+    top = line(10, offset=(0, 4))
+    far = FarGoals(roadmap(line(10), np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])),
+                   RoadmapConfig(ahead=12))
+    detours, both = Detours(far, TrajectorySpec(2, 0, 8, 4), (0, 1), 12, 2), torch.ones(2, dtype=torch.bool)
+    position, goal = torch.zeros(2, 2), torch.tensor([[10.0, 0]]).expand(2, 2)
+    aims = []
+    for _ in range(5):
+        aim = far.aim(position, goal, detours.of(both))
+        detours.keep(both, position, aim)
+        aims.append(aim.place_BG)
+        position = torch.stack([position[0], aim.place_BG[1]])
+    assert aims[0][0, 1] == 0 and aims[-1][0].tolist() == pytest.approx([0, 1.5], abs=0.5)
+    assert all(aim[1, 1] == 0 for aim in aims)
+    assert list(detours.of(torch.tensor([True, False]))) == [0] and not detours.of(torch.tensor([False, True]))
+    detours.forget(torch.tensor([True, False]))
+    assert not detours.of(both)
+
+
+def test_where_no_other_way_is_known_the_closed_one_is_tried_again():
+    far = FarGoals(roadmap(line(10)), RoadmapConfig(ahead=12))
+    detours, one = Detours(far, TrajectorySpec(2, 0, 8, 4), (0, 1), 12, 1), torch.ones(1, dtype=torch.bool)
+    start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
+    for _ in range(8):
+        aim = far.aim(start, goal, detours.of(one))
+        detours.keep(one, start, aim)
+        assert aim.place_BG[0].tolist() == pytest.approx([1.2, 0], abs=0.5) and aim.left_B.isfinite()
