@@ -118,13 +118,7 @@ class Drive:
         self.envs.close()
 
     def _place(self, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
-        try:
-            place(self.envs.env(0), self.envs.env_id, obs_O, goal_G)
-        except CannotReplay:
-            base: Any = self.envs.env(0).unwrapped
-            if not hasattr(base, "move"):
-                raise
-            base.move(obs_O[list(self.loaded.dims)], goal_G)  # a humanoid, whose posture its observation does not tell
+        put(self.loaded, self.envs.env(0), obs_O, goal_G)
         self.envs.obs_BO = obs_O[None].copy()
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()
@@ -132,6 +126,17 @@ class Drive:
     def _posture(self) -> np.ndarray:
         """(Q,) the positions of the simulator."""
         return np.array(simulated(self.envs.env(0).unwrapped).data.qpos)
+
+
+def put(loaded: Loaded, env: Any, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
+    """Sets an environment of a run to the state that an observation (O,) shows, and its goal to (G,); a humanoid in a
+    maze, whose posture its observation does not tell, is moved as it stands. Raises `CannotReplay` for others."""
+    try:
+        place(env, loaded.factory.env_id, obs_O, goal_G)
+    except CannotReplay:
+        if not hasattr(env.unwrapped, "move"):
+            raise
+        env.unwrapped.move(obs_O[list(loaded.dims)], goal_G)
 
 
 def start_and_goal(loaded: Loaded) -> tuple[tuple[float, ...], tuple[float, ...]]:

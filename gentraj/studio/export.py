@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gentraj.envs.evaluation.replay import CannotReplay, place, simulated
+from gentraj.envs.evaluation.replay import CannotReplay, simulated
 from gentraj.envs.rendering import rendering, videos
 
-from .driving import Drive, SideBySide, compare_with_simulator
+from .driving import Drive, SideBySide, compare_with_simulator, put
 from .loading import Loaded, agents_like
 from .planning import Answer
 from .scene import scene_of
@@ -87,7 +87,8 @@ def python_call(answer: Answer) -> str:
     It loads the run as the studio has it, whatever is trained in the meantime.
     """
     run = answer.loaded.run
-    module, function, more = "planning", "plan_for", ""
+    module, function = "planning", "plan_for"
+    more = ""
     if answer.parts:
         more = f", parts={answer.parts}"
     if answer.loaded.kind == "policy":
@@ -119,7 +120,7 @@ def video(drive: Drive | None) -> bytes:
     env = rendering(drive.loaded.factory)()
     env.reset(seed=0)
     with suppress(CannotReplay):
-        place(env, drive.envs.env_id, drive.path[0], np.array(drive.question.goal))  # for the goal
+        put(drive.loaded, env, drive.path[0], np.array(drive.question.goal))  # for the goal
     base = simulated(env.unwrapped)
     with tempfile.TemporaryDirectory() as folder:
         with videos(Path(folder), 1) as watch:
