@@ -100,7 +100,7 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
 
 # Policies that learn from data without goals and rewards.
 HINDSIGHT = PolicyRunConfig(context=GoalContext(goals=HindsightConfig()))
-GCBC = replace(HINDSIGHT, policy=BCConfig(GAUSSIAN))
+GCBC = replace(HINDSIGHT, policy=BCConfig(GAUSSIAN, temperature=0.0))
 GOAL_POLICIES: dict[str, tuple[str, PolicyRunConfig]] = {
     "gcbc": ("behaviour cloning towards goals in hindsight", GCBC),
     "far-gcbc": ("the same towards near goals, which a roadmap of the data leads along to far ones",
