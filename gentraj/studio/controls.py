@@ -13,7 +13,7 @@ from .export import Download, downloads, world_page
 from .loading import Loaded, agents_like, alike
 from .planning import Answer, ranges
 from .scene import MazeScene, Place, Scene, on_floor, scene_of
-from .session import Session
+from .session import Session, play
 from .world_view import WorldView
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Controls:
     def _toggle(self) -> None:
         """Plays the closed loop, or pauses it."""
         self.session.playing = not self.session.playing
-        self.session.play()
+        play(self.session)
         self.draw()
 
     def _listen(self) -> None:

@@ -189,18 +189,6 @@ class Session:
             self.playing = False
         self.on_change()
 
-    def play(self) -> None:
-        """Goes on with the closed loop at the speed of the simulator, until `playing` is unset."""
-        if not self.playing:
-            return
-        start = time.perf_counter()
-        fps = SHOWN_PER_SECOND
-        if self.drive is not None:
-            fps = self.drive.fps
-        steps = max(1, round(fps / SHOWN_PER_SECOND))
-        self.step(steps)
-        self.worker.do("play", self.play, max(0.0, steps / fps - (time.perf_counter() - start)))
-
     def reset(self) -> None:
         """Puts the closed loop back to the start, and asks for plans from there."""
         self.playing = False
@@ -240,16 +228,30 @@ class Session:
                 self.problem = one_line(error)
         self.answers = found
         self.latencies |= {answer.loaded: answer.ms for answer in found.values()}
-        self.worker.do("grow", self._grow)
+        self.worker.do("grow", lambda: grow(self))
         self.on_change()
 
-    def _grow(self) -> None:
-        """Lets the chosen plans go on by one part, so that a new question waits for no more than that; the closed loop
-        makes its own plans."""
-        if self.drive is not None or not self.growing:
-            return
-        longer = {side: next(growing, None) for side, growing in self.growing.items()}
-        self.growing = {side: self.growing[side] for side, answer in longer.items() if answer is not None}
-        self.answers = self.answers | {side: answer for side, answer in longer.items() if answer is not None}
-        self.worker.do("grow", self._grow)
-        self.on_change()
+
+def play(session: Session) -> None:
+    """Goes on with the closed loop at the speed of the simulator, until its `playing` is unset."""
+    if not session.playing:
+        return
+    start = time.perf_counter()
+    fps = SHOWN_PER_SECOND
+    if session.drive is not None:
+        fps = session.drive.fps
+    steps = max(1, round(fps / SHOWN_PER_SECOND))
+    session.step(steps)
+    session.worker.do("play", lambda: play(session), max(0.0, steps / fps - (time.perf_counter() - start)))
+
+
+def grow(session: Session) -> None:
+    """Lets the chosen plans go on by one part, so that a new question waits for no more than that; the closed loop
+    makes its own plans."""
+    if session.drive is not None or not session.growing:
+        return
+    longer = {side: next(growing, None) for side, growing in session.growing.items()}
+    session.growing = {side: session.growing[side] for side, answer in longer.items() if answer is not None}
+    session.answers = session.answers | {side: answer for side, answer in longer.items() if answer is not None}
+    session.worker.do("grow", lambda: grow(session))
+    session.on_change()
