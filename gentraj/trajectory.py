@@ -91,7 +91,7 @@ class TrajectorySpec:
         """
         if not self.offsets:
             return step_T / self.stride
-        time_H = torch.tensor(self.times, device=step_T.device)
+        time_H = torch.tensor(self.times, dtype=step_T.dtype, device=step_T.device)
         gap_H = torch.tensor(self.gaps, device=step_T.device)
         below_T = torch.searchsorted(time_H, step_T, right=True) - 1
         return below_T + (step_T - time_H[below_T]) / gap_H[below_T]

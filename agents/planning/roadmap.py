@@ -31,8 +31,9 @@ from gentraj.models.sampling import Guidance
 from gentraj.trajectory import TrajectorySpec
 
 SAMPLED = 20_000  # observations among which places are chosen
-SPACING_STEPS = 2.0  # environment steps at full speed between two neighbouring places, at least
-SPANS = (1, 2, 3, 5, 8, 12, 16)  # environment steps of the passages, for places SPACING_STEPS apart
+PACE_STEPS = 12  # environment steps over which the speed is measured, so that noise of single steps does not count
+SPACING_STEPS = 3.0  # environment steps at full speed between two neighbouring places, at least
+SPANS = (1, 2, 3, 5, 8)  # environment steps of the passages, for places SPACING_STEPS apart
 SPEED_QUANTILE = 0.9
 WAYPOINTS = 5  # positions that are kept of a passage, its ends included
 BETWEEN = 4  # parts of the straight line between two waypoints, at whose ends obstacles are looked for
@@ -49,11 +50,11 @@ BALLS = 5  # of passages that are closed in an episode, before they are forgotte
 class RoadmapConfig:
     """Settings of the roadmap of a planner's data, on which it goes to goals that are farther than its plans."""
 
-    ahead: PositiveInt = 12
+    ahead: PositiveInt = 18
     """Environment steps along the way to the goal after which lies the place that a plan is made for. The last plan is
     made for the goal itself."""
     places: PositiveInt = 2000
-    """Number of places at most. There are fewer where they would be closer to each other than two steps at full
+    """Number of places at most. There are fewer where they would be closer to each other than three steps at full
     speed."""
 
 
@@ -92,7 +93,7 @@ class Roadmap:
     passage_EWG: np.ndarray
     """Positions along the quickest recorded passage, evenly spaced in time, its ends included."""
     speed: float
-    """Distance in one step that 90 % of the recorded steps stay below."""
+    """Distance in one step, as a mean over a few steps, that 90 % of the recorded steps stay below."""
     spacing: float
     """Distance within which every recorded position has a place."""
     _place_GP: np.ndarray = field(init=False, repr=False, compare=False)
@@ -118,9 +119,11 @@ class Roadmap:
         Raises ValueError for data in which nothing moves.
         """
         position_NG = np.asarray(position_NG, np.float32)
-        same_M = episode_N[1:] == episode_N[:-1]
-        moved_M = np.linalg.norm(np.diff(position_NG, axis=0), axis=1)[same_M]
-        speed = float(np.quantile(moved_M, SPEED_QUANTILE)) if len(moved_M) else 0.0
+        span = min(PACE_STEPS, int(np.unique(episode_N, return_counts=True)[1].max()) - 1)
+        speed = 0.0
+        if span > 0:
+            moved_MG = (position_NG[span:] - position_NG[:-span])[episode_N[span:] == episode_N[:-span]]
+            speed = float(np.quantile(np.linalg.norm(moved_MG, axis=1), SPEED_QUANTILE)) / span
         if not speed > 0:
             raise ValueError("the entries of the goal do not change within the episodes, so that there are no ways "
                              "between places; name other goal_dims")

@@ -6,13 +6,14 @@ level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -82,6 +83,8 @@ class PlannerConfig:
     mazes."""
     lookahead: PositiveInt = 12
     """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
+    pace: Annotated[float, Ge(1)] = 1.0
+    """How many times as fast as it says a plan is followed. Data of noisy actions are slower than the robot can be."""
     context: tuple[float, ...] = ()
     """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
     returns is given a high return of its data."""
@@ -401,7 +404,7 @@ class PlanSampler:
         left = (spec.horizon - 1 - config.history) * spec.stride
         needed = max(config.replan - 1, 1)
         if config.actions != "joint":
-            needed = config.replan - 1 + config.lookahead
+            needed = math.ceil(config.pace * (config.replan - 1 + config.lookahead))
         if needed > left:
             raise ValueError(f"history is {config.history} of {spec.horizon} timesteps, which leaves {left} "
                              f"environment steps to plan, and replan and lookahead need {needed}; reduce one of them")

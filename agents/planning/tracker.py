@@ -34,17 +34,20 @@ class PlanTracker:
     count: int = field(init=False)
     """The number of targets of a plan, one for each environment step."""
     ahead: int = field(init=False)
-    """Environment steps of a plan that are carried out or looked ahead to."""
+    """Environment steps of a plan, by its own time, that are carried out or looked ahead to."""
     goal_dims: list[int] = field(init=False)
     """The entries of an observation that a goal consists of."""
 
     def __post_init__(self) -> None:
         self.count = self.config.replan + self.config.lookahead
-        self.ahead = self.count - 1
+        self.ahead = math.ceil(self.config.pace * (self.count - 1))
         if self.config.actions == "joint":
             self.ahead = self.config.replan
         self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
         config, act_dim = self.config, len(self.low_A)
+        if config.pace != 1 and (config.actions == "joint" or config.shifted):
+            raise ValueError(f"planner.pace is {config.pace:g}, and a plan with joint actions or with shifted is "
+                             "followed as fast as it says; set pace to 1")
         if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
             raise ValueError(f"planner.actions is 'track', which needs a position and a velocity for each of {act_dim} "
                              f"actions; planner.goal_dims are {config.goal_dims} and planner.rest_dims "
@@ -70,7 +73,7 @@ class PlanTracker:
         targets stay at rest where the plan arrived.
         """
         spec = self.spec
-        index_T = spec.fractional_index(torch.arange(self.count + 1, device=x_BHD.device))
+        index_T = spec.fractional_index(self.config.pace * torch.arange(self.count + 1, device=x_BHD.device))
         along_BTD = between(x_BHD, index_T)
         if arrival_step_B is not None:
             last_B = arrival_step_B.clamp(max=x_BHD.shape[1] - 1)  # a plan that arrives later has not arrived yet

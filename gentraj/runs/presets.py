@@ -33,8 +33,9 @@ from .world import WorldModelRunConfig
 
 # A planner that reaches a goal by the earliest trusted arrival; the data decide everything else.
 GOALS = PlannerRunConfig(training=TrainingConfig(steps=8_000))
-# The same along the roadmap of the data, with a plan that reaches a few places ahead.
-FAR = replace(GOALS, roadmap=RoadmapConfig(), training=TrainingConfig(steps=4_000))
+# The same along the roadmap of the data, with a plan that reaches a few places ahead, faster than noisy data do.
+FAR = replace(GOALS, roadmap=RoadmapConfig(), planner=PlannerConfig(replan=8, pace=1.5),
+              training=TrainingConfig(steps=4_000))
 # The observation is (x, y, vx, vy), and the dynamics are smooth, so a plan is followed for many steps: replanning more
 # often costs more than it gains.
 POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))

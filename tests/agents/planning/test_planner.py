@@ -86,6 +86,14 @@ def test_after_the_arrival_the_goal_is_held_at_rest() -> None:
     assert target_BTD[0].tolist() == [[1, 2, 3], [1, 0, 3], [1, 0, 0], [1, 0, 0], [1, 0, 0]]
 
 
+def test_a_plan_is_followed_at_its_pace_until_it_arrives() -> None:
+    agent = planner(arrival="fixed", replan=6, lookahead=5, pace=2.0)
+    agent.act(OBS, torch.tensor([[14.0, 0.0]]))  # 7 timesteps, or 28 steps, in 14
+    torch.testing.assert_close(agent.target_BTD[0, :, 0], torch.arange(1.0, 12))
+    with pytest.raises(ValueError, match="set pace to 1"):
+        planner(pace=2.0, actions="joint")
+
+
 def test_near_the_goal_it_is_held_without_a_plan() -> None:
     agent = planner(hold_radius=10.0)
     assert agent.act(OBS, GOAL)[0].tolist() == [8.0, 0.0] and agent.network_calls == 0
