@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gentraj.constraints import Constraint
 from gentraj.trajectory import Agent, only_steps
 
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
@@ -239,10 +238,6 @@ class RealTimePlanner(PlanFollower):
         self.step += 1
         self.acting.append(self.clock() - resumed)
         return act_BA
-
-    def avoiding(self, obstacles: Sequence[Constraint]) -> Agent:
-        """Raises ValueError, as the durations of the plans are known for the settings that were measured."""
-        raise ValueError("a planner with a deadline cannot be told of obstacles; leave the deadline out")
 
     def rest(self, seconds: float) -> None:
         """Lets `seconds` pass, in which the planner plans ahead; returns as soon as it has nothing to plan."""

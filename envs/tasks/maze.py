@@ -133,19 +133,6 @@ class Maze:
         inside = (np.abs(position - self.middle) <= np.array(self.free.shape[::-1]) / 2 * self.scaling).all(-1)
         return inside & self.free.flat[cell]
 
-    def detour(self, start: int, goal: int) -> int | None:
-        """The cell nearest to the middle of a shortest path from one cell to another without which another path leads
-        there; None where there is no such cell."""
-        path = [start]
-        while path[-1] != goal and self.next_cell[goal, path[-1]] != path[-1]:
-            path.append(int(self.next_cell[goal, path[-1]]))
-        for cell in sorted(path[1:-1], key=lambda cell: abs(path.index(cell) - (len(path) - 1) / 2)):
-            free = self.free.copy()
-            free.flat[cell] = False
-            if np.isfinite(ways(free.tobytes(), free.shape)[0][start, goal]):
-                return cell
-        return None
-
     def wall_boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the walls as boxes low_W2, high_W2: one per run of cells in a row, and four around the map."""
         rows, columns = self.free.shape
@@ -157,6 +144,20 @@ class Maze:
         low = [[-inf, -inf], [half[0], -inf], [-inf, -inf], [-inf, half[1]], *np.stack([x[:, 0], y[:, 0]], 1)]
         high = [[-half[0], inf], [inf, inf], [inf, -half[1]], [inf, inf], *np.stack([x[:, 1], y[:, 1]], 1)]
         return np.array(low) * self.scaling + self.middle, np.array(high) * self.scaling + self.middle
+
+
+def detour(maze: Maze, start: int, goal: int) -> int | None:
+    """The cell nearest to the middle of a shortest path from one cell to another without which another path leads
+    there; None where there is no such cell."""
+    path = [start]
+    while path[-1] != goal and maze.next_cell[goal, path[-1]] != path[-1]:
+        path.append(int(maze.next_cell[goal, path[-1]]))
+    for cell in sorted(path[1:-1], key=lambda cell: abs(path.index(cell) - (len(path) - 1) / 2)):
+        free = maze.free.copy()
+        free.flat[cell] = False
+        if np.isfinite(ways(free.tobytes(), free.shape)[0][start, goal]):
+            return cell
+    return None
 
 
 @lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Dict
 from gentraj.randomness import seeded
 
 from ..making import load_gymnasium
-from .maze import Disc, Maze
+from .maze import Disc, Maze, detour
 from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask, is_maze
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -213,7 +213,7 @@ class Detour(gymnasium.Wrapper):
         task = env.base.task_infos[info["task_id"] - 1]
         maze = grid_of(env.base)
         start, goal = (int(maze.cell(np.array(env.base.ij_to_xy(task[end])))) for end in ("init_ij", "goal_ij"))
-        cell = maze.detour(start, goal)
+        cell = detour(maze, start, goal)
         if cell is None:
             raise ValueError(f"{env.task.env_id}: only one way leads to the goal of task {info['task_id']}, and an "
                              "obstacle would close it; take the protocol ogbench")
