@@ -156,7 +156,7 @@ class Planner(PlanFollower):
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
             self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, detours=detours)
             if self.detours is not None and self.last.aim is not None:
-                self.detours.keep(far_B, obs_BO[far_B][:, self.sampler.goal_dims], self.last.aim)
+                self.detours.keep(far_B, obs_BO[far_B], self.last.aim)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
             self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds)
         if goal_BG is not None and near_B.any():

@@ -267,36 +267,41 @@ class Waypoints:
 
 
 class FarGoals:
-    """Aims a planner at goals beyond its plans: at the place that lies some steps along the way to its goal."""
+    """Aims an agent at goals beyond its reach: at the place that lies some steps along the way to its goal."""
 
-    def __init__(self, roadmap: Roadmap, config: RoadmapConfig):
-        self.roadmap, self.config = roadmap, config
+    def __init__(self, roadmap: Roadmap, config: RoadmapConfig, goal_dims: Sequence[int]):
+        """`goal_dims` are the entries of an observation that a goal consists of, in which the roadmap is made."""
+        self.roadmap, self.config, self.goal_dims = roadmap, config, tuple(goal_dims)
         self._way = lru_cache(WAYS)(self._find)
         self._closed_by = lru_cache(OBSTACLES)(self._find_closed)
         self._around = lru_cache(OBSTACLES)(self._find_around)
         self._warned: set[tuple[float, ...]] = set()
 
-    def outside(self, guide: Guidance, spec: TrajectorySpec, goal_dims: Sequence[int]) -> FarGoals:
+    def __call__(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B, G) the goals to act towards now, in these observations and towards these goals."""
+        return self.aim(obs_BO, goal_BG).place_BG
+
+    def outside(self, guide: Guidance) -> FarGoals:
         """The same with a way round the constraints of a guide, as `around` goes."""
         guides = guide if isinstance(guide, Sequence) else [guide]
         given = [one.constraints.constraints for one in guides if isinstance(one, Constrained)]
-        return self.around([each for constraints in given for each in constraints.values()], spec, goal_dims)
+        return self.around([each for constraints in given for each in constraints.values()])
 
-    def around(self, constraints: Sequence[Constraint], spec: TrajectorySpec, goal_dims: Sequence[int]) -> FarGoals:
+    def around(self, constraints: Sequence[Constraint]) -> FarGoals:
         """The same on a roadmap without the passages that constraints forbid, so that the way goes round obstacles.
         Only constraints on positions count: boxes, circles and blocks of entries of the goal. What an obstacle closes
         is remembered, for the next agent with this obstacle among others."""
         obstacles = [each for each in constraints
-                     if isinstance(each, (Box, Circle, Blocks)) and set(each.dims) <= set(goal_dims)]
+                     if isinstance(each, (Box, Circle, Blocks)) and set(each.dims) <= set(self.goal_dims)]
         if not obstacles:
             return self
-        return self._around(frozenset(obstacles), spec, tuple(goal_dims))
+        return self._around(frozenset(obstacles))
 
-    def aim(self, position_BG: Tensor, goal_BG: Tensor, detours: Mapping[int, FarGoals] | None = None) -> Waypoints:
+    def aim(self, obs_BO: Tensor, goal_BG: Tensor, detours: Mapping[int, FarGoals] | None = None) -> Waypoints:
         """The places to plan for now, (B, G) each, on the `detours` of some environments as far as these lead to their
         goals. Warns of a goal without a way, once."""
         places, left = goal_BG.cpu().numpy().copy(), np.full(len(goal_BG), np.inf, np.float32)
-        for b, position_G in enumerate(position_BG.cpu().numpy()):
+        for b, position_G in enumerate(obs_BO[:, self.goal_dims].cpu().numpy()):
             route = None
             if detours and b in detours:
                 route = detours[b].route(position_G, places[b], self.config.ahead)
@@ -318,15 +323,14 @@ class FarGoals:
             warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "
                           f"{goal_G.round(3).tolist()}; the agent goes straight for it", stacklevel=2)
 
-    def _find_around(self, obstacles: frozenset[Constraint], spec: TrajectorySpec,
-                     goal_dims: tuple[int, ...]) -> FarGoals:
-        closed_E = np.any([self._closed_by(each, spec, goal_dims) for each in obstacles], 0)
-        return FarGoals(self.roadmap.without(closed_E), self.config)
+    def _find_around(self, obstacles: frozenset[Constraint]) -> FarGoals:
+        closed_E = np.any([self._closed_by(each) for each in obstacles], 0)
+        return FarGoals(self.roadmap.without(closed_E), self.config, self.goal_dims)
 
-    def _find_closed(self, obstacle: Constraint, spec: TrajectorySpec, goal_dims: tuple[int, ...]) -> np.ndarray:
+    def _find_closed(self, obstacle: Constraint) -> np.ndarray:
         """(E,) whether an obstacle closes each passage."""
-        entries = [goal_dims.index(dim) for dim in obstacle.dims]
-        return self.roadmap.crossing(partial(_is_outside, obstacle, spec, entries))
+        entries = [self.goal_dims.index(dim) for dim in obstacle.dims]
+        return self.roadmap.crossing(partial(_is_outside, obstacle, entries))
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))
@@ -340,12 +344,11 @@ class Detours:
     until they are forgotten, as the way may be closed by now.
     """
 
-    def __init__(self, far: FarGoals, spec: TrajectorySpec, goal_dims: Sequence[int], replan: int, batch: int):
-        """`far` leads to the goals, which are these entries of observations of the layout `spec`. There are `replan`
-        environment steps between two decisions."""
-        self.far, self.spec, self.goal_dims = far, spec, tuple(goal_dims)
+    def __init__(self, far: FarGoals, replan: int, batch: int):
+        """`far` leads to the goals. There are `replan` environment steps between two decisions."""
+        self.far = far
         decisions = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))
-        self.past_BKG = np.full((batch, decisions, len(self.goal_dims)), np.nan)  # positions, the newest at the end
+        self.past_BKG = np.full((batch, decisions, len(far.goal_dims)), np.nan)  # positions, the newest at the end
         self.found: dict[int, list[FarGoals]] = {}
 
     def forget(self, mask_B: Tensor) -> None:
@@ -359,9 +362,9 @@ class Detours:
         chosen = which_B.nonzero()[:, 0].tolist()
         return {i: self.found[b][-1] for i, b in enumerate(chosen) if b in self.found}
 
-    def keep(self, which_B: Tensor, position_NG: Tensor, aims: Waypoints) -> None:
+    def keep(self, which_B: Tensor, obs_NO: Tensor, aims: Waypoints) -> None:
         """Remembers where these N environments are, and what they aim at, and closes passages where they are stuck."""
-        positions, places = position_NG.cpu().numpy(), aims.place_BG.cpu().numpy()
+        positions, places = obs_NO[:, self.far.goal_dims].cpu().numpy(), aims.place_BG.cpu().numpy()
         for i, b in enumerate(which_B.nonzero()[:, 0].tolist()):
             moved = np.linalg.norm(positions[i] - self.past_BKG[b, 0])  # NaN in the first decisions
             self.past_BKG[b] = np.concatenate([self.past_BKG[b, 1:], positions[i : i + 1]])
@@ -377,31 +380,13 @@ class Detours:
         radius = self.far.roadmap.spacing * 2 ** len(found)
         forwards_G = ahead_G / max(np.linalg.norm(ahead_G), 1e-6)
         centre_G = position_G + (radius + self.far.roadmap.spacing / 2) * forwards_G
-        ball = Circle(tuple(centre_G.tolist()), float(radius), self.goal_dims)
+        ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
         before = found[-1] if found else self.far
-        found.append(before.around([ball], self.spec, self.goal_dims))
+        found.append(before.around([ball]))
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """Gives an agent that acts towards near goals the places ahead on the way to far ones."""
-
-    far: FarGoals
-    goal_dims: tuple[int, ...]
-    """The entries of an observation that a goal consists of."""
-
-    def __call__(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
-        """(B, G) the goals to act towards now, in these observations and towards these goals."""
-        dims_G = torch.tensor(self.goal_dims, device=obs_BO.device)
-        return self.far.aim(obs_BO.index_select(1, dims_G), goal_BG).place_BG
-
-    def around(self, constraints: Sequence[Constraint], spec: TrajectorySpec) -> Ahead:
-        """The same on the way round obstacles, which are constraints on observations of the layout `spec`."""
-        return Ahead(self.far.around(constraints, spec, self.goal_dims), self.goal_dims)
-
-
-def _is_outside(constraint: Constraint, spec: TrajectorySpec, entries: list[int],
-                position_MG: np.ndarray) -> np.ndarray:
+def _is_outside(constraint: Constraint, entries: list[int], position_MG: np.ndarray) -> np.ndarray:
     """(M,) whether positions violate a constraint on these entries of a goal."""
     vectors_1Md = torch.as_tensor(position_MG[None, :, entries]).double()
+    spec = TrajectorySpec(len(entries), 0, max(len(position_MG), 2))  # as if they were the timesteps of a trajectory
     return (largest(constraint.excess(vectors_1Md, spec))[0] > 0).numpy()

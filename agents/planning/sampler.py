@@ -218,7 +218,7 @@ class PlanSampler:
         self._guide = self._combined_guide()
         self._far = None
         if self.far is not None:
-            self._far = self.far.outside(self.guide, self.spec, self.goal_dims)
+            self._far = self.far.outside(self.guide)
         self._options = replace(self.options, steps=self.config.steps, temperature=self.config.temperature)
 
     @property
@@ -248,7 +248,7 @@ class PlanSampler:
         """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""
         if self._far is None:
             return None
-        return Detours(self._far, self.spec, self.goal_dims, self.config.replan, batch)
+        return Detours(self._far, self.config.replan, batch)
 
     def route(self, obs_O: Tensor, goal_G: Tensor) -> Route | None:
         """The way from an observation to a goal, round the guide's obstacles; None without a roadmap, and where no
@@ -273,7 +273,7 @@ class PlanSampler:
             goal_BG = goal_BG.to(self.device)
         aim = None
         if goal_BG is not None and self._far is not None:
-            aim = self._far.aim(obs_BO[:, self.goal_dims], goal_BG, detours)
+            aim = self._far.aim(obs_BO, goal_BG, detours)
             goal_BG = aim.place_BG
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)

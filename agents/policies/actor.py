@@ -13,7 +13,7 @@ from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed
-from ..planning.roadmap import Ahead
+from ..planning.roadmap import FarGoals
 from .policy import Policy
 
 
@@ -21,7 +21,7 @@ class Actor(EpisodicAgent):
     """The `Agent` of a policy: it samples a chunk of actions, carries out the first of them, and samples again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: Ahead | None = None):
+                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: FarGoals | None = None):
         """`ahead` gives the goals to act towards, as on a roadmap; by default they are those that `act` is given."""
         self.policy = policy
         self.ahead = ahead
@@ -63,7 +63,7 @@ class Actor(EpisodicAgent):
         """Returns an actor whose way to its goals goes round obstacles; this one if it has no roadmap."""
         if self.ahead is None:
             return self
-        ahead = self.ahead.around(obstacles, self.spec)
+        ahead = self.ahead.around(obstacles)
         return type(self)(self.policy, self.low_A.cpu().numpy(), self.high_A.cpu().numpy(), self.options, ahead)
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
-from ..planning.roadmap import Ahead
+from ..planning.roadmap import FarGoals
 from .actor import Actor
 from .policy import POLICIES, Policy, PolicyConfig, Transition
 from .scales import StateActionScales
@@ -167,7 +167,7 @@ class StudentActor(Actor):
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: Ahead | None = None):
+                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: FarGoals | None = None):
         super().__init__(policy, low_A, high_A, options, ahead)
         refuse_options(options, ONE_CALL)
         self.policy: Student = policy

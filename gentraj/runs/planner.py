@@ -18,7 +18,7 @@ from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.planning.roadmap import Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import BOTH_ENDS, PlannerConfig, PlanSampler, check_dims, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
@@ -33,7 +33,7 @@ from ..models.sampling import Guidance, sampling_of
 from ..normalize import Normalizer, NormalizerName
 from ..randomness import fold
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec
-from .run import ActingConfig, Component, DataFacts, Run, RunConfig, acting_settings
+from .run import ActingConfig, Component, DataFacts, Run, RunConfig, acting_settings, ahead_of
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -278,10 +278,8 @@ class PlannerRun(Run[PlannerRunConfig]):
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
             trust = Trust(self.model, data, planning.trust, planning.history, planning.goal_dims,
                           self.kept.get("place"))
-        far = None
-        if self.roadmap is not None:
-            far = FarGoals(Roadmap.of_tensors(self.kept), self.roadmap)
-        return PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options, far)
+        return PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options,
+                           ahead_of(self))
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
         """The agent without a deadline, for callers who know that it is a planner."""

@@ -19,7 +19,7 @@ from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
 from gentraj.agents.planning.plan_critic import PlanCritic
-from gentraj.agents.planning.roadmap import Ahead, FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.scores import DataReturns
@@ -287,11 +287,11 @@ def environment_of(run: Run, env_id: str | None = None) -> str:
     return env
 
 
-def ahead_of(run: Run) -> Ahead | None:
+def ahead_of(run: Run) -> FarGoals | None:
     """What gives the places to act towards on the roadmap of a run; None without one."""
     if run.roadmap is None:
         return None
-    return Ahead(FarGoals(Roadmap.of_tensors(run.kept), run.roadmap), run.data.goal_dims)
+    return FarGoals(Roadmap.of_tensors(run.kept), run.roadmap, run.data.goal_dims)
 
 
 def straight(run: RunT) -> RunT:

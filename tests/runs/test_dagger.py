@@ -18,7 +18,7 @@ from test_planner_runs import tiny as planner
 from test_policy_runs import tiny
 
 from gentraj import runs
-from gentraj.agents.planning.roadmap import Roadmap
+from gentraj.agents.planning.roadmap import Roadmap, RoadmapConfig
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.config import ConfigError
 from gentraj.constraints import Circle
@@ -135,7 +135,8 @@ def test_a_teacher_goes_to_far_goals_in_legs_and_the_data_have_the_goals_of_thes
 @pytest.mark.filterwarnings("ignore:no recorded way")  # in so few data
 def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_what_is_within_reach(
         umaze: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    teacher = runs.train(planner("far-goals", DATASET), tmp_path / "teacher", progress=False)
+    config = replace(planner("far-goals", DATASET), roadmap=RoadmapConfig(ahead=3))  # the maze is small
+    teacher = runs.train(config, tmp_path / "teacher", progress=False)
     folder = distill(teacher, replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False).folder
     student = runs.load(folder)
     assert student.kept.keys() == teacher.kept.keys() and torch.equal(student.kept["place"], teacher.kept["place"])
@@ -151,7 +152,7 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     middle = Circle(tuple(road.core_PG[len(road.core_PG) // 2].tolist()), 0.1, (0, 1))
     round_it, unaware = (agent.avoiding([middle]) for agent in agents)
     assert unaware is agents[1] and isinstance(round_it, StudentActor) and round_it.ahead is not None
-    assert len(round_it.ahead.far.roadmap.edge_E2) < len(road.edge_E2)
+    assert len(round_it.ahead.roadmap.edge_E2) < len(road.edge_E2)
     assert gentraj("export", student.folder, "--out", tmp_path / "near.pt2") == 0
     assert "towards goals within reach" in capsys.readouterr().err
 

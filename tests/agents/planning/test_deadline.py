@@ -276,7 +276,7 @@ def test_a_goal_that_moves_in_every_step_is_followed() -> None:
 
 def test_a_far_goal_is_approached_place_by_place_from_where_the_steps_until_then_lead() -> None:
     """A plan takes two steps, and its start is foreseen."""
-    far, goal_BG = FarGoals(Roadmap.of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig()), START + 190
+    far, goal_BG = FarGoals(Roadmap.of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig(), (0,)), START + 190
     played = InTime(0.6, far=far)
     for _ in range(31):
         played.state = played.state + played.step(goal_BG).clamp(0, 1)

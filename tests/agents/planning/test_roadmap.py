@@ -92,7 +92,7 @@ def test_saved_tensors_give_the_same_roadmap():
 
 
 def test_a_planner_is_aimed_along_the_way_and_at_last_at_its_goal():
-    far = FarGoals(roadmap(line(20)), RoadmapConfig(ahead=30))
+    far = FarGoals(roadmap(line(20)), RoadmapConfig(ahead=30), (0, 1))
     at = torch.tensor([[1.0, 0], [17.5, 0]])
     goal = torch.tensor([[19.0, 0], [19.0, 0]])
     aim = far.aim(at, goal)
@@ -102,7 +102,7 @@ def test_a_planner_is_aimed_along_the_way_and_at_last_at_its_goal():
 
 
 def test_a_goal_without_a_way_is_planned_for_straight_and_said_once():
-    far = FarGoals(roadmap(line(20)), RoadmapConfig())
+    far = FarGoals(roadmap(line(20)), RoadmapConfig(), (0, 1))
     nowhere = torch.tensor([[5.0, 50.0]])
     with pytest.warns(UserWarning, match=r"no recorded way .*5\.0, 50\.0"):
         aim = far.aim(torch.zeros(1, 2), nowhere)
@@ -117,16 +117,16 @@ def test_an_obstacle_of_a_planner_s_constraints_is_gone_round():
     high = line(4)[:, ::-1]
     top = line(10, offset=(0, 4))
     far = FarGoals(roadmap(line(10), np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])),
-                   RoadmapConfig(ahead=30))
+                   RoadmapConfig(ahead=30), (0, 1))
     spec = TrajectorySpec(2, 0, 8, 4)
     circle = Circle(np.array([5.0, 0.1]), 0.15, (0, 1))  # pyright: ignore[reportArgumentType]
     limits = Constraints(spec, [circle, Speed(1.0, (0, 1), dt=0.1)])
     start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
-    assert far.outside(None, spec, (0, 1)) is far
+    assert far.outside(None) is far
     assert far.aim(start, goal).place_BG[0].tolist() == pytest.approx([3, 0], abs=1.0)
-    around = far.outside(Constrained(limits), spec, (0, 1))
+    around = far.outside(Constrained(limits))
     assert around.aim(start, goal).place_BG[0].tolist() == pytest.approx([0, 3], abs=1.0)
-    assert far.outside(Constrained(limits, strict=False), spec, (0, 1)) is around  # it is not searched again
+    assert far.outside(Constrained(limits, strict=False)) is around  # it is not searched again
 
 
 def test_episodes_in_which_nothing_moves_are_refused():
@@ -149,7 +149,7 @@ def test_a_whole_plan_joins_windows_from_the_start_to_a_goal_of_any_entries(obs_
     spec = TrajectorySpec(obs_dim, 0, horizon=8, stride=4)
     lane = np.random.default_rng(0).normal(size=(301, obs_dim)).astype(np.float32)
     lane[:, goal_dims] = np.arange(301)[:, None] * 0.1
-    far_goals = FarGoals(Roadmap.of(lane[:, goal_dims], np.zeros(301)), RoadmapConfig())
+    far_goals = FarGoals(Roadmap.of(lane[:, goal_dims], np.zeros(301)), RoadmapConfig(), goal_dims)
     sampler = PlanSampler(KnownModel(spec, straight), PlannerConfig("fixed", goal_dims=goal_dims), far=far_goals)
     obs, goal = torch.as_tensor(lane[[10, 200]]), torch.as_tensor(lane[[250, 210]])[:, goal_dims]
     far, near = sampler.whole(obs, goal, [0, 1])
@@ -168,8 +168,8 @@ def test_a_planner_that_is_stuck_goes_another_way_until_its_episode_ends():
     high = line(4)[:, ::-1]
     top = line(10, offset=(0, 4))
     far = FarGoals(roadmap(line(10), np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])),
-                   RoadmapConfig(ahead=12))
-    detours, both = Detours(far, TrajectorySpec(2, 0, 8, 4), (0, 1), 12, 2), torch.ones(2, dtype=torch.bool)
+                   RoadmapConfig(ahead=12), (0, 1))
+    detours, both = Detours(far, 12, 2), torch.ones(2, dtype=torch.bool)
     position, goal = torch.zeros(2, 2), torch.tensor([[10.0, 0]]).expand(2, 2)
     aims = []
     for _ in range(5):
@@ -185,8 +185,8 @@ def test_a_planner_that_is_stuck_goes_another_way_until_its_episode_ends():
 
 
 def test_where_no_other_way_is_known_the_closed_one_is_tried_again():
-    far = FarGoals(roadmap(line(10)), RoadmapConfig(ahead=12))
-    detours, one = Detours(far, TrajectorySpec(2, 0, 8, 4), (0, 1), 12, 1), torch.ones(1, dtype=torch.bool)
+    far = FarGoals(roadmap(line(10)), RoadmapConfig(ahead=12), (0, 1))
+    detours, one = Detours(far, 12, 1), torch.ones(1, dtype=torch.bool)
     start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
     for _ in range(8):
         aim = far.aim(start, goal, detours.of(one))
