@@ -48,14 +48,13 @@ BALLS = 5  # of passages that are closed in an episode, before they are forgotte
 
 @settings
 class RoadmapConfig:
-    """Settings of the roadmap of a planner's data, on which it goes to goals that are farther than its plans."""
+    """Settings of the roadmap of the data, on which an agent goes to goals that are too far for it alone."""
 
     ahead: PositiveInt = 18
-    """Environment steps along the way to the goal after which lies the place that a plan is made for. The last plan is
-    made for the goal itself."""
+    """The agent heads for the first place that lies at least this many environment steps along the way to the goal, and
+    for the goal itself once it is nearer."""
     places: PositiveInt = 2000
-    """Number of places at most. There are fewer where they would be closer to each other than three steps at full
-    speed."""
+    """Largest number of places. They are at least three environment steps at full speed apart."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class PlannerConfig:
     standard deviations of the returns in the data. With classifier-free guidance, 1 is the conditional model, and more
     amplifies the context."""
     trust: Fraction = 0.98
-    """Quantile of the out-of-distribution scores of data below which a plan is trusted."""
+    """A plan is trusted if its out-of-distribution score and, where there are goals, its distance from recorded
+    positions are within this quantile of those of the data."""
     temperature: NonNegativeFloat = 1.0
     """Scale of the noise that a plan is sampled from."""
     actions: Literal["inverse", "joint", "track"] = "inverse"
@@ -84,7 +85,8 @@ class PlannerConfig:
     lookahead: PositiveInt = 12
     """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
     pace: Annotated[float, Ge(1)] = 1.0
-    """How many times as fast as it says a plan is followed. Data of noisy actions are slower than the robot can be."""
+    """A plan is followed this many times as fast as it was planned. Above 1 suits data of noisy actions, which are
+    slower than the robot can be; it excludes joint actions and shifted."""
     context: tuple[float, ...] = ()
     """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
     returns is given a high return of its data."""

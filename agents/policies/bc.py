@@ -35,10 +35,10 @@ class BCConfig(PolicyConfig):
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
 
     context_dropout: Fraction = 0.0
-    """Fraction of the actions that the model learns without the goal, as guidance needs; about 0.1."""
+    """Fraction of the actions that the model learns without the goal; guidance needs about 0.1."""
     guidance: NonNegativeFloat = 1.0
-    """Scale of classifier-free guidance towards the goal: 1 imitates what the data did on their way to it, and more
-    exaggerates how that differs from what they did on the way to any other."""
+    """Scale of classifier-free guidance towards the goal: 1 imitates what the data do on the way to it, and more
+    exaggerates how this differs from what they do on the way to any goal."""
 
     ACTING: ClassVar[tuple[str, ...]] = ("execute", "temperature", "guidance")
 

@@ -50,8 +50,8 @@ class EvaluationConfig:
     environment then costs as much as one for 16; turn it off to measure how fast the agent of one robot is."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score; ogbench:
-    each of the five goals of an OGBench environment, with --episodes episodes each; ogbench-detour: the same in a maze,
-    with an obstacle on the shortest way to each goal, which planners are told of."""
+    each of the five tasks of an OGBench environment, with --episodes episodes each; ogbench-detour: the same in a maze,
+    with an obstacle on the shortest way to each goal, of which planners, and policies with a roadmap, are told."""
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
     deadline_ms: Annotated[float, Interval(ge=1e-3, le=1e9)] | None = None

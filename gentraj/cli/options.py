@@ -163,7 +163,7 @@ def print_settings(config: object) -> None:
                  config=(tyro.conf.AvoidSubcommands,), registry=registry())
     off = [f"--{key.replace('_', '-')}" for key in groups_off(config)]
     if off:
-        print("groups of settings that are off; such an option, with --help to see its settings, turns its group on: "
+        print("Groups of settings that are off. Each of these options turns one on, and --help then shows it: "
               f"{' '.join(off)}")
 
 

@@ -49,9 +49,9 @@ class Sample:
     """The folder of a run, as `gentraj train` writes it."""
     out: Path
     """The .npz file to write. It holds the arrays obs (N, H, O), act (N, H, A) and stride, where N is --num, H the
-    horizon, O the width of an observation and A that of an action; for a policy obs (N, 1, O) and act (N, K, A). For
-    whole ways to a goal (see --arrival), H is the length of the longest, the last timestep of the others repeats, and
-    ratio (N, H) is the trust ratio along the way, NaN after the arrival; a plan is trusted up to 1."""
+    horizon, O the width of an observation and A that of an action; for a policy obs (N, 1, O) and act (N, K, A). Of
+    whole ways to a goal (see --arrival), H is the length of the longest, shorter ones repeat their last timestep, and
+    ratio (N, H) is the trust ratio along the way, NaN after the arrival; up to 1 a plan is trusted."""
     step: Step = None
     num: PositiveInt = 16
     """Number of trajectories, or of chunks of actions, to sample."""

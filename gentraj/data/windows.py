@@ -32,26 +32,26 @@ class HindsightConfig:
     """Goals in hindsight (Andrychowicz et al. 2017, arXiv 1707.01495): observations of the data, by default as OGBench
     draws them.
 
-    Each step costs 1 until the episode is at the observation that is the goal, which is terminal. The rewards and
-    terminations of the data do not count, so that a goal d steps away has the value -(1 - discount^d) / (1 - discount).
+    Each step costs 1 until the observation is the goal, which is terminal, so that a goal d steps away has the value
+    -(1 - discount^d) / (1 - discount). The rewards and terminations of the data do not count.
     Raises ValueError for shares of more than 1 together.
     """
 
     current: Fraction = 0.2
-    """Share of the goals of values that are the present observation."""
+    """Share of the goals that values are learned for that are the present observation."""
     random: Fraction = 0.3
-    """Share of the goals of values that are drawn from all observations of the data. The others are later observations
-    of the same episode."""
+    """Share of these goals that are drawn from all observations of the data. The others are later observations of the
+    same episode."""
     steps: Annotated[float, Ge(1)] | None = 100.0
-    """Mean number of environment steps to a later goal of values, of a geometric distribution that ends with the
-    episode; usually 1 / (1 - discount). None draws all later observations equally often."""
+    """Mean number of environment steps to these later observations, which are drawn from a geometric distribution that
+    ends with the episode; usually 1 / (1 - discount). None draws all of them equally often."""
     actor_current: Fraction = 0.0
-    """The share `current` of the goals that actions are learned for. Swift, which labels actions by their values,
-    learns them for the goals of values."""
+    """The same as `current`, of the goals that actions are learned for. Swift, which labels actions by values, learns
+    them for the goals of the values."""
     actor_random: Fraction = 0.0
-    """The share `random` of the goals that actions are learned for."""
+    """The same as `random`, of the goals that actions are learned for."""
     actor_steps: Annotated[float, Ge(1)] | None = None
-    """The mean number of steps to a later goal that actions are learned for."""
+    """The same as `steps`, of the goals that actions are learned for."""
 
     def __post_init__(self) -> None:
         for current, random in ((self.current, self.random), (self.actor_current, self.actor_random)):

@@ -104,7 +104,7 @@ HINDSIGHT = PolicyRunConfig(context=GoalContext(goals=HindsightConfig()))
 GCBC = replace(HINDSIGHT, policy=BCConfig(GAUSSIAN, temperature=0.0))
 GOAL_POLICIES: dict[str, tuple[str, PolicyRunConfig]] = {
     "gcbc": ("behaviour cloning towards goals in hindsight", GCBC),
-    "far-gcbc": ("the same towards near goals, which a roadmap of the data leads along to far ones",
+    "far-gcbc": ("the same towards near goals, which a roadmap of the data gives on the way to far ones",
                  replace(GCBC, context=GoalContext(goals=HindsightConfig(actor_steps=20.0)), roadmap=RoadmapConfig(),
                          training=TrainingConfig(steps=3_000))),
     "cfgrl": ("behaviour cloning by a diffusion model, guided towards goals in hindsight",

@@ -259,8 +259,8 @@ class Drawing:
                                             self.folder / "candidates.png", self.background, goal=goal,
                                             plane=self.plane)
             pictures.append(Picture("Candidates and trust", f"One plan per proposed arrival{where}. The planner "
-                                    "executes the earliest one that the model finds no further out of distribution "
-                                    "than data of the same length.", image))
+                                    "executes the earliest trusted one: no farther out of distribution than data of "
+                                    "the same length, and close to recorded positions.", image))
         return pictures
 
     def _plane(self, x_NHD: Tensor, times: Sequence[int]) -> np.ndarray:
