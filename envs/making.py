@@ -143,17 +143,19 @@ class EnvironmentFactory:
             return Detour(env)
         return env
 
-    @property
-    def is_pointmaze(self) -> bool:
-        """Whether this is a PointMaze of Gymnasium-Robotics, whatever its map."""
-        return self.env_id.startswith("PointMaze") and _is_maze(self.env_id)
+    @cached_property
+    def pointmaze(self) -> Maze | None:
+        """The maze of a PointMaze of Gymnasium-Robotics, whatever its map; None for any other environment."""
+        if not self.env_id.startswith("PointMaze") or not _is_maze(self.env_id):
+            return None
+        return Maze(self.kwargs["maze_map"])
 
     @cached_property
     def maze(self) -> Maze | None:
         """The maze of the environment, to be drawn: that of a PointMaze, or the attribute `maze` of any environment
         whose class has one. None for any other, and where its package is not installed."""
-        if self.is_pointmaze:
-            return Maze(self.kwargs["maze_map"])
+        if self.pointmaze is not None:
+            return self.pointmaze
         try:
             if not hasattr(_made_by(self.env_id), "maze"):
                 return None
@@ -166,7 +168,7 @@ class EnvironmentFactory:
     @property
     def task(self) -> MazeTask | None:
         """The task that has this maze map and sparse rewards; None for any other environment."""
-        if not self.is_pointmaze or self.kwargs.get("reward_type") != "sparse":
+        if self.pointmaze is None or self.kwargs.get("reward_type") != "sparse":
             return None
         return next((task for task in MAZES.values()
                      if _registered(task.env_id)["maze_map"] == self.kwargs["maze_map"]), None)
@@ -259,8 +261,7 @@ def default_horizon(env: str | None) -> tuple[int, int]:
     factory = recorded_factory(env)
     if factory is None:
         return UNKNOWN_HORIZON
-    maze = factory.maze if factory.is_pointmaze else None
-    if maze is None:
+    if (maze := factory.pointmaze) is None:
         return next((task.horizon for task in OGBENCH.values() if task.env_id == factory.env_id), UNKNOWN_HORIZON)
     steps = PLANNED_PER_CELL * maze.longest_way
     horizon = next((H for H, stride in HORIZONS.items() if steps <= (H - 1) * stride), LONGEST_HORIZON)
@@ -340,8 +341,8 @@ def _time_limit(factory: EnvironmentFactory) -> int:
     """Returns the number of steps of an episode in an environment whose recording was endless."""
     if factory.task is not None:
         return factory.task.max_episode_steps
-    if factory.is_pointmaze and factory.maze is not None:
-        return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.maze.longest_way)
+    if factory.pointmaze is not None:
+        return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.pointmaze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
         raise ValueError(f"{factory.env_id} has no time limit; give one by --env-kwargs max_episode_steps=N "

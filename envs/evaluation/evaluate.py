@@ -177,9 +177,9 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_k
     env.close()
     scores: dict[str, dict[str, Any] | None] = {"controller": None, "random": None}
     agents: dict[str, Agent] = {}
-    if factory.is_pointmaze and factory.maze:  # where the controller needs its own observations
+    if factory.pointmaze is not None:  # where the controller needs its own observations
         obs_keys = ()
-        agents["controller"] = WaypointController(factory.maze)
+        agents["controller"] = WaypointController(factory.pointmaze)
     if np.isfinite(bounds(env.action_space)).all():
         agents["random"] = RandomAgent(env.action_space.low, env.action_space.high)
     for name, agent in agents.items():

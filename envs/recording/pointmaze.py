@@ -30,13 +30,13 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     path leads to, where a run would stand still.
     """
     factory = environment_factory(env, RECORDING)
-    if not factory.is_pointmaze or factory.maze is None:
+    if factory.pointmaze is None:
         raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(MAZES)} or another PointMaze")
-    _check_goals(factory.maze)
+    _check_goals(factory.pointmaze)
     lengths = np.full(-(-steps // RUN_STEPS), RUN_STEPS)
     lengths[-1] = steps - RUN_STEPS * (len(lengths) - 1)
     seeds = [fold(seed, r) for r in range(len(lengths))]
-    obs, act, reward, goal = _run(factory, factory.maze, seeds, int(lengths[0]), progress)
+    obs, act, reward, goal = _run(factory, factory.pointmaze, seeds, int(lengths[0]), progress)
 
     def flat(rows: np.ndarray, more: int) -> np.ndarray:
         return np.concatenate([rows[r, : n + more] for r, n in enumerate(lengths)])
