@@ -257,10 +257,10 @@ def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[list[i
 
 @dataclass(frozen=True)
 class Waypoints:
-    """Where planners of B environments aim at on their ways."""
+    """What agents in B environments aim at on their ways."""
 
     place_BG: Tensor
-    """The place to plan for: the goal itself where it is near, or where no way leads to it."""
+    """The place to go to: the goal itself where it is near, or where no way leads to it."""
     left_B: Tensor
     """The environment steps that the way to the goal takes; infinite where no recorded way leads to it."""
 

@@ -106,9 +106,6 @@ class PlannerRunConfig(RunConfig):
         if self.roadmap is not None and not self.conditioning.goal:
             raise ValueError("a roadmap leads to goals, and conditioning.goal is 0; leave the roadmap out, or take a "
                              "preset for goals, such as pointmaze")
-        if self.roadmap is not None and self.planner.shifted:
-            raise ValueError("with planner.shifted the rest of the last plan is a candidate, and plans on a roadmap "
-                             "have another goal each time; set planner.shifted to false, or leave the roadmap out")
         if self.context.goals:
             self._check_hindsight()
         check_conditions(self, self.planner)
@@ -121,13 +118,17 @@ class PlannerRunConfig(RunConfig):
         if self.critic is not None and self.critic.discount == 1:
             raise ValueError("critic.discount is 1, and a goal that is never reached costs 1 in each step, so that "
                              "values would have no bound; give a critic.discount below 1")
-        if self.planner.guidance == "value":
-            raise ValueError("planner.guidance is 'value', and a critic of goals in hindsight only chooses plans; "
-                             "set planner.select to 'value' in its place")
 
 
 def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
-    """Raises ValueError for settings of a planner that need a model conditioned on something else."""
+    """Raises ValueError for settings of a planner that need a run with other parts, or a model conditioned on something
+    else."""
+    if config.roadmap is not None and planner.shifted:
+        raise ValueError("with planner.shifted the rest of the last plan is a candidate, and plans on a roadmap have "
+                         "another goal each time; set planner.shifted to false, or leave the roadmap out")
+    if config.context.goals and planner.guidance == "value":
+        raise ValueError("planner.guidance is 'value', and a critic of goals in hindsight only chooses plans; set "
+                         "planner.select to 'value' in its place")
     if planner.history and not config.conditioning.prefix:
         raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
                          "timesteps; train one with --conditioning.prefix 0.5")

@@ -187,7 +187,7 @@ def _guidance(run: PlannerRun) -> Literal["none", "value", "classifier-free"]:
     """What can guide the plans."""
     if run.planning.guidance != "none":
         return run.planning.guidance
-    if run.critic is not None:
+    if run.critic is not None and not run.config.context.goals:
         return "value"
     if run.planning.context:
         return "classifier-free"

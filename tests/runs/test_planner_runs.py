@@ -22,7 +22,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.embedding import batch_invariant
-from gentraj.runs import PlannerRunConfig, presets
+from gentraj.runs import PlannerRun, PlannerRunConfig, presets
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
@@ -156,8 +156,11 @@ def test_a_planner_for_goals_may_choose_by_values_of_goals_in_hindsight(umaze: o
     config = with_settings(tiny("goals", small.DATASET), {"context.goals": "hindsight", "critic.width": 16,
                                                           "planner.select": "value", "planner.candidates": 2})
     check(config, tmp_path, 4)
-    assert isinstance(critic := runs.load(tmp_path / "a").components["critic"], PlanCritic)
-    assert critic.goal_dims == (0, 1)
+    run = runs.load(tmp_path / "a")
+    assert isinstance(run, PlannerRun)
+    assert run.critic is not None and run.critic.goal_dims == (0, 1)
+    with pytest.raises(ValueError, match="only chooses plans"):
+        run.sampler(replace(run.planning, guidance="value"))
     for changes, message in (({"critic": None, "planner.select": "trust"}, "which would not be trained"),
                              ({"critic.discount": 1.0}, "values would have no bound"),
                              ({"planner.guidance": "value"}, "only chooses plans")):
