@@ -185,8 +185,8 @@ class RealTimePlanner(PlanFollower):
         self.deadline, self.clock = deadline, deadline.clock
         # A plan may be followed for longer than `replan` steps, up to its end, if the next one is late.
         config = sampler.config
-        beyond = math.ceil(tracker.ahead / config.pace) - config.replan
-        end = int(sampler.spec.times[-1 - config.history] / config.pace) - beyond
+        looked_ahead = min(tracker.ahead, tracker.count - 1) - config.replan
+        end = int(sampler.spec.times[-1 - config.history] / config.pace) - looked_ahead
         self.reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
         far = replace(tracker, config=replace(config, replan=self.reach))
         self.worker = PlanWorker(sampler, far, deadline)

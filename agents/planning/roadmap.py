@@ -270,7 +270,8 @@ class FarGoals:
 
     def __init__(self, roadmap: Roadmap, config: RoadmapConfig, goal_dims: Sequence[int]):
         """`goal_dims` are the entries of an observation that a goal consists of, in which the roadmap is made."""
-        self.roadmap, self.config, self.goal_dims = roadmap, config, tuple(goal_dims)
+        self.roadmap, self.config = roadmap, config
+        self.goal_dims = tuple(goal_dims)
         self._way = lru_cache(WAYS)(self._find)
         self._closed_by = lru_cache(OBSTACLES)(self._find_closed)
         self._around = lru_cache(OBSTACLES)(self._find_around)

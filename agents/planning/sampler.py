@@ -130,7 +130,7 @@ class Plans:
         x_BNHD = self.x_BNHD[:, :, torch.arange(horizon).clamp(max=self.x_BNHD.shape[2] - 1)]
         arrival_step_BN, ratio_BN = self.arrival_step_BN.clone(), self.ratio_BN.clone()
         for b, (n, way) in enumerate(zip(self.chosen_B.tolist(), ways, strict=True)):
-            x_BNHD[b, n] = way.x_TD[torch.arange(horizon).clamp(max=len(way.x_TD) - 1)]
+            x_BNHD[b, n] = way.padded(horizon)
             arrival_step_BN[b, n] = len(way.x_TD) - 1
             ratio_BN[b, n] = way.ratio_T.max()
         return replace(self, x_BNHD=x_BNHD, arrival_step_BN=arrival_step_BN, ratio_BN=ratio_BN)
@@ -146,6 +146,10 @@ class WholePlan:
     """Their layout, with a horizon of T, for which constraints certify them."""
     ratio_T: Tensor
     """The trust ratio of the window that each timestep belongs to; a window is trusted up to 1."""
+
+    def padded(self, horizon: int) -> Tensor:
+        """(horizon, D) the plan, whose last timestep repeats."""
+        return self.x_TD[torch.arange(horizon).clamp(max=len(self.x_TD) - 1)]
 
 
 def joined(spec: TrajectorySpec, windows: Sequence[Tensor], ratios: Sequence[float]) -> WholePlan:

@@ -74,8 +74,8 @@ class Crowd:
     """Points or ants in several copies of a maze that are stepped side by side, each towards a goal of its own."""
 
     def __init__(self, bases: list[Any], kind: str, noise: float, walker: Walker | None = None):
-        self.bases, self.kind, self.noise = bases, kind, noise
-        self.walker = walker
+        self.bases, self.kind = bases, kind
+        self.noise, self.walker = noise, walker
         self.grid = grid_of(bases[0])
         self.crossings = crossings(self.grid)
 

@@ -150,7 +150,7 @@ def _recorded_agent(teacher: Run, space: Box) -> Agent:
         return teacher.agent(space)
     planning = teacher.planning
     if planning.replan > 1:
-        whole = teacher.model.spec.times[-1 - planning.history] - planning.lookahead
+        whole = int(teacher.model.spec.times[-1 - planning.history] / planning.pace) - planning.lookahead
         planning = replace(planning, replan=max(planning.replan, min(REPLAN_FACTOR * planning.replan, whole)))
     if planning.select != "value":
         planning = replace(planning, temperature=0.0)

@@ -108,8 +108,7 @@ def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int
     ways = run.sampler(config, options=options).whole(start_O.expand(num, -1), goal_G.expand(num, -1),
                                                       unfold(num, seed))
     longest = max(way.spec.horizon for way in ways)
-    at_NH = torch.arange(longest).clamp(max=torch.tensor([[way.spec.horizon - 1] for way in ways]))
-    x_NHD = torch.stack([way.x_TD[at_H] for way, at_H in zip(ways, at_NH, strict=True)])
+    x_NHD = torch.stack([way.padded(longest) for way in ways])
     ratio_NH = torch.stack([F.pad(way.ratio_T, (0, longest - len(way.ratio_T)), value=torch.nan) for way in ways])
     spec = run.model.spec
     return Samples(*spec.split(x_NHD), spec.spacing, ratio_NH)
