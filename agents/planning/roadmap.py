@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -182,24 +182,17 @@ class Roadmap:
         next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
         return Way(np.asarray(goal_G), steps[:P], next_P)
 
-    def enter(self, way: Way, position_G: np.ndarray) -> tuple[int, float] | None:
-        """The place at which the shortest way from a position begins, and the steps from the position to the goal; None
-        if no way leads from there."""
+    def route(self, way: Way, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
+        """The way from a position to the first place that lies `steps` environment steps along it, or to the goal if it
+        is nearer. None if no way leads from there."""
         near, first = self._near(position_G)
         if not len(near):
             return None
         total = way.steps_P[near] + first
         best = total.argmin()
-        left = float(total[best])
-        return (int(near[best]), left) if math.isfinite(left) else None
-
-    def route(self, way: Way, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
-        """The way from a position to the first place that lies `steps` environment steps along it, or to the goal if it
-        is nearer. None if no way leads from there."""
-        entered = self.enter(way, position_G)
-        if entered is None:
+        place, left = int(near[best]), float(total[best])
+        if not math.isfinite(left):
             return None
-        place, left = entered
         places, steps_N = [np.asarray(position_G), self.place_PG[place]], [0.0, left - way.steps_P[place]]
         while steps_N[-1] < steps and way.next_P[place] != place:
             place = way.next_P[place]
@@ -330,7 +323,13 @@ class FarGoals:
     def _find_closed(self, obstacle: Constraint) -> np.ndarray:
         """(E,) whether an obstacle closes each passage."""
         entries = [self.goal_dims.index(dim) for dim in obstacle.dims]
-        return self.roadmap.crossing(partial(_is_outside, obstacle, entries))
+
+        def is_blocked(position_MG: np.ndarray) -> np.ndarray:
+            vectors_1Md = torch.as_tensor(position_MG[None, :, entries]).double()
+            spec = TrajectorySpec(len(entries), 0, max(len(position_MG), 2))  # as if they were timesteps
+            return (largest(obstacle.excess(vectors_1Md, spec))[0] > 0).numpy()
+
+        return self.roadmap.crossing(is_blocked)
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))
@@ -383,10 +382,3 @@ class Detours:
         ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
         before = found[-1] if found else self.far
         found.append(before.around([ball]))
-
-
-def _is_outside(constraint: Constraint, entries: list[int], position_MG: np.ndarray) -> np.ndarray:
-    """(M,) whether positions violate a constraint on these entries of a goal."""
-    vectors_1Md = torch.as_tensor(position_MG[None, :, entries]).double()
-    spec = TrajectorySpec(len(entries), 0, max(len(position_MG), 2))  # as if they were the timesteps of a trajectory
-    return (largest(constraint.excess(vectors_1Md, spec))[0] > 0).numpy()
