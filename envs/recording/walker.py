@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).with_name("ant.safetensors")
 TRAIN_STEPS = 180_000
-DIRECTION_STEPS = 100  # for which a direction is kept in training
+KEPT_STEPS = 100  # for which a direction is kept in training
 TARGET_ENTROPY = -4.0  # -0.5 for each of the 8 entries of an action, as OGBench has it
 POSITION = 2  # leading entries of an observation of the ant in a maze, which the walker does not see
 SAVED_EVERY = 20_000  # steps
@@ -61,7 +61,7 @@ def train(file: Path, steps: int = TRAIN_STEPS, seed: int = 0, *, progress: bool
         raise ImportError(f"training an ant needs {error.name}: pip install 'gentraj[sb3,ogbench]'") from error
     torch.set_num_threads(1)  # its networks are small, so that more threads wait for each other
     with seeded(seed), bar(steps, "training an ant to walk", shown=progress) as done:
-        env = GymXYWrapper(gymnasium.make("online-ant-v0"), resample_interval=DIRECTION_STEPS)
+        env = GymXYWrapper(gymnasium.make("online-ant-v0"), resample_interval=KEPT_STEPS)
         model = SAC("MlpPolicy", env, learning_starts=10_000, target_entropy=TARGET_ENTROPY, seed=seed, device="cpu")
         while model.num_timesteps < steps:
             more = min(SAVED_EVERY, steps - model.num_timesteps)

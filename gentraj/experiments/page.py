@@ -51,7 +51,7 @@ for all methods. The number after ± is half the width of the 95 % bootstrap int
 resampled; with a single training seed, it does not include the variation between trainings. "{average}" is the mean
 over the datasets, and "{data}" that of a dataset's own episodes. Where all episodes have the same score, the bootstrap
 interval has no width, but a rate is not certain: if none of 50 independent episodes succeeds, the exact 95 % interval
-of the success rate is 0 to 0.071.
+of the success rate is 0 to 0.071. The milliseconds of a card are those of a decision for up to 25 episodes at once.
 
 "Over runs and datasets" has the rows with several training seeds. IQM is the interquartile mean over the runs on all
 datasets, which leaves out the best and the worst quarter. "Above the next row" is the difference of the averages of a
@@ -316,7 +316,7 @@ def _cards(table: ScoreTable) -> str:
             minutes = np.mean([seed.train_seconds for seed in seeds]) / 60
             costs = [steps, f"{minutes:.1f}"]
             if decisions := [seed.decision_ms for seed in seeds if seed.decision_ms is not None]:
-                costs.append(f"a decision for up to 25 episodes at once takes {np.median(decisions):.2g} ms")
+                costs.append(f"{np.median(decisions):.3g} ms")
             cards.append(f"`{file}` ({'; '.join(costs)})")
         else:
             cards.append(f"`{file}`")
