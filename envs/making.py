@@ -31,7 +31,7 @@ import numpy as np
 from gentraj.data.minari_io import spec_as_json
 from gentraj.process import IMPORTS
 
-from .tasks.maze import Maze, SingleGoal
+from .tasks.maze import Detour, Maze, SingleGoal
 from .tasks.registry import (
     MAZES,
     OGBENCH,
@@ -138,8 +138,6 @@ class EnvironmentFactory:
         if self.protocol == "d4rl-single-goal" and self.task:
             return SingleGoal(env, self.task.d4rl_goal)
         if self.protocol == "ogbench-detour":
-            from .tasks.ogbench import Detour  # it imports this module
-
             return Detour(env)
         return env
 

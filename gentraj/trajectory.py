@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .config import settings
-
-if TYPE_CHECKING:
-    from .constraints import Constraint
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -513,8 +510,9 @@ class Agent(ABC):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns the actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G)."""
 
-    def avoiding(self, obstacles: Sequence[Constraint]) -> Agent:
-        """Returns an agent that keeps out of obstacles; this one, where it cannot be told of any."""
+    def avoiding(self, obstacles: Sequence[Any]) -> Agent:
+        """Returns an agent that keeps out of obstacles, constraints on its position; this one, where it cannot be told
+        of any."""
         return self
 
     def rest(self, seconds: float) -> None:  # noqa: B027 - most agents have nothing to do

@@ -222,3 +222,33 @@ class SingleGoal(gymnasium.Wrapper):
 
     def _reached(self, position: np.ndarray) -> bool:
         return bool(np.linalg.norm(position - self.goal) <= RADIUS)
+
+
+class Detour(gymnasium.Wrapper):
+    """A task in a maze whose shortest way is closed by an obstacle; the robot must not enter it.
+
+    The obstacle is a disc as wide as a cell of the maze, near the middle of the way. An episode in which the robot's
+    position enters it ends without success. A reset raises ValueError for a task that has no other way.
+    """
+
+    obstacle: Disc
+
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
+        obs, info = self.env.reset(seed=seed, options=options)
+        env: Any = self.unwrapped
+        task = env.base.task_infos[info["task_id"] - 1]
+        maze: Maze = env.maze
+        start, goal = (int(maze.cell(np.array(env.base.ij_to_xy(task[end])))) for end in ("init_ij", "goal_ij"))
+        cell = detour(maze, start, goal)
+        if cell is None:
+            raise ValueError(f"{env.task.env_id}: only one way leads to the goal of task {info['task_id']}, and an "
+                             "obstacle would close it; take the protocol ogbench")
+        x, y = maze.centre(cell).tolist()
+        self.obstacle = Disc(x, y, maze.scaling / 2)
+        return obs, info
+
+    def step(self, action: np.ndarray):
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if not self.obstacle.contains(*obs["observation"][:2]):
+            return obs, reward, terminated, truncated, info
+        return obs, 0.0, True, truncated, info | {"success": False}

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Dict
 from gentraj.randomness import seeded
 
 from ..making import load_gymnasium
-from .maze import Disc, Maze, detour
+from .maze import Disc, Maze
 from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask, is_maze
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -196,36 +196,6 @@ def without_file(maze: Any) -> Any:
     """Deletes the file of a maze's model, which is loaded by now and which nobody else deletes; returns the maze."""
     Path(maze.fullpath).unlink(missing_ok=True)
     return maze
-
-
-class Detour(gymnasium.Wrapper):
-    """A task in a maze whose shortest way is closed by an obstacle; the robot must not enter it.
-
-    The obstacle is a disc as wide as a cell of the maze, near the middle of the way. An episode in which the robot's
-    position enters it ends without success. A reset raises ValueError for a task that has no other way.
-    """
-
-    obstacle: Disc
-
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
-        obs, info = self.env.reset(seed=seed, options=options)
-        env: Any = self.unwrapped
-        task = env.base.task_infos[info["task_id"] - 1]
-        maze = grid_of(env.base)
-        start, goal = (int(maze.cell(np.array(env.base.ij_to_xy(task[end])))) for end in ("init_ij", "goal_ij"))
-        cell = detour(maze, start, goal)
-        if cell is None:
-            raise ValueError(f"{env.task.env_id}: only one way leads to the goal of task {info['task_id']}, and an "
-                             "obstacle would close it; take the protocol ogbench")
-        x, y = maze.centre(cell).tolist()
-        self.obstacle = Disc(x, y, maze.scaling / 2)
-        return obs, info
-
-    def step(self, action: np.ndarray):
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        if not self.obstacle.contains(*obs["observation"][:2]):
-            return obs, reward, terminated, truncated, info
-        return obs, 0.0, True, truncated, info | {"success": False}
 
 
 def grid_of(base: Any) -> Maze:

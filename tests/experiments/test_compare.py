@@ -82,7 +82,7 @@ def untimed(run: dict[str, Any]) -> dict[str, Any]:
     """A result without times and paths."""
     timed = ("cpu_ms", "train_seconds", "plans_per_second.1", "plans_per_second.64")
     numbers = {key: value for key, value in run["numbers"].items() if key not in timed}
-    score = run["score"] | {"train_seconds": 0}
+    score = run["score"] | {"train_seconds": 0, "decision_ms": 0}
     return run | {"numbers": numbers, "score": score, "folder": ""}
 
 

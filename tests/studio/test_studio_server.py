@@ -21,6 +21,7 @@ from websockets.exceptions import InvalidStatus
 from gentraj.studio.loading import load_runs
 from gentraj.studio.local_server import LocalServer
 from gentraj.studio.server import Studio
+from gentraj.studio.session import play
 
 # `Studio` ignores it, and pytest forgets that after the fixture that makes one.
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
@@ -60,7 +61,7 @@ def test_browsers_drag_and_leave_and_nothing_is_left(studio: Studio) -> None:
     for session, goal in zip(sessions, ((1.0, -1.0), (1.0, 1.0)), strict=True):
         assert session.plan().question.goal == pytest.approx(goal, abs=1e-6)  # nobody moves another one's goal
     sessions[0].playing = True
-    sessions[0].worker.do("play", sessions[0].play)
+    sessions[0].worker.do("play", lambda: play(sessions[0]))
     until(lambda: sessions[0].drive is not None)
     for browser in browsers:
         browser.close()

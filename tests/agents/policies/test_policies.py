@@ -189,6 +189,8 @@ def test_other_settings_to_act_by_need_no_other_training(name: str) -> None:
     """It acts as a policy that was made with those settings and has the same weights, and changes nothing itself."""
     others = {"execute": 1, "candidates": 1, "choice": "softmax", "temperature": 0.3, "guidance": 0.5, "sample": True}
     policy = taught(name)
+    if isinstance(policy.config, BCConfig):
+        others["guidance"] = 1.0  # another one needs a model that has learned actions without goals, too
     before, config = decide(policy), replace(policy.config, **{key: others[key] for key in policy.config.ACTING})
     anew = make(config, everything(), GOAL)
     anew.load_state_dict(policy.state_dict())
