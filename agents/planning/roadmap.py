@@ -144,11 +144,11 @@ class Roadmap:
         key_M, steps_M = passage_4M[0].astype(int), passage_4M[1]
         order = np.lexsort((steps_M, key_M))
         _, index = np.unique(key_M[order], return_index=True)
-        chosen = order[index]
-        begin_E, end_E = passage_4M[2:, chosen]
+        quickest_E = order[index]
+        begin_E, end_E = passage_4M[2:, quickest_E]
         at_EW = np.round(begin_E[:, None] + (end_E - begin_E)[:, None] * np.linspace(0, 1, WAYPOINTS)).astype(int)
-        edge_E2 = np.stack(np.divmod(key_M[chosen], len(place_PG)), 1)
-        return cls(place_PG, edge_E2, steps_M[chosen].astype(np.float32), position_NG[at_EW], speed, spacing)
+        edge_E2 = np.stack(np.divmod(key_M[quickest_E], len(place_PG)), 1)
+        return cls(place_PG, edge_E2, steps_M[quickest_E].astype(np.float32), position_NG[at_EW], speed, spacing)
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Roadmap:
