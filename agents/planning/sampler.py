@@ -99,6 +99,11 @@ class PlannerConfig:
     should be at most the distance that counts as success, as the goal is held along a straight line, even round a
     corner."""
 
+    def __post_init__(self) -> None:
+        if self.pace != 1 and (self.actions == "joint" or self.shifted):
+            raise ValueError(f"planner.pace is {self.pace:g}, and a plan with joint actions or with shifted is "
+                             "followed as fast as it says; set pace to 1")
+
 
 @dataclass(frozen=True)
 class Plans:

@@ -45,9 +45,6 @@ class PlanTracker:
             self.ahead = self.config.replan
         self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
         config, act_dim = self.config, len(self.low_A)
-        if config.pace != 1 and (config.actions == "joint" or config.shifted):
-            raise ValueError(f"planner.pace is {config.pace:g}, and a plan with joint actions or with shifted is "
-                             "followed as fast as it says; set pace to 1")
         if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
             raise ValueError(f"planner.actions is 'track', which needs a position and a velocity for each of {act_dim} "
                              f"actions; planner.goal_dims are {config.goal_dims} and planner.rest_dims "
