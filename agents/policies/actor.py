@@ -77,7 +77,9 @@ class Actor(EpisodicAgent):
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
             obs = obs_BO[due_B]
-            goal = None if goal_BG is None else padded(goal_BG[due_B])
+            goal = self._aimed(obs, None if goal_BG is None else goal_BG[due_B])
+            if goal is not None:
+                goal = padded(goal)
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
             self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA)
@@ -88,18 +90,20 @@ class Actor(EpisodicAgent):
         return act_BA
 
     def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The observations, and the goals to act towards if the policy was trained with them, checked and in
-        float32."""
+        """The observations, and the goals if the policy was trained with them, checked and in float32."""
         obs_BO = observed(obs_BO, self.policy.spec.obs_dim)
         width = self.policy.scales.context_dim
         if not width:
             return obs_BO, None
         if goal_BG is None:
             raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")
-        goal_BG = aimed_at(goal_BG, width)
-        if self.ahead is not None and goal_BG is not None:
-            goal_BG = self.ahead(obs_BO, goal_BG)
-        return obs_BO, goal_BG
+        return obs_BO, aimed_at(goal_BG, width)
+
+    def _aimed(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor | None:
+        """The goals to act towards now, on the ways to these goals."""
+        if self.ahead is None or goal_BG is None:
+            return goal_BG
+        return self.ahead(obs_BO, goal_BG)
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.

@@ -186,6 +186,7 @@ class StudentActor(Actor):
         if self.policy.execute > 1:
             return super().act(obs_BO, goal_BG)
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
+        goal_BG = self._aimed(obs_BO, goal_BG)
         uniform_B1 = self._uniform(len(obs_BO)) if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)[:, 0].cpu()
 
@@ -211,6 +212,7 @@ class StudentActor(Actor):
         """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
         of the observation (`limits`). With one component it is 1 everywhere else."""
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
+        goal_BG = self._aimed(obs_BO, goal_BG)
         obs_BO = obs_BO.to(self.low_O.device)
         inside_B = ((obs_BO >= self.low_O) & (obs_BO <= self.high_O)).all(1)
         return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B

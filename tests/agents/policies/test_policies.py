@@ -165,6 +165,16 @@ def test_every_policy_keeps_the_contract_with_chunks_goals_and_quantiles(name: s
     assert calls[0] == calls[2] < calls[3]
 
 
+@pytest.mark.parametrize("name", ["bc-gaussian", "student"])
+def test_a_way_is_looked_for_where_a_decision_is_made_and_at_no_other_step(name: str) -> None:
+    asked, actor = [], actor_of(taught(name))
+    actor.ahead = lambda obs_BO, goal_BG: asked.append(obs_BO[:, 0].tolist()) or goal_BG + 1
+    for step in range(5):
+        actor.reset(torch.tensor([False, step == 1]))
+        actor.act(torch.tensor([[step, 0.0], [step + 0.5, 0.0]]), torch.zeros(2, 1))
+    assert asked == [[0, 0.5], [1.5], [3], [4.5]]  # chunks of three actions
+
+
 @every_policy
 def test_an_action_that_never_varies_in_the_data_stays_where_it_is(name: str) -> None:
     """No value was learned of any other."""
