@@ -17,7 +17,7 @@ from functools import wraps
 from operator import attrgetter
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Never, TypeVar
 
 import tyro
 from tyro.constructors import (
@@ -29,7 +29,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..config import dotted_keys, from_word, groups_off, with_settings
+from ..config import dotted_keys, from_word, groups_off, with_group, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
@@ -42,7 +42,7 @@ RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
 Step = Annotated[int | None, tyro.conf.arg(help="The training step of the checkpoint; by default the newest.")]
-NONE_SHORT: Mapping[str, str] = {}
+NOTHING: Mapping[str, Never] = {}
 HELP = {"-h", "--help"}
 
 
@@ -95,7 +95,7 @@ def _unboxed(text: str) -> str:
 
 
 def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str], bool] = lambda word: False,
-          short: Mapping[str, str] = NONE_SHORT) -> tuple[list[str], dict[str, list[str]]]:
+          short: Mapping[str, str] = NOTHING) -> tuple[list[str], dict[str, list[str]]]:
     """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
 
     `keys` are the settings without a dot, and `short` those with a short option: its name -> the dotted key. Words
@@ -156,8 +156,11 @@ def with_options(config: T, given: Mapping[str, Sequence[str]]) -> T:
     return with_settings(config, changes)
 
 
-def print_settings(config: object) -> None:
-    """Prints the settings as options, each with its type, its value and what it is, for `--help`."""
+def print_settings(config: object, given: Mapping[str, Sequence[str]] = NOTHING) -> None:
+    """Prints the settings as options, each with its type, its value and what it is, for `--help`; also those of groups
+    that are off, if they are `given`."""
+    for key in given.keys() & set(groups_off(config)):
+        config = with_group(config, key, _value(given[key], None))
     with suppress(SystemExit):
         tyro.cli(type(config), args=["--help"], default=config, prog="settings", description="",
                  config=(tyro.conf.AvoidSubcommands,), registry=registry())

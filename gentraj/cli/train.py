@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 import tyro
 
-from ..config import from_json, groups_off, read_json, to_json
+from ..config import from_json, read_json, to_json
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -97,7 +97,7 @@ def _help(words: list[str], given: dict[str, list[str]]) -> None:
         if config is None:
             print(listing())
         else:
-            print_settings(with_options(config, {key: given[key] for key in groups_off(config) if key in given}))
+            print_settings(config, given)
 
 
 def _train(args: Train, config: RunConfig, processes: Processes) -> None:

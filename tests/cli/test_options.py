@@ -19,6 +19,8 @@ from gentraj.config import differences
     ("veteran", (), "--critic.width", "--policy."),
     ("goals", (), "--roadmap", "--roadmap.ahead"),
     ("iql", ("--context.goals",), "--context.goals.actor-steps", "--context.goals"),
+    ("goals", ("--roadmap", "--context.goals"), "--context.goals.actor-steps", "--context.goals"),  # needs more
+    ("world-ensemble", ("--world.model", "gan"), "--world.model.network.width", "--world.model"),
     ("world-ensemble", (), "--world.width", "--planner.replan")])
 def test_help_lists_the_settings_of_a_preset(preset: str, words: tuple[str, ...], there: str, missing: str,
                                              capsys: pytest.CaptureFixture) -> None:
