@@ -95,7 +95,8 @@ class Card:
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
     runs: str | None = None
-    """The name of the card with the same trainings, whose runs are scored; null, or left out, for runs of its own."""
+    """The name of the card in the same folder with the same trainings, whose runs are scored; null, or left out, for
+    runs of its own."""
 
     def __post_init__(self) -> None:
         for text in (self.table, self.label):
@@ -136,11 +137,14 @@ def run_settings(card: Card, data: CardData, seed: int, folders: tuple[Path, ...
 def read_card(path: Path) -> Card:
     """Reads a card.
 
-    Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have.
+    Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have, and for the
+    runs of a card that is not there.
     """
     card = from_json(Card, read_json(path), str(path))
     try:
         check_known((card.preset,), PRESETS, "preset")
+        if card.runs is not None:
+            check_known((card.runs,), sorted(beside.stem for beside in path.parent.glob("*.json")), "card for runs")
         common_settings(card, str(path))
     except ConfigError:
         raise
