@@ -163,9 +163,9 @@ def trained(peer: Peer, args: Args, data: DataFacts, state: State) -> State:
         say(f"going on after {state.step} updates")
     with Interrupts() as interrupts:
         while state.step < args.updates and not interrupts.received:
-            began = time.monotonic()
+            began = time.process_time()
             peer.train(state.step, args.save_every)
-            before, seconds = state, state.seconds + time.monotonic() - began
+            before, seconds = state, state.seconds + time.process_time() - began
             state = State(state.options, state.step + args.save_every, seconds)
             if state.step % args.eval_every == 0 or state.step == args.updates:
                 RunFolder(args.out).record_score(state.step, peer, data, args.episodes)

@@ -168,7 +168,7 @@ def fingerprint(folder: Path) -> tuple[dict[str, str], list[dict[str, Any]]]:
     files = checkpoint.load(folder).folder.glob("*.safetensors")
     curve = folder / "scores.jsonl"
     scores = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
-    rows = [{key: value for key, value in row.items() if key not in ("seconds", "crc32")}
+    rows = [{key: value for key, value in row.items() if key not in ("seconds", "cpu_seconds")}
             for row in [*read_metrics(folder), *scores]]
     return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}, rows
 

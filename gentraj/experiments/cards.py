@@ -189,7 +189,7 @@ class SeedResult:
     scores: Annotated[tuple[float, ...], Len(1)]
     """The score of each episode."""
     train_seconds: float
-    """Duration of the training on one thread, with other runs in parallel."""
+    """CPU time of the training, on one thread unless it is an existing run."""
     versions: dict[str, str]
     curve: tuple[CurvePoint, ...] = ()
     """The evaluations during the training, if the card asks for them."""

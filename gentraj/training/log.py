@@ -32,7 +32,8 @@ class LogWarning(UserWarning):
 def read_metrics(folder: Path) -> list[Row]:
     """Reads the rows of a run's metrics.jsonl, one dict every `log_every` steps.
 
-    A row holds "step", the mean of each "{component}/{metric}" since the row before, and the "seconds" since then.
+    A row holds "step", the mean of each "{component}/{metric}" since the row before, the "seconds" since then, and the
+    "cpu_seconds" that all threads of this process took in them, which other programs on the machine do not add to.
     Means are over the steps that reported the metric; a row lacks metrics that no step reported. The current learning
     rate is "{component}/lr", or "{component}/lr-{optimizer}" where a component has several optimisers.
     """
@@ -101,7 +102,7 @@ class Log:
         self.last: Row = {}
         self._warned: set[str] = set()
         self._bar = bar(steps, "training", initial=start, shown=progress)
-        self._since = time.monotonic()
+        self._since = _now()
 
     def __enter__(self) -> Log:
         return self
@@ -127,15 +128,16 @@ class Log:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Excludes the time of the `with` block from the seconds of training."""
-        began = time.monotonic()
+        began = _now()
         try:
             yield
         finally:
-            self._since += time.monotonic() - began
+            paused = _elapsed(began, _now())
+            self._since = {key: since + paused[key] for key, since in self._since.items()}
 
     def _emit(self, step: int, rates: Mapping[str, float]) -> None:
-        now, means = time.monotonic(), {key: total / count for key, (total, count) in self.sums.items()}
-        row: Row = {"step": step, **means, **rates, "seconds": now - self._since}
+        now, means = _now(), {key: total / count for key, (total, count) in self.sums.items()}
+        row: Row = {"step": step, **means, **rates, **_elapsed(self._since, now)}
         self._since = now
         self.sums = {}
         self.last = row
@@ -156,6 +158,14 @@ class Log:
             if what not in self._warned:
                 self._warned.add(what)
                 _warn(what, error)
+
+
+def _now() -> dict[str, float]:
+    return {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
+
+
+def _elapsed(since: dict[str, float], until: dict[str, float]) -> dict[str, float]:
+    return {key: until[key] - began for key, began in since.items()}
 
 
 PROJECT = "gentraj"  # unless the logger's own environment variable names another

@@ -24,6 +24,7 @@ from gentraj.experiments.engine import Task
 from gentraj.experiments.page import write_page
 from gentraj.experiments.reproduce import Cards, place, score_run
 from gentraj.runs import Run
+from gentraj.training.log import read_metrics
 
 SETTINGS = {"training.steps": 4, "training.warmup": 2, "training.save_every": 2, "policy.batch_size": 8,
             "policy.model.network.width": 8, "policy.model.network.depth": 1}
@@ -100,6 +101,8 @@ def test_every_seed_is_trained_on_every_dataset_and_its_last_checkpoint_scored(d
         low, mean, high = found.estimate
         assert low <= mean <= high and mean == pytest.approx(np.mean([seed.scores for seed in found.seeds]))
     one, other = result.data["fair"].seeds
+    [log] = done.glob("bc/fair/seed-3*/run/metrics.jsonl")
+    assert one.train_seconds == sum(row["cpu_seconds"] for row in read_metrics(log.parent))
     assert one.scores != other.scores and one.versions.keys() >= {"python", "gentraj", "torch"}
 
 

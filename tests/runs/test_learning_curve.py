@@ -83,10 +83,11 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
 def test_the_time_of_an_evaluation_is_none_of_the_training(umaze, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("gentraj.training.log.time.monotonic", lambda: now[0])
+    for clock in ("monotonic", "process_time"):
+        monkeypatch.setattr(f"gentraj.training.log.time.{clock}", lambda: now[0])
     monkeypatch.setattr(RunFolder, "record_score", lambda *_: now.__setitem__(0, now[0] + 1000.0))
     run = runs.train(evaluated_every(2), tmp_path / "run", progress=False)
-    assert sum(row["seconds"] for row in read_metrics(run.folder)) == 0.0
+    assert sum(row["seconds"] + row["cpu_seconds"] for row in read_metrics(run.folder)) == 0.0
 
 
 def test_without_an_environment_it_is_refused_before_the_training(umaze, tmp_path: Path,

@@ -35,7 +35,8 @@ def test_tensorboard_has_the_rows_of_the_log_after_a_resume_too(tmp_path: Path) 
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     expected = rows(tmp_path)
-    assert set(events.Tags()["scalars"]) == {"pair/one", "pair/two", "pair/lr-one", "pair/lr-two", "seconds"}
+    assert set(events.Tags()["scalars"]) == {"pair/one", "pair/two", "pair/lr-one", "pair/lr-two", "seconds",
+                                             "cpu_seconds"}
     for key in ("pair/one", "pair/lr-two", "seconds"):
         assert {e.step: e.value for e in events.Scalars(key)} == {
             step: np.float32(row[key]) for step, row in expected.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_rows_are_means_of_what_happened_since_the_row_before(tmp_path: Path) ->
     for row, steps in zip(rows, (seen[:3], seen[3:6], seen[6:9], seen[9:]), strict=True):
         assert row["pair/one"] == pytest.approx(sum(steps) / len(steps), rel=1e-12) and row["seconds"] >= 0
     assert [row.get("pair/rare") for row in rows] == [1.5, None, 8.0, None]
+
+
+def test_time_in_which_others_have_the_processor_is_no_cpu_time_of_the_training(tmp_path: Path) -> None:
+    class Waiting(Pair):
+        def update(self, batch, optimizers, generator):
+            time.sleep(0.3)
+            return super().update(batch, optimizers, generator)
+
+    run(tmp_path, {"pair": Waiting()}, steps=1, warmup=0)
+    [row] = read_metrics(tmp_path)
+    assert row["seconds"] > 0.3 > row["cpu_seconds"] > 0
 
 
 @given(st.integers(0, 50), st.integers(1, 400))
