@@ -148,15 +148,15 @@ class Planner(PlanFollower):
         far_B = due_B & ~near_B
         if far_B.any():
             goal, tail = None, None
-            detours = self.detours and self.detours.of(far_B)
+            aim = None
             if goal_BG is not None:
                 goal = goal_BG[far_B]
+            if self.detours is not None and goal is not None:
+                aim = self.detours.aim(far_B, obs_BO[far_B], goal)
             if self.config.shifted:
                 tail = self.last_plan.tail(far_B, self.config.replan, goal is not None)
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
-            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, detours=detours)
-            if self.detours is not None and self.last.aim is not None:
-                self.detours.keep(far_B, obs_BO[far_B], self.last.aim)
+            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, aim=aim)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
             self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds)
         if goal_BG is not None and near_B.any():

@@ -42,7 +42,7 @@ FAR_REACH = 4.0  # the same for the nearest place of the largest part in which w
 AT_ONCE = 16_384  # positions along passages that are compared with an obstacle; more do not fit into a core's cache
 WAYS = 256  # to different goals, which are remembered
 OBSTACLES = 64  # and obstacles, each with the passages that it closes
-STUCK_DECISIONS = 3  # at least, over which a planner that is stuck moves by less than the distance of two places
+STUCK_DECISIONS = 3  # at least, over which an agent that is stuck stays within the distance of two places
 BALLS = 5  # of passages that are closed in an episode, before they are forgotten
 
 
@@ -294,7 +294,7 @@ class FarGoals:
         """The places to plan for now, (B, G) each, on the `detours` of some environments as far as these lead to their
         goals. Warns of a goal without a way, once."""
         places, left = goal_BG.cpu().numpy().copy(), np.full(len(goal_BG), np.inf, np.float32)
-        for b, position_G in enumerate(obs_BO[:, self.goal_dims].cpu().numpy()):
+        for b, position_G in enumerate(obs_BO.cpu().numpy()[:, self.goal_dims]):
             route = None
             if detours and b in detours:
                 route = detours[b].route(position_G, places[b], self.config.ahead)
@@ -336,48 +336,56 @@ class FarGoals:
 
 
 class Detours:
-    """The ways of B environments round what they got stuck at, each with its own.
+    """The ways of agents in B environments round what they got stuck at, each with its own.
 
-    Where a robot has hardly moved over some decisions, and its goal is farther than its aim, the passages through a
-    ball between it and its aim are closed for the rest of the episode. Each ball is twice as wide as the last one,
-    until they are forgotten, as the way may be closed by now.
+    Where a robot has stayed within the distance of two places over some decisions, and its goal is farther than its
+    aim, the passages through a ball between it and its aim are closed for the rest of the episode. Each ball is twice
+    as wide as the last one, until they are forgotten, as the way may be closed by now.
     """
 
     def __init__(self, far: FarGoals, replan: int, batch: int):
         """`far` leads to the goals. There are `replan` environment steps between two decisions."""
         self.far = far
-        decisions = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))
-        self.past_BKG = np.full((batch, decisions, len(far.goal_dims)), np.nan)  # positions, the newest at the end
+        self.patience = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))  # decisions
+        self.place_B = [[math.nan] * len(far.goal_dims)] * batch  # where each robot stays
+        self.stayed_B = [0] * batch  # and for how many decisions
         self.found: dict[int, list[FarGoals]] = {}
 
     def forget(self, mask_B: Tensor) -> None:
         """Begins new episodes in these environments."""
         for b in mask_B.nonzero()[:, 0].tolist():
-            self.past_BKG[b] = np.nan
+            self.place_B[b] = [math.nan] * len(self.far.goal_dims)
             self.found.pop(b, None)
 
     def of(self, which_B: Tensor) -> dict[int, FarGoals]:
         """The detours among these environments, by their number among them."""
+        if not self.found:
+            return {}
         chosen = which_B.nonzero()[:, 0].tolist()
         return {i: self.found[b][-1] for i, b in enumerate(chosen) if b in self.found}
 
-    def keep(self, which_B: Tensor, obs_NO: Tensor, aims: Waypoints) -> None:
-        """Remembers where these N environments are, and what they aim at, and closes passages where they are stuck."""
-        positions, places = obs_NO[:, self.far.goal_dims].cpu().numpy(), aims.place_BG.cpu().numpy()
+    def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
+        """The places to go to now in these N environments. Closes passages where they are stuck, so that they aim
+        elsewhere from the next time on."""
+        aims = self.far.aim(obs_NO, goal_NG, self.of(which_B))
+        positions = obs_NO.cpu().numpy()[:, self.far.goal_dims].tolist()
         for i, b in enumerate(which_B.nonzero()[:, 0].tolist()):
-            moved = np.linalg.norm(positions[i] - self.past_BKG[b, 0])  # NaN in the first decisions
-            self.past_BKG[b] = np.concatenate([self.past_BKG[b, 1:], positions[i : i + 1]])
-            is_far = self.far.config.ahead < float(aims.left_B[i]) < np.inf
-            if is_far and moved < self.far.roadmap.spacing:
-                self._close(b, positions[i], places[i] - positions[i])
-                self.past_BKG[b] = np.nan
+            if not math.dist(positions[i], self.place_B[b]) < self.far.roadmap.spacing:  # NaN in the first decision
+                self.place_B[b], self.stayed_B[b] = positions[i], 0
+                continue
+            self.stayed_B[b] += 1
+            if self.stayed_B[b] >= self.patience:
+                self.stayed_B[b] = 0
+                if self.far.config.ahead < float(aims.left_B[i]) < math.inf:
+                    self._close(b, np.array(positions[i]), aims.place_BG[i].cpu().numpy())
+        return aims
 
-    def _close(self, b: int, position_G: np.ndarray, ahead_G: np.ndarray) -> None:
+    def _close(self, b: int, position_G: np.ndarray, aim_G: np.ndarray) -> None:
         found = self.found.setdefault(b, [])
         if len(found) == BALLS:
             found.clear()
         radius = self.far.roadmap.spacing * 2 ** len(found)
-        forwards_G = ahead_G / max(np.linalg.norm(ahead_G), 1e-6)
+        forwards_G = (aim_G - position_G) / max(np.linalg.norm(aim_G - position_G), 1e-6)
         centre_G = position_G + (radius + self.far.roadmap.spacing / 2) * forwards_G
         ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
         before = found[-1] if found else self.far

@@ -7,7 +7,7 @@ level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -271,20 +271,19 @@ class PlanSampler:
     @torch.no_grad()
     def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
                prefix: ObservedPrefix | None = None, tail: PlanTail | None = None,
-               observe: Observer | None = None, detours: Mapping[int, FarGoals] | None = None) -> Plans:
+               observe: Observer | None = None, aim: Waypoints | None = None) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
 
         With the `tail` of earlier plans, the first candidate completes it. The returned plans begin at the present; if
         they have a `prefix`, their last timestep repeats to fill the horizon. `observe` is called with the unfinished
-        candidates after each sampling step, as in the model's `sample`. `detours` are the ways of some environments to
-        their goals.
+        candidates after each sampling step, as in the model's `sample`. `aim` are the places to plan for on a roadmap,
+        by default those ahead on the way to the goals.
         """
         obs_BO = obs_BO.to(self.device)
         if goal_BG is not None:
             goal_BG = goal_BG.to(self.device)
-        aim = None
         if goal_BG is not None and self._far is not None:
-            aim = self._far.aim(obs_BO, goal_BG, detours)
+            aim = aim or self._far.aim(obs_BO, goal_BG)
             goal_BG = aim.place_BG
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)

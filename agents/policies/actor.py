@@ -13,7 +13,7 @@ from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed
-from ..planning.roadmap import FarGoals
+from ..planning.roadmap import Detours, FarGoals
 from .policy import Policy
 
 
@@ -55,9 +55,14 @@ class Actor(EpisodicAgent):
     def _allocate(self, batch: int) -> None:
         self.age_B = torch.full((batch,), self.policy.execute)
         self.queue_BEA = torch.zeros(batch, self.policy.execute, self.policy.spec.act_dim)
+        self.detours = None
+        if self.ahead is not None:
+            self.detours = Detours(self.ahead, self.policy.execute, batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.policy.execute
+        if self.detours is not None:
+            self.detours.forget(mask_B)
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> Actor:
         """Returns an actor whose way to its goals goes round obstacles; this one if it has no roadmap."""
@@ -77,9 +82,9 @@ class Actor(EpisodicAgent):
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
             obs = obs_BO[due_B]
-            goal = self._aimed(obs, None if goal_BG is None else goal_BG[due_B])
-            if goal is not None:
-                goal = padded(goal)
+            goal = None
+            if goal_BG is not None:
+                goal = padded(self._aim(due_B, obs, goal_BG[due_B]))
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
             self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA)
@@ -99,11 +104,11 @@ class Actor(EpisodicAgent):
             raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")
         return obs_BO, aimed_at(goal_BG, width)
 
-    def _aimed(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor | None:
-        """The goals to act towards now, on the ways to these goals."""
-        if self.ahead is None or goal_BG is None:
-            return goal_BG
-        return self.ahead(obs_BO, goal_BG)
+    def _aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Tensor:
+        """The goals to act towards now in these N environments, on the way to those that `act` was given."""
+        if self.detours is None:
+            return goal_NG
+        return self.detours.aim(which_B, obs_NO, goal_NG).place_BG
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.

@@ -186,13 +186,14 @@ class StudentActor(Actor):
         if self.policy.execute > 1:
             return super().act(obs_BO, goal_BG)
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
-        goal_BG = self._aimed(obs_BO, goal_BG)
-        uniform_B1 = self._uniform(len(obs_BO)) if self.policy.config.sample else None
+        self._resize(len(obs_BO))
+        if goal_BG is not None:
+            goal_BG = self._aim(torch.ones(len(obs_BO), dtype=torch.bool), obs_BO, goal_BG)
+        uniform_B1 = self._uniform() if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)[:, 0].cpu()
 
-    def _uniform(self, batch: int) -> Tensor:
+    def _uniform(self) -> Tensor:
         """(B, 1) random numbers for the next decision, of which many are drawn at a time, as that takes long."""
-        self._resize(batch)
         at_B = self.decision_B % DRAWN_AHEAD
         new_B = at_B == 0
         if new_B.any():
@@ -212,7 +213,8 @@ class StudentActor(Actor):
         """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
         of the observation (`limits`). With one component it is 1 everywhere else."""
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
-        goal_BG = self._aimed(obs_BO, goal_BG)
+        if self.ahead is not None and goal_BG is not None:
+            goal_BG = self.ahead(obs_BO, goal_BG)
         obs_BO = obs_BO.to(self.low_O.device)
         inside_B = ((obs_BO >= self.low_O) & (obs_BO <= self.high_O)).all(1)
         return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B

@@ -10,6 +10,9 @@ from planners import KnownModel
 
 from gentraj.agents.planning.roadmap import Detours, FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.student import Student, StudentConfig
 from gentraj.constraints import Circle, Constraints, Speed
 from gentraj.diffusion.guidance import Constrained
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -31,6 +34,22 @@ def straight(condition: Condition, seeds: Sequence[int]) -> torch.Tensor:
 def roadmap(*episodes: np.ndarray) -> Roadmap:
     lengths = [len(episode) for episode in episodes]
     return Roadmap.of(np.concatenate(episodes), np.repeat(np.arange(len(episodes)), lengths))
+
+
+def two_lanes(ahead: int) -> FarGoals:
+    """A lane leads straight from (0, 0) to (10, 0), and one goes round."""
+    high = line(4)[:, ::-1]
+    top = line(10, offset=(0, 4))
+    round_it = np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])
+    return FarGoals(roadmap(line(10), round_it), RoadmapConfig(ahead=ahead), (0, 1))
+
+
+class Aiming(Actor):
+    """Acts by the place that it aims at."""
+
+    def decide(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None, seeds: Sequence[int]) -> torch.Tensor:
+        assert goal_BG is not None
+        return goal_BG[:, None].expand(-1, self.policy.execute, -1)
 
 
 def test_steps_are_those_of_the_data_at_full_speed():
@@ -113,11 +132,8 @@ def test_a_goal_without_a_way_is_planned_for_straight_and_said_once():
 
 
 def test_an_obstacle_of_a_planner_s_constraints_is_gone_round():
-    """A lane leads straight to the goal, and one goes round; the circle between two waypoints closes the first."""
-    high = line(4)[:, ::-1]
-    top = line(10, offset=(0, 4))
-    far = FarGoals(roadmap(line(10), np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])),
-                   RoadmapConfig(ahead=30), (0, 1))
+    """The circle between two waypoints closes the straight lane."""
+    far = two_lanes(ahead=30)
     spec = TrajectorySpec(2, 0, 8, 4)
     circle = Circle(np.array([5.0, 0.1]), 0.15, (0, 1))  # pyright: ignore[reportArgumentType]
     limits = Constraints(spec, [circle, Speed(1.0, (0, 1), dt=0.1)])
@@ -164,17 +180,13 @@ def test_a_whole_plan_joins_windows_from_the_start_to_a_goal_of_any_entries(obs_
 
 
 def test_a_planner_that_is_stuck_goes_another_way_until_its_episode_ends():
-    """A lane leads straight to the goal, and one goes round. The first robot does not move, the second one does."""
-    high = line(4)[:, ::-1]
-    top = line(10, offset=(0, 4))
-    far = FarGoals(roadmap(line(10), np.concatenate([high[:-1], top[:-1], high[::-1] + np.array([10, 0])])),
-                   RoadmapConfig(ahead=12), (0, 1))
+    """The first robot does not move, the second one does."""
+    far = two_lanes(ahead=12)
     detours, both = Detours(far, 12, 2), torch.ones(2, dtype=torch.bool)
     position, goal = torch.zeros(2, 2), torch.tensor([[10.0, 0]]).expand(2, 2)
     aims = []
     for _ in range(5):
-        aim = far.aim(position, goal, detours.of(both))
-        detours.keep(both, position, aim)
+        aim = detours.aim(both, position, goal)
         aims.append(aim.place_BG)
         position = torch.stack([position[0], aim.place_BG[1]])
     assert aims[0][0, 1] == 0 and aims[-1][0].tolist() == pytest.approx([0, 1.5], abs=0.5)
@@ -184,11 +196,20 @@ def test_a_planner_that_is_stuck_goes_another_way_until_its_episode_ends():
     assert not detours.of(both)
 
 
+def test_a_policy_that_is_stuck_goes_another_way_too():
+    policy = Student(StudentConfig(chunk=4, execute=4, width=8, depth=1), StateActionScales.blank(2, 2, 2))
+    agent = Aiming(policy, np.full(2, -20), np.full(2, 20), ahead=two_lanes(ahead=12))
+    start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
+    aims = [agent.act(start, goal)[0].tolist() for _ in range(60)]
+    assert aims[0][1] == 0 and aims[-1] == pytest.approx([0, 1.5], abs=0.5)
+    agent.reset()
+    assert agent.act(start, goal)[0].tolist() == aims[0]
+
+
 def test_where_no_other_way_is_known_the_closed_one_is_tried_again():
     far = FarGoals(roadmap(line(10)), RoadmapConfig(ahead=12), (0, 1))
     detours, one = Detours(far, 12, 1), torch.ones(1, dtype=torch.bool)
     start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
     for _ in range(8):
-        aim = far.aim(start, goal, detours.of(one))
-        detours.keep(one, start, aim)
+        aim = detours.aim(one, start, goal)
         assert aim.place_BG[0].tolist() == pytest.approx([1.8, 0], abs=0.5) and aim.left_B.isfinite()

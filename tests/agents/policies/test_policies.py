@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig, Waypoints
 from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
@@ -166,9 +167,13 @@ def test_every_policy_keeps_the_contract_with_chunks_goals_and_quantiles(name: s
 
 
 @pytest.mark.parametrize("name", ["bc-gaussian", "student"])
-def test_a_way_is_looked_for_where_a_decision_is_made_and_at_no_other_step(name: str) -> None:
+def test_a_way_is_looked_for_where_a_decision_is_made_and_at_no_other_step(
+        name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, actor = [], actor_of(taught(name))
-    actor.ahead = lambda obs_BO, goal_BG: asked.append(obs_BO[:, 0].tolist()) or goal_BG + 1
+    road = Roadmap.of(np.arange(300.0)[:, None], np.zeros(300))
+    actor.ahead = FarGoals(road, RoadmapConfig(), (0,))
+    monkeypatch.setattr(FarGoals, "aim", lambda far, obs_BO, goal_BG, detours: asked.append(
+        obs_BO[:, 0].tolist()) or Waypoints(goal_BG + 1, goal_BG[:, 0]))
     for step in range(5):
         actor.reset(torch.tensor([False, step == 1]))
         actor.act(torch.tensor([[step, 0.0], [step + 0.5, 0.0]]), torch.zeros(2, 1))
