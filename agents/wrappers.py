@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gentraj.constraints import Constraint
 from gentraj.models.sampling import without_gradient
 from gentraj.randomness import RowNoise, fold
 from gentraj.trajectory import Agent, TrajectorySpec, calls_of
@@ -62,6 +63,11 @@ class ConfidenceSwitch(EpisodicAgent):
     @property
     def network_calls(self) -> int:
         return calls_of([self.student, self.teacher])
+
+    def avoiding(self, obstacles: Sequence[Constraint]) -> ConfidenceSwitch:
+        """Returns the same of a student and a teacher that are told of obstacles."""
+        student, teacher = (agent.avoiding(obstacles) for agent in (self.student, self.teacher))
+        return ConfidenceSwitch(student, teacher, self.min_confidence, self.steps)
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         super().reset(mask_B, seeds_B)

@@ -21,10 +21,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gentraj.constraints import Constraint
 from gentraj.trajectory import Agent, only_steps
 
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
 from .planner import PlanFollower, targets_along
+from .roadmap import Detours
 from .sampler import PlannerConfig, Plans, PlanSampler
 from .tracker import PlanTracker
 
@@ -88,14 +90,19 @@ class PlanJob:
     obs_BO: Tensor
     """The observation of that step."""
     goal_BG: Tensor | None
+    present_BO: Tensor
+    """The observation of the step at which the plan is begun."""
     budget: SamplingBudget
     seeds: Sequence[int]
     prefix: ObservedPrefix
     tail: PlanTail | None
+    detours: Detours | None
     future: Future[None] = field(init=False)
     plans: Plans = field(init=False)
     """The plan and what follows are there when the future is done."""
     target_BTD: Tensor = field(init=False)
+    is_stuck: bool = False
+    """Whether passages ahead were closed, as the planner does not get on."""
     seconds: float = field(init=False)
     """How long it took."""
 
@@ -162,8 +169,12 @@ class PlanWorker:
     @torch.no_grad()
     def _make(self, job: PlanJob) -> None:
         start, sampler = self.clock(), self.samplers[job.budget]
-        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail)
+        ways = None if job.detours is None else job.detours.of(ONE)
+        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, detours=ways)
         job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
+        if job.detours is not None and job.goal_BG is not None:  # from where it is, not from where the plan starts
+            job.detours.keep(ONE, job.present_BO, job.detours.far.aim(job.present_BO, job.goal_BG, ways))
+            job.is_stuck = job.detours.of(ONE) != ways
         job.target_BTD.sum().item()  # waits for an accelerator
         job.seconds = self.clock() - start
 
@@ -173,8 +184,9 @@ class RealTimePlanner(PlanFollower):
 
     A plan that takes less than the deadline is made from the present observation. A longer one is made while the
     previous plan is carried out, and starts where the steps of that plan end that are carried out meanwhile; a planner
-    with a history is conditioned on these steps, too. If planning takes longer than `replan` steps, or than one step
-    where there is no plan to follow, plans have fewer sampling steps and candidates.
+    with a history is conditioned on these steps, too. One that is stuck plans from where it is. If planning takes
+    longer than `replan` steps, or than one step where there is no plan to follow, plans have fewer sampling steps and
+    candidates.
     Where a plan is late, the previous one is followed further, and where there is none, `deadline.fallback` acts. What
     the planner does depends on how fast the machine is.
 
@@ -206,10 +218,24 @@ class RealTimePlanner(PlanFollower):
 
     def _begin_episode(self) -> None:
         self.worker.drop(MAX_RESET_WAIT_S)  # otherwise the first plan of this episode would wait for it
+        self.detours = self.sampler.detours(1)  # no plan of another episode, which may still be made, changes these
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal
         self.fell_back: int | None = None  # the step at which the fallback last acted
+
+    def avoiding(self, obstacles: Sequence[Constraint]) -> RealTimePlanner:
+        """Returns a planner whose plans keep out of obstacles, as far as they can, and whose fallback is told of them.
+        It takes the place of this one, which knows and counts what it does. Raises ValueError for a planner that has a
+        guide already."""
+        deadline = self.deadline
+        if deadline.fallback is not None:
+            deadline = replace(deadline, fallback=deadline.fallback.avoiding(obstacles))
+        told = RealTimePlanner(self._outside(obstacles), replace(self.tracker, config=self.config), deadline)
+        told.worker.costs, told.worker.relative = self.worker.costs, self.worker.relative
+        told.acting, told.acted = self.acting, self.acted
+        told.planned = self.planned
+        return told
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
@@ -234,7 +260,7 @@ class RealTimePlanner(PlanFollower):
         act_BA = self._act_along(obs_BO, goal_BG)
         self.observations.add(obs_BO, act_BA)
         if self.worker.job is None and self.began is not None:
-            self._plan_ahead(self.step - self.began, goal_BG)
+            self._plan_ahead(self.step - self.began, obs_BO, goal_BG)
         self.step += 1
         self.acting.append(self.clock() - resumed)
         return act_BA
@@ -257,8 +283,10 @@ class RealTimePlanner(PlanFollower):
         """Measures for some seconds how long plans from an observation (1, O) to a goal (1, G) take, and acting."""
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
         self.reset(None, [0])
+        self.detours = None  # it stays where it is
         for budget in self.worker.samplers:
-            jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget) for _ in range(WARM_UP_PLANS + 1)]
+            jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget, obs_BO)
+                    for _ in range(WARM_UP_PLANS + 1)]
             for job in jobs:
                 job.future.result()
             self.worker.costs[budget] = max(job.seconds for job in jobs[1:])  # a network's first call takes longer
@@ -291,9 +319,14 @@ class RealTimePlanner(PlanFollower):
             self.decision_B += 1
             return
         if self.worker.job is None:
-            self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0])
+            self._begin_here(obs_BO, goal_BG)
         job = self.worker.take(until - self.clock())
         if job is None:
+            return
+        if job.is_stuck:  # it is not where this plan starts, and the way from there is another now
+            self.began = None
+            self.decision_B += 1
+            self._begin_here(obs_BO, goal_BG)
             return
         if self.began is None and self.deadline.fallback is None:  # it stood still where the plan starts
             self.began = self.step
@@ -325,7 +358,11 @@ class RealTimePlanner(PlanFollower):
         target_BTD = self.tracker.at_rest(obs_BO)[:, None].expand(-1, self.tracker.count, -1)
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
 
-    def _plan_ahead(self, age: int, goal_BG: Tensor | None) -> None:
+    def _begin_here(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
+        """Begins a plan that starts from the present observation."""
+        self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0], obs_BO)
+
+    def _plan_ahead(self, age: int, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """Begins the next plan if it would be late otherwise. The plan that is followed is `age` steps old.
 
         The planner is committed to the steps until that plan is due, which are added to the history.
@@ -340,18 +377,19 @@ class RealTimePlanner(PlanFollower):
         observations = self.observations.copy()
         for t in range(age, end - 1):
             observations.add(obs_BTO[:, t], act_BTA[:, t + 1])
-        self._begin_plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, observations, budget)
+        self._begin_plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, observations, budget, obs_BO)
 
     def _begin_plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, observations: ObservationBuffer,
-                    budget: SamplingBudget) -> PlanJob:
+                    budget: SamplingBudget, present_BO: Tensor) -> PlanJob:
         """Begins a plan in the background, which starts from `obs_BO` at the step `starts`."""
-        obs_BO = obs_BO.clone()  # a caller may change its own
+        obs_BO, present_BO = obs_BO.clone(), present_BO.clone()  # a caller may change its own
         if goal_BG is not None:
             goal_BG = goal_BG.clone()
         tail = None
         if self.config.shifted:
             tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
-        job = PlanJob(starts, obs_BO, goal_BG, budget, self._seeds(ONE), observations.prefix(ONE), tail)
+        job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), observations.prefix(ONE), tail,
+                      self.detours)
         self.worker.begin(job)
         return job
 

@@ -56,10 +56,20 @@ class PlanFollower(EpisodicAgent):
         self.observations = ObservationBuffer(self.sampler.spec, self.config.history, batch, self.device)
         self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan, device=self.device)
         self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim, device=self.device)
+        self.detours = self.sampler.detours(batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.last_plan.planned_B[mask_B] = 0
         self.observations.steps_B[mask_B] = 0
+        if self.detours is not None:
+            self.detours.forget(mask_B)
+
+    def _outside(self, obstacles: Sequence[Constraint]) -> PlanSampler:
+        """The sampler of plans that keep out of obstacles, as far as they can. Raises ValueError for a planner that has
+        a guide already."""
+        if self.sampler.guide is not None:
+            raise ValueError("the planner has a guide already; add the obstacles to its constraints")
+        return replace(self.sampler, guide=Constrained(Constraints(self.sampler.spec, obstacles), strict=False))
 
     def _aim(self, goal_BG: Tensor | None) -> Tensor:
         """(B,) true, on the CPU, where the goal has moved by more than `hold_radius` since the planner aimed at it.
@@ -88,21 +98,15 @@ class Planner(PlanFollower):
     def _allocate(self, batch: int) -> None:
         super()._allocate(batch)
         self.age_B = torch.full((batch,), self.config.replan)
-        self.detours = self.sampler.detours(batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         super()._forget(mask_B)
         self.age_B[mask_B] = self.config.replan
-        if self.detours is not None:
-            self.detours.forget(mask_B)
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> Planner:
         """Returns a planner whose plans keep out of obstacles, as far as they can, with no memory of this one's. Raises
         ValueError for a planner that has a guide already."""
-        if self.sampler.guide is not None:
-            raise ValueError("the planner has a guide already; add the obstacles to its constraints")
-        guide = Constrained(Constraints(self.sampler.spec, obstacles), strict=False)
-        return Planner(replace(self.sampler, guide=guide), self.tracker)
+        return Planner(self._outside(obstacles), self.tracker)
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:

@@ -65,11 +65,6 @@ class EvaluationConfig:
     time_limit: Annotated[float, Interval(ge=1e-3, le=1e6)] = 60.0
     """With --workers: seconds that one reset or step of an environment may take before its episode is given up."""
 
-    def __post_init__(self) -> None:
-        if self.deadline_ms is not None and self.protocol == "ogbench-detour":
-            raise ValueError("deadline_ms and the protocol ogbench-detour were given, and an agent with a deadline is "
-                             "told of no obstacles; leave one of them out")
-
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
              goal_dims: Sequence[int] = (), progress: bool = True, watch: Watch | None = None,

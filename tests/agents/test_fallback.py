@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.wrappers import ConfidenceSwitch
+from gentraj.constraints import Circle
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.trajectory import Agent
@@ -69,6 +70,12 @@ def test_a_take_over_has_a_seed_of_its_episode_and_step_and_a_new_episode_is_the
     alone.reset(None, [0])
     alone.act(torch.zeros(1, 1))
     assert alone.teacher.began == [first]  # type: ignore[attr-defined]
+
+
+def test_both_are_told_of_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Constant, "avoiding", lambda agent, obstacles: type(agent)(agent.value + len(obstacles)))
+    told = switch(min_confidence=0.2, steps=3).avoiding([Circle((0.0, 0.0), 1.0, (0, 1))])
+    assert acted(told, [[0.1, 0.9, 0.9, 0.9]]) == [[2, 2, 2, 0]] and (told.min_confidence, told.steps) == (0.2, 3)
 
 
 @pytest.mark.parametrize("num_envs", [3, 8])

@@ -20,6 +20,7 @@ from gentraj.agents.planning.deadline import (
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
+from gentraj.constraints import Circle
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
 
@@ -274,9 +275,13 @@ def test_a_goal_that_moves_in_every_step_is_followed() -> None:
     assert played.counts[0]["standing still"] < 3 and played.agent.decision_B > 4
 
 
+def lane() -> FarGoals:
+    return FarGoals(Roadmap.of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig(), (0,))
+
+
 def test_a_far_goal_is_approached_place_by_place_from_where_the_steps_until_then_lead() -> None:
     """A plan takes two steps, and its start is foreseen."""
-    far, goal_BG = FarGoals(Roadmap.of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig(), (0,)), START + 190
+    far, goal_BG = lane(), START + 190
     played = InTime(0.6, far=far)
     for _ in range(31):
         played.state = played.state + played.step(goal_BG).clamp(0, 1)
@@ -284,6 +289,34 @@ def test_a_far_goal_is_approached_place_by_place_from_where_the_steps_until_then
     assert len(asked_R2) >= 5 and played.counts[0]["the plan"] >= 28
     assert torch.equal(asked_R2[:, 1:], far.aim(asked_R2[:, :1], goal_BG.expand(len(asked_R2), -1)).place_BG)
     assert (asked_R2[:, 1] < 80).all()
+
+
+def test_where_it_is_stuck_it_looks_for_another_way_and_plans_from_where_it_is() -> None:
+    """A plan takes two steps, and starts where the steps until then would have led."""
+    played = InTime(0.6, far=lane())
+    while not played.agent.detours.of(torch.ones(1, dtype=torch.bool)):
+        assert played.agent.step < 100
+        played.step(START + 190)
+    played.step(START + 190)
+    starts = torch.cat([condition.values_BHD[:, 0, 0] for condition in played.model.all_asked])
+    assert len(starts) > 9 and starts[[0, -1]].eq(0).all() and starts[1:-1].ne(0).all()
+    played.agent.reset(None, [3])
+    assert not played.agent.detours.of(torch.ones(1, dtype=torch.bool))
+
+
+def test_one_that_is_told_of_obstacles_takes_the_place_of_the_other() -> None:
+    """It knows how long plans take, and counts on; a fallback is told, too."""
+    played = InTime(0.6, far=lane(), fallback=InTime(0.6).agent)
+    played.step(START + 90)
+    before = played.agent
+    played.agent = before.avoiding([Circle((150.0,), 1.0, (0,))])
+    assert len(played.agent.detours.far.roadmap.edge_E2) < len(before.detours.far.roadmap.edge_E2)
+    fallback: Any = played.agent.deadline.fallback
+    assert fallback.sampler.guide is not None and before.sampler.guide is None
+    played.step(START + 90)
+    assert before.timing() == played.agent.timing() and sum(played.counts[0].values()) == 2
+    with pytest.raises(ValueError, match="guide already"):
+        played.agent.avoiding([Circle((150.0,), 1.0, (0,))])
 
 
 def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
