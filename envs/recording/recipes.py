@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gentraj.config import check_known
 from gentraj.data import DataError, Episodes, save_minari
 from gentraj.data.minari_io import check_new_id, local_ids
 from gentraj.data.ogbench import OGBenchName
@@ -60,8 +61,7 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
     `DataError` if the id is malformed, or exists already and `overwrite` is false.
     """
     available = recipes()
-    if task not in available:
-        raise ValueError(f"no data of '{task}' can be recorded; give one of {', '.join(available)}")
+    check_known((task,), available, "task to record")
     recipe = available[task]
     if steps is None:
         steps = recipe.steps

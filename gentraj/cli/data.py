@@ -14,7 +14,7 @@ from ..data import sources
 from ..data.minari_io import local_ids
 from ..data.sources import DESCRIBED
 from ..progress import print_saved
-from .options import registry
+from .options import parse_call
 
 Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help=(
     f"The path or the name of a dataset: {DESCRIBED}; '+' joins several."))]
@@ -99,5 +99,4 @@ def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = N
 
 def main(argv: list[str]) -> None:
     subcommands = {"list": list_, "inspect": inspect, "import": import_, "make": make}
-    tyro.extras.subcommand_cli_from_dict(subcommands, args=argv, prog="gentraj data", registry=registry(),
-                                         description="List, inspect, import and record offline datasets.")
+    parse_call(subcommands, argv, "gentraj data", "List, inspect, import and record offline datasets.")()

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     words, given = split(argv, KEYS, is_run, SHORT)
     if HELP & set(words):
         _help(words)
-    args = parse(Distill, words, "gentraj distill")
+    args = parse(Distill, words, "gentraj distill", settings=[*KEYS, *SHORT])
     config = with_options(METHODS[args.method].config, given)
     folder, device = args.run_dir, pick_device(args.device)
     if not args.resume:

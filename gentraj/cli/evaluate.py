@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated
@@ -110,9 +110,12 @@ class Judge:
 
 
 def main(argv: list[str]) -> None:
-    chosen = ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     chosen.add_argument("--as", choices=("agent", "world-model"), default="agent", dest="kind")
-    kind, argv = chosen.parse_known_args(argv)
+    try:
+        kind, argv = chosen.parse_known_args(argv)
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
     if kind.kind == "world-model":
         _judge(parse(Judge, argv, "gentraj evaluate --as world-model"))
         return

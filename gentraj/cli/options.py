@@ -11,9 +11,10 @@ import dataclasses
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stderr, suppress
-from functools import wraps
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from difflib import get_close_matches
+from functools import partial, wraps
 from operator import attrgetter
 from pathlib import Path
 from shlex import quote
@@ -62,25 +63,53 @@ class SamplerOptions:
         return SamplingOptions(self.sampler, steps, self.grid, self.eta, temperature)
 
 
-def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str | None = None) -> T:
+def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str | None = None,
+          settings: Iterable[str] = ()) -> T:
     """Parses the options of a command, the fields of a dataclass, whose docstring is the description by default.
 
-    Raises ValueError if an option is unknown or missing, or its value is refused; the message names options, not
-    settings. Raises SystemExit after `--help`.
+    `settings` are keys that are options, too. Raises ValueError if an option is unknown or missing, or its value is
+    refused; the message names options, not settings. Raises SystemExit after `--help`.
     """
+    with _in_one_line(prog, [_named(key) for key in settings]):
+        return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
+
+
+def parse_call(commands: Mapping[str, Callable[..., None]], argv: Sequence[str], prog: str,
+               description: str) -> Callable[[], None]:
+    """One of several commands, functions whose parameters are options, with what it is called with. Raises what `parse`
+    raises."""
+    later = {name: _later(command) for name, command in commands.items()}
+    with _in_one_line(prog, commands):
+        return tyro.extras.subcommand_cli_from_dict(later, args=argv, prog=prog, description=description,
+                                                    registry=registry())
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A function with the same parameters, which returns the call."""
+    @wraps(command)
+    def made(*args: object, **options: object) -> Callable[[], None]:
+        return partial(command, *args, **options)
+
+    return made
+
+
+@contextmanager
+def _in_one_line(prog: str, known: Iterable[str]) -> Iterator[None]:
+    """Raises ValueError with one line in the place of what tyro prints about wrong options; `known` are further words
+    that could have been meant."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
+            yield
     except _Refused as error:
-        raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", _option, str(error))) from error
+        raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", lambda match: _named(match[1]), str(error))) from error
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(f"{_unboxed(said.getvalue())}; `{prog} --help` lists the options") from None
+        raise ValueError(f"{_unboxed(said.getvalue(), known)}; `{prog} --help` lists the options") from None
 
 
-def _unboxed(text: str) -> str:
+def _unboxed(text: str, known: Iterable[str]) -> str:
     """What tyro says in a box of a title and sections: the first section in one line, and the nearest option."""
     lines = re.sub("\033\\[[0-9;]*m|[│|]", "", text).splitlines()
     sections = [""]
@@ -90,8 +119,12 @@ def _unboxed(text: str) -> str:
         else:
             sections[-1] += f" {line.strip()}"
     said = sections[1].strip().rstrip(".")
-    nearest = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(sections[2:]))
-    return said if nearest is None else f"{said}; did you mean {nearest[1]}?"
+    near = re.findall(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(sections[2:]))
+    if unknown := re.match(r"Unrecognized options: ([^\s,=]+)", said):
+        near += get_close_matches(unknown[1], list(known))
+    elif choice := re.match(r"invalid choice '(.*?)'.*Expected one of \((.*)\)", said):
+        near += get_close_matches(choice[1], re.findall("'(.*?)'", choice[2]))
+    return f"{said}; did you mean {near[0]}?" if near else said
 
 
 def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str], bool] = lambda word: False,
@@ -164,7 +197,7 @@ def print_settings(config: object, given: Mapping[str, Sequence[str]] = NOTHING)
     with suppress(SystemExit):
         tyro.cli(type(config), args=["--help"], default=config, prog="settings", description="",
                  config=(tyro.conf.AvoidSubcommands,), registry=registry())
-    off = [f"--{key.replace('_', '-')}" for key in groups_off(config)]
+    off = [_named(key) for key in groups_off(config)]
     if off:
         print("Groups of settings that are off. Each of these options turns one on, and --help then shows it: "
               f"{' '.join(off)}")
@@ -235,8 +268,9 @@ def _refusing(make: Callable[..., object]) -> Callable[..., object]:
     return made
 
 
-def _option(match: re.Match[str]) -> str:
-    return f"--{match[1].replace('_', '-')}"
+def _named(key: str) -> str:
+    """The option of a setting."""
+    return f"--{key.replace('_', '-')}"
 
 
 def _whole(word: str) -> int:

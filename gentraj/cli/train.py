@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     words, given = split(argv, KEYS, PRESETS.__contains__, SHORT)
     if HELP & set(words):
         _help(words, given)
-    args = parse(Train, words, "gentraj train")
+    args = parse(Train, words, "gentraj train", settings=[*KEYS, *SHORT])
     config = with_options(with_components(_defaults(args, given), args.model, args.network), given)
     with launched(args.device) as processes:
         _train(args, config, processes)

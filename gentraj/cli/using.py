@@ -30,7 +30,7 @@ from ..runs.report import make_report
 from ..runs.run import Run
 from ..runs.sampling import Given, sample_run
 from .environments import imports_again
-from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse, registry
+from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse, parse_call
 from .train import fresh_folder
 
 
@@ -268,9 +268,8 @@ def pull(name: Repository, out: Folder, revision: str | None = None) -> None:
 
 
 def hub_main(argv: list[str]) -> None:
-    tyro.extras.subcommand_cli_from_dict({"push": push, "pull": pull}, args=argv, prog="gentraj hub",
-                                         registry=registry(),
-                                         description="Push runs to the Hugging Face hub and pull them from it.")
+    parse_call({"push": push, "pull": pull}, argv, "gentraj hub",
+               "Push runs to the Hugging Face hub and pull them from it.")()
 
 
 @settings

@@ -162,8 +162,8 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
         if path.exists():
             return str(path.absolute())
     places = ", ".join(["the working directory", *map(str, folders)])
-    raise ConfigError(f"{where}: the data file {name} is not in {places}; give its path, or its folder to gentraj "
-                      "reproduce by --data DIR")
+    raise ConfigError(f"{where}: the data file {name} is not in {places}; give its path, or for a card its folder by "
+                      "--data DIR")
 
 
 # -- results
