@@ -169,12 +169,14 @@ class PlanWorker:
     @torch.no_grad()
     def _make(self, job: PlanJob) -> None:
         start, sampler = self.clock(), self.samplers[job.budget]
-        ways = None if job.detours is None else job.detours.of(ONE)
-        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, detours=ways)
-        job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
-        if job.detours is not None and job.goal_BG is not None:  # from where it is, not from where the plan starts
-            job.detours.keep(ONE, job.present_BO, job.detours.far.aim(job.present_BO, job.goal_BG, ways))
+        aim = None
+        if job.detours is not None and job.goal_BG is not None:
+            ways = job.detours.of(ONE)
+            aim = job.detours.far.aim(job.obs_BO, job.goal_BG, ways)
+            job.detours.aim(ONE, job.present_BO, job.goal_BG)  # from where it is, not from where the plan starts
             job.is_stuck = job.detours.of(ONE) != ways
+        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
+        job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD.sum().item()  # waits for an accelerator
         job.seconds = self.clock() - start
 

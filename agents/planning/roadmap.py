@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -26,15 +26,16 @@ from gentraj.config import settings
 from gentraj.constraints import Blocks, Box, Circle, Constraint
 from gentraj.constraints.kinds import largest
 from gentraj.data import Episodes
+from gentraj.data.rests import FLIP, SLOW, Rests, scales
 from gentraj.diffusion.guidance import Constrained
 from gentraj.models.sampling import Guidance
 from gentraj.trajectory import TrajectorySpec
 
 SAMPLED = 20_000  # observations among which places are chosen
-PACE_STEPS = 12  # environment steps over which the speed is measured, so that noise of single steps does not count
+RESTING = 0.2  # share of the steps at rest, from which on passages lead from rest to rest
 SPACING_STEPS = 3.0  # environment steps at full speed between two neighbouring places, at least
 SPANS = (1, 2, 3, 5, 8)  # environment steps of the passages, for places SPACING_STEPS apart
-SPEED_QUANTILE = 0.9
+HELD = 0.02  # spacings by which entries change at most that a passage leaves as they are
 WAYPOINTS = 5  # positions that are kept of a passage, its ends included
 BETWEEN = 4  # parts of the straight line between two waypoints, at whose ends obstacles are looked for
 REACH = 2.0  # spacings within which a position belongs to a place
@@ -66,6 +67,8 @@ class Way:
     """Environment steps from each place to the goal; infinite where no way leads there."""
     next_P: np.ndarray
     """The place after each place, on its way to the goal; the place itself where the goal is the next."""
+    is_held_PG: np.ndarray
+    """The entries that the last passage leaves as they are, where the goal is the next."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,34 @@ class Roadmap:
     passage_EWG: np.ndarray
     """Positions along the quickest recorded passage, evenly spaced in time, its ends included."""
     speed: float
-    """Distance in one step, as a mean over a few steps, that 90 % of the recorded steps stay below."""
+    """Distance in one step, as a mean over a few steps, that 90 % of the recorded steps stay below in which the
+    position moves."""
     spacing: float
     """Distance within which every recorded position has a place."""
+    is_resting_P: np.ndarray
+    """Whether recorded positions rested in each place, if positions rest most of the time, as those of objects do; else
+    all are false. With rests, a passage leads to where the position comes to rest next, its steps begin with the rest
+    before, and the agent heads for the end of one passage at a time."""
+    _scale_G: np.ndarray = field(init=False, repr=False, compare=False)
     _place_GP: np.ndarray = field(init=False, repr=False, compare=False)
     _core_P: np.ndarray = field(init=False, repr=False, compare=False)
+    _key_E: np.ndarray = field(init=False, repr=False, compare=False)
+    _is_held_EG: np.ndarray = field(init=False, repr=False, compare=False)
+    _is_clean_E: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         P = len(self.place_PG)
         graph = csr_array((np.ones(len(self.edge_E2)), self.edge_E2.T), shape=(P, P))
         part_P = connected_components(graph, connection="strong")[1]
-        object.__setattr__(self, "_place_GP", np.ascontiguousarray(self.place_PG.T))
+        scale_G = scales(self.place_PG)
+        range_EG = self.passage_EWG.max(1) - self.passage_EWG.min(1)
+        object.__setattr__(self, "_scale_G", scale_G)
+        object.__setattr__(self, "_place_GP", np.ascontiguousarray((self.place_PG * scale_G).T))
         object.__setattr__(self, "_core_P", part_P == np.bincount(part_P).argmax())
+        object.__setattr__(self, "_key_E", self.edge_E2 @ (P, 1))
+        is_held_EG = (range_EG <= HELD * self.spacing) & self.rests
+        object.__setattr__(self, "_is_held_EG", is_held_EG)
+        object.__setattr__(self, "_is_clean_E", (is_held_EG | (range_EG > self.spacing / self._scale_G)).all(1))
 
     @classmethod
     def of_episodes(cls, episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap:
@@ -118,28 +137,25 @@ class Roadmap:
         Raises ValueError for data in which nothing moves.
         """
         position_NG = np.asarray(position_NG, np.float32)
-        span = min(PACE_STEPS, int(np.unique(episode_N, return_counts=True)[1].max()) - 1)
-        speed = 0.0
-        if span > 0:
-            moved_MG = (position_NG[span:] - position_NG[:-span])[episode_N[span:] == episode_N[:-span]]
-            speed = float(np.quantile(np.linalg.norm(moved_MG, axis=1), SPEED_QUANTILE)) / span
-        if not speed > 0:
-            raise ValueError("the entries of the goal do not change within the episodes, so that there are no ways "
-                             "between places; name other goal_dims")
+        found = Rests.of(position_NG, episode_N)
+        scaled_NG, speed = position_NG * found.scale_G, found.speed
         drawn = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
-        drawn_NG = position_NG[np.sort(drawn)]
-        chosen, spacing = spread(drawn_NG, SPACING_STEPS * speed, places)
-        place_PG = drawn_NG[chosen]
-        place_N = np.asarray(KDTree(place_PG).query(position_NG)[1])
-        stretch = max(spacing / (SPACING_STEPS * speed), 1.0)
-        spans = np.unique(np.round(np.array(SPANS) * stretch).astype(int))
+        drawn = np.sort(drawn)
+        is_rest_N = (found.since_N < np.arange(len(position_NG))) & (found.share > RESTING)
+        rests = is_rest_N.any()
+        chosen, spacing = spread(scaled_NG[drawn], speed * (1 if rests else SPACING_STEPS), places)
+        place_PG = position_NG[drawn[chosen]]
+        place_N = np.asarray(KDTree(scaled_NG[drawn[chosen]]).query(scaled_NG)[1])
+        is_resting_P = np.bincount(place_N, is_rest_N, len(place_PG)) > 0
         passages = []  # rows: the key of an edge, the steps of a passage, where it begins, where it ends
-        for span in spans:
-            begin = np.flatnonzero(episode_N[span:] == episode_N[:-span])
-            begin = begin[place_N[begin] != place_N[begin + span]]
-            first, last = place_N[begin], place_N[begin + span]
-            least = np.linalg.norm(place_PG[first] - place_PG[last], axis=1) / speed
-            passages.append(np.stack([first * len(place_PG) + last, np.maximum(least, span), begin, begin + span]))
+        ways = to_rests(found, is_rest_N | ~is_resting_P[place_N]) if rests else spans(episode_N, spacing / speed)
+        for begin, end in ways:
+            is_passage = place_N[begin] != place_N[end]
+            begin, end = begin[is_passage], end[is_passage]
+            first, last = place_N[begin], place_N[end]
+            least = np.linalg.norm((place_PG[first] - place_PG[last])[:, found.scale_G == 1], axis=1) / speed
+            steps = np.maximum(least, end - (found.since_N[begin] if rests else begin))
+            passages.append(np.stack([first * len(place_PG) + last, steps, begin, end]))
         passage_4M = np.concatenate(passages, 1)
         key_M, steps_M = passage_4M[0].astype(int), passage_4M[1]
         order = np.lexsort((steps_M, key_M))
@@ -148,17 +164,24 @@ class Roadmap:
         begin_E, end_E = passage_4M[2:, quickest_E]
         at_EW = np.round(begin_E[:, None] + (end_E - begin_E)[:, None] * np.linspace(0, 1, WAYPOINTS)).astype(int)
         edge_E2 = np.stack(np.divmod(key_M[quickest_E], len(place_PG)), 1)
-        return cls(place_PG, edge_E2, steps_M[quickest_E].astype(np.float32), position_NG[at_EW], speed, spacing)
+        steps_E = steps_M[quickest_E].astype(np.float32)
+        return cls(place_PG, edge_E2, steps_E, position_NG[at_EW], speed, spacing, is_resting_P)
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Roadmap:
         """The roadmap that `tensors` gave. Raises ValueError where some of them are missing."""
-        if missing := {"place", "edge", "steps", "passage", "speed", "spacing"} - tensors.keys():
+        names = {"place", "edge", "steps", "passage", "speed", "spacing", "resting"}
+        if missing := names - tensors.keys():
             raise ValueError(f"{', '.join(sorted(missing))} of the run's roadmap are missing; `gentraj train --resume` "
                              "writes them anew")
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         return cls(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
-                   float(arrays["spacing"]))
+                   float(arrays["spacing"]), arrays["resting"])
+
+    @property
+    def rests(self) -> bool:
+        """Whether positions rest most of the time."""
+        return bool(self.is_resting_P.any())
 
     @property
     def core_PG(self) -> np.ndarray:
@@ -168,24 +191,54 @@ class Roadmap:
     def tensors(self) -> dict[str, Tensor]:
         """All that it consists of, to be saved."""
         arrays = {"place": self.place_PG, "edge": self.edge_E2, "steps": self.steps_E, "passage": self.passage_EWG,
-                  "speed": np.float64(self.speed), "spacing": np.float64(self.spacing)}
+                  "speed": np.float64(self.speed), "spacing": np.float64(self.spacing), "resting": self.is_resting_P}
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
     def way(self, goal_G: np.ndarray) -> Way:
         """Finds the shortest ways to a goal. All steps are infinite if the goal is outside of everything recorded."""
         P = len(self.place_PG)
-        near, final = self._near(goal_G)
-        start_E, end_E = np.concatenate([self.edge_E2, np.stack([near, np.full(len(near), P)], 1)]).T
-        steps_E = np.concatenate([self.steps_E, np.maximum(final, 1e-3)])
-        backwards = csr_array((steps_E, (end_E, start_E)), shape=(P + 1, P + 1))
+        last_P, is_held_PG = self._last(goal_G)
+        ends = np.flatnonzero(np.isfinite(last_P))
+        start_E, end_E = np.concatenate([self.edge_E2, np.stack([ends, np.full(len(ends), P)], 1)]).T
+        backwards = csr_array((np.concatenate([self.steps_E, last_P[ends]]), (end_E, start_E)), shape=(P + 1, P + 1))
         steps, previous = dijkstra(backwards, indices=P, return_predecessors=True)
         next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
-        return Way(np.asarray(goal_G), steps[:P], next_P)
+        return Way(np.asarray(goal_G), steps[:P], next_P, is_held_PG)
+
+    def _last(self, goal_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The steps (P,) from each place straight to a goal, infinite where it is not near, and the entries (P, G) that
+        stay as they are on the way.
+
+        Where positions rest, what is not at its goal yet needs one more passage, and a passage may lead to the goal
+        from places that it was not recorded from: if passages that move some of the entries and none of the others end
+        near the goal, such a passage leads there from each place that another such passage was recorded from, and that
+        is the goal in the other entries, and not in the switches that it flips.
+        """
+        near, steps = self._near(goal_G, FAR_REACH * self.spacing)
+        last_P, is_held_PG = np.full(len(self.place_PG), np.inf), np.zeros(self.place_PG.shape, bool)
+        last_P[near] = np.maximum(steps, 1e-3)
+        if not self.rests:
+            return last_P, is_held_PG
+        more = float(np.median(self.steps_E))
+        last_P[near] += np.where(steps > 1, more, 0)
+        ends_E = np.isin(self.edge_E2[:, 1], near) & self._is_clean_E
+        for is_held_G in np.unique(self._is_held_EG[ends_E], axis=0):
+            alike_E = (self._is_held_EG == is_held_G).all(1) & self._is_clean_E
+            off_P = np.linalg.norm((self.place_PG - goal_G) * self._scale_G * is_held_G, axis=1)
+            steps_P = np.median(self.steps_E[alike_E]) + np.where(off_P > self.speed, more, 0)
+            begins = np.unique(self.edge_E2[alike_E, 0])
+            flips_G = ~is_held_G & (self._scale_G == FLIP)
+            can_P = (off_P <= REACH * self.spacing) & (self.place_PG != goal_G)[:, flips_G].all(1)
+            begins = begins[can_P[begins]]
+            better = begins[steps_P[begins] < last_P[begins]]
+            last_P[better] = steps_P[better]
+            is_held_PG[better] = is_held_G
+        return last_P, is_held_PG
 
     def route(self, way: Way, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to the first place that lies `steps` environment steps along it, or to the goal if it
-        is nearer. None if no way leads from there."""
-        near, first = self._near(position_G)
+        is nearer; where positions rest, to the end of the first passage. None if no way leads from there."""
+        near, first = self._near(position_G, FLIP / 2 if self.rests else FAR_REACH * self.spacing)
         if not len(near):
             return None
         total = way.steps_P[near] + first
@@ -194,12 +247,16 @@ class Roadmap:
         if not math.isfinite(left):
             return None
         places, steps_N = [np.asarray(position_G), self.place_PG[place]], [0.0, left - way.steps_P[place]]
-        while steps_N[-1] < steps and way.next_P[place] != place:
+        is_held_G = np.ones(len(position_G), bool)
+        while not self._is_enough(steps_N, steps) and way.next_P[place] != place:
+            passage = np.searchsorted(self._key_E, place * len(self.place_PG) + way.next_P[place])
+            is_held_G &= self._is_held_EG[passage]
             place = way.next_P[place]
-            places.append(self.place_PG[place])
+            places.append(np.where(is_held_G, position_G, self.place_PG[place]))
             steps_N.append(left - way.steps_P[place])
-        if steps_N[-1] < steps:
-            places.append(way.goal_G)
+        if not self._is_enough(steps_N, steps):
+            is_held_G &= way.is_held_PG[place] & np.isfinite(steps)  # all of the way ends at the goal
+            places.append(np.where(is_held_G, position_G, way.goal_G))
             steps_N.append(left)
         return Route(np.array(places), np.array(steps_N), left)
 
@@ -221,17 +278,37 @@ class Roadmap:
         return replace(self, edge_E2=self.edge_E2[is_open_E], steps_E=self.steps_E[is_open_E],
                        passage_EWG=self.passage_EWG[is_open_E])
 
-    def _near(self, position_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _is_enough(self, steps_N: Sequence[float], steps: float) -> bool:
+        return len(steps_N) > 2 and math.isfinite(steps) if self.rests else steps_N[-1] >= steps
+
+    def _near(self, position_G: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
         """The places of a position, and the environment steps that the straight line to each takes at full speed. In a
         corner that few episodes entered, or only left, its places may have no way, so the nearest place of the largest
-        connected part is one of them."""
-        distance_P = np.sqrt(np.square(self._place_GP - np.asarray(position_G)[:, None]).sum(0))
-        near = (distance_P <= REACH * self.spacing).nonzero()[0]
+        connected part is one of them, if it lies within `reach`."""
+        scaled_G = np.asarray(position_G) * self._scale_G
+        distance_P = np.sqrt(np.square(self._place_GP - scaled_G[:, None]).sum(0))
+        nearest = distance_P.argmin()
+        is_alike_P = self.is_resting_P == self.is_resting_P[nearest]
+        near = (is_alike_P & (distance_P <= REACH * self.spacing)).nonzero()[0]
         if not self._core_P[near].any():
             nearest = np.where(self._core_P, distance_P, np.inf).argmin()
-            if distance_P[nearest] <= FAR_REACH * self.spacing:
+            if distance_P[nearest] <= reach:
                 near = np.append(near, nearest)
         return near, distance_P[near] / self.speed
+
+
+def to_rests(found: Rests, may_begin_N: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the rows in which passages begin, of those in which they may, and end: in the next rest."""
+    begin = np.flatnonzero(may_begin_N & (found.next_N < len(found.next_N)))
+    yield begin, found.next_N[begin]
+
+
+def spans(episode_N: np.ndarray, spacing_steps: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the rows in which passages of some lengths begin and end, for places these environment steps apart."""
+    stretch = spacing_steps / SPACING_STEPS
+    for span in np.unique(np.round(np.array(SPANS) * stretch).astype(int)):
+        begin = np.flatnonzero(episode_N[span:] == episode_N[:-span])
+        yield begin, begin + span
 
 
 def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[list[int], float]:
@@ -279,6 +356,10 @@ class FarGoals:
         guides = guide if isinstance(guide, Sequence) else [guide]
         given = [one.constraints.constraints for one in guides if isinstance(one, Constrained)]
         return self.around([each for constraints in given for each in constraints.values()])
+
+    def detours(self, replan: int, batch: int) -> Detours:
+        """What agents in B environments remember of their ways, with `replan` steps between two decisions."""
+        return (Headings if self.roadmap.rests else Detours)(self, replan, batch)
 
     def around(self, constraints: Sequence[Constraint]) -> FarGoals:
         """The same on a roadmap without the passages that constraints forbid, so that the way goes round obstacles.
@@ -390,3 +471,27 @@ class Detours:
         ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
         before = found[-1] if found else self.far
         found.append(before.around([ball]))
+
+
+class Headings(Detours):
+    """The places that agents in B environments head for where positions rest most of the time: the same place until
+    they are there or rest again, as what an agent has begun to move is between all places."""
+
+    def __init__(self, far: FarGoals, replan: int, batch: int):
+        super().__init__(far, replan, batch)
+        self.last_3BG = torch.full((3, batch, len(far.goal_dims)), torch.nan)  # positions, goals and places to head for
+
+    def forget(self, mask_B: Tensor) -> None:
+        self.last_3BG[:, mask_B] = torch.nan
+
+    def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
+        aims = self.far.aim(obs_NO, goal_NG)
+        speed, scale_G = self.far.roadmap.speed, torch.from_numpy(scales(self.far.roadmap.place_PG))
+        position_NG, place_NG = obs_NO[:, self.far.goal_dims].cpu(), aims.place_BG.cpu()
+        was_NG, before_NG, kept_NG = self.last_3BG[:, which_B]
+        moves_N = ((position_NG - was_NG) * scale_G).norm(dim=1) > SLOW * speed  # false for NaN, after `forget`
+        is_there_N = ((position_NG - kept_NG) * scale_G).norm(dim=1) <= speed
+        keeps_N = moves_N & ~is_there_N & (goal_NG.cpu() == before_NG).all(1)
+        place_NG = torch.where(keeps_N[:, None], kept_NG, place_NG)
+        self.last_3BG[:, which_B] = torch.stack([position_NG, goal_NG.cpu(), place_NG])
+        return Waypoints(place_NG.to(aims.place_BG), aims.left_B)

@@ -259,7 +259,7 @@ class PlanSampler:
         """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""
         if self._far is None:
             return None
-        return Detours(self._far, self.config.replan, batch)
+        return self._far.detours(self.config.replan, batch)
 
     def route(self, obs_O: Tensor, goal_G: Tensor) -> Route | None:
         """The way from an observation to a goal, round the guide's obstacles; None without a roadmap, and where no

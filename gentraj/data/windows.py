@@ -18,6 +18,7 @@ from ..config import Fraction, Registry, settings
 from ..normalize import Normalizer
 from ..trajectory import Batch, TrajectorySpec
 from .episodes import DataError, Episodes, locate
+from .rests import Rests
 
 FITTED_ROWS = 100_000  # observations at most that the statistics of contexts are computed from
 MAX_TASKS = 1024  # a larger task number is a mistake, such as an episode's number
@@ -45,6 +46,9 @@ class HindsightConfig:
     steps: Annotated[float, Ge(1)] | None = 100.0
     """Mean number of environment steps to these later observations, which are drawn from a geometric distribution that
     ends with the episode; usually 1 / (1 - discount). None draws all of them equally often."""
+    at_rest: bool = False
+    """Draw later observations only where the entries of the goal come to rest after a change, as objects do: the first
+    such observation from the drawn one on. With `actor_steps` 1, actions are learned for the next change alone."""
     actor_current: Fraction = 0.0
     """The same as `current`, of the goals that actions are learned for. Swift, which labels actions by values, learns
     them for the goals of the values."""
@@ -67,6 +71,14 @@ class Hindsight:
         self.config = config
         self.rows = len(episodes.obs)
         self.last_E = np.cumsum(episodes.lengths + 1) - 1  # rows of `obs`
+        self.next_N = np.arange(1, self.rows + 1)
+        if config.at_rest:
+            if not episodes.goal_dims:
+                raise DataError(f"{episodes.name} does not say which entries of an observation make a goal, so that "
+                                "nobody knows when these are at rest; leave context.goals.at_rest out")
+            episode_N = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
+            next_N = Rests.of(episodes.obs[:, list(episodes.goal_dims)], episode_N).next_N
+            self.next_N = np.minimum(next_N, self.last_E[episode_N])
 
     def draw(self, row_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(2, B) rows of `obs` that are the goals of values and of actions, for windows that start in `row_B`."""
@@ -82,7 +94,8 @@ class Hindsight:
         else:
             ahead_B = np.minimum(rng.geometric(1 / steps, len(row_B)), left_B)
         share_B = rng.random(len(row_B))
-        goal_B = np.where(share_B < random, rng.integers(self.rows, size=len(row_B)), row_B + ahead_B)
+        later_B = self.next_N[row_B + ahead_B - 1]
+        goal_B = np.where(share_B < random, rng.integers(self.rows, size=len(row_B)), later_B)
         return np.where(share_B >= 1 - current, row_B, goal_B)
 
 

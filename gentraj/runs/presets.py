@@ -20,7 +20,7 @@ from ..data.d4rl import single_task
 from ..data.sources import split_names
 from ..data.windows import GoalContext
 from ..diffusion import DiffusionConfig, FlowConfig
-from ..families import GAUSSIAN, ModelConfig
+from ..families import ACTION_NETWORK, DIFFUSION, GAUSSIAN, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..training.loop import TrainingConfig
@@ -101,12 +101,18 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
 
 # Policies that learn from data without goals and rewards.
 HINDSIGHT = PolicyRunConfig(context=GoalContext(goals=HindsightConfig()))
+WIDE = replace(DIFFUSION, network=replace(ACTION_NETWORK, width=256))
 GCBC = replace(HINDSIGHT, policy=BCConfig(GAUSSIAN, temperature=0.0))
 GOAL_POLICIES: dict[str, tuple[str, PolicyRunConfig]] = {
     "gcbc": ("behaviour cloning towards goals in hindsight", GCBC),
     "far-gcbc": ("the same towards near goals, which a roadmap of the data gives on the way to far ones",
                  replace(GCBC, context=GoalContext(goals=HindsightConfig(actor_steps=20.0)), roadmap=RoadmapConfig(),
                          training=TrainingConfig(steps=3_000))),
+    "far-objects": ("behaviour cloning by a diffusion model towards the next change of the objects, which a roadmap of "
+                    "the data gives on the way to a far goal",
+                    replace(HINDSIGHT, policy=BCConfig(WIDE, chunk=8, execute=4),
+                            context=GoalContext(goals=HindsightConfig(at_rest=True, actor_steps=1.0)),
+                            roadmap=RoadmapConfig(places=5000), training=TrainingConfig(steps=10_000))),
     "cfgrl": ("behaviour cloning by a diffusion model, guided towards goals in hindsight",
               replace(HINDSIGHT, policy=BCConfig(context_dropout=0.1, guidance=2.0))),
     "gciql": ("IQL towards goals in hindsight", replace(HINDSIGHT, policy=IQLConfig(expectile=0.9))),

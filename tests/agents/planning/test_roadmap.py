@@ -8,7 +8,7 @@ import pytest
 import torch
 from planners import KnownModel
 
-from gentraj.agents.planning.roadmap import Detours, FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.planning.roadmap import Detours, FarGoals, Headings, Roadmap, RoadmapConfig, Waypoints
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
@@ -66,6 +66,73 @@ def test_a_way_joins_pieces_of_different_episodes():
     up = right[:, ::-1] + np.array([10, 0])
     road = roadmap(right, up)
     assert road.route(road.way(np.array([10.0, 10])), np.zeros(2)).left == pytest.approx(200, rel=0.05)
+
+
+def pressed(buttons: int, presses: int = 400, travel: int = 10) -> Roadmap:
+    """The roadmap of random presses, each after some steps at rest, of buttons that flip a switch and the next one."""
+    rng = np.random.default_rng(0)
+    switch_G = np.zeros(buttons, int)
+    rows = []
+    for _ in range(presses):
+        rows += [switch_G] * travel
+        flips_G = np.zeros(buttons, int)
+        flips_G[rng.integers(buttons) + np.arange(2) - buttons] = 1
+        switch_G = switch_G ^ flips_G
+    return Roadmap.of(np.array(rows), np.zeros(len(rows), int))
+
+
+def test_switches_are_flipped_by_one_press_at_a_time():
+    road = pressed(4)
+    assert road.rests
+    start_G, goal_G = np.array([0, 0, 0, 0]), np.array([1, 0, 0, 1])
+    way = road.way(goal_G)
+    assert road.route(way, start_G).left == pytest.approx(10, abs=0.1)  # the last button flips the first switch, too
+    two = road.route(road.way(np.array([1, 0, 1, 0])), start_G)
+    assert two.left == pytest.approx(20, abs=0.1)
+    first_G = road.route(road.way(np.array([1, 0, 1, 0])), start_G, 1000).place_NG[-1]
+    assert sorted(first_G.tolist()) == [0, 0, 1, 1]
+
+
+def test_a_passage_leaves_alone_what_it_left_alone_in_the_data():
+    """A switch is flipped, again and again, while a box lies somewhere; the box of now stays where it is."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(200):
+        box = rng.uniform(0, 10)
+        rows += [(box, 0)] * 10 + [(box, 1)] * 10
+        rows += [(x, 1) for x in np.linspace(box, 0, 10)] + [(0, 1)] * 10 + [(0, 0)] * 10
+    road = Roadmap.of(np.array(rows), np.zeros(len(rows), int), places=60)
+    box = 5.1234
+    route = road.route(road.way(np.array([0.0, 0])), np.array([box, 0]), 1)
+    assert route.place_NG[-1] == pytest.approx([box, 1])
+
+
+def rolled() -> Roadmap:
+    """The roadmap of a ball that is rolled from 0 to anywhere, and from anywhere to 0, with rests in between."""
+    rng = np.random.default_rng(0)
+    rows = [0.0]
+    for away in rng.uniform(1, 10, 100):
+        rows += [0.0] * 10 + list(np.linspace(0, away, 10)) + [away] * 10 + list(np.linspace(away, 0, 10))
+    return Roadmap.of(np.array(rows)[:, None], np.zeros(len(rows), int))
+
+
+def test_a_passage_leads_to_the_goal_from_where_it_was_never_recorded():
+    road = rolled()
+    route = road.route(road.way(np.array([8.0])), np.array([3.0]), 1)
+    assert route.place_NG[-1] == pytest.approx([8.0])
+    assert route.left == pytest.approx(20, abs=3)
+
+
+def test_an_agent_heads_for_the_same_place_until_what_it_moves_rests():
+    far = FarGoals(rolled(), RoadmapConfig(), (0,))
+    aims = []
+    far.aim = lambda obs_BO, goal_BG: aims.append(obs_BO) or Waypoints(goal_BG + len(aims), goal_BG[:, 0])
+    headings, one, goal = far.detours(4, 1), torch.ones(1, dtype=torch.bool), torch.tensor([[8.0]])
+    assert isinstance(headings, Headings)
+    places = [headings.aim(one, torch.tensor([[x]]), goal).place_BG.item() for x in (3.0, 4.0, 5.0, 5.0, 9.0, 9.0)]
+    assert places == [9, 9, 9, 12, 12, 14]
+    headings.forget(one)
+    assert headings.aim(one, goal, goal).place_BG.item() == 15
 
 
 def test_a_one_way_street_leads_nowhere_against_its_direction():

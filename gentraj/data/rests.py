@@ -1,0 +1,78 @@
+"""Where positions come to rest, as objects do, which an arm moves one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FLIP = 1e6  # the distance between two positions that differ by a switch; more than any other
+PACE_STEPS = 12  # environment steps over which the speed is measured, so that noise of single steps does not count
+SPEED_QUANTILE = 0.9
+STILL = 1e-4  # of the longest way in PACE_STEPS: what goes less, does not move
+SLOW = 0.01  # of the speed: who moves less in a step, rests
+REST_STEPS = 3  # at least, of a rest
+
+
+def scales(position_NG: np.ndarray) -> np.ndarray:
+    """(G,) what to multiply the entries of positions by, so that positions which differ by a switch, an entry that is
+    0 or 1, are far from each other."""
+    is_binary_G = ((position_NG == 0) | (position_NG == 1)).all(0)
+    return np.where(is_binary_G & (np.ptp(position_NG, 0) > 0), FLIP, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rests:
+    """The rests in N recorded positions of G entries, in their order."""
+
+    scale_G: np.ndarray
+    """What the entries are multiplied by, so that two positions that differ by a switch are far from each other."""
+    speed: float
+    """Distance in one step, as a mean over a few steps, that 90 % of the recorded steps stay below in which the
+    position moves; 1 where there are only switches."""
+    since_N: np.ndarray
+    """The row in which the rest began that each row belongs to; the row itself where the position moves."""
+    next_N: np.ndarray
+    """The row in which the position comes to rest next, elsewhere than now, in the same episode; N if it never does."""
+
+    @classmethod
+    def of(cls, position_NG: np.ndarray, episode_N: np.ndarray) -> Rests:
+        """Finds the rests of recorded positions, given the number of the episode of each.
+
+        Raises ValueError for data in which nothing moves.
+        """
+        N, scale_G = len(position_NG), scales(position_NG)
+        speed = speed_of(position_NG[:, scale_G == 1], episode_N) or float(scale_G.max() > 1)
+        if not speed > 0:
+            raise ValueError("the entries of the goal do not change within the episodes, so that there are no ways "
+                             "between places; name other goal_dims")
+        scaled_NG = position_NG * scale_G
+        row_N = np.arange(N)
+        begins_N = np.concatenate([[True], episode_N[1:] != episode_N[:-1]])
+        moves_N = begins_N.copy()
+        moves_N[1:] |= np.linalg.norm(np.diff(scaled_NG, axis=0), axis=1) >= SLOW * speed
+        since_N = np.maximum.accumulate(np.where(moves_N, row_N, 0))
+        start = np.flatnonzero(moves_N)
+        start = start[np.diff(np.append(start, N)) >= REST_STEPS]
+        moved = np.linalg.norm(np.diff(scaled_NG[start], axis=0), axis=1) > speed
+        start = start[np.concatenate([[True], moved | (np.diff(episode_N[start]) != 0)])] if len(start) else start
+        start = np.append(start, N)
+        next_N = start[np.searchsorted(start, row_N, side="right")]
+        episode_M = np.append(episode_N, episode_N[-1] + 1)
+        return cls(scale_G, speed, since_N, np.where(episode_M[next_N] == episode_N, next_N, N))
+
+    @property
+    def share(self) -> float:
+        """The share of the rows in which the position rests."""
+        return float((self.since_N != np.arange(len(self.since_N))).mean())
+
+
+def speed_of(position_NG: np.ndarray, episode_N: np.ndarray) -> float:
+    """The speed of positions, as in `Rests`; 0 where nothing moves."""
+    span = min(PACE_STEPS, int(np.unique(episode_N, return_counts=True)[1].max()) - 1)
+    if span < 1:
+        return 0.0
+    moved_MG = (position_NG[span:] - position_NG[:-span])[episode_N[span:] == episode_N[:-span]]
+    moved_M = np.linalg.norm(moved_MG, axis=1)
+    moved_M = moved_M[moved_M > STILL * moved_M.max(initial=0.0)]
+    return float(np.quantile(moved_M, SPEED_QUANTILE)) / span if len(moved_M) else 0.0
