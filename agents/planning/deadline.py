@@ -24,9 +24,9 @@ from torch import Tensor
 from gentraj.constraints import Constraint
 from gentraj.trajectory import Agent, only_steps
 
+from .detours import Detours
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
 from .planner import PlanFollower, targets_along
-from .roadmap import Detours
 from .sampler import PlannerConfig, Plans, PlanSampler
 from .tracker import PlanTracker
 

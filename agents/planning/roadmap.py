@@ -26,7 +26,7 @@ from gentraj.config import settings
 from gentraj.constraints import Blocks, Box, Circle, Constraint
 from gentraj.constraints.kinds import largest
 from gentraj.data import Episodes
-from gentraj.data.rests import FLIP, SLOW, Rests, scales
+from gentraj.data.rests import FLIP, Rests, scales
 from gentraj.diffusion.guidance import Constrained
 from gentraj.models.sampling import Guidance
 from gentraj.trajectory import TrajectorySpec
@@ -43,8 +43,6 @@ FAR_REACH = 4.0  # the same for the nearest place of the largest part in which w
 AT_ONCE = 16_384  # positions along passages that are compared with an obstacle; more do not fit into a core's cache
 WAYS = 256  # to different goals, which are remembered
 OBSTACLES = 64  # and obstacles, each with the passages that it closes
-STUCK_DECISIONS = 3  # at least, over which an agent that is stuck stays within the distance of two places
-BALLS = 5  # of passages that are closed in an episode, before they are forgotten
 
 
 @settings
@@ -357,10 +355,6 @@ class FarGoals:
         given = [one.constraints.constraints for one in guides if isinstance(one, Constrained)]
         return self.around([each for constraints in given for each in constraints.values()])
 
-    def detours(self, replan: int, batch: int) -> Detours:
-        """What agents in B environments remember of their ways, with `replan` steps between two decisions."""
-        return (Headings if self.roadmap.rests else Detours)(self, replan, batch)
-
     def around(self, constraints: Sequence[Constraint]) -> FarGoals:
         """The same on a roadmap without the passages that constraints forbid, so that the way goes round obstacles.
         Only constraints on positions count: boxes, circles and blocks of entries of the goal. What an obstacle closes
@@ -414,84 +408,3 @@ class FarGoals:
 
     def _find(self, goal: tuple[float, ...]) -> Way:
         return self.roadmap.way(np.array(goal, np.float32))
-
-
-class Detours:
-    """The ways of agents in B environments round what they got stuck at, each with its own.
-
-    Where a robot has stayed within the distance of two places over some decisions, and its goal is farther than its
-    aim, the passages through a ball between it and its aim are closed for the rest of the episode. Each ball is twice
-    as wide as the last one, until they are forgotten, as the way may be closed by now.
-    """
-
-    def __init__(self, far: FarGoals, replan: int, batch: int):
-        """`far` leads to the goals. There are `replan` environment steps between two decisions."""
-        self.far = far
-        self.patience = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))  # decisions
-        self.place_B = [[math.nan] * len(far.goal_dims)] * batch  # where each robot stays
-        self.stayed_B = [0] * batch  # and for how many decisions
-        self.found: dict[int, list[FarGoals]] = {}
-
-    def forget(self, mask_B: Tensor) -> None:
-        """Begins new episodes in these environments."""
-        for b in mask_B.nonzero()[:, 0].tolist():
-            self.place_B[b] = [math.nan] * len(self.far.goal_dims)
-            self.found.pop(b, None)
-
-    def of(self, which_B: Tensor) -> dict[int, FarGoals]:
-        """The detours among these environments, by their number among them."""
-        if not self.found:
-            return {}
-        chosen = which_B.nonzero()[:, 0].tolist()
-        return {i: self.found[b][-1] for i, b in enumerate(chosen) if b in self.found}
-
-    def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
-        """The places to go to now in these N environments. Closes passages where they are stuck, so that they aim
-        elsewhere from the next time on."""
-        aims = self.far.aim(obs_NO, goal_NG, self.of(which_B))
-        positions = obs_NO.cpu().numpy()[:, self.far.goal_dims].tolist()
-        for i, b in enumerate(which_B.nonzero()[:, 0].tolist()):
-            if not math.dist(positions[i], self.place_B[b]) < self.far.roadmap.spacing:  # NaN in the first decision
-                self.place_B[b], self.stayed_B[b] = positions[i], 0
-                continue
-            self.stayed_B[b] += 1
-            if self.stayed_B[b] >= self.patience:
-                self.stayed_B[b] = 0
-                if self.far.config.ahead < float(aims.left_B[i]) < math.inf:
-                    self._close(b, np.array(positions[i]), aims.place_BG[i].cpu().numpy())
-        return aims
-
-    def _close(self, b: int, position_G: np.ndarray, aim_G: np.ndarray) -> None:
-        found = self.found.setdefault(b, [])
-        if len(found) == BALLS:
-            found.clear()
-        radius = self.far.roadmap.spacing * 2 ** len(found)
-        forwards_G = (aim_G - position_G) / max(np.linalg.norm(aim_G - position_G), 1e-6)
-        centre_G = position_G + (radius + self.far.roadmap.spacing / 2) * forwards_G
-        ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
-        before = found[-1] if found else self.far
-        found.append(before.around([ball]))
-
-
-class Headings(Detours):
-    """The places that agents in B environments head for where positions rest most of the time: the same place until
-    they are there or rest again, as what an agent has begun to move is between all places."""
-
-    def __init__(self, far: FarGoals, replan: int, batch: int):
-        super().__init__(far, replan, batch)
-        self.last_3BG = torch.full((3, batch, len(far.goal_dims)), torch.nan)  # positions, goals and places to head for
-
-    def forget(self, mask_B: Tensor) -> None:
-        self.last_3BG[:, mask_B] = torch.nan
-
-    def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
-        aims = self.far.aim(obs_NO, goal_NG)
-        speed, scale_G = self.far.roadmap.speed, torch.from_numpy(scales(self.far.roadmap.place_PG))
-        position_NG, place_NG = obs_NO[:, self.far.goal_dims].cpu(), aims.place_BG.cpu()
-        was_NG, before_NG, kept_NG = self.last_3BG[:, which_B]
-        moves_N = ((position_NG - was_NG) * scale_G).norm(dim=1) > SLOW * speed  # false for NaN, after `forget`
-        is_there_N = ((position_NG - kept_NG) * scale_G).norm(dim=1) <= speed
-        keeps_N = moves_N & ~is_there_N & (goal_NG.cpu() == before_NG).all(1)
-        place_NG = torch.where(keeps_N[:, None], kept_NG, place_NG)
-        self.last_3BG[:, which_B] = torch.stack([position_NG, goal_NG.cpu(), place_NG])
-        return Waypoints(place_NG.to(aims.place_BG), aims.left_B)

@@ -35,9 +35,10 @@ from gentraj.trajectory import (
 
 from ..episodic import aimed_at, observed
 from .arrival import Arrival
+from .detours import Detours, detours
 from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .roadmap import Detours, FarGoals, Route, Waypoints
+from .roadmap import FarGoals, Route, Waypoints
 from .trust import Trust
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
@@ -259,7 +260,7 @@ class PlanSampler:
         """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""
         if self._far is None:
             return None
-        return self._far.detours(self.config.replan, batch)
+        return detours(self._far, self.config.replan, batch)
 
     def route(self, obs_O: Tensor, goal_G: Tensor) -> Route | None:
         """The way from an observation to a goal, round the guide's obstacles; None without a roadmap, and where no

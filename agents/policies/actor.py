@@ -13,6 +13,7 @@ from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed
+from ..planning.detours import detours
 from ..planning.roadmap import FarGoals
 from .policy import Policy
 
@@ -57,7 +58,7 @@ class Actor(EpisodicAgent):
         self.queue_BEA = torch.zeros(batch, self.policy.execute, self.policy.spec.act_dim)
         self.detours = None
         if self.ahead is not None:
-            self.detours = self.ahead.detours(self.policy.execute, batch)
+            self.detours = detours(self.ahead, self.policy.execute, batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.policy.execute

@@ -8,7 +8,8 @@ import pytest
 import torch
 from planners import KnownModel
 
-from gentraj.agents.planning.roadmap import Detours, FarGoals, Headings, Roadmap, RoadmapConfig, Waypoints
+from gentraj.agents.planning.detours import Detours, Headings, detours
+from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig, Waypoints
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
@@ -127,7 +128,7 @@ def test_an_agent_heads_for_the_same_place_until_what_it_moves_rests():
     far = FarGoals(rolled(), RoadmapConfig(), (0,))
     aims = []
     far.aim = lambda obs_BO, goal_BG: aims.append(obs_BO) or Waypoints(goal_BG + len(aims), goal_BG[:, 0])
-    headings, one, goal = far.detours(4, 1), torch.ones(1, dtype=torch.bool), torch.tensor([[8.0]])
+    headings, one, goal = detours(far, 4, 1), torch.ones(1, dtype=torch.bool), torch.tensor([[8.0]])
     assert isinstance(headings, Headings)
     places = [headings.aim(one, torch.tensor([[x]]), goal).place_BG.item() for x in (3.0, 4.0, 5.0, 5.0, 9.0, 9.0)]
     assert places == [9, 9, 9, 12, 12, 14]
