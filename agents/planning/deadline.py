@@ -101,8 +101,6 @@ class PlanJob:
     plans: Plans = field(init=False)
     """The plan and what follows are there when the future is done."""
     target_BTD: Tensor = field(init=False)
-    is_stuck: bool = False
-    """Whether passages ahead were closed, as the planner does not get on."""
     seconds: float = field(init=False)
     """How long it took."""
 
@@ -168,13 +166,14 @@ class PlanWorker:
 
     @torch.no_grad()
     def _make(self, job: PlanJob) -> None:
-        start, sampler = self.clock(), self.samplers[job.budget]
-        aim = None
+        start, sampler, aim = self.clock(), self.samplers[job.budget], None
         if job.detours is not None and job.goal_BG is not None:
             ways = job.detours.of(ONE)
-            aim = job.detours.far.aim(job.obs_BO, job.goal_BG, ways)
-            job.detours.aim(ONE, job.present_BO, job.goal_BG)  # from where it is, not from where the plan starts
-            job.is_stuck = job.detours.of(ONE) != ways
+            aim = job.detours.aim(ONE, job.present_BO, job.goal_BG)
+            if job.detours.of(ONE) != ways:  # it is stuck, so the steps until then lead nowhere
+                job.obs_BO = job.present_BO
+            if not job.detours.far.roadmap.rests:  # else it heads for the same place until it is there
+                aim = job.detours.far.aim(job.obs_BO, job.goal_BG, job.detours.of(ONE))
         job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
         job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD.sum().item()  # waits for an accelerator
@@ -321,14 +320,9 @@ class RealTimePlanner(PlanFollower):
             self.decision_B += 1
             return
         if self.worker.job is None:
-            self._begin_here(obs_BO, goal_BG)
+            self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0], obs_BO)
         job = self.worker.take(until - self.clock())
         if job is None:
-            return
-        if job.is_stuck:  # it is not where this plan starts, and the way from there is another now
-            self.began = None
-            self.decision_B += 1
-            self._begin_here(obs_BO, goal_BG)
             return
         if self.began is None and self.deadline.fallback is None:  # it stood still where the plan starts
             self.began = self.step
@@ -359,10 +353,6 @@ class RealTimePlanner(PlanFollower):
         self.acted["standing still"] += 1
         target_BTD = self.tracker.at_rest(obs_BO)[:, None].expand(-1, self.tracker.count, -1)
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
-
-    def _begin_here(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
-        """Begins a plan that starts from the present observation."""
-        self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0], obs_BO)
 
     def _plan_ahead(self, age: int, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """Begins the next plan if it would be late otherwise. The plan that is followed is `age` steps old.
