@@ -14,6 +14,8 @@ from ..making import environment_factory
 from ..tasks.ogbench import GOAL_KEYS, make_base, settled
 from ..tasks.registry import OGBENCH
 
+STACKING = {"double": (0.0, 0.25), "triple": (0.05, 0.35), "quadruple": (0.1, 0.5), "octuple": (0.0, 0.35)}
+"""The range of the probability, drawn for each episode, that a cube's target is on another cube."""
 RUN_STEPS = 1_000  # an episode ends with the first target that is finished after this number of steps
 
 
@@ -31,7 +33,7 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:
             with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's global generator
-                runs.append(_run(base, oracles, columns, fold(seed, len(runs))))
+                runs.append(_run(base, oracles, columns, fold(seed, len(runs)), STACKING.get(task.rpartition("-")[2])))
             done.update(len(runs[-1]["act"]))
     base.close()
     lengths = np.array([len(run["act"]) for run in runs])
@@ -42,9 +44,11 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
                     GOAL_KEYS[:1], environment_factory(task).spec_json, name=task)
 
 
-def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> dict[str, np.ndarray]:
+def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int,
+         stacking: tuple[float, float] | None) -> dict[str, np.ndarray]:
     """Records one episode of T steps: obs (T + 1, O), act (T, A), reward (T,), goal (T + 1, G)."""
     _, info = base.reset(seed=seed & 0x7FFFFFFF)
+    p_stack = 0.0 if stacking is None else np.random.uniform(*stacking)
     rows = [settled(base)]
     goals = []
     act = []
@@ -60,7 +64,7 @@ def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> d
         goals += [rows[-1][columns]] * (len(act) - begun)
         if len(act) >= RUN_STEPS:
             break
-        _, info = base.set_new_target(p_stack=0.0)
+        _, info = base.set_new_target(p_stack=p_stack)
     arrays = {"obs": rows, "act": act, "reward": reward, "goal": [*goals, goals[-1]]}
     return {key: np.asarray(value, np.float32) for key, value in arrays.items()}
 

@@ -22,8 +22,8 @@ File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     f"The dataset to import: {DESCRIBED}."))]
 Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
     "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
-    "ogbench/{cube-single,scene,puzzle-3x3} and ogbench/{pointmaze,antmaze}-{medium,large,giant,teleport}-{navigate,"
-    "stitch,explore}."))]
+    "ogbench/{cube-{single,double,triple,quadruple,octuple},scene,puzzle-{3x3,4x4,4x5,4x6}} and "
+    "ogbench/{pointmaze,antmaze}-{medium,large,giant,teleport}-{navigate,stitch,explore}."))]
 
 
 def list_() -> None:

@@ -147,16 +147,17 @@ def test_the_episode_ends_when_the_cube_is_where_it_should_be(compiled):
     env.close()
 
 
-def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(compiled, monkeypatch):
+@pytest.mark.parametrize("task", [CUBE, "ogbench/cube-double"])
+def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(compiled, monkeypatch, task):
     monkeypatch.setattr(oracles, "RUN_STEPS", 90)
     stream = np.random.get_state(legacy=False)["state"]["key"].copy()
-    short, long = (oracles.record(CUBE, steps, seed=5, progress=False) for steps in (10, 200))
+    short, long = (oracles.record(task, steps, seed=5, progress=False) for steps in (10, 200))
     assert (np.random.get_state(legacy=False)["state"]["key"] == stream).all()
     assert len(short) == 1 and long.num_steps >= 200 and long[0] == short
     goal, place = short.extras["goal"], short.obs[:, list(short.goal_dims)]
     ends = np.flatnonzero((goal[1:] != goal[:-1]).any(1)) + 1
     assert all((goal[end - 1] == place[end]).all() for end in ends) and (goal[-1] == place[-1]).all()
-    assert short.reward.max() == 1 and np.abs(short.act).max() <= 1 and short.env == environment_factory(CUBE).spec_json
+    assert short.reward.max() == 1 and np.abs(short.act).max() <= 1 and short.env == environment_factory(task).spec_json
 
 
 def goal_of(base, env):
