@@ -219,7 +219,7 @@ class Drawing:
             if data.goal_dims:
                 planner = agent if isinstance(agent, Planner) else None
                 name = "task {}" if others else "episode {}"
-                titles = [f"{name.format(e)}: {outcome}" for e, outcome in enumerate(outcomes(played), bool(others))]
+                titles = [f"{name.format(e)}:\n{outcome}" for e, outcome in enumerate(outcomes(played), bool(others))]
                 pictures += drawn("Executed paths", lambda: self._paths(played, titles, planner))
         return pictures
 

@@ -12,7 +12,8 @@ from some_episodes import any_lengths, some
 from gentraj.agents.policies import POLICIES, PRESETS
 from gentraj.agents.policies.critic import steps_to_go
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.data import ContextConfig, Episodes, HindsightConfig, Windows
+from gentraj.data import ContextConfig, DataError, Episodes, HindsightConfig, Windows
+from gentraj.data.windows import Hindsight
 from gentraj.trajectory import TrajectorySpec
 
 DISCOUNT = 0.9
@@ -37,6 +38,26 @@ def lined_up(cell_ET: np.ndarray) -> Episodes:
     never = np.zeros(E * (T - 1), bool)
     return Episodes(cell_ET.reshape(-1, 1), np.zeros((E * (T - 1), 1)), np.zeros(E * (T - 1)), never, never,
                     np.full(E, T - 1), goal_dims=(0,))
+
+
+def slid(goal_dims: tuple[int, ...] = (0,)) -> Episodes:
+    """A box that rests for ten steps, slides for five to another place, and so on."""
+    place_N = np.concatenate([np.r_[np.full(10, before), np.linspace(before, before + 1, 6)[1:-1]]
+                              for before in range(6)])
+    never = np.zeros(len(place_N) - 1, bool)
+    return Episodes(place_N[:, None], np.zeros((len(never), 1)), np.zeros(len(never)), never, never,
+                    np.array([len(never)]), goal_dims=goal_dims)
+
+
+def test_goals_at_rest_are_where_the_box_rests_next():
+    config = HindsightConfig(at_rest=True, actor_steps=1.0)
+    _, goal_B = Hindsight(config, slid()).draw(np.array([0, 9, 12, 14, 60, 78]), np.random.default_rng(0))
+    assert goal_B.tolist() == [14, 14, 14, 28, 70, 83]  # and the last step where it does not rest again
+
+
+def test_goals_at_rest_need_data_that_say_what_a_goal_is():
+    with pytest.raises(DataError, match="at_rest"):
+        Hindsight(HindsightConfig(at_rest=True), slid(goal_dims=()))
 
 
 def shortest(e: Episodes, cells: int) -> np.ndarray:
