@@ -166,7 +166,8 @@ class PlanWorker:
 
     @torch.no_grad()
     def _make(self, job: PlanJob) -> None:
-        start, sampler, aim = self.clock(), self.samplers[job.budget], None
+        start, sampler = self.clock(), self.samplers[job.budget]
+        aim = None
         if job.detours is not None and job.goal_BG is not None:
             ways = job.detours.of(ONE)
             aim = job.detours.aim(ONE, job.present_BO, job.goal_BG)
