@@ -113,7 +113,7 @@ def test_the_tasks_of_a_maze_are_drawn_with_its_walls_and_the_recorded_ways(far_
     factory = environment_factory(str(run.data.env), {"max_episode_steps": 2})
     drawing = report.Drawing(run, tmp_path, 0)
     drawing.acting(factory.spec_json)
-    assert shown["titles"] == [f"task {task}: not reached" for task in range(1, 6)] and len(shown["paths"]) == 5
+    assert shown["titles"] == [f"task {task}:\nnot reached" for task in range(1, 6)] and len(shown["paths"]) == 5
     known = [e for e, way in enumerate(shown["ways"]) if len(way)]  # the data are one walk
     assert known
     for e in known:
