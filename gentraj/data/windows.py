@@ -78,6 +78,9 @@ class Hindsight:
                                 "nobody knows when these are at rest; leave context.goals.at_rest out")
             episode_N = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
             next_N = Rests.of(episodes.obs[:, list(episodes.goal_dims)], episode_N).next_N
+            if (next_N == self.rows).all():
+                raise DataError(f"{episodes.name}: the entries of a goal never come to rest after a change; leave "
+                                "context.goals.at_rest out")
             self.next_N = np.minimum(next_N, self.last_E[episode_N])
 
     def draw(self, row_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:

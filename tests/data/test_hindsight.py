@@ -55,6 +55,11 @@ def test_goals_at_rest_are_where_the_box_rests_next():
     assert goal_B.tolist() == [14, 14, 14, 28, 70, 83]  # and the last step where it does not rest again
 
 
+def test_goals_at_rest_need_data_that_rest():
+    with pytest.raises(DataError, match="never come to rest"):
+        Hindsight(HindsightConfig(at_rest=True), lined_up(np.arange(20.0)[None]))
+
+
 def test_goals_at_rest_need_data_that_say_what_a_goal_is():
     with pytest.raises(DataError, match="at_rest"):
         Hindsight(HindsightConfig(at_rest=True), slid(goal_dims=()))
