@@ -139,10 +139,11 @@ def videos(folder: Path, episodes: int) -> Iterator[Watch]:
 
 
 class Film:
-    """A watcher that keeps evenly spaced frames of episode 0 for a GIF: at most `most` of at most `steps` steps."""
+    """A watcher that keeps evenly spaced frames of episode 0 for a GIF: at most `most`, and at least half of them."""
 
-    def __init__(self, most: int, steps: int):
-        self.every = -(-steps // most)
+    def __init__(self, most: int):
+        self.most = most
+        self.every = 1
         self.seen = 0
         self.seconds = 0.0
         self.frames: list[np.ndarray] = []
@@ -152,8 +153,11 @@ class Film:
         if episode != 0:
             return
         if self.seen % self.every == 0:
-            self.seconds = self.every / speed(env)
             self.frames.append(render_frame(env))
+            if len(self.frames) > self.most:  # the episode is longer: every other frame will do
+                self.frames = self.frames[::2]
+                self.every *= 2
+            self.seconds = self.every / speed(env)
         self.seen += 1
 
 

@@ -198,7 +198,7 @@ class Drawing:
         pictures: list[Picture] = []
         if not data.goal_dims:  # plans have no end to show
             factory = replace(factory, max_episode_steps=min(LONGEST_FILM, factory.max_episode_steps))
-        film = Film(FRAMES, factory.max_episode_steps)
+        film = Film(FRAMES)
         try:
             factory = rendering(factory)
         except CannotRender as error:

@@ -84,7 +84,7 @@ def test_an_environment_that_cannot_be_rendered_is_refused_before_the_episodes(e
 
 
 def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
-    film = Film(3, LENGTH)
+    film = Film(4)
     rollout(RandomAgent([-1], [1]), rendering(environment_factory("FilmGrey-v0")), 2, progress=False, watch=film)
     assert [frame[0, 0, 0] for frame in film.frames] == [0, 80, 160, 240] and film.seconds == 0.2
 
