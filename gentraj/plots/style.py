@@ -69,11 +69,15 @@ class Plane(NamedTuple):
         return cls(*["environment steps", *names][-2:], alike=bool(goal_dims) and len(dims) > 1)
 
     def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
-        """Sets the extent of `ax` to that of the points, with a margin of `share` of it on each side."""
+        """Sets the extent of `ax` to that of the points, with a margin of `share` of it. On the same scale,
+        the shorter side is at least 0.7 times as long as the other, so that titles and ticks have room."""
         low, high = points.min(0), points.max(0)
-        spread = np.full(2, (high - low).max()) if self.alike else high - low
-        margin = share * np.maximum(spread, 1e-6)
-        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        side = high - low
+        spread = np.full(2, side.max()) if self.alike else side
+        if self.alike:
+            side = np.maximum(side, 0.7 * spread)
+        middle, half = (low + high) / 2, side / 2 + share * np.maximum(spread, 1e-6)
+        ax.set(xlim=(middle[0] - half[0], middle[0] + half[0]), ylim=(middle[1] - half[1], middle[1] + half[1]))
 
 
 POSITIONS = Plane()

@@ -138,7 +138,7 @@ def test_entries_have_metres_in_a_maze_only_and_a_common_scale_as_a_goal_only() 
         _, [ax] = panels(1)
         draw_floor(ax, None, points, plane)
         assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == aspect
-        assert np.diff(ax.get_xlim()) == pytest.approx(1.12 if aspect == "auto" else 13)
+        assert np.diff(ax.get_xlim()) == pytest.approx(1.12 if aspect == "auto" else 82)
 
 
 def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):
