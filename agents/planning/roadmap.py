@@ -51,9 +51,10 @@ class RoadmapConfig:
 
     ahead: PositiveInt = 18
     """The agent heads for the first place that lies at least this many environment steps along the way to the goal, and
-    for the goal itself once it is nearer."""
+    for the goal itself once it is nearer. It does not count where the entries of the goal rest most of the time, as
+    those of objects do: there the agent heads for the next place where they rest."""
     places: PositiveInt = 2000
-    """Largest number of places. They are at least three environment steps at full speed apart."""
+    """Largest number of places. They are at least three environment steps at full speed apart, or one for objects."""
 
 
 @dataclass(frozen=True)

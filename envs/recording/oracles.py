@@ -29,11 +29,12 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     base = make_base(OGBENCH[task].base_id, mode="data_collection", terminate_at_goal=False)
     oracles = _oracles(base, task)
     columns = list(OGBENCH[task].goal_dims)
+    stacking = STACKING.get(task.rpartition("-")[2])
     runs = []
     with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:
             with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's global generator
-                runs.append(_run(base, oracles, columns, fold(seed, len(runs)), STACKING.get(task.rpartition("-")[2])))
+                runs.append(_run(base, oracles, columns, fold(seed, len(runs)), stacking))
             done.update(len(runs[-1]["act"]))
     base.close()
     lengths = np.array([len(run["act"]) for run in runs])
