@@ -86,6 +86,7 @@ class Headings(Detours):
 
     def __init__(self, far: FarGoals, replan: int, batch: int):
         super().__init__(far, replan, batch)
+        self.scale_G = torch.from_numpy(scales(far.roadmap.place_PG))
         self.last_3BG = torch.full((3, batch, len(far.goal_dims)), torch.nan)  # positions, goals and places to head for
 
     def forget(self, mask_B: Tensor) -> None:
@@ -93,12 +94,12 @@ class Headings(Detours):
 
     def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
         aims = self.far.aim(obs_NO, goal_NG)
-        speed, scale_G = self.far.roadmap.speed, torch.from_numpy(scales(self.far.roadmap.place_PG))
+        speed = self.far.roadmap.speed
         position_NG, place_NG = obs_NO[:, self.far.goal_dims].cpu(), aims.place_BG.cpu()
         was_NG, before_NG = self.last_3BG[:2, which_B]
         kept_NG = self.last_3BG[2, which_B]
-        moves_N = ((position_NG - was_NG) * scale_G).norm(dim=1) > SLOW * speed  # false for NaN, after `forget`
-        is_there_N = ((position_NG - kept_NG) * scale_G).norm(dim=1) <= speed
+        moves_N = ((position_NG - was_NG) * self.scale_G).norm(dim=1) > SLOW * speed  # false for NaN, after `forget`
+        is_there_N = ((position_NG - kept_NG) * self.scale_G).norm(dim=1) <= speed
         keeps_N = moves_N & ~is_there_N & (goal_NG.cpu() == before_NG).all(1)
         place_NG = torch.where(keeps_N[:, None], kept_NG, place_NG)
         self.last_3BG[:, which_B] = torch.stack([position_NG, goal_NG.cpu(), place_NG])
