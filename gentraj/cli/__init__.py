@@ -26,7 +26,7 @@ To begin:
   gentraj demo                                 record data, train, evaluate and report on PointMaze-UMaze, in minutes
 
 Datasets:
-  gentraj data list|inspect|import|make        list, inspect, import or record offline datasets
+  gentraj data list|inspect|import|export|make list, inspect, import, export or record offline datasets
   gentraj augment DATASET --model RUN          add rollouts of a world model to a dataset
 
 Training (a RUN is the folder that a training writes):

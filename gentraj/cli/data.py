@@ -1,7 +1,8 @@
-"""`gentraj data`: list, inspect, import and record offline datasets."""
+"""`gentraj data`: list, inspect, import, export and record offline datasets."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -20,6 +21,8 @@ Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", h
     f"The path or the name of a dataset: {DESCRIBED}; '+' joins several."))]
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     f"The dataset to import: {DESCRIBED}."))]
+NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
+    "The file to write, whose name says how: .hdf5 in D4RL's layout, .h5 in d3rlpy's, or .npz in gentraj's own."))]
 Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
     "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
     "ogbench/{cube-{single,double,triple,quadruple,octuple},scene,puzzle-{3x3,4x4,4x5,4x6}} and "
@@ -74,6 +77,15 @@ def import_(file: File, id: str, env_id: str | None = None,
     print_saved(sources.import_file(file, id, env=env, overwrite=overwrite))
 
 
+def export(source: Source, file: NewFile) -> None:
+    """Write a dataset as a file for other programs. A line counts what its layout has no place for.
+
+    Examples: gentraj data export gentraj/mujoco/hopper-medium-v0 hopper.hdf5
+              gentraj data export medium.npz+expert.npz buffer.h5
+    """
+    print_saved(sources.export_file(source, file))
+
+
 def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,
          overwrite: bool = False) -> None:
     """Record a dataset of a task.
@@ -98,5 +110,5 @@ def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = N
 
 
 def main(argv: list[str]) -> None:
-    subcommands = {"list": list_, "inspect": inspect, "import": import_, "make": make}
-    parse_call(subcommands, argv, "gentraj data", "List, inspect, import and record offline datasets.")()
+    subcommands = {"list": list_, "inspect": inspect, "import": import_, "export": export, "make": make}
+    parse_call(subcommands, argv, "gentraj data", "List, inspect, import, export and record offline datasets.")()

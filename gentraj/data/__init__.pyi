@@ -1,4 +1,4 @@
-from .d4rl import d4rl_reference, save_d3rlpy
+from .d4rl import d4rl_reference, save_d3rlpy, save_d4rl
 from .episodes import DataError, Episodes, episodes_hash, problems, save_npz
 from .minari_io import save_minari
 from .sources import inspect, load_episodes
@@ -6,5 +6,5 @@ from .splitting import concatenate, stitch
 from .windows import CONTEXTS, ContextConfig, HindsightConfig, Windows
 
 __all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "HindsightConfig", "Windows", "concatenate",
-           "d4rl_reference", "episodes_hash", "inspect", "load_episodes", "problems", "save_d3rlpy", "save_minari",
-           "save_npz", "stitch"]
+           "d4rl_reference", "episodes_hash", "inspect", "load_episodes", "problems", "save_d3rlpy", "save_d4rl",
+           "save_minari", "save_npz", "stitch"]

@@ -4,7 +4,8 @@
 observation of the row after it. Without that array, the last row of a trajectory serves as its last observation only:
 the action, reward and flag of that row are dropped, because nobody recorded what they led to, and a trajectory of a
 single row has no step. A trajectory that ends without a flag is truncated. Goals (`infos/goal`) are kept in both cases,
-`infos/qpos` and `infos/qvel` only without `next_observations`.
+`infos/qpos` and `infos/qvel` only without `next_observations`. `save_d4rl` writes such a file, with the environment and
+the layout of observations and goals in `metadata/gentraj`.
 
 The HDF5 files of d3rlpy's `ReplayBuffer.dump` are read and written too, without d3rlpy. It keeps as many observations
 as actions. An episode that ends for good lacks its last observation there, which d3rlpy never looks at. An episode that
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -31,13 +32,15 @@ import numpy as np
 
 from ..files import write_file
 from ..progress import one_line
-from .episodes import DataError, Episodes, Fields, as_flags, as_numbers
+from .episodes import DataError, Episodes, Fields, as_flags, as_numbers, named
 from .splitting import split_at_terminations
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
 SUFFIXES = (".hdf5", ".h5")
+NOTES = "metadata/gentraj"  # in a file of `save_d4rl`, JSON of the fields NOTED
+NOTED = ("env", "goal_dims", "obs_keys")
 
 
 @cache
@@ -142,6 +145,9 @@ def read_d4rl(source: str | Path) -> Fields:
         if is_d3rlpy(file):
             return read_d3rlpy(file, name)
         arrays = {key: np.asarray(file[key]) for key in ROWS if key in file}
+        if NOTES in file:
+            notes = json.loads(file[NOTES][()])
+            return d4rl_fields(arrays, name) | {key: notes[key] for key in NOTED}
     fields = d4rl_fields(arrays, name, goes_on=goes_on)
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
@@ -268,13 +274,60 @@ def _last_rows(arrays: Mapping[str, np.ndarray], name: str, terminal_N: np.ndarr
     last_N[-1] = True
     if "next_observations" in arrays:
         same = np.isclose(arrays["next_observations"][:-1], arrays["observations"][1:], rtol=1e-3, atol=1e-5)
-        jumps_N = np.append(~same.reshape(len(same), -1).all(1), False) & ~last_N
+        jumps_N = np.append(~same.all(tuple(range(1, same.ndim))), False) & ~last_N
         if number := np.count_nonzero(jumps_N):
             warnings.warn(f"{name}: in {number} rows next_observations is not the observation of the row after them, "
                           "so their trajectories are cut there; if rows were shuffled, give them in their order",
                           stacklevel=3)
             last_N |= jumps_N
     return last_N
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[Any]:
+    """Gives an empty `h5py.File` in memory, which is written to `path`, completely or not at all, after the block."""
+    import h5py
+
+    with BytesIO() as file:
+        with h5py.File(file, "w") as h5:
+            yield h5
+        write_file(path, file.getvalue())
+
+
+def _warn_of_loss(path: Path, lost: Sequence[str]) -> None:
+    """Warns of what the layout of a file cannot hold, if there is anything."""
+    if lost:
+        warnings.warn(f"{path}: its layout has no place for {', '.join(lost)}", stacklevel=3)
+
+
+def save_d4rl(episodes: Episodes, path: str | Path) -> Path:
+    """Writes an HDF5 file in D4RL's layout, completely or not at all, and returns its path.
+
+    The arrays have one row for each step; there are next_observations and, for data with goals, `infos/goal`. A
+    terminated episode ends where `terminals` is true, every other one where `timeouts` is. `load_episodes` also finds
+    the environment, `goal_dims` and `obs_keys` in the file. Warns of what the layout has no place for: extras other
+    than the goal, and the goal at an episode's last observation if it differs from that of the last step. Raises
+    `DataError` for a name without .hdf5.
+    """
+    path = named(path, ".hdf5")
+    e = episodes
+    is_last_S = np.zeros(e.num_steps, bool)
+    is_last_S[np.cumsum(e.lengths) - 1] = True
+    arrays = {"observations": np.delete(e.obs, e.last_rows, 0), "actions": e.act, "rewards": e.reward,
+              "terminals": e.terminated, "timeouts": is_last_S & ~e.terminated,
+              "next_observations": np.delete(e.obs, e.last_rows - e.lengths, 0)}
+    lost = [f"the {key} of {len(e.obs):,} observations" for key in e.extras if key != "goal"]
+    if "goal" in e.extras:
+        goal_NG = e.extras["goal"]
+        arrays["infos/goal"] = np.delete(goal_NG, e.last_rows, 0)
+        if new := np.count_nonzero((goal_NG[e.last_rows] != goal_NG[e.last_rows - 1]).any(1)):
+            lost.append(f"the goal at the last observation of {new:,} episodes, which is read as the one before")
+    _warn_of_loss(path, lost)
+    with new_hdf5(path) as file:
+        for key, array in arrays.items():
+            file[key] = array
+        file[NOTES] = json.dumps({key: getattr(e, key) for key in NOTED})
+    return path
 
 
 D3RLPY_VERSION = "2.1"  # of d3rlpy's files
@@ -284,26 +337,28 @@ D3RLPY_COLUMNS = ("observations", "actions", "rewards", "terminated")
 def save_d3rlpy(episodes: Episodes, path: str | Path) -> Path:
     """Writes a file that d3rlpy's `ReplayBuffer.load` reads, completely or not at all, and returns its path.
 
-    d3rlpy need not be installed. The action and the reward of a truncated episode's last row are 0. Raises `DataError`
-    for a name without .h5.
+    d3rlpy need not be installed. The action and the reward of a truncated episode's last row are 0. Warns of what the
+    layout has no place for: the last observation of an episode that terminated, extras, `goal_dims`, `obs_keys` and the
+    environment. Raises `DataError` for a name without .h5.
     """
-    import h5py
-
-    if (path := Path(path)).suffix != ".h5":
-        raise DataError(f"{path}: give a name that ends in .h5")
-    with BytesIO() as file, h5py.File(file, "w") as h5:
-        h5["columns"] = list(D3RLPY_COLUMNS)
-        h5["num_episodes"] = len(episodes)
-        h5["version"] = D3RLPY_VERSION
+    path = named(path, ".h5")
+    lost = [f"the {key} of {len(episodes.obs):,} observations" for key in episodes.extras]
+    lost += [key for key in NOTED if getattr(episodes, key)]
+    if ended := np.count_nonzero(episodes.terminated):
+        lost.append(f"the last observation of {ended:,} episodes that terminated")
+    _warn_of_loss(path, lost)
+    with new_hdf5(path) as file:
+        file["columns"] = list(D3RLPY_COLUMNS)
+        file["num_episodes"] = len(episodes)
+        file["version"] = D3RLPY_VERSION
         for i, e in enumerate(episodes):
             done = bool(e.terminated[-1])
             more = 0 if done else 1
-            h5[f"observations_{i}"] = e.obs[: len(e.act) + more]
-            h5[f"actions_{i}"] = np.pad(e.act, ((0, more), (0, 0)))
-            h5[f"rewards_{i}"] = np.pad(e.reward, (0, more))[:, None]
-            h5[f"terminated_{i}"] = done
-        h5.flush()
-        return write_file(path, file.getvalue())
+            file[f"observations_{i}"] = e.obs[: len(e.act) + more]
+            file[f"actions_{i}"] = np.pad(e.act, ((0, more), (0, 0)))
+            file[f"rewards_{i}"] = np.pad(e.reward, (0, more))[:, None]
+            file[f"terminated_{i}"] = done
+    return path
 
 
 def is_d3rlpy(file: Any) -> bool:

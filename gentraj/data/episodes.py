@@ -283,14 +283,19 @@ def locate(e: Episodes, row: int, key: str) -> str:
     return f"{e.name}: episode {episode}, step {row - int(ends_E[episode] - rows_E[episode])}"
 
 
+def named(path: str | Path, suffix: str) -> Path:
+    """The path of a file to write. Raises `DataError` where its name does not end in `suffix`."""
+    if (path := Path(path)).suffix != suffix:
+        raise DataError(f"{path}: give a name that ends in {suffix}")
+    return path
+
+
 NPZ_FORMAT = "gentraj-episodes-1"
 
 
 def save_npz(episodes: Episodes, path: str | Path) -> Path:
     """Writes the file, completely or not at all, and returns its path. Raises `DataError` for a name without .npz."""
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise DataError(f"{path}: give a name that ends in .npz")
+    path = named(path, ".npz")
     members: dict[str, Any] = dict(episodes.arrays)
     members |= {f"extras/{key}": value for key, value in episodes.extras.items()}
     members |= {"format": NPZ_FORMAT, "env": episodes.env or "", "obs_keys": np.array(episodes.obs_keys, dtype=str),

@@ -1,6 +1,6 @@
-"""`load_episodes` loads a dataset of any known format; `inspect` and `import_file` are for datasets by their names.
+"""`load_episodes` loads a dataset of any known format; `inspect`, `import_file` and `export_file` take it by its name.
 
-`FORMATS` lists the formats; to add one, add a line there.
+`FORMATS` lists the formats, and `WRITERS` those of files to export; to add one, add a line there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import reprlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import check_output
 from ..progress import busy
-from .d4rl import d4rl_fields, d4rl_table, read_d4rl
-from .episodes import DataError, Episodes, Fields, npz_fields, open_npz, problems, wrong_shapes
+from .d4rl import d4rl_fields, d4rl_table, read_d4rl, save_d3rlpy, save_d4rl
+from .episodes import DataError, Episodes, Fields, npz_fields, open_npz, problems, save_npz, wrong_shapes
 from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
 from .ogbench import is_ogbench, ogbench_fields, read_ogbench
@@ -70,6 +71,10 @@ FORMATS = (
 )
 """The formats, in the order in which they are tried."""
 DESCRIBED = f"{', '.join(one.described for one in FORMATS[:-1])} or {FORMATS[-1].described}"
+
+WRITERS: Mapping[str, Callable[[Episodes, Path], Path]] = {
+    ".hdf5": save_d4rl, ".h5": save_d3rlpy, ".npz": save_npz}
+"""What writes a file of episodes, by the end of its name."""
 
 
 def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
@@ -136,6 +141,19 @@ def import_file(source: str | Path, dataset_id: str, *, env: str | None = None, 
     episodes = replace(episodes, env=env or episodes.env)
     save_minari(episodes, dataset_id, description=f"imported from {Path(source).name}", overwrite=overwrite)
     return dataset_id
+
+
+def export_file(source: str | Path, path: Path) -> Path:
+    """Writes a dataset, or several that '+' joins, with the one of `WRITERS` for this path, which is returned.
+
+    Raises `DataError` where the data cannot be used, and ValueError where nothing can be written to the path.
+    """
+    if path.suffix not in WRITERS:
+        raise DataError(f"{path}: give a name that ends in {', '.join(WRITERS)}")
+    check_output(path, "FILE")
+    episodes = load_episodes(split_names(str(source)))
+    with busy(f"writing {path}"):
+        return WRITERS[path.suffix](episodes, path)
 
 
 def inspect(source: str | Path | Episodes) -> str:

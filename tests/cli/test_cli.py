@@ -21,7 +21,8 @@ from gentraj.runs import RunFolder, load
 from gentraj.runs.presets import PRESETS
 
 COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compare"], ["report"], ["data", "list"],
-            ["data", "inspect"], ["data", "import"], ["data", "make"], ["hub", "push"], ["hub", "pull"]]
+            ["data", "inspect"], ["data", "import"], ["data", "export"], ["data", "make"], ["hub", "push"],
+            ["hub", "pull"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",
@@ -159,8 +160,9 @@ def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.
 # -- data, report and demo
 
 
-def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.filterwarnings("always:.*its layout has no place for:UserWarning")
+def test_datasets_are_made_listed_imported_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     assert gentraj("data", "list") == 0
     assert capsys.readouterr().out.startswith("no datasets yet; `gentraj data make")
@@ -169,6 +171,13 @@ def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeyp
     assert made.num_steps == 50
     assert gentraj("data", "import", "--id", "mine/umaze-v1", save_npz(made, tmp_path / "own.npz")) == 0
     assert load_episodes("mine/umaze-v1") == made
+    for name in ("umaze.npz", "new/umaze.hdf5"):
+        assert gentraj("data", "export", "mine/umaze-v1", tmp_path / name) == 0
+        assert load_episodes(tmp_path / name) == made
+    assert gentraj("data", "export", f"{tmp_path}/umaze.npz+mine/umaze-v1", tmp_path / "two.h5") == 0
+    assert "its layout has no place for the goal of 102 observations, env" in capsys.readouterr().err
+    assert gentraj("data", "export", "mine/umaze-v1", tmp_path / "umaze.csv") == 2
+    assert "umaze.csv: give a name that ends in .hdf5, .h5, .npz" in capsys.readouterr().err
     capsys.readouterr()
     assert gentraj("data", "list") == 0
     here, _, tasks = capsys.readouterr().out.partition("\n\n")

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from some_episodes import any_episodes, some
 
-from gentraj.data import DataError, d4rl_reference, load_episodes
+from gentraj.data import DataError, Episodes, d4rl_reference, load_episodes, save_d4rl
 from gentraj.envs.making import environment_factory
 from gentraj.envs.tasks.registry import MAZES
 
@@ -49,6 +52,47 @@ def test_a_trajectory_is_cut_where_its_next_observation_is_not_the_following_row
     assert np.array_equal(e.obs[firsts], OBS[order])
     assert np.array_equal(e.obs[firsts + 1], NEXT[order])
     assert e.truncated.sum() == len(e)
+
+
+def as_d4rl_holds_it(e: Episodes) -> Episodes:
+    """The same, but an episode has one end, no extras but the goal, and in its last observation the goal of its last
+    step."""
+    last, truncated = np.cumsum(e.lengths) - 1, np.zeros_like(e.truncated)
+    truncated[last] = ~e.terminated[last]
+    extras = {key: value.copy() for key, value in e.extras.items() if key == "goal"}
+    for value in extras.values():
+        value[e.last_rows] = value[e.last_rows - 1]
+    return replace(e, truncated=truncated, extras=extras)
+
+
+@pytest.mark.filterwarnings("ignore:.*its layout has no place for:UserWarning")
+@given(any_episodes)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_is_read(tmp_path, e: Episodes):
+    """Also under a name of D4RL's, whose files are in another frame, without an environment, and name no goals."""
+    e = replace(e, env='{"id": "Own-v0"}')
+    for name in ("a.hdf5", "maze2d-umaze-sparse-v1.hdf5"):
+        assert load_episodes(save_d4rl(e, tmp_path / name)) == as_d4rl_holds_it(e)
+
+
+def test_others_find_transitions_and_ends_in_what_is_written(tmp_path):
+    e = some([3, 1, 5])
+    with h5py.File(save_d4rl(e, tmp_path / "a.hdf5")) as file:
+        read = {key: value[()] for key, value in file.items() if key != "metadata"}
+    ends = np.flatnonzero(read["terminals"] | read["timeouts"])
+    assert ends.tolist() == [2, 3, 8] and np.array_equal(read["terminals"], e.terminated)
+    for episode, end in zip(e, ends, strict=True):
+        rows = slice(end + 1 - episode.num_steps, end + 1)
+        assert np.array_equal(read["observations"][rows], episode.obs[:-1])
+        assert np.array_equal(read["next_observations"][rows], episode.obs[1:])
+    assert np.array_equal(read["actions"], e.act) and np.array_equal(read["rewards"], e.reward)
+
+
+def test_what_the_layout_has_no_place_for_is_counted(tmp_path):
+    e = some([3, 1], goals="within", extras=("qpos",))
+    e.extras["goal"][4:] = 0
+    with pytest.warns(UserWarning, match=r"a\.hdf5: .* the qpos of 6 observations, the goal at the last .* of 1 epis"):
+        save_d4rl(e, tmp_path / "a.hdf5")
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 0.5])

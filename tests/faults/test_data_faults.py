@@ -7,14 +7,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import tiny_episodes
 
-from gentraj.data import DataError, Episodes, Windows, load_episodes, save_npz
+from gentraj.data import DataError, Episodes, Windows, load_episodes, save_d4rl, save_npz
 from gentraj.trajectory import TrajectorySpec
 
 FIELDS = ("obs", "act", "reward", "goal")
@@ -99,21 +98,11 @@ def test_a_flipped_bit_in_an_npz_is_refused_or_harmless(tmp_path, position, bit)
 @few
 @given(places)
 def test_a_truncated_file_is_refused_by_its_name(tmp_path, position):
-    for path in (save_npz(tiny_episodes(), tmp_path / "a.npz"), d4rl(tmp_path / "a.hdf5")):
+    for path in (save_npz(tiny_episodes(), tmp_path / "a.npz"), save_d4rl(tiny_episodes(), tmp_path / "a.hdf5")):
         raw = path.read_bytes()
         path.write_bytes(raw[: int(position * (len(raw) - 1))])
         with pytest.raises(DataError, match=rf"{path.name}: (cannot be read|is no zip of arrays)"):
             load_episodes(path)
-
-
-def d4rl(path: Path) -> Path:
-    e = tiny_episodes()
-    with h5py.File(path, "w") as file:
-        arrays = {"observations": e.obs[:125], "actions": e.act, "rewards": e.reward, "terminals": e.terminated,
-                  "timeouts": e.truncated}
-        for key, value in arrays.items():
-            file[key] = value
-    return path
 
 
 class Canary:
