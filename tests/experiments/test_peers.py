@@ -1,9 +1,11 @@
-"""Agents of OGBench beside ours, without JAX: a checkout of a few lines stands for theirs."""
+"""The authors' own code beside ours, without JAX: a checkout of a few lines, or a class, stands for theirs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import peers
-from benchmarks.ogbench_peer import Checkout, Peer, compact
+from benchmarks.peers import __main__ as command
+from benchmarks.peers.ogbench import OGBench, compact
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.peer import METHODS, Method, Peer, Task, TrainingDone, method, transitions
+from benchmarks.peers.training import Setting
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, save_npz
 from gentraj.envs.making import environment_factory
 from gentraj.experiments.cards import read_results
+from gentraj.runs.presets import PRESETS
+from gentraj.runs.training import train
 
 AGENTS = """
 class Counts:
@@ -59,6 +66,16 @@ def walks(lengths: list[int], width: int = 2) -> Episodes:
                     obs_keys=("observation",), env=environment_factory("ogbench/pointmaze-medium").spec_json)
 
 
+def pendulum() -> Episodes:
+    rng = np.random.default_rng(0)
+    never = np.zeros(60, bool)
+    return Episodes(rng.normal(size=(63, 3)), rng.uniform(-1, 1, (60, 1)), np.zeros(60), never, never, np.full(3, 20))
+
+
+def task(data: Episodes, checkout: Path) -> Task:
+    return Task(data, "walk-v0.npz", "ogbench/pointmaze-medium", 0, 3, checkout)
+
+
 def test_data_are_given_as_ogbench_loads_its_own(tmp_path: Path) -> None:
     load_dataset = pytest.importorskip("ogbench.utils").load_dataset
     data = walks([1, 3, 2])
@@ -71,42 +88,120 @@ def test_data_are_given_as_ogbench_loads_its_own(tmp_path: Path) -> None:
         assert ours[key].dtype == array.dtype == np.float32
 
 
-def test_a_goal_is_the_nearest_observation_with_the_entries_that_are_known() -> None:
+def test_a_goal_is_the_nearest_observation_with_the_entries_that_are_known(checkout: Path) -> None:
     data = walks([4], width=3)
-    seen: dict[str, Any] = {}
-    peer = Peer(lambda **given: seen.update(given) or np.zeros((2, 2)), data)
+    peer = OGBench("counts", task(data, checkout))
     goal_BG = data.obs[[1, 3], :2] + np.float32(1e-3)
+    seen: dict[str, Any] = {}
+    peer.decide = lambda **given: seen.update(given) or np.zeros((2, 2))
     assert peer.act(torch.zeros(2, 3), torch.from_numpy(goal_BG)).shape == (2, 2)
     np.testing.assert_array_equal(seen["goals"], np.hstack([goal_BG, data.obs[[1, 3], 2:]]))
     with pytest.raises(ValueError, match="no goals"):
         peer.act(torch.zeros(2, 3))
 
 
-def test_a_training_that_is_done_is_left_out_and_one_of_other_settings_refused(
-        checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scored = []
-    scores = {"successes": [True, False], "latency_ms_p50": 2.0}
-    monkeypatch.setattr(peers, "evaluate", lambda agent, *_, **__: (scored.append(agent) or scores, None))
-    path = save_npz(walks([5, 4]), tmp_path / "walk-v0.npz")
-
-    def run(steps: int = 3, **more: Any) -> None:
-        peers.main(peers.Args(checkout, str(path), ("counts",), steps, out=tmp_path / "out", **more))
-
-    run()
-    run(seeds=(0, 1))
-    assert len(scored) == 2
-    [result] = read_results(tmp_path / "out").values()
-    first, second = result.data["walk-v0"].seeds
-    assert (first.seed, second.seed, first.step, first.scores) == (0, 1, 3, (1.0, 0.0))
-    with pytest.raises(ConfigError, match="steps 3, not 4"):
-        run(steps=4)
+def test_settings_are_those_that_the_authors_chose_for_a_dataset(checkout: Path) -> None:
+    assert OGBench("counts", task(walks([4]), checkout)).settings["alpha"] == 0.25
     with pytest.raises(ConfigError, match="no settings of counts for other-v0"):
-        run(like="other-v0")
+        OGBench("counts", replace(task(walks([4]), checkout), like="other-v0"))
 
 
-def test_what_is_not_installed_is_said_in_one_line(checkout: Path) -> None:
-    (checkout / "impls" / "agents" / "__init__.py").write_text("import no_jax")
-    with pytest.raises(ConfigError, match="need no_jax: pip install jax"):
-        Checkout(checkout)
-    with pytest.raises(ConfigError, match="has no impls/agents"):
-        Checkout(checkout / "impls")
+class Counting(Peer):
+    """A method that counts its updates, and whose agent does nothing."""
+
+    def __init__(self, name: str, task: Task):
+        self.task, self.updates = task, 0
+        MADE.append(self)
+
+    def train(self, after_update: Callable[[], None]) -> None:
+        while True:
+            self.updates += 1
+            after_update()
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.zeros(len(obs_BO), 1)
+
+
+MADE: list[Counting] = []
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Adds the method `counting`, and returns what compares it: in this process, and in episodes of two steps."""
+    MADE.clear()
+    monkeypatch.setattr(Method, "made", lambda self, task: Counting(self.name, task))
+    monkeypatch.setattr(command, "run_jobs", lambda jobs, pool: [(job.function(*job.arguments), job.outcome())
+                                                                for job in jobs])
+
+    def compare(data: Path, out: Path, scheduled: bool = False, seeds: tuple[int, ...] = (0,), **setting: Any) -> None:
+        monkeypatch.setitem(METHODS, "counting", Method("Counting", "none", "counting", scheduled=scheduled))
+        given = Setting(str(data), "Pendulum-v1", episodes=1, **setting)
+        command.main(command.Args(given, ("counting",), seeds, out=out))
+
+    return compare
+
+
+def test_a_training_is_scored_when_each_budget_is_spent_and_only_what_is_missing_is_done(
+        counting: Callable[..., None], tmp_path: Path) -> None:
+    data, out = save_npz(pendulum(), tmp_path / "swing.npz"), tmp_path / "out"
+    counting(data, out, updates=40, minutes=1e-4)
+    assert len(MADE) == 1
+    counting(data, out, updates=40, minutes=1e-4, seeds=(0, 1))
+    assert [peer.task.seed for peer in MADE] == [0, 1]
+    [result] = read_results(out / "updates").values()
+    assert [(seed.seed, seed.step) for seed in result.data["swing"].seeds] == [(0, 40), (1, 40)]
+    [timed] = read_results(out / "minutes").values()
+    assert all(seed.train_seconds >= 6e-3 for seed in timed.data["swing"].seeds)
+    assert "Counting" in (out / "updates.md").read_text()
+    with pytest.raises(ConfigError, match="updates 40, not 41"):
+        counting(data, out, updates=41)
+
+
+def test_a_schedule_ends_where_its_budget_does(counting: Callable[..., None], tmp_path: Path) -> None:
+    counting(save_npz(pendulum(), tmp_path / "swing.npz"), tmp_path / "out", True, updates=40, minutes=1e-4)
+    measured, one, other = MADE
+    assert one.task.updates == one.updates == 40
+    assert other.task.updates == other.updates > 0
+    assert measured.updates < 100
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"git clone .*seohongpark/fql"):
+        method("fql").checkout(tmp_path)
+    with pytest.raises(ConfigError, match="unknown method 'gentraj:no'"):
+        method("gentraj:no")
+    with pytest.raises(ConfigError, match="pip install jax"):
+        Method("X", "none", "x", packages="jax").made(task(walks([2]), tmp_path))
+
+
+def test_the_last_observation_of_an_episode_is_the_next_one_of_its_last_step() -> None:
+    data = replace(walks([1, 3]), goal_dims=())
+    rows = transitions(data)
+    np.testing.assert_array_equal(rows["observations"], data.obs[[0, 2, 3, 4]])
+    np.testing.assert_array_equal(rows["next_observations"], data.obs[[1, 3, 4, 5]])
+    with pytest.raises(ConfigError, match="has goals"):
+        transitions(walks([1]))
+    with pytest.raises(ConfigError, match="between -1 and 1"):
+        transitions(replace(data, act=2 + data.act))
+
+
+def test_a_preset_of_ours_is_trained_as_by_its_command(tmp_path: Path) -> None:
+    """Its agent acts by the weights that `train` gives for the same settings."""
+    data = pendulum()
+    path = str(save_npz(data, tmp_path / "swing.npz"))
+    peer = Ours("bc-gaussian", Task(data, path, "Pendulum-v1", 1, 3))
+
+    def after_update() -> None:
+        if peer.trainer.step == 3:
+            raise TrainingDone
+
+    with suppress(TrainingDone):
+        peer.train(after_update)
+    preset = PRESETS["bc-gaussian"]
+    run = train(replace(preset, dataset=path, env_id="Pendulum-v1", training=replace(
+        preset.training, seed=1, steps=3, threads=1)), tmp_path / "run", progress=False)
+    obs_BO = torch.from_numpy(data.obs[:2])
+    peer.reset(seeds_B=[0, 1])
+    agent = run.agent(run.action_space())
+    agent.reset(seeds_B=[0, 1])
+    assert torch.equal(peer.act(obs_BO), agent.act(obs_BO))

@@ -1,0 +1,178 @@
+"""Trains the authors' own code beside ours on the same data, and scores both in the same episodes.
+
+    python -m venv peers-venv && peers-venv/bin/pip install . jax flax optax distrax ml_collections
+    git clone https://github.com/seohongpark/fql ../fql
+    peers-venv/bin/python -m benchmarks.peers --data hopper-medium.hdf5 --env-id Hopper-v5 --minutes 10 \\
+        --methods fql gentraj:fql --seeds 0 1
+
+Every training has a process and a core of its own. The checkouts are the authors' code as it is, with its own settings;
+the presets of gentraj have theirs. The same command continues where it was interrupted.
+
+OUT/updates and OUT/minutes hold the results in the layout of `gentraj reproduce`, and OUT/updates.md and OUT/minutes.md
+are pages of all results there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import tyro
+from pydantic import NonNegativeInt, PositiveInt
+
+from gentraj.config import ConfigError, differences, from_json, read_json, settings, to_json
+from gentraj.data import DataError, episodes_hash
+from gentraj.data.sources import split_names
+from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
+from gentraj.experiments.cards import Card, CardData, CardResult, DataResult, SeedResult, read_results, write_result
+from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
+from gentraj.experiments.page import ScoreTable, score_tables, table_parts, write_parts
+from gentraj.experiments.statistics import number
+from gentraj.plots.page import markdown_table
+from gentraj.progress import say
+from gentraj.training.loop import Interrupted
+
+from .peer import method
+from .training import Contest, Setting, train
+
+PUBLISHED = Path("benchmarks/results")  # whose names of datasets are taken
+UNITS = {"updates": "updates", "minutes": "core-minutes"}
+HEAD = """# The authors' own code on the same file
+
+This page was written by `python -m benchmarks.peers`. A row "of gentraj" is a preset of ours; the others are the
+authors' code with its own settings, unmodified. All rows of a table have learned from the same file, for the same
+number of updates or the same CPU time of updates, on one core, and are scored in the same episodes after the last
+update. The number after ± is half the width of the 95 % bootstrap interval over seeds and episodes."""
+
+
+@settings
+class Args:
+    setting: tyro.conf.OmitArgPrefixes[Setting]
+    methods: tuple[str, ...]
+    """Methods by their names, such as fql, and presets of gentraj as gentraj:PRESET; a wrong name lists them all."""
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    """Seeds of the trainings."""
+    jobs: PositiveInt = 1
+    """Number of trainings at a time."""
+    out: Path = Path("runs/peers")
+    """Folder of the results."""
+
+
+class Results:
+    """The results of a setting in the folder `out`, by method and budget."""
+
+    def __init__(self, args: Args):
+        self.args, self.contest = args, Contest(args.setting)
+        data = self.contest.data
+        self.sha256 = episodes_hash(data)
+        named = {found.sha256: name for result in read_results(PUBLISHED).values()
+                 for name, found in result.data.items()}
+        self.column = named.get(self.sha256, "+".join(Path(name).stem for name in split_names(args.setting.data)))
+        known, _ = score_behaviour([DataReturns.of(data)], self.contest.env, self.contest.factory)
+        self.behaviour: float | None = (known or {}).get(self.contest.score)
+
+    def place(self, budget: str, name: str, seed: int) -> Path:
+        """The file of a training's score."""
+        return self.folder(budget) / "seeds" / f"{file_name(name)}-{self.column}-{seed}.json"
+
+    def folder(self, budget: str) -> Path:
+        return self.args.out / budget
+
+    def left(self, name: str, seed: int) -> dict[str, Path]:
+        """The places of the scores that are not there yet, by budget."""
+        places = {budget: self.place(budget, name, seed) for budget in self.args.setting.budgets}
+        return {budget: place for budget, place in places.items() if not place.exists()}
+
+    def card(self, budget: str, name: str) -> Card:
+        value, setting, chosen = self.args.setting.budgets[budget], self.args.setting, method(name)
+        return Card(f"{chosen.label}, by its authors' settings.", f"After {value:,g} {UNITS[budget]}", chosen.label,
+                    file_name(name), {budget: value}, (CardData(self.column, setting.data, setting.env_id),),
+                    self.args.seeds, setting.episodes, self.contest.protocol, self.contest.score)
+
+    def merged(self, budget: str, name: str) -> CardResult:
+        """What the file of a method holds, with the scores of this data.
+
+        Raises `ConfigError` where it holds results of another setting, or of other data with this name.
+        """
+        path, card = self.folder(budget) / f"{file_name(name)}.json", self.card(budget, name)
+        held = CardResult(card, {})
+        if path.exists():
+            held = from_json(CardResult, read_json(path), str(path))
+        data = {one.name: one for one in (*held.card.data, *card.data)}
+        card = replace(card, data=tuple(data.values()), seeds=tuple(sorted({*held.card.seeds, *card.seeds})))
+        same = replace(held.card, data=card.data, seeds=card.seeds)
+        changed = [f"{key} {was}, not {now}" for key, was, now in differences(to_json(same), to_json(card))]
+        before = held.data.get(self.column)
+        if changed or (before is not None and before.sha256 != self.sha256):
+            raise ConfigError(f"{path}: holds results with {'; '.join(changed) or 'other data'}; give another --out")
+        places = [self.place(budget, name, seed) for seed in card.seeds]
+        seeds = [from_json(SeedResult, read_json(place), str(place)) for place in places if place.exists()]
+        if not seeds:
+            return replace(held, card=card)
+        found = DataResult(self.sha256, self.behaviour, tuple(seeds))
+        return CardResult(card, held.data | {self.column: found})
+
+    def write(self, name: str) -> str:
+        """Writes the results of a method and the pages; returns what they are in a line."""
+        said = list[str]()
+        for budget in self.args.setting.budgets:
+            result = self.merged(budget, name)
+            write_result(self.folder(budget) / f"{file_name(name)}.json", result)
+            write_parts(self.folder(budget).with_suffix(".md"),
+                        page(read_results(self.folder(budget)), self.folder(budget).with_suffix(".md")))
+            if self.column in result.data:
+                found = result.data[self.column]
+                said.append(f"{self.contest.score} {number(found.mean)} after {found.seeds[-1].step:,} updates")
+        return "; ".join(said)
+
+
+def file_name(name: str) -> str:
+    return name.replace(":", "-")
+
+
+def page(results: Mapping[str, CardResult], path: Path) -> Iterator[str]:
+    """Yields the parts of a page: its tables, and what an update and a decision cost."""
+    yield HEAD
+    for table in score_tables(results):
+        yield from table_parts(table, path)
+        yield markdown_table(("", "updates", "CPU ms an update", "ms a decision"), [*costs(table)])
+
+
+def costs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
+    """Yields a row for each method: the medians over its trainings."""
+    for row in table.rows:
+        seeds = [seed for result in row.results.values() for seed in result.seeds]
+        if seeds:
+            update_ms = np.median([1000 * seed.train_seconds / seed.step for seed in seeds])
+            decision_ms = np.median([seed.decision_ms for seed in seeds if seed.decision_ms is not None])
+            steps = dict.fromkeys(f"{seed.step:,}" for seed in seeds)
+            yield row.label, " and ".join(steps), f"{update_ms:.3g}", f"{decision_ms:.3g}"
+
+
+def main(args: Args) -> None:
+    results, jobs = Results(args), list[Job]()
+    for seed in args.seeds:
+        for name in args.methods:
+            method(name).checkout(args.setting.checkouts)
+            results.write(name)  # a result of another setting is refused before the first training
+            if places := results.left(name, seed):
+                jobs.append(Job(f"{name}, seed {seed}", train, (name, args.setting, seed, places),
+                                partial(results.write, name)))
+    run_jobs(jobs, LocalProcesses(args.jobs))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except Interrupted as stopped:
+        say(str(stopped))
+        sys.exit(stopped.exit_code)
+    except (ConfigError, DataError, ValueError) as error:
+        sys.exit(str(error))

@@ -1,0 +1,56 @@
+"""Presets of gentraj, trained as by `gentraj train`, without checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gentraj.runs.presets import PRESETS
+from gentraj.runs.run import copy_of
+from gentraj.runs.training import prepare
+from gentraj.training.loop import RunStore, Trainer, TrainingData, cpu_resources
+from gentraj.trajectory import Agent
+
+from .peer import Peer, Task
+
+
+class Ours(Peer):
+    """A run in training, and its agent."""
+
+    def __init__(self, name: str, task: Task):
+        preset = PRESETS[name]
+        training = replace(preset.training, seed=task.seed, threads=1, steps=task.updates)
+        self.run, episodes = prepare(replace(preset, dataset=task.dataset, env_id=task.env_id, training=training))
+        self.trainer = Trainer(self.run.components, TrainingData(episodes, self.run.context), training,
+                               RunStore(Path()))
+        self.agent: Agent | None = None
+
+    def train(self, after_update: Callable[[], None]) -> None:
+        with cpu_resources(1):
+            self.trainer.begin(resume=False)
+            while True:
+                for component in self.trainer.components:
+                    self.trainer.train_component(component)
+                self.trainer.step += 1
+                self.agent = None
+                after_update()
+
+    def fresh(self) -> Agent:
+        """The agent of the weights as they are now."""
+        run = copy_of(self.run, torch.device("cpu"))
+        return run.agent(run.action_space())
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        self.agent = self.agent or self.fresh()
+        self.agent.reset(mask_B, seeds_B)
+
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        self.agent = self.agent or self.fresh()
+        return self.agent.act(obs_BO, goal_BG)
+
+
+made = Ours

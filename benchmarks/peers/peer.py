@@ -1,0 +1,159 @@
+"""What an adapter is: a method that is trained by its authors' code, from a checkout, on our data, and that acts as an
+`Agent`; and all of them by their names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from gentraj.config import ConfigError
+from gentraj.data import Episodes
+from gentraj.runs.presets import PRESETS
+from gentraj.trajectory import Agent
+
+OURS = "gentraj:"  # before the name of a preset
+SLACK = 1e-3  # how far rounding may take an action beyond 1
+
+
+class TrainingDone(Exception):
+    """Ends a training from within the authors' loop."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a peer is trained for."""
+
+    data: Episodes
+    dataset: str
+    """As `gentraj train --dataset`."""
+    env_id: str
+    """The environment of the data and of the evaluations."""
+    seed: int
+    updates: int
+    """The number of updates after which a schedule of learning rates ends, if the method has one."""
+    checkout: Path | None = None
+    """The folder of the authors' code; None for a package."""
+    like: str | None = None
+    """The dataset for which the authors chose the settings that are taken, where they have settings for each; by
+    default the one that is called as the data."""
+
+
+class Peer(Agent):
+    """A method in training, and the agent of what it has learned so far. It is made of a `Task`."""
+
+    @abstractmethod
+    def train(self, after_update: Callable[[], None]) -> None:
+        """Trains by the authors' loop, and calls `after_update` after each update, when its work is done; the call
+        raises `TrainingDone` at the end of the training, and may ask the agent to act before."""
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Does nothing, as most peers have no state."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of a repository."""
+
+    label: str
+    """As its paper calls it."""
+    module: str
+    """The adapter: a module of this package, whose `made` is given `name` and a task."""
+    name: str
+    """The name of the method for the adapter."""
+    repository: str = ""
+    """OWNER/NAME at github.com, for code from a checkout; its folder has the repository's name."""
+    packages: str = ""
+    """What `pip install` is given."""
+    scheduled: bool = False
+    """Whether its learning rates follow a schedule up to the last update, so that a training is of one length."""
+
+    def made(self, task: Task) -> Peer:
+        """The method, before its first update. Raises `ConfigError` where a package is missing."""
+        try:
+            return import_module(f"benchmarks.peers.{self.module}").made(self.name, task)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{self.label} needs {error.name}; pip install {self.packages}") from error
+
+    def checkout(self, folder: Path) -> Path | None:
+        """Its checkout in a folder of checkouts, or None if it needs none. Raises `ConfigError` where it is missing."""
+        if not self.repository:
+            return None
+        path = folder.expanduser().absolute() / self.repository.partition("/")[2]
+        if not path.is_dir():
+            raise ConfigError(f"{self.label} needs a checkout: git clone https://github.com/{self.repository} {path}")
+        return path
+
+    def commit(self, folder: Path) -> dict[str, str]:
+        """The repository and the commit of its checkout, if it needs one."""
+        path = self.checkout(folder)
+        if path is None:
+            return {}
+        found = subprocess.run(["git", "-C", path, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        return {self.repository: found.stdout.strip() or "unknown"}
+
+
+JAX = "jax flax optax distrax ml_collections"
+_fql = partial(Method, module="fql", repository="seohongpark/fql", packages=JAX)
+_ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
+METHODS = {
+    "fql": _fql("FQL", name="fql"),
+    "ifql": _fql("IFQL", name="ifql"),
+    "rebrac": _fql("ReBRAC", name="rebrac"),
+    "gcbc": _ogbench("GCBC", name="gcbc"),
+    "gcivl": _ogbench("GCIVL", name="gcivl"),
+    "gciql": _ogbench("GCIQL", name="gciql"),
+    "qrl": _ogbench("QRL", name="qrl"),
+    "crl": _ogbench("CRL", name="crl"),
+    "hiql": _ogbench("HIQL", name="hiql"),
+}
+
+
+def method(name: str) -> Method:
+    """The method with this name: one of `METHODS`, or gentraj:PRESET. Raises `ConfigError` for another."""
+    preset = name.removeprefix(OURS)
+    if name.startswith(OURS) and preset in PRESETS:
+        return Method(f"{preset} of gentraj", "ours", preset, scheduled=True)
+    if name not in METHODS:
+        raise ConfigError(f"unknown method '{name}'; one of {', '.join(METHODS)} is expected, or {OURS}PRESET with a "
+                          "preset of gentraj")
+    return METHODS[name]
+
+
+def first_on_path(folder: Path | None) -> None:
+    """Lets modules be imported from a checkout, before those of the working directory, which may hold gentraj's own
+    agents/."""
+    sys.path.insert(0, str(folder))
+
+
+def one_core() -> None:
+    """Keeps JAX, before it is imported, to one core."""
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+
+
+def transitions(data: Episodes) -> dict[str, np.ndarray]:
+    """The transitions as rows (S, ...) of float32, with the names that most code for D4RL gives them.
+
+    `terminals` is 1 where an episode has ended for good, and `timeouts` where it was cut off. Raises `ConfigError` for
+    data with goals, and for actions beyond -1 and 1, which the actors of this code cannot take.
+    """
+    if data.goal_dims:
+        raise ConfigError(f"{data.name}: has goals, and this method is for data without; give data of one task")
+    if np.abs(data.act).max() > 1 + SLACK:
+        raise ConfigError(f"{data.name}: has actions up to {np.abs(data.act).max():.3g}; this method needs actions "
+                          "between -1 and 1")
+    first_N = np.ones(len(data.obs), bool)
+    first_N[data.last_rows] = False
+    following_N = np.roll(first_N, 1)
+    return {"observations": data.obs[first_N], "actions": data.act, "rewards": data.reward.astype(np.float32),
+            "next_observations": data.obs[following_N], "terminals": data.terminated.astype(np.float32),
+            "timeouts": data.truncated.astype(np.float32)}
