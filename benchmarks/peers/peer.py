@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from torch import Tensor
@@ -133,6 +134,37 @@ def first_on_path(folder: Path | None) -> None:
     """Lets modules be imported from a checkout, before those of the working directory, which may hold gentraj's own
     agents/."""
     sys.path.insert(0, str(folder))
+
+
+class _Nothing(type):
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __call__(cls, *given: object, **how: object) -> object:
+        if len(given) == 1 and not how and callable(given[0]):
+            return given[0]
+        return cls
+
+
+class Nothing(metaclass=_Nothing):
+    """Stands for whatever is not needed: each attribute of it and each call gives it again, it can be a base class, and
+    as a decorator, with arguments or without, it leaves a function or a class as it is."""
+
+
+class StandIn(ModuleType):
+    """A module whose attributes are `Nothing`, except those that are set."""
+
+    def __getattr__(self, name: str) -> type:
+        return getattr(Nothing, name)
+
+
+def stand_in(*modules: str) -> None:
+    """Lets authors' code import modules by these names, whether they are installed or not, which it does not need for
+    what is done here: `import a.b` needs "a" and "a.b"."""
+    for name in modules:
+        sys.modules[name] = StandIn(name)
 
 
 def one_core() -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from benchmarks.peers import __main__ as command
 from benchmarks.peers.ogbench import OGBench, compact
 from benchmarks.peers.ours import Ours
-from benchmarks.peers.peer import METHODS, Method, Peer, Task, TrainingDone, method, transitions
+from benchmarks.peers.peer import METHODS, Method, Peer, Task, TrainingDone, method, stand_in, transitions
 from benchmarks.peers.training import Setting
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, save_npz
@@ -172,6 +173,30 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
         method("gentraj:no")
     with pytest.raises(ConfigError, match="pip install jax"):
         Method("X", "none", "x", packages="jax").made(task(walks([2]), tmp_path))
+
+
+THEIRS = """
+import absent.deep as module
+from absent import Base
+@module.decorator(option=1)
+def one(): return 1
+@module.decorator
+class Two(Base): pass
+Base(2).called().more
+"""
+
+
+def test_what_authors_import_and_do_not_need_is_stood_in_for(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("absent", "absent.deep", "theirs"):
+        monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
+    stand_in("absent", "absent.deep")
+    del sys.modules["theirs"]
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = import_module("theirs")
+    assert theirs.one() == 1
+    assert theirs.Two.__name__ == "Two"
 
 
 def test_the_last_observation_of_an_episode_is_the_next_one_of_its_last_step() -> None:
