@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -17,9 +18,10 @@ from gentraj.runs.training import check_data
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
-    """Returns the warnings of `check_data`."""
+    """Returns the warnings of `check_data`, which name the data, and none of what is collected as garbage meanwhile."""
     with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", f"{re.escape(episodes.name)}: ")
         check_data(DataFacts.of(episodes, ContextConfig(), env_id), episodes, env_id)
     return [str(one.message) for one in warned]
 
