@@ -144,7 +144,7 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score, ste
     evaluation, played = evaluate_run(run, config, acting_with(run, steps), progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
     scores = episode_scores(score, played.returns.tolist(), evaluation["successes"], factory)
-    seconds = sum(row.get("cpu_seconds", row.get("seconds", 0.0)) for row in read_metrics(run.folder))
+    seconds = sum(row["cpu_seconds"] for row in read_metrics(run.folder))
     curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
