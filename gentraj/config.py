@@ -11,8 +11,7 @@ import difflib
 import json
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from functools import cache, reduce, wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
@@ -250,16 +249,6 @@ def groups_off(config: Any, prefix: str = "") -> Iterator[str]:
             yield from groups_off(value, f"{key}.")
         elif value is None and any(map(dataclasses.is_dataclass, _alternatives(_hints(type(config))[field.name]))):
             yield key
-
-
-def with_group(config: T, key: str, value: object) -> T:
-    """The settings with the group at a dotted key that is read from `value`, to be shown: nothing checks whether the
-    other settings suit it. Raises `ConfigError` for a group that cannot be read, named as an option."""
-    *groups, name = key.split(".")
-    changed = deepcopy(config)
-    owner = reduce(getattr, groups, changed)
-    object.__setattr__(owner, name, _converted(_hints(type(owner))[name], value, _Place("", key)))
-    return changed
 
 
 @dataclasses.dataclass(frozen=True)

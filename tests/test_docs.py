@@ -28,7 +28,7 @@ SMALLER = [(r"\bsteps=\d[\d_]*", "steps=2"), (r"\bepisodes=\d+", "episodes=1"), 
 POLICY = ("--policy.batch-size", "8", "--policy.critic.width", "16")
 WORLD = ("--world.width", "16", "--world.members", "2")
 STAND_INS = {"RUN": "runs/demo", "DIR": "runs/demo", "runs/large": "runs/demo", "PRESET": "pointmaze-umaze",
-             "FILE": "hopper.npz", "NAME": "gan", "COMMAND": "demo"}
+             "FILE": "hopper.npz", "NAME": "gan", "COMMAND": "demo", "N": "2"}
 SAVED = r"[Ss]ave this as `(\w+\.py)`.*?^```python\n(.*?)^```"
 EVERYWHERE = {"--help", "--version", "--import", "--env-kwargs"}  # no command's own help shows them
 OTHER_COMMANDS = {"python", "python3", "make", "pip", "git", "cd", ".", ".ci/run"}

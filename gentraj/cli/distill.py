@@ -51,7 +51,7 @@ class Distill:
 def main(argv: list[str]) -> None:
     words, given = split(argv, KEYS, is_run, SHORT)
     if HELP & set(words):
-        _help(words)
+        _help(words, given)
     args = parse(Distill, words, "gentraj distill", settings=[*KEYS, *SHORT])
     config = with_options(METHODS[args.method].config, given)
     folder, device = args.run_dir, pick_device(args.device)
@@ -63,13 +63,14 @@ def main(argv: list[str]) -> None:
     print_saved(next_command(student, folder))
 
 
-def _help(words: list[str]) -> None:
+def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings of the method that is named or else what all methods are."""
     named = [word.removeprefix("--method=") for word in words if word.removeprefix("--method=") in METHODS]
+    config = with_options(METHODS[named[0]].config, given) if named else None
     try:
         parse(Distill, ["--help"], "gentraj distill")
     finally:
-        if named:
-            print_settings(METHODS[named[0]].config)
+        if config is not None:
+            print_settings(config)
         else:
             print("methods:", *(f"  {key:12} {each.about}" for key, each in METHODS.items()), sep="\n")

@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
         return
     words, given = split(argv, (), is_run)
     if HELP & set(words):
-        _help(words)
+        _help(words, given)
     args = parse(Evaluate, words, "gentraj evaluate")
     run = accelerate(load_trained(args.run, args.device, args.step), args.accelerate)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
@@ -139,14 +139,15 @@ def main(argv: list[str]) -> None:
                                f"the scores are those of the others; the first: {failures[0]}")
 
 
-def _help(words: list[str]) -> None:
+def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings by which the agent of the run that is named acts."""
     runs = [word for word in words if is_run(word)]
+    settings = with_options(_acting(load(Path(runs[0]))), given) if runs else None
     try:
         parse(Evaluate, ["--help"], "gentraj evaluate")
     finally:
-        if runs:
-            print_settings(_acting(load(Path(runs[0]))))
+        if settings is not None:
+            print_settings(settings)
 
 
 def _acting(run: Run) -> object:

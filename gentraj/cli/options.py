@@ -30,7 +30,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..config import dotted_keys, from_word, groups_off, with_group, with_settings
+from ..config import dotted_keys, from_word, groups_off, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
@@ -189,11 +189,8 @@ def with_options(config: T, given: Mapping[str, Sequence[str]]) -> T:
     return with_settings(config, changes)
 
 
-def print_settings(config: object, given: Mapping[str, Sequence[str]] = NOTHING) -> None:
-    """Prints the settings as options, each with its type, its value and what it is, for `--help`; also those of groups
-    that are off, if they are `given`."""
-    for key in given.keys() & set(groups_off(config)):
-        config = with_group(config, key, _value(given[key], None))
+def print_settings(config: object) -> None:
+    """Prints the settings as options, each with its type, its value and what it is, for `--help`."""
     with suppress(SystemExit):
         tyro.cli(type(config), args=["--help"], default=config, prog="settings", description="",
                  config=(tyro.conf.AvoidSubcommands,), registry=registry())

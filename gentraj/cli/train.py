@@ -81,23 +81,28 @@ def main(argv: list[str]) -> None:
     if HELP & set(words):
         _help(words, given)
     args = parse(Train, words, "gentraj train", settings=[*KEYS, *SHORT])
-    config = with_options(with_components(_defaults(args, given), args.model, args.network), given)
+    config = _config(args, given)
     with launched(args.device) as processes:
         _train(args, config, processes)
+
+
+def _config(args: Train, given: dict[str, list[str]]) -> RunConfig:
+    """The settings that all options together make. Raises ValueError for one that is unknown or refused."""
+    return with_options(with_components(_defaults(args, given), args.model, args.network), given)
 
 
 def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings of the preset that is named or else all presets."""
     args = parse(Train, [word for word in words if word not in HELP], "gentraj train")
     named = args.preset or args.settings_file or args.resume
-    config = None if named is None else with_components(_defaults(args, given), args.model, args.network)
+    config = None if named is None else _config(args, given)
     try:
         parse(Train, ["--help"], "gentraj train", description=cleandoc(str(Train.__doc__)))
     finally:
         if config is None:
             print(listing())
         else:
-            print_settings(config, given)
+            print_settings(config)
 
 
 def _train(args: Train, config: RunConfig, processes: Processes) -> None:

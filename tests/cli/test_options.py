@@ -19,7 +19,7 @@ from gentraj.config import differences
     ("veteran", (), "--critic.width", "--policy."),
     ("goals", (), "--roadmap", "--roadmap.ahead"),
     ("iql", ("--context.goals",), "--context.goals.actor-steps", "--context.goals"),
-    ("goals", ("--roadmap", "--context.goals"), "--context.goals.actor-steps", "--context.goals"),  # needs more
+    ("goals", ("--critic.width", "8", "--context.goals"), "--context.goals.actor-steps", "--context.goals"),
     ("world-ensemble", ("--world.model", "gan"), "--world.model.network.width", "--world.model"),
     ("world-ensemble", (), "--world.width", "--planner.replan")])
 def test_help_lists_the_settings_of_a_preset(preset: str, words: tuple[str, ...], there: str, missing: str,
@@ -27,6 +27,14 @@ def test_help_lists_the_settings_of_a_preset(preset: str, words: tuple[str, ...]
     assert gentraj("train", preset, *words, "--help") == 0
     printed = capsys.readouterr().out
     assert "--print-config" in printed and f"{there} " in printed and f"{missing} " not in printed
+
+
+def test_help_does_not_hide_a_misspelt_setting(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    for words in (("train", "far-gcbc", "--rodmap.ahead", 3), ("evaluate", hopper_run, "--polcy.temperature", 0),
+                  ("distill", hopper_run, "--method", "decision", "--polcy.width", 8)):
+        assert gentraj(*words, "--help") == 2
+        printed = capsys.readouterr()
+        assert not printed.out and f"{words[-2]} is unknown" in printed.err
 
 
 @pytest.mark.parametrize("preset", ["veteran+", "iql", "world-model"])
