@@ -105,11 +105,14 @@ class Method:
 
 JAX = "jax flax optax distrax ml_collections"
 _fql = partial(Method, module="fql", repository="seohongpark/fql", packages=JAX)
+_qc = partial(Method, module="qc", repository="ColinQiyangLi/qc", packages=JAX)
 _ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
 METHODS = {
     "fql": _fql("FQL", name="fql"),
     "ifql": _fql("IFQL", name="ifql"),
     "rebrac": _fql("ReBRAC", name="rebrac"),
+    "qc": _qc("QC", name="qc"),
+    "qc-fql": _qc("QC-FQL", name="qc-fql"),
     "gcbc": _ogbench("GCBC", name="gcbc"),
     "gcivl": _ogbench("GCIVL", name="gcivl"),
     "gciql": _ogbench("GCIQL", name="gciql"),
