@@ -8,8 +8,8 @@
 Every training has a process and a core of its own. The checkouts are the authors' code as it is, with its own settings;
 the presets of gentraj have theirs. The same command continues where it was interrupted.
 
-OUT/updates and OUT/minutes hold the results in the layout of `gentraj reproduce`, and OUT/updates.md and OUT/minutes.md
-are pages of all results there.
+OUT holds the results in the layout of `gentraj reproduce`, a file for each method and budget, and PAGE is a page of all
+that are there.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ from gentraj.data.sources import split_names
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.experiments.cards import Card, CardData, CardResult, DataResult, SeedResult, read_results, write_result
 from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
-from gentraj.experiments.page import ScoreTable, score_tables, table_parts, write_parts
+from gentraj.experiments.page import ScoreTable, bracketed, score_tables, table_parts, write_parts
 from gentraj.experiments.statistics import number
 from gentraj.plots.page import markdown_table
 from gentraj.progress import say
 from gentraj.training.loop import Interrupted
 
-from .peer import method
+from .peer import METHODS, method
 from .training import Contest, Setting, train
 
 PUBLISHED = Path("benchmarks/results")  # whose names of datasets are taken
 UNITS = {"updates": "updates", "minutes": "core-minutes"}
 HEAD = """# The authors' own code on the same file
 
-This page was written by `python -m benchmarks.peers`. A row "of gentraj" is a preset of ours; the others are the
-authors' code with its own settings, unmodified. All rows of a table have learned from the same file, for the same
-number of updates or the same CPU time of updates, on one core, and are scored in the same episodes after the last
-update. The number after ± is half the width of the 95 % bootstrap interval over seeds and episodes."""
+This page was written by `python -m benchmarks.peers --data FILE --methods NAME... --out FOLDER --page {page}`. A row
+"of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All rows of a
+table have learned from the same files, for the same number of updates or the same CPU time, on one core, and are scored
+in the same episodes after the last update. The number after ± is half the width of the 95 % bootstrap interval over
+seeds and episodes, and brackets contain 95 % intervals."""
 
 
 @settings
@@ -63,6 +64,8 @@ class Args:
     """Number of trainings at a time."""
     out: Path = Path("runs/peers")
     """Folder of the results."""
+    page: Path | None = None
+    """The page of the results; by default peers.md in their folder."""
 
 
 class Results:
@@ -78,12 +81,14 @@ class Results:
         known, _ = score_behaviour([DataReturns.of(data)], self.contest.env, self.contest.factory)
         self.behaviour: float | None = (known or {}).get(self.contest.score)
 
+    def file(self, budget: str, name: str) -> Path:
+        """The file of a method's results."""
+        return self.args.out / f"{name.replace(':', '-')}-{budget}.json"
+
     def place(self, budget: str, name: str, seed: int) -> Path:
         """The file of a training's score."""
-        return self.folder(budget) / "seeds" / f"{file_name(name)}-{self.column}-{seed}.json"
-
-    def folder(self, budget: str) -> Path:
-        return self.args.out / budget
+        path = self.file(budget, name)
+        return path.parent / "seeds" / f"{path.stem}-{self.column}-{seed}.json"
 
     def left(self, name: str, seed: int) -> dict[str, Path]:
         """The places of the scores that are not there yet, by budget."""
@@ -93,7 +98,7 @@ class Results:
     def card(self, budget: str, name: str) -> Card:
         value, setting, chosen = self.args.setting.budgets[budget], self.args.setting, method(name)
         return Card(f"{chosen.label}, by its authors' settings.", f"After {value:,g} {UNITS[budget]}", chosen.label,
-                    file_name(name), {budget: value}, (CardData(self.column, setting.data, setting.env_id),),
+                    name, {budget: value}, (CardData(self.column, setting.data, setting.env_id),),
                     self.args.seeds, setting.episodes, self.contest.protocol, self.contest.score)
 
     def merged(self, budget: str, name: str) -> CardResult:
@@ -101,7 +106,7 @@ class Results:
 
         Raises `ConfigError` where it holds results of another setting, or of other data with this name.
         """
-        path, card = self.folder(budget) / f"{file_name(name)}.json", self.card(budget, name)
+        path, card = self.file(budget, name), self.card(budget, name)
         held = CardResult(card, {})
         if path.exists():
             held = from_json(CardResult, read_json(path), str(path))
@@ -120,29 +125,27 @@ class Results:
         return CardResult(card, held.data | {self.column: found})
 
     def write(self, name: str) -> str:
-        """Writes the results of a method and the pages; returns what they are in a line."""
+        """Writes the results of a method and the page; returns what the results are in a line."""
         said = list[str]()
         for budget in self.args.setting.budgets:
             result = self.merged(budget, name)
-            write_result(self.folder(budget) / f"{file_name(name)}.json", result)
-            write_parts(self.folder(budget).with_suffix(".md"),
-                        page(read_results(self.folder(budget)), self.folder(budget).with_suffix(".md")))
+            write_result(self.file(budget, name), result)
             if self.column in result.data:
                 found = result.data[self.column]
                 said.append(f"{self.contest.score} {number(found.mean)} after {found.seeds[-1].step:,} updates")
+        path = self.args.page or self.args.out / "peers.md"
+        write_parts(path, page(read_results(self.args.out), path))
         return "; ".join(said)
 
 
-def file_name(name: str) -> str:
-    return name.replace(":", "-")
-
-
 def page(results: Mapping[str, CardResult], path: Path) -> Iterator[str]:
-    """Yields the parts of a page: its tables, and what an update and a decision cost."""
-    yield HEAD
+    """Yields the parts of a page: its tables, what an update and a decision cost, and the authors' code beside ours."""
+    yield HEAD.format(page=path.as_posix())
     for table in score_tables(results):
         yield from table_parts(table, path)
         yield markdown_table(("", "updates", "CPU ms an update", "ms a decision"), [*costs(table)])
+        if rows := [*pairs(table)]:
+            yield markdown_table(("", "ours above theirs", "datasets"), rows)
 
 
 def costs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
@@ -154,6 +157,19 @@ def costs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
             decision_ms = np.median([seed.decision_ms for seed in seeds if seed.decision_ms is not None])
             steps = dict.fromkeys(f"{seed.step:,}" for seed in seeds)
             yield row.label, " and ".join(steps), f"{update_ms:.3g}", f"{decision_ms:.3g}"
+
+
+def pairs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
+    """Yields a row for each method of others that we have too: how far ours is above, on the data that both have."""
+    rows = {row.label: row for row in table.rows}
+    for theirs in METHODS.values():
+        ours = f"{theirs.ours} of gentraj"
+        if theirs.label in rows and ours in rows:
+            columns = [name for name in table.columns if {name} <= rows[ours].results.keys()
+                       & rows[theirs.label].results.keys()]
+            if columns:
+                lead = rows[ours].lead(rows[theirs.label], columns)
+                yield f"{ours}, {theirs.label}", bracketed(lead), ", ".join(columns)
 
 
 def main(args: Args) -> None:

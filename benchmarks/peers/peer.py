@@ -77,6 +77,8 @@ class Method:
     """What `pip install` is given."""
     scheduled: bool = False
     """Whether its learning rates follow a schedule up to the last update, so that a training is of one length."""
+    ours: str = ""
+    """The preset of gentraj for the same method, if there is one."""
 
     def made(self, task: Task) -> Peer:
         """The method, before its first update. Raises `ConfigError` where a package is missing."""
@@ -108,17 +110,17 @@ _fql = partial(Method, module="fql", repository="seohongpark/fql", packages=JAX)
 _qc = partial(Method, module="qc", repository="ColinQiyangLi/qc", packages=JAX)
 _ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
 METHODS = {
-    "fql": _fql("FQL", name="fql"),
-    "ifql": _fql("IFQL", name="ifql"),
-    "rebrac": _fql("ReBRAC", name="rebrac"),
-    "qc": _qc("QC", name="qc"),
-    "qc-fql": _qc("QC-FQL", name="qc-fql"),
-    "gcbc": _ogbench("GCBC", name="gcbc"),
-    "gcivl": _ogbench("GCIVL", name="gcivl"),
-    "gciql": _ogbench("GCIQL", name="gciql"),
-    "qrl": _ogbench("QRL", name="qrl"),
-    "crl": _ogbench("CRL", name="crl"),
-    "hiql": _ogbench("HIQL", name="hiql"),
+    "fql": _fql("FQL of its authors", name="fql", ours="fql"),
+    "ifql": _fql("IFQL of FQL's authors", name="ifql", ours="idql"),
+    "rebrac": _fql("ReBRAC of FQL's authors", name="rebrac"),
+    "qc": _qc("QC of its authors", name="qc"),
+    "qc-fql": _qc("QC-FQL of its authors", name="qc-fql"),
+    "gcbc": _ogbench("GCBC of OGBench", name="gcbc", ours="gcbc"),
+    "gcivl": _ogbench("GCIVL of OGBench", name="gcivl"),
+    "gciql": _ogbench("GCIQL of OGBench", name="gciql", ours="gciql"),
+    "qrl": _ogbench("QRL of OGBench", name="qrl"),
+    "crl": _ogbench("CRL of OGBench", name="crl"),
+    "hiql": _ogbench("HIQL of OGBench", name="hiql"),
 }
 
 

@@ -149,11 +149,10 @@ def test_a_training_is_scored_when_each_budget_is_spent_and_only_what_is_missing
     assert len(MADE) == 1
     counting(data, out, updates=40, minutes=1e-4, seeds=(0, 1))
     assert [peer.task.seed for peer in MADE] == [0, 1]
-    [result] = read_results(out / "updates").values()
+    timed, result = read_results(out).values()
     assert [(seed.seed, seed.step) for seed in result.data["swing"].seeds] == [(0, 40), (1, 40)]
-    [timed] = read_results(out / "minutes").values()
     assert all(seed.train_seconds >= 6e-3 for seed in timed.data["swing"].seeds)
-    assert "Counting" in (out / "updates.md").read_text()
+    assert "Counting" in (out / "peers.md").read_text()
     with pytest.raises(ConfigError, match="updates 40, not 41"):
         counting(data, out, updates=41)
 
