@@ -109,12 +109,17 @@ JAX = "jax flax optax distrax ml_collections"
 _fql = partial(Method, module="fql", repository="seohongpark/fql", packages=JAX)
 _qc = partial(Method, module="qc", repository="ColinQiyangLi/qc", packages=JAX)
 _ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
+_cleandiffuser = partial(Method, module="cleandiffuser", repository="CleanDiffuserTeam/CleanDiffuser",
+                         packages="einops greenlet pyyaml", scheduled=True)
 METHODS = {
     "fql": _fql("FQL of its authors", name="fql", ours="fql"),
     "ifql": _fql("IFQL of FQL's authors", name="ifql", ours="idql"),
     "rebrac": _fql("ReBRAC of FQL's authors", name="rebrac"),
     "qc": _qc("QC of its authors", name="qc"),
     "qc-fql": _qc("QC-FQL of its authors", name="qc-fql"),
+    "veteran": _cleandiffuser("Diffusion Veteran of CleanDiffuser", name="veteran", ours="veteran"),
+    "diffusion-ql": _cleandiffuser("Diffusion-QL of CleanDiffuser", name="dql", ours="diffusion-ql"),
+    "idql": _cleandiffuser("IDQL of CleanDiffuser", name="idql", ours="idql"),
     "gcbc": _ogbench("GCBC of OGBench", name="gcbc", ours="gcbc"),
     "gcivl": _ogbench("GCIVL of OGBench", name="gcivl"),
     "gciql": _ogbench("GCIQL of OGBench", name="gciql", ours="gciql"),

@@ -50,7 +50,8 @@ class Setting:
     checkouts: Path = Path("..")
     """The folder of the checkouts, each of which has the name of its repository."""
     like: str | None = None
-    """For OGBench's agents: its dataset whose settings are taken; by default the one with the name of the data."""
+    """The authors' dataset whose settings are taken, where they have settings for each; by default the one with the
+    name of the data."""
 
     def __post_init__(self) -> None:
         if not self.budgets:

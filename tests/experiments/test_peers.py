@@ -107,6 +107,113 @@ def test_settings_are_those_that_the_authors_chose_for_a_dataset(checkout: Path)
         OGBench("counts", replace(task(walks([4]), checkout), like="other-v0"))
 
 
+LOOPS = """
+loop_dataloader = iter
+loop_two_dataloaders = zip
+"""
+PIPELINE = """
+import gym, hydra, os
+from cleandiffuser.dataset.dataset_utils import loop_dataloader
+from torch.utils.data import DataLoader
+DONE = []
+class Dataset(list):
+    get_normalizer = lambda self: self
+    normalize = lambda self, obs_BO: obs_BO / 2
+class Actor:
+    def sample(self, prior_NA, condition_cfg, **how):
+        assert how == {"solver": "ddpm", "n_samples": len(prior_NA), "sample_steps": 5, "use_ema": True,
+                       "temperature": 0.5, "w_cfg": 1.0}
+        return condition_cfg + prior_NA.new_tensor([0, 0.25, -0.25]).repeat(len(prior_NA) // 3)[:, None], {}
+class Critic:
+    q_min = lambda self, obs_NO, act_NA: -(obs_NO + 0.25 - act_NA).square().sum(1)
+@hydra.main(config_name="any")
+def pipeline(args):
+    if os.path.exists("results") is False:
+        os.makedirs("results")
+    dataset = Dataset(gym.make(args.task.env_name).get_dataset()["rewards"])
+    actor, critic_target, act_dim = Actor(), Critic(), 2
+    for batch in loop_dataloader(DataLoader(dataset, batch_size=args.batch_size, num_workers=4)):
+        DONE.append((args.mode, args.seed, len(batch)))
+        if len(DONE) >= args.gradient_steps:
+            break
+"""
+CONFIG = """
+mode: train
+gradient_steps: 2000000
+batch_size: 4
+solver: ddpm
+sampling_steps: 5
+use_ema: True
+temperature: 0.5
+num_candidates: 3
+"""
+
+
+@pytest.fixture
+def cleandiffuser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The adapter, whose checkout at `tmp_path` has pipelines that note their updates and draw an action of three."""
+    pytest.importorskip("greenlet")
+    adapter = import_module("benchmarks.peers.cleandiffuser")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    files = {"cleandiffuser/dataset/dataset_utils.py": LOOPS}
+    for name in ("veteran", "dql"):
+        files[f"pipelines/{name}_d4rl_mujoco.py"] = PIPELINE
+        files[f"configs/{name}/mujoco/mujoco.yaml"] = CONFIG
+        for data in ("hopper-medium-replay-v2", "hopper-medium-expert-v2"):
+            files[f"configs/{name}/mujoco/task/{data}.yaml"] = f"env_name: {data}\nweight_temperature: 1.e+6\n"
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in (*adapter.UNUSED, "cleandiffuser", "cleandiffuser.dataset", "cleandiffuser.dataset.dataset_utils",
+                 "veteran_d4rl_mujoco", "dql_d4rl_mujoco"):
+        monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
+        del sys.modules[name]
+    return adapter
+
+
+def hopper(tmp_path: Path, data: str = "hopper-mixed.hdf5") -> Task:
+    return Task(replace(walks([3, 9]), goal_dims=()), data, "Hopper-v5", 7, 6, tmp_path)
+
+
+def updates(peer: Peer, number: int) -> None:
+    """Trains until `number` updates are done."""
+    left = [*range(number)]
+
+    def after_update() -> None:
+        left.pop()
+        if not left:
+            raise TrainingDone
+
+    with suppress(TrainingDone):
+        peer.train(after_update)
+
+
+def test_the_pipelines_of_a_method_are_trained_side_by_side(cleandiffuser: Any, tmp_path: Path) -> None:
+    peer = cleandiffuser.made("veteran", hopper(tmp_path))
+    updates(peer, 3)
+    assert peer.module.DONE == [("train", 7, 4), ("train_expected_value", 7, 4)] * 3
+    with pytest.raises(ConfigError, match="give more data"):
+        updates(cleandiffuser.made("dql", replace(hopper(tmp_path), data=replace(walks([3]), goal_dims=()))), 1)
+
+
+def test_an_action_is_drawn_by_its_value_for_each_environment(cleandiffuser: Any, tmp_path: Path) -> None:
+    peer = cleandiffuser.made("dql", hopper(tmp_path))
+    updates(peer, 1)
+    obs_BO = torch.rand(5, 2)
+    torch.testing.assert_close(peer.act(obs_BO), obs_BO / 2 + 0.25)
+
+
+def test_settings_of_d4rls_datasets_are_found_by_the_names_of_ours(cleandiffuser: Any, tmp_path: Path) -> None:
+    def env_name(data: str) -> str:
+        return cleandiffuser.made("dql", hopper(tmp_path, data)).settings["task"].env_name
+
+    assert env_name("hopper-mixed.hdf5") == "hopper-medium-replay-v2"
+    assert env_name("hopper-medium.hdf5+hopper-expert.hdf5") == "hopper-medium-expert-v2"
+    with pytest.raises(ConfigError, match="no settings for ant-v2; give by --like one of hopper-medium-expert-v2, ho"):
+        env_name("ant.npz")
+
+
 class Counting(Peer):
     """A method that counts its updates, and whose agent does nothing."""
 
