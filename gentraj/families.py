@@ -15,6 +15,7 @@ from .distillation import STUDENTS, FewStep, FewStepConfig
 from .gan import ConditionalGAN, GANConfig
 from .gan.objectives import SideConfig
 from .models.gaussian import Gaussian, GaussianConfig
+from .models.mip import MIP, MIPConfig
 from .networks import ResidualMLPConfig
 from .networks.discriminator import DiscriminatorConfig
 
@@ -24,12 +25,14 @@ MODELS = Registry({
     "latent": (LatentDiffusionConfig, LatentDiffusion),
     "gan": (GANConfig, ConditionalGAN),
     "gaussian": (GaussianConfig, Gaussian),
+    "mip": (MIPConfig, MIP),
     **STUDENTS,
 })
 
 if TYPE_CHECKING:
-    ModelConfig = DiffusionConfig | FlowConfig | LatentDiffusionConfig | GANConfig | GaussianConfig | FewStepConfig
-    Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian | FewStep
+    ModelConfig = (DiffusionConfig | FlowConfig | LatentDiffusionConfig | GANConfig | GaussianConfig | MIPConfig
+                   | FewStepConfig)
+    Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian | MIP | FewStep
 else:  # unions of the table's classes, so that a new family takes one line there
     ModelConfig, Model = reduce(or_, MODELS.configs), reduce(or_, (model for _, model in MODELS.values()))
 
@@ -39,6 +42,7 @@ FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODE
 # Models of a policy's actions have small networks and few steps. Fourier features of states gain nothing.
 ACTION_NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=0)
 GAUSSIAN = GaussianConfig(ACTION_NETWORK, weight_decay=0.0, ema=0.995)
+REGRESSION = MIPConfig(ACTION_NETWORK, weight_decay=0.0, ema=0.995)
 DIFFUSION = DiffusionConfig(ACTION_NETWORK, levels=None, clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
 FLOW = FlowConfig(ACTION_NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
 GAN = GANConfig(
@@ -47,7 +51,8 @@ GAN = GANConfig(
     ema=0.995, best_of=1, generator_learning=SideConfig(learning_rate=1e-3),
     discriminator_learning=SideConfig(learning_rate=1e-3))
 
-ACTION_MODELS: dict[str, ModelConfig] = {"gaussian": GAUSSIAN, "diffusion": DIFFUSION, "flow": FLOW, "gan": GAN}
+ACTION_MODELS: dict[str, ModelConfig] = {
+    "gaussian": GAUSSIAN, "mip": REGRESSION, "diffusion": DIFFUSION, "flow": FLOW, "gan": GAN}
 """The settings of each family for models of a policy's actions and of the next state of a world."""
 
 

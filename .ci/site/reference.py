@@ -24,6 +24,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.models.conditional": ("ConditionalModel",),
     "gentraj.models.conditioning": ("ConditionMix",),
     "gentraj.models.gaussian": ("GaussianConfig", "Gaussian"),
+    "gentraj.models.mip": ("MIPConfig", "MIP"),
     "gentraj.models.sampling": ("Plugin", "Preference", "SampledRows", "Denoising"),
     "gentraj.normalize": ("Normalizer",),
     "gentraj.plots.figures": ("plot_paths", "plot_candidates", "plot_loss"),

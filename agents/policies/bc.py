@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, ModelConfig
+from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, REGRESSION, ModelConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .policy import POLICIES, PRESETS, ActionModel, Policy, PolicyConfig
@@ -44,7 +44,7 @@ class BCConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.guidance != 1 and (self.model.ONE_CALL or not self.context_dropout):
+        if self.guidance != 1 and (self.model.DIRECT or not self.context_dropout):
             raise ValueError(f"BCConfig.guidance is {self.guidance:g}, which needs a model that denoises and learns "
                              "actions without the goal too; take a diffusion model with a context_dropout of 0.1")
 
@@ -78,6 +78,7 @@ class BC(Policy[BCConfig]):
 
 POLICIES["bc"] = BCConfig, BC
 PRESETS["bc-gaussian"] = "behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)
+PRESETS["bc-mip"] = "behaviour cloning by regression in two steps, without noise", BCConfig(REGRESSION, temperature=0.0)
 PRESETS["bc-diffusion"] = "behaviour cloning by a diffusion model", BCConfig(DIFFUSION)
 PRESETS["bc-flow"] = "behaviour cloning by a rectified flow", BCConfig(FLOW)
 PRESETS["bc-gan"] = "behaviour cloning by a conditional GAN, with one network call per action", BCConfig(GAN)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..models.conditional import Microbatch
 from ..models.sampling import Denoise
 from ..normalize import Normalizer
-from ..training.parallel import mean_over_processes
 from ..trajectory import TrajectorySpec
 from .paths import NoisePath
 
@@ -190,8 +189,7 @@ def denoising_loss(D: Preconditioned, rows: Microbatch, eps: Tensor, at: NoiseLe
     F = D.output(x_t, at, rows)
     F_target = D.prediction.target(rows.x0, eps, at) / D.prediction.unit(at)
     square = (F - F_target) ** 2 * loss_weight(weight, D.prediction, at)
-    loss = (square * rows.free * rows.weight[:, None, None]).sum()
-    loss = loss / mean_over_processes(rows.free.sum()).clamp(min=1)
+    loss = rows.average(square)
     if score is not None:
         loss = loss - score(D.x0(x_t, F, at))
     return loss

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
-from ..models.conditional import Generate, Microbatch, OneCallModel, SearchConfig
-from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from ..models.conditional import DirectModel, Generate, Microbatch, SearchConfig
+from ..models.conditioning import ConditionMix, around_interpolation, encode_context, encoded_width
 from ..models.sampling import by_blocks, check_trajectories, mean_score
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
@@ -178,7 +178,7 @@ class GANConfig(SearchConfig):
                              "adversarial_interval of 1, or an energy_score such as 10")
 
 
-class ConditionalGAN(OneCallModel):
+class ConditionalGAN(DirectModel):
     """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
 
     Its methods take and return environment units; its networks see normalised ones. `context`, `conditioning` and
@@ -254,8 +254,9 @@ class ConditionalGAN(OneCallModel):
 
     def _sample(self, microbatch: Microbatch) -> Tensor:
         """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""
-        return generate(self.network, microbatch.normal(), microbatch.x0, microbatch.known,
-                        microbatch.context) * microbatch.real
+        z = microbatch.normal()
+        return around_interpolation(self.network, z, z.new_ones(1), microbatch.x0, microbatch.known,
+                                    microbatch.context) * microbatch.real
 
     def step_generator(self, twins: Microbatch, optimizer: Optimizer, guide: Guide | None = None, *,
                        plays: bool = True) -> dict[str, Tensor]:
@@ -287,8 +288,9 @@ class ConditionalGAN(OneCallModel):
         """Trajectories (R, H, D) in environment units, differentiable in the noise z."""
         def trajectories(z: Tensor, known: Condition) -> Tensor:
             self.network_calls += 1
-            x = generate(self.ema.module, z, self.normalizer.normalize(known.values_BHD), known.mask_BHD,
-                         encode_context(known.context_BC, self.context))
+            values = self.normalizer.normalize(known.values_BHD)
+            x = around_interpolation(self.ema.module, z, z.new_ones(1), values, known.mask_BHD,
+                                     encode_context(known.context_BC, self.context))
             return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
         return by_blocks(trajectories, z_RHD, rows)
@@ -313,16 +315,6 @@ class ConditionalGAN(OneCallModel):
             raise ValueError("this GAN's discriminator judges whole trajectories only, not single timesteps; train one "
                              "with discriminator.patches, or plan with a fixed arrival")
         return output.patch_RH
-
-
-def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
-    """Turns noise z into trajectories (R, H, D), all in normalised units.
-
-    The network returns the difference from the interpolation between the known entries.
-    """
-    interpolated = interpolate(values, known)
-    x = interpolated + network(torch.where(known, values, z), interpolated, known, z.new_ones(1), context)
-    return torch.where(known, values, x)
 
 
 def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""What all models of trajectories share (sampling, plug-ins, conditioning), and the Gaussian model."""
+"""What all models of trajectories share (sampling, plug-ins, conditioning), the Gaussian model, and MIP."""

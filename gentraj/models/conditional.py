@@ -1,6 +1,6 @@
 """What generative models share: their settings, the windows of an optimiser step, and training on a mix of conditions.
 
-A guide of a model of one network call chooses the best of several candidates and improves its noise.
+A guide of a model without a sampler chooses the best of several candidates and improves its noise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..config import settings
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
+from ..training.parallel import mean_over_processes
 from ..trajectory import (
     DEFAULT_OPTIONS,
     Batch,
@@ -49,8 +50,8 @@ class GeneratorConfig:
     A subclass also has a `network`, its settings.
     """
 
-    ONE_CALL: ClassVar[bool] = False
-    """Whether the model samples in one network call, so that it has no sampling steps."""
+    DIRECT: ClassVar[bool] = False
+    """Whether the model samples in one or two network calls, without a sampler and its steps."""
     FOR_GUIDES: ClassVar[tuple[str, ...]] = ()
     """The settings that have an effect only where a guide shapes the samples."""
     CONTEXT_DROPOUT: ClassVar[float] = 0.1
@@ -70,7 +71,7 @@ class GeneratorConfig:
 
 @settings
 class SearchConfig(GeneratorConfig):
-    """Base class of the settings of models of one network call: how a guide chooses and improves their samples."""
+    """Base class of the settings of models without a sampler: how a guide chooses and improves their samples."""
 
     _: KW_ONLY
     best_of: PositiveInt = 16
@@ -80,7 +81,7 @@ class SearchConfig(GeneratorConfig):
     search_rate: NonNegativeFloat = 0.1
     """Length of a search step, relative to the length of the noise."""
 
-    ONE_CALL: ClassVar[bool] = True
+    DIRECT: ClassVar[bool] = True
     FOR_GUIDES: ClassVar[tuple[str, ...]] = ("best_of", "search_steps", "search_rate")
 
 
@@ -108,6 +109,11 @@ class Microbatch:
     def held(self, x: Tensor) -> Tensor:
         """x (R, H, D) with clean known entries, and 0 as padding."""
         return torch.where(self.known, self.x0, x) * self.real
+
+    def average(self, loss: Tensor) -> Tensor:
+        """The weighted mean of a loss (R, H, D) over the free entries, a scalar."""
+        total = (loss * self.free * self.weight[:, None, None]).sum()
+        return total / mean_over_processes(self.free.sum()).clamp(min=1)
 
     def take(self, index_R: Tensor) -> Microbatch:
         """The windows with these indices."""
@@ -171,12 +177,14 @@ class ConditionalModel(nn.Module):
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and conditions -> x_RHD in environment units
 
 
-class OneCallModel(ConditionalModel):
-    """Base class of models that sample in one network call. A subclass has a `config` and implements `generates`."""
+class DirectModel(ConditionalModel):
+    """Base class of models that sample without a sampler. A subclass has a `config` and implements `generates`."""
 
     config: SearchConfig
     NAME: ClassVar[str]
     """The model in messages, such as "a GAN"."""
+    CALLS: ClassVar[str] = "one call"
+    """The network calls of a sample, in messages."""
 
     def generates(self, rows: Condition) -> Generate:
         """The map from noise to trajectories of the conditions `rows`, or of each of them several times in a row."""
@@ -184,13 +192,13 @@ class OneCallModel(ConditionalModel):
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
-        return f"one call of {self.NAME}"
+        return f"{self.CALLS} of {self.NAME}"
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
-        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does, in one call.
+        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does.
 
         `options.temperature` scales the noise: at 0 the sample is that without noise. A guide chooses among `best_of`
         candidates for each trajectory, the first of which is the sample without a guide, and may improve the noise of
@@ -198,7 +206,7 @@ class OneCallModel(ConditionalModel):
         `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for options of a sampler.
         """
         plugins = choosing_plugins(guide, self.NAME)
-        refuse_options(options, f"{self.NAME} samples in one call of its network")
+        refuse_options(options, f"{self.NAME} samples in {self.CALLS} of its network")
 
         def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
             return sample_rows(self.generates(rows), rows, seeds, options.temperature, plugins, self.config,

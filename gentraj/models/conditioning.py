@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Fraction, settings
 from ..normalize import Normalizer
@@ -145,6 +145,17 @@ def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
     low, high = (values_RHD.gather(1, index.clamp(0, last)) for index in (before, after))
     fraction = (time_H1 - before) / (after - before).clamp(min=1)
     return torch.where(known_RHD.any(1, keepdim=True), torch.lerp(low, high, fraction.to(low.dtype)), 0)
+
+
+def around_interpolation(network: nn.Module, x: Tensor, t_R: Tensor, values: Tensor, known: Tensor,
+                         context: Tensor | None) -> Tensor:
+    """Trajectories (R, H, D) from noise or a guess x by a network that returns the difference from `interpolate`.
+
+    Everything is in normalised units; `values` may hold anything at the unknown entries.
+    """
+    interpolated = interpolate(values, known)
+    x = interpolated + network(torch.where(known, values, x), interpolated, known, t_R, context)
+    return torch.where(known, values, x)
 
 
 def _running_max(x_RHD: Tensor) -> Tensor:

@@ -20,9 +20,8 @@ from ..config import Fraction, settings
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from ..training.parallel import mean_over_processes
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
-from .conditional import Generate, OneCallModel, SearchConfig
+from .conditional import DirectModel, Generate, SearchConfig
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .sampling import by_blocks, check_trajectories
 
@@ -55,7 +54,7 @@ class GaussianConfig(SearchConfig, LearningConfig):
                              "one first, are expected")
 
 
-class Gaussian(OneCallModel):
+class Gaussian(DirectModel):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     The unknown entries are independent given the condition. The methods take and return environment units; the network
@@ -93,8 +92,7 @@ class Gaussian(OneCallModel):
         """
         rows = self.microbatch(batch, generator)
         mean, log_sigma = self._moments(self.network, rows.x0 * rows.known, rows.known, rows.context)
-        weight, count = rows.free * rows.weight[:, None, None], mean_over_processes(rows.free.sum()).clamp(min=1)
-        loss = -(log_density(rows.x0, mean, log_sigma) * weight).sum() / count
+        loss = rows.average(-log_density(rows.x0, mean, log_sigma))
         if guide is not None:
             loss = loss - self.own_score(guide, mean + log_sigma.exp() * rows.normal(), rows, batch)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)

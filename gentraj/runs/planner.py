@@ -132,7 +132,7 @@ def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
     if planner.history and not config.conditioning.prefix:
         raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
                          "timesteps; train one with --conditioning.prefix 0.5")
-    if planner.guidance == "classifier-free" and config.model.ONE_CALL:
+    if planner.guidance == "classifier-free" and config.model.DIRECT:
         raise ValueError("planner.guidance is 'classifier-free', which changes what a model denoises, and a model of "
                          f"the family {family(config.model)} does not denoise; set another guidance, or take a "
                          "diffusion model")

@@ -167,7 +167,7 @@ class Drawing:
         frames: list[np.ndarray] = []
         levels: list[float] = []
         config = model_config(self.run.config)
-        if config is None or config.ONE_CALL:
+        if config is None or config.DIRECT:
             return []
         spec = self.run.model.spec
 

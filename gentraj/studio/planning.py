@@ -174,7 +174,7 @@ def ranges(loaded: Loaded) -> dict[str, tuple[float, float]]:
 
 def _steps(run: PlannerRun) -> tuple[int, int]:
     """The smallest and the largest number of sampling steps."""
-    if run.config.model.ONE_CALL:
+    if run.config.model.DIRECT:
         return 1, 1
     only = only_steps(run.model)  # of a student
     if only:

@@ -139,11 +139,11 @@ def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_sa
 
 def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Makes a generator whose noise is 0, so that all samples of a condition are equal."""
-    return lambda network, z, values, known, context: generate(network, 0 * z, 0 * values, known & False, context)
+    return lambda network, z, t, values, known, context: generate(network, 0 * z, t, 0 * values, known & False, context)
 
 
 def test_a_collapse_is_named_before_the_game_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conditional_gan, "generate", collapsed(conditional_gan.generate))
+    monkeypatch.setattr(conditional_gan, "around_interpolation", collapsed(conditional_gan.around_interpolation))
     monkeypatch.setattr(conditional_gan, "FIRST_WARNING_STEP", 10)
     with pytest.warns(GANWarning, match="step 10 of the GAN: .*collapsed"):
         train(make(), range(10), batch((8,) * 16))

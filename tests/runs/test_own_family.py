@@ -24,7 +24,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition
 class OwnConfig(GaussianConfig):
     """The union of settings was made at the import, so that this one is derived from a member of it."""
 
-    ONE_CALL: ClassVar[bool] = False
+    DIRECT: ClassVar[bool] = False
 
 
 class Own(nn.Module):
