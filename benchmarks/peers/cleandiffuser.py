@@ -7,14 +7,10 @@ which plans are chosen. An update here is one of each.
 
 An agent acts as the pipelines do in their inference, by the average that a network keeps of its weights. In the
 planner and in IDQL that average has a decay of 0.9999: after 10,000 updates, 37 % of it are the first weights.
-
-The settings are those for the dataset of D4RL with the name of the data, where medium+expert are medium-expert and
-mixed is medium-replay.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +29,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gentraj.config import ConfigError
-from gentraj.data.sources import split_names
 
 from .peer import Nothing, Peer, Task, first_on_path, stand_in, transitions
 
@@ -154,16 +149,11 @@ def loader(dataset: Any, batch_size: int, **how: object) -> DataLoader[Any]:
 
 
 def settings(configs: Path, task: Task) -> dict[str, Any]:
-    """The settings in a folder of configs. Raises `ConfigError` for data that it does not have."""
-    stems = sorted(Path(name).stem for name in split_names(task.dataset))
-    named = re.sub(r"-expert\+.*-medium$", "-medium-expert", "+".join(stems)).replace("-mixed", "-medium-replay")
-    like = task.like or f"{named}-v2"
-    found = {path.stem: path for path in sorted((configs / "task").glob("*.yaml"))}
-    if like not in found:
-        raise ConfigError(f"{configs}: has no settings for {like}; give by --like one of {', '.join(found)}")
+    """The settings in a folder of configs, which are those of `Task.settings_file`."""
+    found = task.settings_file({path.stem: path for path in (configs / "task").glob("*.yaml")})
     chosen = read(configs / "mujoco.yaml")
     schedules = {key: task.updates for key in chosen if key.endswith("gradient_steps")}
-    return chosen | schedules | {"task": SimpleNamespace(**read(found[like])), "seed": task.seed, "device": "cpu",
+    return chosen | schedules | {"task": SimpleNamespace(**read(found)), "seed": task.seed, "device": "cpu",
                                  "enable_wandb": False, "log_interval": NEVER, "save_interval": NEVER}
 
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gentraj.config import ConfigError
 from gentraj.data import Episodes
+from gentraj.data.sources import split_names
 from gentraj.runs.presets import PRESETS
 from gentraj.trajectory import Agent
 
@@ -48,14 +50,26 @@ class Task:
     """The dataset for which the authors chose the settings that are taken, where they have settings for each; by
     default the one that is called as the data."""
 
+    def settings_file(self, files: Mapping[str, Path]) -> Path:
+        """The file of settings, of those for datasets of D4RL. By default it is the one for the name of the data, where
+        medium+expert are medium-expert, and mixed is medium-replay. Raises `ConfigError` where there is none."""
+        stems = sorted(Path(name).stem for name in split_names(self.dataset))
+        named = re.sub(r"-expert\+.*-medium$", "-medium-expert", "+".join(stems)).replace("-mixed", "-medium-replay")
+        like = self.like or f"{named.removesuffix('-v2')}-v2"
+        if like not in files:
+            raise ConfigError(f"{self.dataset}: its authors' code has no settings for {like}; give by --like one of "
+                              f"{', '.join(sorted(files))}")
+        return files[like]
+
 
 class Peer(Agent):
     """A method in training, and the agent of what it has learned so far. It is made of a `Task`."""
 
     @abstractmethod
-    def train(self, after_update: Callable[[], None]) -> None:
-        """Trains by the authors' loop, and calls `after_update` after each update, when its work is done; the call
-        raises `TrainingDone` at the end of the training, and may ask the agent to act before."""
+    def train(self, after_update: Callable[..., None]) -> None:
+        """Trains by the authors' loop, and calls `after_update()` after each update, when its work is done, or
+        `after_update(n)` after n updates of a loop that stops for no less; the call raises `TrainingDone` at the end of
+        the training, and may ask the agent to act before."""
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Does nothing, as most peers have no state."""
@@ -108,6 +122,7 @@ class Method:
 JAX = "jax flax optax distrax ml_collections"
 _fql = partial(Method, module="fql", repository="seohongpark/fql", packages=JAX)
 _qc = partial(Method, module="qc", repository="ColinQiyangLi/qc", packages=JAX)
+_corl = partial(Method, module="corl", repository="tinkoff-ai/CORL", packages="pyyaml")
 _ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
 _cleandiffuser = partial(Method, module="cleandiffuser", repository="CleanDiffuserTeam/CleanDiffuser",
                          packages="einops greenlet pyyaml", scheduled=True)
@@ -120,6 +135,9 @@ METHODS = {
     "veteran": _cleandiffuser("Diffusion Veteran of CleanDiffuser", name="veteran", ours="veteran"),
     "diffusion-ql": _cleandiffuser("Diffusion-QL of CleanDiffuser", name="dql", ours="diffusion-ql"),
     "idql": _cleandiffuser("IDQL of CleanDiffuser", name="idql", ours="idql"),
+    "corl-iql": _corl("IQL of CORL", name="iql", scheduled=True, ours="iql"),
+    "corl-td3bc": _corl("TD3+BC of CORL", name="td3_bc", ours="td3bc"),
+    "corl-rebrac": _corl("ReBRAC of CORL", name="rebrac", packages="pyyaml jax flax optax chex"),
     "gcbc": _ogbench("GCBC of OGBench", name="gcbc", ours="gcbc"),
     "gcivl": _ogbench("GCIVL of OGBench", name="gcivl"),
     "gciql": _ogbench("GCIQL of OGBench", name="gciql", ours="gciql"),
@@ -196,6 +214,8 @@ def transitions(data: Episodes) -> dict[str, np.ndarray]:
     first_N = np.ones(len(data.obs), bool)
     first_N[data.last_rows] = False
     following_N = np.roll(first_N, 1)
+    last_S = np.zeros(len(data.act), bool)
+    last_S[np.cumsum(data.lengths) - 1] = True
     return {"observations": data.obs[first_N], "actions": data.act, "rewards": data.reward.astype(np.float32),
             "next_observations": data.obs[following_N], "terminals": data.terminated.astype(np.float32),
-            "timeouts": data.truncated.astype(np.float32)}
+            "timeouts": (last_S & ~data.terminated).astype(np.float32)}

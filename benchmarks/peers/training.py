@@ -122,8 +122,8 @@ class Training:
         """Trains until all budgets are spent; returns the score after each, by the names of the budgets."""
         results = dict[str, SeedResult]()
 
-        def after_update() -> None:
-            self.count()
+        def after_update(updates: int = 1) -> None:
+            self.count(updates)
             for name, budget in budgets.items():
                 if name not in results and (self.step >= budget.updates or self.seconds >= budget.seconds):
                     results[name] = self.scored()
@@ -137,19 +137,19 @@ class Training:
 
     def pace(self) -> float:
         """CPU seconds of an update, measured by a few."""
-        def after_update() -> None:
-            self.count()
-            if self.step == FIRST + MEASURED:
+        def after_update(updates: int = 1) -> None:
+            self.count(updates)
+            if self.step >= FIRST + MEASURED:
                 raise TrainingDone
             self.since = time.process_time()
 
         with suppress(TrainingDone):
             self.peer.train(after_update)
-        return self.seconds / MEASURED
+        return self.seconds / (self.step - FIRST)
 
-    def count(self) -> None:
-        """Counts an update and its CPU time."""
-        self.step += 1
+    def count(self, updates: int) -> None:
+        """Counts updates and their CPU time."""
+        self.step += updates
         if self.step > FIRST:
             self.seconds += time.process_time() - self.since
 

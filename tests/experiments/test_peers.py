@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks.peers import __main__ as command
+from benchmarks.peers.corl import made as made_by_corl
 from benchmarks.peers.ogbench import OGBench, compact
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.peer import METHODS, Method, Peer, Task, TrainingDone, method, stand_in, transitions
@@ -43,6 +44,13 @@ class GC:
 """
 
 
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout whose only agent goes straight to the goal."""
@@ -50,10 +58,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     files = {"agents/__init__.py": AGENTS, "agents/counts.py": SETTINGS, "utils/datasets.py": DATASETS,
              "utils/evaluation.py": "supply_rng = lambda decide: decide",
              "hyperparameters.sh": "python main.py --env_name=walk-v0 --agent=agents/counts.py --agent.alpha=0.25\n"}
-    for name, text in files.items():
-        path = tmp_path / "ogbench" / "impls" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(tmp_path / "ogbench" / "impls", files)
     yield tmp_path / "ogbench"
     for name in [name for name in sys.modules if name.split(".")[0] in ("agents", "utils")]:
         del sys.modules[name]
@@ -161,10 +166,7 @@ def cleandiffuser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         files[f"configs/{name}/mujoco/mujoco.yaml"] = CONFIG
         for data in ("hopper-medium-replay-v2", "hopper-medium-expert-v2"):
             files[f"configs/{name}/mujoco/task/{data}.yaml"] = f"env_name: {data}\nweight_temperature: 1.e+6\n"
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(tmp_path, files)
     for name in (*adapter.UNUSED, "cleandiffuser", "cleandiffuser.dataset", "cleandiffuser.dataset.dataset_utils",
                  "veteran_d4rl_mujoco", "dql_d4rl_mujoco"):
         monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
@@ -180,8 +182,8 @@ def updates(peer: Peer, number: int) -> None:
     """Trains until `number` updates are done."""
     left = [*range(number)]
 
-    def after_update() -> None:
-        left.pop()
+    def after_update(done: int = 1) -> None:
+        del left[:done]
         if not left:
             raise TrainingDone
 
@@ -204,14 +206,109 @@ def test_an_action_is_drawn_by_its_value_for_each_environment(cleandiffuser: Any
     torch.testing.assert_close(peer.act(obs_BO), obs_BO / 2 + 0.25)
 
 
-def test_settings_of_d4rls_datasets_are_found_by_the_names_of_ours(cleandiffuser: Any, tmp_path: Path) -> None:
-    def env_name(data: str) -> str:
-        return cleandiffuser.made("dql", hopper(tmp_path, data)).settings["task"].env_name
-
-    assert env_name("hopper-mixed.hdf5") == "hopper-medium-replay-v2"
-    assert env_name("hopper-medium.hdf5+hopper-expert.hdf5") == "hopper-medium-expert-v2"
+def test_settings_of_d4rls_datasets_are_found_by_the_names_of_ours(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("hopper-medium-replay-v2", "hopper-medium-expert-v2", "maze2d-v1")}
+    for data, like, found in (("hopper-mixed.hdf5", None, "hopper-medium-replay-v2"),
+                              ("hopper-medium.hdf5+hopper-expert.hdf5", None, "hopper-medium-expert-v2"),
+                              ("ant.npz", "maze2d-v1", "maze2d-v1")):
+        assert replace(hopper(tmp_path, data), like=like).settings_file(files).name == found
     with pytest.raises(ConfigError, match="no settings for ant-v2; give by --like one of hopper-medium-expert-v2, ho"):
-        env_name("ant.npz")
+        hopper(tmp_path, "ant.npz").settings_file(files)
+
+
+CORL = """
+from dataclasses import dataclass
+import d4rl, gym, pyrallis, torch, wandb
+CHOSEN, DONE = [], []
+
+@dataclass
+class TrainConfig:
+    env: str = ""
+    actor_lr: float = 0
+    device: str = "cuda"
+    seed: int = 0
+    max_timesteps: int = 1000
+
+class ImplicitQLearning:
+    def __init__(self, rows): self.actor, self.rows = torch.nn.Dropout(1.0), rows
+    def train(self, batch): DONE.append((batch, self.actor.training)); return {"loss": 0.0}
+
+@pyrallis.wrap()
+def train(config: TrainConfig, env: gym.Env = None):
+    CHOSEN.append(config)
+    wandb.init(config=config)
+    env = gym.make(config.env)
+    assert env.observation_space.shape == env.action_space.shape == (2,)
+    env = gym.wrappers.TransformObservation(env, lambda obs: obs / 4)
+    env.seed(config.seed)
+    trainer = ImplicitQLearning(d4rl.qlearning_dataset(env))
+    for step in range(config.max_timesteps):
+        wandb.log(trainer.train(trainer.rows["rewards"][step]), step=step)
+"""
+CORL_JAX = """
+from dataclasses import dataclass
+from types import SimpleNamespace
+import gym, pyrallis, wandb
+
+def fori_loop(lower, upper, body_fun, init_val):
+    for i in range(lower, upper): init_val = body_fun(i, init_val)
+    return init_val
+
+jax = SimpleNamespace(lax=SimpleNamespace(fori_loop=fori_loop), jit=lambda function: function,
+                      tree=SimpleNamespace(map=map), block_until_ready=lambda value: value)
+action_fn = lambda actor: lambda obs: obs + actor
+
+@dataclass
+class Config:
+    dataset_name: str = ""
+    train_seed: int = 0
+    num_updates_on_epoch: int = 1000
+
+@pyrallis.wrap()
+def main(config):
+    env = gym.wrappers.TransformObservation(gym.make(config.dataset_name), lambda obs: 0 * obs)
+    rows = env.get_dataset()
+    for epoch in trange(1, desc="Epochs"):
+        jax.lax.fori_loop(lower=0, upper=config.num_updates_on_epoch, init_val={"key": 0, "actor": config.train_seed},
+                          body_fun=lambda i, carry: carry | {"actor": carry["actor"] + rows["timeouts"][i]})
+"""
+
+
+@pytest.fixture
+def corl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of an IQL that cuts all to 0 in training, and of a ReBRAC that adds up its data."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    configs = "configs/offline/{}/hopper/medium_replay_v2.yaml"
+    write(tmp_path, {"algorithms/offline/iql.py": CORL, "algorithms/offline/rebrac.py": CORL_JAX,
+                     configs.format("iql"): "env: hopper-medium-replay-v2\nactor_lr: 3e-4\n",
+                     configs.format("rebrac"): "dataset_name: hopper-medium-replay-v2\n"})
+    for name in ("iql", "rebrac", "d4rl", "gym", "pyrallis", "wandb"):
+        monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
+        del sys.modules[name]
+    return tmp_path
+
+
+def test_corls_loop_learns_our_data_by_its_own_settings_and_is_ended_by_the_hook(corl: Path) -> None:
+    task = hopper(corl)
+    task = replace(task, data=replace(task.data, reward=np.arange(12.0)))
+    peer = made_by_corl("iql", task)
+    updates(peer, 3)
+    [chosen], done = peer.module.CHOSEN, peer.module.DONE
+    assert (chosen.env, chosen.actor_lr, chosen.seed, chosen.max_timesteps) == ("hopper-medium-replay-v2", 3e-4, 7, 6)
+    assert done == [(0, True), (1, True), (2, True)]
+    obs_BO = torch.tensor([[1.0, -2.0], [8.0, 0.0]])
+    assert torch.equal(peer.act(obs_BO), torch.tensor([[0.25, -0.5], [1.0, 0.0]]))
+    updates(made_by_corl("iql", task), 1)
+    assert peer.module.DONE[3:] == [(0, True)]
+
+
+def test_updates_of_rebrac_are_counted_when_those_that_were_compiled_together_are_done(corl: Path) -> None:
+    """The actor is the seed and the number of episodes that were cut off, after all updates."""
+    task = replace(hopper(corl), data=replace(walks([3, 7, 4]), goal_dims=()), updates=14)
+    peer, counted = made_by_corl("rebrac", task), list[int]()
+    peer.train(counted.append)
+    assert counted == [10, 4]
+    assert torch.equal(peer.act(torch.ones(1, 2)), torch.full((1, 2), 10.0))
 
 
 class Counting(Peer):
