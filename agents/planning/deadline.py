@@ -169,12 +169,7 @@ class PlanWorker:
         start, sampler = self.clock(), self.samplers[job.budget]
         aim = None
         if job.detours is not None and job.goal_BG is not None:
-            ways = job.detours.of(ONE)
-            aim = job.detours.aim(ONE, job.present_BO, job.goal_BG)
-            if job.detours.of(ONE) != ways:  # it is stuck, so the steps until then lead nowhere
-                job.obs_BO = job.present_BO
-            if not job.detours.far.roadmap.rests:  # else it heads for the same place until it is there
-                aim = job.detours.far.aim(job.obs_BO, job.goal_BG, job.detours.of(ONE))
+            job.obs_BO, aim = job.detours.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
         job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
         job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD.sum().item()  # waits for an accelerator

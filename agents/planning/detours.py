@@ -52,6 +52,17 @@ class Detours:
         chosen = which_B.nonzero()[:, 0].tolist()
         return {i: self.found[b][-1] for i, b in enumerate(chosen) if b in self.found}
 
+    def ahead(self, which_B: Tensor, present_NO: Tensor, later_NO: Tensor, goal_NG: Tensor) -> tuple[Tensor, Waypoints]:
+        """The observations in which plans begin that are made now, in `present_NO`, and due in `later_NO`, and the
+        places that they lead to. Where an agent is stuck, the steps until then lead nowhere, and they begin now."""
+        ways = self.of(which_B)
+        self.aim(which_B, present_NO, goal_NG)
+        begin_NO = later_NO.clone()
+        for i, way in self.of(which_B).items():
+            if way is not ways.get(i):
+                begin_NO[i] = present_NO[i]
+        return begin_NO, self.far.aim(begin_NO, goal_NG, self.of(which_B))
+
     def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
         """The places to go to now in these N environments. Closes passages where they are stuck, so that they aim
         elsewhere from the next time on."""
@@ -91,6 +102,9 @@ class Headings(Detours):
 
     def forget(self, mask_B: Tensor) -> None:
         self.last_3BG[:, mask_B] = torch.nan
+
+    def ahead(self, which_B: Tensor, present_NO: Tensor, later_NO: Tensor, goal_NG: Tensor) -> tuple[Tensor, Waypoints]:
+        return later_NO, self.aim(which_B, present_NO, goal_NG)  # the same place until it is there
 
     def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
         aims = self.far.aim(obs_NO, goal_NG)
