@@ -81,12 +81,11 @@ class MIP(DirectModel):
         """
         rows = self.microbatch(batch, generator)
         known = rows.x0, rows.known, rows.context
+        guess = self._guess(self.network, known)
         refined = self._refine(self.network, rows.x0, rows.normal() * rows.real, known)
-        loss = rows.average((self._guess(self.network, known) - rows.x0) ** 2)
-        loss = loss + rows.average((refined - rows.x0) ** 2)
+        loss = rows.average((guess - rows.x0) ** 2 + (refined - rows.x0) ** 2)
         if guide is not None:
-            x = self._refine(self.network, self._guess(self.network, known), rows.normal(), known)
-            loss = loss - self.own_score(guide, x, rows, batch)
+            loss = loss - self.own_score(guide, self._refine(self.network, guess, rows.normal(), known), rows, batch)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
