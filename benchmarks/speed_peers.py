@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -209,8 +210,11 @@ def diffuser_training(setup: Setup, setting: Setting, batch: int) -> Call:
 
 def replay_buffer(d3rlpy: Any, episodes: Episodes) -> Any:
     """The episodes as a replay buffer of d3rlpy, which is given as a module."""
-    with TemporaryDirectory() as folder, save_d3rlpy(episodes, f"{folder}/data.h5").open("rb") as file:
-        return d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of last observations, which it never looks at
+        path = save_d3rlpy(episodes, f"{folder}/data.h5")
+        with path.open("rb") as file:
+            return d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
 
 
 def d3rlpy_update(setup: Setup, kind: str, data: Callable[[], Episodes]) -> Call:

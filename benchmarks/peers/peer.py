@@ -123,6 +123,9 @@ JAX = "jax flax optax distrax ml_collections"
 _fql = partial(Method, module="fql", repository="seohongpark/fql", packages=JAX)
 _qc = partial(Method, module="qc", repository="ColinQiyangLi/qc", packages=JAX)
 _corl = partial(Method, module="corl", repository="tinkoff-ai/CORL", packages="pyyaml")
+_d3rlpy = partial(Method, module="d3rlpy", packages="--no-deps d3rlpy==2.8.1 gym==0.26.2 gym-notices structlog "
+                  "colorama dataclasses-json marshmallow typing-inspect mypy-extensions scikit-learn joblib "
+                  "threadpoolctl narwhals")  # it asks for gymnasium 1.0, and works with later ones
 _ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
 _cleandiffuser = partial(Method, module="cleandiffuser", repository="CleanDiffuserTeam/CleanDiffuser",
                          packages="einops greenlet pyyaml", scheduled=True)
@@ -138,6 +141,8 @@ METHODS = {
     "corl-iql": _corl("IQL of CORL", name="iql", scheduled=True, ours="iql"),
     "corl-td3bc": _corl("TD3+BC of CORL", name="td3_bc", ours="td3bc"),
     "corl-rebrac": _corl("ReBRAC of CORL", name="rebrac", packages="pyyaml jax flax optax chex"),
+    "d3rlpy-iql": _d3rlpy("IQL of d3rlpy", name="iql", scheduled=True, ours="iql"),
+    "d3rlpy-td3bc": _d3rlpy("TD3+BC of d3rlpy", name="td3bc", ours="td3bc"),
     "gcbc": _ogbench("GCBC of OGBench", name="gcbc", ours="gcbc"),
     "gcivl": _ogbench("GCIVL of OGBench", name="gcivl"),
     "gciql": _ogbench("GCIQL of OGBench", name="gciql", ours="gciql"),
@@ -200,17 +205,23 @@ def one_core() -> None:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 
-def transitions(data: Episodes) -> dict[str, np.ndarray]:
-    """The transitions as rows (S, ...) of float32, with the names that most code for D4RL gives them.
-
-    `terminals` is 1 where an episode has ended for good, and `timeouts` where it was cut off. Raises `ConfigError` for
-    data with goals, and for actions beyond -1 and 1, which the actors of this code cannot take.
-    """
+def check_data(data: Episodes) -> None:
+    """Raises `ConfigError` for data with goals, and for actions beyond -1 and 1, which most authors' actors cannot
+    take."""
     if data.goal_dims:
         raise ConfigError(f"{data.name}: has goals, and this method is for data without; give data of one task")
     if np.abs(data.act).max() > 1 + SLACK:
         raise ConfigError(f"{data.name}: has actions up to {np.abs(data.act).max():.3g}; this method needs actions "
                           "between -1 and 1")
+
+
+def transitions(data: Episodes) -> dict[str, np.ndarray]:
+    """The transitions as rows (S, ...) of float32, with the names that most code for D4RL gives them.
+
+    `terminals` is 1 where an episode has ended for good, and `timeouts` where it was cut off. Raises `ConfigError` as
+    `check_data`.
+    """
+    check_data(data)
     first_N = np.ones(len(data.obs), bool)
     first_N[data.last_rows] = False
     following_N = np.roll(first_N, 1)

@@ -186,7 +186,8 @@ def train(name: str, setting: Setting, seed: int, places: Mapping[str, Path]) ->
 def versions(packages: str) -> dict[str, str]:
     """The versions of what trains and scores."""
     found = {"python": python_version()}
-    for name in (*PACKAGES, *packages.split()):
+    for wanted in (*PACKAGES, *packages.split()):
+        name = wanted.partition("==")[0]
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

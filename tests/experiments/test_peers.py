@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmarks.peers import __main__ as command
 from benchmarks.peers.corl import made as made_by_corl
 from benchmarks.peers.ogbench import OGBench, compact
 from benchmarks.peers.ours import Ours
-from benchmarks.peers.peer import METHODS, Method, Peer, Task, TrainingDone, method, stand_in, transitions
+from benchmarks.peers.peer import METHODS, Method, Peer, StandIn, Task, TrainingDone, method, stand_in, transitions
 from benchmarks.peers.training import Setting
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, save_npz
@@ -309,6 +310,34 @@ def test_updates_of_rebrac_are_counted_when_those_that_were_compiled_together_ar
     peer.train(counted.append)
     assert counted == [10, 4]
     assert torch.equal(peer.act(torch.ones(1, 2)), torch.full((1, 2), 10.0))
+
+
+class D3rlpysIQL:
+    """It draws noise, and trains for whole epochs, as d3rlpy does."""
+
+    def fit(self, dataset: object, n_steps: int, n_steps_per_epoch: int, *, callback: Callable[..., None],
+            **how: object) -> None:
+        for step in range(n_steps - n_steps % n_steps_per_epoch):
+            self.noise = np.random.rand()
+            callback(self, 1 + step // n_steps_per_epoch, step)
+
+
+@pytest.mark.parametrize("number", [3, 1_500])
+def test_d3rlpy_trains_for_the_updates_of_a_task_and_by_its_seed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("d3rlpy", "structlog"):
+        monkeypatch.setitem(sys.modules, name, StandIn(name))
+    adapter, lengths, fake = import_module("benchmarks.peers.d3rlpy"), list[int](), vars(sys.modules["d3rlpy"])
+    monkeypatch.setattr(adapter, "replay_buffer", lambda d3rlpy, data: data)
+    schedules = SimpleNamespace(CosineAnnealingLRFactory=lambda T_max: lengths.append(T_max))
+    fake["seed"] = np.random.seed
+    fake["optimizers"] = SimpleNamespace(AdamFactory=dict, lr_schedulers=schedules)
+    fake["algos"] = SimpleNamespace(IQLConfig=lambda **how: SimpleNamespace(create=lambda device: D3rlpysIQL()))
+    peer = adapter.made("iql", replace(hopper(Path()), updates=number))
+    updates(peer, number)
+    assert lengths == [number]
+    assert peer.algorithm.noise == np.random.RandomState(7).rand(number)[-1]
+    with pytest.raises(ConfigError, match="has goals"):
+        adapter.made("iql", task(walks([2]), Path()))
 
 
 class Counting(Peer):

@@ -11,8 +11,7 @@ import pytest
 from small import gentraj
 from test_reproduce import CARD, FAIR, write
 
-from benchmarks.d3rlpy_results import card_result, finished
-from gentraj.config import ConfigError, from_json, write_json
+from gentraj.config import ConfigError, from_json
 from gentraj.envs.making import environment_factory
 from gentraj.experiments import page as page_of_results
 from gentraj.experiments import statistics
@@ -134,7 +133,7 @@ def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None
     assert "|  | fair | hard |\n" in text and "are not averaged" in text and "### Over runs" not in text
 
 
-# -- beside means: robust summaries, published scores, learning curves, rows of d3rlpy
+# -- beside means: robust summaries, published scores, learning curves
 
 
 def table(text: str, column: str) -> dict[str, list[str]]:
@@ -185,24 +184,3 @@ def test_successes_keep_the_order_of_their_episodes() -> None:
         episode_scores("success_rate", [3.0], None, factory)
     rows = [{"step": 2, "returns": [1.0, 5.0]}]
     assert [(point.step, point.mean) for point in curve_points(rows, "return_mean", factory)] == [(2, 3.0)]
-
-
-def peer(folder: Path, seed: int, step: int = 3) -> Path:
-    """A training of 3 updates by d3rlpy, as `benchmarks.d3rlpy_peer` writes it."""
-    rows = [{"step": step, "returns": [100.0 * step, 300.0 * step]} for step in (1, 2, 3)]
-    result = {"algorithm": "iql", "env_id": "Hopper-v5", "updates": 3, "step": step, "eval_every": 1, "episodes": 2,
-              "seed": seed, "data": ["hopper-medium.hdf5"], "data_sha256": "abc", "train_seconds": 6.0, "curve": rows,
-              "versions": {"d3rlpy": "2.8.1"}}
-    write_json(folder / str(seed) / "result.json", result)
-    return folder / str(seed)
-
-
-def test_finished_trainings_of_d3rlpy_are_rows_of_the_same_page(tmp_path: Path) -> None:
-    [(algorithm, results)] = finished([peer(tmp_path, 1), peer(tmp_path, 0), peer(tmp_path, 2, step=2)]).items()
-    assert algorithm == ("iql", 3) and [one["seed"] for one in results] == [1, 0]
-    write_result(tmp_path / "d.json", card_result(results, "Small", {"abc": "hopper"}))
-    [found] = read_results(tmp_path).values()
-    [row] = score_tables({"d": found})[0].rows
-    first, second = row.results["hopper"].seeds
-    assert (row.label, first.seed, second.seed) == ("IQL of d3rlpy", 0, 1)
-    assert first.mean == pytest.approx(first.curve[-1].mean)
