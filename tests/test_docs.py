@@ -107,7 +107,7 @@ def test_the_commands_of_a_page_are_commands(page: Path, workplace: Path) -> Non
         if words[0] == "gentraj":
             check_gentraj(words[1:])
         elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
-            check_script(ROOT / f"{words[2].replace('.', '/')}.py", words[3:])
+            check_script(ROOT / words[2].replace(".", "/"), words[3:])
         elif words[0] == "python" and words[1].startswith("examples/"):
             check_script(ROOT / words[1], words[2:])
         elif words[0] == "make":
@@ -138,7 +138,9 @@ def helped(*words: str) -> tuple[int, str, str]:
 
 
 def check_script(script: Path, words: list[str]) -> None:
-    source = script.read_text()
+    """Its options are named in the file, or in a file of the package."""
+    files = [*script.glob("*.py")] or [script.with_suffix(".py")]
+    source = "\n".join(file.read_text() for file in files)
     for word in words:
         if word.startswith("--"):
             option = word.partition("=")[0].removeprefix("--")
