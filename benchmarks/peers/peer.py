@@ -51,15 +51,19 @@ class Task:
     default the one that is called as the data."""
 
     def settings_file(self, files: Mapping[str, Path]) -> Path:
-        """The file of settings, of those for datasets of D4RL. By default it is the one for the name of the data, where
-        medium+expert are medium-expert, and mixed is medium-replay. Raises `ConfigError` where there is none."""
+        """The file of settings, of those for datasets of D4RL, whose names may lack their -v2.
+
+        By default it is the one for the name of the data, where medium+expert are medium-expert, and mixed is
+        medium-replay. Raises `ConfigError` where there is none.
+        """
         stems = sorted(Path(name).stem for name in split_names(self.dataset))
         named = re.sub(r"-expert\+.*-medium$", "-medium-expert", "+".join(stems)).replace("-mixed", "-medium-replay")
-        like = self.like or f"{named.removesuffix('-v2')}-v2"
-        if like not in files:
-            raise ConfigError(f"{self.dataset}: its authors' code has no settings for {like}; give by --like one of "
+        like = self.like or named
+        found = files.get(like, files.get(f"{like}-v2"))
+        if found is None:
+            raise ConfigError(f"the authors' code has no settings for {like}; give by --like one of "
                               f"{', '.join(sorted(files))}")
-        return files[like]
+        return found
 
 
 class Peer(Agent):

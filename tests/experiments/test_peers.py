@@ -213,7 +213,7 @@ def test_settings_of_d4rls_datasets_are_found_by_the_names_of_ours(tmp_path: Pat
                               ("hopper-medium.hdf5+hopper-expert.hdf5", None, "hopper-medium-expert-v2"),
                               ("ant.npz", "maze2d-v1", "maze2d-v1")):
         assert replace(hopper(tmp_path, data), like=like).settings_file(files).name == found
-    with pytest.raises(ConfigError, match="no settings for ant-v2; give by --like one of hopper-medium-expert-v2, ho"):
+    with pytest.raises(ConfigError, match="no settings for ant; give by --like one of hopper-medium-expert-v2, ho"):
         hopper(tmp_path, "ant.npz").settings_file(files)
 
 
