@@ -165,8 +165,8 @@ def pairs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
     for theirs in METHODS.values():
         ours = f"{theirs.ours} of gentraj"
         if theirs.label in rows and ours in rows:
-            columns = [name for name in table.columns if {name} <= rows[ours].results.keys()
-                       & rows[theirs.label].results.keys()]
+            shared = rows[ours].results.keys() & rows[theirs.label].results.keys()
+            columns = [name for name in table.columns if name in shared]
             if columns:
                 lead = rows[ours].lead(rows[theirs.label], columns)
                 yield f"{ours}, {theirs.label}", bracketed(lead), ", ".join(columns)
