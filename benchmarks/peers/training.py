@@ -118,22 +118,22 @@ class Training:
         self.seconds = 0.0  # of all updates but the first, in which code may be compiled
         self.since = 0.0
 
-    def run(self, budgets: Mapping[str, Budget]) -> dict[str, SeedResult]:
-        """Trains until all budgets are spent; returns the score after each, by the names of the budgets."""
-        results = dict[str, SeedResult]()
+    def run(self, budgets: Mapping[Path, Budget]) -> None:
+        """Trains until all budgets are spent, and writes the score after each to its place."""
+        left = dict(budgets)
 
         def after_update(updates: int = 1) -> None:
             self.count(updates)
-            for name, budget in budgets.items():
-                if name not in results and (self.step >= budget.updates or self.seconds >= budget.seconds):
-                    results[name] = self.scored()
-            if len(results) == len(budgets):
+            for place, budget in budgets.items():
+                if place in left and (self.step >= budget.updates or self.seconds >= budget.seconds):
+                    write_json(place, to_json(self.scored()))
+                    del left[place]
+            if not left:
                 raise TrainingDone
             self.since = time.process_time()
 
         with suppress(TrainingDone):
             self.peer.train(after_update)
-        return results
 
     def pace(self) -> float:
         """CPU seconds of an update, measured by a few."""
@@ -165,22 +165,22 @@ def train(name: str, setting: Setting, seed: int, places: Mapping[str, Path]) ->
     """Trains a method until its budgets are spent, and writes the score after each to its place."""
     torch.set_num_threads(1)
     contest, scheduled = Contest(setting), method(name).scheduled
-    budgets = dict[str, Budget]()
+    budgets = dict[Path, Budget]()
     if "updates" in places:
-        budgets["updates"] = Budget(updates=setting.budgets["updates"])
+        budgets[places["updates"]] = Budget(updates=setting.budgets["updates"])
     if "minutes" in places:
-        budgets["minutes"] = Budget(seconds=60 * setting.budgets["minutes"])
-    if scheduled and "minutes" in budgets:
-        pace = Training(name, contest, seed, FIRST + MEASURED).pace()
-        budgets["minutes"] = Budget(updates=max(1, round(budgets["minutes"].seconds / pace)))
+        seconds = 60 * setting.budgets["minutes"]
+        budgets[places["minutes"]] = Budget(seconds=seconds)
+        if scheduled:
+            pace = Training(name, contest, seed, FIRST + MEASURED).pace()
+            budgets[places["minutes"]] = Budget(updates=max(1, round(seconds / pace)))
     parts = [budgets]
     if scheduled:
-        parts = [{key: budget} for key, budget in budgets.items()]
+        parts = [{place: budget} for place, budget in budgets.items()]
     for part in parts:
         longest = max(budget.updates for budget in part.values())
         updates = UNKNOWN if math.isinf(longest) else int(longest)
-        for key, result in Training(name, contest, seed, updates).run(part).items():
-            write_json(places[key], to_json(result))
+        Training(name, contest, seed, updates).run(part)
 
 
 def versions(packages: str) -> dict[str, str]:
