@@ -27,6 +27,7 @@ from .policy import POLICIES, PRESETS, Transition
 from .scales import StateActionScales
 
 MAX_TARGET = 5.0  # bound on the targets of the mean flow
+TIME_SCALE = 1.0  # of the times before they are embedded, as the authors'; at 10, errors of dg/dt spread the actions
 POWER, OFFSET = 0.2, 1e-4  # of the adaptive weights of the mean-flow loss
 
 
@@ -47,7 +48,8 @@ class MeanFlowQL(NoiseActor[MeanFlowQLConfig]):
 
     def __init__(self, config: MeanFlowQLConfig, scales: StateActionScales):
         super().__init__(config, scales)
-        self.act_by(TwoTimes(self.window_spec.dim, self.chunk, 0, config.actor.network), config.actor)
+        network = TwoTimes(self.window_spec.dim, self.chunk, 0, config.actor.network, TIME_SCALE)
+        self.act_by(network, config.actor)
 
     def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         time_B = 1 - torch.rand(len(t.state_BS), generator=generator).to(t.state_BS.device)  # never 0
@@ -79,4 +81,4 @@ class MeanFlowQL(NoiseActor[MeanFlowQLConfig]):
 
 POLICIES["meanflow-ql"] = MeanFlowQLConfig, MeanFlowQL
 PRESETS["meanflow-ql"] = ("a one-step mean flow that clones the data and maximises the value in one stage",
-                          MeanFlowQLConfig(backup=2, candidates=5))
+                          MeanFlowQLConfig(backup=2, temperature=0.5))

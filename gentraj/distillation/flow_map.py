@@ -42,17 +42,18 @@ class FlowMapConfig(FewStepConfig):
 
 class TwoTimes(nn.Module):
     """A network of trajectories with a second time r, 0 where none is given: features of t - r go where those of the
-    context go."""
+    context go. Times are multiplied by `time_scale` before they are embedded."""
 
-    def __init__(self, dim: int, horizon: int, context_dim: int, config: NetworkConfig):
+    def __init__(self, dim: int, horizon: int, context_dim: int, config: NetworkConfig,
+                 time_scale: float = TWO_TIMES_SCALE):
         super().__init__()
         self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN_FEATURES, config)
-        self.span = SinusoidalEmbedding(SPAN_FEATURES, TWO_TIMES_SCALE)
+        self.span = SinusoidalEmbedding(SPAN_FEATURES, time_scale)
         self.context_dim = context_dim
         if isinstance(self.network, TrajectoryNetwork):
             for module in self.network.time.modules():  # a network may also take the time as it is
                 if isinstance(module, SinusoidalEmbedding):
-                    module.scale = TWO_TIMES_SCALE
+                    module.scale = time_scale
         for module in self.network.modules():
             if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
                 module.register_forward_pre_hook(_contiguous)

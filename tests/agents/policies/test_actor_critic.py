@@ -176,10 +176,11 @@ def test_the_actor_of_meanflow_ql_is_where_the_average_velocity_of_the_closed_fo
 
 
 def test_a_mean_flow_without_a_value_draws_the_data_s_actions_in_one_call() -> None:
-    """0.6 and -0.6 are equally frequent whatever the state, and a unimodal actor would act by 0 too."""
+    """Noisy 0.6 and -0.6 are equally frequent whatever the state: a unimodal actor would act by 0, and one that
+    misjudges how it changes with the time would spread too widely."""
     policy, data = make(small("meanflow-ql", eta=0.0, candidates=1, alpha=1e5), bandit()), bandit()
     windows, optimizers = Windows(data, policy.spec), policy.optimizers()
     for step in range(400):
         policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
     act_B = policy.sample_actions(torch.zeros(400, 2), list(range(400))).flatten()
-    assert act_B.mean().abs() < 0.25 and (act_B.abs() > 0.3).float().mean() > 0.6
+    assert act_B.mean().abs() < 0.25 and ((act_B.abs() - 0.6).abs() < 0.3).float().mean() > 0.85
