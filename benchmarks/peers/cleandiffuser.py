@@ -5,8 +5,11 @@ learning rates end with the training, and that batches are loaded by the process
 pipelines, which its authors run one after the other: of the planner, its critic and the policy, and of the value by
 which plans are chosen. An update here is one of each.
 
-An agent acts as the pipelines do in their inference, by the average that a network keeps of its weights. In the
-planner and in IDQL that average has a decay of 0.9999: after 10,000 updates, 37 % of it are the first weights.
+An agent acts as the pipelines do in their inference, by the average that a network keeps of its weights, which is made
+for long trainings: in the planner and in IDQL it has a decay of 0.9999, so 37 % of it are the first weights after
+10,000 updates; in Diffusion-QL it has a decay of 0.995 at every fifth update from the 1,000th on. On hopper-medium,
+after 3,000 updates, 4 episodes of Diffusion-QL have a score of 3.9 by the average and 22.5 by the weights, and of IDQL
+2.9 and 26.3.
 """
 
 from __future__ import annotations
