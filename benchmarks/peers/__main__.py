@@ -29,7 +29,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from gentraj.config import ConfigError, differences, from_json, read_json, settings, to_json
 from gentraj.data import DataError, episodes_hash
-from gentraj.data.sources import split_names
+from gentraj.data.sources import is_path, split_names
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.experiments.cards import Card, CardData, CardResult, DataResult, SeedResult, read_results, write_result
 from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
@@ -46,11 +46,14 @@ PUBLISHED = Path("benchmarks/results")  # whose names of datasets are taken
 UNITS = {"updates": "updates", "minutes": "core-minutes"}
 HEAD = """# The authors' own code on the same file
 
-This page was written by `python -m benchmarks.peers --data FILE --methods NAME... --out FOLDER --page {page}`. A row
-"of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All rows of a
-table have learned from the same files, for the same number of updates or the same CPU time, on one core, and are scored
-in the same episodes after the last update. The number after ± is half the width of the 95 % bootstrap interval over
-seeds and episodes, and brackets contain 95 % intervals."""
+This page was written by
+
+    python -m benchmarks.peers --data FILE --methods NAME... --out FOLDER --page {page}
+
+A row "of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All rows of
+a table have learned from the same files, for the same number of updates or the same CPU time, on one core, and are
+scored in the same episodes after the last update. The number after ± is half the width of the 95 % bootstrap interval
+over seeds and episodes, and brackets contain 95 % intervals."""
 
 
 @settings
@@ -88,17 +91,24 @@ class Results:
     def place(self, budget: str, name: str, seed: int) -> Path:
         """The file of a training's score."""
         path = self.file(budget, name)
-        return path.parent / "seeds" / f"{path.stem}-{self.column}-{seed}.json"
+        return path.parent / "seeds" / f"{path.stem}-{self.column}-{seed}.json"  # until it is merged
 
     def left(self, name: str, seed: int) -> dict[str, Path]:
         """The places of the scores that are not there yet, by budget."""
-        places = {budget: self.place(budget, name, seed) for budget in self.args.setting.budgets}
-        return {budget: place for budget, place in places.items() if not place.exists()}
+        return {budget: self.place(budget, name, seed) for budget in self.args.setting.budgets
+                if seed not in self.scores(self.merged(budget, name))}
+
+    def scores(self, result: CardResult) -> dict[int, SeedResult]:
+        """The scores on this data by seed."""
+        if self.column not in result.data:
+            return {}
+        return {one.seed: one for one in result.data[self.column].seeds}
 
     def card(self, budget: str, name: str) -> Card:
         value, setting, chosen = self.args.setting.budgets[budget], self.args.setting, method(name)
+        files = "+".join(Path(file).name if is_path(file) else file for file in split_names(setting.data))
         return Card(f"{chosen.label}, by its authors' settings.", f"After {value:,g} {UNITS[budget]}", chosen.label,
-                    name, {budget: value}, (CardData(self.column, setting.data, setting.env_id),),
+                    name, {budget: value, "like": setting.like}, (CardData(self.column, files, setting.env_id),),
                     self.args.seeds, setting.episodes, self.contest.protocol, self.contest.score)
 
     def merged(self, budget: str, name: str) -> CardResult:
@@ -117,12 +127,15 @@ class Results:
         before = held.data.get(self.column)
         if changed or (before is not None and before.sha256 != self.sha256):
             raise ConfigError(f"{path}: holds results with {'; '.join(changed) or 'other data'}; give another --out")
-        places = [self.place(budget, name, seed) for seed in card.seeds]
-        seeds = [from_json(SeedResult, read_json(place), str(place)) for place in places if place.exists()]
-        if not seeds:
+        scores = self.scores(held)
+        for seed in card.seeds:
+            place = self.place(budget, name, seed)
+            if place.exists():
+                scores[seed] = from_json(SeedResult, read_json(place), str(place))
+        if not scores:
             return replace(held, card=card)
-        found = DataResult(self.sha256, self.behaviour, tuple(seeds))
-        return CardResult(card, held.data | {self.column: found})
+        seeds = tuple(scores[seed] for seed in sorted(scores))
+        return CardResult(card, held.data | {self.column: DataResult(self.sha256, self.behaviour, seeds)})
 
     def write(self, name: str) -> str:
         """Writes the results of a method and the page; returns what the results are in a line."""
@@ -130,9 +143,9 @@ class Results:
         for budget in self.args.setting.budgets:
             result = self.merged(budget, name)
             write_result(self.file(budget, name), result)
-            if self.column in result.data:
-                found = result.data[self.column]
-                said.append(f"{self.contest.score} {number(found.mean)} after {found.seeds[-1].step:,} updates")
+            for seed, one in self.scores(result).items():
+                self.place(budget, name, seed).unlink(missing_ok=True)
+                said.append(f"seed {seed}: {self.contest.score} {number(one.mean)} after {one.step:,} updates")
         path = self.args.page or self.args.out / "peers.md"
         write_parts(path, page(read_results(self.args.out), path))
         return "; ".join(said)

@@ -1,6 +1,7 @@
 """FQL, IFQL and ReBRAC (Park et al. 2025) by the code of github.com/seohongpark/fql, with the settings of its agents.
 
-They are given what its `main.py` gives them for a task of D4RL.
+They are given what its `main.py` gives them for a task of D4RL. Its README recommends to divide the value by its size
+for new tasks, with a weight `alpha` to be tuned: "fql-normalized" divides it, with the weight as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from .peer import Peer, Task, first_on_path, one_core, transitions
 
+CHANGES: dict[str, dict[str, Any]] = {"fql-normalized": {"normalize_q_loss": True}}  # to the settings of the agents
+
 
 class Fql(Peer):
     """An agent of the repository; it samples actions by its own rule, with temperature 0 as its evaluation."""
@@ -25,15 +28,17 @@ class Fql(Peer):
         first_on_path(task.checkout)
         datasets, evaluation = import_module("utils.datasets"), import_module("utils.evaluation")
         self.supply_rng = evaluation.supply_rng
-        self.settings: Any = import_module(f"agents.{name}").get_config()
+        agent = name.removesuffix("-normalized")
+        self.settings: Any = import_module(f"agents.{agent}").get_config()
+        self.settings.update(CHANGES.get(name, {}))
         random.seed(task.seed)
         np.random.seed(task.seed)
         rows = transitions(task.data)
         ends = np.maximum(rows["terminals"], rows.pop("timeouts"))
         self.data = datasets.Dataset.create(**rows | {"masks": 1 - rows["terminals"], "terminals": ends})
-        self.data.return_next_actions = name == "rebrac"
+        self.data.return_next_actions = agent == "rebrac"
         example = self.data.sample(1)
-        self.agent = import_module("agents").agents[name].create(
+        self.agent = import_module("agents").agents[agent].create(
             task.seed, example["observations"], example["actions"], self.settings)
 
     def train(self, after_update: Callable[[], None]) -> None:
