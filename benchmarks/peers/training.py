@@ -23,6 +23,7 @@ from gentraj.envs.evaluation.scores import normalised
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 from gentraj.experiments.cards import Score, SeedResult
 from gentraj.experiments.reproduce import PACKAGES, episode_scores
+from gentraj.training.loop import freed_memory_kept
 
 from .peer import Peer, Task, TrainingDone, method
 
@@ -132,7 +133,7 @@ class Training:
                 raise TrainingDone
             self.since = time.process_time()
 
-        with suppress(TrainingDone):
+        with suppress(TrainingDone), freed_memory_kept():  # as our trainings have it
             self.peer.train(after_update)
 
     def pace(self) -> float:
@@ -143,7 +144,7 @@ class Training:
                 raise TrainingDone
             self.since = time.process_time()
 
-        with suppress(TrainingDone):
+        with suppress(TrainingDone), freed_memory_kept():  # as our trainings have it
             self.peer.train(after_update)
         return self.seconds / (self.step - FIRST)
 
