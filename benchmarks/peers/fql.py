@@ -54,7 +54,11 @@ class Fql(Peer):
             after_update()
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        act_BA = self.decide(observations=obs_BO.numpy().astype(np.float32), temperature=0)
+        rows_BO = obs_BO.numpy().astype(np.float32)
+        if self.settings["agent_name"] == "ifql":  # chooses among the samples of one observation
+            act_BA = [self.decide(observations=obs_O, temperature=0) for obs_O in rows_BO]
+        else:
+            act_BA = self.decide(observations=rows_BO, temperature=0)
         return torch.from_numpy(np.clip(np.array(act_BA), -1, 1))
 
 

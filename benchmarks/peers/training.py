@@ -89,6 +89,18 @@ class Contest:
             return "return_mean"
         return "score_d4rl"
 
+    def check(self, peer: Peer) -> None:
+        """Lets the agent act once, so that one that cannot fails before it is trained."""
+        obs_BO = torch.from_numpy(self.data.obs[:3])
+        goal_BG = None
+        if self.data.goal_dims:
+            goal_BG = obs_BO[:, list(self.data.goal_dims)]
+        peer.reset(seeds_B=range(3))
+        shape = tuple(peer.act(obs_BO, goal_BG).shape)
+        if shape != (len(obs_BO), self.data.act_dim):
+            raise ValueError(f"actions of shape {shape} came from a peer for {len(obs_BO)} observations; "
+                             f"{(len(obs_BO), self.data.act_dim)} is expected")
+
     def evaluate(self, peer: Peer) -> tuple[tuple[float, ...], float]:
         """The scores of the episodes, and the median milliseconds of a decision for up to 25 of them at once."""
         how = EvaluationConfig(episodes=self.setting.episodes, protocol=self.protocol, baselines=False)
@@ -124,6 +136,8 @@ class Training:
         left = dict(budgets)
 
         def after_update(updates: int = 1) -> None:
+            if self.step == 0:
+                self.contest.check(self.peer)
             self.count(updates)
             for place, budget in budgets.items():
                 if place in left and (self.step >= budget.updates or self.seconds >= budget.seconds):

@@ -398,6 +398,14 @@ def test_a_schedule_ends_where_its_budget_does(counting: Callable[..., None], tm
     assert measured.updates < 100
 
 
+def test_an_agent_that_cannot_act_is_refused_before_it_is_trained(
+        counting: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "act", lambda self, obs_BO, goal_BG=None: torch.zeros(len(obs_BO), 2))
+    with pytest.raises(ValueError, match="actions of shape"):
+        counting(save_npz(pendulum(), tmp_path / "swing.npz"), tmp_path / "out", updates=40)
+    assert MADE[0].updates == 1
+
+
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"git clone .*seohongpark/fql"):
         method("fql").checkout(tmp_path)
