@@ -175,8 +175,8 @@ def costs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
 def pairs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
     """Yields a row for each method of others that we have too: how far ours is above, on the data that both have."""
     rows = {row.label: row for row in table.rows}
-    for theirs in METHODS.values():
-        ours = f"{theirs.ours} of gentraj"
+    for theirs, kind in [(theirs, kind) for theirs in METHODS.values() for kind in ("", "-published")]:
+        ours = f"{theirs.ours}{kind} of gentraj"
         if theirs.label in rows and ours in rows:
             shared = rows[ours].results.keys() & rows[theirs.label].results.keys()
             columns = [name for name in table.columns if name in shared]
