@@ -50,10 +50,9 @@ This page was written by
 
     python -m benchmarks.peers --data FILE --methods NAME... --out FOLDER --page {page}
 
-A row "of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All rows of
-a table have learned from the same files, for the same number of updates or the same CPU time, on one core, and are
-scored in the same episodes after the last update. The number after ± is half the width of the 95 % bootstrap interval
-over seeds and episodes, and brackets contain 95 % intervals."""
+A row "of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All have
+learned from the same files on one core, and are scored in the same episodes after the last update. Numbers after ± and
+brackets are 95 % bootstrap intervals over seeds and episodes."""
 
 
 @settings
@@ -152,37 +151,40 @@ class Results:
 
 
 def page(results: Mapping[str, CardResult], path: Path) -> Iterator[str]:
-    """Yields the parts of a page: its tables, what an update and a decision cost, and the authors' code beside ours."""
+    """Yields the parts of a page: its tables, and how far ours is above the authors' code."""
     yield HEAD.format(page=path.as_posix())
     for table in score_tables(results):
-        yield from table_parts(table, path)
-        yield markdown_table(("", "updates", "CPU ms an update", "ms a decision"), [*costs(table)])
+        yield from table_parts(table, path, costs(table))
         if rows := [*pairs(table)]:
-            yield markdown_table(("", "ours above theirs", "datasets"), rows)
+            yield "How far ours is above theirs, on average over the datasets that both have:"
+            yield markdown_table(("", "", ""), rows)
 
 
-def costs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
-    """Yields a row for each method: the medians over its trainings."""
+def costs(table: ScoreTable) -> dict[str, dict[str, str]]:
+    """What an update and a decision cost, by label: the medians over the trainings."""
+    update, decision = dict[str, str](), dict[str, str]()
     for row in table.rows:
         seeds = [seed for result in row.results.values() for seed in result.seeds]
         if seeds:
-            update_ms = np.median([1000 * seed.train_seconds / seed.step for seed in seeds])
-            decision_ms = np.median([seed.decision_ms for seed in seeds if seed.decision_ms is not None])
-            steps = dict.fromkeys(f"{seed.step:,}" for seed in seeds)
-            yield row.label, " and ".join(steps), f"{update_ms:.3g}", f"{decision_ms:.3g}"
+            update[row.label] = f"{np.median([1000 * seed.train_seconds / seed.step for seed in seeds]):.3g}"
+            decision[row.label] = f"{np.median([seed.decision_ms or np.nan for seed in seeds]):.3g}"
+    return {"CPU ms an update": update, "ms a decision": decision}
 
 
 def pairs(table: ScoreTable) -> Iterator[tuple[str, ...]]:
-    """Yields a row for each method of others that we have too: how far ours is above, on the data that both have."""
+    """Yields a row for each method of others that we have too: how far ours is above on the data that both have, with
+    published settings where they are there."""
     rows = {row.label: row for row in table.rows}
-    for theirs, kind in [(theirs, kind) for theirs in METHODS.values() for kind in ("", "-published")]:
-        ours = f"{theirs.ours}{kind} of gentraj"
+    for theirs in METHODS.values():
+        ours = f"{theirs.ours}-published of gentraj"
+        if ours not in rows:
+            ours = f"{theirs.ours} of gentraj"
         if theirs.label in rows and ours in rows:
             shared = rows[ours].results.keys() & rows[theirs.label].results.keys()
             columns = [name for name in table.columns if name in shared]
             if columns:
                 lead = rows[ours].lead(rows[theirs.label], columns)
-                yield f"{ours}, {theirs.label}", bracketed(lead), ", ".join(columns)
+                yield ours, theirs.label, bracketed(lead)
 
 
 def main(args: Args) -> None:

@@ -223,14 +223,14 @@ def picture(name: str, page: Path, file: str, draw: Callable[[Path], object]) ->
     return f"![{name}]({quote(path.as_posix())})"
 
 
-def table_parts(table: ScoreTable, path: Path) -> Iterator[str]:
-    """Yields the scores of a table, their figure, and the comparison of its rows."""
+def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[str]:
+    """Yields the scores of a table, with the further columns `more`, their figure, and the comparison of its rows."""
     protocol = "" if table.protocol == "random-goal" else f" (protocol {table.protocol})"
     text = PROTOCOL.format(score=SCORES[table.score], protocol=protocol, episodes=table.episodes,
                            seeds=_seeds(table.rows))
     yield f"## {table.name}"
     yield text if table.is_averaged else text + NOT_AVERAGED
-    yield score_table(table)
+    yield score_table(table, more)
     yield picture(table.name, path, table.stem, lambda file: _draw(table, file))
     yield from over_runs(table)
 
@@ -246,18 +246,21 @@ def _seeds(rows: Iterable[Row]) -> str:
     return f"{common} ({'; '.join(f'of {_listed(labels[seeds])}: {seeds}' for seeds in others)})"
 
 
-def score_table(table: ScoreTable) -> str:
-    """The scores in Markdown."""
+def score_table(table: ScoreTable, more: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """The scores in Markdown; `more` are further columns, each with its cells by label."""
+    more = more or {}
     averaged = table.is_averaged and len(table.columns) > 1
     columns = [*table.columns, *([AVERAGE] if averaged else [])]
     rows: list[list[str]] = []
     behaviour = table.behaviour
     if behaviour:
-        rows.append([DATA, *(number(behaviour.get(column)) for column in columns)])
+        rows.append([DATA, *(number(behaviour.get(column)) for column in columns), *("" for _ in more)])
     for row in table.rows:
         cells = [_cell(row, row.results.get(column)) for column in table.columns]
-        rows.append([row.label, *cells, *([plus_minus(table.averages.get(row.label))] if averaged else [])])
-    return markdown_table(["", *columns], rows)
+        if averaged:
+            cells.append(plus_minus(table.averages.get(row.label)))
+        rows.append([row.label, *cells, *(column.get(row.label, "") for column in more.values())])
+    return markdown_table(["", *columns, *more], rows)
 
 
 def _cell(row: Row, result: DataResult | None) -> str:
