@@ -156,7 +156,7 @@ def page(results: Mapping[str, CardResult], path: Path) -> Iterator[str]:
     for table in score_tables(results):
         yield from table_parts(table, path, costs(table))
         if rows := [*pairs(table)]:
-            yield "How far ours is above theirs, on average over the datasets that both have:"
+            yield "Ours above theirs:"
             yield markdown_table(("", "", ""), rows)
 
 

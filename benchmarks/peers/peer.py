@@ -135,7 +135,7 @@ _cleandiffuser = partial(Method, module="cleandiffuser", repository="CleanDiffus
                          packages="einops greenlet pyyaml", scheduled=True)
 METHODS = {
     "fql": _fql("FQL of its authors", name="fql", ours="fql"),
-    "fql-normalized": _fql("FQL of its authors, value normalized", name="fql-normalized", ours="fql"),
+    "fql-normalized": _fql("Normalized FQL of its authors", name="fql-normalized", ours="fql"),
     "ifql": _fql("IFQL of FQL's authors", name="ifql", ours="idql"),
     "rebrac": _fql("ReBRAC of FQL's authors", name="rebrac"),
     "qc": _qc("QC of its authors", name="qc"),
