@@ -51,7 +51,7 @@ class RoadmapConfig:
 
     ahead: PositiveInt = 18
     """The agent heads for the first place that lies at least this many environment steps along the way to the goal, and
-    for the goal itself once it is nearer. It cannot be set where the entries of the goal rest most of the time, as
+    for the goal itself once it is nearer. It does not count where the entries of the goal rest most of the time, as
     those of objects do: there the agent heads for the next place where they rest."""
     places: PositiveInt = 2000
     """Largest number of places. They are at least three environment steps at full speed apart, or one for objects."""
@@ -125,15 +125,9 @@ class Roadmap:
 
     @classmethod
     def of_episodes(cls, episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap:
-        """The roadmap of these entries of the observations of episodes. Raises ValueError where they never change, and
-        where they rest most of the time but `config.ahead` was given."""
+        """The roadmap of these entries of the observations of episodes. Raises ValueError where they never change."""
         episode_N = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
-        made = cls.of(episodes.obs[:, list(goal_dims)], episode_N, config.places)
-        if made.rests and config.ahead != RoadmapConfig.ahead:
-            raise ValueError(f"--roadmap.ahead is {config.ahead}, but in {episodes.name} the entries of the goal rest "
-                             "most of the time, as those of objects do, where the agent heads for the next rest; leave "
-                             "--roadmap.ahead out")
-        return made
+        return cls.of(episodes.obs[:, list(goal_dims)], episode_N, config.places)
 
     @classmethod
     def of(cls, position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000, seed: int = 0) -> Roadmap:

@@ -15,7 +15,6 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentConfig
 from gentraj.constraints import Circle, Constraints, Speed
-from gentraj.data import Episodes
 from gentraj.diffusion.guidance import Constrained
 from gentraj.trajectory import Condition, TrajectorySpec
 
@@ -111,21 +110,11 @@ def test_a_passage_leaves_alone_what_it_left_alone_in_the_data():
 
 def rolled() -> Roadmap:
     """The roadmap of a ball that is rolled from 0 to anywhere, and from anywhere to 0, with rests in between."""
-    return Roadmap.of_episodes(rolls(), (0,), RoadmapConfig())
-
-
-def rolls() -> Episodes:
     rng = np.random.default_rng(0)
     rows = [0.0]
     for away in rng.uniform(1, 10, 100):
         rows += [0.0] * 10 + list(np.linspace(0, away, 10)) + [away] * 10 + list(np.linspace(away, 0, 10))
-    S, flags = len(rows) - 1, np.zeros(len(rows) - 1, bool)
-    return Episodes(np.array(rows)[:, None], np.zeros((S, 1)), np.zeros(S), flags, flags, np.array([S]))
-
-
-def test_what_does_nothing_for_objects_is_refused():
-    with pytest.raises(ValueError, match=r"--roadmap.ahead is 5, .* leave --roadmap.ahead out"):
-        Roadmap.of_episodes(rolls(), (0,), RoadmapConfig(ahead=5))
+    return Roadmap.of(np.array(rows)[:, None], np.zeros(len(rows), int))
 
 
 def test_a_passage_leads_to_the_goal_from_where_it_was_never_recorded():
