@@ -98,13 +98,16 @@ def killed(once: Path, work: Callable[..., object], *args: object) -> None:
 
     `work` is a function of a module. See `forked`.
     """
-    process = forked.context().Process(target=_until_killed, args=(once, work, *args))
+    process = forked.context().Process(target=_until_killed, args=(dict(os.environ), once, work, *args))
     process.start()
     process.join()
     assert once.exists() and process.exitcode == -signal.SIGKILL
 
 
-def _until_killed(once: Path, work: Callable[..., object], *args: object) -> None:
+def _until_killed(environment: dict[str, str], once: Path, work: Callable[..., object], *args: object) -> None:
+    os.environ.clear()  # that of the test which made the first such process
+    os.environ.update(environment)
+
     def kill(*_: object) -> None:
         if once.exists():
             os.kill(os.getpid(), signal.SIGKILL)
