@@ -106,7 +106,7 @@ class Results:
     def card(self, budget: str, name: str) -> Card:
         value, setting, chosen = self.args.setting.budgets[budget], self.args.setting, method(name)
         files = "+".join(Path(file).name if is_path(file) else file for file in split_names(setting.data))
-        return Card(f"{chosen.label}, by its authors' settings.", f"After {value:,g} {UNITS[budget]}", chosen.label,
+        return Card(f"{chosen.label}, with its own settings.", f"After {value:,g} {UNITS[budget]}", chosen.label,
                     name, {budget: value, "like": setting.like}, (CardData(self.column, files, setting.env_id),),
                     self.args.seeds, setting.episodes, self.contest.protocol, self.contest.score)
 
@@ -156,8 +156,7 @@ def page(results: Mapping[str, CardResult], path: Path) -> Iterator[str]:
     for table in score_tables(results):
         yield from table_parts(table, path, costs(table))
         if rows := [*pairs(table)]:
-            yield "Ours above theirs:"
-            yield markdown_table(("", "", ""), rows)
+            yield markdown_table(("ours", "theirs", "ours above"), rows)
 
 
 def costs(table: ScoreTable) -> dict[str, dict[str, str]]:
