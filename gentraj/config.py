@@ -14,7 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from annotated_types import GroupedMetadata, Interval
 from pydantic import ConfigDict, ValidationError
@@ -313,6 +324,8 @@ def _converted(hint: Any, value: Any, place: _Place) -> Any:
     """The value with tuples in the place of lists, and settings in the place of objects and kinds."""
     for kind in _alternatives(hint):
         origin, args = get_origin(kind), get_args(kind)
+        if origin is Literal and isinstance(value, str) and float in _alternatives(hint):
+            return value if value in args else from_word(value)  # a word of the command line may be a number
         if origin is tuple and isinstance(value, list):
             kinds = args[:1] * len(value) if args[-1] is ... else [*args, *[Any] * len(value)]
             return tuple(_converted(k, item, place.below(i))

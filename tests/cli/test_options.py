@@ -37,6 +37,13 @@ def test_help_does_not_hide_a_misspelt_setting(hopper_run: Path, capsys: pytest.
         assert not printed.out and f"{words[-2]} is unknown" in printed.err
 
 
+def test_a_word_may_become_a_number_where_a_setting_takes_both(capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "iql", "--policy.model.spread", 0.5, "--print-config") == 0
+    assert json.loads(capsys.readouterr().out)["policy"]["model"]["spread"] == 0.5
+    assert gentraj("train", "iql", "--policy.model.spread", "wide", "--print-config") == 2
+    assert capsys.readouterr().err.startswith("gentraj: error: --policy.model.spread is 'wide'")
+
+
 @pytest.mark.parametrize("preset", ["veteran+", "iql", "world-model"])
 def test_the_settings_that_were_printed_are_taken(preset: str, hopper_file: Path, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture) -> None:
