@@ -11,6 +11,8 @@ from torch import Tensor
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 
+from .planning.memory import ObservationBuffer
+
 
 class EpisodicAgent(Agent):
     """Base class of agents that remember something of each environment.
@@ -21,6 +23,8 @@ class EpisodicAgent(Agent):
 
     seed_B: Tensor
     decision_B: Tensor
+    observations: ObservationBuffer
+    """The last observations and actions; that of an agent without a history is empty."""
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment."""
@@ -31,6 +35,9 @@ class EpisodicAgent(Agent):
         self._forget(mask_B)
         if seeds_B is not None:
             self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
+
+    def took(self, act_BA: Tensor) -> None:
+        self.observations.correct(act_BA)
 
     def _resize(self, batch: int) -> None:
         """Makes room for `batch` environments; all of them begin anew if there was another number of them before."""

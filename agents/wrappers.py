@@ -81,6 +81,10 @@ class ConfidenceSwitch(EpisodicAgent):
         self.by_teacher_B[mask_B] = False
         self.left_B[mask_B] = 0
 
+    def took(self, act_BA: Tensor) -> None:
+        self.student.took(act_BA)
+        self.teacher.took(act_BA)
+
     @without_gradient
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) the student's actions, or the teacher's; `by_teacher_B` says whose they are."""
@@ -92,12 +96,15 @@ class ConfidenceSwitch(EpisodicAgent):
             self._hand_over(self.left_B > 0)
         self.left_B -= self.by_teacher_B.long()
         self.decision_B += 1
-        if self.by_teacher_B.all():
+        remembers = self.spec is not None and self.spec.past > 0
+        if self.by_teacher_B.all() and not remembers:
             return self.teacher.act(obs_BO, goal_BG)
         act_BA = self.student.act(obs_BO, goal_BG)
         if not self.by_teacher_B.any():
             return act_BA
-        return torch.where(self.by_teacher_B[:, None], self.teacher.act(obs_BO, goal_BG).to(act_BA.device), act_BA)
+        act_BA = torch.where(self.by_teacher_B[:, None], self.teacher.act(obs_BO, goal_BG).to(act_BA.device), act_BA)
+        self.student.took(act_BA)
+        return act_BA
 
     def _hand_over(self, by_teacher_B: Tensor) -> None:
         """Starts the agent anew that takes over, in each environment in which one does."""
@@ -154,5 +161,10 @@ class NoisyAgent(Agent):
         if len(obs_BO) != len(self.noise.seeds):
             raise ValueError(f"{len(obs_BO)} observations were given, and seeds for {len(self.noise.seeds)} "
                              "environments; reset with a seed for each environment first")
-        act_BA = self.agent.act(obs_BO, goal_BG)
-        return (act_BA + self.size_A * self.noise.normal(len(self.size_A))).clamp(self.low_A, self.high_A)
+        act_BA = self.agent.act(obs_BO, goal_BG) + self.size_A * self.noise.normal(len(self.size_A))
+        act_BA = act_BA.clamp(self.low_A, self.high_A)
+        self.agent.took(act_BA)
+        return act_BA
+
+    def took(self, act_BA: Tensor) -> None:
+        self.agent.took(act_BA)

@@ -129,7 +129,7 @@ def _batch(spec: TrajectorySpec, goals: int = 0) -> Batch:
     x = torch.randn(16, H, spec.dim, generator=rng)
     return Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=rng) if goals else None,
                  torch.randn(16, H, generator=rng), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
-                 episode_B=torch.arange(16))
+                 episode_B=torch.arange(16), past_BPD=spec.beginning(x[:, 0, : spec.obs_dim]) if spec.past else None)
 
 
 def _updated_twice(made: M, batch: Batch) -> list[M]:
@@ -167,7 +167,7 @@ def check_policy(policy: Policy) -> None:
     obs_BO = torch.randn(16, spec.obs_dim, generator=generator(1))
     goal_BG = torch.randn(16, goals, generator=generator(2)) if goals else None
     with torch.no_grad():
-        chunk_BKA = policy.sample_actions(policy.scales.state(obs_BO, goal_BG), list(range(16)))
+        chunk_BKA = policy.sample_actions(policy.scales.state(spec.seen(obs_BO), goal_BG), list(range(16)))
     expected = 16, policy.chunk, spec.act_dim
     assert chunk_BKA.shape == expected and (chunk_BKA.abs() <= 1).all(), (
         f"sample_actions has the shape {tuple(chunk_BKA.shape)}, or numbers outside [-1, 1], the range of normalised "

@@ -33,8 +33,9 @@ class TrajectorySpec:
 
     A trajectory has `horizon` timesteps, which are `stride` environment steps apart. With `offsets` (H - 1,) they lie
     that many environment steps after the first one instead, such as densely at first and sparsely later. `act_dim` is 0
-    for trajectories of states only; a transition has a horizon of 2. Raises ValueError for other sizes, and for sizes
-    and offsets that are not whole numbers.
+    for trajectories of states only; a transition has a horizon of 2. With a `history` above 1 or `past_actions`,
+    windows also hold the steps before the first timestep that an agent remembers. Raises ValueError for other sizes,
+    and for sizes and offsets that are not whole numbers.
     """
 
     obs_dim: int
@@ -44,11 +45,16 @@ class TrajectorySpec:
     horizon: int
     stride: int = 1
     offsets: tuple[int, ...] | None = None
+    history: int = 1
+    """Number of observations that an agent sees: the present one and the last ones before it."""
+    past_actions: int = 0
+    """Number of its last actions that it sees."""
 
     def __post_init__(self) -> None:
         if self.offsets is not None:  # a list would make another spec of the same offsets
             object.__setattr__(self, "offsets", tuple(self.offsets) or None)
-        for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
+        for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1), ("history", 1),
+                            ("past_actions", 0)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or not least <= value <= MAX_SIZE:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; a whole number from {least} to {MAX_SIZE} is "
@@ -62,6 +68,36 @@ class TrajectorySpec:
     def dim(self) -> int:
         """The width D of a timestep."""
         return self.obs_dim + self.act_dim
+
+    @property
+    def past(self) -> int:
+        """The number P of environment steps before the present that an agent remembers."""
+        return max(self.history - 1, self.past_actions)
+
+    @property
+    def seen_dim(self) -> int:
+        """The width of what an agent sees, `seen`."""
+        return self.history * self.obs_dim + self.past_actions * self.act_dim
+
+    def seen(self, obs_BO: Tensor, past_BPD: Tensor | None = None) -> Tensor:
+        """(B, `seen_dim`) what an agent sees: its last observations, the present one first, and its last actions, the
+        latest first.
+
+        `past_BPD` are the steps before the present, the oldest first. None is the beginning of an episode, where the
+        present observation is repeated and actions are 0 (Chi et al. 2023, whose policy sees two observations).
+        """
+        if not self.past:
+            return obs_BO
+        if past_BPD is None:
+            past_BPD = self.beginning(obs_BO)
+        obs_BPO, act_BPA = self.split(past_BPD.to(obs_BO).flip(1))
+        return torch.cat([obs_BO, obs_BPO[:, : self.history - 1].flatten(1),
+                          act_BPA[:, : self.past_actions].flatten(1)], 1)
+
+    def beginning(self, obs_BO: Tensor) -> Tensor:
+        """(B, P, D) the steps before the first observation of an episode: that observation, and actions of 0."""
+        obs_BPO = obs_BO[:, None].expand(-1, self.past, -1)
+        return self.join(obs_BPO, obs_BPO.new_zeros(*obs_BPO.shape[:2], self.act_dim))
 
     @property
     def spacing(self) -> int | tuple[int, ...]:
@@ -129,7 +165,8 @@ class Batch:
     timesteps; a truncated episode has none. `weight_B`, of mean 1, weights the windows in the loss of a model of
     trajectories; None weights them equally. `synthetic_B` is true for windows that a world model generated, which only
     critics learn from; None means that all are real. `episode_B` numbers the episodes. `goal_BG` are the goals in
-    hindsight that rewards and terminations are about, and values are learned for; None without them.
+    hindsight that rewards and terminations are about, and values are learned for; None without them. `past_BPD` are the
+    steps before each window that an agent remembers (`TrajectorySpec.seen`); None if it remembers none.
     """
 
     x_BHD: Tensor
@@ -143,6 +180,7 @@ class Batch:
     synthetic_B: Tensor | None = None
     episode_B: Tensor | None = None
     goal_BG: Tensor | None = None
+    past_BPD: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -509,6 +547,10 @@ class Agent(ABC):
     @abstractmethod
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns the actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G)."""
+
+    def took(self, act_BA: Tensor) -> None:  # noqa: B027 - most agents remember no actions
+        """Tells an agent that remembers its actions which ones (B, A) were carried out in the place of those that `act`
+        returned last."""
 
     def avoiding(self, obstacles: Sequence[Any]) -> Agent:
         """Returns an agent that keeps out of obstacles, constraints on its position; this one, where it cannot be told

@@ -107,9 +107,29 @@ class ObservationBuffer:
 
     def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
         """Appends the observation and the action of one environment step, in every environment."""
+        if not self.length:
+            return
         x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim].to(obs_BO.device))[:, None].to(self.x_BTD)
         self.x_BTD = torch.cat([self.x_BTD, x_B1D], 1)[:, 1:]
         self.steps_B += 1
+
+    def correct(self, act_BA: Tensor) -> None:
+        """Replaces the action of the last step, in every environment."""
+        if self.length:
+            obs_BO, _ = self.spec.split(self.x_BTD[:, -1])
+            x_BD = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim].to(obs_BO))
+            self.x_BTD = torch.cat([self.x_BTD[:, :-1], x_BD[:, None]], 1)
+
+    def seen(self, obs_BO: Tensor) -> Tensor:
+        """What each environment's agent sees (`TrajectorySpec.seen`), in which these observations are the present."""
+        if not self.length:
+            return obs_BO
+        first_B1 = (self.length - self.steps_B).clamp(min=0)[:, None]  # of the episode's steps, or else the present
+        t_T = torch.arange(self.length, device=first_B1.device)
+        x_BLD = torch.cat([self.x_BTD, self.spec.beginning(obs_BO)[:, :1].to(self.x_BTD)], 1)
+        x_BTD = x_BLD.take_along_dim(t_T.maximum(first_B1)[..., None], 1)
+        x_BTD[..., self.spec.obs_dim :] *= (t_T >= first_B1)[..., None]
+        return self.spec.seen(obs_BO, x_BTD)
 
     def copy(self) -> ObservationBuffer:
         """A buffer that goes on apart from this one."""

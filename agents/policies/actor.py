@@ -14,6 +14,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, Traject
 
 from ..episodic import EpisodicAgent, aimed_at, observed
 from ..planning.detours import detours
+from ..planning.memory import ObservationBuffer
 from ..planning.roadmap import FarGoals
 from .policy import Policy
 
@@ -54,6 +55,7 @@ class Actor(EpisodicAgent):
         return self.policy.scales.limits(self.low_A, self.high_A)
 
     def _allocate(self, batch: int) -> None:
+        self.observations = ObservationBuffer(self.spec, self.spec.past, batch, torch.device("cpu"))
         self.age_B = torch.full((batch,), self.policy.execute)
         self.queue_BEA = torch.zeros(batch, self.policy.execute, self.policy.spec.act_dim)
         self.detours = None
@@ -62,6 +64,7 @@ class Actor(EpisodicAgent):
 
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.policy.execute
+        self.observations.steps_B[mask_B] = 0
         if self.detours is not None:
             self.detours.forget(mask_B)
 
@@ -82,7 +85,7 @@ class Actor(EpisodicAgent):
         self._resize(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
-            obs = obs_BO[due_B]
+            obs = self.observations.seen(obs_BO)[due_B]
             goal = None
             if goal_BG is not None:
                 goal = padded(self._aim(due_B, obs, goal_BG[due_B]))
@@ -93,6 +96,7 @@ class Actor(EpisodicAgent):
             self.decision_B[due_B] += 1
         act_BA = self.queue_BEA[torch.arange(len(obs_BO)), self.age_B]
         self.age_B += 1
+        self.observations.add(obs_BO, act_BA)
         return act_BA
 
     def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -114,7 +118,8 @@ class Actor(EpisodicAgent):
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
-        This is a function of its arguments alone, as `gentraj export` needs it.
+        This is a function of its arguments alone, as `gentraj export` needs it. The observations are what the policy
+        sees, `spec.seen`.
         """
         policy = self.policy
         calls = self.network_calls

@@ -212,7 +212,7 @@ class Policy(nn.Module, Generic[P]):
         self.chunk = config.chunk
         self.execute = config.execute
         self.batch_size = config.batch_size
-        self.spec = TrajectorySpec(scales.obs_dim, scales.act_dim, max(config.chunk, n_step) + 1)
+        self.spec = replace(scales.spec, horizon=max(config.chunk, n_step) + 1)
         self.state_dim = scales.state_dim
         self.window_spec = TrajectorySpec(scales.state_dim, scales.act_dim, config.chunk)  # of a model of actions
 
@@ -274,19 +274,27 @@ class Policy(nn.Module, Generic[P]):
         if batch.synthetic_B is not None:
             weight_B = mean_one((~batch.synthetic_B).to(reward_B))
         goal_BG, actor_BS = batch.context_BC, None
+        obs_BW = self.spec.seen(obs_BHO[:, 0], batch.past_BPD)
         if batch.goal_BG is not None:
-            goal_BG, actor_BS = batch.goal_BG, scales.state(obs_BHO[:, 0], batch.context_BC)
+            goal_BG, actor_BS = batch.goal_BG, scales.state(obs_BW, batch.context_BC)
         return Transition(
-            state_BS=scales.state(obs_BHO[:, 0], goal_BG),
+            state_BS=scales.state(obs_BW, goal_BG),
             chunk_BX=act_BKA.flatten(1),
             real_BK=real_BK,
             reward_B=reward_B,
-            next_BS=scales.state(obs_BHO[b, last_B], goal_BG),
+            next_BS=scales.state(self.spec.seen(obs_BHO[b, last_B], self.past(batch, last_B)), goal_BG),
             discount_B=power_H[last_B] * ~ended_B,
             whole_B=real_BK.all(1) | ended_B,
             episode_B=batch.episode_B,
             weight_B=weight_B,
             actor_BS=actor_BS)
+
+    def past(self, batch: Batch, index_B: Tensor) -> Tensor | None:
+        """(B, P, D) the steps before the timestep `index_B` of each window that the policy remembers."""
+        if batch.past_BPD is None:
+            return None
+        t_BP = index_B[:, None] + torch.arange(self.spec.past, device=index_B.device)
+        return torch.cat([batch.past_BPD, batch.x_BHD], 1).take_along_dim(t_BP[..., None], 1)
 
     @property
     def device(self) -> torch.device:

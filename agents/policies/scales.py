@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import fit_contexts
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Limits
+from gentraj.trajectory import Limits, TrajectorySpec
 
 MAX_NORMALIZED_OBS = 10.0  # in deviations, as an entry that hardly varies in the data has a tiny deviation
 CONSTANT_ACTION_SCALE = 1e-6  # of an action that never varies in the data, in units of its size where that is above 1
@@ -25,15 +25,18 @@ class StateActionScales(nn.Module):
     """Normalisers of observations, actions, contexts (None without one) and rewards.
 
     A state s_BS is the normalised observation, clamped to `max_obs`, joined with the normalised context (a goal) if
-    there is one.
+    there is one. The observation is what the policy sees (`TrajectorySpec.seen`), so that of a policy with a history it
+    is the last observations, and the last actions if it sees any.
     """
 
     def __init__(self, obs: Normalizer, act: Normalizer, context: Normalizer | None, reward: Normalizer,
-                 max_obs: float = MAX_NORMALIZED_OBS):
+                 max_obs: float = MAX_NORMALIZED_OBS, spec: TrajectorySpec | None = None):
+        """`spec` says what the policy remembers; by default it sees the present observation alone."""
         super().__init__()
-        self.obs_dim = len(obs.shift_D)
         self.act_dim = len(act.shift_D)
         self.context_dim = 0 if context is None else len(context.shift_D)
+        self.spec = spec or TrajectorySpec(len(obs.shift_D), self.act_dim, 1)
+        self.obs_dim = self.spec.seen_dim
         self.state_dim = self.obs_dim + self.context_dim
         self.obs = obs
         self.act = act
@@ -50,8 +53,9 @@ class StateActionScales(nn.Module):
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig, observations: Observations = "gaussian",
-            rewards: Rewards = "rms") -> StateActionScales:
-        """Fits the normalisers to these episodes; `observations` and `rewards` are those of `PolicyConfig`.
+            rewards: Rewards = "rms", spec: TrajectorySpec | None = None) -> StateActionScales:
+        """Fits the normalisers to these episodes; `observations` and `rewards` are those of `PolicyConfig`, and `spec`
+        says what the policy remembers.
 
         The statistics of rewards and terminations use real episodes only, as synthetic ones of a world model are short.
         Rewards of goals in hindsight, in environment steps, stay as they are.
@@ -60,10 +64,11 @@ class StateActionScales(nn.Module):
         context = fit_contexts(episodes, contexts)
         real = episodes.real()
         shift, size = (0.0, 1.0) if contexts.goals else reward_scale(real, rewards)
-        scales = cls.blank(episodes.obs_dim, episodes.act_dim, len(context.shift_D) if context else 0, observations)
-        if observations == "gaussian":
-            scales.obs = Normalizer.fit("gaussian", [episodes.obs])
+        scales = cls.blank(episodes.obs_dim, episodes.act_dim, len(context.shift_D) if context else 0, observations,
+                           spec)
         scales.act = action_scale(episodes.act)
+        if observations == "gaussian":
+            scales.obs = seen_scale(scales.spec, Normalizer.fit("gaussian", [episodes.obs]), scales.act)
         scales.context = context
         scales.reward = Normalizer(torch.full((1,), shift), torch.full((1,), size))
         if contexts.goals:
@@ -74,13 +79,13 @@ class StateActionScales(nn.Module):
         return scales
 
     @classmethod
-    def blank(cls, obs_dim: int, act_dim: int, context_dim: int,
-              observations: Observations = "gaussian") -> StateActionScales:
+    def blank(cls, obs_dim: int, act_dim: int, context_dim: int, observations: Observations = "gaussian",
+              spec: TrajectorySpec | None = None) -> StateActionScales:
         """Identity normalisers, to load saved ones into."""
         identity = Normalizer.identity
         context = identity(context_dim) if context_dim else None
-        return cls(identity(obs_dim), identity(act_dim), context, identity(1),
-                   MAX_NORMALIZED_OBS if observations == "gaussian" else torch.inf)
+        return cls(identity(spec.seen_dim if spec else obs_dim), identity(act_dim), context, identity(1),
+                   MAX_NORMALIZED_OBS if observations == "gaussian" else torch.inf, spec)
 
     def initial_value(self, discount: float) -> float:
         """The discounted return of constant mean rewards, with terminations at their mean rate: where critics start."""
@@ -90,8 +95,12 @@ class StateActionScales(nn.Module):
         """(B, S) normalised states. Raises ValueError for observations of another width, and if a context is missing,
         or given to a policy without one."""
         if obs_BO.shape[-1] != self.obs_dim:
+            remembered = ""
+            if self.spec.past:
+                remembered = (f" ({self.spec.history} observations of {self.spec.obs_dim} numbers and "
+                              f"{self.spec.past_actions} actions of {self.spec.act_dim}, joined by policy.spec.seen)")
             raise ValueError(f"observations of shape {tuple(obs_BO.shape)} were given to a policy that was trained on "
-                             f"observations of width {self.obs_dim}; give it those")
+                             f"observations of width {self.obs_dim}{remembered}; give it those")
         if (self.context is None) != (context_BC is None):
             trained, given = ("with", "none") if context_BC is None else ("without", "one")
             raise ValueError(f"a policy trained {trained} a goal was given {given}; train it on data of this "
@@ -122,9 +131,17 @@ class StateActionScales(nn.Module):
         varies is not clipped."""
         least_A = (self.act.shift_D - self.act.scale_D).maximum(low_A.to(self.act.shift_D.device))
         most_A = (self.act.shift_D + self.act.scale_D).minimum(high_A.to(self.act.shift_D.device))
-        bounds = (torch.where(self.varies_A, least_A, -torch.inf), torch.where(self.varies_A, most_A, torch.inf),
-                  *self.bounds())
+        seen = (bound[: self.spec.obs_dim] for bound in self.bounds())
+        bounds = (torch.where(self.varies_A, least_A, -torch.inf), torch.where(self.varies_A, most_A, torch.inf), *seen)
         return Limits(*(bound.cpu().numpy() for bound in bounds))
+
+
+def seen_scale(spec: TrajectorySpec, obs: Normalizer, act: Normalizer) -> Normalizer:
+    """The normaliser of what a policy sees, `TrajectorySpec.seen`. An action that never varies has the scale 1."""
+    varies_A = act.scale_D > constant_scale(act.shift_D) * (1 + SCALE_ROUNDING)
+    act_scale_A = torch.where(varies_A, act.scale_D, 1)
+    return Normalizer(torch.cat([obs.shift_D.repeat(spec.history), act.shift_D.repeat(spec.past_actions)]),
+                      torch.cat([obs.scale_D.repeat(spec.history), act_scale_A.repeat(spec.past_actions)]))
 
 
 def action_scale(act_SA: np.ndarray) -> Normalizer:

@@ -190,7 +190,9 @@ class StudentActor(Actor):
         if goal_BG is not None:
             goal_BG = self._aim(torch.ones(len(obs_BO), dtype=torch.bool), obs_BO, goal_BG)
         uniform_B1 = self._uniform() if self.policy.config.sample else None
-        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, 0].cpu()
+        act_BA = self._chunks(self.observations.seen(obs_BO), goal_BG, uniform_B1)[:, 0].cpu()
+        self.observations.add(obs_BO, act_BA)
+        return act_BA
 
     def _uniform(self) -> Tensor:
         """(B, 1) random numbers for the next decision, of which many are drawn at a time, as that takes long."""
@@ -215,7 +217,8 @@ class StudentActor(Actor):
         obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         if self.ahead is not None and goal_BG is not None:
             goal_BG = self.ahead(obs_BO, goal_BG)
-        obs_BO = obs_BO.to(self.low_O.device)
+        self._resize(len(obs_BO))
+        obs_BO = self.observations.seen(obs_BO).to(self.low_O.device)
         inside_B = ((obs_BO >= self.low_O) & (obs_BO <= self.high_O)).all(1)
         return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B
 

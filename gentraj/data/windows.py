@@ -302,6 +302,9 @@ class Windows:
         _fill(x_BHD[..., :width], mask_BHD[..., :width], self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
             _fill(x_BHD[..., width:], mask_BHD[..., width:], self.episodes.act, t_BH, real_act_BH)
+        past_BPD = None
+        if self.spec.past:
+            past_BPD = torch.from_numpy(self.past(starts_B))
         row_B = starts_B + episode_B
         goal_BG = context_BC = None
         if goal_2B is None and (self.hindsight or self.context_rows):
@@ -322,7 +325,16 @@ class Windows:
         return Batch(torch.from_numpy(x_BHD), torch.from_numpy(mask_BHD), context_BC,
                      torch.from_numpy(self._rewards(starts_B, end_B1)), torch.from_numpy(terminal_BH), goal_BG=goal_BG,
                      synthetic_B=None if imagined is None else torch.from_numpy(imagined[row_B, 0] > 0),
-                     episode_B=torch.from_numpy(part_B))
+                     episode_B=torch.from_numpy(part_B), past_BPD=past_BPD)
+
+    def past(self, starts_B: np.ndarray) -> np.ndarray:
+        """(B, P, D) the steps before these, as `TrajectorySpec.beginning` says where an episode has fewer."""
+        episode_B1 = np.searchsorted(self.ends, starts_B, side="right")[:, None]
+        t_BP = starts_B[:, None] + np.arange(-self.spec.past, 0)
+        first_B1 = self.episodes.starts[episode_B1]
+        obs_BPO = self.episodes.obs.take(np.maximum(t_BP, first_B1) + episode_B1, 0)
+        act_BPA = self.episodes.act.take(t_BP, 0, mode="clip") * (t_BP >= first_B1)[..., None]
+        return np.concatenate([obs_BPO, act_BPA[..., : self.spec.act_dim]], -1)
 
     def _rewards(self, starts_B: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
         """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end or the goal in

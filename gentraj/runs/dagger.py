@@ -107,8 +107,9 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     """Trains a student of these rounds, or goes on with its training."""
     follows = isinstance(teacher, PlannerRun) and teacher.planning.replan > 1
     policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=config.policy.sample or follows)
+    memory = teacher.main.spec
     settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training,
-                               roadmap=teacher.roadmap)
+                               roadmap=teacher.roadmap, history=memory.history, past_actions=memory.past_actions)
     return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress, kept=teacher.kept)
 
 

@@ -49,9 +49,13 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
 
 
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
-    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
-    obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
-    return obs_RO, straight(run).example_goal(run.reference, obs_RO)
+    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals.
+
+    An agent with a history decides by all that it sees, (R, `TrajectorySpec.seen_dim`).
+    """
+    reference = run.reference
+    obs_RO = reference.x_BHD[:, 0, : run.data.obs_dim]
+    return run.main.spec.seen(obs_RO, reference.past_BPD), straight(run).example_goal(reference, obs_RO)
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:

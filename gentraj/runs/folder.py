@@ -102,9 +102,9 @@ class RunFolder:
             except ConfigError as error:
                 raise ValueError(f"{error}: it is not that of a run, and would be overwritten; train in another "
                                  "folder") from error
-        tensors = {"x": run.reference.x_BHD, "mask": run.reference.mask_BHD}
-        if run.reference.context_BC is not None:
-            tensors["context"] = run.reference.context_BC
+        kept = run.reference
+        tensors = {"x": kept.x_BHD, "mask": kept.mask_BHD}
+        tensors |= {name: x for name, x in (("context", kept.context_BC), ("past", kept.past_BPD)) if x is not None}
         tensors |= {f"{OF_DATA}{name}": tensor for name, tensor in run.kept.items()}
         content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
         write_file(self / self.REFERENCE, content)
@@ -131,18 +131,20 @@ class RunFolder:
 
     def _load_reference(self, run: Run, context_dim: int) -> None:
         """Gives the run what it keeps of the data. Raises `CheckpointError` for a file that holds something else."""
-        path, shape = self / self.REFERENCE, (run.main.spec.horizon, run.main.spec.dim)
+        path, spec = self / self.REFERENCE, run.main.spec
+        shape = spec.horizon, spec.dim
         try:
             tensors = safetensors.torch.load(path.read_bytes())
             of_data = [name for name in tensors if name.startswith(OF_DATA)]
             run.kept = {name.removeprefix(OF_DATA): tensors.pop(name) for name in of_data}
             shapes = {name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()}
             expected = {"x": shape, "mask": shape} | ({"context": (context_dim,)} if context_dim else {})
+            expected |= {"past": (spec.past, spec.dim)} if spec.past else {}
             if shapes != expected:
                 raise ValueError(f"holds windows of the shapes {shapes}; {expected} are expected")
         except (OSError, SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: {error}; `gentraj train --resume` writes it anew") from error
-        run.reference = Batch(tensors["x"], tensors["mask"], tensors.get("context"))
+        run.reference = Batch(tensors["x"], tensors["mask"], tensors.get("context"), past_BPD=tensors.get("past"))
 
     def start(self, run: Run, device: torch.device | None, resume: bool, processes: int = 1) -> None:
         """Writes the run before its first step, and how its training was started.

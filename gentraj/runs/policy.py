@@ -21,14 +21,14 @@ from ..data.windows import GoalContext
 from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, acting_settings, ahead_of, refuse_planning
+from .run import GOAL, ActingConfig, DataFacts, MemoryRunConfig, Run, acting_settings, ahead_of, refuse_planning
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 
 @settings
-class PolicyRunConfig(RunConfig):
+class PolicyRunConfig(MemoryRunConfig):
     """All settings of a policy's run. Raises ValueError for settings that contradict each other."""
 
     policy: PolicyConfig = field(default_factory=BCConfig)
@@ -62,10 +62,11 @@ class PolicyRun(Run[PolicyRunConfig]):
         super().__init__(config, data, episodes)
         self.context = replace(self.context, goals=config.context.goals)
         own = config.policy
+        memory = config.memory(data)
         if episodes is None:
-            scales = StateActionScales.blank(data.obs_dim, data.act_dim, data.context_dim, own.observations)
+            scales = StateActionScales.blank(data.obs_dim, data.act_dim, data.context_dim, own.observations, memory)
         else:
-            scales = StateActionScales.fit(episodes, self.context, own.observations, own.rewards)
+            scales = StateActionScales.fit(episodes, self.context, own.observations, own.rewards, memory)
         self.policy = POLICIES.made_of(own)(own, scales)
         self.components = {"policy": self.policy}
         self.acting, self.roadmap = own, config.roadmap

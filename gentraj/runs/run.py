@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -34,11 +35,13 @@ from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..training.state import module_tensors, restore_module
-from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
+from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec
 from ..worlds.model import WorldModel
 
 if TYPE_CHECKING:
     from gentraj.agents.planning.deadline import Deadline
+
+MAX_HISTORY = 1000  # more observations than these are a mistake, and would fill the memory
 
 Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
 """A part of a run that is trained, such as a generative model or a critic."""
@@ -112,6 +115,21 @@ class RunConfig:
     goals."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training loop."""
+
+
+@settings
+class MemoryRunConfig(RunConfig):
+    """The settings of a run whose agent may see more than the present observation."""
+
+    history: Annotated[int, Interval(ge=1, le=MAX_HISTORY)] = 1
+    """Number of observations that it sees: the present one and the last ones before it. At the beginning of an episode
+    the first one is repeated."""
+    past_actions: Annotated[int, Interval(ge=0, le=MAX_HISTORY)] = 0
+    """Number of its last actions that it sees; 0 at the beginning of an episode."""
+
+    def memory(self, data: DataFacts) -> TrajectorySpec:
+        """The layout of what it sees of these data (`TrajectorySpec.seen`)."""
+        return TrajectorySpec(data.obs_dim, data.act_dim, 1, history=self.history, past_actions=self.past_actions)
 
 
 class Split(NamedTuple):

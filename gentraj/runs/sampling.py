@@ -150,7 +150,7 @@ def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: Samplin
         _check_width("--goal", goal_G, run.data.context_dim)
         goal_G = goal_G[None]
     with torch.no_grad():
-        state_1S = policy.scales.state(start_O[None], goal_G)
+        state_1S = policy.scales.state(policy.spec.seen(start_O[None]), goal_G)
         actions = action_model_of(policy)
         x_NKD = actions.model.sample(actions.condition(state_1S), num, seed=seed, options=options)[0]
         act_NKA = policy.scales.act.unnormalize(actions.actions(x_NKD))

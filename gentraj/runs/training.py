@@ -95,7 +95,7 @@ def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tu
         check_evaluable(data)
     run = kind.build(config, data, episodes)
     batch = Windows(parts.reference, run.main.spec, context).batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
-    run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC)
+    run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC, past_BPD=batch.past_BPD)
     if check:
         check_data(data, episodes, config.env_id)
         untrained_agent(run)
