@@ -170,7 +170,7 @@ def import_diffuser(path: Path) -> tuple[ModuleType, ModuleType]:
     return import_module("diffuser.models"), import_module("diffuser.sampling.functions")
 
 
-def diffuser_model(setup: Setup, setting: Setting) -> tuple[nn.Module, ModuleType]:
+def diffuser_model(setup: Setup, setting: Setting) -> tuple[Any, ModuleType]:
     """Its diffusion model and the module of its sampling functions."""
     if setup.diffuser is None:
         raise PeerMissing("--diffuser names no checkout")

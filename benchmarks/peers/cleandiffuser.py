@@ -42,8 +42,7 @@ UNUSED = ["cleandiffuser.env.wrapper", "d4rl", "gym", "hydra", "numba", "numcode
 
 
 class CleanDiffuser(Peer):
-    """A method of the repository. Raises `ConfigError` for data with goals, with actions beyond -1 and 1, or with
-    episodes of more than 1,000 steps."""
+    """A method of the repository. Raises `ConfigError` for data with episodes of more than 1,000 steps."""
 
     modes: tuple[str, ...] = ("train",)
     """The pipelines that train it, as `mode` in its settings."""

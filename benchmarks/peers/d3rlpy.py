@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.speed_peers import replay_buffer
 
-from .peer import Peer, Task, check_data
+from .peer import Peer, Task
 
 EPOCH = 1_000  # updates, as in the reproductions
 REWARDS = 1000.0  # IQL divides rewards by the range of the data's returns, and multiplies them by this
@@ -23,7 +23,6 @@ class D3rlpy(Peer):
     """An algorithm of d3rlpy that acts without noise."""
 
     def __init__(self, name: str, task: Task):
-        check_data(task.data)
         self.updates = task.updates
         self.d3rlpy: Any = import_module("d3rlpy")
         structlog: Any = import_module("structlog")  # by which d3rlpy says its settings

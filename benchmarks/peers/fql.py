@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .peer import Peer, Task, first_on_path, one_core, transitions
+from .peer import Peer, Task, first_on_path, masked_transitions, one_core
 
 CHANGES: dict[str, dict[str, Any]] = {"fql-normalized": {"normalize_q_loss": True}}  # to the settings of the agents
 
@@ -33,9 +33,7 @@ class Fql(Peer):
         self.settings.update(CHANGES.get(name, {}))
         random.seed(task.seed)
         np.random.seed(task.seed)
-        rows = transitions(task.data)
-        ends = np.maximum(rows["terminals"], rows.pop("timeouts"))
-        self.data = datasets.Dataset.create(**rows | {"masks": 1 - rows["terminals"], "terminals": ends})
+        self.data = datasets.Dataset.create(**masked_transitions(task.data))
         self.data.return_next_actions = agent == "rebrac"
         example = self.data.sample(1)
         self.agent = import_module("agents").agents[agent].create(

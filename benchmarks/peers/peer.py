@@ -9,9 +9,11 @@ import subprocess
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from gentraj.config import ConfigError
 from gentraj.data import Episodes
+from gentraj.data.d4rl import d4rl_arrays
 from gentraj.data.sources import split_names
 from gentraj.runs.presets import PRESETS
 from gentraj.trajectory import Agent
@@ -97,13 +100,34 @@ class Method:
     """Whether its learning rates follow a schedule up to the last update, so that a training is of one length."""
     ours: str = ""
     """The preset of gentraj for the same method, if there is one."""
+    goals: bool = False
+    """Whether it learns from data with goals, and from no others."""
 
     def made(self, task: Task) -> Peer:
-        """The method, before its first update. Raises `ConfigError` where a package is missing."""
-        try:
-            return import_module(f"benchmarks.peers.{self.module}").made(self.name, task)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"{self.label} needs {error.name}; pip install {self.packages}") from error
+        """The method, before its first update."""
+        return import_module(f"benchmarks.peers.{self.module}").made(self.name, task)
+
+    def check_code(self, folder: Path) -> None:
+        """Raises `ConfigError` where its checkout is not in the folder of checkouts, or a package is missing."""
+        self.checkout(folder)
+        found = versions(self.packages)
+        if absent := [name for name in names(self.packages) if name not in found]:
+            raise ConfigError(f"{self.label} needs {', '.join(absent)}: pip install {self.packages}")
+
+    def check_data(self, task: Task) -> None:
+        """Raises `ConfigError` for data that it cannot learn from: with goals, or without, and with actions beyond -1
+        and 1, which most authors' actors cannot take. For a preset of gentraj, raises what its training would."""
+        data = task.data
+        if self.module == "ours":
+            self.made(task)
+        elif self.goals and not data.goal_dims:
+            raise ConfigError(f"{data.name}: has no goals, which {self.label} learns to reach; give data with goals, "
+                              "such as gentraj/ogbench/pointmaze-medium-stitch-v0")
+        elif data.goal_dims and not self.goals:
+            raise ConfigError(f"{data.name}: has goals, and {self.label} is for data without; give data of one task")
+        elif np.abs(data.act).max() > 1 + SLACK:
+            raise ConfigError(f"{data.name}: has actions up to {np.abs(data.act).max():.3g}, and {self.label} needs "
+                              "actions between -1 and 1; scale them")
 
     def checkout(self, folder: Path) -> Path | None:
         """Its checkout in a folder of checkouts, or None if it needs none. Raises `ConfigError` where it is missing."""
@@ -130,7 +154,7 @@ _corl = partial(Method, module="corl", repository="tinkoff-ai/CORL", packages="p
 _d3rlpy = partial(Method, module="d3rlpy", packages="--no-deps d3rlpy==2.8.1 gym==0.26.2 gym-notices structlog "
                   "colorama dataclasses-json marshmallow typing-inspect mypy-extensions scikit-learn joblib "
                   "threadpoolctl narwhals")  # it asks for gymnasium 1.0, and works with later ones
-_ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX)
+_ogbench = partial(Method, module="ogbench", repository="seohongpark/ogbench", packages=JAX, goals=True)
 _cleandiffuser = partial(Method, module="cleandiffuser", repository="CleanDiffuserTeam/CleanDiffuser",
                          packages="einops greenlet pyyaml", scheduled=True)
 METHODS = {
@@ -210,28 +234,28 @@ def one_core() -> None:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 
-def check_data(data: Episodes) -> None:
-    """Raises `ConfigError` for data with goals, and for actions beyond -1 and 1, which most authors' actors cannot
-    take."""
-    if data.goal_dims:
-        raise ConfigError(f"{data.name}: has goals, and this method is for data without; give data of one task")
-    if np.abs(data.act).max() > 1 + SLACK:
-        raise ConfigError(f"{data.name}: has actions up to {np.abs(data.act).max():.3g}; this method needs actions "
-                          "between -1 and 1")
-
-
 def transitions(data: Episodes) -> dict[str, np.ndarray]:
-    """The transitions as rows (S, ...) of float32, with the names that most code for D4RL gives them.
+    """The rows (S, ...) of `d4rl_arrays` as float32."""
+    return {key: array.astype(np.float32) for key, array in d4rl_arrays(data).items()}
 
-    `terminals` is 1 where an episode has ended for good, and `timeouts` where it was cut off. Raises `ConfigError` as
-    `check_data`.
-    """
-    check_data(data)
-    first_N = np.ones(len(data.obs), bool)
-    first_N[data.last_rows] = False
-    following_N = np.roll(first_N, 1)
-    last_S = np.zeros(len(data.act), bool)
-    last_S[np.cumsum(data.lengths) - 1] = True
-    return {"observations": data.obs[first_N], "actions": data.act, "rewards": data.reward.astype(np.float32),
-            "next_observations": data.obs[following_N], "terminals": data.terminated.astype(np.float32),
-            "timeouts": (last_S & ~data.terminated).astype(np.float32)}
+
+def masked_transitions(data: Episodes) -> dict[str, np.ndarray]:
+    """The transitions as FQL's code and what is built on it take them: `terminals` is 1 where an episode has ended in
+    any way, and `masks` is 0 where it has ended for good."""
+    rows = transitions(data)
+    ended_S = np.maximum(rows["terminals"], rows.pop("timeouts"))
+    return rows | {"masks": 1 - rows["terminals"], "terminals": ended_S}
+
+
+def names(packages: str) -> list[str]:
+    """The names of packages in what `pip install` is given."""
+    return [word.partition("==")[0] for word in packages.split() if not word.startswith("-")]
+
+
+def versions(packages: str) -> dict[str, str]:
+    """The versions of those of the packages that are installed."""
+    found = {}
+    for name in names(packages):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

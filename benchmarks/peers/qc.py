@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .peer import Peer, Task, first_on_path, one_core, transitions
+from .peer import Peer, Task, first_on_path, masked_transitions, one_core
 
 CHUNK = 5
 CHANGES: dict[str, dict[str, Any]] = {"qc": {"actor_type": "best-of-n"}, "qc-fql": {}}  # to the settings of acfql.py
@@ -33,9 +33,7 @@ class Qc(Peer):
         self.settings.update({"horizon_length": CHUNK} | CHANGES[name])
         random.seed(task.seed)
         np.random.seed(task.seed)
-        rows = transitions(task.data)
-        ends = np.maximum(rows["terminals"], rows.pop("timeouts"))
-        self.data = datasets.Dataset.create(**rows | {"masks": 1 - rows["terminals"], "terminals": ends})
+        self.data = datasets.Dataset.create(**masked_transitions(task.data))
         example = self.data.sample(())
         self.agent = agents.ACFQLAgent.create(task.seed, example["observations"], example["actions"], self.settings)
         self.act_dim = task.data.act_dim

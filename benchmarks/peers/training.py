@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from gentraj.experiments.cards import Score, SeedResult
 from gentraj.experiments.reproduce import PACKAGES, episode_scores
 from gentraj.training.loop import freed_memory_kept
 
-from .peer import Peer, Task, TrainingDone, method
+from .peer import Method, Peer, Task, TrainingDone, method, versions
 
 FIRST = 10  # updates in which code may be compiled, which are not timed
 MEASURED = 50  # updates that tell how many a budget of time has
@@ -80,6 +79,11 @@ class Contest:
             self.protocol = "ogbench"
         self.factory: EnvironmentFactory = environment_factory(env, protocol=self.protocol)
 
+    def task(self, chosen: Method, seed: int = 0, updates: int = 1) -> Task:
+        """The task of a method. Raises `ConfigError` where its checkout is missing."""
+        return Task(self.data, self.setting.data, self.env, seed, updates, chosen.checkout(self.setting.checkouts),
+                    self.setting.like)
+
     @cached_property
     def score(self) -> Score:
         """Success where the data have goals, else D4RL's score where it is defined."""
@@ -122,51 +126,48 @@ class Training:
 
     def __init__(self, name: str, contest: Contest, seed: int, updates: int):
         """`updates` is where a schedule of learning rates ends."""
-        setting, chosen = contest.setting, method(name)
-        folder = chosen.checkout(setting.checkouts)
+        chosen = method(name)
         self.label, self.contest, self.seed = chosen.label, contest, seed
-        self.peer = chosen.made(Task(contest.data, setting.data, contest.env, seed, updates, folder, setting.like))
-        self.versions = versions(chosen.packages) | chosen.commit(setting.checkouts)
+        self.peer = chosen.made(contest.task(chosen, seed, updates))
+        self.versions = {"python": python_version()} | versions(" ".join([*PACKAGES, chosen.packages]))
+        self.versions |= chosen.commit(contest.setting.checkouts)
         self.step = 0
         self.seconds = 0.0  # of all updates but the first, in which code may be compiled
         self.since = 0.0
 
-    def run(self, budgets: Mapping[Path, Budget]) -> None:
-        """Trains until all budgets are spent, and writes the score after each to its place."""
-        left = dict(budgets)
-
+    def run(self, is_done: Callable[[], bool]) -> None:
+        """Counts updates and their CPU time until `is_done()`, which is called after each and whose time is not
+        counted."""
         def after_update(updates: int = 1) -> None:
             if self.step == 0:
                 self.contest.check(self.peer)
-            self.count(updates)
+            self.step += updates
+            if self.step > FIRST:
+                self.seconds += time.process_time() - self.since
+            if is_done():
+                raise TrainingDone
+            self.since = time.process_time()
+
+        with suppress(TrainingDone), freed_memory_kept():  # as our trainings have it
+            self.peer.train(after_update)
+
+    def score(self, budgets: Mapping[Path, Budget]) -> None:
+        """Trains until all budgets are spent, and writes the score after each to its place."""
+        left = dict(budgets)
+
+        def is_done() -> bool:
             for place, budget in budgets.items():
                 if place in left and (self.step >= budget.updates or self.seconds >= budget.seconds):
                     write_json(place, to_json(self.scored()))
                     del left[place]
-            if not left:
-                raise TrainingDone
-            self.since = time.process_time()
+            return not left
 
-        with suppress(TrainingDone), freed_memory_kept():  # as our trainings have it
-            self.peer.train(after_update)
+        self.run(is_done)
 
     def pace(self) -> float:
         """CPU seconds of an update, measured by a few."""
-        def after_update(updates: int = 1) -> None:
-            self.count(updates)
-            if self.step >= FIRST + MEASURED:
-                raise TrainingDone
-            self.since = time.process_time()
-
-        with suppress(TrainingDone), freed_memory_kept():  # as our trainings have it
-            self.peer.train(after_update)
+        self.run(lambda: self.step >= FIRST + MEASURED)
         return self.seconds / (self.step - FIRST)
-
-    def count(self, updates: int) -> None:
-        """Counts updates and their CPU time."""
-        self.step += updates
-        if self.step > FIRST:
-            self.seconds += time.process_time() - self.since
 
     def scored(self) -> SeedResult:
         """The scores now; the CPU time of the first updates is taken to be that of the others."""
@@ -195,14 +196,4 @@ def train(name: str, setting: Setting, seed: int, places: Mapping[str, Path]) ->
     for part in parts:
         longest = max(budget.updates for budget in part.values())
         updates = UNKNOWN if math.isinf(longest) else int(longest)
-        Training(name, contest, seed, updates).run(part)
-
-
-def versions(packages: str) -> dict[str, str]:
-    """The versions of what trains and scores."""
-    found = {"python": python_version()}
-    for wanted in (*PACKAGES, *packages.split()):
-        name = wanted.partition("==")[0]
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+        Training(name, contest, seed, updates).score(part)

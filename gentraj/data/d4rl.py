@@ -300,22 +300,29 @@ def _warn_of_loss(path: Path, lost: Sequence[str]) -> None:
         warnings.warn(f"{path}: its layout has no place for {', '.join(lost)}", stacklevel=3)
 
 
-def save_d4rl(episodes: Episodes, path: str | Path) -> Path:
-    """Writes an HDF5 file in D4RL's layout, completely or not at all, and returns its path.
+def d4rl_arrays(episodes: Episodes) -> dict[str, np.ndarray]:
+    """The steps of episodes under D4RL's names, with a row (S, ...) for each.
 
-    The arrays have one row for each step; there are next_observations and, for data with goals, `infos/goal`. A
-    terminated episode ends where `terminals` is true, every other one where `timeouts` is. `load_episodes` also finds
-    the environment, `goal_dims` and `obs_keys` in the file. Warns of what the layout has no place for: extras other
-    than the goal, and the goal at an episode's last observation if it differs from that of the last step. Raises
-    `DataError` for a name without .hdf5.
+    `terminals` is true where an episode has ended for good, and `timeouts` where it was cut off.
     """
-    path = named(path, ".hdf5")
     e = episodes
     is_last_S = np.zeros(e.num_steps, bool)
     is_last_S[np.cumsum(e.lengths) - 1] = True
-    arrays = {"observations": np.delete(e.obs, e.last_rows, 0), "actions": e.act, "rewards": e.reward,
-              "terminals": e.terminated, "timeouts": is_last_S & ~e.terminated,
-              "next_observations": np.delete(e.obs, e.last_rows - e.lengths, 0)}
+    return {"observations": np.delete(e.obs, e.last_rows, 0), "actions": e.act, "rewards": e.reward,
+            "terminals": e.terminated, "timeouts": is_last_S & ~e.terminated,
+            "next_observations": np.delete(e.obs, e.last_rows - e.lengths, 0)}
+
+
+def save_d4rl(episodes: Episodes, path: str | Path) -> Path:
+    """Writes an HDF5 file in D4RL's layout, completely or not at all, and returns its path.
+
+    The arrays are those of `d4rl_arrays` and, for data with goals, `infos/goal`. `load_episodes` also finds the
+    environment, `goal_dims` and `obs_keys` in the file. Warns of what the layout has no place for: extras other than
+    the goal, and the goal at an episode's last observation if it differs from that of the last step. Raises `DataError`
+    for a name without .hdf5.
+    """
+    path = named(path, ".hdf5")
+    e, arrays = episodes, d4rl_arrays(episodes)
     lost = [f"the {key} of {len(e.obs):,} observations" for key in e.extras if key != "goal"]
     if "goal" in e.extras:
         goal_NG = e.extras["goal"]

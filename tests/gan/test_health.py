@@ -66,8 +66,8 @@ def test_coverage_is_the_share_of_data_that_have_a_sample_within_their_fifth_nei
 def test_only_free_entries_count() -> None:
     free = torch.rand(X.shape, generator=torch.Generator().manual_seed(3)) < 0.5
     fake = normal(ROWS, 1)
-    wild = [torch.where(free, x, 1e3 * normal(ROWS, i)) for i, x in enumerate((X, fake))]
-    assert signs(*wild, free) == pytest.approx(signs(X, fake, free), rel=1e-4)
+    wild_X, wild_fake = (torch.where(free, x, 1e3 * normal(ROWS, i)) for i, x in enumerate((X, fake)))
+    assert signs(wild_X, wild_fake, free) == pytest.approx(signs(X, fake, free), rel=1e-4)
 
 
 def recorded(steps: int, changes: dict[str, float], subject: Health | None = None) -> list[str]:
