@@ -127,11 +127,10 @@ def run_settings(card: Card, data: CardData, seed: int, folders: tuple[Path, ...
                  where: str = "card") -> RunConfig:
     """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
     config = common_settings(card, where)
-    dataset = "+".join(_found(name, folders, where) for name in split_names(data.dataset))
     training = replace(config.training, seed=seed, threads=1)
     if card.eval_every:
         training = replace(training, eval_every=card.eval_every, eval_episodes=card.episodes)
-    return replace(config, dataset=dataset, env_id=data.env_id, training=training)
+    return replace(config, dataset=dataset_of(data, folders, where), env_id=data.env_id, training=training)
 
 
 def read_card(path: Path) -> Card:
@@ -151,6 +150,14 @@ def read_card(path: Path) -> Card:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return card
+
+
+def dataset_of(data: CardData, folders: tuple[Path, ...] = (), where: str = "card") -> str:
+    """The dataset, with each of its files as the path at which it is found: as it is, or in one of the folders.
+
+    Raises `ConfigError`, which names `where` and the file.
+    """
+    return "+".join(_found(name, folders, where) for name in split_names(data.dataset))
 
 
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:

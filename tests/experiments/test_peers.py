@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -16,9 +17,11 @@ import pytest
 import torch
 
 from benchmarks.peers import __main__ as command
+from benchmarks.peers import reproduce
 from benchmarks.peers.corl import made as made_by_corl
 from benchmarks.peers.ogbench import OGBench, compact
 from benchmarks.peers.ours import Ours
+from benchmarks.peers.page import beside
 from benchmarks.peers.peer import (
     METHODS,
     Method,
@@ -35,7 +38,17 @@ from benchmarks.peers.training import Setting
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, save_npz
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.cards import read_results
+from gentraj.experiments.cards import (
+    Card,
+    CardData,
+    CardResult,
+    DataResult,
+    SeedResult,
+    read_results,
+    write_result,
+)
+from gentraj.experiments.page import score_tables
+from gentraj.experiments.statistics import number
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.training import train
 
@@ -373,8 +386,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Adds the method `counting`, and returns what compares it: in this process, and in episodes of two steps."""
     MADE.clear()
     monkeypatch.setattr(Method, "made", lambda self, task: Counting(self.name, task))
-    monkeypatch.setattr(command, "run_jobs", lambda jobs, pool: [(job.function(*job.arguments), job.outcome())
-                                                                for job in jobs])
+    for module in (command, reproduce):
+        monkeypatch.setattr(module, "run_jobs", lambda jobs, pool: [(job.function(*job.arguments), job.outcome())
+                                                                    for job in jobs])
 
     def compare(data: Path, out: Path, scheduled: bool = False, seeds: tuple[int, ...] = (0,), **setting: Any) -> None:
         monkeypatch.setitem(METHODS, "counting", Method("Counting", "none", "counting", scheduled=scheduled))
@@ -399,6 +413,78 @@ def test_a_training_is_scored_when_each_budget_is_spent_and_only_what_is_missing
         counting(data, out, updates=41)
 
 
+def again(*rows: Path, data: Path, out: Path, **changes: Any) -> bool:
+    return reproduce.main(reproduce.Args(rows, (data,), checkouts=data / "none", out=out, **changes))
+
+
+def test_a_row_is_repeated_and_judged_by_the_score_that_is_published(
+        counting: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, row = save_npz(pendulum(), tmp_path / "swing.npz"), tmp_path / "out" / "counting-updates.json"
+    counting(data, row.parent, updates=4, seeds=(0, 1))
+    assert again(row, data=tmp_path, out=tmp_path / "a")
+    assert [(peer.task.seed, peer.updates) for peer in MADE] == [(0, 4), (1, 4)] * 2
+    published = read_results(row.parent)["counting-updates"]
+    [name], mean = published.data, published.data["swing"].mean
+    assert f"counting-updates on {name}: return_mean {number(mean)}" in capsys.readouterr().out
+    assert again(row, data=tmp_path, out=tmp_path / "a")
+    assert len(MADE) == 4
+    better = replace(published.data["swing"].seeds[0], scores=(0.9 * mean,))  # the other seed is not asked for
+    seeds = better, published.data["swing"].seeds[1]
+    write_result(row, replace(published, data={"swing": replace(published.data["swing"], seeds=seeds)}))
+    assert not again(row, data=tmp_path, out=tmp_path / "a", seeds=(0,))
+    assert f"outside {number(0.9 * mean)}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="give another folder by --out"):
+        again(row, data=tmp_path, out=row.parent)
+
+
+def test_a_row_that_cannot_be_repeated_here_is_skipped_with_a_line_that_says_what_to_get(
+        counting: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, row = save_npz(pendulum(), tmp_path / "swing.npz"), tmp_path / "out" / "counting-updates.json"
+    counting(data, row.parent, updates=4)
+    text = row.read_text()
+    capsys.readouterr()
+    for changed, message in (
+            (text.replace('"counting"', '"fql"'), "counting-updates: FQL of its authors needs a checkout: git"),
+            (text.replace("swing.npz", "gone.npz"), "counting-updates on swing: the data file gone.npz is"),
+            (text.replace('"sha256": "', '"sha256": "0'), "counting-updates on swing: .*swing.npz is other data")):
+        row.write_text(changed)
+        assert again(row, data=tmp_path, out=tmp_path / "a")
+        [line] = capsys.readouterr().err.splitlines()
+        assert re.match(f"skipped: {message}", line)
+    assert len(MADE) == 1
+
+
+def scored(label: str, seeds: Sequence[int], **means: float) -> CardResult:
+    """A row with these means on datasets, with episodes that are 10 below and 10 above it."""
+    data = {name: DataResult("", None, tuple(SeedResult(seed, label, 1, "", (mean - 10, mean + 10), 0.0, {})
+                                             for seed in seeds)) for name, mean in means.items()}
+    card = Card("", "After 1 updates", label, "iql", {}, tuple(CardData(name, name) for name in means), tuple(seeds), 2,
+                "random-goal", "score_d4rl")
+    return CardResult(card, data)
+
+
+def test_a_tolerance_is_half_as_wide_again_as_the_interval_or_a_twentieth_of_the_scale() -> None:
+    wide = scored("any", [0, 1], hopper=50).data["hopper"]
+    assert reproduce.tolerance(wide, "score_d4rl") == pytest.approx(15)
+    exact = DataResult("", None, (replace(wide.seeds[0], scores=(0.5, 0.5)),))
+    assert reproduce.tolerance(exact, "score_d4rl") == 5
+    assert reproduce.tolerance(exact, "success_rate") == 0.05
+    assert reproduce.tolerance(exact, "return_mean") == 0.025
+
+
+def test_ours_is_beside_theirs_on_the_data_that_both_have_and_the_reason_is_given_where_it_is_behind() -> None:
+    rows = {"a": scored("IQL of CORL", [0, 1], hopper=50, walker=40), "b": scored("iql of gentraj", [0, 1], hopper=45),
+            "c": scored("iql-published of gentraj", [0, 1, 2], hopper=8, walker=42)}
+    minutes = replace(rows["a"], card=replace(rows["a"].card, table="After 1 core-minutes"))
+    updates, other = score_tables(rows | {"d": minutes})
+    _, table, reasons = beside(updates)
+    first = [[cell.split()[0] for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert first == [["`iql`", "IQL", "-5.00", "—", "—"], ["`iql-published`", "IQL", "-42.0", "2.00", "-20.0"]]
+    assert "-5.00 [-5.00, -5.00]" in table  # paired, where the seeds are the same
+    assert [line.split("`")[1] for line in reasons.splitlines()] == ["iql", "iql-published"]
+    assert not [*beside(other)]
+
+
 def test_a_schedule_ends_where_its_budget_does(counting: Callable[..., None], tmp_path: Path) -> None:
     counting(save_npz(pendulum(), tmp_path / "swing.npz"), tmp_path / "out", True, updates=40, minutes=1e-4)
     measured, one, other = MADE
@@ -417,11 +503,27 @@ def test_an_agent_that_cannot_act_is_refused_before_it_is_trained(
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"git clone .*seohongpark/fql"):
-        method("fql").checkout(tmp_path)
+        method("fql").check_code(tmp_path)
     with pytest.raises(ConfigError, match="unknown method 'gentraj:no'"):
         method("gentraj:no")
     with pytest.raises(ConfigError, match="X needs nothing-of-this-name: pip install --no-deps numpy nothing-of"):
         Method("X", "none", "x", packages="--no-deps numpy nothing-of-this-name==2").check_code(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [
+    ("corl-iql", walks([2]), "has goals, and IQL of CORL is for data without"),
+    ("gentraj:iql", walks([2]), "must be conditioned on the goal"),
+    ("gcbc", pendulum(), "has no goals, which GCBC of OGBench"),
+    ("gentraj:pointmaze", pendulum(), "plan for goals"),
+    ("qrl", replace(walks([2]), act=np.full((2, 2), 2.0)), "actions up to 2, and QRL of OGBench needs"),
+    ("fql", replace(pendulum(), act=np.full((60, 1), -2.0)), "actions up to 2, and FQL of its authors needs")], ids=str)
+def test_data_that_do_not_fit_a_method_are_said_in_one_line(
+        name: str, data: Episodes, message: str, tmp_path: Path) -> None:
+    env = "ogbench/pointmaze-medium" if data.goal_dims else "Pendulum-v1"
+    given = Task(data, str(save_npz(data, tmp_path / "data.npz")), env, 0, 1)
+    with pytest.raises(ValueError, match=message) as caught:
+        method(name).check_data(given)
+    assert "\n" not in str(caught.value)
 
 
 THEIRS = """
