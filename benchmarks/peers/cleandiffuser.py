@@ -7,9 +7,9 @@ which plans are chosen. An update here is one of each.
 
 An agent acts as the pipelines do in their inference, by the average that a network keeps of its weights, which is made
 for long trainings: in the planner and in IDQL it has a decay of 0.9999, so 37 % of it are the first weights after
-10,000 updates; in Diffusion-QL it has a decay of 0.995 at every fifth update from the 1,000th on. On hopper-medium,
-after 3,000 updates, 4 episodes of Diffusion-QL have a score of 3.9 by the average and 22.5 by the weights, and of IDQL
-2.9 and 26.3.
+10,000 updates, and "idql-raw" and "veteran-raw" act by the last weights; in Diffusion-QL, which also learns by it, it
+has a decay of 0.995 at every fifth update from the 1,000th on. On hopper-medium, after 3,000 updates, 4 episodes of
+Diffusion-QL have a score of 3.9 by the average and 22.5 by the weights, and of IDQL 2.9 and 26.3.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from gentraj.config import ConfigError
 from .peer import Nothing, Peer, Task, first_on_path, stand_in, transitions
 
 LONGEST = 1000  # steps of an episode in the pipelines
+RAW = "-raw"  # after a name: the average is the last weights
 NEVER = 10 ** 9  # updates from one log or checkpoint to the next
 UNUSED = ["cleandiffuser.env.wrapper", "d4rl", "gym", "hydra", "numba", "numcodecs", "omegaconf", "torchvision",
           "torchvision.transforms.functional", "wandb", "wandb.sdk.data_types.video", "zarr"]
@@ -51,13 +52,15 @@ class CleanDiffuser(Peer):
         if task.data.lengths.max() > LONGEST:
             raise ConfigError(f"{task.dataset}: has episodes of {task.data.lengths.max()} steps, and this method takes "
                               f"those of up to {LONGEST}; cut them")
-        self.name, self.rows = name, transitions(task.data)
+        self.name, self.rows = name.removesuffix(RAW), transitions(task.data)
         checkout = Path(str(task.checkout))
-        self.settings = settings(checkout / "configs" / name / "mujoco", task)
+        self.settings = settings(checkout / "configs" / self.name / "mujoco", task)
+        if name.endswith(RAW):
+            self.settings |= {key: 0.0 for key in self.settings if key.endswith("ema_rate")}
         stand_in(*UNUSED)
         first_on_path(checkout)
         first_on_path(checkout / "pipelines")
-        self.module: Any = import_module(f"{name}_d4rl_mujoco")
+        self.module: Any = import_module(f"{self.name}_d4rl_mujoco")
         self.local: dict[str, dict[str, Any]] = {}  # the variables of the pipelines, by their modes
 
     def train(self, after_update: Callable[[], None]) -> None:
@@ -164,6 +167,6 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def made(name: str, task: Task) -> Peer:
-    if name == "veteran":
+    if name.startswith("veteran"):
         return Veteran(name, task)
     return Policy(name, task)

@@ -172,6 +172,7 @@ mode: train
 gradient_steps: 2000000
 batch_size: 4
 solver: ddpm
+ema_rate: 0.9999
 sampling_steps: 5
 use_ema: True
 temperature: 0.5
@@ -217,7 +218,8 @@ def updates(peer: Peer, number: int) -> None:
 
 
 def test_the_pipelines_of_a_method_are_trained_side_by_side(cleandiffuser: Any, tmp_path: Path) -> None:
-    peer = cleandiffuser.made("veteran", hopper(tmp_path))
+    peer = cleandiffuser.made("veteran-raw", hopper(tmp_path))
+    assert (peer.settings["ema_rate"], peer.settings["batch_size"]) == (0, 4)
     updates(peer, 3)
     assert peer.module.DONE == [("train", 7, 4), ("train_expected_value", 7, 4)] * 3
     with pytest.raises(ConfigError, match="give more data"):
