@@ -55,7 +55,8 @@ def costs(table: ScoreTable) -> dict[str, dict[str, str]]:
 def beside(table: ScoreTable) -> Iterator[str]:
     """Yields the table of how far presets of ours are above the same method of its authors on each dataset that both
     have, and why those that are behind beyond chance are."""
-    rows, cells, behind = {row.label: row for row in table.rows}, list[list[str]](), list[str]()
+    rows = {row.label: row for row in table.rows}
+    cells, behind = list[list[str]](), list[str]()
     for name, theirs in METHODS.items():
         for preset in (theirs.ours, f"{theirs.ours}-published"):
             ours, other = rows.get(f"{preset} of gentraj"), rows.get(theirs.label)

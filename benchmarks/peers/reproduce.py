@@ -54,9 +54,9 @@ class Args:
 
 def tolerance(found: DataResult, score: Score) -> float:
     """How far from a score that of another training may be."""
-    low, mean, high = found.estimate
-    _, most = SHOWN.get(score, (0.0, abs(mean)))
-    return max(APART * (high - low) / 2, LEAST * most)
+    half = (found.estimate.high - found.estimate.low) / 2
+    _, most = SHOWN.get(score, (0.0, abs(found.mean)))
+    return max(APART * half, LEAST * most)
 
 
 class Again:

@@ -34,7 +34,10 @@ class Results:
     """The results of a setting with these seeds in the folder `out`, by method and budget."""
 
     def __init__(self, setting: Setting, seeds: tuple[int, ...], out: Path):
-        self.setting, self.seeds, self.out, self.contest = setting, seeds, out, Contest(setting)
+        self.setting = setting
+        self.seeds = seeds
+        self.out = out
+        self.contest = Contest(setting)
         data = self.contest.data
         self.sha256 = episodes_hash(data)
         named = {found.sha256: name for result in read_results(PUBLISHED).values()
@@ -80,7 +83,8 @@ class Results:
         return {one.seed: one for one in result.data[self.column].seeds}
 
     def card(self, budget: str, name: str) -> Card:
-        value, setting, chosen = self.setting.budgets[budget], self.setting, method(name)
+        setting, chosen = self.setting, method(name)
+        value = setting.budgets[budget]
         files = "+".join(Path(file).name if is_path(file) else file for file in split_names(setting.data))
         return Card(f"{chosen.label}, with its own settings.", f"After {value:,g} {UNITS[budget]}", chosen.label,
                     name, {budget: value, "like": setting.like}, (CardData(self.column, files, setting.env_id),),

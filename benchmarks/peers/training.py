@@ -127,7 +127,9 @@ class Training:
     def __init__(self, name: str, contest: Contest, seed: int, updates: int):
         """`updates` is where a schedule of learning rates ends."""
         chosen = method(name)
-        self.label, self.contest, self.seed = chosen.label, contest, seed
+        self.label = chosen.label
+        self.contest = contest
+        self.seed = seed
         self.peer = chosen.made(contest.task(chosen, seed, updates))
         self.versions = {"python": python_version()} | versions(" ".join([*PACKAGES, chosen.packages]))
         self.versions |= chosen.commit(contest.setting.checkouts)
