@@ -1,6 +1,7 @@
+from .deadline import Deadline, SimulatedTime
 from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
-from .planning.deadline import Deadline, RealTimePlanner
+from .planning.deadline import RealTimePlanner
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from .planning.plan_critic import PlanCritic, PlanCriticConfig
 from .planning.planner import Planner
@@ -11,6 +12,7 @@ from .policies.actor import Actor
 from .policies.actor_critic import ActorCritic, ActorCriticConfig, ModelActor, NoiseActor, NoiseActorConfig
 from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weights, expectile, state_value
 from .policies.policy import ActionModel, Policy, PolicyConfig, Transition
+from .policies.realtime import RealTimeActor
 from .policies.scales import StateActionScales
 from .policies.student import Student, StudentConfig
 from .prior import log_prob, plan_prior, policy_prior, score
@@ -21,7 +23,7 @@ __all__ = [
     "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
     "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig",
     "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler",
-    "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner", "SB3Policy",
-    "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig", "WorldModelSimulator",
-    "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "score", "state_value",
+    "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner",
+    "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig",
+    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "score", "state_value",
 ]

@@ -8,56 +8,24 @@ to take.
 
 from __future__ import annotations
 
-import math
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gentraj.constraints import Constraint
-from gentraj.trajectory import Agent, only_steps
+from gentraj.trajectory import only_steps
 
+from ..deadline import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
 from .detours import Detours
 from .memory import ObservationBuffer, ObservedPrefix, PlanTail
 from .planner import PlanFollower, targets_along
 from .sampler import PlannerConfig, Plans, PlanSampler
 from .tracker import PlanTracker
 
-EXPECTED_QUANTILE = 0.9  # of the last plans' relative durations: what the next plan is expected to take
-ACTING_MARGIN = 1.25  # time that is reserved for acting, in units of the longest that acting took
-MAX_RESET_WAIT_S = 10.0  # for a plan of the episode before, which no longer matters
-WARM_UP_PLANS = 3  # plans of each budget that are timed in advance
 LATE_STEPS = 8  # that a plan of one step can be followed further if the next one is late
-ONE = torch.ones(1, dtype=torch.bool)  # the one environment, as a mask
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """How long a planner may take to act. Raises ValueError for a time that is not positive.
-
-    Each planner needs one of its own: the executor makes one plan at a time, and the fallback acts in one environment.
-    """
-
-    seconds: float
-    """Time from a call of `act` to its return, which is also the time between two calls."""
-    fallback: Agent | None = None
-    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. It starts
-    anew, as at the beginning of an episode, whenever it takes over. Without it, the planner stands still."""
-    clock: Callable[[], float] = time.perf_counter
-    """Returns the time in seconds, which never goes back."""
-    executor: Executor = field(default_factory=partial(ThreadPoolExecutor, 1, "planner"))
-    """Makes the plans in the background, one after another."""
-
-    def __post_init__(self) -> None:
-        if not 1e-6 <= self.seconds <= 1e6:
-            raise ValueError(f"Deadline.seconds is {self.seconds}; at least 1e-6 and at most 1e6 is expected")
 
 
 class SamplingBudget(NamedTuple):
@@ -82,13 +50,11 @@ def budgets(config: PlannerConfig, *, fixed_steps: bool = False) -> list[Samplin
 
 
 @dataclass(eq=False)
-class PlanJob:
+class PlanJob(Job):
     """A plan that is being made in the background."""
 
-    starts: int
-    """The environment step at which the plan starts."""
     obs_BO: Tensor
-    """The observation of that step."""
+    """The observation of the step at which the plan starts."""
     goal_BG: Tensor | None
     present_BO: Tensor
     """The observation of the step at which the plan is begun."""
@@ -97,83 +63,38 @@ class PlanJob:
     prefix: ObservedPrefix
     tail: PlanTail | None
     detours: Detours | None
-    future: Future[None] = field(init=False)
     plans: Plans = field(init=False)
-    """The plan and what follows are there when the future is done."""
     target_BTD: Tensor = field(init=False)
-    seconds: float = field(init=False)
-    """How long it took."""
 
 
-class PlanWorker:
-    """Makes one plan at a time in the background, and estimates how long the next one takes.
-
-    The estimate is one number for all budgets, how long the last plans took in proportion to the costs of their
-    budgets, so that it is up to date for budgets that were not used for long.
-    """
-
-    job: PlanJob | None = None
-    """The plan that is being made, if there is one."""
+class PlanWorker(Background[PlanJob]):
+    """Makes plans in the background. The estimate of how long they take is up to date for budgets that were not used
+    for long."""
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
-        self.tracker, self.executor = tracker, deadline.executor
-        self.clock = deadline.clock
+        super().__init__(deadline, self._plan)
+        self.tracker = tracker
         options = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
         self.samplers = {
             budget: replace(sampler, config=replace(sampler.config, **budget._asdict()), options=options)
             for budget in budgets(sampler.config, fixed_steps=only_steps(sampler.model) is not None)}
         self.costs = {budget: float(budget.steps * budget.candidates) for budget in self.samplers}
         """What a plan of each budget costs in proportion to the others; in seconds once they are measured."""
-        self.relative = deque[float](maxlen=32)  # seconds that the last plans took, divided by their costs
 
-    def begin(self, job: PlanJob) -> None:
-        """Begins a plan."""
-        job.future = self.executor.submit(self._make, job)
-        self.job = job
-
-    def wait(self, seconds: float) -> None:
-        """Lets `seconds` pass, or less if there is nothing to wait for."""
-        if self.job is not None:
-            with suppress(Exception):  # an error is raised where the plan is taken
-                self.job.future.result(max(seconds, 0))
-
-    def take(self, seconds: float) -> PlanJob | None:
-        """The plan if it is ready within `seconds`; there is no job then. Raises any error of the planning."""
-        self.wait(seconds)
-        job = self.job
-        if job is None or not job.future.done():
-            return None
-        self.job = None
-        job.future.result()
-        self.relative.append(job.seconds / self.costs[job.budget])
-        return job
-
-    def drop(self, wait_s: float = 0.0) -> None:
-        """Forgets the plan, after `wait_s` seconds at most if the executor has begun it.
-
-        Where it has not, no later plan has to wait for it.
-        """
-        if self.job is not None and not self.job.future.cancel():
-            self.wait(wait_s)
-        self.job = None
+    def cost(self, job: PlanJob) -> float:
+        return self.costs[job.budget]
 
     def expected(self, budget: SamplingBudget) -> float:
         """The seconds that a plan is expected to take; 0 before the first one."""
-        if not self.relative:
-            return 0.0
-        by_size = sorted(self.relative)
-        return self.costs[budget] * by_size[math.ceil(EXPECTED_QUANTILE * (len(by_size) - 1))]
+        return self.costs[budget] * self.relative_seconds()
 
-    @torch.no_grad()
-    def _make(self, job: PlanJob) -> None:
-        start, sampler = self.clock(), self.samplers[job.budget]
-        aim = None
+    def _plan(self, job: PlanJob) -> None:
+        sampler, aim = self.samplers[job.budget], None
         if job.detours is not None and job.goal_BG is not None:
             job.obs_BO, aim = job.detours.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
         job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
         job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD.sum().item()  # waits for an accelerator
-        job.seconds = self.clock() - start
 
 
 class RealTimePlanner(PlanFollower):
@@ -199,8 +120,6 @@ class RealTimePlanner(PlanFollower):
         self.reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
         far = replace(tracker, config=replace(config, replan=self.reach))
         self.worker = PlanWorker(sampler, far, deadline)
-        self.acting = deque[float](maxlen=256)  # seconds that `act` takes apart from waiting
-        self.acted, self.planned = Counter[str](), Counter[str]()
         super().__init__(sampler, tracker)
         self.tracker = far
 
@@ -214,24 +133,20 @@ class RealTimePlanner(PlanFollower):
             self._begin_episode()
 
     def _begin_episode(self) -> None:
-        self.worker.drop(MAX_RESET_WAIT_S)  # otherwise the first plan of this episode would wait for it
+        self.worker.begin_episode()
         self.detours = self.sampler.detours(1)  # no plan of another episode, which may still be made, changes these
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal
-        self.fell_back: int | None = None  # the step at which the fallback last acted
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> RealTimePlanner:
         """Returns a planner whose plans keep out of obstacles, as far as they can, and whose fallback is told of them.
         It takes the place of this one, which knows and counts what it does. Raises ValueError for a planner that has a
         guide already."""
-        deadline = self.deadline
-        if deadline.fallback is not None:
-            deadline = replace(deadline, fallback=deadline.fallback.avoiding(obstacles))
-        told = RealTimePlanner(self._outside(obstacles), replace(self.tracker, config=self.config), deadline)
-        told.worker.costs, told.worker.relative = self.worker.costs, self.worker.relative
-        told.acting, told.acted = self.acting, self.acted
-        told.planned = self.planned
+        told = RealTimePlanner(self._outside(obstacles), replace(self.tracker, config=self.config),
+                               self.deadline.avoiding(obstacles))
+        told.worker.take_over(self.worker)
+        told.worker.costs = self.worker.costs
         return told
 
     @torch.no_grad()
@@ -242,15 +157,13 @@ class RealTimePlanner(PlanFollower):
         """
         start = self.clock()
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
-        if len(obs_BO) != 1:
-            raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
-                             "environment; give one, or leave the deadline out")
+        only_one(obs_BO, "planner")
         self._resize(1)
         if self._aim(goal_BG).any():
             if not self.outdated:  # a plan for a goal on the way is better than none
                 self.worker.drop()
             self.outdated = True
-        until = start + self.deadline.seconds - self._reserved()
+        until = start + self.deadline.seconds - self.worker.reserved
         if self.step >= self._due():
             self._renew(obs_BO, goal_BG, until)
         resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
@@ -259,7 +172,7 @@ class RealTimePlanner(PlanFollower):
         if self.worker.job is None and self.began is not None:
             self._plan_ahead(self.step - self.began, obs_BO, goal_BG)
         self.step += 1
-        self.acting.append(self.clock() - resumed)
+        self.worker.acting.append(self.clock() - resumed)
         return act_BA
 
     def rest(self, seconds: float) -> None:
@@ -273,7 +186,7 @@ class RealTimePlanner(PlanFollower):
         their sampling steps and candidates, and "plan_ms" the milliseconds that a plan is expected to take.
         """
         latency = {str(budget): 1000 * self.worker.expected(budget) for budget in self.worker.samplers}
-        return {"acted_by": dict(self.acted), "plans": dict(self.planned), "plan_ms": latency}
+        return {"acted_by": dict(self.worker.acted), "plans": dict(self.worker.made), "plan_ms": latency}
 
     @torch.no_grad()
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
@@ -283,20 +196,18 @@ class RealTimePlanner(PlanFollower):
         self.detours = None  # it stays where it is
         for budget in self.worker.samplers:
             jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget, obs_BO)
-                    for _ in range(WARM_UP_PLANS + 1)]
+                    for _ in range(WARM_UP_JOBS + 1)]
             for job in jobs:
                 job.future.result()
             self.worker.costs[budget] = max(job.seconds for job in jobs[1:])  # a network's first call takes longer
         self.worker.relative.clear()
         self.worker.relative.append(1.0)
         self.reset(None, [0])
-        for _ in range(2 * WARM_UP_PLANS):
+        self.worker.cold = False
+        for _ in range(2 * WARM_UP_JOBS):
             self.act(obs_BO, goal_BG)
             self.rest(MAX_RESET_WAIT_S)
-        while len(self.acting) > WARM_UP_PLANS:
-            self.acting.popleft()
-        self.acted.clear()
-        self.planned.clear()
+        self.worker.forget_warm_up()
         self.reset(None, [0])
 
     def _due(self) -> int:
@@ -326,7 +237,7 @@ class RealTimePlanner(PlanFollower):
             self.began = job.starts
         self.target_BTD, self.last = job.target_BTD, job.plans
         self.last_plan.keep(ONE, *job.plans.chosen(), job.prefix)
-        self.planned[str(job.budget)] += 1
+        self.worker.made[str(job.budget)] += 1
         self.decision_B += 1
         self.outdated = False
         if job.goal_BG is not None:  # the goal may have moved since the plan was begun
@@ -336,17 +247,13 @@ class RealTimePlanner(PlanFollower):
         """The action by the plan that is followed, or else by the fallback, or else at rest."""
         if self.began is not None and self.step < self.began + self.reach:
             late = self.outdated or self.step >= self.began + self.config.replan
-            self.acted["the previous plan" if late else "the plan"] += 1
+            self.worker.acted["the previous plan" if late else "the plan"] += 1
             return self.tracker.action(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
         self.began = None
-        fallback = self.deadline.fallback
-        if fallback is not None:
-            if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
-                fallback.reset(None, self._seeds(ONE))
-            self.fell_back = self.step
-            self.acted["the fallback"] += 1
-            return fallback.act(obs_BO, goal_BG).cpu()
-        self.acted["standing still"] += 1
+        act_BA = self.worker.fall_back(self.step, obs_BO, goal_BG, self._seeds(ONE))
+        if act_BA is not None:
+            return act_BA
+        self.worker.acted["standing still"] += 1
         target_BTD = self.tracker.at_rest(obs_BO)[:, None].expand(-1, self.tracker.count, -1)
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
 
@@ -388,12 +295,7 @@ class RealTimePlanner(PlanFollower):
         plan is followed, only a plan that is ready within this step is ready soon enough.
         """
         for budget in self.worker.samplers:
-            periods = (self.worker.expected(budget) + self._reserved()) / self.deadline.seconds
-            lead = max(math.ceil(periods) - 1, 0)
+            lead = self.worker.lead(self.worker.expected(budget))
             if lead == 0 or (self.began is not None and lead <= self.config.replan):
                 break
         return budget, min(lead, self.reach)
-
-    def _reserved(self) -> float:
-        """The seconds of each period that are reserved for acting."""
-        return ACTING_MARGIN * max(self.acting, default=0.0)

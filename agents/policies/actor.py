@@ -81,7 +81,7 @@ class Actor(EpisodicAgent):
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
-        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
+        obs_BO, goal_BG = self.given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
@@ -99,7 +99,7 @@ class Actor(EpisodicAgent):
         self.observations.add(obs_BO, act_BA)
         return act_BA
 
-    def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The observations, and the goals if the policy was trained with them, checked and in float32."""
         obs_BO = observed(obs_BO, self.policy.spec.obs_dim)
         width = self.policy.scales.context_dim
@@ -121,10 +121,19 @@ class Actor(EpisodicAgent):
         This is a function of its arguments alone, as `gentraj export` needs it. The observations are what the policy
         sees, `spec.seen`.
         """
-        policy = self.policy
+        return self.chunk(obs_BO, goal_BG, seeds)[:, : self.policy.execute]
+
+    def chunk(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int],
+              first_BLA: Tensor | None = None) -> Tensor:
+        """(B, K, A) whole chunks of actions inside the action space, given the first L if there are any."""
+        policy, scales = self.policy, self.policy.scales
         calls = self.network_calls
-        state_BS = policy.scales.state(obs_BO, goal_BG)
-        act_BKA = policy.scales.act.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
+        state_BS = scales.state(obs_BO, goal_BG)
+        if first_BLA is None:
+            act_BKA = policy.sample_actions(state_BS, seeds, self.options)
+        else:
+            first_BLA = scales.act.normalize(first_BLA.to(state_BS)) * scales.varies_A
+            act_BKA = policy.sample_after(first_BLA, state_BS, seeds, self.options)
         self.uncounted += self.network_calls == calls
-        act_BEA = act_BKA[:, : policy.execute]
-        return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))
+        act_BKA = scales.act.unnormalize(act_BKA)
+        return act_BKA.clamp(self.low_A.to(act_BKA.device), self.high_A.to(act_BKA.device))

@@ -2,7 +2,9 @@
 
 Diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023, arXiv 2303.04137). Where the policy has goals, a
 diffusion model may be guided to them: a ~ D(a | s) + w (D(a | s, g) - D(a | s)) with D its denoiser, which for w > 1
-improves on the data (CFGRL: Frans et al. 2025, arXiv 2505.23458).
+improves on the data (CFGRL: Frans et al. 2025, arXiv 2505.23458). Chunks that are made while another one is carried out
+continue it: a ~ p(. | s, a_1 .. a_L), with L drawn from 0 to `max_delay` in training (Black et al. 2025, arXiv
+2512.05964).
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from dataclasses import field, replace
 from typing import ClassVar
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, REGRESSION, ModelConfig
+from gentraj.networks.perceptron import PerceptronConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .policy import POLICIES, PRESETS, ActionModel, Policy, PolicyConfig
@@ -34,6 +37,11 @@ class BCConfig(PolicyConfig):
     temperature: NonNegativeFloat = 1.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
 
+    max_delay: NonNegativeInt = 0
+    """The largest delay, in environment steps, that the policy learns to act with: up to so many first actions of its
+    chunks are known, those that are carried out while a chunk is made (training-time real-time chunking). With 0, a
+    chunk that takes longer than a deadline does not continue them."""
+
     context_dropout: Fraction = 0.0
     """Fraction of the actions that the model learns without the goal; guidance needs about 0.1."""
     guidance: NonNegativeFloat = 1.0
@@ -47,6 +55,12 @@ class BCConfig(PolicyConfig):
         if self.guidance != 1 and (self.model.DIRECT or not self.context_dropout):
             raise ValueError(f"BCConfig.guidance is {self.guidance:g}, which needs a model that denoises and learns "
                              "actions without the goal too; take a diffusion model with a context_dropout of 0.1")
+        if self.max_delay >= self.chunk:
+            raise ValueError(f"BCConfig.max_delay is {self.max_delay}; a number below chunk, {self.chunk}, is expected")
+        network = getattr(self.model, "network", None)
+        if self.max_delay and isinstance(network, PerceptronConfig) and network.fixed_mask:
+            raise ValueError(f"BCConfig.max_delay is {self.max_delay}, and the network is not told which actions are "
+                             "known; set model.network.fixed_mask to false")
 
 
 class BC(Policy[BCConfig]):
@@ -61,7 +75,7 @@ class BC(Policy[BCConfig]):
             raise ValueError(f"policy.context_dropout is {config.context_dropout:g}, and there is no goal to drop; "
                              "leave policy.context_dropout out, or draw goals by --context.goals hindsight")
         spec = replace(self.window_spec, obs_dim=scales.obs_dim)
-        self.model = ActionModel(spec, config.model, scales.context_dim, config.context_dropout)
+        self.model = ActionModel(spec, config.model, scales.context_dim, config.context_dropout, config.max_delay)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()
@@ -71,9 +85,18 @@ class BC(Policy[BCConfig]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        return self.sample(state_BS, seeds, options)
+
+    def sample_after(self, first_BLA: Tensor, state_BS: Tensor, seeds: Sequence[int],
+                     options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        return self.sample(state_BS, seeds, options, first_BLA)
+
+    def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions,
+               first_BLA: Tensor | None = None) -> Tensor:
+        """(B, K, A) normalised actions given the state, and the first L actions if there are any."""
         options = replace(options, temperature=options.temperature * self.config.temperature)
         guide = ClassifierFree(self.config.guidance) if self.config.guidance != 1 else None
-        return self.model.sample(state_BS, seeds, options, guide=guide)[:, 0]
+        return self.model.sample(state_BS, seeds, options, guide=guide, first_BLA=first_BLA)[:, 0]
 
 
 POLICIES["bc"] = BCConfig, BC

@@ -99,20 +99,21 @@ class ActionModel(nn.Module):
 
     `model` is the `TrajectoryModel` of the windows of `join`, in whose `spec` the state takes the place of the
     observation. Where the state is wider, the rest of it, a goal, is the context; else actions are sampled with a
-    context of ones. Everything is normalised.
+    context of ones. Up to `max_delay` first actions may be known. Everything is normalised.
     """
 
     state_mask: Tensor
     """(D,) true for the entries of the state in each timestep, which are always known."""
 
-    def __init__(self, spec: TrajectorySpec, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0):
+    def __init__(self, spec: TrajectorySpec, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0,
+                 max_delay: int = 0):
         super().__init__()
         self.spec = spec
         self.context_dim = context_dim
         context = Normalizer.identity(context_dim) if context_dim else None
         self.model: Model = MODELS.made_of(config)(
-            spec, config, Normalizer.identity(spec.dim), context, conditioning=STATE_KNOWN,
-            context_dropout=context_dropout)
+            spec, config, Normalizer.identity(spec.dim), context,
+            conditioning=replace(STATE_KNOWN, first_actions=max_delay), context_dropout=context_dropout)
         self.register_buffer("state_mask", torch.arange(spec.dim) < spec.obs_dim, persistent=False)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -156,12 +157,15 @@ class ActionModel(nn.Module):
         return Condition(self.spec, x, self.state_mask.expand_as(x), context_BC, finite=finite)
 
     def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS,
-               number: int = 1, guide: Guidance = None) -> Tensor:
-        """(B, N, K, A) chunks of actions in [-1, 1], `number` for each state, with one seed for each state."""
+               number: int = 1, guide: Guidance = None, first_BLA: Tensor | None = None) -> Tensor:
+        """(B, N, K, A) chunks of actions in [-1, 1], `number` for each state, with one seed for each state. Their first
+        actions are `first_BLA`, if they are given."""
         if number > 1:
             seeds = unfold_each(number, seeds)
-        return self.actions(self.model.sample(self.condition(state_BS), number, guide=guide, seed=seeds,
-                                              options=options))
+        known = self.condition(state_BS)
+        if first_BLA is not None:
+            known = known.with_actions(first_BLA)
+        return self.actions(self.model.sample(known, number, guide=guide, seed=seeds, options=options))
 
 
 @settings
@@ -186,6 +190,8 @@ class PolicyConfig:
     """The settings of the generative model of actions: a field of a policy that has one."""
     critic: ClassVar[Any | None] = None
     """The settings of the value function. A policy that has one can be fine-tuned in its environment."""
+    max_delay: ClassVar[int] = 0
+    """The largest number of first actions of a chunk that may be known: a field of a policy that learns chunks so."""
     ACTING: ClassVar[tuple[str, ...]] = ("execute",)
     """The settings by which the policy acts. Its training does not depend on them, so they may change after it."""
 
@@ -234,6 +240,12 @@ class Policy(nn.Module, Generic[P]):
         """
         raise NotImplementedError
 
+    def sample_after(self, first_BLA: Tensor, state_BS: Tensor, seeds: Sequence[int],
+                     options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """(B, K, A) what `sample_actions` returns, given the first L normalised actions of each chunk, which are
+        carried out while it is made. L is `max_delay` of the settings at most."""
+        raise NotImplementedError
+
     def with_config(self, config: P) -> Self:
         """A policy with the same networks and other settings to act by, those of `ACTING`.
 
@@ -247,7 +259,7 @@ class Policy(nn.Module, Generic[P]):
 
     def build_model(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> ActionModel:
         """Builds a model of actions given the state and a context of `context_dim` numbers."""
-        return ActionModel(self.window_spec, config, context_dim, context_dropout)
+        return ActionModel(self.window_spec, config, context_dim, context_dropout, self.config.max_delay)
 
     def transition(self, batch: Batch, discount: float) -> Transition:
         """The transitions that the policy sees in a batch of windows; `discount` is per environment step.

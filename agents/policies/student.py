@@ -185,7 +185,7 @@ class StudentActor(Actor):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         if self.policy.execute > 1:
             return super().act(obs_BO, goal_BG)
-        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
+        obs_BO, goal_BG = self.given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
         if goal_BG is not None:
             goal_BG = self._aim(torch.ones(len(obs_BO), dtype=torch.bool), obs_BO, goal_BG)
@@ -207,14 +207,15 @@ class StudentActor(Actor):
         super()._allocate(batch)
         self.uniform_BT = torch.zeros(batch, DRAWN_AHEAD)
 
-    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    def chunk(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int],
+              first_BLA: Tensor | None = None) -> Tensor:
         uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
-        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.policy.execute]
+        return self._chunks(obs_BO, goal_BG, uniform_B1)
 
     def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
         of the observation (`limits`). With one component it is 1 everywhere else."""
-        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
+        obs_BO, goal_BG = self.given(obs_BO, goal_BG)
         if self.ahead is not None and goal_BG is not None:
             goal_BG = self.ahead(obs_BO, goal_BG)
         self._resize(len(obs_BO))

@@ -55,9 +55,9 @@ class EvaluationConfig:
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
     deadline_ms: Annotated[float, Interval(ge=1e-3, le=1e9)] | None = None
-    """Milliseconds in which the agent has to act, which are also the time between two environment steps. A planner
-    plans in the background so as to act in time, and decisions that take longer are counted. One environment runs at
-    a time, without --batch-invariant."""
+    """Milliseconds in which the agent has to act, which are also the time between two environment steps. Planners and
+    policies make their next plan or chunk in the background so as to act in time, and decisions that take longer are
+    counted. One environment runs at a time, without --batch-invariant."""
     workers: NonNegativeInt = 0
     """Number of processes that step the environments, for environments that may crash or hang; the scores are the same,
     bit for bit. With 0, this process steps them, without a time limit: the fastest way if a step takes less than a

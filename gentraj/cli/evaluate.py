@@ -68,8 +68,8 @@ class Evaluate:
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     fallback: Path | None = None
-    """With --deadline-ms: a run, such as a planner's student, that acts until the first plan is ready. Without
-    it, the planner stands still until then."""
+    """With --deadline-ms: a run, such as a planner's student, that acts while no plan or chunk is ready. Without it, a
+    planner stands still then, and a policy holds its last action."""
     teacher: Path | None = None
     """For a student of `gentraj distill --method decision`: the run that acts for 12 steps where the student is unsure,
     such as the planner that it was distilled from. In the scores, `by_teacher` is the fraction of the actions that the

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from ..config import Fraction, settings
@@ -33,6 +34,8 @@ class ConditionMix:
     """Probability that all actions are known; with a known start the model is then a world model."""
     observations: Fraction = 0.0
     """Probability that all observations are known; the model is then inverse dynamics."""
+    first_actions: NonNegativeInt = 0
+    """The largest number of first actions that are known. For each trajectory, their number is drawn from 0 to it."""
     goal_dims: tuple[int, ...] = ()
     """Indices of the observation's entries that make up a goal; empty for all."""
 
@@ -57,6 +60,10 @@ class ConditionMix:
             if kind == "goal" and self.goal_at == "end":
                 u_B = torch.full_like(u_B, LAST_FRACTION)
             known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
+        if self.first_actions:
+            number_B = torch.randint(self.first_actions + 1, (len(length_B),), generator=generator)
+            first_BH = torch.arange(spec.horizon) < number_B[:, None]
+            known |= _entries(spec, first_BH, range(spec.obs_dim, spec.dim))
         return known.to(real_BHD.device) & real_BHD
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.deadline import Deadline
 from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
@@ -27,6 +27,7 @@ from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .folder import RunFolder, last_evaluations
 from .model_card import YARDSTICKS, episodes_scored, read_scores
 from .planner import PlannerRun
+from .policy import PolicyRun
 from .run import ActingConfig, Run, environment_of
 
 FILMED = 3  # number of episodes that are filmed
@@ -43,7 +44,7 @@ class Acting:
     options: SamplingOptions = DEFAULT_OPTIONS
     """How the agent samples."""
     fallback: Run | None = None
-    """The run that acts while a planner with a deadline has no plan yet, such as the planner's student."""
+    """The run that acts while an agent with a deadline has no plan or chunk to carry out, such as its student."""
     teacher: Run | None = None
     """The run that acts where this run, its student, is unsure (`agents.ConfidenceSwitch`)."""
     min_confidence: float = 0.5
@@ -52,16 +53,16 @@ class Acting:
     def agent(self, run: Run, config: EvaluationConfig) -> Agent:
         """The agent for the environment of an evaluation.
 
-        Raises ValueError for settings of another agent, if there is a fallback where no planner has a deadline, and for
-        a teacher of a run that is no student, or that does not see what the student sees.
+        Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, and
+        for a teacher of a run that is no student, or that does not see what the student sees.
         """
         deadline, teacher = None, self.teacher
         space = run.action_space(config.env_id)
-        if config.deadline_ms is not None and isinstance(run, PlannerRun):
+        if config.deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun) and teacher is None:
             deadline = Deadline(config.deadline_ms / 1000, self.fallback and self.fallback.agent(space))
         elif self.fallback is not None:
-            raise ValueError(f"{run.description}, and a fallback is for a planner with a deadline; give such a run "
-                             "with --deadline-ms, or leave the fallback out")
+            raise ValueError(f"{run.description}, and a fallback is for a planner or a policy with a deadline and no "
+                             "teacher; give such a run with --deadline-ms, or leave the fallback out")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
         if teacher is None:
@@ -156,7 +157,7 @@ def table(scores: JsonObject) -> str:
         lines.append(f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed "
                      f"it ({100 * deadline['miss_rate']:.2g} %); p50 {deadline['act_ms_p50']:.2g}, p99 "
                      f"{deadline['act_ms_p99']:.2g}, worst {deadline['act_ms_worst']:.3g} ms")
-        for key, what in (("acted_by", "steps by"), ("plans", "plans of")):
+        for key, what in (("acted_by", "steps by"), ("plans", "plans of"), ("chunks", "chunks with a delay of")):
             if counts := deadline.get(key):
                 lines.append(f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
     return "\n".join(lines)

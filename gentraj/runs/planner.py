@@ -13,8 +13,9 @@ from annotated_types import Ge, Interval
 from pydantic import PositiveInt
 from torch import Tensor
 
+from gentraj.agents.deadline import Deadline
 from gentraj.agents.planning.arrival import Arrival, ArrivalConfig
-from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
+from gentraj.agents.planning.deadline import RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner

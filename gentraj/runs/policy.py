@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.deadline import Deadline
 from gentraj.agents.planning.roadmap import Roadmap, RoadmapConfig
 from gentraj.agents.policies import ACTORS, POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
+from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.prior import action_model_of
 
@@ -20,7 +21,7 @@ from ..data import ContextConfig, Episodes
 from ..data.windows import GoalContext
 from ..families import ACTION_MODELS, Model, ModelConfig, family
 from ..models.sampling import Guidance
-from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
+from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .run import GOAL, ActingConfig, DataFacts, MemoryRunConfig, Run, acting_settings, ahead_of, refuse_planning
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ class PolicyRun(Run[PolicyRunConfig]):
         return action_model_of(self.policy).model
 
     def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
-              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Actor:
-        """The policy as an agent; `config` may differ from its own settings in those it acts by alone."""
-        refuse_planning(self, guide, deadline)
+              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
+        """The policy as an agent; `config` may differ from its own settings in those it acts by alone. With a deadline,
+        the policy measures first how long its chunks take."""
+        refuse_planning(self, guide)
         space, policy = self.data.allowed(action_space), self.policy
         if config is not None:
             changed = acting_settings(self, config, PolicyConfig)
@@ -107,7 +109,12 @@ class PolicyRun(Run[PolicyRunConfig]):
                     raise ValueError(f"policy.{key} is {given}, and the policy was trained with {own}; only these "
                                      f"settings may change after training: {', '.join(changed.ACTING)}")
             policy = policy.with_config(changed)
-        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, ahead_of(self))
+        actor = ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, ahead_of(self))
+        if deadline is None:
+            return actor
+        agent, obs_BO = RealTimeActor(actor, deadline), self.reference.x_BHD[:1, 0, : self.data.obs_dim]
+        agent.warm_up(obs_BO, self.example_goal(self.reference, obs_BO))
+        return agent
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How the policy samples its actions, in words."""

@@ -39,7 +39,7 @@ from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, Traject
 from ..worlds.model import WorldModel
 
 if TYPE_CHECKING:
-    from gentraj.agents.planning.deadline import Deadline
+    from gentraj.agents.deadline import Deadline
 
 MAX_HISTORY = 1000  # more observations than these are a mistake, and would fill the memory
 
@@ -254,8 +254,9 @@ class Run(ABC, Generic[ConfigT]):
 
         `config` replaces the settings by which it acts, as in `replace(run.config.policy, temperature=0)`, `guide`
         scores a planner's plans while they are sampled, `options` say how the agent samples, and `deadline` is the time
-        in which a planner has to act. Raises ValueError for settings of another kind of agent or that differ in what
-        the training depends on, and for a guide or a deadline where nothing is planned.
+        in which a planner or a policy has to act. Raises ValueError for settings of another kind of agent or that
+        differ in what the training depends on, for a guide of anything but a planner, and for a deadline of a world
+        model.
         """
 
     @abstractmethod
@@ -335,11 +336,14 @@ def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT
     return settings
 
 
-def refuse_planning(run: Run, guide: Guidance, deadline: Deadline | None) -> None:
-    """Raises ValueError if a guide or a deadline is given to an agent that plans nothing."""
-    if guide is not None or deadline is not None:
-        raise ValueError(f"a guide or a deadline was given to a {run.NAME} ({run.summary}), which plans no "
-                         "trajectories; leave it out")
+def refuse_planning(run: Run, guide: Guidance, deadline: Deadline | None = None) -> None:
+    """Raises ValueError if a guide is given to an agent that plans nothing, or a deadline to one that has none."""
+    if guide is not None:
+        raise ValueError(f"a guide was given to a {run.NAME} ({run.summary}), which plans no trajectories; leave it "
+                         "out")
+    if deadline is not None:
+        raise ValueError(f"a deadline was given to a {run.NAME} ({run.summary}), which makes nothing in advance; leave "
+                         "it out")
 
 
 def restore(run: Run, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 import torch
 from annotated_types import Interval
 
+from gentraj.agents.deadline import Deadline
 from gentraj.agents.mpc import MPC, MPCConfig, WorldModelSimulator
-from gentraj.agents.planning.deadline import Deadline
 
 from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes

@@ -9,8 +9,9 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
+from gentraj.agents.deadline import Deadline
 from gentraj.agents.mpc import MPC, MPCConfig
-from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
+from gentraj.agents.planning.deadline import RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler

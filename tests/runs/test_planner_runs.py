@@ -11,7 +11,8 @@ import small
 import torch
 
 from gentraj import runs
-from gentraj.agents.planning.deadline import Deadline, RealTimePlanner
+from gentraj.agents.deadline import Deadline
+from gentraj.agents.planning.deadline import RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.planner import Planner

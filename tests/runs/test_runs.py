@@ -15,7 +15,8 @@ from gymnasium.spaces import Box
 from small import gentraj
 
 from gentraj import runs
-from gentraj.agents.planning.deadline import Deadline
+from gentraj.agents.deadline import Deadline
+from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
@@ -147,14 +148,21 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
     assert "plans of 1 steps, 2 candidates:" in said.out
 
 
-def test_a_fallback_is_for_a_planner_with_a_deadline(small_run: Path, hopper_run: Path,
-                                                     capsys: pytest.CaptureFixture) -> None:
-    for words in ((small_run, "--planner.candidates", 2), (hopper_run, "--deadline-ms", 50)):
-        assert gentraj("evaluate", "--fallback", hopper_run, *words) == 2
-        assert "a fallback is for a planner with a deadline" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"a deadline was given to a policy \(BC, gaussian\)"):
-        run = runs.load(hopper_run)
-        run.agent(run.action_space(), deadline=Deadline(1.0))
+def test_a_fallback_is_for_an_agent_with_a_deadline(small_run: Path, hopper_run: Path,
+                                                    capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("evaluate", "--fallback", hopper_run, small_run, "--planner.candidates", 2) == 2
+    assert "a fallback is for a planner or a policy with a deadline" in capsys.readouterr().err
+
+
+def test_a_policy_with_a_deadline_acts_in_time_and_says_how(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    scores = evaluated(hopper_run, "--deadline-ms", 1e6)
+    deadline = scores["deadline"]
+    assert deadline["misses"] == 0 and deadline["acted_by"] == {"the chunk": deadline["acts"]}
+    assert "chunks with a delay of 0 steps:" in capsys.readouterr().out
+    run = runs.load(hopper_run)
+    agent = run.agent(run.action_space(), deadline=Deadline(1e-4, run.agent(run.action_space())))
+    agent.reset(None, [0])
+    assert agent.act(run.reference.x_BHD[:1, 0, :11]).shape == (1, 3) and isinstance(agent, RealTimeActor)
 
 
 # -- other data

@@ -1,6 +1,6 @@
 """A planner with a deadline acts in time, however long its plans take. A fake clock tells how long that is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,8 @@ import torch
 from planners import KnownModel, KnownValue, parts, planner
 from torch import Tensor
 
-from gentraj.agents.planning.deadline import (
-    MAX_RESET_WAIT_S,
-    Deadline,
-    RealTimePlanner,
-    SamplingBudget,
-    budgets,
-)
+from gentraj.agents.deadline import MAX_RESET_WAIT_S, Deadline, SimulatedTime
+from gentraj.agents.planning.deadline import RealTimePlanner, SamplingBudget, budgets
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
@@ -30,54 +25,10 @@ START = torch.zeros(1, 1)
 GAIN = KnownValue(lambda x_RHD: x_RHD[:, :6, 1].sum(1), SPEC)  # the sum of a plan's first actions
 
 
-class Time:
-    """A clock that goes on only where someone works or waits, and an executor beside whom nobody has to wait."""
-
-    def __init__(self) -> None:
-        self.now = self.free = 0.0  # the present, and when the executor has done what it was given so far
-
-    def __call__(self) -> float:
-        return self.now
-
-    def submit(self, function: Callable[..., Any], /, *args: Any) -> Any:
-        now, self.now = self.now, max(self.now, self.free)
-        future = Done(self)
-        try:
-            future.found = function(*args)
-        except ArithmeticError as error:
-            future.error = error
-        future.at = self.free = self.now
-        self.now = now
-        return future
-
-
-class Done:
-    """A future whose work is done at the time `at`."""
-
-    def __init__(self, time: Time):
-        self.time, self.at, self.found = time, 0.0, None
-        self.error: Exception | None = None
-
-    def cancel(self) -> bool:
-        return False
-
-    def done(self) -> bool:
-        return self.at <= self.time.now
-
-    def result(self, timeout: float = 1e12) -> Any:
-        if self.at > self.time.now + timeout:
-            self.time.now += timeout
-            raise TimeoutError
-        self.time.now = max(self.time.now, self.at)
-        if self.error is not None:
-            raise self.error
-        return self.found
-
-
 class Walk(KnownModel):
     """A model of s' = s + a, whose actions are noise. A sampling step takes `cost` seconds."""
 
-    def __init__(self, time: Time, cost: float):
+    def __init__(self, time: SimulatedTime, cost: float):
         super().__init__(SPEC, self.walk)
         self.time, self.cost, self.all_asked = time, cost, list[Condition]()
 
@@ -108,7 +59,7 @@ class InTime:
 
     def __init__(self, seconds: float, cost: float = 0.25, *, known: bool = True, fallback: Agent | None = None,
                  far: FarGoals | None = None, **changes: Any):
-        self.time: Any = Time()
+        self.time: Any = SimulatedTime()
         self.model, self.seconds, self.state = Walk(self.time, cost), seconds, START
         deadline = Deadline(seconds, fallback, self.time, self.time)
         self.agent = RealTimePlanner(*parts(self.model, replace(CONFIG, **changes), 1, critic=GAIN, far=far), deadline)
@@ -216,9 +167,9 @@ def test_one_slow_plan_does_not_reduce_the_budget_for_good() -> None:
     played.play(7)
     played.model.cost = 0.25
     played.play(200)
-    before = played.agent.planned.copy()
+    before = played.agent.worker.made.copy()
     played.play(60)
-    assert played.agent.planned - before == {"4 steps, 1 candidates": 10}
+    assert played.agent.worker.made - before == {"4 steps, 1 candidates": 10}
     plan_ms = played.agent.timing()["plan_ms"]
     assert plan_ms == pytest.approx({"4 steps, 1 candidates": 1000, "2 steps, 1 candidates": 500})
 

@@ -1,0 +1,241 @@
+"""What agents share that act by a deadline: they make what they need next in the background, while they act.
+
+While the present plan or chunk of actions is carried out, the next one is made for the step at which it is due
+(real-time chunking, Black et al. 2025, arXiv 2506.07339). How early it is begun follows from how long the last ones
+took. Where it is late, a fallback may act.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from gentraj.constraints import Constraint
+from gentraj.trajectory import Agent
+
+EXPECTED_QUANTILE = 0.9  # of the last jobs' relative durations: what the next one is expected to take
+ACTING_MARGIN = 1.25  # time that is reserved for acting, in units of the longest that acting took
+MAX_RESET_WAIT_S = 10.0  # for a job of the episode before, which no longer matters
+WARM_UP_JOBS = 3  # that are timed in advance
+ONE = torch.ones(1, dtype=torch.bool)  # the one environment, as a mask
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """How long an agent may take to act. Raises ValueError for a time that is not positive.
+
+    Each agent needs one of its own: the executor does one job at a time, and the fallback acts in one environment.
+    """
+
+    seconds: float
+    """Time from a call of `act` to its return, which is also the time between two calls."""
+    fallback: Agent | None = None
+    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. It starts
+    anew, as at the beginning of an episode, whenever it takes over. Without it, a planner stands still, and a policy
+    holds its last action."""
+    clock: Callable[[], float] = time.perf_counter
+    """Returns the time in seconds, which never goes back."""
+    executor: Executor = field(default_factory=partial(ThreadPoolExecutor, 1, "deadline"))
+    """Makes plans or chunks in the background, one after another."""
+
+    def __post_init__(self) -> None:
+        if not 1e-6 <= self.seconds <= 1e6:
+            raise ValueError(f"Deadline.seconds is {self.seconds}; at least 1e-6 and at most 1e6 is expected")
+
+    def avoiding(self, obstacles: Sequence[Constraint]) -> Deadline:
+        """The same with a fallback that is told of obstacles."""
+        if self.fallback is None:
+            return self
+        return replace(self, fallback=self.fallback.avoiding(obstacles))
+
+
+@dataclass(eq=False)
+class Job:
+    """A plan or a chunk of actions that is made in the background."""
+
+    starts: int
+    """The environment step at which it starts."""
+    future: Future[None] = field(init=False)
+    seconds: float = field(init=False)
+    """How long it took. What was made is there when the future is done."""
+
+
+J = TypeVar("J", bound=Job)
+
+
+class Background(Generic[J]):
+    """Makes one thing at a time in the background, estimates how long the next one takes, and counts who acted.
+
+    Jobs have costs, to which their durations are in proportion, so that the estimate is one number for all of them: a
+    quantile of the last relative durations. The first one counts only until the second, as the first call of a network
+    takes longer.
+    """
+
+    def __init__(self, deadline: Deadline, make: Callable[[J], object]):
+        """`make` does a job."""
+        self.deadline, self.clock, self.make = deadline, deadline.clock, make
+        self.job: J | None = None
+        """The job that is being done, if there is one."""
+        self.relative = deque[float](maxlen=32)  # seconds that the last jobs took, divided by their costs
+        self.cold = True  # whether only the first job was measured so far
+        self.acting = deque[float](maxlen=256)  # seconds that `act` takes apart from waiting
+        self.acted, self.made = Counter[str](), Counter[str]()
+        self.fell_back: int | None = None  # the step at which the fallback last acted
+
+    def take_over(self, other: Background[Any]) -> None:
+        """Measures and counts on from where `other` is."""
+        self.relative, self.cold, self.acting = other.relative, other.cold, other.acting
+        self.acted, self.made = other.acted, other.made
+
+    def begin(self, job: J) -> None:
+        """Begins a job."""
+        job.future = self.deadline.executor.submit(self._do, job)
+        self.job = job
+
+    def wait(self, seconds: float) -> None:
+        """Lets `seconds` pass, or less if there is nothing to wait for."""
+        if self.job is not None:
+            with suppress(Exception):  # an error is raised where the job is taken
+                self.job.future.result(max(seconds, 0))
+
+    def take(self, seconds: float) -> J | None:
+        """The job if it is done within `seconds`; there is none then. Raises any error of its own."""
+        self.wait(seconds)
+        job = self.job
+        if job is None or not job.future.done():
+            return None
+        self.job = None
+        job.future.result()
+        if self.cold and self.relative:
+            self.relative.clear()
+            self.cold = False
+        self.relative.append(job.seconds / self.cost(job))
+        return job
+
+    def cost(self, job: J) -> float:
+        """What a job costs, in proportion to others."""
+        return 1.0
+
+    def drop(self, wait_s: float = 0.0) -> None:
+        """Forgets the job, after `wait_s` seconds at most if the executor has begun it.
+
+        Where it has not, no later job has to wait for it.
+        """
+        if self.job is not None and not self.job.future.cancel():
+            self.wait(wait_s)
+        self.job = None
+
+    def begin_episode(self) -> None:
+        """Forgets the job of the episode before, for which the first one of this episode would have to wait."""
+        self.drop(MAX_RESET_WAIT_S)
+        self.fell_back = None
+
+    def relative_seconds(self) -> float:
+        """The seconds that a job of cost 1 is expected to take; 0 before the first one."""
+        if not self.relative:
+            return 0.0
+        by_size = sorted(self.relative)
+        return by_size[math.ceil(EXPECTED_QUANTILE * (len(by_size) - 1))]
+
+    def lead(self, expected_s: float) -> int:
+        """The number of steps by which a job of so many seconds has to be begun before it is due."""
+        return max(math.ceil((expected_s + self.reserved) / self.deadline.seconds) - 1, 0)
+
+    @property
+    def reserved(self) -> float:
+        """The seconds of each period that are reserved for acting."""
+        return ACTING_MARGIN * max(self.acting, default=0.0)
+
+    def forget_warm_up(self) -> None:
+        """Keeps what was measured before the first episode, but no counts, nor the first times of acting."""
+        self.cold = False
+        while len(self.acting) > WARM_UP_JOBS:
+            self.acting.popleft()
+        self.acted.clear()
+        self.made.clear()
+
+    def fall_back(self, step: int, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor | None:
+        """The action of the fallback in this step; None without one."""
+        fallback = self.deadline.fallback
+        if fallback is None:
+            return None
+        if self.fell_back != step - 1:  # the rest of a chunk or of a plan is for the steps after that one
+            fallback.reset(None, seeds)
+        self.fell_back = step
+        self.acted["the fallback"] += 1
+        return fallback.act(obs_BO, goal_BG).cpu()
+
+    @torch.no_grad()
+    def _do(self, job: J) -> None:
+        start = self.clock()
+        self.make(job)
+        job.seconds = self.clock() - start
+
+
+class SimulatedTime(Executor):
+    """A clock that goes on only where someone works or waits, and an executor beside whom nobody has to wait.
+
+    As the `clock` and the `executor` of a `Deadline`, it simulates delays exactly: what a job is to take is added to
+    `now` while it is done, and what is left of a period after each `act`.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        """The present, in seconds."""
+        self.free = 0.0  # when the executor has done what it was given so far
+
+    def __call__(self) -> float:
+        return self.now
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        now, self.now = self.now, max(self.now, self.free)
+        future = _Simulated(self)
+        try:
+            future.found = function(*args, **kwargs)
+        except Exception as error:  # raised by `result`
+            future.error = error
+        future.at = self.free = self.now
+        self.now = now
+        return future
+
+
+class _Simulated(Future[Any]):
+    """A future whose work is done at the time `at`, and cannot be cancelled."""
+
+    def __init__(self, time: SimulatedTime):
+        super().__init__()
+        self.time, self.at = time, 0.0
+        self.found: Any = None
+        self.error: Exception | None = None
+
+    def cancel(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return self.at <= self.time.now
+
+    def result(self, timeout: float | None = None) -> Any:
+        if timeout is not None and self.at > self.time.now + timeout:
+            self.time.now += timeout
+            raise TimeoutError
+        self.time.now = max(self.time.now, self.at)
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+
+def only_one(obs_BO: Tensor, what: str) -> None:
+    """Raises ValueError for more than one observation; `what` acts in one environment."""
+    if len(obs_BO) != 1:
+        raise ValueError(f"{len(obs_BO)} observations were given to a {what} with a deadline, which acts in one "
+                         "environment; give one, or leave the deadline out")
