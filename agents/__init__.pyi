@@ -25,5 +25,6 @@ __all__ = [
     "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler",
     "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner",
     "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig",
-    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "score", "state_value",
+    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "score",
+    "state_value",
 ]

@@ -57,6 +57,7 @@ class RealTimeActor(EpisodicAgent):
     def __init__(self, actor: Actor, deadline: Deadline):
         self.actor, self.deadline = actor, deadline
         self.policy = actor.policy
+        self.max_delay = actor.policy.config.max_delay  # promised actions that a chunk is conditioned on, at most
         self.background = Background[ChunkJob](deadline, self._make)
         self._begin(0)
 
@@ -175,7 +176,7 @@ class RealTimeActor(EpisodicAgent):
             if age < min(self.policy.execute, size - lead):
                 return
         lead = min(lead, size - 1)
-        promised_KA = self.chunk_KA[age : age + min(lead, self.policy.config.max_delay)]
+        promised_KA = self.chunk_KA[age : age + min(lead, self.max_delay)]
         if goal_BG is not None:
             goal_BG = goal_BG.clone()
         self.background.begin(ChunkJob(self.step, self.step + lead, obs_BO.clone(), goal_BG, self._seeds(ONE),

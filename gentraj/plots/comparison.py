@@ -79,7 +79,8 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
 
 
 class Curve(NamedTuple):
-    """A score over the training steps (P,): its mean, and its least and greatest value over seeds."""
+    """A score over the training steps (P,), or over delays: its mean, and its least and greatest value over seeds, or
+    the bounds of an interval."""
 
     step: np.ndarray
     mean: np.ndarray
@@ -87,10 +88,11 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
-def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, unit: str, title: str) -> Path:
+def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, unit: str, title: str,
+                         along: str = "training step") -> Path:
     """Draws a panel for each name of `curves`, which are name -> label -> the curve of that label.
 
-    `unit` labels the axis of the scores.
+    `unit` labels the axis of the scores, and `along` the other one.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -102,7 +104,7 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
             ax.fill_between(step, low, high, color=palette[label], alpha=0.15, lw=0)
             ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label)
         ax.set_title(name, loc="left", fontsize=9)
-        ax.set_xlabel("training step", fontsize=8)
+        ax.set_xlabel(along, fontsize=8)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_ylabel(unit, fontsize=8)

@@ -45,7 +45,7 @@ class Ramps(BC):
         if first_BLA is None:
             return ramp_BKA
         L = first_BLA.shape[1]
-        after_BKA = first_BLA[:, -1:] + (rise_K[1:, None] if L < self.chunk else rise_K[:0, None])[: self.chunk - L]
+        after_BKA = first_BLA[:, -1:] + (rise_K[1:, None] if self.chunk > L else rise_K[:0, None])[: self.chunk - L]
         return torch.cat([first_BLA, after_BKA], 1)
 
 
