@@ -19,6 +19,7 @@ from gentraj.trajectory import Limits, TrajectorySpec
 from ..deadline import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
 from ..episodic import EpisodicAgent
 from ..planning.detours import Detours, detours
+from ..planning.memory import ObservationBuffer
 from .actor import Actor
 
 
@@ -29,7 +30,7 @@ class ChunkJob(Job):
     due: int
     """The environment step from which on its actions may be carried out. Those before it are promised to others."""
     obs_BO: Tensor
-    """The observation of the step at which it starts."""
+    """What the policy sees at the step at which it starts."""
     goal_BG: Tensor | None
     seeds: Sequence[int]
     promised_KA: Tensor
@@ -83,6 +84,7 @@ class RealTimeActor(EpisodicAgent):
 
     def _begin_episode(self) -> None:
         self.background.begin_episode()
+        self.observations = ObservationBuffer(self.spec, self.spec.past, 1, torch.device("cpu"))
         self.step = 0
         self.began: int | None = None  # the step at which the present chunk starts, if there is one
         self.detours = None  # no chunk of another episode, which may still be made, changes those of this one
@@ -105,16 +107,17 @@ class RealTimeActor(EpisodicAgent):
         """
         clock = self.deadline.clock
         start = clock()
-        seen_BO, aim_BG = self.actor.given(obs_BO, goal_BG)
-        only_one(seen_BO, "policy")
+        own_BO, own_BG = self.actor.given(obs_BO, goal_BG)
+        only_one(own_BO, "policy")
         self._resize(1)
         until = start + self.deadline.seconds - self.background.reserved
         self._renew(until)
         if self.background.job is None:
-            self._begin_next(seen_BO, aim_BG, clock() - start)
+            self._begin_next(self.observations.seen(own_BO), own_BG, clock() - start)
             self._renew(until)
         resumed = max(start, min(clock(), until))  # a thread that wakes up late needs more time to act
         act_BA = self._carry_out(obs_BO, goal_BG)
+        self.observations.add(own_BO, act_BA)
         self.step += 1
         self.background.acting.append(clock() - resumed)
         return act_BA
