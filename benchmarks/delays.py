@@ -12,7 +12,7 @@ square change of the action where a chunk takes over, divided by that within chu
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -44,6 +44,8 @@ class Args:
     """The folders of the runs of policies."""
     delays: tuple[int, ...] = tuple(range(9))
     """Environment steps that a chunk takes to be made."""
+    execute: int | None = None
+    """Steps between the beginnings of two chunks; that of the runs by default."""
     episodes: int = 20
     """Episodes of each run at each delay."""
     seed: int = 0
@@ -103,9 +105,9 @@ class SlowActor(RealTimeActor):
 
 def played(run: PolicyRun, line: Line, delay: int, args: Args) -> tuple[list[float], float]:
     """The returns of the episodes of a run whose chunks take `delay` steps, and its jump."""
-    actor = run.agent(run.action_space())
+    actor = run.agent(run.action_space(), replace(run.config.policy, execute=args.execute or run.policy.execute))
     assert isinstance(actor, Actor)  # as there is no deadline
-    agent, obs_BO = SlowActor(actor, delay, continues=line.continues), run.reference.x_BHD[:1, 0, : run.data.obs_dim]
+    agent = SlowActor(actor, delay, continues=line.continues)
     agent.background.relative.append(delay + SLACK)
     agent.background.cold = False
     how = RolloutSettings(1, batch_invariant=False, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
