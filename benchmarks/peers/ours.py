@@ -24,8 +24,8 @@ class Ours(Peer):
     def __init__(self, name: str, task: Task):
         preset = PRESETS[name]
         training = replace(preset.training, seed=task.seed, threads=1, steps=task.updates)
-        self.run, episodes = prepare(replace(preset, dataset=task.dataset, env_id=task.env_id, training=training))
-        self.trainer = Trainer(self.run.components, TrainingData(episodes, self.run.context), training,
+        self.run, parts = prepare(replace(preset, dataset=task.dataset, env_id=task.env_id, training=training))
+        self.trainer = Trainer(self.run.components, TrainingData(parts.train, self.run.context), training,
                                RunStore(Path()))
         self.agent: Agent | None = None
 

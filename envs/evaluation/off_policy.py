@@ -74,8 +74,6 @@ def compared(returns: Mapping[str, Returns], seed: int = 0, resamples: int = 200
     agents; Pearson's correlation and the mean absolute error are beside it. Raises ValueError for fewer than three
     agents.
     """
-    from scipy.stats import rankdata  # it takes a second to import
-
     if len(returns) < 3:
         raise ValueError(f"the returns of {len(returns)} agents were given; those of at least three are needed to "
                          "compare their order")
@@ -86,15 +84,22 @@ def compared(returns: Mapping[str, Returns], seed: int = 0, resamples: int = 200
         which = rng.integers(len(returns), size=len(returns))
         drawn = [np.array([rng.choice(side[p], len(side[p])).mean() for p in which]) for side in sides]
         if len(set(which.tolist())) > 2:
-            correlations.append(_correlation(*map(rankdata, drawn)))
+            correlations.append(spearman(*drawn))
     low, high = np.nanquantile(correlations, [0.025, 0.975])
     imagined_P, true_P = (np.array([np.mean(returns_N) for returns_N in side]) for side in sides)
     stored = {name: {"imagined": each.imagined_N.tolist(), "true": each.true_N.tolist(),
                      "truncated": int(each.truncated_N.sum())}
               for name, each in returns.items()}
-    return {"returns": stored, "spearman": _correlation(rankdata(imagined_P), rankdata(true_P)),
+    return {"returns": stored, "spearman": spearman(imagined_P, true_P),
             "spearman_ci95": [float(low), float(high)], "pearson": _correlation(imagined_P, true_P),
             "mean_absolute_error": float(np.abs(imagined_P - true_P).mean())}
+
+
+def spearman(x_P: np.ndarray, y_P: np.ndarray) -> float:
+    """Returns the rank correlation; 0 if one of the two is constant."""
+    from scipy.stats import rankdata  # it takes a second to import
+
+    return _correlation(rankdata(x_P), rankdata(y_P))
 
 
 def _correlation(x_P: np.ndarray, y_P: np.ndarray) -> float:

@@ -36,6 +36,7 @@ Training (a RUN is the folder that a training writes):
 
 Using a run:
   gentraj evaluate RUN                         score the run in closed loop in its environment
+  gentraj choose RUN                           rank the checkpoints of a run without a simulator, and take the best
   gentraj studio RUN...                        see plans in a browser while you drag start and goal
   gentraj report RUN                           draw figures and write one self-contained HTML page
   gentraj sample RUN --out FILE                sample trajectories of a planner's model or actions of a policy's
@@ -56,7 +57,7 @@ Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl
 COMMANDS = {
     "demo": "demo:main", "data": "data:main", "train": "train:main", "finetune": "using:finetune_main",
     "distill": "distill:main", "sample": "using:sample_main", "augment": "using:augment_main",
-    "evaluate": "evaluate:main", "export": "using:export_main", "hub": "using:hub_main",
+    "evaluate": "evaluate:main", "choose": "choose:main", "export": "using:export_main", "hub": "using:hub_main",
     "measure": "using:measure_main", "studio": "studio:main", "report": "using:report_main",
     "compare": "experiments:compare_main", "sweep": "experiments:sweep_main", "reproduce": "experiments:reproduce_main",
 }

@@ -42,7 +42,8 @@ T = TypeVar("T")
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
-Step = Annotated[int | None, tyro.conf.arg(help="The training step of the checkpoint; by default the newest.")]
+Step = Annotated[int | None, tyro.conf.arg(help=(
+    "The training step of the checkpoint; by default the one that `gentraj choose --use` took, or else the newest."))]
 NOTHING: Mapping[str, Never] = {}
 HELP = {"-h", "--help"}
 
@@ -171,7 +172,9 @@ def load_trained(folder: Path, device: str | None, step: int | None = None) -> R
     if run.step == 0 and step is None:
         raise ValueError(f"{folder} is at step 0 of {steps:,}, and its weights are random; {goes_on}, and --step 0 "
                          "takes it as it is")
-    if run.step < steps:
+    if step is None and run.step == RunFolder(folder).chosen():
+        say(f"{folder} is taken at step {run.step:,} of {steps:,}, as `gentraj choose` chose")
+    elif run.step < steps:
         say(f"{folder} is at step {run.step:,} of {steps:,}: its training is not finished; {goes_on}")
     return run
 

@@ -137,14 +137,14 @@ def next_command(run: Run, folder: Path) -> str:
 
 def dry_run(config: RunConfig, device: torch.device) -> str:
     """Takes one decision on this device, and says what would be trained, with a line for each component."""
-    run, episodes = prepare(config, record=False)
+    run, parts = prepare(config, record=False)
     obs_BO = run.ready(device).reference.x_BHD[:1, 0, : run.data.obs_dim]
     untrained_agent(run).act(obs_BO, run.example_goal(run.reference, obs_BO))
     training = run.config.training
     lines = [f"{name:10} {type(part).__name__:18} {parameters_trained(part):>11,} parameters, horizon "
              f"{part.spec.horizon}, batches of {part.batch_size}" for name, part in run.components.items()]
-    return "\n".join([f"{run.summary}, of {run.config.dataset}: {len(episodes)} episodes of {episodes.num_steps:,} "
-                      "steps", *lines,
+    return "\n".join([f"{run.summary}, of {run.config.dataset}: {len(parts.train)} episodes of "
+                      f"{parts.train.num_steps:,} steps", *lines,
                       f"{training.steps:,} steps of each component on {device}, seed {training.seed}; one decision was "
                       "taken, and nothing is written"])
 

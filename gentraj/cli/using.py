@@ -244,7 +244,7 @@ def push(run: RunPath, name: Repository, step: int | None = None, private: bool 
     Args:
         run: The folder of a run.
         name: The repository.
-        step: The checkpoint to push, by default the newest.
+        step: The checkpoint to push; by default the one that `gentraj choose --use` took, or else the newest.
         private: Make a new repository private.
     """
     loaded = load(run, step=step)

@@ -88,13 +88,16 @@ def stitch(e: Episodes) -> Episodes:
     return replace(e, truncated=truncated, validate=False).pick(slice(None), keep, np.add.reduceat(e.lengths, first))
 
 
-def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Episodes]:
+def hold_out(episodes: Episodes, share: float, seed: int, *, whole: bool = False) -> tuple[Episodes, Episodes]:
     """Splits the data at random into a training set and a held-out set with about `share` of the steps.
 
-    The pieces drawn are whole episodes; long episodes are split into several pieces. Each side gets at least one piece.
-    Raises ValueError for data of a single step.
+    The pieces drawn are whole episodes; long episodes are split into several pieces. With `whole`, this is only done to
+    episodes of more than 1,000 steps that are longer than the held-out set is to be, and to a single one. Each side
+    gets at least one piece. Raises ValueError for data of a single step.
     """
     longest = min(LONGEST_PIECE_STEPS, max(1, episodes.num_steps // FEWEST_PIECES))
+    if whole and len(episodes) > 1:
+        longest = max(LONGEST_PIECE_STEPS, int(share * episodes.num_steps))
     pieces = [(e, at, min(at + longest, T)) for e, T in enumerate(episodes.lengths.tolist())
               for at in range(0, T, longest)]
     if len(pieces) < 2:

@@ -73,8 +73,11 @@ class EnsembleMLP(nn.Module):
             return self.layers(x_RI.to(self.weight[0].dtype))
 
     def layers(self, x_RI: Tensor) -> Tensor:
-        """(E, R, outputs) of the layers; under autocast the last one is computed in float32 all the same."""
-        h = x_RI.expand(len(self.weight[0]), *x_RI.shape)
+        """(E, R, outputs) of the layers; under autocast the last one is computed in float32 all the same.
+
+        Inputs (E, R, I) are other ones for each member.
+        """
+        h = x_RI.expand(len(self.weight[0]), *x_RI.shape[-2:])
         for i, (weight_EIO, bias_E1O) in enumerate([*zip(self.weight, self.bias, strict=True)][:-1]):
             h, width = torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]
             if self.norm == "before":

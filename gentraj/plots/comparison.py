@@ -3,9 +3,9 @@ its path."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,12 @@ class Curve(NamedTuple):
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], name: str) -> Curve:
+        """One number of those rows that have it, without a range."""
+        step, value = np.array([(row["step"], row[name]) for row in rows if name in row], float).T
+        return cls(step, value, value, value)
 
 
 def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, unit: str, title: str,

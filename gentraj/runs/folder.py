@@ -18,14 +18,16 @@ from safetensors import SafetensorError
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
+from ..data import Episodes
 from ..device import require_device
 from ..files import write_file
 from ..progress import say
 from ..training import checkpoint, log
-from ..training.checkpoint import CheckpointError, NothingSaved
+from ..training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved
 from ..training.log import LogWarning, read_metrics, read_rows, write_rows
 from ..training.loop import check_same
 from ..trajectory import Agent, Batch
+from .held_out import held_out_measures
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRun, PolicyRunConfig
 from .run import DataFacts, Run, RunConfig, restore
@@ -65,6 +67,8 @@ class RunFolder:
         step-00001234/         a checkpoint, see `gentraj.training.checkpoint`
         metrics.jsonl          what the components logged, see `gentraj.training.log`
         scores.jsonl           the learning curve: evaluations during the training
+        held-out.jsonl         what the run lost on held-out episodes, see `gentraj.runs.held_out`
+        choice.json            the checkpoint that `gentraj choose --use` took
         provenance.json        the commands that started and resumed the training
         evaluation.json, world.json, measures.json, report.html, figures/, README.md
                                what the commands write about the run, and its model card
@@ -76,6 +80,8 @@ class RunFolder:
     REFERENCE = "reference.safetensors"
     METRICS = log.FILE
     CURVE = "scores.jsonl"
+    HELD_OUT = "held-out.jsonl"
+    CHOICE = "choice.json"
     PROVENANCE = "provenance.json"
     EVALUATION = "evaluation.json"
     WORLD = "world.json"
@@ -118,7 +124,9 @@ class RunFolder:
         return from_json(RunFile, read_json(path), str(path))
 
     def load(self, step: int | None = None, device: torch.device | None = None) -> Run:
-        """The run at its newest valid checkpoint or at `step`; see `load`."""
+        """The run at `step`, by default at the one that was chosen, or else at its newest valid one; see `load`."""
+        if step is None:
+            step = self.chosen()
         file, saved = self.read(), checkpoint.load(self.path, step)
         run = run_class(file.run).build(file.run, file.data)
         check_same(saved.meta, saved.meta | fingerprint(run), str(self / self.CONFIG), may_change(run.config))
@@ -162,6 +170,7 @@ class RunFolder:
         start = {"command": command, "version": version("gentraj"), "torch": torch.__version__,
                  "python": platform.python_version(), "device": shown, "processes": processes}
         before = self.starts() if resume else []
+        (self / self.CHOICE).unlink(missing_ok=True)  # there will be newer checkpoints
         write_json(self / self.PROVENANCE, {"starts": [*before, start]})
 
     def starts(self) -> list[JsonObject]:
@@ -183,10 +192,46 @@ class RunFolder:
             warnings.warn(f"step {step}: not evaluated, {error}; training goes on", LogWarning, stacklevel=2)
             return
         row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
-        rows = [earlier for earlier in self.curve() if earlier["step"] < step]
-        write_rows(self / self.CURVE, [*rows, row])
+        self._add(self.CURVE, row)
         low, high = scores["return_ci95"]
         say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
+
+    def record_held_out(self, step: int, run: Run, episodes: Episodes, device: torch.device | None) -> None:
+        """Measures the run on held-out episodes at this training step, as `record_score` evaluates an agent."""
+        try:
+            measures = held_out_measures(run, episodes, device)
+        except (RuntimeError, ValueError) as error:
+            warnings.warn(f"step {step}: not measured on held-out data, {error}; training goes on", LogWarning,
+                          stacklevel=2)
+            return
+        self._add(self.HELD_OUT, {"step": step} | measures)
+
+    def _add(self, name: str, row: JsonObject) -> None:
+        rows = [earlier for earlier in read_rows(self / name) if earlier["step"] < row["step"]]
+        write_rows(self / name, [*rows, row])
+
+    def held_out(self) -> list[JsonObject]:
+        """The lines of held-out.jsonl in the order of their steps; an empty list if nothing was held out."""
+        return read_rows(self / self.HELD_OUT)
+
+    def choose(self, step: int | None) -> None:
+        """Makes a checkpoint the one that the run is loaded at; None takes the newest again."""
+        if step is None:
+            (self / self.CHOICE).unlink(missing_ok=True)
+        else:
+            write_json(self / self.CHOICE, {"step": step})
+
+    def chosen(self) -> int | None:
+        """The checkpoint that was chosen; None if there is none, or if it has been deleted since."""
+        path = self / self.CHOICE
+        if not path.exists():
+            return None
+        step = read_json(path).get("step")
+        if step not in checkpoint.saved_steps(self.path):
+            warnings.warn(f"{path}: there is no checkpoint of step {step}, and the newest is taken", CheckpointWarning,
+                          stacklevel=3)
+            return None
+        return step
 
     def curve(self) -> list[JsonObject]:
         """The lines of the learning curve in the order of their steps; an empty list if nothing was evaluated."""
@@ -198,7 +243,8 @@ class RunFolder:
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | str | None = None) -> Run:
-    """Loads the run in a folder, at its newest valid checkpoint or at `step`. The dataset is not needed.
+    """Loads the run in a folder, at `step`, by default at the checkpoint that `gentraj choose --use` took, or else at
+    its newest valid one. The dataset is not needed.
 
     Raises `NothingSaved` without a checkpoint, `ConfigError` if config.json is not that of the checkpoint, and
     ValueError for a device that cannot be used here.

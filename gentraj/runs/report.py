@@ -120,7 +120,19 @@ class Drawing:
         rows = RunFolder(self.run.folder).metrics()
         image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
         caption = "The loss of each trained component, averaged since the last logged step."
-        return [Picture("Loss", caption, image, "nothing was logged")]
+        return [Picture("Loss", caption, image, "nothing was logged"), *self.held_out(rows)]
+
+    def held_out(self, rows: Sequence[JsonObject]) -> list[Picture]:
+        """What was lost on held-out episodes, beside the same loss in `rows` of metrics.jsonl; nothing without any."""
+        measured = RunFolder(self.run.folder).held_out()
+        if not measured:
+            return []
+        curves = {name: {label: Curve.of(table, name) for label, table in (("training", rows), ("held out", measured))
+                         if any(name in row for row in table)} for name in measured[-1] if name != "step"}
+        image = plot_learning_curves(curves, self.folder / "held-out.png", "loss", "On held-out data")
+        return [Picture("Held-out data", "Each measure on episodes held out of the training, with the averaged "
+                        "weights, and on those of the training, with the weights at that time. Less is better, except "
+                        "for log_likelihood. Where a held-out loss rises, the run memorises its data.", image)]
 
     def returns(self, scores: JsonObject, note: str) -> list[Picture]:
         means = {name: scores[name]["return_mean"] for name in YARDSTICKS if scores.get(name)}

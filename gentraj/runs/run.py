@@ -28,6 +28,7 @@ from gentraj.envs.making import environment_factory
 
 from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes
+from ..data.splitting import hold_out
 from ..data.windows import context_width
 from ..device import device_of
 from ..families import Model, ModelConfig
@@ -113,6 +114,10 @@ class RunConfig:
     stitch: bool = True
     """Join consecutive episodes that continue each other, as in data that are one endless run truncated at its
     goals."""
+    held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
+    """Fraction of the data, in whole episodes, at least one, that nothing is trained on and no normaliser is fitted to.
+    What the run loses on them is written to held-out.jsonl at each checkpoint, and `gentraj choose` ranks checkpoints
+    by it. Which episodes they are does not depend on the seed of the training."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training loop."""
 
@@ -135,8 +140,9 @@ class MemoryRunConfig(RunConfig):
 class Split(NamedTuple):
     """The data of a run in three parts: training data, data whose windows the run keeps, and data that it is tested on.
 
-    Planners and policies train on everything, and the other two parts are the real episodes of the training data. A
-    world model never trains on the other two parts: its uncertainty is calibrated on one and it is tested on the other.
+    Planners and policies keep windows of the real episodes that they train on, and are tested on the same if none are
+    held out. A world model never trains on the other two parts: its uncertainty is calibrated on one and it is tested
+    on the other.
     """
 
     train: Episodes
@@ -148,6 +154,7 @@ ConfigT = TypeVar("ConfigT", bound=RunConfig)
 RunT = TypeVar("RunT", bound="Run")
 ActingT = TypeVar("ActingT", PlannerConfig, PolicyConfig, MPCConfig)
 GOAL = ContextConfig(("goal",))
+HELD_OUT_SEED = 0  # the same for all trainings, students and fine-tunings, so that their numbers can be compared
 
 
 class Run(ABC, Generic[ConfigT]):
@@ -221,8 +228,12 @@ class Run(ABC, Generic[ConfigT]):
 
     @classmethod
     def split(cls, config: ConfigT, episodes: Episodes) -> Split:
-        """The episodes to train on, to keep windows of, and to test on."""
-        return Split(episodes, episodes.real(), episodes.real())
+        """The episodes to train on, to keep windows of, and to test on. Raises ValueError where none is left to test
+        on."""
+        if not config.held_out:
+            return Split(episodes, episodes.real(), episodes.real())
+        train, unseen = hold_out(episodes, config.held_out, HELD_OUT_SEED, whole=True)
+        return Split(train, train.real(), unseen.real())
 
     @property
     def main(self) -> Component:

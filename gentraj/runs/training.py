@@ -31,7 +31,7 @@ from ..trajectory import Agent, Batch
 from .folder import RunFolder, fingerprint, may_change, run_class
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
-from .run import DataFacts, Run, RunConfig, copy_of
+from .run import DataFacts, Run, RunConfig, Split, copy_of
 
 REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
 ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
@@ -51,7 +51,7 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     store = RunFolder(folder)
     config = replace(config, dataset=resolve_paths(config.dataset, store.path))  # valid from any working directory
     prepared = processes.on_main(lambda: prepare(config, check=not resume))
-    run, episodes = prepared or prepare(config, record=False, check=False)
+    run, parts = prepared or prepare(config, record=False, check=False)
     run.folder = store.path
     if kept is not None:
         run.kept = kept
@@ -61,9 +61,13 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
         agent = current.agent(current.action_space())
         store.record_score(step, agent, current.data, config.training.eval_episodes)
 
-    trainer = Trainer(run.components, TrainingData(episodes, run.context), config.training,
-                      RunStore(store.path, fingerprint(run), may_change(config)),
-                      Callbacks(partial(store.start, run, device, resume, processes.world_size), evaluate=evaluate),
+    def measure(step: int) -> None:
+        store.record_held_out(step, run, parts.test, device)
+
+    callbacks = Callbacks(partial(store.start, run, device, resume, processes.world_size), evaluate=evaluate,
+                          measure=measure if config.held_out else None)
+    trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training,
+                      RunStore(store.path, fingerprint(run), may_change(config)), callbacks,
                       processes=processes.on(device), progress=progress)
     return trained(run, trainer, resume, device)
 
@@ -75,8 +79,8 @@ def trained(run: Run, trainer: Trainer, resume: bool, device: torch.device | Non
     return run.ready(device)
 
 
-def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tuple[Run, Episodes]:
-    """The run, untrained, and its training data: reads the data and fills in the settings that they decide.
+def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tuple[Run, Split]:
+    """The run, untrained, and its data: reads the data and fills in the settings that they decide.
 
     With `check`, also checks that the data fit their environment, and that the parts can act together. The dataset of a
     task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
@@ -85,9 +89,9 @@ def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tu
         environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
     joined, returns = read_datasets(config, record=record)
     kind = run_class(config)
-    config, context = kind.resolve(config, joined)
     parts = kind.split(config, joined)
     episodes = parts.train
+    config, context = kind.resolve(config, episodes)
     data = DataFacts.of(episodes, context, config.env_id, returns)
     if isinstance(config, PlannerRunConfig) and not data.goal_dims:
         data = replace(data, goal_dims=config.planner.goal_dims)
@@ -99,7 +103,7 @@ def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tu
     if check:
         check_data(data, episodes, config.env_id)
         untrained_agent(run)
-    return run, episodes
+    return run, parts
 
 
 def resolve_paths(dataset: str, folder: Path) -> str:
@@ -149,12 +153,18 @@ def read_data(config: RunConfig, folder: Path = Path()) -> Episodes:
     return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)))[0]
 
 
+def data_of(run: Run) -> Split:
+    """The episodes that a run was trained on, and those that were held out. Raises ValueError for a dataset that was
+    changed since."""
+    parts = run.split(run.config, read_data(run.config, run.folder))
+    if episodes_hash(parts.train) != run.dataset_hash:
+        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
+    return parts
+
+
 def training_data(run: Run) -> Episodes:
     """The episodes that a run was trained on. Raises ValueError for a dataset that was changed since."""
-    episodes = run.split(run.config, read_data(run.config, run.folder)).train
-    if episodes_hash(episodes) != run.dataset_hash:
-        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
-    return episodes
+    return data_of(run).train
 
 
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:

@@ -171,9 +171,14 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(_folders(folder))
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """The training steps of the checkpoints, valid or not, in increasing order."""
+    return sorted(map(_step, _folders(folder)))
+
+
 def saved_step(folder: Path) -> int:
     """The training step of the newest checkpoint, valid or not; 0 if there is none."""
-    return next(map(_step, _folders(folder)), 0)
+    return max(saved_steps(folder), default=0)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -162,6 +162,8 @@ class Callbacks:
     evaluate: Callable[[int], None] | None = None
     """Is given the number of steps done, every `eval_every` steps and after the last. It must not change the
     components."""
+    measure: Callable[[int], None] | None = None
+    """The same before each checkpoint too, whether or not there are evaluations."""
 
 
 @dataclass(frozen=True)
@@ -341,12 +343,14 @@ class Trainer:
         return dict(zip(metrics, numbers[len(checked) :], strict=True))
 
     def evaluate(self, log: Log) -> None:
-        """Calls the evaluation if it is due; its time is not that of the training."""
-        every = self.settings.eval_every
-        due = every > 0 and (self.step % every == 0 or self.step == self.settings.steps)
-        if due and self.callbacks.evaluate is not None:
-            with log.paused():
-                self.processes.on_main(partial(self.callbacks.evaluate, self.step))
+        """Calls the evaluation and the measurement if they are due; their time is not that of the training."""
+        every, is_last = self.settings.eval_every, self.step == self.settings.steps
+        due = every > 0 and (self.step % every == 0 or is_last)
+        saves = self.step % self.settings.save_every == 0 or is_last
+        for is_due, callback in ((due, self.callbacks.evaluate), (due or saves, self.callbacks.measure)):
+            if is_due and callback is not None:
+                with log.paused():
+                    self.processes.on_main(partial(callback, self.step))
 
     def save(self, sums: Sums) -> None:
         """Saves a checkpoint with the sums of the metrics since the last row, unless this step is saved already.

@@ -83,8 +83,11 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. In a
     block of `checked_later` on an accelerator, a fused optimiser takes no step either, and the block's reader raises.
 
-    Where several processes share the batch, loss and gradients are their means.
+    Where several processes share the batch, loss and gradients are their means. In a block of `measuring` nothing is
+    done, and the norm is 0.
     """
+    if _MEASURING.get():
+        return loss.detach().new_zeros(())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -142,6 +145,21 @@ def in_training_step() -> bool:
     return _UNREAD.get() is not None
 
 
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Lets the `update` of a component compute what it loses on a batch, without learning from it.
+
+    No optimiser takes a step, and no moving average of weights moves. Counters and running statistics of the component
+    do, so it should be a copy.
+    """
+    token = _MEASURING.set(True)
+    try:
+        yield
+    finally:
+        _MEASURING.reset(token)
+
+
+_MEASURING: ContextVar[bool] = ContextVar("measuring", default=False)
 _UNREAD: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("unread", default=None)
 
 
@@ -155,6 +173,7 @@ class MovingAverage(AveragedModel):
     def __init__(self, network: nn.Module, decay: float):
         self.pairs: list[tuple[list[Tensor], list[Tensor]]] = []
         super().__init__(network)
+        self.averaged = (network,)  # in a tuple, as it is no part of its average
         self.average = get_ema_multi_avg_fn(decay)
         self.requires_grad_(False)
         self.register_load_state_dict_post_hook(MovingAverage._forget)
@@ -162,6 +181,8 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network."""
+        if _MEASURING.get():
+            return
         if not self.pairs:  # the tensors are listed once, as that takes longer than to average a small network
             self.pairs = [([*self.module.parameters()], [*model.parameters()]),
                           ([*self.module.buffers()], [*model.buffers()])]
@@ -172,6 +193,11 @@ class MovingAverage(AveragedModel):
         for mine, other in zip(*buffers, strict=True):
             mine.copy_(other)
         self.n_averaged += 1
+
+    def hand_back(self) -> None:
+        """Gives the network the averaged weights, with which an agent acts."""
+        if self.n_averaged > 0:
+            self.averaged[0].load_state_dict(self.module.state_dict())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingAverage:
         self._forget()  # as buffers are moved to new tensors

@@ -20,9 +20,9 @@ from gentraj.data import load_episodes, save_npz
 from gentraj.runs import RunFolder, load
 from gentraj.runs.presets import PRESETS
 
-COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compare"], ["report"], ["data", "list"],
-            ["data", "inspect"], ["data", "import"], ["data", "export"], ["data", "make"], ["hub", "push"],
-            ["hub", "pull"]]
+COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["choose"], ["measure"], ["compare"], ["report"],
+            ["data", "list"], ["data", "inspect"], ["data", "import"], ["data", "export"], ["data", "make"],
+            ["hub", "push"], ["hub", "pull"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",

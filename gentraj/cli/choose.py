@@ -1,0 +1,54 @@
+"""`gentraj choose`: which checkpoint of a run to take, by data alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..config import write_json
+from ..device import pick_device
+from ..files import check_output
+from ..progress import print_saved, say
+from ..runs.choosing import ChooseConfig, rank_checkpoints, table, to_store
+from ..runs.folder import RunFolder
+from .options import Device, RunPath, parse
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Rank the checkpoints of a run without a simulator, and say which one to take.
+
+    They are ranked by their losses on held-out episodes (--held-out of `gentraj train`), by fitted Q evaluation (of
+    policies), and by their returns in a world model (--world). With --episodes they also play in their environment; the
+    rank correlation then shows how well each measure predicts the return, which itself decides nothing.
+
+    Examples: gentraj choose runs/iql
+              gentraj choose runs/iql --by action_error --use
+              gentraj choose runs/iql --world runs/world --episodes 20
+    """
+
+    run: RunPath
+    """The folder of a run, as `gentraj train` writes it. It keeps the newest --training.keep checkpoints."""
+    config: Annotated[ChooseConfig, tyro.conf.arg(name="")] = field(default_factory=ChooseConfig)
+    use: bool = False
+    """Make the chosen checkpoint the one that every command takes from now on, unless it is given another --step. Newer
+    checkpoints of a resumed training end this, and so does the removal of RUN/choice.json."""
+    out: Path | None = None
+    """A JSON file to write the measures to."""
+    device: Device = None
+
+
+def main(argv: list[str]) -> None:
+    args = parse(Choose, argv, "gentraj choose")
+    if args.out is not None:
+        check_output(args.out, "--out")
+    ranking = rank_checkpoints(args.run, args.config, pick_device(args.device))
+    if args.out is not None:
+        say(f"measures in {write_json(args.out, to_store(ranking, args.config))}")
+    if args.use:
+        RunFolder(args.run).choose(ranking.step)
+        say(f"{args.run} is taken at step {ranking.step:,} from now on")
+    print_saved(table(ranking, args.config))

@@ -1,0 +1,276 @@
+"""Chooses a checkpoint of a run by data alone: by held-out episodes, fitted Q evaluation and a world model.
+
+A return in the environment never chooses: the best of several returns is too high by luck. Where returns are asked for,
+they show how well each measure ranks the checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from gentraj.agents.policies.fqe import Experience, FQEConfig, fitted_q_evaluation
+from gentraj.envs.evaluation.off_policy import imagined_returns, spearman
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+
+from ..config import JsonObject, settings
+from ..data import Episodes, Windows
+from ..progress import busy
+from ..randomness import unfold
+from ..training.checkpoint import saved_steps
+from .folder import load
+from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, decided, held_out_measures
+from .policy import PolicyRun
+from .run import HELD_OUT_SEED, Run, environment_of, of_kind, straight
+from .training import data_of, read_data
+from .world import WorldModelRun
+
+FQE, IMAGINED, RETURN = "fqe", "imagined", "return"
+HIGHER = {LOG_LIKELIHOOD, FQE, IMAGINED, RETURN}  # the measures of which more is better; of the others less is
+MOST_STARTS = 2_000  # of episodes, that values are asked of
+BLOCK = 4096  # decisions that are taken at a time
+
+
+@settings
+class ChooseConfig:
+    """How a checkpoint is chosen. Raises ValueError for a setting outside its range."""
+
+    by: str | None = None
+    """The measure that decides; by default the first that there is of imagined, fqe, action_error and the loss of the
+    main part."""
+    world: Path | None = None
+    """The run of a world model of the same environment, in which each checkpoint acts for --world-episodes."""
+    world_episodes: PositiveInt = 50
+    """Episodes of each checkpoint in the world model, as long as the longest of the data."""
+    fqe: FQEConfig = field(default_factory=FQEConfig)
+    """Fitted Q evaluation, of policies."""
+    episodes: NonNegativeInt = 0
+    """Episodes that each checkpoint plays in its environment, to show how well the measures rank the checkpoints. They
+    do not decide."""
+    env_id: str | None = None
+    """The environment of these episodes; by default the run's own."""
+    seed: NonNegativeInt = 0
+    """Seed of fitted Q evaluation and of the episodes."""
+
+
+class Ranking(NamedTuple):
+    """What was measured of each checkpoint, and which of them is chosen."""
+
+    measures: dict[int, dict[str, float]]
+    """By the step of the checkpoint, in increasing order, and by the name of the measure."""
+    by: str
+    """The measure that decides."""
+    left_out: dict[str, str]
+    """The measures that there are not, and why."""
+
+    @property
+    def order(self) -> list[int]:
+        """The checkpoints, the best first; of equal ones the newer first."""
+        return sorted(self.measures, key=lambda step: (-signed(self.by, self.measures[step][self.by]), -step))
+
+    @property
+    def step(self) -> int:
+        """The checkpoint that is chosen."""
+        return self.order[0]
+
+    def correlations(self) -> dict[str, float]:
+        """The rank correlation of each measure with the return: 1 if it ranks the checkpoints as their returns do."""
+        rows = [*self.measures.values()]
+        true_P = np.array([row[RETURN] for row in rows])
+        return {name: spearman(np.array([signed(name, row[name]) for row in rows]), true_P)
+                for name in rows[0] if name != RETURN}
+
+
+def signed(name: str, value: float) -> float:
+    """The value of a measure, negated where less is better."""
+    return value if name in HIGHER else -value
+
+
+def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | None = None) -> Ranking:
+    """Measures the checkpoints of a run and ranks them.
+
+    Raises ValueError for fewer than two trained ones, for data that were changed since the training, for a world model
+    of another layout, and where the measure that is to decide is not there.
+    """
+    steps = [step for step in saved_steps(folder) if step]
+    if len(steps) < 2:
+        raise ValueError(f"{folder} holds {len(steps)} trained checkpoints, and at least 2 are needed to choose among "
+                         "them; train with --training.keep 10 --training.save-every N, N a tenth of --steps")
+    by_step, left_out = dict[int, dict[str, float]](), dict[str, str]()
+    last = load(folder, step=steps[-1], device=device)
+    parts, episodes = data_of(last), read_data(last.config, folder).real()
+    world = world_for(last, config.world, device)
+    points = decision_points(last, episodes, config, left_out)
+    if not last.config.held_out:
+        left_out["losses on held-out data"] = "nothing was held out; train with --held-out 0.05"
+    acts = list[Tensor]()
+    for step in steps:
+        run = load(folder, step=step, device=device)
+        found = by_step[step] = dict[str, float]()
+        with busy(f"measuring step {step}"):
+            if run.config.held_out:
+                found |= held_out_measures(run, parts.test)
+            if points is not None:
+                acts.append(decisions_at(run, points))
+            if world is not None:
+                found[IMAGINED] = imagined(run, world, episodes, config)
+            if config.episodes:
+                found[RETURN] = played(run, config)
+    if points is not None:
+        data, scale, start = points.experience(torch.stack(acts), config.fqe.discount)
+        for row, value in zip(by_step.values(), fitted_q_evaluation(data, config.fqe, start, config.seed), strict=True):
+            row[FQE] = float(value) * scale
+    shared = set.intersection(*(set(row) for row in by_step.values()))  # a number that is not finite is left out
+    by_step = {step: {name: row[name] for name in row if name in shared} for step, row in by_step.items()}
+    return Ranking(by_step, deciding(last, shared, config.by, left_out), left_out)
+
+
+def deciding(run: Run, measures: set[str], by: str | None, left_out: Mapping[str, str]) -> str:
+    """The measure that decides. Raises ValueError if it is not there, or is a return in the environment."""
+    known = sorted(measures - {RETURN})
+    why = "; ".join(f"no {name}: {reason}" for name, reason in left_out.items())
+    if by is not None:
+        if by not in known:
+            raise ValueError(f"--by is {by}; what was measured is {', '.join(known) or 'nothing'} ({why or 'no more'})")
+        return by
+    for name in (IMAGINED, FQE, ACTION_ERROR, f"{run.MAIN}/loss"):
+        if name in measures:
+            return name
+    if not known:
+        raise ValueError(f"{run.folder}: nothing tells its checkpoints apart ({why})")
+    return known[0]
+
+
+def world_for(run: Run, path: Path | None, device: torch.device | None) -> WorldModelRun | None:
+    """The run of the world model. Raises ValueError for one of other observations or actions."""
+    if path is None:
+        return None
+    world = of_kind(load(path, device=device), WorldModelRun)
+    widths, own = ((each.data.obs_dim, each.data.act_dim) for each in (world, run))
+    if widths != own:
+        raise ValueError(f"{path} was trained on observations and actions of the widths {widths}, and {run.folder} on "
+                         f"{own}; give a world model of its environment")
+    return world
+
+
+def imagined(run: Run, world: WorldModelRun, episodes: Episodes, config: ChooseConfig) -> float:
+    """The mean return of a run's agent in a world model."""
+    limit = ImaginedConfig(int(episodes.lengths.max()), margin=1e9)
+    made = ImaginedEpisodes(world.world_model, config.world_episodes, limit)
+    return float(imagined_returns(run.agent(action_range(episodes)), made, config.seed)[0].mean())
+
+
+def played(run: Run, config: ChooseConfig) -> float:
+    """The mean return of a run's agent in its environment."""
+    env = environment_of(run, config.env_id)
+    how = RolloutSettings(obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
+    done = rollout(run.agent(run.action_space(env)), environment_factory(env), config.episodes, config.seed, how)
+    return float(done.returns.mean())
+
+
+def action_range(episodes: Episodes) -> Box:
+    """The range of the data's actions, in which an agent stays: no environment says which actions are allowed."""
+    return Box(episodes.act.min(0), episodes.act.max(0))
+
+
+class Points(NamedTuple):
+    """M steps of the data that values are learned from, and E starts of episodes that they are asked of."""
+
+    run: PolicyRun
+    """Whose scales all checkpoints share."""
+    episodes: Episodes
+    step_M: np.ndarray
+    start_E: np.ndarray
+    """Rows of the observations."""
+
+    def seen(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """What the policy sees before the steps, after them and at the starts, and the goals if it has any."""
+        episodes, spec = self.episodes, replace(self.run.policy.spec, horizon=2)
+        batch = Windows(episodes, spec).gather(self.step_M)
+        obs_MHO, _ = spec.split(batch.x_BHD)
+        last_M = torch.ones(len(obs_MHO), dtype=torch.long)
+        seen = [spec.seen(obs_MHO[:, 0], batch.past_BPD),
+                spec.seen(obs_MHO[:, 1], self.run.policy.past(batch, last_M)),
+                spec.seen(torch.from_numpy(episodes.obs[self.start_E]))]
+        if not self.run.data.context_dim:
+            return seen, [None] * 3
+        row_M = self.step_M + np.searchsorted(np.cumsum(episodes.lengths), self.step_M, side="right")
+        goal_NG = torch.from_numpy(episodes.extras["goal"])
+        return seen, [goal_NG[row_M], goal_NG[row_M + 1], goal_NG[self.start_E]]
+
+    def experience(self, act_PNA: Tensor, discount: float) -> tuple[Experience, float, float]:
+        """What fitted Q evaluation learns from, the unit of its values, and the value of constant mean rewards.
+
+        The actions (P, M + E, A) are those of the checkpoints after the M steps and at the E starts.
+        """
+        scales, episodes, device = self.run.policy.scales, self.episodes, self.run.device
+        state_MS, next_MS, start_ES = map(scales.state, *self.seen())
+        act_PNA = scales.act.normalize(act_PNA.to(device)) * scales.varies_A
+        act_MA = scales.act.normalize(torch.from_numpy(episodes.act[self.step_M]).to(device)) * scales.varies_A
+        size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
+        reward_M = torch.from_numpy(episodes.reward[self.step_M]).to(device) / size
+        discount_M = discount * torch.from_numpy(~episodes.terminated[self.step_M]).to(reward_M)
+        next_PMA, start_PEA = act_PNA.split([len(self.step_M), len(self.start_E)], 1)
+        data = Experience(state_MS, act_MA, reward_M, discount_M, next_MS, next_PMA, start_ES, start_PEA)
+        start = float(episodes.reward.mean(dtype=np.float64)) / size / (1 - discount * (1 - episodes.terminated.mean()))
+        return data, size, start
+
+
+def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out: dict[str, str]) -> Points | None:
+    """Where the checkpoints of a run decide for fitted Q evaluation; None, and why in `left_out`, if it has none."""
+    if not isinstance(run, PolicyRun):
+        left_out[FQE] = f"a {run.NAME} takes too long for a decision in each step of the data"
+    elif run.context.goals is not None or (run.data.context_dim and "goal" not in episodes.extras):
+        left_out[FQE] = "goals in hindsight have rewards of their own"
+    else:
+        rng, first_E = np.random.default_rng(config.seed), episodes.starts + np.arange(len(episodes))
+        some = min(config.fqe.transitions, episodes.num_steps)
+        return Points(run, episodes, np.sort(rng.choice(episodes.num_steps, some, replace=False)),
+                      rng.permutation(first_E)[:MOST_STARTS])
+    return None
+
+
+def decisions_at(run: Run, points: Points) -> Tensor:
+    """(N, A) what the agent of a run does after the steps and at the starts, as if each were its first decision."""
+    agent, parts = straight(run).agent(action_range(points.episodes)), list[Tensor]()
+    (_, *seen), (_, *goals) = points.seen()
+    for k, (seen_NW, goal_NG) in enumerate(zip(seen, goals, strict=True)):
+        for i in range(0, len(seen_NW), BLOCK):
+            block = slice(i, i + BLOCK)
+            seeds = unfold(len(seen_NW[block]), HELD_OUT_SEED, k, i)
+            parts.append(decided(agent, seen_NW[block], None if goal_NG is None else goal_NG[block], seeds))
+    return torch.cat(parts)
+
+
+def table(ranking: Ranking, config: ChooseConfig) -> str:
+    """The measures of all checkpoints and their ranks as a text table, and which is chosen."""
+    names = [*next(iter(ranking.measures.values()))]
+    rows = [["step", *names, "rank"]]
+    rows += [[f"{step:,}", *(f"{row[name]:.4g}" for name in names), str(ranking.order.index(step) + 1)]
+             for step, row in ranking.measures.items()]
+    if config.episodes:
+        found = ranking.correlations()
+        rows.append(["rank correlation", *(f"{found[name]:.2f}" if name in found else "" for name in names), ""])
+    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    lines = ["".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    step, last, by = ranking.step, [*ranking.measures][-1], ranking.by
+    why = f"{'most' if by in HIGHER else 'least'} {by}, {ranking.measures[step][by]:.4g}"
+    lines += [f"no {name}: {reason}" for name, reason in ranking.left_out.items()]
+    return "\n".join([*lines, f"step {step:,} has the {why}" if step != last else f"the last step has the {why}"])
+
+
+def to_store(ranking: Ranking, config: ChooseConfig) -> JsonObject:
+    """The ranking as JSON."""
+    correlations = ranking.correlations() if config.episodes else None
+    return {"step": ranking.step, "by": ranking.by, "left_out": ranking.left_out, "rank_correlations": correlations,
+            "checkpoints": [{"step": step} | row for step, row in ranking.measures.items()]}
