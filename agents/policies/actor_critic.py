@@ -156,7 +156,10 @@ class ModelActor(ActorCritic[A]):
 
     def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
                      generator: torch.Generator) -> dict[str, Tensor]:
-        return self.model.update(t, optimizers, generator, guide=partial(self.window_value, generator=generator))
+        guide = None
+        if self.config.eta:
+            guide = partial(self.window_value, generator=generator)
+        return self.model.update(t, optimizers, generator, guide=guide)
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
         return self.model.sample(state_BS, seeds, options, number)

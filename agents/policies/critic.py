@@ -113,7 +113,10 @@ class Critic(nn.Module):
     @torch.no_grad()
     def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(B,) the minimum or the mean over the members of the target network."""
-        q_EB = self.target(torch.cat([state_BS, chunk_BX], -1))
+        return self.pooled(self.target(torch.cat([state_BS, chunk_BX], -1)))
+
+    def pooled(self, q_EB: Tensor) -> Tensor:
+        """(B,) the minimum or the mean over the members, as the settings say."""
         if self.config.target == "min":
             return q_EB.amin(0)
         return q_EB.mean(0)

@@ -10,7 +10,8 @@ where a_flow(s, z) is where the ODE of the flow leads from the noise z. Park et 
 
 Nguimatsia Tiofack et al. 2026, "Guided Flow Policy: Learning from High-Value Actions in Offline Reinforcement
 Learning". Its weights and losses are those of the authors' code (agents/gfp.py), as the paper was read in summaries
-only; docs/policies.md says what differs.
+only; docs/policies.md says what differs. QC-FQL is FQL over chunks of actions: Li et al. 2025, "Reinforcement Learning
+with Action Chunking" (arXiv 2507.07969).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gentraj.training.parallel import mean_over_processes
 
 from .actor_critic import ActorCriticConfig, NoiseActor
 from .policy import POLICIES, PRESETS, Transition, join
+from .qc import CHUNK, CHUNK_CRITIC
 from .scales import StateActionScales
 
 
@@ -95,3 +97,5 @@ PRESETS["fql"] = ("flow Q-learning: a flow clones the data, and a one-step actor
                   FQLConfig())
 PRESETS["gfp"] = ("FQL whose flow prefers the data's actions with a higher value than the actor's",
                   FQLConfig(alpha=1.0, guidance=1e-3))
+PRESETS["qc-fql"] = ("FQL over chunks of actions, with the critic of qc",
+                     FQLConfig(chunk=CHUNK, execute=CHUNK, critic=CHUNK_CRITIC))

@@ -301,7 +301,9 @@ EPISODES_SHOWN = 10  # number, at most, of first and of last episodes whose mean
 class Finetune:
     """Continue to train a policy in its environment, and write the result as a new run. The policy must have a critic.
 
-    Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment.
+    Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment. A
+    policy that samples chunks of actions explores by its samples, each carried out as far as its `execute` says; other
+    policies add noise to their actions.
 
     Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned
               gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
@@ -327,7 +329,7 @@ def finetune_main(argv: list[str]) -> None:
                      resume=args.resume)
     gained = returns(folder)
     shown = max(1, min(EPISODES_SHOWN, len(gained) // 2))
-    say(f"{len(gained)} episodes played, with noise; mean return {gained[:shown].mean():.4g} of the first {shown} and "
+    say(f"{len(gained)} episodes played; mean return {gained[:shown].mean():.4g} of the first {shown} and "
         f"{gained[-shown:].mean():.4g} of the last {shown}; after {tuned.step} updates the run is in {folder}")
     named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
     print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")

@@ -18,6 +18,7 @@ import torch
 from annotated_types import Interval
 from pydantic import NonNegativeInt, PositiveInt
 
+from gentraj.agents.policies.policy import Policy
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
@@ -27,12 +28,14 @@ from ..data import ContextConfig, Episodes, Windows, concatenate, load_episodes,
 from ..data.windows import WHOLE
 from ..randomness import fold
 from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingData
-from ..trajectory import Batch, TrajectorySpec
+from ..trajectory import Agent, Batch, TrajectorySpec
 from .folder import RunFolder, fingerprint
 from .policy import PolicyRun
 from .run import Run, copy_of, environment_of
 from .training import check_fit, trained, training_data
 
+NOISE = 0.1  # of FinetuneConfig, by default
+SAME_ACTION = 1e-3  # how far the entries of two equal actions may differ, normalised
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
 
@@ -46,8 +49,9 @@ class FinetuneConfig:
     """Updates of the policy per environment step."""
     episodes: PositiveInt = 1
     """Episodes that are collected side by side in each round."""
-    noise: Annotated[float, Interval(ge=0, le=10)] = 0.1
-    """Standard deviation of the exploration noise that is added to actions, in units of half their range."""
+    noise: Annotated[float, Interval(ge=0, le=10)] | None = None
+    """Standard deviation of the exploration noise that is added to each action, in units of half their range. By
+    default it is 0.1; a policy that samples chunks of actions explores by these alone, without noise."""
     save_every: PositiveInt = 1_000
     """Updates between two checkpoints; the first and the last are always saved."""
     seed: NonNegativeInt = 0
@@ -65,6 +69,8 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     if not isinstance(run, PolicyRun) or run.config.policy.critic is None:
         raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
                          "that it collects")
+    if config.noise is None:
+        config = replace(config, noise=0.0 if samples_chunks(run.policy) else NOISE)
     factory = environment_factory(environment_of(run, env_id))
     episodes, device = training_data(run), run.device
     store = RunFolder(Path(folder).absolute())
@@ -83,6 +89,15 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     trainer = Trainer(tuned.components, data, training, RunStore(store.path, meta),
                       Callbacks(partial(store.start, tuned, device, resume)), progress=progress)
     return trained(tuned, trainer, resume, device)
+
+
+@torch.no_grad()
+def samples_chunks(policy: Policy) -> bool:
+    """Whether the policy decides several actions at once, and other ones by another seed."""
+    if policy.execute == 1:
+        return False
+    one, other = policy.sample_actions(torch.zeros(2, policy.state_dim, device=policy.device), [0, 1])
+    return not torch.allclose(one, other, atol=SAME_ACTION)
 
 
 def returns(folder: Path) -> np.ndarray:
@@ -135,7 +150,9 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
             progress: bool) -> Callable[[int], Episodes]:
     space = run.data.allowed(run.action_space(factory.spec_json))
     check_fit(run.data, factory.spec_json)
-    agent = NoisyAgent(run.agent(space), space.low, space.high, config.noise)
+    agent: Agent = run.agent(space)
+    if config.noise:
+        agent = NoisyAgent(agent, space.low, space.high, config.noise)
     settings = RolloutSettings(config.episodes, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                                name="exploring")
 

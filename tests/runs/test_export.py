@@ -51,7 +51,7 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", ["fql", *(pytest.param(name, marks=slow) for name in (
-    "bc-mip", "iql", "idql", "drol", "gan-critic"))])
+    "bc-mip", "iql", "idql", "drol", "gan-critic", "qc"))])
 def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_path: Path) -> None:
     """Every way to act."""
     config = policy(name, hopper_file)

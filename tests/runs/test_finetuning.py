@@ -18,9 +18,14 @@ from gentraj import runs
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
+from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
+from gentraj.randomness import fold
 from gentraj.runs.evaluation import evaluate_run
-from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
+from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns, samples_chunks
+from gentraj.runs.policy import PolicyRun
+from gentraj.runs.run import environment_of
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import Agent, TrajectorySpec
 
@@ -167,6 +172,19 @@ def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run
         agent.reset(seeds_B=[0] * len(obs))
         error = agent.act(obs).numpy() - first.act
         assert (np.abs(error).max() < 1e-6) == (noise == 0) and np.abs(first.act).max() <= 1
+
+
+def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: Path, tmp_path: Path) -> None:
+    run = runs.train(tiny("qc", follow), tmp_path / "run", progress=False)
+    assert isinstance(run, PolicyRun) and isinstance(td3bc, PolicyRun)
+    assert samples_chunks(run.policy) and not samples_chunks(td3bc.policy)
+    better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
+    played = load_episodes(better.folder / PLAYED / "00000000.npz")
+    settings = RolloutSettings(1, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
+    own = rollout(run.agent(Box(-1, 1, (1,))), environment_factory(environment_of(run, None)), 1, fold(CONFIG.seed, 0),
+                  settings, record=True, progress=False)
+    assert better.step == 2 and own.recorded is not None
+    np.testing.assert_array_equal(played.act, own.recorded.act)
 
 
 def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
