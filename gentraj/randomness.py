@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -140,6 +141,24 @@ class OneStream(Tape):
     def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
         whole = -(-rows // self.repeats)
         return torch.randn(whole, self.repeats, *shape, generator=self.source).flatten(0, 1)[:rows]
+
+
+class GivenNoise(Tape):
+    """Lets each of R rows be made from noise of its own: `with GivenNoise(noise_RZ):` samples from this noise.
+
+    Of a draw (R, ..., D), the last entries of each dimension D are the numbers of the row, and those in front are 0, as
+    the known entries of a window, whose noise has no effect. Further draws repeat the first, and further rows, which
+    pad a batch, are 0.
+    """
+
+    def __init__(self, noise_RZ: Tensor):
+        super().__init__()
+        self.noise_RZ = noise_RZ
+
+    def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
+        noise = self.noise_RZ.unflatten(1, (*shape[:-1], -1))
+        between = [0, 0] * (len(shape) - 1)
+        return F.pad(noise, [shape[-1] - noise.shape[-1], 0, *between, 0, rows - len(noise)])
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Registry, settings
-from gentraj.families import MODELS, Model, ModelConfig
+from gentraj.diffusion import LatentDiffusion
+from gentraj.families import MODELS, Model, ModelConfig, family
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, sampling_of
 from gentraj.normalize import Normalizer
@@ -116,6 +117,12 @@ class ActionModel(nn.Module):
             conditioning=replace(STATE_KNOWN, first_actions=max_delay), context_dropout=context_dropout)
         self.register_buffer("state_mask", torch.arange(spec.dim) < spec.obs_dim, persistent=False)
 
+    @property
+    def noise_dim(self) -> int:
+        """How many standard normal numbers a chunk of actions is made from."""
+        spec = self.model.prior.spec if isinstance(self.model, LatentDiffusion) else self.spec
+        return spec.horizon * spec.act_dim
+
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()
 
@@ -199,6 +206,14 @@ class PolicyConfig:
         if self.execute > self.chunk:
             raise ValueError(f"{type(self).__name__}.execute is {self.execute}; a number up to chunk, {self.chunk}, is "
                              "expected")
+
+    @property
+    def summary(self) -> str:
+        """What the policy is in a few words, such as "BC, flow"."""
+        name = type(self).__name__.removesuffix("Config")
+        if self.model is None:
+            return name
+        return f"{name}, {family(self.model)}"
 
 
 class Policy(nn.Module, Generic[P]):
@@ -320,6 +335,11 @@ class Policy(nn.Module, Generic[P]):
         if isinstance(model, ActionModel):
             return model
         return None
+
+    @property
+    def noise_dim(self) -> int:
+        """How many standard normal numbers a chunk of actions is made from; 0 for a policy without a generator."""
+        return 0 if self.action_model is None else self.action_model.noise_dim
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description in words of how actions are sampled."""

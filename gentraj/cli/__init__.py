@@ -32,6 +32,7 @@ Datasets:
 Training (a RUN is the folder that a training writes):
   gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR continues
   gentraj finetune RUN --run-dir DIR           continue to train a policy in its environment
+  gentraj steer RUN --run-dir DIR              train an actor over the noise of a policy, whose weights stay
   gentraj distill RUN --method M --run-dir DIR train a student that decides much faster than the run
 
 Using a run:
@@ -56,7 +57,7 @@ Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl
 
 COMMANDS = {
     "demo": "demo:main", "data": "data:main", "train": "train:main", "finetune": "using:finetune_main",
-    "distill": "distill:main", "sample": "using:sample_main", "augment": "using:augment_main",
+    "distill": "distill:main", "steer": "steer:main", "sample": "using:sample_main", "augment": "using:augment_main",
     "evaluate": "evaluate:main", "choose": "choose:main", "export": "using:export_main", "hub": "using:hub_main",
     "measure": "using:measure_main", "studio": "studio:main", "report": "using:report_main",
     "compare": "experiments:compare_main", "sweep": "experiments:sweep_main", "reproduce": "experiments:reproduce_main",

@@ -110,7 +110,11 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     memory = teacher.main.spec
     settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training,
                                roadmap=teacher.roadmap, history=memory.history, past_actions=memory.past_actions)
-    return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress, kept=teacher.kept)
+
+    def with_roadmap(student: Run) -> None:
+        student.kept = teacher.kept
+
+    return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress, begin=with_roadmap)
 
 
 def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: EnvironmentFactory, number: int,

@@ -19,7 +19,7 @@ from gentraj.agents.prior import action_model_of
 from ..config import JsonObject, differences, settings, to_json
 from ..data import ContextConfig, Episodes
 from ..data.windows import GoalContext
-from ..families import ACTION_MODELS, Model, ModelConfig, family
+from ..families import ACTION_MODELS, Model, ModelConfig
 from ..models.sampling import Guidance
 from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .run import GOAL, ActingConfig, DataFacts, MemoryRunConfig, Run, acting_settings, ahead_of, refuse_planning
@@ -71,9 +71,7 @@ class PolicyRun(Run[PolicyRunConfig]):
         self.policy = POLICIES.made_of(own)(own, scales)
         self.components = {"policy": self.policy}
         self.acting, self.roadmap = own, config.roadmap
-        self.summary = type(own).__name__.removesuffix("Config")
-        if own.model is not None:
-            self.summary += f", {family(own.model)}"
+        self.summary = own.summary
         if config.roadmap is not None and episodes is not None:
             self.kept = Roadmap.of_episodes(episodes, data.goal_dims, config.roadmap).tensors()
 
@@ -104,10 +102,7 @@ class PolicyRun(Run[PolicyRunConfig]):
         space, policy = self.data.allowed(action_space), self.policy
         if config is not None:
             changed = acting_settings(self, config, PolicyConfig)
-            for key, own, given in differences(to_json(self.config.policy), to_json(changed)):
-                if key not in changed.ACTING:
-                    raise ValueError(f"policy.{key} is {given}, and the policy was trained with {own}; only these "
-                                     f"settings may change after training: {', '.join(changed.ACTING)}")
+            check_acting(self.config.policy, changed)
             policy = policy.with_config(changed)
         actor = ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, ahead_of(self))
         if deadline is None:
@@ -125,3 +120,11 @@ class PolicyRun(Run[PolicyRunConfig]):
         return {"kind": self.summary,
                 "conditioned on, besides the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions per chunk": self.policy.chunk, "actions executed per chunk": self.policy.execute}
+
+
+def check_acting(trained: PolicyConfig, given: PolicyConfig, name: str = "policy") -> None:
+    """Raises ValueError where settings differ in more than how a policy acts."""
+    for key, own, other in differences(to_json(trained), to_json(given)):
+        if key not in trained.ACTING:
+            raise ValueError(f"{name}.{key} is {other}, and the policy was trained with {own}; only these settings may "
+                             f"change after training: {', '.join(trained.ACTING)}")

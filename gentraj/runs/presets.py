@@ -156,6 +156,11 @@ def data_settings(name: str, dataset: str) -> JsonObject:
     config = PRESETS[name]
     if not isinstance(config, PolicyRunConfig) or config.policy.critic is None:
         return {}
+    return reward_settings(dataset)
+
+
+def reward_settings(dataset: str) -> JsonObject:
+    """The rewards that a critic learns of from these data; empty where they are as usual."""
     task = single_task(split_names(dataset)[0])
     return {"policy.rewards": task.critic_rewards} if task and task.critic_rewards else {}
 

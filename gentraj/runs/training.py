@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from torch import Tensor
 
+from gentraj.agents.policies.steering import SteeredConfig
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory, lost_wrappers, try_making
@@ -39,22 +39,24 @@ FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated b
 
 
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True, processes: Processes = SINGLE, kept: Mapping[str, Tensor] | None = None) -> Run:
+          progress: bool = True, processes: Processes = SINGLE, begin: Callable[[Run], None] | None = None) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
     The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings by
     which the agent acts, which are saved. Of several `processes`, the main process alone records, checks and writes.
-    `kept` replaces what the run keeps of its data to act, such as a roadmap.
+    `begin` is given the untrained run, to change what it starts from, such as weights or its roadmap.
     Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for parts that
     cannot act together; and what `gentraj.training.Trainer` raises.
     """
     store = RunFolder(folder)
+    if isinstance(config, PolicyRunConfig) and isinstance(config.policy, SteeredConfig) and not (begin or resume):
+        raise ValueError("these settings steer a frozen run, whose weights are not in them; `gentraj steer RUN` does")
     config = replace(config, dataset=resolve_paths(config.dataset, store.path))  # valid from any working directory
     prepared = processes.on_main(lambda: prepare(config, check=not resume))
     run, parts = prepared or prepare(config, record=False, check=False)
     run.folder = store.path
-    if kept is not None:
-        run.kept = kept
+    if begin is not None:
+        begin(run)
 
     def evaluate(step: int) -> None:
         current = copy_of(run, device)

@@ -15,6 +15,7 @@ from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import CriticConfig
 from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.steering import SteeredConfig, SteeringActorConfig
 from gentraj.agents.policies.student import StudentConfig
 from gentraj.data import ContextConfig, Episodes, HindsightConfig, Windows, concatenate
 from gentraj.families import ACTION_MODELS
@@ -28,6 +29,7 @@ from gentraj.trajectory import Batch, SamplingOptions
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
 EVERY = {name: config for name, (_, config) in PRESETS.items() if name not in ("bc-flow", "bc-gan", "diffusion-policy")}
 EVERY["student"] = StudentConfig()
+EVERY["steered"] = SteeredConfig(frozen=BCConfig(chunk=4))
 NO_CONTEXT = ContextConfig()
 every_policy = pytest.mark.parametrize("name", EVERY)
 
@@ -54,11 +56,13 @@ def narrow(config: Any) -> Any:
     names = {field.name for field in fields(config)}
     if "network" in names:
         changes = {"network": SMALL, "ema": 0.98}
-    if "learning_rate" in names and ("network" in names or isinstance(config, StudentConfig)):
+    if "learning_rate" in names and ("network" in names or isinstance(config, StudentConfig | SteeringActorConfig)):
         changes["learning_rate"] = 5e-3
-    if isinstance(config, StudentConfig):
+    if isinstance(config, StudentConfig | SteeringActorConfig):
         changes["width"] = 32
-    changes |= {key: narrow(getattr(config, key)) for key in ("model", "actor") if key in names}
+    if isinstance(config, SteeringActorConfig):
+        changes["ema"] = 0.98
+    changes |= {key: narrow(getattr(config, key)) for key in ("model", "actor", "frozen") if key in names}
     if "critic" in names:
         faster = {"tau": 0.05} if isinstance(config.critic, CriticConfig) else {}
         changes["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
@@ -113,6 +117,9 @@ def trained(name: str) -> Any:
     if name in ("fql", "qc-fql", "meanflow-ql"):
         changes = {"alpha": 0.3}  # the noise itself leads to one of the two actions
     policy = make(small(name, **changes), data := bandit())
+    if name == "steered":
+        train(frozen := make(policy.config.frozen, data), data, 100)
+        policy.freeze(frozen)
     train(policy, data, 100)
     return policy
 
@@ -195,7 +202,8 @@ def test_an_action_without_noise_does_not_depend_on_its_seed(name: str) -> None:
     policy, one_BS, seeds = taught(name), torch.full((16, 3), 0.3), [*range(16)]
     cold, half, warm = (policy.sample_actions(one_BS, seeds, SamplingOptions(temperature=each)) for each in (0, 0.5, 1))
     torch.testing.assert_close(cold, cold[:1].expand_as(cold))
-    assert (len(warm[..., 0].unique()) > 4) == (name not in ("bc-mip", "iql", "td3bc", "swift", "drol", "student"))
+    without = ("bc-mip", "iql", "td3bc", "swift", "drol", "student", "steered")
+    assert (len(warm[..., 0].unique()) > 4) == (name not in without)
     if "temperature" in policy.config.ACTING and policy.config.temperature == 1:  # the two temperatures multiply
         halved = policy.with_config(replace(policy.config, temperature=0.5))
         assert torch.equal(halved.sample_actions(one_BS, seeds), half)
