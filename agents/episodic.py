@@ -52,7 +52,7 @@ class EpisodicAgent(Agent):
 
     def _seeds(self, which_B: Tensor) -> list[int]:
         """Seeds for the next decision of each of these environments."""
-        return [fold(int(s), int(d)) for s, d in zip(self.seed_B[which_B], self.decision_B[which_B], strict=True)]
+        return [fold(*keys) for keys in torch.stack([self.seed_B, self.decision_B], 1)[which_B].tolist()]
 
     def _allocate(self, batch: int) -> None:
         raise NotImplementedError

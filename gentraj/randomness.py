@@ -58,7 +58,8 @@ def _words(number: int, keys: Sequence[int], spawn_key: tuple[int, ...] = ()) ->
     entropy = [len(keys)]
     for key in keys:
         entropy += [key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF]
-    return np.random.SeedSequence(entropy, spawn_key=spawn_key).generate_state(number, np.uint64) >> np.uint64(1)
+    sequence = np.random.SeedSequence(np.array(entropy, np.uint32), spawn_key=spawn_key)  # a list takes twice as long
+    return sequence.generate_state(number, np.uint64) >> np.uint64(1)
 
 
 def generator(*keys: int) -> torch.Generator:
@@ -84,6 +85,12 @@ class RowNoise:
         else:
             noise = tape.pass_on(self._sample, len(self.seeds), *shape)
         return noise.to(self.device or noise.device)
+
+    def scaled(self, scale: float, *shape: int) -> Tensor:
+        """`scale * normal(*shape)`; for a scale of 0 nothing is drawn, unless a `Tape` or `OneStream` is active."""
+        if scale == 0 and _TAPE.get() is None:
+            return torch.zeros(len(self.seeds), *shape, device=self.device)
+        return scale * self.normal(*shape)
 
     def _sample(self, *shape: int) -> Tensor:
         out = torch.empty(len(self.seeds), *shape)

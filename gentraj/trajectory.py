@@ -281,6 +281,8 @@ class Condition:
         return self._with_each(lambda x: x.repeat_interleave(num, 0))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
+        if isinstance(rows, slice) and range(self.batch)[rows] == range(self.batch):
+            return self
         return self._with_each(lambda x: x[rows])
 
     def check(self, spec: TrajectorySpec, whose: str = "the model's trajectories are") -> None:

@@ -65,6 +65,15 @@ def test_what_a_tape_kept_it_gives_again_to_other_seeds() -> None:
     assert not torch.equal(noise(7, 8)[0], first[0])
 
 
+def test_a_scale_of_0_draws_nothing_but_for_a_tape() -> None:
+    drawn = RowNoise([1, 2])
+    assert torch.equal(drawn.scaled(0.0, 3), torch.zeros(2, 3))
+    assert torch.equal(drawn.scaled(2.0, 3), 2 * RowNoise([1, 2]).normal(3))
+    with Tape() as kept:
+        RowNoise([1, 2]).scaled(0.0, 3)
+    assert kept.noise_M.shape == (6,)
+
+
 def test_a_tape_inside_another_leaves_it_as_it_was_also_after_an_error() -> None:
     with Tape() as outer:
         with pytest.raises(ValueError, match="10 numbers of noise were given; more are needed"), Tape(torch.zeros(10)):

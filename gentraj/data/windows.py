@@ -260,6 +260,8 @@ class Windows:
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
         self.steps_L = np.arange(self.gaps.sum())  # all environment steps of a window
+        entry_D = np.arange(spec.dim)  # masks of padding, of the last observation of an episode, of others
+        self.masks_3D = np.stack([entry_D < 0, entry_D < spec.obs_dim, entry_D < spec.dim])
         contexts = contexts or ContextConfig()
         self.context_rows = context_rows(episodes, contexts)
         self.window_ends = window_ends(episodes, contexts)
@@ -297,11 +299,10 @@ class Windows:
         end_B1 = self.window_ends[part_B][:, None]
         t_BH = starts_B[:, None] + self.offsets
         real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
-        x_BHD = np.empty((*t_BH.shape, self.spec.dim), np.float32)
-        mask_BHD, width = np.empty(x_BHD.shape, bool), self.spec.obs_dim
-        _fill(x_BHD[..., :width], mask_BHD[..., :width], self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
+        x_BHD = _rows(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
-            _fill(x_BHD[..., width:], mask_BHD[..., width:], self.episodes.act, t_BH, real_act_BH)
+            x_BHD = torch.cat([x_BHD, _rows(self.episodes.act, t_BH, real_act_BH)], -1)
+        mask_BHD = self.masks_3D.take(real_obs_BH.astype(np.intp) + real_act_BH, 0)
         past_BPD = None
         if self.spec.past:
             past_BPD = torch.from_numpy(self.past(starts_B))
@@ -320,9 +321,9 @@ class Windows:
             end_B1 = np.where(terminated_B1, reached_B1, end_B1)
         imagined = self.episodes.extras.get("imagined")
         past_BH = t_BH >= end_B1
-        first_BH = past_BH & ~np.pad(past_BH, ((0, 0), (1, 0)))[:, :-1]
-        terminal_BH = first_BH & terminated_B1
-        return Batch(torch.from_numpy(x_BHD), torch.from_numpy(mask_BHD), context_BC,
+        terminal_BH = past_BH & terminated_B1
+        terminal_BH[:, 1:] &= ~past_BH[:, :-1]
+        return Batch(x_BHD, torch.from_numpy(mask_BHD), context_BC,
                      torch.from_numpy(self._rewards(starts_B, end_B1)), torch.from_numpy(terminal_BH), goal_BG=goal_BG,
                      synthetic_B=None if imagined is None else torch.from_numpy(imagined[row_B, 0] > 0),
                      episode_B=torch.from_numpy(part_B), past_BPD=past_BPD)
@@ -355,12 +356,11 @@ def _moved(length_E: np.ndarray, early: float) -> float:
     return float((early - share) / (1 - share)) if early > share else 0.0
 
 
-def _fill(x_BHX: np.ndarray, mask_BHX: np.ndarray, array_SX: np.ndarray, t_BH: np.ndarray,
-          real_BH: np.ndarray) -> None:
-    """Writes the rows `t_BH` of the array to x, and 0 where they are padding; the mask is true where they are not."""
-    x_BHX[...] = array_SX.take(t_BH, 0, mode="clip")  # several times as fast as array_SX[...]
+def _rows(array_SX: np.ndarray, t_BH: np.ndarray, real_BH: np.ndarray) -> torch.Tensor:
+    """(B, H, X) the rows `t_BH` of the array, and 0 where they are padding."""
+    x_BHX = array_SX.take(t_BH, 0, mode="clip")  # several times as fast as array_SX[...]
     x_BHX[~real_BH] = 0
-    mask_BHX[...] = real_BH[..., None]
+    return torch.from_numpy(x_BHX)
 
 
 def repeat_last(batch: Batch, horizon: int | None = None) -> torch.Tensor:

@@ -361,7 +361,7 @@ class Diffusion(ConditionalModel):
         noise = RowNoise(seeds, rows.values_BHD.device)
 
         def normal() -> Tensor:
-            return temperature * noise.normal(self.spec.horizon, self.spec.dim)
+            return noise.scaled(temperature, self.spec.horizon, self.spec.dim)
 
         values = self.normalizer.normalize(rows.values_BHD)
 

@@ -236,7 +236,7 @@ def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], tempe
     if choosing:
         x = preferred(generate, rows, seeds, temperature, choosing, config)
     else:
-        x = generate(temperature * RowNoise(seeds, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:]), rows)
+        x = generate(RowNoise(seeds, rows.values_BHD.device).scaled(temperature, *rows.values_BHD.shape[1:]), rows)
     for plugin in plugins:
         x = plugin.finish(x, SampledRows(normalizer, rows, seeds))
     return torch.where(rows.mask_BHD, rows.values_BHD, x)
@@ -249,7 +249,7 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
     The first candidate of a row is sampled from the row's own seed. Of several best candidates the first is taken.
     """
     candidate_seeds = [one for seed in seeds for one in (seed, *unfold(config.best_of - 1, seed, 1))]
-    z = temperature * RowNoise(candidate_seeds, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:])
+    z = RowNoise(candidate_seeds, rows.values_BHD.device).scaled(temperature, *rows.values_BHD.shape[1:])
     x = generate(z, rows.repeat(config.best_of))
     best_R = preference(plugins, x).view(rows.batch, -1).argmax(1)
     chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R

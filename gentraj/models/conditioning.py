@@ -53,12 +53,13 @@ class ConditionMix:
         known = torch.zeros(real_BHD.shape, dtype=torch.bool)
         probability = vars(self)
         for kind, mask in KINDS.items():
-            chosen_B = torch.rand(len(length_B), generator=generator) < probability[kind]
+            share_B = torch.rand(len(length_B), generator=generator)
             u_B = torch.rand(len(length_B), generator=generator)
             if probability[kind] == 0:
                 continue
             if kind == "goal" and self.goal_at == "end":
                 u_B = torch.full_like(u_B, LAST_FRACTION)
+            chosen_B = share_B < probability[kind]
             known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
         if self.first_actions:
             number_B = torch.randint(self.first_actions + 1, (len(length_B),), generator=generator)
@@ -144,6 +145,8 @@ def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
     Each column is linear between two known entries, constant before the first and after the last, and 0 if none is
     known.
     """
+    if values_RHD.shape[1] == 1:  # a policy's action
+        return torch.where(known_RHD, values_RHD, 0)
     time_H1 = torch.arange(values_RHD.shape[1], device=values_RHD.device)[:, None]
     last, beyond = len(time_H1) - 1, len(time_H1)
     before = _running_max(torch.where(known_RHD, time_H1, -1))

@@ -50,7 +50,7 @@ def padded(x_RX: Tensor) -> Tensor:
     missing = padding(len(x_RX))
     if not missing:
         return x_RX
-    return x_RX[[*range(len(x_RX)), *[0] * missing]]
+    return torch.cat([x_RX, x_RX[:1].expand(missing, *x_RX.shape[1:])])
 
 
 Frequencies = Annotated[int, Interval(ge=0, le=16)]

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# ReLU overwrites its input, which nothing else needs: a layer's sum.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu, "silu": F.silu, "mish": F.mish, "gelu": partial(F.gelu, approximate="tanh")}
+    "relu": F.relu_, "silu": F.silu, "mish": F.mish, "gelu": partial(F.gelu, approximate="tanh")}
 
 
 def _uniform(weight_IO: Tensor, bias: Tensor) -> None:
@@ -56,7 +57,7 @@ class EnsembleMLP(nn.Module):
     at all. It computes in float32 under autocast, too, since bfloat16 resolves values near 100 to 0.5 only.
     """
 
-    def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu, *,
+    def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu_, *,
                  norm: NormName = "before", initial: InitialName = "uniform"):
         super().__init__()
         self.activation, self.norm = activation, norm
@@ -106,7 +107,7 @@ class ValueEnsemble(EnsembleMLP):
     unit: Tensor
 
     def __init__(self, widths: Sequence[int], members: int, start: float = 0.0,
-                 activation: Callable[[Tensor], Tensor] = F.relu, *, norm: NormName = "before",
+                 activation: Callable[[Tensor], Tensor] = F.relu_, *, norm: NormName = "before",
                  initial: InitialName = "uniform"):
         super().__init__(widths, members, activation, norm=norm, initial=initial)
         self.register_buffer("start", torch.tensor(float(start)))

@@ -18,10 +18,10 @@ def test_a_column_is_linear_between_two_known_rows_and_constant_outside() -> Non
     assert not straight[0, :, 1].any()
 
 
-@given(st.integers(0, 2**32), st.floats(0.0, 1.0))
-def test_it_goes_through_what_is_known_and_never_beyond_it(seed: int, share: float) -> None:
+@given(st.integers(0, 2**32), st.floats(0.0, 1.0), st.sampled_from([1, 2, 7]))
+def test_it_goes_through_what_is_known_and_never_beyond_it(seed: int, share: float, horizon: int) -> None:
     rng = torch.Generator().manual_seed(seed)
-    values, known = torch.randn(5, 7, 3, generator=rng), torch.rand(5, 7, 3, generator=rng) < share
+    values, known = torch.randn(5, horizon, 3, generator=rng), torch.rand(5, horizon, 3, generator=rng) < share
     straight = interpolate(values, known)
     torch.testing.assert_close(straight[known], values[known])
     some = known.any(1, keepdim=True).expand_as(known)

@@ -22,12 +22,17 @@ from gentraj.training.optimization import (
 from gentraj.training.state import optimizer_tensors
 
 
-@pytest.mark.parametrize("length", [0.1, 5.0])
-def test_a_step_is_no_longer_than_the_bound_and_the_norm_is_what_it_was(length: float) -> None:
-    w = nn.Parameter(torch.zeros(2))
-    norm = apply_gradients(length * (torch.tensor([0.6, 0.8]) * w).sum(), SGD([w], lr=1.0), max_norm=1.0)
-    assert norm.item() == pytest.approx(length)
-    torch.testing.assert_close(w.detach(), -min(length, 1.0) * torch.tensor([0.6, 0.8]))
+@pytest.mark.parametrize("max_norm", [1.0, 1e-6])
+@pytest.mark.parametrize("length", [0.1, 0.9999985, 0.9999995, 1.0, 5.0])  # torch's bound is 1 - 1e-6
+def test_a_step_is_no_longer_than_the_bound_as_torch_clips_it_and_the_norm_is_what_it_was(
+        length: float, max_norm: float) -> None:
+    w, torchs = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    gradient = length * max_norm * torch.tensor([0.6, 0.8])
+    norm = apply_gradients((gradient * w).sum(), SGD([w], lr=1.0), max_norm)
+    torchs.grad = gradient.clone()
+    assert torch.equal(norm, torch.nn.utils.clip_grad_norm_([torchs], max_norm))
+    assert torch.equal(w.detach(), -torchs.grad) and norm.item() == pytest.approx(length * max_norm)
+    assert w.norm() <= 1.000001 * max_norm
 
 
 def test_gradients_of_the_step_before_are_forgotten() -> None:
