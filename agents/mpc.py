@@ -21,9 +21,11 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.models.sampling import without_gradient
 from gentraj.randomness import RowNoise, fold
+from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import WorldModel
 
 from .episodic import EpisodicAgent, aimed_at, observed
+from .planning.memory import ObservationBuffer
 
 # obs_BO, act_BNTA, goal_BG -> the return of each sequence of actions from these observations, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -66,7 +68,9 @@ class MPC(EpisodicAgent):
     """
 
     def __init__(self, simulate: Simulate, config: MPCConfig, low_A: np.ndarray, high_A: np.ndarray,
-                 prior: Prior | None = None):
+                 prior: Prior | None = None, memory: TrajectorySpec | None = None):
+        """`memory` says what the simulator and the prior are given (`TrajectorySpec.seen`); by default that is the
+        present observation alone."""
         self.simulate = simulate
         self.config = config
         self.prior = prior
@@ -74,13 +78,16 @@ class MPC(EpisodicAgent):
         self.high_A = torch.as_tensor(high_A).float()
         if not (torch.isfinite(self.low_A).all() and torch.isfinite(self.high_A).all()):
             raise ValueError("MPC samples actions between bounds, and this action space has none; give it some")
+        self.memory = memory or TrajectorySpec(1, len(self.low_A), 1)
         self._begin(0)
 
     def _allocate(self, batch: int) -> None:
+        self.observations = ObservationBuffer(self.memory, self.memory.past, batch, torch.device("cpu"))
         self.mean_BTA = torch.empty(batch, self.config.horizon, len(self.low_A))
         self._forget(torch.ones(batch, dtype=torch.bool))
 
     def _forget(self, mask_B: Tensor) -> None:
+        self.observations.steps_B[mask_B] = 0
         self.mean_BTA[mask_B] = (self.low_A + self.high_A) / 2
 
     @without_gradient
@@ -90,11 +97,13 @@ class MPC(EpisodicAgent):
         goal_BG = aimed_at(goal_BG)
         self._resize(len(obs_BO))
         all_B = torch.ones(len(obs_BO), dtype=torch.bool)
-        self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, self._seeds(all_B))
-        act_BA = self.mean_BTA[:, 0]
+        seen_BW = self.observations.seen(obs_BO)
+        self.mean_BTA = self.solve(seen_BW, goal_BG, self.mean_BTA, self._seeds(all_B))
+        act_BA = self.mean_BTA[:, 0].clamp(self.low_A, self.high_A)
         self.mean_BTA = torch.cat([self.mean_BTA[:, 1:], self.mean_BTA[:, -1:]], 1)
         self.decision_B += 1
-        return act_BA.clamp(self.low_A, self.high_A)
+        self.observations.add(obs_BO, act_BA)
+        return act_BA
 
     @torch.no_grad()
     def solve(self, obs_BO: Tensor, goal_BG: Tensor | None, mean_BTA: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -156,8 +165,9 @@ class WorldModelSimulator:
         goal_RG = None
         if goal_BG is not None and self.world.facts.goal_dim:
             goal_RG = goal_BG.repeat_interleave(num, 0)
-        rollout = self.world.imagine(obs_BO.repeat_interleave(num, 0), act_BNTA.flatten(0, 1), goal_RG,
-                                     seeds=[0] * (len(obs_BO) * num), temperature=0.0)
+        obs_RO, past_RPD = self.world.spec.past_of(obs_BO.repeat_interleave(num, 0))
+        rollout = self.world.imagine(obs_RO, act_BNTA.flatten(0, 1), goal_RG, seeds=[0] * len(obs_RO), temperature=0.0,
+                                     past_BPD=past_RPD)
         alive_RT = (1 - rollout.end_BT).cumprod(1)
         before_RT = torch.cat([torch.ones_like(alive_RT[:, :1]), alive_RT[:, :-1]], 1)
         return (rollout.reward_BT * before_RT).sum(1).view(act_BNTA.shape[:2]).to(obs_BO.device)

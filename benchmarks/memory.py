@@ -38,7 +38,7 @@ class Hidden(gymnasium.ObservationWrapper):
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)
         space = env.observation_space
-        assert isinstance(space, Box)  # noqa: S101  of every MuJoCo environment
+        assert isinstance(space, Box)
         self.seen = space.shape[0] - velocities(env)
         self.observation_space = Box(space.low[: self.seen], space.high[: self.seen], dtype=np.float64)
 
@@ -56,7 +56,7 @@ class Late(gymnasium.Wrapper):
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         space = self.action_space
-        assert isinstance(space, Box)  # noqa: S101  of every MuJoCo environment
+        assert isinstance(space, Box)
         self.waiting = deque([np.zeros(space.shape, space.dtype)] * self.late)
         return super().reset(**options)
 
@@ -85,8 +85,7 @@ if CHANGED not in gymnasium.registry:
 
 def spec(env: str, **changes: Any) -> str:
     """The EnvSpec, as JSON, of an environment that is changed so."""
-    steps = gymnasium.spec(env).max_episode_steps
-    return EnvSpec(CHANGED, "benchmarks.memory:make", max_episode_steps=steps, kwargs={"env": env, **changes}).to_json()
+    return EnvSpec(CHANGED, "benchmarks.memory:make", kwargs={"env": env, **changes}).to_json()
 
 
 def hidden(data: Episodes, env: str) -> Episodes:
@@ -118,8 +117,10 @@ class Args:
     history: tuple[int, ...] = (1, 2, 4)
     late: int = 3
     """Steps after which an action acts."""
-    steps: int = 3000
+    steps: int = 1000
     """Updates of each training."""
+    limit: int = 300
+    """Steps of an episode of the evaluation."""
     seeds: int = 2
     episodes: int = 20
 
@@ -128,23 +129,26 @@ def main(args: Args) -> None:
     torch.set_num_threads(1)
     data = load_episodes(args.dataset)
     makes = {"hidden": lambda: hidden(data, args.env), "late": lambda: delayed(data, args.env, args.late),
-             "as it is": lambda: replace(data, env=gymnasium.spec(args.env).to_json(), extras={})}
+             "as it is": lambda: replace(data, env=spec(args.env), extras={})}
     for task in args.tasks:
-        path = save_npz(makes[task](), args.run_dir / f"{task}.npz")
+        made = makes[task]()
+        limited = replace(EnvSpec.from_json(str(made.env)), max_episode_steps=args.limit)
+        path = save_npz(replace(made, env=limited.to_json()), args.run_dir / f"{task}.npz")
         for history in args.history:
             scores = [returns(args, path, task, history, seed) for seed in range(args.seeds)]
             write_json(args.run_dir / f"{task}-{history}.json", {"returns": scores})
             low, mean, high = over_seeds(scores)
             each = ", ".join(f"{np.mean(one):.0f}" for one in scores)
-            print(f"{task:10} K = {history}: return {mean:.0f} [{low:.0f}, {high:.0f}], of each seed {each}", flush=True)
+            print(f"{task:10} K = {history}: {mean:.0f} [{low:.0f}, {high:.0f}], of each seed {each}", flush=True)
 
 
 def returns(args: Args, path: Path, task: str, history: int, seed: int) -> Sequence[float]:
     """The returns of one training's episodes."""
     config = preset(args.policy, str(path))
-    assert isinstance(config, PolicyRunConfig)  # noqa: S101  as the help says
+    assert isinstance(config, PolicyRunConfig)
+    training = replace(config.training, steps=args.steps, save_every=args.steps, seed=seed)
     config = replace(config, dataset=str(path), history=history, past_actions=history - 1 if task == "late" else 0,
-                     stitch=False, training=replace(config.training, steps=args.steps, save_every=args.steps, seed=seed))
+                     stitch=False, training=training)
     run = train(config, args.run_dir / f"{task}-{history}-{seed}", progress=False)
     scores, _ = evaluate_run(run, EvaluationConfig(episodes=args.episodes, baselines=False), Acting(), progress=False)
     return scores["returns"]

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.optim import Optimizer
@@ -93,6 +94,18 @@ class TrajectorySpec:
         obs_BPO, act_BPA = self.split(past_BPD.to(obs_BO).flip(1))
         return torch.cat([obs_BO, obs_BPO[:, : self.history - 1].flatten(1),
                           act_BPA[:, : self.past_actions].flatten(1)], 1)
+
+    def past_of(self, seen_BW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The present observations and the steps before them, of which an agent sees this; entries that it does not see
+        are 0. The steps are None if it remembers none."""
+        if not self.past:
+            return seen_BW, None
+        width = self.history * self.obs_dim
+        obs_BKO = seen_BW[:, :width].unflatten(1, (self.history, self.obs_dim))
+        act_BMA = seen_BW[:, width:].unflatten(1, (self.past_actions, self.act_dim))
+        obs_BPO = F.pad(obs_BKO[:, 1:], (0, 0, 0, self.past - self.history + 1))
+        act_BPA = F.pad(act_BMA, (0, 0, 0, self.past - self.past_actions))
+        return obs_BKO[:, 0], self.join(obs_BPO, act_BPA).flip(1)
 
     def beginning(self, obs_BO: Tensor) -> Tensor:
         """(B, P, D) the steps before the first observation of an episode: that observation, and actions of 0."""

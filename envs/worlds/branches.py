@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gentraj.data import Episodes
+from gentraj.data import Episodes, Windows
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent
+from gentraj.trajectory import Agent, TrajectorySpec
 from gentraj.worlds.model import WorldModel
 
 from .imagined import ImaginedConfig, ImaginedEpisodes, Reward
@@ -36,6 +36,8 @@ class Starts(NamedTuple):
     """The largest number of steps of each branch."""
     act_BKA: np.ndarray | None = None
     """The actions; those beyond a branch's limit do not count."""
+    past_BPD: np.ndarray | None = None
+    """The steps before the starts that a world model with a history remembers; None is the beginning of an episode."""
 
 
 SampleStarts = Callable[[Sequence[int]], Starts]
@@ -86,12 +88,13 @@ class Branches(NamedTuple):
                        lengths=steps_B, extras=goals, name=f"imagined beside {like.name}")
 
 
-def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleStarts:
+def from_data(episodes: Episodes, length: int, noise: float | None,
+              memory: TrajectorySpec | None = None) -> SampleStarts:
     """Returns a function that samples starts uniformly from the steps of the data, with their goals.
 
     Their actions are those that follow in the data until the episode ends, at most `length`, with Gaussian noise whose
     standard deviation is `noise` times half the range of the data's actions, clipped to that range. With `noise` None
-    an agent must act.
+    an agent must act. `memory` says which steps before the starts a world model remembers.
     """
     S = episodes.num_steps
     lengths = episodes.lengths
@@ -100,11 +103,14 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleSta
     goal_NG = episodes.extras.get("goal", np.zeros((len(episodes.obs), 0), np.float32))
     low_A = episodes.act.min(0)
     high_A = episodes.act.max(0)
+    windows = Windows(episodes, memory) if memory is not None and memory.past else None
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         step_B = np.array([rng.integers(S) for rng in rngs])
-        start = Starts(episodes.obs[row_S[step_B]], goal_NG[row_S[step_B]], np.full(len(seeds), length))
+        past_BPD = None if windows is None else windows.past(step_B)
+        start = Starts(episodes.obs[row_S[step_B]], goal_NG[row_S[step_B]], np.full(len(seeds), length),
+                       past_BPD=past_BPD)
         if noise is None:
             return start
         eps_BKA = np.stack([rng.normal(size=(length, episodes.act_dim)) for rng in rngs])
@@ -172,7 +178,7 @@ def follow(episodes: ImaginedEpisodes, limit_B: np.ndarray, act: Callable[[int],
 def _branch(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agent: Agent | None) -> Branches:
     """One branch from each start."""
     episodes.rngs = [np.random.default_rng(fold(seed, 1)) for seed in seeds]
-    episodes.place(start.obs_BO, start.goal_BG)
+    episodes.place(start.obs_BO, start.goal_BG, start.past_BPD)
     if agent is not None:
         agent.reset(None, [fold(seed, 2) for seed in seeds])
         return follow(episodes, start.limit_B, lambda k: episodes.ask(agent))

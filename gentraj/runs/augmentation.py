@@ -93,7 +93,7 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     planner = of_kind(load(config.trajectories, device=device), PlannerRun) if config.trajectories else None
     data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
-    sample_starts, agent = source(config, data.real(), policy, planner)
+    sample_starts, agent = source(config, data.real(), world, policy, planner)
     imagined = ImaginedConfig(max_episode_steps=config.branch, max_uncertainty=config.max_uncertainty,
                               termination_cost=config.termination_cost, penalty=config.penalty)
     reward = None
@@ -145,9 +145,10 @@ def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, pl
                          "--policy or --trajectories out")
 
 
-def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None,
+def source(config: AugmentConfig, data: Episodes, world: WorldModelRun, policy: PolicyRun | None,
            planner: PlannerRun | None) -> tuple[SampleStarts, Agent | None]:
     """Where branches start, and the agent that acts in them; None if the starts come with actions."""
+    memory = world.world_model.spec
     low_A = data.act.min(0)
     high_A = data.act.max(0)
     if planner is not None:
@@ -158,8 +159,8 @@ def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None,
         return from_samples(planner, data, config.branch, guide), None
     if policy is not None:
         agent = policy.agent(Box(low_A, high_A))
-        return branches.from_data(data, config.branch, None), NoisyAgent(agent, low_A, high_A, config.noise)
-    return branches.from_data(data, config.branch, config.noise), None
+        return branches.from_data(data, config.branch, None, memory), NoisyAgent(agent, low_A, high_A, config.noise)
+    return branches.from_data(data, config.branch, config.noise, memory), None
 
 
 def from_samples(planner: PlannerRun, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:

@@ -22,7 +22,7 @@ from ..randomness import fold
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
-from .run import GOAL, ActingConfig, DataFacts, Run, RunConfig, Split, acting_settings, refuse_planning
+from .run import GOAL, ActingConfig, DataFacts, MemoryRunConfig, Run, Split, acting_settings, refuse_planning
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -36,7 +36,7 @@ def _suited(config: ModelConfig) -> ModelConfig:
 
 
 @settings
-class WorldModelRunConfig(RunConfig):
+class WorldModelRunConfig(MemoryRunConfig):
     """All settings of a world model's run. The model is conditioned on a goal if the data record one.
 
     Raises ValueError for a setting outside its range.
@@ -66,12 +66,12 @@ class WorldModelRun(Run[WorldModelRunConfig]):
 
     def __init__(self, config: WorldModelRunConfig, data: DataFacts, episodes: Episodes | None = None):
         super().__init__(config, data, episodes)
-        chunk = config.world.chunk
+        chunk, memory = config.world.chunk, config.memory(data)
         if episodes is None:
-            facts = WorldFacts.blank(data.obs_dim, data.act_dim, data.context_dim, chunk)
+            facts = WorldFacts.blank(data.obs_dim, data.act_dim, data.context_dim, chunk, memory.past)
         else:
-            facts = WorldFacts.fit(episodes, self.context, chunk)
-        self.world_model = WorldModel(data.obs_dim, data.act_dim, config.world, facts)
+            facts = WorldFacts.fit(episodes, self.context, chunk, memory)
+        self.world_model = WorldModel(data.obs_dim, data.act_dim, config.world, facts, memory)
         self.components, self.acting = {"world": self.world_model}, config.control
         self.summary = f"MPC, {'ensemble' if config.world.model is None else family(config.world.model)}"
 
@@ -107,7 +107,8 @@ class WorldModelRun(Run[WorldModelRunConfig]):
             raise ValueError("a sampler, a grid, an eta or another option of sampling was given to a world model "
                              f"({self.summary}), which acts by its ensemble's mean and samples nothing; leave it out")
         control, space = acting_settings(self, config, MPCConfig), self.data.allowed(action_space)
-        return MPC(WorldModelSimulator(self.world_model), control, space.low, space.high)
+        world = self.world_model
+        return MPC(WorldModelSimulator(world), control, space.low, space.high, memory=world.spec)
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How the agent predicts, in words."""

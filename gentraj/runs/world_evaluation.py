@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from ..data import Windows, episodes_hash
 from ..plots import figures
 from ..progress import busy, say
 from ..randomness import fold
-from ..trajectory import Batch, TrajectorySpec
+from ..trajectory import Batch
 from ..worlds.facts import rewards_and_ends
 from ..worlds.model import Imagined, WorldModel
 from .folder import load
@@ -80,8 +81,8 @@ class OpenLoop(NamedTuple):
         obs_BHO, act_BHA = world.spec.split(batch.x_BHD)
         real_BT = batch.mask_BHD[:, 1:, 0]
         mean, sampled = (Imagined(*(x.cpu() for x in world.imagine(
-            obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, seeds=seeds, temperature=temperature, real_BT=real_BT)))
-            for temperature in (0.0, 1.0))
+            obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, seeds=seeds, temperature=temperature, real_BT=real_BT,
+            past_BPD=batch.past_BPD))) for temperature in (0.0, 1.0))
         return cls(obs_BHO[:, 1:], *rewards_and_ends(batch), real_BT, obs_BHO[:, 0], mean, sampled)
 
     def errors(self, dims: Sequence[int], scale_O: Tensor | None = None) -> dict[str, list[float]]:
@@ -164,7 +165,7 @@ def held_out(run: WorldModelRun, seed: int) -> Batch:
     starts_B = np.sort(np.random.default_rng(seed).choice(judged.num_steps, number, replace=False))
 
     def gathered(timesteps: int) -> Batch:
-        spec = TrajectorySpec(run.data.obs_dim, run.data.act_dim, timesteps)
+        spec = replace(run.world_model.spec, horizon=timesteps)
         return Windows(judged, spec, run.context).gather(starts_B)
 
     return gathered(int(gathered(1 + HORIZON).mask_BHD[..., 0].any(0).sum()))  # the error of no window would be 0
@@ -222,7 +223,7 @@ def _draw_imagined(run: WorldModelRun, loop: OpenLoop, windows: Batch, path: Pat
     T = int(loop.real_BT[i].sum())
     one = windows.take(torch.full((FIGURE_SAMPLES,), i))
     obs_SHO, act_SHA = run.world_model.spec.split(one.x_BHD)
-    sampled = run.world_model.imagine(obs_SHO[:, 0], act_SHA[:, :T], one.context_BC,
+    sampled = run.world_model.imagine(obs_SHO[:, 0], act_SHA[:, :T], one.context_BC, past_BPD=one.past_BPD,
                                       seeds=[fold(seed, n) for n in range(FIGURE_SAMPLES)])
     varying_O = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)
     dims = varying_O[:FIGURE_ENTRIES].sort().values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,8 @@ class WorldFacts(nn.Module):
 
     def __init__(self, obs: Normalizer, act: Normalizer, goal: Normalizer | None, happened: Normalizer,
                  starts_NS: Tensor, anywhere_NS: Tensor, low_O: Tensor, high_O: Tensor):
-        """Each row of `starts_NS` and `anywhere_NS` is an observation followed by its goal, in environment units."""
+        """Each row of `starts_NS` and `anywhere_NS` is an observation followed by its goal, and by the steps before it
+        that the model remembers, in environment units."""
         super().__init__()
         self.obs = obs
         self.act = act
@@ -43,37 +46,41 @@ class WorldFacts(nn.Module):
             self.register_buffer(name, value.float())
 
     @classmethod
-    def blank(cls, obs_dim: int, act_dim: int, goal_dim: int, chunk: int) -> WorldFacts:
-        """Facts of the right shapes, to load saved ones into."""
+    def blank(cls, obs_dim: int, act_dim: int, goal_dim: int, chunk: int, past: int = 0) -> WorldFacts:
+        """Facts of the right shapes, to load saved ones into; the model remembers `past` steps."""
         identity, zeros = Normalizer.identity, torch.zeros
+        start_NS = zeros(STARTS, obs_dim + goal_dim + past * (obs_dim + act_dim))
         return cls(identity(obs_dim), identity(act_dim), identity(goal_dim) if goal_dim else None,
-                   identity(chunk * (obs_dim + 1)), zeros(STARTS, obs_dim + goal_dim),
-                   zeros(STARTS, obs_dim + goal_dim), zeros(obs_dim), zeros(obs_dim))
+                   identity(chunk * (obs_dim + 1)), start_NS, start_NS.clone(), zeros(obs_dim), zeros(obs_dim))
 
     @classmethod
-    def fit(cls, episodes: Episodes, contexts: ContextConfig, chunk: int) -> WorldFacts:
-        """Computes the facts of `episodes` for a model of chunks of `chunk` steps.
+    def fit(cls, episodes: Episodes, contexts: ContextConfig, chunk: int,
+            memory: TrajectorySpec | None = None) -> WorldFacts:
+        """Computes the facts of `episodes` for a model of chunks of `chunk` steps, which remembers what `memory` says.
 
         Raises `DataError` for data without goals where `contexts` asks for them.
         """
         goal = fit_contexts(episodes, contexts)
-        spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, chunk + 1)
-        batch = Windows(episodes, spec, contexts).batch(0, 0, FITTED_WINDOWS)
+        spec = replace(memory or TrajectorySpec(episodes.obs_dim, episodes.act_dim, 1), horizon=chunk + 1)
+        windows = Windows(episodes, spec, contexts)
+        batch = windows.batch(0, 0, FITTED_WINDOWS)
         outcome_BKY = _join_outcome(spec.split(batch.x_BHD)[0], rewards_and_ends(batch)[0])
         real_KB = batch.mask_BHD[:, 1:, 0].T
         happened_KNY = [outcome_BKY[real_B, k] if real_B.any() else torch.zeros_like(outcome_BKY[:1, k])
                         for k, real_B in enumerate(real_KB)]  # of the windows that have each step
         happened = Normalizer.fit("gaussian", [happened_NY.numpy() for happened_NY in happened_KNY])
         rng, rows = np.random.default_rng(0), context_rows(episodes, contexts)
-        first = episodes.starts + np.arange(len(episodes))
-        step_N = rng.integers(episodes.num_steps, size=STARTS)  # the last observation of an episode is no start
-        anywhere_N = step_N + np.searchsorted(np.cumsum(episodes.lengths), step_N, side="right")
+        anywhere_N = rng.integers(episodes.num_steps, size=STARTS)  # the last observation of an episode is no start
         start_N = anywhere_N
-        if len(first) >= FEWEST_STARTS:
-            start_N = np.resize(rng.permutation(first), STARTS)
-        starts = [episodes.obs[row_N] for row_N in (start_N, anywhere_N)]
-        if rows is not None:
-            starts = [np.concatenate([episodes.obs[row_N], rows(row_N, row_N)], 1) for row_N in (start_N, anywhere_N)]
+        if len(episodes) >= FEWEST_STARTS:
+            start_N = np.resize(rng.permutation(episodes.starts), STARTS)
+        starts = []
+        for step_N in (start_N, anywhere_N):
+            row_N = step_N + np.searchsorted(windows.ends, step_N, side="right")
+            parts = [episodes.obs[row_N]]
+            if rows is not None:
+                parts.append(rows(row_N, row_N))
+            starts.append(np.concatenate([*parts, windows.past(step_N).reshape(STARTS, -1)], 1))
         act = Normalizer.fit("limits", [episodes.act])
         act.scale_D[torch.from_numpy(episodes.act.min(0) == episodes.act.max(0))] = CONSTANT_ACTION_SCALE
         return cls(Normalizer.fit("gaussian", [episodes.obs]), act, goal, happened,
@@ -81,7 +88,7 @@ class WorldFacts(nn.Module):
 
     @property
     def goal_dim(self) -> int:
-        return self.starts_NS.shape[1] - len(self.low_O)
+        return 0 if self.goal is None else len(self.goal.shift_D)
 
     @property
     def act_limits(self) -> tuple[Tensor, Tensor]:
@@ -95,12 +102,17 @@ class WorldFacts(nn.Module):
         """(O,) the standard deviation of the change of the observation in one step."""
         return self.happened.scale_D[: len(self.low_O)]
 
-    def state(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """(B, S): observations and goals, normalised."""
-        obs_BO = self.obs.normalize(obs_BO)
-        if self.goal is None or goal_BG is None:
-            return obs_BO
-        return torch.cat([obs_BO, self.goal.normalize(goal_BG)], -1)
+    def state(self, obs_BO: Tensor, goal_BG: Tensor | None, spec: TrajectorySpec, past_BPD: Tensor | None) -> Tensor:
+        """(B, S): what a model of this layout sees, and goals, normalised. The steps before the observations are
+        `past_BPD`; None is the beginning of an episode."""
+        parts = [self.obs.normalize(obs_BO)]
+        if spec.past:
+            past_obs, past_act = spec.split(spec.beginning(obs_BO) if past_BPD is None else past_BPD)
+            past_BPD = spec.join(self.obs.normalize(past_obs), self.act.normalize(past_act))
+            parts = [spec.seen(parts[0], past_BPD)]
+        if self.goal is not None and goal_BG is not None:
+            parts.append(self.goal.normalize(goal_BG))
+        return torch.cat(parts, -1)
 
     def normalize_outcome(self, obs_BHO: Tensor, reward_BK: Tensor) -> Tensor:
         """(B, K, Y): the change of the observation since the first one and the reward of each step, normalised."""

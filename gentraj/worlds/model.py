@@ -149,14 +149,17 @@ class WorldModel(nn.Module):
     input_mask_D: Tensor
     """(D,) true for the entries of a timestep that the generative model is conditioned on."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: WorldModelConfig, facts: WorldFacts):
+    def __init__(self, obs_dim: int, act_dim: int, config: WorldModelConfig, facts: WorldFacts,
+                 memory: TrajectorySpec | None = None):
+        """`memory` says what the model remembers; by default it sees the present observation alone."""
         super().__init__()
         self.config = config
         self.facts = facts
         self.batch_size = config.batch_size
         self.chunk = config.chunk
-        self.spec = TrajectorySpec(obs_dim, act_dim, config.chunk + 1)
-        self.state_dim, self.out_dim = obs_dim + facts.goal_dim, obs_dim + 1
+        self.spec = replace(memory or TrajectorySpec(obs_dim, act_dim, 1), horizon=config.chunk + 1)
+        self.state_dim = self.spec.seen_dim + facts.goal_dim
+        self.out_dim = obs_dim + 1
         inputs, outputs = self.state_dim + self.chunk * (act_dim + 1), self.chunk * self.out_dim
         self.ensemble = EnsembleMLP([inputs, *[config.width] * config.depth, 2 * outputs], config.members, F.silu)
         self.ends = mlp([self.state_dim + act_dim, config.width, config.width, 1])
@@ -199,7 +202,8 @@ class WorldModel(nn.Module):
         first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
         # Chunks are shortened at random, since a rollout may ask for fewer steps than a chunk has.
         real_BK = real_BK & (torch.arange(self.chunk, device=real_BK.device) <= first_B)
-        input_BKX = self._inputs(obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, real_BK)
+        state_BS = self._state(obs_BHO[:, 0], batch.context_BC, batch.past_BPD)
+        input_BKX = self._inputs(state_BS, act_BHA[:, :-1], real_BK)
         reward_BK, ended_BK = rewards_and_ends(batch)
         outcome_BKY = self.facts.normalize_outcome(obs_BHO, reward_BK)
         mean_BKY, spread_BKY, metrics = self._update_ensemble(input_BKX, outcome_BKY, real_BK, optimizers, generator)
@@ -252,9 +256,12 @@ class WorldModel(nn.Module):
         identity_XX = torch.eye(len(self.mixing_XX), device=self.device)
         return torch.linalg.cholesky(self.mixing_XX + MIN_EIGENVALUE * identity_XX)
 
-    def _inputs(self, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None, real_BK: Tensor) -> Tensor:
+    def _state(self, obs_BO: Tensor, goal_BG: Tensor | None, past_BPD: Tensor | None) -> Tensor:
+        """(B, S): what the model sees, and the goal."""
+        return self.facts.state(obs_BO, goal_BG, self.spec, past_BPD).clamp(-INPUT_CLIP, INPUT_CLIP)
+
+    def _inputs(self, state_BS: Tensor, act_BKA: Tensor, real_BK: Tensor) -> Tensor:
         """(B, K, X): the state, each action (0 for padding), and whether the action is real; normalised."""
-        state_BS = self.facts.state(obs_BO, goal_BG).clamp(-INPUT_CLIP, INPUT_CLIP)
         real_BK1 = real_BK[..., None].to(act_BKA)
         act_BKA = self.facts.act.normalize(act_BKA) * real_BK1
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA, real_BK1], -1)
@@ -273,13 +280,14 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int],
-                temperature: float = 1.0, real_BT: Tensor | None = None) -> Imagined:
+                temperature: float = 1.0, real_BT: Tensor | None = None, past_BPD: Tensor | None = None) -> Imagined:
         """Predicts the outcomes of T actions from the observations, all in environment units, K steps a call.
 
         Each rollout depends on its own seed only. `temperature` scales the noise; 0 gives the mean. `real_BT` is false
-        where an action is padding, and the outcomes of padding have no meaning. A rollout does not stop at an end of
-        the episode: `Imagined.end_BT` gives its probability. Raises ValueError for arguments of the wrong shape, and
-        where there are no observations or no actions.
+        where an action is padding, and the outcomes of padding have no meaning. `past_BPD` are the steps before the
+        observations that a model with a history remembers; None is the beginning of an episode. A rollout does not stop
+        at an end of the episode: `Imagined.end_BT` gives its probability. Raises ValueError for arguments of the wrong
+        shape, and where there are no observations or no actions.
         """
         if real_BT is None:
             real_BT = torch.ones(act_BTA.shape[:2])
@@ -291,6 +299,10 @@ class WorldModel(nn.Module):
             raise ValueError(f"observations, actions and real_BT of shapes {given}, goals of shape {goal_shape} and "
                              f"{len(seeds)} seeds were given; {expected}, {(B, self.facts.goal_dim)} and {B} are "
                              "expected, with at least one row and one step")
+        past_shape = B, self.spec.past, self.spec.dim
+        if past_BPD is not None and past_BPD.shape != past_shape:
+            raise ValueError(f"the steps before the observations, of shape {tuple(past_BPD.shape)}, were given; "
+                             f"{past_shape}, as many as the model remembers, is expected")
 
         def ready(x: Tensor) -> Tensor:
             return padded(x.to(self.device, torch.float32))
@@ -300,21 +312,27 @@ class WorldModel(nn.Module):
         act_RTA = ready(act_BTA)
         real_RT = ready(real_BT) > 0
         goal_RG = None if goal_BG is None else ready(goal_BG)
+        past_RPD = self.spec.beginning(obs_RO) if past_BPD is None else ready(past_BPD)
         parts: list[Imagined] = []
         seeds = [*seeds, *[0] * padding(number)]
         for t in range(0, act_BTA.shape[1], self.chunk):
             chunk_seeds = [fold(seed, t) for seed in seeds] if t and temperature else seeds
             now = slice(t, t + self.chunk)
-            parts.append(self._imagine_chunk(obs_RO, act_RTA[:, now], real_RT[:, now], goal_RG, chunk_seeds,
+            state_RS = self._state(obs_RO, goal_RG, past_RPD)
+            parts.append(self._imagine_chunk(obs_RO, state_RS, act_RTA[:, now], real_RT[:, now], chunk_seeds,
                                              temperature))
-            obs_RO = parts[-1].obs_BTO[:, -1]
+            obs_RJO = torch.cat([obs_RO[:, None], parts[-1].obs_BTO], 1)
+            obs_RO = obs_RJO[:, -1]
+            if self.spec.past:
+                x_RJD = self.spec.join(obs_RJO[:, :-1], act_RTA[:, now])
+                past_RPD = torch.cat([past_RPD, x_RJD], 1)[:, -self.spec.past :]
         return Imagined(*(torch.cat(field, 1)[:number] for field in zip(*parts, strict=True)))
 
-    def _imagine_chunk(self, obs_RO: Tensor, act_RJA: Tensor, real_RJ: Tensor, goal_RG: Tensor | None,
-                       seeds: Sequence[int], temperature: float) -> Imagined:
+    def _imagine_chunk(self, obs_RO: Tensor, state_RS: Tensor, act_RJA: Tensor, real_RJ: Tensor, seeds: Sequence[int],
+                       temperature: float) -> Imagined:
         """The outcomes of J <= K steps."""
         J, missing = act_RJA.shape[1], self.chunk - act_RJA.shape[1]
-        input_RKX = self._inputs(obs_RO, F.pad(act_RJA, (0, 0, 0, missing)), goal_RG, F.pad(real_RJ, (0, missing)))
+        input_RKX = self._inputs(state_RS, F.pad(act_RJA, (0, 0, 0, missing)), F.pad(real_RJ, (0, missing)))
         mean_ERKY, spread_ERKY = self._predict(input_RKX)
         mean_RKY, spread_RKY = _mixture(mean_ERKY, spread_ERKY)
         outcome_RKY = mean_RKY + spread_RKY * self._sample_errors(input_RKX, seeds, temperature)
@@ -355,11 +373,12 @@ class WorldModel(nn.Module):
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:
-            input_BKX = self._inputs(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, real_BK)
+            state_BS = self._state(obs_BHO[:, 0], reference.context_BC, reference.past_BPD)
+            input_BKX = self._inputs(state_BS, act_BHA[:, :-1], real_BK)
             sample_MY = self._sample_model(self.model, input_BKX, range(len(input_BKX)), 1.0)[real_BK]
             self.scale = float(1 / (sample_MY**2).mean().sqrt().clamp(min=1e-3))
         mean = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
-                            temperature=0.0, real_BT=real_BK)
+                            temperature=0.0, real_BT=real_BK, past_BPD=reference.past_BPD)
         error_BKO = (mean.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(mean.uncertainty_BT[real_BK], (error_BKO**2).mean(-1).sqrt()[real_BK])
 
