@@ -12,6 +12,8 @@ as actions. An episode that ends for good lacks its last observation there, whic
 is truncated has one row more than steps: its last row is only an observation, and d3rlpy never trains on the action and
 the reward in it.
 
+NeoRL-2's npz files (Gao et al. 2025, arXiv 2503.19267) have the same rows under other names (`NEORL`).
+
 AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl` registers as D4RL/ID.
 """
 
@@ -32,12 +34,15 @@ import numpy as np
 
 from ..files import write_file
 from ..progress import one_line
-from .episodes import DataError, Episodes, Fields, as_flags, as_numbers, named
+from .episodes import DataError, Episodes, Fields, as_flags, as_numbers, as_whole, named
+from .robomimic import is_robomimic, read_robomimic
 from .splitting import split_at_terminations
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
+NEORL = {"obs": "observations", "action": "actions", "reward": "rewards", "done": "terminals",
+         "next_obs": "next_observations", "truncated": "timeouts"}
 SUFFIXES = (".hdf5", ".h5")
 NOTES = "metadata/gentraj"  # in a file of `save_d4rl`, JSON of the fields NOTED
 NOTED = ("env", "goal_dims", "obs_keys")
@@ -123,7 +128,7 @@ def spec_json(env_id: str, max_episode_steps: int, **kwargs: str) -> str:
 
 
 def read_d4rl(source: str | Path) -> Fields:
-    """Reads the fields of `Episodes`, not yet validated, from a file in D4RL's or d3rlpy's layout, or from the file of
+    """Reads the fields of `Episodes`, not yet validated, from an HDF5 file in one of three layouts, or from the file of
     a D4RL id in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
 
     AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
@@ -144,6 +149,8 @@ def read_d4rl(source: str | Path) -> Fields:
     with open_hdf5(path) as file:
         if is_d3rlpy(file):
             return read_d3rlpy(file, name)
+        if is_robomimic(file):
+            return read_robomimic(file, name)
         arrays = {key: np.asarray(file[key]) for key in ROWS if key in file}
         if NOTES in file:
             notes = json.loads(file[NOTES][()])
@@ -230,6 +237,20 @@ def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observat
     return {"obs": obs, "act": arrays["actions"][step_N], "reward": arrays["rewards"].reshape(-1)[step_N],
             "terminated": terminated, "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
+
+
+def neorl_fields(members: Mapping[str, np.ndarray], name: str) -> Fields:
+    """Converts the arrays of a NeoRL file to the fields of `Episodes`, not yet validated.
+
+    Trajectories end where they are done or truncated; a file that does not tell the latter has the first row of each in
+    `index`. Raises `DataError` for another layout.
+    """
+    arrays = {d4rl: members[key] for key, d4rl in NEORL.items() if key in members}
+    if "timeouts" not in arrays and "index" in members:
+        starts_E = as_whole(members["index"], name, "index").reshape(-1)
+        row_N = np.arange(len(arrays["observations"]))
+        arrays["timeouts"] = np.isin(row_N + 1, starts_E)
+    return d4rl_fields(arrays, name)
 
 
 def _warn_of_lost_steps(name: str, rows_E: np.ndarray, terminal_E: np.ndarray) -> None:

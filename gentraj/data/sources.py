@@ -19,7 +19,7 @@ import numpy as np
 
 from ..files import check_output
 from ..progress import busy
-from .d4rl import d4rl_fields, d4rl_table, read_d4rl, save_d3rlpy, save_d4rl
+from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d3rlpy, save_d4rl
 from .episodes import DataError, Episodes, Fields, npz_fields, open_npz, problems, save_npz, wrong_shapes
 from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
@@ -49,11 +49,13 @@ def ends_in(*suffixes: str) -> Callable[[str], bool]:
 
 
 def read_npz(source: str) -> Fields:
-    """Reads an npz file in one of three layouts, which differ in the names of their arrays."""
+    """Reads an npz file in one of four layouts, which differ in the names of their arrays."""
     path = Path(source)
     members = open_npz(path)
     if "format" in members:
         return npz_fields(members, path)
+    if NEORL.keys() - {"truncated"} <= members.keys():
+        return neorl_fields(members, path.stem)
     # OGBench's files have none of these, unless somebody added rewards to one of its compact files, which have valids.
     if {"timeouts", "next_observations"} & members.keys() or ("rewards" in members and "valids" not in members):
         return d4rl_fields(members, path.stem)
@@ -61,8 +63,9 @@ def read_npz(source: str) -> Fields:
 
 
 FORMATS = (
-    Format("an .npz file of gentraj, OGBench or in D4RL's layout", ends_in(".npz"), read_npz, is_path=True),
-    Format("an .hdf5 or .h5 file in D4RL's or d3rlpy's layout", ends_in(".hdf5", ".h5"), read_d4rl, is_path=True),
+    Format("an .npz file of gentraj, OGBench, NeoRL-2 or in D4RL's layout", ends_in(".npz"), read_npz, is_path=True),
+    Format("an .hdf5 or .h5 file in D4RL's, d3rlpy's or robomimic's layout", ends_in(".hdf5", ".h5"), read_d4rl,
+           is_path=True),
     Format("the folder of a LeRobot dataset", is_lerobot_folder, read_lerobot, is_path=True),
     Format("lerobot:OWNER/NAME", lambda source: source.startswith(PREFIX), read_lerobot),
     Format("a D4RL id such as maze2d-umaze-v1", lambda source: source in d4rl_table(), read_d4rl, known=d4rl_table),
