@@ -53,6 +53,7 @@ def test_many_steps_of_one_call_are_those_of_many_calls_and_of_episodes(world: W
         episodes.step(act_BTA[:, t].numpy(), np.ones(4, bool))
         torch.testing.assert_close(now_BO, together.obs_BTO[:, t])
         torch.testing.assert_close(torch.from_numpy(episodes.obs_BO), now_BO)
+        assert episodes.past_BPD is not None
         torch.testing.assert_close(torch.from_numpy(episodes.past_BPD), past_BPD)
     other = world.imagine(obs_BO, act_BTA[:, :1], seeds=range(4), temperature=0.0, past_BPD=past_BPD)
     assert not torch.allclose(other.obs_BTO, together.obs_BTO[:, :1])  # what it remembers matters
