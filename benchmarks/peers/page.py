@@ -30,9 +30,9 @@ row whose data, checkout or packages are missing is skipped, with a line that sa
 WHY_BEHIND = {  # our preset, and the method of theirs that it is behind
     ("iql-published", "corl-iql"): "on hopper-medium it has 34.3 with normalised observations, as CORL has them, and "
                                    "44.9 if also the targets move by 0.001 and the actor has a fixed spread, as there.",
-    ("iql-published", "d3rlpy-iql"): "its weights begin orthogonal, as in the code of IQL's authors; begun as d3rlpy's, "
-                                     "by `--policy.model.network.initial uniform` and the critic's, it has 33.8 on "
-                                     "hopper-medium.",
+    ("iql-published", "d3rlpy-iql"): "its weights begin orthogonal, as in the code of IQL's authors; begun as "
+                                     "d3rlpy's, by `--policy.model.network.initial uniform` and the critic's, it has "
+                                     "33.8 on hopper-medium.",
 }
 
 
