@@ -1,4 +1,5 @@
 from .deadline import Deadline, SimulatedTime
+from .imagination import Imagination, ImaginationConfig, value_of
 from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
 from .planning.deadline import RealTimePlanner
@@ -21,10 +22,10 @@ from .wrappers import ConfidenceSwitch, NoisyAgent
 
 __all__ = [
     "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
-    "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig",
-    "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler",
-    "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner",
-    "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig",
-    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "score",
-    "state_value",
+    "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "Imagination", "ImaginationConfig", "InverseDynamics",
+    "InverseDynamicsConfig", "MPCConfig", "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic",
+    "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig",
+    "RealTimeActor", "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig",
+    "Transition", "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob",
+    "plan_prior", "policy_prior", "score", "state_value", "value_of",
 ]

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from gentraj.agents.imagination import ImaginationConfig
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.stepping import EnvironmentFault
@@ -59,6 +60,7 @@ class Evaluate:
               gentraj evaluate runs/demo-student --teacher runs/demo
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
               gentraj evaluate runs/idql --policy.candidates 32 --out best-of-32.json
+              gentraj evaluate runs/bc --imagine runs/world-model --imagination.horizon 8 --out imagined.json
               gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
     """
 
@@ -77,6 +79,10 @@ class Evaluate:
     min_confidence: float = 0.5
     """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
     and where it clamps an observation; 0 never asks the teacher."""
+    imagine: Path | None = None
+    """The run of a world model, in which several decisions of the agent are tried each time; the best one is carried
+    out. Then --imagination.candidates, --imagination.horizon, --imagination.discount and --imagination.penalty are
+    options, too. An agent that acts without noise needs some, such as --policy.temperature 1."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json."""
     save_rollout: str | None = None
@@ -129,8 +135,10 @@ def main(argv: list[str]) -> None:
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
         raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give --teacher "
                          "too, or leave --min-confidence out")
-    settings = getattr(with_options(_acting(run), given), run.ACTING)
-    acting = Acting(settings, args.sampling.options(), fallback, teacher, args.min_confidence)
+    world = args.imagine and of_kind(load(args.imagine, device=pick_device(args.device)), WorldModelRun)
+    settings = with_options(_acting(run, imagines=world is not None), given)
+    acting = Acting(getattr(settings, run.ACTING), args.sampling.options(), fallback, teacher, args.min_confidence,
+                    world, getattr(settings, "imagination", ImaginationConfig()))
     scores = evaluate_and_save(run, args.config, acting, out=args.out, rollout_id=args.save_rollout, video=args.video,
                                play=_play(args))
     print_saved(table(scores))
@@ -142,7 +150,7 @@ def main(argv: list[str]) -> None:
 def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings by which the agent of the run that is named acts."""
     runs = [word for word in words if is_run(word)]
-    settings = with_options(_acting(load(Path(runs[0]))), given) if runs else None
+    settings = with_options(_acting(load(Path(runs[0])), imagines="--imagine" in words), given) if runs else None
     try:
         parse(Evaluate, ["--help"], "gentraj evaluate")
     finally:
@@ -150,18 +158,19 @@ def _help(words: list[str], given: dict[str, list[str]]) -> None:
             print_settings(settings)
 
 
-def _acting(run: Run) -> object:
-    """Settings with one group, by which the agent of the run acts."""
-    return make_dataclass("Settings", [(run.ACTING, type(run.acting))])(run.acting)
+def _acting(run: Run, *, imagines: bool = False) -> object:
+    """Settings with a group by which the agent of the run acts, and one by which it `imagines` if it does."""
+    groups = {run.ACTING: run.acting} | ({"imagination": ImaginationConfig()} if imagines else {})
+    return make_dataclass("Settings", [(name, type(group)) for name, group in groups.items()])(**groups)
 
 
 def _play(args: Evaluate) -> RolloutFn:
     """What plays the episodes. Raises ValueError for options that cannot be had on Ray."""
     if args.ray is None:
         return rollout
-    if args.config.deadline_ms is not None or args.video is not None or args.accelerate != "eager":
-        raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video and --accelerate "
-                         "cannot be had; leave them out")
+    if args.config.deadline_ms is not None or args.video is not None or args.accelerate != "eager" or args.imagine:
+        raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video, --accelerate and "
+                         "--imagine cannot be had; leave them out")
     return ray_rollout(ray_tasks(args.run, args.ray))
 
 

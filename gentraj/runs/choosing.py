@@ -33,7 +33,7 @@ from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, decided, held_out_measures
 from .policy import PolicyRun
 from .run import HELD_OUT_SEED, Run, environment_of, of_kind, straight
 from .training import data_of, read_data
-from .world import WorldModelRun
+from .world import WorldModelRun, check_widths
 
 FQE, IMAGINED, RETURN = "fqe", "imagined", "return"
 HIGHER = {LOG_LIKELIHOOD, FQE, IMAGINED, RETURN}  # the measures of which more is better; of the others less is
@@ -124,6 +124,8 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
                 acts.append(decisions_at(run, points))
             if world is not None:
                 found[IMAGINED] = imagined(run, world, episodes, config)
+            if step == steps[0]:  # refused before the work
+                deciding(last, {*found} | ({FQE} if points is not None else set()), config.by, left_out)
             if config.episodes:
                 found[RETURN] = played(run, config)
     if points is not None:
@@ -156,10 +158,7 @@ def world_for(run: Run, path: Path | None, device: torch.device | None) -> World
     if path is None:
         return None
     world = of_kind(load(path, device=device), WorldModelRun)
-    widths, own = ((each.data.obs_dim, each.data.act_dim) for each in (world, run))
-    if widths != own:
-        raise ValueError(f"{path} was trained on observations and actions of the widths {widths}, and {run.folder} on "
-                         f"{own}; give a world model of its environment")
+    check_widths(world, run)
     return world
 
 

@@ -39,7 +39,7 @@ from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRunConfig
 from .presets import model_config, with_model
 from .run import Run, RunConfig
-from .training import resolve_paths, trained, training_data
+from .training import data_of, measurement, resolve_paths, trained
 
 
 @settings
@@ -110,7 +110,7 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     predicts noise unless the student is a flow map, for a policy with a critic, for data that were changed since the
     teacher was trained, and for a value without a critic; and what `gentraj.training.Trainer` raises.
     """
-    store, episodes = RunFolder(folder.absolute()), training_data(teacher)
+    store, parts = RunFolder(folder.absolute()), data_of(teacher)
     own = student_settings(teacher, config)
     run = run_class(own).build(own, teacher.data)
     run.folder = store.path
@@ -122,10 +122,10 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
         run.model.guide = partial(_value, _critic(teacher, run), config.value)
 
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
-    trainer = Trainer(trains, TrainingData(episodes, run.context), own.training,
-                      RunStore(store.path, fingerprint(run) | about, frozen=frozen),
-                      Callbacks(partial(store.start, run, device, resume)), processes=SINGLE.on(device),
-                      progress=progress)
+    callbacks = Callbacks(partial(store.start, run, device, resume), measure=measurement(run, parts.test, device))
+    trainer = Trainer(trains, TrainingData(parts.train, run.context), own.training,
+                      RunStore(store.path, fingerprint(run) | about, frozen=frozen), callbacks,
+                      processes=SINGLE.on(device), progress=progress)
     return trained(run, trainer, resume, device)
 
 

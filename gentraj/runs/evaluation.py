@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gentraj.agents.deadline import Deadline
+from gentraj.agents.imagination import Imagination, ImaginationConfig, value_of
 from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
@@ -29,6 +30,7 @@ from .model_card import YARDSTICKS, episodes_scored, read_scores
 from .planner import PlannerRun
 from .policy import PolicyRun
 from .run import ActingConfig, Run, environment_of
+from .world import WorldModelRun, check_widths
 
 FILMED = 3  # number of episodes that are filmed
 NOT_IN_TABLE = {*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "steps", "sampling",
@@ -49,12 +51,17 @@ class Acting:
     """The run that acts where this run, its student, is unsure (`agents.ConfidenceSwitch`)."""
     min_confidence: float = 0.5
     """The confidence, in [0, 1], below which a student is unsure."""
+    world: WorldModelRun | None = None
+    """The world model in which the agent's decisions are tried before one is carried out (`agents.Imagination`)."""
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    """How they are tried there."""
 
     def agent(self, run: Run, config: EvaluationConfig) -> Agent:
         """The agent for the environment of an evaluation.
 
         Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, and
-        for a teacher of a run that is no student, or that does not see what the student sees.
+        for a teacher of a run that is no student, or that does not see what the student sees, and for a world model of
+        other observations or actions.
         """
         deadline, teacher = None, self.teacher
         space = run.action_space(config.env_id)
@@ -65,6 +72,12 @@ class Acting:
                              "teacher; give such a run with --deadline-ms, or leave the fallback out")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
+        if self.world is not None:
+            if deadline is not None or teacher is not None:
+                raise ValueError("an agent with a deadline or a teacher imagines nothing; leave the world model out")
+            check_widths(self.world, run)
+            value = value_of(run.policy) if isinstance(run, PolicyRun) else None
+            return Imagination(agent, self.world.world_model, self.imagination, value=value)
         if teacher is None:
             return agent
         seen, sees = ((data.obs_keys, data.obs_dim, data.act_dim) for data in (run.data, teacher.data))

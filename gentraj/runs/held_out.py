@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.actor_critic import NoiseActor
+from gentraj.agents.policies.policy import ActionModel
 from gentraj.agents.prior import log_prob
 
 from ..data import Episodes, Windows
@@ -116,7 +117,8 @@ def goals(run: Run, episodes: Episodes, starts_B: np.ndarray) -> Tensor | None:
 def acts_by_density(run: PolicyRun) -> bool:
     """Whether a policy acts by a model that has a density of its own; that of a student is its teacher's."""
     policy = run.policy
-    if isinstance(policy, NoiseActor) or policy.action_model is None:
+    own = policy._modules.get("model")  # `action_model` may be that of a frozen policy
+    if isinstance(policy, NoiseActor) or not isinstance(own, ActionModel):
         return False
-    model = policy.action_model.model
+    model = own.model
     return isinstance(model, SupportsLogProb) and not isinstance(model, FewStep)

@@ -63,15 +63,19 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
         agent = current.agent(current.action_space())
         store.record_score(step, agent, current.data, config.training.eval_episodes)
 
-    def measure(step: int) -> None:
-        store.record_held_out(step, run, parts.test, device)
-
     callbacks = Callbacks(partial(store.start, run, device, resume, processes.world_size), evaluate=evaluate,
-                          measure=measure if config.held_out else None)
+                          measure=measurement(run, parts.test, device))
     trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training,
                       RunStore(store.path, fingerprint(run), may_change(config)), callbacks,
                       processes=processes.on(device), progress=progress)
     return trained(run, trainer, resume, device)
+
+
+def measurement(run: Run, held_out: Episodes, device: torch.device | None) -> Callable[[int], None] | None:
+    """What measures a run in training on episodes that are held out of it; None if none are."""
+    if not run.config.held_out:
+        return None
+    return lambda step: RunFolder(run.folder).record_held_out(step, run, held_out, device)
 
 
 def trained(run: Run, trainer: Trainer, resume: bool, device: torch.device | None) -> Run:

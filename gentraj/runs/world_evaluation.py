@@ -28,7 +28,7 @@ from ..worlds.model import Imagined, WorldModel
 from .folder import load
 from .run import Run, environment_of, of_kind
 from .training import read_data
-from .world import WorldModelRun
+from .world import WorldModelRun, check_widths
 
 HORIZON = 20  # steps of an open-loop prediction
 HELD_OUT_WINDOWS = 1000  # number of held-out windows
@@ -176,11 +176,8 @@ def off_policy(run: WorldModelRun, config: JudgeConfig) -> JsonObject:
     env = environment_of(run, config.env_id)
     factory, space = environment_factory(env), run.action_space(env)
     loaded = [load(policy, device=run.world_model.device) for policy in config.policies]
-    widths = run.data.obs_dim, run.data.act_dim
     for policy in loaded:
-        if (policy.data.obs_dim, policy.data.act_dim) != widths:
-            raise ValueError(f"{policy.folder} was trained on observations of width {policy.data.obs_dim} and actions "
-                             f"of {policy.data.act_dim}, and {run.folder} on {widths}; give runs of its environment")
+        check_widths(run, policy)
     by_policy: dict[str, Returns] = {}
     for policy in loaded:
         say(f"{policy.folder}: {config.episodes} episodes in the model and in {factory.env_id}")

@@ -16,6 +16,7 @@ from test_policy_runs import tiny
 from gentraj import runs
 from gentraj.data import Episodes, Windows, episodes_hash
 from gentraj.randomness import generator
+from gentraj.runs.distillation import FewStepRunConfig, distill
 from gentraj.runs.folder import RunFolder
 from gentraj.runs.held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from gentraj.runs.run import Run, copy_of
@@ -86,6 +87,15 @@ def test_a_planner_and_a_world_model_are_measured_too(umaze: Episodes, hopper_fi
     run, parts = prepare(replace(world, world=replace(world.world, width=8, batch_size=16)))
     found = held_out_measures(run.ready(None), parts.test)
     assert {"world/loss", "world/end_loss"} <= found.keys() and ACTION_ERROR not in found
+
+
+def test_a_student_learns_from_none_of_what_its_teacher_did_not(hopper_file: Path, tmp_path: Path) -> None:
+    teacher = runs.train(holding_out("bc-diffusion", hopper_file), tmp_path / "teacher", progress=False)
+    training = replace(teacher.config.training, seed=7)
+    student = distill(teacher, FewStepRunConfig(training=training), tmp_path / "student", progress=False)
+    assert student.dataset_hash == teacher.dataset_hash and data_of(student).test == data_of(teacher).test
+    last = RunFolder(student.folder).held_out()[-1]
+    assert last["step"] == 4 and "policy/loss" in last and LOG_LIKELIHOOD not in last  # which would be its teacher's
 
 
 def test_an_average_is_handed_back_to_its_network() -> None:

@@ -1,0 +1,126 @@
+"""Imagination: any policy or planner, whose decisions are tried in a world model before one is carried out.
+
+N candidates are rolled out for T steps from what the agent decides with N seeds, deciding again in each imagined state.
+That with the highest score is begun:
+
+    score = sum_(t < T) gamma^t p_t (r_t - penalty u_t) + gamma^T p_T V(s_T)
+
+p_t is the probability that the episode has not ended, u_t the world model's uncertainty, V a value if there is one, and
+r_t the reward that the world model predicts or one that is only known now. This is the sampling, scoring and ranking of
+Zhou et al. 2025, "Diffusion Model Predictive Control" (arXiv 2410.05364), with any agent in the place of their model of
+actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from gentraj.config import settings
+from gentraj.randomness import unfold_each
+from gentraj.trajectory import Agent
+from gentraj.worlds.model import WorldModel
+
+from .episodic import EpisodicAgent, aimed_at, observed
+from .policies.critic import MAX_DISCOUNT, Critic
+from .policies.policy import Policy
+
+Judge = Callable[[Tensor, Tensor | None], Tensor]
+"""Rewards or values (B,) of the observations (B, O) that steps lead to, and the goals (B, G) if there are any."""
+
+
+@settings
+class ImaginationConfig:
+    """The settings of `Imagination`. Raises ValueError for a setting outside its range."""
+
+    candidates: PositiveInt = 16
+    """Decisions that are imagined each time; an agent that acts without noise needs a temperature to have several."""
+    horizon: PositiveInt = 16
+    """Environment steps that are imagined of each."""
+    discount: Annotated[float, Interval(ge=0, le=MAX_DISCOUNT)] = 0.99
+    """Discount of imagined rewards per environment step."""
+    penalty: NonNegativeFloat = 0.0
+    """Reward that each unit of the world model's uncertainty costs."""
+
+
+class Imagination(EpisodicAgent):
+    """An `Agent` that carries out the best of another agent's decisions by what they lead to in a world model."""
+
+    def __init__(self, agent: Agent, world: WorldModel, config: ImaginationConfig, reward: Judge | None = None,
+                 value: Judge | None = None):
+        """`reward` replaces the rewards that the world model predicts, and `value` is that of the last states.
+
+        Raises ValueError for an agent that remembers earlier observations or actions, which it never made here.
+        """
+        if agent.spec is not None and agent.spec.past:
+            raise ValueError("imagination lets an agent decide anew in each state, and this one remembers the steps "
+                             "before it; give one with a history of 1")
+        self.agent, self.world = agent, world
+        self.config = config
+        self.reward = reward
+        self.value = value
+        self._begin(0)
+
+    def _allocate(self, batch: int) -> None:
+        pass
+
+    def _forget(self, mask_B: Tensor) -> None:
+        pass
+
+    @torch.no_grad()
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        obs_BO, goal_BG = observed(obs_BO), aimed_at(goal_BG)
+        self._resize(len(obs_BO))
+        act_BNA, score_BN = self.imagine(obs_BO, goal_BG)
+        self.decision_B += 1
+        return act_BNA[torch.arange(len(obs_BO)), score_BN.argmax(1)]
+
+    def imagine(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The first actions (B, N, A) of the candidates, and their scores (B, N)."""
+        config, number = self.config, self.config.candidates
+        seeds = unfold_each(number, self._seeds(torch.ones(len(obs_BO), dtype=torch.bool)))
+        obs_RO, goal_RG = obs_BO.repeat_interleave(number, 0), None
+        if goal_BG is not None:
+            goal_RG = goal_BG.repeat_interleave(number, 0)
+        self.agent.reset(None, seeds)
+        firsts = list[Tensor]()
+        alive_R, score_R = torch.ones(len(obs_RO)), torch.zeros(len(obs_RO))
+        for t in range(config.horizon):
+            act_RA = self.agent.act(obs_RO, goal_RG).cpu()
+            firsts = firsts or [act_RA]
+            made = self.world.imagine(obs_RO, act_RA[:, None], goal_RG if self.world.facts.goal_dim else None,
+                                      seeds=[0] * len(obs_RO), temperature=0.0)
+            obs_RO = made.obs_BTO[:, 0].cpu()
+            reward_R = made.reward_BT[:, 0].cpu()
+            if self.reward is not None:
+                reward_R = self.reward(obs_RO, goal_RG).cpu()
+            cost_R = config.penalty * made.uncertainty_BT[:, 0].cpu()
+            score_R = score_R + config.discount**t * alive_R * (reward_R - cost_R)
+            alive_R = alive_R * (1 - made.end_BT[:, 0].cpu())
+        if self.value is not None:
+            score_R = score_R + config.discount**config.horizon * alive_R * self.value(obs_RO, goal_RG).cpu()
+        if not score_R.isfinite().all():
+            raise ValueError("imagination gave scores that are not finite; give finite rewards and values, or train "
+                             "the world model for longer")
+        return firsts[0].unflatten(0, (-1, number)), score_R.view(-1, number)
+
+
+def value_of(policy: Policy) -> Judge | None:
+    """The value of a policy's own actions in a state, in units of the rewards; None for a policy without Q(s, a)."""
+    critic = policy._modules.get("critic")
+    if not isinstance(critic, Critic):
+        return None
+    size, shift = policy.scales.reward.scale_D, policy.scales.reward.shift_D
+    discount = policy.config.critic.discount
+
+    def value(obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        state_BS = policy.scales.state(obs_BO, goal_BG if policy.scales.context_dim else None)
+        act_BKA = policy.sample_actions(state_BS, [0] * len(state_BS))
+        return critic.target_value(state_BS, act_BKA.flatten(1)) * size + shift / (1 - discount)
+
+    return value

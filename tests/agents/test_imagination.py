@@ -1,0 +1,66 @@
+"""Imagination: which of an agent's decisions is carried out, by hand-made worlds."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from gentraj.agents.imagination import Imagination, ImaginationConfig
+from gentraj.trajectory import Agent, TrajectorySpec
+from gentraj.worlds.model import Imagined, WorldModel
+
+
+class Adding:
+    """The action is added to the observation and is the reward; above 1 the episode ends. It is unsure of |action|."""
+
+    facts = SimpleNamespace(goal_dim=0)
+
+    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Any, *, seeds: Any, temperature: float) -> Imagined:
+        next_BTO = obs_BO[:, None] + act_BTA
+        return Imagined(next_BTO, act_BTA[..., 0], (next_BTO[..., 0] > 1).float(), act_BTA[..., 0].abs())
+
+
+class Constant(Agent):
+    """Candidate n of each environment repeats the n-th of these actions."""
+
+    spec = TrajectorySpec(1, 1, 2)
+
+    def __init__(self, *acts: float):
+        self.acts_N1 = torch.tensor(acts)[:, None]
+
+    def reset(self, mask_B: Any = None, seeds_B: Any = None) -> None: ...
+
+    def act(self, obs_BO: Tensor, goal_BG: Any = None) -> Tensor:
+        return self.acts_N1.repeat(len(obs_BO) // len(self.acts_N1), 1)
+
+
+def chosen(*acts: float, horizon: int = 4, reward: Any = None, value: Any = None, penalty: float = 0.0) -> list[float]:
+    """What is done in the states -9 and 0.5."""
+    config = ImaginationConfig(len(acts), horizon, 0.5, penalty)
+    agent = Imagination(Constant(*acts), cast(WorldModel, Adding()), config, reward, value)
+    return agent.act(torch.tensor([[-9.0], [0.5]]))[:, 0].tolist()
+
+
+def test_the_decision_with_the_highest_imagined_return_is_carried_out() -> None:
+    """0.7 four times is worth 0.7 (1 + 1/2 + 1/4 + 1/8) = 1.3, unless the episode ends after the first, as in 0.5."""
+    assert chosen(0.1, 0.7, 0.4) == pytest.approx([0.7, 0.7])
+    assert chosen(0.1, 0.7, 0.45) == pytest.approx([0.7, 0.7]) and chosen(0.7, 0.5) == pytest.approx([0.7, 0.5])
+
+
+def test_rewards_may_be_new_and_the_unknown_may_cost() -> None:
+    assert chosen(0.1, 0.7, -0.4, reward=lambda obs_BO, goal: -obs_BO[:, 0]) == pytest.approx([-0.4, -0.4])
+    assert chosen(0.1, 0.7, penalty=2.0) == pytest.approx([0.1, 0.1])
+
+
+def test_the_last_states_are_valued_where_the_episode_goes_on() -> None:
+    none = {"horizon": 1, "reward": lambda obs_BO, goal: 0 * obs_BO[:, 0]}
+    assert chosen(0.3, 0.9, value=lambda obs_BO, goal: obs_BO[:, 0] + 20, **none) == pytest.approx([0.9, 0.3])
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        chosen(0.1, reward=lambda obs_BO, goal: torch.full((len(obs_BO),), torch.nan))
