@@ -116,9 +116,12 @@ def played(run: PolicyRun, line: Line, delay: int, args: Args) -> tuple[list[flo
     return found.returns.tolist(), agent.jump
 
 
+Scores = dict[Line, dict[int, list[tuple[list[float], float]]]]  # by delay, a pair of returns and jump for each seed
+
+
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    scores: dict[Line, dict[int, list[tuple[list[float], float]]]] = {}
+    scores: Scores = {}
     for folder in args.runs:
         run = of_kind(runs.load(folder, device=torch.device("cpu")), PolicyRun)
         max_delay = run.config.policy.max_delay
@@ -126,15 +129,20 @@ def main(args: Args) -> None:
             line = Line(Path(run.config.dataset).stem, max_delay, continues)
             for delay in args.delays:
                 scores.setdefault(line, {}).setdefault(delay, []).append(played(run, line, delay, args))
+    report(scores, args)
+
+
+def report(scores: Scores, args: Args) -> None:
+    """Prints the table, and writes the figure and the scores."""
     curves: dict[str, dict[str, Curve]] = {}
     rows = []
     for line, of_delay in scores.items():
         returns = {delay: [value for seed in seeds for value in seed[0]] for delay, seeds in of_delay.items()}
         mean_P = np.array([np.mean(each) for each in returns.values()])
         low_P, high_P = np.array([bootstrap_interval(each, args.seed) for each in returns.values()]).T
-        curves.setdefault(line.data, {})[str(line)] = Curve(np.array(args.delays), mean_P, low_P, high_P)
+        curves.setdefault(line.data, {})[str(line)] = Curve(np.array([*returns]), mean_P, low_P, high_P)
         rows.append([line.data, str(line), *(f"{mean:.0f} ({low:.0f} to {high:.0f})"
-                                        for mean, low, high in zip(mean_P, low_P, high_P, strict=True))])
+                                             for mean, low, high in zip(mean_P, low_P, high_P, strict=True))])
         rows.append([line.data, f"{line}: jump", *(f"{np.mean([jump for _, jump in seeds]):.2f}"
                                                    for seeds in of_delay.values())])
     print(markdown_table(["data", "policy", *map(str, args.delays)], rows))

@@ -156,7 +156,8 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def check_policy(policy: Policy) -> None:
     """Checks a `Policy`, and how an `Actor` acts with it.
 
-    - `sample_actions` returns a chunk of K normalised actions, within [-1, 1], for each state.
+    - `sample_actions` returns a chunk of K normalised actions, within [-1, 1], for each state, and `sample_after` one
+      that begins with the actions that it is given.
     - Actions are inside the action space, and depend on the observation, its goal and its seed only: not on the other
       environments.
     - An update returns finite, detached metrics, and is determined by the generator.
@@ -166,17 +167,23 @@ def check_policy(policy: Policy) -> None:
     spec, goals = policy.spec, policy.scales.context_dim
     obs_BO = torch.randn(16, spec.obs_dim, generator=generator(1))
     goal_BG = torch.randn(16, goals, generator=generator(2)) if goals else None
+    state_BS, seeds = policy.scales.state(spec.seen(obs_BO), goal_BG), list(range(16))
     with torch.no_grad():
-        chunk_BKA = policy.sample_actions(policy.scales.state(spec.seen(obs_BO), goal_BG), list(range(16)))
+        chunk_BKA = policy.sample_actions(state_BS, seeds)
     expected = 16, policy.chunk, spec.act_dim
     assert chunk_BKA.shape == expected and (chunk_BKA.abs() <= 1).all(), (
         f"sample_actions has the shape {tuple(chunk_BKA.shape)}, or numbers outside [-1, 1], the range of normalised "
         f"actions; {expected} is expected")
+    for L in range(1, policy.config.max_delay + 1):
+        with torch.no_grad():
+            after_BKA = policy.sample_after(chunk_BKA[:, :L], state_BS, seeds[::-1])
+        assert after_BKA.shape == expected and _close(after_BKA[:, :L], chunk_BKA[:, :L]), (
+            f"sample_after has the shape {tuple(after_BKA.shape)}, or does not begin with the {L} given actions")
 
     def act(rows: slice, high: float = 1.0) -> Tensor:
         high_A = np.full(spec.act_dim, high, np.float32)
         actor = Actor(policy, -high_A, high_A)
-        actor.reset(None, list(range(16))[rows])
+        actor.reset(None, seeds[rows])
         return torch.stack([actor.act(obs_BO[rows], None if goal_BG is None else goal_BG[rows])
                             for _ in range(policy.execute)])
 

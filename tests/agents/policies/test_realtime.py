@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_policy_history import episodes_of, made
 from torch import Tensor
 
 from gentraj.agents.deadline import Deadline, SimulatedTime
@@ -18,10 +19,12 @@ from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import LatentDiffusionConfig
-from gentraj.families import ACTION_MODELS, FAMILIES
+from gentraj.distillation import STUDENTS
+from gentraj.families import ACTION_MODELS, FAMILIES, GAUSSIAN
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import PerceptronConfig, ResidualMLPConfig
 from gentraj.randomness import RowNoise, generator
+from gentraj.testing import check_policy
 from gentraj.trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions, TrajectorySpec
 
 TINY = ResidualMLPConfig(8, 1, 0)
@@ -119,6 +122,18 @@ def test_with_time_for_a_chunk_it_acts_as_the_policy_does() -> None:
     assert played.play(40).tolist() == expected and played.acted == {"the chunk": 40}
 
 
+def test_it_sees_what_the_policy_remembers() -> None:
+    policy = made(BCConfig(GAUSSIAN.with_network(TINY), chunk=4, execute=2), episodes_of([9, 9]), 3, 2)
+    plain = Actor(policy, np.full(2, -9, np.float32), np.full(2, 9, np.float32))
+    time = SimulatedTime()
+    agent = RealTimeActor(Actor(policy, plain.low_A.numpy(), plain.high_A.numpy()), Deadline(1.0, None, time, time))
+    for seed in (1, 2):
+        for each in (plain, agent):
+            each.reset(None, [seed])
+        for obs_BO in torch.randn(9, 1, 2, generator=generator(seed)):
+            assert torch.equal(plain.act(obs_BO), agent.act(obs_BO))
+
+
 @pytest.mark.parametrize("delay", range(1, 9))
 def test_a_late_chunk_continues_what_is_carried_out_meanwhile(delay: int) -> None:
     """So there is no jump at all, as here a chunk continues what it knows, and where it knows nothing there are some.
@@ -205,7 +220,8 @@ def every_model() -> dict[str, Any]:
     models: dict[str, Any] = {name: config.with_network(TINY) for name, config in ACTION_MODELS.items()}
     latent: Any = FAMILIES["latent"]
     assert isinstance(latent, LatentDiffusionConfig)
-    return models | {"latent": latent.with_network(TINY)}
+    students = {name: config(teacher=models["diffusion"]) for name, (config, _) in STUDENTS.items()}
+    return models | students | {"latent": latent.with_network(TINY)}
 
 
 @pytest.mark.parametrize("name", every_model())
@@ -222,11 +238,11 @@ def test_every_model_learns_and_continues_known_actions(name: str) -> None:
     first_BLA = torch.tensor(episodes.act[:12]).float().view(3, 4, 1)
     obs_BO = torch.tensor(episodes.obs[:3]).float()
     with torch.no_grad():
-        for L in (1, 4):
-            made = actor.chunk(obs_BO, None, [1, 2, 3], first_BLA[:, :L])
-            torch.testing.assert_close(made[:, :L], first_BLA[:, :L])
-            other = actor.chunk(obs_BO, None, [1, 2, 3], -first_BLA[:, :L])
-            assert not torch.equal(made[:, L:], other[:, L:])  # what follows depends on what is known
+        same = actor.chunk(obs_BO, None, [1, 2, 3], first_BLA)
+        torch.testing.assert_close(same[:, :4], first_BLA)
+        other = actor.chunk(obs_BO, None, [1, 2, 3], -first_BLA)
+        assert not torch.equal(same[:, 4:], other[:, 4:])  # what follows depends on what is known
+    check_policy(policy)
 
 
 def test_the_number_of_known_actions_is_drawn_from_0_to_the_largest() -> None:
