@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from gentraj.constraints import Constraint
-from gentraj.trajectory import Limits, TrajectorySpec
 
 from ..deadline import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
 from ..episodic import EpisodicAgent
@@ -28,7 +27,7 @@ class ChunkJob(Job):
     """A chunk that is being made in the background."""
 
     due: int
-    """The environment step from which on its actions may be carried out. Those before it are promised to others."""
+    """The environment step from which on its actions may be carried out; before it, those of the previous chunk are."""
     obs_BO: Tensor
     """What the policy sees at the step at which it starts."""
     goal_BG: Tensor | None
@@ -57,18 +56,11 @@ class RealTimeActor(EpisodicAgent):
 
     def __init__(self, actor: Actor, deadline: Deadline):
         self.actor, self.deadline = actor, deadline
-        self.policy = actor.policy
+        self.policy, self.spec = actor.policy, actor.spec
+        self.limits = actor.limits
         self.max_delay = actor.policy.config.max_delay  # promised actions that a chunk is conditioned on, at most
         self.background = Background[ChunkJob](deadline, self._make)
         self._begin(0)
-
-    @property
-    def spec(self) -> TrajectorySpec:
-        return self.actor.spec
-
-    @property
-    def limits(self) -> Limits:
-        return self.actor.limits
 
     @property
     def network_calls(self) -> int:
@@ -84,13 +76,13 @@ class RealTimeActor(EpisodicAgent):
 
     def _begin_episode(self) -> None:
         self.background.begin_episode()
-        self.observations = ObservationBuffer(self.spec, self.spec.past, 1, torch.device("cpu"))
+        self.observations = ObservationBuffer(self.policy.spec, self.policy.spec.past, 1, torch.device("cpu"))
         self.step = 0
         self.began: int | None = None  # the step at which the present chunk starts, if there is one
         self.detours = None  # no chunk of another episode, which may still be made, changes those of this one
         if self.actor.ahead is not None:
             self.detours = detours(self.actor.ahead, self.policy.execute, 1)
-        self.chunk_KA = torch.zeros(1, self.spec.act_dim).clamp(self.actor.low_A.cpu(), self.actor.high_A.cpu())
+        self.chunk_KA = torch.zeros(1, self.policy.spec.act_dim).clamp(self.actor.low_A.cpu(), self.actor.high_A.cpu())
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> RealTimeActor:
         """Returns an agent whose way to its goals goes round obstacles, and whose fallback is told of them. It takes
