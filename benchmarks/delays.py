@@ -128,7 +128,11 @@ def main(args: Args) -> None:
         for continues in (True, False) if max_delay else (False,):
             line = Line(Path(run.config.dataset).stem, max_delay, continues)
             for delay in args.delays:
-                scores.setdefault(line, {}).setdefault(delay, []).append(played(run, line, delay, args))
+                if delay == 0 and max_delay and not continues:  # there is nothing to continue
+                    found = scores[line._replace(continues=True)][delay][-1]
+                else:
+                    found = played(run, line, delay, args)
+                scores.setdefault(line, {}).setdefault(delay, []).append(found)
     report(scores, args)
 
 
