@@ -27,6 +27,7 @@ from ..training.checkpoint import CheckpointError, CheckpointWarning, NothingSav
 from ..training.log import LogWarning, read_metrics, read_rows, write_rows
 from ..training.loop import check_same
 from ..trajectory import Agent, Batch
+from . import plans  # noqa: F401  which adds planners to the policies
 from .held_out import held_out_measures
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRun, PolicyRunConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,8 @@ from ..config import JsonObject, from_json, to_json, with_settings
 from ..randomness import generator
 from ..training.loop import TrainingConfig
 from .export import examples
+from .planner import PlannerRun
+from .plans import Plans, PlansConfig
 from .policy import PolicyRun, PolicyRunConfig, check_acting
 from .presets import reward_settings
 from .run import Run, of_kind
@@ -23,78 +24,105 @@ from .training import resolve_paths, train
 
 CHECKED = 16  # observations in which two actions of different noise are compared
 
+
 def steered_settings(run: Run, dataset: str = "") -> PolicyRunConfig:
     """The default settings by which a run is steered, on `dataset` or by default on its own data.
 
-    Raises ValueError for a run that is no policy.
+    Raises ValueError for a world model, and for a planner that needs more than an observation to make one plan.
     """
-    if not isinstance(run, PolicyRun):
-        raise ValueError(f"{run.description}; the actions of policies alone can be steered, by the noise that they are "
-                         "sampled from: `gentraj distill --method decision` makes a policy of a planner")
-    own = run.config
-    frozen = frozen_settings(own.policy)
+    own, frozen = run.config, frozen_settings(run)
     policy = SteeredConfig(frozen=frozen, chunk=frozen.execute, execute=frozen.execute,
                            observations=frozen.observations)
     if frozen.critic is not None:
         policy = replace(policy, rewards=frozen.rewards)
     training = TrainingConfig(min_episode_start_fraction=own.training.min_episode_start_fraction)
-    config = replace(own, dataset=dataset or resolve_paths(own.dataset, run.folder), policy=policy, training=training)
-    return with_settings(config, reward_settings(config.dataset))
+    config = own
+    if not isinstance(config, PolicyRunConfig):
+        config = PolicyRunConfig(env_id=own.env_id, stitch=own.stitch, held_out=own.held_out)
+    data = dataset or resolve_paths(own.dataset, run.folder)
+    config = replace(config, dataset=data, policy=policy, training=training)
+    return with_settings(config, reward_settings(data))
 
 
-def frozen_settings(policy: PolicyConfig) -> PolicyConfig:
-    """The settings of a frozen policy: a single action is sampled, without noise after the first."""
-    settings: JsonObject = to_json(policy)
-    if "candidates" in settings:
-        settings["candidates"] = 1
-    model = settings.get("model") or {}
+def frozen_settings(run: Run) -> PolicyConfig:
+    """The settings of a run as a frozen policy, which makes one action or plan of noise, without noise after the first.
+
+    Raises ValueError as `steered_settings` does.
+    """
+    if isinstance(run, PlannerRun):
+        settings: JsonObject = to_json(plans_settings(run))
+        models = settings["run"]
+    elif isinstance(run, PolicyRun):
+        settings = models = to_json(run.config.policy)
+        if "candidates" in settings:
+            settings["candidates"] = 1
+    else:
+        raise ValueError(f"{run.description}, which has no actions to steer; give a policy or a planner")
+    model = models.get("model") or {}
     for each in (model, model.get("prior", {})):
         if "eta" in each:
             each["eta"] = 0.0
     return from_json(PolicyConfig, settings)
 
 
+def plans_settings(run: PlannerRun) -> PlansConfig:
+    """The settings of a planner as a policy. Raises ValueError where one plan is not made from noise and an observation
+    alone."""
+    config = run.config
+    without = {"goals": run.data.goal_dims, "refine": config.refine, "a history": config.planner.history}
+    needed = [name for name, value in without.items() if value]
+    if needed:
+        raise ValueError(f"{run.description} with {' and '.join(needed)}, and only planners for returns that make one "
+                         "plan of an observation can be steered; `gentraj distill --method decision` makes a policy of "
+                         "it")
+    planner = replace(config.planner, arrival="fixed", candidates=1, select="trust", shifted=False)
+    execute = planner.replan if planner.actions == "joint" else 1
+    return PlansConfig(replace(config, dataset="", planner=planner), run.data, chunk=execute, execute=execute)
+
+
 def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool = False,
           device: torch.device | None = None, progress: bool = True) -> PolicyRun:
-    """Steers a policy by settings such as `steered_settings`, as a new run in `folder`, which holds the frozen policy.
+    """Steers a policy or a planner by settings such as `steered_settings`, as a new run in `folder`, which holds what
+    is frozen.
 
-    Raises ValueError for a run that is no policy, for other settings of the frozen policy than those by which it acts,
-    for data of other observations, actions or goals, and for a policy that needs no noise; and what
-    `gentraj.runs.training.train` raises.
+    Raises ValueError for other settings of the frozen policy than those by which it acts, for data of other
+    observations, actions or goals, and for a run whose actions do not depend on noise; and what `steered_settings` and
+    `gentraj.runs.training.train` raise.
     """
-    run = of_kind(run, PolicyRun)
     if not isinstance(config.policy, SteeredConfig):
         raise ValueError(f"policy is a {type(config.policy).__name__}; a SteeredConfig is expected, such as that of "
                          "steered_settings(run)")
-    check_acting(frozen_settings(run.config.policy), config.policy.frozen, "policy.frozen")
-    check_noise(run, config.policy)
+    check_acting(frozen_settings(run), config.policy.frozen, "policy.frozen")
+    if isinstance(run, PolicyRun) and not run.policy.noise_dim:
+        raise without_noise(run)
     steered = train(config, folder, resume=resume, device=device, progress=progress, begin=partial(freeze, run))
     return of_kind(steered, PolicyRun)
 
 
-def freeze(run: PolicyRun, steered: Run) -> None:
-    """Gives the new run the policy that it steers. Raises ValueError for data of other widths."""
-    for name in ("obs_dim", "act_dim", "context_dim"):
+def freeze(run: Run, steered: Run) -> None:
+    """Gives the new run what it steers. Raises ValueError for data of other widths, and for actions that do not depend
+    on noise."""
+    policy = of_kind(steered, PolicyRun).policy
+    assert isinstance(policy, Steered)  # noqa: S101  by its settings
+    widths = ["obs_dim", "act_dim"]
+    if isinstance(run, PolicyRun):
+        widths.append("context_dim")
+    for name in widths:
         own, other = getattr(run.data, name), getattr(steered.data, name)
         if own != other:
             raise ValueError(f"{steered.config.dataset} has {name} {other}, and {run.folder} was trained on data with "
                              f"{own}; give data of the same environment")
-    policy = of_kind(steered, PolicyRun).policy
-    assert isinstance(policy, Steered)  # noqa: S101  by its settings
-    policy.freeze(run.policy)
+    if isinstance(run, PolicyRun):
+        policy.freeze(run.policy)
+    elif isinstance(run, PlannerRun) and isinstance(policy.frozen, Plans):
+        policy.frozen.take(run)
+    state_BS = policy.scales.state(*examples(steered))[:CHECKED]
+    one_BKA, other_BKA = (policy.generate(state_BS, policy.normal(state_BS, generator(seed))) for seed in (0, 1))
+    if torch.equal(one_BKA, other_BKA):
+        raise without_noise(run)
 
 
-def check_noise(run: PolicyRun, config: SteeredConfig) -> None:
-    """Raises ValueError where the actions of a policy do not depend on noise."""
-    policy = run.policy
-    if policy.noise_dim:
-        steered = Steered(config, deepcopy(policy.scales)).to(run.device)
-        steered.freeze(policy)
-        obs_RO, goal_RG = examples(run)
-        state_BS = policy.scales.state(obs_RO, goal_RG)[:CHECKED]
-        one_BKA, other_BKA = (steered.generate(state_BS, steered.normal(state_BS, generator(seed))) for seed in (0, 1))
-        if not torch.equal(one_BKA, other_BKA):
-            return
-    raise ValueError(f"{run.description}, whose actions do not depend on noise, so that there is nothing to steer; "
-                     "raise --policy.frozen.temperature, if it has one, or take a run of a diffusion model, a flow or "
-                     "a GAN")
+def without_noise(run: Run) -> ValueError:
+    return ValueError(f"{run.description}, whose actions do not depend on noise, so that there is nothing to steer; "
+                      "raise --policy.frozen.temperature, if it has one, or take a run of a diffusion model, a flow or "
+                      "a GAN")

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from gymnasium.spaces import Box
 from small import gentraj, killed
 from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.agents.policies.steering import Steered
+from gentraj.randomness import Tape
 from gentraj.runs.steering import steer, steered_settings
 from gentraj.training import TrainingConfig
 
@@ -103,7 +105,7 @@ def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
         assert gentraj("steer", run.folder, *out) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and "do not depend on noise" in err
-    for words, message in (((small_run,), "the actions of policies alone can be steered"),
+    for words, message in (((small_run,), "with goals, and only planners for returns that make one plan"),
                            ((flow.folder, "--dataset", hopper_file), "obs_dim 11"),
                            ((flow.folder, "--policy.frozen.batch-size", 9), "policy.frozen.batch_size is 9"),
                            ((flow.folder, "--policy.chunk", 2), "makes chunks of 1 actions")):
@@ -121,3 +123,24 @@ def test_policies_of_every_kind_are_steered(name: str, hopper_file: Path, tmp_pa
     made = steered_to(run, tmp_path / "steered")
     assert made.main.spec.horizon == 33 and made.main.chunk == run.main.execute
     assert same(weights(made, "frozen."), weights(run))
+
+
+@pytest.mark.parametrize(("name", "words"), [("veteran", ("--inverse.width", 8)),
+                                             ("veteran+", ("--planner.replan", 2))])
+def test_planners_are_steered_by_the_noise_of_a_plan(name: str, words: tuple[object, ...], hopper_file: Path,
+                                                     tmp_path: Path) -> None:
+    short = "--steps", 1, "--model.network.width", 8, "--batch-size", 8, "--critic.width", 8, "--critic.batch-size", 8
+    assert gentraj("train", name, "--dataset", hopper_file, *short, *words, "--run-dir", tmp_path / "run") == 0
+    run = runs.load(tmp_path / "run")
+    made = steered_to(run, tmp_path / "steered")
+    policy: Any = runs.load(made.folder).main
+    frozen = policy.frozen
+    for part, module in run.components.items():
+        assert same(dict(module.state_dict()), dict(frozen.parts[part].state_dict()))
+    assert made.summary == "steered planner" and policy.chunk == (2 if name == "veteran+" else 1)
+    agent: Any = run.agent(Box(-1, 1, (3,)), frozen.config.run.planner)
+    obs = run.reference.x_BHD[:4, 0, :11]
+    with Tape() as tape:
+        planned = agent.decide(obs, None, range(4))
+    own = policy.generate(policy.scales.state(obs, None), tape.sampled[0].flatten(1))
+    torch.testing.assert_close(own, policy.scales.act.normalize(planned).clamp(-1, 1), rtol=0, atol=1e-4)
