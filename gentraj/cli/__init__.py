@@ -32,7 +32,7 @@ Datasets:
 Training (a RUN is the folder that a training writes):
   gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR continues
   gentraj finetune RUN --run-dir DIR           continue to train a policy in its environment
-  gentraj steer RUN --run-dir DIR              train an actor over the noise of a policy, whose weights stay
+  gentraj steer RUN --run-dir DIR              train an actor over the noise of a frozen policy or planner
   gentraj distill RUN --method M --run-dir DIR train a student that decides much faster than the run
 
 Using a run:

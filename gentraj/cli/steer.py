@@ -23,10 +23,11 @@ SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "e
 
 @dataclass(frozen=True)
 class Steer:
-    """Steer a trained policy: train an actor over the noise that it samples actions from, for a higher return.
+    """Steer a trained policy, or a planner for returns, to a higher return: train an actor over the noise that it
+    samples from.
 
-    Its weights are frozen and stored in the new run, which every other command takes; gentraj finetune improves it
-    further in the environment. Every setting is an option, such as --dataset ID (by default the data of the run),
+    Its weights are frozen and stored in the new run, a policy that every other command takes; gentraj finetune improves
+    it further in the environment. Every setting is an option, such as --dataset ID (by default the data of the run),
     --policy.bound 1.5 or --steps 5000 (short for --training.steps); `gentraj steer RUN --help` lists them.
 
     Examples: gentraj steer runs/bc-flow --run-dir runs/steered
@@ -35,7 +36,7 @@ class Steer:
     """
 
     run: RunPath
-    """The folder of a policy, as `gentraj train` or `gentraj distill` writes it."""
+    """The folder of a policy or a planner, as `gentraj train` or `gentraj distill` writes it."""
     run_dir: Annotated[Path, tyro.conf.arg(aliases=("--out",))]
     """Folder that the steered run is written to."""
     resume: bool = False

@@ -68,7 +68,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     """
     if not isinstance(run, PolicyRun) or run.config.policy.critic is None:
         raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
-                         "that it collects")
+                         "that it collects; `gentraj steer` gives one to a run without")
     if config.noise is None:
         config = replace(config, noise=0.0 if samples_chunks(run.policy) else NOISE)
     factory = environment_factory(environment_of(run, env_id))
