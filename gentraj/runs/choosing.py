@@ -46,7 +46,7 @@ class ChooseConfig:
     """How a checkpoint is chosen. Raises ValueError for a setting outside its range."""
 
     by: str | None = None
-    """The measure that decides; by default the first that there is of imagined, fqe, action_error and the loss of the
+    """The measure that decides; by default the first that there is of action_error, imagined, fqe and the loss of the
     main part."""
     world: Path | None = None
     """The run of a world model of the same environment, in which each checkpoint acts for --world-episodes."""
@@ -145,7 +145,7 @@ def deciding(run: Run, measures: set[str], by: str | None, left_out: Mapping[str
         if by not in known:
             raise ValueError(f"--by is {by}; what was measured is {', '.join(known) or 'nothing'} ({why or 'no more'})")
         return by
-    for name in (IMAGINED, FQE, ACTION_ERROR, f"{run.MAIN}/loss"):
+    for name in (ACTION_ERROR, IMAGINED, FQE, f"{run.MAIN}/loss"):
         if name in measures:
             return name
     if not known:
@@ -228,7 +228,7 @@ class Points(NamedTuple):
 def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out: dict[str, str]) -> Points | None:
     """Where the checkpoints of a run decide for fitted Q evaluation; None, and why in `left_out`, if it has none."""
     if not isinstance(run, PolicyRun):
-        left_out[FQE] = f"a {run.NAME} takes too long for a decision in each step of the data"
+        left_out[FQE] = f"only policies decide fast enough in each step of the data, and this is a {run.NAME}"
     elif run.context.goals is not None or (run.data.context_dim and "goal" not in episodes.extras):
         left_out[FQE] = "goals in hindsight have rewards of their own"
     else:

@@ -52,6 +52,8 @@ def test_every_measure_is_printed_and_returns_decide_nothing(run: Path, hopper_f
     assert [row["step"] for row in measured["checkpoints"]] == [1, 2, 3, 4]
     assert measured["rank_correlations"].keys() == measured["checkpoints"][0].keys() - {"step", RETURN}
     assert lines[4].split()[:2] == ["rank", "correlation"] and measured["by"] in lines[-1]
+    assert gentraj("choose", tmp_path / "world") == 0
+    assert "has the least world/loss" in capsys.readouterr().out
     assert gentraj("choose", run, *FAST, "--by", RETURN) == 2
     assert f"--by is {RETURN}; what was measured is {ACTION_ERROR}, " in capsys.readouterr().err
 
@@ -75,7 +77,7 @@ def test_a_run_without_anything_to_choose_from_is_refused_in_a_line(run: Path, h
     for step in saved_steps(run)[:-1]:
         shutil.rmtree(run / f"step-0000000{step}")
     for refused, message in ((run, "1 trained checkpoints, and at least 2 are needed"),
-                             (small_run, "nothing tells its checkpoints apart (no fqe: a planner")):
+                             (small_run, "nothing tells its checkpoints apart (no fqe: only policies")):
         assert gentraj("choose", refused) == 2
         error = capsys.readouterr().err.splitlines()
         assert message in error[-1]
