@@ -119,6 +119,8 @@ class Args:
     """Steps after which an action acts."""
     steps: int = 1000
     """Updates of each training."""
+    batch: int = 64
+    """Transitions in a batch."""
     limit: int = 300
     """Steps of an episode of the evaluation."""
     seeds: int = 2
@@ -137,9 +139,10 @@ def main(args: Args) -> None:
         for history in args.history:
             scores = [returns(args, path, task, history, seed) for seed in range(args.seeds)]
             write_json(args.run_dir / f"{task}-{history}.json", {"returns": scores})
-            low, mean, high = over_seeds(scores)
+            found = over_seeds(scores)
             each = ", ".join(f"{np.mean(one):.0f}" for one in scores)
-            print(f"{task:10} K = {history}: {mean:.0f} [{low:.0f}, {high:.0f}], of each seed {each}", flush=True)
+            print(f"{task:10} K = {history}: {found.mean:.0f} [{found.low:.0f}, {found.high:.0f}], of each seed {each}",
+                  flush=True)
 
 
 def returns(args: Args, path: Path, task: str, history: int, seed: int) -> Sequence[float]:
@@ -148,7 +151,7 @@ def returns(args: Args, path: Path, task: str, history: int, seed: int) -> Seque
     assert isinstance(config, PolicyRunConfig)
     training = replace(config.training, steps=args.steps, save_every=args.steps, seed=seed)
     config = replace(config, dataset=str(path), history=history, past_actions=history - 1 if task == "late" else 0,
-                     stitch=False, training=training)
+                     stitch=False, training=training, policy=replace(config.policy, batch_size=args.batch))
     run = train(config, args.run_dir / f"{task}-{history}-{seed}", progress=False)
     scores, _ = evaluate_run(run, EvaluationConfig(episodes=args.episodes, baselines=False), Acting(), progress=False)
     return scores["returns"]

@@ -39,8 +39,9 @@ def read_robomimic(file: Any, name: str) -> Fields:
     lost = 0
     for demo in demos:
         group, where = file["data"][demo], f"{name}: {demo}"
-        obs, following = (_joined(group, part, keys, where) for part in ("obs", "next_obs"))
-        act, reward, done = (_array(group, key, where) for key in ("actions", "rewards", "dones"))
+        obs, following = _joined(group, "obs", keys, where), _joined(group, "next_obs", keys, where)
+        act = _array(group, "actions", where)
+        reward, done = _array(group, "rewards", where).reshape(-1), _array(group, "dones", where).reshape(-1)
         if obs is None or not len(obs) == len(act) == reward.size == done.size:
             raise DataError(f"{where}: {0 if obs is None else len(obs)} observations, {len(act)} actions, "
                             f"{reward.size} rewards and {done.size} dones; as many of each are expected")
@@ -49,10 +50,10 @@ def read_robomimic(file: Any, name: str) -> Fields:
             raise DataError(f"{where}: has no step with an observation after it; leave this demonstration out")
         lost += following is None
         last = np.arange(steps) == steps - 1
-        ended = bool(as_flags(done.reshape(-1), where, "dones")[steps - 1])
+        ended = bool(as_flags(done, where, "dones")[steps - 1])
         fields["obs"].append(obs if following is None else np.concatenate([obs, following[-1:]]))
         fields["act"].append(act[:steps])
-        fields["reward"].append(reward.reshape(-1)[:steps])
+        fields["reward"].append(reward[:steps])
         fields["terminated"].append(last & ended)
         fields["truncated"].append(last & (not ended))
     if lost:

@@ -27,7 +27,7 @@ from ..device import pick_device
 from ..models.conditioning import KINDS
 from ..progress import say
 from ..randomness import fold
-from ..trajectory import Agent, Condition, Guide, SamplingOptions
+from ..trajectory import Agent, Condition, Guide, SamplingOptions, TrajectorySpec
 from .environment import compute_reward
 from .folder import load
 from .planner import PlannerRun
@@ -93,7 +93,7 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     planner = of_kind(load(config.trajectories, device=device), PlannerRun) if config.trajectories else None
     data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
-    sample_starts, agent = source(config, data.real(), world, policy, planner)
+    sample_starts, agent = source(config, data.real(), policy, planner, world.world_model.spec)
     imagined = ImaginedConfig(max_episode_steps=config.branch, max_uncertainty=config.max_uncertainty,
                               termination_cost=config.termination_cost, penalty=config.penalty)
     reward = None
@@ -143,12 +143,17 @@ def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, pl
     if policy is not None and policy.policy.scales.context_dim:
         raise ValueError(f"{policy.description} and is conditioned on goals, which trajectories do not have; leave "
                          "--policy or --trajectories out")
+    if policy is not None and policy.policy.spec.past:
+        raise ValueError(f"{policy.description} and remembers {policy.policy.spec.past} steps, which sampled "
+                         "trajectories do not begin with; leave --policy or --trajectories out")
 
 
-def source(config: AugmentConfig, data: Episodes, world: WorldModelRun, policy: PolicyRun | None,
-           planner: PlannerRun | None) -> tuple[SampleStarts, Agent | None]:
-    """Where branches start, and the agent that acts in them; None if the starts come with actions."""
-    memory = world.world_model.spec
+def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None, planner: PlannerRun | None,
+           memory: TrajectorySpec | None = None) -> tuple[SampleStarts, Agent | None]:
+    """Where branches start, and the agent that acts in them; None if the starts come with actions.
+
+    `memory` says which steps before the starts the world model remembers.
+    """
     low_A = data.act.min(0)
     high_A = data.act.max(0)
     if planner is not None:

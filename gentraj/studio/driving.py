@@ -240,7 +240,8 @@ def compare_with_simulator(world: Loaded, actor: Loaded | None, steps: int = 100
         goal_WG = torch.from_numpy(goal_TG[starts])
     act_WJA = np.zeros((len(starts), starts.step, act_TA.shape[1]), np.float32)
     act_WJA.reshape(-1, act_TA.shape[1])[:T] = act_TA
-    obs, spec, start_W = torch.from_numpy(obs_SO), model.spec, torch.tensor(starts)
+    obs, start_W = torch.from_numpy(obs_SO), torch.tensor(starts)
+    spec = model.spec
     before_LD = torch.cat([spec.beginning(obs[:1])[0], spec.join(obs[:-1], torch.from_numpy(act_TA))])
     past_WPD = before_LD[start_W[:, None] + torch.arange(spec.past)]
     with world.lock:
