@@ -26,7 +26,8 @@ brackets are 95 % bootstrap intervals over seeds and episodes.
     python -m benchmarks.peers.reproduce FOLDER/NAME.json... --data DIR --checkouts DIR
 
 repeats rows, and says whether each score is within 1.5 times half of the interval here, or a twentieth of the scale. A
-row whose data, checkout or packages are missing is skipped, with a line that says what to get."""
+row whose data, checkout or packages are missing is skipped, with a line that says what to get. docs/performance.md
+explains the CPU time of `iql` and `td3bc`."""
 WHY_BEHIND = {  # our preset, and the method of theirs that it is behind
     ("iql-published", "corl-iql"): "on hopper-medium it has 34.3 with normalised observations, as CORL has them, and "
                                    "44.9 if also the targets move by 0.001 and the actor has a fixed spread, as there.",
