@@ -153,8 +153,8 @@ class Background(Generic[J]):
 
     @property
     def reserved(self) -> float:
-        """The seconds of each period that are reserved for acting."""
-        return ACTING_MARGIN * max(self.acting, default=0.0)
+        """The seconds of each period that are reserved for acting; half of it at most, as acting may once take long."""
+        return min(ACTING_MARGIN * max(self.acting, default=0.0), self.deadline.seconds / 2)
 
     def forget_warm_up(self) -> None:
         """Keeps what was measured before the first episode, but no counts, nor the first times of acting."""

@@ -163,6 +163,13 @@ def test_a_slow_first_call_is_forgotten() -> None:
         assert played.agent.timing()["chunks"]["0 steps"] - before == 10
 
 
+def test_one_slow_act_delays_no_chunk() -> None:
+    played = Played(0.1)
+    played.agent.background.acting.append(100.0)
+    played.play(30)
+    assert played.agent.timing()["chunks"] == {"0 steps": 5}
+
+
 def test_one_slow_chunk_does_not_delay_the_others_for_good() -> None:
     played = Played(*[0.1] * 9, 7.0, 0.1)
     played.play(6 * 45)
