@@ -112,7 +112,7 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(along, fontsize=8)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0].set_ylabel(unit, fontsize=8)
     head(figure, axes, title)
     return save(figure, path)
