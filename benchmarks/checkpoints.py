@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from gentraj.agents.policies.fqe import FQEConfig
 from gentraj.cli import main as gentraj
 from gentraj.config import JsonObject, read_json, write_json
 from gentraj.plots.page import markdown_table
@@ -37,9 +38,8 @@ class Args:
     steps: int = 2_400
     checkpoints: int = 6
     episodes: int = 20
-    fqe: tuple[str, ...] = ("--fqe.updates", "1500", "--fqe.batch-size", "128", "--fqe.discount", "0.97",
-                            "--fqe.transitions", "10000")
-    """Settings of fitted Q evaluation."""
+    updates: int = FQEConfig.updates
+    """Updates of fitted Q evaluation."""
 
 
 def main(args: Args) -> None:
@@ -68,7 +68,8 @@ def one(args: Args, preset: str, name: str, seed: int) -> JsonObject:
         trained(["train", preset, "--dataset", data, "--env-id", env, "--held-out", "0.05", "--steps", str(args.steps),
                  "--training.save-every", every, "--training.keep", str(args.checkpoints + 1), "--seed", str(seed),
                  "--run-dir", str(folder)], ["train", "--resume", str(folder)], folder)
-        if gentraj(["choose", str(folder), *args.fqe, "--episodes", str(args.episodes), "--out", str(kept)]):
+        options = ["--fqe.updates", str(args.updates), "--episodes", str(args.episodes), "--out", str(kept)]
+        if gentraj(["choose", str(folder), *options]):
             raise SystemExit(f"the checkpoints of {folder} were not measured")
     return read_json(kept)
 
