@@ -38,9 +38,9 @@ class BCConfig(PolicyConfig):
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
 
     max_delay: NonNegativeInt = 0
-    """The largest delay, in environment steps, that the policy learns to act with: up to so many first actions of its
-    chunks are known, those that are carried out while a chunk is made (training-time real-time chunking). With 0, a
-    chunk that takes longer than a deadline does not continue them."""
+    """The largest delay, in environment steps, that the policy learns to act with. Up to this many first actions of a
+    chunk are known in training, as those are that are carried out while a chunk is made (training-time real-time
+    chunking). With 0, a chunk that takes longer than the deadline does not continue these actions."""
 
     context_dropout: Fraction = 0.0
     """Fraction of the actions that the model learns without the goal; guidance needs about 0.1."""

@@ -40,7 +40,7 @@ class FQEConfig:
     discount: Annotated[float, Interval(ge=0, le=MAX_DISCOUNT)] = 0.99
     """Discount of these values per environment step."""
     transitions: PositiveInt = 50_000
-    """Transitions of the data, at most, that they are learned from. Each checkpoint takes a decision in each."""
+    """The largest number of the data's transitions that they are learned from. Each checkpoint decides in each."""
     batch_size: PositiveInt = 256
     """Transitions in the batch of an update."""
 

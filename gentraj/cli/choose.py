@@ -21,9 +21,10 @@ from .options import Device, RunPath, parse
 class Choose:
     """Rank the checkpoints of a run without a simulator, and say which one to take.
 
-    They are ranked by their losses on held-out episodes (--held-out of `gentraj train`), by fitted Q evaluation (of
-    policies), and by their returns in a world model (--world). With --episodes they also play in their environment; the
-    rank correlation then shows how well each measure predicts the return, which itself decides nothing.
+    Each checkpoint is measured by its losses on held-out episodes (--held-out of `gentraj train`), by fitted Q
+    evaluation if it is a policy, and by its returns in a world model (--world). One of these measures decides (--by).
+    With --episodes, the checkpoints also play in their environment; the rank correlation then shows how well each
+    measure predicts the return, which itself decides nothing.
 
     Examples: gentraj choose runs/iql
               gentraj choose runs/iql --by action_error --use
@@ -31,11 +32,11 @@ class Choose:
     """
 
     run: RunPath
-    """The folder of a run, as `gentraj train` writes it. It keeps the newest --training.keep checkpoints."""
+    """The folder of a run, as `gentraj train` writes it, with its newest --training.keep checkpoints."""
     config: Annotated[ChooseConfig, tyro.conf.arg(name="")] = field(default_factory=ChooseConfig)
     use: bool = False
-    """Make the chosen checkpoint the one that every command takes from now on, unless it is given another --step. Newer
-    checkpoints of a resumed training end this, and so does the removal of RUN/choice.json."""
+    """Make the chosen checkpoint the one that every command takes from now on, unless it is given another --step. To
+    return to the newest checkpoint, delete RUN/choice.json; a resumed training deletes it, too."""
     out: Path | None = None
     """A JSON file to write the measures to."""
     device: Device = None

@@ -82,7 +82,8 @@ class Evaluate:
     imagine: Path | None = None
     """The run of a world model, in which several decisions of the agent are tried each time; the best one is carried
     out. Then --imagination.candidates, --imagination.horizon, --imagination.discount and --imagination.penalty are
-    options, too. An agent that acts without noise needs some, such as --policy.temperature 1."""
+    options, too. The decisions of an agent without noise are all the same; give it some, as by --policy.temperature
+    1."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json."""
     save_rollout: str | None = None

@@ -91,9 +91,9 @@ def stitch(e: Episodes) -> Episodes:
 def hold_out(episodes: Episodes, share: float, seed: int, *, whole: bool = False) -> tuple[Episodes, Episodes]:
     """Splits the data at random into a training set and a held-out set with about `share` of the steps.
 
-    The pieces drawn are whole episodes; long episodes are split into several pieces. With `whole`, this is only done to
-    episodes of more than 1,000 steps that are longer than the held-out set is to be, and to a single one. Each side
-    gets at least one piece. Raises ValueError for data of a single step.
+    The pieces drawn are whole episodes; long episodes are split into several pieces. With `whole`, only an episode that
+    has more than 1,000 steps, and more than are to be held out, is split, and so is a single one. Each side gets at
+    least one piece. Raises ValueError for data of a single step.
     """
     longest = min(LONGEST_PIECE_STEPS, max(1, episodes.num_steps // FEWEST_PIECES))
     if whole and len(episodes) > 1:

@@ -46,8 +46,8 @@ class ChooseConfig:
     """How a checkpoint is chosen. Raises ValueError for a setting outside its range."""
 
     by: str | None = None
-    """The measure that decides; by default the first that there is of action_error, imagined, fqe and the loss of the
-    main part."""
+    """The measure that decides, such as fqe; by default the first of action_error, imagined, fqe and the loss of the
+    main part that was measured."""
     world: Path | None = None
     """The run of a world model of the same environment, in which each checkpoint acts for --world-episodes."""
     world_episodes: PositiveInt = 50
@@ -55,8 +55,8 @@ class ChooseConfig:
     fqe: FQEConfig = field(default_factory=FQEConfig)
     """Fitted Q evaluation, of policies."""
     episodes: NonNegativeInt = 0
-    """Episodes that each checkpoint plays in its environment, to show how well the measures rank the checkpoints. They
-    do not decide."""
+    """Episodes that each checkpoint plays in its environment, to show how well the measures rank the checkpoints. Their
+    returns do not decide."""
     env_id: str | None = None
     """The environment of these episodes; by default the run's own."""
     seed: NonNegativeInt = 0
@@ -71,7 +71,7 @@ class Ranking(NamedTuple):
     by: str
     """The measure that decides."""
     left_out: dict[str, str]
-    """The measures that there are not, and why."""
+    """The measures that are missing, and why."""
 
     @property
     def order(self) -> list[int]:
@@ -100,14 +100,15 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
     """Measures the checkpoints of a run and ranks them.
 
     Raises ValueError for fewer than two trained ones, for data that were changed since the training, for a world model
-    of another layout, and where the measure that is to decide is not there.
+    of other observations or actions, and if the measure that is to decide is missing; and what `load` raises.
     """
     steps = [step for step in saved_steps(folder) if step]
+    last = load(folder, step=steps[-1] if steps else None, device=device)
     if len(steps) < 2:
-        raise ValueError(f"{folder} holds {len(steps)} trained checkpoints, and at least 2 are needed to choose among "
-                         "them; train with --training.keep 10 --training.save-every N, N a tenth of --steps")
+        raise ValueError(f"{folder}: {'one trained checkpoint' if steps else 'no trained checkpoint'} was found, and "
+                         "at least 2 are needed to choose among them; train with --training.keep 10 "
+                         "--training.save-every N, where N is a tenth of --steps")
     by_step, left_out = dict[int, dict[str, float]](), dict[str, str]()
-    last = load(folder, step=steps[-1], device=device)
     parts, episodes = data_of(last), read_data(last.config, folder).real()
     world = world_for(last, config.world, device)
     points = decision_points(last, episodes, config, left_out)
@@ -138,7 +139,7 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
 
 
 def deciding(run: Run, measures: set[str], by: str | None, left_out: Mapping[str, str]) -> str:
-    """The measure that decides. Raises ValueError if it is not there, or is a return in the environment."""
+    """The measure that decides. Raises ValueError if it is missing, or is a return in the environment."""
     known = sorted(measures - {RETURN})
     why = "; ".join(f"no {name}: {reason}" for name, reason in left_out.items())
     if by is not None:

@@ -51,7 +51,7 @@ class FinetuneConfig:
     """Episodes that are collected side by side in each round."""
     noise: Annotated[float, Interval(ge=0, le=10)] | None = None
     """Standard deviation of the exploration noise that is added to each action, in units of half their range. By
-    default it is 0.1; a policy that samples chunks of actions explores by these alone, without noise."""
+    default it is 0.1, or 0 for a policy that samples chunks of actions, which explores by its samples."""
     save_every: PositiveInt = 1_000
     """Updates between two checkpoints; the first and the last are always saved."""
     seed: NonNegativeInt = 0

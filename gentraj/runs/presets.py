@@ -160,7 +160,7 @@ def data_settings(name: str, dataset: str) -> JsonObject:
 
 
 def reward_settings(dataset: str) -> JsonObject:
-    """The rewards that a critic learns of from these data; empty where they are as usual."""
+    """The settings of the rewards that critics learn from on these data; empty where the defaults hold."""
     task = single_task(split_names(dataset)[0])
     return {"policy.rewards": task.critic_rewards} if task and task.critic_rewards else {}
 

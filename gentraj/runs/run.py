@@ -115,9 +115,9 @@ class RunConfig:
     """Join consecutive episodes that continue each other, as in data that are one endless run truncated at its
     goals."""
     held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Fraction of the data, in whole episodes, at least one, that nothing is trained on and no normaliser is fitted to.
-    What the run loses on them is written to held-out.jsonl at each checkpoint, and `gentraj choose` ranks checkpoints
-    by it. Which episodes they are does not depend on the seed of the training."""
+    """Fraction of the data that is set aside in whole episodes, at least one: nothing is trained on them, and no
+    normaliser is fitted to them. The losses on them are written to held-out.jsonl at each checkpoint, and `gentraj
+    choose` ranks checkpoints by them. Which episodes they are does not depend on the seed of the training."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training loop."""
 

@@ -45,7 +45,7 @@ def steered_settings(run: Run, dataset: str = "") -> PolicyRunConfig:
 
 
 def frozen_settings(run: Run) -> PolicyConfig:
-    """The settings of a run as a frozen policy, which makes one action or plan of noise, without noise after the first.
+    """The settings of a run as a frozen policy, which makes one chunk or plan from its first noise and adds none later.
 
     Raises ValueError as `steered_settings` does.
     """
