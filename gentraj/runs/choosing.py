@@ -144,7 +144,8 @@ def deciding(run: Run, measures: set[str], by: str | None, left_out: Mapping[str
     why = "; ".join(f"no {name}: {reason}" for name, reason in left_out.items())
     if by is not None:
         if by not in known:
-            raise ValueError(f"--by is {by}; what was measured is {', '.join(known) or 'nothing'} ({why or 'no more'})")
+            reasons = f" ({why})" if why else ""
+            raise ValueError(f"--by is {by}; what was measured is {', '.join(known) or 'nothing'}{reasons}")
         return by
     for name in (ACTION_ERROR, IMAGINED, FQE, f"{run.MAIN}/loss"):
         if name in measures:

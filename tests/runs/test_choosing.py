@@ -72,7 +72,8 @@ def test_the_chosen_checkpoint_is_taken_until_the_training_goes_on(run: Path, ho
     assert store.chosen() is None and runs.load(run).step == 4
 
 
-def test_a_run_without_anything_to_choose_from_is_refused_in_a_line(run: Path, hopper_run: Path, small_run: Path, tmp_path: Path,
+def test_a_run_without_anything_to_choose_from_is_refused_in_a_line(run: Path, hopper_run: Path, small_run: Path,
+                                                                    tmp_path: Path,
                                                                     capsys: pytest.CaptureFixture) -> None:
     for step in saved_steps(run)[:-1]:
         shutil.rmtree(run / f"step-0000000{step}")
