@@ -27,6 +27,7 @@ from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
 from .episodic import EpisodicAgent, aimed_at, observed
+from .planning.memory import ObservationBuffer
 from .policies.critic import MAX_DISCOUNT, Critic
 from .policies.policy import Policy
 
@@ -55,7 +56,8 @@ class Imagination(EpisodicAgent):
                  value: Judge | None = None):
         """`reward` replaces the rewards that the world model predicts, and `value` is that of the last states.
 
-        Raises ValueError for an agent that remembers earlier observations or actions, which it never made here.
+        A world model with a history is given the steps that were carried out. Raises ValueError for an agent that
+        remembers earlier observations or actions, which it never made here.
         """
         if agent.spec is not None and agent.spec.past:
             raise ValueError("imagination lets an agent decide anew in each state, and this one remembers the steps "
@@ -67,24 +69,28 @@ class Imagination(EpisodicAgent):
         self._begin(0)
 
     def _allocate(self, batch: int) -> None:
-        pass
+        self.observations = ObservationBuffer(self.world.spec, self.world.spec.past, batch, torch.device("cpu"))
 
     def _forget(self, mask_B: Tensor) -> None:
-        pass
+        self.observations.steps_B[mask_B] = 0
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         obs_BO, goal_BG = observed(obs_BO), aimed_at(goal_BG)
         self._resize(len(obs_BO))
         act_BNA, score_BN = self.imagine(obs_BO, goal_BG)
+        act_BA = act_BNA[torch.arange(len(obs_BO)), score_BN.argmax(1)]
         self.decision_B += 1
-        return act_BNA[torch.arange(len(obs_BO)), score_BN.argmax(1)]
+        self.observations.add(obs_BO, act_BA)
+        return act_BA
 
     def imagine(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
         """The first actions (B, N, A) of the candidates, and their scores (B, N)."""
         config, number = self.config, self.config.candidates
         seeds = unfold_each(number, self._seeds(torch.ones(len(obs_BO), dtype=torch.bool)))
-        obs_RO, goal_RG = obs_BO.repeat_interleave(number, 0), None
+        spec, seen_BW = self.world.spec, self.observations.seen(obs_BO)
+        obs_RO, past_RPD = spec.past_of(seen_BW.repeat_interleave(number, 0))
+        goal_RG = None
         if goal_BG is not None:
             goal_RG = goal_BG.repeat_interleave(number, 0)
         self.agent.reset(None, seeds)
@@ -94,7 +100,9 @@ class Imagination(EpisodicAgent):
             act_RA = self.agent.act(obs_RO, goal_RG).cpu()
             firsts = firsts or [act_RA]
             made = self.world.imagine(obs_RO, act_RA[:, None], goal_RG if self.world.facts.goal_dim else None,
-                                      seeds=[0] * len(obs_RO), temperature=0.0)
+                                      seeds=[0] * len(obs_RO), temperature=0.0, past_BPD=past_RPD)
+            if past_RPD is not None:
+                past_RPD = torch.cat([past_RPD, spec.join(obs_RO, act_RA)[:, None]], 1)[:, 1:]
             obs_RO = made.obs_BTO[:, 0].cpu()
             reward_R = made.reward_BT[:, 0].cpu()
             if self.reward is not None:

@@ -19,7 +19,13 @@ class Adding:
 
     facts = SimpleNamespace(goal_dim=0)
 
-    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Any, *, seeds: Any, temperature: float) -> Imagined:
+    def __init__(self, history: int = 1):
+        self.spec = TrajectorySpec(1, 1, 2, history=history, past_actions=history - 1)
+        self.remembered = list[Tensor | None]()
+
+    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Any, *, seeds: Any, temperature: float,
+                past_BPD: Tensor | None) -> Imagined:
+        self.remembered.append(past_BPD)
         next_BTO = obs_BO[:, None] + act_BTA
         return Imagined(next_BTO, act_BTA[..., 0], (next_BTO[..., 0] > 1).float(), act_BTA[..., 0].abs())
 
@@ -64,3 +70,13 @@ def test_the_last_states_are_valued_where_the_episode_goes_on() -> None:
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         chosen(0.1, reward=lambda obs_BO, goal: torch.full((len(obs_BO),), torch.nan))
+
+
+def test_a_world_with_a_history_is_given_the_steps_before_in_fact_and_in_imagination() -> None:
+    world = Adding(history=2)
+    agent = Imagination(Constant(0.25), cast(WorldModel, world), ImaginationConfig(1, 2))
+    agent.act(torch.tensor([[-1.0]]))
+    agent.took(torch.tensor([[0.5]]))  # another agent's noise
+    agent.act(torch.tensor([[-0.5]]))
+    steps = [[-1, 0], [-1, 0.25], [-1, 0.5], [-0.5, 0.25]]  # an observation and its action, before each imagined step
+    assert [past_BPD[0, 0].tolist() for past_BPD in world.remembered if past_BPD is not None] == steps
