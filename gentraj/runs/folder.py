@@ -24,7 +24,7 @@ from ..files import write_file
 from ..progress import say
 from ..training import checkpoint, log
 from ..training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved
-from ..training.log import LogWarning, read_metrics, read_rows, write_rows
+from ..training.log import LogWarning, add_row, read_metrics, read_rows
 from ..training.loop import check_same
 from ..trajectory import Agent, Batch
 from . import plans  # noqa: F401  which adds planners to the policies
@@ -193,7 +193,7 @@ class RunFolder:
             warnings.warn(f"step {step}: not evaluated, {error}; training goes on", LogWarning, stacklevel=2)
             return
         row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
-        self._add(self.CURVE, row)
+        add_row(self / self.CURVE, row)
         low, high = scores["return_ci95"]
         say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
 
@@ -205,22 +205,15 @@ class RunFolder:
             warnings.warn(f"step {step}: not measured on held-out data, {error}; training goes on", LogWarning,
                           stacklevel=2)
             return
-        self._add(self.HELD_OUT, {"step": step} | measures)
-
-    def _add(self, name: str, row: JsonObject) -> None:
-        rows = [earlier for earlier in read_rows(self / name) if earlier["step"] < row["step"]]
-        write_rows(self / name, [*rows, row])
+        add_row(self / self.HELD_OUT, {"step": step} | measures)
 
     def held_out(self) -> list[JsonObject]:
         """The lines of held-out.jsonl in the order of their steps; an empty list if nothing was held out."""
         return read_rows(self / self.HELD_OUT)
 
-    def choose(self, step: int | None) -> None:
-        """Makes a checkpoint the one that the run is loaded at; None takes the newest again."""
-        if step is None:
-            (self / self.CHOICE).unlink(missing_ok=True)
-        else:
-            write_json(self / self.CHOICE, {"step": step})
+    def choose(self, step: int) -> None:
+        """Makes a checkpoint the one that the run is loaded at."""
+        write_json(self / self.CHOICE, {"step": step})
 
     def chosen(self) -> int | None:
         """The checkpoint that was chosen; None if there is none, or if it has been deleted since."""

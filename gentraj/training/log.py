@@ -57,6 +57,11 @@ def write_rows(path: Path, rows: list[Row]) -> Path:
     return write_file(path, b"".join(map(_line, rows)))
 
 
+def add_row(path: Path, row: Row) -> Path:
+    """Writes a row after those of earlier steps, in the place of any later ones, as a resumed training does."""
+    return write_rows(path, [*(earlier for earlier in read_rows(path) if earlier["step"] < row["step"]), row])
+
+
 def _row(line: bytes) -> Row | None:
     try:
         row = json.loads(line)

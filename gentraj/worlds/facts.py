@@ -16,6 +16,7 @@ from ..trajectory import Batch, TrajectorySpec
 STARTS = 1024  # observations kept for each kind of start: the first of an episode, and any
 FEWEST_STARTS = 32  # with fewer episodes than these, starts are sampled from all observations
 FITTED_WINDOWS = 16_384  # sampled to fit the scales of changes and rewards
+INPUT_CLIP = 10.0  # standard deviations at which inputs are clipped
 CONSTANT_ACTION_SCALE = 1e30  # scale of an action that never varies in the data: of other values nothing was learned
 
 
@@ -103,8 +104,8 @@ class WorldFacts(nn.Module):
         return self.happened.scale_D[: len(self.low_O)]
 
     def state(self, obs_BO: Tensor, goal_BG: Tensor | None, spec: TrajectorySpec, past_BPD: Tensor | None) -> Tensor:
-        """(B, S): what a model of this layout sees, and goals, normalised. The steps before the observations are
-        `past_BPD`; None is the beginning of an episode."""
+        """(B, S): what a model of this layout sees, and goals, normalised and clipped. The steps before the
+        observations are `past_BPD`; None is the beginning of an episode."""
         parts = [self.obs.normalize(obs_BO)]
         if spec.past:
             past_obs, past_act = spec.split(spec.beginning(obs_BO) if past_BPD is None else past_BPD)
@@ -112,7 +113,7 @@ class WorldFacts(nn.Module):
             parts = [spec.seen(parts[0], past_BPD)]
         if self.goal is not None and goal_BG is not None:
             parts.append(self.goal.normalize(goal_BG))
-        return torch.cat(parts, -1)
+        return torch.cat(parts, -1).clamp(-INPUT_CLIP, INPUT_CLIP)
 
     def normalize_outcome(self, obs_BHO: Tensor, reward_BK: Tensor) -> Tensor:
         """(B, K, Y): the change of the observation since the first one and the reward of each step, normalised."""

@@ -36,10 +36,9 @@ from ..randomness import RowNoise, fold
 from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..training.parallel import mean_over_processes, own_rows
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
-from .facts import WorldFacts, rewards_and_ends
+from .facts import INPUT_CLIP, WorldFacts, rewards_and_ends
 
 CALIBRATION_BINS = 16
-INPUT_CLIP = 10.0  # standard deviations at which inputs are clipped
 LOG_SPREAD = -2.5, 3.5  # middle and half width of the range of the log spread, in deviations of the data's outcomes
 MIXING_RATE = 0.01  # of the moving average of the covariance of errors
 MIN_EIGENVALUE = 1e-4  # of that covariance
@@ -202,7 +201,7 @@ class WorldModel(nn.Module):
         first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
         # Chunks are shortened at random, since a rollout may ask for fewer steps than a chunk has.
         real_BK = real_BK & (torch.arange(self.chunk, device=real_BK.device) <= first_B)
-        state_BS = self._state(obs_BHO[:, 0], batch.context_BC, batch.past_BPD)
+        state_BS = self.facts.state(obs_BHO[:, 0], batch.context_BC, self.spec, batch.past_BPD)
         input_BKX = self._inputs(state_BS, act_BHA[:, :-1], real_BK)
         reward_BK, ended_BK = rewards_and_ends(batch)
         outcome_BKY = self.facts.normalize_outcome(obs_BHO, reward_BK)
@@ -255,10 +254,6 @@ class WorldModel(nn.Module):
         """(K * Y, K * Y) the Cholesky factor of the covariance of the errors of a chunk."""
         identity_XX = torch.eye(len(self.mixing_XX), device=self.device)
         return torch.linalg.cholesky(self.mixing_XX + MIN_EIGENVALUE * identity_XX)
-
-    def _state(self, obs_BO: Tensor, goal_BG: Tensor | None, past_BPD: Tensor | None) -> Tensor:
-        """(B, S): what the model sees, and the goal."""
-        return self.facts.state(obs_BO, goal_BG, self.spec, past_BPD).clamp(-INPUT_CLIP, INPUT_CLIP)
 
     def _inputs(self, state_BS: Tensor, act_BKA: Tensor, real_BK: Tensor) -> Tensor:
         """(B, K, X): the state, each action (0 for padding), and whether the action is real; normalised."""
@@ -318,7 +313,7 @@ class WorldModel(nn.Module):
         for t in range(0, act_BTA.shape[1], self.chunk):
             chunk_seeds = [fold(seed, t) for seed in seeds] if t and temperature else seeds
             now = slice(t, t + self.chunk)
-            state_RS = self._state(obs_RO, goal_RG, past_RPD)
+            state_RS = self.facts.state(obs_RO, goal_RG, self.spec, past_RPD)
             parts.append(self._imagine_chunk(obs_RO, state_RS, act_RTA[:, now], real_RT[:, now], chunk_seeds,
                                              temperature))
             obs_RJO = torch.cat([obs_RO[:, None], parts[-1].obs_BTO], 1)
@@ -373,7 +368,7 @@ class WorldModel(nn.Module):
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:
-            state_BS = self._state(obs_BHO[:, 0], reference.context_BC, reference.past_BPD)
+            state_BS = self.facts.state(obs_BHO[:, 0], reference.context_BC, self.spec, reference.past_BPD)
             input_BKX = self._inputs(state_BS, act_BHA[:, :-1], real_BK)
             sample_MY = self._sample_model(self.model, input_BKX, range(len(input_BKX)), 1.0)[real_BK]
             self.scale = float(1 / (sample_MY**2).mean().sqrt().clamp(min=1e-3))
