@@ -83,7 +83,8 @@ class Background(Generic[J]):
 
     def __init__(self, deadline: Deadline, make: Callable[[J], object]):
         """`make` does a job."""
-        self.deadline, self.clock, self.make = deadline, deadline.clock, make
+        self.deadline, self.make = deadline, make
+        self.clock = deadline.clock
         self.job: J | None = None
         """The job that is being done, if there is one."""
         self.relative = deque[float](maxlen=32)  # seconds that the last jobs took, divided by their costs
@@ -94,7 +95,8 @@ class Background(Generic[J]):
 
     def take_over(self, other: Background[Any]) -> None:
         """Measures and counts on from where `other` is."""
-        self.relative, self.cold, self.acting = other.relative, other.cold, other.acting
+        self.relative, self.acting = other.relative, other.acting
+        self.cold = other.cold
         self.acted, self.made = other.acted, other.made
 
     def begin(self, job: J) -> None:

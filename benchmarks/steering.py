@@ -70,7 +70,8 @@ def one(args: Args, preset: str, name: str, seed: int) -> dict[str, list[float]]
     """The scores of the episodes by the way of acting, of one training and its steering."""
     files, env = DATASETS[name]
     folder = args.runs / f"{preset}-{name}-{seed}"
-    base, steered, kept = folder / "frozen", folder / "steered", folder / "scores.json"
+    base, steered = folder / "frozen", folder / "steered"
+    kept = folder / "scores.json"
     if kept.exists():
         return json.loads(kept.read_text())
     data = "+".join(str(args.data / f"{file}.hdf5") for file in files)

@@ -164,7 +164,8 @@ class RealTimeActor(EpisodicAgent):
     def _begin_next(self, obs_BO: Tensor, goal_BG: Tensor | None, elapsed_s: float) -> None:
         """Begins the next chunk, from the present observation, if it is due by now or would be late otherwise.
         `elapsed_s` seconds of this step have passed, as in waiting for the chunk before it."""
-        lead, age, size = 0, 0, len(self.chunk_KA)
+        lead, age = 0, 0
+        size = len(self.chunk_KA)
         if self.began is not None:
             lead = self.background.lead(elapsed_s + self.background.relative_seconds())
             age = self.step - self.began

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -81,8 +81,6 @@ class SteeredConfig(ActorCriticConfig):
     temperature: NonNegativeFloat = 0.0
     """Scale of the random part of the actor's noise, multiplied by the temperature of the sampling options. At 0 the
     same state always gives the same action."""
-
-    ACTING: ClassVar[tuple[str, ...]] = ActorCriticConfig.ACTING
 
     def __post_init__(self) -> None:
         super().__post_init__()

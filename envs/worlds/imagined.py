@@ -105,7 +105,8 @@ class ImaginedEpisodes:
         self.low_O, self.high_O = (facts.low_O - span_O).cpu().numpy(), (facts.high_O + span_O).cpu().numpy()
         starts_NS = (facts.starts_NS if config.starts == "episodes" else facts.anywhere_NS).cpu().numpy()
         width = len(self.low_O)
-        self.starts_NO, self.goals_NG, past_NX = np.split(starts_NS, [width, width + facts.goal_dim], 1)
+        self.starts_NO, after_NX = np.split(starts_NS, [width], 1)
+        self.goals_NG, past_NX = np.split(after_NX, [facts.goal_dim], 1)
         self.pasts_NPD = None
         if past_NX.size:
             self.pasts_NPD = past_NX.reshape(len(past_NX), world.spec.past, world.spec.dim)

@@ -35,7 +35,8 @@ from .run import HELD_OUT_SEED, Run, environment_of, of_kind, straight
 from .training import data_of, read_data
 from .world import WorldModelRun, check_widths
 
-FQE, IMAGINED, RETURN = "fqe", "imagined", "return"
+FQE, IMAGINED = "fqe", "imagined"
+RETURN = "return"  # in the environment, which never decides
 HIGHER = {LOG_LIKELIHOOD, FQE, IMAGINED, RETURN}  # the measures of which more is better; of the others less is
 MOST_STARTS = 2_000  # of episodes, that values are asked of
 BLOCK = 4096  # decisions that are taken at a time
@@ -130,9 +131,10 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
             if config.episodes:
                 found[RETURN] = played(run, config)
     if points is not None:
-        data, scale, start = points.experience(torch.stack(acts), config.fqe.discount)
+        data = points.experience(torch.stack(acts), config.fqe.discount)
+        start = points.initial_value(config.fqe.discount)
         for row, value in zip(by_step.values(), fitted_q_evaluation(data, config.fqe, start, config.seed), strict=True):
-            row[FQE] = float(value) * scale
+            row[FQE] = float(value) * points.unit
     shared = set.intersection(*(set(row) for row in by_step.values()))  # a number that is not finite is left out
     by_step = {step: {name: row[name] for name in row if name in shared} for step, row in by_step.items()}
     return Ranking(by_step, deciding(last, shared, config.by, left_out), left_out)
@@ -209,22 +211,31 @@ class Points(NamedTuple):
         goal_NG = torch.from_numpy(episodes.extras["goal"])
         return seen, [goal_NG[row_M], goal_NG[row_M + 1], goal_NG[self.start_E]]
 
-    def experience(self, act_PNA: Tensor, discount: float) -> tuple[Experience, float, float]:
-        """What fitted Q evaluation learns from, the unit of its values, and the value of constant mean rewards.
+    @property
+    def unit(self) -> float:
+        """The root mean square of the rewards, in units of which values are learned."""
+        return float(np.sqrt(np.square(self.episodes.reward, dtype=np.float64).mean())) or 1.0
+
+    def initial_value(self, discount: float) -> float:
+        """The value of constant mean rewards, with terminations at their mean rate."""
+        mean, ends = self.episodes.reward.mean(dtype=np.float64), self.episodes.terminated.mean()
+        return float(mean) / self.unit / (1 - discount * (1 - ends))
+
+    def experience(self, act_PNA: Tensor, discount: float) -> Experience:
+        """What fitted Q evaluation learns from.
 
         The actions (P, M + E, A) are those of the checkpoints after the M steps and at the E starts.
         """
-        scales, episodes, device = self.run.policy.scales, self.episodes, self.run.device
-        state_MS, next_MS, start_ES = map(scales.state, *self.seen())
+        scales, episodes = self.run.policy.scales, self.episodes
+        device = self.run.device
+        state_MS, *after = map(scales.state, *self.seen())
+        next_MS, start_ES = after
         act_PNA = scales.act.normalize(act_PNA.to(device)) * scales.varies_A
         act_MA = scales.act.normalize(torch.from_numpy(episodes.act[self.step_M]).to(device)) * scales.varies_A
-        size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
-        reward_M = torch.from_numpy(episodes.reward[self.step_M]).to(device) / size
+        reward_M = torch.from_numpy(episodes.reward[self.step_M]).to(device) / self.unit
         discount_M = discount * torch.from_numpy(~episodes.terminated[self.step_M]).to(reward_M)
         next_PMA, start_PEA = act_PNA.split([len(self.step_M), len(self.start_E)], 1)
-        data = Experience(state_MS, act_MA, reward_M, discount_M, next_MS, next_PMA, start_ES, start_PEA)
-        start = float(episodes.reward.mean(dtype=np.float64)) / size / (1 - discount * (1 - episodes.terminated.mean()))
-        return data, size, start
+        return Experience(state_MS, act_MA, reward_M, discount_M, next_MS, next_PMA, start_ES, start_PEA)
 
 
 def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out: dict[str, str]) -> Points | None:
@@ -264,10 +275,11 @@ def table(ranking: Ranking, config: ChooseConfig) -> str:
         rows.append(["rank correlation", *(f"{found[name]:.2f}" if name in found else "" for name in names), ""])
     widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
     lines = ["".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    step, last, by = ranking.step, [*ranking.measures][-1], ranking.by
+    step, by = ranking.step, ranking.by
     why = f"{'most' if by in HIGHER else 'least'} {by}, {ranking.measures[step][by]:.4g}"
     lines += [f"no {name}: {reason}" for name, reason in ranking.left_out.items()]
-    return "\n".join([*lines, f"step {step:,} has the {why}" if step != last else f"the last step has the {why}"])
+    chosen = "the last step" if step == max(ranking.measures) else f"step {step:,}"
+    return "\n".join([*lines, f"{chosen} has the {why}"])
 
 
 def to_store(ranking: Ranking, config: ChooseConfig) -> JsonObject:
