@@ -61,7 +61,7 @@ class Imagination(EpisodicAgent):
         """
         if agent.spec is not None and agent.spec.past:
             raise ValueError("imagination lets an agent decide anew in each state, and this one remembers the steps "
-                             "before it; give one with a history of 1")
+                             "before it; give one that was trained with --history 1 and --past-actions 0")
         self.agent, self.world = agent, world
         self.config = config
         self.reward = reward

@@ -136,6 +136,9 @@ def main(argv: list[str]) -> None:
     if args.teacher is None and args.min_confidence != Evaluate.min_confidence:
         raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give --teacher "
                          "too, or leave --min-confidence out")
+    if args.imagine is None and (imagined := [key for key in given if key.split(".")[0] == "imagination"]):
+        raise ValueError(f"--{imagined[0]} says how decisions are tried in a world model, and there is none; give the "
+                         "run of one by --imagine, too, or leave it out")
     world = args.imagine and of_kind(load(args.imagine, device=pick_device(args.device)), WorldModelRun)
     settings = with_options(_acting(run, imagines=world is not None), given)
     acting = Acting(getattr(settings, run.ACTING), args.sampling.options(), fallback, teacher, args.min_confidence,

@@ -168,8 +168,8 @@ def table(scores: JsonObject) -> str:
                      f"{means}")
     if (deadline := scores.get("deadline")) is not None:
         lines.append(f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed "
-                     f"it ({100 * deadline['miss_rate']:.2g} %); p50 {deadline['act_ms_p50']:.2g}, p99 "
-                     f"{deadline['act_ms_p99']:.2g}, worst {deadline['act_ms_worst']:.3g} ms")
+                     f"it ({100 * deadline['miss_rate']:.3g} %); p50 {deadline['act_ms_p50']:.3g}, p99 "
+                     f"{deadline['act_ms_p99']:.3g}, worst {deadline['act_ms_worst']:.3g} ms")
         for key, what in (("acted_by", "steps by"), ("plans", "plans of"), ("chunks", "chunks with a delay of")):
             if counts := deadline.get(key):
                 lines.append(f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items()))

@@ -130,7 +130,7 @@ def test_decisions_are_tried_in_a_world_model_before_they_are_carried_out(folder
     assert imagined["returns"] != json.loads((folder / "plain.json").read_text())["returns"]
     capsys.readouterr()
     for words, message in ((("--imagine", str(folder / "policy-1")), "a world model is expected"),
-                           (own[:2], "imagination.candidates"),
+                           (own[:2], "give the run of one by --imagine, too"),
                            (("--imagine", str(folder / "world"), "--deadline-ms", "50"), "leave the world model out")):
         assert main([*command[:-1], *words]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
