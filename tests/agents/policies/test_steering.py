@@ -93,7 +93,7 @@ def test_it_finds_the_better_of_the_data_s_two_actions(name: str) -> None:
         config = replace(config, eta=0.0)  # it clones
     train(base := make(config, data := bandit()), data, 100)
     policy = steered(base, data)
-    train(policy, data, 100)
+    train(policy, data, 200)
     assert right(base) < 0.7 and right(policy) > 0.9
 
 
