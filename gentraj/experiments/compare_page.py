@@ -23,7 +23,7 @@ from ..runs.measures import conditions
 from ..runs.planner import PlannerRun
 from ..trajectory import SamplingOptions
 from .compare import Group, RunResult, whole_windows
-from .page import ScoreTable, picture, table_parts, write_parts
+from .page import ScoreTable, over_runs, picture, table_parts, write_parts
 from .statistics import Estimate
 
 WINDOWS_SHOWN = 64
@@ -51,7 +51,7 @@ def write_page(groups: Sequence[Group], out: Path, device: str | None) -> Path:
     path, parts = out / "comparison.md", [HEAD.format(data=DATA_COLUMN)]
     for group in groups:
         table = group.table()
-        parts += [f"## {group.name}"] if table is None else table_parts(table, path)
+        parts += [f"## {group.name}"] if table is None else [*table_parts(table, path), *over_runs(table)]
         parts += ["### What was measured", measured(group), *samples(group, path, device)]
         if table is not None:
             parts += costs(group, table, path)

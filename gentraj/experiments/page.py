@@ -199,7 +199,7 @@ def write_page(results: Mapping[str, CardResult], path: Path, head: str = HEAD, 
     """Writes the page of these results, which begins with `head`, and returns its path."""
     parts = [head.format(page=shlex.quote(path.as_posix()), average=AVERAGE, data=DATA)]
     for table in score_tables(results, base):
-        parts += [*table_parts(table, path), *published(table), *curves(table, path), _cards(table)]
+        parts += [*table_parts(table, path), *over_runs(table), *published(table), *curves(table, path), _cards(table)]
     versions: dict[str, dict[str, None]] = {}
     for result in results.values():
         for data in result.data.values():
@@ -224,7 +224,7 @@ def picture(name: str, page: Path, file: str, draw: Callable[[Path], object]) ->
 
 
 def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[str]:
-    """Yields the scores of a table, with the further columns `more`, their figure, and the comparison of its rows."""
+    """Yields the scores of a table, with the further columns `more`, and their figure."""
     protocol = "" if table.protocol == "random-goal" else f" (protocol {table.protocol})"
     text = PROTOCOL.format(score=SCORES[table.score], protocol=protocol, episodes=table.episodes,
                            seeds=_seeds(table.rows))
@@ -232,7 +232,6 @@ def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, s
     yield text if table.is_averaged else text + NOT_AVERAGED
     yield score_table(table, more)
     yield picture(table.name, path, table.stem, lambda file: _draw(table, file))
-    yield from over_runs(table)
 
 
 def _seeds(rows: Iterable[Row]) -> str:
