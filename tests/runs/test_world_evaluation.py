@@ -23,6 +23,7 @@ from gentraj.runs.run import Split
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.runs.world_evaluation import JudgeConfig, held_out
 from gentraj.training import TrainingConfig
+from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import WorldModelConfig
 
 TRAINING = TrainingConfig(20, warmup=1, threads=1)
@@ -111,7 +112,7 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
                     np.isin(np.arange(steps), last), lengths)
     run: Any = SimpleNamespace(config=None, split=lambda config, episodes: Split(data, data, data),
                                context=ContextConfig(), folder=Path(), dataset_hash=episodes_hash(data),
-                               data=SimpleNamespace(obs_dim=data.obs_dim, act_dim=data.act_dim))
+                               world_model=SimpleNamespace(spec=TrajectorySpec(data.obs_dim, data.act_dim, 2)))
     monkeypatch.setattr(world_evaluation, "read_data", lambda *_: data)
     monkeypatch.setattr(world_evaluation, "HELD_OUT_WINDOWS", 24)
     masks = [held_out(run, seed).mask_BHD for seed in range(5)]
