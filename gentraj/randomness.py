@@ -155,7 +155,7 @@ class GivenNoise(Tape):
 
     Of a draw (R, ..., D), the last entries of each dimension D are the numbers of the row, and those in front are 0, as
     the known entries of a window, whose noise has no effect. Further draws repeat the first, and further rows, which
-    pad a batch, are 0.
+    pad a batch, are 0. Raises ValueError for a draw of fewer rows.
     """
 
     def __init__(self, noise_RZ: Tensor):
@@ -163,6 +163,9 @@ class GivenNoise(Tape):
         self.noise_RZ = noise_RZ
 
     def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
+        if rows < len(self.noise_RZ):
+            raise ValueError(f"noise was given for {len(self.noise_RZ)} rows, and a model samples {rows}; give noise "
+                             "for each row that is sampled")
         noise = self.noise_RZ.unflatten(1, (*shape[:-1], -1))
         between = [0, 0] * (len(shape) - 1)
         return F.pad(noise, [shape[-1] - noise.shape[-1], 0, *between, 0, rows - len(noise)])

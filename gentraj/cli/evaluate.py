@@ -37,7 +37,7 @@ from .options import (
     is_run,
     load_trained,
     parse,
-    print_settings,
+    print_help,
     split,
     with_options,
 )
@@ -155,11 +155,7 @@ def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings by which the agent of the run that is named acts."""
     runs = [word for word in words if is_run(word)]
     settings = with_options(_acting(load(Path(runs[0])), imagines="--imagine" in words), given) if runs else None
-    try:
-        parse(Evaluate, ["--help"], "gentraj evaluate")
-    finally:
-        if settings is not None:
-            print_settings(settings)
+    print_help(Evaluate, "gentraj evaluate", settings)
 
 
 def _acting(run: Run, *, imagines: bool = False) -> object:

@@ -203,6 +203,16 @@ def print_settings(config: object) -> None:
               f"{' '.join(off)}")
 
 
+def print_help(command: type, prog: str, config: object | None) -> None:
+    """Prints the options of a command, then the settings of what the command line names, if it names something; ends
+    the process as tyro's `--help` does."""
+    try:
+        parse(command, ["--help"], prog)
+    finally:
+        if config is not None:
+            print_settings(config)
+
+
 def registry() -> ConstructorRegistry:
     """The rules by which tyro reads options."""
     rules = ConstructorRegistry()

@@ -13,7 +13,7 @@ from ..progress import print_saved, say
 from ..runs.folder import load
 from ..runs.policy import PolicyRunConfig
 from ..runs.steering import steer, steered_settings
-from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_settings, split, with_options
+from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_help, split, with_options
 from .train import fresh_folder, next_command
 
 OF_RUN = {"roadmap", "context", "history", "past_actions"}  # settings that are those of the run
@@ -63,8 +63,4 @@ def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings by which the run that is named would be steered."""
     runs = [word for word in words if is_run(word)]
     settings = with_options(steered_settings(load(Path(runs[0]))), given) if runs else None
-    try:
-        parse(Steer, ["--help"], "gentraj steer")
-    finally:
-        if settings is not None:
-            print_settings(settings)
+    print_help(Steer, "gentraj steer", settings)

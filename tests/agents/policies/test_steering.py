@@ -97,6 +97,11 @@ def test_it_finds_the_better_of_the_data_s_two_actions(name: str) -> None:
     assert right(base) < 0.7 and right(policy) > 0.9
 
 
+def test_noise_for_more_rows_than_are_sampled_is_refused() -> None:
+    with GivenNoise(torch.zeros(3, 2)), pytest.raises(ValueError, match="given for 3 rows, and a model samples 2"):
+        RowNoise([0, 1]).normal(2)
+
+
 def test_settings_that_contradict_the_frozen_policy_are_refused() -> None:
     wrong: dict[str, dict[str, Any]] = {
         "makes chunks of 1 actions": {"chunk": 2}, "sees them as 'gaussian'": {"observations": "raw"},
