@@ -154,8 +154,8 @@ class GivenNoise(Tape):
     """Lets each of R rows be made from noise of its own: `with GivenNoise(noise_RZ):` samples from this noise.
 
     Of a draw (R, ..., D), the last entries of each dimension D are the numbers of the row, and those in front are 0, as
-    the known entries of a window, whose noise has no effect. Further draws repeat the first, and further rows, which
-    pad a batch, are 0. Raises ValueError for a draw of fewer rows.
+    the known entries of a window, whose noise has no effect. Further draws repeat the first. Raises ValueError for a
+    draw of another number of rows.
     """
 
     def __init__(self, noise_RZ: Tensor):
@@ -163,12 +163,11 @@ class GivenNoise(Tape):
         self.noise_RZ = noise_RZ
 
     def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        if rows < len(self.noise_RZ):
+        if rows != len(self.noise_RZ):
             raise ValueError(f"noise was given for {len(self.noise_RZ)} rows, and a model samples {rows}; give noise "
-                             "for each row that is sampled")
+                             "for each row that is sampled, and let a model sample one candidate for each")
         noise = self.noise_RZ.unflatten(1, (*shape[:-1], -1))
-        between = [0, 0] * (len(shape) - 1)
-        return F.pad(noise, [shape[-1] - noise.shape[-1], 0, *between, 0, rows - len(noise)])
+        return F.pad(noise, [shape[-1] - noise.shape[-1], 0])
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)

@@ -22,6 +22,7 @@ from .presets import reward_settings
 from .run import Run, of_kind
 from .training import resolve_paths, train
 
+FROM_ONE_NOISE = {"eta": 0.0, "best_of": 1}  # settings of models by which they sample from their first noise alone
 CHECKED = 16  # observations in which two actions of different noise are compared
 
 
@@ -60,8 +61,7 @@ def frozen_settings(run: Run) -> PolicyConfig:
         raise ValueError(f"{run.description}, which has no actions to steer; give a policy or a planner")
     model = models.get("model") or {}
     for each in (model, model.get("prior", {})):
-        if "eta" in each:
-            each["eta"] = 0.0
+        each |= {key: value for key, value in FROM_ONE_NOISE.items() if key in each}
     return from_json(PolicyConfig, settings)
 
 

@@ -41,12 +41,15 @@ def steered(base: Policy, data: Episodes, **changes: Any) -> Steered:
     return policy
 
 
-def test_given_noise_is_behind_what_is_known_and_before_what_pads_a_batch() -> None:
+def test_given_noise_is_behind_what_is_known_and_for_all_rows_or_refused() -> None:
     with GivenNoise(torch.tensor([[1.0, 2.0], [3.0, 4.0]])):
-        noise = RowNoise([5, 6, 7])
+        noise = RowNoise([5, 6])
         for _ in range(2):  # more draws are the same
-            assert noise.normal(2, 3).tolist() == [[[0, 0, 1], [0, 0, 2]], [[0, 0, 3], [0, 0, 4]], [[0] * 3] * 2]
-        assert noise.normal(2).tolist() == [[1, 2], [3, 4], [0, 0]]
+            assert noise.normal(2, 3).tolist() == [[[0, 0, 1], [0, 0, 2]], [[0, 0, 3], [0, 0, 4]]]
+        assert noise.normal(2).tolist() == [[1, 2], [3, 4]]
+        for rows in (1, 3):
+            with pytest.raises(ValueError, match=f"given for 2 rows, and a model samples {rows}"):
+                RowNoise(range(rows)).normal(2)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -95,11 +98,6 @@ def test_it_finds_the_better_of_the_data_s_two_actions(name: str) -> None:
     policy = steered(base, data)
     train(policy, data, 200)
     assert right(base) < 0.7 and right(policy) > 0.9
-
-
-def test_noise_for_more_rows_than_are_sampled_is_refused() -> None:
-    with GivenNoise(torch.zeros(3, 2)), pytest.raises(ValueError, match="given for 3 rows, and a model samples 2"):
-        RowNoise([0, 1]).normal(2)
 
 
 def test_settings_that_contradict_the_frozen_policy_are_refused() -> None:
