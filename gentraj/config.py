@@ -192,7 +192,7 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str = "") -> T:
     """
     if not changes:
         return config
-    root = _Place(where)
+    root = _Place(where, settings=tuple(dotted_keys(config)))
     changed = to_json(config)
     for key in sorted(changes, key=lambda key: key.count(".")):  # a group before what is in it
         *groups, name = key.split(".")
@@ -204,7 +204,7 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str = "") -> T:
                 place[group] = {}
             place = place.get(group)
             if not isinstance(place, dict):
-                raise ConfigError(root.unknown(key, dotted_keys(config)))
+                raise ConfigError(root.unknown(key))
         place[name] = changes[key]
     return _read_settings([type(config)], changed, root)
 
@@ -268,6 +268,8 @@ class _Place:
 
     where: str
     key: str = ""
+    settings: tuple[str, ...] = ()
+    """The dotted keys of all settings, where they are known."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.name or 'the whole'}" if self.where else self.name
@@ -278,13 +280,17 @@ class _Place:
 
     def below(self, name: str | int) -> _Place:
         if isinstance(name, int):
-            return _Place(self.where, f"{self.key}[{name}]")
-        return _Place(self.where, f"{self.key}.{name}" if self.key else name)
+            return dataclasses.replace(self, key=f"{self.key}[{name}]")
+        return dataclasses.replace(self, key=f"{self.key}.{name}" if self.key else name)
 
-    def unknown(self, name: str, known: Iterable[str]) -> str:
-        """The message that there is no such setting, with one that is spelt nearly so."""
+    def unknown(self, name: str, known: Iterable[str] = ()) -> str:
+        """The message that there is no such setting, with one whose last word is spelt nearly so."""
         given = self.below(name)
-        return f"{given} is unknown{_nearest(given.name, [self.below(each).name for each in known])}"
+        keys = [*(self.below(each).key for each in known), *self.settings]
+        near = difflib.get_close_matches(_last(given.key), set(map(_last, keys)), n=1)
+        keys = [key for key in keys if _last(key) in near]
+        meant = difflib.get_close_matches(given.key, keys, n=1, cutoff=0)
+        return f"{given} is unknown" + "".join(f"; did you mean '{_Place(self.where, key).name}'?" for key in meant)
 
 
 def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
@@ -373,6 +379,10 @@ def _derived(cls: type) -> Iterator[type]:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

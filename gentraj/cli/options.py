@@ -18,7 +18,7 @@ from functools import partial, wraps
 from operator import attrgetter
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Never, TypeVar
+from typing import Annotated, Any, Never, TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -71,7 +71,7 @@ def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str 
     `settings` are keys that are options, too. Raises ValueError if an option is unknown or missing, or its value is
     refused; the message names options, not settings. Raises SystemExit after `--help`.
     """
-    with _in_one_line(prog, [_named(key) for key in settings]):
+    with _in_one_line(prog, [_named(key) for key in settings], dict(_groups(command))):
         return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
 
 
@@ -94,16 +94,29 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     return made
 
 
+def _groups(command: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The names of the classes whose fields are options of a command, each with what these options begin with."""
+    yield command.__name__, prefix
+    hints = get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        if field.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(field.default_factory()):
+            hint = hints[field.name]
+            nameless = any(getattr(each, "name", None) == "" for each in getattr(hint, "__metadata__", ()))
+            yield from _groups(type(field.default_factory()), prefix if nameless else f"{prefix}{field.name}.")
+
+
 @contextmanager
-def _in_one_line(prog: str, known: Iterable[str]) -> Iterator[None]:
+def _in_one_line(prog: str, known: Iterable[str], groups: Mapping[str, str] = NOTHING) -> Iterator[None]:
     """Raises ValueError with one line in the place of what tyro prints about wrong options; `known` are further words
-    that could have been meant."""
+    that could have been meant. A setting is named as an option, in the group of its class."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
             yield
     except _Refused as error:
-        raise ValueError(re.sub(r"\b[A-Z]\w+\.([a-z]\w*)", lambda match: _named(match[1]), str(error))) from error
+        message = re.sub(r"\b([A-Z]\w+)\.([a-z]\w*)", lambda match: _named(groups.get(match[1], "") + match[2]),
+                         str(error))
+        raise ValueError(message) from error
     except SystemExit as stop:
         if not stop.code:
             raise

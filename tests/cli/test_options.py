@@ -93,6 +93,9 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train td3bc --policy.model.spread learned", "--policy.model.spread is 'learned'"),
     ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean '--policy.expectile'"),
     ("train iql --policy.expectil 0.7", "--policy.expectil is unknown; did you mean '--policy.expectile'"),
+    ("train iql --policy.max-delay 3", "--policy.max-delay is unknown; expected are"),
+    ("train diffuser --history 2", "--history is unknown; did you mean '--planner.history'"),
+    ("choose run --fqe.updates 0", "--fqe.updates is 0; more than 0 is expected"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
     ("finetune x --run-dir y --steps -5", "--steps is -5")])
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
