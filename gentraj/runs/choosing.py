@@ -7,7 +7,8 @@ they show how well each measure ranks the checkpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from copy import deepcopy
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gentraj.agents.policies.fqe import Experience, FQEConfig, fitted_q_evaluation
+from gentraj.agents.policies.policy import Policy, PolicyConfig, Transition
 from gentraj.envs.evaluation.off_policy import imagined_returns, spearman
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
@@ -25,13 +27,14 @@ from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ..config import JsonObject, settings
 from ..data import Episodes, Windows
+from ..normalize import Normalizer
 from ..progress import busy
 from ..randomness import unfold
 from ..training.checkpoint import saved_steps
 from .folder import load
-from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, decided, held_out_measures
+from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from .policy import PolicyRun
-from .run import HELD_OUT_SEED, Run, environment_of, of_kind, straight
+from .run import HELD_OUT_SEED, Run, environment_of, of_kind
 from .training import data_of, read_data
 from .world import WorldModelRun, check_widths
 
@@ -131,9 +134,9 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
             if config.episodes:
                 found[RETURN] = played(run, config)
     if points is not None:
-        data = points.experience(torch.stack(acts), config.fqe.discount)
-        start = points.initial_value(config.fqe.discount)
-        for row, value in zip(by_step.values(), fitted_q_evaluation(data, config.fqe, start, config.seed), strict=True):
+        data = points.experience(torch.stack(acts))
+        worth_P = fitted_q_evaluation(data, config.fqe, points.initial_value, config.seed)
+        for row, value in zip(by_step.values(), worth_P, strict=True):
             row[FQE] = float(value) * points.unit
     shared = set.intersection(*(set(row) for row in by_step.values()))  # a number that is not finite is left out
     by_step = {step: {name: row[name] for name in row if name in shared} for step, row in by_step.items()}
@@ -187,80 +190,67 @@ def action_range(episodes: Episodes) -> Box:
 
 
 class Points(NamedTuple):
-    """M steps of the data that values are learned from, and E starts of episodes that they are asked of."""
+    """M transitions of the data, as long as a policy acts by one decision, that values are learned from, and E starts
+    of episodes that they are asked of."""
 
-    run: PolicyRun
-    """Whose scales all checkpoints share."""
-    episodes: Episodes
-    step_M: np.ndarray
-    start_E: np.ndarray
-    """Rows of the observations."""
+    t: Transition
+    start_ES: Tensor
+    initial_value: float
+    """The value of constant mean rewards, with terminations at their mean rate."""
+    unit: float
+    """The root mean square of the rewards, in units of which values are learned."""
 
-    def seen(self) -> tuple[list[Tensor], list[Tensor | None]]:
-        """What the policy sees before the steps, after them and at the starts, and the goals if it has any."""
-        episodes, spec = self.episodes, replace(self.run.policy.spec, horizon=2)
-        batch = Windows(episodes, spec).gather(self.step_M)
-        obs_MHO, _ = spec.split(batch.x_BHD)
-        last_M = torch.ones(len(obs_MHO), dtype=torch.long)
-        seen = [spec.seen(obs_MHO[:, 0], batch.past_BPD),
-                spec.seen(obs_MHO[:, 1], self.run.policy.past(batch, last_M)),
-                spec.seen(torch.from_numpy(episodes.obs[self.start_E]))]
-        if not self.run.data.context_dim:
-            return seen, [None] * 3
-        row_M = self.step_M + np.searchsorted(np.cumsum(episodes.lengths), self.step_M, side="right")
-        goal_NG = torch.from_numpy(episodes.extras["goal"])
-        return seen, [goal_NG[row_M], goal_NG[row_M + 1], goal_NG[self.start_E]]
+    @classmethod
+    def of(cls, run: PolicyRun, episodes: Episodes, config: ChooseConfig) -> Points:
+        """Those of a run's data. All checkpoints share the scales of the run."""
+        rng, execute = np.random.default_rng(config.seed), run.policy.execute
+        some = min(config.fqe.transitions, episodes.num_steps)
+        step_M = np.sort(rng.choice(episodes.num_steps, some, replace=False))
+        start_E = rng.permutation(episodes.starts + np.arange(len(episodes)))[:MOST_STARTS]  # rows of observations
+        unit = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
+        scales = deepcopy(run.policy.scales)
+        scales.reward = Normalizer(torch.zeros(1), torch.full((1,), unit)).to(run.device)
+        acting = Policy(PolicyConfig(chunk=execute, execute=execute), scales)
+        batch = Windows(episodes, acting.spec, run.context).gather(step_M).to(run.device)
+        t = acting.transition(batch, config.fqe.discount)
+        goal_EG = torch.from_numpy(episodes.extras["goal"][start_E]) if run.data.context_dim else None
+        start_ES = scales.state(acting.spec.seen(torch.from_numpy(episodes.obs[start_E])), goal_EG)
+        mean, ends = float(episodes.reward.mean(dtype=np.float64)), float(episodes.terminated.mean())
+        return cls(t, start_ES, mean / unit / (1 - config.fqe.discount * (1 - ends)), unit)
 
-    @property
-    def unit(self) -> float:
-        """The root mean square of the rewards, in units of which values are learned."""
-        return float(np.sqrt(np.square(self.episodes.reward, dtype=np.float64).mean())) or 1.0
-
-    def initial_value(self, discount: float) -> float:
-        """The value of constant mean rewards, with terminations at their mean rate."""
-        mean, ends = self.episodes.reward.mean(dtype=np.float64), self.episodes.terminated.mean()
-        return float(mean) / self.unit / (1 - discount * (1 - ends))
-
-    def experience(self, act_PNA: Tensor, discount: float) -> Experience:
-        """What fitted Q evaluation learns from.
-
-        The actions (P, M + E, A) are those of the checkpoints after the M steps and at the E starts.
-        """
-        scales, episodes = self.run.policy.scales, self.episodes
-        device = self.run.device
-        state_MS, *after = map(scales.state, *self.seen())
-        next_MS, start_ES = after
-        act_PNA = scales.act.normalize(act_PNA.to(device)) * scales.varies_A
-        act_MA = scales.act.normalize(torch.from_numpy(episodes.act[self.step_M]).to(device)) * scales.varies_A
-        reward_M = torch.from_numpy(episodes.reward[self.step_M]).to(device) / self.unit
-        discount_M = discount * torch.from_numpy(~episodes.terminated[self.step_M]).to(reward_M)
-        next_PMA, start_PEA = act_PNA.split([len(self.step_M), len(self.start_E)], 1)
-        return Experience(state_MS, act_MA, reward_M, discount_M, next_MS, next_PMA, start_ES, start_PEA)
+    def experience(self, act_PNX: Tensor) -> Experience:
+        """What fitted Q evaluation learns from: the transitions whose actions are all in the data, with the decisions
+        (P, M + E, X) of the checkpoints after all transitions and at the starts."""
+        t, whole_M = self.t, self.t.whole_B
+        next_PMX, start_PEX = act_PNX.split([len(whole_M), len(self.start_ES)], 1)
+        return Experience(t.state_BS[whole_M], t.chunk_BX[whole_M], t.reward_B[whole_M], t.discount_B[whole_M],
+                          t.next_BS[whole_M], next_PMX[:, whole_M], self.start_ES, start_PEX)
 
 
 def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out: dict[str, str]) -> Points | None:
     """Where the checkpoints of a run decide for fitted Q evaluation; None, and why in `left_out`, if it has none."""
     if not isinstance(run, PolicyRun):
         left_out[FQE] = f"only policies decide fast enough in each step of the data, and this is a {run.NAME}"
-    elif run.context.goals is not None or (run.data.context_dim and "goal" not in episodes.extras):
+        return None
+    if run.context.goals is not None or (run.data.context_dim and "goal" not in episodes.extras):
         left_out[FQE] = "goals in hindsight have rewards of their own"
-    else:
-        rng, first_E = np.random.default_rng(config.seed), episodes.starts + np.arange(len(episodes))
-        some = min(config.fqe.transitions, episodes.num_steps)
-        return Points(run, episodes, np.sort(rng.choice(episodes.num_steps, some, replace=False)),
-                      rng.permutation(first_E)[:MOST_STARTS])
-    return None
+        return None
+    points = Points.of(run, episodes, config)
+    if not points.t.whole_B.any():
+        left_out[FQE] = f"no episode has the {run.policy.execute} steps that the policy acts by one decision"
+        return None
+    return points
 
 
+@torch.no_grad()
 def decisions_at(run: Run, points: Points) -> Tensor:
-    """(N, A) what the agent of a run does after the steps and at the starts, as if each were its first decision."""
-    agent, parts = straight(run).agent(action_range(points.episodes)), list[Tensor]()
-    (_, *seen), (_, *goals) = points.seen()
-    for k, (seen_NW, goal_NG) in enumerate(zip(seen, goals, strict=True)):
-        for i in range(0, len(seen_NW), BLOCK):
-            block = slice(i, i + BLOCK)
-            seeds = unfold(len(seen_NW[block]), HELD_OUT_SEED, k, i)
-            parts.append(decided(agent, seen_NW[block], None if goal_NG is None else goal_NG[block], seeds))
+    """(N, X) the normalised actions that a policy carries out after the transitions and at the starts, until it decides
+    again."""
+    policy, parts = of_kind(run, PolicyRun).policy, list[Tensor]()
+    for k, state_NS in enumerate((points.t.next_BS, points.start_ES)):
+        for i, state_BS in zip(range(0, len(state_NS), BLOCK), state_NS.split(BLOCK), strict=True):
+            act_BKA = policy.sample_actions(state_BS, unfold(len(state_BS), HELD_OUT_SEED, k, i))
+            parts.append((act_BKA[:, : policy.execute] * policy.scales.varies_A).flatten(1))
     return torch.cat(parts)
 
 

@@ -171,7 +171,8 @@ class RunFolder:
         start = {"command": command, "version": version("gentraj"), "torch": torch.__version__,
                  "python": platform.python_version(), "device": shown, "processes": processes}
         before = self.starts() if resume else []
-        (self / self.CHOICE).unlink(missing_ok=True)  # there will be newer checkpoints
+        if checkpoint.saved_step(self.path) < run.config.training.steps:  # there will be newer checkpoints
+            (self / self.CHOICE).unlink(missing_ok=True)
         write_json(self / self.PROVENANCE, {"starts": [*before, start]})
 
     def starts(self) -> list[JsonObject]:

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from small import gentraj
 from test_held_out import holding_out
 
 from gentraj import runs
-from gentraj.runs.choosing import ACTION_ERROR, FQE, IMAGINED, LOG_LIKELIHOOD, RETURN, Ranking
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.fqe import FQEConfig
+from gentraj.data import ContextConfig, Episodes
+from gentraj.families import GAUSSIAN
+from gentraj.runs.choosing import (
+    ACTION_ERROR,
+    FQE,
+    IMAGINED,
+    LOG_LIKELIHOOD,
+    RETURN,
+    ChooseConfig,
+    Ranking,
+    decision_points,
+    decisions_at,
+)
 from gentraj.runs.folder import RunFolder
 from gentraj.runs.hub import from_pretrained
 from gentraj.runs.report import Drawing
+from gentraj.runs.run import DataFacts
 from gentraj.training.checkpoint import CheckpointWarning, saved_steps
 
 FAST = "--fqe.updates", 3, "--fqe.transitions", 50
@@ -64,12 +82,35 @@ def test_the_chosen_checkpoint_is_taken_until_the_training_goes_on(run: Path, ho
     chosen = json.loads((run / RunFolder.CHOICE).read_text())["step"]
     assert runs.load(run).step == chosen and runs.load(run, step=1).step == 1
     store.choose(2)
+    config = holding_out("iql", hopper_file)
+    runs.train(config, run, resume=True, progress=False)  # nothing is left to train
     assert runs.load(run).step == 2 and from_pretrained(run).step == 2
     shutil.rmtree(run / "step-00000002")
     with pytest.warns(CheckpointWarning, match="no checkpoint of step 2, and the newest is taken"):
         assert runs.load(run).step == 4
-    runs.train(holding_out("iql", hopper_file), run, resume=True, progress=False)
-    assert store.chosen() is None and runs.load(run).step == 4
+    longer = replace(config, training=replace(config.training, steps=5))
+    runs.train(longer, run, resume=True, progress=False)
+    assert store.chosen() is None and runs.load(run).step == 5
+
+
+def test_a_policy_of_chunks_is_judged_by_the_steps_that_it_carries_out() -> None:
+    """It carries out 2 of 3 actions, and rewards are 1, 2, 4; an episode terminates, and another one is truncated."""
+    obs_N1 = np.arange(8, dtype=np.float32)[:, None]
+    ends = np.arange(6) == np.array([[2], [5]])
+    episodes = Episodes(obs_N1, 0.1 * obs_N1[:6], np.array([1, 2, 4, 1, 2, 4.0]), *ends, np.array([3, 3]))
+    policy = BCConfig(GAUSSIAN, chunk=3, execute=2, temperature=0.0)
+    own = runs.PolicyRun.build(runs.PolicyRunConfig(policy=policy), DataFacts.of(episodes, ContextConfig()), episodes)
+    points = decision_points(own, episodes, ChooseConfig(fqe=FQEConfig(discount=0.5)), {})
+    assert points is not None
+    decided_NX = decisions_at(own, points)
+    state_NS = torch.cat([points.t.next_BS, points.start_ES])
+    torch.testing.assert_close(decided_NX, own.policy.sample_actions(state_NS, [0] * 8)[:, :2].flatten(1))
+    data = points.experience(decided_NX[None])
+    assert (data.reward_M * points.unit).tolist() == pytest.approx([2, 4, 4, 2, 4])
+    assert data.discount_M.tolist() == [0.25, 0, 0, 0.25, 0.25]
+    first_MA = own.policy.scales.act.normalize(torch.from_numpy(episodes.act[[0, 1, 2, 3, 4]]))
+    torch.testing.assert_close(data.act_MX[:, :1], first_MA)
+    assert data.act_MX.shape == data.next_PMX[0].shape == (5, 2) and data.start_PEX.shape == (1, 2, 2)
 
 
 def test_a_run_without_anything_to_choose_from_is_refused_in_a_line(run: Path, hopper_run: Path, small_run: Path,
