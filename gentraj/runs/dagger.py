@@ -35,7 +35,7 @@ from ..training.checkpoint import NothingSaved, has_checkpoints
 from ..training.loop import TrainingConfig, check_same
 from ..trajectory import Agent, TrajectorySpec
 from .planner import PlannerRun
-from .policy import PolicyRunConfig
+from .policy import PolicyRun, PolicyRunConfig
 from .run import Run, ahead_of, environment_of, straight
 from .training import check_fit, train
 
@@ -191,6 +191,8 @@ class Legs:
         aim = ahead_of(teacher)
         if aim is None:
             return None
+        if isinstance(teacher, PolicyRun):
+            return cls(aim, teacher.policy.execute)
         return cls(aim, teacher.planning.replan if isinstance(teacher, PlannerRun) else 1)
 
     def goals(self, obs_TO: np.ndarray, goal_TG: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import reprlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,16 @@ from ..networks.embedding import TrajectoryNetwork
 from ..networks.mlp import EnsembleMLP
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
-from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, name_of, run_lock, save
+from .checkpoint import (
+    CheckpointError,
+    CheckpointWarning,
+    NothingSaved,
+    has_checkpoints,
+    load,
+    name_of,
+    run_lock,
+    save,
+)
 from .log import Log, Row, Sums, require_loggers, start_loggers
 from .optimization import NonFinite, checked_later, read_finite
 from .parallel import SINGLE, Processes
@@ -355,10 +365,14 @@ class Trainer:
     def save(self, sums: Sums) -> None:
         """Saves a checkpoint with the sums of the metrics since the last row, unless this step is saved already.
 
-        Raises `TrainingStopped` where a parameter is not finite.
+        Warns where the folder is gone, and makes it anew. Raises `TrainingStopped` where a parameter is not finite.
         """
         if self.saved_step == self.step:
             return
+        if not self.folder.exists():
+            warnings.warn(f"{self.folder} was moved or deleted during the training, and is made anew for the "
+                          f"checkpoint of step {self.step}; move {name_of(self.step)} from there to where the run is",
+                          CheckpointWarning, stacklevel=2)
         tensors = dict[str, dict[str, Tensor]]()
         with self._stopping("before saving"):
             for each in self.components:

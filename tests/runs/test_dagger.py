@@ -153,6 +153,8 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     round_it, unaware = (agent.avoiding([middle]) for agent in agents)
     assert unaware is agents[1] and isinstance(round_it, StudentActor) and round_it.ahead is not None
     assert len(round_it.ahead.roadmap.edge_E2) < len(road.edge_E2)
+    student.policy.execute = 3
+    assert [legs.steps for legs in map(Legs.of, (teacher, student)) if legs] == [teacher.planning.replan, 3]
     assert gentraj("export", student.folder, "--out", tmp_path / "near.pt2") == 0
     assert "towards goals within reach" in capsys.readouterr().err
 

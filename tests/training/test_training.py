@@ -19,7 +19,7 @@ from torch.optim import AdamW, Optimizer
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
-from gentraj.training.checkpoint import load
+from gentraj.training.checkpoint import CheckpointWarning, load
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingResult, check_same
 from gentraj.training.optimization import apply_gradients, learning_rate_factor
@@ -206,6 +206,14 @@ def test_on_start_is_called_before_anything_is_saved_and_on_resume_only_if_all_f
             Trainer({"pair": Pair()}, TrainingData(episodes()), settings, RunStore(tmp_path), callbacks,
                     progress=False).fit(resume)
     assert calls == [0, 2]
+
+
+def test_nothing_is_lost_where_the_folder_was_moved_and_a_line_says_where_it_is(tmp_path: Path) -> None:
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    with pytest.warns(CheckpointWarning, match="run was moved or deleted .* move step-00000004 from there"):
+        run(folder, on_log=lambda row: folder.rename(moved), steps=4, log_every=4)
+    (folder / "step-00000004").rename(moved / "step-00000004")
+    assert load(moved).step == 4
 
 
 def test_an_optimiser_may_rest_in_its_first_steps(tmp_path: Path) -> None:
