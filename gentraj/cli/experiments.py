@@ -29,7 +29,8 @@ from .options import Device, parse
 
 @settings
 class Compare(CompareConfig):
-    """Train families of models for the same steps or minutes, and compare their samples, speed, likelihood and returns.
+    """Train families of models, or policies, for the same steps or minutes, and compare their samples, speed,
+    likelihood and returns.
 
     Existing runs of any kind can be compared instead with --runs, such as a teacher and its students: the frontier
     shows what their decisions cost and what they are worth. The same command continues an interrupted comparison and
@@ -38,12 +39,13 @@ class Compare(CompareConfig):
     Examples: gentraj compare pointmaze-umaze --families diffusion,flow --steps 4000 --seeds 2
               gentraj compare pointmaze-umaze --families diffusion,gan --minutes 6
               gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
+              gentraj compare iql swift --dataset hopper.npz --steps 5000
               gentraj compare --runs runs/umaze@20 runs/umaze@5 runs/umaze-student
     """
 
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
-    """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
-    preset."""
+    """Presets, as in `gentraj train`. Of planners, all families share the data, the planner and the training of a
+    preset; where one is a policy, the presets are compared with each other."""
     jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
 
 
@@ -53,7 +55,7 @@ def compare_main(argv: list[str]) -> None:
     for group in groups:
         table = group.table()
         if table is not None:
-            print_saved(score_table(table))
+            print_saved(str(table))
         print_saved(f"\n{group.name}\n\n{measured(group)}\n")
     print_saved(write_comparison(groups, args.out, args.device))
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,13 +126,29 @@ class Episodes:
                 and self.extras.keys() == other.extras.keys()
                 and all(np.array_equal(value, other.extras[key]) for key, value in self.extras.items()))
 
-    def __getitem__(self, e: int) -> Episodes:
-        """One episode, whose arrays are views of these."""
-        if not -len(self) <= e < len(self):
-            raise IndexError(f"episode {e} of {len(self)}")
-        e %= len(self)
-        a, T = int(self.starts[e]), int(self.lengths[e])
-        return self.pick(slice(a, a + T), slice(a + e, a + e + T + 1), self.lengths[e : e + 1])
+    def __getitem__(self, which: int | slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Episodes:
+        """The episodes of an index, a slice, a list of indices, or a mask (E,) that is true for those to take.
+
+        The arrays of neighbouring episodes are views of these. Raises IndexError for an episode that is not there, for
+        a mask of another length and for a list that names no episode.
+        """
+        e_K = np.atleast_1d(np.arange(len(self))[which])
+        if not len(e_K):
+            raise IndexError(f"{self.name} has {len(self)} episodes, and none of them is chosen; choose at least one")
+        lengths, starts = self.lengths[e_K], self.starts[e_K]
+        if (np.diff(e_K) == 1).all():
+            first, last, end = e_K[0], e_K[-1], starts[-1] + lengths[-1]
+            return self.pick(slice(starts[0], end), slice(starts[0] + first, end + last + 1), lengths)
+        steps = np.concatenate([np.arange(a, a + T) for a, T in zip(starts, lengths, strict=True)])
+        rows = np.concatenate([np.arange(a, a + T + 1) for a, T in zip(starts + e_K, lengths, strict=True)])
+        return self.pick(steps, rows, lengths)
+
+    def filter(self, keep: Callable[[Episodes], bool]) -> Episodes:
+        """The episodes for which `keep` is true, such as `lambda episode: episode.returns[0] > 100`.
+
+        Raises IndexError if there are none.
+        """
+        return self[np.array([bool(keep(episode)) for episode in self])]
 
     def __iter__(self) -> Iterator[Episodes]:
         return (self[e] for e in range(len(self)))
@@ -160,8 +176,7 @@ class Episodes:
         if not kept_E.any():
             raise DataError(f"{self.name}: all episodes are synthetic; take real data")
         extras = {key: value for key, value in self.extras.items() if key != "imagined"}
-        return replace(self, extras=extras).pick(
-            np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1), self.lengths[kept_E])
+        return replace(self, extras=extras)[kept_E]
 
 
 def episodes_hash(episodes: Episodes) -> str:

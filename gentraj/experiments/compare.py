@@ -1,4 +1,5 @@
-"""`gentraj compare`: families of models on the same data, trained for the same steps or time, or existing runs.
+"""`gentraj compare`: families of models, or policies, on the same data, trained for the same steps or time; or
+existing runs.
 
 tasks -> engine -> a `RunResult` of each run -> a `Group` of the runs in one environment -> comparison.json and the page
 of `compare_page`.
@@ -23,6 +24,7 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.benchmark import Timer
 
+from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.making import environment_factory, recorded_factory, try_making
 
@@ -33,13 +35,15 @@ from ..families import FAMILIES
 from ..families import family as family_of
 from ..files import check_folder
 from ..progress import one_line, say
+from ..runs.evaluation import evaluate_run
 from ..runs.folder import RunFolder, load, run_class
 from ..runs.measures import choose_windows, conditions, measure_run
 from ..runs.model_card import parameters_trained
 from ..runs.planner import PlannerRun, PlannerRunConfig
 from ..runs.presets import PRESETS, with_model
-from ..runs.run import DataFacts, Run, RunConfig
+from ..runs.run import DataFacts, Run, RunConfig, environment_of
 from ..runs.training import read_datasets, resolve_paths
+from ..runs.world import WorldModelRunConfig
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
@@ -53,7 +57,7 @@ from .page import Row, ScoreTable
 from .reproduce import acting_with, score_of, seed_result
 from .statistics import number
 
-FOR_TRAINING = ("families", "dataset", "steps", "minutes", "seeds")  # settings of presets that are trained
+FOR_TRAINING = ("families", "dataset", "env_id", "steps", "minutes", "seeds")  # settings of presets that are trained
 BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
 LIKELIHOODS = 16  # number of windows; a likelihood costs hundreds of network calls
 SECONDS_TIMED = 0.5  # for which a call is repeated while it is timed
@@ -69,22 +73,25 @@ class CompareConfig:
     """Which families of models or which existing runs are compared, and how."""
 
     presets: tuple[str, ...] = ()
-    """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
-    preset."""
+    """Presets, as in `gentraj train`. Of planners, all families share the data, the planner and the training of a
+    preset; where one is a policy, the presets are compared with each other."""
     runs: tuple[str, ...] = ()
     """Existing run folders to compare, instead of presets to train, such as a teacher and its students. DIR@STEPS is a
     run with another number of sampling steps."""
-    families: str = ",".join(FAMILIES)
-    """Families of models to compare, separated by commas; they are the values of `gentraj train --model`."""
+    families: str = ""
+    """Families of models to compare in planners, separated by commas; they are the values of `gentraj train --model`,
+    and by default all of them."""
     dataset: str = ""
     """The dataset, as in `gentraj train`; by default the preset's."""
+    env_id: str | None = None
+    """The environment, if the dataset does not name it: a Gymnasium id or a task name."""
     steps: PositiveInt | None = None
     """Number of steps of each training; by default the preset's."""
     minutes: PositiveFloat | None = None
     """Minutes of each training, in place of --steps: each family makes as many steps as it makes in this time when
     nothing runs beside it, which a short training measures first."""
     seeds: PositiveInt = 3
-    """Number of trainings of each family, with the seeds 0, 1, 2 and so on."""
+    """Number of trainings of each family or policy, with the seeds 0, 1, 2 and so on."""
     episodes: NonNegativeInt = 50
     """Number of episodes in which each run is evaluated; 0 leaves the returns out."""
     num: Annotated[int, Ge(8)] = 512
@@ -207,48 +214,61 @@ def can_be_scored(config: CompareConfig, env: str | None, name: str) -> bool:
 
 
 def planned(config: CompareConfig) -> dict[Cell, RunConfig]:
-    """The settings of every preset with every family. Raises ValueError for unknown names, and for a preset of another
-    kind of run."""
-    families = [name.strip() for name in config.families.split(",")]
+    """The settings of every preset with every family, or of every preset in the group of their data where one is a
+    policy. Raises ValueError for unknown names, for families of policies, and for a world model."""
     check_known(config.presets, PRESETS, "preset")
-    check_known(families, FAMILIES, "family")
-    configs = {}
-    for preset in config.presets:
-        base = PRESETS[preset]
-        if not isinstance(base, PlannerRunConfig):
-            raise ValueError(f"{preset} is a {run_class(base).NAME}; a planner is expected, whose families of models "
-                             "are compared; gentraj compare --runs compares trained runs of any kind")
-        training = replace(base.training, threads=1, steps=config.steps or base.training.steps)
-        base = replace(base, dataset=resolve_paths(config.dataset or base.dataset, Path()), training=training)
-        if not base.dataset:
-            raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-        for name in families:
-            configs[preset, name] = base if family_of(base.model) == name else with_model(base, FAMILIES[name])
-    return configs
+    chosen = {name: trained_settings(config, name) for name in config.presets}
+    planners = {name: base for name, base in chosen.items() if isinstance(base, PlannerRunConfig)}
+    if len(planners) == len(chosen):
+        families = [name.strip() for name in (config.families or ",".join(FAMILIES)).split(",")]
+        check_known(families, FAMILIES, "family")
+        return {(name, family): base if family_of(base.model) == family else with_model(base, FAMILIES[family])
+                for name, base in planners.items() for family in families}
+    if config.families:
+        policy = next(name for name in chosen if name not in planners)
+        raise ValueError(f"--families are compared in planners, and {policy} is a policy; leave --families out to "
+                         "compare the presets with each other")
+    return {(_file_name(Path(base.dataset).name), name): base for name, base in chosen.items()}
+
+
+def trained_settings(config: CompareConfig, name: str) -> RunConfig:
+    """The settings of a preset with the data and the training of the comparison."""
+    base = PRESETS[name]
+    if isinstance(base, WorldModelRunConfig):
+        raise ValueError(f"{name} is a {run_class(base).NAME}; planners, whose families of models are compared, or "
+                         "policies are expected; gentraj compare --runs compares trained runs of any kind")
+    dataset = config.dataset or base.dataset
+    if not dataset:
+        raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+    training = replace(base.training, threads=1, steps=config.steps or base.training.steps)
+    return replace(base, dataset=resolve_paths(dataset, Path()), env_id=config.env_id or base.env_id,
+                   training=training)
 
 
 def to_train(config: CompareConfig, pool: Pool) -> list[Task]:
-    """A task for every preset, family and seed."""
+    """A task for every cell and seed."""
     configs = planned(config)
-    hashes: dict[str, str] = {}
+    hashes: dict[Cell, str] = {}
     measured: dict[str, tuple[Measure[Any], ...]] = {}
-    for (preset, _), planner in configs.items():
-        if preset not in hashes:
-            episodes, _ = read_datasets(planner)
-            run_class(planner).resolve(planner, episodes)  # raises for settings that do not suit the data
-            hashes[preset] = episodes_hash(episodes)
-            measured[preset] = measures(config, can_be_scored(config, planner.env_id or episodes.env, preset))
+    for cell, own in configs.items():
+        group, _ = cell
+        episodes, _ = read_datasets(own)
+        run_class(own).resolve(own, episodes)  # raises for settings that do not suit the data
+        hashes[cell] = episodes_hash(episodes)
+        if group not in measured:
+            measured[group] = measures(config, can_be_scored(config, own.env_id or episodes.env, group))
     if config.minutes is not None:
-        for cell, planner in configs.items():
-            seconds = seconds_per_step(cell, planner, hashes[cell[0]], config, pool)
+        for cell, own in configs.items():
+            seconds = seconds_per_step(cell, own, hashes[cell], config, pool)
             steps = max(1, round(60 * config.minutes / seconds))
-            configs[cell] = replace(planner, training=replace(planner.training, steps=steps))
+            configs[cell] = replace(own, training=replace(own.training, steps=steps))
     tasks = []
     for seed in range(config.seeds):  # outermost, so that a comparison that is stopped early has every family
-        for (preset, family), planner in configs.items():
-            name = f"{preset}/{family}-seed-{seed}"
-            seeded = replace(planner, training=replace(planner.training, seed=seed))
-            tasks.append(Task((preset, family), name, config.out / name, seeded, hashes[preset], measured[preset]))
+        for cell, own in configs.items():
+            group, family = cell
+            name = f"{group}/{family}-seed-{seed}"
+            seeded = replace(own, training=replace(own.training, seed=seed))
+            tasks.append(Task(cell, name, config.out / name, seeded, hashes[cell], measured[group]))
     return tasks
 
 
@@ -303,7 +323,7 @@ def to_measure(config: CompareConfig) -> list[Task]:
         run, sha256 = file.run, load_checkpoint(folder).meta["dataset_hash"]
         key = environment_name(file.data) or sha256
         if key not in groups:
-            name = re.sub(r"[^\w.-]+", "-", json.loads(key)["id"] if file.data.env else Path(run.dataset).name)
+            name = _file_name(json.loads(key)["id"] if file.data.env else Path(run.dataset).name)
             name = f"{name}-{len(groups) + 1}" if groups else name
             groups[key] = name, can_be_scored(config, file.data.env, name)
         group, scored = groups[key]
@@ -315,6 +335,10 @@ def to_measure(config: CompareConfig) -> list[Task]:
         place = config.out / group / Path(text).absolute().name
         tasks.append(Task((group, families.setdefault(alike, text)), text, place, run, sha256, own, folder))
     return tasks
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def environment_name(data: DataFacts) -> str | None:
@@ -398,6 +422,37 @@ def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Gr
                   for name, own in of_group.items()]
     write_json(config.out / "comparison.json", {"groups": [to_json(group) for group in groups]})
     return groups
+
+
+def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, episodes: int = 50, seed: int = 0,
+            device: torch.device | None = None, progress: bool = True) -> ScoreTable:
+    """The returns of runs, each loaded or the folder of one, in the same episodes of one environment; best first.
+
+        print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
+
+    The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
+    The environment is by default that of the data. Raises ValueError for runs whose folders have the same name or whose
+    environments differ, and what `evaluate_run` raises.
+    """
+    config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
+    loaded = [run if isinstance(run, Run) else load(run, device=device) for run in runs]
+    labels = [run.folder.absolute().name for run in loaded]
+    names = {environment_factory(environment_of(run, env_id)).env_id for run in loaded}
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"the folders of the runs are called {', '.join(labels)}; give runs of different names, which "
+                         "are those of the rows")
+    if len(names) != 1:
+        raise ValueError(f"the runs have the environments {', '.join(sorted(names)) or 'of none'}; give runs of one, "
+                         "or name it by env_id")
+    [name] = names
+    rows = []
+    for label, run in zip(labels, loaded, strict=True):
+        found, _ = evaluate_run(run, config, progress=progress)
+        data = found["behaviour"] or {}
+        score = SeedResult(seed, found["agent"], run.step, found["sampling"], tuple(found["returns"]), 0.0, {},
+                           decision_ms=found["latency_ms_p50"])
+        rows.append(Row(label, (seed,), {name: DataResult("", data.get("return_mean"), (score,))}))
+    return ScoreTable(name, "return_mean", "random-goal", episodes, (name,), rows, labels[0]).best_first()
 
 
 def _outcome(task: Task) -> str:

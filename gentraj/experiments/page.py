@@ -113,6 +113,15 @@ class ScoreTable:
     cards: Mapping[str, CardResult] = field(default_factory=dict)
     """The cards of the rows, by their names."""
 
+    def __str__(self) -> str:
+        """The scores in Markdown, and how far each row is above that of `base`, if there is one."""
+        base = next((row for row in self.rows if row.label == self.base), None)
+        if base is None or not self.is_averaged or len(self.rows) < 2:
+            return score_table(self)
+        above = {row.label: bracketed(row.lead(base, self.columns)) for row in self.rows
+                 if row is not base and row.label in self.averages}
+        return score_table(self, {f"above {self.base}": above})
+
     @property
     def stem(self) -> str:
         """What the names of its figures contain."""

@@ -37,7 +37,7 @@ from ..trajectory import Agent, TrajectorySpec
 from .planner import PlannerRun
 from .policy import PolicyRun, PolicyRunConfig
 from .run import Run, ahead_of, environment_of, straight
-from .training import check_fit, train
+from .training import check_fit, fit, prepare, resolve_paths
 
 TURNS_PER_EPISODE = 10  # on average, in a whole episode
 NEW_GOAL_PROB = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
@@ -108,13 +108,13 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     follows = isinstance(teacher, PlannerRun) and teacher.planning.replan > 1
     policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=config.policy.sample or follows)
     memory = teacher.main.spec
-    settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training,
-                               roadmap=teacher.roadmap, history=memory.history, past_actions=memory.past_actions)
-
-    def with_roadmap(student: Run) -> None:
-        student.kept = teacher.kept
-
-    return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress, begin=with_roadmap)
+    recorded = resolve_paths("+".join(map(str, rounds)), folder)
+    settings = PolicyRunConfig(recorded, stitch=False, policy=policy, training=config.training, roadmap=teacher.roadmap,
+                               history=memory.history, past_actions=memory.past_actions)
+    resume = has_checkpoints(folder)
+    student, parts = prepare(settings, check=not resume)
+    student.kept = teacher.kept
+    return fit(student, parts, folder, resume=resume, device=device, progress=progress)
 
 
 def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: EnvironmentFactory, number: int,

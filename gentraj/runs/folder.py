@@ -69,6 +69,7 @@ class RunFolder:
         metrics.jsonl          what the components logged, see `gentraj.training.log`
         scores.jsonl           the learning curve: evaluations during the training
         held-out.jsonl         what the run lost on held-out episodes, see `gentraj.runs.held_out`
+        data.npz               the data, if they were given to `gentraj.train` and not by their name
         choice.json            the checkpoint that `gentraj choose --use` took
         provenance.json        the commands that started and resumed the training
         evaluation.json, world.json, measures.json, report.html, figures/, README.md
@@ -82,6 +83,7 @@ class RunFolder:
     METRICS = log.FILE
     CURVE = "scores.jsonl"
     HELD_OUT = "held-out.jsonl"
+    DATA = "data.npz"
     CHOICE = "choice.json"
     PROVENANCE = "provenance.json"
     EVALUATION = "evaluation.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from .plans import Plans, PlansConfig
 from .policy import PolicyRun, PolicyRunConfig, check_acting
 from .presets import reward_settings
 from .run import Run, of_kind
-from .training import resolve_paths, train
+from .training import fit, prepare, resolve_paths
 
 FROM_ONE_NOISE = {"eta": 0.0, "best_of": 1}  # settings of models by which they sample from their first noise alone
 CHECKED = 16  # observations in which two actions of different noise are compared
@@ -87,7 +86,7 @@ def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool
 
     Raises ValueError for other settings of the frozen policy than those by which it acts, for data of other
     observations, actions or goals, and for a run whose actions do not depend on noise; and what `steered_settings` and
-    `gentraj.runs.training.train` raise.
+    `gentraj.runs.training.prepare` raise.
     """
     if not isinstance(config.policy, SteeredConfig):
         raise ValueError(f"policy is a {type(config.policy).__name__}; a SteeredConfig is expected, such as that of "
@@ -95,8 +94,10 @@ def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool
     check_acting(frozen_settings(run), config.policy.frozen, "policy.frozen")
     if isinstance(run, PolicyRun) and not run.policy.noise_dim:
         raise without_noise(run)
-    steered = train(config, folder, resume=resume, device=device, progress=progress, begin=partial(freeze, run))
-    return of_kind(steered, PolicyRun)
+    config = replace(config, dataset=resolve_paths(config.dataset, Path(folder)))
+    steered, parts = prepare(config, check=not resume)
+    freeze(run, steered)
+    return of_kind(fit(steered, parts, folder, resume=resume, device=device, progress=progress), PolicyRun)
 
 
 def freeze(run: Run, steered: Run) -> None:

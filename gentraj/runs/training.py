@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,12 @@ from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
 
-from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
+from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes, save_npz
 from ..data.sources import is_path, split_names
 from ..data.splitting import stitch
 from ..progress import one_line, say
 from ..randomness import fold
+from ..training.log import Row
 from ..training.loop import Callbacks, RunStore, Trainer, TrainingData
 from ..training.parallel import SINGLE, Processes
 from ..trajectory import Agent, Batch
@@ -36,37 +36,58 @@ from .run import DataFacts, Run, RunConfig, Split, copy_of
 REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
 ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
 FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
+NO_CALLBACKS = Callbacks()
 
 
-def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True, processes: Processes = SINGLE, begin: Callable[[Run], None] | None = None) -> Run:
+def train(config: RunConfig, folder: Path | str, *, data: Episodes | None = None, resume: bool = False,
+          device: torch.device | None = None, progress: bool = True, on_row: Callable[[Row], None] | None = None,
+          processes: Processes = SINGLE) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
-    The dataset of a task is recorded first if it is missing. A resumed run may have other values of the settings by
-    which the agent acts, which are saved. Of several `processes`, the main process alone records, checks and writes.
-    `begin` is given the untrained run, to change what it starts from, such as weights or its roadmap.
-    Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for parts that
-    cannot act together; and what `gentraj.training.Trainer` raises.
+    `data` are trained on in the place of `config.dataset`, and saved in the folder as data.npz. Without them, the
+    dataset of a task is recorded first if it is missing. `on_row` is given each row of metrics.jsonl, as it is written.
+    A resumed run may have other values of the settings by which the agent acts, which are saved. Of several
+    `processes`, the main process alone records, checks and writes.
+
+    Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it, for parts that
+    cannot act together, and for a run that is resumed with other data; and what `gentraj.training.Trainer` raises.
     """
-    store = RunFolder(folder)
-    if isinstance(config, PolicyRunConfig) and isinstance(config.policy, SteeredConfig) and not (begin or resume):
+    folder = Path(folder)
+    if isinstance(config, PolicyRunConfig) and isinstance(config.policy, SteeredConfig) and not resume:
         raise ValueError("these settings steer a frozen run, whose weights are not in them; `gentraj steer RUN` does")
-    config = replace(config, dataset=resolve_paths(config.dataset, store.path))  # valid from any working directory
-    prepared = processes.on_main(lambda: prepare(config, check=not resume))
-    run, parts = prepared or prepare(config, record=False, check=False)
+    if data is not None:
+        config = replace(config, dataset=str(folder / RunFolder.DATA))
+    config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
+    prepared = processes.on_main(lambda: prepare(config, data=data, check=not resume))
+    run, parts = prepared or prepare(config, data=data, record=False, check=False)
+
+    def keep() -> None:
+        if data is not None and not resume:
+            save_npz(data, config.dataset)
+
+    return fit(run, parts, folder, resume=resume, device=device, progress=progress,
+               callbacks=Callbacks(on_start=keep, on_row=on_row), processes=processes)
+
+
+def fit(run: Run, parts: Split, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
+        progress: bool = True, callbacks: Callbacks = NO_CALLBACKS, processes: Processes = SINGLE) -> Run:
+    """Trains a run that `prepare` made, whose weights may have been changed since, as `train` does."""
+    store = RunFolder(folder)
     run.folder = store.path
-    if begin is not None:
-        begin(run)
+
+    def start() -> None:
+        if callbacks.on_start is not None:
+            callbacks.on_start()
+        store.start(run, device, resume, processes.world_size)
 
     def evaluate(step: int) -> None:
         current = copy_of(run, device)
         agent = current.agent(current.action_space())
-        store.record_score(step, agent, current.data, config.training.eval_episodes)
+        store.record_score(step, agent, current.data, run.config.training.eval_episodes)
 
-    callbacks = Callbacks(partial(store.start, run, device, resume, processes.world_size), evaluate=evaluate,
-                          measure=measurement(run, parts.test, device))
-    trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training,
-                      RunStore(store.path, fingerprint(run), may_change(config)), callbacks,
+    own = replace(callbacks, on_start=start, evaluate=evaluate, measure=measurement(run, parts.test, device))
+    trainer = Trainer(run.components, TrainingData(parts.train, run.context), run.config.training,
+                      RunStore(store.path, fingerprint(run), may_change(run.config)), own,
                       processes=processes.on(device), progress=progress)
     return trained(run, trainer, resume, device)
 
@@ -85,29 +106,31 @@ def trained(run: Run, trainer: Trainer, resume: bool, device: torch.device | Non
     return run.ready(device)
 
 
-def prepare(config: RunConfig, *, record: bool = True, check: bool = True) -> tuple[Run, Split]:
-    """The run, untrained, and its data: reads the data and fills in the settings that they decide.
+def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = True,
+            check: bool = True) -> tuple[Run, Split]:
+    """The run, untrained, and its data: reads the data, unless they are given, and fills in the settings that they
+    decide.
 
     With `check`, also checks that the data fit their environment, and that the parts can act together. The dataset of a
     task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
     """
     if config.env_id is not None:
         environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
-    joined, returns = read_datasets(config, record=record)
+    joined, returns = read_datasets(config, record=record) if data is None else join(config, [data])
     kind = run_class(config)
     parts = kind.split(config, joined)
     episodes = parts.train
     config, context = kind.resolve(config, episodes)
-    data = DataFacts.of(episodes, context, config.env_id, returns)
-    if isinstance(config, PlannerRunConfig) and not data.goal_dims:
-        data = replace(data, goal_dims=config.planner.goal_dims)
+    facts = DataFacts.of(episodes, context, config.env_id, returns)
+    if isinstance(config, PlannerRunConfig) and not facts.goal_dims:
+        facts = replace(facts, goal_dims=config.planner.goal_dims)
     if config.training.eval_every:
-        check_evaluable(data)
-    run = kind.build(config, data, episodes)
+        check_evaluable(facts)
+    run = kind.build(config, facts, episodes)
     batch = Windows(parts.reference, run.main.spec, context).batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
     run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC, past_BPD=batch.past_BPD)
     if check:
-        check_data(data, episodes, config.env_id)
+        check_data(facts, episodes, config.env_id)
         untrained_agent(run)
     return run, parts
 
@@ -137,14 +160,21 @@ def resolve_paths(dataset: str, folder: Path) -> str:
 def read_datasets(config: RunConfig, *, record: bool = True) -> tuple[Episodes, list[DataReturns]]:
     """The data that a run is trained on, and the returns of the recorded episodes of each of its datasets.
 
-    The dataset of a task is recorded if it is missing, unless `record` is false. Only the critic of a policy learns
-    from synthetic steps, which a world model imagined; for other runs they are left out, with a warning.
+    The dataset of a task is recorded if it is missing, unless `record` is false.
     """
-    datasets = [load_episodes(make_missing(name) if record else name) for name in split_names(config.dataset)]
+    return join(config, [load_episodes(make_missing(name) if record else name) for name in split_names(config.dataset)])
+
+
+def join(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, list[DataReturns]]:
+    """The datasets as a run is trained on them, and the returns of the recorded episodes of each.
+
+    Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
+    out, with a warning.
+    """
     real = [dataset.real() for dataset in datasets]
     joined = concatenate(datasets if learns_from_synthetic(config) else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
-        warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
+        warnings.warn(f"{joined.name}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn from them", stacklevel=2)
     return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
 

@@ -257,8 +257,8 @@ class Trainer:
         """Locks the folder until the stack closes. Raises `CheckpointError` where a training would be overwritten."""
         held.enter_context(run_lock(self.folder))
         if not resume and has_checkpoints(self.folder):
-            raise CheckpointError(f"{self.folder}: holds a training already; use --resume to continue it, or another "
-                                  "folder")
+            raise CheckpointError(f"{self.folder}: holds a training already; continue it by --resume (resume=True in "
+                                  "Python), or take another folder")
 
     def begin(self, resume: bool) -> Sums:
         """Gives all processes the same weights, of the newest checkpoint on `resume`, and calls `on_start`.

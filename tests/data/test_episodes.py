@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, concatenate, episodes_hash, inspect, stitch
@@ -15,6 +16,21 @@ def test_the_episodes_joined_are_the_dataset(e: Episodes):
     assert concatenate(list(e)) == e
     assert [len(one.obs) for one in e] == [T + 1 for T in e.lengths]
     assert np.allclose(e.returns, [one.reward.sum(dtype=np.float64) for one in e])
+
+
+@given(any_episodes, st.data())
+def test_chosen_episodes_are_those_that_an_index_gives(e: Episodes, data: st.DataObject):
+    """A slice, a list, a mask and a filter choose among the episodes as numpy chooses among their numbers."""
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(e), max_size=len(e)).filter(any)))
+    chosen = np.flatnonzero(mask)
+    expected = concatenate([e[int(i)] for i in chosen])
+    assert e[mask] == expected == e[chosen.tolist()]
+    assert e[::-1] == concatenate(list(e)[::-1]) and e[:2] == concatenate(list(e)[:2])
+    longest = e.filter(lambda one: one.num_steps == e.lengths.max())
+    assert longest.lengths.tolist() == [e.lengths.max()] * int((e.lengths == e.lengths.max()).sum())
+    for wrong in (len(e), [], [True] * (len(e) + 1)):
+        with pytest.raises(IndexError):
+            e[wrong]
 
 
 def test_the_hash_sees_the_data_and_not_the_name():

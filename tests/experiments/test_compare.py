@@ -26,6 +26,7 @@ from gentraj.experiments.statistics import Estimate
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
+from gentraj.runs import load
 from gentraj.training.checkpoint import run_lock
 
 WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 24, "--seeds", 1, "--episodes", 2, "--num", 16)
@@ -195,6 +196,27 @@ def test_families_differ_in_their_generator_only() -> None:
     assert [preset for preset, _ in configs] == ["pointmaze-umaze"] * 2 + ["pointmaze-open"] * 2
     diffusion, gan = (configs["pointmaze-umaze", name] for name in ("diffusion", "gan"))
     assert replace(gan, model=diffusion.model) == diffusion != gan
+
+
+def test_where_one_is_a_policy_presets_are_compared_with_each_other() -> None:
+    config = CompareConfig(("iql", "veteran", "swift"), dataset="D4RL/pen/human-v2", env_id="Hopper-v5", steps=5)
+    configs = planned(config)
+    assert [*configs] == [("human-v2", name) for name in config.presets]
+    assert {(own.env_id, own.training.steps) for own in configs.values()} == {("Hopper-v5", 5)}
+    for change, message in (({"families": "gan"}, "iql is a policy"), ({"presets": ("iql", "world-model")}, "model"),
+                            ({"dataset": ""}, "needs --dataset")):
+        with pytest.raises(ValueError, match=message):
+            planned(replace(config, **change))
+
+
+def test_runs_are_compared_from_python_in_the_same_episodes(hopper_run: Path, tmp_path: Path) -> None:
+    twin = shutil.copytree(hopper_run, tmp_path / "twin")
+    table = experiment.compare([load(hopper_run), twin], "Hopper-v5", episodes=3, progress=False)
+    assert {row.label for row in table.rows} == {hopper_run.name, "twin"}
+    one, two = (row.results["Hopper-v5"].by_seed for row in table.rows)
+    assert one == two and f"above {hopper_run.name}" in str(table)
+    with pytest.raises(ValueError, match="different names"):
+        experiment.compare([twin, twin], episodes=1)
 
 
 def test_families_are_compared_with_the_first_one_and_with_no_other_in_its_place() -> None:

@@ -19,7 +19,7 @@ from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.iql import IQLConfig
-from gentraj.config import from_json, to_json, with_settings
+from gentraj.config import ConfigError, from_json, to_json, with_settings
 from gentraj.data import Episodes, HindsightConfig, concatenate, save_npz
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
@@ -28,6 +28,7 @@ from gentraj.runs.folder import RunFile
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.runs.planner import PlannerRun
 from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import CheckpointError
 
 TINY = ResidualMLPConfig(width=8, depth=1, frequencies=0)
 
@@ -63,6 +64,25 @@ def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> t
 def test_killed_and_resumed_it_is_the_uninterrupted_run(name: str, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
     assert same_when_killed(config, tmp_path, after=2).components.keys() == {"policy"}
+
+
+def test_data_of_this_process_are_kept_in_the_run_that_learns_from_them(hopper: Episodes, tmp_path: Path) -> None:
+    """The run is the one that a file of the data makes, and it needs nothing else to go on."""
+    data, rows = hopper, list[dict[str, Any]]()
+    config = tiny("iql", "")
+    run = runs.train(config, tmp_path / "run", data=data, progress=False, on_row=rows.append)
+    other = runs.train(replace(config, dataset=str(save_npz(data, tmp_path / "data.npz"))), tmp_path / "other",
+                       progress=False)
+    assert [row["step"] for row in rows] == [2, 4]
+    for one, two in zip(run.main.parameters(), other.main.parameters(), strict=True):
+        assert torch.equal(one, two)
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    assert gentraj("train", "--resume", moved, "--steps", 5) == 0
+    kept = (moved / "data.npz").read_bytes()
+    for resume, wrong in ((True, data[:2]), (False, data[:2])):
+        with pytest.raises((ConfigError, CheckpointError), match="moved"):
+            runs.train(config, moved, data=wrong, resume=resume, progress=False)
+    assert (moved / "data.npz").read_bytes() == kept
 
 
 def test_a_resumed_run_keeps_its_policy_but_for_how_it_acts(hopper_run: Path, tmp_path: Path,
