@@ -216,7 +216,7 @@ class Batch:
         return self.weight_B
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Condition:
     """The known entries of trajectories: `values_BHD` (environment units) where `mask_BHD` is true, and `context_BC`.
 
@@ -253,6 +253,12 @@ class Condition:
         return cls(spec, torch.zeros(shape, dtype=torch.float32, device=device),
                    torch.zeros(shape, dtype=torch.bool, device=device))
 
+    def __repr__(self) -> str:
+        context = "" if self.context_BC is None else f", a context of width {self.context_BC.shape[1]}"
+        spec, known = self.spec, int(self.mask_BHD.sum())
+        return (f"Condition({self.batch} of {spec.horizon} timesteps, obs {spec.obs_dim}, act {spec.act_dim}, "
+                f"{known} of {self.mask_BHD.numel()} entries known{context})")
+
     @property
     def batch(self) -> int:
         """The number B of conditions."""
@@ -269,7 +275,7 @@ class Condition:
             dims = range(self.spec.obs_dim)
         return self._with(index, obs, dims)
 
-    def with_actions(self, act_BKA: Tensor) -> Condition:
+    def with_act(self, act_BKA: Tensor) -> Condition:
         """Adds the first K actions (B, K, A) or (1, K, A), for which a world model predicts the observations.
 
         Raises ValueError for other shapes and for more actions than timesteps.

@@ -69,7 +69,7 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
         "start": (unknown.with_obs(0, torch.ones(4, 3)), 4 * 3),
         "goal at one row each": (unknown.with_obs(torch.tensor([1, 2, 3, 7]), torch.ones(4, 2), dims=(0, 1)), 4 * 2),
         "goal at the last row": (unknown.with_obs(-1, torch.ones(2), dims=(0, 2)), 4 * 2),
-        "actions": (unknown.with_actions(torch.ones(4, 5, 2)), 4 * 5 * 2),
+        "actions": (unknown.with_act(torch.ones(4, 5, 2)), 4 * 5 * 2),
         "prefix": (unknown.with_prefix(torch.ones(4, 3, 5)), 4 * 3 * 5),
     }
     for name, (condition, count) in cases.items():
@@ -78,7 +78,7 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda c: c.with_actions(torch.ones(2, 2)), r"given with shape \(2, 2\); .* expected, shape \(2, K, 2\)"),
+    (lambda c: c.with_act(torch.ones(2, 2)), r"given with shape \(2, 2\); .* expected, shape \(2, K, 2\)"),
     (lambda c: c.with_obs(0, torch.zeros(4)), r"shape \(4,\); a number for each of the entries \[0, 1, 2\] is"),
     (lambda c: c.with_obs(0, torch.full((3,), torch.nan)), "NaN or infinite"),
     (lambda c: replace(c, values_BHD=torch.zeros(2, 8, 4)), r"values_BHD has shape \(2, 8, 4\).*need \(2, 8, 5\)"),

@@ -171,7 +171,7 @@ class ActionModel(nn.Module):
             seeds = unfold_each(number, seeds)
         known = self.condition(state_BS)
         if first_BLA is not None:
-            known = known.with_actions(first_BLA)
+            known = known.with_act(first_BLA)
         return self.actions(self.model.sample(known, number, guide=guide, seed=seeds, options=options))
 
 

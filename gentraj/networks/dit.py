@@ -8,11 +8,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
-from .embedding import FactoredNetwork, Frequencies, SelfAttention, SinusoidalEmbedding
+from .embedding import FactoredNetwork, Frequencies, NetworkConfig, SelfAttention, SinusoidalEmbedding
 
 
 @settings
-class DiTConfig:
+class DiTConfig(NetworkConfig):
     """A transformer over timesteps whose blocks are modulated by noise level and context; it takes any horizon."""
 
     width: PositiveInt = 96

@@ -14,11 +14,19 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from ..config import settings
+
 # For fewer rows, or an odd remainder of them, torch takes other CPU kernels, which round differently. Measured with
 # torch 2.13 and strict products (`gentraj/__init__.py`): multiples of 16 are bit-equal with 1 and 2 threads; with more
 # threads the kernel of a row depends on how the rows are divided among the threads.
 MIN_ROWS = 16
 MAX_ROWS = 1024  # more rows take several calls, which bounds memory
+
+
+@settings
+class NetworkConfig:
+    """Base class of the settings of a network of trajectories, which `NETWORKS` lists."""
+
 
 _INVARIANT: ContextVar[bool] = ContextVar("batch_invariant", default=False)
 

@@ -12,12 +12,12 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
-from .embedding import FactoredNetwork, Frequencies, SinusoidalEmbedding, fourier
+from .embedding import FactoredNetwork, Frequencies, NetworkConfig, SinusoidalEmbedding, fourier
 from .mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName
 
 
 @settings
-class PerceptronConfig:
+class PerceptronConfig(NetworkConfig):
     """Fully connected layers on a flattened window: a transition or a policy's action."""
 
     width: PositiveInt = 256
@@ -105,7 +105,7 @@ def embedded(config: PerceptronConfig) -> nn.Module:
 
 
 @settings
-class ResidualMLPConfig:
+class ResidualMLPConfig(NetworkConfig):
     """Layer-normalised residual blocks on a flattened window: a transition, a policy's action or a short plan.
 
     IDQL: Hansen-Estruch et al. 2023, appendix E.

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from ..config import settings
 from ..progress import one_line
-from .embedding import TIME_SCALE, FactoredNetwork, Frequencies, SelfAttention
+from .embedding import TIME_SCALE, FactoredNetwork, Frequencies, NetworkConfig, SelfAttention
 
 Multipliers = Annotated[tuple[PositiveInt, ...], MinLen(1)]
 
 
 @settings
-class TemporalUNetConfig:
+class TemporalUNetConfig(NetworkConfig):
     """A U-Net of convolutions over time at several resolutions."""
 
     width: PositiveInt = 32

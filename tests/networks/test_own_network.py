@@ -1,15 +1,15 @@
 """A network of one's own, as docs/extending.md describes it and derived from nothing, serves models and students."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gentraj.config import from_json, settings, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.distillation.flow_map import TwoTimes
-from gentraj.networks import NETWORKS, ResidualMLPConfig
+from gentraj.networks import NETWORKS, NetworkConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -17,9 +17,9 @@ from gentraj.trajectory import Batch, Condition, TrajectorySpec
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)
 
 
-@dataclass(frozen=True)
-class OwnConfig(ResidualMLPConfig):
-    """The union of settings was made at the import, so that this one is derived from a member of it."""
+@settings
+class OwnConfig(NetworkConfig):
+    scale: float = 1.0
 
 
 class Own(nn.Module):
@@ -47,7 +47,9 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("context_dim", [0, 2])
 def test_a_model_trains_and_samples_with_it(context_dim: int) -> None:
     context = Normalizer.identity(context_dim) if context_dim else None
-    model = Diffusion(SPEC, DiffusionConfig(OwnConfig()), Normalizer.identity(3), context)
+    config = DiffusionConfig(OwnConfig(scale=2.0))
+    assert from_json(DiffusionConfig, to_json(config)) == config
+    model = Diffusion(SPEC, config, Normalizer.identity(3), context)
     x = torch.randn(8, 4, 3, generator=generator(0))
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(8, 2) if context_dim else None)
     assert model.update(batch, model.optimizers(), generator(1))["loss"].isfinite()
