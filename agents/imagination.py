@@ -54,7 +54,8 @@ class Imagination(EpisodicAgent):
 
     def __init__(self, agent: Agent, world: WorldModel, config: ImaginationConfig, reward: Judge | None = None,
                  value: Judge | None = None):
-        """`reward` replaces the rewards that the world model predicts, and `value` is that of the last states.
+        """`reward` replaces the rewards that the world model predicts, and `value` is that of the last states. That of a
+        policy may be for rewards that are less by a constant, which are then counted.
 
         A world model with a history is given the steps that were carried out. Raises ValueError for an agent that
         remembers earlier observations or actions, which it never made here.
@@ -66,6 +67,7 @@ class Imagination(EpisodicAgent):
         self.config = config
         self.reward = reward
         self.value = value
+        self.shift = value.shift if isinstance(value, PolicyValue) else 0.0
         self._begin(0)
 
     def _allocate(self, batch: int) -> None:
@@ -108,7 +110,7 @@ class Imagination(EpisodicAgent):
             if self.reward is not None:
                 reward_R = self.reward(obs_RO, goal_RG).cpu()
             cost_R = config.penalty * made.uncertainty_BT[:, 0].cpu()
-            score_R = score_R + config.discount**t * alive_R * (reward_R - cost_R)
+            score_R = score_R + config.discount**t * alive_R * (reward_R - self.shift - cost_R)
             alive_R = alive_R * (1 - made.end_BT[:, 0].cpu())
         if self.value is not None:
             score_R = score_R + config.discount**config.horizon * alive_R * self.value(obs_RO, goal_RG).cpu()
@@ -118,17 +120,25 @@ class Imagination(EpisodicAgent):
         return firsts[0].unflatten(0, (-1, number)), score_R.view(-1, number)
 
 
-def value_of(policy: Policy) -> Judge | None:
-    """The value of a policy's own actions in a state, in units of the rewards; None for a policy without Q(s, a)."""
-    critic = policy._modules.get("critic")
-    if not isinstance(critic, Critic):
-        return None
-    size, shift = policy.scales.reward.scale_D, policy.scales.reward.shift_D
-    discount = policy.config.critic.discount
+class PolicyValue:
+    """The value of a policy's own actions, by its critic: a `Judge` for rewards that are less by `shift`.
 
-    def value(obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        state_BS = policy.scales.state(obs_BO, goal_BG if policy.scales.context_dim else None)
-        act_BKA = policy.sample_actions(state_BS, [0] * len(state_BS))
-        return critic.target_value(state_BS, act_BKA.flatten(1)) * size + shift / (1 - discount)
+    A policy that learns from shifted rewards has no value of the rewards themselves, as it does not know when episodes
+    end.
+    """
 
-    return value
+    def __init__(self, policy: Policy, critic: Critic):
+        self.policy, self.critic = policy, critic
+        self.shift = float(policy.scales.reward.shift_D)
+
+    @classmethod
+    def of(cls, policy: Policy) -> PolicyValue | None:
+        """The value of a policy; None for a policy without Q(s, a)."""
+        critic = policy._modules.get("critic")
+        return cls(policy, critic) if isinstance(critic, Critic) else None
+
+    def __call__(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        scales = self.policy.scales
+        state_BS = scales.state(obs_BO, goal_BG if scales.context_dim else None)
+        act_BKA = self.policy.sample_actions(state_BS, [0] * len(state_BS))
+        return self.critic.target_value(state_BS, act_BKA.flatten(1)) * scales.reward.scale_D

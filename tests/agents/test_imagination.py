@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gentraj.agents.imagination import Imagination, ImaginationConfig
+from gentraj.agents.imagination import Imagination, ImaginationConfig, PolicyValue
+from gentraj.agents.policies.bc import BC, BCConfig
+from gentraj.agents.policies.critic import Critic
+from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.td3bc import TD3BC, TD3BCConfig
+from gentraj.normalize import Normalizer
 from gentraj.trajectory import Agent, TrajectorySpec
 from gentraj.worlds.model import Imagined, WorldModel
 
@@ -65,6 +70,21 @@ def test_rewards_may_be_new_and_the_unknown_may_cost() -> None:
 def test_the_last_states_are_valued_where_the_episode_goes_on() -> None:
     none = {"horizon": 1, "reward": lambda obs_BO, goal: 0 * obs_BO[:, 0]}
     assert chosen(0.3, 0.9, value=lambda obs_BO, goal: obs_BO[:, 0] + 20, **none) == pytest.approx([0.9, 0.3])
+
+
+def test_the_value_of_a_policy_is_for_the_rewards_that_it_learned_from() -> None:
+    """Less by 1 and divided by 2. To go on costs then, and to end, as after 0.7 in 0.5, does not."""
+    scales = StateActionScales.blank(1, 1, 0)
+    scales.reward = Normalizer(torch.ones(1), torch.full((1,), 2.0))
+    policy = TD3BC(TD3BCConfig(), scales)
+    value = PolicyValue.of(policy)
+    assert value is not None
+    obs_BO = torch.tensor([[-9.0], [0.5]])
+    q_B = policy.critic.target_value(obs_BO, policy.sample_actions(obs_BO, [0, 0]).flatten(1))
+    torch.testing.assert_close(value(obs_BO, None), 2 * q_B)
+    value.critic = cast(Critic, SimpleNamespace(target_value=lambda state_BS, act_BX: torch.full((len(act_BX),), -1.0)))
+    assert chosen(0.1, 0.7, horizon=2, value=value) == pytest.approx([0.7, 0.7])
+    assert PolicyValue.of(BC(BCConfig(), scales)) is None
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
