@@ -107,14 +107,23 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     """Trains a student of these rounds, or goes on with its training."""
     follows = isinstance(teacher, PlannerRun) and teacher.planning.replan > 1
     policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=config.policy.sample or follows)
-    memory = teacher.main.spec
+    history, past_actions = memory_of(teacher)
     recorded = resolve_paths("+".join(map(str, rounds)), folder)
     settings = PolicyRunConfig(recorded, stitch=False, policy=policy, training=config.training, roadmap=teacher.roadmap,
-                               history=memory.history, past_actions=memory.past_actions)
+                               history=history, past_actions=past_actions)
     resume = has_checkpoints(folder)
     student, parts = prepare(settings, check=not resume)
     student.kept = teacher.kept
     return fit(student, parts, folder, resume=resume, device=device, progress=progress)
+
+
+def memory_of(teacher: Run) -> tuple[int, int]:
+    """The number of observations that a teacher sees, the present one included, and of its last actions."""
+    spec = teacher.main.spec
+    if not isinstance(teacher, PlannerRun):
+        return spec.history, spec.past_actions
+    past = teacher.planning.history * spec.stride
+    return 1 + past, past if spec.act_dim else 0
 
 
 def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: EnvironmentFactory, number: int,

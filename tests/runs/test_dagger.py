@@ -27,6 +27,7 @@ from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.runs.dagger import DecisionConfig, Legs, MixedRollout
 from gentraj.runs.distillation import distill
+from gentraj.runs.run import of_kind
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
 from gentraj.trajectory import Agent
@@ -63,8 +64,14 @@ def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, studen
     assert not set(map(bytes, first.obs)) & set(map(bytes, second.obs))  # in episodes of its own
 
 
-def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path, tmp_path: Path) -> None:
-    student = distill(runs.load(small_run), replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False)
+def test_a_planner_is_distilled_with_the_goals_that_it_was_given_and_with_its_memory(small_run: Path,
+                                                                                     tmp_path: Path) -> None:
+    teacher = runs.load(small_run)
+    own = of_kind(teacher, runs.PlannerRun).config
+    teacher.config = replace(own, planner=replace(own.planner, history=1),
+                             conditioning=replace(own.conditioning, prefix=0.5))
+    student = distill(teacher, replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False)
+    assert student.main.spec.history == 1 + teacher.main.spec.stride > 1
     played = load_episodes(tmp_path / "run" / "decisions-0.npz")
     assert played.num_steps == 600 and len(played) > 4 and len(np.unique(played.extras["goal"], axis=0)) > 2
     assert all(len(np.unique(turn.extras["goal"], axis=0)) == 1 for turn in played)
@@ -153,8 +160,9 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     round_it, unaware = (agent.avoiding([middle]) for agent in agents)
     assert unaware is agents[1] and isinstance(round_it, StudentActor) and round_it.ahead is not None
     assert len(round_it.ahead.roadmap.edge_E2) < len(road.edge_E2)
-    student.policy.execute = 3
-    assert [legs.steps for legs in map(Legs.of, (teacher, student)) if legs] == [teacher.planning.replan, 3]
+    of_kind(student, runs.PolicyRun).policy.execute = 3
+    replan = of_kind(teacher, runs.PlannerRun).planning.replan
+    assert [legs.steps for legs in map(Legs.of, (teacher, student)) if legs] == [replan, 3]
     assert gentraj("export", student.folder, "--out", tmp_path / "near.pt2") == 0
     assert "towards goals within reach" in capsys.readouterr().err
 
