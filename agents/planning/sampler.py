@@ -105,6 +105,12 @@ class PlannerConfig:
             raise ValueError(f"planner.pace is {self.pace:g}, and a plan with joint actions or with shifted is "
                              "followed as fast as it says; set pace to 1")
 
+    @property
+    def needs_trust(self) -> bool:
+        """Whether there is more than one plan to choose from by its arrival, and thus by its trust."""
+        alone = self.candidates == 1 and len(self.arrival_thresholds) == 1 and not self.shifted
+        return self.arrival == "earliest" and not alone
+
 
 @dataclass(frozen=True)
 class Plans:
@@ -194,7 +200,7 @@ class PlanSampler:
     config: PlannerConfig
     """How plans are made and chosen."""
     trust: Trust | None = None
-    """What judges plans; None where the arrival is fixed."""
+    """What judges plans; None where no choice needs it."""
     arrival: Arrival | None = None
     """What proposes the arrivals at a goal."""
     critic: PlanCritic | None = None
@@ -221,7 +227,7 @@ class PlanSampler:
         self.spec = self.executed = self.model.spec
         if self.finer:
             self.executed = self.finer[-1].spec
-        if self.config.arrival == "fixed":
+        if not self.config.needs_trust:
             self.trust = None
         self._check_parts()
         self._check_history()
@@ -349,7 +355,7 @@ class PlanSampler:
                     tail: PlanTail | None) -> tuple[Condition, Tensor, list[int]]:
         """The conditions of B * N plans, their arrival timesteps (B, N) from the present, and their seeds."""
         arrival_step_BN = last_B1 = (self.spec.horizon - 1 - prefix.present_B)[:, None]  # counted from the present
-        if goal_BG is not None and self.trust is not None:
+        if goal_BG is not None and self.config.arrival == "earliest":
             if self.arrival is not None and self.config.arrival_thresholds:
                 arrival_step_BN = self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds)
             else:  # a plan of two timesteps can only arrive at the last one
@@ -391,7 +397,7 @@ class PlanSampler:
             raise ValueError(f"SamplingOptions with steps {options.steps} and temperature {options.temperature:g} were "
                              "given to a planner, which has its own settings of both; change these, as in "
                              "replace(run.planning, steps=2, temperature=0.5), and leave both out of the options")
-        if config.arrival == "earliest" and self.trust is None:
+        if config.needs_trust and self.trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
         if "value" in (config.select, config.guidance) and self.critic is None:
             raise ValueError(f"select is '{config.select}' and guidance '{config.guidance}'; 'value' needs a critic of "

@@ -37,7 +37,8 @@ class PlansConfig(PolicyConfig):
 
 
 class Plans(Policy[PlansConfig]):
-    """A planner without goals, which acts by one plan: by its first actions, or by inverse dynamics towards it.
+    """A planner that acts by one plan: by its first actions, or by inverse dynamics towards it. Towards a goal, the
+    plan is to arrive when that is likeliest.
 
     It is not trained, but takes over the weights of a planner's run.
     """
@@ -66,11 +67,15 @@ class Plans(Policy[PlansConfig]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        scales, goal_BG = self.scales, None
+        if scales.context is not None:
+            goal_BG = scales.context.unnormalize(state_BS[:, scales.obs_dim :])
         unbounded_A = np.full(self.spec.act_dim, np.inf, np.float32)
         sampler = self.run.sampler(options=options)
         tracker = PlanTracker(sampler.executed, sampler.config, -unbounded_A, unbounded_A, self.run.inverse)
-        act_BKA = Planner(sampler, tracker).decide(self.scales.obs.unnormalize(state_BS), None, seeds)
-        return self.scales.act.normalize(act_BKA).clamp(-1, 1)
+        obs_BO = scales.obs.unnormalize(state_BS[:, : scales.obs_dim])
+        act_BKA = Planner(sampler, tracker).decide(obs_BO, goal_BG, seeds)
+        return scales.act.normalize(act_BKA).clamp(-1, 1)
 
 
 POLICIES["plans"] = PlansConfig, Plans

@@ -65,16 +65,21 @@ def frozen_settings(run: Run) -> PolicyConfig:
 
 
 def plans_settings(run: PlannerRun) -> PlansConfig:
-    """The settings of a planner as a policy. Raises ValueError where one plan is not made from noise and an observation
-    alone."""
+    """The settings of a planner as a policy. Raises ValueError where one plan is not made from noise, an observation
+    and a goal alone."""
     config = run.config
-    without = {"goals": run.data.goal_dims, "refine": config.refine, "a history": config.planner.history}
+    without = {"refine": config.refine, "a history": config.planner.history, "a roadmap": config.roadmap,
+               "a controller that tracks one plan to its end": config.planner.actions == "track"}
     needed = [name for name, value in without.items() if value]
     if needed:
-        raise ValueError(f"{run.description} with {' and '.join(needed)}, and only planners for returns that make one "
-                         "plan of an observation can be steered; `gentraj distill --method decision` makes a policy of "
-                         "it")
-    planner = replace(config.planner, arrival="fixed", candidates=1, select="trust", shifted=False)
+        raise ValueError(f"{run.description} with {' and '.join(needed)}, and only planners that make one plan of an "
+                         "observation and a goal can be steered; `gentraj distill --method decision` makes a policy "
+                         "of it")
+    planner = replace(config.planner, candidates=1, select="trust", shifted=False)
+    if run.arrival is None:
+        planner = replace(planner, arrival="fixed")
+    else:
+        planner = replace(planner, arrival_thresholds=(1.0,))
     execute = planner.replan if planner.actions == "joint" else 1
     return PlansConfig(replace(config, dataset="", planner=planner), run.data, chunk=execute, execute=execute)
 
@@ -105,12 +110,10 @@ def freeze(run: Run, steered: Run) -> None:
     on noise."""
     policy = of_kind(steered, PolicyRun).policy
     assert isinstance(policy, Steered)  # noqa: S101  by its settings
-    widths = ["obs_dim", "act_dim"]
-    if isinstance(run, PolicyRun):
-        widths.append("context_dim")
-    for name in widths:
-        own, other = getattr(run.data, name), getattr(steered.data, name)
-        if own != other:
+    goal_dim = len(run.planning.goal_dims) if isinstance(run, PlannerRun) else run.data.context_dim
+    widths = {"obs_dim": run.data.obs_dim, "act_dim": run.data.act_dim, "context_dim": goal_dim}
+    for name, own in widths.items():
+        if own != (other := getattr(steered.data, name)):
             raise ValueError(f"{steered.config.dataset} has {name} {other}, and {run.folder} was trained on data with "
                              f"{own}; give data of the same environment")
     if isinstance(run, PolicyRun):

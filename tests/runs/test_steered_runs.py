@@ -97,7 +97,7 @@ def test_the_command_makes_a_run_that_every_command_takes(flow: runs.Run, follow
 
 
 def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
-        flow: runs.Run, small_run: Path, follow: Path, hopper_file: Path, tmp_path: Path,
+        flow: runs.Run, far_run: Path, follow: Path, hopper_file: Path, tmp_path: Path,
         capsys: pytest.CaptureFixture) -> None:
     out = "--run-dir", tmp_path / "run"
     for name in ("bc-mip", "td3bc"):
@@ -105,7 +105,7 @@ def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
         assert gentraj("steer", run.folder, *out) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and "do not depend on noise" in err
-    for words, message in (((small_run,), "with goals, and only planners for returns that make one plan"),
+    for words, message in (((far_run,), "with a roadmap, and only planners that make one plan of an observation and a goal"),
                            ((flow.folder, "--dataset", hopper_file), "obs_dim 11"),
                            ((flow.folder, "--policy.frozen.batch-size", 9), "policy.frozen.batch_size is 9"),
                            ((flow.folder, "--policy.chunk", 2), "makes chunks of 1 actions")):
@@ -123,6 +123,18 @@ def test_policies_of_every_kind_are_steered(name: str, hopper_file: Path, tmp_pa
     made = steered_to(run, tmp_path / "steered")
     assert made.main.spec.horizon == 33 and made.main.chunk == run.main.execute
     assert same(weights(made, "frozen."), weights(run))
+
+
+def test_a_planner_for_goals_is_steered_by_a_plan_that_arrives_when_it_is_likeliest(small_run: Path,
+                                                                                    tmp_path: Path) -> None:
+    run: Any = runs.load(small_run)
+    policy: Any = steered_to(run, tmp_path / "steered").main
+    obs, goal = run.reference.x_BHD[:4, 0], torch.tensor([[1.0, 1.0]]).expand(4, -1)
+    planner = replace(run.planning, arrival_thresholds=(1.0,))
+    with Tape() as tape:
+        planned = run.planner(Box(-1, 1, (2,)), planner).decide(obs, goal, range(4))
+    own = policy.generate(policy.scales.state(obs, goal), tape.sampled[0].flatten(1))
+    torch.testing.assert_close(own, policy.scales.act.normalize(planned).clamp(-1, 1), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "words"), [("veteran", ("--inverse.width", 8)),
