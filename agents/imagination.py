@@ -54,8 +54,8 @@ class Imagination(EpisodicAgent):
 
     def __init__(self, agent: Agent, world: WorldModel, config: ImaginationConfig, reward: Judge | None = None,
                  value: Judge | None = None):
-        """`reward` replaces the rewards that the world model predicts, and `value` is that of the last states. That of a
-        policy may be for rewards that are less by a constant, which are then counted.
+        """`reward` replaces the rewards that the world model predicts, and `value` is that of the last states. That of
+        a policy may be for rewards that are less by a constant, which are then counted.
 
         A world model with a history is given the steps that were carried out. Raises ValueError for an agent that
         remembers earlier observations or actions, which it never made here.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gentraj.agents.deadline import Deadline
-from gentraj.agents.imagination import Imagination, ImaginationConfig, value_of
+from gentraj.agents.imagination import Imagination, ImaginationConfig, PolicyValue
 from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
@@ -70,13 +70,15 @@ class Acting:
         elif self.fallback is not None:
             raise ValueError(f"{run.description}, and a fallback is for a planner or a policy with a deadline and no "
                              "teacher; give such a run with --deadline-ms, or leave the fallback out")
+        elif config.deadline_ms is not None:
+            say("this agent makes nothing in advance, and --deadline-ms only counts its late decisions")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
         if self.world is not None:
             if deadline is not None or teacher is not None:
                 raise ValueError("an agent with a deadline or a teacher imagines nothing; leave the world model out")
             check_widths(self.world, run)
-            value = value_of(run.policy) if isinstance(run, PolicyRun) else None
+            value = PolicyValue.of(run.policy) if isinstance(run, PolicyRun) else None
             return Imagination(agent, self.world.world_model, self.imagination, value=value)
         if teacher is None:
             return agent
