@@ -67,13 +67,12 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(path: Path, title: str, facts: Mapping[str, object], parts: Sequence[Table | Picture]) -> Path:
+def write_report(path: Path, title: str, parts: Sequence[Table | Picture], made: Mapping[str, object]) -> Path:
     """Writes the page atomically and returns its path.
 
-    `facts` are the headline numbers; their names contain the unit or protocol. A note replaces a figure whose file is
-    missing.
+    `made` says how what is reported was made. A note replaces a figure whose file is missing.
     """
-    body = [_facts(facts), *(_table(part) if isinstance(part, Table) else _picture(part) for part in parts)]
+    body = [*(_table(part) if isinstance(part, Table) else _picture(part) for part in parts), _facts(made)]
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
     return write_file(path, page.encode())
 
@@ -97,7 +96,7 @@ def _facts(facts: Mapping[str, object]) -> str:
     wide = {name for name, value in facts.items() if len(show(value)) > LONG}
     cards = (f"<div{' class=whole' if name in wide else ''}><dt>{escape(name)}</dt><dd>{escape(show(value))}</dd></div>"
              for name, value in facts.items())
-    return f"<dl>{''.join(cards)}</dl>"
+    return f"<h2>How it was made</h2><dl>{''.join(cards)}</dl>"
 
 
 def _table(table: Table) -> str:

@@ -26,12 +26,13 @@ from ..plots.page import show
 from ..progress import busy, say
 from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .folder import RunFolder, last_evaluations
-from .model_card import YARDSTICKS, episodes_scored, read_scores
+from .model_card import MEASURES, YARDSTICKS, episodes_scored, read_scores
 from .planner import PlannerRun
 from .policy import PolicyRun
 from .run import ActingConfig, Run, environment_of
 from .world import WorldModelRun, check_widths
 
+FEW_EPISODES = 10  # fewer give bootstrap intervals that are too narrow
 FILMED = 3  # number of episodes that are filmed
 NOT_IN_TABLE = {*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "steps", "sampling",
                 "networks", "returns", "successes", "last_evaluations", "failures", "deadline"}
@@ -157,15 +158,19 @@ def table(scores: JsonObject) -> str:
     rows = {"": list(columns)}
     for key in scores:
         if key not in NOT_IN_TABLE and any(column.get(key) is not None for column in columns.values()):
-            rows[key] = [show(column.get(key)) for column in columns.values()]
+            rows[MEASURES.get(key, key)] = [show(column.get(key)) for column in columns.values()]
     width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
     goals = "" if scores["success_rate"] is None else f", {scores.get('protocol', 'random-goal')} protocol"
     lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, networks: {scores['networks']}"]
-    lines += [f"{key:28}" + "".join(f"{cell:>{width}}" for cell in cells) for key, cells in rows.items()]
+    names = max(map(len, rows))
+    lines += [f"{name:{names}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
+    if scores["episodes"] < FEW_EPISODES:
+        lines.append(f"{scores['episodes']} episodes are too few for an interval that can be relied on; give "
+                     f"--episodes {FEW_EPISODES} or more")
     if scores["step"] < scores["steps"]:
         lines.append(f"of a training that is not finished: step {scores['step']:,} of {scores['steps']:,}")
     if (last := scores["last_evaluations"]) is not None:
-        means = ", ".join(f"{key} {show(value)}" for key, value in last.items() if key != "steps")
+        means = ", ".join(f"{MEASURES.get(key, key)} {show(value)}" for key, value in last.items() if key != "steps")
         lines.append(f"means over the last evaluations of the training (steps {', '.join(map(str, last['steps']))}): "
                      f"{means}")
     if (deadline := scores.get("deadline")) is not None:

@@ -40,41 +40,44 @@ SAMPLES = 48
 FRAMES = 40  # frames of the film
 LONGEST_FILM = 200  # environment steps, if nothing else is drawn of the episode
 
-Draw = Callable[[], Sequence[Picture]]
+Draw = Callable[[], Sequence[Table | Picture]]
 
 
 def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """Draws all figures of a run and writes the page, by default into the run's folder. Returns the path of the page.
 
-    A figure that cannot be drawn is replaced by a note.
+    It begins with what the agent did and how that compares with the data, and ends with how the run was made. A
+    figure that cannot be drawn is replaced by a note.
     """
     out = out or run.folder / RunFolder.REPORT
     drawing = Drawing(run, out.parent / RunFolder.FIGURES, seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)  # a bad file stops the report before the drawing
-    work: dict[str, Draw] = {"Loss": drawing.loss, "Returns": lambda: drawing.returns(scores, note)}
+    work: dict[str, Draw] = {}
+    if drawing.env is not None:
+        work["The agent"] = partial(drawing.acting, drawing.env)
+    if scores:
+        work["Scores"] = lambda: [Table("Scores", *score_rows(scores), SCORES)]
+    work["Returns"] = lambda: drawing.returns(scores, note)
     if isinstance(run, WorldModelRun):
         work["World model"] = drawing.world_model
     if isinstance(run, PlannerRun):  # a policy's model samples actions, not trajectories
         work |= {"Samples and data": drawing.samples, "Denoising": drawing.denoising}
-    if drawing.env is not None:
-        work["The agent"] = partial(drawing.acting, drawing.env)
-    pictures: list[Picture] = []
-    with bar(len(work), "report", "figures") as done:
+    work["Loss"] = drawing.loss
+    work["Model"] = lambda: [Table("Model", ("setting", "value"), list(facts(run).items()))]
+    parts: list[Table | Picture] = []
+    with bar(len(work), "report", "parts") as done:
         for title, draw in work.items():
             done.set_description_str(f"report, {title}", refresh=False)
-            pictures += drawn(title, draw)
+            parts += drawn(title, draw)
             done.update()
-    for picture in pictures:
-        if picture.image is None:
-            say(f"{picture.title}: skipped, {picture.why_missing}")
-    tables = [Table("Model", ("setting", "value"), list(facts(run).items()))]
-    if scores:
-        tables.insert(0, Table("Scores", *score_rows(scores), SCORES))
-    return write_report(out, f"gentraj: {run.folder.absolute().name}", origin(run), [*tables, *pictures])
+    for part in parts:
+        if isinstance(part, Picture) and part.image is None:
+            say(f"{part.title}: skipped, {part.why_missing}")
+    return write_report(out, f"gentraj: {run.folder.absolute().name}", parts, origin(run))
 
 
 def origin(run: Run) -> JsonObject:
-    """The head of the page: how the run was made."""
+    """How the run was made."""
     folder = RunFolder(run.folder)
     first, *resumed = folder.starts() or [{}]
     seconds = sum(row.get("seconds", 0.0) for row in folder.metrics())
@@ -91,8 +94,8 @@ def outcomes(played: Rollout) -> list[str]:
     return [f"reached in {hit:.0f} steps" if np.isfinite(hit) else "not reached" for hit in played.first_hit]
 
 
-def drawn(title: str, draw: Draw) -> Sequence[Picture]:
-    """The figures that `draw` returns, or a note with the exception that it raised: one figure never costs the page."""
+def drawn(title: str, draw: Draw) -> Sequence[Table | Picture]:
+    """The parts that `draw` returns, or a note with the exception that it raised: one figure never costs the page."""
     try:
         return draw()
     except Exception as error:  # from the data, a plug-in, an environment or our own code

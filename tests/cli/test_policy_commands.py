@@ -62,7 +62,7 @@ def test_episodes_that_do_not_finish_cost_themselves_only(hopper_run: Path, tmp_
     assert part["returns"] == [returns[0], *returns[2:]]
     assert part["failures"] == [f"Hopper-v5, environment 1 (seed {begun[1]}), step 1: SystemExit: no licence"]
     printed = capsys.readouterr()
-    assert "Hopper-v5, 3 of 4 episodes" in printed.out and "clipped_actions" in printed.out
+    assert "Hopper-v5, 3 of 4 episodes" in printed.out and "actions at a bound" in printed.out
     assert "gentraj: error: 1 of 4 episodes did not finish, and the scores are those of the others" in printed.err
     assert part["failures"][0] in printed.err
 
@@ -91,7 +91,7 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
 @pytest.mark.parametrize(("words", "message"), [
     (("sample", "RUN", "--out", "a.npz"), "without a trajectory model"),
     (("measure", "RUN"), "a planner is expected"),
-    (("compare", "iql", "--out", "c"), "iql is a policy"),
+    (("compare", "iql", "--families", "gan", "--dataset", "x"), "iql is a policy"),
     (("train", "iqll"), "did you mean 'iql'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),
     (("train", "fql", "--model", "gan", "--dataset", "x"), "--policy.model.kind is 'gan'; known: "),

@@ -111,9 +111,9 @@ class Page(HTMLParser):
 def test_the_report_stands_alone(tmp_path: Path):
     image = DRAWERS["loss"](tmp_path / "loss.png", None)
     table = Table("Scores", ["agent", "return (native)"], [["planner", 244.2161], ["random", None]], "50 episodes")
-    page = Page(write_report(tmp_path / "report.html", "Run", {"success rate": 0.98},
-                             [table, Picture("Loss", "of the model", image),
-                              Picture("Paths", "caption", tmp_path / "gone.png")]))
+    page = Page(write_report(tmp_path / "report.html", "Run", [
+        table, Picture("Loss", "of the model", image), Picture("Paths", "caption", tmp_path / "gone.png")],
+        {"success rate": 0.98}))
     assert not page.open and "script" not in page.tags and "link" not in page.tags
     assert [s[:22] for s in page.sources] == ["data:image/png;base64,"]
     for expected in ("success rate", "0.98", "planner", "244.2", "—", "50 episodes", "of the model",
@@ -126,7 +126,7 @@ def test_the_report_escapes_every_text(tmp_path: Path):
     evil = '<script>alert("x")</script>'
     parts = [Table(evil, [evil], [[evil]], evil), Picture(evil, evil, DRAWERS["loss"](tmp_path / "l.png", None)),
              Picture(evil, evil, None, evil)]
-    page = Page(write_report(tmp_path / "r.html", evil, {evil: evil}, parts))
+    page = Page(write_report(tmp_path / "r.html", evil, parts, {evil: evil}))
     assert "script" not in page.tags and page.text.count(evil) == 12
 
 
