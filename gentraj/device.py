@@ -1,9 +1,19 @@
-"""The device that a command or a model computes on."""
+"""The device that a command or a model computes on, and how tensors get there without a wait.
+
+A GPU works through a queue of operations that the host fills. A copy from ordinary memory, and every number that the
+host reads, waits until the queue is empty, so that the GPU then has nothing to do. `sent` and `constant` do not wait.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+ALIGNMENT = 16  # bytes; each of the tensors that are packed into one copy begins at a multiple of it
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -41,3 +51,50 @@ def device_of(model: object) -> torch.device:
         return own
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on another device. It goes to a GPU by way of page-locked memory, so that the host does not wait."""
+    if device.type == "cuda" and x.is_cpu:
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def sent_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Several tensors on another device. To a GPU they go by one copy, for which the host does not wait."""
+    if device.type != "cuda" or not all(x.is_cpu for x in tensors):
+        return [x.to(device) for x in tensors]
+    sizes = [-(-x.nbytes // ALIGNMENT) * ALIGNMENT for x in tensors]
+    starts = list(accumulate(sizes, initial=0))
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
+    parts = [packed[start : start + x.nbytes] for start, x in zip(starts, tensors, strict=False)]
+    for part, x in zip(parts, tensors, strict=True):
+        part.view(x.dtype).view(x.shape).copy_(x)
+    there = packed.to(device, non_blocking=True)
+    return [there[start : start + x.nbytes].view(x.dtype).view(x.shape)
+            for start, x in zip(starts, tensors, strict=False)]
+
+
+def running_sum(x_RX: Tensor) -> Tensor:
+    """(R, X) the sums of each row up to each entry, by a product on CUDA, whose `cumsum` of floats is not
+    deterministic."""
+    if not x_RX.is_cuda:
+        return x_RX.cumsum(1)
+    width = x_RX.shape[1]
+    return x_RX @ x_RX.new_ones(width, width).triu()
+
+
+def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of these numbers, which is made once for each device, and must not be changed.
+
+    As an index it takes the place of a list, which is copied to the device in every call.
+    """
+    if torch.compiler.is_compiling():
+        return torch.tensor(numbers, dtype=dtype, device=device)
+    return _constant(numbers, device, dtype)
+
+
+@lru_cache(1024)
+def _constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    with torch.inference_mode(False):  # or else no gradient could pass through what it is multiplied by
+        return torch.tensor(numbers, dtype=dtype, device=device)

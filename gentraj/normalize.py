@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .device import constant
+
 if TYPE_CHECKING:
     from .trajectory import Batch
 
@@ -73,7 +75,7 @@ class Normalizer(nn.Module):
 
         The result has the dtype of the normaliser, as networks take it, also where x is float64 or holds integers.
         """
-        which = slice(None) if dims is None else list(dims)
+        which = slice(None) if dims is None else constant(tuple(dims), self.shift_D.device, torch.long)
         shift_D = self.shift_D[which]
         z = (x - shift_D) / self.scale_D[which]
         return z if z.dtype == shift_D.dtype else z.to(shift_D.dtype)

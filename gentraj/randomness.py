@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .device import sent
+
 
 def fold(*keys: int) -> int:
     """Combines integers into one 63-bit seed; any change of any key gives an unrelated seed."""
@@ -84,7 +86,7 @@ class RowNoise:
             noise = self._sample(*shape)
         else:
             noise = tape.pass_on(self._sample, len(self.seeds), *shape)
-        return noise.to(self.device or noise.device)
+        return sent(noise, self.device or noise.device)
 
     def scaled(self, scale: float, *shape: int) -> Tensor:
         """`scale * normal(*shape)`; for a scale of 0 nothing is drawn, unless a `Tape` or `OneStream` is active."""

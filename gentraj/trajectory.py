@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .config import settings
+from .device import sent_together
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -196,8 +197,9 @@ class Batch:
     past_BPD: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
+        """The batch on another device, which it gets to by one copy."""
+        tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Batch(**dict(zip(tensors, sent_together(list(tensors.values()), device), strict=True)))
 
     def take(self, rows: slice | Tensor) -> Batch:
         """These rows of the batch."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import settings
+from gentraj.device import constant
 from gentraj.networks.embedding import Frequencies, fourier, padded, width
 from gentraj.networks.mlp import mlp
 from gentraj.normalize import Normalizer
@@ -44,7 +45,7 @@ class Arrival(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         self.batch_size = config.batch_size
-        self.goal_dims, self.obs = list(goal_dims), obs
+        self.goal_dims, self.obs = goal_dims, obs
         inputs = width(spec.obs_dim + len(goal_dims), config.frequencies)
         self.network = mlp([inputs, *[config.width] * config.depth, spec.horizon])
 
@@ -55,7 +56,8 @@ class Arrival(nn.Module):
         j_B, later_BO = later_observation(self.spec, batch, generator)
         obs_BO, _ = self.spec.split(batch.x_BHD[:, 0])
         going_B = batch.mask_BHD[:, 1:, 0].any(1)  # a window of one real timestep arrives nowhere
-        loss_B = F.cross_entropy(self(obs_BO, later_BO[:, self.goal_dims]), j_B, reduction="none")
+        goal_BG = later_BO[:, constant(self.goal_dims, later_BO.device, torch.long)]
+        loss_B = F.cross_entropy(self(obs_BO, goal_BG), j_B, reduction="none")
         loss = (loss_B * going_B).sum() / mean_over_processes(going_B.sum()).clamp(min=1)
         apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         return {"loss": loss.detach()}

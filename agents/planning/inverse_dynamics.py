@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from gentraj.config import settings
 from gentraj.data import Episodes, Windows
 from gentraj.data.windows import repeat_last
+from gentraj.device import constant, sent
 from gentraj.models.conditioning import later_row
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
@@ -47,7 +48,7 @@ def later_observation(spec: TrajectorySpec, batch: Batch, generator: torch.Gener
     """
     spec.check_windows(batch.x_BHD.shape)
     length_B = batch.mask_BHD[..., 0].sum(1)
-    u_B = torch.rand(len(length_B), generator=generator).to(length_B.device)
+    u_B = sent(torch.rand(len(length_B), generator=generator), length_B.device)
     k_B = later_row(length_B, u_B)
     return k_B, spec.split(batch.x_BHD[torch.arange(len(k_B), device=k_B.device), k_B])[0]
 
@@ -65,9 +66,9 @@ class InverseDynamics(nn.Module):
         self.batch_size = config.batch_size
         self.obs, self.act = obs, act
         self.delta = delta
-        self.seen = list(range(spec.obs_dim))
+        self.seen = tuple(range(spec.obs_dim))
         if config.towards == "goal":
-            self.seen = list(goal_dims)
+            self.seen = tuple(goal_dims)
         self.network = mlp([spec.obs_dim + len(self.seen) + 1, *[config.width] * config.depth, spec.act_dim])
 
     @classmethod
@@ -119,6 +120,7 @@ class InverseDynamics(nn.Module):
         return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
 
     def _act(self, obs_BO: Tensor, target_BO: Tensor, k_B: Tensor) -> Tensor:
-        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO)[:, self.seen],
+        seen = constant(self.seen, obs_BO.device, torch.long)
+        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO)[:, seen],
                   k_B[:, None] / self.config.lookahead]
         return self.network(torch.cat(inputs, dim=-1))

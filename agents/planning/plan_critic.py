@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import CONTEXTS, repeat_last
+from gentraj.device import constant, sent_together
 from gentraj.diffusion.guidance import Guided, guided_by_noisy
 from gentraj.models.sampling import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
@@ -189,7 +190,7 @@ class PlanCritic(nn.Module):
         h_H, m_B = torch.arange(self.spec.horizon, device=real_BH.device), real_BH.sum(1) - 1
         ended_B = batch.terminal_BH.any(1)
         counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two timesteps lies after the last real one
-        discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
+        discount_H = self.config.discount ** constant(self.spec.times, reward_BH.device, reward_BH.dtype)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
         last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
         after_B = self.returns.unnormalize(self.target(self._state(last_BD, batch.goal_BG)).mean(0))
@@ -254,8 +255,9 @@ class PlanCritic(nn.Module):
         if not self.config.noise_fraction:
             return z_BHD, z_BHD.new_zeros(len(z_BHD))
         share_B, angle_B = torch.rand(len(z_BHD), 2, generator=generator).T
-        sigma_B = ((share_B < self.config.noise_fraction) * (angle_B * torch.pi / 2).sin()).to(z_BHD)
-        eps = torch.randn(z_BHD.shape, generator=generator).to(z_BHD)
+        sigma_B = (share_B < self.config.noise_fraction) * (angle_B * torch.pi / 2).sin()
+        eps = torch.randn(z_BHD.shape, generator=generator)
+        sigma_B, eps = (x.to(z_BHD.dtype) for x in sent_together([sigma_B, eps], z_BHD.device))
         noisy = (1 - sigma_B**2).sqrt()[:, None, None] * z_BHD + sigma_B[:, None, None] * eps
         noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
         return noisy, sigma_B

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.data.windows import repeat_last
+from gentraj.device import running_sum
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
 from .memory import between, shift_time
@@ -72,7 +73,7 @@ class Trust:
         spec = self.model.spec
         start = Condition.empty(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         start = replace(start, context_BC=context_RC)
-        return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
+        return running_sum(self.model.ood_score(x_RHD, start, seeds))
 
 
 class Recorded:

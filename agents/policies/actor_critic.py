@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
+from gentraj.device import sent
 from gentraj.diffusion import DiffusionConfig
 from gentraj.families import ACTION_NETWORK
 from gentraj.networks import NetworkConfig
 from gentraj.randomness import OneStream, RowNoise, unfold_each
-from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, MovingAverage, Updates, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
 
 from .critic import Critic, CriticConfig
@@ -73,15 +74,13 @@ class ActorCritic(Policy[A]):
     `NoiseActor`.
     """
 
-    updates: Tensor
-
     def __init__(self, config: A, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
         if config.model is not None:
             self.model = self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
-        if config.delay > 1:  # a buffer, so that a resumed training goes on with the right update
-            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        if config.delay > 1:
+            self.updates = Updates()
 
     def optimizers(self) -> dict[str, Optimizer]:
         optimizers = {"critic": self.critic.optimizer()}
@@ -95,7 +94,7 @@ class ActorCritic(Policy[A]):
             act_BNKA = self.best_next(t.next_BS, self.next_actions(t.next_BS, self.config.backup, generator))
             if self.config.smoothing:
                 noise = torch.randn(act_BNKA.shape, generator=generator).clamp(-MAX_SMOOTHING, MAX_SMOOTHING)
-                act_BNKA = (act_BNKA + self.config.smoothing * noise.to(act_BNKA.device)).clamp(-1, 1)
+                act_BNKA = (act_BNKA + self.config.smoothing * sent(noise, act_BNKA.device)).clamp(-1, 1)
         next_return_BM = self.critic.next_return(t.next_BS, act_BNKA)
         return self.critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
 
@@ -112,8 +111,7 @@ class ActorCritic(Policy[A]):
         critic_loss, critic = self.critic_loss(t, generator)
         acts = True
         if self.config.delay > 1:  # Fujimoto et al. 2018, section 5.2
-            self.updates += 1
-            acts = int(self.updates) % self.config.delay == 0
+            acts = self.updates.next() % self.config.delay == 0
         self.critic.step(critic_loss, optimizers["critic"], follow=acts)
         if not acts:
             return critic
@@ -207,7 +205,7 @@ class NoiseActor(ActorCritic[A]):
     def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
         """(B * number, K, A) noise for the actions of each state, one state after the other."""
         normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
-        return self.latent(normal_BX.to(state_BS.device).reshape(-1, self.noise_dim))
+        return self.latent(sent(normal_BX, state_BS.device).reshape(-1, self.noise_dim))
 
     def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor, t_R: Tensor | None = None) -> Tensor:
         """(R, K * A) chunks of actions that the network makes from noise in one call, at the times `t_R`, 1 by

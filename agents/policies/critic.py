@@ -177,8 +177,8 @@ class Critic(nn.Module):
             q_B = q_EB[0]
             size_B = q_B
         else:
-            member = torch.randint(2, (), generator=generator)  # the same in all processes
-            q_B, size_B = q_EB[torch.stack([member, 1 - member]).to(q_EB.device)]
+            member = int(torch.randint(2, (), generator=generator))  # the same in all processes
+            q_B, size_B = q_EB[member], q_EB[1 - member]
         if not divided:
             return q_B
         return q_B / mean_over_processes(size_B.detach().abs().mean()).clamp(min=1e-6)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
+from gentraj.device import running_sum
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
 from gentraj.randomness import RowNoise
@@ -149,7 +150,7 @@ def chosen(log_weight_BM: Tensor, centre_BMX: Tensor, uniform_B1: Tensor | None)
     may lack a constant."""
     if uniform_B1 is None:
         return mode(log_weight_BM, centre_BMX)
-    below_BM = log_weight_BM.softmax(1).cumsum(1)[:, :-1] < uniform_B1.to(log_weight_BM.device)
+    below_BM = running_sum(log_weight_BM.softmax(1))[:, :-1] < uniform_B1.to(log_weight_BM.device)
     index_B1 = below_BM.sum(1, keepdim=True)
     return centre_BMX.gather(1, index_B1[:, :, None].expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
 

@@ -31,11 +31,9 @@ class Ours(Peer):
 
     def train(self, after_update: Callable[[], None]) -> None:
         with cpu_resources(1):
-            self.trainer.begin(resume=False)
+            log = self.trainer.open_log(self.trainer.begin(resume=False))
             while True:
-                for component in self.trainer.components:
-                    self.trainer.train_component(component)
-                self.trainer.step += 1
+                self.trainer.train_step(log)
                 self.agent = None
                 after_update()
 

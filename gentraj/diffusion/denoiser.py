@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..device import sent_together
 from ..models.conditional import Microbatch
 from ..models.sampling import Denoise
 from ..normalize import Normalizer
@@ -25,21 +26,24 @@ from .paths import NoisePath
 class NoiseLevel:
     """The noise level of each row at time t (R,): alpha, sigma, their rates and the spread of x_t, all (R, 1, 1).
 
-    `sigma_data` is the standard deviation of normalised data.
+    `sigma_data` is the standard deviation of normalised data. Paths are computed on the CPU: of times that are there,
+    one copy brings all of this to a GPU, which would have to be waited for if the times were.
     """
 
-    def __init__(self, path: NoisePath, t_R: Tensor, sigma_data: float = 1.0):
-        self.path, self.t_R = path, t_R
+    def __init__(self, path: NoisePath, t_R: Tensor, sigma_data: float = 1.0, device: torch.device | None = None):
+        self.path, self.given_R = path, t_R
         self.sigma_data = sigma_data
-        self.alpha, self.sigma = path.alpha(t_R)[:, None, None], path.sigma(t_R)[:, None, None]
+        alpha, sigma = path.alpha(t_R), path.sigma(t_R)
         # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
-        self.spread = ((self.alpha * sigma_data) ** 2 + self.sigma**2).sqrt()
+        spread = ((alpha * sigma_data) ** 2 + sigma**2).sqrt()
+        self.t_R, alpha, sigma, spread = sent_together([t_R, alpha, sigma, spread], device or t_R.device)
+        self.alpha, self.sigma, self.spread = (x[:, None, None] for x in (alpha, sigma, spread))
 
     def each(self) -> Iterator[NoiseLevel]:
         """The level of each row alone."""
         for i in range(len(self.t_R)):
             one = copy.copy(self)
-            for name in ("t_R", "alpha", "sigma", "spread"):
+            for name in ("given_R", "t_R", "alpha", "sigma", "spread"):
                 setattr(one, name, getattr(self, name)[i : i + 1])
             yield one
 
@@ -50,7 +54,7 @@ class NoiseLevel:
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:
         """d alpha / dt and d sigma / dt."""
-        d_alpha, d_sigma = self.path.rates(self.t_R)
+        d_alpha, d_sigma = sent_together(self.path.rates(self.given_R), self.t_R.device)
         return d_alpha[:, None, None], d_sigma[:, None, None]
 
     @property
@@ -174,10 +178,10 @@ class Preconditioned:
         return x0
 
     def __call__(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
-        """x0 (R, H, D) of x (R, H, D), with exact known entries; x itself where t is 0."""
-        at, x_t = NoiseLevel(self.path, t_R, self.sigma_data), rows.held(x)
+        """x0 (R, H, D) of x (R, H, D), with exact known entries; x itself where t is 0. Times may be on the CPU."""
+        at, x_t = NoiseLevel(self.path, t_R, self.sigma_data, x.device), rows.held(x)
         x0 = self.x0(x_t, self.output(x_t, at, rows), at)
-        x0 = torch.where(t_R[:, None, None] > 0, x0, x_t)
+        x0 = torch.where(at.t_R[:, None, None] > 0, x0, x_t)
         return torch.where(rows.known, rows.x0, x0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
+from ..device import sent
 from ..models.conditional import ConditionalModel, GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.sampling import (
@@ -258,8 +259,8 @@ class Diffusion(ConditionalModel):
         """
         real = batch.mask_BHD
         known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
-        at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
-        eps = torch.randn(x0.shape, generator=generator).to(x0.device)
+        at = self.level(sample_times(self.config.density, self.path, len(x0), generator))
+        eps = sent(torch.randn(x0.shape, generator=generator), x0.device)
         context = self.training_context(batch, generator)
         rows = Microbatch(x0, real, known, context, batch.weights(), generator)
         score = None if guide is None else partial(self.own_score, guide, rows=rows, batch=batch)
@@ -279,8 +280,8 @@ class Diffusion(ConditionalModel):
         return self.sampler(self.config)(denoise, start, times, self.path, rows.normal)
 
     def level(self, t_R: Tensor) -> NoiseLevel:
-        """The noise level at the times t (R,)."""
-        return NoiseLevel(self.path, t_R, self.config.sigma_data)
+        """The noise level at the times t (R,), on the model's device."""
+        return NoiseLevel(self.path, t_R, self.config.sigma_data, self.device)
 
     def preconditioned(self, network: nn.Module, *, clipped: bool = True) -> Preconditioned:
         """The denoiser D(x; t) that one of its networks makes; `clipped` bounds x0 (`config.clip`)."""

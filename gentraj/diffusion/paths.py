@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -124,8 +124,8 @@ def edm(levels: int | None = None) -> NoisePath:
 
 def flow(levels: int | None = None) -> NoisePath:
     """Rectified flow (Liu et al. 2022, equation 1), the optimal-transport path (Lipman et al. 2023, equation 22)."""
-    path = _path(lambda t: 1 - t, lambda t: t.clone(), levels)
-    return replace(path, known_rates=lambda t: (-torch.ones_like(t), torch.ones_like(t)))
+    return NoisePath(lambda t: 1 - t, lambda t: t.clone(), levels,
+                     known_rates=lambda t: (-torch.ones_like(t), torch.ones_like(t)))
 
 
 def _path(alpha: Function, sigma: Function, levels: int | None = None) -> NoisePath:

@@ -57,8 +57,7 @@ class Consistency(FewStep):
         points = min(self.distillation.points, self.path.levels or self.distillation.points)
         times = sampling_times(self.path, points)
         i_R = torch.randint(points, (len(rows.x0),), generator=rows.generator)
-        t_R = times[i_R].to(eps.device)
-        r_R = times[i_R + 1].to(eps.device)
+        t_R, r_R = times[i_R], times[i_R + 1]
         t = self.level(t_R)
         x_t = t.noised(rows.x0, eps)
         with torch.no_grad():

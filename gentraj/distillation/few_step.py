@@ -143,7 +143,7 @@ class FewStep(Diffusion):
 
     def one_call(self, rows: Microbatch) -> Tensor:
         """(R, H, D) a differentiable sample for each condition, from one call of the network, in normalised units."""
-        t_R = rows.x0.new_ones(len(rows.x0))
+        t_R = torch.ones(len(rows.x0), dtype=rows.x0.dtype)
         D = self.preconditioned(self.network, clipped=False)
         return D(self.level(t_R).sigma * rows.normal(), t_R, rows)
 

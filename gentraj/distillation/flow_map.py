@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import settings
+from ..device import sent_together
 from ..diffusion.diffusion_model import DiffusionConfig
 from ..models.conditional import Microbatch
 from ..models.conditioning import encoded_width
@@ -142,18 +143,18 @@ class FlowMap(FewStep):
     def flow(self, rows: Microbatch) -> Flow:
         """Random points of the teacher's flow. It is asked at its own times, which may be those of noise levels; its
         x_s with the same ratio of signal and noise is z_t times alpha + sigma."""
-        eps = rows.normal()
-        u_R = self.uniform(rows)
-        s = self.teacher.level(self.teacher.path.snap(u_R.cpu()).to(eps))
-        total = s.alpha + s.sigma
-        t_R = (s.sigma / total)[:, 0, 0]
+        eps, path = rows.normal(), self.teacher.path
+        s_R = path.snap(self.uniform(rows)).to(eps.dtype)
+        alpha_R, sigma_R = path.alpha(s_R), path.sigma(s_R)
+        total_R = alpha_R + sigma_R
+        t_R, total_R = sent_together([sigma_R / total_R, total_R], eps.device)
         z = self.level(t_R).noised(rows.x0, eps)
-        x0 = self.taught(total * z, s.t_R, rows)
+        x0 = self.taught(total_R[:, None, None] * z, s_R, rows)
         return Flow(z, (z - x0) / t_R[:, None, None] * rows.free, t_R)
 
     def uniform(self, rows: Microbatch) -> Tensor:
-        """(R,) numbers, uniform between 0 and 1."""
-        return torch.rand(len(rows.x0), generator=rows.generator).to(rows.x0.device)
+        """(R,) numbers on the CPU, uniform between 0 and 1."""
+        return torch.rand(len(rows.x0), generator=rows.generator)
 
     def squares(self, u: Tensor, target: Tensor, rows: Microbatch) -> Tensor:
         """(R,) mean squared errors of the free entries."""

@@ -50,8 +50,9 @@ class Reflow(FewStep):
         z = rows.normal()
         x0 = self.transported(z, whole)
         times = sampling_times(self.path, self.config.steps, self.config.grid)[:-1]
-        t_R = times[torch.randint(len(times), (len(z),), generator=rows.generator)].to(z.device)
-        x_t = self.level(t_R).noised(torch.where(t_R[:, None, None] < 1, x0, 0), z)
+        t_R = times[torch.randint(len(times), (len(z),), generator=rows.generator)]
+        at = self.level(t_R)
+        x_t = at.noised(torch.where(at.t_R[:, None, None] < 1, x0, 0), z)
         return self.regression(x0, x_t, t_R, whole)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ..config import Fraction, settings
+from ..device import sent_together
 from ..models.conditional import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
@@ -47,8 +48,9 @@ class Shortcut(FlowMap):
         """Times t and sizes d (R,) of random steps from t to t - d: a size is 1, 1/2, 1/4 and so on, each as probable,
         and t one of its multiples."""
         d_R = 0.5 ** torch.randint(self.distillation.halvings, (len(rows.x0),), generator=rows.generator)
-        t_R = d_R * (1 + (self.uniform(rows).cpu() / d_R).floor())
-        return t_R.to(rows.x0.device), d_R.to(rows.x0.device)
+        t_R = d_R * (1 + (self.uniform(rows) / d_R).floor())
+        t_R, d_R = sent_together([t_R, d_R], rows.x0.device)
+        return t_R, d_R
 
     @torch.no_grad()
     def half_steps(self, z: Tensor, t_R: Tensor, d_R: Tensor, rows: Microbatch) -> Tensor:

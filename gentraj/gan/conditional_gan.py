@@ -20,7 +20,7 @@ from ..models.sampling import by_blocks, check_trajectories, mean_score
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
-from ..training.optimization import MovingAverage, adamw, apply_gradients
+from ..training.optimization import MovingAverage, Updates, adamw, apply_gradients, waits_to_read
 from ..training.parallel import mean_over_processes
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
 from .objectives import OBJECTIVES, ObjectiveName, RegulariserName, SideConfig, adversarial_loss, step_discriminator
@@ -28,6 +28,7 @@ from .objectives import OBJECTIVES, ObjectiveName, RegulariserName, SideConfig, 
 AVERAGE_WEIGHT = 0.02  # weight of a step in the moving averages
 FIRST_WARNING_STEP = 50  # the first step at which a dead or collapsed generator is reported
 SETTLED_STEP = 500  # the first step at which all symptoms are: no training starts healthy
+LOOK_EVERY = 50  # steps on an accelerator
 COVERAGE_NEIGHBOURS = 5
 COPY_FRACTION = 0.01  # samples are copies if they are nearer than this fraction of the mean distance between data
 
@@ -72,32 +73,32 @@ class Health(nn.Module):
     """Moving averages of the symptoms' metrics. They are saved with the weights, so that a loaded GAN warns, too."""
 
     average: Tensor
-    steps: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("average", torch.zeros(len(SYMPTOMS)))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.steps = Updates()
         self._warned: set[str] = set()
 
     def record(self, metrics: Mapping[str, Tensor]) -> None:
-        """Updates the averages with the metrics of one step, and warns of new symptoms."""
+        """Updates the averages with the metrics of one step, and warns of new symptoms; on an accelerator, which has to
+        be waited for, it looks for them in every `LOOK_EVERY`th step."""
         now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average)
-        self.steps += 1
-        self.average.lerp_(mean_over_processes(now).to(now), torch.clamp(1 / self.steps, min=AVERAGE_WEIGHT).to(now))
-        self.warn()
+        steps = self.steps.next()
+        self.average.lerp_(mean_over_processes(now).to(now), max(AVERAGE_WEIGHT, 1 / steps))
+        if steps % LOOK_EVERY == 0 or not waits_to_read(self.average):
+            self.warn()
 
     def warn(self) -> None:
         """Warns once of each symptom."""
         for metric, message in self.symptoms().items():
             if metric not in self._warned:
                 self._warned.add(metric)
-                warnings.warn(f"step {int(self.steps)} of the GAN: {message}", GANWarning, stacklevel=3)
+                warnings.warn(f"step {self.steps.done} of the GAN: {message}", GANWarning, stacklevel=3)
 
     def symptoms(self) -> dict[str, str]:
         """The present symptoms: metric -> message with symptom and remedy."""
-        steps = int(self.steps)  # read once, as the averages are: each read waits for the device
-        found = dict[str, str]()
+        steps, found = self.steps.done, dict[str, str]()
         if steps < FIRST_WARNING_STEP:
             return found
         for symptom, value in zip(SYMPTOMS, self.average.tolist(), strict=True):
@@ -127,7 +128,7 @@ def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
         between, among = distances(x, x, free_X), distances(g, g, free_X)
         across = distances(x, g, free_X)
     k = min(COVERAGE_NEIGHBOURS + 1, len(x))  # the nearest neighbour is the trajectory itself
-    radius = between.kthvalue(k, 1).values
+    radius = between.topk(k, largest=False).values[:, -1]  # kthvalue is not deterministic on CUDA
     copies = among.fill_diagonal_(torch.inf).amin(1) < COPY_FRACTION * between.mean()
     return {"spread": spread(fake) / spread(real).clamp(min=1e-12), "duplicates": copies.float().mean(),
             "coverage": (across.amin(1) <= radius).float().mean()}
@@ -189,7 +190,6 @@ class ConditionalGAN(DirectModel):
     config: GANConfig
     NAME = "a GAN"
     real_logit: Tensor
-    updates: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
                  context: Normalizer | None = None, *, conditioning: ConditionMix | None = None,
@@ -204,8 +204,8 @@ class ConditionalGAN(DirectModel):
         self.ema = MovingAverage(self.network, config.ema)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
-        if config.adversarial_interval > 1:  # a buffer, so that a resumed training plays in the same updates
-            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        if config.adversarial_interval > 1:
+            self.updates = Updates()
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimisers of both sides, "discriminator" and "generator"."""
@@ -249,8 +249,7 @@ class ConditionalGAN(DirectModel):
         """Counts an update, and says whether the two sides play in it: in the first, and then in every so many."""
         if self.config.adversarial_interval == 1:
             return True
-        self.updates += 1
-        return int(self.updates) % self.config.adversarial_interval == 1
+        return self.updates.next() % self.config.adversarial_interval == 1
 
     def _sample(self, microbatch: Microbatch) -> Tensor:
         """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""

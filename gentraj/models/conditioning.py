@@ -10,6 +10,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from ..config import Fraction, settings
+from ..device import constant, sent, sent_together
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
 
@@ -40,7 +41,8 @@ class ConditionMix:
     """Indices of the observation's entries that make up a goal; empty for all."""
 
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples which of the real entries (B, H, D) are known: bool (B, H, D). `generator` is on the CPU.
+        """Samples which of the real entries (B, H, D) are known: bool (B, H, D) on their device. `generator` is
+        on the CPU.
 
         Raises ValueError for windows of another shape than those of `spec`, and for `goal_dims` that an observation of
         `spec` does not have.
@@ -49,12 +51,15 @@ class ConditionMix:
         if not all(0 <= i < spec.obs_dim for i in self.goal_dims):
             raise ValueError(f"ConditionMix.goal_dims are {self.goal_dims}; entries of an observation, 0 to "
                              f"{spec.obs_dim - 1}, are expected")
-        length_B = real_BHD[..., 0].sum(1).cpu()
-        known = torch.zeros(real_BHD.shape, dtype=torch.bool)
+        length_B, device = real_BHD[..., 0].sum(1), real_BHD.device
+        drawn = [torch.rand(len(length_B), generator=generator) for _ in range(2 * len(KINDS))]
+        if self.first_actions:
+            drawn.append(torch.randint(self.first_actions + 1, (len(length_B),), generator=generator))
+        drawn = iter(sent_together(drawn, device))
+        known = torch.zeros_like(real_BHD)
         probability = vars(self)
         for kind, mask in KINDS.items():
-            share_B = torch.rand(len(length_B), generator=generator)
-            u_B = torch.rand(len(length_B), generator=generator)
+            share_B, u_B = next(drawn), next(drawn)
             if probability[kind] == 0:
                 continue
             if kind == "goal" and self.goal_at == "end":
@@ -62,10 +67,9 @@ class ConditionMix:
             chosen_B = share_B < probability[kind]
             known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
         if self.first_actions:
-            number_B = torch.randint(self.first_actions + 1, (len(length_B),), generator=generator)
-            first_BH = torch.arange(spec.horizon) < number_B[:, None]
+            first_BH = torch.arange(spec.horizon, device=device) < next(drawn)[:, None]
             known |= _entries(spec, first_BH, range(spec.obs_dim, spec.dim))
-        return known.to(real_BHD.device) & real_BHD
+        return known & real_BHD
 
 
 def later_row(length_B: Tensor, u_B: Tensor) -> Tensor:
@@ -74,33 +78,31 @@ def later_row(length_B: Tensor, u_B: Tensor) -> Tensor:
 
 
 def _entries(spec: TrajectorySpec, timesteps_BH: Tensor, dims: tuple[int, ...] | range) -> Tensor:
-    column_D = torch.zeros(spec.dim, dtype=torch.bool)
-    column_D[list(dims)] = True
+    column_D = constant(tuple(dim in dims for dim in range(spec.dim)), timesteps_BH.device)
     return timesteps_BH[..., None] & column_D
 
 
 def _start(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
-    timesteps_BH = (torch.arange(spec.horizon) == 0).expand(len(length_B), -1)
+    timesteps_BH = (torch.arange(spec.horizon, device=u_B.device) == 0).expand(len(length_B), -1)
     return _entries(spec, timesteps_BH, range(spec.obs_dim))
 
 
 def _goal(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
-    timesteps_BH = torch.arange(spec.horizon) == later_row(length_B, u_B)[:, None]
+    timesteps_BH = torch.arange(spec.horizon, device=u_B.device) == later_row(length_B, u_B)[:, None]
     return _entries(spec, timesteps_BH, dims or range(spec.obs_dim))
 
 
 def _prefix(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
-    after_D = torch.zeros(spec.dim)
-    after_D[spec.obs_dim :] = 0.5
-    return torch.arange(spec.horizon)[:, None] + after_D < (u_B * length_B)[:, None, None]
+    after_D = 0.5 * (torch.arange(spec.dim, device=u_B.device) >= spec.obs_dim)
+    return torch.arange(spec.horizon, device=u_B.device)[:, None] + after_D < (u_B * length_B)[:, None, None]
 
 
 def _actions(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
-    return torch.arange(spec.dim) >= spec.obs_dim
+    return torch.arange(spec.dim, device=u_B.device) >= spec.obs_dim
 
 
 def _observations(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
-    return torch.arange(spec.dim) < spec.obs_dim
+    return torch.arange(spec.dim, device=u_B.device) < spec.obs_dim
 
 
 KINDS = {"start": _start, "goal": _goal, "waypoint": _goal, "prefix": _prefix, "actions": _actions,
@@ -128,7 +130,7 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
                          "each trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
     if kept_B is not None:
-        encoded = encoded * kept_B[:, None].to(encoded.device)
+        encoded = encoded * sent(kept_B, encoded.device)[:, None]
     return encoded
 
 

@@ -15,6 +15,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from ..config import settings
+from ..device import constant
 
 # For fewer rows, or an odd remainder of them, torch takes other CPU kernels, which round differently. Measured with
 # torch 2.13 and strict products (`gentraj/__init__.py`): multiples of 16 are bit-equal with 1 and 2 threads; with more
@@ -74,7 +75,7 @@ def fourier(z: Tensor, frequencies: int) -> Tensor:
     """
     if frequencies == 0:
         return z
-    frequency_F1 = z.new_tensor([math.pi * 2**k for k in range(frequencies)])[:, None]
+    frequency_F1 = constant(tuple(math.pi * 2**k for k in range(frequencies)), z.device, z.dtype)[:, None]
     angle = (frequency_F1 * z[..., None, :]).flatten(-2)
     return torch.cat([z, angle.sin(), angle.cos()], dim=-1)
 

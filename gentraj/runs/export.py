@@ -26,7 +26,7 @@ from gentraj.agents.policies.actor import Actor
 
 from ..randomness import Tape
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .run import Run, straight
+from .run import Run, copy_of, straight
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
@@ -39,8 +39,10 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
 
     Actions are bounded by `action_space` (for a robot without an environment), or else by the action space of `env_id`
     or of the run's own environment. A run with a roadmap decides for goals within reach, as `ahead_of(run)` gives them.
-    Raises ValueError if the run cannot be exported.
+    The program runs on the CPU. Raises ValueError if the run cannot be exported.
     """
+    if run.device.type != "cpu":
+        run = copy_of(run, torch.device("cpu"))
     agent = straight(run).agent(action_space or run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
         raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "

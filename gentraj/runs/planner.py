@@ -312,7 +312,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         """(B,) the timestep at which the goal is most probably reached; the last one without an arrival network."""
         if self.arrival is None:
             return torch.full((len(obs_BO),), self.model.spec.horizon - 1)
-        return self.arrival.propose(obs_BO, goal_BG, (1.0,))[:, 0]
+        return self.arrival.propose(obs_BO.to(self.device), goal_BG.to(self.device), (1.0,))[:, 0]
 
     def _model_of(self, spec: TrajectorySpec, conditioning: ConditionMix, context: Normalizer | None,
                   episodes: Episodes | None) -> Model:

@@ -10,7 +10,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,7 +42,7 @@ from .checkpoint import (
     save,
 )
 from .log import Log, Row, Sums, require_loggers, start_loggers
-from .optimization import NonFinite, checked_later, read_finite
+from .optimization import NonFinite, Numbers, checked_later
 from .parallel import SINGLE, Processes
 from .state import ComponentState, Source, module_tensors, restore_module
 
@@ -189,6 +190,27 @@ class TrainingResult:
     seconds: float
 
 
+class StepNumbers(Numbers):
+    """The numbers of an update that have to be finite, of which the last are its metrics."""
+
+    def __init__(self, checked: Sequence[tuple[str, Tensor]], metrics: Mapping[str, Tensor], processes: Processes):
+        super().__init__([*checked, *((f"the metric '{key}'", value) for key, value in metrics.items())], processes)
+        self.keys = list(metrics)
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics by name. Raises what `read` does."""
+        return dict(zip(self.keys, self.read()[-len(self.keys) :], strict=True))
+
+
+@dataclass
+class Step:
+    """A step that is done or under way: how many were done before it, its numbers and its learning rates."""
+
+    number: int
+    numbers: dict[str, StepNumbers] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+
+
 class Trainer:
     """Trains components in place, one update of each a step, and saves checkpoints and metrics.
 
@@ -219,6 +241,7 @@ class Trainer:
             self.components.append(ComponentState(name, component, component, batches, processes.device))
         self.meta = _same_on_resume(store.meta, components, settings, data.episodes)
         self.step = 0
+        self.unread = deque[Step]()  # steps whose metrics are not logged so far
         self.saved_step = -1
         self.checkpoint = self.folder
         for each in self.components:
@@ -246,7 +269,9 @@ class Trainer:
                     self.train_step(log)
                     self.evaluate(log)
                     if self.step % self.settings.save_every == 0:
+                        self.record(log)
                         self.save(log.sums)
+                self.record(log)
                 self.save(log.sums)
             received = self.stop_signal()
             if received:
@@ -313,15 +338,30 @@ class Trainer:
         return self.processes.largest(self.interrupts.received or 0)
 
     def train_step(self, log: Log) -> None:
-        """Updates every component by a batch of its own, and logs its metrics and learning rates."""
-        metrics, rates = dict[str, float](), dict[str, float]()
+        """Updates every component by a batch of its own, and logs its metrics and learning rates; on a GPU those of the
+        step before, so that the host prepares a step while the GPU computes another."""
+        step = Step(self.step)
+        self.unread.append(step)
         for each in self.components:
-            rates |= each.learning_rates()
-            metrics |= self.train_component(each)
+            step.rates |= each.learning_rates()
+            self.train_component(each)
         self.step += 1
-        log.record(self.step, metrics, rates)
+        self.record(log, later=int(any(each.device.type == "cuda" for each in self.components)))
 
-    def train_component(self, trained: ComponentState) -> dict[str, float]:
+    def record(self, log: Log, later: int = 0) -> None:
+        """Logs the steps that are not logged so far, except the last ones, which are left for `later`.
+
+        Raises `TrainingStopped` for a number of theirs that is not finite.
+        """
+        while len(self.unread) > later:
+            step = self.unread.popleft()
+            metrics = dict[str, float]()
+            for name, numbers in step.numbers.items():
+                with self._stopping(f"component '{name}'", step.number):
+                    metrics |= numbers.metrics()
+            log.record(step.number + 1, metrics, step.rates)
+
+    def train_component(self, trained: ComponentState) -> dict[str, Tensor]:
         """Updates a component by its batch of this step, and returns its metrics."""
         metrics = self.update(trained, self.next_batch(trained))
         for scheduler in trained.schedulers.values():
@@ -337,10 +377,11 @@ class Trainer:
             batch = trained.source.batch(self.step, seed, size, self.processes.rows)
         return batch.to(trained.device)
 
-    def update(self, trained: ComponentState, batch: Batch) -> dict[str, float]:
-        """Updates a component by a batch, and returns the means of its metrics over the processes.
+    def update(self, trained: ComponentState, batch: Batch) -> dict[str, Tensor]:
+        """Updates a component by a batch, and returns its metrics, whose means over the processes `record` logs.
 
-        Raises `TrainingStopped` where the loss, a gradient or a metric is not finite.
+        Raises `TrainingStopped` where the loss, a gradient or a metric is not finite; those of a GPU are looked at by
+        `record`.
         """
         noise = generator(self.settings.seed, self.step, trained.key)
         with (self._stopping(f"component '{trained.name}'"), self.processes.computing(),
@@ -348,9 +389,11 @@ class Trainer:
             with checked_later() as checked:
                 updated = trained.component.update(batch, trained.optimizers, noise)
             metrics = {f"{trained.name}/{key}": torch.as_tensor(value) for key, value in updated.items()}
-            named = [(f"the metric '{key}'", value) for key, value in metrics.items()]
-            numbers = read_finite([*checked, *named], self.processes)
-        return dict(zip(metrics, numbers[len(checked) :], strict=True))
+            numbers = StepNumbers(checked, metrics, self.processes)
+            self.unread[-1].numbers[trained.name] = numbers
+            if numbers.arrived is None:
+                numbers.read()
+        return metrics
 
     def evaluate(self, log: Log) -> None:
         """Calls the evaluation and the measurement if they are due; their time is not that of the training."""
@@ -359,6 +402,7 @@ class Trainer:
         saves = self.step % self.settings.save_every == 0 or is_last
         for is_due, callback in ((due, self.callbacks.evaluate), (due or saves, self.callbacks.measure)):
             if is_due and callback is not None:
+                self.record(log)
                 with log.paused():
                     self.processes.on_main(partial(callback, self.step))
 
@@ -384,13 +428,15 @@ class Trainer:
         self.checkpoint = self.folder / name_of(self.step)
 
     @contextmanager
-    def _stopping(self, where: str) -> Iterator[None]:
-        """Turns a number that is not finite into the end of the training."""
+    def _stopping(self, where: str, step: int | None = None) -> Iterator[None]:
+        """Turns a number that is not finite into the end of the training, by default in this step."""
         try:
             yield
         except NonFinite as error:
             kept = f"{self.checkpoint} is kept" if self.saved_step >= 0 else "nothing was saved"
-            raise TrainingStopped(f"step {self.step}, {where}: {error}; {kept}") from error
+            if step is None:
+                step = self.step
+            raise TrainingStopped(f"step {step}, {where}: {error}; {kept}") from error
 
 
 def check_same(old: Mapping[str, object], new: Mapping[str, object], where: str = "the run",

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import Fraction, settings
+from ..device import sent
 from .parallel import SINGLE, Processes, current_processes
 
 Schedule = Literal["cosine", "constant"]
@@ -116,25 +117,45 @@ def waits_to_read(tensor: Tensor) -> bool:
     return not tensor.is_cpu
 
 
-def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = SINGLE) -> list[float]:
-    """Reads named scalars, or their means over the processes, all of them by one transfer from their device.
+class Numbers:
+    """Named scalars, or their means over the processes, on their way to the CPU by one transfer.
 
-    Raises `NonFinite`, naming the first, where they are not finite.
+    A GPU hands them over when it gets there, for which only `read` waits.
     """
-    stacked = torch.stack([scalar.to(scalars[0][1].device, torch.float32) for _, scalar in scalars])
-    numbers = processes.mean(stacked).tolist()
-    for (name, _), number in zip(scalars, numbers, strict=True):
-        if not math.isfinite(number):
-            raise NonFinite(f"{name} is {number}")
-    return numbers
+
+    def __init__(self, scalars: Sequence[tuple[str, Tensor]], processes: Processes = SINGLE):
+        self.names = [name for name, _ in scalars]
+        device = next((x.device for _, x in scalars if waits_to_read(x)), torch.device("cpu"))
+        self.numbers = processes.mean(torch.stack([sent(x.to(torch.float32), device) for _, x in scalars]))
+        self.arrived: torch.Event | None = None
+        if device.type == "cuda":
+            there = self.numbers
+            self.numbers = torch.empty_like(there, device="cpu", pin_memory=True).copy_(there, non_blocking=True)
+            self.arrived = torch.Event(device)
+            self.arrived.record()
+
+    def read(self) -> list[float]:
+        """The numbers. Raises `NonFinite`, naming the first, where they are not finite."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        numbers = self.numbers.tolist()
+        for name, number in zip(self.names, numbers, strict=True):
+            if not math.isfinite(number):
+                raise NonFinite(f"{name} is {number}")
+        return numbers
+
+
+def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = SINGLE) -> list[float]:
+    """Reads named scalars, or their means over the processes, at once. Raises what `Numbers.read` does."""
+    return Numbers(scalars, processes).read()
 
 
 @contextmanager
 def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
-    """Collects the losses and gradient norms of `apply_gradients`, for `read_finite` to check after the block.
+    """Collects the losses and gradient norms of `apply_gradients`, for `Numbers` to check after the block.
 
-    A training step on an accelerator then waits for it once, at its end, and not in every optimiser step. On a CPU,
-    they are checked in every optimiser step all the same.
+    A training step on an accelerator then does not wait in every optimiser step. On a CPU, they are checked in every
+    optimiser step all the same.
     """
     unread = list[tuple[str, Tensor]]()
     token = _UNREAD.set(unread)
@@ -167,11 +188,37 @@ _MEASURING: ContextVar[bool] = ContextVar("measuring", default=False)
 _UNREAD: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("unread", default=None)
 
 
+class Updates(nn.Module):
+    """A number of updates, which is saved with the weights, so that a resumed training goes on with the right one.
+
+    It stays on the CPU, where reading it waits for no device.
+    """
+
+    number: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("number", torch.zeros((), dtype=torch.long))
+
+    @property
+    def done(self) -> int:
+        """The number so far."""
+        return int(self.number)
+
+    def next(self) -> int:
+        """Counts an update, and returns its number, from 1 on."""
+        self.number += 1
+        return self.done
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Updates:
+        return self
+
+
 class MovingAverage(AveragedModel):
     """The exponential moving average of a network's weights, called as the network is.
 
     The first update copies the weights; buffers are always copied. All weights are updated by one call, and an update
-    does not wait for the device.
+    does not wait for the device: the number of updates stays on the CPU.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -205,7 +252,9 @@ class MovingAverage(AveragedModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingAverage:
         self._forget()  # as buffers are moved to new tensors
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        self.n_averaged = self.n_averaged.cpu()
+        return self
 
     def _forget(self, *_: object) -> None:
         self.pairs = []

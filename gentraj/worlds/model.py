@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
+from ..device import sent
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
@@ -198,7 +199,7 @@ class WorldModel(nn.Module):
         self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
-        first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
+        first_B = sent(torch.rand(len(real_BK), 1, generator=generator), real_BK.device) * self.chunk
         # Chunks are shortened at random, since a rollout may ask for fewer steps than a chunk has.
         real_BK = real_BK & (torch.arange(self.chunk, device=real_BK.device) <= first_B)
         state_BS = self.facts.state(obs_BHO[:, 0], batch.context_BC, self.spec, batch.past_BPD)
@@ -213,11 +214,12 @@ class WorldModel(nn.Module):
         metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
-            error_WX = error_BKY[real_BK.all(1)].flatten(1).to(self.mixing_XX.dtype)  # of whole chunks
-            count = float(mean_over_processes(error_WX.new_tensor(len(error_WX))))
-            if count:
-                with torch.autocast(error_WX.device.type, enabled=False):
-                    self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
+            whole_B1 = real_BK.all(1)[:, None]
+            error_BX = torch.where(whole_B1, error_BKY.flatten(1), 0).to(self.mixing_XX.dtype)
+            count = mean_over_processes(whole_B1.sum().to(error_BX))
+            with torch.autocast(error_BX.device.type, enabled=False):
+                covariance_XX = mean_over_processes(error_BX.T @ error_BX) / count.clamp(min=1)
+                self.mixing_XX.lerp_(covariance_XX, MIXING_RATE * (count > 0))
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
                 error_XB = (error_BKY * real_BK[..., None]).flatten(1).T
                 # The correlations of errors within a chunk are removed; a timestep depends on earlier ones only.
@@ -238,7 +240,8 @@ class WorldModel(nn.Module):
         its own Poisson bootstrap of the batch. Returns the mean and the spread before the update, and metrics.
         """
         mean_EBKY, spread_EBKY = self._predict(input_BKX)
-        count_BE = torch.poisson(torch.ones(len(real_BK), len(mean_EBKY)), generator=generator).to(real_BK.device)
+        count_BE = torch.poisson(torch.ones(len(real_BK), len(mean_EBKY)), generator=generator)
+        count_BE = sent(count_BE, real_BK.device)
         weight_EBKY = count_BE.T[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - outcome_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
@@ -253,7 +256,7 @@ class WorldModel(nn.Module):
     def _covariance_root(self) -> Tensor:
         """(K * Y, K * Y) the Cholesky factor of the covariance of the errors of a chunk."""
         identity_XX = torch.eye(len(self.mixing_XX), device=self.device)
-        return torch.linalg.cholesky(self.mixing_XX + MIN_EIGENVALUE * identity_XX)
+        return torch.linalg.cholesky_ex(self.mixing_XX + MIN_EIGENVALUE * identity_XX).L  # whose check would wait
 
     def _inputs(self, state_BS: Tensor, act_BKA: Tensor, real_BK: Tensor) -> Tensor:
         """(B, K, X): the state, each action (0 for padding), and whether the action is real; normalised."""
