@@ -6,13 +6,18 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&
 # One worker more than cores, as some tests wait for processes of their own.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 
-.PHONY: demo test test-fast lint notebooks soak mutants audit lowest release-check site clean
+.PHONY: demo test device test-fast lint notebooks soak mutants audit lowest release-check site clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
+# On a CUDA device that is simulated over CPU memory: its rules, and no wait in a training step.
+device: .venv/installed-dev
+	PYTEST_PLUGINS=simulated_device PYTHONPATH=tests/device .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal \
+		tests/device tests/test_gpu.py
 
 test-fast: .venv/installed-dev
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"

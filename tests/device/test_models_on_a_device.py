@@ -1,0 +1,99 @@
+"""Every model samples, scores and learns on a GPU, whatever its network, its path and its sampler."""
+
+from dataclasses import replace
+from itertools import cycle, islice
+from typing import Any
+
+import pytest
+import torch
+from simulated_device import counted
+from test_training_on_a_device import DEVICE, narrow
+
+from gentraj import metrics
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion.guidance import Guided
+from gentraj.diffusion.paths import GRIDS, PATHS
+from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.distillation import STUDENTS, FewStep
+from gentraj.families import FAMILIES, MODELS
+from gentraj.networks import NETWORKS
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.training.optimization import checked_later
+from gentraj.trajectory import Batch, Condition, SupportsLogProb, SupportsOODScore, SupportsScore, TrajectorySpec
+
+SPEC = TrajectorySpec(3, 2, 8)
+FAMILY_AND_NETWORK = [(family, network) for family in FAMILIES for network in NETWORKS]
+SAMPLING = list(zip(SAMPLERS, cycle(PATHS), cycle(GRIDS), strict=False))
+
+
+def made(config: Any) -> Any:
+    model = MODELS.made_of(config)(SPEC, config, Normalizer.identity(5), Normalizer.identity(2))
+    return model.to(DEVICE)
+
+
+def batch() -> Batch:
+    x = torch.randn(8, 8, 5, generator=generator(0))
+    real = torch.ones_like(x, dtype=torch.bool)
+    real[0, 5:] = False
+    return Batch(x, real, torch.randn(8, 2, generator=generator(1))).to(DEVICE)
+
+
+def learn(model: Any) -> None:
+    optimizers = model.optimizers()
+    for step in range(2):
+        assert all(torch.isfinite(x) for x in model.update(batch(), optimizers, generator(step)).values())
+
+
+def use(model: Any) -> None:
+    """Whatever a model can do with trajectories, a condition that is on the CPU, and a guide."""
+    known = Condition.empty(SPEC, 2).with_obs(0, torch.zeros(3)).with_obs(-1, torch.ones(2, 1), dims=(1,))
+    known = replace(known, context_BC=torch.zeros(2, 2))
+    for guide in (None, Guided(lambda x_RHD: -x_RHD[..., 0].square().mean(1))):
+        x_BNHD = model.sample(known, 2, guide=guide)
+        assert x_BNHD.is_cuda and torch.isfinite(x_BNHD).all()
+    x_BHD = x_BNHD[:, 0]
+    if isinstance(model, SupportsOODScore):
+        model.ood_score(x_BHD, known, [0, 1])
+    if isinstance(model, SupportsLogProb):
+        assert torch.isfinite(model.log_prob(x_BHD, known, steps=2, exact=False)).all()
+    if isinstance(model, SupportsScore):
+        model.score(x_BHD, known, 0.5)
+
+
+@pytest.mark.parametrize(("family", "network"), FAMILY_AND_NETWORK)
+def test_a_family_learns_and_is_used(family: str, network: str) -> None:
+    model = made(narrow(FAMILIES[family].with_network(NETWORKS[network][0]())))
+    learn(model)
+    use(model)
+
+
+@pytest.mark.parametrize("method", [pytest.param(name, marks=pytest.mark.xfail(reason="samples wait"))
+                                    if name in ("reflow", "adversarial") else name for name in STUDENTS])
+def test_a_student_learns_without_a_wait_and_is_used(method: str) -> None:
+    config, _ = STUDENTS[method]
+    model = made(narrow(config(teacher=replace(FAMILIES["diffusion"], levels=None), steps=1)))
+    assert isinstance(model, FewStep)
+    model.learn_from(made(model.distillation.teacher))
+    learn(model)
+    there, optimizers, noise = batch(), model.optimizers(), generator(0)
+    model.update(there, optimizers, noise)
+    with counted() as waits, checked_later():
+        model.update(there, optimizers, noise)
+    assert not waits, f"waits:\n{waits}"
+    use(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*is unstable with these")
+@pytest.mark.parametrize(("sampler", "path", "grid"), list(islice(cycle(SAMPLING), max(len(SAMPLERS), len(PATHS)))))
+def test_every_sampler_path_and_grid_is_used(sampler: str, path: str, grid: str) -> None:
+    network = NETWORKS["residualmlp"][0]()
+    model = made(narrow(DiffusionConfig(network, path, None, sampler=sampler, grid=grid)))
+    assert isinstance(model, Diffusion)
+    learn(model)
+    use(model)
+
+
+def test_sets_of_trajectories_are_measured() -> None:
+    one, other = torch.randn(2, 40, 8, 5, generator=generator(0)).to(DEVICE)
+    assert metrics.measure(one, other, seed=0).keys() >= {"precision", "mmd"}

@@ -1,0 +1,73 @@
+"""Every preset trains and acts on a GPU, and no step of its training waits for it."""
+
+from contextlib import ExitStack
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gymnasium.spaces import Box
+from simulated_device import counted
+
+from gentraj.runs import Run
+from gentraj.runs.presets import PRESETS
+from gentraj.runs.training import prepare
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
+from gentraj.training.parallel import SINGLE
+
+DEVICE = torch.device("cuda")
+ALIKE = ("pointmaze-", "diffuser-pointmaze-")  # other data of the same settings
+EVERY = [name for name in PRESETS if not name.startswith(ALIKE)]
+SAMPLING = ("fql", "gfp", "qc", "diffusion-ql")  # policies that sample from a diffusion model in training
+SIZES = {"width": 8, "depth": 1, "batch_size": 8, "candidates": 2, "places": 20, "steps": 2}
+
+
+def narrow(config: Any) -> Any:
+    """The settings, and those in them, with the smallest networks and batches."""
+    changes = dict[str, Any]()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in SIZES:
+            changes[field.name] = min(value, SIZES[field.name])
+        elif field.name == "multipliers":
+            changes[field.name] = value[:2]
+        elif is_dataclass(value):
+            changes[field.name] = narrow(value)
+    return replace(config, **changes)
+
+
+def dataset_of(name: str, data: dict[bool, Path]) -> str:
+    return str(data[any(word in name for word in ("maze", "goals", "far", "gc", "cfgrl"))])
+
+
+def act(run: Run) -> torch.Tensor:
+    """The actions of the run's agent in two states of its data."""
+    agent = run.agent(Box(-1, 1, (run.data.act_dim,)))
+    obs_BO = run.reference.x_BHD[:2, 0, : run.data.obs_dim]
+    agent.reset(None, [0, 1])
+    return agent.act(obs_BO.cpu(), run.example_goal(run.reference, obs_BO))
+
+
+@pytest.mark.filterwarnings("ignore:no recorded way leads")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xfail(reason="samples wait"))
+                                  if name.startswith(SAMPLING) else name for name in EVERY])
+def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
+    """But for one for the numbers of the step before, which are there by then."""
+    config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=TrainingConfig(20, warmup=1))
+    run, parts = prepare(config, check=False)
+    trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training, RunStore(tmp_path),
+                      processes=SINGLE.on(DEVICE), progress=False)
+    with ExitStack() as held:
+        trainer.claim_folder(held, False)
+        log = held.enter_context(trainer.open_log(trainer.begin(False)))
+        for _ in range(3):
+            trainer.train_step(log)
+        with counted() as waits:
+            for _ in range(2):
+                trainer.train_step(log)
+    late = [wait for wait in waits if wait.startswith("synchronize of event")]
+    assert len(late) <= 2 * len(trainer.components) and len(late) == len(waits), f"waits:\n{waits}"
+    run.reference = run.reference.take(slice(16))
+    if run.acting is not None:
+        assert torch.isfinite(act(run.ready(DEVICE))).all()
