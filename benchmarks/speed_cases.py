@@ -173,7 +173,8 @@ def _update(kind: str, *peers: str) -> Case:
                 partial(updates, kind=kind))
 
 
-NOISY, DEFAULT = partial(Guided, scale=SCALE, at="noisy"), partial(Guided, scale=SCALE)
+DEFAULT = partial(Guided, scale=SCALE)
+NOISY = partial(DEFAULT, at="noisy")
 CASES: dict[str, Case] = {
     "plan/hopper/1": _plan("one plan, horizon 32, 20 steps", HOPPER, 1),
     "plan/maze/1": _plan("one plan, horizon 128, 64 steps", MAZE, 1),
@@ -182,8 +183,10 @@ CASES: dict[str, Case] = {
     "ddim/hopper/1": _ddim("one plan by DDIM, horizon 32, 5 steps", HOPPER, 1),
     "ddim/hopper/64": _ddim("64 plans by DDIM, horizon 32, 5 steps", HOPPER, 64),
     "guided/hopper/1": _guided("one plan, horizon 32, 20 steps, guided by a value network, one gradient a step",
-                               HOPPER, 1, NOISY),
-    "energy/hopper/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16, DEFAULT),
+                               HOPPER, 1, partial(NOISY, every=1)),
+    "guided/hopper/64": _guided("64 plans guided by a value network, its gradient in every second step", HOPPER, 64,
+                                NOISY),
+    "guided/clean/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16, DEFAULT),
     "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
     "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
     "update/iql": _update("iql", "d3rlpy"),

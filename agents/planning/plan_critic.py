@@ -229,7 +229,7 @@ class PlanCritic(nn.Module):
         """
         if self.config.noise_fraction:
             return NoisyValue(self, scale)
-        return Guided(self.relative, scale, iterations=0)
+        return Guided(self.relative, scale)
 
     def _seen(self, z_RHD: Tensor, goal_RG: Tensor | None) -> Tensor:
         """The plans with 0 in place of what the network does not see, and the goal in each timestep."""

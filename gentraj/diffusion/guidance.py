@@ -42,19 +42,22 @@ class Guided(Preference):
 
     With `at` "denoised" the guide sees the denoised trajectory. It is moved to x0' = argmax over z of
     scale * guide(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
-    (Tweedie's formula of second order). The maximum of the guide's quadratic model at x0 is found in at most
-    `iterations` steps of conjugate gradients, each of which takes one backward pass through the network (as in Rozet
-    et al. 2024, section 4, for linear observations). One, the default, is a step along Sigma times the gradient whose
-    length is the best for the quadratic model. Sampling is exact for a Gaussian and a quadratic guide if there are as
-    many iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal has entries. With
-    fewer, x0' falls short of the maximum. With 0 iterations the guide is taken to be linear, as in DPS (Chung et al.
-    2023, equation 10), and the step is shortened where the guide at its end rises by less than its slope says. That is
-    the better choice for a guide that is a large network, whose second derivative costs more than the denoiser.
+    (Tweedie's formula of second order). By default the move is a step along Sigma times the guide's gradient (DPS,
+    Chung et al. 2023, equation 10), shortened where the guide at its end rises by less than its slope says. That takes
+    one gradient of the guide, one more score, and one backward pass through the network.
+    With `iterations` above 0, the maximum of the guide's quadratic model at x0 is found in at most so many steps of
+    conjugate gradients (as in Rozet et al. 2024, section 4, for linear observations). Each takes a backward pass
+    through the network and a second derivative of the guide, which for a large network costs more than all else, and
+    one is no more exact than the default. Sampling is exact for a Gaussian and a quadratic guide if there are as many
+    iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal has entries. With fewer,
+    x0' falls short of the maximum.
+    With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
+    guides that were trained on noisy trajectories, such as Diffuser's return.
+    The move, or the gradient at x, is computed in the first denoising, in the second, and from there in one of `every`;
+    in those between, the last one serves again. An exact sampling needs an `every` of 1.
     While x may still become one of several modes, p(x0 | x) is not Gaussian, and the weights of the modes are tilted
     too little (0.84 where 0.95 is exact). For the right weights choose among candidates by the guide
     (docs/samplers.md).
-    With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
-    guides that were trained on noisy trajectories, such as Diffuser's return.
 
     To combine several guides exactly, add them in one function; as separate plug-ins, each takes the other to be
     linear. The guide acts at times t in `interval` only. Sampling raises ValueError if the guide raises, if its scores
@@ -64,13 +67,17 @@ class Guided(Preference):
     guide: Guide
     scale: float = 1.0
     at: Literal["denoised", "noisy"] = "denoised"
-    iterations: int = 1
+    iterations: int = 0
+    every: int = 2
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.at not in ("denoised", "noisy"):
             raise ValueError(f"Guided has scale {self.scale} and at '{self.at}'; a finite number, and denoised or "
                              "noisy, are expected")
+        if self.iterations < 0 or self.every < 1:
+            raise ValueError(f"Guided has iterations {self.iterations} and every {self.every}; at least 0, and at "
+                             "least 1, are expected")
         check_interval("Guided", self.interval)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
@@ -80,17 +87,26 @@ class Guided(Preference):
         def guide(y: Tensor) -> Tensor:
             return self.prefer(sampling.normalizer.unnormalize(y))
 
+        def move(x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+            tilt, sigma = Tilt(guide, x0, second_order=self.iterations > 0), covariance(x, x0, gain(sampling.path, t))
+            if self.iterations == 0:
+                return tilt.bounded(sigma(tilt.gradient))
+            return proximal(tilt.gradient, tilt.hessian, sigma, self.iterations)
+
+        repeated = Repeated(self.every)
+
         def guided(x: Tensor, t: Tensor) -> Tensor:
+            if not repeated.due():
+                return moved(denoise(x, t), repeated.last)
             with torch.enable_grad():
                 x = with_gradient(x)
                 x0 = denoise(x, t)
-            tilt, sigma = Tilt(guide, x0, second_order=self.iterations > 0), covariance(x, x0, gain(sampling.path, t))
-            if self.iterations == 0:
-                return moved(x0, tilt.bounded(sigma(tilt.gradient)))
-            return moved(x0, proximal(tilt.gradient, tilt.hessian, sigma, self.iterations))
+            repeated.last = move(x0, x, t)
+            return moved(x0, repeated.last)
 
         if self.at == "noisy":
-            return within(self.interval, guided_by_noisy(denoise, lambda x, t: guide(x), sampling), denoise)
+            return within(self.interval, guided_by_noisy(denoise, lambda x, t: guide(x), sampling, self.every),
+                          denoise)
         return within(self.interval, guided, denoise)
 
     @property
@@ -101,19 +117,40 @@ class Guided(Preference):
         return self.scale * self.scores(x_RHD)
 
 
-def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor], sampling: Denoising) -> Denoise:
+def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor], sampling: Denoising,
+                    every: int = 1) -> Denoise:
     """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `guide(x, t)` (R,) at x itself
-    (Dhariwal & Nichol 2021, algorithm 2).
+    (Dhariwal & Nichol 2021, algorithm 2). The gradient is taken anew as `Repeated` says.
 
     `guide` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
     """
     mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
+    repeated = Repeated(every)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        x0, tilt = denoise(x, t), Tilt(lambda y: guide(y, t), torch.where(mask, values, x))
-        return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, tilt.gradient))
+        x0 = denoise(x, t)
+        if repeated.due():
+            repeated.last = Tilt(lambda y: guide(y, t), torch.where(mask, values, x)).gradient
+        return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, repeated.last))
 
     return guided
+
+
+class Repeated:
+    """What is computed in the first denoising of a sampling, in the second, and from there in one of `every`.
+
+    The first may have no signal yet, and so no move to repeat.
+    """
+
+    last: Tensor
+
+    def __init__(self, every: int):
+        self.every, self.calls = every, 0
+
+    def due(self) -> bool:
+        """Counts a denoising, and says whether `last` is to be computed in it."""
+        self.calls += 1
+        return self.calls == 1 or (self.calls - 2) % self.every == 0
 
 
 def gain(path: NoisePath, t: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from typing import Literal
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def tilted(precision: Tensor) -> tuple[Tensor, Tensor]:
     (*combination, kind) for combination, kind in zip(COMBINATIONS, ("goal", "goal", "full") * 3, strict=False)])
 def test_a_quadratic_energy_tilts_a_gaussian(path: str, sampler: str, grid: str, steps: int, kind: str) -> None:
     """Exactly, with as many iterations as the guide's Hessian has ranks."""
-    guide = Guided(quadratic(PRECISIONS[kind]), iterations=2 if kind == "goal" else SIZE)
+    guide = Guided(quadratic(PRECISIONS[kind]), iterations=2 if kind == "goal" else SIZE, every=1)
     found = moments(exact(GAUSSIAN, path), [guide], sampler, grid, steps)
     assert off(found, *tilted(PRECISIONS[kind])) < 0.03
 
@@ -54,6 +55,29 @@ def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
     found = Guided(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
     gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
     torch.testing.assert_close(found, denoise(x, t) + 0.3 * model.path.sigma(t)**2 / model.path.alpha(t) * gradient)
+
+
+@pytest.mark.parametrize("at", ["denoised", "noisy"])
+def test_a_guide_is_asked_in_two_denoisings_and_then_in_one_of_every(at: Literal["denoised", "noisy"]) -> None:
+    model, asked = exact(GAUSSIAN, "vp-cosine"), list[int]()
+    sampling = model.sampling(Condition.empty(SPEC, 3))
+
+    def guide(x: Tensor) -> Tensor:
+        asked.append(len(found))
+        return x.square().sum((1, 2))
+
+    found, denoise = list[Tensor](), Guided(guide, at=at, every=3).wrap(sampling.denoiser(None), sampling)
+    for _ in range(7):
+        found.append(denoise(normals(3, 4, 3), torch.tensor([0.5])))
+    assert {*asked} == {0, 1, 4}
+    assert all(torch.equal(x, found[0]) for x in found)
+
+
+def test_repeated_moves_tilt_as_much_as_a_second_derivative_in_every_step() -> None:
+    found = [off(moments(exact(GAUSSIAN, "vp-cosine"), [guide], "ddim", "uniform", 20), *tilted(PRECISIONS["goal"]))
+             for guide in (Guided(quadratic(PRECISIONS["goal"])),
+                           Guided(quadratic(PRECISIONS["goal"]), iterations=1, every=1))]
+    assert found[0] == pytest.approx(found[1], abs=0.02)
 
 
 @pytest.mark.parametrize("curvature", [-30.0, -1.0, 0.0, 0.4])
@@ -137,7 +161,8 @@ def test_a_bad_guide_is_refused_in_one_line(kind: str, at: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [{"at": "clean"}, {"interval": (0.6, 0.2)}, {"scale": float("nan")}])
+@pytest.mark.parametrize("settings", [{"at": "clean"}, {"interval": (0.6, 0.2)}, {"scale": float("nan")},
+                                      {"every": 0}, {"iterations": -1}])
 def test_impossible_settings_are_refused(settings: dict) -> None:
     (name, value), = settings.items()
     with pytest.raises(ValueError, match=f"{name}.*{re.escape(str(value))}"):
