@@ -22,7 +22,7 @@ from gentraj.config import JsonObject, read_json, write_json
 from gentraj.plots.page import markdown_table
 from gentraj.runs.choosing import RETURN, Ranking
 
-from .steering import DATASETS, trained
+from .steering import train
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,13 @@ def main(args: Args) -> None:
 
 def one(args: Args, preset: str, name: str, seed: int) -> JsonObject:
     """The measures of the checkpoints of one training."""
-    files, env = DATASETS[name]
     folder = args.runs / f"{preset}-{name}-{seed}"
     kept = folder / "measures-of-checkpoints.json"
     if not kept.exists():
-        data = "+".join(str(args.data / f"{file}.hdf5") for file in files)
         every = str(args.steps // args.checkpoints)
-        trained(["train", preset, "--dataset", data, "--env-id", env, "--held-out", "0.05", "--steps", str(args.steps),
-                 "--training.save-every", every, "--training.keep", str(args.checkpoints + 1), "--seed", str(seed),
-                 "--run-dir", str(folder)], ["train", "--resume", str(folder)], folder)
+        train(preset, args.data, name, folder,
+              ["--held-out", "0.05", "--steps", str(args.steps), "--training.save-every", every, "--training.keep",
+               str(args.checkpoints + 1), "--seed", str(seed)])
         options = ["--fqe.updates", str(args.updates), "--episodes", str(args.episodes), "--out", str(kept)]
         if gentraj(["choose", str(folder), *options]):
             raise SystemExit(f"the checkpoints of {folder} were not measured")

@@ -68,27 +68,31 @@ def main(args: Args) -> None:
 
 def one(args: Args, preset: str, name: str, seed: int) -> dict[str, list[float]]:
     """The scores of the episodes by the way of acting, of one training and its steering."""
-    files, env = DATASETS[name]
     folder = args.runs / f"{preset}-{name}-{seed}"
     base, steered = folder / "frozen", folder / "steered"
     kept = folder / "scores.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    data = "+".join(str(args.data / f"{file}.hdf5") for file in files)
-    common = ["--seed", str(seed), "--run-dir"]
-    trained(["train", preset, "--dataset", data, "--env-id", env, "--steps", str(args.updates), *common, str(base)],
-            ["train", "--resume", str(base)], base)
-    steering = ["steer", str(base), "--steps", str(args.steering), *common, str(steered)]
+    train(preset, args.data, name, base, ["--seed", str(seed), "--steps", str(args.updates)])
+    steering = ["steer", str(base), "--steps", str(args.steering), "--seed", str(seed), "--run-dir", str(steered)]
     trained(steering, [*steering, "--resume"], steered)
     config = EvaluationConfig(episodes=args.episodes, baselines=False)
     run = load(base)
     still = Acting(replace(run.acting, temperature=0.0))
     found = {"frozen": evaluate_run(run, config)[0], "without noise": evaluate_run(run, config, still)[0],
              "steered": evaluate_run(load(steered), config)[0]}
-    factory = environment_factory(env)
+    factory = environment_factory(DATASETS[name][1])
     scores = {way: episode_scores("score_d4rl", each["returns"], None, factory) for way, each in found.items()}
     write_json(kept, scores)
     return scores
+
+
+def train(preset: str, data: Path, name: str, folder: Path, options: list[str]) -> None:
+    """Trains a preset on a dataset of these names, whose files are in `data`, or goes on with its training."""
+    files, env = DATASETS[name]
+    dataset = "+".join(str(data / f"{file}.hdf5") for file in files)
+    trained(["train", preset, "--dataset", dataset, "--env-id", env, *options, "--run-dir", str(folder)],
+            ["train", "--resume", str(folder)], folder)
 
 
 def trained(start: list[str], resume: list[str], folder: Path) -> None:
