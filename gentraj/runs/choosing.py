@@ -34,9 +34,9 @@ from ..training.checkpoint import saved_steps
 from .folder import load
 from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from .policy import PolicyRun
-from .run import HELD_OUT_SEED, Run, environment_of, of_kind
+from .run import HELD_OUT_SEED, Run, check_widths, environment_of, of_kind
 from .training import data_of, read_data
-from .world import WorldModelRun, check_widths
+from .world import WorldModelRun
 
 FQE, IMAGINED = "fqe", "imagined"
 RETURN = "return"  # in the environment, which never decides

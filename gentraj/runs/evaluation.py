@@ -29,8 +29,8 @@ from .folder import RunFolder, last_evaluations
 from .model_card import MEASURES, YARDSTICKS, episodes_scored, read_scores
 from .planner import PlannerRun
 from .policy import PolicyRun
-from .run import ActingConfig, Run, environment_of
-from .world import WorldModelRun, check_widths
+from .run import ActingConfig, Run, check_widths, environment_of
+from .world import WorldModelRun
 
 FEW_EPISODES = 10  # fewer give bootstrap intervals that are too narrow
 FILMED = 3  # number of episodes that are filmed
@@ -60,11 +60,13 @@ class Acting:
     def agent(self, run: Run, config: EvaluationConfig) -> Agent:
         """The agent for the environment of an evaluation.
 
-        Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, and
-        for a teacher of a run that is no student, or that does not see what the student sees, and for a world model of
-        other observations or actions.
+        Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, for a
+        teacher of a run that is no student, and for runs of other observations or actions than the agent's.
         """
         deadline, teacher = None, self.teacher
+        for other in (self.fallback, teacher, self.world):
+            if other is not None:
+                check_widths(other, run)
         space = run.action_space(config.env_id)
         if config.deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun) and teacher is None:
             deadline = Deadline(config.deadline_ms / 1000, self.fallback and self.fallback.agent(space))
@@ -78,16 +80,10 @@ class Acting:
         if self.world is not None:
             if deadline is not None or teacher is not None:
                 raise ValueError("an agent with a deadline or a teacher imagines nothing; leave the world model out")
-            check_widths(self.world, run)
             value = PolicyValue.of(run.policy) if isinstance(run, PolicyRun) else None
             return Imagination(agent, self.world.world_model, self.imagination, value=value)
         if teacher is None:
             return agent
-        seen, sees = ((data.obs_keys, data.obs_dim, data.act_dim) for data in (run.data, teacher.data))
-        if seen != sees:
-            raise ValueError(f"the teacher in {teacher.folder} was trained on other observations or actions (keys and "
-                             f"widths: {sees}) than the student ({seen}); give the run that the student was distilled "
-                             "from")
         return ConfidenceSwitch(agent, teacher.agent(space), self.min_confidence)
 
 

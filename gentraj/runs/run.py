@@ -338,6 +338,14 @@ def of_kind(run: Run, kind: type[RunT]) -> RunT:
     return run
 
 
+def check_widths(other: Run, run: Run) -> None:
+    """Raises ValueError for a run of other observations or actions than those of the run that it stands by."""
+    theirs, own = ((each.data.obs_dim, each.data.act_dim, *each.data.obs_keys) for each in (other, run))
+    if theirs != own:
+        raise ValueError(f"{other.folder} was trained on observations and actions of the widths (and keys) {theirs}, "
+                         f"and {run.folder} on {own}; give a run of its environment")
+
+
 def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT]) -> ActingT:
     """The settings by which an agent acts. Raises ValueError for those of another kind of agent."""
     settings = run.acting if given is None else given

@@ -118,11 +118,3 @@ class WorldModelRun(Run[WorldModelRunConfig]):
         """The world model in words and numbers, for tables about the run."""
         return {"kind": self.summary, "steps of one call": self.config.world.chunk,
                 "members of the ensemble": self.config.world.members}
-
-
-def check_widths(world: WorldModelRun, run: Run) -> None:
-    """Raises ValueError for a world model of other observations or actions than those of a run."""
-    widths, own = ((each.data.obs_dim, each.data.act_dim) for each in (world, run))
-    if widths != own:
-        raise ValueError(f"{world.folder} was trained on observations and actions of the widths {widths}, and "
-                         f"{run.folder} on {own}; give a world model of its environment")

@@ -26,9 +26,9 @@ from ..trajectory import Batch
 from ..worlds.facts import rewards_and_ends
 from ..worlds.model import Imagined, WorldModel
 from .folder import load
-from .run import Run, environment_of, of_kind
+from .run import Run, check_widths, environment_of, of_kind
 from .training import read_data
-from .world import WorldModelRun, check_widths
+from .world import WorldModelRun
 
 HORIZON = 20  # steps of an open-loop prediction
 HELD_OUT_WINDOWS = 1000  # number of held-out windows

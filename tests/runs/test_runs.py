@@ -148,10 +148,12 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
     assert "plans of 1 steps, 2 candidates:" in said.out
 
 
-def test_a_fallback_is_for_an_agent_with_a_deadline(small_run: Path, hopper_run: Path,
-                                                    capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("evaluate", "--fallback", hopper_run, small_run, "--planner.candidates", 2) == 2
-    assert "a fallback is for a planner or a policy with a deadline" in capsys.readouterr().err
+def test_a_fallback_is_for_an_agent_with_a_deadline_that_sees_the_same(small_run: Path, hopper_run: Path,
+                                                                       capsys: pytest.CaptureFixture) -> None:
+    for words, message in (((small_run,), "a fallback is for a planner or a policy with a deadline"),
+                           ((hopper_run, "--deadline-ms", 1e6), f"and {small_run} on (4, 2")):
+        assert gentraj("evaluate", small_run, "--planner.candidates", 2, "--fallback", *words) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_policy_with_a_deadline_acts_in_time_and_says_how(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
