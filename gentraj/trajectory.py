@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .config import settings
-from .device import sent_together
+from .device import constant, sent, sent_together
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -138,8 +138,8 @@ class TrajectorySpec:
         """
         if not self.offsets:
             return step_T / self.stride
-        time_H = torch.tensor(self.times, dtype=step_T.dtype, device=step_T.device)
-        gap_H = torch.tensor(self.gaps, device=step_T.device)
+        time_H = constant(self.times, step_T.device, step_T.dtype)
+        gap_H = constant(self.gaps, step_T.device)
         below_T = torch.searchsorted(time_H, step_T, right=True) - 1
         return below_T + (step_T - time_H[below_T]) / gap_H[below_T]
 
@@ -224,7 +224,8 @@ class Condition:
 
     A condition is built step by step:
     `Condition.empty(spec, 8).with_obs(0, obs_BO).with_obs(-1, goal_BG, dims=(0, 1))`. Raises ValueError for other
-    shapes and for known values that are not finite, and TypeError for a mask that is not bool.
+    shapes and for known values that are not finite, and TypeError for a mask that is not bool. Values on a GPU are not
+    looked at, as that would wait for it: a sample of them is.
     """
 
     spec: TrajectorySpec
@@ -243,7 +244,7 @@ class Condition:
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
         # NaN times 0 is NaN, and so is infinity times 0.
-        if not finite and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
+        if not finite and self.values_BHD.is_cpu and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
@@ -271,7 +272,7 @@ class Condition:
 
         `obs` is (len(dims),) or (B, len(dims)), and `index` is one for all trajectories or one each (B,); negative ones
         count from the end. The observation may be the start, a waypoint or a goal. Raises ValueError for another width,
-        for repeated entries, and for an index outside the horizon or of another kind.
+        for repeated entries, and for an index of another kind or, unless it is a tensor on a GPU, outside the horizon.
         """
         if dims is None:
             dims = range(self.spec.obs_dim)
@@ -322,7 +323,7 @@ class Condition:
         tensors = (self.values_BHD, self.mask_BHD, self.context_BC)
         if {tensor.device for tensor in tensors if tensor is not None} == {device}:
             return self
-        return self._with_each(lambda x: x.to(device))
+        return self._with_each(lambda x: sent(x, device))
 
     def _with_each(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with each of its tensors replaced by a function of it."""
@@ -343,24 +344,25 @@ class Condition:
 
     def _with(self, index: int | Tensor, value: Tensor, dims: Sequence[int]) -> Condition:
         device, own = self.values_BHD.device, self.values_BHD.dtype
-        value = torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32, device=device)
+        value = sent(torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32), device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
             raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries "
                              f"{list(dims)} is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
         if not all(0 <= i < self.spec.dim for i in dims) or len({*dims}) < len(dims):
             raise ValueError(f"the entries {list(dims)} were named; a timestep has the entries 0 to "
                              f"{self.spec.dim - 1}, each once")
-        index_B = torch.as_tensor(index, device=device)
+        index_B = torch.as_tensor(index)
         whole = not index_B.is_floating_point() and index_B.dtype != torch.bool
         H = self.spec.horizon
-        if not whole or index_B.shape not in ((), (1,), (self.batch,)) or ((index_B >= H) | (index_B < -H)).any():
+        outside = index_B.is_cpu and bool(((index_B >= H) | (index_B < -H)).any())
+        if not whole or outside or index_B.shape not in ((), (1,), (self.batch,)):
             raise ValueError(f"timestep {index} was given; an integer from {-H} to {H - 1}, or one for each of the "
                              f"{self.batch} trajectories, is expected")
-        rows, columns = torch.arange(self.batch, device=device)[:, None], torch.tensor(list(dims), device=device)
-        row_B1 = index_B.expand(self.batch)[:, None]
+        rows, columns = torch.arange(self.batch, device=device)[:, None], constant(tuple(dims), device, torch.long)
+        row_B1 = sent(index_B, device).expand(self.batch)[:, None]
         values, mask = self.values_BHD.to(value.dtype, copy=True), self.mask_BHD.clone()
         values[rows, row_B1, columns] = value.expand(self.batch, len(dims))
-        mask[rows, row_B1, columns] = True
+        mask[rows, row_B1, columns] = constant((True,), device)
         return replace(self, values_BHD=values, mask_BHD=mask)
 
 

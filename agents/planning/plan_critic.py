@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import CONTEXTS, repeat_last
-from gentraj.device import constant, sent_together
+from gentraj.device import constant, sent, sent_together
 from gentraj.diffusion.guidance import Guided, guided_by_noisy
+from gentraj.diffusion.paths import over_rows
 from gentraj.models.sampling import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
@@ -284,7 +285,7 @@ class NoisyValue(Plugin):
             alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
             y, known = theirs.unnormalize(x), sampling.condition.mask_BHD
             spread = (alpha**2 + sigma**2).sqrt()
-            shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
-            return self.scale * self.critic.relative(torch.where(known, y, shrunk), sigma / spread)
+            shrunk = ours.unnormalize(ours.normalize(y) / over_rows(spread))
+            return self.scale * self.critic.relative(torch.where(known, y, shrunk), sent(sigma / spread, y.device))
 
         return guided_by_noisy(denoise, value, sampling)

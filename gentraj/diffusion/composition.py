@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..models.sampling import Denoise, Denoising, Plugin
 from .denoiser import DenoisingModel
-from .paths import NoisePath
+from .paths import NoisePath, over_rows
 
 Covariance = Callable[[Tensor], Tensor]  # v_RHD -> the covariance times v_RHD
 LEAST_CURVATURE = 0.1  # a convex guide may widen the posterior's variance ten times at most
@@ -264,7 +264,7 @@ def _noisier(denoise: Denoise, own: NoisePath, path: NoisePath, factor: float) -
         s = own.snap(own.time_of(path.log_snr(t) - math.log(factor)))
         scale = torch.where(path.alpha(t) > 0, own.alpha(s) / path.alpha(t), math.inf)
         limit = own.sigma(s) / path.sigma(t) / min(1, math.sqrt(factor))  # the smaller one where `own` ends sooner
-        return denoise(torch.minimum(scale, limit)[:, None, None] * x, s)
+        return denoise(over_rows(torch.minimum(scale, limit)) * x, s)
 
     return noisier
 

@@ -84,12 +84,13 @@ def score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, t: float) 
     if not 0 < t <= 1:
         raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
     normalizer, device = model.normalizer, model.normalizer.shift_D.device
-    x_RHD, condition = x_RHD.to(device), condition.to(device)
+    x_RHD, condition = sent(x_RHD, device), condition.to(device)
     x = normalizer.normalize(check_trajectories(model.spec, x_RHD, condition))
-    at = NoiseLevel(model.path, model.path.snap(torch.full((1,), t, device=device)))
+    t_1 = model.path.snap(torch.full((1,), t))
+    at = NoiseLevel(model.path, t_1, device=device)
     values = normalizer.normalize(condition.values_BHD)
     denoise = model.denoise(values, condition.mask_BHD, condition.context_BC, clipped=False)
-    score = (at.alpha * denoise(x, at.t_R) - x) / at.sigma**2 / normalizer.scale_D
+    score = (at.alpha * denoise(x, t_1) - x) / at.sigma**2 / normalizer.scale_D
     return torch.where(condition.mask_BHD, 0, score)
 
 
@@ -106,16 +107,16 @@ def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds:
     if not noise > 0 or noises < 1:
         raise ValueError(f"noise is {noise}, {noises} times; a ratio sigma / alpha above 0, at least once, is expected")
     normalizer, device = model.normalizer, model.normalizer.shift_D.device
-    x_RHD, condition = x_RHD.to(device), condition.to(device)
+    x_RHD, condition = sent(x_RHD, device), condition.to(device)
     x_RHD = check_trajectories(model.spec, x_RHD, condition)
     seeds = row_seeds(seeds, len(x_RHD), "trajectories")
-    t = noised_time(model.path, noise).to(device)
+    t = noised_time(model.path, noise)
 
     def error_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
         x0, values = normalizer.normalize(x_RHD), normalizer.normalize(known.values_BHD)
         eps = RowNoise(seeds, x0.device).normal(model.spec.horizon, model.spec.dim)
         denoise = model.denoise(values, known.mask_BHD, known.context_BC)
-        denoised = denoise(NoiseLevel(model.path, t).noised(x0, eps), t)
+        denoised = denoise(NoiseLevel(model.path, t, device=device).noised(x0, eps), t)
         return ((denoised - x0) ** 2).mean(-1)
 
     seeds = [fold(s, n) for n in range(noises) for s in seeds]
@@ -274,9 +275,9 @@ class Diffusion(ConditionalModel):
 
     def sampled_chain(self, rows: Microbatch, context_BC: Tensor | None) -> Tensor:
         """Samples (R, H, D) of the network in training, normalised; their gradient passes through all steps."""
-        times = sampling_times(self.path, self.config.steps, self.config.grid).to(rows.x0.device)
+        times = sampling_times(self.path, self.config.steps, self.config.grid)
         denoise = self.denoise(rows.x0, rows.known, context_BC, times=times, network=self.network)
-        start = self.path.sigma(times[:1]) * rows.normal()
+        start = self.path.sigma(times[0]) * rows.normal()
         return self.sampler(self.config)(denoise, start, times, self.path, rows.normal)
 
     def level(self, t_R: Tensor) -> NoiseLevel:
@@ -290,7 +291,8 @@ class Diffusion(ConditionalModel):
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *,
                 times: Tensor | None = None, clipped: bool = True, network: nn.Module | None = None) -> Denoise:
-        """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
+        """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units; t is (R,),
+        or (1,) on the CPU.
 
         The network sees the known entries clean, and x0 has their values: what `x` has there has no effect, and the
         gradient with respect to it is zero, so that guidance does not move it. The noise levels, and what the network
@@ -313,7 +315,7 @@ class Diffusion(ConditionalModel):
             if at is None:
                 at = self.level(t)
             x_t = torch.where(mask, values, x)
-            return torch.where(mask, values, D.x0(x_t, predict(x_t / at.spread, at.t_R), at))
+            return torch.where(mask, values, D.x0(x_t, predict(x_t / at.spread, t), at))
 
         return denoise
 
@@ -327,10 +329,10 @@ class Diffusion(ConditionalModel):
         check_shapes(self.spec, z_RHD, known)
         if steps is None:
             steps = self.config.steps
-        times = sampling_times(self.path, steps, self.config.grid).to(self.device)
+        times = sampling_times(self.path, steps, self.config.grid)
         values = self.normalizer.normalize(known.values_BHD)
         denoise = self.denoise(values, known.mask_BHD, known.context_BC, times=times)
-        start = self.path.sigma(times[:1]) * z_RHD
+        start = self.path.sigma(times[0]) * z_RHD
         x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
         return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
@@ -350,7 +352,7 @@ class Diffusion(ConditionalModel):
         steps = config.steps
         if options.steps is not None:
             steps = options.steps
-        times = sampling_times(self.path, steps, config.grid).to(self.device)
+        times = sampling_times(self.path, steps, config.grid)
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                             partial(self._sample_rows, sampler=self.sampler(config), times=times, plugins=plugins,
                                     temperature=options.temperature, observe=observe))
@@ -378,7 +380,7 @@ class Diffusion(ConditionalModel):
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
-        x = sampler(denoise, self.path.sigma(times[:1]) * normal(), times, self.path, normal, observe=watch)
+        x = sampler(denoise, self.path.sigma(times[0]) * normal(), times, self.path, normal, observe=watch)
         x = self.normalizer.unnormalize(x)
         for plugin in plugins:
             x = plugin.finish(x, sampling)

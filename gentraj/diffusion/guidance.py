@@ -18,7 +18,7 @@ from ..models.sampling import Denoise, Denoising, Guidance, Plugin, Preference, 
 from ..networks.embedding import MIN_ROWS
 from ..trajectory import Batch, Condition, Guide
 from .composition import FromModel, Interval, check_interval, covariance, proximal, with_gradient, within
-from .paths import NoisePath
+from .paths import NoisePath, over_rows
 
 MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
@@ -154,8 +154,8 @@ class Repeated:
 
 
 def gain(path: NoisePath, t: Tensor) -> Tensor:
-    """(R, 1, 1) sigma^2 / alpha, by which guidance multiplies a gradient; 0 without signal."""
-    alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
+    """sigma^2 / alpha, as `over_rows` says, by which guidance multiplies a gradient; 0 without signal."""
+    alpha, sigma = over_rows(path.alpha(t)), over_rows(path.sigma(t))
     return sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2
 
 

@@ -23,7 +23,7 @@ from ..models.sampling import Denoise, by_blocks, check_trajectories, without_gr
 from ..randomness import RowNoise, fold, row_seeds
 from ..trajectory import Condition
 from .denoiser import DenoisingModel
-from .paths import NoisePath
+from .paths import NoisePath, over_rows
 
 PROBES = 8
 PROBE_STREAM = zlib.crc32(b"probe")  # other random numbers than those of a sample with the same seed
@@ -130,10 +130,11 @@ def ode_log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, divergence: D
 
     def rate(w: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """dy / dw, and its divergence."""
-        t = path.time_of(2 * (-w).sinh().log()).view(1)
+        t = path.time_of(2 * (-w).sinh().log()).view(1).cpu()
+        size = over_rows(path.alpha(t).hypot(path.sigma(t)))
         with torch.enable_grad():
             y = state[0].detach().requires_grad_()
-            x0 = denoise(torch.where(unknown_RHD, path.alpha(t).hypot(path.sigma(t)) * y, x_RHD), t)
+            x0 = denoise(torch.where(unknown_RHD, size * y, x_RHD), t)
             trace_R = divergence.of(x0, y)
         change = torch.where(unknown_RHD, -w.tanh() * y - x0, 0).detach()
         return change, -w.tanh() * count_R - trace_R

@@ -73,6 +73,16 @@ class NoisePath:
         return (t * self.levels - LEVEL_ROUNDING).ceil().clamp(min=1) / self.levels
 
 
+def over_rows(number_R: Tensor) -> Tensor:
+    """Numbers of times t (R,) as they multiply trajectories (R, H, D): (R, 1, 1), or a scalar for a single time.
+
+    A scalar may be on the CPU wherever the trajectories are, as it goes with the operation to a GPU.
+    """
+    if len(number_R) == 1:
+        return number_R[0]
+    return number_R[:, None, None]
+
+
 def vp_cosine(levels: int | None = None) -> NoisePath:
     """Nichol & Dhariwal 2021, equation 17. In continuous time it ends where alpha is 0.008, not 0."""
 
@@ -186,7 +196,7 @@ def log_snr(path: NoisePath, steps: int) -> Tensor:
 
 
 def sampling_times(path: NoisePath, steps: int, grid: str = "uniform") -> Tensor:
-    """The times of a sampler: float32 (steps + 1,), falling from 1 to 0, all at levels of a discrete path.
+    """The times of a sampler: float32 (steps + 1,) on the CPU, falling from 1 to 0, all at levels of a discrete path.
 
     They are computed once for each path, number and grid. Raises ValueError for steps < 1, for more steps than a
     discrete path has levels, and for an unknown grid.

@@ -3,8 +3,9 @@
 All of them solve dx = x0 d alpha + eps d sigma, the probability-flow ODE of any noise path (Song et al. 2021, equation
 13), or one of the SDEs with the same marginals. `path` gives alpha(t) and sigma(t), and `normal()` returns the next
 standard normal noise of x's shape. `eta` is the amount of noise added on the way: 0 is deterministic, 1 is the method's
-full noise. `observe`, if given, sees (x, t) after each step. Samplers raise ValueError for times that do not fall from
-at most 1 to 0, and for eta outside of [0, 1].
+full noise. `observe`, if given, sees (x, t) after each step. Times stay on the CPU, and so do the numbers that follow
+from them, so that nothing waits for a GPU. Samplers raise ValueError for times that do not fall from at most 1 to 0,
+and for eta outside of [0, 1].
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..models.sampling import Denoise
 from ..trajectory import Observer
-from .paths import T_MIN, NoisePath
+from .paths import T_MIN, NoisePath, over_rows
 
 Normal = Callable[[], Tensor]
 LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
@@ -28,9 +29,9 @@ LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
 class Sampler(Protocol):
     """Leads noise to data along the times of a path.
 
-    `x` (R, H, D) is noise at `times[0]`; `times` (S + 1,) fall from there to 0. `denoise(x, t_R)` estimates the clean
-    trajectories, `normal()` draws noise of the shape of x, and `eta` scales the noise that is added in each step: 0 is
-    deterministic. `observe` is called with x and t after each step. Returns x at the last time.
+    `x` (R, H, D) is noise at `times[0]`; `times` (S + 1,), on the CPU, fall from there to 0. `denoise(x, t)` estimates
+    the clean trajectories at t (1,), `normal()` draws noise of the shape of x, and `eta` scales the noise that is added
+    in each step: 0 is deterministic. `observe` is called with x and t after each step. Returns x at the last time.
     """
 
     def __call__(self, denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = ...,
@@ -38,7 +39,7 @@ class Sampler(Protocol):
 
 
 class Step(NamedTuple):
-    """A step from time t to the cleaner time s; all tensors have shape (1,)."""
+    """A step from time t to the cleaner time s, both (1,); the other numbers are scalars. All are on the CPU."""
 
     t: Tensor
     s: Tensor
@@ -222,7 +223,7 @@ def steps_along(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
     alpha, sigma = path.alpha(times), path.sigma(times)
     for i in range(len(times) - 1):
         t, s = slice(i, i + 1), slice(i + 1, i + 2)
-        yield Step(times[t], times[s], alpha[t], sigma[t], alpha[s], sigma[s])
+        yield Step(times[t], times[s], alpha[i], sigma[i], alpha[i + 1], sigma[i + 1])
 
 
 def _warn_if_unstable(times: Tensor, path: NoisePath, eta: float) -> None:
@@ -256,7 +257,7 @@ def churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float) 
     if path.levels is not None:
         level = (t * path.levels).round().clamp(max=path.levels - 1)  # below the last, where there may be no signal
         t = (level / path.levels).maximum(step.t)
-    alpha, sigma = path.alpha(t), path.sigma(t)
+    alpha, sigma = over_rows(path.alpha(t)), over_rows(path.sigma(t))
     added = (sigma**2 - (alpha / step.alpha_t * step.sigma_t) ** 2).clamp(min=0).sqrt()
     return alpha / step.alpha_t * x + added * normal(), step._replace(t=t, alpha_t=alpha, sigma_t=sigma)
 

@@ -79,6 +79,7 @@ class TwoTimes(nn.Module):
 
         def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
             r_R = t_R.new_tensor([after.get(t, 0.0) for t in t_R.tolist()])
+            t_R, r_R = sent_together([t_R, r_R], x_RHD.device)
             return self(x_RHD, known_RHD, mask_RHD, t_R, context_RC, r_R)
 
         return predict

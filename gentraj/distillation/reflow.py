@@ -60,7 +60,7 @@ class Reflow(FewStep):
         """The trajectories (R, H, D), in normalised units, that the teacher's sampler without noise makes of z."""
         config = self.teacher.config
         steps = self.distillation.teacher_steps or config.steps
-        times = sampling_times(self.path, steps, config.grid).to(z.device)
-        x = self.path.sigma(times[:1]) * z
+        times = sampling_times(self.path, steps, config.grid)
+        x = self.path.sigma(times[0]) * z
         return SAMPLERS[config.sampler](lambda x, t: self.taught(x, t.expand(len(z)), rows), x, times, self.path,
                                         lambda: z, eta=0.0)

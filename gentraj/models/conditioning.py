@@ -13,6 +13,7 @@ from ..config import Fraction, settings
 from ..device import constant, sent, sent_together
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
+from .sampling import finite
 
 LAST_FRACTION = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
 
@@ -125,9 +126,11 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
     if context_BC is None:
         return normalizer.shift_D.new_zeros(1, width + 1)
     training = kept_B is not None  # on data, whose contexts are finite, or else the loss is refused
-    if context_BC.ndim != 2 or context_BC.shape[1] != width or not (training or torch.isfinite(context_BC).all()):
+    if context_BC.ndim != 2 or context_BC.shape[1] != width:
         raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
                          "each trajectory are expected")
+    if not training:
+        finite(context_BC, "the context is", f"; {width} finite numbers for each trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
     if kept_B is not None:
         encoded = encoded * sent(kept_B, encoded.device)[:, None]

@@ -5,8 +5,9 @@ A plug-in takes part from outside of a model: it wraps `denoise`, and scores, fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
@@ -23,7 +24,7 @@ from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOp
 if TYPE_CHECKING:
     from ..diffusion.paths import NoisePath
 
-# (x_RHD, t of shape (R,) or (1,)) -> x0_RHD, normalised units: the one primitive of sampling, which plug-ins wrap
+# (x_RHD, t (R,), or (1,) on the CPU) -> x0_RHD, normalised units: the one primitive of sampling, which plug-ins wrap
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -127,10 +128,36 @@ def mean_score(guide: Guide, x_BHD: Tensor, weight_B: Tensor) -> Tensor:
 
 def finite(x: Tensor, what: str, remedy: str) -> Tensor:
     """Returns `x`. Raises ValueError if an entry is not finite; the message begins with `what`, ends with `remedy`."""
-    if (x.detach() * 0).sum() != 0:  # NaN times 0 is NaN, and so is infinity times 0
+    unread = _UNREAD.get()
+    if unread is not None and not x.is_cpu:
+        unread.append(((~torch.isfinite(x)).sum(), what, f"of {x.numel()} entries{remedy}"))
+    elif (x.detach() * 0).sum() != 0:  # NaN times 0 is NaN, and so is infinity times 0
         raise ValueError(f"{what} not finite in {int((~torch.isfinite(x)).sum())} of {x.numel()} entries{remedy}")
     return x
 
+
+@contextmanager
+def read_together() -> Iterator[None]:
+    """Lets `finite` raise at the end of the block for numbers on an accelerator, whose counts are read at once there.
+
+    Each reading would wait for it. Within another such block this does nothing.
+    """
+    if _UNREAD.get() is not None:
+        yield
+        return
+    unread = list[tuple[Tensor, str, str]]()
+    token = _UNREAD.set(unread)
+    try:
+        yield
+    finally:
+        _UNREAD.reset(token)
+    counts = torch.stack([count for count, *_ in unread]).tolist() if unread else []
+    for count, (_, what, remedy) in zip(counts, unread, strict=True):
+        if count:
+            raise ValueError(f"{what} not finite in {count} {remedy}")
+
+
+_UNREAD: ContextVar[list[tuple[Tensor, str, str]] | None] = ContextVar("unread", default=None)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -190,17 +217,18 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     """
     condition.check(spec)
     rows, blocks = condition.repeat(num_samples), []
+    rejecting = [plugin for plugin in plugins if type(plugin).rejects is not Plugin.rejects]
     seeds = row_seeds(seed, rows.batch)
     for i in range(0, rows.batch, MAX_ROWS):
         block, own_seeds = rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS]
-        x_RHD = _checked(sample_rows(block, own_seeds))
+        x_RHD = _checked(sample_rows, block, own_seeds)
         again, attempt = torch.arange(len(x_RHD), device=x_RHD.device), 1
-        while plugins:
-            again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in plugins]).any(0)]
+        while rejecting:
+            again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in rejecting]).any(0)]
             if not len(again):
                 break
             more_seeds = [fold(own_seeds[r], attempt) for r in again.tolist()]
-            x_RHD[again] = _checked(sample_rows(block[again], more_seeds))
+            x_RHD[again] = _checked(sample_rows, block[again], more_seeds)
             attempt += 1
         blocks.append(x_RHD)
     x_RHD = torch.cat(blocks)
@@ -209,11 +237,12 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     return x_RHD.unflatten(0, (condition.batch, num_samples))
 
 
-def _checked(x_RHD: Tensor) -> Tensor:
+def _checked(sample_rows: SampleRows, rows: Condition, seeds: Sequence[int]) -> Tensor:
     if in_training_step():
-        return x_RHD
-    return finite(x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the "
-                  "model's weights are not finite")
+        return sample_rows(rows, seeds)
+    with read_together():
+        return finite(sample_rows(rows, seeds), "a sample is", "; its known entries or its context may be too far from "
+                      "the data, or the model's weights are not finite")
 
 
 def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Sequence[int]) -> Tensor:
@@ -244,9 +273,8 @@ def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition
     entries are finite.
     """
     check_shapes(spec, x_RHD, condition)
-    if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
-        raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
-    return torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)
+    x_RHD = torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)
+    return finite(x_RHD, "an unknown entry of the trajectories is", "; give finite numbers")
 
 
 def check_shapes(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:

@@ -29,6 +29,7 @@ from ..device import sent
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
+from ..models.sampling import read_together
 from ..networks import ResidualMLPConfig
 from ..networks.embedding import padded, padding
 from ..networks.mlp import EnsembleMLP, mlp
@@ -277,6 +278,7 @@ class WorldModel(nn.Module):
         return self.ends(torch.cat([next_BKO, goal_act_BKX], -1))[..., 0]
 
     @torch.no_grad()
+    @read_together()
     def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int],
                 temperature: float = 1.0, real_BT: Tensor | None = None, past_BPD: Tensor | None = None) -> Imagined:
         """Predicts the outcomes of T actions from the observations, all in environment units, K steps a call.
@@ -303,7 +305,7 @@ class WorldModel(nn.Module):
                              f"{past_shape}, as many as the model remembers, is expected")
 
         def ready(x: Tensor) -> Tensor:
-            return padded(x.to(self.device, torch.float32))
+            return padded(sent(x.to(torch.float32), self.device))
 
         number = len(obs_BO)
         obs_RO = ready(obs_BO)
