@@ -62,7 +62,7 @@ class EpisodicAgent(Agent):
 
 
 def observed(obs_BO: Tensor, width: int | None = None) -> Tensor:
-    """(B, O) the observations that an agent was given, in float32; MuJoCo's are in float64.
+    """(B, O) the observations that an agent was given, in float32, on the CPU; MuJoCo's are in float64.
 
     Raises ValueError for another shape, whose `width` O is checked if it is given, and for NaN and infinity.
     """
@@ -77,7 +77,7 @@ def aimed_at(goal_BG: Tensor | None, width: int | None = None) -> Tensor | None:
 
 
 def _rows(x: Tensor, what: str, width: int | str) -> Tensor:
-    x = torch.as_tensor(x, dtype=torch.float32)
+    x = torch.as_tensor(x, dtype=torch.float32, device="cpu")
     if x.ndim != 2 or width not in ("O", "G", x.shape[1]):
         raise ValueError(f"{what} of shape {tuple(x.shape)} were given to an agent; (B, {width}) is expected, a row "
                          "for each environment, with the entries that it was trained on")

@@ -71,7 +71,7 @@ class Imagination(EpisodicAgent):
         self._begin(0)
 
     def _allocate(self, batch: int) -> None:
-        self.observations = ObservationBuffer(self.world.spec, self.world.spec.past, batch, torch.device("cpu"))
+        self.observations = ObservationBuffer(self.world.spec, self.world.spec.past, batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.observations.steps_B[mask_B] = 0
@@ -105,13 +105,14 @@ class Imagination(EpisodicAgent):
                                       seeds=[0] * len(obs_RO), temperature=0.0, past_BPD=past_RPD)
             if past_RPD is not None:
                 past_RPD = torch.cat([past_RPD, spec.join(obs_RO, act_RA)[:, None]], 1)[:, 1:]
-            obs_RO = made.obs_BTO[:, 0].cpu()
-            reward_R = made.reward_BT[:, 0].cpu()
+            rest_R3 = torch.stack([made.reward_BT[:, 0], made.uncertainty_BT[:, 0], made.end_BT[:, 0]], 1)
+            made_RX = torch.cat([made.obs_BTO[:, 0], rest_R3], 1).cpu()  # one copy, as each waits for an accelerator
+            obs_RO, (reward_R, uncertainty_R, end_R) = made_RX[:, :-3], made_RX[:, -3:].T
             if self.reward is not None:
                 reward_R = self.reward(obs_RO, goal_RG).cpu()
-            cost_R = config.penalty * made.uncertainty_BT[:, 0].cpu()
-            score_R = score_R + config.discount**t * alive_R * (reward_R - self.shift - cost_R)
-            alive_R = alive_R * (1 - made.end_BT[:, 0].cpu())
+            gain_R = reward_R - self.shift - config.penalty * uncertainty_R
+            score_R = score_R + config.discount**t * alive_R * gain_R
+            alive_R = alive_R * (1 - end_R)
         if self.value is not None:
             score_R = score_R + config.discount**config.horizon * alive_R * self.value(obs_RO, goal_RG).cpu()
         if not score_R.isfinite().all():

@@ -82,7 +82,7 @@ class MPC(EpisodicAgent):
         self._begin(0)
 
     def _allocate(self, batch: int) -> None:
-        self.observations = ObservationBuffer(self.memory, self.memory.past, batch, torch.device("cpu"))
+        self.observations = ObservationBuffer(self.memory, self.memory.past, batch)
         self.mean_BTA = torch.empty(batch, self.config.horizon, len(self.low_A))
         self._forget(torch.ones(batch, dtype=torch.bool))
 

@@ -76,5 +76,5 @@ class Arrival(nn.Module):
         p_BH = self(padded(obs_BO), padded(goal_BG))[: len(obs_BO)].softmax(-1)
         p_BH[:, 0] = 0  # timestep 0 is the present
         ratio_BH = p_BH / p_BH.amax(1, keepdim=True)
-        enough_BNH = ratio_BH[:, None] >= torch.tensor(thresholds, device=ratio_BH.device)[:, None]
+        enough_BNH = ratio_BH[:, None] >= constant(thresholds, ratio_BH.device, torch.get_default_dtype())[:, None]
         return enough_BNH.int().argmax(-1)

@@ -93,8 +93,8 @@ class PlanWorker(Background[PlanJob]):
         if job.detours is not None and job.goal_BG is not None:
             job.obs_BO, aim = job.detours.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
         job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
-        job.target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
-        job.target_BTD.sum().item()  # waits for an accelerator
+        target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
+        job.target_BTD = target_BTD.cpu()  # this waits for an accelerator
 
 
 class RealTimePlanner(PlanFollower):

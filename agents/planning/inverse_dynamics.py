@@ -115,8 +115,9 @@ class InverseDynamics(nn.Module):
     @torch.no_grad()
     def forward(self, obs_BO: Tensor, target_BO: Tensor, k: int) -> Tensor:
         """(B, A) actions in environment units that lead towards `target_BO`, k environment steps ahead."""
-        obs_RO, target_RO = padded(obs_BO), padded(target_BO)
-        k_R = torch.full((len(obs_RO),), k, device=obs_BO.device)
+        device = self.obs.shift_D.device
+        obs_RO, target_RO = padded(sent(obs_BO, device)), padded(sent(target_BO, device))
+        k_R = torch.full((len(obs_RO),), k, device=device)
         return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
 
     def _act(self, obs_BO: Tensor, target_BO: Tensor, k_B: Tensor) -> Tensor:

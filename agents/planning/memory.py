@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gentraj.device import sent
 from gentraj.trajectory import Condition, TrajectorySpec
 
 
@@ -28,26 +29,28 @@ class LastPlan:
     """The last plan of each environment."""
 
     def __init__(self, spec: TrajectorySpec, batch: int, device: torch.device):
-        self.spec = spec
+        self.spec, self.device = spec, device
         self.x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
         self.arrival_step_B = torch.zeros(batch, dtype=torch.long, device=device)
         """The timesteps at which the plans arrive."""
-        self.planned_B = torch.zeros(batch, dtype=torch.long, device=device)
-        """The number of timesteps that were planned; 0 for an environment without a plan."""
+        self.planned_B = torch.zeros(batch, dtype=torch.long)
+        """The number of timesteps that were planned, on the CPU; 0 for an environment without a plan."""
 
     def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, prefix: ObservedPrefix) -> None:
         """Remembers the plans of these environments, which began after the prefix."""
-        self.x_BHD[which_B] = x_BHD
-        self.arrival_step_B[which_B] = arrival_step_B
+        index_N = sent(which_B.nonzero()[:, 0], self.device)
+        self.x_BHD[index_N] = x_BHD
+        self.arrival_step_B[index_N] = arrival_step_B
         self.planned_B[which_B] = self.spec.horizon - prefix.present_B
 
     def tail(self, which_B: Tensor, elapsed_steps: int, has_goal: bool) -> PlanTail:
         """What is left of these plans after so many environment steps."""
         elapsed = elapsed_steps / self.spec.stride  # timesteps, possibly a fraction
-        h_H = torch.arange(self.spec.horizon, device=self.x_BHD.device)
-        x_BHD = between(self.x_BHD[which_B], h_H + elapsed)
-        left_BH = h_H <= (self.planned_B[which_B] - 1 - elapsed)[:, None]
-        arrival_step_B = (self.arrival_step_B[which_B] - elapsed).ceil().long()
+        h_H = torch.arange(self.spec.horizon, device=self.device)
+        index_N = sent(which_B.nonzero()[:, 0], self.device)
+        x_BHD = between(self.x_BHD[index_N], h_H + elapsed)
+        left_BH = h_H <= sent(self.planned_B[which_B] - 1 - elapsed, self.device)[:, None]
+        arrival_step_B = (self.arrival_step_B[index_N] - elapsed).ceil().long()
         if has_goal:  # nothing is planned after the arrival
             left_BH &= (h_H <= arrival_step_B[:, None]) & (arrival_step_B >= 1)[:, None]
         return PlanTail(x_BHD, left_BH, arrival_step_B)
@@ -86,8 +89,12 @@ class ObservedPrefix:
     """The timestep of the plan that is the present. As many of the K timesteps are real."""
 
     @classmethod
-    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> ObservedPrefix:
-        return cls(torch.zeros(batch, 0, spec.dim, device=device), torch.zeros(batch, dtype=torch.long, device=device))
+    def none(cls, spec: TrajectorySpec, batch: int) -> ObservedPrefix:
+        return cls(torch.zeros(batch, 0, spec.dim), torch.zeros(batch, dtype=torch.long))
+
+    def to(self, device: torch.device) -> ObservedPrefix:
+        """The prefix on another device."""
+        return ObservedPrefix(sent(self.x_BKD, device), sent(self.present_B, device))
 
     def condition(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
         """The prefix, and the present observation after it, as a condition (Ajay et al. 2023, algorithm 1)."""
@@ -100,10 +107,10 @@ class ObservedPrefix:
 class ObservationBuffer:
     """The last observations and actions of each environment, as far back as `length` timesteps of a plan reach."""
 
-    def __init__(self, spec: TrajectorySpec, length: int, batch: int, device: torch.device):
+    def __init__(self, spec: TrajectorySpec, length: int, batch: int):
         self.spec, self.length = spec, length
-        self.x_BTD = torch.zeros(batch, length * spec.stride, spec.dim, device=device)  # the newest is the last
-        self.steps_B = torch.zeros(batch, dtype=torch.long, device=device)
+        self.x_BTD = torch.zeros(batch, length * spec.stride, spec.dim)  # on the CPU; the newest is the last
+        self.steps_B = torch.zeros(batch, dtype=torch.long)
 
     def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
         """Appends the observation and the action of one environment step, in every environment."""

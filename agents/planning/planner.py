@@ -28,7 +28,7 @@ def targets_along(sampler: PlanSampler, tracker: PlanTracker, plans: Plans, goal
 
 class PlanFollower(EpisodicAgent):
     """Samples plans, follows their targets, and remembers the last plan, the last steps and the goal of each
-    environment.
+    environment. Of these, the last plan alone is where the model is, and the rest on the CPU.
 
     The tracker follows plans of the layout `sampler.executed`, by the same settings.
     """
@@ -53,9 +53,9 @@ class PlanFollower(EpisodicAgent):
 
     def _allocate(self, batch: int) -> None:
         self.last_plan = LastPlan(self.sampler.spec, batch, self.device)
-        self.observations = ObservationBuffer(self.sampler.spec, self.config.history, batch, self.device)
-        self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan, device=self.device)
-        self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim, device=self.device)
+        self.observations = ObservationBuffer(self.sampler.spec, self.config.history, batch)
+        self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan)
+        self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim)
         self.detours = self.sampler.detours(batch)
 
     def _forget(self, mask_B: Tensor) -> None:
@@ -72,7 +72,7 @@ class PlanFollower(EpisodicAgent):
         return replace(self.sampler, guide=Constrained(Constraints(self.sampler.spec, obstacles), strict=False))
 
     def _aim(self, goal_BG: Tensor | None) -> Tensor:
-        """(B,) true, on the CPU, where the goal has moved by more than `hold_radius` since the planner aimed at it.
+        """(B,) true where the goal has moved by more than `hold_radius` since the planner aimed at it.
 
         The planner aims at the new goal from now on, and its next plan does not continue the last one.
         """
@@ -81,7 +81,7 @@ class PlanFollower(EpisodicAgent):
         moved_B = ~((self.goal_BG - goal_BG).norm(dim=-1) <= self.config.hold_radius)  # also where there was none
         self.goal_BG = torch.where(moved_B[:, None], goal_BG, self.goal_BG)
         self.last_plan.planned_B[moved_B] = 0
-        return moved_B.cpu()
+        return moved_B
 
     def _hold(self, near_B: Tensor, obs_BO: Tensor, goal_BG: Tensor) -> None:
         """Stays at the goal in these environments."""
@@ -148,7 +148,7 @@ class Planner(PlanFollower):
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """Sets new targets in the environments that are due: those near their goal hold it, the others plan."""
-        near_B = due_B & self.tracker.is_near(obs_BO, goal_BG).cpu()
+        near_B = due_B & self.tracker.is_near(obs_BO, goal_BG)
         far_B = due_B & ~near_B
         if far_B.any():
             goal, tail = None, None
@@ -162,7 +162,7 @@ class Planner(PlanFollower):
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
             self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, aim=aim)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
-            self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds)
+            self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds).cpu()
         if goal_BG is not None and near_B.any():
             self._hold(near_B, obs_BO, goal_BG)
         self.age_B[due_B] = 0

@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gentraj.config import Fraction, settings
-from gentraj.device import device_of
+from gentraj.device import constant, device_of, sent
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, Preference, as_plugins
@@ -250,17 +250,15 @@ class PlanSampler:
         return calls_of((self.model, *self.finer))
 
     def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The observations and goals, checked, in float32 and on the sampler's device.
+        """The observations and goals, checked, in float32.
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
         obs_BO = observed(obs_BO, self.spec.obs_dim)
         goal_BG = aimed_at(goal_BG, len(self.goal_dims))
-        if goal_BG is None:
-            return obs_BO.to(self.device), None
-        if len(goal_BG) != len(obs_BO):
+        if goal_BG is not None and len(goal_BG) != len(obs_BO):
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
-        return obs_BO.to(self.device), goal_BG.to(self.device)
+        return obs_BO, goal_BG
 
     def detours(self, batch: int) -> Detours | None:
         """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""
@@ -286,14 +284,15 @@ class PlanSampler:
         candidates after each sampling step, as in the model's `sample`. `aim` are the places to plan for on a roadmap,
         by default those ahead on the way to the goals.
         """
-        obs_BO = obs_BO.to(self.device)
-        if goal_BG is not None:
-            goal_BG = goal_BG.to(self.device)
         if goal_BG is not None and self._far is not None:
             aim = aim or self._far.aim(obs_BO, goal_BG)
             goal_BG = aim.place_BG
+        obs_BO = sent(obs_BO, self.device)
+        if goal_BG is not None:
+            goal_BG = sent(goal_BG, self.device)
         if prefix is None:
-            prefix = ObservedPrefix.none(self.spec, len(obs_BO), self.device)
+            prefix = ObservedPrefix.none(self.spec, len(obs_BO))
+        prefix = prefix.to(self.device)
         condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)
         x_RHD = self.model.sample(condition, guide=self._guide, seed=seeds, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
@@ -446,7 +445,7 @@ def with_context(condition: Condition, context: tuple[float, ...]) -> Condition:
     """The condition, with the same context in every row; as it is for a model without one."""
     if not context:
         return condition
-    row_C = torch.tensor(context, device=condition.values_BHD.device)
+    row_C = constant(context, condition.values_BHD.device, torch.get_default_dtype())
     return replace(condition, context_BC=row_C.expand(condition.batch, -1))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gentraj.device import constant, sent
 from gentraj.trajectory import TrajectorySpec
 
 from .inverse_dynamics import InverseDynamics
@@ -35,7 +36,7 @@ class PlanTracker:
     """The number of targets of a plan, one for each environment step."""
     ahead: int = field(init=False)
     """Environment steps of a plan, by its own time, that are carried out or looked ahead to."""
-    goal_dims: list[int] = field(init=False)
+    goal_dims: tuple[int, ...] = field(init=False)
     """The entries of an observation that a goal consists of."""
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class PlanTracker:
                 raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
                                  f"{trained} steps ahead; give at most that")
         check_dims("rest_dims", config.rest_dims, self.spec.obs_dim)
-        self.goal_dims = list(config.goal_dims or range(self.spec.obs_dim))
+        self.goal_dims = config.goal_dims or tuple(range(self.spec.obs_dim))
 
     def targets(self, x_BHD: Tensor, arrival_step_B: Tensor | None) -> Tensor:
         """(B, T, D): the observations 1 .. T environment steps ahead, each with the action of the step before.
@@ -80,7 +81,8 @@ class PlanTracker:
         return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
 
     def action(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
-        """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago.
+        """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago. All
+        are on the CPU.
 
         Raises ValueError for actions that are not finite.
         """
@@ -89,8 +91,8 @@ class PlanTracker:
             act_BA = self.spec.split(target_BTD[index, age_B])[1]
         else:
             target_BD = target_BTD[index, age_B + self.config.lookahead - 1]
-            act_BA = self._towards(obs_BO, self.spec.split(target_BD)[0])
-        act_BA = act_BA.cpu().float().clamp(self._low_A, self._high_A)
+            act_BA = self._towards(obs_BO, self.spec.split(target_BD)[0]).cpu()
+        act_BA = act_BA.float().clamp(self._low_A, self._high_A)
         if not math.isfinite(act_BA.sum()):
             raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
                              "a weight is not finite; give observations like the data's, or load another checkpoint")
@@ -104,21 +106,22 @@ class PlanTracker:
         else:
             target_BO = self.spec.split(target_BTD[:, self.config.lookahead - 1])[0]
             act_BEA = self._towards(obs_BO, target_BO)[:, None]
-        return act_BEA.clamp(self._low_A.to(act_BEA.device), self._high_A.to(act_BEA.device))
+        return act_BEA.clamp(sent(self._low_A, act_BEA.device), sent(self._high_A, act_BEA.device))
 
     def is_near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) true where the observation is within `hold_radius` of the goal."""
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
-        return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
+        goal_G = constant(self.goal_dims, obs_BO.device, torch.long)
+        return (obs_BO[:, goal_G] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
     def at_rest(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, D) timesteps with these observations, in which the entries `rest_dims` and the action are 0; with the
         goal's entries if there is a goal."""
         obs_BO = obs_BO.clone()
         if goal_BG is not None:
-            obs_BO[:, self.goal_dims] = goal_BG
-        obs_BO[:, list(self.config.rest_dims)] = 0
+            obs_BO[:, constant(self.goal_dims, obs_BO.device, torch.long)] = goal_BG
+        obs_BO[:, constant(self.config.rest_dims, obs_BO.device, torch.long)] = obs_BO.new_zeros(())
         return self.spec.join(obs_BO, obs_BO.new_zeros(len(obs_BO), self.spec.act_dim))
 
     def _towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
@@ -126,4 +129,6 @@ class PlanTracker:
         if self.inverse is not None and self.config.actions == "inverse":
             return self.inverse(obs_BO, target_BO, self.config.lookahead)
         missing_BO = target_BO - obs_BO  # gains of 1, as in the maze2d code of Diffuser's authors
-        return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]
+        dims = (self.goal_dims, self.config.rest_dims)
+        place, velocity = (missing_BO[:, constant(each, obs_BO.device, torch.long)] for each in dims)
+        return place + velocity

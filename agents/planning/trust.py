@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.data.windows import repeat_last
-from gentraj.device import running_sum
+from gentraj.device import constant, running_sum
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
 from .memory import between, shift_time
@@ -89,9 +89,9 @@ class Recorded:
 
     def __init__(self, goal_dims: Sequence[int], reference: Batch, quantile: float, more_MG: Tensor | None = None):
         """The recorded positions are those of the windows in `reference`, and `more_MG`."""
-        self.dims, real_WH = list(goal_dims), reference.mask_BHD[..., 0]
+        self.dims, real_WH = tuple(goal_dims), reference.mask_BHD[..., 0]
         x_WHD = repeat_last(reference)
-        position_WHG = x_WHD[..., self.dims]
+        position_WHG = self._position(x_WHD)
         position_NG, window_N = position_WHG[real_WH], real_WH.nonzero()[:, 0]
         if more_MG is not None:
             position_NG = torch.cat([position_NG, more_MG.to(position_NG)])
@@ -120,7 +120,10 @@ class Recorded:
     def _line(self, x_RHD: Tensor) -> Tensor:
         """(R, T, G) positions along the straight lines between the timesteps, as a plan may leap across a hole."""
         last = PARTS * (x_RHD.shape[1] - 1)
-        return between(x_RHD[..., self.dims], torch.arange(last + 1, device=x_RHD.device) / PARTS)
+        return between(self._position(x_RHD), torch.arange(last + 1, device=x_RHD.device) / PARTS)
+
+    def _position(self, x_RHD: Tensor) -> Tensor:
+        return x_RHD[..., constant(self.dims, x_RHD.device, torch.long)]
 
     def _distance(self, position_MG: Tensor, left_out_P: Tensor | None = None) -> Tensor:
         """(M,) distances from positions to the nearest place, or the nearest of those that are not left out."""

@@ -28,8 +28,8 @@ class Actor(EpisodicAgent):
         self.policy = policy
         self.ahead = ahead
         self.options = options
-        self.low_A = torch.as_tensor(low_A).float()
-        self.high_A = torch.as_tensor(high_A).float()
+        self.low_A = torch.as_tensor(low_A).float().to(policy.device)
+        self.high_A = torch.as_tensor(high_A).float().to(policy.device)
         self.uncounted = 0  # decisions without a call of the policy's model
         self._begin(0)
 
@@ -55,7 +55,7 @@ class Actor(EpisodicAgent):
         return self.policy.scales.limits(self.low_A, self.high_A)
 
     def _allocate(self, batch: int) -> None:
-        self.observations = ObservationBuffer(self.spec, self.spec.past, batch, torch.device("cpu"))
+        self.observations = ObservationBuffer(self.spec, self.spec.past, batch)
         self.age_B = torch.full((batch,), self.policy.execute)
         self.queue_BEA = torch.zeros(batch, self.policy.execute, self.policy.spec.act_dim)
         self.detours = None

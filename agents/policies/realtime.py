@@ -76,7 +76,7 @@ class RealTimeActor(EpisodicAgent):
 
     def _begin_episode(self) -> None:
         self.background.begin_episode()
-        self.observations = ObservationBuffer(self.policy.spec, self.policy.spec.past, 1, torch.device("cpu"))
+        self.observations = ObservationBuffer(self.policy.spec, self.policy.spec.past, 1)
         self.step = 0
         self.began: int | None = None  # the step at which the present chunk starts, if there is one
         self.detours = None  # no chunk of another episode, which may still be made, changes those of this one

@@ -1,4 +1,4 @@
-"""Every preset trains and acts on a GPU, and no step of its training waits for it."""
+"""Every preset trains and acts on a GPU. No step of its training waits for it, and a decision only a few times."""
 
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass, replace
@@ -19,7 +19,7 @@ from gentraj.training.parallel import SINGLE
 DEVICE = torch.device("cuda")
 ALIKE = ("pointmaze-", "diffuser-pointmaze-")  # other data of the same settings
 EVERY = [name for name in PRESETS if not name.startswith(ALIKE)]
-SAMPLING = ("fql", "gfp", "qc", "diffusion-ql")  # policies that sample from a diffusion model in training
+DECISION_WAITS = 5  # of a planner: for a check of each model's plans, or of their trust, the plan, and the action
 SIZES = {"width": 8, "depth": 1, "batch_size": 8, "candidates": 2, "places": 20, "steps": 2}
 
 
@@ -42,16 +42,21 @@ def dataset_of(name: str, data: dict[bool, Path]) -> str:
 
 
 def act(run: Run) -> torch.Tensor:
-    """The actions of the run's agent in two states of its data."""
+    """The actions of the run's agent in two states of its data, for which it waits no more often than it may."""
     agent = run.agent(Box(-1, 1, (run.data.act_dim,)))
     obs_BO = run.reference.x_BHD[:2, 0, : run.data.obs_dim]
-    agent.reset(None, [0, 1])
-    return agent.act(obs_BO.cpu(), run.example_goal(run.reference, obs_BO))
+    goal_BG = run.example_goal(run.reference, obs_BO)
+    obs_BO, goal_BG = obs_BO.cpu(), goal_BG if goal_BG is None else goal_BG.cpu()
+    for _ in range(2):  # at first, some things are made once
+        agent.reset(None, [0, 1])
+        with counted() as waits:
+            act_BA = agent.act(obs_BO, goal_BG)
+    assert len(waits) <= DECISION_WAITS, f"waits:\n{waits}"
+    return act_BA
 
 
 @pytest.mark.filterwarnings("ignore:no recorded way leads")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xfail(reason="samples wait"))
-                                  if name.startswith(SAMPLING) else name for name in EVERY])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
     """But for one for the numbers of the step before, which are there by then."""
     config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=TrainingConfig(20, warmup=1))
