@@ -4,12 +4,13 @@
     python -m benchmarks.speed --cases 'plan/hopper/*' --backends openvino --diffuser ../diffuser
     python -m benchmarks.speed --cases 'update/*' --backends bf16 compile
     python -m benchmarks.speed --results benchmarks/results/speed/cpu.json --table docs/performance.md
+    python -m benchmarks.speed --device cuda --cases 'decide/*'
 
 The peers are the U-Net and the schedulers of `diffusers`, a checkout of Diffuser where --diffuser names one, and d3rlpy
 where it is installed, with the same sizes and threads. Each round runs the peers and all variants of gentraj by turns.
 Printed are the median time, and the median over the rounds of a peer's time over the variant's (above 1, gentraj is
 faster), with the quartiles. On a CPU, times are CPU times of the process, in which a neighbour on the machine shows
-least. Networks are untrained: their weights do not change the time.
+least. On a GPU, the memory of each is measured, too. Networks are untrained: their weights do not change the time.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Options:
 
     cases: tuple[str, ...] = ("plan/*", "ddim/*", "guided/*", "train/*")
     """Names of cases, with wildcards as in a shell; --list prints them."""
-    backends: tuple[str, ...] = ("openvino", "openvino-bf16")
-    """Backends of gentraj.accelerate beside eager; compile also compiles training steps, and bf16 is for updates."""
+    backends: tuple[str, ...] | None = None
+    """Backends of gentraj.accelerate beside eager; None is openvino and openvino-bf16 on a CPU, and compile elsewhere.
+    compile also compiles training steps, and bf16 is for updates."""
     diffuser: Path | None = None
     """A checkout of github.com/jannerm/diffuser, which is imported from there."""
     rounds: int = 9
@@ -132,12 +134,25 @@ def beside_peers(case: Case, setup: Setup, rounds: int, seconds: float) -> dict[
             peers[name] = build(setup)
         except PeerMissing as missing:
             print(f"  {name} is left out: {missing}", file=sys.stderr)
-    times = by_turns(peers | dict(case.ours(setup)), rounds, seconds, setup.device)
+    calls = peers | dict(case.ours(setup))
+    times = by_turns(calls, rounds, seconds, setup.device)
     ms = {name: 1000 * np.array(each) for name, each in times.items()}
     variants = [name for name in ms if name not in peers]
     speedup = {peer: {name: summary(ms[peer] / ms[name]) for name in variants} for peer in peers or ["eager"]}
     return {"title": case.title, "peers": list(peers), "rounds": len(ms["eager"]),
-            "ms": {name: summary(each) for name, each in ms.items()}, "speedup": speedup}
+            "ms": {name: summary(each) for name, each in ms.items()}, "speedup": speedup,
+            "mebibytes": memory(calls, setup.device)}
+
+
+def memory(calls: Mapping[str, Call], device: torch.device) -> dict[str, int]:
+    """The most MiB of a GPU that are in use in each call, with the networks of all of them; nothing elsewhere."""
+    found = dict[str, int]()
+    if device.type == "cuda":
+        for name, call in calls.items():
+            torch.cuda.reset_peak_memory_stats(device)
+            call()
+            found[name] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return found
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -150,9 +165,10 @@ def machine(device: torch.device) -> dict[str, Any]:
             found[package] = None
     git = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude", "*"], cwd=ROOT, capture_output=True,
                          text=True, check=False)
-    return {"cpu": _processor(), "capability": torch.backends.cpu.get_cpu_capability(), "device": str(device),
-            "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": found,
-            "date": time.strftime("%Y-%m-%d"), "commit": git.stdout.strip() or None}
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {"cpu": _processor(), "capability": torch.backends.cpu.get_cpu_capability(), "gpu": gpu,
+            "device": str(device), "threads": torch.get_num_threads(), "python": platform.python_version(),
+            "versions": found, "date": time.strftime("%Y-%m-%d"), "commit": git.stdout.strip() or None}
 
 
 def _processor() -> str:
@@ -164,7 +180,10 @@ def _processor() -> str:
 
 def measured(options: Options) -> Iterator[dict[str, Any]]:
     """The results so far, after each case."""
-    setup = Setup(options.backends, options.diffuser, torch.device(options.device))
+    device, backends = torch.device(options.device), options.backends
+    if backends is None:
+        backends = ("openvino", "openvino-bf16") if device.type == "cpu" else ("compile",)
+    setup = Setup(backends, options.diffuser, device)
     found: dict[str, Any] = {"machine": machine(setup.device), "cases": {}}
     for name, case in chosen(options.cases).items():
         found["cases"][name] = beside_peers(case, setup, options.rounds, options.seconds)
@@ -184,7 +203,7 @@ def lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def with_tables(found: Mapping[str, Any], text: str, name: str = "the page") -> str:
-    """The text of a page with the tables between its marks.
+    """The text of a page with the tables between its marks: those of the CPU, or that of another device.
 
     Raises ValueError for a page without such marks, and for a mark of an unknown table.
     """
@@ -195,6 +214,8 @@ def with_tables(found: Mapping[str, Any], text: str, name: str = "the page") -> 
     def filled(match: re.Match[str]) -> str:
         if match[2] not in TABLES:
             raise ValueError(f"{name} has a mark for the table '{match[2]}'; known tables: {', '.join(TABLES)}")
+        if (match[2] == "device") == (found["machine"]["device"] == "cpu"):
+            return match[0]  # which is of other results
         return f"{match[1]}{TABLES[match[2]](found)}\n{match[3]}"
 
     return BLOCK.sub(filled, text)
@@ -221,6 +242,20 @@ def peers_table(found: Mapping[str, Any]) -> str:
     return markdown_table(["work", "compared with", "ms, eager", *variants], rows)
 
 
+def device_table(found: Mapping[str, Any]) -> str:
+    """The times on a device, the speed-ups beside `diffusers`, and the memory; with where they were measured."""
+    at = found["machine"]
+    rows = []
+    for case in found["cases"].values():
+        ms, beside = case["ms"], case["speedup"].get("diffusers", {})
+        times = [number(ms[name]["median"]) if name in ms else "" for name in ("eager", "compile")]
+        ratios = [interval(beside[name]) if name in beside else "" for name in ("eager", "compile")]
+        rows.append([case["title"], *times, *ratios, str(case["mebibytes"].get("eager", ""))])
+    heads = ["work", "ms, eager", "ms, compile", "diffusers / eager", "diffusers / compile", "MiB, eager"]
+    return (f"Measured on {at['date']} at commit {at['commit']} on {at['gpu'] or at['device']}, torch "
+            f"{at['versions']['torch']}.\n\n{markdown_table(heads, rows)}")
+
+
 def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -230,7 +265,7 @@ def interval(one: Mapping[str, float]) -> str:
     return f"{one['median']:.2f} ({one['low']:.2f}-{one['high']:.2f})"
 
 
-TABLES = {"machine": machine_text, "peers": peers_table}
+TABLES = {"machine": machine_text, "peers": peers_table, "device": device_table}
 
 
 def main(options: Options) -> None:

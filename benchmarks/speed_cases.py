@@ -1,4 +1,5 @@
-"""Plans and training steps of the U-Net of Diffuser, and updates of policies, as gentraj and its peers make them."""
+"""Plans and training steps of the U-Net of Diffuser and updates of policies, as gentraj and its peers make them, and
+decisions and steps of many environments, from the observations to the actions."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 import gentraj
@@ -28,18 +30,23 @@ from benchmarks.speed_peers import (
     diffusers_training,
 )
 from gentraj.agents.policies import POLICIES, PRESETS
+from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.td3bc import DETERMINISTIC
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import environment_factory
 from gentraj.families import GAUSSIAN
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.runs.presets import PRESETS as PLANNERS
+from gentraj.runs.training import prepare
 from gentraj.training.loop import compile_networks
 from gentraj.training.optimization import checked_later, read_finite
-from gentraj.trajectory import Batch, Condition, SamplingOptions
+from gentraj.trajectory import Agent, Batch, Condition, SamplingOptions
 
 HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
 MAZE = Setting(4, 2, 128, (1, 4, 8), steps=64, few=16)
@@ -122,7 +129,8 @@ def updates(setup: Setup, kind: str) -> Mapping[str, Call]:
     for name in ("eager", *(name for name in setup.backends if name in ("bf16", "compile"))):
         config = replace(PRESETS[kind][1], **EQUAL.get(kind, {}))
         torch.manual_seed(0)
-        policy = POLICIES.made_of(config)(config, StateActionScales.fit(data, ContextConfig())).train()
+        scales = StateActionScales.fit(data, ContextConfig())
+        policy = POLICIES.made_of(config)(config, scales).train().to(setup.device)
         if name == "compile":
             compile_networks(policy, setup.device)
         found[name] = partial(policy_update, policy, Windows(data, policy.spec), policy.optimizers(), itertools.count(),
@@ -133,10 +141,58 @@ def updates(setup: Setup, kind: str) -> Mapping[str, Call]:
 def policy_update(policy: Policy, windows: Windows, optimizers: dict[str, torch.optim.Optimizer],
                   steps: Iterator[int], *, bf16: bool) -> None:
     step = next(steps)
-    batch = windows.batch(step, 0, UPDATE_BATCH)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), checked_later() as checked:
+    batch = windows.batch(step, 0, UPDATE_BATCH).to(policy.device)
+    with torch.autocast(policy.device.type, torch.bfloat16, enabled=bf16), checked_later() as checked:
         metrics = policy.update(batch, optimizers, generator(0, step))
     read_finite([*checked, *metrics.items()])
+
+
+# -- decisions, each with new plans or a new chunk of actions
+
+
+def maze_planner(device: torch.device) -> Agent:
+    """The planner of the preset pointmaze, on random walks in an open place."""
+    rng, length, count = np.random.default_rng(0), 300, 10
+    end = np.arange(length - 1, count * length, length)
+    last = np.isin(np.arange(count * length), end)
+    walks = Episodes(0.05 * rng.normal(size=(count * (length + 1), 4)).cumsum(0),
+                     rng.uniform(-1, 1, (count * length, 2)), np.zeros(count * length), last & False, last,
+                     np.full(count, length), goal_dims=(0, 1))
+    run, _ = prepare(PLANNERS["pointmaze"], data=walks, check=False)
+    return run.ready(device).agent(Box(-1, 1, (2,)))
+
+
+def actor(device: torch.device, kind: str) -> Agent:
+    """The agent of a policy."""
+    config = PRESETS[kind][1]
+    policy = POLICIES.made_of(config)(config, StateActionScales.fit(transitions(), ContextConfig())).to(device)
+    return Actor(policy, -np.ones(HOPPER.act_dim), np.ones(HOPPER.act_dim))
+
+
+def decisions(setup: Setup, agent_on: Callable[[torch.device], Agent], batch: int, goal_dim: int) -> dict[str, Call]:
+    agent, goal_BG = agent_on(setup.device), torch.ones(batch, goal_dim) if goal_dim else None
+    assert agent.spec is not None
+    obs_BO = torch.zeros(batch, agent.spec.obs_dim)
+
+    def decide(agent: Agent) -> None:
+        agent.reset(None, range(batch))
+        agent.act(obs_BO, goal_BG)
+
+    return {name: partial(decide, gentraj.accelerate(agent, name)) for name in ("eager", *setup.backends)}
+
+
+def rollouts(setup: Setup, batch: int, steps: int) -> dict[str, Call]:
+    """Steps of many mazes at once, in which the planner makes new plans and follows them."""
+    agent, envs = maze_planner(setup.device), VectorEnvironment(environment_factory("pointmaze-umaze"), batch)
+
+    def rollout(agent: Agent) -> None:
+        envs.reset(np.ones(batch, bool), range(batch))
+        agent.reset(None, range(batch))
+        for _ in range(steps):
+            assert envs.goal_BG is not None
+            envs.step(agent.act(torch.from_numpy(envs.obs_BO), torch.from_numpy(envs.goal_BG)).numpy())
+
+    return {name: partial(rollout, gentraj.accelerate(agent, name)) for name in ("eager", *setup.backends)}
 
 
 # -- the cases
@@ -173,6 +229,12 @@ def _update(kind: str, *peers: str) -> Case:
                 partial(updates, kind=kind))
 
 
+def _decide(who: str, agent_on: Callable[[torch.device], Agent], batch: int, goal_dim: int = 0) -> Case:
+    many = "" if batch == 1 else f" in {batch} environments"
+    ours = partial(decisions, agent_on=agent_on, batch=batch, goal_dim=goal_dim)
+    return Case(f"decision by {who}{many}", {}, ours)
+
+
 DEFAULT = partial(Guided, scale=SCALE)
 NOISY = partial(DEFAULT, at="noisy")
 CASES: dict[str, Case] = {
@@ -194,4 +256,9 @@ CASES: dict[str, Case] = {
     "update/fql": _update("fql"),
     "update/diffusion-ql": _update("diffusion-ql"),
     "update/swift": _update("swift"),
+    "decide/planner/1": _decide("a planner of mazes", maze_planner, 1, 2),
+    "decide/planner/64": _decide("a planner of mazes", maze_planner, 64, 2),
+    **{f"decide/{kind}/1": _decide(kind, partial(actor, kind=kind), 1) for kind in ("iql", "fql", "bc-flow", "swift")},
+    "evaluate/planner/64": Case("13 steps of 64 mazes by this planner, with two plans in each", {},
+                                partial(rollouts, batch=64, steps=13)),
 }

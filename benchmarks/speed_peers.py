@@ -228,6 +228,6 @@ def d3rlpy_update(setup: Setup, kind: str, data: Callable[[], Episodes]) -> Call
                               "critic_encoder_factory": encoder}
     config = (d3rlpy.algos.IQLConfig(**shared, value_encoder_factory=encoder) if kind == "iql"
               else d3rlpy.algos.TD3PlusBCConfig(**shared, update_actor_interval=1))
-    algorithm, dataset = config.create(device="cpu"), replay_buffer(d3rlpy, data())
+    algorithm, dataset = config.create(device=str(setup.device)), replay_buffer(d3rlpy, data())
     algorithm.build_with_dataset(dataset)
     return lambda: algorithm.update(dataset.sample_transition_batch(UPDATE_BATCH))
