@@ -22,12 +22,14 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from gentraj.config import settings
+from gentraj.models.sampling import one_each
 from gentraj.randomness import unfold_each
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
 from .episodic import EpisodicAgent, aimed_at, observed
 from .planning.memory import ObservationBuffer
+from .planning.planner import PlanFollower
 from .policies.critic import MAX_DISCOUNT, Critic
 from .policies.policy import Policy
 
@@ -60,9 +62,13 @@ class Imagination(EpisodicAgent):
         A world model with a history is given the steps that were carried out. Raises ValueError for an agent that
         remembers earlier observations or actions, which it never made here.
         """
-        if agent.spec is not None and agent.spec.past:
+        past = 0 if agent.spec is None else agent.spec.past
+        if isinstance(agent, PlanFollower):
+            past = agent.config.history
+        if past:
             raise ValueError("imagination lets an agent decide anew in each state, and this one remembers the steps "
-                             "before it; give one that was trained with --history 1 and --past-actions 0")
+                             "before it; give one that was trained with --history 1 and --past-actions 0, or a planner "
+                             "with --planner.history 0")
         self.agent, self.world = agent, world
         self.config = config
         self.reward = reward
@@ -109,16 +115,21 @@ class Imagination(EpisodicAgent):
             made_RX = torch.cat([made.obs_BTO[:, 0], rest_R3], 1).cpu()  # one copy, as each waits for an accelerator
             obs_RO, (reward_R, uncertainty_R, end_R) = made_RX[:, :-3], made_RX[:, -3:].T
             if self.reward is not None:
-                reward_R = self.reward(obs_RO, goal_RG).cpu()
+                reward_R = judged(self.reward, obs_RO, goal_RG)
             gain_R = reward_R - self.shift - config.penalty * uncertainty_R
             score_R = score_R + config.discount**t * alive_R * gain_R
             alive_R = alive_R * (1 - end_R)
         if self.value is not None:
-            score_R = score_R + config.discount**config.horizon * alive_R * self.value(obs_RO, goal_RG).cpu()
+            score_R = score_R + config.discount**config.horizon * alive_R * judged(self.value, obs_RO, goal_RG)
         if not score_R.isfinite().all():
             raise ValueError("imagination gave scores that are not finite; give finite rewards and values, or train "
                              "the world model for longer")
         return firsts[0].unflatten(0, (-1, number)), score_R.view(-1, number)
+
+
+def judged(judge: Judge, obs_RO: Tensor, goal_RG: Tensor | None) -> Tensor:
+    """(R,) rewards or values, on the CPU. Raises ValueError unless there is one for each observation."""
+    return one_each(judge(obs_RO, goal_RG), obs_RO, "a reward or a value", "observations").cpu()
 
 
 class PolicyValue:

@@ -104,12 +104,13 @@ class Preference(Plugin):
         return finite(one_each(scores, x_RHD), "the guide's score is", "; finite scores are expected")
 
 
-def one_each(scores: object, x_RHD: Tensor) -> Tensor:
-    """Returns a guide's scores of trajectories. Raises ValueError unless they are one for each, a tensor (R,)."""
-    if not isinstance(scores, Tensor) or scores.shape != x_RHD.shape[:1]:
+def one_each(scores: object, x_R: Tensor, judge: str = "the guide", what: str = "trajectories") -> Tensor:
+    """Returns the scores that a `judge` gives to x (R, ...). Raises ValueError unless they are one for each, a tensor
+    (R,)."""
+    if not isinstance(scores, Tensor) or scores.shape != x_R.shape[:1]:
         given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
-        raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_RHD.shape)}; one score for "
-                         f"each, shape ({len(x_RHD)},), is expected")
+        raise ValueError(f"{judge} returned {given} for {what} of shape {tuple(x_R.shape)}; one score for each, shape "
+                         f"({len(x_R)},), is expected")
     return scores
 
 

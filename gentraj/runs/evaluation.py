@@ -80,6 +80,9 @@ class Acting:
         if self.world is not None:
             if deadline is not None or teacher is not None:
                 raise ValueError("an agent with a deadline or a teacher imagines nothing; leave the world model out")
+            if isinstance(run, WorldModelRun):
+                raise ValueError(f"{run.description}, whose agent plans in it already; give a policy or a planner, or "
+                                 "leave the world model out")
             value = PolicyValue.of(run.policy) if isinstance(run, PolicyRun) else None
             return Imagination(agent, self.world.world_model, self.imagination, value=value)
         if teacher is None:

@@ -87,9 +87,11 @@ def test_the_value_of_a_policy_is_for_the_rewards_that_it_learned_from() -> None
     assert PolicyValue.of(BC(BCConfig(), scales)) is None
 
 
-def test_scores_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        chosen(0.1, reward=lambda obs_BO, goal: torch.full((len(obs_BO),), torch.nan))
+def test_scores_that_are_not_finite_or_not_one_for_each_state_are_refused() -> None:
+    for wrong, message in ((torch.full((2,), torch.nan), "not finite"), (torch.zeros(2, 1), r"returned shape \(2, 1\)"),
+                           ([0.0, 0.0], r"returned \[0.0, 0.0\] for observations")):
+        with pytest.raises(ValueError, match=message):
+            chosen(0.1, reward=lambda obs_BO, goal, wrong=wrong: wrong)
 
 
 def test_a_world_with_a_history_is_given_the_steps_before_in_fact_and_in_imagination() -> None:

@@ -130,6 +130,8 @@ def test_decisions_are_tried_in_a_world_model_before_they_are_carried_out(folder
     assert main([*command[:-1], *own[4:], "--out", str(folder / "plain.json")]) == 0
     assert imagined["returns"] != json.loads((folder / "plain.json").read_text())["returns"]
     capsys.readouterr()
+    assert main(["evaluate", str(folder / "world"), "--imagine", str(folder / "world")]) == 2
+    assert "whose agent plans in it already" in capsys.readouterr().err
     for words, message in ((("--imagine", str(folder / "policy-1")), "a world model is expected"),
                            (own[:2], "give the run of one by --imagine, too"),
                            (("--imagine", str(folder / "world"), "--deadline-ms", "50"), "leave the world model out")):
