@@ -18,6 +18,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
+from gentraj.training.optimization import in_training_step
 from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
@@ -169,7 +170,7 @@ class ActionModel(nn.Module):
         actions are `first_BLA`, if they are given."""
         if number > 1:
             seeds = unfold_each(number, seeds)
-        known = self.condition(state_BS)
+        known = self.condition(state_BS, finite=in_training_step())
         if first_BLA is not None:
             known = known.with_act(first_BLA)
         return self.actions(self.model.sample(known, number, guide=guide, seed=seeds, options=options))

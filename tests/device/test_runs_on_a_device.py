@@ -3,21 +3,39 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 import torch
 from gymnasium.spaces import Box
+from simulated_device import counted
 from test_training_on_a_device import DEVICE, dataset_of, narrow
 
+from gentraj.agents.deadline import Deadline
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
+from gentraj.agents.policies import POLICIES
+from gentraj.agents.policies.actor import Actor
+from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.fqe import FQEConfig
+from gentraj.agents.policies.policy import PolicyConfig
+from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.policies.steering import SteeredConfig
+from gentraj.agents.policies.student import StudentConfig
+from gentraj.data import ContextConfig, Windows, load_episodes
 from gentraj.networks import ResidualMLPConfig
+from gentraj.randomness import generator
 from gentraj.runs import Run, load, train
+from gentraj.runs.choosing import ChooseConfig, rank_checkpoints
 from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill
 from gentraj.runs.export import export_run
 from gentraj.runs.measures import measure_run
 from gentraj.runs.planner import PlannerRun
 from gentraj.runs.presets import PRESETS
+from gentraj.runs.run import of_kind
+from gentraj.runs.world import WorldModelRun
+from gentraj.runs.world_evaluation import OpenLoop
 from gentraj.training import TrainingConfig
+from gentraj.training.optimization import checked_later
 from gentraj.trajectory import Condition
 
 FEW_STEPS = [name for name, method in METHODS.items() if isinstance(method.config, FewStepRunConfig)]
@@ -52,6 +70,48 @@ def test_a_planner_is_distilled(method: str, planner: Run, tmp_path: Path) -> No
     assert isinstance(config, FewStepRunConfig)
     student = distill(planner, replace(config, training=BRIEF), tmp_path / "run", device=DEVICE, progress=False)
     assert torch.isfinite(student.model.sample(Condition.empty(student.model.spec))).all()
+
+
+def test_a_checkpoint_is_chosen_by_values_by_held_out_data_and_in_a_world_model(data: dict[bool, Path],
+                                                                                tmp_path: Path) -> None:
+    each = TrainingConfig(2, warmup=1, save_every=1)
+    for name in ("iql", "world-model"):
+        config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), held_out=0.34, training=each)
+        train(config, tmp_path / name, device=DEVICE, progress=False)
+    choice = ChooseConfig(world=tmp_path / "world-model", world_episodes=2, fqe=FQEConfig(updates=2, batch_size=8))
+    ranking = rank_checkpoints(tmp_path / "iql", choice, DEVICE)
+    assert all(row.keys() >= {"fqe", "imagined", "action_error"} for row in ranking.measures.values())
+    world = of_kind(load(tmp_path / "world-model", device=DEVICE), WorldModelRun).world_model
+    windows = Windows(load_episodes(dataset_of("", data)), world.spec).batch(0, 0, 4)
+    assert torch.isfinite(OpenLoop.of(world, windows, range(4)).mean.obs_BTO).all()
+
+
+@pytest.mark.parametrize("config", [
+    StudentConfig(), SteeredConfig(frozen=BCConfig(chunk=4)), BCConfig(max_delay=2, chunk=4)])
+def test_a_policy_that_is_no_preset_learns_without_a_wait_and_acts(config: PolicyConfig,
+                                                                   data: dict[bool, Path]) -> None:
+    episodes = load_episodes(dataset_of("", data))
+    config = narrow(config)
+    scales = StateActionScales.fit(episodes, ContextConfig())
+    policy = POLICIES.made_of(config)(config, scales).to(DEVICE)
+    windows, optimizers = Windows(episodes, policy.spec), policy.optimizers()
+    for step in range(3):
+        with counted() as waits, checked_later():
+            policy.update(windows.batch(step, 0, 8).to(DEVICE), optimizers, generator(step))
+    assert not waits, f"waits:\n{waits}"
+    one_A = np.ones(2, np.float32)
+    assert Actor(policy, -one_A, one_A).act(torch.zeros(2, 4)).abs().max() <= 1
+
+
+def test_a_planner_and_a_policy_of_chunks_work_in_the_background(planner: Run, data: dict[bool, Path],
+                                                                 tmp_path: Path) -> None:
+    config = replace(narrow(PRESETS["diffusion-policy"]), dataset=dataset_of("", data), training=BRIEF)
+    policy = train(config, tmp_path / "run", device=DEVICE, progress=False)
+    for run in (planner, policy):
+        agent = run.agent(Box(-1, 1, (2,)), deadline=Deadline(600.0))
+        agent.reset(None, [0])
+        for _ in range(3):
+            assert agent.act(torch.zeros(1, 4), torch.ones(1, 2)).abs().max() <= 1
 
 
 def test_a_policy_with_goals_is_exported(data: dict[bool, Path], tmp_path: Path) -> None:
