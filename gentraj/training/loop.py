@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import reprlib
 import signal
 import threading
@@ -86,9 +87,9 @@ class Interrupts:
         self.received = self.received or number
 
 
-# `threads` and `compile` are among them: they change rounding, no more.
-MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
-                         "eval_episodes", "min_episode_start_fraction")
+# `threads`, `compile` and `deterministic` are among them: they change rounding, no more.
+MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "deterministic", "log_to",
+                         "eval_every", "eval_episodes", "min_episode_start_fraction")
 
 
 class TrainingStopped(RuntimeError):
@@ -122,6 +123,8 @@ class TrainingConfig:
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     compile: bool = False
     """Compile the networks by torch.compile. This takes minutes at the start and changes weights by rounding."""
+    deterministic: bool = False
+    """On a GPU, compute the same bits in each run, as a CPU does anyway. This is slower."""
     min_episode_start_fraction: Fraction = 0.0
     """The least fraction of the windows of real episodes that start in the first 32 steps. Data of long episodes have
     few such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start
@@ -261,6 +264,8 @@ class Trainer:
         if resume and not has_checkpoints(self.folder):
             raise NothingSaved(f"{self.folder}: nothing saved yet; train first")
         with ExitStack() as held, Interrupts() as self.interrupts, cpu_resources(self.settings.threads):
+            if self.settings.deterministic:
+                held.enter_context(deterministic_kernels())
             self.processes.on_main(lambda: self.claim_folder(held, resume))
             sums = self.begin(resume)
             self.save(sums)  # nothing to do on resume
@@ -479,6 +484,18 @@ def cpu_resources(threads: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Lets CUDA take only kernels that give the same bits in each run, within the block."""
+    before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads at its first product
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager

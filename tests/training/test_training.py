@@ -175,6 +175,18 @@ def test_threads_are_set_and_given_back(tmp_path: Path) -> None:
     assert used[0] == before + 1 and torch.get_num_threads() == before
 
 
+def test_kernels_that_repeat_their_bits_are_asked_for_and_given_back(tmp_path: Path) -> None:
+    used = []
+    torch.use_deterministic_algorithms(False)
+    try:
+        for wanted in (True, False):
+            run(tmp_path / str(wanted), steps=1, deterministic=wanted,
+                on_log=lambda _: used.append(torch.are_deterministic_algorithms_enabled()))
+        assert used == [True, False] and not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(True)
+
+
 @pytest.mark.parametrize("component", [object(), nn.Linear(3, 3)])
 def test_a_component_must_be_a_trainable_module(tmp_path: Path, component: object) -> None:
     with pytest.raises(TypeError, match=r"the component 'x' is \w+; an nn\.Module that is Trainable is expected"):
