@@ -105,11 +105,10 @@ class PlannerConfig:
             raise ValueError(f"planner.pace is {self.pace:g}, and a plan with joint actions or with shifted is "
                              "followed as fast as it says; set pace to 1")
 
-    @property
-    def needs_trust(self) -> bool:
-        """Whether there is more than one plan to choose from by its arrival, and thus by its trust."""
-        alone = self.candidates == 1 and len(self.arrival_thresholds) == 1 and not self.shifted
-        return self.arrival == "earliest" and not alone
+    def needs_trust(self, arrival: Arrival | None) -> bool:
+        """Whether there is more than one plan to choose from by its trust, where this network proposes arrivals."""
+        one = arrival is not None and len(self.arrival_thresholds) == 1
+        return self.arrival == "earliest" and (not one or self.candidates > 1 or self.shifted)
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ class PlanSampler:
         self.spec = self.executed = self.model.spec
         if self.finer:
             self.executed = self.finer[-1].spec
-        if not self.config.needs_trust:
+        if not self.config.needs_trust(self.arrival):
             self.trust = None
         self._check_parts()
         self._check_history()
@@ -396,7 +395,7 @@ class PlanSampler:
             raise ValueError(f"SamplingOptions with steps {options.steps} and temperature {options.temperature:g} were "
                              "given to a planner, which has its own settings of both; change these, as in "
                              "replace(run.planning, steps=2, temperature=0.5), and leave both out of the options")
-        if config.needs_trust and self.trust is None:
+        if config.needs_trust(self.arrival) and self.trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
         if "value" in (config.select, config.guidance) and self.critic is None:
             raise ValueError(f"select is '{config.select}' and guidance '{config.guidance}'; 'value' needs a critic of "

@@ -276,7 +276,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         planning = acting_settings(self, config, PlannerConfig)
         check_conditions(self.config, planning)
         trust = None
-        if planning.needs_trust:
+        if planning.needs_trust(self.arrival):
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
             trust = Trust(self.model, data, planning.trust, planning.history, planning.goal_dims,
                           self.kept.get("place"))

@@ -14,8 +14,11 @@ from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.agents.policies.steering import Steered
+from gentraj.gan import GANConfig
+from gentraj.networks import TemporalUNetConfig
 from gentraj.randomness import Tape
-from gentraj.runs.steering import steer, steered_settings
+from gentraj.runs.run import DataFacts
+from gentraj.runs.steering import frozen_settings, steer, steered_settings
 from gentraj.training import TrainingConfig
 
 TRAINING = TrainingConfig(4, warmup=2, save_every=1, log_every=2, keep=9)
@@ -123,6 +126,13 @@ def test_policies_of_every_kind_are_steered(name: str, hopper_file: Path, tmp_pa
     made = steered_to(run, tmp_path / "steered")
     assert made.main.spec.horizon == 33 and made.main.chunk == run.main.execute
     assert same(weights(made, "frozen."), weights(run))
+
+
+def test_a_model_that_chooses_among_candidates_makes_one_of_the_noise_that_it_is_given() -> None:
+    config = runs.PlannerRunConfig(horizon=8, stride=1, joint=True, model=GANConfig(TemporalUNetConfig(width=8)))
+    run = runs.PlannerRun.build(config, DataFacts(2, 1, 0, (), (), None))
+    frozen: Any = frozen_settings(run)
+    assert frozen.run.model == replace(config.model, best_of=1) != config.model
 
 
 def test_a_planner_for_goals_is_steered_by_a_plan_that_arrives_when_it_is_likeliest(small_run: Path,
