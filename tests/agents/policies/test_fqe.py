@@ -18,7 +18,7 @@ def experience(*policies: float, discount: float = 0.5) -> Experience:
 
 def test_a_policy_is_worth_its_discounted_rewards() -> None:
     """The action c in each step is worth c / (1 - 0.5), and only c where each step ends the episode."""
-    config = FQEConfig(updates=400, batch_size=64)
+    config = FQEConfig(updates=250, batch_size=64)
     assert fitted_q_evaluation(experience(-0.5, 0.0, 0.5), config) == pytest.approx([-1.0, 0.0, 1.0], abs=0.1)
     assert fitted_q_evaluation(experience(-0.5, 0.5, discount=0.0), config) == pytest.approx([-0.5, 0.5], abs=0.1)
 
