@@ -36,8 +36,10 @@ class NoiseLevel:
         alpha, sigma = path.alpha(t_R), path.sigma(t_R)
         # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
         spread = ((alpha * sigma_data) ** 2 + sigma**2).sqrt()
-        self.t_R, alpha, sigma, spread = sent_together([t_R, alpha, sigma, spread], device or t_R.device)
-        self.alpha, self.sigma, self.spread = (x[:, None, None] for x in (alpha, sigma, spread))
+        self.t_R, *numbers = sent_together([t_R, alpha, sigma, spread], device or t_R.device)
+        self.alpha = numbers[0][:, None, None]
+        self.sigma = numbers[1][:, None, None]
+        self.spread = numbers[2][:, None, None]
 
     def each(self) -> Iterator[NoiseLevel]:
         """The level of each row alone."""

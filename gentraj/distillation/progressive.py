@@ -62,7 +62,9 @@ class Progressive(FewStep):
         for _ in range(rounds - number):
             times = halved(times, self.path)
         i_R = 2 * torch.randint(len(times) // 2, (len(rows.x0),), generator=rows.generator)
-        t_R, mid_R, s_R = times[i_R], times[i_R + 1], times[i_R + 2]
+        t_R = times[i_R]
+        mid_R = times[i_R + 1]
+        s_R = times[i_R + 2]
         z_t = self.level(t_R).noised(rows.x0, rows.normal())
         return self.regression(self.target(before, z_t, t_R, mid_R, s_R, rows), z_t, t_R, rows)
 

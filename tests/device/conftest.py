@@ -8,13 +8,15 @@ import pytest
 
 from gentraj.data import Episodes, save_npz
 
-collect_ignore_glob = [] if "simulated_device" in sys.modules else ["test_*.py"]
+if "simulated_device" not in sys.modules:
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """Files of three short walks of a body that pushes another one now and then; with goals, or with rewards."""
-    rng, folder, lengths = np.random.default_rng(0), tmp_path_factory.mktemp("data"), np.array([60, 70, 50])
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("data")
+    lengths = np.array([60, 70, 50])
     rows = lengths.sum() + len(lengths)
     pushed = (np.arange(rows) // 20)[:, None] * [[0.3, -0.2]]
     obs = np.concatenate([pushed, 0.1 * rng.normal(size=(rows, 2)).cumsum(0)], 1).astype(np.float32)

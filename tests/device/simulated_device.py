@@ -22,6 +22,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -33,6 +34,7 @@ from types import ModuleType
 
 SOURCE = Path(__file__).with_name("simulated.cc")
 NAME = "simulated"
+COMPILER = os.environ.get("CXX", "c++")
 LIBRARIES = ("libc10.so", "libtorch_cpu.so", "libtorch.so", "libtorch_python.so")
 WAITS = ("read", "d2h", "h2d", "synchronize")  # and not h2d-async, d2h-async and scalar
 OURS = ("/gentraj/", "/agents/", "/envs/")
@@ -52,7 +54,7 @@ def _build(program: Path, torch_folder: Path) -> None:
     made = program.with_name(f"{os.getpid()}.so")
     include = torch_folder / "include"
     where = [f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", f"-I{sysconfig.get_path('include')}"]
-    subprocess.run([os.environ.get("CXX", "c++"), "-O0", "-w", "-shared", "-fPIC", "-std=c++20",
+    subprocess.run([COMPILER, "-O0", "-w", "-shared", "-fPIC", "-std=c++20",
                     f"-DTORCH_EXTENSION_NAME={NAME}", *where, str(SOURCE), "-o", str(made)], check=True)
     made.replace(program)
 
@@ -69,10 +71,9 @@ def _load() -> ModuleType:
         raise ImportError("this build of torch is for CUDA")
     program = _folder() / f"{NAME}.so"
     if not program.exists():
-        try:
-            _build(program, torch_folder)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ImportError(f"no compiler for the simulated device: {error}") from error
+        if shutil.which(COMPILER) is None:
+            raise ImportError("no compiler")
+        _build(program, torch_folder)
     for name in LIBRARIES:
         ctypes.CDLL(str(torch_folder / "lib" / name), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(program), mode=ctypes.RTLD_GLOBAL)
@@ -103,7 +104,7 @@ def counted() -> Iterator[Waits]:
     try:
         yield waits
     finally:
-        _open.remove(waits)
+        _open.pop()
 
 
 def _heard(kind: str, operation: str, size: int) -> None:
@@ -123,11 +124,11 @@ def _place() -> str:
     return "a backward pass, or no line of the library"
 
 
-def _install() -> None:
+def _install(program: ModuleType) -> None:
     """Lets the Python side of torch, which a build for CPUs lacks, take the device for a GPU."""
     import torch
 
-    _load_module.listen(_heard)
+    program.listen(_heard)
     generator = torch.Generator(device="cuda")
     patches = {
         "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
@@ -161,11 +162,9 @@ def _install() -> None:
 missing = ""
 """Why there is no simulated device, or nothing if there is one."""
 try:
-    _load_module = _load()
+    _install(_load())
 except ImportError as error:
     missing = str(error)
-else:
-    _install()
 
 
 def pytest_collection_modifyitems(items: list) -> None:

@@ -79,7 +79,8 @@ def test_a_student_learns_without_a_wait_and_is_used(method: str) -> None:
     assert isinstance(model, FewStep)
     model.learn_from(made(model.distillation.teacher))
     learn(model)
-    there, optimizers, noise = batch(), model.optimizers(), generator(0)
+    there, noise = batch(), generator(0)
+    optimizers = model.optimizers()
     model.update(there, optimizers, noise)
     with counted() as waits, checked_later():
         model.update(there, optimizers, noise)
