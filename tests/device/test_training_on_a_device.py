@@ -9,12 +9,20 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from simulated_device import counted
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from gentraj.runs import Run
+from gentraj.data import load_episodes
+from gentraj.runs import Run, train
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.training import prepare
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
+from gentraj.training.checkpoint import saved_steps
+from gentraj.training.log import read_metrics
+from gentraj.training.loop import TrainingStopped
+from gentraj.training.optimization import LearningConfig, Updates, adamw, apply_gradients
 from gentraj.training.parallel import SINGLE
+from gentraj.trajectory import Batch, TrajectorySpec
 
 DEVICE = torch.device("cuda")
 ALIKE = ("pointmaze-", "diffuser-pointmaze-")  # other data of the same settings
@@ -76,3 +84,51 @@ def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Pat
     run.reference = run.reference.take(slice(16))
     if run.acting is not None:
         assert torch.isfinite(act(run.ready(DEVICE))).all()
+
+
+@pytest.mark.parametrize("name", ["pointmaze", "veteran", "iql", "fql", "swift", "bc-gan", "world-model"])
+def test_a_gpu_learns_what_a_cpu_learns(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
+    """The same windows, noise and conditions, and the metrics of every step in its own row, up to rounding."""
+    settings = TrainingConfig(3, warmup=1, log_every=1, save_every=2)
+    config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=settings)
+    rows, weights = [], []
+    for device in (torch.device("cpu"), DEVICE):
+        run = train(config, tmp_path / device.type, device=device, progress=False)
+        rows.append([{key: value for key, value in row.items() if "seconds" not in key}
+                     for row in read_metrics(tmp_path / device.type)])
+        weights.append([x.cpu() for part in run.components.values() for x in part.state_dict().values()])
+    assert [row["step"] for row in rows[0]] == [1, 2, 3]
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
+    torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-2)
+
+
+class Breaks(nn.Module):
+    """Its loss is not finite in step 2, counted from 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec, self.batch_size = TrajectorySpec(4, 2, 4), 8
+        self.layer = nn.Linear(6, 1)
+        self.updates = Updates()
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"layer": adamw(self.layer, LearningConfig())}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        loss = self.layer(batch.x_BHD).square().mean()
+        if self.updates.next() == 3:
+            loss = loss * torch.nan
+        apply_gradients(loss, optimizers["layer"], 1.0)
+        return {"loss": loss.detach()}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_before_anything_is_saved(data: dict[bool, Path],
+                                                                             tmp_path: Path) -> None:
+    """Though it is read a step later: no weight has moved by then."""
+    trainer = Trainer({"it": Breaks()}, TrainingData(load_episodes(data[False])), TrainingConfig(9, save_every=3),
+                      RunStore(tmp_path), processes=SINGLE.on(DEVICE), progress=False)
+    with pytest.raises(TrainingStopped, match=r"step 2, component 'it': the loss is nan; .*step-00000000 is kept"):
+        trainer.fit()
+    assert saved_steps(tmp_path) == [0]
+    assert all(torch.isfinite(p).all() for p in trainer.components[0].module.parameters())
