@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,11 +42,11 @@ class NoiseLevel:
         self.spread = numbers[2][:, None, None]
 
     def each(self) -> Iterator[NoiseLevel]:
-        """The level of each row alone."""
+        """The level of each row alone, with tensors of its own, as an exported program keeps no parts of tensors."""
         for i in range(len(self.t_R)):
             one = copy.copy(self)
             for name in ("given_R", "t_R", "alpha", "sigma", "spread"):
-                setattr(one, name, getattr(self, name)[i : i + 1])
+                setattr(one, name, getattr(self, name)[i : i + 1].clone())
             yield one
 
     def noised(self, x0: Tensor, eps: Tensor) -> Tensor:
@@ -62,6 +62,20 @@ class NoiseLevel:
     @property
     def snr(self) -> Tensor:
         return (self.alpha / self.sigma) ** 2
+
+
+def levels_at(path: NoisePath, times_S: Tensor, sigma_data: float, device: torch.device) -> dict[float, NoiseLevel]:
+    """The noise levels at the times of a sampling (S,), on a device, by their times. They are computed once."""
+    return _levels_at(path, tuple(times_S.tolist()), times_S.dtype, sigma_data, device,
+                      torch.is_inference_mode_enabled())
+
+
+@lru_cache(256)
+def _levels_at(path: NoisePath, numbers: tuple[float, ...], dtype: torch.dtype, sigma_data: float,
+               device: torch.device, inference: bool) -> dict[float, NoiseLevel]:
+    with torch.inference_mode(inference):
+        times_S = torch.tensor(numbers, dtype=dtype)
+        return dict(zip(numbers, NoiseLevel(path, times_S, sigma_data, device).each(), strict=True))
 
 
 class Prediction(NamedTuple):

@@ -52,6 +52,7 @@ from .denoiser import (
     NoiseLevel,
     Preconditioned,
     denoising_loss,
+    levels_at,
     sample_times,
 )
 from .guidance import denoising_plugins
@@ -305,7 +306,7 @@ class Diffusion(ConditionalModel):
         predict = conditioned(network, torch.where(mask, values, 0), mask, encode_context(context, self.context), times)
         levels = dict[float, NoiseLevel]()
         if times is not None:
-            levels = dict(zip(times.tolist(), self.level(times).each(), strict=True))
+            levels = levels_at(self.path, times, self.config.sigma_data, self.device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
