@@ -122,7 +122,8 @@ class TrainingConfig:
     bf16: bool = False
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     compile: bool = False
-    """Compile the networks by torch.compile. This takes minutes at the start and changes weights by rounding."""
+    """Compile the networks by torch.compile, on a CUDA device as CUDA graphs. This takes minutes at the start and
+    changes weights by rounding."""
     deterministic: bool = False
     """On a GPU, compute the same bits in each run, as a CPU does anyway. This is slower."""
     min_episode_start_fraction: Fraction = 0.0
@@ -391,6 +392,8 @@ class Trainer:
         noise = generator(self.settings.seed, self.step, trained.key)
         with (self._stopping(f"component '{trained.name}'"), self.processes.computing(),
               torch.autocast(trained.device.type, torch.bfloat16, enabled=self.settings.bf16)):
+            if self.settings.compile and trained.device.type == "cuda":
+                torch.compiler.cudagraph_mark_step_begin()  # CUDA graphs may overwrite what they returned before
             with checked_later() as checked:
                 updated = trained.component.update(batch, trained.optimizers, noise)
             metrics = {f"{trained.name}/{key}": torch.as_tensor(value) for key, value in updated.items()}
@@ -520,7 +523,8 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def compile_networks(module: nn.Module, device: torch.device) -> None:
-    """Compiles the networks in a module that are trained, one program for each shape of their inputs.
+    """Compiles the networks in a module that are trained, one program for each shape of their inputs. On a CUDA device
+    its kernels are launched together, as CUDA graphs, but for those of which PyTorch says that it cannot.
 
     Discriminators are left out: penalties differentiate their gradients, which compiled networks do not support. So are
     moving averages, which are called with batches of many sizes. Raises `ConfigError` where no compiler works for
@@ -532,7 +536,8 @@ def compile_networks(module: nn.Module, device: torch.device) -> None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"training.compile is set, and torch.compile does not work here: {reason}; install a "
                           "compiler (g++ or clang for a CPU, Triton for a GPU), or leave the setting out") from error
+    mode = "reduce-overhead" if device.type == "cuda" else None
     for network in module.modules():
         is_compiled = isinstance(network, TrajectoryNetwork | EnsembleMLP) and not isinstance(network, Discriminator)
         if is_compiled and any(p.requires_grad for p in network.parameters()):
-            network.compile(backend=COMPILER, dynamic=False)
+            network.compile(backend=COMPILER, mode=mode, dynamic=False)
