@@ -1,5 +1,5 @@
 """Every model samples, scores and learns on a GPU, whatever its network, its path and its sampler. A sample waits for
-it once, and a student's update never."""
+it once, and an update never."""
 
 from dataclasses import replace
 from itertools import cycle, islice
@@ -12,11 +12,14 @@ from test_training_on_a_device import DEVICE, narrow
 
 from gentraj import metrics
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion.denoiser import DENSITIES, PREDICTIONS, WEIGHTS
 from gentraj.diffusion.guidance import Guided
 from gentraj.diffusion.paths import GRIDS, PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.distillation import STUDENTS, FewStep
 from gentraj.families import FAMILIES, MODELS
+from gentraj.gan import GANConfig
+from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.networks import NETWORKS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -26,6 +29,9 @@ from gentraj.trajectory import Batch, Condition, SupportsLogProb, SupportsOODSco
 SPEC = TrajectorySpec(3, 2, 8)
 FAMILY_AND_NETWORK = [(family, network) for family in FAMILIES for network in NETWORKS]
 SAMPLING = list(zip(SAMPLERS, cycle(PATHS), cycle(GRIDS), strict=False))
+
+LOSSES = list(zip(PREDICTIONS, cycle(WEIGHTS), cycle(DENSITIES), cycle(["vp-cosine", "flow", "edm"]), strict=False))
+GAMES = list(zip(OBJECTIVES, cycle(REGULARISERS), strict=False))
 
 
 def made(config: Any) -> Any:
@@ -41,9 +47,13 @@ def batch() -> Batch:
 
 
 def learn(model: Any) -> None:
-    optimizers = model.optimizers()
-    for step in range(2):
-        assert all(torch.isfinite(x) for x in model.update(batch(), optimizers, generator(step)).values())
+    """Updates without a wait, the last of which with a guide; in the first, some things are made once."""
+    windows, optimizers = batch(), model.optimizers()
+    for step, guide in enumerate((None, None, lambda x_RHD: -x_RHD[..., 0].square().mean(1))):
+        with counted() as waits, checked_later():
+            metrics = model.update(windows, optimizers, generator(step), guide=guide)
+        assert all(torch.isfinite(x) for x in metrics.values())
+    assert not waits, f"waits:\n{waits}"
 
 
 def use(model: Any) -> None:
@@ -73,18 +83,12 @@ def test_a_family_learns_and_is_used(family: str, network: str) -> None:
 
 
 @pytest.mark.parametrize("method", list(STUDENTS))
-def test_a_student_learns_without_a_wait_and_is_used(method: str) -> None:
+def test_a_student_learns_and_is_used(method: str) -> None:
     config, _ = STUDENTS[method]
     model = made(narrow(config(teacher=replace(FAMILIES["diffusion"], levels=None), steps=1)))
     assert isinstance(model, FewStep)
     model.learn_from(made(model.distillation.teacher))
     learn(model)
-    there, noise = batch(), generator(0)
-    optimizers = model.optimizers()
-    model.update(there, optimizers, noise)
-    with counted() as waits, checked_later():
-        model.update(there, optimizers, noise)
-    assert not waits, f"waits:\n{waits}"
     use(model)
 
 
@@ -96,6 +100,18 @@ def test_every_sampler_path_and_grid_is_used(sampler: str, path: str, grid: str)
     assert isinstance(model, Diffusion)
     learn(model)
     use(model)
+
+
+@pytest.mark.parametrize(("prediction", "weight", "density", "path"), LOSSES)
+def test_every_loss_of_diffusion_is_learned(prediction: str, weight: str, density: str, path: str) -> None:
+    network = NETWORKS["residualmlp"][0]()
+    learn(made(narrow(DiffusionConfig(network, path, None, prediction, weight, density))))
+
+
+@pytest.mark.parametrize(("objective", "regulariser"), GAMES)
+def test_every_game_is_played(objective: str, regulariser: str) -> None:
+    config = GANConfig(NETWORKS["residualmlp"][0](), objective=objective, penalties={regulariser: 1.0})
+    learn(made(narrow(config)))
 
 
 def test_sets_of_trajectories_are_measured() -> None:

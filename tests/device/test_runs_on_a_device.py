@@ -9,7 +9,7 @@ import small
 import torch
 from gymnasium.spaces import Box
 from simulated_device import counted
-from test_training_on_a_device import DEVICE, dataset_of, narrow
+from test_training_on_a_device import DEVICE, act, dataset_of, narrow
 
 from gentraj.agents.deadline import Deadline
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
@@ -21,7 +21,8 @@ from gentraj.agents.policies.policy import PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.data import ContextConfig, Windows, load_episodes
+from gentraj.data import ContextConfig, HindsightConfig, Windows, load_episodes
+from gentraj.data.windows import GoalContext
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
 from gentraj.runs import Run, load, train
@@ -32,6 +33,7 @@ from gentraj.runs.measures import measure_run
 from gentraj.runs.planner import PlannerRun
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.run import of_kind
+from gentraj.runs.steering import steer, steered_settings
 from gentraj.runs.world import WorldModelRun
 from gentraj.runs.world_evaluation import OpenLoop
 from gentraj.training import TrainingConfig
@@ -70,6 +72,18 @@ def test_a_planner_is_distilled(method: str, planner: Run, tmp_path: Path) -> No
     assert isinstance(config, FewStepRunConfig)
     student = distill(planner, replace(config, training=BRIEF), tmp_path / "run", device=DEVICE, progress=False)
     assert torch.isfinite(student.model.sample(Condition.empty(student.model.spec))).all()
+
+
+@pytest.mark.parametrize("name", ["diffusion-policy", "veteran", "pointmaze"])
+def test_a_run_is_steered(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
+    config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=BRIEF)
+    run = train(config, tmp_path / "run", device=DEVICE, progress=False)
+    config = steered_settings(run)
+    config = replace(config, policy=replace(narrow(config.policy), frozen=config.policy.frozen), training=BRIEF)
+    if run.data.goal_dims:
+        config = replace(config, context=GoalContext(goals=HindsightConfig()))
+    steered = steer(load(run.folder, device=DEVICE), config, tmp_path / "steered", device=DEVICE, progress=False)
+    assert torch.isfinite(act(steered)).all()
 
 
 def test_a_checkpoint_is_chosen_by_values_by_held_out_data_and_in_a_world_model(data: dict[bool, Path],
