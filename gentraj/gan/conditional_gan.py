@@ -164,7 +164,7 @@ class GANConfig(SearchConfig):
     two samples for each of half the conditions of the last batch."""
     adversarial_interval: PositiveInt = 1
     """One update in this many trains the discriminator, and the generator against it. In the others the generator
-    minimises its energy score alone, which takes less than half the time."""
+    minimises its energy score alone, which takes less than half the time; samples become less precise."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
     """How the generator is trained."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
