@@ -37,8 +37,7 @@ class PlansConfig(PolicyConfig):
 
 
 class Plans(Policy[PlansConfig]):
-    """A planner that acts by one plan: by its first actions, or by inverse dynamics towards it. Towards a goal, the
-    plan is to arrive when that is likeliest.
+    """A planner that acts by one plan, trusted or not: by its first actions, or by inverse dynamics towards it.
 
     It is not trained, but takes over the weights of a planner's run.
     """

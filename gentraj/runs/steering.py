@@ -22,6 +22,7 @@ from .run import Run, of_kind
 from .training import fit, prepare, resolve_paths
 
 FROM_ONE_NOISE = {"eta": 0.0, "best_of": 1}  # settings of models by which they sample from their first noise alone
+ARRIVAL = 0.1  # the threshold of the one arrival at a goal; later, likelier ones make a planner slow
 CHECKED = 16  # observations in which two actions of different noise are compared
 
 
@@ -79,7 +80,7 @@ def plans_settings(run: PlannerRun) -> PlansConfig:
     if run.arrival is None:
         planner = replace(planner, arrival="fixed")
     else:
-        planner = replace(planner, arrival_thresholds=(1.0,))
+        planner = replace(planner, arrival_thresholds=(ARRIVAL,))
     execute = planner.replan if planner.actions == "joint" else 1
     return PlansConfig(replace(config, dataset="", planner=planner), run.data, chunk=execute, execute=execute)
 
