@@ -76,16 +76,17 @@ def sent_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
 
 
 def running_sum(x_RX: Tensor) -> Tensor:
-    """(R, X) the sums of each row up to each entry, by a product on CUDA, whose `cumsum` of floats is not
-    deterministic."""
+    """(R, X) the sums of each row up to each entry; CUDA, whose `cumsum` of floats is not deterministic, makes X sums
+    of X entries."""
     if not x_RX.is_cuda:
         return x_RX.cumsum(1)
     width = x_RX.shape[1]
-    return x_RX @ x_RX.new_ones(width, width).triu()
+    lower_XX = torch.ones(width, width, dtype=torch.bool, device=x_RX.device).tril()
+    return torch.where(lower_XX, x_RX[:, None], 0).sum(-1)
 
 
-def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor of these numbers, which is made once for each device, and must not be changed.
+def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor of these numbers, which is made once for each device and type, and must not be changed.
 
     As an index it takes the place of a list, which is copied to the device in every call.
     """
@@ -95,6 +96,6 @@ def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtyp
 
 
 @lru_cache(1024)
-def _constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype | None) -> Tensor:
+def _constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # or else no gradient could pass through what it is multiplied by
         return torch.tensor(numbers, dtype=dtype, device=device)

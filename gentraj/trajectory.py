@@ -139,7 +139,7 @@ class TrajectorySpec:
         if not self.offsets:
             return step_T / self.stride
         time_H = constant(self.times, step_T.device, step_T.dtype)
-        gap_H = constant(self.gaps, step_T.device)
+        gap_H = constant(self.gaps, step_T.device, torch.long)
         below_T = torch.searchsorted(time_H, step_T, right=True) - 1
         return below_T + (step_T - time_H[below_T]) / gap_H[below_T]
 
@@ -362,7 +362,7 @@ class Condition:
         row_B1 = sent(index_B, device).expand(self.batch)[:, None]
         values, mask = self.values_BHD.to(value.dtype, copy=True), self.mask_BHD.clone()
         values[rows, row_B1, columns] = value.expand(self.batch, len(dims))
-        mask[rows, row_B1, columns] = constant((True,), device)
+        mask[rows, row_B1, columns] = constant((True,), device, torch.bool)
         return replace(self, values_BHD=values, mask_BHD=mask)
 
 

@@ -79,7 +79,7 @@ def later_row(length_B: Tensor, u_B: Tensor) -> Tensor:
 
 
 def _entries(spec: TrajectorySpec, timesteps_BH: Tensor, dims: tuple[int, ...] | range) -> Tensor:
-    column_D = constant(tuple(dim in dims for dim in range(spec.dim)), timesteps_BH.device)
+    column_D = constant(tuple(dim in dims for dim in range(spec.dim)), timesteps_BH.device, torch.bool)
     return timesteps_BH[..., None] & column_D
 
 

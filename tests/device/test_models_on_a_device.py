@@ -11,6 +11,7 @@ from simulated_device import counted
 from test_training_on_a_device import DEVICE, narrow
 
 from gentraj import metrics
+from gentraj.device import running_sum
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import DENSITIES, PREDICTIONS, WEIGHTS
 from gentraj.diffusion.guidance import Guided
@@ -112,6 +113,11 @@ def test_every_loss_of_diffusion_is_learned(prediction: str, weight: str, densit
 def test_every_game_is_played(objective: str, regulariser: str) -> None:
     config = GANConfig(NETWORKS["residualmlp"][0](), objective=objective, penalties={regulariser: 1.0})
     learn(made(narrow(config)))
+
+
+def test_a_running_sum_is_that_of_the_cpu() -> None:
+    x_RX = torch.tensor([[1.0, 2.0, 3.0], [4.0, torch.inf, 5.0]])
+    assert torch.equal(running_sum(x_RX.to(DEVICE)).cpu(), x_RX.cumsum(1))
 
 
 def test_sets_of_trajectories_are_measured() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from gentraj.device import constant
 from gentraj.models.conditioning import KINDS, ConditionMix, encode_context, encoded_width
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -23,6 +24,12 @@ def test_only_real_entries_are_known(kind: str) -> None:
     mask = real([1, 2, 5, 8] * 50)
     known = ConditionMix(**{**NOTHING, kind: 1.0}).sample(SPEC, mask, generator(0))
     assert not (known & ~mask).any()
+
+
+def test_constants_that_are_equal_numbers_of_other_types_are_not_one() -> None:
+    """Else the columns of a start would be the gaps between timesteps, whose numbers are equal."""
+    for one, dtype in ((1, torch.long), (True, torch.bool), (1.0, torch.float32)):
+        assert constant((one, one), torch.device("cpu"), dtype).dtype == dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)
