@@ -35,7 +35,7 @@ from ..networks.embedding import padded, padding
 from ..networks.mlp import EnsembleMLP, mlp
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import LearningConfig, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients, waits_to_read
 from ..training.parallel import mean_over_processes, own_rows
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
 from .facts import INPUT_CLIP, WorldFacts, rewards_and_ends
@@ -215,12 +215,16 @@ class WorldModel(nn.Module):
         metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
-            whole_B1 = real_BK.all(1)[:, None]
-            error_BX = torch.where(whole_B1, error_BKY.flatten(1), 0).to(self.mixing_XX.dtype)
-            count = mean_over_processes(whole_B1.sum().to(error_BX))
+            whole_B, error_BX = real_BK.all(1), error_BKY.flatten(1).to(self.mixing_XX.dtype)
+            count = mean_over_processes(whole_B.sum().to(error_BX))
+            # Only whole chunks count. How many there are would have to be waited for; the others are set to 0 instead.
+            if waits_to_read(whole_B):
+                error_BX = torch.where(whole_B[:, None], error_BX, 0)
+            else:
+                error_BX = error_BX[whole_B]
             with torch.autocast(error_BX.device.type, enabled=False):
                 covariance_XX = mean_over_processes(error_BX.T @ error_BX) / count.clamp(min=1)
-                self.mixing_XX.lerp_(covariance_XX, MIXING_RATE * (count > 0))
+                self.mixing_XX.lerp_(covariance_XX, MIXING_RATE * (count > 0).to(self.mixing_XX))
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
                 error_XB = (error_BKY * real_BK[..., None]).flatten(1).T
                 # The correlations of errors within a chunk are removed; a timestep depends on earlier ones only.
