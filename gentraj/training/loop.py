@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import reprlib
 import signal
 import threading
@@ -203,15 +202,16 @@ class StepNumbers(Numbers):
 
     def metrics(self) -> dict[str, float]:
         """The metrics by name. Raises what `read` does."""
-        return dict(zip(self.keys, self.read()[-len(self.keys) :], strict=True))
+        return dict(zip(self.keys, self.read()[len(self.names) - len(self.keys) :], strict=True))
 
 
 @dataclass
-class Step:
-    """A step that is done or under way: how many were done before it, its numbers and its learning rates."""
+class UnreadStep:
+    """A step that is not logged so far: how many were done before it, the numbers of each component, and the learning
+    rates."""
 
-    number: int
-    numbers: dict[str, StepNumbers] = field(default_factory=dict)
+    done: int
+    by_component: dict[str, StepNumbers] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
 
@@ -243,9 +243,10 @@ class Trainer:
                                 "is expected")
             batches = data.batches(component.spec, settings.min_episode_start_fraction)
             self.components.append(ComponentState(name, component, component, batches, processes.device))
+        self.on_cuda = any(each.device.type == "cuda" for each in self.components)
         self.meta = _same_on_resume(store.meta, components, settings, data.episodes)
         self.step = 0
-        self.unread = deque[Step]()  # steps whose metrics are not logged so far
+        self.unread = deque[UnreadStep]()  # steps whose metrics are not logged so far
         self.saved_step = -1
         self.checkpoint = self.folder
         for each in self.components:
@@ -265,14 +266,18 @@ class Trainer:
         if resume and not has_checkpoints(self.folder):
             raise NothingSaved(f"{self.folder}: nothing saved yet; train first")
         with ExitStack() as held, Interrupts() as self.interrupts, cpu_resources(self.settings.threads):
-            if self.settings.deterministic:
+            if self.settings.deterministic and self.on_cuda:
                 held.enter_context(deterministic_kernels())
             self.processes.on_main(lambda: self.claim_folder(held, resume))
             sums = self.begin(resume)
             self.save(sums)  # nothing to do on resume
             with self.open_log(sums) as log:
                 while not self.is_finished():
-                    self.train_step(log)
+                    try:
+                        self.train_step(log)
+                    except Exception:
+                        self.record(log, later=1)  # the step before may be the cause, by a number that is not finite
+                        raise
                     self.evaluate(log)
                     if self.step % self.settings.save_every == 0:
                         self.record(log)
@@ -296,6 +301,7 @@ class Trainer:
 
         Returns the sums of metrics that were saved with the checkpoint.
         """
+        self.unread.clear()  # what a `fit` that failed has left
         sums = self.restore() if resume else {}
         most, least = self.processes.largest(self.step), -self.processes.largest(-self.step)
         if most != least:
@@ -346,13 +352,13 @@ class Trainer:
     def train_step(self, log: Log) -> None:
         """Updates every component by a batch of its own, and logs its metrics and learning rates; on a GPU those of the
         step before, so that the host prepares a step while the GPU computes another."""
-        step = Step(self.step)
+        step = UnreadStep(self.step)
         self.unread.append(step)
         for each in self.components:
             step.rates |= each.learning_rates()
             self.train_component(each)
         self.step += 1
-        self.record(log, later=int(any(each.device.type == "cuda" for each in self.components)))
+        self.record(log, later=int(self.on_cuda))
 
     def record(self, log: Log, later: int = 0) -> None:
         """Logs the steps that are not logged so far, except the last ones, which are left for `later`.
@@ -362,10 +368,10 @@ class Trainer:
         while len(self.unread) > later:
             step = self.unread.popleft()
             metrics = dict[str, float]()
-            for name, numbers in step.numbers.items():
-                with self._stopping(f"component '{name}'", step.number):
+            for name, numbers in step.by_component.items():
+                with self._stopping(f"component '{name}'", step.done):
                     metrics |= numbers.metrics()
-            log.record(step.number + 1, metrics, step.rates)
+            log.record(step.done + 1, metrics, step.rates)
 
     def train_component(self, trained: ComponentState) -> dict[str, Tensor]:
         """Updates a component by its batch of this step, and returns its metrics."""
@@ -398,7 +404,7 @@ class Trainer:
                 updated = trained.component.update(batch, trained.optimizers, noise)
             metrics = {f"{trained.name}/{key}": torch.as_tensor(value) for key, value in updated.items()}
             numbers = StepNumbers(checked, metrics, self.processes)
-            self.unread[-1].numbers[trained.name] = numbers
+            self.unread[-1].by_component[trained.name] = numbers
             if numbers.arrived is None:
                 numbers.read()
         return metrics
@@ -493,12 +499,12 @@ def cpu_resources(threads: int) -> Iterator[None]:
 def deterministic_kernels() -> Iterator[None]:
     """Lets CUDA take only kernels that give the same bits in each run, within the block."""
     before = torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads at its first product
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_a_gpu_learns_what_a_cpu_learns(name: str, data: dict[bool, Path], tmp_p
 
 
 class Breaks(nn.Module):
-    """Its loss is not finite in step 2, counted from 0."""
+    """Its loss is not finite in step 2, counted from 0, by which step 3 fails. It has no metrics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,9 @@ class Breaks(nn.Module):
         if self.updates.next() == 3:
             loss = loss * torch.nan
         apply_gradients(loss, optimizers["layer"], 1.0)
-        return {"loss": loss.detach()}
+        if self.updates.done == 4:
+            raise RuntimeError("it is nothing that comes next")
+        return {}
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_before_anything_is_saved(data: dict[bool, Path],

@@ -21,7 +21,7 @@ from gentraj.data.episodes import Episodes, episodes_hash
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointWarning, load
 from gentraj.training.log import read_metrics
-from gentraj.training.loop import TrainingResult, check_same
+from gentraj.training.loop import TrainingResult, check_same, deterministic_kernels
 from gentraj.training.optimization import apply_gradients, learning_rate_factor
 from gentraj.trajectory import Batch, TrajectorySpec
 
@@ -96,6 +96,23 @@ def test_rows_are_means_of_what_happened_since_the_row_before(tmp_path: Path) ->
     for row, steps in zip(rows, (seen[:3], seen[3:6], seen[6:9], seen[9:]), strict=True):
         assert row["pair/one"] == pytest.approx(sum(steps) / len(steps), rel=1e-12) and row["seconds"] >= 0
     assert [row.get("pair/rare") for row in rows] == [1.5, None, 8.0, None]
+
+
+def test_a_training_that_failed_goes_on_from_what_it_saved(tmp_path: Path) -> None:
+    """In the same process, with a component that may return no metrics."""
+    class Fails(Pair):
+        def update(self, batch, optimizers, generator):
+            super().update(batch, optimizers, generator)
+            if len(self.given) == 4:
+                raise RuntimeError("no memory")
+            return {}
+
+    settings = TrainingConfig(5, save_every=2, log_every=1)
+    trainer = Trainer({"pair": Fails()}, TrainingData(episodes()), settings, RunStore(tmp_path), progress=False)
+    with pytest.raises(RuntimeError, match="no memory"):
+        trainer.fit()
+    trainer.fit(resume=True)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
 
 
 def test_time_in_which_others_have_the_processor_is_no_cpu_time_of_the_training(tmp_path: Path) -> None:
@@ -175,14 +192,20 @@ def test_threads_are_set_and_given_back(tmp_path: Path) -> None:
     assert used[0] == before + 1 and torch.get_num_threads() == before
 
 
-def test_kernels_that_repeat_their_bits_are_asked_for_and_given_back(tmp_path: Path) -> None:
-    used = []
-    torch.use_deterministic_algorithms(False)
+def test_kernels_that_repeat_their_bits_are_asked_for_on_a_gpu_and_what_was_asked_for_before_comes_back(
+        tmp_path: Path) -> None:
+    def asked() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    used = list[tuple[bool, bool]]()
     try:
-        for wanted in (True, False):
-            run(tmp_path / str(wanted), steps=1, deterministic=wanted,
-                on_log=lambda _: used.append(torch.are_deterministic_algorithms_enabled()))
-        assert used == [True, False] and not torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with deterministic_kernels():
+            assert asked() == (True, False)
+        assert asked() == (True, True)
+        torch.use_deterministic_algorithms(False)
+        run(tmp_path, steps=1, deterministic=True, on_log=lambda _: used.append(asked()))
+        assert used == [(False, False)]
     finally:
         torch.use_deterministic_algorithms(True)
 
