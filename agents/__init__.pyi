@@ -1,5 +1,5 @@
 from .deadline import Deadline, SimulatedTime
-from .imagination import Imagination, ImaginationConfig, value_of
+from .imagination import Imagination, ImaginationConfig, PolicyValue
 from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
 from .planning.deadline import RealTimePlanner
@@ -25,7 +25,7 @@ __all__ = [
     "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "Imagination", "ImaginationConfig", "InverseDynamics",
     "InverseDynamicsConfig", "MPCConfig", "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic",
     "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig",
-    "RealTimeActor", "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig",
-    "Transition", "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob",
-    "plan_prior", "policy_prior", "score", "state_value", "value_of",
+    "PolicyValue", "RealTimeActor", "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student",
+    "StudentConfig", "Transition", "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile",
+    "log_prob", "plan_prior", "policy_prior", "score", "state_value",
 ]
