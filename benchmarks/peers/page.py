@@ -25,14 +25,13 @@ brackets are 95 % bootstrap intervals over seeds and episodes.
 
     python -m benchmarks.peers.reproduce FOLDER/NAME.json... --data DIR --checkouts DIR
 
-repeats rows, and says whether each score is within 1.5 times half of the interval here, or a twentieth of the scale. A
-row whose data, checkout or packages are missing is skipped, with a line that says what to get. docs/performance.md
-explains the CPU time of `iql` and `td3bc`."""
+repeats rows, and judges each score by its interval here; a row whose data, checkout or packages are missing is skipped.
+docs/performance.md explains the CPU time of `iql` and `td3bc`."""
 WHY_BEHIND = {  # our preset, and the method of theirs that it is behind
     ("iql-published", "corl-iql"): "on hopper-medium it has 34.3 with normalised observations, as CORL has them, and "
                                    "44.9 if also the targets move by 0.001 and the actor has a fixed spread, as there.",
     ("td3bc-published", "d3rlpy-td3bc"): "on walker2d-mixed d3rlpy's two seeds are 27 apart; CORL's TD3+BC, with the "
-                                         "same settings, has 11 there. It was not looked into further.",
+                                         "same settings, has 11 there.",
     ("iql-published", "d3rlpy-iql"): "its weights begin orthogonal, as in the code of IQL's authors; begun as "
                                      "d3rlpy's, by `--policy.model.network.initial uniform` and the critic's, it has "
                                      "33.8 on hopper-medium.",

@@ -21,6 +21,7 @@ from .composition import FromModel, Interval, check_interval, covariance, proxim
 from .paths import NoisePath, over_rows
 
 MAX_DISTANCES = 1 << 24  # the most distances in memory at once
+CHANGE = 2.0  # of the gain, beyond which a move of guidance is computed anew
 LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
 
 
@@ -47,14 +48,15 @@ class Guided(Preference):
     one gradient of the guide, one more score, and one backward pass through the network.
     With `iterations` above 0, the maximum of the guide's quadratic model at x0 is found in at most so many steps of
     conjugate gradients (as in Rozet et al. 2024, section 4, for linear observations). Each takes a backward pass
-    through the network and a second derivative of the guide, which for a large network costs more than all else, and
-    one is no more exact than the default. Sampling is exact for a Gaussian and a quadratic guide if there are as many
-    iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal has entries. With fewer,
-    x0' falls short of the maximum.
+    through the network and a second derivative of the guide, which for a large network costs more than all else; a
+    single iteration is no more exact than the default. Sampling is exact for a Gaussian and a quadratic guide if there
+    are as many iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal has entries.
+    With fewer, x0' falls short of the maximum.
     With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
     guides that were trained on noisy trajectories, such as Diffuser's return.
-    The move, or the gradient at x, is computed in the first denoising, in the second, and from there in one of `every`;
-    in those between, the last one serves again. An exact sampling needs an `every` of 1.
+    The move, or the gradient at x, is computed in one of `every` denoisings, and wherever sigma^2 / alpha has changed
+    by more than a factor of 2 since the last one; in the others, that one serves again. By default `every` is 2, and 1
+    with `iterations`.
     While x may still become one of several modes, p(x0 | x) is not Gaussian, and the weights of the modes are tilted
     too little (0.84 where 0.95 is exact). For the right weights choose among candidates by the guide
     (docs/samplers.md).
@@ -68,14 +70,14 @@ class Guided(Preference):
     scale: float = 1.0
     at: Literal["denoised", "noisy"] = "denoised"
     iterations: int = 0
-    every: int = 2
+    every: int | None = None
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.at not in ("denoised", "noisy"):
             raise ValueError(f"Guided has scale {self.scale} and at '{self.at}'; a finite number, and denoised or "
                              "noisy, are expected")
-        if self.iterations < 0 or self.every < 1:
+        if self.iterations < 0 or (self.every is not None and self.every < 1):
             raise ValueError(f"Guided has iterations {self.iterations} and every {self.every}; at least 0, and at "
                              "least 1, are expected")
         check_interval("Guided", self.interval)
@@ -93,10 +95,11 @@ class Guided(Preference):
                 return tilt.bounded(sigma(tilt.gradient))
             return proximal(tilt.gradient, tilt.hessian, sigma, self.iterations)
 
-        repeated = Repeated(self.every)
+        every = self.every or (1 if self.iterations else 2)
+        repeated = Repeated(every, sampling.path)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
-            if not repeated.due():
+            if not repeated.due(t):
                 return moved(denoise(x, t), repeated.last)
             with torch.enable_grad():
                 x = with_gradient(x)
@@ -105,8 +108,7 @@ class Guided(Preference):
             return moved(x0, repeated.last)
 
         if self.at == "noisy":
-            return within(self.interval, guided_by_noisy(denoise, lambda x, t: guide(x), sampling, self.every),
-                          denoise)
+            return within(self.interval, guided_by_noisy(denoise, lambda x, t: guide(x), sampling, every), denoise)
         return within(self.interval, guided, denoise)
 
     @property
@@ -125,11 +127,11 @@ def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor],
     `guide` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
     """
     mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
-    repeated = Repeated(every)
+    repeated = Repeated(every, sampling.path)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         x0 = denoise(x, t)
-        if repeated.due():
+        if repeated.due(t):
             repeated.last = Tilt(lambda y: guide(y, t), torch.where(mask, values, x)).gradient
         return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, repeated.last))
 
@@ -137,20 +139,23 @@ def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor],
 
 
 class Repeated:
-    """What is computed in the first denoising of a sampling, in the second, and from there in one of `every`.
-
-    The first may have no signal yet, and so no move to repeat.
-    """
+    """What is computed in one of `every` denoisings of a sampling, and wherever the gain has changed too much since."""
 
     last: Tensor
 
-    def __init__(self, every: int):
-        self.every, self.calls = every, 0
+    def __init__(self, every: int, path: NoisePath):
+        self.every, self.path = every, path
+        self.age, self.gain = every, torch.zeros(1)
 
-    def due(self) -> bool:
-        """Counts a denoising, and says whether `last` is to be computed in it."""
-        self.calls += 1
-        return self.calls == 1 or (self.calls - 2) % self.every == 0
+    def due(self, t: Tensor) -> bool:
+        """Counts a denoising at t, and says whether `last` is to be computed in it."""
+        size = gain(self.path, t)
+        changed = ((size > CHANGE * self.gain) | (CHANGE * size < self.gain)).any()
+        self.age += 1
+        if self.age <= self.every and not changed:
+            return False
+        self.age, self.gain = 1, size
+        return True
 
 
 def gain(path: NoisePath, t: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.making import environment_factory, recorded_factory, try_making
 
 from ..config import check_known, settings, to_json, write_json
-from ..data.episodes import episodes_hash
+from ..data.episodes import Episodes, episodes_hash
 from ..device import pick_device
 from ..families import FAMILIES
 from ..families import family as family_of
@@ -42,7 +42,7 @@ from ..runs.model_card import parameters_trained
 from ..runs.planner import PlannerRun, PlannerRunConfig
 from ..runs.presets import PRESETS, with_model
 from ..runs.run import DataFacts, Run, RunConfig, environment_of
-from ..runs.training import read_datasets, resolve_paths
+from ..runs.training import learns_from_synthetic, read_datasets, resolve_paths
 from ..runs.world import WorldModelRunConfig
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
@@ -249,12 +249,16 @@ def to_train(config: CompareConfig, pool: Pool) -> list[Task]:
     """A task for every cell and seed."""
     configs = planned(config)
     hashes: dict[Cell, str] = {}
+    read: dict[tuple[str, bool, bool], tuple[Episodes, str]] = {}
     measured: dict[str, tuple[Measure[Any], ...]] = {}
     for cell, own in configs.items():
         group, _ = cell
-        episodes, _ = read_datasets(own)
+        what = own.dataset, own.stitch, learns_from_synthetic(own)
+        if what not in read:
+            data, _ = read_datasets(own)
+            read[what] = data, episodes_hash(data)
+        episodes, hashes[cell] = read[what]
         run_class(own).resolve(own, episodes)  # raises for settings that do not suit the data
-        hashes[cell] = episodes_hash(episodes)
         if group not in measured:
             measured[group] = measures(config, can_be_scored(config, own.env_id or episodes.env, group))
     if config.minutes is not None:
@@ -431,20 +435,23 @@ def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, epis
         print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
 
     The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
-    The environment is by default that of the data. Raises ValueError for runs whose folders have the same name or whose
-    environments differ, and what `evaluate_run` raises.
+    The environment is by default that of the data. Raises ValueError for no runs, for runs whose folders have the same
+    name or whose environments differ, and what `evaluate_run` raises.
     """
     config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
     loaded = [run if isinstance(run, Run) else load(run, device=device) for run in runs]
     labels = [run.folder.absolute().name for run in loaded]
-    names = {environment_factory(environment_of(run, env_id)).env_id for run in loaded}
+    factories = {factory.spec_json: factory.env_id
+                 for factory in (environment_factory(environment_of(run, env_id)) for run in loaded)}
+    if not labels:
+        raise ValueError("no runs were given; give at least one")
     if len(set(labels)) < len(labels):
         raise ValueError(f"the folders of the runs are called {', '.join(labels)}; give runs of different names, which "
                          "are those of the rows")
-    if len(names) != 1:
-        raise ValueError(f"the runs have the environments {', '.join(sorted(names)) or 'of none'}; give runs of one, "
-                         "or name it by env_id")
-    [name] = names
+    if len(factories) > 1:
+        raise ValueError(f"the runs have different environments ({', '.join(factories.values())}) or arguments of one; "
+                         "give runs of the same, or name it by env_id")
+    [name] = factories.values()
     rows = []
     for label, run in zip(labels, loaded, strict=True):
         found, _ = evaluate_run(run, config, progress=progress)

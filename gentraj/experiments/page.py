@@ -40,18 +40,17 @@ This page was written by
 
     gentraj reproduce CARD.json... --data DIR --results FOLDER --table {page}
 
-The command trains and evaluates what the cards describe, with the data files in DIR, and continues where it was
-interrupted. Without cards, it writes the page from the results in FOLDER. A card is a small file with all settings of
-one or more runs.
+The command trains and evaluates what the cards describe, with the data files in DIR. Without cards, it writes the page
+from the results in FOLDER. A card is a small file with all settings of one or more runs.
 
 ## How to read the tables
 
 An entry is the score of the *last* checkpoint, as a mean over training seeds and episodes. The episodes are the same
 for all methods. The number after ± is half the width of the 95 % bootstrap interval, for which seeds and episodes are
 resampled; with a single training seed, it does not include the variation between trainings. "{average}" is the mean
-over the datasets, and "{data}" that of a dataset's own episodes. Where all episodes have the same score, the bootstrap
-interval has no width, but a rate is not certain: if none of 50 independent episodes succeeds, the exact 95 % interval
-of the success rate is 0 to 0.071. The milliseconds of a card are those of a decision for up to 25 episodes at once.
+over the datasets, and "{data}" that of a dataset's own episodes. Where no episode of 50 succeeds, the exact 95 %
+interval of the rate is 0 to 0.071, though the bootstrap interval has no width. The milliseconds of a card are those of
+a decision for up to 25 episodes at once.
 
 "Over runs and datasets" has the rows with several training seeds. IQM is the interquartile mean over the runs on all
 datasets, which leaves out the best and the worst quarter. "Above the next row" is the difference of the averages of a
@@ -304,16 +303,13 @@ def published(table: ScoreTable) -> Iterator[str]:
     sources: dict[str, dict[str, None]] = {}
     for result in table.cards.values():
         for data in result.card.data:
-            ours = result.data.get(data.name)
-            if data.published is None or ours is None:
+            if data.published is None or data.name not in result.data:
                 continue
-            steps = dict.fromkeys(f"{seed.step:,}" for seed in ours.seeds)
-            rows.append((result.card.label, data.name, plus_minus(ours.estimate), ", ".join(steps),
-                         number(data.published.score), _count(data.published.updates)))
+            rows.append((result.card.label, data.name, number(data.published.score), _count(data.published.updates)))
             sources.setdefault(data.published.source, {})[result.card.label] = None
     if rows:
         yield "### Published scores"
-        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates"), rows)
+        yield markdown_table(("", "dataset", "published", "updates"), rows)
         listed = "; ".join(f"{_listed([*labels])}: {source}" for source, labels in sources.items())
         yield f"The sources are, for {listed}."
 
