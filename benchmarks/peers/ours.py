@@ -12,6 +12,7 @@ from torch import Tensor
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.run import copy_of
 from gentraj.runs.training import prepare
+from gentraj.training.log import Log
 from gentraj.training.loop import RunStore, Trainer, TrainingData, cpu_resources
 from gentraj.trajectory import Agent
 
@@ -30,8 +31,8 @@ class Ours(Peer):
         self.agent: Agent | None = None
 
     def train(self, after_update: Callable[[], None]) -> None:
-        with cpu_resources(1):
-            log = self.trainer.open_log(self.trainer.begin(resume=False))
+        sums, settings = self.trainer.begin(resume=False), self.trainer.settings
+        with cpu_resources(1), Log(settings.log_every, settings.steps, 0, sums) as log:  # which is written nowhere
             while True:
                 self.trainer.train_step(log)
                 self.agent = None
