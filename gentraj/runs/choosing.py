@@ -19,7 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gentraj.agents.policies.fqe import Experience, FQEConfig, fitted_q_evaluation
-from gentraj.agents.policies.policy import Policy, PolicyConfig, Transition
+from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.off_policy import imagined_returns, spearman
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
@@ -190,10 +190,14 @@ def action_range(episodes: Episodes) -> Box:
 
 
 class Points(NamedTuple):
-    """M transitions of the data, as long as a policy acts by one decision, that values are learned from, and E starts
-    of episodes that they are asked of."""
+    """M whole transitions of the data, as long as a policy acts by one decision, that values are learned from, and E
+    starts of episodes that they are asked of; they are fields of `Experience`."""
 
-    t: Transition
+    state_MS: Tensor
+    act_MX: Tensor
+    reward_M: Tensor
+    discount_M: Tensor
+    next_MS: Tensor
     start_ES: Tensor
     initial_value: float
     """The value of constant mean rewards, with terminations at their mean rate."""
@@ -213,18 +217,19 @@ class Points(NamedTuple):
         acting = Policy(PolicyConfig(chunk=execute, execute=execute), scales)
         batch = Windows(episodes, acting.spec, run.context).gather(step_M).to(run.device)
         t = acting.transition(batch, config.fqe.discount)
+        whole_B = t.whole_B
         goal_EG = torch.from_numpy(episodes.extras["goal"][start_E]) if run.data.context_dim else None
         start_ES = scales.state(acting.spec.seen(torch.from_numpy(episodes.obs[start_E])), goal_EG)
         mean, ends = float(episodes.reward.mean(dtype=np.float64)), float(episodes.terminated.mean())
-        return cls(t, start_ES, mean / unit / (1 - config.fqe.discount * (1 - ends)), unit)
+        return cls(t.state_BS[whole_B], t.chunk_BX[whole_B], t.reward_B[whole_B], t.discount_B[whole_B],
+                   t.next_BS[whole_B], start_ES, mean / unit / (1 - config.fqe.discount * (1 - ends)), unit)
 
     def experience(self, act_PNX: Tensor) -> Experience:
-        """What fitted Q evaluation learns from: the transitions whose actions are all in the data, with the decisions
-        (P, M + E, X) of the checkpoints after all transitions and at the starts."""
-        t, whole_M = self.t, self.t.whole_B
-        next_PMX, start_PEX = act_PNX.split([len(whole_M), len(self.start_ES)], 1)
-        return Experience(t.state_BS[whole_M], t.chunk_BX[whole_M], t.reward_B[whole_M], t.discount_B[whole_M],
-                          t.next_BS[whole_M], next_PMX[:, whole_M], self.start_ES, start_PEX)
+        """What fitted Q evaluation learns from: the transitions, with the decisions (P, M + E, X) of the checkpoints
+        after them and at the starts."""
+        next_PMX, start_PEX = act_PNX.split([len(self.next_MS), len(self.start_ES)], 1)
+        return Experience(self.state_MS, self.act_MX, self.reward_M, self.discount_M, self.next_MS, next_PMX,
+                          self.start_ES, start_PEX)
 
 
 def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out: dict[str, str]) -> Points | None:
@@ -236,7 +241,7 @@ def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out
         left_out[FQE] = "goals in hindsight have rewards of their own"
         return None
     points = Points.of(run, episodes, config)
-    if not points.t.whole_B.any():
+    if not len(points.state_MS):
         left_out[FQE] = f"no episode has the {run.policy.execute} steps that the policy acts by one decision"
         return None
     return points
@@ -247,7 +252,7 @@ def decisions_at(run: Run, points: Points) -> Tensor:
     """(N, X) the normalised actions that a policy carries out after the transitions and at the starts, until it decides
     again."""
     policy, parts = of_kind(run, PolicyRun).policy, list[Tensor]()
-    for k, state_NS in enumerate((points.t.next_BS, points.start_ES)):
+    for k, state_NS in enumerate((points.next_MS, points.start_ES)):
         for i, state_BS in zip(range(0, len(state_NS), BLOCK), state_NS.split(BLOCK), strict=True):
             act_BKA = policy.sample_actions(state_BS, unfold(len(state_BS), HELD_OUT_SEED, k, i))
             parts.append((act_BKA[:, : policy.execute] * policy.scales.varies_A).flatten(1))

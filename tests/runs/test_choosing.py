@@ -103,8 +103,8 @@ def test_a_policy_of_chunks_is_judged_by_the_steps_that_it_carries_out() -> None
     points = decision_points(own, episodes, ChooseConfig(fqe=FQEConfig(discount=0.5)), {})
     assert points is not None
     decided_NX = decisions_at(own, points)
-    state_NS = torch.cat([points.t.next_BS, points.start_ES])
-    torch.testing.assert_close(decided_NX, own.policy.sample_actions(state_NS, [0] * 8)[:, :2].flatten(1))
+    state_NS = torch.cat([points.next_MS, points.start_ES])
+    torch.testing.assert_close(decided_NX, own.policy.sample_actions(state_NS, [0] * 7)[:, :2].flatten(1))
     data = points.experience(decided_NX[None])
     assert (data.reward_M * points.unit).tolist() == pytest.approx([2, 4, 4, 2, 4])
     assert data.discount_M.tolist() == [0.25, 0, 0, 0.25, 0.25]
