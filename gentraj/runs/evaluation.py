@@ -64,17 +64,20 @@ class Acting:
         teacher of a run that is no student, and for runs of other observations or actions than the agent's.
         """
         deadline, teacher = None, self.teacher
-        for other in (self.fallback, teacher, self.world):
+        for other in (self.fallback, self.world):
             if other is not None:
                 check_widths(other, run)
+        if teacher is not None:
+            check_widths(teacher, run, "the run that the student was distilled from")
         space = run.action_space(config.env_id)
         if config.deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun) and teacher is None:
             deadline = Deadline(config.deadline_ms / 1000, self.fallback and self.fallback.agent(space))
         elif self.fallback is not None:
             raise ValueError(f"{run.description}, and a fallback is for a planner or a policy with a deadline and no "
-                             "teacher; give such a run with --deadline-ms, or leave the fallback out")
+                             "teacher; give such a run and a deadline, or leave the fallback out")
         elif config.deadline_ms is not None:
-            say("this agent makes nothing in advance, and --deadline-ms only counts its late decisions")
+            say("a deadline only counts late decisions here: an agent with a teacher, or of a world model, makes "
+                "nothing in advance")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
         if self.world is not None:

@@ -338,12 +338,15 @@ def of_kind(run: Run, kind: type[RunT]) -> RunT:
     return run
 
 
-def check_widths(other: Run, run: Run) -> None:
+def check_widths(other: Run, run: Run, expected: str = "a run of its environment") -> None:
     """Raises ValueError for a run of other observations or actions than those of the run that it stands by."""
-    theirs, own = ((each.data.obs_dim, each.data.act_dim, *each.data.obs_keys) for each in (other, run))
+    theirs, own = (f"observations of width {each.data.obs_dim} and actions of width {each.data.act_dim}"
+                   for each in (other, run))
+    if other.data.obs_keys != run.data.obs_keys:
+        theirs, own = (f"{words} (keys: {', '.join(each.data.obs_keys) or 'none'})"
+                       for words, each in ((theirs, other), (own, run)))
     if theirs != own:
-        raise ValueError(f"{other.folder} was trained on observations and actions of the widths (and keys) {theirs}, "
-                         f"and {run.folder} on {own}; give a run of its environment")
+        raise ValueError(f"{other.folder} was trained on {theirs}, and {run.folder} on {own}; give {expected}")
 
 
 def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT]) -> ActingT:

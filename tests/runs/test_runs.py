@@ -151,7 +151,8 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
 def test_a_fallback_is_for_an_agent_with_a_deadline_that_sees_the_same(small_run: Path, hopper_run: Path,
                                                                        capsys: pytest.CaptureFixture) -> None:
     for words, message in (((small_run,), "a fallback is for a planner or a policy with a deadline"),
-                           ((hopper_run, "--deadline-ms", 1e6), f"and {small_run} on (4, 2")):
+                           ((hopper_run, "--deadline-ms", 1e6), f"and {small_run} on observations of width 4 "
+                                                              "and actions of width 2")):
         assert gentraj("evaluate", small_run, "--planner.candidates", 2, "--fallback", *words) == 2
         assert message in capsys.readouterr().err
 
