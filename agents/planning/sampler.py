@@ -445,7 +445,7 @@ def with_context(condition: Condition, context: tuple[float, ...]) -> Condition:
     if not context:
         return condition
     row_C = constant(context, condition.values_BHD.device, torch.get_default_dtype())
-    return replace(condition, context_BC=row_C.expand(condition.batch, -1))
+    return replace(condition, context_BC=row_C.repeat(condition.batch, 1))
 
 
 def check_dims(name: str, dims: tuple[int, ...], obs_dim: int) -> None:

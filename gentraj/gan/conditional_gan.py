@@ -82,7 +82,7 @@ class Health(nn.Module):
 
     def record(self, metrics: Mapping[str, Tensor]) -> None:
         """Updates the averages with the metrics of one step, and warns of new symptoms; on an accelerator, which has to
-        be waited for, it looks for them in every `LOOK_EVERY`th step."""
+        be waited for, it looks for them once in `LOOK_EVERY` steps."""
         now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average)
         steps = self.steps.next()
         self.average.lerp_(mean_over_processes(now).to(now), max(AVERAGE_WEIGHT, 1 / steps))

@@ -129,9 +129,9 @@ def mean_score(guide: Guide, x_BHD: Tensor, weight_B: Tensor) -> Tensor:
 
 def finite(x: Tensor, what: str, remedy: str) -> Tensor:
     """Returns `x`. Raises ValueError if an entry is not finite; the message begins with `what`, ends with `remedy`."""
-    unread = _UNREAD.get()
-    if unread is not None and not x.is_cpu:
-        unread.append(((~torch.isfinite(x)).sum(), what, f"of {x.numel()} entries{remedy}"))
+    counts = _COUNTS.get()
+    if counts is not None and not x.is_cpu:
+        counts.append(((~torch.isfinite(x)).sum(), what, f"of {x.numel()} entries{remedy}"))
     elif (x.detach() * 0).sum() != 0:  # NaN times 0 is NaN, and so is infinity times 0
         raise ValueError(f"{what} not finite in {int((~torch.isfinite(x)).sum())} of {x.numel()} entries{remedy}")
     return x
@@ -143,22 +143,22 @@ def read_together() -> Iterator[None]:
 
     Each reading would wait for it. Within another such block this does nothing.
     """
-    if _UNREAD.get() is not None:
+    if _COUNTS.get() is not None:
         yield
         return
-    unread = list[tuple[Tensor, str, str]]()
-    token = _UNREAD.set(unread)
+    counts = list[tuple[Tensor, str, str]]()
+    token = _COUNTS.set(counts)
     try:
         yield
     finally:
-        _UNREAD.reset(token)
-    counts = torch.stack([count for count, *_ in unread]).tolist() if unread else []
-    for count, (_, what, remedy) in zip(counts, unread, strict=True):
+        _COUNTS.reset(token)
+    read = torch.stack([count for count, *_ in counts]).tolist() if counts else []
+    for count, (_, what, remedy) in zip(read, counts, strict=True):
         if count:
             raise ValueError(f"{what} not finite in {count} {remedy}")
 
 
-_UNREAD: ContextVar[list[tuple[Tensor, str, str]] | None] = ContextVar("unread", default=None)
+_COUNTS: ContextVar[list[tuple[Tensor, str, str]] | None] = ContextVar("counts", default=None)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -275,7 +275,7 @@ def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition
     """
     check_shapes(spec, x_RHD, condition)
     x_RHD = torch.where(condition.mask_BHD, condition.values_BHD, x_RHD)
-    return finite(x_RHD, "an unknown entry of the trajectories is", "; give finite numbers")
+    return finite(x_RHD, "the trajectories are", "; give finite numbers")
 
 
 def check_shapes(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:

@@ -309,9 +309,10 @@ class PlannerRun(Run[PlannerRunConfig]):
                 "sampling steps of the planner": self.planning.steps}
 
     def likeliest_arrival(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
-        """(B,) the timestep at which the goal is most probably reached; the last one without an arrival network."""
+        """(B,) the timestep at which the goal is most probably reached, on the run's device; the last one without an
+        arrival network."""
         if self.arrival is None:
-            return torch.full((len(obs_BO),), self.model.spec.horizon - 1)
+            return torch.full((len(obs_BO),), self.model.spec.horizon - 1, device=self.device)
         return self.arrival.propose(obs_BO.to(self.device), goal_BG.to(self.device), (1.0,))[:, 0]
 
     def _model_of(self, spec: TrajectorySpec, conditioning: ConditionMix, context: Normalizer | None,

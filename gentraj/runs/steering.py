@@ -92,7 +92,7 @@ def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool
 
     Raises ValueError for other settings of the frozen policy than those by which it acts, for data of other
     observations, actions or goals, and for a run whose actions do not depend on noise; and what `steered_settings` and
-    `gentraj.runs.training.prepare` raise.
+    `gentraj.train` raise.
     """
     if not isinstance(config.policy, SteeredConfig):
         raise ValueError(f"policy is a {type(config.policy).__name__}; a SteeredConfig is expected, such as that of "

@@ -96,9 +96,9 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     loss = current_processes().average_gradients(loss, parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     scalars = [("the loss", loss.detach()), ("the gradient norm", norm)]
-    unread = _UNREAD.get()
-    if unread is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
-        unread.extend(scalars)
+    losses = _LOSSES.get()
+    if losses is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
+        losses.extend(scalars)
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         fused: Any = optimizer  # its kernel reads `found_inf`, and where that is 1 it changes nothing
         fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
@@ -162,17 +162,17 @@ def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
     A training step on an accelerator then does not wait in every optimiser step. On a CPU, they are checked in every
     optimiser step all the same.
     """
-    unread = list[tuple[str, Tensor]]()
-    token = _UNREAD.set(unread)
+    losses = list[tuple[str, Tensor]]()
+    token = _LOSSES.set(losses)
     try:
-        yield unread
+        yield losses
     finally:
-        _UNREAD.reset(token)
+        _LOSSES.reset(token)
 
 
 def in_training_step() -> bool:
     """Whether a block of `checked_later` is under way, whose losses are checked. No other number is read in it."""
-    return _UNREAD.get() is not None
+    return _LOSSES.get() is not None
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def measuring() -> Iterator[None]:
 
 
 _MEASURING: ContextVar[bool] = ContextVar("measuring", default=False)
-_UNREAD: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("unread", default=None)
+_LOSSES: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("losses", default=None)
 
 
 class Updates(nn.Module):
