@@ -108,7 +108,7 @@ def little_critic() -> PlanCritic:
 
 def test_guidance_changes_the_plans_as_it_says() -> None:
     """A scale of 1 is the conditional model. Value guidance raises the value of plans, also beside a user's guide."""
-    obs, seeds = torch.ones(60, 1), list(range(60))
+    obs, seeds = torch.ones(240, 1), list(range(240))
 
     def plans(context: tuple[float, ...] = (), guide: Any = None, **changes: Any) -> Tensor:
         config = replace(FREE, context=context, select="trust", **changes)
