@@ -117,7 +117,7 @@ def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest
 
 def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
     before = fingerprint(tiny_run)
-    with pytest.raises(CheckpointError, match="holds a training already; use --resume"):
+    with pytest.raises(CheckpointError, match="holds a training already; continue it by --resume"):
         run_tiny(tiny_run)
     assert fingerprint(tiny_run) == before
 
