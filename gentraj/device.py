@@ -1,7 +1,8 @@
 """The device that a command or a model computes on, and how tensors get there without a wait.
 
 A GPU works through a queue of operations that the host fills. A copy from ordinary memory, and every number that the
-host reads, waits until the queue is empty, so that the GPU then has nothing to do. `sent` and `constant` do not wait.
+host reads, waits until the queue is empty, so that the GPU then has nothing to do. `to_device` and `constant` do not
+wait.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ def device_of(model: object) -> torch.device:
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """The tensor on another device. It goes to a GPU by way of page-locked memory, so that the host does not wait."""
     if device.type == "cuda" and x.is_cpu:
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 
-def sent_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def to_device_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Several tensors on another device. To a GPU they go by one copy, for which the host does not wait."""
     if device.type != "cuda" or not all(x.is_cpu for x in tensors):
         return [x.to(device) for x in tensors]

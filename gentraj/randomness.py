@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .device import sent
+from .device import to_device
 
 
 def fold(*keys: int) -> int:
@@ -86,7 +86,7 @@ class RowNoise:
             noise = self._sample(*shape)
         else:
             noise = tape.pass_on(self._sample, len(self.seeds), *shape)
-        return sent(noise, self.device or noise.device)
+        return to_device(noise, self.device or noise.device)
 
     def scaled(self, scale: float, *shape: int) -> Tensor:
         """`scale * normal(*shape)`; for a scale of 0 nothing is drawn, unless a `Tape` or `OneStream` is active."""

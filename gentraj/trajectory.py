@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .config import settings
-from .device import constant, sent, sent_together
+from .device import constant, to_device, to_device_together
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -199,7 +199,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on another device, which it gets to by one copy."""
         tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
-        return Batch(**dict(zip(tensors, sent_together(list(tensors.values()), device), strict=True)))
+        return Batch(**dict(zip(tensors, to_device_together(list(tensors.values()), device), strict=True)))
 
     def take(self, rows: slice | Tensor) -> Batch:
         """These rows of the batch."""
@@ -323,7 +323,7 @@ class Condition:
         tensors = (self.values_BHD, self.mask_BHD, self.context_BC)
         if {tensor.device for tensor in tensors if tensor is not None} == {device}:
             return self
-        return self._with_each(lambda x: sent(x, device))
+        return self._with_each(lambda x: to_device(x, device))
 
     def _with_each(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with each of its tensors replaced by a function of it."""
@@ -344,7 +344,7 @@ class Condition:
 
     def _with(self, index: int | Tensor, value: Tensor, dims: Sequence[int]) -> Condition:
         device, own = self.values_BHD.device, self.values_BHD.dtype
-        value = sent(torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32), device)
+        value = to_device(torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32), device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
             raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries "
                              f"{list(dims)} is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
@@ -359,7 +359,7 @@ class Condition:
             raise ValueError(f"timestep {index} was given; an integer from {-H} to {H - 1}, or one for each of the "
                              f"{self.batch} trajectories, is expected")
         rows, columns = torch.arange(self.batch, device=device)[:, None], constant(tuple(dims), device, torch.long)
-        row_B1 = sent(index_B, device).expand(self.batch)[:, None]
+        row_B1 = to_device(index_B, device).expand(self.batch)[:, None]
         values, mask = self.values_BHD.to(value.dtype, copy=True), self.mask_BHD.clone()
         values[rows, row_B1, columns] = value.expand(self.batch, len(dims))
         mask[rows, row_B1, columns] = constant((True,), device, torch.bool)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from gentraj.config import settings
 from gentraj.data import Episodes, Windows
 from gentraj.data.windows import repeat_last
-from gentraj.device import constant, sent
+from gentraj.device import constant, to_device
 from gentraj.models.conditioning import later_row
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
@@ -48,7 +48,7 @@ def later_observation(spec: TrajectorySpec, batch: Batch, generator: torch.Gener
     """
     spec.check_windows(batch.x_BHD.shape)
     length_B = batch.mask_BHD[..., 0].sum(1)
-    u_B = sent(torch.rand(len(length_B), generator=generator), length_B.device)
+    u_B = to_device(torch.rand(len(length_B), generator=generator), length_B.device)
     k_B = later_row(length_B, u_B)
     return k_B, spec.split(batch.x_BHD[torch.arange(len(k_B), device=k_B.device), k_B])[0]
 
@@ -116,7 +116,7 @@ class InverseDynamics(nn.Module):
     def forward(self, obs_BO: Tensor, target_BO: Tensor, k: int) -> Tensor:
         """(B, A) actions in environment units that lead towards `target_BO`, k environment steps ahead."""
         device = self.obs.shift_D.device
-        obs_RO, target_RO = padded(sent(obs_BO, device)), padded(sent(target_BO, device))
+        obs_RO, target_RO = padded(to_device(obs_BO, device)), padded(to_device(target_BO, device))
         k_R = torch.full((len(obs_RO),), k, device=device)
         return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gentraj.device import sent
+from gentraj.device import to_device
 from gentraj.trajectory import Condition, TrajectorySpec
 
 
@@ -38,7 +38,7 @@ class LastPlan:
 
     def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, prefix: ObservedPrefix) -> None:
         """Remembers the plans of these environments, which began after the prefix."""
-        index_N = sent(which_B.nonzero()[:, 0], self.device)
+        index_N = to_device(which_B.nonzero()[:, 0], self.device)
         self.x_BHD[index_N] = x_BHD
         self.arrival_step_B[index_N] = arrival_step_B
         self.planned_B[which_B] = self.spec.horizon - prefix.present_B
@@ -47,9 +47,9 @@ class LastPlan:
         """What is left of these plans after so many environment steps."""
         elapsed = elapsed_steps / self.spec.stride  # timesteps, possibly a fraction
         h_H = torch.arange(self.spec.horizon, device=self.device)
-        index_N = sent(which_B.nonzero()[:, 0], self.device)
+        index_N = to_device(which_B.nonzero()[:, 0], self.device)
         x_BHD = between(self.x_BHD[index_N], h_H + elapsed)
-        left_BH = h_H <= sent(self.planned_B[which_B] - 1 - elapsed, self.device)[:, None]
+        left_BH = h_H <= to_device(self.planned_B[which_B] - 1 - elapsed, self.device)[:, None]
         arrival_step_B = (self.arrival_step_B[index_N] - elapsed).ceil().long()
         if has_goal:  # nothing is planned after the arrival
             left_BH &= (h_H <= arrival_step_B[:, None]) & (arrival_step_B >= 1)[:, None]
@@ -94,7 +94,7 @@ class ObservedPrefix:
 
     def to(self, device: torch.device) -> ObservedPrefix:
         """The prefix on another device."""
-        return ObservedPrefix(sent(self.x_BKD, device), sent(self.present_B, device))
+        return ObservedPrefix(to_device(self.x_BKD, device), to_device(self.present_B, device))
 
     def condition(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
         """The prefix, and the present observation after it, as a condition (Ajay et al. 2023, algorithm 1)."""

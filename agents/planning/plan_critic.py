@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import CONTEXTS, repeat_last
-from gentraj.device import constant, sent, sent_together
+from gentraj.device import constant, to_device, to_device_together
 from gentraj.diffusion.guidance import Guided, guided_by_noisy
 from gentraj.diffusion.paths import over_rows
 from gentraj.models.sampling import Denoise, Denoising, Plugin
@@ -258,7 +258,7 @@ class PlanCritic(nn.Module):
         share_B, angle_B = torch.rand(len(z_BHD), 2, generator=generator).T
         sigma_B = (share_B < self.config.noise_fraction) * (angle_B * torch.pi / 2).sin()
         eps = torch.randn(z_BHD.shape, generator=generator)
-        sigma_B, eps = (x.to(z_BHD.dtype) for x in sent_together([sigma_B, eps], z_BHD.device))
+        sigma_B, eps = (x.to(z_BHD.dtype) for x in to_device_together([sigma_B, eps], z_BHD.device))
         noisy = (1 - sigma_B**2).sqrt()[:, None, None] * z_BHD + sigma_B[:, None, None] * eps
         noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
         return noisy, sigma_B
@@ -286,6 +286,6 @@ class NoisyValue(Plugin):
             y, known = theirs.unnormalize(x), sampling.condition.mask_BHD
             spread = (alpha**2 + sigma**2).sqrt()
             shrunk = ours.unnormalize(ours.normalize(y) / over_rows(spread))
-            return self.scale * self.critic.relative(torch.where(known, y, shrunk), sent(sigma / spread, y.device))
+            return self.scale * self.critic.relative(torch.where(known, y, shrunk), to_device(sigma / spread, y.device))
 
         return guided_by_noisy(denoise, value, sampling)

@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gentraj.config import Fraction, settings
-from gentraj.device import constant, device_of, sent
+from gentraj.device import constant, device_of, to_device
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, Preference, as_plugins
@@ -286,9 +286,9 @@ class PlanSampler:
         if goal_BG is not None and self._far is not None:
             aim = aim or self._far.aim(obs_BO, goal_BG)
             goal_BG = aim.place_BG
-        obs_BO = sent(obs_BO, self.device)
+        obs_BO = to_device(obs_BO, self.device)
         if goal_BG is not None:
-            goal_BG = sent(goal_BG, self.device)
+            goal_BG = to_device(goal_BG, self.device)
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO))
         prefix = prefix.to(self.device)

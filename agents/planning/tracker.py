@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.device import constant, sent
+from gentraj.device import constant, to_device
 from gentraj.trajectory import TrajectorySpec
 
 from .inverse_dynamics import InverseDynamics
@@ -106,7 +106,7 @@ class PlanTracker:
         else:
             target_BO = self.spec.split(target_BTD[:, self.config.lookahead - 1])[0]
             act_BEA = self._towards(obs_BO, target_BO)[:, None]
-        return act_BEA.clamp(sent(self._low_A, act_BEA.device), sent(self._high_A, act_BEA.device))
+        return act_BEA.clamp(to_device(self._low_A, act_BEA.device), to_device(self._high_A, act_BEA.device))
 
     def is_near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) true where the observation is within `hold_radius` of the goal."""

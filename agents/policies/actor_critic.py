@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
-from gentraj.device import sent
+from gentraj.device import to_device
 from gentraj.diffusion import DiffusionConfig
 from gentraj.families import ACTION_NETWORK
 from gentraj.networks import NetworkConfig
@@ -94,7 +94,7 @@ class ActorCritic(Policy[A]):
             act_BNKA = self.best_next(t.next_BS, self.next_actions(t.next_BS, self.config.backup, generator))
             if self.config.smoothing:
                 noise = torch.randn(act_BNKA.shape, generator=generator).clamp(-MAX_SMOOTHING, MAX_SMOOTHING)
-                act_BNKA = (act_BNKA + self.config.smoothing * sent(noise, act_BNKA.device)).clamp(-1, 1)
+                act_BNKA = (act_BNKA + self.config.smoothing * to_device(noise, act_BNKA.device)).clamp(-1, 1)
         next_return_BM = self.critic.next_return(t.next_BS, act_BNKA)
         return self.critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
 
@@ -205,7 +205,7 @@ class NoiseActor(ActorCritic[A]):
     def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
         """(B * number, K, A) noise for the actions of each state, one state after the other."""
         normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
-        return self.latent(sent(normal_BX, state_BS.device).reshape(-1, self.noise_dim))
+        return self.latent(to_device(normal_BX, state_BS.device).reshape(-1, self.noise_dim))
 
     def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor, t_R: Tensor | None = None) -> Tensor:
         """(R, K * A) chunks of actions that the network makes from noise in one call, at the times `t_R`, 1 by

@@ -22,7 +22,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from gentraj.config import settings
-from gentraj.device import sent
+from gentraj.device import to_device
 from gentraj.progress import bar
 from gentraj.randomness import fold, seeded
 from gentraj.training.optimization import adamw, apply_gradients
@@ -82,7 +82,7 @@ def fitted_q_evaluation(data: Experience, config: FQEConfig, start: float = 0.0,
     with bar(config.updates, "fitted Q evaluation", "updates") as done:
         for _ in range(config.updates):
             m = torch.from_numpy(rng.integers(len(data.state_MS), size=config.batch_size))
-            m = sent(m, data.state_MS.device)
+            m = to_device(m, data.state_MS.device)
             next_PB = values(critic, data.next_MS[m], data.next_PMX[:, m])
             target_PB = data.reward_M[m] + data.discount_M[m] * next_PB
             q_PB = critic(data.state_MS[m], data.act_MX[m])

@@ -19,7 +19,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from gentraj.config import settings
-from gentraj.device import sent
+from gentraj.device import to_device
 from gentraj.distillation.flow_map import TwoTimes
 from gentraj.distillation.mean_flow import adaptive, derivative
 
@@ -53,7 +53,7 @@ class MeanFlowQL(NoiseActor[MeanFlowQLConfig]):
         self.act_by(network, config.actor)
 
     def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        time_B = 1 - sent(torch.rand(len(t.state_BS), generator=generator), t.state_BS.device)  # never 0
+        time_B = 1 - to_device(torch.rand(len(t.state_BS), generator=generator), t.state_BS.device)  # never 0
         flow_loss = self.mean_flow_loss(t, self.noise(t.state_BS, generator), time_B)
         chunk_BX = self.act(self.network, t.state_BS, self.noise(t.state_BS, generator))
         return self.config.alpha * flow_loss + self.config.bound * self.beyond(t, chunk_BX), chunk_BX

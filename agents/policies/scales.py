@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import fit_contexts
-from gentraj.device import constant, sent
+from gentraj.device import constant, to_device
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Limits, TrajectorySpec
 
@@ -106,11 +106,11 @@ class StateActionScales(nn.Module):
             trained, given = ("with", "none") if context_BC is None else ("without", "one")
             raise ValueError(f"a policy trained {trained} a goal was given {given}; train it on data of this "
                              "environment")
-        obs_BO = sent(obs_BO, self.obs.shift_D.device)
+        obs_BO = to_device(obs_BO, self.obs.shift_D.device)
         obs = self.obs.normalize(obs_BO).clamp(-self.max_obs, self.max_obs)
         if self.context is None or context_BC is None:
             return obs
-        context_BC = sent(context_BC, obs.device)
+        context_BC = to_device(context_BC, obs.device)
         if self.goal_dims:
             goal_G = constant(self.goal_dims, obs.device, torch.long)
             here_BG = obs_BO.clamp(*self.bounds())[:, goal_G]

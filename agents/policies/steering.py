@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
-from gentraj.device import sent
+from gentraj.device import to_device
 from gentraj.diffusion.latent import gaussian_kl
 from gentraj.models.sampling import by_blocks
 from gentraj.networks.mlp import mlp
@@ -161,7 +161,7 @@ class Steered(ActorCritic[SteeredConfig]):
 
     def normal(self, state_RS: Tensor, generator: torch.Generator) -> Tensor:
         """(R, Z) standard normal numbers."""
-        return sent(torch.randn(len(state_RS), self.frozen.noise_dim, generator=generator), state_RS.device)
+        return to_device(torch.randn(len(state_RS), self.frozen.noise_dim, generator=generator), state_RS.device)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         state_RS = state_BS.repeat_interleave(number, 0)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
-from gentraj.device import running_sum, sent
+from gentraj.device import running_sum, to_device
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
 from gentraj.randomness import RowNoise
@@ -150,7 +150,7 @@ def chosen(log_weight_BM: Tensor, centre_BMX: Tensor, uniform_B1: Tensor | None)
     may lack a constant."""
     if uniform_B1 is None:
         return mode(log_weight_BM, centre_BMX)
-    below_BM = running_sum(log_weight_BM.softmax(1))[:, :-1] < sent(uniform_B1, log_weight_BM.device)
+    below_BM = running_sum(log_weight_BM.softmax(1))[:, :-1] < to_device(uniform_B1, log_weight_BM.device)
     index_B1 = below_BM.sum(1, keepdim=True)
     return centre_BMX.gather(1, index_B1[:, :, None].expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
 
@@ -235,9 +235,9 @@ class StudentActor(Actor):
         batch = len(obs_BO)
         M = self.policy.config.components
         self.uncounted += 1
-        x_BI = sent(obs_BO, self.low_O.device).clamp(self.low_O, self.high_O)
+        x_BI = to_device(obs_BO, self.low_O.device).clamp(self.low_O, self.high_O)
         if goal_BG is not None:
-            x_BI = torch.cat([x_BI, sent(goal_BG, x_BI.device)], 1)
+            x_BI = torch.cat([x_BI, to_device(goal_BG, x_BI.device)], 1)
         *hidden, (weight, bias) = self.layers
         h_RY = padded(x_BI)
         for w, b in hidden:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..device import sent_together
+from ..device import to_device_together
 from ..models.conditional import Microbatch
 from ..models.sampling import Denoise
 from ..normalize import Normalizer
@@ -36,7 +36,7 @@ class NoiseLevel:
         alpha, sigma = path.alpha(t_R), path.sigma(t_R)
         # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
         spread = ((alpha * sigma_data) ** 2 + sigma**2).sqrt()
-        self.t_R, *numbers = sent_together([t_R, alpha, sigma, spread], device or t_R.device)
+        self.t_R, *numbers = to_device_together([t_R, alpha, sigma, spread], device or t_R.device)
         self.alpha = numbers[0][:, None, None]
         self.sigma = numbers[1][:, None, None]
         self.spread = numbers[2][:, None, None]
@@ -56,7 +56,7 @@ class NoiseLevel:
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:
         """d alpha / dt and d sigma / dt."""
-        d_alpha, d_sigma = sent_together(self.path.rates(self.given_R), self.t_R.device)
+        d_alpha, d_sigma = to_device_together(self.path.rates(self.given_R), self.t_R.device)
         return d_alpha[:, None, None], d_sigma[:, None, None]
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
-from ..device import sent
+from ..device import to_device
 from ..models.conditional import ConditionalModel, GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.sampling import (
@@ -85,7 +85,7 @@ def score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, t: float) 
     if not 0 < t <= 1:
         raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
     normalizer, device = model.normalizer, model.normalizer.shift_D.device
-    x_RHD, condition = sent(x_RHD, device), condition.to(device)
+    x_RHD, condition = to_device(x_RHD, device), condition.to(device)
     x = normalizer.normalize(check_trajectories(model.spec, x_RHD, condition))
     t_1 = model.path.snap(torch.full((1,), t))
     at = NoiseLevel(model.path, t_1, device=device)
@@ -108,7 +108,7 @@ def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds:
     if not noise > 0 or noises < 1:
         raise ValueError(f"noise is {noise}, {noises} times; a ratio sigma / alpha above 0, at least once, is expected")
     normalizer, device = model.normalizer, model.normalizer.shift_D.device
-    x_RHD, condition = sent(x_RHD, device), condition.to(device)
+    x_RHD, condition = to_device(x_RHD, device), condition.to(device)
     x_RHD = check_trajectories(model.spec, x_RHD, condition)
     seeds = row_seeds(seeds, len(x_RHD), "trajectories")
     t = noised_time(model.path, noise)
@@ -262,7 +262,7 @@ class Diffusion(ConditionalModel):
         real = batch.mask_BHD
         known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator))
-        eps = sent(torch.randn(x0.shape, generator=generator), x0.device)
+        eps = to_device(torch.randn(x0.shape, generator=generator), x0.device)
         context = self.training_context(batch, generator)
         rows = Microbatch(x0, real, known, context, batch.weights(), generator)
         score = None if guide is None else partial(self.own_score, guide, rows=rows, batch=batch)

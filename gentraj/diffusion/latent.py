@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import settings
-from ..device import sent
+from ..device import to_device
 from ..models.conditional import GeneratorConfig
 from ..models.conditioning import ConditionMix
 from ..models.sampling import Guidance, Plugin, SampledRows, by_blocks, check_trajectories, one_each, without_gradient
@@ -188,7 +188,7 @@ class LatentDiffusion(nn.Module):
         real = batch.mask_BHD
         known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         mean, log_variance = self.vae.encode(x0, real)
-        eps = sent(torch.randn(mean.shape, generator=generator), mean.device)
+        eps = to_device(torch.randn(mean.shape, generator=generator), mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
         real_BL1 = self._grouped(real).any(-1, keepdim=True)
         error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), real_BL1)

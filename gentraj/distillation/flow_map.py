@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import settings
-from ..device import sent_together
+from ..device import to_device_together
 from ..diffusion.diffusion_model import DiffusionConfig
 from ..models.conditional import Microbatch
 from ..models.conditioning import encoded_width
@@ -79,7 +79,7 @@ class TwoTimes(nn.Module):
 
         def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
             r_R = t_R.new_tensor([after.get(t, 0.0) for t in t_R.tolist()])
-            t_R, r_R = sent_together([t_R, r_R], x_RHD.device)
+            t_R, r_R = to_device_together([t_R, r_R], x_RHD.device)
             return self(x_RHD, known_RHD, mask_RHD, t_R, context_RC, r_R)
 
         return predict
@@ -148,7 +148,7 @@ class FlowMap(FewStep):
         s_R = path.snap(self.uniform(rows)).to(eps.dtype)
         alpha_R, sigma_R = path.alpha(s_R), path.sigma(s_R)
         total_R = alpha_R + sigma_R
-        t_R, total_R = sent_together([sigma_R / total_R, total_R], eps.device)
+        t_R, total_R = to_device_together([sigma_R / total_R, total_R], eps.device)
         z = self.level(t_R).noised(rows.x0, eps)
         x0 = self.taught(total_R[:, None, None] * z, s_R, rows)
         return Flow(z, (z - x0) / t_R[:, None, None] * rows.free, t_R)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..config import Fraction, settings
-from ..device import sent
+from ..device import to_device
 from ..models.conditional import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
@@ -37,7 +37,7 @@ class MeanFlow(FlowMap):
         """The scalar ||u(z, r, t) - (v - (t - r) du/dt)||^2, where du/dt is the derivative along (v, 0, 1)."""
         flow = self.flow(rows)
         share_R = torch.where(self.uniform(rows) < self.distillation.apart, self.uniform(rows), 1)
-        r_R = flow.t_R * sent(share_R, flow.t_R.device)
+        r_R = flow.t_R * to_device(share_R, flow.t_R.device)
 
         def average(z: Tensor, r_R: Tensor, t_R: Tensor) -> Tensor:
             return self.average(self.network, z, t_R, r_R, rows)

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ..config import Fraction, settings
-from ..device import sent_together
+from ..device import to_device_together
 from ..models.conditional import Microbatch
 from .flow_map import FlowMap, FlowMapConfig
 
@@ -49,7 +49,7 @@ class Shortcut(FlowMap):
         and t one of its multiples."""
         d_R = 0.5 ** torch.randint(self.distillation.halvings, (len(rows.x0),), generator=rows.generator)
         t_R = d_R * (1 + (self.uniform(rows) / d_R).floor())
-        t_R, d_R = sent_together([t_R, d_R], rows.x0.device)
+        t_R, d_R = to_device_together([t_R, d_R], rows.x0.device)
         return t_R, d_R
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
-from ..device import sent
+from ..device import to_device
 from ..models.conditional import Microbatch
 from ..networks.discriminator import Discriminator, Logits
 from ..training.optimization import LearningConfig, apply_gradients
@@ -89,11 +89,11 @@ class Game:
         return torch.autograd.grad(c_R.sum(), x, create_graph=True)[0] * self.free
 
     def noise(self, *shape: int) -> Tensor:
-        return sent(torch.randn(shape, generator=self.generator), self.real.device)
+        return to_device(torch.randn(shape, generator=self.generator), self.real.device)
 
     def interpolates(self) -> Tensor:
         """u x + (1 - u) G(z), with u uniform for each trajectory (Gulrajani et al. 2017, algorithm 1)."""
-        u_R11 = sent(torch.rand((len(self.real), 1, 1), generator=self.generator), self.real.device)
+        u_R11 = to_device(torch.rand((len(self.real), 1, 1), generator=self.generator), self.real.device)
         return torch.lerp(self.fake.detach(), self.real.detach(), u_R11).requires_grad_()
 
 

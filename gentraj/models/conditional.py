@@ -15,7 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
-from ..device import sent
+from ..device import to_device
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
 from ..training.parallel import mean_over_processes
@@ -131,7 +131,7 @@ class Microbatch:
         return self.take(torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2))
 
     def normal(self) -> Tensor:
-        return sent(torch.randn(self.x0.shape, generator=self.generator), self.x0.device)
+        return to_device(torch.randn(self.x0.shape, generator=self.generator), self.x0.device)
 
 
 class ConditionalModel(nn.Module):

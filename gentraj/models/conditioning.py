@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from ..config import Fraction, settings
-from ..device import constant, sent, sent_together
+from ..device import constant, to_device, to_device_together
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
 from .sampling import finite
@@ -56,7 +56,7 @@ class ConditionMix:
         drawn = [torch.rand(len(length_B), generator=generator) for _ in range(2 * len(KINDS))]
         if self.first_actions:
             drawn.append(torch.randint(self.first_actions + 1, (len(length_B),), generator=generator))
-        drawn = iter(sent_together(drawn, device))
+        drawn = iter(to_device_together(drawn, device))
         known = torch.zeros_like(real_BHD)
         probability = vars(self)
         for kind, mask in KINDS.items():
@@ -133,7 +133,7 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
         finite(context_BC, "the context is", f"; {width} finite numbers for each trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
     if kept_B is not None:
-        encoded = encoded * sent(kept_B, encoded.device)[:, None]
+        encoded = encoded * to_device(kept_B, encoded.device)[:, None]
     return encoded
 
 

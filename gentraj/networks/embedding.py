@@ -15,7 +15,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from ..config import settings
-from ..device import constant, sent
+from ..device import constant, to_device
 
 # For fewer rows, or an odd remainder of them, torch takes other CPU kernels, which round differently. Measured with
 # torch 2.13 and strict products (`gentraj/__init__.py`): multiples of 16 are bit-equal with 1 and 2 threads; with more
@@ -169,7 +169,7 @@ class FactoredNetwork(TrajectoryNetwork):
             contexts = context_RC
             if contexts is not None:
                 contexts = contexts.repeat(len(times_S), 1)
-            t_R = sent(times_S, known_RHD.device).repeat_interleave(rows)
+            t_R = to_device(times_S, known_RHD.device).repeat_interleave(rows)
             projections = self.projection(t_R, contexts).split(rows)
             projections_RM = dict(zip(times_S.tolist(), projections, strict=True))
 
@@ -178,7 +178,7 @@ class FactoredNetwork(TrajectoryNetwork):
             if len(t_R) == 1:
                 projected_RM = projections_RM.get(t_R.item())
             if projected_RM is None:
-                projected_RM = self.projection(sent(t_R, x_RHD.device), context_RC)
+                projected_RM = self.projection(to_device(t_R, x_RHD.device), context_RC)
             return self.body(self.features(x_RHD, known_RHF), projected_RM)
 
         return predict
@@ -197,7 +197,7 @@ def conditioned(network: nn.Module, known_RHD: Tensor, mask_RHD: Tensor, context
     """Any network as a function of (x, t), mostly called at `times_S`; see `FactoredNetwork.conditioned`."""
     if isinstance(network, SupportsConditioned):
         return network.conditioned(known_RHD, mask_RHD, context_RC, times_S)
-    return lambda x_RHD, t_R: network(x_RHD, known_RHD, mask_RHD, sent(t_R, x_RHD.device), context_RC)
+    return lambda x_RHD, t_R: network(x_RHD, known_RHD, mask_RHD, to_device(t_R, x_RHD.device), context_RC)
 
 
 class SelfAttention(nn.Module):

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import Fraction, settings
-from ..device import sent
+from ..device import to_device
 from .parallel import SINGLE, Processes, current_processes
 
 Schedule = Literal["cosine", "constant"]
@@ -127,8 +127,8 @@ class Numbers:
         self.found: list[float] | None = None  # by the first `read`
         self.names = [name for name, _ in scalars]
         device = next((x.device for _, x in scalars if waits_to_read(x)), torch.device("cpu"))
-        none = torch.empty(0, dtype=torch.float32, device=device)
-        self.numbers = processes.mean(torch.cat([none, *(sent(x.to(none.dtype).view(1), device) for _, x in scalars)]))
+        there = [to_device(x.to(torch.float32).view(1), device) for _, x in scalars]
+        self.numbers = processes.mean(torch.cat([torch.empty(0, dtype=torch.float32, device=device), *there]))
         self.arrived: torch.Event | None = None
         if device.type == "cuda":
             there = self.numbers

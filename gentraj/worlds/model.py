@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
-from ..device import sent
+from ..device import to_device
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
@@ -200,7 +200,7 @@ class WorldModel(nn.Module):
         self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
-        first_B = sent(torch.rand(len(real_BK), 1, generator=generator), real_BK.device) * self.chunk
+        first_B = to_device(torch.rand(len(real_BK), 1, generator=generator), real_BK.device) * self.chunk
         # Chunks are shortened at random, since a rollout may ask for fewer steps than a chunk has.
         real_BK = real_BK & (torch.arange(self.chunk, device=real_BK.device) <= first_B)
         state_BS = self.facts.state(obs_BHO[:, 0], batch.context_BC, self.spec, batch.past_BPD)
@@ -246,7 +246,7 @@ class WorldModel(nn.Module):
         """
         mean_EBKY, spread_EBKY = self._predict(input_BKX)
         count_BE = torch.poisson(torch.ones(len(real_BK), len(mean_EBKY)), generator=generator)
-        count_BE = sent(count_BE, real_BK.device)
+        count_BE = to_device(count_BE, real_BK.device)
         weight_EBKY = count_BE.T[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - outcome_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
@@ -309,7 +309,7 @@ class WorldModel(nn.Module):
                              f"{past_shape}, as many as the model remembers, is expected")
 
         def ready(x: Tensor) -> Tensor:
-            return padded(sent(x.to(torch.float32), self.device))
+            return padded(to_device(x.to(torch.float32), self.device))
 
         number = len(obs_BO)
         obs_RO = ready(obs_BO)
