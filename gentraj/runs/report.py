@@ -206,11 +206,11 @@ class Drawing:
         start = Condition.empty(spec, len(obs_BO), device=obs_BO.device).with_obs(0, obs_BO)
         return start if reference.context_BC is None else replace(start, context_BC=reference.context_BC[rows])
 
-    def acting(self, env: str) -> list[Picture]:
+    def acting(self, env: str) -> list[Table | Picture]:
         """A film of the agent, and if the data have goals, executed paths and plans: of one episode of each task of
         OGBench, and else of several."""
         data, factory = self.run.data, environment_factory(env)
-        pictures: list[Picture] = []
+        parts: list[Table | Picture] = []
         if not data.goal_dims:  # plans have no end to show
             factory = replace(factory, max_episode_steps=min(LONGEST_FILM, factory.max_episode_steps))
         film = Film(FRAMES)
@@ -218,25 +218,25 @@ class Drawing:
             factory = rendering(factory)
         except CannotRender as error:
             film = None
-            pictures.append(Picture("An episode", "", None, str(error)))
+            parts.append(Picture("An episode", "", None, str(error)))
         agent, number = self.run.agent(self.run.action_space(env)), EPISODES if data.goal_dims else 1
         if film is not None or data.goal_dims:
             settings = RolloutSettings(number, obs_keys=data.obs_keys, goal_dims=data.goal_dims)
             if any(task.env_id == factory.env_id for task in OGBENCH.values()):
                 factory = replace(factory, protocol="ogbench")
             first, *others = factory.tasks
-            parts = [rollout(agent, first, 1 if others else number, self.seed, settings, record=True, watch=film)]
-            parts += [rollout(agent, task, 1, self.seed, settings, record=True) for task in others]
-            played = join(parts)
+            episodes = [rollout(agent, first, 1 if others else number, self.seed, settings, record=True, watch=film)]
+            episodes += [rollout(agent, task, 1, self.seed, settings, record=True) for task in others]
+            played = join(episodes)
             if film is not None:
                 image = figures.save_gif(film.frames, self.folder / "episode.gif", round(1000 * film.seconds))
-                pictures.append(Picture("An episode", "The agent acts, at the speed of the simulator.", image))
+                parts.append(Picture("An episode", "The agent acts, at the speed of the simulator.", image))
             if data.goal_dims:
                 planner = agent if isinstance(agent, Planner) else None
                 name = "task {}" if others else "episode {}"
                 titles = [f"{name.format(e)}:\n{outcome}" for e, outcome in enumerate(outcomes(played), bool(others))]
-                pictures += drawn("Executed paths", lambda: self._paths(played, titles, planner))
-        return pictures
+                parts += drawn("Executed paths", lambda: self._paths(played, titles, planner))
+        return parts
 
     def _paths(self, played: Rollout, titles: Sequence[str] = (), planner: Planner | None = None) -> list[Picture]:
         """The executed paths, the first plan of each episode, and one episode's candidates with their trust."""
