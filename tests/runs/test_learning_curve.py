@@ -56,12 +56,12 @@ def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(smal
     write_rows(folder / RunFolder.CURVE, scores)
     evaluated = evaluate_and_save(runs.load(folder), EvaluationConfig(episodes=1, baselines=False))
     assert read_json(folder / "evaluation.json")["last_evaluations"] == {"steps": [4, 5, 6], "return_mean": 50.0}
-    assert table(evaluated).splitlines()[-1].endswith("(steps 4, 5, 6): return_mean 50")
+    assert table(evaluated).splitlines()[-1].endswith("(steps 4, 5, 6): return (mean of episodes) 50")
 
 
 def test_columns_of_a_table_stand_apart_whatever_the_returns() -> None:
     one = {"return_mean": -2e6, "return_ci95": [-4_020_848.0, -3_120_848.0]}
-    scores = one | {"agent": "IQL", "env_id": "Maze-v0", "episodes": 3, "success_rate": None, "random": one,
+    scores = one | {"agent": "IQL", "env_id": "Maze-v0", "episodes": 30, "success_rate": None, "random": one,
                     "networks": "eager", "step": 1, "steps": 1, "last_evaluations": None}
     _, head, *rows = table(scores).splitlines()
     assert head.split() == ["IQL", "random"] and len({len(line) for line in (head, *rows)}) == 1

@@ -159,7 +159,7 @@ def test_what_was_imagined_is_for_policies_with_a_critic_and_says_so(hopper: Epi
     assert episodes.num_steps == 2 * hopper.num_steps
     assert runs.PolicyRun.split(PolicyRunConfig(path), episodes).reference == hopper
     for config in (runs.WorldModelRunConfig(path), PolicyRunConfig(path, policy=BCConfig())):
-        with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
+        with pytest.warns(UserWarning, match=f"both: {hopper.num_steps} steps that a world model imagined"):
             seen = runs.read_data(config)
         assert seen == hopper
 
