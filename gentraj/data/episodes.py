@@ -137,8 +137,8 @@ class Episodes:
             raise IndexError(f"{self.name} has {len(self)} episodes, and none of them is chosen; choose at least one")
         lengths, starts = self.lengths[e_K], self.starts[e_K]
         if (np.diff(e_K) == 1).all():
-            first, last, end = e_K[0], e_K[-1], starts[-1] + lengths[-1]
-            return self.pick(slice(starts[0], end), slice(starts[0] + first, end + last + 1), lengths)
+            end = starts[-1] + lengths[-1]
+            return self.pick(slice(starts[0], end), slice(starts[0] + e_K[0], end + e_K[-1] + 1), lengths)
         steps = np.concatenate([np.arange(a, a + T) for a, T in zip(starts, lengths, strict=True)])
         rows = np.concatenate([np.arange(a, a + T + 1) for a, T in zip(starts + e_K, lengths, strict=True)])
         return self.pick(steps, rows, lengths)

@@ -90,12 +90,15 @@ class Guided(Preference):
             return self.prefer(sampling.normalizer.unnormalize(y))
 
         def move(x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-            tilt, sigma = Tilt(guide, x0, second_order=self.iterations > 0), covariance(x, x0, gain(sampling.path, t))
+            tilt = Tilt(guide, x0, second_order=self.iterations > 0)
+            sigma = covariance(x, x0, gain(sampling.path, t))
             if self.iterations == 0:
                 return tilt.bounded(sigma(tilt.gradient))
             return proximal(tilt.gradient, tilt.hessian, sigma, self.iterations)
 
-        every = self.every or (1 if self.iterations else 2)
+        every = self.every
+        if every is None:
+            every = 1 if self.iterations else 2
         repeated = Repeated(every, sampling.path)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
@@ -144,8 +147,10 @@ class Repeated:
     last: Tensor
 
     def __init__(self, every: int, path: NoisePath):
-        self.every, self.path = every, path
-        self.age, self.gain = every, torch.zeros(1)
+        self.every = every
+        self.path = path
+        self.age = every
+        self.gain = torch.zeros(1)
 
     def due(self, t: Tensor) -> bool:
         """Counts a denoising at t, and says whether `last` is to be computed in it."""
@@ -154,7 +159,8 @@ class Repeated:
         self.age += 1
         if self.age <= self.every and not changed:
             return False
-        self.age, self.gain = 1, size
+        self.age = 1
+        self.gain = size
         return True
 
 

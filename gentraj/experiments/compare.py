@@ -441,17 +441,17 @@ def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, epis
     config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
     loaded = [run if isinstance(run, Run) else load(run, device=device) for run in runs]
     labels = [run.folder.absolute().name for run in loaded]
-    factories = {factory.spec_json: factory.env_id
-                 for factory in (environment_factory(environment_of(run, env_id)) for run in loaded)}
+    factories = [environment_factory(environment_of(run, env_id)) for run in loaded]
     if not labels:
         raise ValueError("no runs were given; give at least one")
     if len(set(labels)) < len(labels):
         raise ValueError(f"the folders of the runs are called {', '.join(labels)}; give runs of different names, which "
                          "are those of the rows")
-    if len(factories) > 1:
-        raise ValueError(f"the runs have different environments ({', '.join(factories.values())}) or arguments of one; "
-                         "give runs of the same, or name it by env_id")
-    [name] = factories.values()
+    if len({factory.spec_json for factory in factories}) > 1:
+        raise ValueError(f"the runs have different environments or arguments of one ("
+                         f"{', '.join(factory.env_id for factory in factories)}); give runs of the same, or name it by "
+                         "env_id")
+    name = factories[0].env_id
     rows = []
     for label, run in zip(labels, loaded, strict=True):
         found, _ = evaluate_run(run, config, progress=progress)
