@@ -151,7 +151,8 @@ class Episodes:
         return self[np.array([bool(keep(episode)) for episode in self])]
 
     def __iter__(self) -> Iterator[Episodes]:
-        return (self[e] for e in range(len(self)))
+        for e, (start, T) in enumerate(zip(self.starts, self.lengths, strict=True)):
+            yield self.pick(slice(start, start + T), slice(start + e, start + e + T + 1), self.lengths[e:e + 1])
 
     def pick(self, steps: slice | np.ndarray, rows: slice | np.ndarray, lengths: np.ndarray) -> Episodes:
         """The episodes of these lengths that these steps, and these rows of the observations, make up."""
