@@ -1,9 +1,11 @@
 """A run on a GPU from its training to its export, with what is made of it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import following  # noqa: F401 (registers the environment)
 import numpy as np
 import pytest
 import small
@@ -22,27 +24,39 @@ from gentraj.agents.policies.policy import PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.data import ContextConfig, HindsightConfig, Windows, load_episodes
+from gentraj.data import ContextConfig, HindsightConfig, Windows, load_episodes, save_npz
 from gentraj.data.windows import GoalContext
+from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.making import environment_factory
+from gentraj.envs.recording.baselines import RandomAgent
+from gentraj.envs.tasks.maze import Disc
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
-from gentraj.runs import Run, load, train
+from gentraj.runs import Run, load, report, train
+from gentraj.runs.augmentation import AugmentConfig, augment
 from gentraj.runs.choosing import ChooseConfig, rank_checkpoints
+from gentraj.runs.dagger import DecisionConfig
 from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill
 from gentraj.runs.export import export_run
+from gentraj.runs.finetuning import FinetuneConfig, finetune
 from gentraj.runs.measures import measure_run
 from gentraj.runs.planner import PlannerRun
 from gentraj.runs.presets import PRESETS
+from gentraj.runs.report import make_report
 from gentraj.runs.run import of_kind
 from gentraj.runs.steering import steer, steered_settings
 from gentraj.runs.world import WorldModelRun
 from gentraj.runs.world_evaluation import OpenLoop
+from gentraj.studio.loading import ready
+from gentraj.studio.planning import Question, Settings, plan_for
 from gentraj.training import TrainingConfig
 from gentraj.training.optimization import checked_later
 from gentraj.trajectory import Condition
 
 FEW_STEPS = [name for name, method in METHODS.items() if isinstance(method.config, FewStepRunConfig)]
 BRIEF = TrainingConfig(2, warmup=1)
+DECISION = DecisionConfig(2, 1, 2, StudentConfig(width=8, depth=1, batch_size=8), BRIEF)
+FAILED = re.compile(r"skipped, \w+: ")  # a figure of a report, with the exception
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +145,37 @@ def test_a_planner_and_a_policy_of_chunks_work_in_the_background(planner: Run, d
             assert agent.act(torch.zeros(1, 4), torch.ones(1, 2)).abs().max() <= 1
 
 
-def test_a_policy_with_goals_is_exported(data: dict[bool, Path], tmp_path: Path) -> None:
-    config = replace(narrow(PRESETS["gcbc"]), dataset=dataset_of("gcbc", data), training=BRIEF)
-    run = train(config, tmp_path / "run", device=DEVICE, progress=False)
-    program = export_run(run, action_space=run.data.allowed(Box(-1, 1, (2,))))
+@pytest.fixture(scope="module")
+def follow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    played = rollout(RandomAgent([-1.0], [1.0]), environment_factory("tests/Follow-v0"), 20, record=True,
+                     progress=False).recorded
+    return save_npz(played, tmp_path_factory.mktemp("follow") / "follow.npz")
+
+
+def test_a_policy_is_fine_tuned_and_distilled_and_a_world_model_imagines_more_data(
+        follow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("iql", "world-model"):
+        config = replace(narrow(PRESETS[name]), dataset=str(follow), held_out=0.2, training=BRIEF)
+        train(config, tmp_path / name, device=DEVICE, progress=False)
+    run = load(tmp_path / "iql", device=DEVICE)
+    tuned = finetune(run, FinetuneConfig(20, 0.1, 2), tmp_path / "tuned", progress=False)
+    student = distill(tuned, DECISION, tmp_path / "student", device=DEVICE, progress=False)
+    for made in (student, load(tmp_path / "world-model", device=DEVICE)):
+        make_report(made)
+    assert tuned.device == student.device == run.device and not FAILED.search(capsys.readouterr().err)
+    more = AugmentConfig(str(follow), tmp_path / "world-model", 4, "tests/more-v0", policy=tuned.folder)
+    augment(more, progress=False)
+
+
+def test_a_planner_is_reported_distilled_and_exported_and_plans_in_the_studio(
+        planner: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(report, "EPISODES", 1)
+    monkeypatch.setattr(report, "FRAMES", 2)
+    make_report(planner)
+    assert not FAILED.search(capsys.readouterr().err)
+    distill(planner, replace(DECISION, episodes=1, num_envs=1), tmp_path / "run", device=DEVICE, progress=False)
+    question = Question((1.0, 1.0, 0.0, 0.0), (-1.0, -1.0), Settings(steps=2), (Disc(0.0, 1.0, 0.2),))
+    assert np.isfinite(plan_for(ready(planner), question).x_NHD).all()
+    program = export_run(planner)
     inputs, _ = program.example_inputs
     assert torch.isfinite(program.module()(*inputs)).all()

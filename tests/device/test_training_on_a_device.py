@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from simulated_device import counted
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from gentraj.data import load_episodes
@@ -21,7 +21,7 @@ from gentraj.training.checkpoint import saved_steps
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingStopped
 from gentraj.training.optimization import LearningConfig, Updates, adamw, apply_gradients
-from gentraj.training.parallel import SINGLE
+from gentraj.training.parallel import SINGLE, Processes
 from gentraj.trajectory import Batch, TrajectorySpec
 
 DEVICE = torch.device("cuda")
@@ -63,14 +63,12 @@ def act(run: Run) -> torch.Tensor:
     return act_BA
 
 
-@pytest.mark.filterwarnings("ignore:no recorded way leads")
-@pytest.mark.parametrize("name", EVERY)
-def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
-    """But for one for the numbers of the step before, which are there by then."""
+def trained_without_a_wait(name: str, data: dict[bool, Path], folder: Path, processes: Processes) -> Run:
+    """A preset after some steps, which waited for the numbers of the step before alone, which are there by then."""
     config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=TrainingConfig(20, warmup=1))
     run, parts = prepare(config, check=False)
-    trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training, RunStore(tmp_path),
-                      processes=SINGLE.on(DEVICE), progress=False)
+    trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training, RunStore(folder),
+                      processes=processes, progress=False)
     with ExitStack() as held:
         trainer.claim_folder(held, False)
         log = held.enter_context(trainer.open_log(trainer.begin(False)))
@@ -81,9 +79,28 @@ def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Pat
                 trainer.train_step(log)
     late = [wait for wait in waits if wait.startswith("synchronize of event")]
     assert len(late) <= 2 * len(trainer.components) and len(late) == len(waits), f"waits:\n{waits}"
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:no recorded way leads")
+@pytest.mark.parametrize("name", EVERY)
+def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
+    run = trained_without_a_wait(name, data, tmp_path, SINGLE.on(DEVICE))
     run.reference = run.reference.take(slice(16))
     if run.acting is not None:
         assert torch.isfinite(act(run.ready(DEVICE))).all()
+
+
+@pytest.mark.parametrize("name", ["veteran", "bc-gan", "iql", "diffusion-ql", "drol", "world-model"])
+def test_one_of_two_processes_trains_without_a_wait(name: str, data: dict[bool, Path], tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would send to the other one is on the device, as NCCL demands, which is not simulated."""
+    def send(x: Tensor, *_: object) -> None:
+        assert x.is_cuda and x.is_contiguous()
+
+    monkeypatch.setattr(distributed, "all_reduce", send)
+    monkeypatch.setattr(distributed, "broadcast", send)
+    trained_without_a_wait(name, data, tmp_path, Processes(0, 2, DEVICE))
 
 
 @pytest.mark.parametrize("name", ["pointmaze", "veteran", "iql", "fql", "swift", "bc-gan", "world-model"])
