@@ -92,6 +92,7 @@ def try_wheel(programs: Path, version: str, work: Path) -> None:
     places = call(programs / "python", "-c", IMPORTS, cwd=work, **home).split()
     if not all(Path(place).is_relative_to(programs.parent) for place in places):
         sys.exit(f"release: imported from outside the environment: {', '.join(places)}")
+    call(gentraj, "evaluate", "zoo:pointmaze-umaze", "--episodes", "2", cwd=work, **home)
     call(gentraj, "data", "make", "pointmaze-umaze", "--steps", "2000", cwd=work, **home)
     call(gentraj, "train", "pointmaze-umaze", "--steps", "4", "--run-dir", "run", *SMALL, cwd=work, **home)
     call(gentraj, "evaluate", "run", "--episodes", "2", cwd=work, **home)

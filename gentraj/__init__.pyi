@@ -5,7 +5,6 @@ from .runs.augmentation import AugmentConfig, augment
 from .runs.evaluation import evaluate_and_save, evaluate_run
 from .runs.export import export_run
 from .runs.finetuning import FinetuneConfig, finetune
-from .runs.folder import load
 from .runs.hub import from_pretrained, push_to_hub, save_pretrained
 from .runs.measures import measure_run
 from .runs.presets import PRESETS
@@ -13,6 +12,7 @@ from .runs.report import make_report
 from .runs.sampling import sample_run
 from .runs.training import train
 from .runs.world_evaluation import evaluate_world_model
+from .runs.zoo import load
 from .trajectory import Condition, SamplingOptions, TrajectorySpec
 
 __all__ = [

@@ -23,6 +23,8 @@ USAGE = """usage: gentraj COMMAND [options]
 Generative models of trajectories for control.
 
 To begin:
+  gentraj studio                               drag the goal of a trained planner in a browser
+  gentraj zoo                                  list the trained runs that come along: zoo:NAME is such a RUN
   gentraj demo                                 record data, train, evaluate and report on PointMaze-UMaze, in minutes
 
 Datasets:
@@ -56,11 +58,12 @@ takes --import MODULE, a module of yours that registers environments (installed,
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = {
-    "demo": "demo:main", "data": "data:main", "train": "train:main", "finetune": "using:finetune_main",
-    "distill": "distill:main", "steer": "steer:main", "sample": "using:sample_main", "augment": "using:augment_main",
-    "evaluate": "evaluate:main", "choose": "choose:main", "export": "using:export_main", "hub": "using:hub_main",
-    "measure": "using:measure_main", "studio": "studio:main", "report": "using:report_main",
-    "compare": "experiments:compare_main", "sweep": "experiments:sweep_main", "reproduce": "experiments:reproduce_main",
+    "demo": "demo:main", "zoo": "zoo:main", "data": "data:main", "train": "train:main",
+    "finetune": "using:finetune_main", "distill": "distill:main", "steer": "steer:main", "sample": "using:sample_main",
+    "augment": "using:augment_main", "evaluate": "evaluate:main", "choose": "choose:main", "hub": "using:hub_main",
+    "export": "using:export_main", "measure": "using:measure_main", "studio": "studio:main",
+    "report": "using:report_main", "compare": "experiments:compare_main", "sweep": "experiments:sweep_main",
+    "reproduce": "experiments:reproduce_main",
 }
 """The function of each command, MODULE:FUNCTION of this package; its module is imported when the command runs."""
 
@@ -89,7 +92,7 @@ def _run(words: list[str]) -> int:
     """Runs the command and returns its exit code."""
     try:
         with environments(words) as rest:
-            _command(rest)(rest[1:])
+            _command(rest)([_located(word) for word in rest[1:]])
     except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
@@ -103,6 +106,16 @@ def _run(words: list[str]) -> int:
         where = "; GENTRAJ_TRACEBACK=1 shows where" if type(error) is RuntimeError else ""  # perhaps one of torch
         return _fail(code, f"{str(error) or type(error).__name__}{where}")
     return 0
+
+
+def _located(word: str) -> str:
+    """The word, with the folder of a run in the place of `zoo:NAME`; what is not unpacked yet is unpacked there."""
+    option, equals, value = word.rpartition("=")
+    if not value.startswith("zoo:"):
+        return word
+    from ..runs.zoo import located
+
+    return f"{option}{equals}{located(value)}"
 
 
 def _discard(*streams: TextIO) -> None:

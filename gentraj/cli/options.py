@@ -34,8 +34,9 @@ from ..config import dotted_keys, from_word, groups_off, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
-from ..runs.folder import RunFolder, load
+from ..runs.folder import RunFolder
 from ..runs.run import Run
+from ..runs.zoo import load
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")

@@ -13,18 +13,21 @@ from ..acceleration import BackendName
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import busy, print_saved
+from ..runs.zoo import located
 from ..studio.export import first_page
-from ..studio.loading import load_runs
+from ..studio.loading import Loaded, load_runs
 from .options import Device, parse
+
+SHOWN = ("zoo:pointmaze-umaze",)  # without runs
 
 
 @dataclass(frozen=True)
 class Studio:
     """See plans in a browser while you drag start and goal, change settings, place obstacles and let the agent act.
 
-    The studio is served to this machine only, until Ctrl-C.
+    Without runs, it shows a planner that comes with gentraj. It is served to this machine only, until Ctrl-C.
 
-    Examples: gentraj studio runs/demo
+    Examples: gentraj studio
               gentraj studio runs/demo --export-page demo.html
               gentraj studio runs/umaze runs/umaze-gan runs/umaze-student --port 8090
     """
@@ -46,25 +49,32 @@ class Studio:
 
 def main(argv: list[str]) -> None:
     args = parse(Studio, argv, "gentraj studio")
-    if not args.runs:
-        raise ValueError("no run was given; give the folder of at least one, such as gentraj studio runs/demo")
     if args.export_page is not None:
-        if args.export_page.suffix != ".html" or args.page_steps < 1:
-            raise ValueError(f"--export-page is {args.export_page} and --page-steps {args.page_steps}; a file that "
-                             "ends in .html and at least 1 step are expected")
-        check_output(args.export_page, "--export-page")
-    with busy("loading the runs"):
-        loaded = load_runs(args.runs, args.accelerate, pick_device(args.device))
-    if args.export_page is not None:
-        with busy(f"{args.page_steps} steps"):
-            page = first_page(loaded, args.page_steps)
-        print_saved(write_file(args.export_page, page.encode()))
+        _export(args, args.export_page)
         return
     from ..studio.server import Studio as Server  # with viser, which may be missing
 
-    server = Server(loaded, args.port)
+    server = Server(_loaded(args), args.port)
     print_saved(f"the studio is at {server.url} until Ctrl-C")
     try:
         threading.Event().wait()
     finally:
         server.stop()
+
+
+def _loaded(args: Studio) -> list[Loaded]:
+    folders = args.runs or [located(name) for name in SHOWN]
+    with busy("loading the runs"):
+        return load_runs(folders, args.accelerate, pick_device(args.device))
+
+
+def _export(args: Studio, path: Path) -> None:
+    """Writes the page of the first run."""
+    if path.suffix != ".html" or args.page_steps < 1:
+        raise ValueError(f"--export-page is {path} and --page-steps {args.page_steps}; a file that ends in .html and "
+                         "at least 1 step are expected")
+    check_output(path, "--export-page")
+    loaded = _loaded(args)
+    with busy(f"{args.page_steps} steps"):
+        page = first_page(loaded, args.page_steps)
+    print_saved(write_file(path, page.encode()))

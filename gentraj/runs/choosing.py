@@ -31,12 +31,12 @@ from ..normalize import Normalizer
 from ..progress import busy
 from ..randomness import unfold
 from ..training.checkpoint import saved_steps
-from .folder import load
 from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from .policy import PolicyRun
 from .run import HELD_OUT_SEED, Run, check_widths, environment_of, of_kind
 from .training import data_of, read_data
 from .world import WorldModelRun
+from .zoo import load
 
 FQE, IMAGINED = "fqe", "imagined"
 RETURN = "return"  # in the environment, which never decides

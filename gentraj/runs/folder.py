@@ -1,4 +1,4 @@
-"""`RunFolder`: the folder of a run, and `load`, which reads a run from it."""
+"""`RunFolder`: the folder of a run, which is written there and read from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
 from ..data import Episodes
-from ..device import require_device
 from ..files import write_file
 from ..progress import say
 from ..training import checkpoint, log
@@ -127,7 +126,7 @@ class RunFolder:
         return from_json(RunFile, read_json(path), str(path))
 
     def load(self, step: int | None = None, device: torch.device | None = None) -> Run:
-        """The run at `step`, by default at the one that was chosen, or else at its newest valid one; see `load`."""
+        """The run at `step`, by default at the one that was chosen, or else at its newest valid one; see `zoo.load`."""
         if step is None:
             step = self.chosen()
         file, saved = self.read(), checkpoint.load(self.path, step)
@@ -237,19 +236,6 @@ class RunFolder:
     def metrics(self) -> list[JsonObject]:
         """The rows of metrics.jsonl."""
         return read_metrics(self.path)
-
-
-def load(folder: Path | str, *, step: int | None = None, device: torch.device | str | None = None) -> Run:
-    """Loads the run in a folder, at `step`, by default at the checkpoint that `gentraj choose --use` took, or else at
-    its newest valid one. The dataset is not needed.
-
-    Raises `NothingSaved` without a checkpoint, `ConfigError` if config.json is not that of the checkpoint, and
-    ValueError for a device that cannot be used here.
-    """
-    if device is not None:
-        require_device(str(device))
-        device = torch.device(device)
-    return RunFolder(folder).load(step, device)
 
 
 def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None) -> JsonObject | None:

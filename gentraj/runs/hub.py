@@ -19,9 +19,10 @@ from ..progress import one_line
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import write_rows
-from .folder import RunFolder, load
+from .folder import RunFolder
 from .model_card import dataset_names, model_card, read_scores
 from .run import Run
+from .zoo import load
 
 DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", RunFolder.CARD]  # data only: nothing that could be code
 

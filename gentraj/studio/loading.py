@@ -21,9 +21,9 @@ from gentraj.envs.tasks.maze import Maze
 from ..acceleration import BackendName, accelerate
 from ..constraints import Blocks
 from ..constraints.keepout import largest_free_boxes
-from ..runs.folder import load
 from ..runs.planner import PlannerRun
 from ..runs.run import Run, of_kind
+from ..runs.zoo import load
 
 MARGIN = 0.05  # how far plans keep off the walls where there are obstacles, in cells
 REACHED = 0.45  # the distance from the goal of a PointMaze that counts as success

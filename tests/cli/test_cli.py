@@ -20,7 +20,7 @@ from gentraj.data import load_episodes, save_npz
 from gentraj.runs import RunFolder, load
 from gentraj.runs.presets import PRESETS
 
-COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["choose"], ["measure"], ["compare"], ["report"],
+COMMANDS = [["demo"], ["zoo"], ["train"], ["sample"], ["evaluate"], ["choose"], ["measure"], ["compare"], ["report"],
             ["data", "list"], ["data", "inspect"], ["data", "import"], ["data", "export"], ["data", "make"],
             ["hub", "push"], ["hub", "pull"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",

@@ -1,0 +1,139 @@
+"""Trains the runs of the zoo with small networks, packs them into gentraj/zoo, and scores what was packed.
+
+    python -m benchmarks.zoo --out build/zoo
+    python -m benchmarks.zoo --out build/zoo --only pointmaze-large pointmaze-large-student
+
+Data that are missing are recorded. Each run is trained by one command, which its card names, in the folder OUT: a run
+that the same command has trained there is taken as it is, and an unfinished one goes on. All in all this takes about
+three hours on one core.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import join, split
+
+import tyro
+
+from gentraj.config import check_known
+from gentraj.data import load_episodes, save_npz
+from gentraj.data.minari_io import local_ids
+from gentraj.data.splitting import take
+from gentraj.runs import RunFolder, load
+from gentraj.runs.zoo import PACKED, pack
+from gentraj.training.checkpoint import saved_step
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAGMENT = 100  # steps; the way to a goal of PointMaze-Large takes 190 on average
+NARROW = "--arrival.width 128 --inverse.width 128"
+STUDENT = "--method decision --episodes 100 --rounds 3 --steps 15000 --policy.width 128"
+
+
+def maze(name: str) -> str:
+    return f"train pointmaze-{name} --model.network.width 16 {NARROW}"
+
+
+def policy(preset: str, robot: str, options: str) -> str:
+    return f"train {preset} --dataset gentraj/mujoco/{robot}-medium-v0 {options}"
+
+
+def student(teacher: str) -> str:
+    return f"distill runs/{teacher} {STUDENT}"
+
+
+SWIFT = "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"
+DIFFUSION = "--steps 10000 --policy.model.network.width 64"
+COMMANDS = {
+    "pointmaze-umaze": maze("umaze"),
+    "pointmaze-medium": maze("medium"),
+    "pointmaze-large": maze("large"),
+    "pointmaze-fragments": ("train far-goals --dataset large-fragments.npz --horizon 24 --stride 4 "
+                            f"--model.network.width 12 {NARROW} --roadmap.ahead 50 --roadmap.places 500"),
+    "pointmaze-umaze-student": student("pointmaze-umaze"),
+    "pointmaze-medium-student": student("pointmaze-medium"),
+    "pointmaze-large-student": student("pointmaze-large"),
+    "pointmaze-fragments-student": student("pointmaze-fragments"),
+    "pointmaze-umaze-gan": ("train pointmaze-umaze --model gan --steps 4000 --model.network.width 12 "
+                            f"--model.discriminator.width 12 {NARROW}"),
+    "hopper-swift": policy("swift", "hopper", SWIFT),
+    "halfcheetah-swift": policy("swift", "halfcheetah", SWIFT),
+    "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
+    "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
+    "hopper-world-model": policy("world-model", "hopper",
+                                 "--steps 10000 --world.model.network.width 48 --world.width 96"),
+}
+"""The command that trains each run, without --run-dir. A student comes after its teacher."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train, pack and score the runs of the zoo."""
+
+    out: Path
+    """The folder for the trained runs, in its subfolder `runs`."""
+    only: tuple[str, ...] = ()
+    """Names of runs; by default all."""
+
+
+def main(args: Args) -> None:
+    names = args.only or tuple(COMMANDS)
+    check_known(names, COMMANDS, "run of the zoo")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        make_data(COMMANDS[name], args.out)
+        train(name, args.out)
+        pack_and_score(name, args.out)
+
+
+def gentraj(words: list[str], out: Path) -> None:
+    """Runs this gentraj in the folder `out`."""
+    subprocess.run([sys.executable, "-m", "gentraj", *words], cwd=out, check=True,
+                   env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def make_data(command: str, out: Path) -> None:
+    """Records the data that a command needs; the training of a planner records its own."""
+    for robot, more in (("hopper", []), ("halfcheetah", ["--train-steps", "1000000"])):
+        if f"mujoco/{robot}" in command and f"gentraj/mujoco/{robot}-medium-v0" not in local_ids():
+            gentraj(["data", "make", f"mujoco/{robot}-medium", *more], out)
+    fragments = out / "large-fragments.npz"
+    if fragments.name in command and not fragments.exists():
+        if "gentraj/pointmaze/large-v0" not in local_ids():
+            gentraj(["data", "make", "pointmaze-large"], out)
+        episodes = load_episodes("gentraj/pointmaze/large-v0")
+        pieces = [(i, at, at + FRAGMENT) for i, steps in enumerate(episodes.lengths.tolist())
+                  for at in range(0, steps - FRAGMENT + 1, 2 * FRAGMENT)]  # which do not continue each other
+        save_npz(take(episodes, pieces), fragments)
+
+
+def train(name: str, out: Path) -> None:
+    """Trains a run, or goes on with its training."""
+    run_dir = f"runs/{name}"
+    words = [*split(COMMANDS[name]), "--run-dir", run_dir]
+    folder = RunFolder(out / run_dir)
+    if not folder.path.exists():
+        gentraj(words, out)
+        return
+    if (before := [start["command"] for start in folder.starts()][:1]) not in ([], [join(["gentraj", *words])]):
+        raise SystemExit(f"{folder.path} was trained by `{before[0]}`; delete it, or give another --out")
+    if not before or saved_step(folder.path) < folder.read().run.training.steps:
+        gentraj(["train", "--resume", run_dir] if words[0] == "train" else [*words, "--resume"], out)
+
+
+def pack_and_score(name: str, out: Path) -> None:
+    """Packs a run, and evaluates what was packed."""
+    packed, unpacked = PACKED / name, out / "runs" / "zoo" / name
+    for folder in (packed, unpacked):
+        shutil.rmtree(folder, ignore_errors=True)
+    pack(load(out / "runs" / name), packed)
+    gentraj(["evaluate", f"zoo:{name}"], out)
+    shutil.copy(unpacked / RunFolder.EVALUATION, packed / RunFolder.EVALUATION)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

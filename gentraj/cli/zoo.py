@@ -1,0 +1,40 @@
+"""`gentraj zoo`: the trained runs that come with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plots.page import show
+from ..progress import print_saved
+from ..runs.model_card import YARDSTICKS
+from ..runs.zoo import PREFIX, Entry, entry, names
+from .options import parse
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """List the trained runs that come with gentraj: name, size, score beside that of the data, and the command that
+    trained it.
+
+    Every command takes zoo:NAME as a RUN. It is unpacked to runs/zoo/NAME first.
+
+    Examples: gentraj zoo
+              gentraj evaluate zoo:pointmaze-large
+              gentraj studio zoo:pointmaze-umaze zoo:pointmaze-umaze-student
+    """
+
+
+def main(argv: list[str]) -> None:
+    parse(Zoo, argv, "gentraj zoo")
+    print_saved("\n".join(lines(each) for each in map(entry, names())))
+
+
+def lines(each: Entry) -> str:
+    """What is told of a run of the zoo."""
+    scores, beside = each.scores, ""
+    for name in YARDSTICKS:
+        if scores.get(name):
+            beside += f", {name} {show(scores[name]['return_mean'])}"
+    success = "" if scores["success_rate"] is None else f", success rate {show(scores['success_rate'])}"
+    return (f"{PREFIX + each.name:38} {each.size / 1000:4.0f} kB  {scores['agent']} in {scores['env_id']}: return "
+            f"{show(scores['return_mean'])}{success}{beside}\n    {each.command}")

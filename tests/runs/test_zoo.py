@@ -1,0 +1,111 @@
+"""The zoo: a packed run acts as the run of its averaged weights in half precision, and is unpacked whole or not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from small import gentraj
+from torch import Tensor
+
+from gentraj.cli.studio import SHOWN
+from gentraj.runs import RunFolder, load, zoo
+from gentraj.training.checkpoint import CheckpointError
+from gentraj.training.optimization import MovingAverage
+from gentraj.training.state import module_tensors
+
+
+@pytest.fixture
+def own_zoo(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo of one run, "tiny", and a working directory without runs."""
+    monkeypatch.setattr(zoo, "PACKED", tmp_path / "zoo")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    zoo.pack(load(small_run), tmp_path / "zoo" / "tiny")
+    return tmp_path / "zoo" / "tiny"
+
+
+def halved(tensor: Tensor) -> Tensor:
+    return tensor.half().float() if tensor.is_floating_point() and tensor.dim() > 1 else tensor
+
+
+@pytest.mark.parametrize("name", ["small_run", "far_run", "hopper_run"])
+def test_a_packed_run_is_the_run_of_its_averages_in_half_precision(name: str, tmp_path: Path,
+                                                                   request: pytest.FixtureRequest) -> None:
+    run = load(request.getfixturevalue(name))
+    zoo.pack(run, tmp_path / "packed", windows=2000)
+    zoo.unpack(tmp_path / "packed", tmp_path / "run")
+    found = load(tmp_path / "run")
+    assert (found.step, found.dataset_hash, found.data) == (run.step, run.dataset_hash, run.data)
+    for part, again in zip(run.components.values(), found.components.values(), strict=True):
+        for average in (module for module in part.modules() if isinstance(module, MovingAverage)):
+            average.hand_back()
+        expected = module_tensors(part)
+        assert all(torch.equal(tensor, halved(expected[key])) for key, tensor in module_tensors(again).items())
+    assert torch.equal(found.reference.x_BHD, run.reference.x_BHD.half().float())
+    assert found.kept.keys() == run.kept.keys()
+    for key, tensor in found.kept.items():
+        assert tensor.dtype == run.kept[key].dtype and torch.equal(tensor, halved(run.kept[key]))
+
+
+def test_whatever_expects_a_run_takes_its_name(own_zoo: Path) -> None:
+    assert gentraj("sample", "zoo:tiny", "--num", 2, "--out", "a.npz") == 0
+    run = load("zoo:tiny")
+    assert run.folder == Path("runs/zoo/tiny") and len(run.reference.x_BHD) == zoo.WINDOWS
+    assert RunFolder(run.folder).starts() == RunFolder(own_zoo).starts() != []
+    assert gentraj("evaluate", "zoo:tiny", "--episodes", 1, "--teacher=zoo:no") == 2
+
+
+def test_a_run_is_unpacked_once_and_nothing_else_is_written(own_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in own_zoo.rglob("*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing)
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            zoo.located("zoo:tiny")
+    assert not list(zoo.UNPACKED.rglob("*"))
+    folder = zoo.located("zoo:tiny")
+    (folder / "mine").touch()
+    assert zoo.located("zoo:tiny") == zoo.located(folder) == folder and (folder / "mine").exists()
+    with pytest.raises(CheckpointError, match="runs/zoo/tiny: cannot be written"):  # as another process was faster
+        zoo.unpack(own_zoo, folder)
+    assert os.listdir(zoo.UNPACKED) == ["tiny"]
+    assert {path: path.stat().st_mtime_ns for path in own_zoo.rglob("*")} == before
+
+
+def failing(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_an_unknown_name_gets_one_line_with_the_nearest(own_zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("evaluate", "zoo:tinny") == 2
+    error = capsys.readouterr().err
+    assert "'tinny'" in error and "did you mean 'tiny'" in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="tinny"):
+        load("zoo:tinny")
+
+
+def test_a_part_that_is_missing_is_not_made_up(own_zoo: Path) -> None:
+    path = own_zoo / zoo.WEIGHTS
+    with safetensors.safe_open(path, "pt") as weights:
+        about = weights.metadata()
+    tensors = safetensors.torch.load(path.read_bytes())
+    del tensors["inverse/network.0.weight"]
+    path.write_bytes(safetensors.torch.save(tensors, about))
+    with pytest.raises(CheckpointError, match=r"network\.0\.weight is missing"):
+        load("zoo:tiny")
+
+
+def test_every_run_of_the_package_loads_and_has_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gentraj("zoo") == 0
+    listed = capsys.readouterr().out
+    for name in zoo.names():
+        run = load(f"zoo:{name}")
+        scores = zoo.entry(name).scores
+        assert (scores["step"], scores["steps"]) == (run.step, run.config.training.steps)
+        assert f"zoo:{name} " in listed and scores["agent"] == run.summary
+    assert set(SHOWN) <= {f"zoo:{name}" for name in zoo.names()}
