@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gentraj.models.sampling import finite
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 
@@ -62,7 +63,7 @@ class EpisodicAgent(Agent):
 
 
 def observed(obs_BO: Tensor, width: int | None = None) -> Tensor:
-    """(B, O) the observations that an agent was given, in float32, on the CPU; MuJoCo's are in float64.
+    """(B, O) the observations that an agent was given, in float32; MuJoCo's are in float64. They stay where they are.
 
     Raises ValueError for another shape, whose `width` O is checked if it is given, and for NaN and infinity.
     """
@@ -77,10 +78,12 @@ def aimed_at(goal_BG: Tensor | None, width: int | None = None) -> Tensor | None:
 
 
 def _rows(x: Tensor, what: str, width: int | str) -> Tensor:
-    x = torch.as_tensor(x, dtype=torch.float32, device="cpu")
+    x = torch.as_tensor(x, dtype=torch.float32)
     if x.ndim != 2 or width not in ("O", "G", x.shape[1]):
         raise ValueError(f"{what} of shape {tuple(x.shape)} were given to an agent; (B, {width}) is expected, a row "
                          "for each environment, with the entries that it was trained on")
+    if not x.is_cpu:
+        return finite(x, f"the {what} that were given to an agent are", "; give finite numbers")
     if not math.isfinite(x.sum()) and not x.isfinite().all():  # the sum alone is faster, and may overflow
         raise ValueError(f"the {what} that were given to an agent hold NaN or infinity; give finite numbers")
     return x

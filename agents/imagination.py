@@ -22,7 +22,8 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from gentraj.config import settings
-from gentraj.models.sampling import one_each
+from gentraj.device import device_of, to_device
+from gentraj.models.sampling import one_each, read_together
 from gentraj.randomness import unfold_each
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
@@ -30,11 +31,13 @@ from gentraj.worlds.model import WorldModel
 from .episodic import EpisodicAgent, aimed_at, observed
 from .planning.memory import ObservationBuffer
 from .planning.planner import PlanFollower
+from .policies.actor import Actor
 from .policies.critic import MAX_DISCOUNT, Critic
 from .policies.policy import Policy
 
 Judge = Callable[[Tensor, Tensor | None], Tensor]
-"""Rewards or values (B,) of the observations (B, O) that steps lead to, and the goals (B, G) if there are any."""
+"""Rewards or values (B,) of the observations (B, O) that steps lead to, and the goals (B, G) if there are any, on the
+device of the world model."""
 
 
 @settings
@@ -70,6 +73,7 @@ class Imagination(EpisodicAgent):
                              "before it; give one that was trained with --history 1 and --past-actions 0, or a planner "
                              "with --planner.history 0")
         self.agent, self.world = agent, world
+        self.device = device_of(world)
         self.config = config
         self.reward = reward
         self.value = value
@@ -84,7 +88,7 @@ class Imagination(EpisodicAgent):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        obs_BO, goal_BG = observed(obs_BO), aimed_at(goal_BG)
+        obs_BO, goal_BG = observed(obs_BO).cpu(), aimed_at(goal_BG)
         self._resize(len(obs_BO))
         act_BNA, score_BN = self.imagine(obs_BO, goal_BG)
         act_BA = act_BNA[torch.arange(len(obs_BO)), score_BN.argmax(1)]
@@ -93,43 +97,59 @@ class Imagination(EpisodicAgent):
         return act_BA
 
     def imagine(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The first actions (B, N, A) of the candidates, and their scores (B, N)."""
-        config, number = self.config, self.config.candidates
+        """The first actions (B, N, A) of the candidates, and their scores (B, N), on the CPU.
+
+        All is imagined on the device of the world model, where policies are asked for their actions, too.
+        """
+        number = self.config.candidates
         seeds = unfold_each(number, self._seeds(torch.ones(len(obs_BO), dtype=torch.bool)))
         spec, seen_BW = self.world.spec, self.observations.seen(obs_BO)
-        obs_RO, past_RPD = spec.past_of(seen_BW.repeat_interleave(number, 0))
+        obs_RO, past_RPD = spec.past_of(to_device(seen_BW, self.device).repeat_interleave(number, 0))
         goal_RG = None
         if goal_BG is not None:
-            goal_RG = goal_BG.repeat_interleave(number, 0)
+            goal_RG = to_device(goal_BG, self.device).repeat_interleave(number, 0)
         self.agent.reset(None, seeds)
-        firsts = list[Tensor]()
-        alive_R, score_R = torch.ones(len(obs_RO)), torch.zeros(len(obs_RO))
+        with read_together():
+            act_RA, score_R = self._imagine(obs_RO, goal_RG, past_RPD)
+            act_score_RX = torch.cat([act_RA, score_R[:, None]], 1).cpu()  # one copy, as each waits for an accelerator
+        act_RA, score_R = act_score_RX[:, :-1], act_score_RX[:, -1]
+        if not score_R.isfinite().all():
+            raise ValueError("imagination gave scores that are not finite; give finite rewards and values, or train "
+                             "the world model for longer")
+        return act_RA.unflatten(0, (-1, number)), score_R.view(-1, number)
+
+    def _imagine(self, obs_RO: Tensor, goal_RG: Tensor | None, past_RPD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The first actions (R, A) of the rollouts from these observations, and their scores (R,)."""
+        config, spec, firsts = self.config, self.world.spec, list[Tensor]()
+        alive_R, score_R = obs_RO.new_ones(len(obs_RO)), obs_RO.new_zeros(len(obs_RO))
         for t in range(config.horizon):
-            act_RA = self.agent.act(obs_RO, goal_RG).cpu()
+            act_RA = self._decided(obs_RO, goal_RG)
             firsts = firsts or [act_RA]
             made = self.world.imagine(obs_RO, act_RA[:, None], goal_RG if self.world.facts.goal_dim else None,
                                       seeds=[0] * len(obs_RO), temperature=0.0, past_BPD=past_RPD)
             if past_RPD is not None:
                 past_RPD = torch.cat([past_RPD, spec.join(obs_RO, act_RA)[:, None]], 1)[:, 1:]
-            rest_R3 = torch.stack([made.reward_BT[:, 0], made.uncertainty_BT[:, 0], made.end_BT[:, 0]], 1)
-            made_RX = torch.cat([made.obs_BTO[:, 0], rest_R3], 1).cpu()  # one copy, as each waits for an accelerator
-            obs_RO, (reward_R, uncertainty_R, end_R) = made_RX[:, :-3], made_RX[:, -3:].T
+            obs_RO, reward_R = made.obs_BTO[:, 0], made.reward_BT[:, 0]
             if self.reward is not None:
-                reward_R = judged(self.reward, obs_RO, goal_RG)
-            gain_R = reward_R - self.shift - config.penalty * uncertainty_R
+                reward_R = self._judged(self.reward, obs_RO, goal_RG)
+            gain_R = reward_R - self.shift - config.penalty * made.uncertainty_BT[:, 0]
             score_R = score_R + config.discount**t * alive_R * gain_R
-            alive_R = alive_R * (1 - end_R)
+            alive_R = alive_R * (1 - made.end_BT[:, 0])
         if self.value is not None:
-            score_R = score_R + config.discount**config.horizon * alive_R * judged(self.value, obs_RO, goal_RG)
-        if not score_R.isfinite().all():
-            raise ValueError("imagination gave scores that are not finite; give finite rewards and values, or train "
-                             "the world model for longer")
-        return firsts[0].unflatten(0, (-1, number)), score_R.view(-1, number)
+            score_R = score_R + config.discount**config.horizon * alive_R * self._judged(self.value, obs_RO, goal_RG)
+        return firsts[0], score_R
 
+    def _decided(self, obs_RO: Tensor, goal_RG: Tensor | None) -> Tensor:
+        """The agent's actions (R, A), on the device of the world model; only a policy is asked for them there."""
+        if not isinstance(self.agent, Actor):
+            obs_RO = obs_RO.cpu()
+            goal_RG = None if goal_RG is None else goal_RG.cpu()
+        return to_device(self.agent.act(obs_RO, goal_RG), self.device)
 
-def judged(judge: Judge, obs_RO: Tensor, goal_RG: Tensor | None) -> Tensor:
-    """(R,) rewards or values, on the CPU. Raises ValueError unless there is one for each observation."""
-    return one_each(judge(obs_RO, goal_RG), obs_RO, "a reward or a value", "observations").cpu()
+    def _judged(self, judge: Judge, obs_RO: Tensor, goal_RG: Tensor | None) -> Tensor:
+        """(R,) rewards or values. Raises ValueError unless there is one for each observation."""
+        given_R = one_each(judge(obs_RO, goal_RG), obs_RO, "a reward or a value", "observations")
+        return to_device(given_R, self.device)
 
 
 class PolicyValue:

@@ -249,15 +249,17 @@ class PlanSampler:
         return calls_of((self.model, *self.finer))
 
     def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The observations and goals, checked, in float32.
+        """The observations and goals, checked, in float32, on the CPU.
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
-        obs_BO = observed(obs_BO, self.spec.obs_dim)
+        obs_BO = observed(obs_BO, self.spec.obs_dim).cpu()
         goal_BG = aimed_at(goal_BG, len(self.goal_dims))
-        if goal_BG is not None and len(goal_BG) != len(obs_BO):
+        if goal_BG is None:
+            return obs_BO, None
+        if len(goal_BG) != len(obs_BO):
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
-        return obs_BO, goal_BG
+        return obs_BO, goal_BG.cpu()
 
     def detours(self, batch: int) -> Detours | None:
         """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""

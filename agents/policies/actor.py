@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gentraj.constraints import Constraint
+from gentraj.device import to_device
 from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
@@ -77,24 +78,29 @@ class Actor(EpisodicAgent):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) actions inside the action space. A policy that was trained without goals ignores `goal_BG`.
+        """(B, A) actions inside the action space, on the device of the observations. A policy that was trained without
+        goals ignores `goal_BG`.
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
         obs_BO, goal_BG = self.given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
+        if self.queue_BEA.device != obs_BO.device:
+            with torch.inference_mode(False):
+                self.queue_BEA = self.queue_BEA.to(obs_BO.device)
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
-            obs = self.observations.seen(obs_BO)[due_B]
+            which = slice(None) if due_B.all() else due_B  # a mask would have to be waited for
+            obs = self.observations.seen(obs_BO)[which]
             goal = None
             if goal_BG is not None:
-                goal = padded(self._aim(due_B, obs, goal_BG[due_B]))
+                goal = padded(self._aim(due_B, obs, goal_BG[which]))
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
-            self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA)
+            self.queue_BEA[which] = act_BEA[: len(obs)].to(self.queue_BEA)
             self.age_B[due_B] = 0
             self.decision_B[due_B] += 1
-        act_BA = self.queue_BEA[torch.arange(len(obs_BO)), self.age_B]
+        act_BA = self.queue_BEA[torch.arange(len(obs_BO), device=obs_BO.device), to_device(self.age_B, obs_BO.device)]
         self.age_B += 1
         self.observations.add(obs_BO, act_BA)
         return act_BA

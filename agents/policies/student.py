@@ -191,7 +191,7 @@ class StudentActor(Actor):
         if goal_BG is not None:
             goal_BG = self._aim(torch.ones(len(obs_BO), dtype=torch.bool), obs_BO, goal_BG)
         uniform_B1 = self._uniform() if self.policy.config.sample else None
-        act_BA = self._chunks(self.observations.seen(obs_BO), goal_BG, uniform_B1)[:, 0].cpu()
+        act_BA = self._chunks(self.observations.seen(obs_BO), goal_BG, uniform_B1)[:, 0].to(obs_BO.device)
         self.observations.add(obs_BO, act_BA)
         return act_BA
 

@@ -15,6 +15,7 @@ from simulated_device import counted
 from test_training_on_a_device import DEVICE, act, dataset_of, narrow
 
 from gentraj.agents.deadline import Deadline
+from gentraj.agents.imagination import Imagination, ImaginationConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.actor import Actor
@@ -52,6 +53,8 @@ from gentraj.studio.planning import Question, Settings, plan_for
 from gentraj.training import TrainingConfig
 from gentraj.training.optimization import checked_later
 from gentraj.trajectory import Condition
+from gentraj.worlds.facts import WorldFacts
+from gentraj.worlds.model import WorldModel, WorldModelConfig
 
 FEW_STEPS = [name for name, method in METHODS.items() if isinstance(method.config, FewStepRunConfig)]
 BRIEF = TrainingConfig(2, warmup=1)
@@ -71,10 +74,13 @@ def planner(umaze, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return load(folder, device=DEVICE)
 
 
-def test_a_planner_is_evaluated_sampled_and_measured(planner: Run, tmp_path: Path) -> None:
+def test_a_planner_is_evaluated_sampled_and_measured_and_imagines(planner: Run, tmp_path: Path) -> None:
     words = "--start", 1, 1, "--goal", -1, -1, "--num", 2, "--out", tmp_path / "a.npz"
     assert small.gentraj("sample", planner.folder, *words) == 0
     assert small.gentraj("evaluate", planner.folder, "--episodes", 1, "--no-baselines", "--planner.replan", 150) == 0
+    world = WorldModel(4, 2, narrow(WorldModelConfig()), WorldFacts.blank(4, 2, 0, 1)).to(DEVICE)
+    agent = Imagination(planner.agent(Box(-1, 1, (2,))), world, ImaginationConfig(2, 2))
+    assert torch.isfinite(agent.act(torch.zeros(1, 4), torch.ones(1, 2))).all()
     assert isinstance(planner, PlannerRun)
     arrival = planner.likeliest_arrival(torch.tensor([[1.0, 1, 0, 0]]), torch.tensor([[-1.0, -1]]))
     assert 0 < int(arrival) < planner.model.spec.horizon
@@ -147,8 +153,9 @@ def test_a_planner_and_a_policy_of_chunks_work_in_the_background(planner: Run, d
 
 @pytest.fixture(scope="module")
 def follow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    played = rollout(RandomAgent([-1.0], [1.0]), environment_factory("tests/Follow-v0"), 20, record=True,
+    played = rollout(RandomAgent(-np.ones(1), np.ones(1)), environment_factory("tests/Follow-v0"), 20, record=True,
                      progress=False).recorded
+    assert played is not None
     return save_npz(played, tmp_path_factory.mktemp("follow") / "follow.npz")
 
 
