@@ -324,13 +324,13 @@ def _registered(env_id: str) -> dict[str, Any]:
             raise ValueError(f"unknown environment '{env_id}'; only a command line may name a module: import {module} "
                              f"yourself, or give --import {module}, and name {name}")
         near = difflib.get_close_matches(str(env_id), [*TASKS, *registry], n=3)
-        advice = f"give a Gymnasium id or one of {', '.join(TASKS)}"
+        advice = "give a Gymnasium id or a task that `gentraj data list` shows."
         missing = missing_packages()
         if missing:
-            advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}"
+            advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}."
         elif near:
             advice = f"did you mean {' or '.join(near)}?"
-        raise ValueError(f"unknown environment '{env_id!s:.80}'; {advice}. An environment of your own needs "
+        raise ValueError(f"unknown environment '{env_id!s:.80}'; {advice} An environment of your own needs "
                          "--import MODULE, the module that registers it")
     return copy.deepcopy(registry[env_id].kwargs)
 

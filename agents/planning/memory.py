@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.device import to_device
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
 def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
@@ -54,6 +54,17 @@ class LastPlan:
         if has_goal:  # nothing is planned after the arrival
             left_BH &= (h_H <= arrival_step_B[:, None]) & (arrival_step_B >= 1)[:, None]
         return PlanTail(x_BHD, left_BH, arrival_step_B)
+
+    def leaps(self, data: Batch) -> Tensor:
+        """(P,) the longest step of each plan that was made, before its arrival, in units of the longest step in the
+        windows `data`: the largest of all entries of an observation that move there."""
+        moved_WHO = self.spec.split(data.x_BHD)[0].diff(dim=1).abs() * data.mask_BHD[:, 1:, :1]
+        most_O = moved_WHO.amax((0, 1))
+        made_B = self.arrival_step_B > 0
+        move_PHO = self.spec.split(self.x_BHD[made_B])[0].diff(dim=1).abs()
+        h_H = torch.arange(move_PHO.shape[1], device=self.device)
+        move_PHO[h_H >= self.arrival_step_B[made_B, None]] = 0
+        return (move_PHO / most_O)[..., most_O > 0].amax((1, 2))
 
 
 @dataclass(frozen=True)

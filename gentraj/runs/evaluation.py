@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gentraj.agents.deadline import Deadline
 from gentraj.agents.imagination import Imagination, ImaginationConfig, PolicyValue
+from gentraj.agents.planning.planner import PlanFollower
 from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
@@ -32,6 +35,7 @@ from .policy import PolicyRun
 from .run import ActingConfig, Run, check_widths, environment_of
 from .world import WorldModelRun
 
+LEAP = 2.0  # as long as the longest step in the data; plans of trained models have up to 1.7
 FEW_EPISODES = 10  # fewer give bootstrap intervals that are too narrow
 FILMED = 3  # number of episodes that are filmed
 NOT_IN_TABLE = {*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "steps", "sampling",
@@ -110,12 +114,25 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                                 progress=progress, watch=watch, play=play)
+    if isinstance(agent, PlanFollower):
+        say_leaps(agent.last_plan.leaps(run.reference))
     if behaviour is None:
         say(f"there is no score of the data to compare with: {why_none}")
     about = {"behaviour": behaviour, "agent": run.summary, "step": run.step, "steps": run.config.training.steps,
              "sampling": run.sampling(acting.settings, acting.options), "networks": backend_of(run),
              "last_evaluations": last_evaluations(RunFolder(run.folder).curve(), run.step)}
     return scores | about, episodes
+
+
+def say_leaps(leap_P: Tensor) -> None:
+    """Says that plans leap, if the median of their longest steps, in units of the data's longest, is too large."""
+    if not len(leap_P):
+        return
+    leap = float(leap_P.median())
+    if leap > LEAP:
+        say(f"the plans leap: half of the last ones take a step at least {leap:.3g} times as long as the data's "
+            "longest; train for more --steps, give goals that the data reach within a plan (a longer --horizon or "
+            "--stride, or far-goals), and look at the ranges by `gentraj data inspect`")
 
 
 def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, out: Path | None = None,

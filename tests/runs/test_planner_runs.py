@@ -24,7 +24,7 @@ from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.embedding import batch_invariant
 from gentraj.runs import PlannerRun, PlannerRunConfig, presets
-from gentraj.runs.evaluation import evaluate_run
+from gentraj.runs.evaluation import evaluate_run, say_leaps
 from gentraj.runs.presets import with_model
 from gentraj.training import TrainingConfig
 
@@ -212,3 +212,11 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
     for model in (few, replace(FAMILIES["latent"], prior=few)):  # type: ignore[call-arg]
         with pytest.raises(ValueError, match=r"planner.steps is 20, but .* 10 levels of noise; set planner.steps too"):
             replace(tracked, model=model)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("leaps", "said"), [
+    ((9.0, 1.0, 3.0), "at least 3 times as long"), ((1.7, 1.0, 9.0), ""), ((), "")])
+def test_plans_that_leap_are_told_of_after_an_evaluation(leaps: tuple[float, ...], said: str,
+                                                          capsys: pytest.CaptureFixture) -> None:
+    say_leaps(torch.tensor(leaps))
+    assert said in capsys.readouterr().err if said else not capsys.readouterr().err

@@ -12,6 +12,7 @@ from planners import planner as made
 from torch import Tensor
 
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.agents.planning.memory import LastPlan, ObservedPrefix
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, Plans
 from gentraj.agents.planning.tracker import PlanTracker
@@ -190,3 +191,14 @@ def test_a_planner_that_avoids_obstacles_has_them_as_constraints() -> None:
     assert isinstance(model, KnownModel) and isinstance(model.guide, Constrained) and agent.sampler.guide is None
     with pytest.raises(ValueError, match="guide already"):
         told.avoiding([Circle((4.0, 0.5), 1.0, (0, 1))])
+
+
+def test_the_longest_step_of_a_plan_is_told_in_units_of_the_data_s() -> None:
+    """Up to its arrival, in entries that move in the data, and of environments that have had a plan."""
+    spec = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)
+    last, none = LastPlan(spec, 3, torch.device("cpu")), ObservedPrefix.none(spec, 2)
+    x_BHD = torch.tensor([[0.0, 1.0, -2.0, 50.0], [0.0, 0.5, 0.0, 0.5]])[..., None].repeat(1, 1, 3)
+    last.keep(torch.tensor([True, False, True]), x_BHD, torch.tensor([2, 3]), none)
+    data = torch.tensor([0.0, 0.5, 1.0, 9.0])[:, None] * torch.tensor([1.0, 0.0, 20.0])
+    mask_HD = torch.tensor([True, True, True, False])[:, None].repeat(1, 3)
+    assert last.leaps(Batch(data[None], mask_HD[None])).tolist() == [6.0, 1.0]
