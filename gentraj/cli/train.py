@@ -128,11 +128,14 @@ def _train(args: Train, config: RunConfig, processes: Processes) -> None:
 
 
 def next_command(run: Run, folder: Path) -> str:
-    """The command that evaluates a trained run, with the options that it needs."""
+    """The command that evaluates a trained run, with the options that it needs; where no environment is known, the one
+    that shows the run."""
     command = f"next: gentraj evaluate {quote(str(folder))}{imports_again()}"
     if run.data.env is not None:
         return command
-    return f"{command} --as world-model" if isinstance(run, WorldModelRun) else f"{command} --env-id ID"
+    if isinstance(run, WorldModelRun):
+        return f"{command} --as world-model"
+    return f"next: gentraj report {quote(str(folder))}; with a simulator, {command.removeprefix('next: ')} --env-id ID"
 
 
 def dry_run(config: RunConfig, device: torch.device) -> str:

@@ -77,12 +77,16 @@ def test_a_module_that_cannot_be_imported_is_one_line(own: str, tmp_path: Path, 
 
 
 def test_a_training_says_what_its_evaluation_will_need(own: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Where the data name no environment, as a robot's logs do, a report is next."""
     rng, ends = np.random.default_rng(0), np.arange(40) % 5 == 4
-    data = save_npz(Episodes(rng.normal(size=(48, 3)), rng.uniform(-1, 1, (40, 1)), np.zeros(40), np.zeros(40, bool),
-                             ends, np.full(8, 5), env=f'{{"id": "{own}-v0"}}'), tmp_path / "own.npz")
+    arrays = rng.normal(size=(48, 3)), rng.uniform(-1, 1, (40, 1)), np.zeros(40), np.zeros(40, bool), ends
     words = "--steps", 1, "--policy.batch-size", 8, "--import", own
-    assert gentraj("train", "bc-gaussian", "--dataset", data, "--run-dir", "run", *words) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"next: gentraj evaluate run --import {own}"
+    for env, said in ((f'{{"id": "{own}-v0"}}', f"next: gentraj evaluate run0 --import {own}"),
+                      (None, "next: gentraj report run1; with a simulator, gentraj evaluate run1 "
+                             f"--import {own} --env-id ID")):
+        data = save_npz(Episodes(*arrays, np.full(8, 5), env=env), tmp_path / "own.npz")
+        assert gentraj("train", "bc-gaussian", "--dataset", data, "--run-dir", f"run{int(env is None)}", *words) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == said
 
 
 def test_what_one_command_imports_the_next_one_does_not(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
