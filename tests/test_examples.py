@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small import DATASET
 from small import config as small_config
 
@@ -51,6 +52,12 @@ def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureF
     assert capsys.readouterr().out.startswith("the data earn -4")
     assert main(["report", "run"]) == 0  # its class takes no render_mode
     assert "Not shown: River-v0 cannot be rendered" in Path("run/report.html").read_text()
+
+
+@pytest.mark.parametrize("example", ["draw_plans"], indirect=True)
+def test_a_film_of_plans_shows_the_maze_and_the_way_to_the_goals(example, small_run: Path) -> None:
+    with Image.open(example.main(str(small_run), "plans.gif", "2", "20")) as film:
+        assert film.n_frames == 3 and film.size == (600, 600)
 
 
 @pytest.mark.parametrize("example", ["mpc_in_a_world_model"], indirect=True)

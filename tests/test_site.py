@@ -58,7 +58,7 @@ def test_links_out_of_docs_lead_to_pages_of_the_site():
     assert seen("[a](../README.md#try-it)", "quickstart.md") == "[a](index.md#try-it)"
     assert seen("[a](../examples/add_a_policy.py)", "own-model.md") == "[a](source/examples/add_a_policy.py.md)"
     assert seen("[a](docs/data.md#b)", "changelog.md") == "[a](data.md#b)"
-    for same in ("[a](https://example.org/a.md)", "[a](#b)", "[a](gan.md)", "![a](figures/paths.png)"):
+    for same in ("[a](https://example.org/a.md)", "[a](#b)", "[a](gan.md)", "![a](figures/plans.gif)"):
         assert seen(same, "models.md") == same
     assert {"security.md", "contributing.md", "source/examples/add_a_policy.py.md"} <= pages.outside().keys()
 
