@@ -26,7 +26,7 @@ from ..runs.folder import RunFolder
 from ..runs.hub import from_pretrained, push_to_hub, save_pretrained
 from ..runs.measures import measure_run
 from ..runs.planner import PlannerRun
-from ..runs.report import make_report
+from ..runs.report import make_report, report_side_by_side
 from ..runs.run import Run
 from ..runs.sampling import Given, sample_run
 from ..runs.zoo import load
@@ -143,20 +143,23 @@ def measures_table(measured: JsonObject) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page.
+    """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page; of several
+    runs, their films, scores and losses side by side.
 
     The figures show the loss, an episode as a GIF and the executed paths; for a planner also samples and plans, and
     for a world model its errors on held-out data.
 
     Examples: gentraj report runs/demo
               gentraj report runs/demo --seed 3 --out pages/demo.html
+              gentraj report runs/iql runs/swift --out both.html
     """
 
-    run: RunPath
-    """The folder of a run, as `gentraj train` writes it."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """The folders of one run or several, as `gentraj train` writes them."""
     step: Step = None
     out: Path | None = None
-    """The HTML file to write; by default RUN/report.html. The figures are written to a folder `figures` next to it."""
+    """The HTML file to write; by default RUN/report.html, or report.html of several runs. The figures are written to a
+    folder `figures` next to it."""
     seed: int = 0
     """Seed of the episodes and samples in the figures."""
     device: Device = None
@@ -164,8 +167,17 @@ class Report:
 
 def report_main(argv: list[str]) -> None:
     args = parse(Report, argv, "gentraj report")
-    check_output(args.out or args.run / RunFolder.REPORT, "--out")
-    print_saved(make_report(load_trained(args.run, args.device, args.step), args.out, args.seed))
+    if not args.runs:
+        raise ValueError("no run was given; give the folder of one or of several")
+    out = args.out or Path(RunFolder.REPORT)
+    if args.out is None and len(args.runs) == 1:
+        out = args.runs[0] / RunFolder.REPORT
+    check_output(out, "--out")
+    first, *others = (load_trained(run, args.device, args.step) for run in args.runs)
+    if others:
+        print_saved(report_side_by_side([first, *others], out, args.seed))
+    else:
+        print_saved(make_report(first, out, args.seed))
 
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}

@@ -30,6 +30,13 @@ class Picture(NamedTuple):
     why_missing: str = ""
 
 
+class Beside(NamedTuple):
+    """Pictures that a report shows side by side, each under its own title."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
 LONG = 40  # characters; a longer fact takes a row of its own
 
 STYLE = """
@@ -52,6 +59,7 @@ th, td { padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); 
 th { vertical-align: bottom }
 th:first-child, td:first-child { text-align: left }
 .note { margin: .4rem 0 }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem }
 .missing { border-left: 3px solid var(--line); padding: .2rem .8rem }
 figure { margin: 0 }
 img { max-width: 100%; background: #fff; border-radius: .5rem; padding: .4rem; box-sizing: border-box }
@@ -67,12 +75,14 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(path: Path, title: str, parts: Sequence[Table | Picture], made: Mapping[str, object]) -> Path:
+def write_report(path: Path, title: str, parts: Sequence[Table | Picture | Beside], made: Mapping[str, object]) -> Path:
     """Writes the page atomically and returns its path.
 
-    `made` says how what is reported was made. A note replaces a figure whose file is missing.
+    `made` says how what is reported was made, where that can be said. A note replaces a figure whose file is missing.
     """
-    body = [*(_table(part) if isinstance(part, Table) else _picture(part) for part in parts), _facts(made)]
+    body = [_part(part) for part in parts]
+    if made:
+        body.append(_facts(made))
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
     return write_file(path, page.encode())
 
@@ -109,14 +119,23 @@ def _table(table: Table) -> str:
             f"<tbody>{lines}</tbody></table></div>{note}")
 
 
-def _picture(picture: Picture) -> str:
-    title, caption = escape(picture.title), escape(picture.caption)
+def _part(part: Table | Picture | Beside) -> str:
+    if isinstance(part, Table):
+        return _table(part)
+    if isinstance(part, Picture):
+        return f"<h2>{escape(part.title)}</h2>{_figure(part)}"
+    figures = "".join(f"<div><p>{escape(picture.title)}</p>{_figure(picture)}</div>" for picture in part.pictures)
+    return f"<h2>{escape(part.title)}</h2><div class=\"beside\">{figures}</div>"
+
+
+def _figure(picture: Picture) -> str:
     if picture.image is None or not picture.image.is_file():
         why = picture.why_missing or f"{picture.image} is missing"
-        return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(why.rstrip("."))}.</p>'
+        return f'<p class="note missing">Not shown: {escape(why.rstrip("."))}.</p>'
     kind, _ = mimetypes.guess_type(picture.image)
     source = f"data:{kind};base64,{base64.b64encode(picture.image.read_bytes()).decode()}"
-    return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    alt, caption = escape(picture.title), escape(picture.caption)
+    return f'<figure><img alt="{alt}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

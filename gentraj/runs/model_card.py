@@ -163,6 +163,17 @@ def _flat(scores: JsonObject) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def own_scores(scores: JsonObject) -> JsonObject:
+    """The scores in evaluation.json by what they are, and the return of the data; empty without any."""
+    if not scores:
+        return {}
+    _, rows = score_rows({key: value for key, value in scores.items() if key not in YARDSTICKS})
+    own = {name: value for name, value in rows}
+    if data := scores.get("behaviour"):
+        own["return of the data"] = data["return_mean"]
+    return own
+
+
 def score_rows(scores: JsonObject) -> tuple[list[str], list[tuple]]:
     """The columns and rows of a table of the scores in evaluation.json, beside those of the yardsticks.
 

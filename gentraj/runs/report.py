@@ -23,12 +23,12 @@ from ..config import JsonObject
 from ..data.windows import repeat_last
 from ..plots import figures
 from ..plots.comparison import Curve, plot_learning_curves
-from ..plots.page import Picture, Table, show, write_report
+from ..plots.page import Beside, Picture, Table, show, write_report
 from ..plots.style import Plane, in_plane
-from ..progress import bar, one_line, say
+from ..progress import bar, busy, one_line, say
 from ..trajectory import Condition, SamplingOptions, only_steps
 from .folder import RunFolder, last_evaluations
-from .model_card import SCORES, YARDSTICKS, facts, read_scores, score_rows
+from .model_card import SCORES, YARDSTICKS, facts, own_scores, read_scores, score_rows
 from .planner import PlannerRun
 from .presets import model_config
 from .run import Run, steps_done
@@ -74,6 +74,44 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
         if isinstance(part, Picture) and part.image is None:
             say(f"{part.title}: skipped, {part.why_missing}")
     return write_report(out, f"gentraj: {run.folder.absolute().name}", parts, origin(run))
+
+
+def report_side_by_side(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
+    """Draws what the agent of each run does and how its losses went, and writes one page with these, the scores and the
+    settings of all runs side by side. Returns the path of the page.
+
+    Scores are those that `gentraj evaluate` wrote. Raises ValueError for runs whose folders have the same name.
+    """
+    names = [run.folder.absolute().name for run in runs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the folders of the runs are called {', '.join(names)}; give runs of different names, which "
+                         "are those of the columns")
+    columns = {"Scores": list[JsonObject](), "Runs": list[JsonObject]()}
+    for run in runs:  # a bad file stops the report before the drawing
+        scores, note = read_scores(run.folder, run.step, newest=run.step)
+        columns["Scores"].append(own_scores(scores) or {"": note})
+        columns["Runs"].append(facts(run) | origin(run))
+    pictures: dict[str, list[Picture]] = {}
+    for name, run in zip(names, runs, strict=True):
+        drawing = Drawing(run, out.parent / RunFolder.FIGURES / name, seed)
+        drawings: list[Draw] = [drawing.loss]
+        if drawing.env is not None:
+            drawings.insert(0, partial(drawing.acting, drawing.env))
+        with busy(f"drawing {name}"):
+            parts = [part for draw in drawings for part in drawn("Not drawn", draw)]
+        for part in parts:
+            if isinstance(part, Picture):
+                pictures.setdefault(part.title, []).append(part._replace(title=name))
+    tables = [Table(title, ("", *names), side_by_side(own), SCORES if title == "Scores" else "")
+              for title, own in columns.items()]
+    rows = [Beside(title, shown) for title, shown in pictures.items()]
+    return write_report(out, f"gentraj: {', '.join(names)}", [*rows[:1], tables[0], *rows[1:], tables[1]], {})
+
+
+def side_by_side(columns: Sequence[JsonObject]) -> list[tuple[object, ...]]:
+    """The rows of a table whose columns have these entries."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return [(key, *(column.get(key) for column in columns)) for key in keys]
 
 
 def origin(run: Run) -> JsonObject:

@@ -63,6 +63,20 @@ def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPa
         assert report.FRAMES - 5 < film.n_frames <= report.FRAMES + 1 and film.size == (96, 64)
 
 
+def test_runs_are_shown_side_by_side(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of one kind in a row, and a column of the tables for each run; one that was not evaluated has no scores.
+    """
+    other = shutil.copytree(run_folder, tmp_path / "other")
+    (other / "evaluation.json").unlink()
+    monkeypatch.setattr(report.Drawing, "acting", lambda self, env: [report.Picture("An episode", "", None, "no film")])
+    page = report.report_side_by_side([load(run_folder), load(other)], tmp_path / "both.html").read_text()
+    assert page.count("Not shown: no film") == 2 and page.count("<h2>An episode") == page.count("<h2>Loss") == 1
+    assert "<th>run</th><th>other</th>" in page and "<td>return of the data</td><td>9</td><td>—</td>" in page
+    assert page.index("<h2>An episode") < page.index("<h2>Scores") < page.index("<h2>Loss") < page.index("<h2>Runs")
+    with pytest.raises(ValueError, match="called run, run; give runs of different names"):
+        report.report_side_by_side([load(run_folder)] * 2, tmp_path / "both.html")
+
+
 @pytest.mark.parametrize("content", [None, "{}"])
 def test_the_head_says_how_the_run_was_made_as_far_as_it_is_known(run_folder: Path, content: str | None) -> None:
     begun, = RunFolder(run_folder).starts()
