@@ -1,17 +1,21 @@
 """How many plans a second does the studio make and draw while somebody drags the goal in a browser?
 
     python -m benchmarks.studio runs/umaze runs/umaze-student
+    python -m benchmarks.studio
 
-For each run, a studio serves it to Chromium on this machine, and the mouse drags the goal to and fro between two places
-for some seconds. The browser draws without a GPU here, on the same cores as the studio; `--no-browser` drags by the
-same messages without one, which is what is left for a browser with a GPU or on another machine. The CPU time of a frame
-is that of all processes of Chromium while it is dragged, divided by the frames drawn; unlike rates it hardly depends on
-what else the machine does.
+Without runs, it is told first how long `gentraj studio` takes from the command to the first plan that a browser shows,
+and the runs are those that it shows. For each run, a studio serves it to Chromium on this machine, and the mouse drags
+the goal to and fro between two places for some seconds. The browser draws without a GPU here, on the same cores as the
+studio; `--no-browser` drags by the same messages without one, which is what is left for a browser with a GPU or on
+another machine. The CPU time of a frame is that of all processes of Chromium while it is dragged, divided by the frames
+drawn; unlike rates it hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +29,8 @@ import torch
 import tyro
 
 from gentraj.acceleration import BackendName
+from gentraj.cli.studio import SHOWN
+from gentraj.runs.zoo import located
 from gentraj.studio.controls import Controls
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.local_server import LocalServer
@@ -43,8 +49,8 @@ seconds so far."""
 
 @dataclass(frozen=True)
 class Args:
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders of planners in mazes."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Run folders of planners in mazes; by default the runs that `gentraj studio` shows."""
     seconds: float = 10.0
     browser: bool = True
     accelerate: BackendName = "eager"
@@ -53,9 +59,15 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
+    runs = args.runs
+    if not runs:
+        served, shown = first_plan()
+        print(f"`gentraj studio`: {served:.1f} s to its address, {shown:.1f} s to the first plan; load "
+              f"{os.getloadavg()[0]:.1f}\n", flush=True)
+        runs = [located(name) for name in SHOWN]
     print("| run | plans a second | ms a plan (median) | sampling steps | frames a second | CPU ms a frame |\n"
           "|---|---|---|---|---|---|")
-    for loaded in load_runs(args.runs, args.accelerate):
+    for loaded in load_runs(runs, args.accelerate):
         with (in_browser if args.browser else without_browser)(loaded) as (session, move, used):
             before = used()
             rate, ms = dragged(session, move, args.seconds)
@@ -66,6 +78,26 @@ def main(args: Args) -> None:
         steps = session.settings[loaded].steps
         print(f"| {loaded.name} ({loaded.run.summary}) | {rate:.1f} | {ms:.0f} | {steps} | {drawn} |", flush=True)
     print(f"load {os.getloadavg()[0]:.1f}")
+
+
+def first_plan() -> tuple[float, float]:
+    """Seconds from the command `gentraj studio`, in an empty folder, to its address and to a plan in Chromium."""
+    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as profile, \
+            chromium(Path(profile)) as window:
+        page = window.new_page()
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "gentraj", "studio", "--port", "0"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        with subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.PIPE, text=True) as studio:
+            try:
+                assert studio.stdout is not None
+                _, _, said = studio.stdout.readline().partition("the studio is at ")
+                served = time.perf_counter() - start
+                page.goto(said.split()[0])
+                page.get_by_text("plans trusted").wait_for()
+                return served, time.perf_counter() - start
+            finally:
+                studio.terminate()
 
 
 def dragged(session: Session, move: Callable[[np.ndarray, bool], None], seconds: float) -> tuple[float, float]:

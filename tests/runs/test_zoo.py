@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,20 @@ from gentraj.training.optimization import MovingAverage
 from gentraj.training.state import module_tensors
 
 
+@pytest.fixture(scope="module")
+def packed(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed") / "tiny"
+    zoo.pack(load(small_run), folder)
+    return folder
+
+
 @pytest.fixture
-def own_zoo(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A zoo of one run, "tiny", and a working directory without runs."""
+def own_zoo(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The packed run "tiny" of a zoo without others; the working directory has no runs."""
     monkeypatch.setattr(zoo, "PACKED", tmp_path / "zoo")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    zoo.pack(load(small_run), tmp_path / "zoo" / "tiny")
-    return tmp_path / "zoo" / "tiny"
+    return shutil.copytree(packed, tmp_path / "zoo" / "tiny")
 
 
 def halved(tensor: Tensor) -> Tensor:
