@@ -29,6 +29,7 @@ from gentraj.runs.zoo import PACKED, pack
 from gentraj.training.checkpoint import saved_step
 
 ROOT = Path(__file__).resolve().parents[1]
+WINDOWS = {"planner": 64, "policy": 16, "world model": 512}  # of the data, which are packed with a run
 FRAGMENT = 100  # steps; the way to a goal of PointMaze-Large takes 190 on average
 NARROW = "--arrival.width 128 --inverse.width 128"
 STUDENT = "--method decision --episodes 100 --rounds 3 --steps 15000 --policy.width 128"
@@ -46,7 +47,6 @@ def student(teacher: str) -> str:
     return f"distill runs/{teacher} {STUDENT}"
 
 
-SWIFT = "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"
 DIFFUSION = "--steps 10000 --policy.model.network.width 64"
 COMMANDS = {
     "pointmaze-umaze": maze("umaze"),
@@ -58,14 +58,16 @@ COMMANDS = {
     "pointmaze-medium-student": student("pointmaze-medium"),
     "pointmaze-large-student": student("pointmaze-large"),
     "pointmaze-fragments-student": student("pointmaze-fragments"),
-    "pointmaze-umaze-gan": ("train pointmaze-umaze --model gan --steps 4000 --model.network.width 12 "
-                            f"--model.discriminator.width 12 {NARROW}"),
-    "hopper-swift": policy("swift", "hopper", SWIFT),
-    "halfcheetah-swift": policy("swift", "halfcheetah", SWIFT),
+    "pointmaze-umaze-gan": ("train pointmaze-umaze --model gan --steps 4000 --model.network.width 8 "
+                            f"--model.discriminator.width 8 {NARROW}"),
+    "hopper-swift": policy("swift", "hopper",
+                           "--steps 10000 --policy.model.network.width 80 --policy.critic.width 128"),
+    "halfcheetah-swift": policy("swift", "halfcheetah",
+                                "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"),
     "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
     "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
     "hopper-world-model": policy("world-model", "hopper",
-                                 "--steps 10000 --world.model.network.width 48 --world.width 96"),
+                                 "--steps 10000 --world.model.network.width 32 --world.width 96"),
 }
 """The command that trains each run, without --run-dir. A student comes after its teacher."""
 
@@ -130,7 +132,8 @@ def pack_and_score(name: str, out: Path) -> None:
     packed, unpacked = PACKED / name, out / "runs" / "zoo" / name
     for folder in (packed, unpacked):
         shutil.rmtree(folder, ignore_errors=True)
-    pack(load(out / "runs" / name), packed)
+    run = load(out / "runs" / name)
+    pack(run, packed, WINDOWS[run.NAME])
     gentraj(["evaluate", f"zoo:{name}"], out)
     shutil.copy(unpacked / RunFolder.EVALUATION, packed / RunFolder.EVALUATION)
 
