@@ -122,7 +122,7 @@ class TrainingConfig:
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     compile: bool = False
     """Compile the networks by torch.compile, on a CUDA device as CUDA graphs. This takes minutes at the start and
-    changes weights by rounding."""
+    changes weights by rounding. Networks that cannot be compiled are computed as they are, and a line says why."""
     deterministic: bool = False
     """On a GPU, compute the same bits in each run, as a CPU does anyway. This is slower."""
     min_episode_start_fraction: Fraction = 0.0
@@ -257,10 +257,10 @@ class Trainer:
     def fit(self, resume: bool = False) -> TrainingResult:
         """Trains to the last step, or goes on with the training in the folder.
 
-        Raises `ConfigError` for settings that differ on resume, for fewer steps than are done and where nothing can be
-        compiled, `CheckpointError` where the folder is in use or cannot be written, `NothingSaved` without anything to
-        resume, `TrainingStopped` for a number that is not finite, `Interrupted` after SIGINT or SIGTERM, when
-        everything is saved, and `ProcessLost` where another process of the training has ended.
+        Raises `ConfigError` for settings that differ on resume and for fewer steps than are done, `CheckpointError`
+        where the folder is in use or cannot be written, `NothingSaved` without anything to resume, `TrainingStopped`
+        for a number that is not finite, `Interrupted` after SIGINT or SIGTERM, when everything is saved, and
+        `ProcessLost` where another process of the training has ended.
         """
         began = time.monotonic()
         if resume and not has_checkpoints(self.folder):
@@ -533,17 +533,32 @@ def compile_networks(module: nn.Module, device: torch.device) -> None:
     its kernels are launched together, as CUDA graphs, but for those of which PyTorch says that it cannot.
 
     Discriminators are left out: penalties differentiate their gradients, which compiled networks do not support. So are
-    moving averages, which are called with batches of many sizes. Raises `ConfigError` where no compiler works for
-    `device`.
+    moving averages, which are called with batches of many sizes. A network that cannot be compiled when it is called
+    is computed as it is from then on, and a warning says why.
     """
-    try:
-        torch.compile(torch.sin, backend=COMPILER, dynamic=False)(torch.ones(1, device=device))
-    except Exception as error:  # whatever the compiler that is missing leads to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"training.compile is set, and torch.compile does not work here: {reason}; install a "
-                          "compiler (g++ or clang for a CPU, Triton for a GPU), or leave the setting out") from error
     mode = "reduce-overhead" if device.type == "cuda" else None
     for network in module.modules():
         is_compiled = isinstance(network, TrajectoryNetwork | EnsembleMLP) and not isinstance(network, Discriminator)
         if is_compiled and any(p.requires_grad for p in network.parameters()):
             network.compile(backend=COMPILER, mode=mode, dynamic=False)
+            network._compiled_call_impl = or_as_it_is(network)
+
+
+def or_as_it_is(network: nn.Module) -> Callable[..., Any]:
+    """Calls the network as it was compiled, and where that fails, the network itself from then on."""
+    compiled: Any = network._compiled_call_impl
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return compiled(*args, **kwargs)
+        except Exception as error:  # whatever the compiler that is missing leads to
+            failure = error
+        network._compiled_call_impl = None
+        result = network(*args, **kwargs)  # which raises what is no fault of the compiler
+        lines = [line for line in str(failure).splitlines() if line.strip() and not line.endswith("raised:")]
+        reason = (lines or [type(failure).__name__])[0].strip()
+        warnings.warn(f"training.compile is set, and torch.compile does not work here: {reason}; networks are computed "
+                      "as they are; install a compiler (g++ or clang for a CPU, Triton for a GPU)", stacklevel=2)
+        return result
+
+    return called

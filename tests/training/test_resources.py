@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.config import ConfigError
 from gentraj.data import Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
+from gentraj.networks.perceptron import ResidualMLP
 from gentraj.normalize import Normalizer
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData, loop
 from gentraj.training.checkpoint import load
@@ -64,11 +64,23 @@ def test_a_gan_trains_whose_penalties_differentiate_the_gradient_of_its_discrimi
     assert load(tmp_path).step == 6
 
 
-def test_where_nothing_compiles_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "COMPILER", "no-such-compiler")
-    with pytest.raises(ConfigError, match=r"training\.compile is set, and torch.compile does not work here"):
-        run(tmp_path / "run", compile=True)
-    assert not list((tmp_path / "run").glob("step-*"))
+def test_a_network_that_cannot_be_compiled_is_computed_as_it_is_and_a_line_says_so(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiler(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no g++")
+
+    eager = run(tmp_path / "eager", compile=False)
+    monkeypatch.setattr(loop, "COMPILER", compiler)
+    with pytest.warns(UserWarning, match=r"^training\.compile .*: FileNotFoundError: no g\+\+; .*as they are") as said:
+        compiled = run(tmp_path / "compiled", compile=True)
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert all(torch.equal(x, compiled.state_dict()[name]) for name, x in eager.state_dict().items())
+
+
+def test_a_network_that_fails_by_itself_fails_when_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ResidualMLP, "forward", lambda *_: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        run(tmp_path, compile=True)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
