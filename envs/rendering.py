@@ -81,7 +81,9 @@ def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:
     try:
         with warnings.catch_warnings(action="ignore"), closing(renders()) as env:  # of render modes
             env.reset(seed=0)
-            render_frame(env)
+            if not render_frame(env).any():
+                raise CannotRender(f"the frames of {factory.env_id} are black, as where its renderer finds no screen; "
+                                   "give it one that needs none, such as by --env-kwargs")
             camera = {} if {"camera_id", "camera_name"} & factory.kwargs.keys() else following(env)
     except CannotRender:
         raise

@@ -94,7 +94,8 @@ class JsonLines:
 class Log:
     """Collects the metrics of each step and gives a row to the loggers every `every` steps, and after the last step.
 
-    `start` and `sums` continue an interrupted run. `on_row` is given the rows too.
+    A training that stops before has a shorter last row, which a resumed one replaces. `start` and `sums` continue an
+    interrupted run. `on_row` is given the rows too.
     """
 
     def __init__(self, every: int, steps: int, start: int, sums: Sums, *, progress: bool = False,
@@ -105,6 +106,8 @@ class Log:
         self.loggers = dict(loggers or {})
         self.sums: Sums = dict(sums)  # saved with each checkpoint, so that means lose no steps on resume
         self.last: Row = {}
+        self.step = start
+        self.rates: Mapping[str, float] = {}
         self._warned: set[str] = set()
         self._bar = bar(steps, "training", initial=start, shown=progress)
         self._since = _now()
@@ -115,12 +118,15 @@ class Log:
     def __exit__(self, *_: object) -> None:
         with self._harmless("the progress bar"):
             self._bar.close()
+        if self.sums:
+            self._emit()
         for name, logger in self.loggers.items():
             with self._harmless(name, Exception):
                 logger.close()
 
     def record(self, step: int, metrics: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Adds the metrics and the learning rates of a step, after which `step` steps are done."""
+        self.step, self.rates = step, rates
         for key, value in metrics.items():
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = [total + value, count + 1]
@@ -128,7 +134,7 @@ class Log:
             self._bar.set_postfix_str(" ".join(f"{k} {v:.3g}" for k, v in list(metrics.items())[:1]), refresh=False)
             self._bar.update()
         if step % self.every == 0 or step == self.steps:
-            self._emit(step, rates)
+            self._emit()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -140,15 +146,15 @@ class Log:
             paused = _elapsed(began, _now())
             self._since = {key: since + paused[key] for key, since in self._since.items()}
 
-    def _emit(self, step: int, rates: Mapping[str, float]) -> None:
+    def _emit(self) -> None:
         now, means = _now(), {key: total / count for key, (total, count) in self.sums.items()}
-        row: Row = {"step": step, **means, **rates, **_elapsed(self._since, now)}
+        row: Row = {"step": self.step, **means, **self.rates, **_elapsed(self._since, now)}
         self._since = now
         self.sums = {}
         self.last = row
         for name, logger in self.loggers.items():
             with self._harmless(name, Exception):
-                logger.log(step, {key: value for key, value in row.items() if key != "step"})
+                logger.log(self.step, {key: value for key, value in row.items() if key != "step"})
         if self.on_row is not None:
             with self._harmless("the output"):
                 self.on_row(row)

@@ -338,7 +338,8 @@ class Trainer:
         every, steps = self.settings.log_every, self.settings.steps
         if not self.processes.is_main:
             return Log(every, steps, self.step, sums)
-        loggers = start_loggers(self.settings.log_to, self.folder, self.step, self.meta)
+        whole = self.step - 1 if sums else self.step  # the row of this step, if there are sums, is not whole
+        loggers = start_loggers(self.settings.log_to, self.folder, whole, self.meta)
         return Log(every, steps, self.step, sums, progress=self.progress, loggers=loggers, on_row=self.callbacks.on_row)
 
     def is_finished(self) -> bool:

@@ -45,7 +45,7 @@ class Grey(Blind):
         self.render_mode = render_mode
 
     def render(self) -> np.ndarray:
-        return np.full((32, 48, 3), 40 * self.steps, np.uint8)
+        return np.full((32, 48, 3), 5 + 40 * self.steps, np.uint8)
 
 
 class Broken(Grey):
@@ -53,7 +53,12 @@ class Broken(Grey):
         raise KeyError("camera")
 
 
-for kind in (Blind, Grey, Broken):
+class Black(Grey):
+    def render(self) -> np.ndarray:
+        return np.zeros((32, 48, 3), np.uint8)
+
+
+for kind in (Blind, Grey, Broken, Black):
     gymnasium.register(f"Film{kind.__name__}-v0", f"{__name__}:{kind.__name__}", max_episode_steps=LENGTH)
 
 
@@ -73,7 +78,7 @@ def test_the_first_episodes_are_videos_of_every_step(tmp_path: Path) -> None:
     about, *frames = imageio_ffmpeg.read_frames(str(tmp_path / "new/episode-001.mp4"))
     assert about["size"] == (48, 32) and about["fps"] == 10
     grey = [np.frombuffer(frame, np.uint8).mean() for frame in frames]
-    np.testing.assert_allclose(grey, 40 * np.arange(LENGTH + 1), atol=6)
+    np.testing.assert_allclose(grey, 5 + 40 * np.arange(LENGTH + 1), atol=6)
 
 
 @pytest.mark.parametrize(("env", "why"), [("FilmBlind-v0", "takes no arguments"), ("FilmBroken-v0", "KeyError")])
@@ -83,14 +88,19 @@ def test_an_environment_that_cannot_be_rendered_is_refused_before_the_episodes(e
         evaluate(RandomAgent([-1], [1]), env, config, progress=False, watch=lambda episode, env: None)
 
 
+def test_black_frames_are_no_film() -> None:
+    with pytest.raises(CannotRender, match="the frames of FilmBlack-v0 are black"):
+        rendering(environment_factory("FilmBlack-v0"))
+
+
 def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
     film = Film(4)
     rollout(RandomAgent([-1], [1]), rendering(environment_factory("FilmGrey-v0")), 2, progress=False, watch=film)
-    assert [frame[0, 0, 0] for frame in film.frames] == [0, 80, 160, 240] and film.seconds == 0.2
+    assert [frame[0, 0, 0] for frame in film.frames] == [5, 85, 165, 245] and film.seconds == 0.2
 
 
 def test_the_camera_follows_a_body_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda env: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda env: np.ones((2, 2, 3), np.uint8))
     with closing(rendering(environment_factory("Hopper-v5"))()) as env:
         model: Any = env.unwrapped.model  # pyright: ignore[reportAttributeAccessIssue]
         camera = model.camera(env.unwrapped.camera_name).id  # pyright: ignore[reportAttributeAccessIssue]
