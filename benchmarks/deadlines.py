@@ -21,10 +21,10 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from gentraj import runs
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.files import write_file
 from gentraj.progress import say
-from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import Acting, evaluate_run
 
 SPIN = "import torch; torch.set_num_threads(1); x = torch.ones(512, 512)\nwhile True: x @ x"

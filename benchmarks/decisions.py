@@ -19,10 +19,10 @@ import torch
 import tyro
 from torch import Tensor
 
+from gentraj import runs
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory
 from gentraj.progress import bar
-from gentraj.runs import folder as runs
 from gentraj.runs.run import environment_of
 from gentraj.trajectory import Agent
 

@@ -21,6 +21,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from gentraj import runs
 from gentraj.agents.deadline import Deadline, SimulatedTime
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.realtime import ChunkJob, RealTimeActor
@@ -31,7 +32,6 @@ from gentraj.files import write_file
 from gentraj.plots.comparison import Curve, plot_learning_curves
 from gentraj.plots.page import markdown_table
 from gentraj.progress import say
-from gentraj.runs import folder as runs
 from gentraj.runs.policy import PolicyRun
 from gentraj.runs.run import environment_of, of_kind
 

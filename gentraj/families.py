@@ -1,4 +1,4 @@
-"""The families of generative models in one table, by the `kind` of their settings. A new family takes one line in it.
+"""The families of generative models in one table, by the `kind` of their settings; others may be registered elsewhere.
 
 Students are models too, but no families to train: `gentraj distill` makes them from trained models.
 """
@@ -14,6 +14,7 @@ from .diffusion import Diffusion, DiffusionConfig, FlowConfig, LatentDiffusion, 
 from .distillation import STUDENTS, FewStep, FewStepConfig
 from .gan import ConditionalGAN, GANConfig
 from .gan.objectives import SideConfig
+from .models.conditional import GeneratorConfig
 from .models.gaussian import Gaussian, GaussianConfig
 from .models.mip import MIP, MIPConfig
 from .networks import ResidualMLPConfig
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     ModelConfig = (DiffusionConfig | FlowConfig | LatentDiffusionConfig | GANConfig | GaussianConfig | MIPConfig
                    | FewStepConfig)
     Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian | MIP | FewStep
-else:  # unions of the table's classes, so that a new family takes one line there
-    ModelConfig, Model = reduce(or_, MODELS.configs), reduce(or_, (model for _, model in MODELS.values()))
+else:  # settings are those of any class that is registered, here or elsewhere
+    ModelConfig, Model = GeneratorConfig, reduce(or_, (model for _, model in MODELS.values()))
 
 FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODELS.items() if name not in STUDENTS}
 """The default settings of each family of generative models, by its name."""

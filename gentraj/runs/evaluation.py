@@ -184,7 +184,7 @@ def table(scores: JsonObject) -> str:
     names = max(map(len, rows))
     lines += [f"{name:{names}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
     if scores["episodes"] < FEW_EPISODES:
-        lines.append(f"{scores['episodes']} episodes are too few for an interval that can be relied on; give "
+        lines.append(f"the interval cannot be relied on, as it is of too few episodes ({scores['episodes']}); give "
                      f"--episodes {FEW_EPISODES} or more")
     if scores["step"] < scores["steps"]:
         lines.append(f"of a training that is not finished: step {scores['step']:,} of {scores['steps']:,}")

@@ -1,8 +1,8 @@
 """A family of one's own, a model with the members that docs/extending.md lists and no more, serves every command."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,20 +11,18 @@ from torch import Tensor, nn
 
 from gentraj import runs
 from gentraj.families import MODELS
-from gentraj.models.gaussian import GaussianConfig
-from gentraj.networks import NETWORKS, ResidualMLPConfig
+from gentraj.models.conditional import GeneratorConfig
+from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from gentraj.randomness import RowNoise, row_seeds
 from gentraj.runs.report import Drawing
 from gentraj.testing import check_model
-from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition
 
 
 @dataclass(frozen=True)
-class OwnConfig(GaussianConfig):
-    """The union of settings was made at the import, so that this one is derived from a member of it."""
-
-    DIRECT: ClassVar[bool] = False
+class OwnConfig(GeneratorConfig, LearningConfig):
+    network: NetworkConfig = field(default_factory=lambda: ResidualMLPConfig(8, 1))
 
 
 class Own(nn.Module):
@@ -67,7 +65,7 @@ def test_a_family_with_the_documented_members_alone_is_trained_evaluated_sampled
         umaze: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "own", (OwnConfig, Own))
     settings = config()
-    settings = replace(settings, model=OwnConfig(ResidualMLPConfig(8, 1)),
+    settings = replace(settings, model=OwnConfig(),
                        planner=replace(settings.planner, arrival="fixed"))
     run = runs.train(settings, tmp_path / "run", progress=False)
     assert isinstance(run.model, Own) and run.device == torch.device("cpu")
