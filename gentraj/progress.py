@@ -30,6 +30,11 @@ def say(text: str) -> None:
 say_once = cache(say)  # the same message is printed once in a process
 
 
+def counted(number: int, things: str) -> str:
+    """A number of things, such as "1 episode" of 1 "episodes"."""
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

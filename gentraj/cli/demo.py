@@ -10,7 +10,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
 from ..files import check_folder
-from ..progress import print_saved, say
+from ..progress import counted, print_saved, say
 from ..runs.evaluation import evaluate_and_save, table
 from ..runs.presets import DEMO
 from ..runs.report import make_report
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     check_folder(args.run_dir, "--run-dir")
     config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
     run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))
-    say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {args.episodes} episodes")
+    say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {counted(args.episodes, 'episodes')}")
     scores = evaluate_and_save(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
     page = make_report(run)
     print_saved(table(scores))

@@ -18,7 +18,7 @@ from ..config import JsonObject, settings, write_json
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..plots.page import markdown_table
-from ..progress import busy, print_saved, say
+from ..progress import busy, counted, print_saved, say
 from ..runs.augmentation import AugmentConfig, augment
 from ..runs.export import export_run, signature, to_onnx, to_pt2
 from ..runs.finetuning import FinetuneConfig, finetune, returns
@@ -84,7 +84,7 @@ def sample_main(argv: list[str]) -> None:
         say(f"{args.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps "
             "apart")
     else:
-        say(f"{args.num} chunks of {samples.act_NHA.shape[1]} actions")
+        say(f"{counted(args.num, 'chunks')} of {counted(samples.act_NHA.shape[1], 'actions')}")
     print_saved(args.out)
 
 
@@ -342,7 +342,7 @@ def finetune_main(argv: list[str]) -> None:
                      resume=args.resume)
     gained = returns(folder)
     shown = max(1, min(EPISODES_SHOWN, len(gained) // 2))
-    say(f"{len(gained)} episodes played; mean return {gained[:shown].mean():.4g} of the first {shown} and "
+    say(f"{counted(len(gained), 'episodes')} played; mean return {gained[:shown].mean():.4g} of the first {shown} and "
         f"{gained[-shown:].mean():.4g} of the last {shown}; after {tuned.step} updates the run is in {folder}")
     named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
     print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")

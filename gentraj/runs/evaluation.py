@@ -26,7 +26,7 @@ from ..data import Episodes, save_minari
 from ..data.minari_io import check_new_id
 from ..files import check_folder, check_output
 from ..plots.page import show
-from ..progress import busy, say
+from ..progress import busy, counted, say
 from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .folder import RunFolder, last_evaluations
 from .model_card import MEASURES, YARDSTICKS, episodes_scored, read_scores
@@ -166,7 +166,7 @@ def own_file(run: Run, scores: Mapping[str, Any]) -> Path:
     before, _ = read_scores(run.folder, run.step, run.step)
     longer = before.get("episodes", 0)
     if longer > scores["episodes"]:
-        say(f"{path} keeps the scores of {longer} episodes; those of {scores['episodes']} are beside it")
+        say(f"{path} keeps the scores of {counted(longer, 'episodes')}; those of {scores['episodes']} are beside it")
         return path.with_name(f"evaluation-of-{scores['episodes']}.json")
     return path
 
@@ -180,7 +180,7 @@ def table(scores: JsonObject) -> str:
             rows[MEASURES.get(key, key)] = [show(column.get(key)) for column in columns.values()]
     width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
     goals = "" if scores["success_rate"] is None else f", {scores.get('protocol', 'random-goal')} protocol"
-    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, networks: {scores['networks']}"]
+    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)}, networks: {scores['networks']}"]
     names = max(map(len, rows))
     lines += [f"{name:{names}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
     if scores["episodes"] < FEW_EPISODES:

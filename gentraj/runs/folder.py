@@ -20,7 +20,7 @@ from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from ..config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
 from ..data import Episodes
 from ..files import write_file
-from ..progress import say
+from ..progress import counted, say
 from ..training import checkpoint, log
 from ..training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved
 from ..training.log import LogWarning, add_row, read_metrics, read_rows
@@ -197,7 +197,7 @@ class RunFolder:
         row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
         add_row(self / self.CURVE, row)
         low, high = scores["return_ci95"]
-        say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
+        say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {counted(episodes, 'episodes')}")
 
     def record_held_out(self, step: int, run: Run, episodes: Episodes, device: torch.device | None) -> None:
         """Measures the run on held-out episodes at this training step, as `record_score` evaluates an agent."""

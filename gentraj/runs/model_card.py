@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from ..config import ConfigError, JsonObject, read_json
 from ..data.sources import is_path, split_names
 from ..plots.page import markdown_table
+from ..progress import counted
 from .folder import RunFolder
 from .run import Run, steps_done
 
@@ -149,9 +150,11 @@ def _front_matter(run: Run, name: str, scores: JsonObject) -> str:
 
 
 def episodes_scored(scores: JsonObject) -> str:
-    """The number of episodes that were scored, and of how many, if some did not finish."""
+    """How many episodes were scored, and of how many, if some did not finish."""
     number, failures = scores["episodes"], scores.get("failures")
-    return f"{number} of {number + len(failures)}" if failures else str(number)
+    if failures:
+        return f"{number} of {number + len(failures)} episodes"
+    return counted(number, "episodes")
 
 
 def _flat(scores: JsonObject) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
+from gentraj.agents.policies.steering import Steered
 from gentraj.agents.prior import action_model_of
 
 from ..config import settings
@@ -79,18 +80,18 @@ def sample_run(run: Run, num: int = 16, given: Given = NOTHING, *, seed: int = 0
     """Samples `num` trajectories of a planner's model, or chunks of actions of a policy's generator.
 
     The chunks are the candidates that the policy chooses from, or the actions that it was trained on, not always the
-    action that it takes. Raises ValueError for a run without a generator of trajectories or actions, and for numbers
-    that do not fit the run.
+    action that it takes. Those of a steered policy are made from the noise of its actor. Raises ValueError for a run
+    without a generator of trajectories or actions, and for numbers that do not fit the run.
     """
     if not isinstance(run, PlannerRun | PolicyRun):
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
-    model = run.model  # the run refuses here if it has no model
     start_O = _tensor(given.start, run.device)
     goal_G = _tensor(given.goal, run.device)
     _warn_far(run, {"--start": start_O, "--goal": goal_G})
     if isinstance(run, PolicyRun):
         return _actions(run, num, given, seed, options)
+    model = run.model
     alone = given == Given(given.start, given.goal)
     if run.roadmap is not None and start_O is not None and goal_G is not None and alone:
         return _whole(run, start_O, goal_G, num, seed, options)
@@ -139,6 +140,7 @@ def _warn_far(run: Run, given: Mapping[str, Tensor | None]) -> None:
 def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
     """Chunks of actions. Raises ValueError without an observation or a goal, and for what a policy does not use."""
     policy, contexts = run.policy, run.context.kinds
+    sample = policy.sample if isinstance(policy, Steered) else action_model_of(policy).sample
     start_O = _tensor(given.start, run.device)
     goal_G = _tensor(given.goal, run.device)
     foreign = given.arrival is not None or given.context is not None or given.guidance != 1
@@ -150,11 +152,9 @@ def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: Samplin
         _check_width("--goal", goal_G, run.data.context_dim)
         goal_G = goal_G[None]
     with torch.no_grad():
-        state_1S = policy.scales.state(policy.spec.seen(start_O[None]), goal_G)
-        actions = action_model_of(policy)
-        x_NKD = actions.model.sample(actions.condition(state_1S), num, seed=seed, options=options)[0]
-        act_NKA = policy.scales.act.unnormalize(actions.actions(x_NKD))
-    return Samples(start_O.expand(num, 1, -1), act_NKA, 1)
+        state_NS = policy.scales.state(policy.spec.seen(start_O[None]), goal_G).expand(num, -1)
+        act_NKA = sample(state_BS=state_NS, number=1, seeds=unfold(num, seed), options=options)[:, 0]
+    return Samples(start_O.expand(num, 1, -1), policy.scales.act.unnormalize(act_NKA), 1)
 
 
 def condition_of(run: PlannerRun, given: Given) -> Condition:

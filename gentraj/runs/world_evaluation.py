@@ -20,7 +20,7 @@ from gentraj.envs.making import environment_factory
 from ..config import JsonObject, settings
 from ..data import Windows, episodes_hash
 from ..plots import figures
-from ..progress import busy, say
+from ..progress import busy, counted, say
 from ..randomness import fold
 from ..trajectory import Batch
 from ..worlds.facts import rewards_and_ends
@@ -180,7 +180,7 @@ def off_policy(run: WorldModelRun, config: JudgeConfig) -> JsonObject:
         check_widths(run, policy)
     by_policy: dict[str, Returns] = {}
     for policy in loaded:
-        say(f"{policy.folder}: {config.episodes} episodes in the model and in {factory.env_id}")
+        say(f"{policy.folder}: {counted(config.episodes, 'episodes')} in the model and in {factory.env_id}")
         how = RolloutSettings(config.num_envs, obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
         by_policy[str(policy.folder)] = both_returns(policy.agent(space), run.world_model, factory, config.episodes,
                                                      config.seed, how)

@@ -135,7 +135,7 @@ def test_a_run_is_trained_and_evaluated_with_the_arguments_of_its_environment(an
     short = "--episodes", 1, "--no-baselines"
     assert gentraj("evaluate", "run", *short, "--env-id", "Ant-v5", "--env-kwargs", "max_episode_steps=3",
                    "include_cfrc_ext_in_observation=False") == 0
-    assert "Ant-v5, 1 episodes" in capsys.readouterr().out
+    assert "Ant-v5, 1 episode," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -18,6 +18,7 @@ from gentraj.gan import GANConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.randomness import Tape
 from gentraj.runs.run import DataFacts
+from gentraj.runs.sampling import Given, sample_run
 from gentraj.runs.steering import ARRIVAL, frozen_settings, steer, steered_settings
 from gentraj.training import TrainingConfig
 
@@ -93,7 +94,8 @@ def test_the_command_makes_a_run_that_every_command_takes(flow: runs.Run, follow
     assert "bound was 2.0 and is 1.0" in capsys.readouterr().err
     assert gentraj("evaluate", out, "--episodes", 2, "--no-baselines", "--policy.temperature", 1) == 0
     assert gentraj("export", out, "--out", tmp_path / "a.pt2") == 0
-    assert gentraj("sample", out, "--num", 2, "--start", 0, 0, "--out", tmp_path / "a.npz") == 0
+    assert gentraj("sample", out, "--num", 1, "--start", 0, 0, "--out", tmp_path / "a.npz") == 0
+    assert "1 chunk of 1 action\n" in capsys.readouterr().err
     assert gentraj("finetune", out, "--steps", 20, "--run-dir", tmp_path / "tuned") == 0
     tuned = runs.load(tmp_path / "tuned")
     assert same(weights(tuned, "frozen."), weights(flow)) and not same(weights(tuned), weights(runs.load(out)))
@@ -118,6 +120,19 @@ def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
     with pytest.raises(ValueError, match="whose weights are not in them"):
         runs.train(settings(flow), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_its_samples_are_made_from_the_noise_of_the_actor(flow: runs.Run, tmp_path: Path) -> None:
+    run: Any = steered_to(flow, tmp_path / "run")
+    policy = run.main
+    for network in (policy.network, policy.average.module):
+        network[-1].bias.data[:] = torch.tensor([1.0, -9.0])  # mu and log sigma: hardly any noise is left
+    samples = sample_run(run, 3, Given(start=(0.1, 0.2)))
+    obs = torch.tensor([[0.1, 0.2]])
+    own = policy.scales.act.unnormalize(policy.sample_actions(policy.scales.state(obs, None), [0]))
+    assert samples.act_NHA.shape == (3, 1, 1)
+    torch.testing.assert_close(samples.act_NHA, own.expand(3, -1, -1), rtol=0, atol=0.1)
+    assert not torch.allclose(sample_run(flow, 3, Given(start=(0.1, 0.2))).act_NHA, own, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "idql", "fql"])
