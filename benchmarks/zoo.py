@@ -67,7 +67,7 @@ COMMANDS = {
     "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
     "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
     "hopper-world-model": policy("world-model", "hopper",
-                                 "--steps 10000 --world.model.network.width 32 --world.width 96"),
+                                 "--steps 10000 --world.model.network.width 32 --world.width 64"),
 }
 """The command that trains each run, without --run-dir. A student comes after its teacher."""
 
