@@ -4,11 +4,11 @@
     python -m benchmarks.studio
 
 Without runs, it is told first how long `gentraj studio` takes from the command to the first plan that a browser shows,
-and the runs are those that it shows. For each run, a studio serves it to Chromium on this machine, and the mouse drags
-the goal to and fro between two places for some seconds. The browser draws without a GPU here, on the same cores as the
-studio; `--no-browser` drags by the same messages without one, which is what is left for a browser with a GPU or on
-another machine. The CPU time of a frame is that of all processes of Chromium while it is dragged, divided by the frames
-drawn; unlike rates it hardly depends on what else the machine does.
+and the run is the first that it shows. For each run, a studio serves it to Chromium on this machine, and the mouse
+drags the goal to and fro between two places for some seconds. The browser draws without a GPU here, on the same cores
+as the studio; `--no-browser` drags by the same messages without one, which is what is left for a browser with a GPU or
+on another machine. The CPU time of a frame is that of all processes of Chromium while it is dragged, divided by the
+frames drawn; unlike rates it hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ seconds so far."""
 @dataclass(frozen=True)
 class Args:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders of planners in mazes; by default the runs that `gentraj studio` shows."""
+    """Run folders of planners in mazes; by default the first that `gentraj studio` shows."""
     seconds: float = 10.0
     browser: bool = True
     accelerate: BackendName = "eager"
@@ -64,7 +64,7 @@ def main(args: Args) -> None:
         served, shown = first_plan()
         print(f"`gentraj studio`: {served:.1f} s to its address, {shown:.1f} s to the first plan; load "
               f"{os.getloadavg()[0]:.1f}\n", flush=True)
-        runs = [located(name) for name in SHOWN]
+        runs = (located(SHOWN[0]),)
     print("| run | plans a second | ms a plan (median) | sampling steps | frames a second | CPU ms a frame |\n"
           "|---|---|---|---|---|---|")
     for loaded in load_runs(runs, args.accelerate):

@@ -47,6 +47,7 @@ def student(teacher: str) -> str:
     return f"distill runs/{teacher} {STUDENT}"
 
 
+SWIFT = "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"
 DIFFUSION = "--steps 10000 --policy.model.network.width 64"
 COMMANDS = {
     "pointmaze-umaze": maze("umaze"),
@@ -60,10 +61,8 @@ COMMANDS = {
     "pointmaze-fragments-student": student("pointmaze-fragments"),
     "pointmaze-umaze-gan": ("train pointmaze-umaze --model gan --steps 4000 --model.network.width 8 "
                             f"--model.discriminator.width 8 {NARROW}"),
-    "hopper-swift": policy("swift", "hopper",
-                           "--steps 10000 --policy.model.network.width 80 --policy.critic.width 128"),
-    "halfcheetah-swift": policy("swift", "halfcheetah",
-                                "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"),
+    "hopper-swift": policy("swift", "hopper", SWIFT),
+    "halfcheetah-swift": policy("swift", "halfcheetah", SWIFT),
     "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
     "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
     "hopper-world-model": policy("world-model", "hopper",

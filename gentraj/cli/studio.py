@@ -18,7 +18,7 @@ from ..studio.export import first_page
 from ..studio.loading import Loaded, load_runs
 from .options import Device, parse
 
-SHOWN = ("zoo:pointmaze-large", "zoo:pointmaze-medium")  # without runs
+SHOWN = ("zoo:pointmaze-large", "zoo:pointmaze-large-student")  # without runs
 
 
 @dataclass(frozen=True)
