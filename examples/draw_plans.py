@@ -1,7 +1,6 @@
 """A film of plans that are renewed in a maze, while a point drives from goal to goal: README's picture.
 
-    gentraj train pointmaze-large --run-dir runs/large     # a quarter of an hour
-    python examples/draw_plans.py runs/large plans.gif
+    python examples/draw_plans.py zoo:pointmaze-large docs/figures/plans.gif
 """
 
 import sys
