@@ -79,11 +79,16 @@ class Background(Generic[J]):
     Jobs have costs, to which their durations are in proportion, so that the estimate is one number for all of them: a
     quantile of the last relative durations. The first one counts only until the second, as the first call of a network
     takes longer.
+
+    On a GPU jobs have a stream of their own, so that acting, which reads its actions, does not wait for them. A job
+    sees what was done on the stream of decisions before it began. It ends by a copy to the CPU, which waits for its
+    stream, so that what it was given and what it made may be used and freed then.
     """
 
-    def __init__(self, deadline: Deadline, make: Callable[[J], object]):
-        """`make` does a job."""
+    def __init__(self, deadline: Deadline, make: Callable[[J], object], device: torch.device):
+        """`make` does a job, on this device, and ends by a copy of its result to the CPU."""
         self.deadline, self.make = deadline, make
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.clock = deadline.clock
         self.job: J | None = None
         """The job that is being done, if there is one."""
@@ -101,6 +106,8 @@ class Background(Generic[J]):
 
     def begin(self, job: J) -> None:
         """Begins a job."""
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         job.future = self.deadline.executor.submit(self._do, job)
         self.job = job
 
@@ -180,7 +187,8 @@ class Background(Generic[J]):
     @torch.no_grad()
     def _do(self, job: J) -> None:
         start = self.clock()
-        self.make(job)
+        with torch.cuda.stream(self.stream):  # which does nothing where there is none
+            self.make(job)
         job.seconds = self.clock() - start
 
 

@@ -72,7 +72,7 @@ class PlanWorker(Background[PlanJob]):
     for long."""
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
-        super().__init__(deadline, self._plan)
+        super().__init__(deadline, self._plan, sampler.device)
         self.tracker = tracker
         options = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
         self.samplers = {

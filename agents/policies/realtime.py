@@ -59,7 +59,7 @@ class RealTimeActor(EpisodicAgent):
         self.policy, self.spec = actor.policy, actor.spec
         self.limits = actor.limits
         self.max_delay = actor.policy.config.max_delay  # promised actions that a chunk is conditioned on, at most
-        self.background = Background[ChunkJob](deadline, self._make)
+        self.background = Background[ChunkJob](deadline, self._make, actor.device)
         self._begin(0)
 
     @property

@@ -75,7 +75,12 @@ def _levels_at(path: NoisePath, numbers: tuple[float, ...], dtype: torch.dtype, 
                device: torch.device, inference: bool) -> dict[float, NoiseLevel]:
     with torch.inference_mode(inference):
         times_S = torch.tensor(numbers, dtype=dtype)
-        return dict(zip(numbers, NoiseLevel(path, times_S, sigma_data, device).each(), strict=True))
+        levels = dict(zip(numbers, NoiseLevel(path, times_S, sigma_data, device).each(), strict=True))
+        if device.type == "cuda":  # they are read on other streams, too, which would not wait for this one
+            for level in levels.values():
+                _ = level.rates
+            torch.cuda.current_stream(device).synchronize()
+        return levels
 
 
 class Prediction(NamedTuple):

@@ -13,7 +13,8 @@ deterministic kernel on CUDA, under deterministic algorithms. `counted` lists th
 
 These are values that the host reads (`item`, `bool`, `tolist`), copies from and to memory that is not page-locked,
 and operations whose result has a size that depends on values, such as `nonzero` and masks as indices.
-Not simulated: rounding, the caching allocator, streams, graphs, Triton.
+Not simulated: rounding, the caching allocator, graphs, Triton. Streams are names alone, by which
+test_streams_on_a_device.py finds races.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -86,6 +88,46 @@ def _load() -> ModuleType:
     return module
 
 
+class SimulatedStream:
+    """A stream, in which operations are done at once. `test_streams` looks at what would be done by turns on a GPU."""
+
+    def __init__(self, device: object = None, cuda_stream: int | None = None):
+        self.device = device
+        self.cuda_stream = id(self) if cuda_stream is None else cuda_stream
+
+    def wait_stream(self, other: SimulatedStream) -> None:
+        for listener in stream_listeners:
+            listener("wait", self, other)
+
+    def synchronize(self) -> None:
+        _heard("synchronize", "stream", 0)
+
+
+class _Current(threading.local):
+    """The stream of a thread, by default the one that all share."""
+
+    stream: SimulatedStream | None = None
+
+
+_shared = SimulatedStream(cuda_stream=0)
+_current = _Current()
+stream_listeners: list[Callable[[str, SimulatedStream, SimulatedStream | None], None]] = []
+"""Are told of the waits of streams: "wait" for another one, and "host" where the host waits for one."""
+
+
+def current_stream(device: object = None) -> SimulatedStream:
+    return _current.stream or _shared
+
+
+@contextmanager
+def _on_stream(stream: SimulatedStream | None) -> Iterator[None]:
+    before, _current.stream = _current.stream, stream or _current.stream
+    try:
+        yield
+    finally:
+        _current.stream = before
+
+
 class Waits(list[str]):
     """One line for each wait: what it was, and the innermost line of the library that it came from."""
 
@@ -109,6 +151,8 @@ def counted() -> Iterator[Waits]:
 
 def _heard(kind: str, operation: str, size: int) -> None:
     if kind in WAITS:
+        for listener in stream_listeners:
+            listener("host", current_stream(), None)
         for waits in _open:
             waits.append(f"{kind} of {operation} at {_place()}")
 
@@ -133,6 +177,7 @@ def _install(program: ModuleType) -> None:
     patches = {
         "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
         "device_count": lambda: 1, "current_device": lambda: 0, "set_device": lambda device: None,
+        "Stream": SimulatedStream, "current_stream": current_stream, "stream": _on_stream,
         "synchronize": lambda device=None: _heard("synchronize", "torch.cuda.synchronize", 0),
         "get_device_name": lambda device=None: "simulated", "get_device_capability": lambda device=None: (9, 0),
         "manual_seed": lambda seed: None, "manual_seed_all": lambda seed: None, "empty_cache": lambda: None,
