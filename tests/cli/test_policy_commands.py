@@ -69,7 +69,7 @@ def test_episodes_that_do_not_finish_cost_themselves_only(hopper_run: Path, tmp_
 
 def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))  # seconds
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda _: np.ones((8, 8, 3), np.uint8))  # seconds
     folder = shutil.copytree(hopper_run, tmp_path / "run")
     assert gentraj("evaluate", folder, "--episodes", 1) == 0
     assert gentraj("report", folder) == 0

@@ -55,7 +55,7 @@ def test_a_figure_that_fails_leaves_a_note_and_the_others_are_drawn(run_folder: 
 
 
 def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grey = iter(range(10_000))
+    grey = iter(range(1, 10_000))
     monkeypatch.setattr("gentraj.envs.rendering.render_frame",
                         lambda _: np.full((64, 96, 3), next(grey) % 250, np.uint8))
     acting(run_folder, monkeypatch)
@@ -123,7 +123,7 @@ def test_the_tasks_of_a_maze_are_drawn_with_its_walls_and_the_recorded_ways(far_
         return tmp_path
 
     monkeypatch.setattr(report.figures, "plot_paths", keep)
-    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr("gentraj.envs.rendering.render_frame", lambda _: np.ones((8, 8, 3), np.uint8))
     factory = environment_factory(str(run.data.env), {"max_episode_steps": 2})
     drawing = report.Drawing(run, tmp_path, 0)
     drawing.acting(factory.spec_json)
