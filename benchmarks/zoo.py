@@ -29,7 +29,7 @@ from gentraj.runs.zoo import PACKED, pack
 from gentraj.training.checkpoint import saved_step
 
 ROOT = Path(__file__).resolve().parents[1]
-WINDOWS = {"planner": 64, "policy": 16, "world model": 512}  # of the data, which are packed with a run
+WINDOWS = {"planner": 64, "policy": 8, "world model": 256}  # of the data, which are packed with a run
 FRAGMENT = 100  # steps; the way to a goal of PointMaze-Large takes 190 on average
 NARROW = "--arrival.width 128 --inverse.width 128"
 STUDENT = "--method decision --episodes 100 --rounds 3 --steps 15000 --policy.width 128"

@@ -13,6 +13,7 @@ half precision. A run is unpacked once, to runs/zoo/NAME, which is then the fold
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from copy import copy
@@ -41,6 +42,7 @@ PREFIX = "zoo:"
 PACKED = Path(__file__).parents[1] / "zoo"
 UNPACKED = Path("runs", "zoo")
 WEIGHTS = "weights.safetensors"
+ABOUT = "about"  # the only entry of its metadata, as safetensors writes several in any order
 WINDOWS = 64  # of the data that are packed with a run
 SMALLER = {torch.float32: torch.float16, torch.int64: torch.int16}
 LARGER = {small: large for large, small in SMALLER.items()}
@@ -117,8 +119,8 @@ def pack(run: Run, folder: Path, windows: int = WINDOWS) -> None:
         averaged = _averaged(part)
         weights |= {f"{name}/{key}": tensor.cpu().contiguous() for key, tensor in module_tensors(part).items()
                     if key not in averaged}
-    about = {"step": str(run.step), "dataset_hash": run.dataset_hash}
-    write_file(folder / WEIGHTS, safetensors.torch.save(_smaller(weights), about))
+    about = json.dumps({"step": run.step, "dataset_hash": run.dataset_hash})
+    write_file(folder / WEIGHTS, safetensors.torch.save(_smaller(weights), {ABOUT: about}))
     _copy_cards(run.folder, folder)
 
 
@@ -130,7 +132,7 @@ def unpack(packed: Path, folder: Path) -> None:
     file = RunFolder(packed).read()
     run = run_class(file.run).build(file.run, file.data)
     with safe_open(packed / WEIGHTS, "pt") as weights:
-        about = weights.metadata()
+        about = json.loads(weights.metadata()[ABOUT])
         tensors = _larger({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118  it is no dict
     for name, part in run.components.items():
         own = {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
@@ -142,7 +144,7 @@ def unpack(packed: Path, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as unfinished:
             made = Path(unfinished) / folder.name
-            checkpoint.save(made, int(about["step"]), {name: module_tensors(part)
+            checkpoint.save(made, about["step"], {name: module_tensors(part)
                                                        for name, part in run.components.items()},
                             fingerprint(run) | {"dataset_hash": about["dataset_hash"]})
             write_file(made / RunFolder.CONFIG, (packed / RunFolder.CONFIG).read_bytes())
