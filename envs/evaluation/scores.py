@@ -54,9 +54,11 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
         own = environment_factory(env) if env else None
     except ValueError as error:
         return None, f"the data's environment cannot be made here: {error}"
-    if own is None or (own.env_id, own.kwargs) != (factory.env_id, factory.kwargs):
-        return None, (f"the data are not of {factory.env_id} as it is here; they come from "
-                      f"{own.env_id if own else 'an unknown environment'}")
+    if own is None:
+        return None, (f"the data do not name their environment; if it is {factory.env_id}, train with --env-id "
+                      f"{factory.env_id}")
+    if (own.env_id, own.kwargs) != (factory.env_id, factory.kwargs):
+        return None, f"the data are not of {factory.env_id} as it is here; they come from {own.env_id}"
     if env and (lost := lost_wrappers(env)):
         return None, (f"the data were recorded with the wrappers {', '.join(lost)}, without which {factory.env_id} is "
                       "made here")
