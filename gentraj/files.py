@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +38,20 @@ def new_path(path: Path) -> Iterator[Path]:
         raise CannotWrite(path, error) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Names that tell folders apart: the last part of each path, or as many of its last parts as all of them need.
+
+    A folder that is given again has a number, too.
+    """
+    paths = [folder.absolute() for folder in folders]
+    names = [path.name for path in paths]
+    count = 1
+    while len(set(names)) < len(set(paths)):
+        count += 1
+        names = ["/".join(path.parts[-count:]) for path in paths]
+    return [f"{name} ({i + 1})" if name in names[:i] else name for i, name in enumerate(names)]
 
 
 def sync(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gentraj.files import CannotWrite, new_file, write_file
+from gentraj.files import CannotWrite, new_file, short_names, write_file
 
 
 def test_it_is_written_and_its_folders_are_made(tmp_path: Path) -> None:
@@ -50,3 +50,9 @@ def test_what_was_there_is_replaced_once_all_is_on_the_disk(tmp_path: Path, monk
     with path.open("rb") as reader:
         write_file(path, b"12345")
         assert reader.read() == b"before" and events == [5, "replace"]
+
+
+def test_folders_are_told_apart_by_as_few_parts_of_their_paths_as_needed() -> None:
+    assert short_names([Path("runs/iql"), Path("swift")]) == ["iql", "swift"]
+    assert short_names([Path("a/iql/seed-0"), Path("a/swift/seed-0")]) == ["iql/seed-0", "swift/seed-0"]
+    assert short_names([Path("a/b"), Path("a/b"), Path("c/b")]) == ["a/b", "a/b (2)", "c/b"]

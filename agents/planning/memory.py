@@ -57,14 +57,20 @@ class LastPlan:
 
     def leaps(self, data: Batch) -> Tensor:
         """(P,) the longest step of each plan that was made, before its arrival, in units of the longest step in the
-        windows `data`: the largest of all entries of an observation that move there."""
-        moved_WHO = self.spec.split(data.x_BHD)[0].diff(dim=1).abs() * data.mask_BHD[:, 1:, :1]
+        windows `data`: the largest of all entries of an observation that move there; 0 if none does."""
+        moved_WHO = steps_of(self.spec.split(data.x_BHD)[0]) * data.mask_BHD[..., :1]
         most_O = moved_WHO.amax((0, 1))
         made_B = self.arrival_step_B > 0
-        move_PHO = self.spec.split(self.x_BHD[made_B])[0].diff(dim=1).abs()
-        h_H = torch.arange(move_PHO.shape[1], device=self.device)
-        move_PHO[h_H >= self.arrival_step_B[made_B, None]] = 0
-        return (move_PHO / most_O)[..., most_O > 0].amax((1, 2))
+        move_PHO = steps_of(self.spec.split(self.x_BHD[made_B])[0])
+        h_H = torch.arange(self.spec.horizon, device=self.device)
+        move_PHO[h_H > self.arrival_step_B[made_B, None]] = 0
+        in_units_PHO = torch.where(most_O > 0, move_PHO / most_O, 0)
+        return in_units_PHO.flatten(1).max(dim=1).values
+
+
+def steps_of(obs_BHO: Tensor) -> Tensor:
+    """How far each timestep is from the one before it, (B, H, O); 0 for the first."""
+    return obs_BHO.diff(dim=1, prepend=obs_BHO[:, :1]).abs()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ..data.episodes import Episodes, episodes_hash
 from ..device import pick_device
 from ..families import FAMILIES
 from ..families import family as family_of
-from ..files import check_folder
+from ..files import check_folder, short_names
 from ..progress import one_line, say
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import RunFolder, run_class
@@ -436,18 +436,15 @@ def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, epis
         print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
 
     The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
-    The environment is by default that of the data. Raises ValueError for no runs, for runs whose folders have the same
-    name or whose environments differ, and what `evaluate_run` raises.
+    The environment is by default that of the data. Raises ValueError for no runs, for runs whose environments differ,
+    and what `evaluate_run` raises.
     """
     config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
     loaded = [run if isinstance(run, Run) else load(run, device=device) for run in runs]
-    labels = [run.folder.absolute().name for run in loaded]
+    labels = short_names([run.folder for run in loaded])
     factories = [environment_factory(environment_of(run, env_id)) for run in loaded]
     if not labels:
         raise ValueError("no runs were given; give at least one")
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"the folders of the runs are called {', '.join(labels)}; give runs of different names, which "
-                         "are those of the rows")
     if len({factory.spec_json for factory in factories}) > 1:
         raise ValueError(f"the runs have different environments or arguments of one ("
                          f"{', '.join(factory.env_id for factory in factories)}); give runs of the same, or name it by "

@@ -21,6 +21,7 @@ from gentraj.envs.tasks.registry import OGBENCH
 
 from ..config import JsonObject
 from ..data.windows import repeat_last
+from ..files import short_names
 from ..plots import figures
 from ..plots.comparison import Curve, plot_learning_curves
 from ..plots.page import Beside, Picture, Table, show, write_report
@@ -80,12 +81,9 @@ def report_side_by_side(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
     """Draws what the agent of each run does and how its losses went, and writes one page with these, the scores and the
     settings of all runs side by side. Returns the path of the page.
 
-    Scores are those that `gentraj evaluate` wrote. Raises ValueError for runs whose folders have the same name.
+    Scores are those that `gentraj evaluate` wrote. The figures are written beside the page, too.
     """
-    names = [run.folder.absolute().name for run in runs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"the folders of the runs are called {', '.join(names)}; give runs of different names, which "
-                         "are those of the columns")
+    names = short_names([run.folder for run in runs])
     columns = {"Scores": list[JsonObject](), "Runs": list[JsonObject]()}
     for run in runs:  # a bad file stops the report before the drawing
         scores, note = read_scores(run.folder, run.step, newest=run.step)

@@ -13,6 +13,7 @@ half precision. A run is unpacked once, to runs/zoo/NAME, which is then the fold
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -64,16 +65,25 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
 def located(name: Path | str) -> Path:
     """The folder of a run: that of `zoo:NAME`, which is unpacked first if it is not there, or else `name` itself.
 
-    Raises ValueError for a name that the zoo does not have, and `CheckpointError` where the run cannot be unpacked.
+    Raises ValueError for a name that the zoo does not have and where another run is in the folder, as that of an
+    earlier gentraj, and `CheckpointError` where the run cannot be unpacked.
     """
     if not str(name).startswith(PREFIX):
         return Path(name)
     entry = str(name).removeprefix(PREFIX)
     check_known([entry], names(), "run of the zoo")
     folder = UNPACKED / entry
-    if not (folder / RunFolder.CONFIG).exists():
-        unpack(PACKED / entry, folder)
-        say(f"{name} is unpacked to {folder}")
+    unpacked = RunFolder(folder)
+    if not (unpacked / RunFolder.CONFIG).exists():
+        try:
+            unpack(PACKED / entry, folder)
+            say(f"{name} is unpacked to {folder}")
+        except CheckpointError:
+            if not (unpacked / RunFolder.CONFIG).exists():  # else another process was faster
+                raise
+    if checkpoint.load(folder).meta.get("packed") != hash_of(PACKED / entry):
+        raise ValueError(f"{folder} is another run than this gentraj's {name}; move it away, and {name} is unpacked "
+                         "there")
     return folder
 
 
@@ -146,13 +156,18 @@ def unpack(packed: Path, folder: Path) -> None:
             made = Path(unfinished) / folder.name
             checkpoint.save(made, about["step"], {name: module_tensors(part)
                                                        for name, part in run.components.items()},
-                            fingerprint(run) | {"dataset_hash": about["dataset_hash"]})
+                            fingerprint(run) | {"dataset_hash": about["dataset_hash"], "packed": hash_of(packed)})
             write_file(made / RunFolder.CONFIG, (packed / RunFolder.CONFIG).read_bytes())
             write_file(made / RunFolder.REFERENCE, safetensors.torch.save(kept))
             _copy_cards(packed, made)
             os.replace(made, folder)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def hash_of(packed: Path) -> str:
+    """SHA-256 of the settings and the weights of a packed run."""
+    return hashlib.sha256((packed / RunFolder.CONFIG).read_bytes() + (packed / WEIGHTS).read_bytes()).hexdigest()
 
 
 def _copy_cards(source: Path, target: Path) -> None:

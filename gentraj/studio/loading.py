@@ -21,6 +21,7 @@ from gentraj.envs.tasks.maze import Maze
 from ..acceleration import BackendName, accelerate
 from ..constraints import Blocks
 from ..constraints.keepout import largest_free_boxes
+from ..files import short_names
 from ..runs.planner import PlannerRun
 from ..runs.run import Run, of_kind
 from ..runs.zoo import load
@@ -107,15 +108,12 @@ class Loaded:
 
 def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
-    """Loads the runs of a studio, named as their folders, whose networks run in `backend`.
+    """Loads the runs of a studio, named by their folders, whose networks run in `backend`.
 
     Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
-    names = [folder.absolute().name for folder in folders]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            names[i] = f"{name} ({i + 1})"
-    return [ready(load(folder, device=device), name, backend) for folder, name in zip(folders, names, strict=True)]
+    named = zip(folders, short_names(folders), strict=True)
+    return [ready(load(folder, device=device), name, backend) for folder, name in named]
 
 
 def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:

@@ -320,6 +320,10 @@ class Trainer:
         """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
         saved = load(self.folder)
         old = dict(saved.meta)
+        if "sums" not in old:
+            raise CheckpointError(f"{saved.folder}: holds weights without the states of optimisers, and no training "
+                                  "goes on from these; train a new run, or start from its weights by `gentraj finetune`"
+                                  " or `gentraj distill`")
         sums: Sums = old.pop("sums")
         check_same(old, self.meta, str(self.folder), self.store.may_change)
         if saved.step > self.settings.steps:

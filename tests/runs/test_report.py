@@ -73,8 +73,6 @@ def test_runs_are_shown_side_by_side(run_folder: Path, tmp_path: Path, monkeypat
     assert page.count("Not shown: no film") == 2 and page.count("<h2>An episode") == page.count("<h2>Loss") == 1
     assert "<th>run</th><th>other</th>" in page and "<td>return of the data</td><td>9</td><td>—</td>" in page
     assert page.index("<h2>An episode") < page.index("<h2>Scores") < page.index("<h2>Loss") < page.index("<h2>Runs")
-    with pytest.raises(ValueError, match="called run, run; give runs of different names"):
-        report.report_side_by_side([load(run_folder)] * 2, tmp_path / "both.html")
 
 
 @pytest.mark.parametrize("content", [None, "{}"])

@@ -76,10 +76,30 @@ def test_a_run_is_unpacked_once_and_nothing_else_is_written(own_zoo: Path, monke
     folder = zoo.located("zoo:tiny")
     (folder / "mine").touch()
     assert zoo.located("zoo:tiny") == zoo.located(folder) == folder and (folder / "mine").exists()
-    with pytest.raises(CheckpointError, match="runs/zoo/tiny: cannot be written"):  # as another process was faster
+    with pytest.raises(CheckpointError, match="runs/zoo/tiny: cannot be written"):
         zoo.unpack(own_zoo, folder)
     assert os.listdir(zoo.UNPACKED) == ["tiny"]
     assert {path: path.stat().st_mtime_ns for path in own_zoo.rglob("*")} == before
+    (own_zoo / RunFolder.CONFIG).write_text((own_zoo / RunFolder.CONFIG).read_text() + "\n")
+    with pytest.raises(ValueError, match="another run than this gentraj's zoo:tiny"):  # a later gentraj
+        zoo.located("zoo:tiny")
+
+
+def test_a_process_that_is_slower_takes_what_another_unpacked(own_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack = zoo.unpack
+
+    def late(packed: Path, folder: Path) -> None:
+        unpack(packed, folder)
+        unpack(packed, folder)
+
+    monkeypatch.setattr(zoo, "unpack", late)
+    assert zoo.located("zoo:tiny") == zoo.UNPACKED / "tiny"
+
+
+def test_no_training_goes_on_from_weights_alone(own_zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "--resume", "zoo:tiny", "--steps", 1000) != 0
+    error = capsys.readouterr().err
+    assert "optimisers" in error and "finetune" in error and "Traceback" not in error
 
 
 def failing(*_: object) -> None:

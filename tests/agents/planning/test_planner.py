@@ -202,3 +202,4 @@ def test_the_longest_step_of_a_plan_is_told_in_units_of_the_data_s() -> None:
     data = torch.tensor([0.0, 0.5, 1.0, 9.0])[:, None] * torch.tensor([1.0, 0.0, 20.0])
     mask_HD = torch.tensor([True, True, True, False])[:, None].repeat(1, 3)
     assert last.leaps(Batch(data[None], mask_HD[None])).tolist() == [6.0, 1.0]
+    assert last.leaps(Batch(torch.ones(1, 4, 3), mask_HD[None])).tolist() == [0.0, 0.0]
