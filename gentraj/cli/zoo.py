@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from ..plots.page import show
 from ..progress import print_saved
-from ..runs.model_card import YARDSTICKS
 from ..runs.zoo import PREFIX, Entry, entry, names
 from .options import parse
+
+BESIDE = {"behaviour": "the data", "controller": "the controller that recorded the data", "random": "random"}
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Zoo:
     """List the trained runs that come with gentraj: name, size, score beside that of the data, and the command that
     trained it.
 
-    Every command takes zoo:NAME as a RUN. It is unpacked to runs/zoo/NAME first.
+    Every command takes zoo:NAME as a RUN, which is unpacked to runs/zoo/NAME first. In a clone, `python -m
+    benchmarks.zoo` records their data and trains them again.
 
     Examples: gentraj zoo
               gentraj evaluate zoo:pointmaze-large
@@ -32,9 +34,9 @@ def main(argv: list[str]) -> None:
 def lines(each: Entry) -> str:
     """What is told of a run of the zoo."""
     scores, beside = each.scores, ""
-    for name in YARDSTICKS:
-        if scores.get(name):
-            beside += f", {name} {show(scores[name]['return_mean'])}"
+    for key, name in BESIDE.items():
+        if scores.get(key):
+            beside += f", {name} {show(scores[key]['return_mean'])}"
     success = "" if scores["success_rate"] is None else f", success rate {show(scores['success_rate'])}"
     return (f"{PREFIX + each.name:38} {each.size / 1000:4.0f} kB  {scores['agent']} in {scores['env_id']}: return "
             f"{show(scores['return_mean'])}{success}{beside}\n    {each.command}")
