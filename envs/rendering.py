@@ -83,7 +83,7 @@ def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:
             env.reset(seed=0)
             if not render_frame(env).any():
                 raise CannotRender(f"the frames of {factory.env_id} are black, as where its renderer finds no screen; "
-                                   "give it one that needs none, such as by --env-kwargs")
+                                   "some environments have an argument for one that needs none")
             camera = {} if {"camera_id", "camera_name"} & factory.kwargs.keys() else following(env)
     except CannotRender:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -92,7 +93,9 @@ def _run(words: list[str]) -> int:
     """Runs the command and returns its exit code."""
     try:
         with environments(words) as rest:
-            _command(rest)([_located(word) for word in rest[1:]])
+            command = _command(rest)
+            _refuse_one_dash(rest[1:])
+            command([_located(word) for word in rest[1:]])
     except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
@@ -106,6 +109,14 @@ def _run(words: list[str]) -> int:
         where = "; GENTRAJ_TRACEBACK=1 shows where" if type(error) is RuntimeError else ""  # perhaps one of torch
         return _fail(code, f"{str(error) or type(error).__name__}{where}")
     return 0
+
+
+def _refuse_one_dash(words: Sequence[str]) -> None:
+    """Raises ValueError for a word with one dash that is neither help nor a number."""
+    for word in words:
+        if re.match("-[A-Za-z]", word) and word not in ("-h", "-inf"):
+            raise ValueError(f"{word} is no option; options have two dashes and a whole name, such as --seed, and "
+                             "--help lists them")
 
 
 def _located(word: str) -> str:

@@ -147,16 +147,12 @@ def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str
     """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
 
     `keys` are the settings without a dot, and `short` those with a short option: its name -> the dotted key. Words
-    after a setting are its values, but for one that `is_argument` after the first. Raises ValueError for a word with
-    one dash that is neither help nor a number.
+    after a setting are its values, but for one that `is_argument` after the first.
     """
     words: list[str] = []
     given: dict[str, list[str]] = {}
     values = words
     for word in argv:
-        if re.match("-[A-Za-z]", word) and word not in HELP and word != "-inf":
-            raise ValueError(f"{word} is no option; options have two dashes and a whole name, such as --seed, and "
-                             "--help lists them")
         if not re.match("--[a-z]", word):
             if values and is_argument(word):
                 values = words

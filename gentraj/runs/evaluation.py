@@ -131,8 +131,8 @@ def say_leaps(leap_P: Tensor) -> None:
     leap = float(leap_P.median())
     if leap > LEAP:
         say(f"the plans leap: half of the last ones take a step at least {leap:.3g} times as long as the data's "
-            "longest; train for more --steps, give goals that the data reach within a plan (a longer --horizon or "
-            "--stride, or far-goals), and look at the ranges by `gentraj data inspect`")
+            "longest; train for longer, or give goals that the data reach within a plan (see docs/troubleshooting.md, "
+            "My score is bad)")
 
 
 def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, out: Path | None = None,

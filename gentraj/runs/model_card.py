@@ -23,6 +23,8 @@ from .folder import RunFolder
 from .run import Run, steps_done
 
 YARDSTICKS = ("behaviour", "controller", "random")  # what the run's return is compared with
+RETURN_OF = {"behaviour": "return of the data", "controller": "return of the controller",
+             "random": "return of a random agent"}
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 MEASURES = {  # the keys of evaluation.json in words, with their units
@@ -167,13 +169,14 @@ def _flat(scores: JsonObject) -> Iterator[tuple[str, Any]]:
 
 
 def own_scores(scores: JsonObject) -> JsonObject:
-    """The scores in evaluation.json by what they are, and the return of the data; empty without any."""
+    """The scores in evaluation.json by what they are, and the returns of the yardsticks; empty without any."""
     if not scores:
         return {}
     _, rows = score_rows({key: value for key, value in scores.items() if key not in YARDSTICKS})
     own = {name: value for name, value in rows}
-    if data := scores.get("behaviour"):
-        own["return of the data"] = data["return_mean"]
+    for name in YARDSTICKS:
+        if beside := scores.get(name):
+            own[RETURN_OF[name]] = beside["return_mean"]
     return own
 
 

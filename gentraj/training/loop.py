@@ -556,6 +556,8 @@ def or_as_it_is(network: nn.Module) -> Callable[..., Any]:
     def called(*args: Any, **kwargs: Any) -> Any:
         try:
             return compiled(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever the compiler that is missing leads to
             failure = error
         network._compiled_call_impl = None
