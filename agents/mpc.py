@@ -93,8 +93,10 @@ class MPC(EpisodicAgent):
     @without_gradient
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space. Raises ValueError for NaN and infinity in what it is given."""
-        obs_BO = observed(obs_BO)
+        obs_BO = observed(obs_BO).cpu()
         goal_BG = aimed_at(goal_BG)
+        if goal_BG is not None:
+            goal_BG = goal_BG.cpu()
         self._resize(len(obs_BO))
         all_B = torch.ones(len(obs_BO), dtype=torch.bool)
         seen_BW = self.observations.seen(obs_BO)

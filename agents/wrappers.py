@@ -161,7 +161,7 @@ class NoisyAgent(Agent):
         if len(obs_BO) != len(self.noise.seeds):
             raise ValueError(f"{len(obs_BO)} observations were given, and seeds for {len(self.noise.seeds)} "
                              "environments; reset with a seed for each environment first")
-        act_BA = self.agent.act(obs_BO, goal_BG) + self.size_A * self.noise.normal(len(self.size_A))
+        act_BA = self.agent.act(obs_BO, goal_BG).cpu() + self.size_A * self.noise.normal(len(self.size_A))
         act_BA = act_BA.clamp(self.low_A, self.high_A)
         self.agent.took(act_BA)
         return act_BA

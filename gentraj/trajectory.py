@@ -571,7 +571,10 @@ class Agent(ABC):
 
     @abstractmethod
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """Returns the actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G)."""
+        """Returns the actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G).
+
+        They are on the device of the observations, or on the CPU.
+        """
 
     def took(self, act_BA: Tensor) -> None:  # noqa: B027 - most agents remember no actions
         """Tells an agent that remembers its actions which ones (B, A) were carried out in the place of those that `act`

@@ -116,7 +116,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING
                                 progress=progress, watch=watch, play=play)
     if isinstance(agent, PlanFollower):
         say_leaps(agent.last_plan.leaps(run.reference))
-    if behaviour is None:
+    if behaviour is None and scores["controller"] is None:
         say(f"there is no score of the data to compare with: {why_none}")
     about = {"behaviour": behaviour, "agent": run.summary, "step": run.step, "steps": run.config.training.steps,
              "sampling": run.sampling(acting.settings, acting.options), "networks": backend_of(run),

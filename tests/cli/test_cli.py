@@ -143,7 +143,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert scores["agent"] == "planner, diffusion"
     assert scores["behaviour"] is None  # the data are an endless run, which is no episode
     table, err = capsys.readouterr()
-    assert "there is no score of the data to compare with: they are not whole episodes of PointMaze_UMaze-v3" in err
+    assert "no score of the data" not in err  # the controller that recorded them is in the table
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
 
 

@@ -7,11 +7,13 @@ from simulated_device import counted
 from test_training_on_a_device import DEVICE, narrow
 
 from gentraj.agents.imagination import Imagination, ImaginationConfig, PolicyValue
+from gentraj.agents.mpc import MPC, MPCConfig
 from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import StudentConfig
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import WorldModel, WorldModelConfig
 
@@ -40,3 +42,14 @@ def test_imagination_waits_when_it_is_done(config: PolicyConfig, goal_dim: int) 
         assert len(more) <= 2, f"waits:\n{more}"  # whether all is finite, and the choice
         scores.append(agent.imagine(obs_BO, goal_BG))
     torch.testing.assert_close(*scores)
+
+
+def test_agents_on_the_cpu_take_what_is_observed_on_a_device() -> None:
+    """One that adds noise to a policy's actions, and MPC, whose simulator may be any function."""
+    low, high = -np.ones(2), np.ones(2)
+    policy = POLICIES.made_of(narrow(PRESETS["iql"][1]))(narrow(PRESETS["iql"][1]), StateActionScales.blank(3, 2, 0))
+    noisy = NoisyAgent(Actor(policy.to(DEVICE), low, high), low, high, 0.1)
+    mpc = MPC(lambda obs_BO, act_BNTA, _: act_BNTA.sum((2, 3)) + obs_BO.sum(), MPCConfig(horizon=2), low, high)
+    for agent in (noisy, mpc):
+        agent.reset(seeds_B=[0, 1])
+        assert agent.act(torch.zeros(2, 3, device=DEVICE)).cpu().abs().max() <= 1
