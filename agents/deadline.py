@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -187,7 +187,7 @@ class Background(Generic[J]):
     @torch.no_grad()
     def _do(self, job: J) -> None:
         start = self.clock()
-        with torch.cuda.stream(self.stream):  # which does nothing where there is none
+        with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             self.make(job)
         job.seconds = self.clock() - start
 

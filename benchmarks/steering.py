@@ -23,7 +23,7 @@ from gentraj.experiments.reproduce import episode_scores
 from gentraj.experiments.statistics import difference, number, over_seeds
 from gentraj.plots.page import markdown_table
 from gentraj.runs.evaluation import Acting, evaluate_run
-from gentraj.runs.zoo import load
+from gentraj.runs.loading import load
 from gentraj.training.checkpoint import has_checkpoints
 
 DATASETS = {"hopper-medium": (("hopper-medium",), "Hopper-v5"), "walker2d-mixed": (("walker2d-mixed",), "Walker2d-v5"),

@@ -30,7 +30,7 @@ import tyro
 
 from gentraj.acceleration import BackendName
 from gentraj.cli.studio import SHOWN
-from gentraj.runs.zoo import located
+from gentraj.runs.zoo import run_folder
 from gentraj.studio.controls import Controls
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.local_server import LocalServer
@@ -64,7 +64,7 @@ def main(args: Args) -> None:
         served, shown = first_plan()
         print(f"`gentraj studio`: {served:.1f} s to its address, {shown:.1f} s to the first plan; load "
               f"{os.getloadavg()[0]:.1f}\n", flush=True)
-        runs = (located(SHOWN[0]),)
+        runs = (run_folder(SHOWN[0]),)
     print("| run | plans a second | ms a plan (median) | sampling steps | frames a second | CPU ms a frame |\n"
           "|---|---|---|---|---|---|")
     for loaded in load_runs(runs, args.accelerate):

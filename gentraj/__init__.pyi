@@ -6,13 +6,13 @@ from .runs.evaluation import evaluate_and_save, evaluate_run
 from .runs.export import export_run
 from .runs.finetuning import FinetuneConfig, finetune
 from .runs.hub import from_pretrained, push_to_hub, save_pretrained
+from .runs.loading import load
 from .runs.measures import measure_run
 from .runs.presets import PRESETS
 from .runs.report import make_report
 from .runs.sampling import sample_run
 from .runs.training import train
 from .runs.world_evaluation import evaluate_world_model
-from .runs.zoo import load
 from .trajectory import Condition, SamplingOptions, TrajectorySpec
 
 __all__ = [

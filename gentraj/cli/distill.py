@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, distill
-from ..runs.zoo import load
+from ..runs.loading import load
 from .options import HELP, Device, RunPath, is_run, parse, print_settings, split, with_options
 from .train import fresh_folder, next_command
 

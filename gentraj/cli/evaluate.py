@@ -23,10 +23,10 @@ from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import Acting, evaluate_and_save, table
 from ..runs.folder import RunFolder
+from ..runs.loading import load
 from ..runs.run import Run, of_kind
 from ..runs.world import WorldModelRun
 from ..runs.world_evaluation import JudgeConfig
-from ..runs.zoo import load
 from ..trajectory import SAMPLER_SETTINGS
 from .jobs import RayAddress, ray_tasks
 from .options import (

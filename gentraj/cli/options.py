@@ -35,8 +35,8 @@ from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
 from ..runs.folder import RunFolder
+from ..runs.loading import load
 from ..runs.run import Run
-from ..runs.zoo import load
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")

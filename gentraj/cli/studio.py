@@ -13,7 +13,7 @@ from ..acceleration import BackendName
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import busy, print_saved
-from ..runs.zoo import located
+from ..runs.zoo import run_folder
 from ..studio.export import first_page
 from ..studio.loading import Loaded, load_runs
 from .options import Device, parse
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def _loaded(args: Studio) -> list[Loaded]:
-    folders = args.runs or [located(name) for name in SHOWN]
+    folders = args.runs or [run_folder(name) for name in SHOWN]
     with busy("loading the runs"):
         return load_runs(folders, args.accelerate, pick_device(args.device))
 

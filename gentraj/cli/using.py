@@ -24,12 +24,12 @@ from ..runs.export import export_run, signature, to_onnx, to_pt2
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import RunFolder
 from ..runs.hub import from_pretrained, push_to_hub, save_pretrained
+from ..runs.loading import load
 from ..runs.measures import measure_run
 from ..runs.planner import PlannerRun
 from ..runs.report import make_report, report_side_by_side
 from ..runs.run import Run
 from ..runs.sampling import Given, sample_run
-from ..runs.zoo import load
 from .environments import imports_again
 from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse, parse_call
 from .train import fresh_folder

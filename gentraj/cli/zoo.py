@@ -17,7 +17,7 @@ class Zoo:
     """List the trained runs that come with gentraj: name, size, score beside that of the data, and the command that
     trained it.
 
-    Every command takes zoo:NAME as a RUN, which is unpacked to runs/zoo/NAME first. In a clone, `python -m
+    Where a run is used, zoo:NAME stands for one, which is unpacked to runs/zoo/NAME first. In a clone, `python -m
     benchmarks.zoo` records their data and trains them again.
 
     Examples: gentraj zoo

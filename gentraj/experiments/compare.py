@@ -37,6 +37,7 @@ from ..files import check_folder, short_names
 from ..progress import one_line, say
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import RunFolder, run_class
+from ..runs.loading import load
 from ..runs.measures import choose_windows, conditions, measure_run
 from ..runs.model_card import parameters_trained
 from ..runs.planner import PlannerRun, PlannerRunConfig
@@ -44,7 +45,6 @@ from ..runs.presets import PRESETS, with_model
 from ..runs.run import DataFacts, Run, RunConfig, environment_of
 from ..runs.training import learns_from_synthetic, read_datasets, resolve_paths
 from ..runs.world import WorldModelRunConfig
-from ..runs.zoo import load
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics

@@ -29,11 +29,11 @@ from ..progress import say
 from ..randomness import fold
 from ..trajectory import Agent, Condition, Guide, SamplingOptions, TrajectorySpec
 from .environment import compute_reward
+from .loading import load
 from .planner import PlannerRun
 from .policy import PolicyRun
 from .run import of_kind
 from .world import WorldModelRun
-from .zoo import load
 
 TILT = 5.0  # of samples towards a policy: as strong as if it acted with normal noise of 0.3 half ranges
 

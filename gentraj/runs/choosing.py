@@ -32,11 +32,11 @@ from ..progress import busy
 from ..randomness import unfold
 from ..training.checkpoint import saved_steps
 from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
+from .loading import load
 from .policy import PolicyRun
 from .run import HELD_OUT_SEED, Run, check_widths, environment_of, of_kind
 from .training import data_of, read_data
 from .world import WorldModelRun
-from .zoo import load
 
 FQE, IMAGINED = "fqe", "imagined"
 RETURN = "return"  # in the environment, which never decides

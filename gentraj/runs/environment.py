@@ -20,9 +20,9 @@ from gentraj.envs.worlds.imagined import (
     WorldModelVectorEnv,
 )
 
+from .loading import load
 from .run import Run, of_kind
 from .world import WorldModelRun
-from .zoo import load
 
 
 def make(run: Run | Path | str, **settings: Any) -> WorldModelEnv:

@@ -126,7 +126,7 @@ class RunFolder:
         return from_json(RunFile, read_json(path), str(path))
 
     def load(self, step: int | None = None, device: torch.device | None = None) -> Run:
-        """The run at `step`, by default at the one that was chosen, or else at its newest valid one; see `zoo.load`."""
+        """The run at `step`, by default at the one that was chosen, or else at its newest valid one."""
         if step is None:
             step = self.chosen()
         file, saved = self.read(), checkpoint.load(self.path, step)

@@ -20,9 +20,9 @@ from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import write_rows
 from .folder import RunFolder
+from .loading import load
 from .model_card import dataset_names, model_card, read_scores
 from .run import Run
-from .zoo import load
 
 DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", RunFolder.CARD]  # data only: nothing that could be code
 

@@ -25,10 +25,10 @@ from ..randomness import fold
 from ..trajectory import Batch
 from ..worlds.facts import rewards_and_ends
 from ..worlds.model import Imagined, WorldModel
+from .loading import load
 from .run import Run, check_widths, environment_of, of_kind
 from .training import read_data
 from .world import WorldModelRun
-from .zoo import load
 
 HORIZON = 20  # steps of an open-loop prediction
 HELD_OUT_WINDOWS = 1000  # number of held-out windows

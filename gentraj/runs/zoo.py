@@ -28,7 +28,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..config import JsonObject, check_known, read_json
-from ..device import require_device
 from ..files import write_file
 from ..progress import say
 from ..training import checkpoint
@@ -43,48 +42,43 @@ PREFIX = "zoo:"
 PACKED = Path(__file__).parents[1] / "zoo"
 UNPACKED = Path("runs", "zoo")
 WEIGHTS = "weights.safetensors"
+HASH = "packed.sha256"  # in an unpacked run: which one it is
 ABOUT = "about"  # the only entry of its metadata, as safetensors writes several in any order
 WINDOWS = 64  # of the data that are packed with a run
 SMALLER = {torch.float32: torch.float16, torch.int64: torch.int16}
 LARGER = {small: large for large, small in SMALLER.items()}
 
 
-def load(folder: Path | str, *, step: int | None = None, device: torch.device | str | None = None) -> Run:
-    """Loads the run in a folder, or `zoo:NAME`, at `step`, by default at the checkpoint that `gentraj choose --use`
-    took, or else at its newest valid one. The dataset is not needed.
-
-    Raises `NothingSaved` without a checkpoint, `ConfigError` if config.json is not that of the checkpoint, and
-    ValueError for a device that cannot be used here and for a name that the zoo does not have.
-    """
-    if device is not None:
-        require_device(str(device))
-        device = torch.device(device)
-    return RunFolder(located(folder)).load(step, device)
-
-
-def located(name: Path | str) -> Path:
+def run_folder(name: Path | str) -> Path:
     """The folder of a run: that of `zoo:NAME`, which is unpacked first if it is not there, or else `name` itself.
 
-    Raises ValueError for a name that the zoo does not have and where another run is in the folder, as that of an
-    earlier gentraj, and `CheckpointError` where the run cannot be unpacked.
+    Where something else is in runs/zoo/NAME, such as what an earlier gentraj unpacked, the folder is beside it, and its
+    name ends in eight digits of a hash. Raises ValueError for a name that the zoo does not have, and `CheckpointError`
+    where the run cannot be unpacked.
     """
     if not str(name).startswith(PREFIX):
         return Path(name)
     entry = str(name).removeprefix(PREFIX)
     check_known([entry], names(), "run of the zoo")
-    folder = UNPACKED / entry
-    unpacked = RunFolder(folder)
-    if not (unpacked / RunFolder.CONFIG).exists():
-        try:
-            unpack(PACKED / entry, folder)
-            say(f"{name} is unpacked to {folder}")
-        except CheckpointError:
-            if not (unpacked / RunFolder.CONFIG).exists():  # else another process was faster
-                raise
-    if checkpoint.load(folder).meta.get("packed") != hash_of(PACKED / entry):
-        raise ValueError(f"{folder} is another run than this gentraj's {name}; move it away, and {name} is unpacked "
-                         "there")
+    packed, folder = PACKED / entry, UNPACKED / entry
+    digest = hash_of(packed)
+    if os.path.lexists(folder) and not _is_unpacked(folder, digest):
+        folder = folder.with_name(f"{entry}-{digest[:8]}")
+    if _is_unpacked(folder, digest):
+        return folder
+    try:
+        unpack(packed, folder)
+    except CheckpointError:
+        if not _is_unpacked(folder, digest):  # else another process was faster
+            raise
+    say(f"{name} is unpacked to {folder}")
     return folder
+
+
+def _is_unpacked(folder: Path, digest: str) -> bool:
+    """Whether the packed run with this hash was unpacked to the folder."""
+    mark = folder / HASH
+    return mark.is_file() and mark.read_text() == digest
 
 
 def names() -> list[str]:
@@ -156,10 +150,11 @@ def unpack(packed: Path, folder: Path) -> None:
             made = Path(unfinished) / folder.name
             checkpoint.save(made, about["step"], {name: module_tensors(part)
                                                        for name, part in run.components.items()},
-                            fingerprint(run) | {"dataset_hash": about["dataset_hash"], "packed": hash_of(packed)})
+                            fingerprint(run) | {"dataset_hash": about["dataset_hash"]})
             write_file(made / RunFolder.CONFIG, (packed / RunFolder.CONFIG).read_bytes())
             write_file(made / RunFolder.REFERENCE, safetensors.torch.save(kept))
             _copy_cards(packed, made)
+            write_file(made / HASH, hash_of(packed).encode())
             os.replace(made, folder)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error

@@ -95,7 +95,7 @@ class Log:
     """Collects the metrics of each step and gives a row to the loggers every `every` steps, and after the last step.
 
     A training that stops before has a shorter last row, which a resumed one replaces. `start` and `sums` continue an
-    interrupted run. `on_row` is given the rows too.
+    interrupted run, whose row is written again once a step was done. `on_row` is given the rows too.
     """
 
     def __init__(self, every: int, steps: int, start: int, sums: Sums, *, progress: bool = False,
@@ -106,6 +106,7 @@ class Log:
         self.loggers = dict(loggers or {})
         self.sums: Sums = dict(sums)  # saved with each checkpoint, so that means lose no steps on resume
         self.last: Row = {}
+        self.start = start
         self.step = start
         self.rates: Mapping[str, float] = {}
         self._warned: set[str] = set()
@@ -118,7 +119,7 @@ class Log:
     def __exit__(self, *_: object) -> None:
         with self._harmless("the progress bar"):
             self._bar.close()
-        if self.sums:
+        if self.sums and self.step > self.start:  # else the row of these sums was written before
             self._emit()
         for name, logger in self.loggers.items():
             with self._harmless(name, Exception):
