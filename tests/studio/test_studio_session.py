@@ -162,10 +162,24 @@ def test_a_run_that_observes_something_else_is_not_shown_beside(bodies: list[Loa
 
 
 def test_the_command_refuses_what_contradicts_itself(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for words, message in (((tmp_path,), "no run there"), ((), "no run was given"),
+    for words, message in (((tmp_path,), "no run there"),
                            ((tmp_path, "--export-page", tmp_path / "a.txt"), "--export-page")):
         assert gentraj("studio", *words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_without_runs_it_shows_those_that_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = list[Loaded]()
+
+    class Stopped:
+        def __init__(self, loaded: list[Loaded], _: int):
+            served.extend(loaded)
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gentraj.studio.server.Studio", Stopped)
+    assert gentraj("studio") == 130
+    assert [each.name for each in served] == ["pointmaze-large", "pointmaze-large-student"]
 
 
 @pytest.mark.parametrize(("env_id", "message"), [(None, "train it with --env-id"), ("Pendulum-v1", "not a MuJoCo")])
