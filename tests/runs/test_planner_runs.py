@@ -215,7 +215,7 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
 
 
 @pytest.mark.parametrize(("leaps", "said"), [
-    ((9.0, 1.0, 3.0), "at least 3 times as long"), ((1.7, 1.0, 9.0), ""), ((), "")])
+    ((18.0, 1.0, 6.0), "at least 6 times as long"), ((2.4, 1.0, 9.0), ""), ((), "")])
 def test_plans_that_leap_are_told_of_after_an_evaluation(leaps: tuple[float, ...], said: str,
                                                           capsys: pytest.CaptureFixture) -> None:
     say_leaps(torch.tensor(leaps))
