@@ -28,6 +28,7 @@ RETURN_OF = {"behaviour": "return of the data", "controller": "return of the con
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 MEASURES = {  # the keys of evaluation.json in words, with their units
+    "env_id": "environment", "step": "training step", "networks": "networks are run by",
     "return_mean": "return (mean of episodes)", "return_iqm": "return (interquartile mean)",
     "return_ci95": "return (95 % interval of the mean)", "success_rate": "success rate (share of episodes)",
     "first_hit_median": "first success (steps, median)", "time_at_goal_mean": "time at the goal (steps, mean)",

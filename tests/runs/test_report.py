@@ -90,10 +90,10 @@ def test_the_head_says_how_the_run_was_made_as_far_as_it_is_known(run_folder: Pa
 def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
     columns, rows = score_rows(SCORES | {"deadline": {"ms": 20.0, "acted_by": {"the plan": 600}}})
     assert columns == ["measure", "planner, diffusion", "behaviour", "controller"]
-    assert rows == [("env id", "Maze-v0", None, None), ("episodes", 4, 50, None),
+    assert rows == [("environment", "Maze-v0", None, None), ("episodes", 4, 50, None),
                     ("return (mean of episodes)", 12.5, 9.0, 14.0),
                     ("return (95 % interval of the mean)", [10.0, 15.0], None, None),
-                    ("first success (steps, median)", 17.0, None, None), ("step", 6, None, None),
+                    ("first success (steps, median)", 17.0, None, None), ("training step", 6, None, None),
                     ("deadline ms", 20.0, None, None), ("deadline acted by the plan", 600, None, None)]
 
 
