@@ -120,7 +120,9 @@ class Imagination(EpisodicAgent):
 
     def _imagine(self, obs_RO: Tensor, goal_RG: Tensor | None, past_RPD: Tensor | None) -> tuple[Tensor, Tensor]:
         """The first actions (R, A) of the rollouts from these observations, and their scores (R,)."""
-        config, spec, firsts = self.config, self.world.spec, list[Tensor]()
+        config = self.config
+        spec = self.world.spec
+        firsts = list[Tensor]()
         alive_R, score_R = obs_RO.new_ones(len(obs_RO)), obs_RO.new_zeros(len(obs_RO))
         for t in range(config.horizon):
             act_RA = self._decided(obs_RO, goal_RG)

@@ -126,9 +126,10 @@ def train(name: str, out: Path) -> None:
     if not folder.path.exists():
         gentraj(words, out)
         return
-    if (before := [start["command"] for start in folder.starts()][:1]) not in ([], [join(["gentraj", *words])]):
-        raise SystemExit(f"{folder.path} was trained by `{before[0]}`; delete it, or give another --out")
-    if not before or saved_step(folder.path) < folder.read().run.training.steps:
+    starts = folder.starts()
+    if starts and starts[0]["command"] != join(["gentraj", *words]):
+        raise SystemExit(f"{folder.path} was trained by `{starts[0]['command']}`; delete it, or give another --out")
+    if not starts or saved_step(folder.path) < folder.read().run.training.steps:
         gentraj(["train", "--resume", run_dir] if words[0] == "train" else [*words, "--resume"], out)
 
 

@@ -31,7 +31,8 @@ class Ours(Peer):
         self.agent: Agent | None = None
 
     def train(self, after_update: Callable[[], None]) -> None:
-        sums, settings = self.trainer.begin(resume=False), self.trainer.settings
+        sums = self.trainer.begin(resume=False)
+        settings = self.trainer.settings
         with cpu_resources(1), Log(settings.log_every, settings.steps, 0, sums) as log:  # which is written nowhere
             while True:
                 self.trainer.train_step(log)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from ..plots.page import show
 from ..progress import print_saved
+from ..runs.model_card import RETURN_OF
 from ..runs.zoo import PREFIX, Entry, entry, names
 from .options import parse
-
-BESIDE = {"behaviour": "the data", "controller": "the controller that recorded the data", "random": "random"}
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,10 @@ def main(argv: list[str]) -> None:
 
 def lines(each: Entry) -> str:
     """What is told of a run of the zoo."""
-    scores, beside = each.scores, ""
-    for key, name in BESIDE.items():
-        if scores.get(key):
-            beside += f", {name} {show(scores[key]['return_mean'])}"
-    success = "" if scores["success_rate"] is None else f", success rate {show(scores['success_rate'])}"
-    return (f"{PREFIX + each.name:38} {each.size / 1000:4.0f} kB  {scores['agent']} in {scores['env_id']}: return "
-            f"{show(scores['return_mean'])}{success}{beside}\n    {each.command}")
+    scores = each.scores
+    told = [f"return {show(scores['return_mean'])}"]
+    if scores["success_rate"] is not None:
+        told.append(f"success rate {show(scores['success_rate'])}")
+    told += [f"{title} {show(scores[name]['return_mean'])}" for name, title in RETURN_OF.items() if scores.get(name)]
+    return (f"{PREFIX + each.name:38} {each.size / 1000:4.0f} kB  {scores['agent']} in {scores['env_id']}: "
+            f"{', '.join(told)}\n    {each.command}")

@@ -35,7 +35,7 @@ from .policy import PolicyRun
 from .run import ActingConfig, Run, check_widths, environment_of
 from .world import WorldModelRun
 
-LEAP = 4.0  # as long as the longest step in the data; the medians of the zoo's planners are 1.2 to 2.4
+LEAP = 4.0  # times the longest step in the data; the medians of the zoo's planners are 1.2 to 2.4
 FEW_EPISODES = 10  # fewer give bootstrap intervals that are too narrow
 FILMED = 3  # number of episodes that are filmed
 NOT_IN_TABLE = {*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "steps", "sampling",

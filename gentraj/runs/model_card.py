@@ -22,9 +22,9 @@ from ..progress import counted
 from .folder import RunFolder
 from .run import Run, steps_done
 
-YARDSTICKS = ("behaviour", "controller", "random")  # what the run's return is compared with
 RETURN_OF = {"behaviour": "return of the data", "controller": "return of the controller",
              "random": "return of a random agent"}
+YARDSTICKS = tuple(RETURN_OF)  # the keys in evaluation.json of what the run's return is compared with
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 MEASURES = {  # the keys of evaluation.json in words, with their units
@@ -174,11 +174,8 @@ def own_scores(scores: JsonObject) -> JsonObject:
     if not scores:
         return {}
     _, rows = score_rows({key: value for key, value in scores.items() if key not in YARDSTICKS})
-    own = {name: value for name, value in rows}
-    for name in YARDSTICKS:
-        if beside := scores.get(name):
-            own[RETURN_OF[name]] = beside["return_mean"]
-    return own
+    beside = {title: scores[name]["return_mean"] for name, title in RETURN_OF.items() if scores.get(name)}
+    return dict(rows) | beside
 
 
 def score_rows(scores: JsonObject) -> tuple[list[str], list[tuple]]:

@@ -92,9 +92,10 @@ def report_side_by_side(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
     pictures: dict[str, list[Picture]] = {}
     for name, run in zip(names, runs, strict=True):
         drawing = Drawing(run, out.parent / RunFolder.FIGURES / name, seed)
-        drawings: list[Draw] = [drawing.loss]
+        drawings: list[Draw] = []
         if drawing.env is not None:
-            drawings.insert(0, partial(drawing.acting, drawing.env))
+            drawings.append(partial(drawing.acting, drawing.env))
+        drawings.append(drawing.loss)
         with busy(f"drawing {name}"):
             parts = [part for draw in drawings for part in drawn("Not drawn", draw)]
         for part in parts:

@@ -60,7 +60,8 @@ def run_folder(name: Path | str) -> Path:
         return Path(name)
     entry = str(name).removeprefix(PREFIX)
     check_known([entry], names(), "run of the zoo")
-    packed, folder = PACKED / entry, UNPACKED / entry
+    packed = PACKED / entry
+    folder = UNPACKED / entry
     digest = hash_of(packed)
     if os.path.lexists(folder) and not _is_unpacked(folder, digest):
         folder = folder.with_name(f"{entry}-{digest[:8]}")
@@ -190,7 +191,10 @@ def _smaller(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _narrowed(tensor: Tensor) -> Tensor:
     small = tensor.to(SMALLER.get(tensor.dtype, tensor.dtype))
-    holds = torch.isfinite(small).all() if tensor.is_floating_point() else torch.equal(small.to(tensor.dtype), tensor)
+    if tensor.is_floating_point():
+        holds = bool(torch.isfinite(small).all())
+    else:
+        holds = torch.equal(small.to(tensor.dtype), tensor)
     return small if holds else tensor
 
 

@@ -127,7 +127,8 @@ class Log:
 
     def record(self, step: int, metrics: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Adds the metrics and the learning rates of a step, after which `step` steps are done."""
-        self.step, self.rates = step, rates
+        self.step = step
+        self.rates = rates
         for key, value in metrics.items():
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = [total + value, count + 1]

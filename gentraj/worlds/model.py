@@ -215,7 +215,8 @@ class WorldModel(nn.Module):
         metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
-            whole_B, error_BX = real_BK.all(1), error_BKY.flatten(1).to(self.mixing_XX.dtype)
+            whole_B = real_BK.all(1)
+            error_BX = error_BKY.flatten(1).to(self.mixing_XX.dtype)
             count = mean_over_processes(whole_B.sum().to(error_BX))
             # Only whole chunks count. How many there are would have to be waited for; the others are set to 0 instead.
             if waits_to_read(whole_B):

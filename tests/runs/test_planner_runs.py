@@ -219,4 +219,5 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
 def test_plans_that_leap_are_told_of_after_an_evaluation(leaps: tuple[float, ...], said: str,
                                                           capsys: pytest.CaptureFixture) -> None:
     say_leaps(torch.tensor(leaps))
-    assert said in capsys.readouterr().err if said else not capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert bool(err) == bool(said) and said in err

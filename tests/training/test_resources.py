@@ -71,7 +71,7 @@ def test_a_network_that_cannot_be_compiled_is_computed_as_it_is_and_a_line_says_
 
     eager = run(tmp_path / "eager", compile=False)
     monkeypatch.setattr(loop, "COMPILER", compiler)
-    with pytest.warns(UserWarning, match=r"^training\.compile .*: FileNotFoundError: no g\+\+; .*as they are") as said:
+    with pytest.warns(UserWarning, match=r"no g\+\+") as said:
         compiled = run(tmp_path / "compiled", compile=True)
     assert len(said) == 1 and "\n" not in str(said[0].message)
     assert all(torch.equal(x, compiled.state_dict()[name]) for name, x in eager.state_dict().items())
