@@ -27,7 +27,7 @@ from ..runs.hub import from_pretrained, push_to_hub, save_pretrained
 from ..runs.loading import load
 from ..runs.measures import measure_run
 from ..runs.planner import PlannerRun
-from ..runs.report import make_report, report_side_by_side
+from ..runs.report import make_report
 from ..runs.run import Run
 from ..runs.sampling import Given, sample_run
 from .environments import imports_again
@@ -167,17 +167,8 @@ class Report:
 
 def report_main(argv: list[str]) -> None:
     args = parse(Report, argv, "gentraj report")
-    if not args.runs:
-        raise ValueError("no run was given; give the folder of one or of several")
-    out = args.out or Path(RunFolder.REPORT)
-    if args.out is None and len(args.runs) == 1:
-        out = args.runs[0] / RunFolder.REPORT
-    check_output(out, "--out")
-    first, *others = (load_trained(run, args.device, args.step) for run in args.runs)
-    if others:
-        print_saved(report_side_by_side([first, *others], out, args.seed))
-    else:
-        print_saved(make_report(first, out, args.seed))
+    runs = [load_trained(run, args.device, args.step) for run in args.runs]
+    print_saved(make_report(*runs, out=args.out, seed=args.seed))
 
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}

@@ -21,7 +21,7 @@ from gentraj.envs.tasks.registry import OGBENCH
 
 from ..config import JsonObject
 from ..data.windows import repeat_last
-from ..files import short_names
+from ..files import check_output, short_names
 from ..plots import figures
 from ..plots.comparison import Curve, plot_learning_curves
 from ..plots.page import Beside, Picture, Table, show, write_report
@@ -44,14 +44,32 @@ LONGEST_FILM = 200  # environment steps, if nothing else is drawn of the episode
 Draw = Callable[[], Sequence[Table | Picture]]
 
 
-def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
-    """Draws all figures of a run and writes the page, by default into the run's folder. Returns the path of the page.
+def make_report(*runs: Run, out: Path | None = None, seed: int = 0) -> Path:
+    """Draws the figures of one run or several and writes them as one page, by default report.html in the folder of the
+    run, or in the current folder if there are several. Returns the path of the page; the figures are beside it.
 
-    It begins with what the agent did and how that compares with the data, and ends with how the run was made. A
-    figure that cannot be drawn is replaced by a note.
+    The page of one run begins with what the agent did and how that compares with the data, and ends with how the run
+    was made. The page of several shows what their agents do, the scores that `gentraj evaluate` wrote, how their losses
+    went and their settings side by side. A figure that cannot be drawn is replaced by a note. Raises ValueError for no
+    runs.
     """
-    out = out or run.folder / RunFolder.REPORT
-    drawing = Drawing(run, out.parent / RunFolder.FIGURES, seed)
+    if not runs:
+        raise ValueError("no runs were given; give at least one")
+    names = short_names([run.folder for run in runs])
+    first, *others = runs
+    made = {} if others else origin(first)
+    out = out or (Path() if others else first.folder) / RunFolder.REPORT
+    check_output(out, "--out")
+    folder = out.parent / RunFolder.FIGURES
+    if others:
+        parts = parts_side_by_side(runs, names, folder, seed)
+    else:
+        parts = parts_of_one(first, folder, seed)
+    return write_report(out, f"gentraj: {', '.join(names)}", parts, made)
+
+
+def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
+    drawing = Drawing(run, folder, seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)  # a bad file stops the report before the drawing
     work: dict[str, Draw] = {}
     if drawing.env is not None:
@@ -74,16 +92,11 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     for part in parts:
         if isinstance(part, Picture) and part.image is None:
             say(f"{part.title}: skipped, {part.why_missing}")
-    return write_report(out, f"gentraj: {run.folder.absolute().name}", parts, origin(run))
+    return parts
 
 
-def report_side_by_side(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
-    """Draws what the agent of each run does and how its losses went, and writes one page with these, the scores and the
-    settings of all runs side by side. Returns the path of the page.
-
-    Scores are those that `gentraj evaluate` wrote. The figures are written beside the page, too.
-    """
-    names = short_names([run.folder for run in runs])
+def parts_side_by_side(runs: Sequence[Run], names: Sequence[str], folder: Path,
+                       seed: int) -> list[Table | Beside]:
     columns = {"Scores": list[JsonObject](), "Runs": list[JsonObject]()}
     for run in runs:  # a bad file stops the report before the drawing
         scores, note = read_scores(run.folder, run.step, newest=run.step)
@@ -91,7 +104,7 @@ def report_side_by_side(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
         columns["Runs"].append(facts(run) | origin(run))
     pictures: dict[str, list[Picture]] = {}
     for name, run in zip(names, runs, strict=True):
-        drawing = Drawing(run, out.parent / RunFolder.FIGURES / name, seed)
+        drawing = Drawing(run, folder / name, seed)
         drawings: list[Draw] = []
         if drawing.env is not None:
             drawings.append(partial(drawing.acting, drawing.env))
@@ -104,7 +117,7 @@ def report_side_by_side(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
     tables = [Table(title, ("", *names), side_by_side(own), SCORES if title == "Scores" else "")
               for title, own in columns.items()]
     rows = [Beside(title, shown) for title, shown in pictures.items()]
-    return write_report(out, f"gentraj: {', '.join(names)}", [*rows[:1], tables[0], *rows[1:], tables[1]], {})
+    return [*rows[:1], tables[0], *rows[1:], tables[1]]
 
 
 def side_by_side(columns: Sequence[JsonObject]) -> list[tuple[object, ...]]:
@@ -157,10 +170,13 @@ class Drawing:
         self.background = partial(draw_maze, maze=maze) if maze and len(self.dims) > 1 else None
 
     def loss(self) -> list[Picture]:
+        """The losses of the training and those on held-out episodes, as far as they were logged."""
         rows = RunFolder(self.run.folder).metrics()
-        image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
+        if not rows:
+            return self.held_out(rows)
+        image = figures.plot_loss(rows, self.folder / "loss.png")
         caption = "The loss of each trained component, averaged since the last logged step."
-        return [Picture("Loss", caption, image, "nothing was logged"), *self.held_out(rows)]
+        return [Picture("Loss", caption, image), *self.held_out(rows)]
 
     def held_out(self, rows: Sequence[JsonObject]) -> list[Picture]:
         """What was lost on held-out episodes, beside the same loss in `rows` of metrics.jsonl; nothing without any."""

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageSequence
 from small import changed
 
+from gentraj import make_report
 from gentraj.envs.making import environment_factory
 from gentraj.runs import RunFolder, load, report
 from gentraj.runs.model_card import score_rows
@@ -50,8 +51,15 @@ def test_a_figure_that_fails_leaves_a_note_and_the_others_are_drawn(run_folder: 
     assert film.image is None and film.why_missing.startswith("PointMaze_UMaze-v3 cannot be rendered (KeyError: 'cam")
     assert [picture.title for picture in paths] == ["Plans and executed paths", "Candidates and trust"]
     assert all(picture.image.is_file() for picture in paths)
-    note, = report.drawn("Loss", lambda: undrawable(None))  # type: ignore[arg-type, return-value]
-    assert (note.image, note.why_missing) == (None, "KeyError: 'camera'")
+    notes: list[Any] = [*report.drawn("Loss", lambda: undrawable(None))]  # type: ignore[arg-type, return-value]
+    assert [(note.image, note.why_missing) for note in notes] == [(None, "KeyError: 'camera'")]
+
+
+def test_losses_are_left_out_where_none_were_logged(run_folder: Path) -> None:
+    drawing = report.Drawing(load(run_folder), run_folder / "figures", 0)
+    assert [picture.title for picture in drawing.loss()] == ["Loss"]
+    (run_folder / RunFolder.METRICS).unlink()
+    assert drawing.loss() == []
 
 
 def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +68,8 @@ def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPa
                         lambda _: np.full((64, 96, 3), next(grey) % 250, np.uint8))
     acting(run_folder, monkeypatch)
     with Image.open(run_folder / "figures/episode.gif") as film:
-        assert report.FRAMES - 5 < film.n_frames <= report.FRAMES + 1 and film.size == (96, 64)
+        frames = sum(1 for _ in ImageSequence.Iterator(film))
+        assert report.FRAMES - 5 < frames <= report.FRAMES + 1 and film.size == (96, 64)
 
 
 def test_runs_are_shown_side_by_side(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +78,7 @@ def test_runs_are_shown_side_by_side(run_folder: Path, tmp_path: Path, monkeypat
     other = shutil.copytree(run_folder, tmp_path / "other")
     (other / "evaluation.json").unlink()
     monkeypatch.setattr(report.Drawing, "acting", lambda self, env: [report.Picture("An episode", "", None, "no film")])
-    page = report.report_side_by_side([load(run_folder), load(other)], tmp_path / "both.html").read_text()
+    page = make_report(load(run_folder), load(other), out=tmp_path / "both.html").read_text()
     assert page.count("Not shown: no film") == 2 and page.count("<h2>An episode") == page.count("<h2>Loss") == 1
     assert "<th>run</th><th>other</th>" in page and "<td>return of the data</td><td>9</td><td>—</td>" in page
     assert page.index("<h2>An episode") < page.index("<h2>Scores") < page.index("<h2>Loss") < page.index("<h2>Runs")
@@ -154,4 +163,4 @@ def test_samples_have_the_contexts_of_the_windows_beside_them(run_folder: Path) 
     context = run.reference.x_BHD[:, 0, :1] + 1
     told = changed(run, reference=replace(run.reference, context_BC=context))
     start = report.Drawing(told, run_folder / "figures", 0)._start(slice(5, 9))
-    assert torch.equal(start.context_BC, start.values_BHD[:, 0, :1] + 1)
+    assert start.context_BC is not None and torch.equal(start.context_BC, start.values_BHD[:, 0, :1] + 1)
