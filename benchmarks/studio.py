@@ -30,7 +30,6 @@ import tyro
 
 from gentraj.acceleration import BackendName
 from gentraj.cli.studio import SHOWN
-from gentraj.runs.zoo import run_folder
 from gentraj.studio.controls import Controls
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.local_server import LocalServer
@@ -59,12 +58,11 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    runs = args.runs
-    if not runs:
+    runs = args.runs or SHOWN[:1]
+    if not args.runs:
         served, shown = first_plan()
         print(f"`gentraj studio`: {served:.1f} s to its address, {shown:.1f} s to the first plan; load "
               f"{os.getloadavg()[0]:.1f}\n", flush=True)
-        runs = (run_folder(SHOWN[0]),)
     print("| run | plans a second | ms a plan (median) | sampling steps | frames a second | CPU ms a frame |\n"
           "|---|---|---|---|---|---|")
     for loaded in load_runs(runs, args.accelerate):

@@ -95,7 +95,7 @@ def _run(words: list[str]) -> int:
         with environments(words) as rest:
             command = _command(rest)
             _refuse_one_dash(rest[1:])
-            command([_unpacked(word) for word in rest[1:]])
+            command(rest[1:])
     except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
@@ -117,17 +117,6 @@ def _refuse_one_dash(words: Sequence[str]) -> None:
         if re.match("-[A-Za-z]", word) and word not in ("-h", "-inf"):
             raise ValueError(f"{word} is no option; options have two dashes and a whole name, such as --seed, and "
                              "--help lists them")
-
-
-def _unpacked(word: str) -> str:
-    """The word, with the folder of a run in the place of `zoo:NAME`; what is not unpacked yet is unpacked there."""
-    option, equals, value = word.rpartition("=")
-    if not value.startswith("zoo:"):
-        return word
-    from ..runs.zoo import run_folder
-
-    name, at, step = value.partition("@")
-    return f"{option}{equals}{run_folder(name)}{at}{step}"
 
 
 def _discard(*streams: TextIO) -> None:

@@ -145,7 +145,7 @@ def main(argv: list[str]) -> None:
     acting = Acting(getattr(settings, run.ACTING), args.sampling.options(), fallback, teacher, args.min_confidence,
                     world, getattr(settings, "imagination", ImaginationConfig()))
     scores = evaluate_and_save(run, args.config, acting, out=args.out, rollout_id=args.save_rollout, video=args.video,
-                               play=_play(args))
+                               play=_play(args, run.folder))
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "
@@ -155,7 +155,7 @@ def main(argv: list[str]) -> None:
 def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings by which the agent of the run that is named acts."""
     runs = [word for word in words if is_run(word)]
-    settings = with_options(_acting(load(Path(runs[0])), imagines="--imagine" in words), given) if runs else None
+    settings = with_options(_acting(load(runs[0]), imagines="--imagine" in words), given) if runs else None
     print_help(Evaluate, "gentraj evaluate", settings)
 
 
@@ -165,14 +165,14 @@ def _acting(run: Run, *, imagines: bool = False) -> object:
     return make_dataclass("Settings", [(name, type(group)) for name, group in groups.items()])(**groups)
 
 
-def _play(args: Evaluate) -> RolloutFn:
-    """What plays the episodes. Raises ValueError for options that cannot be had on Ray."""
+def _play(args: Evaluate, folder: Path) -> RolloutFn:
+    """What plays the episodes of the run in this folder. Raises ValueError for options that cannot be had on Ray."""
     if args.ray is None:
         return rollout
     if args.config.deadline_ms is not None or args.video is not None or args.accelerate != "eager" or args.imagine:
         raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video, --accelerate and "
                          "--imagine cannot be had; leave them out")
-    return ray_rollout(ray_tasks(args.run, args.ray))
+    return ray_rollout(ray_tasks(folder, args.ray))
 
 
 def _judge(args: Judge) -> None:

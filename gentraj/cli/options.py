@@ -37,6 +37,7 @@ from ..progress import say
 from ..runs.folder import RunFolder
 from ..runs.loading import load
 from ..runs.run import Run
+from ..runs.zoo import PREFIX
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")
@@ -172,8 +173,9 @@ def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str
 
 
 def is_run(word: str) -> bool:
-    """Whether this is the folder of a run."""
-    return os.path.isfile(os.path.join(word, RunFolder.CONFIG))  # Path.is_file raises where a word is too long
+    """Whether this is a run: its folder, or one of the zoo."""
+    # Path.is_file raises an exception where a word is too long.
+    return word.startswith(PREFIX) or os.path.isfile(os.path.join(word, RunFolder.CONFIG))
 
 
 def load_trained(folder: Path, device: str | None, step: int | None = None) -> Run:
@@ -182,6 +184,7 @@ def load_trained(folder: Path, device: str | None, step: int | None = None) -> R
     Raises ValueError for a run that is not trained at all, unless its step 0 is asked for.
     """
     run = load(folder, step=step, device=pick_device(device))
+    folder = run.folder
     steps, goes_on = run.config.training.steps, f"`gentraj train --resume {quote(str(folder))}` goes on"
     if run.step == 0 and step is None:
         raise ValueError(f"{folder} is at step 0 of {steps:,}, and its weights are random; {goes_on}, and --step 0 "

@@ -62,5 +62,5 @@ def main(argv: list[str]) -> None:
 def _help(words: list[str], given: dict[str, list[str]]) -> None:
     """Prints the options, and the settings by which the run that is named would be steered."""
     runs = [word for word in words if is_run(word)]
-    settings = with_options(steered_settings(load(Path(runs[0]))), given) if runs else None
+    settings = with_options(steered_settings(load(runs[0])), given) if runs else None
     print_help(Steer, "gentraj steer", settings)

@@ -13,7 +13,6 @@ from ..acceleration import BackendName
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import busy, print_saved
-from ..runs.zoo import run_folder
 from ..studio.export import first_page
 from ..studio.loading import Loaded, load_runs
 from .options import Device, parse
@@ -63,9 +62,8 @@ def main(argv: list[str]) -> None:
 
 
 def _loaded(args: Studio) -> list[Loaded]:
-    folders = args.runs or [run_folder(name) for name in SHOWN]
     with busy("loading the runs"):
-        return load_runs(folders, args.accelerate, pick_device(args.device))
+        return load_runs(args.runs or SHOWN, args.accelerate, pick_device(args.device))
 
 
 def _export(args: Studio, path: Path) -> None:

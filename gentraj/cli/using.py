@@ -123,8 +123,8 @@ class Measure:
 
 def measure_main(argv: list[str]) -> None:
     args = parse(Measure, argv, "gentraj measure")
-    path = args.out or args.run / RunFolder.MEASURES
     run = load_trained(args.run, args.device)
+    path = args.out or run.folder / RunFolder.MEASURES
     check_output(path, "--out")
     measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
     write_json(path, measured)

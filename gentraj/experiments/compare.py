@@ -45,7 +45,6 @@ from ..runs.presets import PRESETS, with_model
 from ..runs.run import DataFacts, Run, RunConfig, environment_of
 from ..runs.training import learns_from_synthetic, read_datasets, resolve_paths
 from ..runs.world import WorldModelRunConfig
-from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from ..training.loop import cpu_resources
@@ -324,21 +323,22 @@ def to_measure(config: CompareConfig) -> list[Task]:
     tasks = []
     for text in dict.fromkeys(config.runs):
         folder, steps = entrant(text)
-        file = RunFolder(folder).read()
-        run, sha256 = file.run, load_checkpoint(folder).meta["dataset_hash"]
-        key = environment_name(file.data) or sha256
+        run = load(folder)
+        key = environment_name(run.data) or run.dataset_hash
         if key not in groups:
-            name = _file_name(json.loads(key)["id"] if file.data.env else Path(run.dataset).name)
+            name = _file_name(json.loads(key)["id"] if run.data.env else Path(run.config.dataset).name)
             name = f"{name}-{len(groups) + 1}" if groups else name
-            groups[key] = name, can_be_scored(config, file.data.env, name)
+            groups[key] = name, can_be_scored(config, run.data.env, name)
         group, scored = groups[key]
-        same = {name: value for name, value in to_json(run).items() if name not in ("dataset", "training")}
-        alike = json.dumps([group, sha256, steps, run.training.steps, same])
-        if any(task.seed == run.training.seed and task.cell == (group, families.get(alike)) for task in tasks):
+        same = {name: value for name, value in to_json(run.config).items() if name not in ("dataset", "training")}
+        training = run.config.training
+        alike = json.dumps([group, run.dataset_hash, steps, training.steps, same])
+        if any(task.seed == training.seed and task.cell == (group, families.get(alike)) for task in tasks):
             alike = text  # the same seed once more
-        own = measures(config, scored, steps, saved_step(folder))
-        place = config.out / group / Path(text).absolute().name
-        tasks.append(Task((group, families.setdefault(alike, text)), text, place, run, sha256, own, folder))
+        own = measures(config, scored, steps, run.step)
+        place = config.out / group / _file_name(Path(text).absolute().name)
+        cell = group, families.setdefault(alike, text)
+        tasks.append(Task(cell, text, place, run.config, run.dataset_hash, own, run.folder))
     return tasks
 
 

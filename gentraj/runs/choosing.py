@@ -106,8 +106,9 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
     Raises ValueError for fewer than two trained ones, for data that were changed since the training, for a world model
     of other observations or actions, and if the measure that is to decide is missing; and what `load` raises.
     """
+    last = load(folder, device=device)
+    folder = last.folder
     steps = [step for step in saved_steps(folder) if step]
-    last = load(folder, step=steps[-1] if steps else None, device=device)
     if len(steps) < 2:
         raise ValueError(f"{folder}: {'one trained checkpoint' if steps else 'no trained checkpoint'} was found, and "
                          "at least 2 are needed to choose among them; train with --training.keep 10 "

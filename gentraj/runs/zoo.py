@@ -50,13 +50,14 @@ LARGER = {small: large for large, small in SMALLER.items()}
 
 
 def run_folder(name: Path | str) -> Path:
-    """The folder of a run: that of `zoo:NAME`, which is unpacked first if it is not there, or else `name` itself.
+    """The folder of a run: that of `zoo:NAME`, which is unpacked first if it is not there, or else `name` itself,
+    also where it is a run of that name.
 
     Where something else is in runs/zoo/NAME, such as what an earlier gentraj unpacked, the folder is beside it, and its
     name ends in eight digits of a hash. Raises ValueError for a name that the zoo does not have, and `CheckpointError`
     where the run cannot be unpacked.
     """
-    if not str(name).startswith(PREFIX):
+    if not str(name).startswith(PREFIX) or (Path(name) / RunFolder.CONFIG).exists():
         return Path(name)
     entry = str(name).removeprefix(PREFIX)
     check_known([entry], names(), "run of the zoo")
@@ -158,7 +159,8 @@ def unpack(packed: Path, folder: Path) -> None:
             write_file(made / HASH, hash_of(packed).encode())
             os.replace(made, folder)
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise CheckpointError(f"{folder.absolute()}: cannot be written: {error.strerror or error}; a run of the zoo is "
+                              "unpacked below the current folder, so go to another one") from error
 
 
 def hash_of(packed: Path) -> str:

@@ -106,14 +106,15 @@ class Loaded:
         return inside_K2[np.linalg.norm(inside_K2 - place_2, axis=1).argmin()]
 
 
-def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
+def load_runs(folders: Sequence[Path | str], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, named by their folders, whose networks run in `backend`.
 
     Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
-    named = zip(folders, short_names(folders), strict=True)
-    return [ready(load(folder, device=device), name, backend) for folder, name in named]
+    runs = [load(folder, device=device) for folder in folders]
+    names = short_names([run.folder for run in runs])
+    return [ready(run, name, backend) for run, name in zip(runs, names, strict=True)]
 
 
 def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from gentraj.cli.studio import SHOWN
 from gentraj.config import read_json
+from gentraj.experiments.compare import CompareConfig, to_measure
 from gentraj.runs import RunFolder, load, zoo
+from gentraj.studio.loading import load_runs
 from gentraj.training.checkpoint import CheckpointError
 from gentraj.training.optimization import MovingAverage
 from gentraj.training.state import module_tensors
@@ -64,7 +66,33 @@ def test_whatever_expects_a_run_takes_its_name(own_zoo: Path) -> None:
     run = load("zoo:tiny")
     assert run.folder == Path("runs/zoo/tiny") and len(run.reference.x_BHD) == zoo.WINDOWS
     assert RunFolder(run.folder).starts() == RunFolder(own_zoo).starts() != []
-    assert gentraj("evaluate", "zoo:tiny", "--episodes", 1, "--teacher=zoo:no") == 2
+    assert gentraj("measure", "zoo:tiny", "--num", 8) == 0 and (run.folder / RunFolder.MEASURES).exists()
+    first, second = to_measure(CompareConfig(runs=("zoo:tiny", "zoo:tiny@2"), episodes=0))
+    assert (first.existing, first.run, second.run) == (run.folder,) * 3 and second.name == "zoo:tiny@2"
+    assert [loaded.name for loaded in load_runs(["zoo:tiny", run.folder])] == ["tiny", "tiny (2)"]
+
+
+def test_a_name_is_unpacked_only_where_a_run_is_read(own_zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    for words in (("train", "zoo:tiny"), ("train", "--resume", "zoo:tiny"), ("evaluate", "zoo:no"),
+                  ("distill", "zoo:no", "--method", "decision", "--run-dir", "zoo:tiny")):
+        assert gentraj(*words) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not zoo.UNPACKED.exists()
+    shutil.copytree(load("zoo:tiny").folder, "zoo:tiny")
+    assert load("zoo:tiny").folder == Path("zoo:tiny")  # a run that was trained there
+
+
+def test_there_is_nothing_to_choose_from(own_zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("choose", "zoo:tiny") == 2
+    assert "at least 2" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_where_nothing_can_be_written_a_line_says_where_it_was_tried(own_zoo: Path,
+                                                                     capsys: pytest.CaptureFixture) -> None:
+    Path("runs").touch()
+    assert gentraj("sample", "zoo:tiny", "--num", 2, "--out", "a.npz") == 1
+    error, = capsys.readouterr().err.splitlines()
+    assert "runs/zoo/tiny" in error and str(Path.cwd()) in error
 
 
 def test_a_run_is_unpacked_once_and_nothing_else_is_written(own_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +126,7 @@ def test_a_process_that_is_slower_takes_what_another_unpacked(own_zoo: Path, mon
 
 
 def test_no_training_goes_on_from_weights_alone(own_zoo: Path, capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("train", "--resume", "zoo:tiny", "--steps", 1000) != 0
+    assert gentraj("train", "--resume", load("zoo:tiny").folder, "--steps", 1000) != 0
     error = capsys.readouterr().err
     assert "optimisers" in error and "finetune" in error and "Traceback" not in error
 
