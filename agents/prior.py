@@ -29,7 +29,7 @@ from gentraj.trajectory import (
 )
 
 from .mpc import Prior
-from .policies.policy import ActionModel, Policy
+from .policies.policy import Policy, action_model_of
 
 
 def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
@@ -122,14 +122,6 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
         return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
 
     return guide
-
-
-def action_model_of(policy: Policy) -> ActionModel:
-    """The generative model of a policy's actions. Raises ValueError for a policy without one."""
-    if policy.action_model is None:
-        raise ValueError(f"a {type(policy).__name__} acts without a trajectory model, which this needs; use a policy "
-                         "with a model")
-    return policy.action_model
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:

@@ -262,6 +262,11 @@ class Policy(nn.Module, Generic[P]):
         carried out while it is made. L is `max_delay` of the settings at most."""
         raise NotImplementedError
 
+    def generated(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        """(B, K, A) chunks of actions as they are generated: the candidates that the policy chooses from, or what it
+        was trained on, not always what it does. Raises ValueError for a policy without a generator."""
+        return action_model_of(self).sample(state_BS, seeds, options)[:, 0]
+
     def with_config(self, config: P) -> Self:
         """A policy with the same networks and other settings to act by, those of `ACTING`.
 
@@ -347,6 +352,14 @@ class Policy(nn.Module, Generic[P]):
         if self.action_model is None:
             return "one call"
         return sampling_of(self.action_model.model, options)
+
+
+def action_model_of(policy: Policy) -> ActionModel:
+    """The generative model of a policy's actions. Raises ValueError for a policy without one."""
+    if policy.action_model is None:
+        raise ValueError(f"a {type(policy).__name__} acts without a trajectory model, which this needs; use a policy "
+                         "with a model")
+    return policy.action_model
 
 
 POLICIES: Registry[PolicyConfig, Policy[Any]] = Registry({})

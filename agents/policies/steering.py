@@ -86,8 +86,8 @@ class SteeredConfig(ActorCriticConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.chunk > self.frozen.chunk:
-            raise ValueError(f"SteeredConfig.chunk is {self.chunk}, and the frozen policy makes chunks of "
-                             f"{self.frozen.chunk} actions; give at most that")
+            raise ValueError(f"SteeredConfig.chunk is {self.chunk}, and that of the frozen policy is "
+                             f"{self.frozen.chunk}; give at most that")
         if getattr(self.frozen, "candidates", 1) > 1:
             raise ValueError("SteeredConfig.frozen.candidates is above 1, and an actor over the noise takes the place "
                              "of that choice; set it to 1")
@@ -195,6 +195,10 @@ class Steered(ActorCritic[SteeredConfig]):
         self.average.update_parameters(self.network)
         return {"distillation": distilled.detach(), "deviation": deviation, "noise": w_BZ.detach().abs().mean(),
                 "divergence": divergence_B.detach().mean(), "actor_grad_norm": norm.detach()}
+
+    def generated(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+        """(B, K, A) chunks of actions that are made from the noise of the actor."""
+        return self.sample(state_BS, 1, seeds, options)[:, 0]
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
         if number > 1:

@@ -11,10 +11,9 @@ from gentraj.agents.planning.roadmap import Roadmap, RoadmapConfig
 from gentraj.agents.policies import ACTORS, POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.policy import Policy, PolicyConfig
+from gentraj.agents.policies.policy import Policy, PolicyConfig, action_model_of
 from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.agents.prior import action_model_of
 
 from ..config import JsonObject, differences, settings, to_json
 from ..data import ContextConfig, Episodes

@@ -14,9 +14,6 @@ import torch.nn.functional as F
 from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
-from gentraj.agents.policies.steering import Steered
-from gentraj.agents.prior import action_model_of
-
 from ..config import settings
 from ..diffusion.composition import ClassifierFree
 from ..files import new_file
@@ -140,7 +137,6 @@ def _warn_far(run: Run, given: Mapping[str, Tensor | None]) -> None:
 def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
     """Chunks of actions. Raises ValueError without an observation or a goal, and for what a policy does not use."""
     policy, contexts = run.policy, run.context.kinds
-    sample = policy.sample if isinstance(policy, Steered) else action_model_of(policy).sample
     start_O = _tensor(given.start, run.device)
     goal_G = _tensor(given.goal, run.device)
     foreign = given.arrival is not None or given.context is not None or given.guidance != 1
@@ -153,7 +149,7 @@ def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: Samplin
         goal_G = goal_G[None]
     with torch.no_grad():
         state_NS = policy.scales.state(policy.spec.seen(start_O[None]), goal_G).expand(num, -1)
-        act_NKA = sample(state_BS=state_NS, number=1, seeds=unfold(num, seed), options=options)[:, 0]
+        act_NKA = policy.generated(state_NS, unfold(num, seed), options)
     return Samples(start_O.expand(num, 1, -1), policy.scales.act.unnormalize(act_NKA), 1)
 
 

@@ -88,8 +88,9 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
     assert np.ptp(chunk, axis=0).min() > 0 and np.abs(chunk).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore:samples far outside the data")
 @pytest.mark.parametrize(("words", "message"), [
-    (("sample", "RUN", "--out", "a.npz"), "without a trajectory model"),
+    (("sample", "RUN", "--start", *"00000000000", "--out", "a.npz"), "without a trajectory model"),
     (("measure", "RUN"), "a planner is expected"),
     (("compare", "iql", "--families", "gan", "--dataset", "x"), "iql is a policy"),
     (("train", "iqll"), "did you mean 'iql'?"),

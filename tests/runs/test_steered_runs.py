@@ -113,7 +113,7 @@ def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
     for words, message in (((far_run,), "with a roadmap, and only planners that make one plan of"),
                            ((flow.folder, "--dataset", hopper_file), "obs_dim 11"),
                            ((flow.folder, "--policy.frozen.batch-size", 9), "policy.frozen.batch_size is 9"),
-                           ((flow.folder, "--policy.chunk", 2), "makes chunks of 1 actions")):
+                           ((flow.folder, "--policy.chunk", 2), "that of the frozen policy is 1")):
         assert gentraj("steer", *words, *out) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and message in err
