@@ -7,6 +7,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,8 @@ def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], 
                                                         capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hopper_run, "RUN")
-    without_model = Policy(presets.PRESETS["iql"].policy, StateActionScales.blank(11, 3, 0))
+    iql: Any = presets.PRESETS["iql"]
+    without_model = Policy(iql.policy, StateActionScales.blank(11, 3, 0))
     bare = changed(runs.load(hopper_run), policy=without_model, folder=Path("RUN"))
     monkeypatch.setattr(using, "load_trained", lambda *_, **__: bare)
     assert gentraj(*words) == 2
@@ -122,6 +124,6 @@ def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, caps
 def test_a_family_and_a_network_are_those_of_the_generator() -> None:
     config = with_components(presets.PRESETS["iql"], "flow", None)
     assert model_config(config) == ACTION_MODELS["flow"]
-    other = model_config(with_components(PolicyRunConfig(policy=BCConfig()), None, "dit"))
+    other: Any = model_config(with_components(PolicyRunConfig(policy=BCConfig()), None, "dit"))
     assert type(other.network).__name__ == "DiTConfig"
     assert with_components(config, None, "residualmlp") == config  # its own settings stay

@@ -194,7 +194,7 @@ def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsy
 
 
 def test_families_differ_in_their_generator_only() -> None:
-    configs = planned(CompareConfig(("pointmaze-umaze", "pointmaze-open"), families="diffusion,gan"))
+    configs: Any = planned(CompareConfig(("pointmaze-umaze", "pointmaze-open"), families="diffusion,gan"))
     assert [preset for preset, _ in configs] == ["pointmaze-umaze"] * 2 + ["pointmaze-open"] * 2
     diffusion, gan = (configs["pointmaze-umaze", name] for name in ("diffusion", "gan"))
     assert replace(gan, model=diffusion.model) == diffusion != gan
