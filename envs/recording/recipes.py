@@ -9,6 +9,7 @@ from gentraj.config import check_known
 from gentraj.data import DataError, Episodes, save_minari
 from gentraj.data.minari_io import check_new_id, local_ids
 from gentraj.data.ogbench import OGBenchName
+from gentraj.progress import say
 
 from ..tasks.registry import TASKS
 from . import behaviours, navigation, oracles, pointmaze
@@ -79,13 +80,14 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
 
 
 def make_missing(dataset: str, *, progress: bool = True) -> str:
-    """Records a task's own dataset if `dataset` is its id, or relabels it, and it does not exist yet; returns
-    `dataset`."""
+    """Records a task's own dataset if `dataset` is its id, or relabels it, and it does not exist yet, and says so.
+    Returns `dataset`."""
     name = OGBenchName.of(dataset)
     source = name.source if name else dataset
     task = next((name for name, recipe in recipes().items() if source == recipe.dataset_id), None)
     if task is None or source in local_ids():
         return dataset
+    say(f"{source} is not on this machine, and is recorded first, as by `gentraj data make {task}`")
     try:
         make_dataset(task, progress=progress)
     except DataError:
