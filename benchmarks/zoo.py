@@ -21,16 +21,14 @@ from shlex import join, split
 import tyro
 
 from gentraj.config import check_known, read_json, write_json
-from gentraj.data import load_episodes, save_npz
 from gentraj.data.minari_io import local_ids
-from gentraj.data.splitting import take
 from gentraj.runs import RunFolder, load
-from gentraj.runs.zoo import PACKED, pack
+from gentraj.runs.world import WorldModelRun
+from gentraj.runs.zoo import COMMANDS_FILE, PACKED, PREFIX, pack
 from gentraj.training.checkpoint import saved_step
 
 ROOT = Path(__file__).resolve().parents[1]
 WINDOWS = {"planner": 64, "policy": 8, "world model": 256}  # of the data, which are packed with a run
-FRAGMENT = 100  # steps; the way to a goal of PointMaze-Large takes 190 on average
 NARROW = "--arrival.width 128 --inverse.width 128"
 MOST_BYTES = 5_000_000  # of the whole zoo
 OF_MACHINE = {"latency_ms_p50", "latency_ms_p99"}  # measures that are no card's, as another machine has others
@@ -71,6 +69,18 @@ COMMANDS = {
                                  "--steps 10000 --world.model.network.width 32 --world.width 64"),
 }
 """The command that trains each run, without --run-dir. A student comes after its teacher."""
+# Pieces of 100 steps that do not continue each other; the way to a goal of PointMaze-Large takes 190 on average.
+FRAGMENTS = ("from gentraj.data import load_episodes, save_npz; from gentraj.data.splitting import take; "
+             "from gentraj.envs.recording.recipes import make_missing; "
+             "e = load_episodes(make_missing('gentraj/pointmaze/large-v0')); "
+             "save_npz(take(e, [(i, t, t + 100) for i, n in enumerate(e.lengths) for t in range(0, n - 99, 200)]), "
+             "'large-fragments.npz')")
+DATA = {
+    "gentraj/mujoco/halfcheetah-medium-v0": "gentraj data make mujoco/halfcheetah-medium --train-steps 1000000",
+    "large-fragments.npz": f'python -c "{FRAGMENTS}"',
+}
+"""The command that makes the data, where the training would not record them itself."""
+PROGRAMS = {"gentraj": [sys.executable, "-m", "gentraj"], "python": [sys.executable]}
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,8 @@ def main(args: Args) -> None:
     check_known(names, COMMANDS, "run of the zoo")
     args.out.mkdir(parents=True, exist_ok=True)
     for name in names:
-        make_data(COMMANDS[name], args.out)
+        for command in missing_data(COMMANDS[name], {*local_ids(), *os.listdir(args.out)}):
+            execute(split(command), args.out)
         train(name, args.out)
         pack_and_score(name, args.out)
     size = sum(path.stat().st_size for path in PACKED.rglob("*") if path.is_file())
@@ -97,25 +108,24 @@ def main(args: Args) -> None:
         raise SystemExit(f"more than {MOST_BYTES:,} bytes; give some runs narrower networks")
 
 
+def execute(words: list[str], out: Path) -> None:
+    """Runs a command of this gentraj, or of this Python, in the folder `out`."""
+    subprocess.run([*PROGRAMS[words[0]], *words[1:]], cwd=out, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
 def gentraj(words: list[str], out: Path) -> None:
-    """Runs this gentraj in the folder `out`."""
-    subprocess.run([sys.executable, "-m", "gentraj", *words], cwd=out, check=True,
-                   env=os.environ | {"PYTHONPATH": str(ROOT)})
+    execute(["gentraj", *words], out)
 
 
-def make_data(command: str, out: Path) -> None:
-    """Records the data that a command needs; the training of a planner records its own."""
-    for robot, more in (("hopper", []), ("halfcheetah", ["--train-steps", "1000000"])):
-        if f"mujoco/{robot}" in command and f"gentraj/mujoco/{robot}-medium-v0" not in local_ids():
-            gentraj(["data", "make", f"mujoco/{robot}-medium", *more], out)
-    fragments = out / "large-fragments.npz"
-    if fragments.name in command and not fragments.exists():
-        if "gentraj/pointmaze/large-v0" not in local_ids():
-            gentraj(["data", "make", "pointmaze-large"], out)
-        episodes = load_episodes("gentraj/pointmaze/large-v0")
-        pieces = [(i, at, at + FRAGMENT) for i, steps in enumerate(episodes.lengths.tolist())
-                  for at in range(0, steps - FRAGMENT + 1, 2 * FRAGMENT)]  # which do not continue each other
-        save_npz(take(episodes, pieces), fragments)
+def missing_data(command: str, made: set[str]) -> list[str]:
+    """The commands that make the data of a training, but for those that are `made`."""
+    return [make for dataset, make in DATA.items() if f" {dataset} " in command and dataset not in made]
+
+
+def as_typed(name: str) -> list[str]:
+    """The commands that make the data of a run and train it, as one types them in any folder."""
+    command = COMMANDS[name].replace("runs/", PREFIX)
+    return [*missing_data(command, set()), f"gentraj {command} --run-dir runs/{name}"]
 
 
 def train(name: str, out: Path) -> None:
@@ -140,9 +150,13 @@ def pack_and_score(name: str, out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     run = load(out / "runs" / name)
     pack(run, packed, WINDOWS[run.NAME])
-    gentraj(["evaluate", f"zoo:{name}"], out)
+    (packed / COMMANDS_FILE).write_text("\n".join(as_typed(name)))
+    gentraj(["evaluate", f"{PREFIX}{name}"], out)
     scores = read_json(unpacked / RunFolder.EVALUATION)
     write_json(packed / RunFolder.EVALUATION, {key: value for key, value in scores.items() if key not in OF_MACHINE})
+    if isinstance(run, WorldModelRun):
+        gentraj(["evaluate", f"{PREFIX}{name}", "--as", "world-model"], out)
+        shutil.copy(unpacked / RunFolder.WORLD, packed)
 
 
 if __name__ == "__main__":

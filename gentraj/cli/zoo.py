@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..plots.page import show
@@ -10,11 +11,13 @@ from ..runs.model_card import RETURN_OF
 from ..runs.zoo import PREFIX, Entry, entry, names
 from .options import parse
 
+AHEAD = 10  # steps of an open-loop prediction
+
 
 @dataclass(frozen=True)
 class Zoo:
-    """List the trained runs that come with gentraj: name, size, score beside that of the data, and the command that
-    trained it.
+    """List the trained runs that come with gentraj: name, size, score beside that of the data, and the commands that
+    train it again. Of a world model, it lists the errors of its predictions, too.
 
     Where a run is used, zoo:NAME stands for one, which is unpacked to runs/zoo/NAME first. In a clone, `python -m
     benchmarks.zoo` records their data and trains them again.
@@ -34,8 +37,19 @@ def lines(each: Entry) -> str:
     """What is told of a run of the zoo."""
     scores = each.scores
     told = [f"return {show(scores['return_mean'])}"]
+    if each.open_loop:
+        told.insert(0, errors(each.open_loop))
     if scores["success_rate"] is not None:
         told.append(f"success rate {show(scores['success_rate'])}")
     told += [f"{title} {show(scores[name]['return_mean'])}" for name, title in RETURN_OF.items() if scores.get(name)]
-    return (f"{PREFIX + each.name:38} {each.size / 1000:4.0f} kB  {scores['agent']} in {scores['env_id']}: "
-            f"{', '.join(told)}\n    {each.command}")
+    return "\n    ".join([f"{PREFIX + each.name:38} {each.size / 1000:4.0f} kB  {scores['agent']} in "
+                          f"{scores['env_id']}: {', '.join(told)}", *each.commands])
+
+
+def errors(open_loop: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The root mean square errors of a world model's mean, beside those of the last guess, which needs no model."""
+    told = []
+    for group, by_guess in open_loop.items():
+        *_, (simplest, baseline_T) = by_guess.items()
+        told.append(f"{group} {show(by_guess['mean'][AHEAD - 1])} ({simplest}: {show(baseline_T[AHEAD - 1])})")
+    return f"errors after {AHEAD} steps: {', '.join(told)}"

@@ -4,7 +4,9 @@
                      weights.safetensors    the weights of all parts
                      reference.safetensors  fewer windows of the data, and what else the run keeps of them
                      evaluation.json        what `gentraj evaluate zoo:NAME` gives
+                     world.json             of a world model, what `--as world-model` gives
                      provenance.json        the command that trained the run
+                     commands.txt           the commands to type for its data and its training
 
 Of a network and the moving average of its weights only the average is packed, without optimisers, and all matrices in
 half precision. A run is unpacked once, to runs/zoo/NAME, which is then the folder of a run like any other.
@@ -42,6 +44,7 @@ PREFIX = "zoo:"
 PACKED = Path(__file__).parents[1] / "zoo"
 UNPACKED = Path("runs", "zoo")
 WEIGHTS = "weights.safetensors"
+COMMANDS_FILE = "commands.txt"
 HASH = "packed.sha256"  # in an unpacked run: which one it is
 ABOUT = "about"  # the only entry of its metadata, as safetensors writes several in any order
 WINDOWS = 64  # of the data that are packed with a run
@@ -97,15 +100,20 @@ class Entry:
     """Bytes of its files in the package."""
     scores: JsonObject
     """What evaluation.json holds."""
-    command: str
-    """The command that trained it."""
+    open_loop: JsonObject
+    """Of a world model, the errors of its predictions by group and prediction, as `OpenLoop.errors`; or else empty."""
+    commands: list[str]
+    """The commands that make its data, where its training does not, and train it."""
 
 
 def entry(name: str) -> Entry:
     """The run of this name in the zoo."""
     folder = RunFolder(PACKED / name)
     size = sum(path.stat().st_size for path in folder.path.iterdir())
-    return Entry(name, size, read_json(folder / RunFolder.EVALUATION), folder.starts()[0]["command"])
+    judged = folder / RunFolder.WORLD
+    open_loop = read_json(judged)["open_loop"] if judged.exists() else {}
+    commands = (folder / COMMANDS_FILE).read_text().splitlines()
+    return Entry(name, size, read_json(folder / RunFolder.EVALUATION), open_loop, commands)
 
 
 # -- packing
@@ -169,7 +177,7 @@ def hash_of(packed: Path) -> str:
 
 
 def _copy_cards(source: Path, target: Path) -> None:
-    for name in (RunFolder.EVALUATION, RunFolder.PROVENANCE):
+    for name in (RunFolder.EVALUATION, RunFolder.WORLD, RunFolder.PROVENANCE):
         if (source / name).exists():
             write_file(target / name, (source / name).read_bytes())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import torch
 from small import gentraj
 from torch import Tensor
 
+from benchmarks.zoo import COMMANDS, as_typed
 from gentraj.cli.studio import SHOWN
+from gentraj.cli.zoo import AHEAD, lines
 from gentraj.config import read_json
 from gentraj.experiments.compare import CompareConfig, to_measure
+from gentraj.plots.page import show
 from gentraj.runs import RunFolder, load, zoo
 from gentraj.studio.loading import load_runs
 from gentraj.training.checkpoint import CheckpointError
@@ -152,6 +156,27 @@ def test_a_part_that_is_missing_is_not_made_up(own_zoo: Path) -> None:
     path.write_bytes(safetensors.torch.save(tensors, about))
     with pytest.raises(CheckpointError, match=r"network\.0\.weight is missing"):
         load("zoo:tiny")
+
+
+def test_the_commands_that_are_listed_are_those_that_were_run() -> None:
+    assert set(zoo.names()) == set(COMMANDS)
+    for each in map(zoo.entry, zoo.names()):
+        assert each.commands == as_typed(each.name) and all(command in lines(each) for command in each.commands)
+        ran = RunFolder(zoo.PACKED / each.name).starts()[0]["command"]
+        assert ran == f"gentraj {COMMANDS[each.name]} --run-dir runs/{each.name}"
+        assert each.commands[-1].replace(zoo.PREFIX, "runs/") == ran
+        assert set(re.findall(r"zoo:(\S+)", each.commands[-1])) <= set(COMMANDS)
+
+
+def test_a_world_model_is_listed_by_its_errors() -> None:
+    judged = {each.name: each.open_loop for each in map(zoo.entry, zoo.names()) if each.open_loop}
+    assert judged.keys() == {"hopper-world-model"}
+    for by_guess in judged["hopper-world-model"].values():
+        *_, simplest = by_guess.values()
+        assert by_guess["mean"][AHEAD - 1] < simplest[AHEAD - 1]
+    listed = lines(zoo.entry("hopper-world-model"))
+    assert all(f"{group} {show(by_guess['mean'][AHEAD - 1])} (" in listed
+               for group, by_guess in judged["hopper-world-model"].items())
 
 
 def test_every_run_of_the_package_loads_and_has_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
