@@ -184,9 +184,9 @@ def learns_from_synthetic(config: RunConfig) -> bool:
     return isinstance(config, PolicyRunConfig) and config.policy.critic is not None
 
 
-def read_data(config: RunConfig, folder: Path = Path()) -> Episodes:
+def read_data(config: RunConfig, folder: Path = Path(), *, record: bool = True) -> Episodes:
     """The data that a run in `folder` is trained on, as one; see `read_datasets`."""
-    return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)))[0]
+    return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)), record=record)[0]
 
 
 def data_of(run: Run) -> Split:

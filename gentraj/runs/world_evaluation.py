@@ -154,9 +154,10 @@ def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> JsonObj
 def held_out(run: WorldModelRun, seed: int) -> Batch:
     """Windows of `HORIZON` steps, or fewer if none is as long, that the run was not trained on.
 
-    The run was not calibrated on them either, unless only a single episode was held out.
+    The run was not calibrated on them either, unless only a single episode was held out. A dataset that is missing is
+    not recorded: policies that are trained anew for it may act otherwise than those of the run's data.
     """
-    parts = run.split(run.config, read_data(run.config, run.folder))
+    parts = run.split(run.config, read_data(run.config, run.folder, record=False))
     judged = parts.test
     if episodes_hash(parts.train) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so none are "

@@ -61,12 +61,21 @@ def test_it_says_how_far_predictions_and_the_order_of_policies_hold(folder: Path
 
 def test_other_data_where_its_own_lay_judge_nothing(folder: Path, tmp_path: Path,
                                                     capsys: pytest.CaptureFixture[str]) -> None:
-    config = runs.RunFolder(folder / "world").read().run
+    config: Any = runs.RunFolder(folder / "world").read().run
     other = save_npz(runs.WorldModelRun.split(config, runs.read_data(config))[0], tmp_path / "other.npz")
     run = shutil.copytree(folder / "world", tmp_path / "world")
     edit(run, lambda held: held["run"].update(dataset=str(other)))
     assert main(["evaluate", str(run), "--as", "world-model"]) == 2
     assert "holds other data than" in capsys.readouterr().err
+
+
+def test_data_that_are_missing_are_not_recorded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    run = shutil.copytree(folder / "world", tmp_path / "world")
+    edit(run, lambda held: held["run"].update(dataset="gentraj/mujoco/walker2d-expert-v0"))
+    assert main(["evaluate", str(run), "--as", "world-model"]) == 2
+    assert "walker2d-expert-v0: no such dataset" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_planning_in_it_is_by_the_mean_and_says_so(folder: Path) -> None:
@@ -113,7 +122,7 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
     run: Any = SimpleNamespace(config=None, split=lambda config, episodes: Split(data, data, data),
                                context=ContextConfig(), folder=Path(), dataset_hash=episodes_hash(data),
                                world_model=SimpleNamespace(spec=TrajectorySpec(data.obs_dim, data.act_dim, 2)))
-    monkeypatch.setattr(world_evaluation, "read_data", lambda *_: data)
+    monkeypatch.setattr(world_evaluation, "read_data", lambda *_, **__: data)
     monkeypatch.setattr(world_evaluation, "HELD_OUT_WINDOWS", 24)
     masks = [held_out(run, seed).mask_BHD for seed in range(5)]
     assert all(mask_BHD[..., 0].any(0).all() for mask_BHD in masks) and 3 in {mask.shape[1] for mask in masks}
