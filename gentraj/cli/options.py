@@ -186,11 +186,11 @@ def load_trained(folder: Path, device: str | None, step: int | None = None) -> R
     run = load(folder, step=step, device=pick_device(device))
     folder = run.folder
     steps, goes_on = run.config.training.steps, f"`gentraj train --resume {quote(str(folder))}` goes on"
-    if run.step == 0 and step is None:
+    if step is None and run.step == RunFolder(folder).chosen():
+        say(f"{folder} is taken at step {run.step:,} of {steps:,}, which was chosen")
+    elif run.step == 0 and step is None:
         raise ValueError(f"{folder} is at step 0 of {steps:,}, and its weights are random; {goes_on}, and --step 0 "
                          "takes it as it is")
-    if step is None and run.step == RunFolder(folder).chosen():
-        say(f"{folder} is taken at step {run.step:,} of {steps:,}, as `gentraj choose` chose")
     elif run.step < steps:
         say(f"{folder} is at step {run.step:,} of {steps:,}: its training is not finished; {goes_on}")
     return run
