@@ -148,7 +148,7 @@ def teach(method: str, data: Path, folder: Path) -> None:
 
 def tune(data: Path, folder: Path) -> None:
     """Fine-tunes a policy in its environment."""
-    config = FinetuneConfig(steps=60, updates=0.5, save_every=4)
+    config = FinetuneConfig(steps=60, updates=0.5, episodes=1)
     finetune(runs.load(data / TEACHERS["finetune"]), config, folder, resume=checkpoint.has_checkpoints(folder),
              progress=False)
 

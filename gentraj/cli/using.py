@@ -298,16 +298,14 @@ def augment_main(argv: list[str]) -> None:
     print_saved(augment(parse(Augment, argv, "gentraj augment")))
 
 
-EPISODES_SHOWN = 10  # number, at most, of first and of last episodes whose mean return is printed
-
-
 @dataclass(frozen=True)
 class Finetune:
     """Continue to train a policy in its environment, and write the result as a new run. The policy must have a critic.
 
     Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment. A
     policy that samples chunks of actions explores by its samples, each carried out as far as its `execute` says; other
-    policies add noise to their actions.
+    policies add noise to their actions. The checkpoint whose episodes had the highest mean return is the result, which
+    may be the start.
 
     Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned
               gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
@@ -331,9 +329,9 @@ def finetune_main(argv: list[str]) -> None:
     folder = args.run_dir if args.resume else fresh_folder(args.run_dir, "--resume")
     tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
                      resume=args.resume)
-    gained = returns(folder)
-    shown = max(1, min(EPISODES_SHOWN, len(gained) // 2))
-    say(f"{counted(len(gained), 'episodes')} played; mean return {gained[:shown].mean():.4g} of the first {shown} and "
-        f"{gained[-shown:].mean():.4g} of the last {shown}; after {tuned.step} updates the run is in {folder}")
+    gained, shown = returns(folder), args.config.episodes
+    say(f"{counted(len(gained), 'episodes')} played; mean return {gained[:shown].mean():.4g} before and "
+        f"{gained[-shown:].mean():.4g} after {tuned.config.training.steps} updates; the run in {folder} is that of "
+        f"update {tuned.step}, whose episodes were the best")
     named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
     print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")

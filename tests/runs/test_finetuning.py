@@ -22,6 +22,7 @@ from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import fold
+from gentraj.runs import finetuning
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns, samples_chunks
 from gentraj.runs.policy import PolicyRun
@@ -82,6 +83,18 @@ def test_as_much_is_played_as_is_asked_for_and_what_was_played_is_read_again(tmp
     assert set(one.new.batch(0, 0, 500).x_BHD[:, 0, 0].tolist()) == {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize(("rewards", "best"), [([3, 1, 2, 0], 0), ([1, 3, 2, 0], 12), ([1, 2, 0, 3], 30)])
+def test_the_best_weights_are_those_of_the_round_with_the_highest_return(rewards: list[float], best: int,
+                                                                        tmp_path: Path) -> None:
+    def play_one(number: int) -> Episodes:
+        return flat(rewards[number], steps=3)  # of 6 steps
+
+    source = Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, play_one, 2.0)
+    for _ in range(2):
+        assert source.best(30) == best and source.steps == [0, 12, 24]
+        source = Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, NotImplemented, 2.0)
+
+
 # -- noise
 
 
@@ -128,7 +141,7 @@ def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
 # -- a run
 
 
-CONFIG = FinetuneConfig(steps=40, updates=0.5, save_every=4, seed=1)
+CONFIG = FinetuneConfig(steps=40, updates=0.5, episodes=1, seed=1)  # an episode has 10 steps
 
 
 def tuned(run: runs.Run, folder: Path, config: FinetuneConfig = CONFIG, **options: Any) -> runs.Run:
@@ -149,23 +162,32 @@ def tuned_of(folder: Path, to: Path) -> None:
 def test_killed_and_resumed_it_is_the_uninterrupted_run(last: str, td3bc: runs.Run, fine: runs.Run,
                                                         tmp_path: Path) -> None:
     """Killed as soon as the last of the four rounds is played, which is then read again or played anew."""
-    assert fine.step == 20 and (fine.config.training.steps, fine.config.training.seed) == (20, CONFIG.seed)
+    assert (fine.config.training.steps, fine.config.training.seed) == (20, CONFIG.seed)
     round_3, cut = Path(PLAYED, "00000003.npz"), tmp_path / "run"
     killed(cut / round_3, tuned_of, td3bc.folder, cut)
     assert sorted((cut / PLAYED).iterdir())[-1] == cut / round_3 and runs.load(cut).step < 20
     if last == "anew":
         (cut / round_3).unlink()
     again = tuned(td3bc, cut, resume=True)
+    assert again.step == fine.step
     assert load_episodes(cut / round_3) == load_episodes(fine.folder / round_3)
-    for key, value in fine.main.state_dict().items():
-        assert torch.equal(value, again.main.state_dict()[key]), key
+    weights = runs.load(cut, step=20).main.state_dict()
+    for key, value in runs.load(fine.folder, step=20).main.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+
+
+def test_the_result_is_the_checkpoint_whose_episodes_were_the_best(fine: runs.Run) -> None:
+    steps = [0, 5, 10, 15, 20]  # of the checkpoints
+    returns = [load_episodes(path).returns.mean() for path in sorted((fine.folder / PLAYED).iterdir())]
+    assert fine.step == runs.load(fine.folder).step == steps[int(np.argmax(returns))]
+    assert [runs.load(fine.folder, step=step).step for step in steps] == steps
 
 
 def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run, tmp_path: Path) -> None:
     for noise in (0.0, 0.5):
         run = tuned(td3bc, tmp_path / str(noise), replace(CONFIG, episodes=3, noise=noise))
         rounds = [load_episodes(path) for path in sorted((run.folder / PLAYED).iterdir())]
-        assert [len(played.lengths) for played in rounds] == [3, 3]  # of 30 steps each; 40 were asked for
+        assert [len(played.lengths) for played in rounds] == [3, 3, 3]  # of 30 steps each; the last is the result's
         assert returns(run.folder).tolist() == [value for played in rounds for value in played.returns]
         first, agent = rounds[0], td3bc.agent(Box(-1, 1, (1,)))
         obs = torch.from_numpy(np.delete(first.obs, np.cumsum(first.lengths + 1) - 1, 0))
@@ -183,11 +205,12 @@ def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: 
     settings = RolloutSettings(1, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
     own = rollout(run.agent(Box(-1, 1, (1,))), environment_factory(environment_of(run, None)), 1, fold(CONFIG.seed, 0),
                   settings, record=True, progress=False)
-    assert better.step == 2 and own.recorded is not None
+    assert own.recorded is not None
     np.testing.assert_array_equal(played.act, own.recorded.act)
 
 
-def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
+def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetuning, "SLOWER", 1.0)  # as a policy that is no good has nothing to lose
     config = tiny("td3bc", follow)
     policy: Any = config.policy
     model = policy.model.with_network(ResidualMLPConfig(width=32, depth=1, frequencies=0))
@@ -195,7 +218,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
     policy = replace(policy, eta=50.0, model=model, batch_size=64, critic=critic)
     run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), tmp_path / "run",
                      progress=False)
-    better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, noise=0.3, seed=3))
+    better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, 1.0, episodes=2, noise=0.3, seed=3))
     before, after = (evaluate_run(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
                      for one in (run, better))
     assert before < -4 and after > before / 2  # chance earns -6.7, the best 0
@@ -204,24 +227,25 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
 def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, tmp_path: Path,
                                                capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"
-    words = "--steps", 40, "--updates", 0.5, "--save-every", 4, "--seed", 1, "--run-dir", out
+    words = "--steps", 40, "--updates", 0.5, "--episodes", 2, "--seed", 1, "--run-dir", out
     assert gentraj("finetune", td3bc.folder, *words) == 0
     printed, gained = capsys.readouterr(), returns(out)
-    assert f"next: gentraj evaluate {out}" in printed.out and 1 < len(gained) < 20
-    half = len(gained) // 2  # fewer than ten
-    assert f"return {gained[:half].mean():.4g} of the first {half} and {gained[-half:].mean():.4g} of" in printed.err
+    assert f"next: gentraj evaluate {out}" in printed.out and len(gained) == 6
+    assert f"return {gained[:2].mean():.4g} before and {gained[-2:].mean():.4g} after 20 updates" in printed.err
     assert gentraj("finetune", td3bc.folder, *words) == 2
     assert "holds a training already; continue it with --resume, or" in capsys.readouterr().err
     assert gentraj("finetune", td3bc.folder, *words, "--noise", 0.2, "--resume") == 2
-    assert "finetune.noise was 0.1 and is 0.2" in capsys.readouterr().err
-    assert gentraj("finetune", td3bc.folder, *words, "--steps", 44, "--resume") == 0 and runs.load(out).step == 22
+    assert "finetune.noise was 0.02 and is 0.2" in capsys.readouterr().err
+    assert gentraj("finetune", td3bc.folder, *words, "--steps", 44, "--resume") == 0
+    assert runs.load(out, step=22).step == 22
 
 
 def test_a_goal_is_played_for(umaze: Episodes, tmp_path: Path) -> None:
     run = runs.train(tiny("iql", DATASET), tmp_path / "run", progress=False)
     better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
     played = load_episodes(tmp_path / "tuned" / PLAYED / "00000000.npz")
-    assert better.step == 2 and played.goal_dims == umaze.goal_dims and played.extras["goal"].shape[1] == 2
+    assert better.config.training.steps == 2
+    assert played.goal_dims == umaze.goal_dims and played.extras["goal"].shape[1] == 2
 
 
 # -- what cannot be
