@@ -47,6 +47,9 @@ def student(teacher: str) -> str:
     return f"distill runs/{teacher} {STUDENT}"
 
 
+# The Hopper's data are of one policy, whose actions differ by noise alone. Advantages over the default expectile of 0.9
+# say nothing of them: the guided hopper falls (882; without guidance 2,934). Over the mean they do no harm (2,856).
+MEAN = "--policy.expectile 0.5"
 SWIFT = "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"
 DIFFUSION = "--steps 10000 --policy.model.network.width 64"
 COMMANDS = {
@@ -61,7 +64,7 @@ COMMANDS = {
     "pointmaze-fragments-student": student("pointmaze-fragments"),
     "pointmaze-umaze-gan": ("train pointmaze-umaze --model gan --steps 4000 --model.network.width 8 "
                             f"--model.discriminator.width 8 {NARROW}"),
-    "hopper-swift": policy("swift", "hopper", SWIFT),
+    "hopper-swift": policy("swift", "hopper", f"{SWIFT} {MEAN}"),
     "halfcheetah-swift": policy("swift", "halfcheetah", SWIFT),
     "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
     "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
