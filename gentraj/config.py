@@ -30,7 +30,8 @@ from typing import (
 from annotated_types import GroupedMetadata, Interval
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import CoreSchema, no_info_plain_validator_function
 
 from .files import write_file
 
@@ -85,6 +86,22 @@ def settings(cls: type[T]) -> type[T]:
 
     made.__init__ = __init__
     return made  # pyright: ignore[reportReturnType]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneOf:
+    """`Annotated[str, OneOf(TABLE)]` is the type of a setting that names an entry of a table, also a later one."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
+        return no_info_plain_validator_function(self._checked)
+
+    def _checked(self, name: object) -> object:
+        if isinstance(name, str) and name in self.table:
+            return name
+        *others, last = map(repr, self.table)
+        raise PydanticCustomError("unknown_name", "{expected}", {"expected": f"{', '.join(others)} or {last}"})
 
 
 class Registry(dict[str, tuple[type[C], type[M]]], Generic[C, M]):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .config import OneOf
 from .device import constant
 
 if TYPE_CHECKING:
@@ -102,7 +103,4 @@ def _gaussian(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 STATISTICS = {"limits": _limits, "gaussian": _gaussian}
 
-if TYPE_CHECKING:
-    NormalizerName = str
-else:
-    NormalizerName = Literal[tuple(STATISTICS)]
+NormalizerName = Annotated[str, OneOf(STATISTICS)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated
 
+from ..config import OneOf
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, distill
@@ -13,10 +14,7 @@ from ..runs.loading import load
 from .options import HELP, Device, RunPath, is_run, parse, print_settings, split, with_options
 from .train import fresh_folder, next_command
 
-if TYPE_CHECKING:
-    MethodName = str
-else:  # the keys of the table
-    MethodName = Literal[tuple(METHODS)]
+MethodName = Annotated[str, OneOf(METHODS)]
 KEYS = {key.name for method in METHODS.values() for key in fields(method.config)}
 SHORT = {name: f"training.{name}" for name in ("steps", "seed")}
 

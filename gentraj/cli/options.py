@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from difflib import get_close_matches
-from functools import partial, wraps
-from operator import attrgetter
+from functools import partial, reduce, wraps
+from operator import attrgetter, or_
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Never, TypeVar, get_type_hints
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -30,7 +31,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from ..config import dotted_keys, from_word, groups_off, with_settings
+from ..config import OneOf, dotted_keys, from_word, groups_off, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
@@ -247,7 +248,7 @@ def registry() -> ConstructorRegistry:
 
     @rules.struct_rule
     def checked(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """Keeps the messages of settings that are refused, and makes each help text one paragraph."""
+        """Keeps the messages of refused settings, makes each help text one paragraph and a name of a table a choice."""
         if pending or not dataclasses.is_dataclass(info.type):
             return None
         pending.append(info)
@@ -255,7 +256,7 @@ def registry() -> ConstructorRegistry:
         pending.clear()
         if not isinstance(spec, StructConstructorSpec):
             return None
-        return StructConstructorSpec(_refusing(spec.instantiate), tuple(map(_as_paragraph, spec.fields)))
+        return StructConstructorSpec(_refusing(spec.instantiate), tuple(map(_as_option, spec.fields)))
 
     return rules
 
@@ -275,13 +276,24 @@ def _value(words: Sequence[str], current: Any) -> Any:
     return values if len(values) > 1 or isinstance(current, tuple) else values[0]
 
 
-def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
-    """The field without the line breaks of the source in its help text."""
+def _as_option(field: StructFieldSpec) -> StructFieldSpec:
+    """The field with its choices, and without the line breaks of the source in its help text."""
     def paragraph() -> str:
         text = field.helptext() if callable(field.helptext) else field.helptext
         return " ".join((text or "").split())
 
-    return dataclasses.replace(field, helptext=paragraph)
+    return dataclasses.replace(field, type=_with_choices(field.type), helptext=paragraph)
+
+
+def _with_choices(hint: Any) -> Any:
+    """The type with the names that its tables hold now."""
+    for each in getattr(hint, "__metadata__", ()):
+        if isinstance(each, OneOf):
+            return Literal[tuple(each.table)]
+    inner = tuple(map(_with_choices, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(or_, inner)
+    return GenericAlias(dict, inner) if get_origin(hint) is dict else hint
 
 
 def _refusing(make: Callable[..., object]) -> Callable[..., object]:

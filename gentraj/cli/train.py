@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from inspect import cleandoc
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
 
-from ..config import from_json, read_json, to_json
+from ..config import OneOf, dotted_keys, from_json, read_json, to_json
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -32,10 +32,8 @@ from .options import HELP, Device, parse, print_settings, split, with_options
 
 SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "eval_episodes")}
 KEYS = {key.name for config in RUNS.configs for key in fields(config)} - {"model"}  # whose name is an own option
-if TYPE_CHECKING:
-    ModelName = NetworkName = str
-else:  # the keys of the tables
-    ModelName, NetworkName = (Literal[tuple(names)] for names in (FAMILIES, NETWORKS))
+ModelName = Annotated[str, OneOf(FAMILIES)]
+NetworkName = Annotated[str, OneOf(NETWORKS)]
 
 
 @dataclass(frozen=True)

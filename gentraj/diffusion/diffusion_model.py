@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import Fraction, settings
+from ..config import Fraction, OneOf, settings
 from ..device import to_device
 from ..models.conditional import ConditionalModel, GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
@@ -60,17 +60,12 @@ from .likelihood import log_prob
 from .paths import GRIDS, PATHS, noised_time, sampling_times
 from .samplers import SAMPLERS, Sampler
 
-if TYPE_CHECKING:
-    PathName = PredictionName = str
-    WeightName = DensityName = str
-    SamplerName = GridName = str
-else:  # the choices of a setting are the keys of its dict, so that adding one takes one line there
-    PathName = Literal[tuple(PATHS)]
-    PredictionName = Literal[tuple(PREDICTIONS)]
-    WeightName = Literal[tuple(WEIGHTS)]
-    DensityName = Literal[tuple(DENSITIES)]
-    SamplerName = Literal[tuple(SAMPLERS)]
-    GridName = Literal[tuple(GRIDS)]
+PathName = Annotated[str, OneOf(PATHS)]
+PredictionName = Annotated[str, OneOf(PREDICTIONS)]
+WeightName = Annotated[str, OneOf(WEIGHTS)]
+DensityName = Annotated[str, OneOf(DENSITIES)]
+SamplerName = Annotated[str, OneOf(SAMPLERS)]
+GridName = Annotated[str, OneOf(GRIDS)]
 
 
 @torch.no_grad()

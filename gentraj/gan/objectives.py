@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from ..config import Fraction, settings
+from ..config import Fraction, OneOf, settings
 from ..device import to_device
 from ..models.conditional import Microbatch
 from ..networks.discriminator import Discriminator, Logits
@@ -137,11 +137,8 @@ REGULARISERS: dict[str, Callable[[Game], Tensor]] = {  # penalties (R,), which t
     "consistency": consistency,
 }
 
-if TYPE_CHECKING:
-    ObjectiveName = RegulariserName = str
-else:  # what the tables hold
-    ObjectiveName = Literal[tuple(OBJECTIVES)]
-    RegulariserName = Literal[tuple(REGULARISERS)]
+ObjectiveName = Annotated[str, OneOf(OBJECTIVES)]
+RegulariserName = Annotated[str, OneOf(REGULARISERS)]
 
 
 Decay = Annotated[float, Interval(ge=0, lt=1)]

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..config import OneOf
 
 # ReLU overwrites its input, which nothing else needs: a layer's sum.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,10 +37,8 @@ def _glorot(weight_IO: Tensor, bias: Tensor) -> None:
 # Each draws the initial weights (inputs, outputs) and biases of a layer, in place.
 INITIAL: dict[str, Callable[[Tensor, Tensor], None]] = {"uniform": _uniform, "orthogonal": _orthogonal,
                                                         "glorot": _glorot}
-if TYPE_CHECKING:
-    ActivationName = InitialName = str
-else:  # the keys of the tables
-    ActivationName, InitialName = (Literal[tuple(names)] for names in (ACTIVATIONS, INITIAL))
+ActivationName = Annotated[str, OneOf(ACTIVATIONS)]
+InitialName = Annotated[str, OneOf(INITIAL)]
 NormName = Literal["before", "after", "none"]
 
 

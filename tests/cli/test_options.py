@@ -10,6 +10,7 @@ import pytest
 from small import edit, gentraj
 
 from gentraj.config import differences
+from gentraj.diffusion.samplers import SAMPLERS, euler
 
 
 @pytest.mark.parametrize(("preset", "words", "there", "missing"), [
@@ -42,6 +43,19 @@ def test_a_word_may_become_a_number_where_a_setting_takes_both(capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["policy"]["model"]["spread"] == 0.5
     assert gentraj("train", "iql", "--policy.model.spread", "wide", "--print-config") == 2
     assert capsys.readouterr().err.startswith("gentraj: error: --policy.model.spread is 'wide'")
+
+
+def test_a_name_that_a_module_of_the_user_adds_to_a_table_is_a_choice(monkeypatch: pytest.MonkeyPatch,
+                                                                      capsys: pytest.CaptureFixture) -> None:
+    words = "train", "diffusion-policy", "--policy.model.sampler", "mine"
+    assert gentraj(*words, "--print-config") == 2
+    assert "--policy.model.sampler is 'mine'; 'ddpm', " in capsys.readouterr().err
+    monkeypatch.setitem(SAMPLERS, "mine", euler)
+    assert gentraj(*words, "--print-config") == 0
+    assert json.loads(capsys.readouterr().out)["policy"]["model"]["sampler"] == "mine"
+    for help_of in (("train", "diffusion-policy"), ("evaluate",)):
+        assert gentraj(*help_of, "--help") == 0
+        assert ",mine}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("preset", ["veteran+", "iql", "world-model"])
