@@ -138,7 +138,8 @@ def _unboxed(text: str, known: Iterable[str]) -> str:
     said = sections[1].strip().rstrip(".")
     near = re.findall(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(sections[2:]))
     if unknown := re.match(r"Unrecognized options: ([^\s,=]+)", said):
-        near += get_close_matches(unknown[1], list(known))
+        deeper = [option for option in known if option.endswith(f".{unknown[1].removeprefix('--')}")]
+        near = [*deeper, *near, *get_close_matches(unknown[1], list(known))]
     elif choice := re.match(r"invalid choice '(.*?)'.*Expected one of \((.*)\)", said):
         near += get_close_matches(choice[1], re.findall("'(.*?)'", choice[2]))
     return f"{said}; did you mean {near[0]}?" if near else said

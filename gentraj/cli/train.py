@@ -78,7 +78,8 @@ def main(argv: list[str]) -> None:
     words, given = split(argv, KEYS, PRESETS.__contains__, SHORT)
     if HELP & set(words):
         _help(words, given)
-    args = parse(Train, words, "gentraj train", settings=[*KEYS, *SHORT])
+    keys = [key for word in words if word in PRESETS for key in dotted_keys(PRESETS[word])]
+    args = parse(Train, words, "gentraj train", settings=[*KEYS, *SHORT, *keys])
     config = _config(args, given)
     with launched(args.device) as processes:
         _train(args, config, processes)

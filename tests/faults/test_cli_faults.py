@@ -84,6 +84,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze-umaze --model.learning-rate nan", "--model.learning-rate is 'nan'"),
     ("evaluate run --planner.replan 0", "--planner.replan is 0; "),
     ("train pointmaze-umaze --stepz 3", "--stepz, 3; did you mean --steps?"),
+    ("train iql --dataset file --expectile 0.8", "did you mean --policy.expectile?"),
     ("train pointmaze-umaze --steps 1.5", "1.5"),
     ("evaluate run run", "run"), ("evaluate run --protocol ogbnch", "did you mean ogbench?"),
     ("evaluate run --as model", "'model'"),
