@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
@@ -280,9 +279,11 @@ def wrong_values(e: Episodes) -> Iterator[str]:
         if array.size == 0 or np.isfinite([array.min(), array.max()]).all():
             continue
         rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
-        shown = np.array2string(array[rows[0]], max_line_width=sys.maxsize, threshold=50)
-        yield (f"{locate(e, int(rows[0]), key)}: {key} is {shown} in float32; finite numbers below 3.4e38 are expected "
-               f"(rows affected: {len(rows)})")
+        row = array[rows[0]]
+        at = np.argwhere(~np.isfinite(row))[0].tolist()
+        entry = f"{key}{at or ''}"
+        yield (f"{locate(e, int(rows[0]), key)}: {entry} is {row[tuple(at)]} in float32; finite numbers below 3.4e38 "
+               f"are expected (rows affected: {len(rows)})")
     for key in ("terminated", "truncated"):
         inside = getattr(e, key).copy()
         inside[np.cumsum(e.lengths) - 1] = False

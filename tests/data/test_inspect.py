@@ -31,8 +31,8 @@ def test_every_problem_is_reported_not_only_the_first(tmp_path):
     worst = bad(e, obs=obs, act=act, reward=reward, extras={"qpos": qpos}, terminated=np.arange(7) == 1)
     assert len(list(problems(worst))) == 5
     report = inspect(save_npz(worst, tmp_path / "worst.npz"))
-    for line in ("problems     5", "worst: episode 1, step 1: obs is", "episode 0, step 2: act is",
-                 "episode 0, step 1: reward is nan", "(rows affected: 2)", "episode 0, step 0: qpos is",
+    for line in ("problems     5", "worst: episode 1, step 1: obs[1] is nan", "episode 0, step 2: act[0] is inf",
+                 "episode 0, step 1: reward is nan", "(rows affected: 2)", "episode 0, step 0: qpos[0] is -inf",
                  "episode 0, step 1: terminated is true inside the episode"):
         assert line in report, line
 
