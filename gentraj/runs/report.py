@@ -191,6 +191,8 @@ class Drawing:
                         "for log_likelihood. Where a held-out loss rises, the run memorises its data.", image)]
 
     def returns(self, scores: JsonObject, note: str) -> list[Picture]:
+        if not scores and self.run.data.env is None:  # the logs of a robot
+            return []
         means = {name: scores[name]["return_mean"] for name in YARDSTICKS if scores.get(name)}
         image = None
         if scores.get("returns"):

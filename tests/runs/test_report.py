@@ -62,6 +62,13 @@ def test_losses_are_left_out_where_none_were_logged(run_folder: Path) -> None:
     assert drawing.loss() == []
 
 
+def test_returns_are_left_out_where_no_environment_could_give_them(run_folder: Path) -> None:
+    run = load(run_folder)
+    pages = [report.Drawing(run, run_folder / "figures", 0)]
+    pages.append(report.Drawing(changed(run, data=replace(run.data, env=None)), run_folder / "figures", 0))
+    assert [[picture.title for picture in page.returns({}, "")] for page in pages] == [["Returns"], []]
+
+
 def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = iter(range(1, 10_000))
     monkeypatch.setattr("gentraj.envs.rendering.render_frame",
