@@ -66,7 +66,7 @@ COMMANDS = {
                             f"--model.discriminator.width 8 {NARROW}"),
     "hopper-swift": policy("swift", "hopper", f"{SWIFT} {MEAN}"),
     "halfcheetah-swift": policy("swift", "halfcheetah", SWIFT),
-    "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
+    "hopper-diffusion-policy": policy("diffusion-policy", "hopper", f"{DIFFUSION} --policy.temperature 0"),
     "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
     "hopper-world-model": policy("world-model", "hopper",
                                  "--steps 10000 --world.model.network.width 32 --world.width 64"),
