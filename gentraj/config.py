@@ -149,7 +149,8 @@ def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
     """
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown {what} '{name}'{_nearest(name, known)}; known: {', '.join(known)}")
+            hint = _nearest(name, known) or f"; known: {', '.join(known)}"
+            raise ValueError(f"unknown {what} '{name}'{hint}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
 
