@@ -16,7 +16,7 @@ from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import CONTEXTS, repeat_last
 from gentraj.device import constant, to_device, to_device_together
-from gentraj.diffusion.guidance import Guided, guided_by_noisy
+from gentraj.diffusion.guidance import Guided, Tilt, moved
 from gentraj.diffusion.paths import over_rows
 from gentraj.models.sampling import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
@@ -213,8 +213,8 @@ class PlanCritic(nn.Module):
         """(R,) values of plans, the minima over the members, as standard deviations of the data's returns above their
         mean; differentiable.
 
-        With `sigma_R`, `x_RHD` are noisy plans, sqrt(1 - sigma^2) plan + sigma noise in normalised units, except for
-        the entries that the condition knows.
+        With `sigma_R`, `x_RHD` are noisy plans as the networks see them (`_noised`), except for the entries that the
+        condition knows.
         """
         if sigma_R is None:
             sigma_R = x_RHD.new_zeros(1)
@@ -251,7 +251,10 @@ class PlanCritic(nn.Module):
     def _noised(self, z_BHD: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The plans, some of them noised, and their noise levels sigma (B,), 0 where clean.
 
-        The first observation stays clean, as a planner conditions on it.
+        A noisy plan is s (s plan + sigma noise) with s = sqrt(1 - sigma^2): what is expected of a plan in data of mean
+        0 and variance 1. Without the first s, guidance would divide the networks' slope by the signal s, and where
+        plans are nearly noise alone, small errors of it would move them by many deviations. The first observation stays
+        clean, as a planner conditions on it.
         """
         if not self.config.noise_fraction:
             return z_BHD, z_BHD.new_zeros(len(z_BHD))
@@ -259,18 +262,22 @@ class PlanCritic(nn.Module):
         sigma_B = (share_B < self.config.noise_fraction) * (angle_B * torch.pi / 2).sin()
         eps = torch.randn(z_BHD.shape, generator=generator)
         sigma_B, eps = (x.to(z_BHD.dtype) for x in to_device_together([sigma_B, eps], z_BHD.device))
-        noisy = (1 - sigma_B**2).sqrt()[:, None, None] * z_BHD + sigma_B[:, None, None] * eps
+        signal_B11, sigma_B11 = (1 - sigma_B**2).sqrt()[:, None, None], sigma_B[:, None, None]
+        noisy = signal_B11 * (signal_B11 * z_BHD + sigma_B11 * eps)
         noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
         return noisy, sigma_B
 
 
 @dataclass(frozen=True, eq=False)
 class NoisyValue(Plugin):
-    """Guidance by the values of noisy plans: x0' = x0 + scale sigma^2 / alpha * gradient of the value.
+    """Guidance by the values of noisy plans, as in Diffuser (Janner et al. 2022, algorithm 1): the gradient does not
+    pass through the model. It works for every noise path, and for a critic that was trained with the model's
+    normaliser.
 
-    As in Diffuser (Janner et al. 2022, algorithm 1), the gradient does not pass through the model. It works for every
-    noise path, and for a critic that was trained with the model's normaliser. Sampling raises ValueError for a gradient
-    or a guided trajectory that is not finite.
+    The score of p(x_t) exp(scale * E[value | x_t]) is that of p plus the value's gradient g at x_t, so x0 moves by
+    scale sigma^2 / alpha * g. The critic's networks see alpha / (alpha^2 + sigma^2) x_t, at which their gradient is
+    taken, so that nothing is divided by alpha. Sampling raises ValueError for a gradient or a guided trajectory that is
+    not finite.
     """
 
     critic: PlanCritic
@@ -279,13 +286,15 @@ class NoisyValue(Plugin):
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if self.scale == 0:
             return denoise
-        ours, theirs = self.critic.plan, sampling.normalizer
+        mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
 
-        def value(x: Tensor, t: Tensor) -> Tensor:
+        def guided(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
-            y, known = theirs.unnormalize(x), sampling.condition.mask_BHD
-            spread = (alpha**2 + sigma**2).sqrt()
-            shrunk = ours.unnormalize(ours.normalize(y) / over_rows(spread))
-            return self.scale * self.critic.relative(torch.where(known, y, shrunk), to_device(sigma / spread, y.device))
+            variance = alpha**2 + sigma**2
+            noise_R = to_device(sigma / variance.sqrt(), x.device)
+            value = Tilt(lambda seen: self.critic.relative(sampling.normalizer.unnormalize(seen), noise_R),
+                         torch.where(mask, values, over_rows(alpha / variance) * x))
+            move = self.scale * over_rows(sigma**2 / variance) * value.gradient
+            return moved(denoise(x, t), torch.where(mask, 0, move))
 
-        return guided_by_noisy(denoise, value, sampling)
+        return guided

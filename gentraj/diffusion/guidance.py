@@ -6,7 +6,7 @@ For hard constraints, the denoised trajectory is projected onto the feasible set
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,7 +111,7 @@ class Guided(Preference):
             return moved(x0, repeated.last)
 
         if self.at == "noisy":
-            return within(self.interval, guided_by_noisy(denoise, lambda x, t: guide(x), sampling, every), denoise)
+            return within(self.interval, guided_by_noisy(denoise, guide, sampling, every), denoise)
         return within(self.interval, guided, denoise)
 
     @property
@@ -122,9 +122,8 @@ class Guided(Preference):
         return self.scale * self.scores(x_RHD)
 
 
-def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor], sampling: Denoising,
-                    every: int = 1) -> Denoise:
-    """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `guide(x, t)` (R,) at x itself
+def guided_by_noisy(denoise: Denoise, guide: Guide, sampling: Denoising, every: int) -> Denoise:
+    """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `guide(x)` (R,) at x itself
     (Dhariwal & Nichol 2021, algorithm 2). The gradient is taken anew as `Repeated` says.
 
     `guide` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
@@ -135,7 +134,7 @@ def guided_by_noisy(denoise: Denoise, guide: Callable[[Tensor, Tensor], Tensor],
     def guided(x: Tensor, t: Tensor) -> Tensor:
         x0 = denoise(x, t)
         if repeated.due(t):
-            repeated.last = Tilt(lambda y: guide(y, t), torch.where(mask, values, x)).gradient
+            repeated.last = Tilt(guide, torch.where(mask, values, x)).gradient
         return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, repeated.last))
 
     return guided

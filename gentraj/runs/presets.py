@@ -61,7 +61,7 @@ VETERAN_PLUS = replace(VETERAN, joint=True, inverse=None, planner=replace(
     VETERAN.planner, steps=2, actions="joint", temperature=0.7))
 DIFFUSER = replace(VETERAN, joint=True, inverse=None, critic=PlanCriticConfig(noise_fraction=0.5),
                    planner=PlannerConfig(
-    "fixed", replan=1, lookahead=1, guidance="value", actions="joint", temperature=0.5))
+    "fixed", replan=1, lookahead=1, guidance="value", scale=10.0, actions="joint", temperature=0.5))
 # As published, except that plans are short.
 DECISION = replace(VETERAN, horizon=8, critic=None, context=ContextConfig(("return",)), context_dropout=0.25,
                    planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,

@@ -9,9 +9,10 @@ from typing import Literal
 import pytest
 import torch
 from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, exact, moments, off, quadratic, tiny
-from oracle import DOUBLE, GAUSSIAN, normals, rotation
-from torch import Tensor
+from oracle import DOUBLE, GAUSSIAN, Mixture, normals, rotation
+from torch import Tensor, nn
 
+from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.diffusion.composition import ClassifierFree, proximal
 from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins
 from gentraj.models.sampling import Preference
@@ -55,6 +56,27 @@ def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
     found = Guided(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
     gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
     torch.testing.assert_close(found, denoise(x, t) + 0.3 * model.path.sigma(t)**2 / model.path.alpha(t) * gradient)
+
+
+class Linear(nn.Module):
+    """The values (1, R) of noisy plans that are linear in the plan, as data of mean 0 and variance 1 have them."""
+
+    def forward(self, seen_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        return (seen_RHD.flatten(1) @ TARGET)[None]
+
+
+@pytest.mark.parametrize(("path", "sampler", "grid", "steps"), [
+    ("vp-cosine", "ddim", "uniform", 4), ("edm", "heun", "karras", 20), ("flow", "ddim", "uniform", 4)])
+def test_a_linear_value_of_noisy_plans_moves_their_mean_in_few_steps(path: str, sampler: str, grid: str,
+                                                                     steps: int) -> None:
+    """By scale * slope, where the data have mean 0 and variance 1: E[value | x_t] is that of what the critic sees."""
+    one = torch.ones(1, SIZE, dtype=DOUBLE)
+    normal = Mixture(one[:, 0], 0 * one, one.diag_embed(), one)
+    critic = PlanCritic.blank(SPEC, PlanCriticConfig(inputs="plan", noise_fraction=0.5)).double()
+    critic.plan = NORMALIZER
+    critic.plan_network = Linear()  # type: ignore[assignment]
+    mean, _ = moments(exact(normal, path), [critic.guide(0.5)], sampler, grid, steps)
+    torch.testing.assert_close(mean, 0.5 * TARGET, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("at", ["denoised", "noisy"])
