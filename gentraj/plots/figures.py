@@ -155,6 +155,19 @@ def plot_samples_beside_data(samples: Mapping[str, np.ndarray], data_NH2: np.nda
     return save(figure, path)
 
 
+def plot_actions(recorded_NA: np.ndarray, chosen_NA: np.ndarray, path: Path) -> Path:
+    """Draws actions that were chosen over those that were recorded in the same states, with a panel for each entry."""
+    figure, axes = panels(recorded_NA.shape[1], width=2.6, height=2.6)
+    for a, ax in enumerate(axes):
+        ends = recorded_NA[:, a].min(), recorded_NA[:, a].max()
+        ax.plot(ends, ends, color=GREY, ls=(0, (3, 2)))
+        ax.scatter(recorded_NA[:, a], chosen_NA[:, a], s=6, color=BLUE, alpha=0.5, linewidths=0)
+        ax.set_title(f"action {a}", loc="left", fontsize=9)
+        ax.set(xlabel="recorded", ylabel="chosen")
+    head(figure, (), "Actions in recorded states")
+    return save(figure, path)
+
+
 def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
                   background: Background | None = None, *, plane: Plane = POSITIONS,
                   data_M2: np.ndarray = NOWHERE) -> Path:

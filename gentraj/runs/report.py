@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,12 +28,15 @@ from ..plots.comparison import Curve, plot_learning_curves
 from ..plots.page import Beside, Picture, Table, show, write_report
 from ..plots.style import Plane, in_plane
 from ..progress import bar, busy, one_line, say
+from ..randomness import unfold
 from ..trajectory import Condition, SamplingOptions, only_steps
 from .folder import RunFolder, last_evaluations
+from .held_out import decided
 from .model_card import SCORES, YARDSTICKS, facts, own_scores, read_scores, score_rows
 from .planner import PlannerRun
+from .policy import PolicyRun
 from .presets import model_config
-from .run import Run, steps_done
+from .run import Run, steps_done, straight
 from .world import WorldModelRun
 from .world_evaluation import JudgeConfig, evaluate_world_model
 
@@ -79,6 +83,8 @@ def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
     work["Returns"] = lambda: drawing.returns(scores, note)
     if isinstance(run, WorldModelRun):
         work["World model"] = drawing.world_model
+    if isinstance(run, PolicyRun):
+        work["Actions"] = drawing.actions
     if isinstance(run, PlannerRun):  # a policy's model samples actions, not trajectories
         work |= {"Samples and data": drawing.samples, "Denoising": drawing.denoising}
     work["Loss"] = drawing.loss
@@ -108,6 +114,8 @@ def parts_side_by_side(runs: Sequence[Run], names: Sequence[str], folder: Path,
         drawings: list[Draw] = []
         if drawing.env is not None:
             drawings.append(partial(drawing.acting, drawing.env))
+        if isinstance(run, PolicyRun):
+            drawings.append(drawing.actions)
         drawings.append(drawing.loss)
         with busy(f"drawing {name}"):
             parts = [part for draw in drawings for part in drawn("Not drawn", draw)]
@@ -221,6 +229,18 @@ class Drawing:
                         "held-out steps.", self.folder / "calibration.png"),
                 Picture("True and imagined", "A held-out window of median error: what happened, what the model expects "
                         "after the same actions, and eight samples.", self.folder / "imagined.png")]
+
+    def actions(self) -> list[Picture]:
+        """The actions of a policy in recorded states, against those of the data."""
+        spec, reference = self.run.main.spec, self.run.reference
+        obs_BHO, act_BHA = spec.split(reference.x_BHD)
+        real_B, act_BA = reference.mask_BHD[:, 0, -1].cpu(), act_BHA[:, 0].cpu()
+        agent = straight(self.run).agent(Box(act_BA[real_B].amin(0).numpy(), act_BA[real_B].amax(0).numpy()))
+        seen_BW = spec.seen(obs_BHO[:, 0], reference.past_BPD)
+        chosen_BA = decided(agent, seen_BW.cpu(), reference.context_BC, unfold(len(act_BA), self.seed))
+        image = figures.plot_actions(act_BA[real_B].numpy(), chosen_BA[real_B].numpy(), self.folder / "actions.png")
+        return [Picture("Actions", "What the policy does in recorded states, over what was recorded. Where recorded "
+                        "actions are noisy, or there are several ways to act, the points are beside the line.", image)]
 
     def samples(self) -> list[Picture]:
         whole = self.run.reference.mask_BHD.flatten(1).all(1)  # without padding

@@ -62,6 +62,22 @@ def test_losses_are_left_out_where_none_were_logged(run_folder: Path) -> None:
     assert drawing.loss() == []
 
 
+def test_the_actions_of_a_policy_are_drawn_over_those_of_the_data(hopper_run: Path, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    run = load(hopper_run)
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(report.figures, "plot_actions", lambda *given: shown.extend(given[:2]) or given[2])
+    picture, = report.Drawing(run, tmp_path, 0).actions()
+    recorded_NA, chosen_NA = shown
+    first_BA = run.reference.x_BHD[:, 0, run.data.obs_dim :].numpy()
+    real_B = run.reference.mask_BHD[:, 0, -1].numpy()
+    assert picture.image == tmp_path / "actions.png" and np.array_equal(recorded_NA, first_BA[real_B])
+    low_A, high_A = recorded_NA.min(0), recorded_NA.max(0)
+    assert chosen_NA.shape == recorded_NA.shape and ((low_A <= chosen_NA) & (chosen_NA <= high_A)).all()
+    monkeypatch.undo()
+    assert report.figures.plot_actions(recorded_NA, chosen_NA, tmp_path / "drawn.png").is_file()
+
+
 def test_returns_are_left_out_where_no_environment_could_give_them(run_folder: Path) -> None:
     run = load(run_folder)
     pages = [report.Drawing(run, run_folder / "figures", 0)]
