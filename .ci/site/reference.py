@@ -18,7 +18,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.cli": ("main",),
     "gentraj.config": ("ConfigError", "Registry"),
     "gentraj.diffusion.paths": ("PATHS", "NoisePath"),
-    "gentraj.diffusion.samplers": ("SAMPLERS", "Sampler"),
+    "gentraj.diffusion.samplers": ("SAMPLERS", "Sampler", "Step", "steps_along"),
     "gentraj.experiments.statistics": ("Estimate", "difference", "interquartile_mean", "probability_of_improvement"),
     "gentraj.families": ("FAMILIES",),
     "gentraj.models.conditional": ("ConditionalModel",),

@@ -21,6 +21,7 @@ from gentraj.runs.run import DataFacts
 from gentraj.runs.sampling import Given, sample_run
 from gentraj.runs.steering import ARRIVAL, frozen_settings, steer, steered_settings
 from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import saved_step
 
 TRAINING = TrainingConfig(4, warmup=2, save_every=1, log_every=2, keep=9)
 WORDS = ("--steps", 4, "--training.warmup", 2, "--training.save-every", 1, "--training.log-every", 2, "--training.keep",
@@ -97,7 +98,7 @@ def test_the_command_makes_a_run_that_every_command_takes(flow: runs.Run, follow
     assert gentraj("sample", out, "--num", 1, "--start", 0, 0, "--out", tmp_path / "a.npz") == 0
     assert "1 chunk of 1 action\n" in capsys.readouterr().err
     assert gentraj("finetune", out, "--steps", 20, "--run-dir", tmp_path / "tuned") == 0
-    tuned = runs.load(tmp_path / "tuned")
+    tuned = runs.load(tmp_path / "tuned", step=saved_step(tmp_path / "tuned"))
     assert same(weights(tuned, "frozen."), weights(flow)) and not same(weights(tuned), weights(runs.load(out)))
 
 

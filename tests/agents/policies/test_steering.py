@@ -102,7 +102,7 @@ def test_it_finds_the_better_of_the_data_s_two_actions(name: str) -> None:
 
 def test_settings_that_contradict_the_frozen_policy_are_refused() -> None:
     wrong: dict[str, dict[str, Any]] = {
-        "makes chunks of 1 actions": {"chunk": 2}, "sees them as 'gaussian'": {"observations": "raw"},
+        "that of the frozen policy is 1": {"chunk": 2}, "sees them as 'gaussian'": {"observations": "raw"},
         "candidates is above 1": {"frozen": PRESETS["idql"][1]}}
     for message, changes in wrong.items():
         with pytest.raises(ValueError, match=message):
