@@ -51,7 +51,7 @@ def student(teacher: str) -> str:
 # expectile of 0.9, the hopper falls (882; without guidance 2,934). Those over the mean do no harm (2,856).
 MEAN = "--policy.expectile 0.5"
 SWIFT = "--steps 20000 --policy.model.network.width 64 --policy.critic.width 64"
-DIFFUSION = "--steps 10000 --policy.model.network.width 64"
+DIFFUSION = "--steps 10000 --policy.model.network.width 64 --policy.temperature 0"  # not the noise of the data
 COMMANDS = {
     "pointmaze-umaze": maze("umaze"),
     "pointmaze-medium": maze("medium"),
@@ -65,8 +65,8 @@ COMMANDS = {
     "pointmaze-umaze-gan": ("train pointmaze-umaze --model gan --steps 4000 --model.network.width 8 "
                             f"--model.discriminator.width 8 {NARROW}"),
     "hopper-swift": policy("swift", "hopper", f"{SWIFT} {MEAN}"),
-    "halfcheetah-swift": policy("swift", "halfcheetah", SWIFT),
-    "hopper-diffusion-policy": policy("diffusion-policy", "hopper", f"{DIFFUSION} --policy.temperature 0"),
+    "halfcheetah-swift": policy("swift", "halfcheetah", f"{SWIFT} --policy.guidance 3"),
+    "hopper-diffusion-policy": policy("diffusion-policy", "hopper", DIFFUSION),
     "halfcheetah-diffusion-policy": policy("diffusion-policy", "halfcheetah", DIFFUSION),
     "hopper-world-model": policy("world-model", "hopper",
                                  "--steps 10000 --world.model.network.width 32 --world.width 64"),
