@@ -262,7 +262,8 @@ class PlanCritic(nn.Module):
         sigma_B = (share_B < self.config.noise_fraction) * (angle_B * torch.pi / 2).sin()
         eps = torch.randn(z_BHD.shape, generator=generator)
         sigma_B, eps = (x.to(z_BHD.dtype) for x in to_device_together([sigma_B, eps], z_BHD.device))
-        signal_B11, sigma_B11 = (1 - sigma_B**2).sqrt()[:, None, None], sigma_B[:, None, None]
+        sigma_B11 = sigma_B[:, None, None]
+        signal_B11 = (1 - sigma_B11**2).sqrt()
         noisy = signal_B11 * (signal_B11 * z_BHD + sigma_B11 * eps)
         noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
         return noisy, sigma_B
@@ -286,15 +287,20 @@ class NoisyValue(Plugin):
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if self.scale == 0:
             return denoise
-        mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
+        mask = sampling.condition.mask_BHD
+        values = sampling.normalizer.normalize(sampling.condition.values_BHD)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
+            alpha = sampling.path.alpha(t)
+            sigma = sampling.path.sigma(t)
             variance = alpha**2 + sigma**2
             noise_R = to_device(sigma / variance.sqrt(), x.device)
-            value = Tilt(lambda seen: self.critic.relative(sampling.normalizer.unnormalize(seen), noise_R),
-                         torch.where(mask, values, over_rows(alpha / variance) * x))
-            move = self.scale * over_rows(sigma**2 / variance) * value.gradient
+
+            def value(seen: Tensor) -> Tensor:
+                return self.critic.relative(sampling.normalizer.unnormalize(seen), noise_R)
+
+            seen = torch.where(mask, values, over_rows(alpha / variance) * x)
+            move = self.scale * over_rows(sigma**2 / variance) * Tilt(value, seen).gradient
             return moved(denoise(x, t), torch.where(mask, 0, move))
 
         return guided

@@ -36,9 +36,10 @@ def main(argv: list[str]) -> None:
 def lines(each: Entry) -> str:
     """What is told of a run of the zoo."""
     scores = each.scores
-    told = [f"return {show(scores['return_mean'])}"]
+    told = []
     if each.open_loop:
-        told.insert(0, errors(each.open_loop))
+        told.append(errors(each.open_loop))
+    told.append(f"return {show(scores['return_mean'])}")
     if scores["success_rate"] is not None:
         told.append(f"success rate {show(scores['success_rate'])}")
     told += [f"{title} {show(scores[name]['return_mean'])}" for name, title in RETURN_OF.items() if scores.get(name)]
@@ -50,6 +51,6 @@ def errors(open_loop: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """The root mean square errors of a world model's mean, beside those of the last guess, which needs no model."""
     told = []
     for group, by_guess in open_loop.items():
-        *_, (simplest, baseline_T) = by_guess.items()
-        told.append(f"{group} {show(by_guess['mean'][AHEAD - 1])} ({simplest}: {show(baseline_T[AHEAD - 1])})")
+        simplest = list(by_guess)[-1]
+        told.append(f"{group} {show(by_guess['mean'][AHEAD - 1])} ({simplest}: {show(by_guess[simplest][AHEAD - 1])})")
     return f"errors after {AHEAD} steps: {', '.join(told)}"

@@ -160,7 +160,9 @@ class Experience:
 
     def _saved(self, name: str) -> Episodes:
         path = self.folder / f"{name}.npz"
-        return load_episodes(path) if path.exists() else load_episodes(save_npz(self.play(len(self.rounds)), path))
+        if not path.exists():
+            save_npz(self.play(len(self.rounds)), path)
+        return load_episodes(path)
 
 
 class RoundTrainer(Trainer):

@@ -234,11 +234,12 @@ class Drawing:
         """The actions of a policy in recorded states, against those of the data."""
         spec, reference = self.run.main.spec, self.run.reference
         obs_BHO, act_BHA = spec.split(reference.x_BHD)
-        real_B, act_BA = reference.mask_BHD[:, 0, -1].cpu(), act_BHA[:, 0].cpu()
-        agent = straight(self.run).agent(Box(act_BA[real_B].amin(0).numpy(), act_BA[real_B].amax(0).numpy()))
+        real_B = reference.mask_BHD[:, 0, -1].cpu()
+        recorded_NA = act_BHA[:, 0].cpu()[real_B].numpy()
+        agent = straight(self.run).agent(Box(recorded_NA.min(0), recorded_NA.max(0)))
         seen_BW = spec.seen(obs_BHO[:, 0], reference.past_BPD)
-        chosen_BA = decided(agent, seen_BW.cpu(), reference.context_BC, unfold(len(act_BA), self.seed))
-        image = figures.plot_actions(act_BA[real_B].numpy(), chosen_BA[real_B].numpy(), self.folder / "actions.png")
+        chosen_BA = decided(agent, seen_BW.cpu(), reference.context_BC, unfold(len(seen_BW), self.seed))
+        image = figures.plot_actions(recorded_NA, chosen_BA[real_B].numpy(), self.folder / "actions.png")
         return [Picture("Actions", "What the policy does in recorded states, over what was recorded. Where recorded "
                         "actions are noisy, or there are several ways to act, the points are beside the line.", image)]
 
