@@ -1,11 +1,12 @@
 """Files in D4RL's layout (flat arrays over time, in HDF5 or npz), and D4RL's table of files and reference scores.
 
 `next_observations` holds the last observation of each trajectory, and a trajectory is cut where it is not the
-observation of the row after it. Without that array, the last row of a trajectory serves as its last observation only:
-the action, reward and flag of that row are dropped, because nobody recorded what they led to, and a trajectory of a
-single row has no step. A trajectory that ends without a flag is truncated. Goals (`infos/goal`) are kept in both cases,
-`infos/qpos` and `infos/qvel` only without `next_observations`. `save_d4rl` writes such a file, with the environment and
-the layout of observations and goals in `metadata/gentraj`.
+observation of the row after it. Without that array, nobody recorded what the last step of a trajectory led to. Where it
+is terminal, the state after it is never valued, and the last observation is repeated for it. Where it is not, the last
+row serves as the last observation only: its action and reward are dropped, and a trajectory of a single row has no
+step. A warning counts both. A trajectory that ends without a flag is truncated. Goals (`infos/goal`) are kept in both
+cases, `infos/qpos` and `infos/qvel` only without `next_observations`. `save_d4rl` writes such a file, with the
+environment and the layout of observations and goals in `metadata/gentraj`.
 
 The HDF5 files of d3rlpy's `ReplayBuffer.dump` are read and written too, without d3rlpy. It keeps as many observations
 as actions. An episode that ends for good lacks its last observation there, which d3rlpy never looks at. An episode that
@@ -150,7 +151,8 @@ def read_d4rl(source: str | Path) -> Fields:
         if is_d3rlpy(file):
             return read_d3rlpy(file, name)
         if is_robomimic(file):
-            return read_robomimic(file, name)
+            arrays, keys = read_robomimic(file, name)
+            return d4rl_fields(arrays, name) | {"obs_keys": keys}
         arrays = {key: np.asarray(file[key]) for key in ROWS if key in file}
         if NOTES in file:
             notes = json.loads(file[NOTES][()])
@@ -208,9 +210,10 @@ def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observat
                 goes_on: bool = False) -> Fields:
     """Converts arrays under D4RL's names to the fields of `Episodes`, not yet validated.
 
-    Warns of steps that are lost because the data have no next_observations, unless every trajectory
-    `ends_in_observation`, which means that its last row never was a step. With `goes_on`, terminal rows end no
-    trajectory, and the fields may have terminal steps within episodes. Raises `DataError` for another layout.
+    Warns of steps that are lost, and of observations that are repeated, because the data have no next_observations,
+    unless every trajectory `ends_in_observation`, which means that its last row never was a step. With `goes_on`,
+    terminal rows end no trajectory, and the fields may have terminal steps within episodes. Raises `DataError` for
+    another layout.
     """
     _check_rows(arrays, name)
     terminal_N = as_flags(arrays["terminals"].reshape(-1), name, "terminals")
@@ -225,11 +228,17 @@ def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observat
         # The goal of a step is that of the observation after it, too.
         extras = {key: np.insert(x, ends_E + 1, x[ends_E], 0) for key, x in extras.items() if key == "goal"}
     else:
-        if not ends_in_observation or rows_E.max() == 1:
-            _warn_of_lost_steps(name, rows_E, terminal_N[last_N])
-        step_N, lengths_E = ~last_N, rows_E[rows_E > 1] - 1
-        kept_N = np.repeat(rows_E > 1, rows_E)
-        obs, extras = obs[kept_N], {key: x[kept_N] for key, x in extras.items()}
+        step_N = ~last_N | terminal_N
+        steps_E = np.add.reduceat(step_N, ends_E + 1 - rows_E, dtype=int)
+        if not steps_E.any():
+            raise DataError(f"{name}: no trajectory has two rows or terminates, and without next_observations the last "
+                            "row of a trajectory is only its last observation; give next_observations")
+        if not ends_in_observation:
+            _warn_of_last_steps(name, steps_E, terminal_N[ends_E], arrays["rewards"].reshape(-1)[ends_E])
+        # A row of a trajectory that has steps is an observation, and where it ends for good, twice.
+        times_N = np.repeat(steps_E > 0, rows_E).astype(int) + (last_N & terminal_N)
+        lengths_E = steps_E[steps_E > 0]
+        obs, extras = obs.repeat(times_N, 0), {key: x.repeat(times_N, 0) for key, x in extras.items()}
     terminated = terminal_N[step_N]
     truncated = np.zeros_like(terminated)
     last_E = np.cumsum(lengths_E) - 1
@@ -253,16 +262,21 @@ def neorl_fields(members: Mapping[str, np.ndarray], name: str) -> Fields:
     return d4rl_fields(arrays, name)
 
 
-def _warn_of_lost_steps(name: str, rows_E: np.ndarray, terminal_E: np.ndarray) -> None:
-    """Warns of the steps that a file without next_observations loses. Raises `DataError` where no step is left."""
-    cut_E = rows_E > 1
-    if not cut_E.any():
-        raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of a "
-                        "trajectory is only its last observation; give next_observations")
-    warnings.warn(f"{name} has no next_observations: the last step of {np.count_nonzero(cut_E)} trajectories is "
-                  f"dropped with its reward, which for {np.count_nonzero(terminal_E & cut_E)} of them is the terminal "
-                  f"step, and so are {np.count_nonzero(~cut_E)} trajectories of a single row; give next_observations "
-                  "to keep them", stacklevel=3)
+def _warn_of_last_steps(name: str, steps_E: np.ndarray, terminal_E: np.ndarray, reward_E: np.ndarray) -> None:
+    """Warns of what a file without next_observations loses of trajectories, and of what is put in the place of it.
+
+    `steps_E` are the steps that each keeps. `terminal_E` and `reward_E` are the flags and rewards of their last rows.
+    """
+    cut_E, said = ~terminal_E, []
+    if cut_E.any():
+        said.append(f"{np.count_nonzero(cut_E)} trajectories that do not terminate lose their last step "
+                    f"({np.count_nonzero(cut_E & (reward_E != 0))} of them a reward other than 0, "
+                    f"{np.count_nonzero(steps_E == 0)} their only step)")
+    if terminal_E.any():
+        said.append(f"{np.count_nonzero(terminal_E)} trajectories that terminate repeat their last observation after "
+                    "the last step")
+    warnings.warn(f"{name} has no next observations: {', and '.join(said)}; give them to keep what was recorded",
+                  stacklevel=3)
 
 
 def _check_rows(arrays: Mapping[str, np.ndarray], name: str) -> None:

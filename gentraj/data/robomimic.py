@@ -1,19 +1,18 @@
 """robomimic's HDF5 files of states (Mandlekar et al. 2021, arXiv 2108.03298): a group for each demonstration.
 
 `data/demo_N` holds `obs/KEY` (T, width), `actions` (T, A), `rewards` and `dones` (T,), and mostly `next_obs/KEY`, whose
-last row is the episode's last observation. Without it, the last action, reward and flag of a demonstration are dropped.
-An episode ends for good where the last of its `dones` is 1, and is truncated where it is not.
+last row is the episode's last observation. A demonstration ends for good where the last of its `dones` is 1, and is
+truncated where it is not.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from typing import Any
 
 import numpy as np
 
-from .episodes import DataError, Fields, as_flags, as_numbers
+from .episodes import DataError, as_flags, as_numbers
 
 ARM = ("eef_pos", "eef_quat", "gripper_qpos")
 STATES = (*(f"robot{i}_{part}" for i in range(2) for part in ARM), "object")
@@ -26,41 +25,38 @@ def is_robomimic(file: Any) -> bool:
     return "data" in file and hasattr(file["data"], "keys") and any(key.startswith("demo_") for key in file["data"])
 
 
-def read_robomimic(file: Any, name: str) -> Fields:
-    """Reads the fields of `Episodes`, not yet validated, from an open file.
+def read_robomimic(file: Any, name: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Reads the steps of an open file under D4RL's names, and the keys of what their observations are joined from.
 
     Observations are those of `STATES`, joined, or else all vectors of the first demonstration in the order of their
-    names. Raises `DataError`, naming the demonstration, for one that lacks an array, whose arrays have other lengths or
-    that has no step, and for images alone.
+    names. Those that follow are read if all demonstrations have them. Raises `DataError`, naming the demonstration, for
+    one of another name, that lacks an array, whose arrays have other lengths or that has no step, and for images alone.
     """
-    demos = sorted((key for key in file["data"] if re.fullmatch(r"demo_\d+", key)), key=lambda key: int(key[5:]))
-    keys = _keys(file["data"][demos[0]], name) if demos else ()
-    fields: dict[str, list[np.ndarray]] = {"obs": [], "act": [], "reward": [], "terminated": [], "truncated": []}
-    lost = 0
+    demos = [key for key in file["data"] if key.startswith("demo_")]
     for demo in demos:
-        group, where = file["data"][demo], f"{name}: {demo}"
-        obs, following = _joined(group, "obs", keys, where), _joined(group, "next_obs", keys, where)
-        act = _array(group, "actions", where)
-        reward, done = _array(group, "rewards", where).reshape(-1), _array(group, "dones", where).reshape(-1)
-        if obs is None or not len(obs) == len(act) == reward.size == done.size:
-            raise DataError(f"{where}: {0 if obs is None else len(obs)} observations, {len(act)} actions, "
-                            f"{reward.size} rewards and {done.size} dones; as many of each are expected")
-        steps = len(act) if following is not None else len(act) - 1
-        if steps < 1:
-            raise DataError(f"{where}: has no step with an observation after it; leave this demonstration out")
-        lost += following is None
-        last = np.arange(steps) == steps - 1
-        ended = bool(as_flags(done, where, "dones")[steps - 1])
-        fields["obs"].append(obs if following is None else np.concatenate([obs, following[-1:]]))
-        fields["act"].append(act[:steps])
-        fields["reward"].append(reward[:steps])
-        fields["terminated"].append(last & ended)
-        fields["truncated"].append(last & (not ended))
-    if lost:
-        warnings.warn(f"{name}: {lost} demonstrations have no next_obs, so their last step is dropped", stacklevel=3)
-    lengths = [len(act) for act in fields["act"]]
-    joined = {key: np.concatenate(arrays) for key, arrays in fields.items()}
-    return {**joined, "lengths": np.array(lengths), "obs_keys": keys, "name": name}
+        if not re.fullmatch(r"demo_\d+", demo):
+            raise DataError(f"{name}: data/{demo} is no demonstration; data/demo_0, data/demo_1 and so on are expected")
+    demos.sort(key=lambda demo: int(demo.removeprefix("demo_")))
+    keys = _keys(file["data"][demos[0]], name)
+    parts = {"observations": "obs"}
+    if all("next_obs" in file["data"][demo] for demo in demos):
+        parts["next_observations"] = "next_obs"
+    rows = [_rows(file["data"][demo], parts, keys, f"{name}: {demo}") for demo in demos]
+    return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}, keys
+
+
+def _rows(demo: Any, parts: dict[str, str], keys: tuple[str, ...], where: str) -> dict[str, np.ndarray]:
+    """The steps of one demonstration under D4RL's names; `parts` are its groups of observations."""
+    rows = {key: _joined(demo, part, keys, where) for key, part in parts.items()}
+    rows["actions"] = _array(demo, "actions", where)
+    rows["rewards"] = _array(demo, "rewards", where).reshape(-1)
+    done = as_flags(_array(demo, "dones", where).reshape(-1), where, "dones")
+    steps, act = len(rows["observations"]), len(rows["actions"])
+    if not steps or not steps == act == rows["rewards"].size == done.size:
+        raise DataError(f"{where}: {steps} observations, {act} actions, {rows['rewards'].size} rewards and {done.size} "
+                        "dones; as many of each are expected, and at least one")
+    last = np.arange(steps) == steps - 1
+    return rows | {"terminals": last & done, "timeouts": last & ~done}
 
 
 def _keys(demo: Any, name: str) -> tuple[str, ...]:
@@ -74,10 +70,10 @@ def _keys(demo: Any, name: str) -> tuple[str, ...]:
     return tuple(key for key in STATES if key in vectors) if "object" in vectors else tuple(vectors)
 
 
-def _joined(demo: Any, part: str, keys: tuple[str, ...], where: str) -> np.ndarray | None:
-    """(T, O) these observations, or None if the demonstration has no such part."""
+def _joined(demo: Any, part: str, keys: tuple[str, ...], where: str) -> np.ndarray:
+    """(T, O) the observations of one group."""
     if part not in demo:
-        return None
+        raise DataError(f"{where}: has no {part}; observations are expected of every demonstration")
     return np.concatenate([_array(demo[part], key, where) for key in keys], 1)
 
 

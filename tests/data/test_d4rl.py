@@ -104,16 +104,26 @@ def test_flags_are_zero_or_one(tmp_path, wrong):
             load_episodes(write(tmp_path / "a.hdf5", next_observations=NEXT, **{key: flags}))
 
 
-def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path):
+def test_without_next_observations_the_last_row_of_a_trajectory_that_was_cut_off_is_only_an_observation(tmp_path):
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=TIMEOUT | TERMINAL)
-    with pytest.warns(UserWarning, match="the last step of 3 trajectories is dropped"):
+    with pytest.warns(UserWarning, match=r"3 trajectories that do not terminate lose .* \(3 of them a reward .*, 0 "):
         e = load_episodes(path)
     assert e.lengths.tolist() == [4, 3, 2]
     assert np.array_equal(e.obs, OBS)
     assert np.array_equal(e.act, np.delete(ACT, [4, 8, 11], 0))
     assert np.flatnonzero(e.truncated).tolist() == [3, 6, 8]
-    with pytest.warns(UserWarning, match="the last step of 3 .* for 1 of them is the terminal step"):
-        assert not load_episodes(write(tmp_path / "b.hdf5")).terminated.any()
+
+
+def test_a_terminal_step_keeps_its_reward_and_flag_without_next_observations(tmp_path):
+    """Sparse rewards stand there. A trajectory of one row is a step, where that is terminal, and else none."""
+    ends = np.isin(np.arange(N), [0, 4, 5])
+    arrays = {"terminals": np.isin(np.arange(N), [4, 5, 11]), "timeouts": ends, "rewards": np.where(ends, 0, 1.0)}
+    with pytest.warns(UserWarning, match=r"1 traj.* \(0 of them a reward .*, 1 their only step\), and 3 traj"):
+        e = load_episodes(write(tmp_path / "a.hdf5", **arrays))
+    assert e.lengths.tolist() == [4, 1, 6] and e.terminated.nonzero()[0].tolist() == [3, 4, 10]
+    assert np.array_equal(e.obs, OBS[[1, 2, 3, 4, 4, 5, 5, *range(6, 12), 11]])
+    assert np.array_equal(e.act, ACT[1:]) and e.reward.tolist() == [1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert not e.truncated.any()
 
 
 @pytest.mark.parametrize(("name", "file"), [
@@ -129,7 +139,7 @@ def test_maze2d_is_in_the_frame_of_its_pointmaze(tmp_path, monkeypatch, name, fi
               "infos/qpos": cell_N2, "infos/qvel": cell_N2, "timeouts": no}
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     write(tmp_path / f"maze2d-{file}.hdf5", **arrays)
-    with pytest.warns(UserWarning, match="the last step of 1 trajectories is dropped with its reward"):
+    with pytest.warns(UserWarning, match="1 trajectories that do not terminate lose"):
         e = load_episodes(f"maze2d-{name}")
     assert (e.name, e.goal_dims, e.lengths.tolist()) == (f"maze2d-{name}", (0, 1), [N - 1])
     np.testing.assert_allclose(e.obs, np.concatenate([centre_N2, np.tile([2.0, -1.0], (N, 1))], 1), atol=1e-6)
@@ -162,7 +172,7 @@ def test_reference_scores_are_d4rls():
     ({"actions": None, "rewards": None}, "lacks actions, rewards"),
     ({"observations": None, "observations/state": OBS}, "a: observations has .*numbers are expected"),
     ({"timeouts": None}, "a: no 'timeouts', so the ends of trajectories are unknown"),
-    ({"terminals": np.ones(N, bool)}, "a: no trajectory has two rows, .*; give next_observations"),
+    ({"terminals": np.zeros(N), "timeouts": np.ones(N)}, "a: no trajectory has two rows or terminates, .*; give next_"),
 ])
 def test_another_layout_is_refused(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message):

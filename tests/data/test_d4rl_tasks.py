@@ -40,7 +40,7 @@ def antmaze(folder, name=MAZE):
 
 def test_a_trajectory_of_antmaze_goes_on_after_the_goal_and_keeps_its_rewards(folder):
     obs = antmaze(folder)
-    with pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped with its reward"):
+    with pytest.warns(UserWarning, match="2 trajectories that do not terminate lose"):
         e = load_episodes(MAZE)
     assert e.lengths.tolist() == [3, 1, 1, 5] and e.reward.tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 0, 0]
     assert np.flatnonzero(e.terminated).tolist() == [2, 3] and np.flatnonzero(e.truncated).tolist() == [4, 9]
@@ -49,7 +49,7 @@ def test_a_trajectory_of_antmaze_goes_on_after_the_goal_and_keeps_its_rewards(fo
     assert json.loads(str(e.env)) | {"id": f"D4RL/{MAZE}", "max_episode_steps": 1000} == json.loads(str(e.env))
 
 
-@pytest.mark.filterwarnings("ignore:.*has no next_observations")
+@pytest.mark.filterwarnings("ignore:.*has no next observations")
 def test_a_file_whose_name_tells_what_it_is_is_read_as_by_its_id(folder):
     antmaze(folder)
     path, by_id = folder / d4rl_table()[MAZE]["file"], load_episodes(MAZE)
@@ -71,10 +71,10 @@ def kitchen(folder):
 
 def test_kitchen_has_floats_for_ends_no_timeouts_and_infos_that_are_a_dataset(folder):
     obs = kitchen(folder)
-    with pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped .* for 2 of them is the term"):
+    with pytest.warns(UserWarning, match="2 trajectories that terminate repeat their last observation"):
         e = load_episodes(KITCHEN)
-    assert e.lengths.tolist() == [4, 6] and e.goal_dims == () and not e.terminated.any()
-    assert (e.obs == obs).all() and (e.reward == 2).all()
+    assert e.lengths.tolist() == [5, 7] and e.goal_dims == () and e.terminated.nonzero()[0].tolist() == [4, 11]
+    assert (e.obs == np.insert(obs, [5, 12], obs[[4, 11]], 0)).all() and (e.reward == 2).all()
     assert json.loads(str(e.env))["id"] == f"D4RL/{KITCHEN}" and d4rl_reference(KITCHEN) == (0, 4)
 
 

@@ -38,13 +38,13 @@ def test_every_problem_is_reported_not_only_the_first(tmp_path):
 
 
 def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
-    """D4RL's layout without next_observations: the last step of each trajectory goes with its reward."""
+    """D4RL's layout without next_observations: the last step of a trajectory that was cut off goes."""
     rows = np.arange(12, dtype=np.float32)
     np.savez(tmp_path / "d4rl.npz", observations=rows[:, None], actions=rows[:, None], rewards=rows,
              terminals=rows < 0, timeouts=rows % 4 == 3)
     assert gentraj("data", "inspect", tmp_path / "d4rl.npz") == 1
     printed = capsys.readouterr().out
-    assert "problems     1\n  d4rl has no next_observations: the last step of 3 trajectories is dropped" in printed
+    assert "problems     1\n  d4rl has no next observations: 3 trajectories that do not terminate lose" in printed
     assert "episodes     3 of 9 steps in all" in printed
 
 

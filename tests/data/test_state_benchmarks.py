@@ -39,11 +39,14 @@ def test_a_file_of_robomimic_has_its_demonstrations_in_their_order(tmp_path: Pat
     assert e.terminated.tolist() == [False] * 6 + [True] and e.truncated.tolist() == [False] * 2 + [True] + [False] * 4
 
 
-def test_a_demonstration_without_next_observations_lacks_its_last_step(tmp_path: Path) -> None:
-    path = robomimic(tmp_path / "low_dim.hdf5", {"demo_0": 4}, following=False)
-    with pytest.warns(UserWarning, match="1 demonstrations have no next_obs"):
+def test_a_demonstration_without_next_observations_keeps_its_success(tmp_path: Path) -> None:
+    """The sparse reward and the flag stand in its last row; one that goes on, demo_2, loses that row."""
+    path = robomimic(tmp_path / "low_dim.hdf5", {"demo_0": 4, "demo_2": 3}, following=False)
+    with pytest.warns(UserWarning, match=r"1 traj.* \(1 of them a reward other than 0, .* and 1 traj"):
         e = load_episodes(path)
-    assert e.lengths.tolist() == [3] and e.obs[:, 0].tolist() == [100, 101, 102, 103] and e.truncated[-1]
+    assert e.lengths.tolist() == [4, 2] and e.obs[:, 0].tolist() == [100, 101, 102, 103, 103, 100, 101, 102]
+    assert e.reward.tolist() == [0, 0, 0, 1, 0, 0] and e.act[:, 0].tolist() == [4] * 4 + [3] * 2
+    assert e.terminated.tolist() == [False] * 3 + [True] + [False] * 2 and e.truncated.tolist() == [False] * 5 + [True]
 
 
 def broken(file: Any, change: str) -> None:
@@ -51,12 +54,15 @@ def broken(file: Any, change: str) -> None:
     if change == "short":
         del demo["actions"]
         demo["actions"] = np.zeros((2, 2))
+    elif change == "name":
+        file.move("data/demo_0", "data/demo_a1")
     else:
         del demo[change]
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ("actions", "demo_0: has no actions"), ("short", "demo_0: 3 observations, 2 actions"),
+    ("name", "data/demo_a1 is no demonstration; data/demo_0, data/demo_1 and so on are expected"),
     ("obs", r"no observation of the first demonstration is a vector \(none\)")])
 def test_what_is_no_demonstration_of_states_says_so_in_one_line(change: str, message: str, tmp_path: Path) -> None:
     path = robomimic(tmp_path / "low_dim.hdf5", {"demo_0": 3})
