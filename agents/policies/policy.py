@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -11,7 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import Registry, settings
+from gentraj.config import Registry, differences, settings, to_json
 from gentraj.diffusion import LatentDiffusion
 from gentraj.families import MODELS, Model, ModelConfig, family
 from gentraj.models.conditioning import ConditionMix
@@ -232,11 +233,15 @@ class Policy(nn.Module, Generic[P]):
         self.config = config
         self.scales = scales
         self.chunk = config.chunk
-        self.execute = config.execute
         self.batch_size = config.batch_size
         self.spec = replace(scales.spec, horizon=max(config.chunk, n_step) + 1)
         self.state_dim = scales.state_dim
         self.window_spec = TrajectorySpec(scales.state_dim, scales.act_dim, config.chunk)  # of a model of actions
+
+    @property
+    def execute(self) -> int:
+        """The number of actions of a chunk that are carried out before the next chunk is sampled."""
+        return self.config.execute
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimisers of the policy's own networks and of its model, by name."""
@@ -268,15 +273,16 @@ class Policy(nn.Module, Generic[P]):
         return action_model_of(self).sample(state_BS, seeds, options)[:, 0]
 
     def with_config(self, config: P) -> Self:
-        """A policy with the same networks and other settings to act by, those of `ACTING`.
+        """A policy with the same networks and other settings to act by.
 
-        It is made by the constructor, which checks them.
+        Raises ValueError for settings that differ in more than those of `ACTING`.
         """
-        with torch.random.fork_rng(devices=[]):
-            other = type(self)(config, self.scales)
-        for name, child in self.named_children():
-            setattr(other, name, child)
-        return other.train(self.training)
+        check_acting(self.config, config)
+        other = copy.copy(self)
+        for registered in ("_modules", "_parameters", "_buffers"):  # what is put into one is not put into the other
+            vars(other)[registered] = dict(vars(self)[registered])
+        other.config = config
+        return other
 
     def build_model(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> ActionModel:
         """Builds a model of actions given the state and a context of `context_dim` numbers."""
@@ -352,6 +358,14 @@ class Policy(nn.Module, Generic[P]):
         if self.action_model is None:
             return "one call"
         return sampling_of(self.action_model.model, options)
+
+
+def check_acting(trained: PolicyConfig, given: PolicyConfig, name: str = "policy") -> None:
+    """Raises ValueError where settings differ in more than how a policy acts."""
+    for key, own, other in differences(to_json(trained), to_json(given)):
+        if key not in trained.ACTING:
+            raise ValueError(f"{name}.{key} is {other}, and the policy was trained with {own}; only these settings may "
+                             f"change after training: {', '.join(trained.ACTING)}")
 
 
 def action_model_of(policy: Policy) -> ActionModel:

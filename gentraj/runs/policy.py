@@ -15,7 +15,7 @@ from gentraj.agents.policies.policy import Policy, PolicyConfig, action_model_of
 from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.agents.policies.scales import StateActionScales
 
-from ..config import JsonObject, differences, settings, to_json
+from ..config import JsonObject, settings
 from ..data import ContextConfig, Episodes
 from ..data.windows import GoalContext
 from ..families import ACTION_MODELS, Model, ModelConfig
@@ -100,9 +100,7 @@ class PolicyRun(Run[PolicyRunConfig]):
         refuse_planning(self, guide)
         space, policy = self.data.allowed(action_space), self.policy
         if config is not None:
-            changed = acting_settings(self, config, PolicyConfig)
-            check_acting(self.config.policy, changed)
-            policy = policy.with_config(changed)
+            policy = policy.with_config(acting_settings(self, config, PolicyConfig))
         actor = ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, ahead_of(self))
         if deadline is None:
             return actor
@@ -119,11 +117,3 @@ class PolicyRun(Run[PolicyRunConfig]):
         return {"kind": self.summary,
                 "conditioned on, besides the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions per chunk": self.policy.chunk, "actions executed per chunk": self.policy.execute}
-
-
-def check_acting(trained: PolicyConfig, given: PolicyConfig, name: str = "policy") -> None:
-    """Raises ValueError where settings differ in more than how a policy acts."""
-    for key, own, other in differences(to_json(trained), to_json(given)):
-        if key not in trained.ACTING:
-            raise ValueError(f"{name}.{key} is {other}, and the policy was trained with {own}; only these settings may "
-                             f"change after training: {', '.join(trained.ACTING)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gentraj.agents.policies.policy import PolicyConfig
+from gentraj.agents.policies.policy import PolicyConfig, check_acting
 from gentraj.agents.policies.steering import Steered, SteeredConfig
 
 from ..config import JsonObject, from_json, to_json, with_settings
@@ -16,7 +16,7 @@ from ..training.loop import TrainingConfig
 from .export import examples
 from .planner import PlannerRun
 from .plans import Plans, PlansConfig
-from .policy import PolicyRun, PolicyRunConfig, check_acting
+from .policy import PolicyRun, PolicyRunConfig
 from .presets import reward_settings
 from .run import Run, of_kind
 from .training import fit, prepare, resolve_paths

@@ -160,7 +160,8 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     round_it, unaware = (agent.avoiding([middle]) for agent in agents)
     assert unaware is agents[1] and isinstance(round_it, StudentActor) and round_it.ahead is not None
     assert len(round_it.ahead.roadmap.edge_E2) < len(road.edge_E2)
-    of_kind(student, runs.PolicyRun).policy.execute = 3
+    policy = of_kind(student, runs.PolicyRun).policy
+    policy.config = replace(policy.config, chunk=3, execute=3)
     replan = of_kind(teacher, runs.PlannerRun).planning.replan
     assert [legs.steps for legs in map(Legs.of, (teacher, student)) if legs] == [replan, 3]
     assert gentraj("export", student.folder, "--out", tmp_path / "near.pt2") == 0

@@ -219,8 +219,13 @@ def test_other_settings_to_act_by_need_no_other_training(name: str) -> None:
     before, config = decide(policy), replace(policy.config, **{key: others[key] for key in policy.config.ACTING})
     anew = make(config, everything(), GOAL)
     anew.load_state_dict(policy.state_dict())
-    assert torch.equal(decide(policy.with_config(config)), decide(anew))
-    assert torch.equal(decide(policy), before)
+    other = policy.with_config(config)
+    assert torch.equal(decide(other), decide(anew))
+    for child, _ in policy.named_children():
+        setattr(other, child, torch.nn.Identity())  # a part of the copy is no part of the original
+    assert torch.equal(decide(policy), before) and policy.config != config
+    with pytest.raises(ValueError, match="only these settings may change"):
+        policy.with_config(replace(config, batch_size=7))
 
 
 @every_policy
