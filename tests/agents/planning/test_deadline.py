@@ -174,6 +174,17 @@ def test_one_slow_plan_does_not_reduce_the_budget_for_good() -> None:
     assert plan_ms == pytest.approx({"4 steps, 1 candidates": 1000, "2 steps, 1 candidates": 500})
 
 
+def test_a_clock_that_stands_still_in_the_warm_up_leaves_plans_to_be_measured_later() -> None:
+    played = InTime(0.34, cost=0.0)
+    assert set(played.agent.timing()["plan_ms"].values()) == {0.0}
+    played.play(12)
+    assert played.counts == ({"the plan": 12}, {"4 steps, 1 candidates": 2})
+    played.model.cost = 0.25
+    played.play(300)
+    plan_ms = played.agent.timing()["plan_ms"]
+    assert plan_ms == pytest.approx({"4 steps, 1 candidates": 1000, "2 steps, 1 candidates": 500})
+
+
 def test_a_late_plan_is_carried_out_from_where_it_is_by_then() -> None:
     played = InTime(1.1)
     played.play(5)
