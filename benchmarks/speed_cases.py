@@ -29,6 +29,7 @@ from benchmarks.speed_peers import (
     diffusers_plan,
     diffusers_training,
 )
+from gentraj.acceleration import BackendName
 from gentraj.agents.policies import POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Policy
@@ -48,6 +49,7 @@ from gentraj.training.loop import compile_networks
 from gentraj.training.optimization import checked_later, read_finite
 from gentraj.trajectory import Agent, Batch, Condition, SamplingOptions
 
+AgentOn = Callable[[torch.device, BackendName], Agent]
 HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
 MAZE = Setting(4, 2, 128, (1, 4, 8), steps=64, few=16)
 ACTOR = ResidualMLPConfig(width=128, depth=1, frequencies=0)  # as many weights as two hidden layers of 256 units
@@ -150,7 +152,7 @@ def policy_update(policy: Policy, windows: Windows, optimizers: dict[str, torch.
 # -- decisions, each with new plans or a new chunk of actions
 
 
-def maze_planner(device: torch.device) -> Agent:
+def maze_planner(device: torch.device, backend: BackendName) -> Agent:
     """The planner of the preset pointmaze, on random walks in an open place."""
     rng, length, count = np.random.default_rng(0), 300, 10
     end = np.arange(length - 1, count * length, length)
@@ -159,31 +161,34 @@ def maze_planner(device: torch.device) -> Agent:
                      rng.uniform(-1, 1, (count * length, 2)), np.zeros(count * length), last & False, last,
                      np.full(count, length), goal_dims=(0, 1))
     run, _ = prepare(PLANNERS["pointmaze"], data=walks, check=False)
-    return run.ready(device).agent(Box(-1, 1, (2,)))
+    return gentraj.accelerate(run.ready(device), backend).agent(Box(-1, 1, (2,)))
 
 
-def actor(device: torch.device, kind: str) -> Agent:
+def actor(device: torch.device, backend: BackendName, kind: str) -> Agent:
     """The agent of a policy."""
     config = PRESETS[kind][1]
     policy = POLICIES.made_of(config)(config, StateActionScales.fit(transitions(), ContextConfig())).to(device)
-    return Actor(policy, -np.ones(HOPPER.act_dim), np.ones(HOPPER.act_dim))
+    return Actor(gentraj.accelerate(policy, backend), -np.ones(HOPPER.act_dim), np.ones(HOPPER.act_dim))
 
 
-def decisions(setup: Setup, agent_on: Callable[[torch.device], Agent], batch: int, goal_dim: int) -> dict[str, Call]:
-    agent, goal_BG = agent_on(setup.device), torch.ones(batch, goal_dim) if goal_dim else None
-    assert agent.spec is not None
-    obs_BO = torch.zeros(batch, agent.spec.obs_dim)
+def decisions(setup: Setup, agent_on: AgentOn, batch: int, goal_dim: int) -> dict[str, Call]:
+    goal_BG = torch.ones(batch, goal_dim) if goal_dim else None
 
-    def decide(agent: Agent) -> None:
+    def decide(agent: Agent, obs_BO: Tensor) -> None:
         agent.reset(None, range(batch))
         agent.act(obs_BO, goal_BG)
 
-    return {name: partial(decide, gentraj.accelerate(agent, name)) for name in ("eager", *setup.backends)}
+    found: dict[str, Call] = {}
+    for name in ("eager", *setup.backends):
+        agent = agent_on(setup.device, name)
+        assert agent.spec is not None
+        found[name] = partial(decide, agent, torch.zeros(batch, agent.spec.obs_dim))
+    return found
 
 
 def rollouts(setup: Setup, batch: int, steps: int) -> dict[str, Call]:
     """Steps of many mazes at once, in which the planner makes new plans and follows them."""
-    agent, envs = maze_planner(setup.device), VectorEnvironment(environment_factory("pointmaze-umaze"), batch)
+    envs = VectorEnvironment(environment_factory("pointmaze-umaze"), batch)
 
     def rollout(agent: Agent) -> None:
         envs.reset(np.ones(batch, bool), range(batch))
@@ -192,7 +197,7 @@ def rollouts(setup: Setup, batch: int, steps: int) -> dict[str, Call]:
             assert envs.goal_BG is not None
             envs.step(agent.act(torch.from_numpy(envs.obs_BO), torch.from_numpy(envs.goal_BG)).numpy())
 
-    return {name: partial(rollout, gentraj.accelerate(agent, name)) for name in ("eager", *setup.backends)}
+    return {name: partial(rollout, maze_planner(setup.device, name)) for name in ("eager", *setup.backends)}
 
 
 # -- the cases
@@ -229,7 +234,7 @@ def _update(kind: str, *peers: str) -> Case:
                 partial(updates, kind=kind))
 
 
-def _decide(who: str, agent_on: Callable[[torch.device], Agent], batch: int, goal_dim: int = 0) -> Case:
+def _decide(who: str, agent_on: AgentOn, batch: int, goal_dim: int = 0) -> Case:
     many = "" if batch == 1 else f" in {batch} environments"
     ours = partial(decisions, agent_on=agent_on, batch=batch, goal_dim=goal_dim)
     return Case(f"decision by {who}{many}", {}, ours)

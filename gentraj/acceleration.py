@@ -1,7 +1,7 @@
 """Faster networks for sampling and acting, by compilers that are measured and checked on the user's machine.
 
-    fast = gentraj.accelerate(run.model, "openvino")
-    agent = gentraj.accelerate(run.agent(space), "openvino-bf16")
+    fast = gentraj.accelerate(run, "openvino")
+    agent = fast.agent(space)
 
 Models, agents and samplers know nothing of it: the `body` of each of their networks is replaced.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -155,7 +155,16 @@ class GroupMoments(nn.Module):
         return z_RC1H * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
 
 
-Target = TypeVar("Target")
+@runtime_checkable
+class HasModules(Protocol):
+    """A model, or a run: what says which modules it is made of."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Its modules, each once, as those of an `nn.Module`."""
+        ...
+
+
+Target = TypeVar("Target", bound=HasModules)
 BackendName = Literal["eager", "compile", "openvino", "openvino-bf16"]
 """The name of a backend."""
 MAKING = threading.RLock()  # held by the thread that makes a program
@@ -190,8 +199,8 @@ BACKENDS: dict[str, Backend] = {
 
 
 def accelerate(target: Target, backend: BackendName = "openvino") -> Target:
-    """Returns a copy of a model, an agent or a run whose networks run in `backend` when they sample or act, also if
-    another backend has run them so far.
+    """Returns a copy of a model or a run whose networks run in `backend` when they sample, also if another backend has
+    run them so far. Agents are made of the copy.
 
     compile: torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in
     float32, an extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
@@ -199,41 +208,36 @@ def accelerate(target: Target, backend: BackendName = "openvino") -> Target:
     A program is made when a number of rows, as `program_rows` rounds it, first comes, and anew when weights have
     changed since, as by a training. Its first output is compared with the eager network's: an error above the
     tolerance in `BACKENDS` raises ValueError. Calls that are differentiated, as by guides, are eager. The outputs for
-    different numbers of rows may differ in their last bits. Raises ValueError for an unknown backend and where nothing
-    can be accelerated, and ImportError for a backend that is not installed.
+    different numbers of rows may differ in their last bits. Raises ValueError for an unknown backend, for an agent and
+    where nothing can be accelerated, and ImportError for a backend that is not installed.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}")
+    if not isinstance(target, HasModules):
+        raise ValueError(f"a {type(target).__name__} was given, and a model or a run is accelerated; make the agent of "
+                         "it, as by gentraj.accelerate(run).agent(action_space)")
     if backend == "eager" and backend_of(target) == "eager":
         return target
     fast = copy.deepcopy(target)
-    networks = list(_networks(fast))
+    networks = _networks(fast)
     if not networks:
         raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate, derived from "
-                         "FactoredNetwork; give a model, an agent or a run with one, or leave accelerate out")
-    for network in dict.fromkeys(networks):  # an agent may have a network twice
+                         "FactoredNetwork; give a model or a run with one, or leave accelerate out")
+    for network in networks:
         vars(network).pop("body", None)  # that of an earlier call: the network's own body is a method
         if backend != "eager":
             network.body = Accelerated(network, backend)
     return fast
 
 
-def backend_of(target: object) -> str:
-    """What runs the networks of a model, an agent or a run, such as "eager"."""
+def backend_of(target: HasModules) -> str:
+    """What runs the networks of a model or a run, such as "eager"."""
     bodies = (network.body for network in _networks(target))
     return next((body.backend for body in bodies if isinstance(body, Accelerated)), "eager")
 
 
-def _networks(target: object) -> Iterator[FactoredNetwork]:
-    """The networks of a module, or of the modules, agents and samplers that an agent or a run has, also in lists."""
-    if isinstance(target, nn.Module):
-        yield from (module for module in target.modules() if isinstance(module, FactoredNetwork))
-        return
-    for value in getattr(target, "__dict__", {}).values():
-        members = tuple(value.values()) if isinstance(value, Mapping) else value
-        for each in members if isinstance(members, list | tuple) else (members,):
-            if isinstance(each, nn.Module) or hasattr(each, "act") or hasattr(each, "sample"):
-                yield from _networks(each)
+def _networks(target: HasModules) -> list[FactoredNetwork]:
+    return [module for module in target.modules() if isinstance(module, FactoredNetwork)]
 
 
 class Accelerated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import field
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from annotated_types import Interval
 from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
@@ -239,6 +239,10 @@ class Run(ABC, Generic[ConfigT]):
     def main(self) -> Component:
         """The main component: a planner's model, the policy, or the world model."""
         return self.components[self.MAIN]
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The modules of its parts, each once, as those of an `nn.Module`."""
+        return nn.ModuleDict(self.components).modules()
 
     @property
     def device(self) -> torch.device:

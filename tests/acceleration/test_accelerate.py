@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 import gentraj
+from gentraj import runs
 from gentraj.acceleration import BACKENDS, Accelerated, Backend, backend_of, program_rows
+from gentraj.agents.deadline import Deadline, SimulatedTime
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
@@ -68,25 +70,22 @@ def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
     assert backend_of(fast) == "openvino"
 
 
-def test_an_agent_is_accelerated_with_the_agents_that_it_has() -> None:
-    """As a `ConfidenceSwitch` has a teacher, in whose networks most of its time is spent."""
-    class Model:
-        def __init__(self) -> None:
-            self.model = make()
-
-        def act(self) -> Tensor:
-            return self.model.sample(Condition.empty(SPEC))
-
-    class Asking:
-        def __init__(self) -> None:
-            self.teacher = Model()
-
-        def act(self) -> Tensor:
-            return self.teacher.act()
-
-    fast = gentraj.accelerate(Asking(), "openvino")
-    torch.testing.assert_close(fast.act(), Asking().act(), rtol=1e-3, atol=1e-3)
-    assert backend_of(fast) == "openvino"
+@pytest.mark.parametrize("run", ["small_run", "hopper_run"])
+def test_an_agent_with_a_deadline_and_a_fallback_is_made_of_an_accelerated_run(
+        run: str, request: pytest.FixtureRequest) -> None:
+    plain = runs.load(request.getfixturevalue(run))
+    fast = gentraj.accelerate(plain, "openvino")
+    obs_BO, acts = plain.reference.x_BHD[:1, 0, : plain.data.obs_dim], []
+    goal_BG = plain.example_goal(plain.reference, obs_BO)
+    for each in (plain, fast):
+        space, clock = each.action_space(), SimulatedTime()
+        agent = each.agent(space, deadline=Deadline(1.0, each.agent(space), clock, clock))
+        agent.reset(None, [3])
+        acts.append(agent.act(obs_BO, goal_BG))
+    torch.testing.assert_close(*acts, rtol=1e-3, atol=1e-3)
+    assert [backend_of(each) for each in (plain, fast)] == ["eager", "openvino"]
+    with pytest.raises(ValueError, match="a model or a run is accelerated"):
+        gentraj.accelerate(agent)  # type: ignore[type-var]
 
 
 def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:
