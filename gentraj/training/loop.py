@@ -483,9 +483,8 @@ def _same_on_resume(meta: Mapping[str, object], components: Mapping[str, Trainab
 
 COMPILER = "inductor"  # needs a C++ compiler on a CPU, and Triton on a GPU
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEPT_BYTES = 2**28  # of freed memory
-UNMAPPED_BYTES = 2**24  # the largest block that is not mapped for itself
-GLIBC_BYTES = 2**17  # glibc's own value of both
+KEPT_BYTES = 2**28  # of freed memory, during a training
+UNMAPPED_BYTES = 2**25  # the largest block that is not mapped for itself; glibc takes no more
 
 
 @contextmanager
@@ -516,8 +515,9 @@ def deterministic_kernels() -> Iterator[None]:
 def freed_memory_kept() -> Iterator[None]:
     """Lets the process keep freed memory, up to 256 MiB, within the block, and returns it to the system at the end.
 
-    The system would give it back page by page, which takes 3 to 10 % of the time of a training step on a CPU. This
-    changes nothing where the C library is not glibc.
+    The system would give it back page by page, which takes 3 to 10 % of the time of a training step on a CPU. glibc
+    raises both thresholds by itself as a process frees larger blocks, until one of them is set; after the block they
+    have the values up to which it does. This changes nothing where the C library is not glibc.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -528,8 +528,7 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(M_TRIM_THRESHOLD, GLIBC_BYTES)
-        libc.mallopt(M_MMAP_THRESHOLD, GLIBC_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * UNMAPPED_BYTES)
         libc.malloc_trim(0)
 
 
