@@ -10,8 +10,7 @@ from ..config import OneOf
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, distill
-from ..runs.loading import load
-from .options import HELP, Device, RunPath, is_run, parse, print_settings, split, with_options
+from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_settings, split, with_options
 from .train import fresh_folder, next_command
 
 MethodName = Annotated[str, OneOf(METHODS)]
@@ -52,11 +51,11 @@ def main(argv: list[str]) -> None:
         _help(words, given)
     args = parse(Distill, words, "gentraj distill", settings=[*KEYS, *SHORT])
     config = with_options(METHODS[args.method].config, given)
-    folder, device = args.run_dir, pick_device(args.device)
+    folder = args.run_dir
     if not args.resume:
         fresh_folder(folder, "--resume")
-    student = distill(load(args.run, device=device), config, folder, env_id=args.env_id, resume=args.resume,
-                      device=device)
+    student = distill(load_trained(args.run, args.device), config, folder, env_id=args.env_id, resume=args.resume,
+                      device=pick_device(args.device))
     say(f"trained {student.step} steps; the student is in {folder}")
     print_saved(next_command(student, folder))
 

@@ -35,7 +35,7 @@ from ..config import OneOf, dotted_keys, from_word, groups_off, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
-from ..runs.folder import RunFolder
+from ..runs.folder import RunFolder, check_trained
 from ..runs.loading import load
 from ..runs.run import Run
 from ..runs.zoo import PREFIX
@@ -186,15 +186,14 @@ def load_trained(folder: Path, device: str | None, step: int | None = None) -> R
     Raises ValueError for a run that is not trained at all, unless its step 0 is asked for.
     """
     run = load(folder, step=step, device=pick_device(device))
-    folder = run.folder
-    steps, goes_on = run.config.training.steps, f"`gentraj train --resume {quote(str(folder))}` goes on"
-    if step is None and run.step == RunFolder(folder).chosen():
-        say(f"{folder} is taken at step {run.step:,} of {steps:,}, which was chosen")
-    elif run.step == 0 and step is None:
-        raise ValueError(f"{folder} is at step 0 of {steps:,}, and its weights are random; {goes_on}, and --step 0 "
-                         "takes it as it is")
+    if step is None:
+        check_trained(run)
+    steps = run.config.training.steps
+    if step is None and run.step == RunFolder(run.folder).chosen():
+        say(f"{run.folder} is taken at step {run.step:,} of {steps:,}, which was chosen")
     elif run.step < steps:
-        say(f"{folder} is at step {run.step:,} of {steps:,}: its training is not finished; {goes_on}")
+        say(f"{run.folder} is at step {run.step:,} of {steps:,}: its training is not finished; `gentraj train --resume "
+            f"{quote(str(run.folder))}` goes on")
     return run
 
 

@@ -34,7 +34,7 @@ from ..training.loop import Callbacks, RunStore, Trainer, TrainingConfig, Traini
 from ..training.parallel import SINGLE
 from . import dagger
 from .dagger import DecisionConfig
-from .folder import RunFolder, fingerprint, run_class
+from .folder import RunFolder, check_trained, fingerprint, run_class
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRunConfig
 from .presets import model_config, with_model
@@ -90,9 +90,10 @@ def distill(teacher: Run, config: AnyDistillConfig, folder: Path | str, *, env_i
     """Distils the run `teacher` into a new run in `folder`, by the method that the settings belong to.
 
     Whole decisions are recorded in the environment `env_id`, by default the teacher's own; other methods need none. A
-    distillation that was killed and is resumed gives the same student, bit for bit. Raises what `dagger.distill` and
-    `distill_model` raise.
+    distillation that was killed and is resumed gives the same student, bit for bit. Raises ValueError for a teacher at
+    step 0, and what `dagger.distill` and `distill_model` raise.
     """
+    check_trained(teacher)
     if isinstance(config, DecisionConfig):
         return dagger.distill(teacher, config, Path(folder), env_id=env_id, resume=resume, device=device,
                               progress=progress)

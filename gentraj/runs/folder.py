@@ -238,6 +238,14 @@ class RunFolder:
         return read_metrics(self.path)
 
 
+def check_trained(run: Run) -> None:
+    """Raises ValueError for a run at step 0, whose weights are random, unless this checkpoint was chosen."""
+    if run.step == 0 and RunFolder(run.folder).chosen() is None:
+        raise ValueError(f"{run.folder} is at step 0 of {run.config.training.steps:,}, and its weights are random; "
+                         f"`gentraj train --resume {shlex.quote(str(run.folder))}` goes on, and where a command has "
+                         "the option, --step 0 takes it as it is")
+
+
 def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None) -> JsonObject | None:
     """The mean of each score over the last three evaluations of a learning curve, with their "steps".
 

@@ -12,6 +12,7 @@ from small import gentraj
 
 import gentraj as package
 from gentraj import runs
+from gentraj.runs.distillation import FewStepRunConfig, distill
 
 
 @pytest.fixture
@@ -42,6 +43,11 @@ def test_random_weights_are_used_only_if_they_are_asked_for(umaze: object, tmp_p
     words = "sample", tmp_path / "run", "--num", 1, "--out", tmp_path / "a.npz"
     assert gentraj(*words) == 2 and "step 0 of 1, and its weights are random" in capsys.readouterr().err
     assert gentraj(*words, "--step", 0) == 0
+    for method in ("decision", "reflow"):
+        words = "distill", tmp_path / "run", "--method", method, "--run-dir", tmp_path / "student"
+        assert gentraj(*words) == 2 and "step 0 of 1, and its weights are random" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="its weights are random"):
+        distill(package.load(tmp_path / "run"), FewStepRunConfig(), tmp_path / "student")
 
 
 def test_a_device_that_is_not_here_is_refused_in_one_line(small_run: Path, capsys: pytest.CaptureFixture) -> None:
