@@ -237,12 +237,13 @@ def expectile(error: Tensor, tau: float) -> Tensor:
 def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
     """(B,) weights exp(beta * advantage), bounded by MAX_ADVANTAGE_WEIGHT and divided by their mean.
 
-    The advantages are divided by the mean of their absolute values, weighted by `weight_B`.
+    The advantages are divided by the mean of their absolute values. Both means are weighted by `weight_B`, so that the
+    product of both weights has mean 1.
     """
     size = mean_over_processes((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT))
     better_B = (exponent_B - max_over_processes(exponent_B.max())).exp()  # divided by the largest, against underflow
-    return better_B / mean_over_processes(better_B.mean())
+    return better_B / mean_over_processes((better_B * weight_B).mean()).clamp(min=torch.finfo(better_B.dtype).tiny)
 
 
 def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ class ActionModel(nn.Module):
             context_BC = goal_BC
         x_BKD = join(state_BS, t.chunk_BX.unflatten(1, (self.spec.horizon, -1)))
         if t.weight_B is not None:
-            weight_B = t.weight_B if weight_B is None else mean_one(t.weight_B * weight_B)
+            weight_B = t.weight_B if weight_B is None else t.weight_B * weight_B
         batch = Batch(x_BKD, t.real_BK[..., None] | self.state_mask, context_BC, weight_B=weight_B)
         return self.model.update(batch, optimizers, generator, **guide)
 

@@ -328,6 +328,21 @@ def test_a_cut_chunk_is_learnt_as_far_as_it_goes() -> None:
     assert mean_one(torch.zeros(3)).tolist() == [0, 0, 0] and mean_one(torch.tensor([1.0, 3.0])).tolist() == [0.5, 1.5]
 
 
+@pytest.mark.parametrize("advantages", ["relative", "raw"])
+def test_an_action_keeps_its_weight_beside_what_a_world_model_imagined(advantages: str) -> None:
+    """The mean loss over two imagined rows and the three real ones is that over the real ones of data without any."""
+    seen: list[Batch] = []
+    beside = replace(chain(), extras={"imagined": np.array([[0], [0], [0], [0], [1], [1], [1]])})
+    for data, rows in ((chain(), 3), (beside, 5)):
+        policy = make(small("iql", advantages=advantages), data)
+        policy.model.model.update = lambda batch, *_: seen.append(batch) or {}
+        t = policy.transition(Windows(data, policy.spec).gather(np.arange(rows)), 0.5)
+        weight_B = policy.actor_weights(t, torch.tensor([2.0, -1.0, 0.5, 9.0, -9.0])[:rows])
+        policy.model.update(t, {}, generator(0), weight_B)
+    real_B, all_B = (batch.weights() / len(batch.x_BHD) for batch in seen)
+    torch.testing.assert_close(all_B, torch.cat([real_B, torch.zeros(2)]))
+
+
 # -- scales
 
 
