@@ -46,7 +46,8 @@ from gentraj.randomness import generator
 from gentraj.runs.presets import PRESETS as PLANNERS
 from gentraj.runs.training import prepare
 from gentraj.training.loop import compile_networks
-from gentraj.training.optimization import checked_later, read_finite
+from gentraj.training.optimization import read_finite
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Agent, Batch, Condition, SamplingOptions
 
 AgentOn = Callable[[torch.device, BackendName], Agent]
@@ -144,9 +145,10 @@ def policy_update(policy: Policy, windows: Windows, optimizers: dict[str, torch.
                   steps: Iterator[int], *, bf16: bool) -> None:
     step = next(steps)
     batch = windows.batch(step, 0, UPDATE_BATCH).to(policy.device)
-    with torch.autocast(policy.device.type, torch.bfloat16, enabled=bf16), checked_later() as checked:
-        metrics = policy.update(batch, optimizers, generator(0, step))
-    read_finite([*checked, *metrics.items()])
+    unread = list[tuple[str, torch.Tensor]]()
+    with torch.autocast(policy.device.type, torch.bfloat16, enabled=bf16):
+        metrics = policy.update(TrainingStep(batch, optimizers, generator(0, step), unread=unread))
+    read_finite([*unread, *metrics.items()])
 
 
 # -- decisions, each with new plans or a new chunk of actions

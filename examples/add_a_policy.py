@@ -17,7 +17,7 @@ from gentraj.envs import RandomAgent, environment_factory, rollout
 from gentraj.families import ACTION_MODELS
 from gentraj.networks import ValueEnsemble
 from gentraj.runs import PolicyRunConfig
-from gentraj.training import LearningConfig, adamw, apply_gradients
+from gentraj.training import LearningConfig, adamw
 from gentraj.trajectory import DEFAULT_OPTIONS
 
 
@@ -42,15 +42,15 @@ class AWR(Policy):
         learning = LearningConfig(learning_rate=self.config.learning_rate, weight_decay=0.0)
         return {"value": adamw(self.value, learning), **self.model.optimizers()}
 
-    def update(self, batch, optimizers, generator):
-        t = self.transition(batch, self.config.discount)
+    def update(self, step):
+        t = self.transition(step.batch, self.config.discount, step.processes)
         with torch.no_grad():
             return_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
         advantage_B = return_B - self.value(t.state_BS)[0]
         loss = (advantage_B**2).mean()
-        apply_gradients(loss, optimizers["value"], 10.0)
-        weight_B = advantage_weights(advantage_B.detach(), self.config.beta)
-        return {"value_loss": loss.detach()} | self.model.update(t, optimizers, generator, weight_B)
+        step.descend(loss, "value", 10.0)
+        weight_B = advantage_weights(advantage_B.detach(), self.config.beta, processes=step.processes)
+        return {"value_loss": loss.detach()} | self.model.update(t, step, weight_B)
 
     def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):
         return self.model.sample(state_BS, seeds, replace(options, temperature=0.0))[:, 0]

@@ -27,6 +27,7 @@ from .diffusion.paths import PATHS, sampling_times
 from .diffusion.samplers import Sampler
 from .networks.embedding import batch_invariant
 from .randomness import generator
+from .training.step import TrainingStep
 from .trajectory import (
     Batch,
     Condition,
@@ -136,7 +137,7 @@ def _updated_twice(made: M, batch: Batch) -> list[M]:
     """Two copies after the same update, whose metrics are checked."""
     copies = [copy.deepcopy(made) for _ in range(2)]
     for each in copies:
-        _check_metrics(each.update(batch, each.optimizers(), generator(0)))
+        _check_metrics(each.update(TrainingStep(batch, each.optimizers(), generator(0))))
     return copies
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from torch.optim import Optimizer
 
 from .config import settings
 from .device import constant, to_device, to_device_together
+
+if TYPE_CHECKING:
+    from .training.step import TrainingStep
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -418,14 +421,14 @@ class Trainable(Protocol):
     """The number of windows in a batch."""
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """The optimisers of its parts, by their names; `update` is given them."""
+        """The optimisers of its parts, by the names by which `update` uses them."""
         ...
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
         """Takes one training step and returns its metrics, scalars without gradient, by name.
 
-        All randomness comes from `generator`. Raises `NonFinite`, before the step, for a loss or a gradient that is not
-        finite.
+        It reads nothing but the step and its own state. Raises `NonFinite`, before an optimiser step, for a loss or a
+        gradient that is not finite.
         """
         ...
 
@@ -450,8 +453,7 @@ class TrajectoryModel(Protocol):
         """The optimisers of its parts, as `Trainable.optimizers` returns them."""
         ...
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
         """Takes one training step as `Trainable.update` does, with the batch's weights.
 
         With a differentiable `guide`, which scores trajectories (B, H, D) in environment units, the model also learns

@@ -24,8 +24,8 @@ from gentraj.randomness import generator
 from gentraj.runs import DataFacts, PlannerRunConfig
 from gentraj.runs.planner import PlannerRun
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
-from gentraj.training.optimization import measuring
 from gentraj.training.parallel import SINGLE
+from gentraj.training.step import Trial
 from gentraj.trajectory import Condition
 
 pytestmark = pytest.mark.gpu
@@ -59,8 +59,7 @@ def test_training_sampling_and_planning_run_on_the_device(run: PlannerRun, data:
     windows = Windows(data, model.spec).batch(0, 0)
     for place in (device, torch.device("cpu"), device):
         model.to(place)
-        with measuring():
-            losses.append(model.update(windows.to(place), model.optimizers(), generator(0))["loss"].cpu())
+        losses.append(model.update(Trial(windows.to(place), model.optimizers(), generator(0)))["loss"].cpu())
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-2, atol=1e-3)
     x = model.sample(Condition.empty(model.spec, 2).with_obs(0, torch.zeros(4)), 3)
     assert x.device.type == device.type and torch.isfinite(x).all()

@@ -13,9 +13,9 @@ from gentraj.device import constant
 from gentraj.networks.embedding import Frequencies, fourier, padded, width
 from gentraj.networks.mlp import mlp
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
-from gentraj.training.parallel import mean_over_processes
-from gentraj.trajectory import Batch, TrajectorySpec
+from gentraj.training.optimization import LearningConfig, adamw
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import TrajectorySpec
 
 from .inverse_dynamics import later_observation
 
@@ -52,14 +52,15 @@ class Arrival(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        j_B, later_BO = later_observation(self.spec, batch, generator)
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        batch = step.batch
+        j_B, later_BO = later_observation(self.spec, batch, step.generator)
         obs_BO, _ = self.spec.split(batch.x_BHD[:, 0])
         going_B = batch.mask_BHD[:, 1:, 0].any(1)  # a window of one real timestep arrives nowhere
         goal_BG = later_BO[:, constant(self.goal_dims, later_BO.device, torch.long)]
         loss_B = F.cross_entropy(self(obs_BO, goal_BG), j_B, reduction="none")
-        loss = (loss_B * going_B).sum() / mean_over_processes(going_B.sum()).clamp(min=1)
-        apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        loss = (loss_B * going_B).sum() / step.processes.mean(going_B.sum()).clamp(min=1)
+        step.descend(loss, "network", self.config.max_grad_norm)
         return {"loss": loss.detach()}
 
     def forward(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:

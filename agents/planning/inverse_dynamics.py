@@ -18,7 +18,8 @@ from gentraj.models.conditioning import later_row
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, adamw
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, TrajectorySpec
 
 MIN_LONG_FRACTION = 0.05  # of windows that reach half of `lookahead`; with fewer, shorter ones are measured, too
@@ -104,12 +105,12 @@ class InverseDynamics(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        k_B, target_BO = later_observation(self.spec, batch, generator)
-        obs_BO, act_BA = self.spec.split(batch.x_BHD[:, 0])
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        k_B, target_BO = later_observation(self.spec, step.batch, step.generator)
+        obs_BO, act_BA = self.spec.split(step.batch.x_BHD[:, 0])
         error = (self._act(obs_BO, target_BO, k_B) - self.act.normalize(act_BA)) ** 2
         loss = error.mean()
-        apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        step.descend(loss, "network", self.config.max_grad_norm)
         return {"loss": loss.detach()}
 
     @torch.no_grad()

@@ -23,7 +23,8 @@ from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
 from gentraj.networks.embedding import SinusoidalEmbedding, padded
 from gentraj.normalize import Normalizer, NormalizerName
-from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile, steps_to_go
@@ -164,15 +165,16 @@ class PlanCritic(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
         """Trains f and V for one step towards `targets`; returns metrics, scalars. Raises `NonFinite` before it."""
+        batch = step.batch
         target_B = self.returns.normalize(self.targets(batch))
-        z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
+        z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), step.generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD, batch.goal_BG), sigma_B) - target_B) ** 2).mean()
         v_EB = self.state_network(self._state(batch.x_BHD[:, 0], batch.goal_BG))
         state_loss = expectile(target_B - v_EB, self.config.expectile).mean()
-        apply_gradients(plan_loss + state_loss, optimizers["network"], self.config.max_grad_norm)
-        self.target.update_parameters(self.state_network)
+        step.descend(plan_loss + state_loss, "network", self.config.max_grad_norm)
+        step.follow(self.target, self.state_network)
         return {"loss": plan_loss.detach(), "state_loss": state_loss.detach()}
 
     @torch.no_grad()

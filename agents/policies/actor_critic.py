@@ -25,8 +25,9 @@ from gentraj.diffusion import DiffusionConfig
 from gentraj.families import ACTION_NETWORK
 from gentraj.networks import NetworkConfig
 from gentraj.randomness import OneStream, RowNoise, unfold_each
-from gentraj.training.optimization import LearningConfig, MovingAverage, Updates, adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
+from gentraj.training.optimization import LearningConfig, MovingAverage, Updates, adamw
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
 
 from .critic import Critic, CriticConfig
 from .policy import Policy, PolicyConfig, Transition, join
@@ -102,20 +103,21 @@ class ActorCritic(Policy[A]):
         """(B, 1, K, A) the next action whose value counts: the one with the highest value of the whole critic."""
         return self.critic.best(state_BS, act_BNKA)[:, None]
 
-    def value(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator) -> Tensor:
+    def value(self, state_BS: Tensor, chunk_BX: Tensor, step: TrainingStep) -> Tensor:
         """(B,) eta Q(s, a) / E|Q(s, a)|, which the actor maximises."""
-        return self.config.eta * self.critic.relative(state_BS, chunk_BX, generator, divided=self.config.relative)
+        return self.config.eta * self.critic.relative(state_BS, chunk_BX, step, divided=self.config.relative)
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
-        critic_loss, critic = self.critic_loss(t, generator)
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        t = self.transition(step.batch, self.config.critic.discount, step.processes)
+        critic_loss, critic = self.critic_loss(t, step.generator)
+        step.descend(critic_loss, "critic", self.config.critic.max_grad_norm)
         acts = True
         if self.config.delay > 1:  # Fujimoto et al. 2018, section 5.2
             acts = self.updates.next() % self.config.delay == 0
-        self.critic.step(critic_loss, optimizers["critic"], follow=acts)
         if not acts:
             return critic
-        return critic | self.update_actor(t.for_actor(), optimizers, generator)
+        step.follow(self.critic.target, self.critic.q)
+        return critic | self.update_actor(t.for_actor(), step)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
@@ -127,8 +129,7 @@ class ActorCritic(Policy[A]):
         """(B, N, K, A) actions of the averaged actor, for the critic's targets."""
         raise NotImplementedError
 
-    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
-                     generator: torch.Generator) -> dict[str, Tensor]:
+    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         """One optimiser step of the actor on L_pi, and of what it learns from. Returns metrics."""
         raise NotImplementedError
 
@@ -148,16 +149,15 @@ class ModelActor(ActorCritic[A]):
             x_BNKD = self.model.model.sample(self.model.condition(state_BS, finite=True), number)
         return self.model.actions(x_BNKD)
 
-    def window_value(self, x_BKD: Tensor, generator: torch.Generator) -> Tensor:
+    def window_value(self, x_BKD: Tensor, step: TrainingStep) -> Tensor:
         """(B,) the value of the model's windows, which guides its update."""
-        return self.value(x_BKD[:, 0, : self.state_dim], self.model.actions(x_BKD).flatten(1), generator)
+        return self.value(x_BKD[:, 0, : self.state_dim], self.model.actions(x_BKD).flatten(1), step)
 
-    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
-                     generator: torch.Generator) -> dict[str, Tensor]:
+    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         guide = None
         if self.config.eta:
-            guide = partial(self.window_value, generator=generator)
-        return self.model.update(t, optimizers, generator, guide=guide)
+            guide = partial(self.window_value, step=step)
+        return self.model.update(t, step, guide=guide)
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
         return self.model.sample(state_BS, seeds, options, number)
@@ -240,15 +240,13 @@ class NoiseActor(ActorCritic[A]):
         """The pull, a scalar, and the actor's actions (B, K * A), whose value is to rise."""
         raise NotImplementedError
 
-    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
-                     generator: torch.Generator) -> dict[str, Tensor]:
-        return self.step(*self.loss(t, generator), t, optimizers, generator)
+    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
+        return self.learn(*self.loss(t, step.generator), t, step)
 
-    def step(self, pull: Tensor, chunk_BX: Tensor, t: Transition, optimizers: dict[str, Optimizer],
-             generator: torch.Generator) -> dict[str, Tensor]:
+    def learn(self, pull: Tensor, chunk_BX: Tensor, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         """One optimiser step of the actor on L_pi. Returns metrics."""
-        value_B = self.value(t.state_BS, chunk_BX.clamp(-1, 1), generator)
+        value_B = self.value(t.state_BS, chunk_BX.clamp(-1, 1), step)
         loss = pull - (value_B * t.weights()).mean()
-        norm = apply_gradients(loss, optimizers["actor"], self.learning.max_grad_norm)
-        self.average.update_parameters(self.network)
+        norm = step.descend(loss, "actor", self.learning.max_grad_norm)
+        step.follow(self.average, self.network)
         return {"pull": pull.detach(), "actor_grad_norm": norm.detach()}

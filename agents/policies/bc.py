@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import ClassVar
 
-import torch
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,7 +21,8 @@ from gentraj.config import Fraction, settings
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, REGRESSION, ModelConfig
 from gentraj.networks.perceptron import PerceptronConfig
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
 from .policy import POLICIES, PRESETS, ActionModel, Policy, PolicyConfig
 from .scales import StateActionScales
@@ -80,8 +80,8 @@ class BC(Policy[BCConfig]):
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        return self.model.update(self.transition(batch, 1.0).for_actor(), optimizers, generator)
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        return self.model.update(self.transition(step.batch, 1.0, step.processes).for_actor(), step)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

@@ -20,8 +20,9 @@ from gentraj.config import Fraction, settings
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.mlp import ACTIVATIONS, ActivationName, InitialName, NormName
 from gentraj.randomness import RowNoise, fold
-from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from gentraj.training.parallel import max_over_processes, mean_over_processes
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
+from gentraj.training.parallel import SINGLE, Processes
+from gentraj.training.step import TrainingStep
 
 from .policy import Policy, Transition
 
@@ -152,18 +153,10 @@ class Critic(nn.Module):
         loss = t.average(loss_EB)
         return loss, {"critic_loss": loss.detach(), "q": q_EBN.detach().mean()}
 
-    def step(self, loss: Tensor, optimizer: Optimizer, *, follow: bool = True) -> None:
-        """One step of the optimiser, after which the target network follows by the fraction tau, unless `follow` is
-        false."""
-        apply_gradients(loss, optimizer, self.config.max_grad_norm)
-        if follow:
-            self.target.update_parameters(self.q)
+    def relative(self, state_BS: Tensor, chunk_BX: Tensor, step: TrainingStep, *, divided: bool = True) -> Tensor:
+        """(B,) the values that an actor maximises, if `divided` by their mean absolute value over the step's batch.
 
-    def relative(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator | None = None, *,
-                 divided: bool = True) -> Tensor:
-        """(B,) the values that an actor maximises, if `divided` by their mean absolute value over the batch.
-
-        The gradient reaches the actions, but not the weights of the critic. `generator` draws a random member.
+        The gradient reaches the actions, but not the weights of the critic. The step's generator draws a random member.
         """
         self.q.requires_grad_(False)
         try:
@@ -177,11 +170,11 @@ class Critic(nn.Module):
             q_B = q_EB[0]
             size_B = q_B
         else:
-            member = int(torch.randint(2, (), generator=generator))  # the same in all processes
+            member = int(torch.randint(2, (), generator=step.generator))  # the same in all processes
             q_B, size_B = q_EB[member], q_EB[1 - member]
         if not divided:
             return q_B
-        return q_B / mean_over_processes(size_B.detach().abs().mean()).clamp(min=1e-6)
+        return q_B / step.processes.mean(size_B.detach().abs().mean()).clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """(B, K, A) of each state's N candidates, the one with the highest value under the target network.
@@ -234,16 +227,17 @@ def expectile(error: Tensor, tau: float) -> Tensor:
     return torch.where(error < 0, 1 - tau, tau) * error**2
 
 
-def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
+def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0,
+                      processes: Processes = SINGLE) -> Tensor:
     """(B,) weights exp(beta * advantage), bounded by MAX_ADVANTAGE_WEIGHT and divided by their mean.
 
     The advantages are divided by the mean of their absolute values. Both means are weighted by `weight_B`, so that the
-    product of both weights has mean 1.
+    product of both weights has mean 1. Means are over the batch that the `processes` share.
     """
-    size = mean_over_processes((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
+    size = processes.mean((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT))
-    better_B = (exponent_B - max_over_processes(exponent_B.max())).exp()  # divided by the largest, against underflow
-    return better_B / mean_over_processes((better_B * weight_B).mean()).clamp(min=torch.finfo(better_B.dtype).tiny)
+    better_B = (exponent_B - processes.maximum(exponent_B.max())).exp()  # divided by the largest, against underflow
+    return better_B / processes.mean((better_B * weight_B).mean()).clamp(min=torch.finfo(better_B.dtype).tiny)
 
 
 def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:

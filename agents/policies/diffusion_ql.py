@@ -15,14 +15,13 @@ from dataclasses import field, replace
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gentraj.config import settings
 from gentraj.diffusion import DiffusionConfig
 from gentraj.families import DIFFUSION, GAN, ModelConfig
 from gentraj.gan.objectives import SideConfig
+from gentraj.training.step import TrainingStep
 
 from .actor_critic import ActorCriticConfig, ModelActor
 from .policy import POLICIES, PRESETS, Transition
@@ -55,13 +54,12 @@ class DiffusionQL(ModelActor[DiffusionQLConfig]):
         """All next actions, of which each member of the critic counts its own best."""
         return act_BNKA
 
-    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
-                     generator: torch.Generator) -> dict[str, Tensor]:
+    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         """One optimiser step on equation 3. Returns metrics."""
         if self.config.gradient == "step":
-            return super().update_actor(t, optimizers, generator)
-        guide = partial(self.window_value, generator=generator)
-        return self.model.update(t, optimizers, generator, guide=guide, chain=True)
+            return super().update_actor(t, step)
+        guide = partial(self.window_value, step=step)
+        return self.model.update(t, step, guide=guide, chain=True)
 
 
 POLICIES["diffusion-ql"] = DiffusionQLConfig, DiffusionQL

@@ -22,12 +22,11 @@ from dataclasses import field, replace
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gentraj.config import settings
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import FLOW
-from gentraj.training.parallel import mean_over_processes
+from gentraj.training.step import TrainingStep
 
 from .actor_critic import ActorCriticConfig, NoiseActor
 from .policy import POLICIES, PRESETS, Transition, join
@@ -64,16 +63,15 @@ class FQL(NoiseActor[FQLConfig]):
         assert isinstance(self.model.model, Diffusion)  # noqa: S101  by the type of its settings
         return self.model.model
 
-    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
-                     generator: torch.Generator) -> dict[str, Tensor]:
+    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         """One optimiser step of the flow, and one of the actor. Returns metrics."""
         if self.config.guidance is None:
-            flow = self.model.update(t, optimizers, generator)
-            z_BKA = self.noise(t.state_BS, generator)
+            flow = self.model.update(t, step)
+            z_BKA = self.noise(t.state_BS, step.generator)
         else:
-            z_BKA = self.noise(t.state_BS, generator)
-            flow = self.model.update(t, optimizers, generator, self.guidance(t, z_BKA, self.config.guidance))
-        return flow | self.step(*self.distillation(t, z_BKA), t, optimizers, generator)
+            z_BKA = self.noise(t.state_BS, step.generator)
+            flow = self.model.update(t, step, self.guidance(t, z_BKA, self.config.guidance))
+        return flow | self.learn(*self.distillation(t, z_BKA), t, step)
 
     def distillation(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The pull, a scalar, and the actor's actions (B, K * A)."""
@@ -87,7 +85,7 @@ class FQL(NoiseActor[FQLConfig]):
     def guidance(self, t: Transition, z_BKA: Tensor, temperature: float) -> Tensor:
         """(B,) the weights w of GFP, in [0, 1], with which the flow imitates the data's actions."""
         own_B = self.critic.target_value(t.state_BS, self.act(self.network, t.state_BS, z_BKA).clamp(-1, 1))
-        size = mean_over_processes(own_B.abs().mean()).clamp(min=1e-6)
+        size = t.processes.mean(own_B.abs().mean()).clamp(min=1e-6)
         better_B = self.critic.target_value(t.state_BS, t.chunk_BX) - own_B
         return (better_B / (temperature * size)).sigmoid()
 

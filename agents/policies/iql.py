@@ -24,8 +24,9 @@ from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
 from gentraj.families import DIFFUSION, GAUSSIAN, ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.training.optimization import adamw
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
 from .critic import MAX_ADVANTAGE_WEIGHT, Critic, CriticConfig, advantage_weights, expectile, state_value
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig, Transition
@@ -89,19 +90,20 @@ class IQL(Policy[IQLConfig]):
             return None
         if self.config.advantages == "raw":
             return (self.config.beta * advantage_B).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT)).exp()
-        return advantage_weights(advantage_B, self.config.beta, t.weights())
+        return advantage_weights(advantage_B, self.config.beta, t.weights(), t.processes)
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        t = self.transition(step.batch, self.config.critic.discount, step.processes)
         value_loss, advantage_B = self.value_loss(t)
-        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        step.descend(value_loss, "value", self.config.critic.max_grad_norm)
         critic_loss, critic = self.critic_loss(t)
-        self.critic.step(critic_loss, optimizers["critic"])
+        step.descend(critic_loss, "critic", self.config.critic.max_grad_norm)
+        step.follow(self.critic.target, self.critic.q)
         acting = t.for_actor()
         if acting is not t:
             with torch.no_grad():
                 advantage_B = self.advantage(acting)
-        actor = self.model.update(acting, optimizers, generator, self.actor_weights(acting, advantage_B))
+        actor = self.model.update(acting, step, self.actor_weights(acting, advantage_B))
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],

@@ -19,8 +19,8 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
-from gentraj.training.optimization import in_training_step
-from gentraj.training.parallel import mean_over_processes
+from gentraj.training.parallel import SINGLE, Processes
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
     Batch,
@@ -65,6 +65,8 @@ class Transition:
     critics learn. None gives all transitions the same weight."""
     actor_BS: Tensor | None = None
     """The state with a goal that was drawn for the actor; None without goals in hindsight."""
+    processes: Processes = SINGLE
+    """The processes that share the batch, of whose transitions these are those of one."""
 
     def for_actor(self) -> Transition:
         """The transitions with the actor's goals in their states. Rewards and next states keep those of the values."""
@@ -80,16 +82,16 @@ class Transition:
 
     def average(self, x_EB: Tensor) -> Tensor:
         """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
-        return (x_EB * self.whole_B).sum(-1).mean() / mean_over_processes(self.whole_B.sum()).clamp(min=1)
+        return (x_EB * self.whole_B).sum(-1).mean() / self.processes.mean(self.whole_B.sum()).clamp(min=1)
 
     def real_entries(self) -> Tensor:
         """(B, K * A) true for the entries of the chunk that were taken before the episode ended."""
         return self.real_BK.repeat_interleave(self.chunk_BX.shape[1] // self.real_BK.shape[1], 1)
 
 
-def mean_one(weight_B: Tensor) -> Tensor:
-    """Divides weights by their mean; weights that are all 0 stay 0."""
-    return weight_B / mean_over_processes(weight_B.mean()).clamp(min=1e-6)
+def mean_one(weight_B: Tensor, processes: Processes = SINGLE) -> Tensor:
+    """Divides weights by their mean over the batch of these processes; weights that are all 0 stay 0."""
+    return weight_B / processes.mean(weight_B.mean()).clamp(min=1e-6)
 
 
 def join(state_BS: Tensor, act_BKA: Tensor) -> Tensor:
@@ -132,8 +134,8 @@ class ActionModel(nn.Module):
         """Takes the actions (..., K, A) from windows (..., K, D), clamped to the data's bounds."""
         return x[..., self.spec.obs_dim :].clamp(-1, 1)
 
-    def update(self, t: Transition, optimizers: dict[str, Optimizer], generator: torch.Generator,
-               weight_B: Tensor | None = None, context_BC: Tensor | None = None, **guide: Any) -> dict[str, Tensor]:
+    def update(self, t: Transition, step: TrainingStep, weight_B: Tensor | None = None,
+               context_BC: Tensor | None = None, **guide: Any) -> dict[str, Tensor]:
         """One optimiser step on the model's loss of the data's actions: of each state with the chunk that followed it,
         as far as the episode goes.
 
@@ -147,7 +149,7 @@ class ActionModel(nn.Module):
         if t.weight_B is not None:
             weight_B = t.weight_B if weight_B is None else t.weight_B * weight_B
         batch = Batch(x_BKD, t.real_BK[..., None] | self.state_mask, context_BC, weight_B=weight_B)
-        return self.model.update(batch, optimizers, generator, **guide)
+        return self.model.update(step.on(batch), **guide)
 
     def parts(self, state_BS: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is known in each timestep, and the rest of the state, None if there is none."""
@@ -171,7 +173,7 @@ class ActionModel(nn.Module):
         actions are `first_BLA`, if they are given."""
         if number > 1:
             seeds = unfold_each(number, seeds)
-        known = self.condition(state_BS, finite=in_training_step())
+        known = self.condition(state_BS)
         if first_BLA is not None:
             known = known.with_act(first_BLA)
         return self.actions(self.model.sample(known, number, guide=guide, seed=seeds, options=options))
@@ -247,7 +249,7 @@ class Policy(nn.Module, Generic[P]):
         """The optimisers of the policy's own networks and of its model, by name."""
         raise NotImplementedError
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
         """One training step; returns metrics, scalars. Raises `NonFinite` before an optimiser step on a loss or a
         gradient that is not finite."""
         raise NotImplementedError
@@ -288,8 +290,9 @@ class Policy(nn.Module, Generic[P]):
         """Builds a model of actions given the state and a context of `context_dim` numbers."""
         return ActionModel(self.window_spec, config, context_dim, context_dropout, self.config.max_delay)
 
-    def transition(self, batch: Batch, discount: float) -> Transition:
-        """The transitions that the policy sees in a batch of windows; `discount` is per environment step.
+    def transition(self, batch: Batch, discount: float, processes: Processes = SINGLE) -> Transition:
+        """The transitions that the policy sees in a batch of windows, which these `processes` share; `discount` is per
+        environment step.
 
         Raises ValueError for a batch without rewards, terminations and episodes, and for windows of another layout than
         the policy's, in which the n-step returns would be others.
@@ -311,7 +314,7 @@ class Policy(nn.Module, Generic[P]):
         act_BKA = scales.act.normalize(act_BHA[:, : self.chunk]) * (real_BK[..., None] & scales.varies_A)
         weight_B = None
         if batch.synthetic_B is not None:
-            weight_B = mean_one((~batch.synthetic_B).to(reward_B))
+            weight_B = mean_one((~batch.synthetic_B).to(reward_B), processes)
         goal_BG, actor_BS = batch.context_BC, None
         obs_BW = self.spec.seen(obs_BHO[:, 0], batch.past_BPD)
         if batch.goal_BG is not None:
@@ -326,7 +329,8 @@ class Policy(nn.Module, Generic[P]):
             whole_B=real_BK.all(1) | ended_B,
             episode_B=batch.episode_B,
             weight_B=weight_B,
-            actor_BS=actor_BS)
+            actor_BS=actor_BS,
+            processes=processes)
 
     def past(self, batch: Batch, index_B: Tensor) -> Tensor | None:
         """(B, P, D) the steps before the timestep `index_B` of each window that the policy remembers."""

@@ -32,8 +32,8 @@ from gentraj.diffusion.latent import gaussian_kl
 from gentraj.models.sampling import by_blocks
 from gentraj.networks.mlp import mlp
 from gentraj.randomness import GivenNoise, RowNoise, unfold_each
-from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from gentraj.training.parallel import mean_over_processes
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
 from .actor_critic import ActorCritic, ActorCriticConfig
@@ -168,31 +168,30 @@ class Steered(ActorCritic[SteeredConfig]):
         w_RZ = self.noise(state_RS, self.normal(state_RS, generator))
         return self.generate(state_RS, w_RZ).unflatten(0, (-1, number))
 
-    def distillation(self, state_BS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def distillation(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """L_W, in units of the values, and D, both scalars."""
         number = self.config.noises
-        state_RS = state_BS.repeat_interleave(number, 0)
+        state_RS = t.state_BS.repeat_interleave(number, 0)
         w_RZ = self.squash(self.normal(state_RS, generator))
         value_R = self.critic.target_value(state_RS, self.generate(state_RS, w_RZ).flatten(1))
         error_ER = self.noise_value(torch.cat([state_RS, w_RZ], -1)) - value_R
-        variance = mean_over_processes(value_R.view(-1, number).var(1).mean())
+        variance = t.processes.mean(value_R.view(-1, number).var(1).mean())
         return ((error_ER / self.noise_value.unit) ** 2).mean(), variance.sqrt()
 
-    def update_actor(self, t: Transition, optimizers: dict[str, Optimizer],
-                     generator: torch.Generator) -> dict[str, Tensor]:
+    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         """One optimiser step of the values of noise on L_W, and one of the actor on L_pi. Returns metrics."""
-        distilled, deviation = self.distillation(t.state_BS, generator)
-        apply_gradients(distilled, optimizers["noise_value"], self.config.critic.max_grad_norm)
+        distilled, deviation = self.distillation(t, step.generator)
+        step.descend(distilled, "noise_value", self.config.critic.max_grad_norm)
         mu_BZ, log_sigma_BZ = self.moments(self.network, t.state_BS)
-        w_BZ = self.squash(mu_BZ + log_sigma_BZ.exp() * self.normal(t.state_BS, generator))
+        w_BZ = self.squash(mu_BZ + log_sigma_BZ.exp() * self.normal(t.state_BS, step.generator))
         self.noise_value.requires_grad_(False)
         value_B = self.noise_value(torch.cat([t.state_BS, w_BZ], -1)).mean(0)
         self.noise_value.requires_grad_(True)
         size = deviation.clamp(min=1e-6) if self.config.relative else 1.0
         divergence_B = gaussian_kl(mu_BZ, 2 * log_sigma_BZ).sum(1)
         loss = ((divergence_B - self.config.eta * value_B / size) * t.weights()).mean()
-        norm = apply_gradients(loss, optimizers["actor"], self.config.actor.max_grad_norm)
-        self.average.update_parameters(self.network)
+        norm = step.descend(loss, "actor", self.config.actor.max_grad_norm)
+        step.follow(self.average, self.network)
         return {"distillation": distilled.detach(), "deviation": deviation, "noise": w_BZ.detach().abs().mean(),
                 "divergence": divergence_B.detach().mean(), "actor_grad_norm": norm.detach()}
 

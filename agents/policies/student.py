@@ -25,8 +25,9 @@ from gentraj.device import running_sum, to_device
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
 from gentraj.randomness import RowNoise
-from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, refuse_options
+from gentraj.training.optimization import LearningConfig, adamw
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
 
 from ..planning.roadmap import FarGoals
 from .actor import Actor
@@ -118,10 +119,10 @@ class Student(Policy[StudentConfig]):
             error_BX = (t.chunk_BX - mode(p.log_weight_BM, p.centre_BMX)).abs() * real_BX
         return loss, error_BX.mean(1)
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, 1.0)
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        t = self.transition(step.batch, 1.0, step.processes)
         loss, error_B = self.loss(t)
-        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        norm = step.descend(loss, "network", self.config.max_grad_norm)
         return {"loss": loss.detach(), "error": (error_B * t.weights()).mean(), "grad_norm": norm}
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],

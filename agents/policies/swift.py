@@ -30,9 +30,9 @@ from gentraj.config import Fraction, settings
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION
-from gentraj.training.optimization import adamw, apply_gradients
-from gentraj.training.parallel import mean_over_processes
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.training.optimization import adamw
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
 from .critic import ValueConfig, expectile, state_value
 from .policy import POLICIES, PRESETS, Policy, PolicyConfig, Transition
@@ -87,17 +87,17 @@ class Swift(Policy[SwiftConfig]):
         member_B = t.episode_B % len(error_EB)
         learns_EB = cross_fitting_mask(member_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
-        loss = t.average(loss_EB) / mean_over_processes(learns_EB.float().mean())
+        loss = t.average(loss_EB) / t.processes.mean(learns_EB.float().mean())
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, self.config.critic.discount)
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        t = self.transition(step.batch, self.config.critic.discount, step.processes)
         value_loss, advantage_B = self.value_loss(t)
-        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        step.descend(value_loss, "value", self.config.critic.max_grad_norm)
         held_out = t.average(expectile(advantage_B / self.value.unit, self.config.expectile)[None])
         better_B = advantage_B > 0
         context_B1 = torch.where(better_B, 1.0, -1.0)[:, None]
-        actor = self.model.update(t, optimizers, generator, context_BC=context_B1)
+        actor = self.model.update(t, step, context_BC=context_B1)
         return {"value_loss": value_loss.detach(), "value_loss_held_out": held_out,
                 "better": better_B.float().mean()} | actor
 

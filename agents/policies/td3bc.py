@@ -18,6 +18,7 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.families import GAUSSIAN
 from gentraj.models.gaussian import Gaussian, GaussianConfig
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import SamplingOptions
 
 from .actor_critic import ActorCriticConfig, ModelActor
@@ -47,11 +48,10 @@ class TD3BC(ModelActor[TD3BCConfig]):
     The error is the negative log-likelihood of a `Gaussian` of fixed spread, which divides it by 2 spread^2.
     """
 
-    def value(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator) -> Tensor:
+    def value(self, state_BS: Tensor, chunk_BX: Tensor, step: TrainingStep) -> Tensor:
         """(B,) lambda Q(s, a), divided by 2 spread^2 as the pull is."""
         unit = 2 * float(self.config.model.spread) ** 2
-        return self.config.eta / unit * self.critic.relative(state_BS, chunk_BX, generator,
-                                                             divided=self.config.relative)
+        return self.config.eta / unit * self.critic.relative(state_BS, chunk_BX, step, divided=self.config.relative)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         assert isinstance(self.model.model, Gaussian)  # noqa: S101  by the type of its settings

@@ -31,11 +31,11 @@ from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import conditioned, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..training.optimization import LearningConfig, MovingAverage, adamw
+from ..training.step import TrainingStep
 from ..trajectory import (
     DEFAULT_OPTIONS,
     SAMPLER_SETTINGS,
-    Batch,
     Condition,
     Guide,
     Observer,
@@ -246,28 +246,29 @@ class Diffusion(ConditionalModel):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None, chain: bool = False) -> dict[str, Tensor]:
-        """One optimiser step on `denoising_loss`, the weighted squared error of the unknown real entries.
+    def update(self, step: TrainingStep, *, guide: Guide | None = None, chain: bool = False) -> dict[str, Tensor]:
+        """One optimiser step on `loss`; returns metrics, scalars."""
+        return self.learn(step, self.loss(step, guide, chain), self.config.max_grad_norm)
 
-        Returns metrics, scalars. `guide` adds its mean score of x0 to the objective. It scores x0 as denoised from one
-        noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
-        through all of its steps.
+    def loss(self, step: TrainingStep, guide: Guide | None = None, chain: bool = False) -> Tensor:
+        """`denoising_loss`, the weighted squared error of the unknown real entries: a scalar.
+
+        The mean score of x0 by a `guide` is subtracted. It scores x0 as denoised from one noise level instead of a
+        sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient through all of its steps.
         """
+        batch, generator = step.batch, step.generator
         real = batch.mask_BHD
         known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator))
         eps = to_device(torch.randn(x0.shape, generator=generator), x0.device)
         context = self.training_context(batch, generator)
-        rows = Microbatch(x0, real, known, context, batch.weights(), generator)
+        rows = Microbatch(x0, real, known, context, batch.weights(), generator, step.processes)
         score = None if guide is None else partial(self.own_score, guide, rows=rows, batch=batch)
         loss = denoising_loss(self.preconditioned(self.network), rows, eps, at, self.config.weight,
                               None if chain else score)
         if chain and score:
             loss = loss - score(self.sampled_chain(rows, batch.context_BC))
-        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
-        self.ema.update_parameters(self.network)
-        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+        return loss
 
     def sampled_chain(self, rows: Microbatch, context_BC: Tensor | None) -> Tensor:
         """Samples (R, H, D) of the network in training, normalised; their gradient passes through all steps."""

@@ -22,9 +22,10 @@ from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.temporal_unet import check_horizon, check_kernel
 from ..normalize import Normalizer
 from ..randomness import row_seeds
-from ..training.optimization import adamw, apply_gradients
-from ..training.parallel import mean_over_processes
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from ..training.optimization import adamw
+from ..training.parallel import Processes
+from ..training.step import TrainingStep
+from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .diffusion_model import Diffusion, DiffusionConfig
 from .guidance import Guided, denoising_plugins
@@ -178,22 +179,23 @@ class LatentDiffusion(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"prior": self.prior.optimizers()["network"], "vae": adamw(self.vae, self.config.prior)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
         """One step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on the means of its latents.
 
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
+        batch, generator, processes = step.batch, step.generator, step.processes
         real = batch.mask_BHD
         known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         mean, log_variance = self.vae.encode(x0, real)
         eps = to_device(torch.randn(mean.shape, generator=generator), mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
         real_BL1 = self._grouped(real).any(-1, keepdim=True)
-        error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), real_BL1)
-        apply_gradients(error + self.config.beta * kl, optimizers["vae"], self.config.prior.max_grad_norm)
-        self._follow(mean.detach(), log_variance.detach(), real_BL1)
+        error = _mean((decoded - x0) ** 2, real & ~known, processes)
+        kl = _mean(gaussian_kl(mean, log_variance), real_BL1, processes)
+        step.descend(error + self.config.beta * kl, "vae", self.config.prior.max_grad_norm)
+        self._follow(mean.detach(), log_variance.detach(), real_BL1, processes)
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
         real_BLE = real_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
 
@@ -203,7 +205,7 @@ class LatentDiffusion(nn.Module):
             return one_each(guide(x), x)
 
         inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
-        metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,
+        metrics = self.prior.update(step.on(inner, {"network": step.optimizers["prior"]}),
                                     guide=guide and partial(decoded_guide, guide))
         return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
 
@@ -286,12 +288,12 @@ class LatentDiffusion(nn.Module):
         """(R, H, X) -> (R, L, factor * X): the timesteps of one latent timestep, concatenated."""
         return x_RHX.unflatten(1, (-1, self.factor)).flatten(2)
 
-    def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
+    def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor, processes: Processes) -> None:
         """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""
         def mean(x_BLZ: Tensor) -> Tensor:
-            return mean_over_processes((x_BLZ * weight).sum((0, 1)))
+            return processes.mean((x_BLZ * weight).sum((0, 1)))
 
-        weight = real_BL1 / mean_over_processes(real_BL1.sum()).clamp(min=1)
+        weight = real_BL1 / processes.mean(real_BL1.sum()).clamp(min=1)
         shift = mean(mean_BLZ)
         variance = mean((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp())
         for buffer, now in ((self.prior.normalizer.shift_D, shift), (self.prior.normalizer.scale_D, variance.sqrt())):
@@ -303,6 +305,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean**2 + log_variance.exp() - 1 - log_variance) / 2
 
 
-def _mean(x: Tensor, where: Tensor) -> Tensor:
+def _mean(x: Tensor, where: Tensor, processes: Processes) -> Tensor:
     """The mean over the entries where `where` is true."""
-    return (x * where).sum() / mean_over_processes(where.expand(x.shape).sum()).clamp(min=1)
+    return (x * where).sum() / processes.mean(where.expand(x.shape).sum()).clamp(min=1)

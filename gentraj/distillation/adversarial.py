@@ -19,7 +19,8 @@ from ..models.conditional import Microbatch
 from ..models.conditioning import encoded_width
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..training.optimization import adamw
-from ..trajectory import Batch, Guide
+from ..training.step import TrainingStep
+from ..trajectory import Guide
 from .reflow import Reflow, ReflowConfig
 
 
@@ -51,15 +52,14 @@ class Adversarial(Reflow):
         side = self.distillation.discriminator_learning
         return super().optimizers() | {"discriminator": adamw(self.discriminator, side, side.betas)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
         """One step of the discriminator, and then one of the student; returns metrics, scalars."""
-        rows = self.microbatch(batch, generator)
+        rows = self.microbatch(step)
         with torch.no_grad():
             fake = self.one_call(rows) * rows.real
-        judged = step_discriminator(self.discriminator, rows, fake, self.rules, dict(self.rules.penalties),
-                                    optimizers["discriminator"], self.distillation.discriminator_learning.max_grad_norm)
-        return judged | super().update(batch, optimizers, generator, guide=guide)
+        judged = step_discriminator(self.discriminator, rows, fake, self.rules, self.rules.penalties, step,
+                                    self.distillation.discriminator_learning.max_grad_norm)
+        return judged | super().update(step, guide=guide)
 
     def objective(self, rows: Microbatch) -> Tensor:
         """The error to the teacher's trajectories, and the generator's loss of samples from one call: a scalar."""

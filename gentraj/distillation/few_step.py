@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..config import Fraction, settings
 from ..data.windows import repeat_last
@@ -20,7 +19,7 @@ from ..models.conditioning import ConditionMix
 from ..models.sampling import mean_score
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
-from ..training.optimization import apply_gradients
+from ..training.step import TrainingStep
 from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec, refuse_options
 
 
@@ -120,22 +119,19 @@ class FewStep(Diffusion):
         """The scalar loss of the student's network on these windows."""
         raise NotImplementedError
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
         """One optimiser step on the objective; returns metrics, scalars.
 
         `guide` adds its mean score of samples that are made in one call. Their padding repeats the last real values, as
         in the plans that critics learn from.
         """
-        rows = self.microbatch(batch, generator)
+        rows = self.microbatch(step)
         guide = guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
-            x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), batch.x_BHD)
+            x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), step.batch.x_BHD)
             loss = loss - mean_score(guide, repeat_last(Batch(x, rows.real)), rows.weight)
-        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
-        self.ema.update_parameters(self.network)
-        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+        return self.learn(step, loss, self.config.max_grad_norm)
 
     def taught(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
         """x0 (R, H, D) as the teacher denoises x (R, H, D), as it is bounded in sampling."""

@@ -20,9 +20,10 @@ from ..models.sampling import by_blocks, check_trajectories, mean_score
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
-from ..training.optimization import MovingAverage, Updates, adamw, apply_gradients, waits_to_read
-from ..training.parallel import mean_over_processes
-from ..trajectory import Batch, Condition, Guide, TrajectorySpec
+from ..training.optimization import MovingAverage, Updates, adamw, waits_to_read
+from ..training.parallel import SINGLE, Processes
+from ..training.step import TrainingStep
+from ..trajectory import Condition, Guide, TrajectorySpec
 from .objectives import OBJECTIVES, ObjectiveName, RegulariserName, SideConfig, adversarial_loss, step_discriminator
 
 AVERAGE_WEIGHT = 0.02  # weight of a step in the moving averages
@@ -80,12 +81,12 @@ class Health(nn.Module):
         self.steps = Updates()
         self._warned: set[str] = set()
 
-    def record(self, metrics: Mapping[str, Tensor]) -> None:
-        """Updates the averages with the metrics of one step, and warns of new symptoms; on an accelerator, which has to
-        be waited for, it looks for them once in `LOOK_EVERY` steps."""
+    def record(self, metrics: Mapping[str, Tensor], processes: Processes = SINGLE) -> None:
+        """Updates the averages with the metrics of one step, whose batch these processes share, and warns of new
+        symptoms; on an accelerator, which has to be waited for, it looks for them once in `LOOK_EVERY` steps."""
         now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average)
         steps = self.steps.next()
-        self.average.lerp_(mean_over_processes(now).to(now), max(AVERAGE_WEIGHT, 1 / steps))
+        self.average.lerp_(processes.mean(now).to(now), max(AVERAGE_WEIGHT, 1 / steps))
         if steps % LOOK_EVERY == 0 or not waits_to_read(self.average):
             self.warn()
 
@@ -213,8 +214,7 @@ class ConditionalGAN(DirectModel):
                  "generator": (self.network, self.config.generator_learning)}
         return {name: adamw(module, side, side.betas) for name, (module, side) in sides.items()}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
         """The discriminator's steps, each on a microbatch, and then one step of the generator on the last microbatch.
 
         Returns metrics, scalars. `guide` adds its mean score of the generator's samples to the objective. Where the
@@ -222,27 +222,29 @@ class ConditionalGAN(DirectModel):
         `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
         plays = self._plays()
-        size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
-        metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
+        number = len(step.batch.x_BHD)
+        size = -(-number // self.config.discriminator_steps)
+        metrics, parts = {}, [slice(i, i + size) for i in range(0, number, size)]
         if not plays:
             parts = parts[-1:]
         for rows in parts:
-            microbatch = self.microbatch(batch.take(rows), generator)
+            microbatch = self.microbatch(step.on(step.batch.take(rows)))
             if plays:
                 with torch.no_grad():
                     fake = self._sample(microbatch)
-                metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.penalties,
-                                             optimizers["discriminator"],
+                metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.penalties, step,
                                              self.config.discriminator_learning.max_grad_norm)
-                real_logit = mean_over_processes(metrics.pop("real_logit")).to(self.real_logit)
+                real_logit = step.processes.mean(metrics.pop("real_logit")).to(self.real_logit)
                 self.real_logit.lerp_(real_logit, AVERAGE_WEIGHT)
-        more = self.step_generator(microbatch.twins(), optimizers["generator"], guide, plays=plays)
-        self.ema.update_parameters(self.network)
+        loss, more = self.generator_loss(microbatch.twins(), guide, plays=plays)
+        norm = step.descend(loss, "generator", self.config.generator_learning.max_grad_norm)
+        step.follow(self.ema, self.network)
+        more["generator_grad_norm"] = norm.detach()
         if not plays:
             return more
         metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
-        trained = (metrics["generator_grad_norm"] > 0) * (optimizers["generator"].param_groups[0]["lr"] > 0)
-        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained})
+        trained = (norm > 0) * (step.optimizers["generator"].param_groups[0]["lr"] > 0)
+        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained}, step.processes)
         return metrics
 
     def _plays(self) -> bool:
@@ -257,10 +259,10 @@ class ConditionalGAN(DirectModel):
         return around_interpolation(self.network, z, z.new_ones(1), microbatch.x0, microbatch.known,
                                     microbatch.context) * microbatch.real
 
-    def step_generator(self, twins: Microbatch, optimizer: Optimizer, guide: Guide | None = None, *,
-                       plays: bool = True) -> dict[str, Tensor]:
-        """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and where it
-        `plays` against the discriminator on the objective. Returns its metrics, which are scalars.
+    def generator_loss(self, twins: Microbatch, guide: Guide | None = None, *,
+                       plays: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted energy score, minus the guide's mean score, plus, where the generator `plays` against the
+        discriminator, the objective's loss: a scalar. Returns it and metrics.
 
         The metric "variety" is the distance between two samples of one condition, divided by their distance from the
         data: it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there where it plays.
@@ -276,8 +278,7 @@ class ConditionalGAN(DirectModel):
         if guide is not None:
             x = self.normalizer.unnormalize(torch.where(twins.free, fake, twins.x0)) * twins.real
             total = total - mean_score(guide, x, twins.weight)
-        norm = apply_gradients(total, optimizer, self.config.generator_learning.max_grad_norm)
-        return metrics | {"generator_grad_norm": norm.detach()}
+        return total, metrics
 
     def generates(self, rows: Condition) -> Generate:
         self.health.warn()

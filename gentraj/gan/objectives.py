@@ -17,14 +17,13 @@ from annotated_types import Interval
 from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.utils import parametrize
-from torch.optim import Optimizer
 
 from ..config import Fraction, OneOf, settings
 from ..device import to_device
 from ..models.conditional import Microbatch
 from ..networks.discriminator import Discriminator, Logits
-from ..training.optimization import LearningConfig, apply_gradients
-from ..training.parallel import mean_over_processes
+from ..training.optimization import LearningConfig
+from ..training.step import TrainingStep
 
 Critic = Callable[[Tensor], Tensor]  # x_RHD in normalised units -> the discriminator's value c_R
 JITTER = 0.1  # normalised units: the standard deviation of the perturbation in `consistency`
@@ -156,10 +155,20 @@ class SideConfig(LearningConfig):
     gradients are misleading."""
 
 
-@parametrize.cached()  # spectral norms are computed once a step
 def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
-                       weights: Mapping[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """One optimiser step of the discriminator on the objective and the weighted penalties.
+                       weights: Mapping[str, float], step: TrainingStep, max_norm: float) -> dict[str, Tensor]:
+    """One optimiser step of the discriminator on `discriminator_loss`; returns its metrics."""
+    loss, metrics = discriminator_loss(discriminator, microbatch, fake, objective, weights)
+    norm = step.descend(loss, "discriminator", max_norm)
+    if objective.weight_clip is not None:
+        clip_weights(discriminator, objective.weight_clip)
+    return metrics | {"discriminator_grad_norm": norm.detach()}
+
+
+@parametrize.cached()  # spectral norms are computed once a step
+def discriminator_loss(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
+                       weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective's loss of the discriminator plus the weighted penalties, a scalar, and metrics.
 
     The metric "real_logit" is the mean patch logit of data.
     """
@@ -170,13 +179,11 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
     loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
     penalties = {name: (REGULARISERS[name](game) * microbatch.weight).mean() for name in weights}
     total = loss + sum(weight * penalties[name] for name, weight in weights.items())
-    norm = apply_gradients(total, optimizer, max_norm)
-    if objective.weight_clip is not None:
-        clip_weights(discriminator, objective.weight_clip)
     real_logit = value(Logits(torch.zeros_like(on_real.whole_R), on_real.patch_RH), microbatch).mean()
-    return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
-            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
-            **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
+    accuracy = (game.real_R > game.fake_R).float().mean()
+    return total, {"discriminator_loss": loss.detach(), "discriminator_accuracy": accuracy,
+                   "real_logit": real_logit.detach(),
+                   **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
 
 
 def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch) -> Logits:
@@ -203,7 +210,7 @@ def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) ->
         return whole
     real_RH = microbatch.real[..., 0]
     patches = (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum()
-    return whole + patches / mean_over_processes(real_RH.sum())
+    return whole + patches / microbatch.processes.mean(real_RH.sum())
 
 
 @parametrize.cached()

@@ -18,7 +18,9 @@ from ..config import settings
 from ..device import to_device
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
-from ..training.parallel import mean_over_processes
+from ..training.optimization import MovingAverage
+from ..training.parallel import SINGLE, Processes
+from ..training.step import TrainingStep
 from ..trajectory import (
     DEFAULT_OPTIONS,
     Batch,
@@ -101,6 +103,8 @@ class Microbatch:
     weight: Tensor
     """Weights in the loss: (R,), or (1,) if all are equal."""
     generator: torch.Generator
+    processes: Processes = SINGLE
+    """The processes that share the windows, of which these are the rows of one."""
 
     @cached_property
     def free(self) -> Tensor:
@@ -114,7 +118,7 @@ class Microbatch:
     def average(self, loss: Tensor) -> Tensor:
         """The weighted mean of a loss (R, H, D) over the free entries, a scalar."""
         total = (loss * self.free * self.weight[:, None, None]).sum()
-        return total / mean_over_processes(self.free.sum()).clamp(min=1)
+        return total / self.processes.mean(self.free.sum()).clamp(min=1)
 
     def take(self, index_R: Tensor) -> Microbatch:
         """The windows with these indices."""
@@ -142,6 +146,9 @@ class ConditionalModel(nn.Module):
     of another width than a timestep's.
     """
 
+    network: nn.Module
+    ema: MovingAverage
+
     def __init__(self, spec: TrajectorySpec, normalizer: Normalizer, context: Normalizer | None,
                  conditioning: ConditionMix | None, context_dropout: float, batch_size: int):
         super().__init__()
@@ -155,11 +162,18 @@ class ConditionalModel(nn.Module):
         """The device of its parameters."""
         return self.normalizer.shift_D.device
 
-    def microbatch(self, batch: Batch, generator: torch.Generator) -> Microbatch:
+    def microbatch(self, step: TrainingStep) -> Microbatch:
         """The normalised windows of a training step, with random known entries and encoded contexts."""
-        known = self.conditioning.sample(self.spec, batch.mask_BHD, generator)
+        batch = step.batch
+        known = self.conditioning.sample(self.spec, batch.mask_BHD, step.generator)
         return Microbatch(self.normalizer.normalize_windows(batch), batch.mask_BHD, known,
-                          self.training_context(batch, generator), batch.weights(), generator)
+                          self.training_context(batch, step.generator), batch.weights(), step.generator, step.processes)
+
+    def learn(self, step: TrainingStep, loss: Tensor, max_norm: float) -> dict[str, Tensor]:
+        """One optimiser step of the network on a scalar loss, which the average of its weights follows; metrics."""
+        norm = step.descend(loss, "network", max_norm)
+        step.follow(self.ema, self.network)
+        return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
     def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """The contexts of a batch, encoded as (B, C + 1), of which a fraction `context_dropout` is left out."""

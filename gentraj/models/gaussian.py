@@ -19,9 +19,10 @@ from torch.optim import Optimizer
 from ..config import Fraction, settings
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
-from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..training.optimization import LearningConfig, MovingAverage, adamw
+from ..training.step import TrainingStep
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
-from .conditional import DirectModel, Generate, SearchConfig
+from .conditional import DirectModel, Generate, Microbatch, SearchConfig
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .sampling import by_blocks, check_trajectories
 
@@ -82,22 +83,23 @@ class Gaussian(DirectModel):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
-        """One optimiser step on the weighted negative log-likelihood of the unknown real entries.
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
+        """One optimiser step on `loss`; returns metrics, scalars."""
+        loss = self.loss(self.microbatch(step), step.batch, guide)
+        return self.learn(step, loss, self.config.max_grad_norm)
 
-        Returns metrics, scalars. The loss is in nats per entry of the normalised trajectory. `guide` adds its mean
-        score of samples mu + sigma eps to the objective; its gradient passes through them (Kingma & Welling 2014,
-        section 2.4). Raises `NonFinite` before an optimiser step on a loss or gradient that is not finite.
+    def loss(self, rows: Microbatch, batch: Batch, guide: Guide | None = None) -> Tensor:
+        """The weighted negative log-likelihood of the unknown real entries, in nats per entry of the normalised
+        trajectory: a scalar.
+
+        The mean score of samples mu + sigma eps by a `guide` is subtracted; its gradient passes through them (Kingma &
+        Welling 2014, section 2.4).
         """
-        rows = self.microbatch(batch, generator)
         mean, log_sigma = self._moments(self.network, rows.x0 * rows.known, rows.known, rows.context)
         loss = rows.average(-log_density(rows.x0, mean, log_sigma))
         if guide is not None:
             loss = loss - self.own_score(guide, mean + log_sigma.exp() * rows.normal(), rows, batch)
-        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
-        self.ema.update_parameters(self.network)
-        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+        return loss
 
     def generates(self, rows: Condition) -> Generate:
         """mu + sigma z, so that without noise a sample is the most likely trajectory."""

@@ -22,9 +22,10 @@ from ..config import Fraction, settings
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
 from ..randomness import RowNoise, row_seeds
-from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..training.optimization import LearningConfig, MovingAverage, adamw
+from ..training.step import TrainingStep
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
-from .conditional import DirectModel, Generate, SearchConfig
+from .conditional import DirectModel, Generate, Microbatch, SearchConfig
 from .conditioning import ConditionMix, around_interpolation, encode_context, encoded_width
 from .sampling import by_blocks, check_trajectories
 
@@ -71,24 +72,23 @@ class MIP(DirectModel):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"network": adamw(self.network, self.config)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
-        """One optimiser step on the weighted squared errors of both steps, at the unknown real entries.
+    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
+        """One optimiser step on `loss`; returns metrics, scalars."""
+        loss = self.loss(self.microbatch(step), step.batch, guide)
+        return self.learn(step, loss, self.config.max_grad_norm)
 
-        Returns metrics, scalars; the loss is in normalised units. `guide` adds its mean score of samples at temperature
-        1 to the objective; its gradient passes through both steps. Raises `NonFinite` before an optimiser step on a
-        loss or gradient that is not finite.
+    def loss(self, rows: Microbatch, batch: Batch, guide: Guide | None = None) -> Tensor:
+        """The weighted squared errors of both steps at the unknown real entries, in normalised units: a scalar.
+
+        The mean score of samples at temperature 1 by a `guide` is subtracted; its gradient passes through both steps.
         """
-        rows = self.microbatch(batch, generator)
         known = rows.x0, rows.known, rows.context
         guess = self._guess(self.network, known)
         refined = self._refine(self.network, rows.x0, rows.normal() * rows.real, known)
         loss = rows.average((guess - rows.x0) ** 2 + (refined - rows.x0) ** 2)
         if guide is not None:
             loss = loss - self.own_score(guide, self._refine(self.network, guess, rows.normal(), known), rows, batch)
-        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
-        self.ema.update_parameters(self.network)
-        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+        return loss
 
     def generates(self, rows: Condition) -> Generate:
         return self._trajectories

@@ -26,7 +26,8 @@ from ..data import Episodes, Windows
 from ..data.windows import repeat_last
 from ..distillation import FewStep
 from ..randomness import fold, generator, unfold
-from ..training.optimization import MovingAverage, measuring
+from ..training.optimization import MovingAverage
+from ..training.step import Trial
 from ..trajectory import Agent, SupportsLogProb, TrajectorySpec
 from .policy import PolicyRun
 from .run import HELD_OUT_SEED, Run, copy_of, straight
@@ -63,8 +64,8 @@ def losses(run: Run, episodes: Episodes) -> dict[str, float]:
         key = zlib.crc32(name.encode())
         for step in range(BATCHES):
             batch = windows.batch(step, fold(HELD_OUT_SEED, key), part.batch_size).to(run.device)
-            with measuring(), warnings.catch_warnings(action="ignore"):  # of a GAN's health, as in its training
-                updated = part.update(batch, optimizers, generator(HELD_OUT_SEED, step, key))
+            with warnings.catch_warnings(action="ignore"):  # of a GAN's health, as in its training
+                updated = part.update(Trial(batch, optimizers, generator(HELD_OUT_SEED, step, key)))
             for metric, value in updated.items():
                 if any(word in metric for word in LOSSES):
                     found.setdefault(f"{name}/{metric}", []).append(float(value))

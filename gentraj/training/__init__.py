@@ -1,7 +1,8 @@
-"""The training loop, the optimiser step, checkpoints and the log."""
+"""The training loop, the training step, checkpoints and the log."""
 
 from .loop import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
-from .optimization import LearningConfig, adamw, apply_gradients
+from .optimization import LearningConfig, adamw
+from .step import TrainingStep, Trial
 
-__all__ = ["Callbacks", "LearningConfig", "RunStore", "Trainer", "TrainingConfig", "TrainingData", "TrainingStopped",
-           "adamw", "apply_gradients"]
+__all__ = ["Callbacks", "LearningConfig", "RunStore", "Trainer", "TrainingConfig", "TrainingData", "TrainingStep",
+           "TrainingStopped", "Trial", "adamw"]

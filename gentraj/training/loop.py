@@ -42,9 +42,10 @@ from .checkpoint import (
     save,
 )
 from .log import Log, Row, Sums, require_loggers, start_loggers
-from .optimization import NonFinite, Numbers, checked_later
+from .optimization import NonFinite, Numbers
 from .parallel import SINGLE, Processes
 from .state import ComponentState, Source, module_tensors, restore_module
+from .step import TrainingStep
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -400,15 +401,15 @@ class Trainer:
         Raises `TrainingStopped` where the loss, a gradient or a metric is not finite; those of a GPU are looked at by
         `record`.
         """
-        noise = generator(self.settings.seed, self.step, trained.key)
-        with (self._stopping(f"component '{trained.name}'"), self.processes.computing(),
+        step = TrainingStep(batch, trained.optimizers, generator(self.settings.seed, self.step, trained.key),
+                            self.processes, unread=[])
+        with (self._stopping(f"component '{trained.name}'"), self.processes.drawing(),
               torch.autocast(trained.device.type, torch.bfloat16, enabled=self.settings.bf16)):
             if self.settings.compile and trained.device.type == "cuda":
                 torch.compiler.cudagraph_mark_step_begin()  # CUDA graphs may overwrite what they returned before
-            with checked_later() as checked:
-                updated = trained.component.update(batch, trained.optimizers, noise)
+            updated = trained.component.update(step)
             metrics = {f"{trained.name}/{key}": torch.as_tensor(value) for key, value in updated.items()}
-            numbers = StepNumbers(checked, metrics, self.processes)
+            numbers = StepNumbers(step.unread or (), metrics, self.processes)
             self.unread[-1].by_component[trained.name] = numbers
             if numbers.arrived is None:
                 numbers.read()

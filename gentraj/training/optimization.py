@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Literal
 
@@ -18,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import Fraction, settings
 from ..device import to_device
-from .parallel import SINGLE, Processes, current_processes
+from .parallel import SINGLE, Processes
 
 Schedule = Literal["cosine", "constant"]
 
@@ -78,27 +76,24 @@ def scheduler_of(optimizer: Optimizer, step: int, warmup: int, steps: int) -> La
     return scheduler
 
 
-def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tensor:
+def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float, processes: Processes = SINGLE,
+                    unread: list[tuple[str, Tensor]] | None = None) -> Tensor:
     """Backpropagates the scalar `loss`, clips the gradient norm to `max_norm`, and steps the optimiser.
 
-    Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. In a
-    block of `checked_later` on an accelerator, a fused optimiser takes no step either, and the block's reader raises.
-
-    Where several processes share the batch, loss and gradients are their means. In a block of `measuring` nothing is
-    done, and the norm is 0.
+    Returns the norm before clipping. Loss and gradients are their means over the `processes` that share the batch.
+    Raises `NonFinite`, without a step, where the loss or the norm is not finite. If they are on an accelerator and a
+    list `unread` is given, they are added to it instead, for `Numbers` to check: a fused optimiser takes no step either
+    where they are not finite, and nothing waits for the accelerator.
     """
-    if _MEASURING.get():
-        return loss.detach().new_zeros(())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
         parameter.grad = None
     loss.backward()
-    loss = current_processes().average_gradients(loss, parameters)
+    loss = processes.average_gradients(loss, parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     scalars = [("the loss", loss.detach()), ("the gradient norm", norm)]
-    losses = _LOSSES.get()
-    if losses is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
-        losses.extend(scalars)
+    if unread is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
+        unread.extend(scalars)
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         fused: Any = optimizer  # its kernel reads `found_inf`, and where that is 1 it changes nothing
         fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
@@ -155,44 +150,6 @@ def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = SI
     return Numbers(scalars, processes).read()
 
 
-@contextmanager
-def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
-    """Collects the losses and gradient norms of `apply_gradients`, for `Numbers` to check after the block.
-
-    A training step on an accelerator then does not wait in every optimiser step. On a CPU, they are checked in every
-    optimiser step all the same.
-    """
-    losses = list[tuple[str, Tensor]]()
-    token = _LOSSES.set(losses)
-    try:
-        yield losses
-    finally:
-        _LOSSES.reset(token)
-
-
-def in_training_step() -> bool:
-    """Whether a block of `checked_later` is under way, whose losses are checked. No other number is read in it."""
-    return _LOSSES.get() is not None
-
-
-@contextmanager
-def measuring() -> Iterator[None]:
-    """Lets the `update` of a component compute what it loses on a batch, without learning from it.
-
-    No optimiser takes a step, and no moving average of weights moves. Counters and running statistics of the component
-    do, so it should be a copy.
-    """
-    token = _MEASURING.set(True)
-    try:
-        yield
-    finally:
-        _MEASURING.reset(token)
-
-
-_MEASURING: ContextVar[bool] = ContextVar("measuring", default=False)
-_LOSSES: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("losses", default=None)
-
-
 class Updates(nn.Module):
     """A number of updates, which is saved with the weights, so that a resumed training goes on with the right one.
 
@@ -237,8 +194,6 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network."""
-        if _MEASURING.get():
-            return
         if not self.pairs:  # the tensors are listed once, as that takes longer than to average a small network
             self.pairs = [([*self.module.parameters()], [*model.parameters()]),
                           ([*self.module.buffers()], [*model.buffers()])]

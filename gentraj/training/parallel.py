@@ -12,7 +12,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -52,19 +51,22 @@ class Processes:
         """The rows of this process in a batch."""
         return slice(self.rank, None, self.world_size)
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Lets all updates in the block compute the rows of this process, with the random numbers of these rows."""
-        draws: AbstractContextManager[object] = OwnRows(self.rows) if self.world_size > 1 else nullcontext()
-        token = _CURRENT.set(self)
-        try:
-            with draws:
-                yield
-        finally:
-            _CURRENT.reset(token)
+    def drawing(self) -> AbstractContextManager[object]:
+        """Lets every generator in the block draw the numbers of whole batches, of which this process takes its rows."""
+        if self.world_size == 1:
+            return nullcontext()
+        return OwnRows(self.rows)
+
+    def share(self, number: int) -> int:
+        """How many of the first `number` rows of a batch this process has, at least 1."""
+        return max(1, number // self.world_size)
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean of a tensor over the processes, without gradient. All must call this, with equal shapes."""
+        """The mean of a tensor over the processes, without gradient. All must call this, with equal shapes.
+
+        A loss that is divided by a statistic of its batch, such as the number of real entries, divides by this mean, so
+        that the mean of the losses is the loss of the whole batch.
+        """
         if self.world_size == 1:
             return x
         total = x.detach().to(self.device, torch.float32, copy=True)
@@ -147,31 +149,6 @@ class Processes:
 
 
 SINGLE = Processes()
-_CURRENT = ContextVar("processes", default=SINGLE)
-
-
-def current_processes() -> Processes:
-    """The processes that share the batch of the training step that is under way."""
-    return _CURRENT.get()
-
-
-def mean_over_processes(x: Tensor) -> Tensor:
-    """The mean of a statistic of the batch over the processes that compute it, without gradient.
-
-    A loss that is divided by a statistic of its batch, such as the number of real entries, divides by this mean, so
-    that the mean of the losses is the loss of the whole batch. In one process it is `x` itself.
-    """
-    return current_processes().mean(x)
-
-
-def max_over_processes(x: Tensor) -> Tensor:
-    """The maximum of a statistic of the batch over the processes that compute it, without gradient."""
-    return current_processes().maximum(x)
-
-
-def own_rows(number: int) -> int:
-    """How many of the first `number` rows of a batch this process has, at least 1."""
-    return max(1, number // current_processes().world_size)
 
 
 class OwnRows(TorchFunctionMode):

@@ -35,8 +35,8 @@ from ..networks.embedding import padded, padding
 from ..networks.mlp import EnsembleMLP, mlp
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import LearningConfig, adamw, apply_gradients, waits_to_read
-from ..training.parallel import mean_over_processes, own_rows
+from ..training.optimization import LearningConfig, adamw, waits_to_read
+from ..training.step import TrainingStep
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
 from .facts import INPUT_CLIP, WorldFacts, rewards_and_ends
 
@@ -192,11 +192,12 @@ class WorldModel(nn.Module):
             optimizers |= self.model.optimizers()
         return optimizers
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
         """Updates the ensemble, the network of ends, and in some updates the model; returns metrics, scalars.
 
         Raises ValueError for windows of another layout than the model's.
         """
+        batch, generator, processes = step.batch, step.generator, step.processes
         self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
@@ -207,24 +208,24 @@ class WorldModel(nn.Module):
         input_BKX = self._inputs(state_BS, act_BHA[:, :-1], real_BK)
         reward_BK, ended_BK = rewards_and_ends(batch)
         outcome_BKY = self.facts.normalize_outcome(obs_BHO, reward_BK)
-        mean_BKY, spread_BKY, metrics = self._update_ensemble(input_BKX, outcome_BKY, real_BK, optimizers, generator)
+        mean_BKY, spread_BKY, metrics = self._update_ensemble(input_BKX, outcome_BKY, real_BK, step)
         logit_BK = self._end_logit(obs_BHO[:, 1:], input_BKX)
         loss_BK = F.binary_cross_entropy_with_logits(logit_BK, ended_BK.to(obs_BHO), reduction="none")
-        end_loss = (loss_BK * real_BK).sum() / mean_over_processes(real_BK.sum()).clamp(min=1)
-        apply_gradients(end_loss, optimizers["ends"], self.config.max_grad_norm)
+        end_loss = (loss_BK * real_BK).sum() / processes.mean(real_BK.sum()).clamp(min=1)
+        step.descend(end_loss, "ends", self.config.max_grad_norm)
         metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
             whole_B = real_BK.all(1)
             error_BX = error_BKY.flatten(1).to(self.mixing_XX.dtype)
-            count = mean_over_processes(whole_B.sum().to(error_BX))
+            count = processes.mean(whole_B.sum().to(error_BX))
             # Only whole chunks count. How many there are would have to be waited for; the others are set to 0 instead.
             if waits_to_read(whole_B):
                 error_BX = torch.where(whole_B[:, None], error_BX, 0)
             else:
                 error_BX = error_BX[whole_B]
             with torch.autocast(error_BX.device.type, enabled=False):
-                covariance_XX = mean_over_processes(error_BX.T @ error_BX) / count.clamp(min=1)
+                covariance_XX = processes.mean(error_BX.T @ error_BX) / count.clamp(min=1)
                 self.mixing_XX.lerp_(covariance_XX, MIXING_RATE * (count > 0).to(self.mixing_XX))
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
                 error_XB = (error_BKY * real_BK[..., None]).flatten(1).T
@@ -232,28 +233,27 @@ class WorldModel(nn.Module):
                 z_XB = torch.linalg.solve_triangular(self._covariance_root, error_XB, upper=False)
                 x_BKD = torch.cat([input_BKX, z_XB.T.view_as(error_BKY)], -1)
                 mask_BKD = real_BK[..., None] | self.input_mask_D
-                size = own_rows(self.model.batch_size)
-                losses = self.model.update(Batch(x_BKD[:size], mask_BKD[:size]), optimizers, generator)
+                size = processes.share(self.model.batch_size)
+                losses = self.model.update(step.on(Batch(x_BKD[:size], mask_BKD[:size])))
                 metrics |= {f"model_{key}": value for key, value in losses.items()}
         return metrics
 
     def _update_ensemble(self, input_BKX: Tensor, outcome_BKY: Tensor, real_BK: Tensor,
-                         optimizers: dict[str, Optimizer], generator: torch.Generator,
-                         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+                         step: TrainingStep) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Updates the ensemble by the negative log likelihood times the spread (Seitzer et al. 2022, beta = 0.5).
 
         The weight lets entries with much noise and entries with little learn equally fast. Each member is trained on
         its own Poisson bootstrap of the batch. Returns the mean and the spread before the update, and metrics.
         """
         mean_EBKY, spread_EBKY = self._predict(input_BKX)
-        count_BE = torch.poisson(torch.ones(len(real_BK), len(mean_EBKY)), generator=generator)
+        count_BE = torch.poisson(torch.ones(len(real_BK), len(mean_EBKY)), generator=step.generator)
         count_BE = to_device(count_BE, real_BK.device)
         weight_EBKY = count_BE.T[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - outcome_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
-        count = mean_over_processes(real_BK.sum()).clamp(min=1)
+        count = step.processes.mean(real_BK.sum()).clamp(min=1)
         loss = (nll_EBKY * weight_EBKY).sum(0).sum() / count / self.out_dim
-        apply_gradients(loss, optimizers["ensemble"], self.config.max_grad_norm)
+        step.descend(loss, "ensemble", self.config.max_grad_norm)
         mean_BKY, spread_BKY = _mixture(mean_EBKY.detach(), spread_EBKY.detach())
         error = (((mean_BKY - outcome_BKY) ** 2).mean(-1) * real_BK).sum() / count
         return mean_BKY, spread_BKY, {"loss": loss.detach(), "error": error.sqrt()}

@@ -15,6 +15,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
@@ -92,7 +93,7 @@ def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weigh
     fast, plain, condition = gentraj.accelerate(make(), "openvino"), make(), Condition.empty(SPEC, 2)
     fast.sample(condition)
     x = torch.randn(8, SPEC.horizon, SPEC.dim, generator=generator(0))
-    fast.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), fast.optimizers(), generator(1))
+    fast.update(TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), fast.optimizers(), generator(1)))
     plain.load_state_dict(fast.state_dict())
     torch.testing.assert_close(fast.sample(condition), plain.sample(condition), rtol=1e-3, atol=1e-3)
     fast.load_state_dict(make().state_dict())

@@ -8,7 +8,7 @@ and copies), generators must be of the tensor's device, `.numpy()` raises, and s
 deterministic kernel on CUDA, under deterministic algorithms. `counted` lists the waits of a block:
 
     with counted() as waits:
-        model.update(batch, optimizers, generator)
+        model.update(step)
     assert not waits, waits
 
 These are values that the host reads (`item`, `bool`, `tolist`), copies from and to memory that is not page-locked,

@@ -24,7 +24,7 @@ from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.networks import NETWORKS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.optimization import checked_later
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, SupportsLogProb, SupportsOODScore, SupportsScore, TrajectorySpec
 
 SPEC = TrajectorySpec(3, 2, 8)
@@ -51,8 +51,8 @@ def learn(model: Any) -> None:
     """Updates without a wait, the last of which with a guide; in the first, some things are made once."""
     windows, optimizers = batch(), model.optimizers()
     for step, guide in enumerate((None, None, lambda x_RHD: -x_RHD[..., 0].square().mean(1))):
-        with counted() as waits, checked_later():
-            metrics = model.update(windows, optimizers, generator(step), guide=guide)
+        with counted() as waits:
+            metrics = model.update(TrainingStep(windows, optimizers, generator(step), unread=[]), guide=guide)
         assert all(torch.isfinite(x) for x in metrics.values())
     assert not waits, f"waits:\n{waits}"
 

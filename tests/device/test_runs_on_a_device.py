@@ -51,7 +51,7 @@ from gentraj.runs.world_evaluation import OpenLoop
 from gentraj.studio.loading import ready
 from gentraj.studio.planning import Question, Settings, plan_for
 from gentraj.training import TrainingConfig
-from gentraj.training.optimization import checked_later
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Condition
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import WorldModel, WorldModelConfig
@@ -133,8 +133,8 @@ def test_a_policy_that_is_no_preset_learns_without_a_wait_and_acts(config: Polic
     policy = POLICIES.made_of(config)(config, scales).to(DEVICE)
     windows, optimizers = Windows(episodes, policy.spec), policy.optimizers()
     for step in range(3):
-        with counted() as waits, checked_later():
-            policy.update(windows.batch(step, 0, 8).to(DEVICE), optimizers, generator(step))
+        with counted() as waits:
+            policy.update(TrainingStep(windows.batch(step, 0, 8).to(DEVICE), optimizers, generator(step), unread=[]))
     assert not waits, f"waits:\n{waits}"
     one_A = np.ones(2, np.float32)
     assert Actor(policy, -one_A, one_A).act(torch.zeros(2, 4)).abs().max() <= 1

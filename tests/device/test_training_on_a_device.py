@@ -20,9 +20,10 @@ from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import saved_steps
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingStopped
-from gentraj.training.optimization import LearningConfig, Updates, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, Updates, adamw
 from gentraj.training.parallel import SINGLE, Processes
-from gentraj.trajectory import Batch, TrajectorySpec
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import TrajectorySpec
 
 DEVICE = torch.device("cuda")
 ALIKE = ("pointmaze-", "diffuser-pointmaze-")  # other data of the same settings
@@ -132,11 +133,11 @@ class Breaks(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"layer": adamw(self.layer, LearningConfig())}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        loss = self.layer(batch.x_BHD).square().mean()
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        loss = self.layer(step.batch.x_BHD).square().mean()
         if self.updates.next() == 3:
             loss = loss * torch.nan
-        apply_gradients(loss, optimizers["layer"], 1.0)
+        step.descend(loss, "layer", 1.0)
         if self.updates.done == 4:
             raise RuntimeError("it is nothing that comes next")
         return {}

@@ -16,6 +16,7 @@ from gentraj.models.sampling import Denoise, Denoising, Plugin, SampledRows
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 PRIOR = DiffusionConfig(TemporalUNetConfig(8, (1, 2)), clip=4.0, steps=3)
@@ -33,7 +34,8 @@ def make(config: LatentDiffusionConfig = CONFIG, context: int = 0,
 
 def trained(steps: int, model: LatentDiffusion, data: Batch | None = None) -> list[dict[str, float]]:
     optimizers, data = model.optimizers(), batch() if data is None else data
-    return [{k: v.item() for k, v in model.update(data, optimizers, generator(step)).items()} for step in range(steps)]
+    updates = (model.update(TrainingStep(data, optimizers, generator(step))) for step in range(steps))
+    return [{name: value.item() for name, value in metrics.items()} for metrics in updates]
 
 
 def levels() -> Batch:
@@ -64,7 +66,7 @@ def test_the_prior_does_not_train_the_vae_nor_the_vae_the_prior() -> None:
         for p in scaled.prior.network.parameters():
             p.mul_(2)
     for m in (plain, scaled):
-        m.update(batch(), m.optimizers(), generator(0))
+        m.update(TrainingStep(batch(), m.optimizers(), generator(0)))
     assert all(torch.equal(a, b) for a, b in zip(plain.vae.parameters(), scaled.vae.parameters(), strict=True))
 
 

@@ -17,6 +17,7 @@ from gentraj.models.sampling import Denoise
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
@@ -201,7 +202,7 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     optimizers, real = model.optimizers(), torch.ones(256, 2, 3, dtype=torch.bool)
     for step in range(800):
         g = generator(0, step)
-        model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
+        model.update(TrainingStep(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g))
     x = points(system, 96, seed=8)
     unknown = torch.tensor([False, False, True] * 2).expand(96, 6)
     actions = log_given(given(system, x, unknown), x, unknown)

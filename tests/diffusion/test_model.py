@@ -17,6 +17,7 @@ from gentraj.networks import TemporalUNetConfig
 from gentraj.networks.embedding import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 
@@ -49,7 +50,7 @@ def test_paths_train_and_sample_with_predictions_or_say_why_not(path: str, predi
             make(path=path, prediction=prediction)
         return
     model = make(path=path, prediction=prediction, levels=None)
-    assert torch.isfinite(model.update(batch(), model.optimizers(), generator(1))["loss"])
+    assert torch.isfinite(model.update(TrainingStep(batch(), model.optimizers(), generator(1)))["loss"])
     for i, sampler in enumerate(SAMPLERS):
         options = SamplingOptions(sampler, 1 + 2 * (i % 2))
         assert torch.isfinite(model.sample(Condition.empty(SPEC), options=options)).all()
@@ -81,7 +82,7 @@ def test_a_dropped_context_trains_the_model_without_context() -> None:
     for context in (None, torch.randn(16, 2)):
         model = make(CONTEXT, context_dropout=1.0)
         data = dataclasses.replace(batch(), context_BC=context)
-        losses.append(model.update(data, model.optimizers(), generator(1))["loss"])
+        losses.append(model.update(TrainingStep(data, model.optimizers(), generator(1)))["loss"])
     torch.testing.assert_close(*losses)
 
 
@@ -100,7 +101,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
 
 def test_a_fully_known_batch_teaches_nothing() -> None:
     model = make(conditioning=ConditionMix(start=0, goal=0, actions=1, observations=1))
-    assert model.update(batch(), model.optimizers(), generator(1))["loss"] == 0
+    assert model.update(TrainingStep(batch(), model.optimizers(), generator(1)))["loss"] == 0
 
 
 def test_the_normaliser_is_inside_the_model_only() -> None:

@@ -31,6 +31,7 @@ from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.testing import check_model
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=0, horizon=1)
@@ -99,14 +100,14 @@ def batch(step: int, size: int = 128) -> Batch:
 def loss_at(model: FewStep, x0: Callable[..., Tensor]) -> float:
     """The loss of a student whose network stands for the function x0."""
     model.network = network_of(model, x0)
-    return float(model.objective(model.microbatch(batch(0), generator(1))).detach())
+    return float(model.objective(model.microbatch(TrainingStep(batch(0), {}, generator(1)))).detach())
 
 
 def along(model: FewStep, times: Tensor) -> Callable[..., Tensor]:
     """(x, t) -> the end of the teacher's steps along these times from t to 0."""
 
     def end(x: Tensor, t_R: Tensor) -> Tensor:
-        rows = model.microbatch(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
+        rows = model.microbatch(TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), {}, generator(0)))
         for t, s in pairwise(times):
             x0 = model.taught(x, t.expand(len(x)), rows)
             moved = ddim_step(x, x0, model.level(t.expand(len(x))), model.level(s.expand(len(x))))
@@ -137,7 +138,7 @@ def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_
 
     def one_for_two(x: Tensor, t_R: Tensor) -> Tensor:
         i_R = (times[:, None] - t_R).abs().argmin(0)
-        rows = model.microbatch(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
+        rows = model.microbatch(TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), {}, generator(0)))
         return model.target(model.teacher.ema, x, t_R, times[i_R + 1], times[i_R + 2], rows)
 
     assert loss_at(model, one_for_two) < 1e-9
@@ -196,7 +197,7 @@ def test_the_loss_of_a_shortcut_model_is_0_at_the_average_velocity(path: str, sh
 def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_are_velocities() -> None:
     model, spans = student("shortcut", "flow", halvings=3), list[float]()
     assert isinstance(model, Shortcut)
-    t_R, d_R = model.steps(model.microbatch(batch(0, 500), generator(1)))
+    t_R, d_R = model.steps(model.microbatch(TrainingStep(batch(0, 500), {}, generator(1))))
     assert {*d_R.tolist()} == {1, 1 / 2, 1 / 4}
     multiple_R = t_R / d_R
     assert (multiple_R == multiple_R.round()).all() and (t_R <= 1).all() and (t_R >= d_R).all()
@@ -207,7 +208,7 @@ def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_a
         return pointed_to(x, t_R, r_R)
 
     model.ema = network_of(model, noted)
-    rows = model.microbatch(batch(0, 2), generator(1))
+    rows = model.microbatch(TrainingStep(batch(0, 2), {}, generator(1)))
     for d in (1 / 4, 1 / 2):
         model.half_steps(torch.zeros(2, 1, 2), torch.ones(2), torch.full((2,), d), rows)
     assert spans == [0, 0, 1 / 4, 1 / 4]
@@ -236,7 +237,7 @@ def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str
     for step in range(updates):
         for group in optimizers["network"].param_groups:
             group["lr"] = 4e-3 * (1 - step / updates)
-        model.update(batch(step), optimizers, generator(1, step))
+        model.update(TrainingStep(batch(step), optimizers, generator(1, step)))
     z, free = torch.randn(500, 1, 2, generator=generator(9)), Condition.empty(SPEC, 500)
     right = model.teacher.transport(z, free, steps=4 if method in ("progressive", "adversarial") else 16)
     found, before = ((x - right).square().mean().sqrt() for x in (
@@ -252,7 +253,8 @@ def test_a_mean_flow_is_trained_by_forward_derivatives_of_every_network(network:
         model = MeanFlow(spec, MeanFlowConfig(FlowConfig(network), apart=apart), Normalizer.identity(3))
         for bf16 in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                metrics = model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), model.optimizers(), generator(1))
+                data = Batch(x, torch.ones_like(x, dtype=torch.bool))
+                metrics = model.update(TrainingStep(data, model.optimizers(), generator(1)))
             assert all(torch.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
 
 
@@ -278,7 +280,8 @@ def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it
     known = replace(known, context_BC=torch.ones(3, 1))
     if not isinstance(made, FlowMap):  # which sees times on another scale
         torch.testing.assert_close(made.transport(x, known), teacher.transport(x, known, steps=1))
-    made.update(Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(3, 1)), made.optimizers(), generator(1))
+    data = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(3, 1))
+    made.update(TrainingStep(data, made.optimizers(), generator(1)))
     torch.testing.assert_close(made.ood_score(x, known, [0, 1, 2]), teacher.ood_score(x, known, [0, 1, 2]))
     assert all(torch.equal(before[key], tensor) for key, tensor in made.teacher.state_dict().items())
 
@@ -306,7 +309,7 @@ def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_epi
         seen.append(x.detach())
         return x.sum((1, 2))
 
-    model.update(Batch(x, real), model.optimizers(), generator(1), guide=guide)
+    model.update(TrainingStep(Batch(x, real), model.optimizers(), generator(1)), guide=guide)
     assert torch.equal(seen[0][:, 0, :2], x[:, 0, :2])
     assert (seen[0][1, 2:, :2] == seen[0][1, 1, :2]).all() and (seen[0][1, 1:, 2] == seen[0][1, 0, 2]).all()
 

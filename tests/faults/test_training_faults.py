@@ -169,8 +169,8 @@ def test_not_finite_stops_before_the_step(tmp_path: Path) -> None:
 
 def test_a_metric_that_is_not_finite_stops(tmp_path: Path) -> None:
     class Spoilt(Tiny):
-        def update(self, batch, optimizers, generator):
-            return super().update(batch, optimizers, generator) | {"q": torch.tensor(torch.nan)}
+        def update(self, step):
+            return super().update(step) | {"q": torch.tensor(torch.nan)}
 
     with pytest.raises(TrainingStopped, match="step 0, component 'tiny': the metric 'tiny/q' is nan"):
         run_tiny(tmp_path, component=Spoilt())

@@ -21,8 +21,8 @@ from gentraj.data.episodes import Episodes
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, RunLocked
 from gentraj.training.loop import Interrupted, TrainingResult
-from gentraj.training.optimization import apply_gradients
-from gentraj.trajectory import Batch, TrajectorySpec
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import TrajectorySpec
 
 
 def tiny_episodes() -> Episodes:
@@ -50,11 +50,12 @@ class Tiny(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"net": AdamW(self.net.parameters(), lr=1e-2, fused=True)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
         self.before_step()
-        eps = torch.randn(batch.x_BHD.shape, generator=generator)
+        batch = step.batch
+        eps = torch.randn(batch.x_BHD.shape, generator=step.generator)
         loss = ((self.net(batch.x_BHD + eps) - eps) ** 2)[batch.mask_BHD].mean()
-        norm = apply_gradients(loss, optimizers["net"], 1.0)
+        norm = step.descend(loss, "net", 1.0)
         self.ema.update_parameters(self.net)
         return {"loss": loss.detach(), "grad_norm": norm}
 

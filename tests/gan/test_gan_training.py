@@ -13,6 +13,7 @@ from gentraj.gan.objectives import REGULARISERS, SideConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import generator
 from gentraj.training.optimization import NonFinite
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -44,9 +45,11 @@ def test_a_weight_that_is_not_finite_stops_before_either_side_steps(side: str) -
 
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
-    microbatch = model.microbatch(batch(), generator(0))
+    step = TrainingStep(batch(), model.optimizers(), generator(0))
+    microbatch = model.microbatch(step)
     before = copy.deepcopy(model.discriminator.state_dict())
-    metrics = model.step_generator(microbatch.twins(), model.optimizers()["generator"])
+    loss, metrics = model.generator_loss(microbatch.twins())
+    step.descend(loss, "generator", 10.0)
     assert not any(value.requires_grad for value in metrics.values())
     assert all(p.grad is not None and p.grad.any() for p in model.network.parameters() if p.ndim > 1)
     assert all(p.grad is None and p.requires_grad for p in model.discriminator.parameters())

@@ -15,6 +15,7 @@ from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -44,7 +45,7 @@ def train(model: ConditionalGAN, steps: range, data: Batch, optimizers: dict | N
     """The metrics of the last step."""
     optimizers, metrics = model.optimizers() if optimizers is None else optimizers, {}
     for step in steps:
-        metrics = model.update(data, optimizers, generator(step))
+        metrics = model.update(TrainingStep(data, optimizers, generator(step)))
     return metrics
 
 

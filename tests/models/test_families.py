@@ -18,6 +18,7 @@ from gentraj.networks.embedding import MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import (
     Batch,
     Condition,
@@ -93,7 +94,7 @@ def test_a_guide_of_the_training_raises_the_mean_score_of_samples(name: str) -> 
         models.append(tiny(name))
         optimizers = models[-1].optimizers()
         for step in range(40):
-            metrics = models[-1].update(batch(), optimizers, generator(step), guide=guide)
+            metrics = models[-1].update(TrainingStep(batch(), optimizers, generator(step)), guide=guide)
             assert all(torch.isfinite(value) and not value.requires_grad for value in metrics.values())
     alone, guided = (score(model.sample(start, 64)[0]) for model in models)
     assert set(seen) == {(8, 5)} and guided.mean() - alone.mean() > alone.std() / 2
@@ -105,7 +106,7 @@ def test_a_resumed_training_gives_the_same_bits(name: str) -> None:
 
     def train(model: Model, steps: range, optimizers: dict[str, Optimizer]) -> None:
         for step in steps:
-            model.update(batch(), optimizers, generator(step))
+            model.update(TrainingStep(batch(), optimizers, generator(step)))
 
     train(straight, range(4), straight.optimizers())
     optimizers = first.optimizers()
@@ -124,7 +125,7 @@ def test_a_training_in_bfloat16_is_near_that_in_float32(name: str) -> None:
     for in_bfloat16 in (False, True):
         model = make(name)
         with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-            found.append(model.update(batch(), model.optimizers(), generator(0)))
+            found.append(model.update(TrainingStep(batch(), model.optimizers(), generator(0))))
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     losses = [key for key in found[0] if "loss" in key or key == "energy_score"]
     assert losses
@@ -156,7 +157,8 @@ def test_windows_of_weight_zero_teach_nothing(name: str, guide: Guide | None) ->
         model = tiny(name)
         optimizers = model.optimizers()
         for step in range(2):
-            model.update(replace(data, x_BHD=x, weight_B=weight_B), optimizers, generator(step), guide=guide)
+            weighted = replace(data, x_BHD=x, weight_B=weight_B)
+            model.update(TrainingStep(weighted, optimizers, generator(step)), guide=guide)
         return list(model.parameters())
 
     assert all(map(torch.equal, taught(data.x_BHD, zero), taught(other, zero)))

@@ -12,6 +12,7 @@ from gentraj.families import FAMILIES, MODELS, Model
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, SupportsLogProb, SupportsScore
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -34,7 +35,7 @@ def batch(x: Tensor, context: Tensor | None = None, weight: Tensor | None = None
 
 
 def updated(model: Model, data: Batch, guide: Any = None) -> dict[str, Tensor]:
-    return model.update(data, model.optimizers(), generator(2), guide=guide)
+    return model.update(TrainingStep(data, model.optimizers(), generator(2)), guide=guide)
 
 
 def started(rows: int = 2) -> Condition:

@@ -17,6 +17,7 @@ from gentraj.models.gaussian import Gaussian, GaussianConfig, soft_clamp
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one state and one action
@@ -35,7 +36,7 @@ def fit(model: Gaussian, data: Callable[[torch.Generator], Batch], steps: int, g
     optimizers = model.optimizers()
     for step in range(steps):
         rng = generator(step)
-        model.update(data(rng), optimizers, rng, guide=guide)
+        model.update(TrainingStep(data(rng), optimizers, rng), guide=guide)
     return model
 
 
@@ -141,7 +142,7 @@ def test_the_loss_is_the_weighted_mean_over_real_entries_that_are_not_known(star
         free[:, 0, :3], mean = False, mean + np.pad(x[:, :1, :3], ((0, 0), (0, 0), (0, 2)))
     nats = -norm.logpdf(x, mean, sigma) * np.reshape(weights, (4, 1, 1))
     data = Batch(data.x_BHD, data.mask_BHD, weight_B=torch.tensor(weights))
-    loss = model.update(data, model.optimizers(), generator(0))["loss"]
+    loss = model.update(TrainingStep(data, model.optimizers(), generator(0)))["loss"]
     assert loss.item() == pytest.approx(nats[free.numpy()].mean(), rel=1e-5)
 
 

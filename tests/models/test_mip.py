@@ -13,6 +13,7 @@ from gentraj.models.mip import MIP, MIPConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 CELL = TrajectorySpec(obs_dim=1, act_dim=1, horizon=1)  # a policy's window: one state and one action
@@ -32,7 +33,7 @@ def trained(act_of: object, steps: int, time: float = 0.5) -> MIP:
         s = 2 * torch.rand(256, 1, generator=rng) - 1
         x = SCALES.unnormalize(torch.cat([s, act_of(s, rng)], 1)[:, None])  # type: ignore[operator]
         optimizers["network"].param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
-        model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), optimizers, rng)
+        model.update(TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), optimizers, rng))
     return model
 
 

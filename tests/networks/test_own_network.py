@@ -12,6 +12,7 @@ from gentraj.distillation.flow_map import TwoTimes
 from gentraj.networks import NETWORKS, NetworkConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)
@@ -52,7 +53,7 @@ def test_a_model_trains_and_samples_with_it(context_dim: int) -> None:
     model = Diffusion(SPEC, config, Normalizer.identity(3), context)
     x = torch.randn(8, 4, 3, generator=generator(0))
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(8, 2) if context_dim else None)
-    assert model.update(batch, model.optimizers(), generator(1))["loss"].isfinite()
+    assert model.update(TrainingStep(batch, model.optimizers(), generator(1)))["loss"].isfinite()
     start = Condition.empty(SPEC, 2).with_obs(0, torch.zeros(2))
     given = Condition(SPEC, start.values_BHD, start.mask_BHD, torch.ones(2, 2) if context_dim else None)
     assert model.sample(given, 3).isfinite().all()

@@ -21,7 +21,8 @@ from gentraj.runs.folder import RunFolder
 from gentraj.runs.held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from gentraj.runs.run import Run, copy_of
 from gentraj.runs.training import data_of, prepare
-from gentraj.training.optimization import MovingAverage, measuring
+from gentraj.training.optimization import MovingAverage
+from gentraj.training.step import TrainingStep, Trial
 
 
 def holding_out(name: str, dataset: object, fraction: float = 0.2, seed: int = 0) -> runs.PolicyRunConfig:
@@ -65,13 +66,11 @@ def test_a_loss_is_measured_that_an_update_would_report_and_no_weight_moves(name
     measured, updated = copy_of(run), copy_of(run)
     batch = Windows(parts.train, run.main.spec).batch(0, 0, 8)
 
-    def update(own: Run) -> dict[str, torch.Tensor]:
+    def update(own: Run, kind: type[TrainingStep]) -> dict[str, torch.Tensor]:
         part = own.components["policy"]
-        return part.update(batch, part.optimizers(), generator(0))
+        return part.update(kind(batch, part.optimizers(), generator(0)))
 
-    with measuring():
-        losses = update(measured)
-    others = update(updated)
+    losses, others = update(measured, Trial), update(updated, TrainingStep)
     assert losses.keys() == others.keys() and not same_weights(updated, run)
     for (key, parameter), other in zip(measured.main.named_parameters(), run.main.parameters(), strict=True):
         assert torch.equal(parameter, other), key

@@ -16,8 +16,9 @@ from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from gentraj.randomness import RowNoise, row_seeds
 from gentraj.runs.report import Drawing
 from gentraj.testing import check_model
-from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition
+from gentraj.training.optimization import LearningConfig, adamw
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import DEFAULT_OPTIONS, Condition
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class Own(nn.Module):
     def optimizers(self) -> dict[str, Any]:
         return {"network": adamw(self.network, self.config)}
 
-    def update(self, batch: Batch, optimizers: Any, generator: Any, *, guide: Any = None) -> dict[str, Tensor]:
+    def update(self, step: TrainingStep, *, guide: Any = None) -> dict[str, Tensor]:
+        batch, generator = step.batch, step.generator
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = real if self.conditioning is None else self.conditioning.sample(self.spec, real, generator)
         loss = ((self._generate(torch.randn(x0.shape, generator=generator), x0, known) - x0) ** 2 * real).mean()
-        apply_gradients(loss, optimizers["network"], 1.0)
+        step.descend(loss, "network", 1.0)
         return {"loss": loss.detach()}
 
     @torch.no_grad()

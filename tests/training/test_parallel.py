@@ -20,7 +20,7 @@ from two_processes import CONFIGS, STEPS, child, run
 from gentraj.config import ConfigError
 from gentraj.training.checkpoint import load
 from gentraj.training.log import read_metrics
-from gentraj.training.parallel import SINGLE, Processes, current_processes, launched, launched_in_bf16
+from gentraj.training.parallel import SINGLE, Processes, launched, launched_in_bf16
 
 pytest.importorskip("accelerate")
 PATIENCE = 500  # seconds: on a busy machine two processes are slow to start
@@ -162,7 +162,7 @@ def test_the_command_under_accelerate_launch(hopper_file: Path, tmp_path: Path) 
 def test_what_cannot_be_divided_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'\w+' has batches of \d+ windows, which 7 processes cannot divide"):
         run("planner", tmp_path, Processes(0, 7))
-    with Processes(0, 2).computing(), pytest.raises(ConfigError, match="randperm draws numbers"):
+    with Processes(0, 2).drawing(), pytest.raises(ConfigError, match="randperm draws numbers"):
         torch.randperm(4, generator=torch.Generator())
 
 
@@ -185,12 +185,12 @@ def test_shares_draw_the_rows_of_the_whole_batch(name: str) -> None:
     expected = [draw(12, whole) for _ in range(2)]
     for rank in range(6):
         own = torch.Generator().manual_seed(0)
-        with (one := Processes(rank, 6)).computing():
+        with (one := Processes(rank, 6)).drawing():
             shares.append((one.rows, [draw(2, own) for _ in range(2)]))
     for rows, drawn in shares:
         for all_rows, some in zip(expected, drawn, strict=True):
             assert torch.equal(all_rows[rows], some)
-    assert current_processes() == SINGLE and sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
+    assert sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
 
 
 def test_a_launcher_is_joined_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

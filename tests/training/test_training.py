@@ -22,7 +22,8 @@ from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, Train
 from gentraj.training.checkpoint import CheckpointWarning, load
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingResult, check_same, deterministic_kernels
-from gentraj.training.optimization import apply_gradients, learning_rate_factor
+from gentraj.training.optimization import learning_rate_factor
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -49,14 +50,14 @@ class Pair(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"one": AdamW(self.one.parameters(), lr=0.1), "two": AdamW(self.two.parameters(), lr=0.02)}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        noise = torch.rand((), generator=generator)
-        self.given.append((batch, noise.item(), *(o.param_groups[0]["lr"] for o in optimizers.values())))
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        noise = torch.rand((), generator=step.generator)
+        self.given.append((step.batch, noise.item(), *(o.param_groups[0]["lr"] for o in step.optimizers.values())))
         self.autocast.append(torch.is_autocast_enabled("cpu"))
         assert self.training
-        losses = {n: (getattr(self, n)(batch.x_BHD) - noise).square().mean() for n in optimizers}
-        for name, optimizer in optimizers.items():
-            apply_gradients(losses[name], optimizer, 1.0)
+        losses = {n: (getattr(self, n)(step.batch.x_BHD) - noise).square().mean() for n in step.optimizers}
+        for name in step.optimizers:
+            step.descend(losses[name], name, 1.0)
         return {name: loss.detach() for name, loss in losses.items()}
 
 
@@ -84,8 +85,8 @@ def test_rows_are_means_of_what_happened_since_the_row_before(tmp_path: Path) ->
     seen: list[float] = []
 
     class Noted(Pair):
-        def update(self, batch, optimizers, generator):
-            metrics = super().update(batch, optimizers, generator)
+        def update(self, step):
+            metrics = super().update(step)
             seen.append(metrics["one"].item())
             return ({"rare": len(seen)} if len(seen) in (1, 2, 8) else {}) | metrics  # a number of Python
 
@@ -101,8 +102,8 @@ def test_rows_are_means_of_what_happened_since_the_row_before(tmp_path: Path) ->
 def test_a_training_that_failed_goes_on_from_what_it_saved(tmp_path: Path) -> None:
     """In the same process, with a component that may return no metrics."""
     class Fails(Pair):
-        def update(self, batch, optimizers, generator):
-            super().update(batch, optimizers, generator)
+        def update(self, step):
+            super().update(step)
             if len(self.given) == 4:
                 raise RuntimeError("no memory")
             return {}
@@ -117,9 +118,9 @@ def test_a_training_that_failed_goes_on_from_what_it_saved(tmp_path: Path) -> No
 
 def test_time_in_which_others_have_the_processor_is_no_cpu_time_of_the_training(tmp_path: Path) -> None:
     class Waiting(Pair):
-        def update(self, batch, optimizers, generator):
+        def update(self, step):
             time.sleep(0.3)
-            return super().update(batch, optimizers, generator)
+            return super().update(step)
 
     run(tmp_path, {"pair": Waiting()}, steps=1, warmup=0)
     [row] = read_metrics(tmp_path)
@@ -254,9 +255,9 @@ def test_nothing_is_lost_where_the_folder_was_moved_and_a_line_says_where_it_is(
 def test_an_optimiser_may_rest_in_its_first_steps(tmp_path: Path) -> None:
     """As that of a delayed actor does; torch would warn that its schedule goes on without it."""
     class Delayed(Pair):
-        def update(self, batch, optimizers, generator):
+        def update(self, step):
             rests = len(self.given) % 2 == 0
-            return super().update(batch, {"two": optimizers["two"]} if rests else optimizers, generator)
+            return super().update(step.on(step.batch, {"two": step.optimizers["two"]}) if rests else step)
 
     run(tmp_path, {"pair": Delayed()}, steps=3)
     run(tmp_path, {"pair": Delayed()}, steps=6, resume=True)

@@ -24,7 +24,7 @@ from gentraj.runs.run import DataFacts
 from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
 from gentraj.training.loop import TrainingResult
 from gentraj.training.parallel import SINGLE, Processes, ProcessLost, launched
-from gentraj.trajectory import Batch
+from gentraj.training.step import TrainingStep
 
 NARROW = ResidualMLPConfig(width=8, depth=1, frequencies=0)
 STEPS = 8
@@ -134,11 +134,11 @@ def spoiled(folder: Path, processes: Processes) -> None:
     def spoil(components: dict[str, Any]) -> None:
         policy, steps = components["policy"], []
 
-        def update(batch: Batch, *rest: Any) -> dict[str, torch.Tensor]:
-            steps.append(batch)
+        def update(step: TrainingStep) -> dict[str, torch.Tensor]:
+            steps.append(step)
             if processes.rank == 1 and len(steps) == 4:
-                batch = replace(batch, x_BHD=batch.x_BHD * torch.nan)
-            return type(policy).update(policy, batch, *rest)
+                step = step.on(replace(step.batch, x_BHD=step.batch.x_BHD * torch.nan))
+            return type(policy).update(policy, step)
 
         policy.update = update
 

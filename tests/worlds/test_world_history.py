@@ -21,6 +21,7 @@ from gentraj.randomness import generator
 from gentraj.runs.environment import make_vec
 from gentraj.runs.run import of_kind
 from gentraj.runs.world import WorldModelRun
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import WorldModel, WorldModelConfig
@@ -35,7 +36,7 @@ def world() -> WorldModel:
     made = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 1, MEMORY), MEMORY)
     windows, optimizers = Windows(e, made.spec), made.optimizers()
     for step in range(3):
-        made.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
+        made.update(TrainingStep(windows.batch(step, 0, 32), optimizers, generator(0, step)))
     return made.eval()
 
 

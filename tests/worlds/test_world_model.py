@@ -14,6 +14,7 @@ from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import GENERATOR, Imagined, WorldModel, WorldModelConfig
@@ -55,7 +56,7 @@ def taught(e: Episodes, config: WorldModelConfig, steps: int = 3) -> WorldModel:
     world = WorldModel(e.obs_dim, e.act_dim, config, WorldFacts.fit(e, context, config.chunk))
     windows, optimizers = Windows(e, world.spec, context), world.optimizers()
     for step in range(steps):
-        metrics = world.update(windows.batch(step, 0, config.batch_size), optimizers, generator(0, step))
+        metrics = world.update(TrainingStep(windows.batch(step, 0, config.batch_size), optimizers, generator(0, step)))
         assert all(torch.isfinite(value) for value in metrics.values())
     world.eval().calibrate(windows.batch(steps, 0, 64))
     return world
@@ -172,7 +173,7 @@ def test_padding_teaches_nothing(name: str) -> None:
         batch = Batch(torch.where(batch.mask_BHD, batch.x_BHD, padding), batch.mask_BHD,
                       reward_BH=torch.where(batch.mask_BHD[..., -1], batch.reward_BH, padding),  # type: ignore[arg-type]
                       terminal_BH=batch.terminal_BH)
-        made.append(world.update(batch, world.optimizers(), generator(0)) | world.state_dict())
+        made.append(world.update(TrainingStep(batch, world.optimizers(), generator(0))) | world.state_dict())
     for key, value in made[0].items():
         assert torch.equal(value, made[1][key]), key
 

@@ -10,6 +10,7 @@ from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.data import Episodes, Windows
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -26,7 +27,7 @@ def walk(steps: int = 3000, speed: float | None = None) -> Episodes:
 def train(component: InverseDynamics | Arrival, episodes: Episodes, steps: int) -> None:
     windows, optimizers = Windows(episodes, component.spec), component.optimizers()
     for step in range(steps):
-        component.update(windows.batch(step, 0, component.batch_size), optimizers, generator(0, step))
+        component.update(TrainingStep(windows.batch(step, 0, component.batch_size), optimizers, generator(0, step)))
 
 
 def test_inverse_dynamics_find_the_action_between_two_states() -> None:
@@ -92,7 +93,7 @@ def test_windows_of_another_length_teach_no_part_of_a_planner() -> None:
     longer = Windows(walk(), TrajectorySpec(2, 2, 6)).batch(0, 0, 8)
     for part in parts:
         with pytest.raises(ValueError, match=r"windows of shape \(8, 6, 4\) were given; \(B, 5, 4\) is expected"):
-            part.update(longer, part.optimizers(), generator(0))
+            part.update(TrainingStep(longer, part.optimizers(), generator(0)))
 
 
 def test_windows_of_one_row_teach_no_arrival() -> None:
@@ -100,5 +101,6 @@ def test_windows_of_one_row_teach_no_arrival() -> None:
     x, real = torch.randn(8, 10, 2), torch.zeros(8, 10, 2, dtype=torch.bool)
     real[:, 0] = True
     before = [p.clone() for p in arrival.parameters()]
-    loss = arrival.update(Batch(x, real), {"network": torch.optim.SGD(arrival.parameters(), 1.0)}, generator(0))["loss"]
+    step = TrainingStep(Batch(x, real), {"network": torch.optim.SGD(arrival.parameters(), 1.0)}, generator(0))
+    loss = arrival.update(step)["loss"]
     assert loss == 0 and all(torch.equal(a, b) for a, b in zip(before, arrival.parameters(), strict=True))

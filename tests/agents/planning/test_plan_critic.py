@@ -14,6 +14,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)
@@ -56,7 +57,7 @@ def worth_its_first_entry(critic: PlanCritic) -> PlanCritic:
 def train(critic: PlanCritic, episodes: Episodes, steps: int, size: int = 64) -> None:
     windows, optimizers = Windows(episodes, critic.spec), critic.optimizers()
     for step in range(steps):
-        critic.update(windows.batch(step, 0, size), optimizers, generator(step))
+        critic.update(TrainingStep(windows.batch(step, 0, size), optimizers, generator(step)))
 
 
 @pytest.mark.parametrize(("n_step", "expected"), [(1, [1 + 1 + 0.25 * 2, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6]),
@@ -142,7 +143,7 @@ def test_an_update_depends_on_its_generator_only_and_not_on_padding(network: str
         batch = Windows(chain(), critic.spec).gather(np.arange(5))
         batch.x_BHD[~batch.mask_BHD] = seed * 1e3
         torch.manual_seed(seed)
-        critic.update(batch, critic.optimizers(), generator(0))
+        critic.update(TrainingStep(batch, critic.optimizers(), generator(0)))
         after.append(torch.cat([p.flatten() for p in critic.parameters()]))
     assert torch.equal(*after)
 
@@ -186,7 +187,7 @@ def test_values_of_goals_in_hindsight_are_the_steps_to_them_and_a_plan_towards_t
     windows = Windows(e, critic.spec, ContextConfig(goals=HindsightConfig(steps=4.0)))
     optimizers = critic.optimizers()
     for step in range(300):
-        critic.update(windows.batch(step, 0, 128), optimizers, generator(step))
+        critic.update(TrainingStep(windows.batch(step, 0, 128), optimizers, generator(step)))
     goal_BG = torch.arange(4.0, 9)[:, None]
     steps_B = critic.steps_to_go(torch.full_like(goal_BG, 3.0), goal_BG)
     torch.testing.assert_close(steps_B, goal_BG[:, 0] - 3, rtol=0, atol=0.8)

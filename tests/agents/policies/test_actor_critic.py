@@ -14,7 +14,8 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Transition
 from gentraj.data import Windows
 from gentraj.randomness import RowNoise, generator
-from gentraj.trajectory import SamplingOptions
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import Batch, SamplingOptions
 
 NOISE_ACTORS = ["fql", "meanflow-ql", "drol"]
 
@@ -75,7 +76,9 @@ def test_the_losses_of_an_actor_reach_the_actor_and_nothing_else(name: str) -> N
         loss, chunk_BX = policy.distillation(t, policy.noise(t.state_BS, generator(1)))
     else:
         loss, chunk_BX = policy.loss(t, generator(1))
-    (loss - policy.value(t.state_BS, chunk_BX, generator(2)).mean()).backward()
+    x_BHD = torch.zeros(len(t.state_BS), 1, policy.spec.dim)
+    step = TrainingStep(Batch(x_BHD, x_BHD == 0), {}, generator(2))
+    (loss - policy.value(t.state_BS, chunk_BX, step).mean()).backward()
     reached = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached and all(name.startswith("network.") for name in reached)
     assert all(p.requires_grad for p in policy.critic.q.parameters())
@@ -181,6 +184,6 @@ def test_a_mean_flow_without_a_value_draws_the_data_s_actions_in_one_call() -> N
     policy, data = make(small("meanflow-ql", eta=0.0, candidates=1, alpha=1e5), bandit()), bandit()
     windows, optimizers = Windows(data, policy.spec), policy.optimizers()
     for step in range(400):
-        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+        policy.update(TrainingStep(windows.batch(step, 0, 128), optimizers, generator(step)))
     act_B = policy.sample_actions(torch.zeros(400, 2), list(range(400))).flatten()
     assert act_B.mean().abs() < 0.25 and ((act_B.abs() - 0.6).abs() < 0.3).float().mean() > 0.85

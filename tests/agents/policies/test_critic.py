@@ -20,6 +20,9 @@ from gentraj.agents.policies.policy import Transition
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.data import ContextConfig
 from gentraj.randomness import generator
+from gentraj.training.optimization import apply_gradients
+from gentraj.training.step import TrainingStep
+from gentraj.trajectory import Batch
 
 
 class Valued(nn.Module):
@@ -49,7 +52,8 @@ def transitions() -> Transition:
 def learn(critic: Critic, t: Transition, next_value: Tensor, optimizer: Any) -> dict[str, Tensor]:
     """One step of the critic towards r + discount V(s')."""
     loss, metrics = critic.loss(t, (t.reward_B + t.discount_B * next_value)[:, None])
-    critic.step(loss, optimizer)
+    apply_gradients(loss, optimizer, critic.config.max_grad_norm)
+    critic.target.update_parameters(critic.q)
     return metrics
 
 
@@ -70,14 +74,16 @@ def test_the_loss_is_the_squared_error_in_units_of_the_values_over_whole_chunks(
 
 def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
     critic, state = critic_of(), torch.randn(6, 2, generator=generator(1))
+    x_BHD = torch.zeros(6, 1, 3)
+    step = TrainingStep(Batch(x_BHD, x_BHD == 0), {}, generator(0))
     chunk = torch.randn(6, 1, generator=generator(2))
-    q_B, relative_B = critic(state, chunk).mean(0), critic.relative(state, chunk)
+    q_B, relative_B = critic(state, chunk).mean(0), critic.relative(state, chunk, step)
     assert relative_B.abs().mean().item() == pytest.approx(1)
     torch.testing.assert_close(relative_B, q_B / q_B.abs().mean())
     nothing = critic_of()
     nn.init.zeros_(nothing.q.weight[-1])
     nn.init.constant_(nothing.q.bias[-1], 1e-9)
-    torch.testing.assert_close(nothing.relative(state, chunk), torch.full((6,), 1e-3))
+    torch.testing.assert_close(nothing.relative(state, chunk, step), torch.full((6,), 1e-3))
 
 
 def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
@@ -139,7 +145,8 @@ def learnt(**settings: Any) -> Critic:
         t = lottery(256, step)
         next_return_BM = critic.next_return(t.next_BS, torch.zeros(256, 1, 1, 1))
         loss, _ = critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
-        critic.step(loss, optimizer)
+        apply_gradients(loss, optimizer, critic.config.max_grad_norm)
+        critic.target.update_parameters(critic.q)
     return critic
 
 

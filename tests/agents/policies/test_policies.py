@@ -24,6 +24,7 @@ from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.testing import check_policy
 from gentraj.training.optimization import NonFinite
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, SamplingOptions
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
@@ -100,7 +101,7 @@ def windows_of(policy: Policy, episodes: Episodes, discount: float) -> Transitio
 def train(policy: Policy, episodes: Episodes, steps: int, contexts: ContextConfig = NO_CONTEXT) -> dict[str, Any]:
     windows, optimizers, metrics = Windows(episodes, policy.spec, contexts), policy.optimizers(), {}
     for step in range(steps):
-        metrics = policy.update(windows.batch(step, 0, 64), optimizers, generator(step))
+        metrics = policy.update(TrainingStep(windows.batch(step, 0, 64), optimizers, generator(step)))
     return metrics
 
 
@@ -318,8 +319,8 @@ def test_a_cut_chunk_is_learnt_as_far_as_it_goes() -> None:
     assert t.real_BK.tolist() == [[True, True], [True, True], [True, False], [True, True], [True, False]]
     assert t.whole_B.tolist() == [True, True, True, True, False]  # nothing follows an end, something a cut
     seen: list[Batch] = []
-    policy.model.model.update = lambda batch, *_: seen.append(batch) or {}
-    policy.update(Windows(chain(), policy.spec).gather(np.arange(5)), {}, generator(0))
+    policy.model.model.update = lambda step: seen.append(step.batch) or {}
+    policy.update(TrainingStep(Windows(chain(), policy.spec).gather(np.arange(5)), {}, generator(0)))
     batch = seen[0]
     assert batch.weight_B is None
     assert batch.mask_BHD[..., :2].all() and torch.equal(batch.mask_BHD[..., 2], t.real_BK)
@@ -335,10 +336,11 @@ def test_an_action_keeps_its_weight_beside_what_a_world_model_imagined(advantage
     beside = replace(chain(), extras={"imagined": np.array([[0], [0], [0], [0], [1], [1], [1]])})
     for data, rows in ((chain(), 3), (beside, 5)):
         policy = make(small("iql", advantages=advantages), data)
-        policy.model.model.update = lambda batch, *_: seen.append(batch) or {}
-        t = policy.transition(Windows(data, policy.spec).gather(np.arange(rows)), 0.5)
+        policy.model.model.update = lambda step: seen.append(step.batch) or {}
+        batch = Windows(data, policy.spec).gather(np.arange(rows))
+        t = policy.transition(batch, 0.5)
         weight_B = policy.actor_weights(t, torch.tensor([2.0, -1.0, 0.5, 9.0, -9.0])[:rows])
-        policy.model.update(t, {}, generator(0), weight_B)
+        policy.model.update(t, TrainingStep(batch, {}, generator(0)), weight_B)
     real_B, all_B = (batch.weights() / len(batch.x_BHD) for batch in seen)
     torch.testing.assert_close(all_B, torch.cat([real_B, torch.zeros(2)]))
 
@@ -389,7 +391,7 @@ def test_guidance_exaggerates_what_the_goal_changes_and_needs_what_it_is_made_of
     policy = make(narrow(BCConfig(context_dropout=0.2, temperature=0.0, batch_size=64)), e, contexts)
     windows, optimizers = Windows(e, policy.spec, contexts), policy.optimizers()
     for step in range(150):
-        policy.update(windows.batch(step, 0, 64), optimizers, generator(step))
+        policy.update(TrainingStep(windows.batch(step, 0, 64), optimizers, generator(step)))
     state_BS = policy.scales.state(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]]))
     found = {}
     for guidance in (0.0, 1.0, 2.0):

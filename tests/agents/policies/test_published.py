@@ -23,6 +23,7 @@ from gentraj.networks import Perceptron
 from gentraj.networks.mlp import EnsembleMLP
 from gentraj.randomness import generator
 from gentraj.runs.presets import PUBLISHED
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch
 
 OBS, ACT, UPDATES = 3, 2, 4
@@ -144,7 +145,7 @@ def test_iql_is_its_paper_s() -> None:
     mu, log_std = actor(model_of(policy).network, nn.ReLU, OBS), nn.Parameter(torch.zeros(ACT))
     optimizers, own = policy.optimizers(), (adam(q), adam(value), adam(mu, log_std))
     for i, batch in enumerate(batches(policy)):
-        policy.update(batch, optimizers, generator(i))
+        policy.update(TrainingStep(batch, optimizers, generator(i)))
         s, a, r, s1, alive = transitions(policy, batch)
         advantage = both(target, s, a).amin(0).detach() - value(s)[:, 0]
         step((torch.where(advantage > 0, 0.7, 0.3) * advantage**2).mean(), own[1])
@@ -171,7 +172,7 @@ def test_td3bc_is_its_paper_s() -> None:
     mu, mu_target = (actor(model_of(policy).network, nn.ReLU, OBS) for _ in range(2))
     optimizers, own = policy.optimizers(), (adam(q), adam(mu))
     for i, batch in enumerate(batches(policy)):
-        policy.update(batch, optimizers, generator(i))
+        policy.update(TrainingStep(batch, optimizers, generator(i)))
         s, a, r, s1, alive = transitions(policy, batch)
         noise = (0.2 * torch.randn(32, ACT, generator=generator(i))).clamp(-0.5, 0.5)
         with torch.no_grad():
@@ -210,7 +211,7 @@ def test_fql_is_its_paper_s() -> None:
         return student(torch.cat([s, z, torch.ones(32, 1)], -1))
 
     for i, batch in enumerate(batches(policy)):
-        policy.update(batch, optimizers, generator(i))
+        policy.update(TrainingStep(batch, optimizers, generator(i)))
         (s, a, r, s1, alive), g = transitions(policy, batch), generator(i)
         with torch.no_grad():
             next_a = one_step(s1, torch.randn(32, 1, ACT, generator=g)[:, 0]).clamp(-1, 1)
@@ -270,7 +271,7 @@ def test_diffusion_ql_is_its_paper_s() -> None:
         return x.clamp(-1, 1)
 
     for i, batch in enumerate(batches(policy)):
-        policy.update(batch, optimizers, generator(i))
+        policy.update(TrainingStep(batch, optimizers, generator(i)))
         (s, a, r, s1, alive), g = transitions(policy, batch), generator(i)
         with torch.no_grad():
             s_next = s1.repeat_interleave(backup, 0)

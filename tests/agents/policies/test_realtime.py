@@ -25,6 +25,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import PerceptronConfig, ResidualMLPConfig
 from gentraj.randomness import RowNoise, generator
 from gentraj.testing import check_policy
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions, TrajectorySpec
 
 TINY = ResidualMLPConfig(8, 1, 0)
@@ -239,7 +240,7 @@ def test_every_model_learns_and_continues_known_actions(name: str) -> None:
     policy = BC(config, StateActionScales.fit(episodes, ContextConfig()))
     optimizers = policy.optimizers()
     windows = Windows(episodes, policy.spec)
-    metrics = policy.update(windows.batch(0, 0, policy.batch_size), optimizers, generator(0, 1))
+    metrics = policy.update(TrainingStep(windows.batch(0, 0, policy.batch_size), optimizers, generator(0, 1)))
     assert all(value.isfinite() for value in metrics.values())
     actor = Actor(policy, np.full(1, -9, np.float32), np.full(1, 9, np.float32))
     first_BLA = torch.tensor(episodes.act[:12]).float().view(3, 4, 1)

@@ -10,6 +10,7 @@ from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.training.step import TrainingStep
 
 LOW, HIGH = np.array([-0.8, -0.5], np.float32), np.array([0.5, 0.9], np.float32)
 
@@ -55,7 +56,7 @@ def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
     policy = Student(config, StateActionScales.fit(data, ContextConfig()))
     windows, optimizers = Windows(data, policy.spec), policy.optimizers()
     for step in range(200):
-        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+        policy.update(TrainingStep(windows.batch(step, 0, 128), optimizers, generator(step)))
     act_B = StudentActor(policy, -HIGH[:1], HIGH[:1]).act(torch.randn(200, 2, generator=generator(9)))[:, 0]
     assert ((act_B - 0.5).abs() < 0.1).float().mean() > 0.9
 

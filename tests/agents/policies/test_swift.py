@@ -12,7 +12,8 @@ from gentraj.agents.policies.swift import Swift, SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
-from gentraj.training import apply_gradients
+from gentraj.training.optimization import apply_gradients
+from gentraj.training.step import TrainingStep
 
 SMALL = SwiftConfig(replace(SwiftConfig().model, network=ResidualMLPConfig(width=8, depth=1, frequencies=0)))
 
@@ -46,7 +47,7 @@ def test_luck_stays_an_advantage_for_values_that_did_not_learn_of_it() -> None:
         everything = policy.transition(windows.gather(np.arange(len(windows))), 0.99)
         _, advantage_B = policy.value_loss(everything)
         size[number] = advantage_B.abs().mean()
-        metrics = policy.update(windows.batch(0, 0, 128), policy.optimizers(), generator(0))
+        metrics = policy.update(TrainingStep(windows.batch(0, 0, 128), policy.optimizers(), generator(0)))
         held_out[number] = metrics["value_loss_held_out"] / metrics["value_loss"]
     assert size[1] < 0.1 and size[members] > 0.5
     assert held_out[1] == pytest.approx(1) and held_out[members] > 10
@@ -61,7 +62,7 @@ def test_a_member_learns_nothing_of_the_episodes_that_it_judges() -> None:
     weights = []
     for each in (batch, other):
         policy = swift(data, 2)
-        policy.update(each, policy.optimizers(), generator(0))
+        policy.update(TrainingStep(each, policy.optimizers(), generator(0)))
         weights.append([p.detach() for p in policy.value.parameters()])
     same = [torch.allclose(p[0], q[0], atol=1e-6) for p, q in zip(*weights, strict=True)]
     differ = [not torch.allclose(p[1], q[1], atol=1e-6) for p, q in zip(*weights, strict=True)]
