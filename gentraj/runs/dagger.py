@@ -33,11 +33,13 @@ from ..progress import say
 from ..randomness import fold
 from ..training.checkpoint import NothingSaved, has_checkpoints
 from ..training.loop import TrainingConfig, check_same
+from ..training.parallel import SINGLE
 from ..trajectory import Agent, TrajectorySpec
+from .folder import RunFolder
 from .planner import PlannerRun
 from .policy import PolicyRun, PolicyRunConfig
 from .run import Run, ahead_of, environment_of, straight
-from .training import check_fit, fit, prepare, resolve_paths
+from .training import RunTrainer, check_fit, prepare, resolve_paths, training_data
 
 TURNS_PER_EPISODE = 10  # on average, in a whole episode
 NEW_GOAL_PROB = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
@@ -114,7 +116,9 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     resume = has_checkpoints(folder)
     student, parts = prepare(settings, check=not resume)
     student.kept = teacher.kept
-    return fit(student, parts, folder, resume=resume, device=device, progress=progress)
+    trainer = RunTrainer(student, training_data(student, parts), RunFolder(folder), processes=SINGLE.on(device),
+                         progress=progress)
+    return trainer.trained(resume)
 
 
 def memory_of(teacher: Run) -> tuple[int, int]:

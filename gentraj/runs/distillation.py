@@ -30,16 +30,16 @@ from ..distillation import (
     ReflowConfig,
     ShortcutConfig,
 )
-from ..training.loop import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
+from ..training.loop import TrainingConfig
 from ..training.parallel import SINGLE
 from . import dagger
 from .dagger import DecisionConfig
-from .folder import RunFolder, check_trained, fingerprint, run_class
+from .folder import RunFolder, check_trained, run_class
 from .planner import PlannerRun, PlannerRunConfig
 from .policy import PolicyRunConfig
 from .presets import model_config, with_model
 from .run import Run, RunConfig
-from .training import data_of, measurement, resolve_paths, trained
+from .training import RunTrainer, data_of, resolve_paths, training_data
 
 
 @settings
@@ -111,23 +111,17 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     predicts noise unless the student is a flow map, for a policy with a critic, for data that were changed since the
     teacher was trained, and for a value without a critic; and what `gentraj.training.Trainer` raises.
     """
-    store, parts = RunFolder(folder.absolute()), data_of(teacher)
-    own = student_settings(teacher, config)
+    parts, own = data_of(teacher), student_settings(teacher, config)
     run = run_class(own).build(own, teacher.data)
-    run.folder = store.path
     run.reference, run.kept = teacher.reference, teacher.kept
-    trains = {name: part for name, part in run.components.items() if learns(part, teacher.components[name])}
-    frozen = {name: part.to(device) for name, part in run.components.items() if name not in trains}
+    frozen = [name for name, part in run.components.items() if not learns(part, teacher.components[name])]
     if config.value:
         assert isinstance(run.model, FewStep)  # noqa: S101  `student_settings` made it one
         run.model.guide = partial(_value, _critic(teacher, run), config.value)
-
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
-    callbacks = Callbacks(partial(store.start, run, device, resume), measure=measurement(run, parts.test, device))
-    trainer = Trainer(trains, TrainingData(parts.train, run.context), own.training,
-                      RunStore(store.path, fingerprint(run) | about, frozen=frozen), callbacks,
-                      processes=SINGLE.on(device), progress=progress)
-    return trained(run, trainer, resume, device)
+    trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder.absolute()), about=about, frozen=frozen,
+                         processes=SINGLE.on(device), progress=progress)
+    return trainer.trained(resume)
 
 
 def learns(part: nn.Module, teacher: nn.Module) -> bool:
@@ -157,7 +151,7 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> RunConfig:
     if (predicted := student.model().prediction) in NEEDS_SIGNAL:
         raise ValueError(f"{teacher.description} that predicts {predicted}, which hardly determines x0 where a student "
                          "starts; take --method mean-flow or shortcut, or train a run with the prediction x0 or v")
-    training = replace(config.training,  # on the windows that the teacher learnt from
+    training = replace(config.training, eval_every=0,  # on the windows that the teacher learnt from
                        min_episode_start_fraction=own.training.min_episode_start_fraction)
     shared: JsonObject = {"dataset": resolve_paths(own.dataset, teacher.folder), "training": training}
     if isinstance(own, PlannerRunConfig):

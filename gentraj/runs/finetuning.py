@@ -1,17 +1,15 @@
 """Fine-tunes a policy online: one half of each batch comes from its data, the other from the episodes that it collects.
 
 This symmetric sampling is that of Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data",
-section 4.1. Episodes are collected in rounds, whole ones, and saved before the policy learns from them. A round is a
-function of the policy's weights and of seeds, so a training that was killed reads its rounds again and goes on. The
-weights that play a round are a checkpoint, and those whose round has the highest mean return are the result.
+section 4.1. Whole episodes are collected in rounds, and saved before the policy learns from them. A round is a function
+of the policy's weights and of seeds, so a training that was killed reads its rounds again and goes on. The weights that
+play a round are a checkpoint, and those whose round has the highest mean return are the result.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,13 +27,13 @@ from ..config import settings, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, load_episodes, save_npz
 from ..data.windows import WHOLE
 from ..randomness import fold
-from ..training.log import Log, Sums
-from ..training.loop import MAY_CHANGE_ON_RESUME, Callbacks, RunStore, Trainer, TrainingData
+from ..training.loop import MAY_CHANGE_ON_RESUME, TrainingData
+from ..training.parallel import SINGLE
 from ..trajectory import Agent, Batch, TrajectorySpec
-from .folder import RunFolder, fingerprint
+from .folder import RunFolder
 from .policy import PolicyRun
 from .run import Run, copy_of, environment_of
-from .training import check_fit, trained, training_data
+from .training import RunTrainer, check_fit, data_of
 
 NOISE = 0.02  # of FinetuneConfig, by default
 SLOWER = 0.1  # of the policy's learning rates; at full ones, a good policy is lost before it could get better
@@ -76,29 +74,37 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     if config.noise is None:
         config = replace(config, noise=0.0 if samples_chunks(run.policy) else NOISE)
     factory = environment_factory(environment_of(run, env_id))
-    episodes, device = training_data(run), run.device
-    store = RunFolder(Path(folder).absolute())
+    data, device, files = data_of(run).train, run.device, RunFolder(Path(folder).absolute())
+    if not resume and (files / PLAYED).exists():
+        raise ValueError(f"{files / PLAYED} holds episodes of another fine-tuning; give another folder")
     steps = max(1, round(config.steps * config.updates))
     training = replace(run.config.training, steps=steps, eval_every=0, save_every=steps, keep=steps + 1,
                        seed=config.seed, min_episode_start_fraction=0.0)
     tuned = copy_of(run, device)
-    tuned.config, tuned.folder = replace(run.config, training=training), store.path
-    played = store / PLAYED
-    if not resume and played.exists():
-        raise ValueError(f"{played} holds episodes of another fine-tuning; give another folder")
+    tuned.config = replace(run.config, training=training)
     given = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
-    meta = fingerprint(tuned) | {"finetune": given | {"env": factory.spec_json, "from": run.step}}
-    experience = Experience(episodes, tuned.main.spec, run.context, played, _player(tuned, factory, config, progress),
-                            config.updates)
-    trainer = RoundTrainer(tuned.components, TrainingData(episodes, run.context, lambda _: experience), training,
-                           RunStore(store.path, meta), Callbacks(partial(store.start, tuned, device, resume)),
-                           progress=progress)
-    trainer.experience = experience
-    last = trained(tuned, trainer, resume, device).step
-    best = experience.best(last)
-    if best != last:
-        store.choose(best)
-    return store.load(best, device)
+    about = {"env": factory.spec_json, "from": run.step, "acting": to_json(tuned.acting)}
+    halves = Halves(data, tuned.main.spec, run.context)
+    trainer = RunTrainer(tuned, TrainingData(data, run.context, lambda _: halves), files,
+                         about={"finetune": given | about}, processes=SINGLE.on(device), progress=progress)
+    for each in trainer.components:
+        each.slow_down(SLOWER)
+    player = Player(tuned, factory, config, files / PLAYED, progress)
+
+    trainer.fit(resume, until=0)
+    played_by, due = list[int](), 0
+    while due < steps:
+        halves.add(player.play(f"{len(played_by):08d}", len(played_by)))
+        played_by.append(due)
+        due = min(steps, math.ceil(config.updates * halves.num_steps))
+        if trainer.step < due:
+            trainer.fit(until=due)
+    last = player.play(f"result-{steps:08d}", len(played_by))
+    means = [played.returns.mean() for played in (*halves.rounds, last)]
+    best = [*played_by, steps][int(np.argmax(means))]
+    if best != steps:
+        files.choose(best)
+    return files.load(best, device)
 
 
 def returns(folder: Path) -> np.ndarray:
@@ -115,73 +121,29 @@ def samples_chunks(policy: Policy) -> bool:
     return not torch.allclose(one, other, atol=SAME_ACTION)
 
 
-class Experience:
-    """Batches for a training: one half from the data, the other from episodes that are collected as they are needed."""
+class Halves:
+    """Batches of which one half is drawn from the data, and the other from all rounds of episodes that were added."""
 
-    def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig, folder: Path,
-                 play: Callable[[int], Episodes], updates: float):
-        """`play(r)` collects the episodes of round r. `updates` batches are taken per environment step of the rounds so
-        far; then the next round is collected."""
+    def __init__(self, data: Episodes, spec: TrajectorySpec, contexts: ContextConfig):
         self.spec = spec
         self.contexts = contexts
-        self.folder = folder
-        self.play = play
-        self.updates = updates
-        self.old = Windows(episodes, spec, contexts)
+        self.old = Windows(data, spec, contexts)
         self.rounds: list[Episodes] = []
-        self.steps: list[int] = []
-        """The training step whose weights played each round."""
-        self.due = 0
-        """The training step whose batch needs a further round."""
+
+    def add(self, played: Episodes) -> None:
+        """Adds a round."""
+        self.rounds.append(played)
+        self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
+
+    @property
+    def num_steps(self) -> int:
+        """The environment steps of all rounds."""
+        return sum(played.num_steps for played in self.rounds)
 
     def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch:
-        """The batch of one training step, or some of its rows. Rounds that it needs are read from the folder, or
-        collected now."""
-        if step >= self.due:
-            self.collect(step)
-            self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
+        """The batch of one training step, or some of its rows."""
         old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not those of this step of the first training
         return _joined(old, self.new.batch(step, fold(seed, 1), size // 2)).take(rows)
-
-    def collect(self, step: int) -> None:
-        """Reads or collects the rounds that the batches up to this training step need."""
-        while step >= self.due:
-            self.rounds.append(self._saved(f"{len(self.rounds):08d}"))
-            self.steps.append(self.due)
-            self.due = math.ceil(self.updates * sum(played.num_steps for played in self.rounds))
-
-    def best(self, last: int) -> int:
-        """The training step whose weights have the highest mean return. Those of the `last` step play a round for
-        this alone."""
-        self.collect(last - 1)
-        result = self._saved(f"result-{last:08d}")
-        means = [played.returns.mean() for played in (*self.rounds, result)]
-        return [*self.steps, last][int(np.argmax(means))]
-
-    def _saved(self, name: str) -> Episodes:
-        path = self.folder / f"{name}.npz"
-        if not path.exists():
-            save_npz(self.play(len(self.rounds)), path)
-        return load_episodes(path)
-
-
-class RoundTrainer(Trainer):
-    """Trains at lower learning rates, and saves the weights that play a round of episodes before they play it."""
-
-    experience: Experience
-
-    def begin(self, resume: bool) -> Sums:
-        for each in self.components:
-            for optimizer in each.optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] *= SLOWER
-        return super().begin(resume)
-
-    def train_step(self, log: Log) -> None:
-        if self.step >= self.experience.due:
-            self.record(log)
-            self.save(log.sums)
-        super().train_step(log)
 
 
 def _joined(one: Batch, other: Batch) -> Batch:
@@ -193,22 +155,33 @@ def _joined(one: Batch, other: Batch) -> Batch:
     return replace(one, **both)
 
 
-def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
-            progress: bool) -> Callable[[int], Episodes]:
-    space = run.data.allowed(run.action_space(factory.spec_json))
-    check_fit(run.data, factory.spec_json)
-    agent: Agent = run.agent(space)
-    if config.noise:
-        agent = NoisyAgent(agent, space.low, space.high, config.noise)
-    settings = RolloutSettings(config.episodes, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                               name="exploring")
+class Player:
+    """Plays rounds of episodes in an environment by a policy in training, and keeps them in a folder.
 
-    def play(number: int) -> Episodes:
-        run.main.eval()
-        played = rollout(agent, factory, config.episodes, fold(config.seed, number), settings, record=True,
-                         progress=progress)
-        run.main.train()
-        assert played.recorded is not None  # noqa: S101  as asked for
-        return played.recorded
+    Raises ValueError for an environment of other observations or actions.
+    """
 
-    return play
+    def __init__(self, run: Run, factory: EnvironmentFactory, config: FinetuneConfig, folder: Path, progress: bool):
+        space = run.data.allowed(run.action_space(factory.spec_json))
+        check_fit(run.data, factory.spec_json)
+        self.run = run
+        self.factory = factory
+        self.config = config
+        self.folder = folder
+        self.progress = progress
+        self.agent: Agent = run.agent(space)
+        if config.noise:
+            self.agent = NoisyAgent(self.agent, space.low, space.high, config.noise)
+
+    def play(self, name: str, number: int) -> Episodes:
+        """The episodes of the round of this number, from the file of this name if they were played before."""
+        path, data, episodes = self.folder / f"{name}.npz", self.run.data, self.config.episodes
+        if not path.exists():
+            settings = RolloutSettings(episodes, obs_keys=data.obs_keys, goal_dims=data.goal_dims, name="exploring")
+            self.run.main.eval()
+            played = rollout(self.agent, self.factory, episodes, fold(self.config.seed, number), settings, record=True,
+                             progress=self.progress)
+            self.run.main.train()
+            assert played.recorded is not None  # noqa: S101  as asked for
+            save_npz(played.recorded, path)
+        return load_episodes(path)

@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
-from ..data import Episodes
+from ..data import Episodes, save_npz
 from ..files import write_file
 from ..progress import counted, say
 from ..training import checkpoint, log
 from ..training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved
 from ..training.log import LogWarning, add_row, read_metrics, read_rows
 from ..training.loop import check_same
+from ..training.parallel import Processes
 from ..trajectory import Agent, Batch
 from . import plans  # noqa: F401  which adds planners to the policies
 from .held_out import held_out_measures
@@ -92,8 +93,10 @@ class RunFolder:
     FIGURES = "figures"
     CARD = "README.md"
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, given: Episodes | None = None):
+        """`given` are data that are saved with the run."""
         self.path = Path(path)
+        self.given = given
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -156,21 +159,25 @@ class RunFolder:
             raise CheckpointError(f"{path}: {error}; `gentraj train --resume` writes it anew") from error
         run.reference = Batch(tensors["x"], tensors["mask"], tensors.get("context"), past_BPD=tensors.get("past"))
 
-    def start(self, run: Run, device: torch.device | None, resume: bool, processes: int = 1) -> None:
-        """Writes the run before its first step, and how its training was started.
+    def start(self, run: Run, processes: Processes, resume: bool) -> None:
+        """Writes the run and its data before its first step, and how its training was started.
 
         The start is added to provenance.json, which begins anew where `resume` is false. The command is written without
         the folder of its program, as a path of this machine is of no use elsewhere.
         """
+        if self.given is not None and not (resume and (self / self.DATA).exists()):
+            save_npz(self.given, self / self.DATA)
         self.write(run)
         program, *words = sys.argv
         name = Path(program).name.replace("__main__.py", "gentraj")  # of `python -m gentraj`
         command = shlex.join([name, *words]).encode(errors="backslashreplace").decode()  # a path need not be in UTF-8
+        device = processes.device
         shown = str(device or "cpu")
         if device is not None and device.type == "cuda":
             shown = f"{device} ({torch.cuda.get_device_name(device)})"
         start = {"command": command, "version": version("gentraj"), "torch": torch.__version__,
-                 "python": platform.python_version(), "device": shown, "processes": processes}
+                 "python": platform.python_version(), "device": shown,
+                 "processes": processes.world_size}
         before = self.starts() if resume else []
         if checkpoint.saved_step(self.path) < run.config.training.steps:  # there will be newer checkpoints
             (self / self.CHOICE).unlink(missing_ok=True)

@@ -13,13 +13,15 @@ from gentraj.agents.policies.steering import Steered, SteeredConfig
 from ..config import JsonObject, from_json, to_json, with_settings
 from ..randomness import generator
 from ..training.loop import TrainingConfig
+from ..training.parallel import SINGLE
 from .export import examples
+from .folder import RunFolder
 from .planner import PlannerRun
 from .plans import Plans, PlansConfig
 from .policy import PolicyRun, PolicyRunConfig
 from .presets import reward_settings
 from .run import Run, of_kind
-from .training import fit, prepare, resolve_paths
+from .training import RunTrainer, prepare, resolve_paths, training_data
 
 FROM_ONE_NOISE = {"eta": 0.0, "best_of": 1}  # settings of models by which they sample from their first noise alone
 ARRIVAL = 0.1  # the threshold of the one arrival at a goal; later, likelier ones make a planner slow
@@ -103,7 +105,9 @@ def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool
     config = replace(config, dataset=resolve_paths(config.dataset, Path(folder)))
     steered, parts = prepare(config, check=not resume)
     freeze(run, steered)
-    return of_kind(fit(steered, parts, folder, resume=resume, device=device, progress=progress), PolicyRun)
+    trainer = RunTrainer(steered, training_data(steered, parts), RunFolder(folder), processes=SINGLE.on(device),
+                         progress=progress)
+    return of_kind(trainer.trained(resume), PolicyRun)
 
 
 def freeze(run: Run, steered: Run) -> None:

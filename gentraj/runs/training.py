@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,14 @@ from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
 
-from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes, save_npz
+from ..config import JsonObject
+from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
 from ..data.sources import is_path, split_names
 from ..data.splitting import stitch
 from ..progress import one_line, say
 from ..randomness import fold
 from ..training.log import Row
-from ..training.loop import Callbacks, RunStore, Trainer, TrainingData
+from ..training.loop import RunStore, Trainer, TrainingData
 from ..training.parallel import SINGLE, Processes
 from ..trajectory import Agent, Batch
 from .folder import RunFolder, fingerprint, may_change, run_class
@@ -36,7 +37,7 @@ from .run import DataFacts, Run, RunConfig, Split, copy_of
 REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
 ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
 FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
-NO_CALLBACKS = Callbacks()
+NOTHING: JsonObject = {}
 
 
 def train(config: RunConfig, folder: Path | str, *, data: Episodes | None = None, resume: bool = False,
@@ -60,50 +61,57 @@ def train(config: RunConfig, folder: Path | str, *, data: Episodes | None = None
     config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
     prepared = processes.on_main(lambda: prepare(config, data=data, check=not resume))
     run, parts = prepared or prepare(config, data=data, record=False, check=False)
-
-    def keep() -> None:
-        if data is not None and not resume:
-            save_npz(data, config.dataset)
-
-    return fit(run, parts, folder, resume=resume, device=device, progress=progress,
-               callbacks=Callbacks(on_start=keep, on_row=on_row), processes=processes)
+    trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder, data), processes=processes.on(device),
+                         on_row=on_row, progress=progress)
+    return trainer.trained(resume)
 
 
-def fit(run: Run, parts: Split, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-        progress: bool = True, callbacks: Callbacks = NO_CALLBACKS, processes: Processes = SINGLE) -> Run:
-    """Trains a run that `prepare` made, whose weights may have been changed since, as `train` does."""
-    store = RunFolder(folder)
-    run.folder = store.path
+class RunTrainer(Trainer):
+    """Trains the parts of a run into its folder, and evaluates and measures the run meanwhile.
 
-    def start() -> None:
-        if callbacks.on_start is not None:
-            callbacks.on_start()
-        store.start(run, device, resume, processes.world_size)
+    The parts named in `frozen` are saved and not trained. `about` is what the weights depend on beside the settings of
+    the run, as JSON values.
+    """
 
-    def evaluate(step: int) -> None:
-        current = copy_of(run, device)
+    def __init__(self, run: Run, data: TrainingData, folder: RunFolder, *, about: JsonObject = NOTHING,
+                 frozen: Collection[str] = (), processes: Processes = SINGLE,
+                 on_row: Callable[[Row], None] | None = None, progress: bool = True):
+        self.run = run
+        self.run_folder = folder
+        self.held_out = data.held_out
+        run.folder = folder.path
+        kept = {name: run.components[name].to(processes.device) for name in frozen}
+        trained = {name: part for name, part in run.components.items() if name not in frozen}
+        store = RunStore(folder.path, fingerprint(run) | about, may_change(run.config), kept)
+        super().__init__(trained, data, run.config.training, store, on_row=on_row, processes=processes,
+                         progress=progress)
+
+    def trained(self, resume: bool = False) -> Run:
+        """Trains to the last step, and returns the run ready to act."""
+        self.run.step = self.fit(resume).step
+        self.run.dataset_hash = self.meta["dataset_hash"]
+        return self.run.ready(self.processes.device)
+
+    def write_folder(self, resume: bool) -> None:
+        """Writes what a run needs beside its checkpoints, and how its training was started."""
+        self.run_folder.start(self.run, self.processes, resume)
+
+    def evaluate(self) -> None:
+        """Adds a line to the learning curve."""
+        current = copy_of(self.run, self.processes.device)
         agent = current.agent(current.action_space())
-        store.record_score(step, agent, current.data, run.config.training.eval_episodes)
+        self.run_folder.record_score(self.step, agent, current.data, self.settings.eval_episodes)
 
-    own = replace(callbacks, on_start=start, evaluate=evaluate, measure=measurement(run, parts.test, device))
-    trainer = Trainer(run.components, TrainingData(parts.train, run.context), run.config.training,
-                      RunStore(store.path, fingerprint(run), may_change(run.config)), own,
-                      processes=processes.on(device), progress=progress)
-    return trained(run, trainer, resume, device)
-
-
-def measurement(run: Run, held_out: Episodes, device: torch.device | None) -> Callable[[int], None] | None:
-    """What measures a run in training on episodes that are held out of it; None if none are."""
-    if not run.config.held_out:
-        return None
-    return lambda step: RunFolder(run.folder).record_held_out(step, run, held_out, device)
+    def measure(self) -> None:
+        """Measures the run on the episodes that were held out, if any were."""
+        if self.held_out is not None:
+            self.run_folder.record_held_out(self.step, self.run, self.held_out, self.processes.device)
 
 
-def trained(run: Run, trainer: Trainer, resume: bool, device: torch.device | None) -> Run:
-    """Trains the parts of the run, and returns it ready to act."""
-    run.step = trainer.fit(resume).step
-    run.dataset_hash = trainer.meta["dataset_hash"]
-    return run.ready(device)
+def training_data(run: Run, parts: Split) -> TrainingData:
+    """The parts of the data as a run is trained and measured on them."""
+    held_out = parts.test if run.config.held_out else None
+    return TrainingData(parts.train, run.context, held_out=held_out)
 
 
 def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = True,
@@ -196,11 +204,6 @@ def data_of(run: Run) -> Split:
     if episodes_hash(parts.train) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
     return parts
-
-
-def training_data(run: Run) -> Episodes:
-    """The episodes that a run was trained on. Raises ValueError for a dataset that was changed since."""
-    return data_of(run).train
 
 
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:

@@ -31,6 +31,7 @@ from ..files import sync
 from ..progress import one_line
 
 FORMAT = 1
+LOCK = ".lock"  # the file in a run folder that the process which trains there holds
 FOLDER_NAME = re.compile(r"step-[0-9]{8,}")
 SECONDS_TO_NOTE_PID = 0.05  # after a process has taken a lock
 
@@ -251,7 +252,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+")
+        lock = (folder / LOCK).open("a+")
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be used as a run folder: {error.strerror}") from error
     with lock:

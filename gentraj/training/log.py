@@ -78,12 +78,15 @@ class JsonLines:
     """The logger of metrics.jsonl. Rows after step `start` are removed: they will be written again."""
 
     def __init__(self, folder: Path, start: int, settings: Mapping[str, object]):
-        path = folder / FILE
-        rows = read_rows(path) if start else []
-        write_rows(path, [row for row in rows if row["step"] <= start])
-        self.file = path.open("ab")
+        self.path = folder / FILE
+        rows = read_rows(self.path) if start else []
+        write_rows(self.path, [row for row in rows if row["step"] <= start])
+        self.file = self.path.open("ab")
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
+        if self.path.parent.exists() and not self.path.exists():  # the folder is another one
+            self.file.close()
+            self.file = self.path.open("ab")
         self.file.write(_line({"step": step, **row}))
         self.file.flush()  # what a full disk does not take is kept for the next time
 

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from ..networks.mlp import EnsembleMLP
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
 from .checkpoint import (
+    LOCK,
     CheckpointError,
     CheckpointWarning,
     NothingSaved,
@@ -144,6 +144,8 @@ class TrainingData:
     contexts: ContextConfig | None = None
     source: Callable[[TrajectorySpec], Source] | None = None
     """Makes the source of batches of a component; by default they are windows of the episodes."""
+    held_out: Episodes | None = None
+    """Episodes that nothing is trained on, for `Trainer.measure`."""
 
     def batches(self, spec: TrajectorySpec, min_episode_start_fraction: float) -> Source:
         """The source of batches in the layout `spec`."""
@@ -164,21 +166,6 @@ class RunStore:
     """The dotted keys of `meta` that may differ when a training is resumed."""
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
     """Modules that are saved with the components and not trained."""
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """What the main process calls at stages of a training, while the others wait."""
-
-    on_start: Callable[[], None] | None = None
-    """Is called once, when the folder is locked and a resumed training is restored, before the first save."""
-    on_row: Callable[[Row], None] | None = None
-    """Is given each row of metrics.jsonl."""
-    evaluate: Callable[[int], None] | None = None
-    """Is given the number of steps done, every `eval_every` steps and after the last. It must not change the
-    components."""
-    measure: Callable[[int], None] | None = None
-    """The same before each checkpoint too, whether or not there are evaluations."""
 
 
 @dataclass(frozen=True)
@@ -222,18 +209,18 @@ class Trainer:
         Trainer({"model": model}, TrainingData(episodes), TrainingConfig(steps=1_000), RunStore(folder)).fit()
 
     Every component must be an `nn.Module` as well. `fit` goes through the stages below, each of which a subclass may
-    override. Several `processes` divide each batch; all of them read the folder, and the main process alone writes and
-    calls the `callbacks`. Raises `ConfigError` for batches that cannot be divided, and TypeError for a component that
-    cannot be trained.
+    override. `on_row` is given each row of metrics.jsonl. Several `processes` divide each batch; all of them read the
+    folder, and the main process alone writes, evaluates and measures. Raises `ConfigError` for batches that cannot be
+    divided, and TypeError for a component that cannot be trained.
     """
 
     def __init__(self, components: Mapping[str, Trainable], data: TrainingData, settings: TrainingConfig,
-                 store: RunStore, callbacks: Callbacks | None = None, *, processes: Processes = SINGLE,
+                 store: RunStore, *, on_row: Callable[[Row], None] | None = None, processes: Processes = SINGLE,
                  progress: bool = True):
         require_loggers(settings.log_to)  # before anything is saved
         self.settings = settings
         self.store = store
-        self.callbacks = callbacks or Callbacks()
+        self.on_row = on_row
         self.processes = processes
         self.progress = progress
         self.folder = Path(store.folder).absolute()  # the working directory may change meanwhile
@@ -249,14 +236,16 @@ class Trainer:
         self.step = 0
         self.unread = deque[UnreadStep]()  # steps whose metrics are not logged so far
         self.saved_step = -1
+        self.sums: Sums | None = None  # those of the step that `fit` ended at; None where it did not end
         self.checkpoint = self.folder
         for each in self.components:
             if each.component.batch_size % processes.world_size:
                 raise ConfigError(f"the component '{each.name}' has batches of {each.component.batch_size} windows, "
                                   f"which {processes.world_size} processes cannot divide evenly; give a multiple")
 
-    def fit(self, resume: bool = False) -> TrainingResult:
-        """Trains to the last step, or goes on with the training in the folder.
+    def fit(self, resume: bool = False, until: int | None = None) -> TrainingResult:
+        """Trains to the step `until`, by default the last one, and saves. Called again, it goes on from there, and the
+        result is the same, bit for bit, as that of one call. With `resume`, goes on with the training in the folder.
 
         Raises `ConfigError` for settings that differ on resume and for fewer steps than are done, `CheckpointError`
         where the folder is in use or cannot be written, `NothingSaved` without anything to resume, `TrainingStopped`
@@ -266,12 +255,17 @@ class Trainer:
         began = time.monotonic()
         if resume and not has_checkpoints(self.folder):
             raise NothingSaved(f"{self.folder}: nothing saved yet; train first")
-        with ExitStack() as held, Interrupts() as self.interrupts, cpu_resources(self.settings.threads):
+        self.until = self.settings.steps if until is None else min(until, self.settings.steps)
+        sums = None if resume else self.sums
+        goes_on = resume or sums is not None
+        self.sums = None
+        with ExitStack() as self.held, Interrupts() as self.interrupts, cpu_resources(self.settings.threads):
             if self.settings.deterministic and self.on_cuda:
-                held.enter_context(deterministic_kernels())
-            self.processes.on_main(lambda: self.claim_folder(held, resume))
-            sums = self.begin(resume)
-            self.save(sums)  # nothing to do on resume
+                self.held.enter_context(deterministic_kernels())
+            self.processes.on_main(lambda: self.claim_folder(goes_on))
+            if sums is None:
+                sums = self.begin(resume)
+            self.save(sums)  # nothing to do where the training goes on
             with self.open_log(sums) as log:
                 while not self.is_finished():
                     try:
@@ -279,26 +273,28 @@ class Trainer:
                     except Exception:
                         self.record(log, later=1)  # the step before may be the cause, by a number that is not finite
                         raise
-                    self.evaluate(log)
+                    self.judge(log)
                     if self.step % self.settings.save_every == 0:
                         self.record(log)
                         self.save(log.sums)
                 self.record(log)
                 self.save(log.sums)
+                sums = log.sums
             received = self.stop_signal()
             if received:
                 raise Interrupted(received, self.step)
+        self.sums = sums
         return TrainingResult(self.step, self.checkpoint, log.last, time.monotonic() - began)
 
-    def claim_folder(self, held: ExitStack, resume: bool) -> None:
-        """Locks the folder until the stack closes. Raises `CheckpointError` where a training would be overwritten."""
-        held.enter_context(run_lock(self.folder))
-        if not resume and has_checkpoints(self.folder):
+    def claim_folder(self, goes_on: bool) -> None:
+        """Locks the folder until `fit` ends. Raises `CheckpointError` where a training would be overwritten."""
+        self.held.enter_context(run_lock(self.folder))
+        if not goes_on and has_checkpoints(self.folder):
             raise CheckpointError(f"{self.folder}: holds a training already; continue it by --resume (resume=True in "
                                   "Python), or take another folder")
 
     def begin(self, resume: bool) -> Sums:
-        """Gives all processes the same weights, of the newest checkpoint on `resume`, and calls `on_start`.
+        """Gives all processes the same weights, of the newest checkpoint on `resume`, and has the folder written.
 
         Returns the sums of metrics that were saved with the checkpoint.
         """
@@ -313,9 +309,12 @@ class Trainer:
             each.schedule(self.step, self.settings.warmup, self.settings.steps)
             if self.settings.compile:
                 compile_networks(each.module, each.device)
-        if self.callbacks.on_start is not None:
-            self.processes.on_main(self.callbacks.on_start)
+        self.processes.on_main(lambda: self.write_folder(resume))
         return sums
+
+    def write_folder(self, resume: bool) -> None:
+        """Writes what belongs beside the checkpoints: nothing. The main process calls it, once the folder is locked and
+        a resumed training is restored, before the first save; and again where the folder is gone."""
 
     def restore(self) -> Sums:
         """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
@@ -345,11 +344,11 @@ class Trainer:
             return Log(every, steps, self.step, sums)
         whole = self.step - 1 if sums else self.step  # the row of this step, if there are sums, is not whole
         loggers = start_loggers(self.settings.log_to, self.folder, whole, self.meta)
-        return Log(every, steps, self.step, sums, progress=self.progress, loggers=loggers, on_row=self.callbacks.on_row)
+        return Log(every, steps, self.step, sums, progress=self.progress, loggers=loggers, on_row=self.on_row)
 
     def is_finished(self) -> bool:
-        """Whether the last step is done, or a signal asks to stop."""
-        return self.step >= self.settings.steps or self.stop_signal() > 0
+        """Whether the last step of this `fit` is done, or a signal asks to stop."""
+        return self.step >= self.until or self.stop_signal() > 0
 
     def stop_signal(self) -> int:
         """A signal that this or another process received, or 0; all processes must call this, and get the same."""
@@ -415,37 +414,49 @@ class Trainer:
                 numbers.read()
         return metrics
 
-    def evaluate(self, log: Log) -> None:
-        """Calls the evaluation and the measurement if they are due; their time is not that of the training."""
+    def judge(self, log: Log) -> None:
+        """Evaluates and measures if it is due; the time that this takes is not that of the training."""
         every, is_last = self.settings.eval_every, self.step == self.settings.steps
         due = every > 0 and (self.step % every == 0 or is_last)
         saves = self.step % self.settings.save_every == 0 or is_last
-        for is_due, callback in ((due, self.callbacks.evaluate), (due or saves, self.callbacks.measure)):
-            if is_due and callback is not None:
+        for is_due, judged in ((due, self.evaluate), (due or saves, self.measure)):
+            if is_due:
                 self.record(log)
                 with log.paused():
-                    self.processes.on_main(partial(callback, self.step))
+                    self.processes.on_main(judged)
+
+    def evaluate(self) -> None:
+        """Evaluates what is trained: not at all. The main process calls it every `eval_every` steps and after the last.
+        It must not change the components."""
+
+    def measure(self) -> None:
+        """The same before each checkpoint too, whether or not there are evaluations."""
 
     def save(self, sums: Sums) -> None:
         """Saves a checkpoint with the sums of the metrics since the last row, unless this step is saved already.
 
-        Warns where the folder is gone, and makes it anew. Raises `TrainingStopped` where a parameter is not finite.
+        Raises `TrainingStopped` where a parameter is not finite.
         """
         if self.saved_step == self.step:
             return
-        if not self.folder.exists():
-            warnings.warn(f"{self.folder} was moved or deleted during the training, and is made anew for the "
-                          f"checkpoint of step {self.step}; move {name_of(self.step)} from there to where the run is",
-                          CheckpointWarning, stacklevel=2)
         tensors = dict[str, dict[str, Tensor]]()
         with self._stopping("before saving"):
             for each in self.components:
                 tensors |= each.tensors()
         tensors |= {name: module_tensors(module) for name, module in self.store.frozen.items()}
-        self.processes.on_main(lambda: save(self.folder, self.step, tensors, self.meta | {"sums": sums},
-                                            self.settings.keep))
+        self.processes.on_main(lambda: self.write(tensors, sums))
         self.saved_step = self.step
         self.checkpoint = self.folder / name_of(self.step)
+
+    def write(self, tensors: Mapping[str, Mapping[str, Tensor]], sums: Sums) -> None:
+        """Writes these tensors as the checkpoint of this step. Where the folder is gone, warns and writes it anew."""
+        if not (self.folder / LOCK).exists():
+            warnings.warn(f"{self.folder} was moved or deleted during the training, and is written anew, without the "
+                          f"checkpoints before step {self.step}; if it was moved, move those from this step on to "
+                          "where the run is", CheckpointWarning, stacklevel=2)
+            self.claim_folder(goes_on=True)
+            self.write_folder(resume=True)
+        save(self.folder, self.step, tensors, self.meta | {"sums": sums}, self.settings.keep)
 
     @contextmanager
     def _stopping(self, where: str, step: int | None = None) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import Tiny, run_tiny, tiny_episodes
 
+from gentraj import runs
 from gentraj.config import ConfigError
+from gentraj.data import Episodes
 from gentraj.training import TrainingStopped
 from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
 from gentraj.training.log import LogWarning, read_metrics
@@ -106,6 +110,21 @@ def test_a_folder_that_cannot_be_is_an_error_before_any_step(tmp_path: Path, whe
         run_tiny(folder, component=harmed(0, lambda _: pytest.fail("a step was made")))
     with pytest.raises(NothingSaved):
         run_tiny(folder, resume=True)
+
+
+def test_a_folder_that_is_deleted_during_the_training_is_written_whole_again(
+        umaze: Episodes, small_run: Path, tmp_path: Path) -> None:
+    """Also where an evaluation has made it anew meanwhile."""
+    config, folder = small.config(), tmp_path / "run"
+    config = replace(config, training=replace(config.training, eval_every=4, eval_episodes=1))
+    with pytest.warns(CheckpointWarning, match="run was moved or deleted during the training, and is written anew"):
+        run = runs.train(config, folder, data=umaze, progress=False,
+                         on_row=lambda row: row["step"] == 3 and shutil.rmtree(folder))
+    loaded = runs.load(folder)
+    assert loaded.step == run.step == 6 and torch.equal(loaded.reference.x_BHD, runs.load(small_run).reference.x_BHD)
+    assert runs.read_data(loaded.config, folder) == umaze
+    longer = replace(config.training, steps=8)
+    assert runs.train(replace(config, training=longer), folder, data=umaze, resume=True, progress=False).step == 8
 
 
 def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.data.episodes import Episodes
-from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, RunLocked
 from gentraj.training.loop import Interrupted, TrainingResult
 from gentraj.training.step import TrainingStep
@@ -65,7 +65,7 @@ def run_tiny(folder: Path, *, component: Tiny | None = None, episodes: Episodes 
              meta: dict | None = None, on_log: Callable[[dict], None] | None = None) -> TrainingResult:
     config = TrainingConfig(steps=steps, warmup=10, save_every=save_every, log_every=log_every, seed=seed, keep=keep)
     trainer = Trainer({"tiny": component or Tiny()}, TrainingData(episodes or tiny_episodes()), config,
-                      RunStore(folder, meta or {}), Callbacks(on_row=on_log), progress=False)
+                      RunStore(folder, meta or {}), on_row=on_log, progress=False)
     return trainer.fit(resume)
 
 

@@ -16,18 +16,20 @@ from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.agents.wrappers import NoisyAgent
+from gentraj.config import ConfigError
 from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.evaluate import EvaluationConfig
-from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
+from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import fold
 from gentraj.runs import finetuning
 from gentraj.runs.evaluation import evaluate_run
-from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns, samples_chunks
+from gentraj.runs.finetuning import PLAYED, FinetuneConfig, Halves, finetune, returns, samples_chunks
 from gentraj.runs.policy import PolicyRun
 from gentraj.runs.run import environment_of
 from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import saved_steps
 from gentraj.trajectory import Agent, TrajectorySpec
 
 
@@ -47,8 +49,9 @@ def flat(value: float, steps: int = 5, number: int = 2) -> Episodes:
 
 
 @pytest.mark.parametrize("size", [8, 7])
-def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int, tmp_path: Path) -> None:
-    source = Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, lambda _: flat(1.0), 1.0)
+def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int) -> None:
+    source = Halves(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig())
+    source.add(flat(1.0))
     for step in (0, 3, 14):
         batch = source.batch(step, 7, size)
         assert batch.x_BHD.shape == (size, 2, 3)
@@ -58,41 +61,19 @@ def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int, t
         assert torch.equal(batch.x_BHD, again.x_BHD) and torch.equal(batch.mask_BHD, again.mask_BHD)
 
 
-def test_what_is_played_beside_synthetic_data_is_not_synthetic(tmp_path: Path) -> None:
-    data = replace(flat(0.0), extras={"imagined": np.ones((12, 1))})
-    source = Experience(data, TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, lambda _: flat(1.0), 1.0)
+def test_a_batch_is_of_all_rounds_that_were_added() -> None:
+    source = Halves(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig())
+    for number in (1, 2, 3):
+        source.add(flat(number, steps=3))
+        played_B = source.batch(40, 0, 500).x_BHD[250:, 0, 0]
+        assert set(played_B.tolist()) == set(range(1, number + 1)) and source.num_steps == 6 * number
+
+
+def test_what_is_played_beside_synthetic_data_is_not_synthetic() -> None:
+    source = Halves(replace(flat(0.0), extras={"imagined": np.ones((12, 1))}), TrajectorySpec(2, 1, 2), ContextConfig())
+    source.add(flat(1.0))
     synthetic_B = source.batch(0, 7, 8).synthetic_B
     assert synthetic_B is not None and synthetic_B.tolist() == [True] * 4 + [False] * 4
-
-
-def test_as_much_is_played_as_is_asked_for_and_what_was_played_is_read_again(tmp_path: Path) -> None:
-    played = []
-
-    def play_one(number: int) -> Episodes:
-        played.append(number)
-        return flat(1.0 + number, steps=3)  # of 6 steps
-
-    def source() -> Experience:
-        return Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, play_one, 2.0)
-
-    one = source()
-    for step, rounds in ((0, 1), (11, 1), (12, 2), (40, 4)):
-        one.batch(step, 0, 4)
-        assert played == list(range(rounds))
-    assert torch.equal(source().batch(40, 0, 64).x_BHD, one.batch(40, 0, 64).x_BHD) and len(played) == 4
-    assert set(one.new.batch(0, 0, 500).x_BHD[:, 0, 0].tolist()) == {1, 2, 3, 4}
-
-
-@pytest.mark.parametrize(("rewards", "best"), [([3, 1, 2, 0], 0), ([1, 3, 2, 0], 12), ([1, 2, 0, 3], 30)])
-def test_the_best_weights_are_those_of_the_round_with_the_highest_return(rewards: list[float], best: int,
-                                                                        tmp_path: Path) -> None:
-    def play_one(number: int) -> Episodes:
-        return flat(rewards[number], steps=3)  # of 6 steps
-
-    source = Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, play_one, 2.0)
-    for _ in range(2):
-        assert source.best(30) == best and source.steps == [0, 12, 24]
-        source = Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, NotImplemented, 2.0)
 
 
 # -- noise
@@ -183,6 +164,25 @@ def test_the_result_is_the_checkpoint_whose_episodes_were_the_best(fine: runs.Ru
     assert [runs.load(fine.folder, step=step).step for step in steps] == steps
 
 
+@pytest.mark.parametrize(("rewards", "best"), [([3, 1, 2, 0], 0), ([1, 3, 2, 0], 12), ([1, 2, 0, 3], 30)])
+def test_the_best_weights_are_those_of_the_round_with_the_highest_return(
+        rewards: list[float], best: int, td3bc: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds of 6 steps, for 2 updates a step; what was played is read when a fine-tuning is resumed."""
+    def play(agent: Agent, factory: object, episodes: int, seed: int, *_: object, **__: object) -> Rollout:
+        number = [fold(CONFIG.seed, number) for number in range(4)].index(seed)
+        return replace(still, recorded=flat(rewards[number], steps=3))
+
+    still = rollout(td3bc.agent(Box(-1, 1, (1,))), environment_factory("tests/Follow-v0"), 1, progress=False)
+    config = replace(CONFIG, steps=15, updates=2.0)
+    monkeypatch.setattr(finetuning, "rollout", play)
+    assert tuned(td3bc, tmp_path / "run", config).step == best
+    assert [path.stem for path in sorted((tmp_path / "run" / PLAYED).iterdir())] == [
+        "00000000", "00000001", "00000002", "result-00000030"]
+    assert saved_steps(tmp_path / "run") == [0, 12, 24, 30]
+    monkeypatch.setattr(finetuning, "rollout", NotImplemented)
+    assert tuned(td3bc, tmp_path / "run", config, resume=True).step == best
+
+
 def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run, tmp_path: Path) -> None:
     for noise in (0.0, 0.5):
         run = tuned(td3bc, tmp_path / str(noise), replace(CONFIG, episodes=3, noise=noise))
@@ -207,6 +207,10 @@ def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: 
                   settings, record=True, progress=False)
     assert own.recorded is not None
     np.testing.assert_array_equal(played.act, own.recorded.act)
+    execute = run.policy.execute
+    other = changed(run, config=replace(run.config, policy=replace(run.config.policy, execute=execute - 1)))
+    with pytest.raises(ConfigError, match=rf"finetune\.acting\.execute was {execute} and is {execute - 1}"):
+        finetune(other, replace(CONFIG, steps=4), better.folder, resume=True, progress=False)
 
 
 def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

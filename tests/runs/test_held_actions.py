@@ -1,6 +1,7 @@
 """An entry of an action that never varies in the data stays as it is, whatever acts: nothing was learned of others."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,12 @@ from gymnasium.spaces import Box
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import EnvironmentFactory
-from gentraj.runs.finetuning import FinetuneConfig, _player
+from gentraj.runs.finetuning import FinetuneConfig, Player
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.run import DataFacts, Run
 from gentraj.runs.training import prepare
 
 SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
-
-
-class Played:
-    """A rollout of which nothing is looked at."""
-
-    recorded = "episodes"
 
 
 def data() -> Episodes:
@@ -56,11 +51,9 @@ def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(EnvironmentFactory, "spec_json", "")
     monkeypatch.setattr(Run, "action_space", lambda self, env=None: SPACE)
     monkeypatch.setattr("gentraj.runs.finetuning.check_fit", lambda *_: None)
-    played: list[Any] = []
-    monkeypatch.setattr("gentraj.runs.finetuning.rollout", lambda agent, *_, **__: played.append(agent) or Played())
-    _player(run, factory, FinetuneConfig(noise=0.5), False)(0)
-    played[0].reset(None, [*range(6)])
-    act_BA = played[0].act(torch.from_numpy(data().obs[:6]))
+    agent = Player(run, factory, FinetuneConfig(noise=0.5), Path(), False).agent
+    agent.reset(None, [*range(6)])
+    act_BA = agent.act(torch.from_numpy(data().obs[:6]))
     assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()
     assert len(act_BA[:, 0].unique()) == 6
 

@@ -18,8 +18,8 @@ from torch.optim import AdamW, Optimizer
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.data.episodes import Episodes, episodes_hash
-from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData
-from gentraj.training.checkpoint import CheckpointWarning, load
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
+from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, load
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingResult, check_same, deterministic_kernels
 from gentraj.training.optimization import learning_rate_factor
@@ -65,7 +65,7 @@ def run(folder: Path, components: dict[str, Pair] | None = None, *, resume: bool
         **changes) -> TrainingResult:
     settings = {"steps": 10, "warmup": 3, "save_every": 4, "log_every": 3} | changes
     trainer = Trainer(components or {"pair": Pair()}, TrainingData(episodes()), TrainingConfig(**settings),
-                      RunStore(folder, {"preset": "test"}), Callbacks(on_row=on_log), progress=False)
+                      RunStore(folder, {"preset": "test"}), on_row=on_log, progress=False)
     return trainer.fit(resume)
 
 
@@ -233,23 +233,68 @@ def test_settings_that_may_change_and_those_that_may_not() -> None:
                          "config": {"training": {"steps": 1}, "sampler": {"steps": 6}}})
 
 
-def test_on_start_is_called_before_anything_is_saved_and_on_resume_only_if_all_fits(tmp_path: Path) -> None:
-    calls: list[int] = []
-    for resume, warmup in ((False, 3), (True, 3), (True, 2)):
-        with pytest.raises(ConfigError, match="warmup") if warmup == 2 else nullcontext():
-            callbacks = Callbacks(on_start=lambda: calls.append(len(list(tmp_path.glob("step-*")))))
-            settings = TrainingConfig(steps=4 + 4 * resume, warmup=warmup)
-            Trainer({"pair": Pair()}, TrainingData(episodes()), settings, RunStore(tmp_path), callbacks,
-                    progress=False).fit(resume)
-    assert calls == [0, 2]
+class Writing(Trainer):
+    """Counts the checkpoints that are there when the folder is written."""
+
+    def write_folder(self, resume: bool) -> None:
+        self.counted = len(list(self.folder.glob("step-*")))
+
+
+def test_the_folder_is_written_before_anything_is_saved_and_on_resume_only_if_all_fits(tmp_path: Path) -> None:
+    for resume, warmup, counted in ((False, 3, 0), (True, 3, 2), (True, 2, None)):
+        settings = TrainingConfig(steps=4 + 4 * resume, warmup=warmup)
+        trainer = Writing({"pair": Pair()}, TrainingData(episodes()), settings, RunStore(tmp_path), progress=False)
+        with pytest.raises(ConfigError, match="warmup") if counted is None else nullcontext():
+            trainer.fit(resume)
+        assert getattr(trainer, "counted", None) == counted
 
 
 def test_nothing_is_lost_where_the_folder_was_moved_and_a_line_says_where_it_is(tmp_path: Path) -> None:
     folder, moved = tmp_path / "run", tmp_path / "moved"
-    with pytest.warns(CheckpointWarning, match="run was moved or deleted .* move step-00000004 from there"):
-        run(folder, on_log=lambda row: folder.rename(moved), steps=4, log_every=4)
-    (folder / "step-00000004").rename(moved / "step-00000004")
-    assert load(moved).step == 4
+    with pytest.warns(CheckpointWarning, match="run was moved or deleted .* checkpoints before step 4; if"):
+        run(folder, on_log=lambda row: row["step"] == 2 and folder.rename(moved), steps=6, log_every=2)
+    assert [row["step"] for row in read_metrics(moved)] == [2, 4] and load(folder).step == 6
+    assert [row["step"] for row in read_metrics(folder)] == [6]
+    for path in folder.glob("step-*"):
+        path.rename(moved / path.name)
+    run(moved, steps=8, log_every=2, resume=True)
+    assert load(moved).step == 8
+
+
+@pytest.mark.parametrize("stops", [[0, 3, 4], [5], [2, 2, 9, 50]])
+def test_a_training_in_parts_has_the_bits_and_the_rows_of_one_in_one_piece(stops: list[int], tmp_path: Path) -> None:
+    settings = TrainingConfig(steps=10, warmup=3, save_every=4, log_every=3, keep=20)
+    whole, parts = (Trainer({"pair": Pair()}, TrainingData(episodes()), settings, RunStore(tmp_path / name),
+                            progress=False) for name in ("whole", "parts"))
+    whole.fit()
+    for until in stops:
+        assert parts.fit(until=until).step == min(until, 10) == load(parts.folder).step
+    assert parts.fit().step == 10
+    one, other = (load(trainer.folder) for trainer in (whole, parts))
+    assert one.meta == other.meta
+    for name, tensors in one.components.items():
+        assert all(torch.equal(tensor, other.components[name][key]) for key, tensor in tensors.items())
+    timeless = [[{key: value for key, value in row.items() if "seconds" not in key} for row in read_metrics(each)]
+                for each in (whole.folder, parts.folder)]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_part_that_failed_is_only_resumed_from_what_it_saved(tmp_path: Path) -> None:
+    class Fails(Pair):
+        def update(self, step):
+            metrics = super().update(step)
+            if len(self.given) == 4:
+                raise RuntimeError("no memory")
+            return metrics
+
+    settings = TrainingConfig(5, warmup=3, save_every=4)
+    trainer = Trainer({"pair": Fails()}, TrainingData(episodes()), settings, RunStore(tmp_path), progress=False)
+    trainer.fit(until=3)
+    with pytest.raises(RuntimeError, match="no memory"):
+        trainer.fit()
+    with pytest.raises(CheckpointError, match="holds a training already"):
+        trainer.fit()
+    assert trainer.fit(resume=True).step == 5
 
 
 def test_an_optimiser_may_rest_in_its_first_steps(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from gentraj.runs import PlannerRunConfig, PolicyRunConfig
 from gentraj.runs.folder import run_class
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.run import DataFacts
-from gentraj.training import Callbacks, RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
+from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
 from gentraj.training.loop import TrainingResult
 from gentraj.training.parallel import SINGLE, Processes, ProcessLost, launched
 from gentraj.training.step import TrainingStep
@@ -90,8 +90,10 @@ def run(kind: str, folder: Path, processes: Processes = SINGLE, *, resume: bool 
     config, context = made.resolve(replace(config, training=settings), episodes)
     components = dict(made.build(config, DataFacts.of(episodes, context, None, []), episodes).components)
     spoil(components)
-    trainer = Trainer(components, TrainingData(episodes, context), settings, RunStore(folder),
-                      Callbacks(evaluate=evaluate), processes=processes, progress=False)
+    trainer = Trainer(components, TrainingData(episodes, context), settings, RunStore(folder), processes=processes,
+                      progress=False)
+    if evaluate is not None:
+        trainer.evaluate = lambda: evaluate(trainer.step)
     result = trainer.fit(resume)
     (folder / f"rank-{processes.rank}").write_text(fingerprint(components))
     return result
