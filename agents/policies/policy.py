@@ -201,6 +201,8 @@ class PolicyConfig:
     """The settings of the generative model of actions: a field of a policy that has one."""
     critic: ClassVar[Any | None] = None
     """The settings of the value function. A policy that has one can be fine-tuned in its environment."""
+    candidates: ClassVar[int] = 1
+    """The number of samples that a decision is chosen from: a field of a policy that chooses."""
     max_delay: ClassVar[int] = 0
     """The largest number of first actions of a chunk that may be known: a field of a policy that learns chunks so."""
     ACTING: ClassVar[tuple[str, ...]] = ("execute",)
@@ -210,6 +212,15 @@ class PolicyConfig:
         if self.execute > self.chunk:
             raise ValueError(f"{type(self).__name__}.execute is {self.execute}; a number up to chunk, {self.chunk}, is "
                              "expected")
+
+    def from_one_noise(self) -> Self:
+        """The settings by which an action follows from its first noise alone: none is added or chosen among later."""
+        changed: dict[str, object] = {}
+        if self.model is not None:
+            changed["model"] = self.model.from_one_noise()
+        if self.candidates > 1:
+            changed["candidates"] = 1
+        return replace(self, **changed)
 
     @property
     def summary(self) -> str:

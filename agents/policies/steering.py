@@ -88,7 +88,7 @@ class SteeredConfig(ActorCriticConfig):
         if self.chunk > self.frozen.chunk:
             raise ValueError(f"SteeredConfig.chunk is {self.chunk}, and that of the frozen policy is "
                              f"{self.frozen.chunk}; give at most that")
-        if getattr(self.frozen, "candidates", 1) > 1:
+        if self.frozen.candidates > 1:
             raise ValueError("SteeredConfig.frozen.candidates is above 1, and an actor over the noise takes the place "
                              "of that choice; set it to 1")
         if self.observations != self.frozen.observations:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -154,6 +154,9 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
     @property
     def max_steps(self) -> int | None:
         return self.levels
+
+    def from_one_noise(self) -> Self:
+        return replace(self, eta=0.0)
 
     def __post_init__(self) -> None:
         if self.levels is not None and self.steps > self.levels:

@@ -128,6 +128,9 @@ class LatentDiffusionConfig(GeneratorConfig):
         """The settings with another network of the prior."""
         return replace(self, prior=self.prior.with_network(network))
 
+    def from_one_noise(self) -> LatentDiffusionConfig:
+        return replace(self, prior=self.prior.from_one_noise())
+
 
 class LatentDiffusion(nn.Module):
     """A `TrajectoryModel`: a temporal VAE, and a `Diffusion` model of its latents, the prior.

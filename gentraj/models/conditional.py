@@ -71,6 +71,10 @@ class GeneratorConfig:
         """The settings with those of another network."""
         return replace(self, network=network)
 
+    def from_one_noise(self) -> Self:
+        """The settings by which a sample follows from its first noise alone: none is added or chosen among later."""
+        return self
+
 
 @settings
 class SearchConfig(GeneratorConfig):
@@ -86,6 +90,9 @@ class SearchConfig(GeneratorConfig):
 
     DIRECT: ClassVar[bool] = True
     FOR_GUIDES: ClassVar[tuple[str, ...]] = ("best_of", "search_steps", "search_rate")
+
+    def from_one_noise(self) -> Self:
+        return replace(self, best_of=1)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
 
 import numpy as np
 from torch import Tensor, nn
@@ -26,9 +25,9 @@ from .run import DataFacts, restore
 class PlansConfig(PolicyConfig):
     """The settings of `Plans`."""
 
-    run: PlannerRunConfig = field(default_factory=PlannerRunConfig)
+    run: PlannerRunConfig
     """The settings of the planner, which makes a single plan in each decision."""
-    data: DataFacts = field(default_factory=lambda: DataFacts(1, 1, 0, (), (), None))
+    data: DataFacts
     """What the planner remembers of its data."""
 
     @property

@@ -10,7 +10,7 @@ import torch
 from gentraj.agents.policies.policy import PolicyConfig, check_acting
 from gentraj.agents.policies.steering import Steered, SteeredConfig
 
-from ..config import JsonObject, from_json, to_json, with_settings
+from ..config import with_settings
 from ..randomness import generator
 from ..training.loop import TrainingConfig
 from ..training.parallel import SINGLE
@@ -23,7 +23,6 @@ from .presets import reward_settings
 from .run import Run, of_kind
 from .training import RunTrainer, prepare, resolve_paths, training_data
 
-FROM_ONE_NOISE = {"eta": 0.0, "best_of": 1}  # settings of models by which they sample from their first noise alone
 ARRIVAL = 0.1  # the threshold of the one arrival at a goal; later, likelier ones make a planner slow
 CHECKED = 16  # observations in which two actions of different noise are compared
 
@@ -53,18 +52,10 @@ def frozen_settings(run: Run) -> PolicyConfig:
     Raises ValueError as `steered_settings` does.
     """
     if isinstance(run, PlannerRun):
-        settings: JsonObject = to_json(plans_settings(run))
-        models = settings["run"]
-    elif isinstance(run, PolicyRun):
-        settings = models = to_json(run.config.policy)
-        if "candidates" in settings:
-            settings["candidates"] = 1
-    else:
-        raise ValueError(f"{run.description}, which has no actions to steer; give a policy or a planner")
-    model = models.get("model") or {}
-    for each in (model, model.get("prior", {})):
-        each |= {key: value for key, value in FROM_ONE_NOISE.items() if key in each}
-    return from_json(PolicyConfig, settings)
+        return plans_settings(run)
+    if isinstance(run, PolicyRun):
+        return run.config.policy.from_one_noise()
+    raise ValueError(f"{run.description}, which has no actions to steer; give a policy or a planner")
 
 
 def plans_settings(run: PlannerRun) -> PlansConfig:
@@ -84,7 +75,8 @@ def plans_settings(run: PlannerRun) -> PlansConfig:
     else:
         planner = replace(planner, arrival_thresholds=(ARRIVAL,))
     execute = planner.replan if planner.actions == "joint" else 1
-    return PlansConfig(replace(config, dataset="", planner=planner), run.data, chunk=execute, execute=execute)
+    config = replace(config, dataset="", planner=planner, model=config.model.from_one_noise())
+    return PlansConfig(config, run.data, chunk=execute, execute=execute)
 
 
 def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs.folder import RunFile
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.runs.planner import PlannerRun
+from gentraj.runs.plans import PlansConfig
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import CheckpointError
 
@@ -42,7 +43,7 @@ def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
     elif hasattr(policy, "actor"):
         changes |= {"actor": replace(policy.actor, network=TINY)}
     for key, value in {"candidates": 2, "width": 8}.items():
-        if hasattr(policy, key):
+        if key in {setting.name for setting in fields(policy)}:
             changes[key] = value
     if policy.critic is not None:
         changes["critic"] = replace(policy.critic, width=8, depth=1, members=2)
@@ -142,9 +143,12 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
     assert runs.load(tmp_path / "two").data.returns == ()
 
 
+PLANS = PlansConfig(presets.PRESETS["veteran+"], runs.DataFacts(3, 2, 0, (), (), None))  # a planner has no defaults
+POLICY_CONFIGS = [PLANS, *(config() for config in POLICIES.configs if config is not PlansConfig)]
+
+
 @pytest.mark.parametrize("config", [*presets.PRESETS.values(),
-                                    *(PolicyRunConfig(policy=config()) for config in POLICIES.configs)],
-                         ids=str)
+                                    *(PolicyRunConfig(policy=config) for config in POLICY_CONFIGS)], ids=str)
 def test_settings_survive_json(config: runs.RunConfig) -> None:
     """Where a setting may have several kinds, the right one is read."""
     file = RunFile(config, runs.DataFacts(3, 2, 0, (), (), None))
