@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
 
-from ..config import Fraction, Registry, settings
+from ..config import Fraction, settings
 from ..normalize import Normalizer
 from ..trajectory import Batch, TrajectorySpec
 from .episodes import DataError, Episodes, locate
-from .rests import Rests
+from .goals import HindsightConfig, without_goals
 
 FITTED_ROWS = 100_000  # observations at most that the statistics of contexts are computed from
 MAX_TASKS = 1024  # a larger task number is a mistake, such as an episode's number
@@ -26,84 +25,6 @@ Kind = Literal["return", "goal", "task"]
 
 Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Maps the rows of `obs` (B,) with the first and the last real observation of windows to contexts (B, W) float32."""
-
-
-@settings
-class HindsightConfig:
-    """Goals in hindsight (Andrychowicz et al. 2017, arXiv 1707.01495): observations of the data, by default as OGBench
-    draws them.
-
-    Each step costs 1 until the observation is the goal, which is terminal, so that a goal d steps away has the value
-    -(1 - discount^d) / (1 - discount). The rewards and terminations of the data do not count.
-    Raises ValueError for shares of more than 1 together.
-    """
-
-    current: Fraction = 0.2
-    """Share of the goals that values are learned for that are the present observation."""
-    random: Fraction = 0.3
-    """Share of these goals that are drawn from all observations of the data. The others are later observations of the
-    same episode."""
-    steps: Annotated[float, Ge(1)] | None = 100.0
-    """Mean number of environment steps to these later observations, which are drawn from a geometric distribution that
-    ends with the episode; usually 1 / (1 - discount). None draws all of them equally often."""
-    at_rest: bool = False
-    """Draw later observations only where the entries of the goal come to rest after a change, as objects do: the first
-    such observation from the drawn one on. With `actor_steps` 1, actions are learned for the next change alone."""
-    actor_current: Fraction = 0.0
-    """The same as `current`, of the goals that actions are learned for. Swift, which labels actions by values, learns
-    them for the goals of the values."""
-    actor_random: Fraction = 0.0
-    """The same as `random`, of the goals that actions are learned for."""
-    actor_steps: Annotated[float, Ge(1)] | None = None
-    """The same as `steps`, of the goals that actions are learned for."""
-
-    def __post_init__(self) -> None:
-        for current, random in ((self.current, self.random), (self.actor_current, self.actor_random)):
-            if current + random > 1:
-                raise ValueError(f"of the goals {current:g} are to be current and {random:g} random; shares of at most "
-                                 "1 together are expected")
-
-
-class Hindsight:
-    """Draws the goals of windows from the observations of episodes."""
-
-    def __init__(self, config: HindsightConfig, episodes: Episodes):
-        self.config = config
-        self.rows = len(episodes.obs)
-        self.last_E = np.cumsum(episodes.lengths + 1) - 1  # rows of `obs`
-        self.next_N = np.arange(1, self.rows + 1)
-        if config.at_rest:
-            if not episodes.goal_dims:
-                raise DataError(f"{episodes.name} does not say which entries of an observation make a goal, so that "
-                                "nobody knows when these are at rest; leave context.goals.at_rest out")
-            episode_N = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
-            next_N = Rests.of(episodes.obs[:, list(episodes.goal_dims)], episode_N).next_N
-            if (next_N == self.rows).all():
-                raise DataError(f"{episodes.name}: the entries of a goal never come to rest after a change; leave "
-                                "context.goals.at_rest out")
-            self.next_N = np.minimum(next_N, self.last_E[episode_N])
-
-    def draw(self, row_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(2, B) rows of `obs` that are the goals of values and of actions, for windows that start in `row_B`."""
-        config = self.config
-        return np.stack([self._drawn(row_B, rng, config.current, config.random, config.steps),
-                         self._drawn(row_B, rng, config.actor_current, config.actor_random, config.actor_steps)])
-
-    def _drawn(self, row_B: np.ndarray, rng: np.random.Generator, current: float, random: float,
-               steps: float | None) -> np.ndarray:
-        left_B = self.last_E[np.searchsorted(self.last_E, row_B)] - row_B
-        if steps is None:
-            ahead_B = rng.integers(1, left_B, endpoint=True)
-        else:
-            ahead_B = np.minimum(rng.geometric(1 / steps, len(row_B)), left_B)
-        share_B = rng.random(len(row_B))
-        later_B = self.next_N[row_B + ahead_B - 1]
-        goal_B = np.where(share_B < random, rng.integers(self.rows, size=len(row_B)), later_B)
-        return np.where(share_B >= 1 - current, row_B, goal_B)
-
-
-GOALS: Registry[HindsightConfig, Hindsight] = Registry({"hindsight": (HindsightConfig, Hindsight)})
-"""What draws goals, by the name that is given as `--context.goals`."""
 
 
 @settings
@@ -141,6 +62,8 @@ def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
 
     Raises `DataError` for data that lack what a context needs.
     """
+    if config.goals is not None:
+        episodes = without_goals(episodes)
     parts = [CONTEXTS[kind](episodes, config) for kind in config.kinds]
     if not parts:
         return None
@@ -162,8 +85,7 @@ def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
     """The steps, in increasing order, that windows end before: one past the last step of each episode, and each step at
     which the recorded goal or the task changes, if windows are conditioned on it."""
     ends, last_E = np.cumsum(e.lengths), np.cumsum(e.lengths + 1) - 1  # the latter are rows of `obs`
-    recorded = {"task"} if config.goals else {"goal", "task"}
-    for kind in recorded & {*config.kinds} & e.extras.keys():
+    for kind in {"goal", "task"} & {*config.kinds} & e.extras.keys():
         row_R = 1 + np.flatnonzero((e.extras[kind][1:] != e.extras[kind][:-1]).any(1))
         ends = np.union1d(ends, row_R - np.searchsorted(last_E, row_R))
     return ends
@@ -196,26 +118,21 @@ def _return(e: Episodes, config: ContextConfig) -> Rows:
 def _goal(e: Episodes, config: ContextConfig) -> Rows:
     """The goal at the window's start where the data have goals, else the observation at the window's end, or the one
     that was drawn in hindsight in its place."""
-    if "goal" in e.extras and config.goals is None:
+    if "goal" in e.extras:
         goal_NG = e.extras["goal"]
         return lambda first_B, last_B: goal_NG[first_B]
-    if not e.goal_dims and config.goals is None:
+    if not e.goal_dims:
         raise DataError(f"{e.name}: the context 'goal' needs extras['goal'], or goal_dims that say which entries of an "
                         "observation a goal gives values for; this dataset has neither")
-    obs_NO, dims = e.obs, goal_entries(e)
+    obs_NO, dims = e.obs, list(e.goal_dims)
     return lambda first_B, last_B: obs_NO[last_B][:, dims]
-
-
-def goal_entries(e: Episodes) -> list[int]:
-    """The entries of an observation that a goal in hindsight gives values for: `goal_dims`, or all of them."""
-    return list(e.goal_dims or range(e.obs_dim))
 
 
 def _task(e: Episodes, config: ContextConfig) -> Rows:
     """The task at the window's start, one-hot; the width is the largest task number in the data plus one."""
     if "task" not in e.extras:
         raise DataError(f"{e.name}: the context 'task' needs extras['task'], the task's number for each observation; "
-                        f"the extras are {', '.join(e.extras) or 'empty'}")
+                        "this dataset has none")
     task_N1 = e.extras["task"]
     wrong = (task_N1 != np.round(task_N1)) | (task_N1 < 0) | (task_N1 >= MAX_TASKS)
     if task_N1.shape[1] != 1 or wrong.any():
@@ -241,11 +158,12 @@ class Windows:
     episode's last observation has no action, so that action is padding, too. Padding holds zeros and is masked. The
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a recorded goal ends where that
-    changes, and `episode_B` then numbers the parts of an episode with one goal. With goals in hindsight, rewards and
-    terminations are those of `goal_BG`, and a context's goal is one of the actor's. `batch` draws all steps equally
-    often. If too few of them are among the first `EARLY_STEPS` steps of an episode, it then moves windows to these
-    steps of their episode, so that at least a fraction `early` of the windows of real episodes starts there. Raises
-    ValueError for data whose observations or actions have another width than `spec`.
+    changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally often.
+    If too few of them are among the first `EARLY_STEPS` steps of an episode, it then moves windows to these steps of
+    their episode, so that at least a fraction `early` of the windows of real episodes starts there.
+
+    Raises ValueError for data whose observations or actions have another width than `spec`, and for contexts with goals
+    in hindsight, of which `HindsightWindows` are windows.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,
@@ -263,11 +181,11 @@ class Windows:
         entry_D = np.arange(spec.dim)  # masks of padding, of the last observation of an episode, of others
         self.masks_3D = np.stack([entry_D < 0, entry_D < spec.obs_dim, entry_D < spec.dim])
         contexts = contexts or ContextConfig()
+        if contexts.goals is not None:
+            raise ValueError("Windows have goals as the data record them, and these contexts have goals in hindsight; "
+                             "use gentraj.data.windows_of, which gives HindsightWindows")
         self.context_rows = context_rows(episodes, contexts)
         self.window_ends = window_ends(episodes, contexts)
-        self.hindsight = None
-        if contexts.goals is not None:
-            self.hindsight = GOALS.made_of(contexts.goals)(contexts.goals, episodes)
 
     def __len__(self) -> int:
         return self.episodes.num_steps
@@ -277,77 +195,75 @@ class Windows:
 
         With `rows`, only these rows of the batch are gathered.
         """
-        rng = np.random.default_rng([seed, step])
+        return self.gather(self._drawn(np.random.default_rng([seed, step]), size)[rows])
+
+    def _drawn(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """(B,) the steps that windows start at."""
         starts_B = rng.integers(0, len(self), size)
         if self.moved:
-            episode_B = np.searchsorted(self.ends, starts_B, side="right")
+            episode_B = self._episode(starts_B)
             step_B = rng.integers(np.minimum(self.episodes.lengths, EARLY_STEPS)[episode_B])
             starts_B = np.where(rng.random(size) < self.moved, self.episodes.starts[episode_B] + step_B, starts_B)
-        if self.hindsight is None:
-            return self.gather(starts_B[rows])
-        row_B = starts_B + np.searchsorted(self.ends, starts_B, side="right")
-        return self.gather(starts_B[rows], self.hindsight.draw(row_B, rng)[:, rows])
+        return starts_B
 
-    def gather(self, starts_B: np.ndarray, goal_2B: np.ndarray | None = None) -> Batch:
-        """The windows that start at these steps (B,) of the flat arrays.
-
-        Their goals in hindsight are the rows `goal_2B` of `obs`, those of values and of the actor, or else where the
-        windows end.
-        """
-        episode_B = np.searchsorted(self.ends, starts_B, side="right")
-        part_B = np.searchsorted(self.window_ends, starts_B, side="right")
-        end_B1 = self.window_ends[part_B][:, None]
+    def gather(self, starts_B: np.ndarray) -> Batch:
+        """The windows that start at these steps (B,) of the flat arrays."""
+        episode_B = self._episode(starts_B)
+        row_B = starts_B + episode_B
+        part_B, end_B1 = self._ends(starts_B)
         t_BH = starts_B[:, None] + self.offsets
         real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
         x_BHD = _rows(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
             x_BHD = torch.cat([x_BHD, _rows(self.episodes.act, t_BH, real_act_BH)], -1)
         mask_BHD = self.masks_3D.take(real_obs_BH.astype(np.intp) + real_act_BH, 0)
-        past_BPD = None
+        past_BPD = context_BC = synthetic_B = None
         if self.spec.past:
             past_BPD = torch.from_numpy(self.past(starts_B))
-        row_B = starts_B + episode_B
-        goal_BG = context_BC = None
-        if goal_2B is None and (self.hindsight or self.context_rows):
-            last_B = row_B + self.offsets[real_obs_BH.sum(1) - 1]
-            goal_2B = np.stack([last_B, last_B])
-        if self.context_rows is not None and goal_2B is not None:
-            context_BC = torch.from_numpy(self.context_rows(row_B, goal_2B[1]))
-        terminated_B1 = self.episodes.terminated[end_B1 - 1]
-        if self.hindsight is not None and goal_2B is not None:
-            goal_BG = torch.from_numpy(self.episodes.obs[goal_2B[0]][:, goal_entries(self.episodes)])
-            reached_B1 = (goal_2B[0] - episode_B)[:, None]
-            terminated_B1 = (reached_B1 >= starts_B[:, None]) & (reached_B1 <= end_B1)
-            end_B1 = np.where(terminated_B1, reached_B1, end_B1)
-        imagined = self.episodes.extras.get("imagined")
-        past_BH = t_BH >= end_B1
-        terminal_BH = past_BH & terminated_B1
-        terminal_BH[:, 1:] &= ~past_BH[:, :-1]
-        return Batch(x_BHD, torch.from_numpy(mask_BHD), context_BC,
-                     torch.from_numpy(self._rewards(starts_B, end_B1)), torch.from_numpy(terminal_BH), goal_BG=goal_BG,
-                     synthetic_B=None if imagined is None else torch.from_numpy(imagined[row_B, 0] > 0),
+        if self.context_rows is not None:
+            context_BC = torch.from_numpy(self.context_rows(row_B, self._last(starts_B)))
+        if (imagined := self.episodes.extras.get("imagined")) is not None:
+            synthetic_B = torch.from_numpy(imagined[row_B, 0] > 0)
+        reward_BL = self.episodes.reward.take(starts_B[:, None] + self.steps_L, mode="clip")
+        reward_BH, terminal_BH = self._until(starts_B, end_B1, self.episodes.terminated[end_B1 - 1], reward_BL)
+        return Batch(x_BHD, torch.from_numpy(mask_BHD), context_BC, reward_BH, terminal_BH, synthetic_B=synthetic_B,
                      episode_B=torch.from_numpy(part_B), past_BPD=past_BPD)
 
     def past(self, starts_B: np.ndarray) -> np.ndarray:
         """(B, P, D) the steps before these, as `TrajectorySpec.beginning` says where an episode has fewer."""
-        episode_B1 = np.searchsorted(self.ends, starts_B, side="right")[:, None]
+        episode_B1 = self._episode(starts_B)[:, None]
         t_BP = starts_B[:, None] + np.arange(-self.spec.past, 0)
         first_B1 = self.episodes.starts[episode_B1]
         obs_BPO = self.episodes.obs.take(np.maximum(t_BP, first_B1) + episode_B1, 0)
         act_BPA = self.episodes.act.take(t_BP, 0, mode="clip") * (t_BP >= first_B1)[..., None]
         return np.concatenate([obs_BPO, act_BPA[..., : self.spec.act_dim]], -1)
 
-    def _rewards(self, starts_B: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
-        """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end or the goal in
-        hindsight, if that comes first."""
-        t_BL = starts_B[:, None] + self.steps_L
-        if self.hindsight is None:
-            reward_BL = self.episodes.reward.take(t_BL, mode="clip")
-        else:
-            reward_BL = np.full(t_BL.shape, -1, np.float32)
-        reward_BL[t_BL >= end_B1] = 0
-        one_each = len(self.gaps) == len(self.steps_L)
-        return reward_BL if one_each else np.add.reduceat(reward_BL, self.offsets, axis=1)
+    def _episode(self, starts_B: np.ndarray) -> np.ndarray:
+        """(B,) the episodes of these steps. Each has one observation more than steps, so that step t of episode e
+        begins with row t + e of `obs`."""
+        return np.searchsorted(self.ends, starts_B, side="right")
+
+    def _ends(self, starts_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) the parts of episodes that these windows lie in, and (B, 1) one past their last steps."""
+        part_B = np.searchsorted(self.window_ends, starts_B, side="right")
+        return part_B, self.window_ends[part_B][:, None]
+
+    def _last(self, starts_B: np.ndarray) -> np.ndarray:
+        """(B,) the rows of `obs` that these windows end with."""
+        real_BH = starts_B[:, None] + self.offsets <= self._ends(starts_B)[1]
+        return starts_B + self._episode(starts_B) + self.offsets[real_BH.sum(1) - 1]
+
+    def _until(self, starts_B: np.ndarray, end_B1: np.ndarray, terminated_B1: np.ndarray,
+               reward_BL: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, H) the sums of the rewards of each timestep's environment steps before `end_B1`, and whether it is the
+        first one from there on, where the end is terminal."""
+        reward_BL[starts_B[:, None] + self.steps_L >= end_B1] = 0
+        if len(self.gaps) < len(self.steps_L):
+            reward_BL = np.add.reduceat(reward_BL, self.offsets, axis=1)
+        over_BH = starts_B[:, None] + self.offsets >= end_B1
+        terminal_BH = over_BH & terminated_B1
+        terminal_BH[:, 1:] &= ~over_BH[:, :-1]
+        return torch.from_numpy(reward_BL), torch.from_numpy(terminal_BH)
 
 
 def _moved(length_E: np.ndarray, early: float) -> float:

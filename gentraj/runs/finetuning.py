@@ -24,7 +24,7 @@ from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ..config import settings, to_json
-from ..data import ContextConfig, Episodes, Windows, concatenate, load_episodes, save_npz
+from ..data import ContextConfig, Episodes, concatenate, load_episodes, save_npz, windows_of
 from ..data.windows import WHOLE
 from ..randomness import fold
 from ..training.loop import MAY_CHANGE_ON_RESUME, TrainingData
@@ -127,13 +127,13 @@ class Halves:
     def __init__(self, data: Episodes, spec: TrajectorySpec, contexts: ContextConfig):
         self.spec = spec
         self.contexts = contexts
-        self.old = Windows(data, spec, contexts)
+        self.old = windows_of(data, spec, contexts)
         self.rounds: list[Episodes] = []
 
     def add(self, played: Episodes) -> None:
         """Adds a round."""
         self.rounds.append(played)
-        self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
+        self.new = windows_of(concatenate(self.rounds), self.spec, self.contexts)
 
     @property
     def num_steps(self) -> int:

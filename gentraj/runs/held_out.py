@@ -22,7 +22,7 @@ from gentraj.agents.policies.actor_critic import NoiseActor
 from gentraj.agents.policies.policy import ActionModel
 from gentraj.agents.prior import log_prob
 
-from ..data import Episodes, Windows
+from ..data import Episodes, Windows, windows_of
 from ..data.windows import repeat_last
 from ..distillation import FewStep
 from ..randomness import fold, generator, unfold
@@ -60,7 +60,7 @@ def losses(run: Run, episodes: Episodes) -> dict[str, float]:
         for module in part.modules():
             if isinstance(module, MovingAverage):
                 module.hand_back()
-        windows, optimizers = Windows(episodes, part.spec, run.context), part.optimizers()
+        windows, optimizers = windows_of(episodes, part.spec, run.context), part.optimizers()
         key = zlib.crc32(name.encode())
         for step in range(BATCHES):
             batch = windows.batch(step, fold(HELD_OUT_SEED, key), part.batch_size).to(run.device)
@@ -107,7 +107,7 @@ def decided(agent: Agent, seen_BW: Tensor, goal_BG: Tensor | None, seeds: Sequen
 def goals(run: Run, episodes: Episodes, starts_B: np.ndarray) -> Tensor | None:
     """(B, G) the goals of the data's actions at these steps: those that a policy is conditioned on, or where a
     planner's window ends. None without goals."""
-    windows = Windows(episodes, run.main.spec, run.context).gather(starts_B)
+    windows = windows_of(episodes, run.main.spec, run.context).gather(starts_B)
     if isinstance(run, PolicyRun):
         return windows.context_BC
     if not run.data.goal_dims:

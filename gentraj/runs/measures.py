@@ -15,7 +15,7 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory, recorde
 from .. import metrics
 from ..config import JsonObject
 from ..constraints import Blocks, Box, Constraint, Constraints
-from ..data import Windows
+from ..data import windows_of
 from ..progress import busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
@@ -90,7 +90,7 @@ def choose_windows(run: PlannerRun, dataset: str | None, most: int, seed: int) -
 
 def _dataset_windows(run: PlannerRun, dataset: str, most: int, seed: int) -> Batch:
     episodes, spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
-    windows = Windows(episodes, spec, run.context)
+    windows = windows_of(episodes, spec, run.context)
     first, ends = np.arange(len(windows)), windows.window_ends
     end = ends[np.searchsorted(ends, first, "right")]
     whole = np.flatnonzero(first + spec.times[-1] + (spec.act_dim > 0) <= end)  # the last observation has no action

@@ -26,8 +26,9 @@ from gentraj.agents.planning.trust import Trust
 from gentraj.envs.making import default_horizon
 
 from ..config import JsonObject, settings
-from ..data import ContextConfig, Episodes, Windows
-from ..data.windows import goal_entries, return_quantile
+from ..data import ContextConfig, Episodes, windows_of
+from ..data.goals import goal_entries
+from ..data.windows import return_quantile
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
 from ..models.sampling import Guidance, sampling_of
@@ -332,7 +333,7 @@ class PlannerRun(Run[PlannerRunConfig]):
             return None
         if episodes is None:
             return Normalizer.identity(self.data.context_dim)
-        sample = Windows(episodes, spec, self.context).batch(0, fold(self.config.training.seed, 2), CONTEXT_WINDOWS)
+        sample = windows_of(episodes, spec, self.context).batch(0, fold(self.config.training.seed, 2), CONTEXT_WINDOWS)
         assert sample.context_BC is not None  # noqa: S101  windows with a context
         return Normalizer.fit("gaussian", [sample.context_BC.numpy()])
 

@@ -20,7 +20,7 @@ from gentraj.envs.making import environment_factory, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
 
 from ..config import JsonObject
-from ..data import Episodes, Windows, concatenate, episodes_hash, load_episodes
+from ..data import Episodes, concatenate, episodes_hash, load_episodes, windows_of
 from ..data.sources import is_path, split_names
 from ..data.splitting import stitch
 from ..progress import one_line, say
@@ -135,7 +135,8 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
     if config.training.eval_every:
         check_evaluable(facts)
     run = kind.build(config, facts, episodes)
-    batch = Windows(parts.reference, run.main.spec, context).batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
+    windows = windows_of(parts.reference, run.main.spec, context)
+    batch = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
     run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC, past_BPD=batch.past_BPD)
     if check:
         check_data(facts, episodes, config.env_id)

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from ..config import ConfigError, Fraction, differences, settings, to_json
 from ..data.episodes import Episodes, episodes_hash
-from ..data.windows import ContextConfig, Windows
+from ..data.hindsight import windows_of
+from ..data.windows import ContextConfig
 from ..networks.discriminator import Discriminator
 from ..networks.embedding import TrajectoryNetwork
 from ..networks.mlp import EnsembleMLP
@@ -141,7 +142,7 @@ class TrainingData:
     """The episodes that a training draws its batches from, with the contexts that components are conditioned on."""
 
     episodes: Episodes
-    contexts: ContextConfig | None = None
+    contexts: ContextConfig = field(default_factory=ContextConfig)
     source: Callable[[TrajectorySpec], Source] | None = None
     """Makes the source of batches of a component; by default they are windows of the episodes."""
     held_out: Episodes | None = None
@@ -151,7 +152,7 @@ class TrainingData:
         """The source of batches in the layout `spec`."""
         if self.source is not None:
             return self.source(spec)
-        return Windows(self.episodes, spec, self.contexts, min_episode_start_fraction)
+        return windows_of(self.episodes, spec, self.contexts, min_episode_start_fraction)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_a_window_conditioned_on_a_goal_ends_where_the_goal_changes(lengths, hor
 
 @pytest.mark.parametrize(("kind", "changes", "message"), [
     ("goal", {"extras": {}, "goal_dims": ()}, r"dataset: the context 'goal' needs extras\['goal'\], or goal_dims"),
-    ("task", {"extras": {}}, r"dataset: the context 'task' needs extras\['task'\].*the extras are empty"),
+    ("task", {"extras": {}}, r"dataset: the context 'task' needs extras\['task'\].*has none"),
     ("task", {"extras": {"task": np.zeros((7, 2))}}, "dataset: episode 0, step 0: task is .0. 0..; one whole number"),
     *[("task", {"extras": {"task": np.array([[0], [0], [0], [0], [0], [bad], [1]])}},
        rf"dataset: episode 1, step 2: task is \[.*{bad}.*\]; one whole number from 0 to 1023") for bad in BAD_TASKS],

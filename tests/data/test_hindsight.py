@@ -12,8 +12,8 @@ from some_episodes import any_lengths, some
 from gentraj.agents.policies import POLICIES, PRESETS
 from gentraj.agents.policies.critic import steps_to_go
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.data import ContextConfig, DataError, Episodes, HindsightConfig, Windows
-from gentraj.data.windows import Hindsight
+from gentraj.data import ContextConfig, DataError, Episodes, HindsightConfig, HindsightWindows, Windows, windows_of
+from gentraj.data.goals import Hindsight
 from gentraj.trajectory import TrajectorySpec
 
 DISCOUNT = 0.9
@@ -85,7 +85,7 @@ def test_the_best_values_of_drawn_goals_are_those_of_the_shortest_ways(n_step: i
     contexts = ContextConfig(("goal",), goals=HindsightConfig(random=0.6))
     scales = StateActionScales.fit(e, contexts, config.observations, config.rewards)
     policy = POLICIES.made_of(config)(config, scales)
-    t = policy.transition(Windows(e, policy.spec, contexts).batch(0, 0, 60_000), DISCOUNT)
+    t = policy.transition(HindsightWindows(e, policy.spec, contexts).batch(0, 0, 60_000), DISCOUNT)
     goal = scales.context.unnormalize(t.state_BS[:, 1:])
     assert torch.equal(goal, scales.context.unnormalize(t.next_BS[:, 1:]))
     here, there, after = (x.round().long() for x in (t.state_BS[:, 0], goal[:, 0], t.next_BS[:, 0]))
@@ -103,10 +103,10 @@ def test_the_best_values_of_drawn_goals_are_those_of_the_shortest_ways(n_step: i
 def test_each_step_costs_one_until_the_goal_which_is_terminal(lengths: list[int], horizon: int, stride: int):
     e, spec = some(lengths), TrajectorySpec(3, 2, horizon, stride)
     contexts = ContextConfig(("goal",), goals=HindsightConfig(0.3, 0.4, 2.0, actor_random=0.5))
-    windows, plain = Windows(e, spec, contexts), Windows(e, spec)
+    windows, plain = HindsightWindows(e, spec, contexts), Windows(e, spec)
     starts = np.arange(e.num_steps)
     row = starts + np.repeat(np.arange(len(lengths)), lengths)
-    goal, own = windows.hindsight.draw(row, np.random.default_rng(len(lengths)))
+    goal, own = windows.goals.draw(row, np.random.default_rng(len(lengths)))
     batch = windows.gather(starts, np.stack([goal, own]))
     assert torch.equal(batch.x_BHD, plain.gather(starts).x_BHD)
     assert torch.equal(batch.mask_BHD, plain.gather(starts).mask_BHD)
@@ -126,7 +126,8 @@ def drawn(config: HindsightConfig) -> tuple[np.ndarray, np.ndarray, list[np.ndar
     lengths = np.array([1, 400, 3_000])
     never = np.zeros(lengths.sum(), bool)
     e = Episodes(np.arange(len(never) + 3.0)[:, None], np.zeros((len(never), 1)), 0.0 * never, never, never, lengths)
-    batch = Windows(e, TrajectorySpec(1, 1, 2), ContextConfig(("goal",), goals=config)).batch(3, 0, 60_000)
+    contexts = ContextConfig(("goal",), goals=config)
+    batch = HindsightWindows(e, TrajectorySpec(1, 1, 2), contexts).batch(3, 0, 60_000)
     first, last_E = batch.x_BHD[:, 0, 0].numpy(), np.cumsum(lengths + 1) - 1
     return first, last_E[np.searchsorted(last_E, first)], [batch.goal_BG[:, 0].numpy(), batch.context_BC[:, 0].numpy()]
 
@@ -149,8 +150,14 @@ def test_later_goals_are_geometrically_or_evenly_far():
     assert ((even - first) / (last - first))[long].mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_plain_windows_refuse_goals_in_hindsight():
+    with pytest.raises(ValueError, match="windows_of"):
+        Windows(some([20]), TrajectorySpec(3, 2, 4), ContextConfig(("goal",), goals=HindsightConfig()))
+
+
 def test_goals_follow_from_seed_and_step_and_rows_are_those_of_the_whole_batch():
-    windows = Windows(some([20, 30]), TrajectorySpec(3, 2, 4), ContextConfig(("goal",), goals=HindsightConfig()))
+    contexts = ContextConfig(("goal",), goals=HindsightConfig())
+    windows = windows_of(some([20, 30]), TrajectorySpec(3, 2, 4), contexts)
     whole, part = windows.batch(5, 1, 16), windows.batch(5, 1, 16, slice(4, 12))
     for name, tensor in vars(part).items():
         assert tensor is None or torch.equal(tensor, getattr(whole, name)[4:12])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.data import ContextConfig, Episodes, HindsightConfig, Windows
+from gentraj.data import ContextConfig, Episodes, HindsightConfig, HindsightWindows, Windows
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -184,7 +184,7 @@ def test_values_of_goals_in_hindsight_are_the_steps_to_them_and_a_plan_towards_t
     config = PlanCriticConfig(width=32, n_step=1, discount=0.8, expectile=0.9, tau=0.2, learning_rate=5e-3)
     torch.manual_seed(0)
     critic = PlanCritic.fit(e, TrajectorySpec(1, 0, 2), config, (0,))
-    windows = Windows(e, critic.spec, ContextConfig(goals=HindsightConfig(steps=4.0)))
+    windows = HindsightWindows(e, critic.spec, ContextConfig(goals=HindsightConfig(steps=4.0)))
     optimizers = critic.optimizers()
     for step in range(300):
         critic.update(TrainingStep(windows.batch(step, 0, 128), optimizers, generator(step)))

@@ -17,7 +17,7 @@ from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig, SteeringActorConfig
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.data import ContextConfig, Episodes, HindsightConfig, Windows, concatenate
+from gentraj.data import ContextConfig, Episodes, HindsightConfig, HindsightWindows, Windows, concatenate
 from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -389,7 +389,7 @@ def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
 def test_guidance_exaggerates_what_the_goal_changes_and_needs_what_it_is_made_of():
     e, contexts = two_ways(), ContextConfig(("goal",), goals=HindsightConfig())
     policy = make(narrow(BCConfig(context_dropout=0.2, temperature=0.0, batch_size=64)), e, contexts)
-    windows, optimizers = Windows(e, policy.spec, contexts), policy.optimizers()
+    windows, optimizers = HindsightWindows(e, policy.spec, contexts), policy.optimizers()
     for step in range(150):
         policy.update(TrainingStep(windows.batch(step, 0, 64), optimizers, generator(step)))
     state_BS = policy.scales.state(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]]))
