@@ -1,8 +1,6 @@
-from .deadline import Deadline, SimulatedTime
 from .imagination import Imagination, ImaginationConfig, PolicyValue
 from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
-from .planning.deadline import RealTimePlanner
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from .planning.plan_critic import PlanCritic, PlanCriticConfig
 from .planning.planner import Planner
@@ -13,10 +11,12 @@ from .policies.actor import Actor
 from .policies.actor_critic import ActorCritic, ActorCriticConfig, ModelActor, NoiseActor, NoiseActorConfig
 from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weights, expectile, state_value
 from .policies.policy import ActionModel, Policy, PolicyConfig, Transition
-from .policies.realtime import RealTimeActor
 from .policies.scales import StateActionScales
 from .policies.student import Student, StudentConfig
 from .prior import log_prob, plan_prior, policy_prior, score
+from .realtime.background import Deadline, SimulatedTime
+from .realtime.planner import RealTimePlanner
+from .realtime.policy import RealTimeActor
 from .sb3 import SB3Policy
 from .wrappers import ConfidenceSwitch, NoisyAgent
 

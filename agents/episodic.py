@@ -12,7 +12,7 @@ from gentraj.models.sampling import finite
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 
-from .planning.memory import ObservationBuffer
+from .memory import ObservationBuffer
 
 
 class EpisodicAgent(Agent):

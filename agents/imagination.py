@@ -29,7 +29,7 @@ from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
 from .episodic import EpisodicAgent, aimed_at, observed
-from .planning.memory import ObservationBuffer
+from .memory import ObservationBuffer
 from .planning.planner import PlanFollower
 from .policies.actor import Actor
 from .policies.critic import MAX_DISCOUNT, Critic

@@ -25,7 +25,7 @@ from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import WorldModel
 
 from .episodic import EpisodicAgent, aimed_at, observed
-from .planning.memory import ObservationBuffer
+from .memory import ObservationBuffer
 
 # obs_BO, act_BNTA, goal_BG -> the return of each sequence of actions from these observations, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]

@@ -30,7 +30,7 @@ from tyro.conf import Positional
 
 from gentraj.data import Episodes, save_npz
 from gentraj.envs.recording.pointmaze import record as record_maze
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 STEPS, FEW_STEPS = 200, 5

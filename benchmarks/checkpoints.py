@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from gentraj.agents.policies.fqe import FQEConfig
 from gentraj.cli import main as gentraj
 from gentraj.config import JsonObject, read_json, write_json
 from gentraj.plots.page import markdown_table
-from gentraj.runs.choosing import RETURN, Ranking
+from gentraj.runs.judge.choosing import RETURN, Ranking
+from gentraj.runs.judge.fqe import FQEConfig
 
 from .steering import train
 

@@ -22,10 +22,10 @@ import torch
 import tyro
 
 from gentraj import runs
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.files import write_file
 from gentraj.progress import say
-from gentraj.runs.evaluation import Acting, evaluate_run
+from gentraj.runs.judge.evaluation import Acting, evaluate_run
 
 SPIN = "import torch; torch.set_num_threads(1); x = torch.ones(512, 512)\nwhile True: x @ x"
 

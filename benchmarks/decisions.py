@@ -23,7 +23,7 @@ from gentraj import runs
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory
 from gentraj.progress import bar
-from gentraj.runs.run import environment_of
+from gentraj.runs.kinds.run import environment_of
 from gentraj.trajectory import Agent
 
 

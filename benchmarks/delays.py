@@ -22,18 +22,18 @@ import tyro
 from torch import Tensor
 
 from gentraj import runs
-from gentraj.agents.deadline import Deadline, SimulatedTime
 from gentraj.agents.policies.actor import Actor
-from gentraj.agents.policies.realtime import ChunkJob, RealTimeActor
-from gentraj.envs.evaluation.evaluate import bootstrap_interval
+from gentraj.agents.realtime.background import Deadline, SimulatedTime
+from gentraj.agents.realtime.policy import ChunkJob, RealTimeActor
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
+from gentraj.envs.evaluation.scoring import bootstrap_interval
 from gentraj.envs.making import environment_factory
 from gentraj.files import write_file
 from gentraj.plots.comparison import Curve, plot_learning_curves
 from gentraj.plots.page import markdown_table
 from gentraj.progress import say
-from gentraj.runs.policy import PolicyRun
-from gentraj.runs.run import environment_of, of_kind
+from gentraj.runs.kinds.policy_run import PolicyRun
+from gentraj.runs.kinds.run import environment_of, of_kind
 
 SLACK = 1e-3  # of a step, by which a chunk takes longer than its delay
 

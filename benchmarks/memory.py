@@ -25,11 +25,11 @@ from gymnasium.spaces import Box
 from gentraj.config import write_json
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.data.splitting import take
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.experiments.statistics import over_seeds
 from gentraj.runs import PolicyRunConfig, train
-from gentraj.runs.evaluation import Acting, evaluate_run
-from gentraj.runs.presets import preset
+from gentraj.runs.judge.evaluation import Acting, evaluate_run
+from gentraj.runs.kinds.presets import preset
 
 
 class Hidden(gymnasium.ObservationWrapper):

@@ -21,13 +21,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.experiments import engine
 from gentraj.experiments.cards import Card, CardData
-from gentraj.experiments.jobs import Job, RayTasks, ray_rollout, run_jobs
+from gentraj.experiments.pools import Job, RayTasks, ray_rollout, run_jobs
 from gentraj.experiments.reproduce import Cards
 from gentraj.runs import load
-from gentraj.runs.evaluation import evaluate_run
+from gentraj.runs.judge.evaluation import evaluate_run
 
 
 @dataclass(frozen=True)

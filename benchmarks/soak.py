@@ -45,10 +45,10 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES
-from gentraj.runs.dagger import SETTINGS, DecisionConfig
-from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill
-from gentraj.runs.finetuning import FinetuneConfig, finetune
-from gentraj.runs.presets import PLANNERS, PRESETS, with_model
+from gentraj.runs.kinds.presets import PLANNERS, PRESETS, with_model
+from gentraj.runs.learn.dagger import SETTINGS, DecisionConfig
+from gentraj.runs.learn.distillation import METHODS, FewStepRunConfig, distill
+from gentraj.runs.learn.finetuning import FinetuneConfig, finetune
 from gentraj.training import TrainingConfig, checkpoint
 from gentraj.training.log import read_metrics
 

@@ -43,8 +43,8 @@ from gentraj.families import GAUSSIAN
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.runs.presets import PRESETS as PLANNERS
-from gentraj.runs.training import prepare
+from gentraj.runs.kinds.presets import PRESETS as PLANNERS
+from gentraj.runs.learn.training import prepare
 from gentraj.training.loop import compile_networks
 from gentraj.training.optimization import read_finite
 from gentraj.training.step import TrainingStep

@@ -17,13 +17,13 @@ import tyro
 
 from gentraj.cli import main as gentraj
 from gentraj.config import write_json
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.experiments.reproduce import episode_scores
 from gentraj.experiments.statistics import difference, number, over_seeds
 from gentraj.plots.page import markdown_table
-from gentraj.runs.evaluation import Acting, evaluate_run
-from gentraj.runs.loading import load
+from gentraj.runs.judge.evaluation import Acting, evaluate_run
+from gentraj.runs.kinds.loading import load
 from gentraj.training.checkpoint import has_checkpoints
 
 DATASETS = {"hopper-medium": (("hopper-medium",), "Hopper-v5"), "walker2d-mixed": (("walker2d-mixed",), "Walker2d-v5"),

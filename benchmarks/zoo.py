@@ -23,8 +23,8 @@ import tyro
 from gentraj.config import check_known, read_json, write_json
 from gentraj.data.minari_io import local_ids
 from gentraj.runs import RunFolder, load
-from gentraj.runs.world import WorldModelRun
-from gentraj.runs.zoo import COMMANDS_FILE, PACKED, PREFIX, pack
+from gentraj.runs.kinds.world_run import WorldModelRun
+from gentraj.runs.kinds.zoo import COMMANDS_FILE, PACKED, PREFIX, pack
 from gentraj.training.checkpoint import saved_step
 
 ROOT = Path(__file__).resolve().parents[1]

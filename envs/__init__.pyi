@@ -1,5 +1,5 @@
-from .evaluation.evaluate import EvaluationConfig, evaluate
 from .evaluation.rollout import Rollout, RolloutSettings, rollout
+from .evaluation.scoring import EvaluationConfig, evaluate
 from .evaluation.stepping import EnvCrashed, EnvironmentFault
 from .making import EnvironmentFactory, environment_factory
 from .recording.baselines import RandomAgent

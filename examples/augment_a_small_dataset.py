@@ -10,8 +10,8 @@ from pathlib import Path
 
 import gentraj
 from gentraj.envs import EvaluationConfig
-from gentraj.runs.augmentation import AugmentConfig, augment
-from gentraj.runs.evaluation import evaluate_run
+from gentraj.runs.judge.evaluation import evaluate_run
+from gentraj.runs.learn.augmentation import AugmentConfig, augment
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):

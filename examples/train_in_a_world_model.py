@@ -17,7 +17,7 @@ from stable_baselines3 import SAC, HerReplayBuffer
 
 import gentraj
 from gentraj.envs import EvaluationConfig, SB3Vector, evaluate
-from gentraj.runs.environment import make_vec
+from gentraj.runs.kinds.environment import make_vec
 from gentraj.trajectory import Agent
 
 

@@ -1,18 +1,18 @@
 from .acceleration import accelerate
 from .data import Episodes, Windows, load_episodes
 from .experiments.compare import CompareConfig, compare, compare_families
-from .runs.augmentation import AugmentConfig, augment
-from .runs.evaluation import evaluate_and_save, evaluate_run
-from .runs.export import export_run
-from .runs.finetuning import FinetuneConfig, finetune
-from .runs.hub import from_pretrained, push_to_hub, save_pretrained
-from .runs.loading import load
-from .runs.measures import measure_run
-from .runs.presets import PRESETS
-from .runs.report import make_report
-from .runs.sampling import sample_run
-from .runs.training import train
-from .runs.world_evaluation import evaluate_world_model
+from .runs.judge.evaluation import evaluate_and_save, evaluate_run
+from .runs.judge.measures import measure_run
+from .runs.judge.world_evaluation import evaluate_world_model
+from .runs.kinds.loading import load
+from .runs.kinds.presets import PRESETS
+from .runs.learn.augmentation import AugmentConfig, augment
+from .runs.learn.finetuning import FinetuneConfig, finetune
+from .runs.learn.training import train
+from .runs.show.export import export_run
+from .runs.show.hub import from_pretrained, push_to_hub, save_pretrained
+from .runs.show.report import make_report
+from .runs.show.sampling import sample_run
 from .trajectory import Condition, SamplingOptions, TrajectorySpec
 
 __all__ = [

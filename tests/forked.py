@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import IO
 
 # An optimiser imports torch._dynamo when it is made, in a second and a half.
-PRELOADED = ["torch._dynamo", "gentraj.cli.train", "gentraj.runs.folder", "gentraj.data.sources", "small"]
+PRELOADED = ["torch._dynamo", "gentraj.cli.train", "gentraj.runs.kinds.folder", "gentraj.data.sources", "small"]
 
 
 def context():

@@ -19,14 +19,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from gentraj import runs
 from gentraj.agents.planning.arrival import ArrivalConfig
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
-from gentraj.agents.planning.roadmap import RoadmapConfig
+from gentraj.agents.roadmap.graph import RoadmapConfig
 from gentraj.cli import main
 from gentraj.data import Episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.envs.making import environment_factory
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import PlannerRunConfig, Run, RunConfig
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 DATASET = "tests/umaze-v0"

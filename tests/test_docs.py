@@ -16,7 +16,7 @@ from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 from gentraj.data import save_minari, save_npz
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"  # `gentraj reproduce` writes it

@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path):
     """Imports an example, and removes the policies and presets that it registers after the test."""
     from gentraj.agents.policies import POLICIES
-    from gentraj.runs.presets import PRESETS
+    from gentraj.runs.kinds.presets import PRESETS
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
@@ -118,7 +118,7 @@ def test_the_notebook_of_first_steps_runs(umaze, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setitem(gentraj.PRESETS, "pointmaze-umaze", small_config())
-    monkeypatch.setattr("gentraj.runs.report.drawn", lambda *_: [])  # a report's figures have tests of their own
+    monkeypatch.setattr("gentraj.runs.show.report.drawn", lambda *_: [])  # a report's figures have tests of their own
     names = runpy.run_path("cells.py")
     said = capsys.readouterr().out
     assert f"planner     {names['scores']['return_mean']:7.1f}" in said and "report.html" in said

@@ -22,7 +22,7 @@ from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.randomness import generator
 from gentraj.runs import DataFacts, PlannerRunConfig
-from gentraj.runs.planner import PlannerRun
+from gentraj.runs.kinds.planner_run import PlannerRun
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.parallel import SINGLE
 from gentraj.training.step import Trial

@@ -35,7 +35,7 @@ def test_the_packages_are_loaded_without_torch() -> None:
 
 def test_what_traces_gradients_and_what_tests_hypotheses_is_imported_only_for_them() -> None:
     """They take a second and half of one, which no training or evaluation should wait for."""
-    code = ("import sys, gentraj.runs.evaluation, gentraj.cli.train; "
+    code = ("import sys, gentraj.runs.judge.evaluation, gentraj.cli.train; "
             "sys.exit([each for each in ('sympy', 'scipy.stats') if each in sys.modules] or 0)")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

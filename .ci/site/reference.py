@@ -29,7 +29,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.normalize": ("Normalizer",),
     "gentraj.plots.figures": ("plot_paths", "plot_candidates", "plot_loss"),
     "gentraj.randomness": ("fold", "generator"),
-    "gentraj.runs.environment": ("make_vec",),
+    "gentraj.runs.kinds.environment": ("make_vec",),
     "gentraj.testing": ("check_model", "check_policy", "check_sampler"),
     "gentraj.training.checkpoint": ("CheckpointError", "NothingSaved", "RunLocked", "load", "save"),
     "gentraj.trajectory": ("TrajectorySpec", "Batch", "Condition", "cat", "SamplingOptions", "DEFAULT_OPTIONS",

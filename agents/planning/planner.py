@@ -12,7 +12,7 @@ from gentraj.constraints import Constraint, Constraints
 from gentraj.diffusion.guidance import Constrained
 
 from ..episodic import EpisodicAgent
-from .memory import LastPlan, ObservationBuffer
+from ..memory import LastPlan, ObservationBuffer
 from .sampler import Plans, PlanSampler
 from .tracker import PlanTracker
 

@@ -34,11 +34,11 @@ from gentraj.trajectory import (
 )
 
 from ..episodic import aimed_at, observed
+from ..memory import ObservedPrefix, PlanTail, shift_time
+from ..roadmap.detours import Detours, detours
+from ..roadmap.graph import FarGoals, Route, Waypoints
 from .arrival import Arrival
-from .detours import Detours, detours
-from .memory import ObservedPrefix, PlanTail, shift_time
 from .plan_critic import PlanCritic
-from .roadmap import FarGoals, Route, Waypoints
 from .trust import Trust
 
 BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends

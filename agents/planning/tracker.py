@@ -12,8 +12,8 @@ from torch import Tensor
 from gentraj.device import constant, to_device
 from gentraj.trajectory import TrajectorySpec
 
+from ..memory import between
 from .inverse_dynamics import InverseDynamics
-from .memory import between
 from .sampler import PlannerConfig, check_dims
 
 

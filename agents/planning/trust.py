@@ -13,8 +13,8 @@ from gentraj.data.windows import repeat_last
 from gentraj.device import constant, running_sum
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
-from .memory import between, shift_time
-from .roadmap import spread
+from ..memory import between, shift_time
+from ..roadmap.graph import spread
 
 PLACES = 1000  # at most, among which the nearest one to each position of a plan is searched
 FINEST = 1e-3  # distance that is told from 0, in units of the farthest place, as squares in float32 are subtracted

@@ -14,9 +14,9 @@ from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
 from ..episodic import EpisodicAgent, aimed_at, observed
-from ..planning.detours import detours
-from ..planning.memory import ObservationBuffer
-from ..planning.roadmap import FarGoals
+from ..memory import ObservationBuffer
+from ..roadmap.detours import detours
+from ..roadmap.graph import FarGoals
 from .policy import Policy
 
 

@@ -21,8 +21,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from gentraj.config import settings
 from gentraj.experiments.cards import read_results
-from gentraj.experiments.jobs import LocalProcesses, run_jobs
 from gentraj.experiments.page import score_tables, write_parts
+from gentraj.experiments.pools import LocalProcesses, run_jobs
 
 from .page import page
 from .results import Results, command

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gentraj.runs.presets import PRESETS
-from gentraj.runs.run import copy_of
-from gentraj.runs.training import prepare
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.kinds.run import copy_of
+from gentraj.runs.learn.training import prepare
 from gentraj.training.log import Log
 from gentraj.training.loop import RunStore, Trainer, TrainingData, cpu_resources
 from gentraj.trajectory import Agent

@@ -24,7 +24,7 @@ from gentraj.config import ConfigError
 from gentraj.data import Episodes
 from gentraj.data.d4rl import d4rl_arrays
 from gentraj.data.sources import split_names
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS
 from gentraj.trajectory import Agent
 
 OURS = "gentraj:"  # before the name of a preset

@@ -23,8 +23,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from gentraj.config import ConfigError, from_json, read_json, settings
 from gentraj.data import DataError
 from gentraj.experiments.cards import CardData, CardResult, DataResult, Score, dataset_of
-from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
 from gentraj.experiments.page import SHOWN
+from gentraj.experiments.pools import Job, LocalProcesses, run_jobs
 from gentraj.experiments.reproduce import verdicts
 from gentraj.progress import say
 

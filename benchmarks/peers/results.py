@@ -17,7 +17,7 @@ from gentraj.data import DataError, episodes_hash
 from gentraj.data.sources import is_path, split_names
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.experiments.cards import Card, CardData, CardResult, DataResult, SeedResult, read_results, write_result
-from gentraj.experiments.jobs import Job
+from gentraj.experiments.pools import Job
 from gentraj.experiments.statistics import number
 from gentraj.progress import say
 from gentraj.training.loop import Interrupted

@@ -18,7 +18,7 @@ from gentraj.randomness import fold, seeded
 
 from ..making import environment_factory
 from ..tasks.maze import Maze
-from ..tasks.ogbench import GOAL_KEYS, grid_of, make_base
+from ..tasks.ogbench_envs import GOAL_KEYS, grid_of, make_base
 from ..tasks.registry import OGBENCH
 from .walker import Walker
 

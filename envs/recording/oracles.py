@@ -11,7 +11,7 @@ from gentraj.progress import bar
 from gentraj.randomness import fold, seeded
 
 from ..making import environment_factory
-from ..tasks.ogbench import GOAL_KEYS, make_base, settled
+from ..tasks.ogbench_envs import GOAL_KEYS, make_base, settled
 from ..tasks.registry import OGBENCH
 
 STACKING = {"double": (0.0, 0.25), "triple": (0.05, 0.35), "quadruple": (0.1, 0.5), "octuple": (0.0, 0.35)}

@@ -190,7 +190,7 @@ def overview() -> dict[str, Task]:
     return tasks
 
 
-D4RL_ENVIRONMENTS = {"antmaze": "d4rl:AntMaze", "kitchen": "d4rl:Kitchen"}
+D4RL_ENVIRONMENTS = {"antmaze": "d4rl_envs:AntMaze", "kitchen": "d4rl_envs:Kitchen"}
 """The classes of D4RL's environments by what the ids of their data begin with."""
 
 
@@ -200,10 +200,10 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     One more is a module beside this one and a line here.
     """
     for name, task in OGBENCH.items():
-        made_by = "ogbench:MazeGoal" if is_maze(name) else "ogbench:GoalTask"
+        made_by = "ogbench_envs:MazeGoal" if is_maze(name) else "ogbench_envs:GoalTask"
         yield task.env_id, made_by, task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
     for name, known in ogbench_tasks().items():  # those that observe states
-        made_by = "ogbench:MazeSingle" if is_maze(name) else "ogbench:SingleTask"
+        made_by = "ogbench_envs:MazeSingle" if is_maze(name) else "ogbench_envs:SingleTask"
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
             base_id = f"{name}-singletask{which}-v0"
             yield f"OGBench/{base_id}", made_by, known["steps"], {"base_id": base_id}

@@ -2,6 +2,6 @@
 
 import gymnasium
 
-gymnasium.register("gentraj/WorldModel-v0", "gentraj.runs.environment:make",
-                   vector_entry_point="gentraj.runs.environment:make_vec",
+gymnasium.register("gentraj/WorldModel-v0", "gentraj.runs.kinds.environment:make",
+                   vector_entry_point="gentraj.runs.kinds.environment:make_vec",
                    disable_env_checker=True)

@@ -12,8 +12,8 @@ from ..config import write_json
 from ..device import pick_device
 from ..files import check_output
 from ..progress import print_saved, say
-from ..runs.choosing import ChooseConfig, rank_checkpoints, table, to_store
-from ..runs.folder import RunFolder
+from ..runs.judge.choosing import ChooseConfig, rank_checkpoints, table, to_store
+from ..runs.kinds.folder import RunFolder
 from .options import Device, RunPath, parse
 
 

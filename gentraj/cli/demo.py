@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 
 from ..device import pick_device
 from ..files import check_folder
 from ..progress import counted, print_saved, say
-from ..runs.evaluation import evaluate_and_save, table
-from ..runs.presets import DEMO
-from ..runs.report import make_report
-from ..runs.training import train
+from ..runs.judge.evaluation import evaluate_and_save, table
+from ..runs.kinds.presets import DEMO
+from ..runs.learn.training import train
+from ..runs.show.report import make_report
 from ..training.checkpoint import has_checkpoints
 from .options import Device, parse
 

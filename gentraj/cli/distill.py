@@ -9,7 +9,7 @@ from typing import Annotated
 from ..config import OneOf
 from ..device import pick_device
 from ..progress import print_saved, say
-from ..runs.distillation import METHODS, distill
+from ..runs.learn.distillation import METHODS, distill
 from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_settings, split, with_options
 from .train import fresh_folder, next_command
 

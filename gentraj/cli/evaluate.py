@@ -10,23 +10,23 @@ from typing import Annotated
 import tyro
 
 from gentraj.agents.imagination import ImaginationConfig
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..config import write_json
 from ..device import pick_device
-from ..experiments.jobs import ray_rollout
+from ..experiments.pools import ray_rollout
 from ..files import check_output
 from ..progress import print_saved, say
-from ..runs import world_evaluation
-from ..runs.evaluation import Acting, evaluate_and_save, table
-from ..runs.folder import RunFolder
-from ..runs.loading import load
-from ..runs.run import Run, of_kind
-from ..runs.world import WorldModelRun
-from ..runs.world_evaluation import JudgeConfig
+from ..runs.judge import world_evaluation
+from ..runs.judge.evaluation import Acting, evaluate_and_save, table
+from ..runs.judge.world_evaluation import JudgeConfig
+from ..runs.kinds.folder import RunFolder
+from ..runs.kinds.loading import load
+from ..runs.kinds.run import Run, of_kind
+from ..runs.kinds.world_run import WorldModelRun
 from ..trajectory import SAMPLER_SETTINGS
 from .jobs import RayAddress, ray_tasks
 from .options import (

@@ -10,7 +10,7 @@ import tyro
 from pydantic import PositiveInt
 
 from ..config import settings
-from ..experiments.jobs import LocalProcesses, Pool, RayTasks
+from ..experiments.pools import LocalProcesses, Pool, RayTasks
 
 RayAddress = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")]
 

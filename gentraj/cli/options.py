@@ -35,10 +35,10 @@ from ..config import OneOf, dotted_keys, from_word, groups_off, with_settings
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
-from ..runs.folder import RunFolder, check_trained
-from ..runs.loading import load
-from ..runs.run import Run
-from ..runs.zoo import PREFIX
+from ..runs.kinds.folder import RunFolder, check_trained
+from ..runs.kinds.loading import load
+from ..runs.kinds.run import Run
+from ..runs.kinds.zoo import PREFIX
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ import tyro
 
 from ..device import pick_device
 from ..progress import print_saved, say
-from ..runs.loading import load
-from ..runs.policy import PolicyRunConfig
-from ..runs.steering import steer, steered_settings
+from ..runs.kinds.loading import load
+from ..runs.kinds.policy_run import PolicyRunConfig
+from ..runs.learn.steering import steer, steered_settings
 from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_help, split, with_options
 from .train import fresh_folder, next_command
 

@@ -18,13 +18,13 @@ from ..families import FAMILIES
 from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import print_saved, say
-from ..runs.folder import RUNS, RunFolder
-from ..runs.model_card import parameters_trained
-from ..runs.presets import PRESETS, listing, preset, with_components
-from ..runs.run import Run, RunConfig
-from ..runs.training import prepare, resolve_paths, untrained_agent
-from ..runs.training import train as train_run
-from ..runs.world import WorldModelRun
+from ..runs.kinds.folder import RUNS, RunFolder
+from ..runs.kinds.presets import PRESETS, listing, preset, with_components
+from ..runs.kinds.run import Run, RunConfig
+from ..runs.kinds.world_run import WorldModelRun
+from ..runs.learn.training import prepare, resolve_paths, untrained_agent
+from ..runs.learn.training import train as train_run
+from ..runs.show.card import parameters_trained
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again

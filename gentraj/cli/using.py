@@ -19,17 +19,17 @@ from ..device import pick_device
 from ..files import check_output, write_file
 from ..plots.page import markdown_table
 from ..progress import busy, counted, print_saved, say
-from ..runs.augmentation import AugmentConfig, augment
-from ..runs.export import export_run, signature, to_onnx, to_pt2
-from ..runs.finetuning import FinetuneConfig, finetune, returns
-from ..runs.folder import RunFolder
-from ..runs.hub import from_pretrained, push_to_hub, save_pretrained
-from ..runs.loading import load
-from ..runs.measures import measure_run
-from ..runs.planner import PlannerRun
-from ..runs.report import make_report
-from ..runs.run import Run
-from ..runs.sampling import Given, sample_run
+from ..runs.judge.measures import measure_run
+from ..runs.kinds.folder import RunFolder
+from ..runs.kinds.loading import load
+from ..runs.kinds.planner_run import PlannerRun
+from ..runs.kinds.run import Run
+from ..runs.learn.augmentation import AugmentConfig, augment
+from ..runs.learn.finetuning import FinetuneConfig, finetune, returns
+from ..runs.show.export import export_run, signature, to_onnx, to_pt2
+from ..runs.show.hub import from_pretrained, push_to_hub, save_pretrained
+from ..runs.show.report import make_report
+from ..runs.show.sampling import Given, sample_run
 from .environments import imports_again
 from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse, parse_call
 from .train import fresh_folder

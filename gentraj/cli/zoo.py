@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..plots.page import show
 from ..progress import print_saved
-from ..runs.model_card import RETURN_OF
-from ..runs.zoo import PREFIX, Entry, entry, names
+from ..runs.kinds.zoo import PREFIX, Entry, entry, names
+from ..runs.show.card import RETURN_OF
 from .options import parse
 
 AHEAD = 10  # steps of an open-loop prediction

@@ -15,7 +15,8 @@ the reward in it.
 
 NeoRL-2's npz files (Gao et al. 2025, arXiv 2503.19267) have the same rows under other names (`NEORL`).
 
-AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl` registers as D4RL/ID.
+AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl_envs` registers as
+D4RL/ID.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from gentraj.envs.making import OGBENCH_PROTOCOLS, OGBENCH_TASKS, ProtocolName
 
 from ..config import ConfigError, check_known, from_json, read_json, settings, to_json, with_settings, write_json
 from ..data.sources import is_path, split_names
-from ..runs.presets import PRESETS
-from ..runs.run import RunConfig
+from ..runs.kinds.presets import PRESETS
+from ..runs.kinds.run import RunConfig
 from .statistics import Estimate, over_seeds
 
 Score = Literal["score_d4rl", "score_minari", "return_mean", "success_rate"]

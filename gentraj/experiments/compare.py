@@ -24,8 +24,8 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.benchmark import Timer
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.scores import score_behaviour
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory, recorded_factory, try_making
 
 from ..config import check_known, settings, to_json, write_json
@@ -35,16 +35,16 @@ from ..families import FAMILIES
 from ..families import family as family_of
 from ..files import check_folder, short_names
 from ..progress import one_line, say
-from ..runs.evaluation import evaluate_run
-from ..runs.folder import RunFolder, run_class
-from ..runs.loading import load
-from ..runs.measures import choose_windows, conditions, measure_run
-from ..runs.model_card import parameters_trained
-from ..runs.planner import PlannerRun, PlannerRunConfig
-from ..runs.presets import PRESETS, with_model
-from ..runs.run import DataFacts, Run, RunConfig, environment_of
-from ..runs.training import learns_from_synthetic, read_datasets, resolve_paths
-from ..runs.world import WorldModelRunConfig
+from ..runs.judge.evaluation import evaluate_run
+from ..runs.judge.measures import choose_windows, conditions, measure_run
+from ..runs.kinds.folder import RunFolder, run_class
+from ..runs.kinds.loading import load
+from ..runs.kinds.planner_run import PlannerRun, PlannerRunConfig
+from ..runs.kinds.presets import PRESETS, with_model
+from ..runs.kinds.run import DataFacts, Run, RunConfig, environment_of
+from ..runs.kinds.world_run import WorldModelRunConfig
+from ..runs.learn.training import learns_from_synthetic, read_datasets, resolve_paths
+from ..runs.show.card import parameters_trained
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from ..training.loop import cpu_resources
@@ -52,8 +52,8 @@ from ..trajectory import Batch, SamplingOptions, SupportsLogProb
 from . import engine
 from .cards import DataResult, SeedResult
 from .engine import Measure, Task
-from .jobs import LocalProcesses, Pool
 from .page import Row, ScoreTable
+from .pools import LocalProcesses, Pool
 from .reproduce import acting_with, score_of, seed_result
 from .statistics import number
 

@@ -18,9 +18,9 @@ from ..plots.comparison import plot_frontier
 from ..plots.figures import plot_samples_beside_data
 from ..plots.page import markdown_table, show
 from ..plots.style import Plane, in_plane
-from ..runs.loading import load
-from ..runs.measures import conditions
-from ..runs.planner import PlannerRun
+from ..runs.judge.measures import conditions
+from ..runs.kinds.loading import load
+from ..runs.kinds.planner_run import PlannerRun
 from ..trajectory import SamplingOptions
 from .compare import Group, RunResult, whole_windows
 from .page import ScoreTable, over_runs, picture, table_parts, write_parts

@@ -23,14 +23,14 @@ import torch
 from ..config import from_json, read_json, to_json, write_json
 from ..device import pick_device, require_device
 from ..progress import one_line, say
-from ..runs.folder import acts_only
-from ..runs.loading import load
-from ..runs.model_card import dataset_names
-from ..runs.run import Run, RunConfig
-from ..runs.training import train
+from ..runs.kinds.folder import acts_only
+from ..runs.kinds.loading import load
+from ..runs.kinds.run import Run, RunConfig
+from ..runs.learn.training import train
+from ..runs.show.card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.loop import Interrupted
-from .jobs import Job, LocalProcesses, Pool, run_jobs
+from .pools import Job, LocalProcesses, Pool, run_jobs
 
 R = TypeVar("R")
 LOG = "log.txt"

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.scores import normalised, score_behaviour
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.vector import tells_success
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import ConfigError
 from ..data.episodes import episodes_hash
 from ..progress import say
-from ..runs.evaluation import Acting, evaluate_run
-from ..runs.folder import RunFolder, run_class
-from ..runs.planner import PlannerRun
-from ..runs.run import Run, RunConfig
-from ..runs.training import learns_from_synthetic, read_datasets
+from ..runs.judge.evaluation import Acting, evaluate_run
+from ..runs.kinds.folder import RunFolder, run_class
+from ..runs.kinds.planner_run import PlannerRun
+from ..runs.kinds.run import Run, RunConfig
+from ..runs.learn.training import learns_from_synthetic, read_datasets
 from ..training.log import read_metrics
 from ..trajectory import SamplingOptions
 from . import engine
@@ -40,7 +40,7 @@ from .cards import (
     write_result,
 )
 from .engine import Measure, Task
-from .jobs import Pool
+from .pools import Pool
 from .statistics import number
 
 PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")

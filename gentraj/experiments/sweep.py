@@ -18,11 +18,11 @@ from ..families import FAMILIES
 from ..networks import NETWORKS
 from ..progress import say
 from ..randomness import fold
-from ..runs.presets import PRESETS, data_settings, with_components
+from ..runs.kinds.presets import PRESETS, data_settings, with_components
 from .cards import Card, CardData, CardResult, common_settings, run_settings
 from .engine import digest
-from .jobs import Pool
 from .page import write_page
+from .pools import Pool
 from .reproduce import Cards, reproduce
 
 BASE = "the preset"

@@ -18,8 +18,8 @@ from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.rendering import postures, speed
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
-from ..runs.run import of_kind
-from ..runs.world import WorldModelRun
+from ..runs.kinds.run import of_kind
+from ..runs.kinds.world_run import WorldModelRun
 from ..trajectory import Agent
 from .loading import Loaded, alike
 from .planning import Answer, Question, Settings, answer_of, planner_of

@@ -22,9 +22,9 @@ from ..acceleration import BackendName, accelerate
 from ..constraints import Blocks
 from ..constraints.keepout import largest_free_boxes
 from ..files import short_names
-from ..runs.loading import load
-from ..runs.planner import PlannerRun
-from ..runs.run import Run, of_kind
+from ..runs.kinds.loading import load
+from ..runs.kinds.planner_run import PlannerRun
+from ..runs.kinds.run import Run, of_kind
 
 MARGIN = 0.05  # how far plans keep off the walls where there are obstacles, in cells
 REACHED = 0.45  # the distance from the goal of a PointMaze that counts as success

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.roadmap import Route
 from gentraj.agents.planning.sampler import Plans
+from gentraj.agents.roadmap.graph import Route
 from gentraj.envs.tasks.maze import Disc
 
 from ..constraints import FULL_BUDGETS, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
-from ..runs.planner import PlannerRun
-from ..runs.run import of_kind
+from ..runs.kinds.planner_run import PlannerRun
+from ..runs.kinds.run import of_kind
 from ..trajectory import only_steps
 from .loading import Loaded
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import gentraj
 from gentraj import runs
 from gentraj.acceleration import BACKENDS, Accelerated, Backend, backend_of, program_rows
-from gentraj.agents.deadline import Deadline, SimulatedTime
+from gentraj.agents.realtime.background import Deadline, SimulatedTime
 from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer

@@ -9,9 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from gentraj.agents.deadline import Deadline
 from gentraj.agents.mpc import MPC, MPCConfig
-from gentraj.agents.planning.deadline import RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
@@ -20,6 +18,8 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
+from gentraj.agents.realtime.background import Deadline
+from gentraj.agents.realtime.planner import RealTimePlanner
 from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig

@@ -18,7 +18,7 @@ from gentraj import cli
 from gentraj.config import read_json
 from gentraj.data import load_episodes, save_npz
 from gentraj.runs import RunFolder, load
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS
 
 COMMANDS = [["demo"], ["zoo"], ["train"], ["sample"], ["evaluate"], ["choose"], ["measure"], ["compare"], ["report"],
             ["data", "list"], ["data", "inspect"], ["data", "import"], ["data", "export"], ["data", "make"],

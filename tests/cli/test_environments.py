@@ -14,7 +14,7 @@ from small import gentraj
 from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.envs.making import environment_factory, load_gymnasium
-from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
+from gentraj.experiments.pools import Job, LocalProcesses, run_jobs
 from gentraj.process import IMPORTS
 
 MODULE = '''

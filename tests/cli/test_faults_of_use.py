@@ -12,7 +12,7 @@ from small import gentraj
 
 import gentraj as package
 from gentraj import runs
-from gentraj.runs.distillation import FewStepRunConfig, distill
+from gentraj.runs.learn.distillation import FewStepRunConfig, distill
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def unfinished(small_run: Path, tmp_path: Path) -> Path:
 def test_an_unfinished_training_is_said_wherever_the_run_is_used(unfinished: Path, tmp_path: Path,
                                                                  monkeypatch: pytest.MonkeyPatch,
                                                                  capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("gentraj.runs.report.drawn", lambda *_: [])
+    monkeypatch.setattr("gentraj.runs.show.report.drawn", lambda *_: [])
     for words in (("evaluate", unfinished, "--episodes", 1, "--no-baselines"),
                   ("sample", unfinished, "--num", 1, "--out", tmp_path / "a.npz"), ("report", unfinished)):
         assert gentraj(*words) == 0

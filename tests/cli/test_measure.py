@@ -16,7 +16,7 @@ from gentraj.data import Episodes, Windows, load_episodes, save_npz
 from gentraj.envs.evaluation.replay import CannotReplay
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
-from gentraj.runs.measures import (
+from gentraj.runs.judge.measures import (
     UNITS,
     ReferenceMetrics,
     choose_windows,

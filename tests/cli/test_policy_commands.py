@@ -22,8 +22,9 @@ from gentraj.agents.policies.scales import StateActionScales
 from gentraj.cli import using
 from gentraj.data import Episodes
 from gentraj.families import ACTION_MODELS
-from gentraj.runs import PolicyRunConfig, presets
-from gentraj.runs.presets import model_config, with_components
+from gentraj.runs import PolicyRunConfig
+from gentraj.runs.kinds import presets
+from gentraj.runs.kinds.presets import model_config, with_components
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,

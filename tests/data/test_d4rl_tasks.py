@@ -10,7 +10,7 @@ from gentraj.cli.train import preset
 from gentraj.data import d4rl_reference, load_episodes
 from gentraj.data.d4rl import d4rl_table
 from gentraj.experiments.sweep import base_card
-from gentraj.runs.policy import PolicyRunConfig
+from gentraj.runs.kinds.policy_run import PolicyRunConfig
 
 N, MAZE, KITCHEN = 12, "antmaze-medium-play-v2", "kitchen-partial-v0"
 

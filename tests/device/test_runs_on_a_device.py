@@ -14,17 +14,16 @@ from gymnasium.spaces import Box
 from simulated_device import counted
 from test_training_on_a_device import DEVICE, act, dataset_of, narrow
 
-from gentraj.agents.deadline import Deadline
 from gentraj.agents.imagination import Imagination, ImaginationConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.fqe import FQEConfig
 from gentraj.agents.policies.policy import PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig
 from gentraj.agents.policies.student import StudentConfig
+from gentraj.agents.realtime.background import Deadline
 from gentraj.data import ContextConfig, HindsightConfig, Windows, load_episodes, save_npz
 from gentraj.data.windows import GoalContext
 from gentraj.envs.evaluation.rollout import rollout
@@ -33,21 +32,23 @@ from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.tasks.maze import Disc
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
-from gentraj.runs import Run, load, report, train
-from gentraj.runs.augmentation import AugmentConfig, augment
-from gentraj.runs.choosing import ChooseConfig, rank_checkpoints
-from gentraj.runs.dagger import DecisionConfig
-from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill
-from gentraj.runs.export import export_run
-from gentraj.runs.finetuning import FinetuneConfig, finetune
-from gentraj.runs.measures import measure_run
-from gentraj.runs.planner import PlannerRun
-from gentraj.runs.presets import PRESETS
-from gentraj.runs.report import make_report
-from gentraj.runs.run import of_kind
-from gentraj.runs.steering import steer, steered_settings
-from gentraj.runs.world import WorldModelRun
-from gentraj.runs.world_evaluation import OpenLoop
+from gentraj.runs import Run, load, train
+from gentraj.runs.judge.choosing import ChooseConfig, rank_checkpoints
+from gentraj.runs.judge.fqe import FQEConfig
+from gentraj.runs.judge.measures import measure_run
+from gentraj.runs.judge.world_evaluation import OpenLoop
+from gentraj.runs.kinds.planner_run import PlannerRun
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.kinds.run import of_kind
+from gentraj.runs.kinds.world_run import WorldModelRun
+from gentraj.runs.learn.augmentation import AugmentConfig, augment
+from gentraj.runs.learn.dagger import DecisionConfig
+from gentraj.runs.learn.distillation import METHODS, FewStepRunConfig, distill
+from gentraj.runs.learn.finetuning import FinetuneConfig, finetune
+from gentraj.runs.learn.steering import steer, steered_settings
+from gentraj.runs.show import report
+from gentraj.runs.show.export import export_run
+from gentraj.runs.show.report import make_report
 from gentraj.studio.loading import ready
 from gentraj.studio.planning import Question, Settings, plan_for
 from gentraj.training import TrainingConfig

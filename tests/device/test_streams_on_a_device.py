@@ -17,8 +17,6 @@ from test_training_on_a_device import DEVICE, narrow
 from torch.cuda._sanitizer import FACTORY_FUNCTION_REGEX, ArgumentHandler, EventHandler
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gentraj.agents.deadline import Deadline
-from gentraj.agents.planning.deadline import RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
@@ -26,8 +24,10 @@ from gentraj.agents.planning.trust import Trust
 from gentraj.agents.policies import PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC
-from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.realtime.background import Deadline
+from gentraj.agents.realtime.planner import RealTimePlanner
+from gentraj.agents.realtime.policy import RealTimeActor
 from gentraj.device import constant
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import levels_at

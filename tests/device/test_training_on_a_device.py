@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from gentraj.data import load_episodes
 from gentraj.runs import Run, train
-from gentraj.runs.presets import PRESETS
-from gentraj.runs.training import prepare
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.learn.training import prepare
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import saved_steps
 from gentraj.training.log import read_metrics

@@ -16,7 +16,7 @@ from gentraj import (
 )
 from gentraj.envs.worlds.imagined import WorldModelEnv, WorldModelVectorEnv
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs.world import WorldModelRunConfig
+from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import GENERATOR, WorldModel, WorldModelConfig
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from gentraj.experiments import engine
-from gentraj.experiments.jobs import Job, JobsStopped
+from gentraj.experiments.pools import Job, JobsStopped
 
 
 def inline(patch: pytest.MonkeyPatch, at_most: int = 99) -> list[str]:

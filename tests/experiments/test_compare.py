@@ -65,7 +65,7 @@ def existing(*folders: object) -> list[tuple[str, str]]:
     """The group and the family of existing runs."""
     config = CompareConfig(runs=tuple(map(str, folders)), episodes=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gentraj.runs.folder.check_same", lambda *_: None)  # checkpoints of edited settings
+        patch.setattr("gentraj.runs.kinds.folder.check_same", lambda *_: None)  # checkpoints of edited settings
         return [task.cell for task in experiment.to_measure(config)]
 
 

@@ -14,7 +14,7 @@ from forked import Forked
 
 from gentraj.experiments import engine
 from gentraj.experiments.engine import write_json
-from gentraj.experiments.jobs import Job, LocalProcesses, run_jobs
+from gentraj.experiments.pools import Job, LocalProcesses, run_jobs
 
 
 def never_end(path: Path) -> None:

@@ -49,8 +49,8 @@ from gentraj.experiments.cards import (
 )
 from gentraj.experiments.page import score_tables
 from gentraj.experiments.statistics import number
-from gentraj.runs.presets import PRESETS
-from gentraj.runs.training import train
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.learn.training import train
 
 AGENTS = """
 class Counts:

@@ -23,10 +23,10 @@ from small import config, gentraj
 from test_engine import wait_until
 
 from gentraj import runs
-from gentraj.experiments import jobs
+from gentraj.experiments import pools
 from gentraj.experiments.engine import trained
-from gentraj.experiments.jobs import MARKER, Job, JobsStopped, RayTasks, run_jobs
-from gentraj.runs.run import RunConfig
+from gentraj.experiments.pools import MARKER, Job, JobsStopped, RayTasks, run_jobs
+from gentraj.runs.kinds.run import RunConfig
 from gentraj.training.checkpoint import has_checkpoints
 from gentraj.training.loop import Interrupts
 
@@ -60,7 +60,7 @@ def fail(problem: str) -> None:
 
 def test_jobs_say_how_they_ended(ray: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "RETRIES", 1)
+    monkeypatch.setattr(pools, "RETRIES", 1)
     some = [Job("good", print, ("not shown",), lambda: "fine"), Job("bad", fail, ("its own",), str),
             Job("killed", kill_first, (tmp_path / "attempts",), lambda: "done at last"),
             Job("exits", sys.exit, (3,), str), Job("stopped", sys.exit, (128 + signal.SIGTERM,), str),
@@ -139,12 +139,12 @@ def test_workers_look_for_datasets_where_the_command_does(tmp_path: Path, monkey
         "MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "OGBENCH_DATASET_DIR", "HF_HOME", "HF_LEROBOT_HOME")}
     for name, folder in folders.items():
         monkeypatch.setenv(name, folder)
-    assert folders.items() <= jobs.Surroundings.of(tmp_path).environment.items()
+    assert folders.items() <= pools.Surroundings.of(tmp_path).environment.items()
 
 
 def test_a_missing_ray_is_named_in_one_line(hopper_run: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(jobs, "find_spec", lambda name: None)
+    monkeypatch.setattr(pools, "find_spec", lambda name: None)
     assert gentraj("evaluate", hopper_run, "--ray") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == "gentraj: error: --ray needs Ray, which is not installed: pip install 'gentraj[scale]'"

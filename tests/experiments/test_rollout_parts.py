@@ -12,7 +12,7 @@ import pytest
 from gentraj import runs
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
-from gentraj.experiments.jobs import ray_rollout
+from gentraj.experiments.pools import ray_rollout
 
 
 class Here:

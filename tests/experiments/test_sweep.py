@@ -15,7 +15,7 @@ from small import gentraj
 from gentraj.cli.experiments import SweepOptions, space_of, sweep_plan
 from gentraj.experiments.cards import DataResult, read_results
 from gentraj.experiments.sweep import BASE, Choice, Range, Space, base_card, trials_of, varied_card
-from gentraj.runs.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS
 
 SMALL = ("--seeds", 0, 1, "--episodes", 2, "--steps", 1)
 SPACE: Space = {"a": Choice(("x", "y")), "b": Range(1e-4, 1e-1, log=True), "c": Range(1, 9, whole=True)}

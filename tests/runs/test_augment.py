@@ -19,7 +19,8 @@ from gentraj.diffusion import DiffusionConfig
 from gentraj.envs.worlds import branches
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PlannerRunConfig, WorldModelRunConfig, augmentation
+from gentraj.runs import PlannerRunConfig, WorldModelRunConfig
+from gentraj.runs.learn import augmentation
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 

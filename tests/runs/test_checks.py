@@ -13,8 +13,8 @@ import small
 from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import environment_factory
 from gentraj.runs import DataFacts
-from gentraj.runs.planner import PlannerRun
-from gentraj.runs.training import check_data
+from gentraj.runs.kinds.planner_run import PlannerRun
+from gentraj.runs.learn.training import check_data
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:

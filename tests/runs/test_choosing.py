@@ -15,10 +15,9 @@ from test_held_out import holding_out
 
 from gentraj import runs
 from gentraj.agents.policies.bc import BCConfig
-from gentraj.agents.policies.fqe import FQEConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.families import GAUSSIAN
-from gentraj.runs.choosing import (
+from gentraj.runs.judge.choosing import (
     ACTION_ERROR,
     FQE,
     IMAGINED,
@@ -29,10 +28,11 @@ from gentraj.runs.choosing import (
     decision_points,
     decisions_at,
 )
-from gentraj.runs.folder import RunFolder
-from gentraj.runs.hub import from_pretrained
-from gentraj.runs.report import Drawing
-from gentraj.runs.run import DataFacts
+from gentraj.runs.judge.fqe import FQEConfig
+from gentraj.runs.kinds.folder import RunFolder
+from gentraj.runs.kinds.run import DataFacts
+from gentraj.runs.show.hub import from_pretrained
+from gentraj.runs.show.report import Drawing
 from gentraj.training.checkpoint import CheckpointWarning, saved_steps
 
 FAST = "--fqe.updates", 3, "--fqe.transitions", 50

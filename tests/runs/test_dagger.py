@@ -18,16 +18,16 @@ from test_planner_runs import tiny as planner
 from test_policy_runs import tiny
 
 from gentraj import runs
-from gentraj.agents.planning.roadmap import Roadmap, RoadmapConfig
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
+from gentraj.agents.roadmap.graph import Roadmap, RoadmapConfig
 from gentraj.config import ConfigError
 from gentraj.constraints import Circle
 from gentraj.data import Episodes, load_episodes
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
-from gentraj.runs.dagger import DecisionConfig, Legs, MixedRollout
-from gentraj.runs.distillation import distill
-from gentraj.runs.run import of_kind
+from gentraj.runs.kinds.run import of_kind
+from gentraj.runs.learn.dagger import DecisionConfig, Legs, MixedRollout
+from gentraj.runs.learn.distillation import distill
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
 from gentraj.trajectory import Agent

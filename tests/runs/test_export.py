@@ -25,8 +25,8 @@ from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, Tape, fold, generator
-from gentraj.runs.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
-from gentraj.runs.presets import model_config, with_model
+from gentraj.runs.kinds.presets import model_config, with_model
+from gentraj.runs.show.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
 
 SMALL = ResidualMLPConfig(width=8, depth=1, frequencies=0)
 CLOSE = {"rtol": 0, "atol": 1e-4}

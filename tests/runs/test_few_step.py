@@ -13,7 +13,7 @@ from small import changed, gentraj, killed
 from gentraj import runs
 from gentraj.agents.planning.planner import Planner
 from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, MeanFlowConfig, ProgressiveConfig, ReflowConfig
-from gentraj.runs.distillation import METHODS, FewStepRunConfig, distill, student_settings
+from gentraj.runs.learn.distillation import METHODS, FewStepRunConfig, distill, student_settings
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import Condition, SamplingOptions
 

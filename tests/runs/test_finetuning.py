@@ -18,16 +18,16 @@ from gentraj import runs
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.config import ConfigError
 from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import fold
-from gentraj.runs import finetuning
-from gentraj.runs.evaluation import evaluate_run
-from gentraj.runs.finetuning import PLAYED, FinetuneConfig, Halves, finetune, returns, samples_chunks
-from gentraj.runs.policy import PolicyRun
-from gentraj.runs.run import environment_of
+from gentraj.runs.judge.evaluation import evaluate_run
+from gentraj.runs.kinds.policy_run import PolicyRun
+from gentraj.runs.kinds.run import environment_of
+from gentraj.runs.learn import finetuning
+from gentraj.runs.learn.finetuning import PLAYED, FinetuneConfig, Halves, finetune, returns, samples_chunks
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import saved_steps
 from gentraj.trajectory import Agent, TrajectorySpec

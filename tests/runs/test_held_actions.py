@@ -12,10 +12,10 @@ from gymnasium.spaces import Box
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import EnvironmentFactory
-from gentraj.runs.finetuning import FinetuneConfig, Player
-from gentraj.runs.presets import PRESETS
-from gentraj.runs.run import DataFacts, Run
-from gentraj.runs.training import prepare
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.kinds.run import DataFacts, Run
+from gentraj.runs.learn.finetuning import FinetuneConfig, Player
+from gentraj.runs.learn.training import prepare
 
 SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
 
@@ -29,7 +29,7 @@ def data() -> Episodes:
 
 def untrained(monkeypatch: pytest.MonkeyPatch, preset: str) -> Run:
     """A run whose weights are random, so that nothing but its data can hold an action."""
-    monkeypatch.setattr("gentraj.runs.training.load_episodes", lambda name: data())
+    monkeypatch.setattr("gentraj.runs.learn.training.load_episodes", lambda name: data())
     return prepare(replace(PRESETS[preset], dataset="held.npz"))[0].ready(None)
 
 
@@ -50,7 +50,7 @@ def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> No
     factory = EnvironmentFactory("Own-v0", {}, 20)
     monkeypatch.setattr(EnvironmentFactory, "spec_json", "")
     monkeypatch.setattr(Run, "action_space", lambda self, env=None: SPACE)
-    monkeypatch.setattr("gentraj.runs.finetuning.check_fit", lambda *_: None)
+    monkeypatch.setattr("gentraj.runs.learn.finetuning.check_fit", lambda *_: None)
     agent = Player(run, factory, FinetuneConfig(noise=0.5), Path(), False).agent
     agent.reset(None, [*range(6)])
     act_BA = agent.act(torch.from_numpy(data().obs[:6]))

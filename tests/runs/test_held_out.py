@@ -16,11 +16,11 @@ from test_policy_runs import tiny
 from gentraj import runs
 from gentraj.data import Episodes, Windows, episodes_hash
 from gentraj.randomness import generator
-from gentraj.runs.distillation import FewStepRunConfig, distill
-from gentraj.runs.folder import RunFolder
-from gentraj.runs.held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
-from gentraj.runs.run import Run, copy_of
-from gentraj.runs.training import data_of, prepare
+from gentraj.runs.judge.held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
+from gentraj.runs.kinds.folder import RunFolder
+from gentraj.runs.kinds.run import Run, copy_of
+from gentraj.runs.learn.distillation import FewStepRunConfig, distill
+from gentraj.runs.learn.training import data_of, prepare
 from gentraj.training.optimization import MovingAverage
 from gentraj.training.step import TrainingStep, Trial
 

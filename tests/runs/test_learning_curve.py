@@ -12,11 +12,11 @@ import torch
 
 from gentraj import runs
 from gentraj.config import read_json
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
-from gentraj.runs import folder as folders
-from gentraj.runs.evaluation import evaluate_and_save, table
-from gentraj.runs.folder import RunFolder, last_evaluations
+from gentraj.runs.judge.evaluation import evaluate_and_save, table
+from gentraj.runs.kinds import folder as folders
+from gentraj.runs.kinds.folder import RunFolder, last_evaluations
 from gentraj.training.log import LogWarning, read_metrics, write_rows
 
 

@@ -16,11 +16,11 @@ from test_policy_runs import tiny
 from gentraj import runs
 from gentraj.data import Windows, load_episodes
 from gentraj.randomness import fold
-from gentraj.runs.distillation import distill
-from gentraj.runs.export import examples, export_run, noise_of
-from gentraj.runs.finetuning import PLAYED, FinetuneConfig, finetune
-from gentraj.runs.policy import PolicyRun
-from gentraj.runs.run import of_kind
+from gentraj.runs.kinds.policy_run import PolicyRun
+from gentraj.runs.kinds.run import of_kind
+from gentraj.runs.learn.distillation import distill
+from gentraj.runs.learn.finetuning import PLAYED, FinetuneConfig, finetune
+from gentraj.runs.show.export import examples, export_run, noise_of
 
 
 @pytest.fixture(scope="module")

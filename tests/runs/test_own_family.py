@@ -14,7 +14,7 @@ from gentraj.families import MODELS
 from gentraj.models.conditional import GeneratorConfig
 from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from gentraj.randomness import RowNoise, row_seeds
-from gentraj.runs.report import Drawing
+from gentraj.runs.show.report import Drawing
 from gentraj.testing import check_model
 from gentraj.training.optimization import LearningConfig, adamw
 from gentraj.training.step import TrainingStep

@@ -11,21 +11,22 @@ import small
 import torch
 
 from gentraj import runs
-from gentraj.agents.deadline import Deadline
-from gentraj.agents.planning.deadline import RealTimePlanner
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig
+from gentraj.agents.realtime.background import Deadline
+from gentraj.agents.realtime.planner import RealTimePlanner
 from gentraj.config import with_settings
-from gentraj.envs.evaluation.evaluate import EvaluationConfig
+from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.embedding import batch_invariant
-from gentraj.runs import PlannerRun, PlannerRunConfig, presets
-from gentraj.runs.evaluation import evaluate_run, say_leaps
-from gentraj.runs.presets import with_model
+from gentraj.runs import PlannerRun, PlannerRunConfig
+from gentraj.runs.judge.evaluation import evaluate_run, say_leaps
+from gentraj.runs.kinds import presets
+from gentraj.runs.kinds.presets import with_model
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")

@@ -23,11 +23,12 @@ from gentraj.config import ConfigError, from_json, to_json, with_settings
 from gentraj.data import Episodes, HindsightConfig, concatenate, save_npz
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
-from gentraj.runs.folder import RunFile
-from gentraj.runs.hub import from_pretrained, save_pretrained
-from gentraj.runs.planner import PlannerRun
-from gentraj.runs.plans import PlansConfig
+from gentraj.runs import PlannerRunConfig, PolicyRunConfig
+from gentraj.runs.kinds import presets
+from gentraj.runs.kinds.folder import RunFile
+from gentraj.runs.kinds.planner_run import PlannerRun
+from gentraj.runs.kinds.plans import PlansConfig
+from gentraj.runs.show.hub import from_pretrained, save_pretrained
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import CheckpointError
 
@@ -126,7 +127,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     obs = torch.from_numpy(hopper.obs[:5])
     before = act(runs.load(hopper_run), obs)
-    monkeypatch.setattr("gentraj.runs.training.load_episodes", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr("gentraj.runs.learn.training.load_episodes", lambda *_: pytest.fail("the data were read"))
     folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
     assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
     pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")

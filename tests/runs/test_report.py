@@ -18,8 +18,9 @@ from small import changed
 
 from gentraj import make_report
 from gentraj.envs.making import environment_factory
-from gentraj.runs import RunFolder, load, report
-from gentraj.runs.model_card import score_rows
+from gentraj.runs import RunFolder, load
+from gentraj.runs.show import report
+from gentraj.runs.show.card import score_rows
 
 SCORES = {"env_id": "Maze-v0", "episodes": 4, "return_mean": 12.5, "return_ci95": [10.0, 15.0], "success_rate": None,
           "first_hit_median": 17.0, "returns": [10.0, 12.0, 13.0, 15.0], "step": 6, "agent": "planner, diffusion",

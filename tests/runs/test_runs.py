@@ -15,12 +15,12 @@ from gymnasium.spaces import Box
 from small import gentraj
 
 from gentraj import runs
-from gentraj.agents.deadline import Deadline
-from gentraj.agents.policies.realtime import RealTimeActor
+from gentraj.agents.realtime.background import Deadline
+from gentraj.agents.realtime.policy import RealTimeActor
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES, family

@@ -7,7 +7,7 @@ import torch
 from small import gentraj
 
 from gentraj.runs import load
-from gentraj.runs.sampling import Given, sample_run
+from gentraj.runs.show.sampling import Given, sample_run
 
 
 def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from gentraj.agents.policies.steering import Steered
 from gentraj.gan import GANConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.randomness import Tape
-from gentraj.runs.run import DataFacts
-from gentraj.runs.sampling import Given, sample_run
-from gentraj.runs.steering import ARRIVAL, frozen_settings, steer, steered_settings
+from gentraj.runs.kinds.run import DataFacts
+from gentraj.runs.learn.steering import ARRIVAL, frozen_settings, steer, steered_settings
+from gentraj.runs.show.sampling import Given, sample_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import saved_step
 

@@ -18,10 +18,11 @@ from gentraj.cli import main
 from gentraj.data import ContextConfig, Episodes, episodes_hash, save_npz
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PolicyRunConfig, world_evaluation
-from gentraj.runs.run import Split
-from gentraj.runs.world import WorldModelRunConfig
-from gentraj.runs.world_evaluation import JudgeConfig, held_out
+from gentraj.runs import PolicyRunConfig
+from gentraj.runs.judge import world_evaluation
+from gentraj.runs.judge.world_evaluation import JudgeConfig, held_out
+from gentraj.runs.kinds.run import Split
+from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import WorldModelConfig

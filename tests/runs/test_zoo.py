@@ -19,7 +19,8 @@ from gentraj.cli.zoo import AHEAD, lines
 from gentraj.config import read_json
 from gentraj.experiments.compare import CompareConfig, to_measure
 from gentraj.plots.page import show
-from gentraj.runs import RunFolder, load, zoo
+from gentraj.runs import RunFolder, load
+from gentraj.runs.kinds import zoo
 from gentraj.studio.loading import load_runs
 from gentraj.training.checkpoint import CheckpointError
 from gentraj.training.optimization import MovingAverage

@@ -14,8 +14,8 @@ pytest.importorskip("mjviser")
 
 from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
-from gentraj.runs.world import WorldModelRunConfig
+from gentraj.runs.kinds.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
+from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.local_server import LocalServer
 from gentraj.studio.session import Session

@@ -18,9 +18,9 @@ from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig
-from gentraj.runs.folder import run_class
-from gentraj.runs.presets import PRESETS
-from gentraj.runs.run import DataFacts
+from gentraj.runs.kinds.folder import run_class
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.kinds.run import DataFacts
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData, TrainingStopped
 from gentraj.training.loop import TrainingResult
 from gentraj.training.parallel import SINGLE, Processes, ProcessLost, launched

@@ -18,9 +18,9 @@ from gentraj.data import ContextConfig, Windows
 from gentraj.envs.worlds.branches import from_data
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.randomness import generator
-from gentraj.runs.environment import make_vec
-from gentraj.runs.run import of_kind
-from gentraj.runs.world import WorldModelRun
+from gentraj.runs.kinds.environment import make_vec
+from gentraj.runs.kinds.run import of_kind
+from gentraj.runs.kinds.world_run import WorldModelRun
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.facts import WorldFacts

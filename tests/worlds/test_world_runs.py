@@ -16,7 +16,7 @@ from test_world_model import FLOW, NETWORK, TINY, assert_same
 from gentraj import runs
 from gentraj.data import Episodes, concatenate, stitch
 from gentraj.families import ModelConfig
-from gentraj.runs.world import WorldModelRun, WorldModelRunConfig
+from gentraj.runs.kinds.world_run import WorldModelRun, WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import SamplingOptions
 from gentraj.worlds.model import Imagined, WorldModelConfig

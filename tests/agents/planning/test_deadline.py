@@ -10,11 +10,11 @@ import torch
 from planners import KnownModel, KnownValue, parts, planner
 from torch import Tensor
 
-from gentraj.agents.deadline import MAX_RESET_WAIT_S, Deadline, SimulatedTime
-from gentraj.agents.planning.deadline import RealTimePlanner, SamplingBudget, budgets
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig
 from gentraj.agents.planning.sampler import PlannerConfig
+from gentraj.agents.realtime.background import MAX_RESET_WAIT_S, Deadline, SimulatedTime
+from gentraj.agents.realtime.planner import RealTimePlanner, SamplingBudget, budgets
+from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig
 from gentraj.constraints import Circle
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec

@@ -11,8 +11,8 @@ from planners import KnownModel, KnownTrust
 from planners import planner as made
 from torch import Tensor
 
+from gentraj.agents.memory import LastPlan, ObservedPrefix
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from gentraj.agents.planning.memory import LastPlan, ObservedPrefix
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, Plans
 from gentraj.agents.planning.tracker import PlanTracker

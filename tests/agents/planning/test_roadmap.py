@@ -8,12 +8,12 @@ import pytest
 import torch
 from planners import KnownModel
 
-from gentraj.agents.planning.detours import Detours, Headings, detours
-from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig, Waypoints
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentConfig
+from gentraj.agents.roadmap.detours import Detours, Headings, detours
+from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig, Waypoints
 from gentraj.constraints import Circle, Constraints, Speed
 from gentraj.diffusion.guidance import Constrained
 from gentraj.trajectory import Condition, TrajectorySpec

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.agents.planning.roadmap import FarGoals, Roadmap, RoadmapConfig, Waypoints
 from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
@@ -17,6 +16,7 @@ from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig, SteeringActorConfig
 from gentraj.agents.policies.student import StudentConfig
+from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig, Waypoints
 from gentraj.data import ContextConfig, Episodes, HindsightConfig, HindsightWindows, Windows, concatenate
 from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig

@@ -22,7 +22,7 @@ from gentraj.data import Episodes, Windows
 from gentraj.networks import Perceptron
 from gentraj.networks.mlp import EnsembleMLP
 from gentraj.randomness import generator
-from gentraj.runs.presets import PUBLISHED
+from gentraj.runs.kinds.presets import PUBLISHED
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch
 

@@ -12,11 +12,11 @@ import torch
 from test_policy_history import episodes_of, made
 from torch import Tensor
 
-from gentraj.agents.deadline import Deadline, SimulatedTime
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BC, BCConfig
-from gentraj.agents.policies.realtime import RealTimeActor
 from gentraj.agents.policies.scales import StateActionScales
+from gentraj.agents.realtime.background import Deadline, SimulatedTime
+from gentraj.agents.realtime.policy import RealTimeActor
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion import LatentDiffusionConfig
 from gentraj.distillation import STUDENTS

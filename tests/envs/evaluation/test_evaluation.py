@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from gentraj.data import Episodes
-from gentraj.envs.evaluation.evaluate import (
+from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
+from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
+from gentraj.envs.evaluation.scoring import (
     EvaluationConfig,
     _play_tasks,
     bootstrap_interval,
@@ -16,8 +18,6 @@ from gentraj.envs.evaluation.evaluate import (
     punctuality,
     summarize,
 )
-from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
-from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController

@@ -6,7 +6,7 @@ import pytest
 from gentraj.envs.recording import navigation
 from gentraj.envs.recording.recipes import recipes
 from gentraj.envs.recording.walker import Walker
-from gentraj.envs.tasks.ogbench import grid_of, make_base
+from gentraj.envs.tasks.ogbench_envs import grid_of, make_base
 from gentraj.randomness import seeded
 
 pytest.importorskip("ogbench")

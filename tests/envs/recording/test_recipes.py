@@ -10,7 +10,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import recipes as module
 from gentraj.envs.recording.recipes import Recipe, make_dataset, make_missing, recipes
 from gentraj.envs.tasks.registry import LOCOMOTION, overview
-from gentraj.runs.presets import PLANNERS
+from gentraj.runs.kinds.presets import PLANNERS
 
 
 def test_every_recipe_has_an_id_of_its_own():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from mujoco import mjtCamLight  # pyright: ignore[reportAttributeAccessIssue]
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.rollout import rollout
+from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.rendering import CannotRender, Film, rendering, videos

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from gentraj.envs.evaluation.evaluate import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
+from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.envs.tasks.d4rl import GOALS, U_MAZE
+from gentraj.envs.tasks.d4rl_envs import GOALS, U_MAZE
 
 
 def test_the_kitchen_counts_each_task_once_and_observes_what_d4rl_does():

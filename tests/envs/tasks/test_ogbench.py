@@ -11,8 +11,8 @@ from gentraj.data import DataError, Episodes
 from gentraj.data.ogbench import ogbench_tasks, relabel
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording import oracles
-from gentraj.envs.tasks import ogbench
-from gentraj.envs.tasks.ogbench import grid_of, make_base
+from gentraj.envs.tasks import ogbench_envs
+from gentraj.envs.tasks.ogbench_envs import grid_of, make_base
 from gentraj.envs.tasks.registry import OGBENCH
 
 pytest.importorskip("ogbench")
@@ -28,7 +28,7 @@ def bases():
 
 @pytest.fixture
 def compiled(bases, monkeypatch):
-    for module in (ogbench, oracles):
+    for module in (ogbench_envs, oracles):
         monkeypatch.setattr(module, "make_base", bases)
 
 
@@ -36,7 +36,7 @@ def compiled(bases, monkeypatch):
                                         "antmaze-teleport", "humanoidmaze-medium", "antsoccer-arena"])
 def reaching(request, bases):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ogbench, "make_base", bases)
+        patch.setattr(ogbench_envs, "make_base", bases)
         env = environment_factory(f"ogbench/{request.param}")()
     yield OGBENCH[f"ogbench/{request.param}"], env
     env.close()
@@ -97,7 +97,7 @@ def test_the_goal_is_ogbenchs_own_oracle_representation(reaching):
 
 
 def test_a_maze_ends_at_its_goal_and_teleports_by_the_seed(bases, monkeypatch):
-    monkeypatch.setattr(ogbench, "make_base", bases)
+    monkeypatch.setattr(ogbench_envs, "make_base", bases)
     env = environment_factory("ogbench/pointmaze-teleport")()
     base = env.unwrapped.base
 
@@ -117,7 +117,7 @@ def test_a_maze_ends_at_its_goal_and_teleports_by_the_seed(bases, monkeypatch):
 
 
 def test_a_detour_leaves_a_way_and_ends_in_vain_in_the_obstacle(bases, monkeypatch):
-    monkeypatch.setattr(ogbench, "make_base", bases)
+    monkeypatch.setattr(ogbench_envs, "make_base", bases)
     tasks = environment_factory("ogbench/pointmaze-medium", protocol="ogbench-detour").tasks
     env = tasks[3]()
     first, info = env.reset(seed=1)

@@ -16,7 +16,7 @@ from tiny_world import FREE, ID, many, one, predict, pushes, train
 from gentraj import runs
 from gentraj.data import Episodes
 from gentraj.envs.worlds.imagined import WorldModelVectorEnv
-from gentraj.runs import environment as world_env
+from gentraj.runs.kinds import environment as world_env
 
 
 def rolled(env: WorldModelVectorEnv, seed: int | list[int], acts: np.ndarray) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 from tiny_world import FREE, many, one, predict, pushes
 
 from gentraj.envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY
-from gentraj.runs import environment as world_env
+from gentraj.runs.kinds import environment as world_env
 
 # -- why an episode ends
 

@@ -1,0 +1,1 @@
+"""Agents that act by a deadline, and decide in the background while they act."""

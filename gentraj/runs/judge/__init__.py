@@ -1,0 +1,1 @@
+"""How good runs are, in environments and on data, and which checkpoint is the best."""

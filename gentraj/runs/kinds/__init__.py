@@ -1,0 +1,1 @@
+"""What a run is, one file a kind, and the folder that keeps it."""

@@ -1,0 +1,271 @@
+"""`train`: reads the data, builds the parts of a run, checks that they fit, and trains them into a folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+
+from gentraj.agents.policies.steering import SteeredConfig
+from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.evaluation.vector import VectorEnvironment
+from gentraj.envs.making import environment_factory, lost_wrappers, try_making
+from gentraj.envs.recording.recipes import make_missing
+
+from ...config import JsonObject
+from ...data import Episodes, concatenate, episodes_hash, load_episodes, windows_of
+from ...data.sources import is_path, split_names
+from ...data.splitting import stitch
+from ...progress import one_line, say
+from ...randomness import fold
+from ...training.log import Row
+from ...training.loop import RunStore, Trainer, TrainingData
+from ...training.parallel import SINGLE, Processes
+from ...trajectory import Agent, Batch
+from ..kinds.folder import RunFolder, fingerprint, may_change, run_class
+from ..kinds.planner_run import PlannerRunConfig
+from ..kinds.policy_run import PolicyRunConfig
+from ..kinds.run import DataFacts, Run, RunConfig, Split, copy_of
+
+REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
+ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
+FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
+NOTHING: JsonObject = {}
+
+
+def train(config: RunConfig, folder: Path | str, *, data: Episodes | None = None, resume: bool = False,
+          device: torch.device | None = None, progress: bool = True, on_row: Callable[[Row], None] | None = None,
+          processes: Processes = SINGLE) -> Run:
+    """Trains all parts of a run into a folder, and returns the run.
+
+    `data` are trained on in the place of `config.dataset`, and saved in the folder as data.npz. Without them, the
+    dataset of a task is recorded first if it is missing. `on_row` is given each row of metrics.jsonl, as it is written.
+    A resumed run may have other values of the settings by which the agent acts, which are saved. Of several
+    `processes`, the main process alone records, checks and writes.
+
+    Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it, for parts that
+    cannot act together, and for a run that is resumed with other data; and what `gentraj.training.Trainer` raises.
+    """
+    folder = Path(folder)
+    if isinstance(config, PolicyRunConfig) and isinstance(config.policy, SteeredConfig) and not resume:
+        raise ValueError("these settings steer a frozen run, whose weights are not in them; `gentraj steer RUN` does")
+    if data is not None:
+        config = replace(config, dataset=str(folder / RunFolder.DATA))
+    config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
+    prepared = processes.on_main(lambda: prepare(config, data=data, check=not resume))
+    run, parts = prepared or prepare(config, data=data, record=False, check=False)
+    trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder, data), processes=processes.on(device),
+                         on_row=on_row, progress=progress)
+    return trainer.trained(resume)
+
+
+class RunTrainer(Trainer):
+    """Trains the parts of a run into its folder, and evaluates and measures the run meanwhile.
+
+    The parts named in `frozen` are saved and not trained. `about` is what the weights depend on beside the settings of
+    the run, as JSON values.
+    """
+
+    def __init__(self, run: Run, data: TrainingData, folder: RunFolder, *, about: JsonObject = NOTHING,
+                 frozen: Collection[str] = (), processes: Processes = SINGLE,
+                 on_row: Callable[[Row], None] | None = None, progress: bool = True):
+        self.run = run
+        self.run_folder = folder
+        self.held_out = data.held_out
+        run.folder = folder.path
+        kept = {name: run.components[name].to(processes.device) for name in frozen}
+        trained = {name: part for name, part in run.components.items() if name not in frozen}
+        store = RunStore(folder.path, fingerprint(run) | about, may_change(run.config), kept)
+        super().__init__(trained, data, run.config.training, store, on_row=on_row, processes=processes,
+                         progress=progress)
+
+    def trained(self, resume: bool = False) -> Run:
+        """Trains to the last step, and returns the run ready to act."""
+        self.run.step = self.fit(resume).step
+        self.run.dataset_hash = self.meta["dataset_hash"]
+        return self.run.ready(self.processes.device)
+
+    def write_folder(self, resume: bool) -> None:
+        """Writes what a run needs beside its checkpoints, and how its training was started."""
+        self.run_folder.start(self.run, self.processes, resume)
+
+    def evaluate(self) -> None:
+        """Adds a line to the learning curve."""
+        current = copy_of(self.run, self.processes.device)
+        agent = current.agent(current.action_space())
+        self.run_folder.record_score(self.step, agent, current.data, self.settings.eval_episodes)
+
+    def measure(self) -> None:
+        """Measures the run on the episodes that were held out, if any were."""
+        if self.held_out is not None:
+            self.run_folder.record_held_out(self.step, self.run, self.held_out, self.processes.device)
+
+
+def training_data(run: Run, parts: Split) -> TrainingData:
+    """The parts of the data as a run is trained and measured on them."""
+    held_out = parts.test if run.config.held_out else None
+    return TrainingData(parts.train, run.context, held_out=held_out)
+
+
+def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = True,
+            check: bool = True) -> tuple[Run, Split]:
+    """The run, untrained, and its data: reads the data, unless they are given, and fills in the settings that they
+    decide.
+
+    With `check`, also checks that the data fit their environment, and that the parts can act together. The dataset of a
+    task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
+    """
+    if config.env_id is not None:
+        environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
+    joined, returns = read_datasets(config, record=record) if data is None else join(config, [data])
+    kind = run_class(config)
+    parts = kind.split(config, joined)
+    episodes = parts.train
+    config, context = kind.resolve(config, episodes)
+    facts = DataFacts.of(episodes, context, config.env_id, returns)
+    if isinstance(config, PlannerRunConfig) and not facts.goal_dims:
+        facts = replace(facts, goal_dims=config.planner.goal_dims)
+    if config.training.eval_every:
+        check_evaluable(facts)
+    run = kind.build(config, facts, episodes)
+    windows = windows_of(parts.reference, run.main.spec, context)
+    batch = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
+    run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC, past_BPD=batch.past_BPD)
+    if check:
+        check_data(facts, episodes, config.env_id)
+        untrained_agent(run)
+    return run, parts
+
+
+def resolve_paths(dataset: str, folder: Path) -> str:
+    """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
+
+    A file that is not where its path says is looked for in the run's folder, and in the folder around it. Raises
+    ValueError for a path that is not in UTF-8.
+    """
+    def locate(name: str) -> str:
+        path = Path(os.path.expanduser(name))
+        if not is_path(name):
+            return name
+        places = path, folder / path.name, folder.absolute().parent / path.name
+        place = next(filter(os.path.exists, places), path).absolute()
+        try:
+            str(place).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(place)!r} is a path that is not in UTF-8, in which the settings of a run are "
+                             "written; rename the folder or the file") from None
+        return str(place)
+
+    return "+".join(map(locate, split_names(dataset)))
+
+
+def read_datasets(config: RunConfig, *, record: bool = True) -> tuple[Episodes, list[DataReturns]]:
+    """The data that a run is trained on, and the returns of the recorded episodes of each of its datasets.
+
+    The dataset of a task is recorded if it is missing, unless `record` is false.
+    """
+    return join(config, [load_episodes(make_missing(name) if record else name) for name in split_names(config.dataset)])
+
+
+def join(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, list[DataReturns]]:
+    """The datasets as a run is trained on them, and the returns of the recorded episodes of each.
+
+    Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
+    out, with a warning.
+    """
+    real = [dataset.real() for dataset in datasets]
+    joined = concatenate(datasets if learns_from_synthetic(config) else real)
+    if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
+        warnings.warn(f"{joined.name}: {lost} steps that a world model imagined are left out; only the critics of "
+                      "policies learn from them", stacklevel=2)
+    return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
+
+
+def learns_from_synthetic(config: RunConfig) -> bool:
+    """Whether a part learns from synthetic steps, which a world model imagined."""
+    return isinstance(config, PolicyRunConfig) and config.policy.critic is not None
+
+
+def read_data(config: RunConfig, folder: Path = Path(), *, record: bool = True) -> Episodes:
+    """The data that a run in `folder` is trained on, as one; see `read_datasets`."""
+    return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)), record=record)[0]
+
+
+def data_of(run: Run) -> Split:
+    """The episodes that a run was trained on, and those that were held out. Raises ValueError for a dataset that was
+    changed since."""
+    parts = run.split(run.config, read_data(run.config, run.folder))
+    if episodes_hash(parts.train) != run.dataset_hash:
+        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
+    return parts
+
+
+def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
+    """Checks that the data come from the environment `env_id`, by default the one that they name.
+
+    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions lie
+    outside its action space, and if the data were recorded with wrappers that it is made without. Says so if the
+    environment cannot be made here, so that nothing is compared.
+    """
+    if data.env is None:
+        return
+    if env_id is None:
+        try:
+            try_making(data.env)
+        except Exception as error:  # a package may be missing, for example
+            say(f"{episodes.name}: the environment of these data cannot be made here, so nothing is compared with its "
+                f"spaces ({one_line(error)})")
+            return
+        if lost := lost_wrappers(data.env):
+            warnings.warn(f"{episodes.name}: the data were recorded with the wrappers {', '.join(lost)}, without which "
+                          "their environment is made here, so that observations or actions may have other units; "
+                          "register an environment with these additional_wrappers, and name it by --env-id",
+                          stacklevel=3)
+    envs = check_fit(data, data.env)
+    goal = episodes.extras.get("goal")
+    if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
+        raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
+                         f"{envs.goal_dim}; name the environment of the data by --env-id")
+    low_A, high_A = envs.action_space.low - ACTION_SLACK, envs.action_space.high + ACTION_SLACK
+    outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
+    if outside.any():
+        first = int(np.argmax(outside))
+        warnings.warn(f"{episodes.name}: {100 * outside.mean():.3g} % of the actions lie outside the action space of "
+                      f"{envs.env_id}, {envs.action_space}, such as {episodes.act[first]}; the agent stays inside it: "
+                      "scale the actions to its units, or name the environment of the data by --env-id", stacklevel=3)
+
+
+def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
+    """The environment, closed. Raises ValueError if its observations or actions have another width than the data's."""
+    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
+    envs.close()
+    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
+        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
+                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data by "
+                         "--env-id, and its arguments by --env-kwargs")
+    return envs
+
+
+def check_evaluable(data: DataFacts) -> None:
+    """Raises ValueError if an agent cannot be evaluated while it is trained, as `--eval-every` asks."""
+    if data.env is None:
+        raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
+                         "give --env-id, or leave --eval-every out")
+    envs = check_fit(data, data.env)
+    if data.goal_dims and not envs.has_goal:
+        raise ValueError(f"--eval-every evaluates an agent that is given goals (entries {data.goal_dims} of an "
+                         f"observation), and {envs.env_id} gives none; leave --eval-every out")
+
+
+def untrained_agent(run: Run) -> Agent:
+    """The agent of an untrained run, calibrated on few windows. Raises ValueError if its parts cannot act together."""
+    one_A, few = np.ones(run.data.act_dim, np.float32), copy(run)
+    few.reference = run.reference.take(slice(FEW_WINDOWS))
+    return few.agent(Box(-one_A, one_A))

@@ -1,0 +1,184 @@
+"""Exports a whole decision as a program that runs without gentraj: observation, goal and noise in, actions out.
+
+What a decision computes with Python numbers (seeds, checks, the number of steps) is computed once, while the decision
+is traced. The program has only the tensor operations that depend on its inputs, with the sampler unrolled.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
+
+from gentraj.agents.planning.planner import Planner
+from gentraj.agents.policies.actor import Actor
+
+from ...randomness import Tape
+from ...trajectory import DEFAULT_OPTIONS, SamplingOptions
+from ..kinds.run import Run, copy_of, straight
+
+Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
+COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
+LARGEST_ERROR = 1e-4  # largest error of an action, times the largest action if that is above 1
+
+
+def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
+               action_space: Box | None = None) -> ExportedProgram:
+    """One decision of the run as a program for `batch` observations.
+
+    Actions are bounded by `action_space` (for a robot without an environment), or else by the action space of `env_id`
+    or of the run's own environment. A run with a roadmap decides for goals within reach, as `ahead_of(run)` gives them.
+    The program runs on the CPU. Raises ValueError if the run cannot be exported.
+    """
+    if run.device.type != "cpu":
+        run = copy_of(run, torch.device("cpu"))
+    agent = straight(run).agent(action_space or run.action_space(env_id), options=options)
+    if not isinstance(agent, Actor | Planner):
+        raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "
+                         "export a planner or a policy")
+    return export_decision(agent.decide, *examples(run), batch)
+
+
+def examples(run: Run) -> tuple[Tensor, Tensor | None]:
+    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals.
+
+    An agent with a history decides by all that it sees, (R, `TrajectorySpec.seen_dim`).
+    """
+    reference = run.reference
+    obs_RO = reference.x_BHD[:, 0, : run.data.obs_dim]
+    return run.main.spec.seen(obs_RO, reference.past_BPD), straight(run).example_goal(reference, obs_RO)
+
+
+def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:
+    """The program (obs_BO[, goal_BG], noise_M) -> act_BEA for B = `batch` observations, with standard normal noise.
+
+    `obs_RO` and `goal_RG` are examples: the decision is traced on the first batch of them, and the program is compared
+    with `decide` on some batches. Raises ValueError for fewer examples than one batch, and if the program's actions
+    differ from those of `decide`, whose operations then depend on the observation.
+    """
+    if not 1 <= batch <= len(obs_RO):
+        raise ValueError(f"the batch is {batch}; 1 to {len(obs_RO)}, the number of example observations, is expected")
+    known = [x.split(batch) for x in (obs_RO, goal_RG) if x is not None]
+    examples = list(zip(*known, strict=True))[: min(len(obs_RO) // batch, COMPARED_BATCHES)]  # without a partial one
+
+    def run(*inputs: Tensor) -> Tensor:
+        with torch.no_grad(), Tape(inputs[-1]):
+            return decide(inputs[0], inputs[1] if goal_RG is not None else None, range(batch))
+
+    noises = [noise_of(decide, *example, seeds=range(i, i + batch)) for i, example in enumerate(examples)]
+    inputs = (*examples[0], noises[0])
+    with torch.no_grad():
+        traced = _trace(run, inputs)
+        traced = _trace(torch.func.functionalize(traced), inputs)  # without in-place operations; gradients are traced
+        _fold_constants(traced)
+        program = torch.export.export(traced, inputs)
+    for example, noise in zip(examples, noises, strict=True):
+        expected = run(*example, noise)
+        error = (program.module()(*example, noise) - expected).abs().max().item()
+        if not error <= LARGEST_ERROR * max(1.0, expected.abs().max().item()):
+            raise ValueError(f"the exported decision differs by {error:.3g} from the agent's on another observation: "
+                             "its operations depend on the observation, as in sampling rejected plans again, and such "
+                             "a decision cannot be exported")
+    return program
+
+
+def _distances(x: Tensor, y: Tensor, p: float, mode: int | None = None) -> Tensor:
+    return torch.linalg.vector_norm(x[..., :, None, :] - y[..., None, :, :], p, dim=-1)
+
+
+# Operations that ONNX does not know, and how they are made of others.
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {torch.ops.aten._cdist_forward.default: _distances}
+
+
+def _trace(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> GraphModule:
+    """Traces with real numbers, so that checks of values pass."""
+    traced = make_fx(function, DECOMPOSITIONS, "real", _error_on_data_dependent_ops=False)(*inputs)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+def _fold_constants(traced: GraphModule) -> None:
+    """Replaces what depends on no input, such as the noise levels of a sampler, by constants."""
+    constants, views = dict[Node, Any](), set[Node]()
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            constants[node] = _contiguous(traced, node.target)
+        elif node.op == "call_function" and all(x in constants for x in node.all_input_nodes):
+            args, kwargs = map_arg((node.args, node.kwargs), constants.__getitem__)
+            constants[node] = value = node.target(*args, **kwargs)
+            if any(_share_memory(value, constants[x]) for x in node.all_input_nodes if x.op == "get_attr"):
+                views.add(node)  # a weight's view is not stored beside the weight
+    for node, value in constants.items():
+        used = node not in views and not constants.keys() >= node.users.keys()
+        if node.op == "call_function" and isinstance(value, Tensor) and used:
+            traced.register_buffer(name := f"folded_{node.name}", value.contiguous().clone())  # no shared memory
+            with traced.graph.inserting_before(node):
+                node.replace_all_uses_with(traced.graph.get_attr(name))
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _contiguous(traced: GraphModule, name: str) -> Any:
+    """The attribute of this name, which is made contiguous if it is a tensor, as a file stores tensors."""
+    value = getattr(traced, name)
+    if isinstance(value, Tensor) and not value.is_contiguous():
+        delattr(traced, name)
+        traced.register_buffer(name, value.detach().contiguous())
+    return getattr(traced, name)
+
+
+def _share_memory(value: Any, other: Any) -> bool:
+    tensors = isinstance(value, Tensor) and isinstance(other, Tensor)
+    return tensors and value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def noise_of(decide: Decide, obs_BO: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int]) -> Tensor:
+    """(M,) the noise that a decision samples from these seeds, as input of the exported program."""
+    with torch.no_grad(), Tape() as tape:
+        decide(obs_BO, goal_BG, seeds)
+    return tape.noise_M
+
+
+def names(program: ExportedProgram) -> list[str]:
+    """The names of the program's inputs."""
+    return ["obs", "goal", "noise"] if len(program.graph_signature.user_inputs) == 3 else ["obs", "noise"]
+
+
+def signature(program: ExportedProgram) -> str:
+    """The inputs of the program and their shapes, in words."""
+    inputs, _ = program.example_inputs or ((), {})
+    shapes = (f"{name} {tuple(x.shape)}" for name, x in zip(names(program), inputs, strict=True))
+    return f"takes {', '.join(shapes)}, float32, the noise standard normal; gives the actions"
+
+
+def to_onnx(program: ExportedProgram) -> bytes:
+    """The program as an ONNX file of float32 inputs `obs`, `goal` (if it has one), `noise` and the output `act`.
+
+    Raises ImportError if onnx or onnxscript is not installed.
+    """
+    if None in map(find_spec, ("onnx", "onnxscript")):  # torch reports it later, in many lines
+        raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of optional packages
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):  # of its own deprecated calls
+        onnx = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)
+    return onnx.model_proto.SerializeToString()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def to_pt2(program: ExportedProgram) -> bytes:
+    """The program as a file for `torch.export.load`."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
