@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gentraj.device import device_of
+from gentraj.models.model import TrajectoryModel
 from gentraj.networks.embedding import padded
 from gentraj.randomness import unfold_each
 from gentraj.trajectory import (
@@ -24,7 +25,6 @@ from gentraj.trajectory import (
     SamplingOptions,
     SupportsLogProb,
     SupportsScore,
-    TrajectoryModel,
     TrajectorySpec,
 )
 

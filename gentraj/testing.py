@@ -25,6 +25,7 @@ from gentraj.agents.policies.policy import Policy
 from .device import device_of
 from .diffusion.paths import PATHS, sampling_times
 from .diffusion.samplers import Sampler
+from .models.model import TrajectoryModel
 from .networks.embedding import batch_invariant
 from .randomness import generator
 from .training.step import TrainingStep
@@ -34,7 +35,6 @@ from .trajectory import (
     SamplingOptions,
     SupportsLogProb,
     SupportsOODScore,
-    TrajectoryModel,
     TrajectorySpec,
     only_steps,
 )

@@ -12,20 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
-from torch.optim import Optimizer
 
 from .config import settings
 from .device import constant, to_device, to_device_together
-
-if TYPE_CHECKING:
-    from .training.step import TrainingStep
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -410,69 +406,6 @@ def refuse_options(options: SamplingOptions, why: str, *names: str) -> None:
 
 DEFAULT_OPTIONS = SamplingOptions()
 """The options that keep all settings of a model."""
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """Anything that the training loop can train: a generative model, a critic, inverse dynamics, a policy."""
-
-    spec: TrajectorySpec  # the layout of the windows to train on
-    batch_size: int
-    """The number of windows in a batch."""
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        """The optimisers of its parts, by the names by which `update` uses them."""
-        ...
-
-    def update(self, step: TrainingStep) -> dict[str, Tensor]:
-        """Takes one training step and returns its metrics, scalars without gradient, by name.
-
-        It reads nothing but the step and its own state. Raises `NonFinite`, before an optimiser step, for a loss or a
-        gradient that is not finite.
-        """
-        ...
-
-
-class TrajectoryModel(Protocol):
-    """A generative model of trajectories, such as a diffusion model, a GAN, a latent model or a distilled student.
-
-    A planner or a policy needs only these four members, so all models are interchangeable. The protocols
-    `SupportsLogProb`, `SupportsScore` and `SupportsOODScore` describe what some models can do in addition. A model may
-    count the calls of its network so far, `network_calls`, as a measure of the cost of a decision, and may have been
-    trained for one number of sampling steps alone, `only_steps`. A model that is no `nn.Module` and whose tensors are
-    not on the CPU also has a `device`.
-    `gentraj.testing.check_model` checks a model of your own.
-    """
-
-    @property
-    def spec(self) -> TrajectorySpec:
-        """The layout of its trajectories."""
-        ...
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        """The optimisers of its parts, as `Trainable.optimizers` returns them."""
-        ...
-
-    def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
-        """Takes one training step as `Trainable.update` does, with the batch's weights.
-
-        With a differentiable `guide`, which scores trajectories (B, H, D) in environment units, the model also learns
-        to raise the mean score of its own samples for the batch's conditions.
-        """
-        ...
-
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
-               observe: Observer | None = None) -> Tensor:
-        """Samples `num_samples` trajectories for each condition: (B, N, H, D) in environment units, in which the known
-        entries have exactly their values.
-
-        `guide` is a function of trajectories, a `Guide`, or anything else that shapes this model's samples. It is
-        called with at least 16 trajectories at a time, some of which may be padding. `seed` is one for all or one for
-        each of the B * N samples. `observe` is called with the unfinished samples after each sampling step. Raises
-        ValueError for options that this model does not have.
-        """
-        ...
 
 
 @runtime_checkable

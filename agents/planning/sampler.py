@@ -21,6 +21,7 @@ from gentraj.config import Fraction, settings
 from gentraj.device import constant, device_of, to_device
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
+from gentraj.models.model import TrajectoryModel
 from gentraj.models.sampling import Guidance, Preference, as_plugins
 from gentraj.randomness import fold, unfold
 from gentraj.trajectory import (
@@ -28,7 +29,6 @@ from gentraj.trajectory import (
     Condition,
     Observer,
     SamplingOptions,
-    TrajectoryModel,
     TrajectorySpec,
     calls_of,
 )

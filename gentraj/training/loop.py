@@ -30,7 +30,7 @@ from ..networks.discriminator import Discriminator
 from ..networks.embedding import TrajectoryNetwork
 from ..networks.mlp import EnsembleMLP
 from ..randomness import fold, generator
-from ..trajectory import Batch, Trainable, TrajectorySpec
+from ..trajectory import Batch, TrajectorySpec
 from .checkpoint import (
     LOCK,
     CheckpointError,
@@ -46,7 +46,7 @@ from .log import Log, Row, Sums, require_loggers, start_loggers
 from .optimization import NonFinite, Numbers
 from .parallel import SINGLE, Processes
 from .state import ComponentState, Source, module_tensors, restore_module
-from .step import TrainingStep
+from .step import Trainable, TrainingStep
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

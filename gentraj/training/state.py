@@ -15,9 +15,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..data.windows import WHOLE
-from ..trajectory import Batch, Trainable
+from ..trajectory import Batch
 from .checkpoint import CheckpointError
 from .optimization import NonFinite, scheduler_of
+from .step import Trainable
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 

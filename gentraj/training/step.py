@@ -1,16 +1,16 @@
-"""The training step: all that an `update` may use, and the only way in which it changes weights."""
+"""The training step: all that an `update` may use, and the only way in which it changes weights; and what has one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..trajectory import Batch
+from ..trajectory import Batch, TrajectorySpec
 from .optimization import MovingAverage, apply_gradients
 from .parallel import SINGLE, Processes
 
@@ -66,3 +66,24 @@ class Trial(TrainingStep):
 
     def follow(self, average: MovingAverage, network: nn.Module) -> None:
         """Leaves the average as it is."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """Anything that the training loop can train: a generative model, a critic, inverse dynamics, a policy."""
+
+    spec: TrajectorySpec  # the layout of the windows to train on
+    batch_size: int
+    """The number of windows in a batch."""
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimisers of its parts, by the names by which `update` uses them."""
+        ...
+
+    def update(self, step: TrainingStep) -> dict[str, Tensor]:
+        """Takes one training step and returns its metrics, scalars without gradient, by name.
+
+        It reads nothing but the step and its own state. Raises `NonFinite`, before an optimiser step, for a loss or a
+        gradient that is not finite.
+        """
+        ...
