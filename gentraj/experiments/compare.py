@@ -43,7 +43,7 @@ from ..runs.kinds.planner_run import PlannerRun, PlannerRunConfig
 from ..runs.kinds.presets import PRESETS, with_model
 from ..runs.kinds.run import DataFacts, Run, RunConfig, environment_of
 from ..runs.kinds.world_run import WorldModelRunConfig
-from ..runs.learn.training import learns_from_synthetic, read_datasets, resolve_paths
+from ..runs.learn.training import read_datasets, resolve_paths
 from ..runs.show.card import parameters_trained
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
@@ -253,7 +253,7 @@ def to_train(config: CompareConfig, pool: Pool) -> list[Task]:
     measured: dict[str, tuple[Measure[Any], ...]] = {}
     for cell, own in configs.items():
         group, _ = cell
-        what = own.dataset, own.stitch, learns_from_synthetic(own)
+        what = own.dataset, own.stitch, own.learns_from_synthetic
         if what not in read:
             data, _ = read_datasets(own)
             read[what] = data, episodes_hash(data)

@@ -24,7 +24,7 @@ from ..runs.judge.evaluation import Acting, evaluate_run
 from ..runs.kinds.folder import RunFolder, run_class
 from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.run import Run, RunConfig
-from ..runs.learn.training import learns_from_synthetic, read_datasets
+from ..runs.learn.training import read_datasets
 from ..training.log import read_metrics
 from ..trajectory import SamplingOptions
 from . import engine
@@ -75,7 +75,7 @@ class Cards:
             for data in card.data:
                 for seed in card.seeds:
                     config = run_settings(card, data, seed, folders, name)
-                    same = (type(config), learns_from_synthetic(config), config.dataset, config.env_id, config.stitch,
+                    same = (type(config), config.learns_from_synthetic, config.dataset, config.env_id, config.stitch,
                             card.protocol, card.score)
                     if same not in seen:
                         seen[same] = check_data(config, card, name)

@@ -91,6 +91,10 @@ class PlannerRunConfig(RunConfig):
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """How the planner acts. The training does not depend on these settings, so they may be changed after it."""
 
+    @property
+    def goal_dims(self) -> tuple[int, ...]:
+        return self.planner.goal_dims
+
     def __post_init__(self) -> None:
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
             fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"

@@ -39,6 +39,10 @@ class PolicyRunConfig(MemoryRunConfig):
     context: GoalContext = field(default_factory=GoalContext)
     """The goals that the policy is conditioned on, where the data record goals or goals are drawn in hindsight."""
 
+    @property
+    def learns_from_synthetic(self) -> bool:
+        return self.policy.critic is not None
+
     def __post_init__(self) -> None:
         if self.context.goals and self.policy.rewards not in ("rms", "raw"):
             raise ValueError(f"policy.rewards is '{self.policy.rewards}', and goals in hindsight have rewards of their "

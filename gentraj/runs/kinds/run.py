@@ -27,7 +27,7 @@ from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 
 from ...config import JsonObject, settings
-from ...data import ContextConfig, Episodes
+from ...data import ContextConfig, Episodes, windows_of
 from ...data.splitting import hold_out
 from ...data.windows import context_width
 from ...device import device_of
@@ -42,6 +42,7 @@ from ...worlds.model import WorldModel
 if TYPE_CHECKING:
     from gentraj.agents.realtime.background import Deadline
 
+REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
 MAX_HISTORY = 1000  # more observations than these are a mistake, and would fill the memory
 
 Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
@@ -76,15 +77,17 @@ class DataFacts:
 
     @classmethod
     def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,
-           returns: Sequence[DataReturns] = ()) -> DataFacts:
-        """The facts of `episodes`. `returns` are those of each joined dataset, by default those of `episodes`."""
+           returns: Sequence[DataReturns] = (), goal_dims: tuple[int, ...] = ()) -> DataFacts:
+        """The facts of `episodes`. `returns` are those of each joined dataset, by default those of `episodes`;
+        `goal_dims` hold where the episodes name none."""
         env = environment_factory(env_id).spec_json if env_id else episodes.env
         low_A, high_A = episodes.act.min(0).tolist(), episodes.act.max(0).tolist()
         constant = tuple(low if low == high else None for low, high in zip(low_A, high_A, strict=True))
         if set(constant) == {None}:
             constant = ()
-        return cls(episodes.obs_dim, episodes.act_dim, context_width(episodes, context), episodes.goal_dims,
-                   episodes.obs_keys, env, episodes.env, tuple(returns or [DataReturns.of(episodes)]), constant)
+        return cls(episodes.obs_dim, episodes.act_dim, context_width(episodes, context),
+                   episodes.goal_dims or goal_dims, episodes.obs_keys, env, episodes.env,
+                   tuple(returns or [DataReturns.of(episodes)]), constant)
 
     def allowed(self, space: Box) -> Box:
         """The actions of a space among which an agent chooses: what never varies in the data stays as it is.
@@ -120,6 +123,16 @@ class RunConfig:
     choose` ranks checkpoints by them. Which episodes they are does not depend on the seed of the training."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training loop."""
+
+    @property
+    def goal_dims(self) -> tuple[int, ...]:
+        """The entries of an observation that a goal gives values for, where the settings name them."""
+        return ()
+
+    @property
+    def learns_from_synthetic(self) -> bool:
+        """Whether a part learns from synthetic steps, which a world model imagined."""
+        return False
 
 
 @settings
@@ -234,6 +247,12 @@ class Run(ABC, Generic[ConfigT]):
             return Split(episodes, episodes.real(), episodes.real())
         train, unseen = hold_out(episodes, config.held_out, HELD_OUT_SEED, whole=True)
         return Split(train, train.real(), unseen.real())
+
+    def keep_windows(self, episodes: Episodes) -> None:
+        """Keeps windows of these episodes, beside which samples are judged."""
+        windows = windows_of(episodes, self.main.spec, self.context)
+        batch = windows.batch(0, fold(self.config.training.seed, 1), REFERENCE_WINDOWS)
+        self.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC, past_BPD=batch.past_BPD)
 
     @property
     def main(self) -> Component:

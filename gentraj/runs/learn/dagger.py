@@ -65,8 +65,8 @@ class DecisionConfig:
     """The training of the student on all rounds."""
 
 
-def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,
-            device: torch.device | None = None, progress: bool = True) -> Run:
+def distill_decisions(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str | None = None,
+                      resume: bool = False, device: torch.device | None = None, progress: bool = True) -> Run:
     """Records the decisions of `teacher` in the environment `env_id`, by default its own, and trains a student of them.
 
     The student is a policy's run in `folder`, whose dataset is the recorded rounds beside it. Raises ValueError for an
@@ -77,16 +77,15 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     factory = environment_factory(environment_of(teacher, env_id))
     check_fit(teacher.data, factory.spec_json)
     _begin(folder, teacher, config, factory, resume)
-    rounds = [folder / f"decisions-{number}.npz" for number in range(config.rounds + 1)]
     brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
-    for number, path in enumerate(rounds):
-        if path.exists():
-            continue
-        student = None
-        if number:
-            place = folder / f"student-{number - 1}"
-            student = _train(teacher, brief, rounds[:number], place, device, progress)
-        save_npz(_record(teacher, student, config, factory, number, progress), path)
+    rounds = list[Path]()
+    for number in range(config.rounds + 1):
+        path, student = folder / f"decisions-{number}.npz", None
+        if rounds and not path.exists():
+            student = _train(teacher, brief, rounds, folder / f"student-{number - 1}", device, progress)
+        if not path.exists():
+            save_npz(_record(teacher, student, config, factory, number, progress), path)
+        rounds.append(path)
     return _train(teacher, config, rounds, folder, device, progress)
 
 

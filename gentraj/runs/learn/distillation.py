@@ -37,8 +37,7 @@ from ..kinds.planner_run import PlannerRun, PlannerRunConfig
 from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.presets import model_config, with_model
 from ..kinds.run import Run, RunConfig
-from . import dagger
-from .dagger import DecisionConfig
+from .dagger import DecisionConfig, distill_decisions
 from .training import RunTrainer, data_of, resolve_paths, training_data
 
 
@@ -91,12 +90,12 @@ def distill(teacher: Run, config: AnyDistillConfig, folder: Path | str, *, env_i
 
     Whole decisions are recorded in the environment `env_id`, by default the teacher's own; other methods need none. A
     distillation that was killed and is resumed gives the same student, bit for bit. Raises ValueError for a teacher at
-    step 0, and what `dagger.distill` and `distill_model` raise.
+    step 0, and what `distill_decisions` and `distill_model` raise.
     """
     check_trained(teacher)
     if isinstance(config, DecisionConfig):
-        return dagger.distill(teacher, config, Path(folder), env_id=env_id, resume=resume, device=device,
-                              progress=progress)
+        return distill_decisions(teacher, config, Path(folder), env_id=env_id, resume=resume, device=device,
+                                 progress=progress)
     if env_id is not None:
         raise ValueError(f"env_id is {env_id}, and this method learns from data, without an environment; leave it out")
     return distill_model(teacher, config, Path(folder), resume=resume, device=device, progress=progress)

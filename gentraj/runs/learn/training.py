@@ -20,21 +20,18 @@ from gentraj.envs.making import environment_factory, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject
-from ...data import Episodes, concatenate, episodes_hash, load_episodes, windows_of
+from ...data import Episodes, concatenate, episodes_hash, load_episodes
 from ...data.sources import is_path, split_names
 from ...data.splitting import stitch
 from ...progress import one_line, say
-from ...randomness import fold
 from ...training.log import Row
 from ...training.loop import RunStore, Trainer, TrainingData
 from ...training.parallel import SINGLE, Processes
-from ...trajectory import Agent, Batch
+from ...trajectory import Agent
 from ..kinds.folder import RunFolder, fingerprint, may_change, run_class
-from ..kinds.planner_run import PlannerRunConfig
 from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.run import DataFacts, Run, RunConfig, Split, copy_of
 
-REFERENCE_WINDOWS = 512  # windows of the data that a run keeps
 ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
 FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
 NOTHING: JsonObject = {}
@@ -129,15 +126,11 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
     parts = kind.split(config, joined)
     episodes = parts.train
     config, context = kind.resolve(config, episodes)
-    facts = DataFacts.of(episodes, context, config.env_id, returns)
-    if isinstance(config, PlannerRunConfig) and not facts.goal_dims:
-        facts = replace(facts, goal_dims=config.planner.goal_dims)
+    facts = DataFacts.of(episodes, context, config.env_id, returns, config.goal_dims)
     if config.training.eval_every:
         check_evaluable(facts)
     run = kind.build(config, facts, episodes)
-    windows = windows_of(parts.reference, run.main.spec, context)
-    batch = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
-    run.reference = Batch(batch.x_BHD, batch.mask_BHD, batch.context_BC, past_BPD=batch.past_BPD)
+    run.keep_windows(parts.reference)
     if check:
         check_data(facts, episodes, config.env_id)
         untrained_agent(run)
@@ -181,16 +174,11 @@ def join(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, lis
     out, with a warning.
     """
     real = [dataset.real() for dataset in datasets]
-    joined = concatenate(datasets if learns_from_synthetic(config) else real)
+    joined = concatenate(datasets if config.learns_from_synthetic else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{joined.name}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn from them", stacklevel=2)
     return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
-
-
-def learns_from_synthetic(config: RunConfig) -> bool:
-    """Whether a part learns from synthetic steps, which a world model imagined."""
-    return isinstance(config, PolicyRunConfig) and config.policy.critic is not None
 
 
 def read_data(config: RunConfig, folder: Path = Path(), *, record: bool = True) -> Episodes:
