@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from gentraj import runs
 from gentraj.agents.planning.arrival import ArrivalConfig
 from gentraj.agents.planning.inverse_dynamics import InverseDynamicsConfig
-from gentraj.agents.roadmap.graph import RoadmapConfig
+from gentraj.agents.roadmap.far_goals import RoadmapConfig
 from gentraj.cli import main
 from gentraj.data import Episodes, save_npz
 from gentraj.diffusion import DiffusionConfig

@@ -56,13 +56,13 @@ class PlanFollower(EpisodicAgent):
         self.observations = ObservationBuffer(self.sampler.spec, self.config.history, batch)
         self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan)
         self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim)
-        self.detours = self.sampler.detours(batch)
+        self.courses = self.sampler.courses(batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.last_plan.planned_B[mask_B] = 0
         self.observations.steps_B[mask_B] = 0
-        if self.detours is not None:
-            self.detours.forget(mask_B)
+        if self.courses is not None:
+            self.courses.forget(mask_B)
 
     def _outside(self, obstacles: Sequence[Constraint]) -> PlanSampler:
         """The sampler of plans that keep out of obstacles, as far as they can. Raises ValueError for a planner that has
@@ -155,8 +155,8 @@ class Planner(PlanFollower):
             aim = None
             if goal_BG is not None:
                 goal = goal_BG[far_B]
-            if self.detours is not None and goal is not None:
-                aim = self.detours.aim(far_B, obs_BO[far_B], goal)
+            if self.courses is not None and goal is not None:
+                aim = self.courses.aim(far_B, obs_BO[far_B], goal)
             if self.config.shifted:
                 tail = self.last_plan.tail(far_B, self.config.replan, goal is not None)
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)

@@ -35,8 +35,9 @@ from gentraj.trajectory import (
 
 from ..episodic import aimed_at, observed
 from ..memory import ObservedPrefix, PlanTail, shift_time
-from ..roadmap.detours import Detours, detours
-from ..roadmap.graph import FarGoals, Route, Waypoints
+from ..roadmap.courses import Courses, courses
+from ..roadmap.far_goals import FarGoals, Waypoints
+from ..roadmap.graph import Route
 from .arrival import Arrival
 from .plan_critic import PlanCritic
 from .trust import Trust
@@ -261,11 +262,11 @@ class PlanSampler:
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return obs_BO, goal_BG.cpu()
 
-    def detours(self, batch: int) -> Detours | None:
+    def courses(self, batch: int) -> Courses | None:
         """Memory of the ways of so many environments round what they get stuck at; None without a roadmap."""
         if self._far is None:
             return None
-        return detours(self._far, self.config.replan, batch)
+        return courses(self._far, self.config.replan, batch)
 
     def route(self, obs_O: Tensor, goal_G: Tensor) -> Route | None:
         """The way from an observation to a goal, round the guide's obstacles; None without a roadmap, and where no

@@ -15,8 +15,8 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, Traject
 
 from ..episodic import EpisodicAgent, aimed_at, observed
 from ..memory import ObservationBuffer
-from ..roadmap.detours import detours
-from ..roadmap.graph import FarGoals
+from ..roadmap.courses import courses
+from ..roadmap.far_goals import FarGoals
 from .policy import Policy
 
 
@@ -59,15 +59,15 @@ class Actor(EpisodicAgent):
         self.observations = ObservationBuffer(self.spec, self.spec.past, batch)
         self.age_B = torch.full((batch,), self.policy.execute)
         self.queue_BEA = torch.zeros(batch, self.policy.execute, self.policy.spec.act_dim)
-        self.detours = None
+        self.courses = None
         if self.ahead is not None:
-            self.detours = detours(self.ahead, self.policy.execute, batch)
+            self.courses = courses(self.ahead, self.policy.execute, batch)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.policy.execute
         self.observations.steps_B[mask_B] = 0
-        if self.detours is not None:
-            self.detours.forget(mask_B)
+        if self.courses is not None:
+            self.courses.forget(mask_B)
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> Actor:
         """Returns an actor whose way to its goals goes round obstacles; this one if it has no roadmap."""
@@ -117,9 +117,9 @@ class Actor(EpisodicAgent):
 
     def _aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Tensor:
         """The goals to act towards now in these N environments, on the way to those that `act` was given."""
-        if self.detours is None:
+        if self.courses is None:
             return goal_NG
-        return self.detours.aim(which_B, obs_NO, goal_NG).place_BG
+        return self.courses.aim(which_B, obs_NO, goal_NG).place_BG
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.

@@ -29,7 +29,7 @@ from gentraj.training.optimization import LearningConfig, adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
 
-from ..roadmap.graph import FarGoals
+from ..roadmap.far_goals import FarGoals
 from .actor import Actor
 from .policy import POLICIES, Policy, PolicyConfig, Transition
 from .scales import StateActionScales

@@ -22,7 +22,7 @@ from ..memory import ObservationBuffer, ObservedPrefix, PlanTail
 from ..planning.planner import PlanFollower, targets_along
 from ..planning.sampler import PlannerConfig, Plans, PlanSampler
 from ..planning.tracker import PlanTracker
-from ..roadmap.detours import Detours
+from ..roadmap.courses import Courses
 from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
 
 LATE_STEPS = 8  # that a plan of one step can be followed further if the next one is late
@@ -62,7 +62,7 @@ class PlanJob(Job):
     seeds: Sequence[int]
     prefix: ObservedPrefix
     tail: PlanTail | None
-    detours: Detours | None
+    courses: Courses | None
     plans: Plans = field(init=False)
     target_BTD: Tensor = field(init=False)
 
@@ -90,8 +90,8 @@ class PlanWorker(Background[PlanJob]):
 
     def _plan(self, job: PlanJob) -> None:
         sampler, aim = self.samplers[job.budget], None
-        if job.detours is not None and job.goal_BG is not None:
-            job.obs_BO, aim = job.detours.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
+        if job.courses is not None and job.goal_BG is not None:
+            job.obs_BO, aim = job.courses.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
         job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
         target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD = target_BTD.cpu()  # this waits for an accelerator
@@ -134,7 +134,7 @@ class RealTimePlanner(PlanFollower):
 
     def _begin_episode(self) -> None:
         self.worker.begin_episode()
-        self.detours = self.sampler.detours(1)  # no plan of another episode, which may still be made, changes these
+        self.courses = self.sampler.courses(1)  # no plan of another episode, which may still be made, changes these
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.outdated = False  # whether that plan is for another goal
@@ -193,7 +193,7 @@ class RealTimePlanner(PlanFollower):
         """Measures for some seconds how long plans from an observation (1, O) to a goal (1, G) take, and acting."""
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
         self.reset(None, [0])
-        self.detours = None  # it stays where it is
+        self.courses = None  # it stays where it is
         seconds = dict[SamplingBudget, float]()
         for budget in self.worker.samplers:
             jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget, obs_BO)
@@ -287,7 +287,7 @@ class RealTimePlanner(PlanFollower):
         if self.config.shifted:
             tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
         job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), observations.prefix(ONE), tail,
-                      self.detours)
+                      self.courses)
         self.worker.begin(job)
         return job
 

@@ -18,7 +18,7 @@ from gentraj.constraints import Constraint
 from ..episodic import EpisodicAgent
 from ..memory import ObservationBuffer
 from ..policies.actor import Actor
-from ..roadmap.detours import Detours, detours
+from ..roadmap.courses import Courses, courses
 from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
 
 
@@ -34,7 +34,7 @@ class ChunkJob(Job):
     seeds: Sequence[int]
     promised_KA: Tensor
     """The actions that are carried out in its first steps, as far as they are known."""
-    detours: Detours | None
+    courses: Courses | None
     chunk_KA: Tensor = field(init=False)
 
 
@@ -79,9 +79,9 @@ class RealTimeActor(EpisodicAgent):
         self.observations = ObservationBuffer(self.policy.spec, self.policy.spec.past, 1)
         self.step = 0
         self.began: int | None = None  # the step at which the present chunk starts, if there is one
-        self.detours = None  # no chunk of another episode, which may still be made, changes those of this one
+        self.courses = None  # no chunk of another episode, which may still be made, changes those of this one
         if self.actor.ahead is not None:
-            self.detours = detours(self.actor.ahead, self.policy.execute, 1)
+            self.courses = courses(self.actor.ahead, self.policy.execute, 1)
         self.chunk_KA = torch.zeros(1, self.policy.spec.act_dim).clamp(self.actor.low_A.cpu(), self.actor.high_A.cpu())
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> RealTimeActor:
@@ -176,12 +176,12 @@ class RealTimeActor(EpisodicAgent):
         if goal_BG is not None:
             goal_BG = goal_BG.clone()
         self.background.begin(ChunkJob(self.step, self.step + lead, obs_BO.clone(), goal_BG, self._seeds(ONE),
-                                       promised_KA, self.detours))
+                                       promised_KA, self.courses))
 
     def _make(self, job: ChunkJob) -> None:
         goal_BG, first_BLA = job.goal_BG, None
-        if job.detours is not None and goal_BG is not None:
-            goal_BG = job.detours.aim(ONE, job.obs_BO, goal_BG).place_BG
+        if job.courses is not None and goal_BG is not None:
+            goal_BG = job.courses.aim(ONE, job.obs_BO, goal_BG).place_BG
         if len(job.promised_KA):
             first_BLA = job.promised_KA[None]
         job.chunk_KA = self.actor.chunk(job.obs_BO, goal_BG, job.seeds, first_BLA)[0].cpu()

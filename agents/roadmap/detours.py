@@ -1,26 +1,18 @@
-"""What agents remember of their ways on a roadmap: round what they got stuck at, or what they have begun to move."""
+"""What agents remember of their ways round what they got stuck at."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gentraj.constraints import Circle
-from gentraj.data.rests import SLOW, scales
 
-from .graph import FarGoals, Waypoints
+from .far_goals import FarGoals, Waypoints
 
 STUCK_DECISIONS = 3  # at least, over which an agent that is stuck stays within the distance of two places
 BALLS = 5  # of passages that are closed in an episode, before they are forgotten
-
-
-def detours(far: FarGoals, replan: int, batch: int) -> Detours:
-    """The memory of agents in B environments that `far` leads to their goals, with `replan` environment steps between
-    two decisions."""
-    return (Headings if far.roadmap.rests else Detours)(far, replan, batch)
 
 
 class Detours:
@@ -33,7 +25,8 @@ class Detours:
 
     def __init__(self, far: FarGoals, replan: int, batch: int):
         """`far` leads to the goals. There are `replan` environment steps between two decisions."""
-        self.far = far
+        self.far, self.spacing = far, far.roadmap.graph.spacing
+        far.expect(batch)
         self.patience = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))  # decisions
         self.place_B = [[math.nan] * len(far.goal_dims)] * batch  # where each robot stays
         self.stayed_B = [0] * batch  # and for how many decisions
@@ -69,7 +62,7 @@ class Detours:
         aims = self.far.aim(obs_NO, goal_NG, self.of(which_B))
         positions = obs_NO.cpu().numpy()[:, self.far.goal_dims].tolist()
         for i, b in enumerate(which_B.nonzero()[:, 0].tolist()):
-            if not math.dist(positions[i], self.place_B[b]) < self.far.roadmap.spacing:  # NaN in the first decision
+            if not math.dist(positions[i], self.place_B[b]) < self.spacing:  # NaN in the first decision
                 self.place_B[b], self.stayed_B[b] = positions[i], 0
                 continue
             self.stayed_B[b] += 1
@@ -83,38 +76,9 @@ class Detours:
         found = self.found.setdefault(b, [])
         if len(found) == BALLS:
             found.clear()
-        radius = self.far.roadmap.spacing * 2 ** len(found)
+        radius = self.spacing * 2 ** len(found)
         forwards_G = (aim_G - position_G) / max(np.linalg.norm(aim_G - position_G), 1e-6)
-        centre_G = position_G + (radius + self.far.roadmap.spacing / 2) * forwards_G
+        centre_G = position_G + (radius + self.spacing / 2) * forwards_G
         ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
         before = found[-1] if found else self.far
-        found.append(before.around([ball]))
-
-
-class Headings(Detours):
-    """The places that agents in B environments head for where positions rest most of the time: the same place until
-    they are there or rest again, as what an agent has begun to move is between all places."""
-
-    def __init__(self, far: FarGoals, replan: int, batch: int):
-        super().__init__(far, replan, batch)
-        self.scale_G = torch.from_numpy(scales(far.roadmap.place_PG))
-        self.last_3BG = torch.full((3, batch, len(far.goal_dims)), torch.nan)  # positions, goals and places to head for
-
-    def forget(self, mask_B: Tensor) -> None:
-        self.last_3BG[:, mask_B] = torch.nan
-
-    def ahead(self, which_B: Tensor, present_NO: Tensor, later_NO: Tensor, goal_NG: Tensor) -> tuple[Tensor, Waypoints]:
-        return later_NO, self.aim(which_B, present_NO, goal_NG)  # the same place until it is there
-
-    def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
-        aims = self.far.aim(obs_NO, goal_NG)
-        speed = self.far.roadmap.speed
-        position_NG, place_NG = obs_NO[:, self.far.goal_dims].cpu(), aims.place_BG.cpu()
-        was_NG, before_NG = self.last_3BG[:2, which_B]
-        kept_NG = self.last_3BG[2, which_B]
-        moves_N = ((position_NG - was_NG) * self.scale_G).norm(dim=1) > SLOW * speed  # false for NaN, after `forget`
-        is_there_N = ((position_NG - kept_NG) * self.scale_G).norm(dim=1) <= speed
-        keeps_N = moves_N & ~is_there_N & (goal_NG.cpu() == before_NG).all(1)
-        place_NG = torch.where(keeps_N[:, None], kept_NG, place_NG)
-        self.last_3BG[:, which_B] = torch.stack([position_NG, goal_NG.cpu(), place_NG])
-        return Waypoints(place_NG.to(aims.place_BG), aims.left_B)
+        found.append(before.closed_by(ball))

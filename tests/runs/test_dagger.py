@@ -19,7 +19,7 @@ from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
-from gentraj.agents.roadmap.graph import Roadmap, RoadmapConfig
+from gentraj.agents.roadmap.far_goals import RoadmapConfig, roadmap_of_tensors
 from gentraj.config import ConfigError
 from gentraj.constraints import Circle
 from gentraj.data import Episodes, load_episodes
@@ -147,7 +147,7 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     folder = distill(teacher, replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False).folder
     student = runs.load(folder)
     assert student.kept.keys() == teacher.kept.keys() and torch.equal(student.kept["place"], teacher.kept["place"])
-    road = Roadmap.of_tensors(teacher.kept)
+    road = roadmap_of_tensors(teacher.kept).graph
     start, goal = torch.zeros(2, 4), torch.from_numpy(road.core_PG[[0, -1]])
     start[:, :2] = torch.from_numpy(road.core_PG[[-1, 0]])
     agents = [run.agent(student.action_space()) for run in (student, runs.straight(student))]
@@ -159,7 +159,7 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     middle = Circle(tuple(road.core_PG[len(road.core_PG) // 2].tolist()), 0.1, (0, 1))
     round_it, unaware = (agent.avoiding([middle]) for agent in agents)
     assert unaware is agents[1] and isinstance(round_it, StudentActor) and round_it.ahead is not None
-    assert len(round_it.ahead.roadmap.edge_E2) < len(road.edge_E2)
+    assert len(round_it.ahead.roadmap.graph.edge_E2) < len(road.edge_E2)
     policy = of_kind(student, runs.PolicyRun).policy
     policy.config = replace(policy.config, chunk=3, execute=3)
     replan = of_kind(teacher, runs.PlannerRun).planning.replan

@@ -22,7 +22,7 @@ from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.realtime.planner import RealTimePlanner
-from gentraj.agents.roadmap.graph import Roadmap, RoadmapConfig
+from gentraj.agents.roadmap.far_goals import RoadmapConfig, roadmap_of_episodes
 from gentraj.envs.making import default_horizon
 
 from ...config import JsonObject, settings
@@ -203,7 +203,7 @@ class PlannerRun(Run[PlannerRunConfig]):
             components["critic"] = self.critic
         self.components = components
         if config.roadmap is not None and episodes is not None:
-            self.kept = Roadmap.of_episodes(episodes, config.conditioning.goal_dims, config.roadmap).tensors()
+            self.kept = roadmap_of_episodes(episodes, config.conditioning.goal_dims, config.roadmap).tensors()
 
     @classmethod
     def resolve(cls, config: PlannerRunConfig, episodes: Episodes) -> tuple[PlannerRunConfig, ContextConfig]:

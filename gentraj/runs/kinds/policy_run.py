@@ -13,7 +13,7 @@ from gentraj.agents.policies.policy import Policy, PolicyConfig, action_model_of
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.realtime.policy import RealTimeActor
-from gentraj.agents.roadmap.graph import Roadmap, RoadmapConfig
+from gentraj.agents.roadmap.far_goals import RoadmapConfig, roadmap_of_episodes
 
 from ...config import JsonObject, settings
 from ...data import ContextConfig, Episodes
@@ -76,7 +76,7 @@ class PolicyRun(Run[PolicyRunConfig]):
         self.acting, self.roadmap = own, config.roadmap
         self.summary = own.summary
         if config.roadmap is not None and episodes is not None:
-            self.kept = Roadmap.of_episodes(episodes, data.goal_dims, config.roadmap).tensors()
+            self.kept = roadmap_of_episodes(episodes, data.goal_dims, config.roadmap).tensors()
 
     @classmethod
     def resolve(cls, config: PolicyRunConfig, episodes: Episodes) -> tuple[PolicyRunConfig, ContextConfig]:

@@ -12,7 +12,7 @@ from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies import PRESETS as POLICIES
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.iql import IQLConfig
-from gentraj.agents.roadmap.graph import RoadmapConfig
+from gentraj.agents.roadmap.far_goals import RoadmapConfig
 
 from ...config import JsonObject, check_known, from_json, read_json, to_json, with_settings
 from ...data import ContextConfig, HindsightConfig

@@ -22,7 +22,7 @@ from gentraj.agents.planning.inverse_dynamics import InverseDynamics
 from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
-from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.roadmap.far_goals import FarGoals, RoadmapConfig, roadmap_of_tensors
 from gentraj.envs.evaluation.scores import DataReturns
 from gentraj.envs.making import environment_factory
 
@@ -344,7 +344,7 @@ def ahead_of(run: Run) -> FarGoals | None:
     """What gives the places to act towards on the roadmap of a run; None without one."""
     if run.roadmap is None:
         return None
-    return FarGoals(Roadmap.of_tensors(run.kept), run.roadmap, run.data.goal_dims)
+    return FarGoals(roadmap_of_tensors(run.kept), run.roadmap, run.data.goal_dims)
 
 
 def straight(run: RunT) -> RunT:

@@ -14,7 +14,7 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.realtime.background import MAX_RESET_WAIT_S, Deadline, SimulatedTime
 from gentraj.agents.realtime.planner import RealTimePlanner, SamplingBudget, budgets
-from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig
+from gentraj.agents.roadmap.far_goals import FarGoals, RoadmapConfig, roadmap_of
 from gentraj.constraints import Circle
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
@@ -238,7 +238,7 @@ def test_a_goal_that_moves_in_every_step_is_followed() -> None:
 
 
 def lane() -> FarGoals:
-    return FarGoals(Roadmap.of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig(), (0,))
+    return FarGoals(roadmap_of(np.arange(200.0)[:, None], np.zeros(200)), RoadmapConfig(), (0,))
 
 
 def test_a_far_goal_is_approached_place_by_place_from_where_the_steps_until_then_lead() -> None:
@@ -256,14 +256,14 @@ def test_a_far_goal_is_approached_place_by_place_from_where_the_steps_until_then
 def test_where_it_is_stuck_it_looks_for_another_way_and_plans_from_where_it_is() -> None:
     """A plan takes two steps, and starts where the steps until then would have led."""
     played = InTime(0.6, far=lane())
-    while not played.agent.detours.of(torch.ones(1, dtype=torch.bool)):
+    while not played.agent.courses.of(torch.ones(1, dtype=torch.bool)):
         assert played.agent.step < 100
         played.step(START + 190)
     played.step(START + 190)
     starts = torch.cat([condition.values_BHD[:, 0, 0] for condition in played.model.all_asked])
     assert len(starts) > 9 and starts[[0, -1]].eq(0).all() and starts[1:-1].ne(0).all()
     played.agent.reset(None, [3])
-    assert not played.agent.detours.of(torch.ones(1, dtype=torch.bool))
+    assert not played.agent.courses.of(torch.ones(1, dtype=torch.bool))
 
 
 def test_one_that_is_told_of_obstacles_takes_the_place_of_the_other() -> None:
@@ -272,7 +272,7 @@ def test_one_that_is_told_of_obstacles_takes_the_place_of_the_other() -> None:
     played.step(START + 90)
     before = played.agent
     played.agent = before.avoiding([Circle((150.0,), 1.0, (0,))])
-    assert len(played.agent.detours.far.roadmap.edge_E2) < len(before.detours.far.roadmap.edge_E2)
+    assert len(played.agent.courses.far.roadmap.graph.edge_E2) < len(before.courses.far.roadmap.graph.edge_E2)
     fallback: Any = played.agent.deadline.fallback
     assert fallback.sampler.guide is not None and before.sampler.guide is None
     played.step(START + 90)

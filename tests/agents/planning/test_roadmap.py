@@ -1,19 +1,36 @@
 """The roadmap of the data: shortest ways over recorded passages."""
 
+import copy
+import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
-from planners import KnownModel
+from planners import KnownModel, planner
 
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentConfig
-from gentraj.agents.roadmap.detours import Detours, Headings, detours
-from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig, Waypoints
+from gentraj.agents.roadmap.courses import courses
+from gentraj.agents.roadmap.detours import Detours
+from gentraj.agents.roadmap.far_goals import (
+    OBSTACLES,
+    WAYS,
+    FarGoals,
+    RoadmapConfig,
+    Waypoints,
+    roadmap_of,
+    roadmap_of_tensors,
+)
+from gentraj.agents.roadmap.graph import PlaceGraph
+from gentraj.agents.roadmap.headings import Headings
+from gentraj.agents.roadmap.moves import Moves
+from gentraj.agents.roadmap.walks import Walks
 from gentraj.constraints import Circle, Constraints, Speed
 from gentraj.diffusion.guidance import Constrained
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -32,9 +49,11 @@ def straight(condition: Condition, seeds: Sequence[int]) -> torch.Tensor:
     return torch.lerp(condition.values_BHD[:, 0], last, part_H11).transpose(0, 1)
 
 
-def roadmap(*episodes: np.ndarray) -> Roadmap:
+def roadmap(*episodes: np.ndarray) -> Walks:
     lengths = [len(episode) for episode in episodes]
-    return Roadmap.of(np.concatenate(episodes), np.repeat(np.arange(len(episodes)), lengths))
+    road = roadmap_of(np.concatenate(episodes), np.repeat(np.arange(len(episodes)), lengths))
+    assert isinstance(road, Walks)
+    return road
 
 
 def two_lanes(ahead: int) -> FarGoals:
@@ -58,7 +77,7 @@ def test_steps_are_those_of_the_data_at_full_speed():
     way = road.way(np.array([19.0, 0]))
     route = road.route(way, np.array([1.0, 0]), 30)
     assert route.left == pytest.approx(180, rel=0.05)
-    assert route.place_NG[-1] == pytest.approx([4, 0], abs=2 * road.spacing)
+    assert route.place_NG[-1] == pytest.approx([4, 0], abs=2 * road.graph.spacing)
     assert (np.diff(route.steps_N) > 0).all()
 
 
@@ -69,7 +88,13 @@ def test_a_way_joins_pieces_of_different_episodes():
     assert road.route(road.way(np.array([10.0, 10])), np.zeros(2)).left == pytest.approx(200, rel=0.05)
 
 
-def pressed(buttons: int, presses: int = 400, travel: int = 10) -> Roadmap:
+def moves_of(position_NG: np.ndarray, places: int = 2000) -> Moves:
+    road = roadmap_of(position_NG, np.zeros(len(position_NG), int), places)
+    assert isinstance(road, Moves)
+    return road
+
+
+def pressed(buttons: int, presses: int = 400, travel: int = 10) -> Moves:
     """The roadmap of random presses, each after some steps at rest, of buttons that flip a switch and the next one."""
     rng = np.random.default_rng(0)
     switch_G = np.zeros(buttons, int)
@@ -79,12 +104,11 @@ def pressed(buttons: int, presses: int = 400, travel: int = 10) -> Roadmap:
         flips_G = np.zeros(buttons, int)
         flips_G[rng.integers(buttons) + np.arange(2) - buttons] = 1
         switch_G = switch_G ^ flips_G
-    return Roadmap.of(np.array(rows), np.zeros(len(rows), int))
+    return moves_of(np.array(rows))
 
 
 def test_switches_are_flipped_by_one_press_at_a_time():
     road = pressed(4)
-    assert road.rests
     start_G, goal_G = np.array([0, 0, 0, 0]), np.array([1, 0, 0, 1])
     way = road.way(goal_G)
     assert road.route(way, start_G).left == pytest.approx(10, abs=0.1)  # the last button flips the first switch, too
@@ -102,19 +126,19 @@ def test_a_passage_leaves_alone_what_it_left_alone_in_the_data():
         box = rng.uniform(0, 10)
         rows += [(box, 0)] * 10 + [(box, 1)] * 10
         rows += [(x, 1) for x in np.linspace(box, 0, 10)] + [(0, 1)] * 10 + [(0, 0)] * 10
-    road = Roadmap.of(np.array(rows), np.zeros(len(rows), int), places=60)
+    road = moves_of(np.array(rows), places=60)
     box = 5.1234
     route = road.route(road.way(np.array([0.0, 0])), np.array([box, 0]), 1)
     assert route.place_NG[-1] == pytest.approx([box, 1])
 
 
-def rolled() -> Roadmap:
+def rolled() -> Moves:
     """The roadmap of a ball that is rolled from 0 to anywhere, and from anywhere to 0, with rests in between."""
     rng = np.random.default_rng(0)
     rows = [0.0]
     for away in rng.uniform(1, 10, 100):
         rows += [0.0] * 10 + list(np.linspace(0, away, 10)) + [away] * 10 + list(np.linspace(away, 0, 10))
-    return Roadmap.of(np.array(rows)[:, None], np.zeros(len(rows), int))
+    return moves_of(np.array(rows)[:, None])
 
 
 def test_a_passage_leads_to_the_goal_from_where_it_was_never_recorded():
@@ -128,7 +152,7 @@ def test_an_agent_heads_for_the_same_place_until_what_it_moves_rests():
     far = FarGoals(rolled(), RoadmapConfig(), (0,))
     aims = []
     far.aim = lambda obs_BO, goal_BG: aims.append(obs_BO) or Waypoints(goal_BG + len(aims), goal_BG[:, 0])
-    headings, one, goal = detours(far, 4, 1), torch.ones(1, dtype=torch.bool), torch.tensor([[8.0]])
+    headings, one, goal = courses(far, 4, 1), torch.ones(1, dtype=torch.bool), torch.tensor([[8.0]])
     assert isinstance(headings, Headings)
     places = [headings.aim(one, torch.tensor([[x]]), goal).place_BG.item() for x in (3.0, 4.0, 5.0, 5.0, 9.0, 9.0)]
     assert places == [9, 9, 9, 12, 12, 14]
@@ -166,15 +190,17 @@ def test_what_is_blocked_is_gone_round():
 
     road = roadmap(over(2), over(6))
     goal = np.array([10.0, 0])
-    closed = road.without(road.crossing(lambda at: (np.abs(at - [5, 2]) < 0.3).all(-1)))
+    closed = road.without(road.graph.crossing(lambda at: (np.abs(at - [5, 2]) < 0.3).all(-1)))
     assert road.route(road.way(goal), np.zeros(2)).left == pytest.approx(140, rel=0.08)
     assert closed.route(closed.way(goal), np.zeros(2)).left == pytest.approx(220, rel=0.08)
 
 
-def test_saved_tensors_give_the_same_roadmap():
-    road = roadmap(line(10))
-    again = Roadmap.of_tensors(road.tensors())
-    goal, start = np.array([9.0, 0]), np.array([1.0, 0])
+@pytest.mark.parametrize("made", [lambda: roadmap(line(10)), lambda: pressed(2)])
+def test_saved_tensors_give_the_same_roadmap(made):
+    road = made()
+    again = roadmap_of_tensors(road.tensors())
+    goal, start = road.graph.place_PG[[-1, 0]]
+    assert type(again) is type(road)
     assert again.route(again.way(goal), start).left == road.route(road.way(goal), start).left
 
 
@@ -224,8 +250,8 @@ def test_random_walks_never_promise_a_way_faster_than_the_data_move():
     road = roadmap(*walks)
     goal = walks[3][200]
     way = road.way(goal)
-    far = np.linalg.norm(road.place_PG - goal, axis=1)
-    assert (way.steps_P * road.speed >= far - 1e-6).all()
+    far = np.linalg.norm(road.graph.place_PG - goal, axis=1)
+    assert (way.steps_P * road.graph.speed >= far - 1e-6).all()
 
 
 @pytest.mark.parametrize(("obs_dim", "goal_dims"), [(2, (0, 1)), (29, (0, 1)), (2, (1,)), (5, (4, 0, 2))])
@@ -233,7 +259,7 @@ def test_a_whole_plan_joins_windows_from_the_start_to_a_goal_of_any_entries(obs_
     spec = TrajectorySpec(obs_dim, 0, horizon=8, stride=4)
     lane = np.random.default_rng(0).normal(size=(301, obs_dim)).astype(np.float32)
     lane[:, goal_dims] = np.arange(301)[:, None] * 0.1
-    far_goals = FarGoals(Roadmap.of(lane[:, goal_dims], np.zeros(301)), RoadmapConfig(), goal_dims)
+    far_goals = FarGoals(roadmap_of(lane[:, goal_dims], np.zeros(301)), RoadmapConfig(), goal_dims)
     sampler = PlanSampler(KnownModel(spec, straight), PlannerConfig("fixed", goal_dims=goal_dims), far=far_goals)
     obs, goal = torch.as_tensor(lane[[10, 200]]), torch.as_tensor(lane[[250, 210]])[:, goal_dims]
     far, near = sampler.whole(obs, goal, [0, 1])
@@ -281,3 +307,90 @@ def test_where_no_other_way_is_known_the_closed_one_is_tried_again():
     for _ in range(8):
         aim = detours.aim(one, start, goal)
         assert aim.place_BG[0].tolist() == pytest.approx([1.8, 0], abs=0.5) and aim.left_B.isfinite()
+
+
+def test_an_obstacle_that_is_told_is_searched_once_and_what_a_robot_is_stuck_at_is_never_kept():
+    """Sixty episodes of a robot that is stuck in each."""
+    far = two_lanes(ahead=12)
+    circle = Circle((5.0, 0.0), 0.15, (0, 1))
+    around = far.around([circle])
+    detours, one = Detours(around, 12, 1), torch.ones(1, dtype=torch.bool)
+    for episode in range(60):
+        start, goal = torch.tensor([[0.0, 0.01 * episode]]), torch.tensor([[10.0, 0.0]])
+        for _ in range(5):
+            detours.aim(one, start, goal)
+        assert len(detours.found[0]) >= 1
+        detours.forget(one)
+    assert not detours.found and not around.told
+    assert list(far.told) == [frozenset([circle])] and far.around([circle]) is around
+    for x in range(100):
+        far.around([Circle((float(x), 0.0), 0.1, (0, 1))])
+    assert len(far.told) == OBSTACLES
+
+
+def test_the_ways_to_all_goals_of_a_batch_are_found_once(monkeypatch: pytest.MonkeyPatch):
+    """However many goals there are, all environments together or one after another."""
+    found, shortest = [], PlaceGraph.shortest
+    monkeypatch.setattr(PlaceGraph, "shortest", lambda *given: found.append(1) or shortest(*given))
+    far, batch = FarGoals(roadmap(line(20)), RoadmapConfig(), (0, 1)), WAYS + 44
+    detours = Detours(far, 12, batch)
+    obs, goal = torch.zeros(batch, 2), torch.zeros(batch, 2)
+    goal[:, 0] = torch.linspace(5, 15, batch)
+    first_B = torch.arange(batch) < batch // 2
+    for _ in range(2):
+        for which_B in (first_B, ~first_B, first_B | ~first_B):
+            detours.aim(which_B, obs[which_B], goal[which_B])
+    assert len(found) == batch
+    for step in range(4):
+        goal[:, 1] = 0.001 * step
+        far.aim(obs, goal)
+    assert len(far.ways) == batch
+
+
+def test_where_one_obstacle_closes_every_passage_there_is_no_way_and_a_second_one_can_be_told():
+    far = two_lanes(ahead=12)
+    closed = far.around([Circle((5.0, 2.0), 99.0, (0, 1))])
+    assert not len(closed.roadmap.graph.steps_E)
+    again = closed.around([Circle((5.0, 0.0), 0.15, (0, 1))])
+    start, goal = torch.zeros(1, 2), torch.tensor([[10.0, 0]])
+    with pytest.warns(UserWarning, match="no recorded way"):
+        assert again.aim(start, goal).left_B.isinf()
+    objects = FarGoals(rolled(), RoadmapConfig(), (0,)).around([Circle((5.0,), 99.0, (0,))]).around(
+        [Circle((5.0,), 1.0, (0,))])
+    with pytest.warns(UserWarning, match="no recorded way"):
+        assert objects.aim(torch.zeros(1, 1), torch.tensor([[8.0]])).left_B.isinf()
+
+
+def to_where_it_plans(condition: Condition, seeds: Sequence[int]) -> torch.Tensor:
+    """Straight plans whose actions are the positions."""
+    position_NHO = condition.spec.split(straight(condition, seeds))[0]
+    return torch.cat([position_NHO, position_NHO], -1)
+
+
+def a_policy(far: FarGoals) -> Actor:
+    dim = len(far.goal_dims)
+    policy = Student(StudentConfig(chunk=2, execute=2, width=8, depth=1), StateActionScales.blank(dim, dim, dim))
+    return Aiming(policy, np.full(dim, -20), np.full(dim, 20), ahead=far)
+
+
+def a_planner(far: FarGoals) -> Any:
+    dim = len(far.goal_dims)
+    config = PlannerConfig("fixed", actions="joint", replan=2, goal_dims=tuple(range(dim)))
+    return planner(KnownModel(TrajectorySpec(dim, dim, 8), to_where_it_plans), config, dim, far=far)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(cloudpickle.dumps(agent))])
+@pytest.mark.parametrize("made", [a_policy, a_planner])
+@pytest.mark.parametrize("road", [lambda: two_lanes(ahead=12), lambda: FarGoals(rolled(), RoadmapConfig(), (0,))])
+def test_a_copy_of_an_agent_with_a_roadmap_acts_as_the_agent_does(road: Callable[[], FarGoals],
+                                                                  made: Callable[[FarGoals], Any], copied: Any):
+    """Before the first decision, in the midst of its course, and where it is stuck and has left its way."""
+    far = road().around([Circle((5.0,) + (0.1,) * (len(road().goal_dims) - 1), 0.15, road().goal_dims)])
+    agent, at = made(far), torch.zeros(2, len(far.goal_dims))
+    goal = torch.full_like(at, 0.0)
+    goal[:, 0] = torch.tensor([10.0, 9.9])
+    agent.reset(None, [1, 2])
+    for _ in range(3):
+        other = copied(agent)
+        for _ in range(20):
+            assert torch.equal(agent.act(at, goal), other.act(at, goal))

@@ -16,7 +16,7 @@ from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig, SteeringActorConfig
 from gentraj.agents.policies.student import StudentConfig
-from gentraj.agents.roadmap.graph import FarGoals, Roadmap, RoadmapConfig, Waypoints
+from gentraj.agents.roadmap.far_goals import FarGoals, RoadmapConfig, Waypoints, roadmap_of
 from gentraj.data import ContextConfig, Episodes, HindsightConfig, HindsightWindows, Windows, concatenate
 from gentraj.families import ACTION_MODELS
 from gentraj.networks import ResidualMLPConfig
@@ -180,7 +180,7 @@ def test_every_policy_keeps_the_contract_with_chunks_goals_and_quantiles(name: s
 def test_a_way_is_looked_for_where_a_decision_is_made_and_at_no_other_step(
         name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, actor = [], actor_of(taught(name))
-    road = Roadmap.of(np.arange(300.0)[:, None], np.zeros(300))
+    road = roadmap_of(np.arange(300.0)[:, None], np.zeros(300))
     actor.ahead = FarGoals(road, RoadmapConfig(), (0,))
     monkeypatch.setattr(FarGoals, "aim", lambda far, obs_BO, goal_BG, detours: asked.append(
         obs_BO[:, 0].tolist()) or Waypoints(goal_BG + 1, goal_BG[:, 0]))
