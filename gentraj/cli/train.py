@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from ..config import OneOf, dotted_keys, from_json, read_json, to_json
+from ..data.sources import resolve_paths
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -22,7 +23,7 @@ from ..runs.kinds.folder import RUNS, RunFolder
 from ..runs.kinds.presets import PRESETS, listing, preset, with_components
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.kinds.world_run import WorldModelRun
-from ..runs.learn.training import prepare, resolve_paths, untrained_agent
+from ..runs.learn.training import prepare, untrained_agent
 from ..runs.learn.training import train as train_run
 from ..runs.show.card import parameters_trained
 from ..training.checkpoint import has_checkpoints

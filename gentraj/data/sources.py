@@ -118,6 +118,28 @@ def is_path(source: str) -> bool:
     return any(one.is_path and one.is_one(os.path.expanduser(source)) for one in FORMATS)
 
 
+def resolve_paths(dataset: str, folder: Path) -> str:
+    """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
+
+    A file that is not where its path says is looked for in the run's folder, and in the folder around it. Raises
+    ValueError for a path that is not in UTF-8.
+    """
+    def locate(name: str) -> str:
+        path = Path(os.path.expanduser(name))
+        if not is_path(name):
+            return name
+        places = path, folder / path.name, folder.absolute().parent / path.name
+        place = next(filter(os.path.exists, places), path).absolute()
+        try:
+            str(place).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(place)!r} is a path that is not in UTF-8, in which the settings of a run are "
+                             "written; rename the folder or the file") from None
+        return str(place)
+
+    return "+".join(map(locate, split_names(dataset)))
+
+
 def read(source: str | Path) -> Fields:
     """Reads the fields of `Episodes`, not yet validated."""
     text = os.path.expanduser(source)

@@ -30,6 +30,7 @@ from gentraj.envs.making import environment_factory, recorded_factory, try_makin
 
 from ..config import check_known, settings, to_json, write_json
 from ..data.episodes import Episodes, episodes_hash
+from ..data.sources import resolve_paths
 from ..device import pick_device
 from ..families import FAMILIES
 from ..families import family as family_of
@@ -43,7 +44,7 @@ from ..runs.kinds.planner_run import PlannerRun, PlannerRunConfig
 from ..runs.kinds.presets import PRESETS, with_model
 from ..runs.kinds.run import DataFacts, Run, RunConfig, environment_of
 from ..runs.kinds.world_run import WorldModelRunConfig
-from ..runs.learn.training import read_datasets, resolve_paths
+from ..runs.learn.training import read_datasets
 from ..runs.show.card import parameters_trained
 from ..training.checkpoint import saved_step
 from ..training.log import read_metrics

@@ -5,8 +5,7 @@ from some_episodes import some
 
 from gentraj.data import DataError, concatenate, inspect, load_episodes, save_minari, save_npz, sources
 from gentraj.data.episodes import npz_fields, open_npz
-from gentraj.data.sources import Format, ends_in, split_names
-from gentraj.runs.learn.training import resolve_paths
+from gentraj.data.sources import Format, ends_in, resolve_paths, split_names
 
 
 @pytest.fixture(autouse=True)

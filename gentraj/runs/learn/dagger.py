@@ -28,6 +28,7 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ...config import read_json, settings, to_json, write_json
 from ...data import Episodes, save_npz
+from ...data.sources import resolve_paths
 from ...data.splitting import take
 from ...progress import say
 from ...randomness import fold
@@ -39,7 +40,7 @@ from ..kinds.folder import RunFolder
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun, PolicyRunConfig
 from ..kinds.run import Run, ahead_of, environment_of, straight
-from .training import RunTrainer, check_fit, prepare, resolve_paths, training_data
+from .training import RunTrainer, check_fit, prepare, training_data
 
 TURNS_PER_EPISODE = 10  # on average, in a whole episode
 NEW_GOAL_PROB = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal

@@ -18,6 +18,7 @@ from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.policies.policy import Policy
 
 from ...config import JsonObject, settings
+from ...data.sources import resolve_paths
 from ...diffusion import Diffusion, DiffusionConfig
 from ...diffusion.denoiser import NEEDS_SIGNAL
 from ...distillation import (
@@ -38,7 +39,7 @@ from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.presets import model_config, with_model
 from ..kinds.run import Run, RunConfig
 from .dagger import DecisionConfig, distill_decisions
-from .training import RunTrainer, data_of, resolve_paths, training_data
+from .training import RunTrainer, data_of, training_data
 
 
 @settings

@@ -11,6 +11,7 @@ from gentraj.agents.policies.policy import PolicyConfig, check_acting
 from gentraj.agents.policies.steering import Steered, SteeredConfig
 
 from ...config import with_settings
+from ...data.sources import resolve_paths
 from ...randomness import generator
 from ...training.loop import TrainingConfig
 from ...training.parallel import SINGLE
@@ -21,7 +22,7 @@ from ..kinds.policy_run import PolicyRun, PolicyRunConfig
 from ..kinds.presets import reward_settings
 from ..kinds.run import Run, of_kind
 from ..show.export import examples
-from .training import RunTrainer, prepare, resolve_paths, training_data
+from .training import RunTrainer, prepare, training_data
 
 ARRIVAL = 0.1  # the threshold of the one arrival at a goal; later, likelier ones make a planner slow
 CHECKED = 16  # observations in which two actions of different noise are compared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
@@ -21,7 +20,7 @@ from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject
 from ...data import Episodes, concatenate, episodes_hash, load_episodes
-from ...data.sources import is_path, split_names
+from ...data.sources import resolve_paths, split_names
 from ...data.splitting import stitch
 from ...progress import one_line, say
 from ...training.log import Row
@@ -135,28 +134,6 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
         check_data(facts, episodes, config.env_id)
         untrained_agent(run)
     return run, parts
-
-
-def resolve_paths(dataset: str, folder: Path) -> str:
-    """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
-
-    A file that is not where its path says is looked for in the run's folder, and in the folder around it. Raises
-    ValueError for a path that is not in UTF-8.
-    """
-    def locate(name: str) -> str:
-        path = Path(os.path.expanduser(name))
-        if not is_path(name):
-            return name
-        places = path, folder / path.name, folder.absolute().parent / path.name
-        place = next(filter(os.path.exists, places), path).absolute()
-        try:
-            str(place).encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{str(place)!r} is a path that is not in UTF-8, in which the settings of a run are "
-                             "written; rename the folder or the file") from None
-        return str(place)
-
-    return "+".join(map(locate, split_names(dataset)))
 
 
 def read_datasets(config: RunConfig, *, record: bool = True) -> tuple[Episodes, list[DataReturns]]:
