@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -34,7 +33,7 @@ ONE = torch.ones(1, dtype=torch.bool)  # the one environment, as a mask
 class Deadline:
     """How long an agent may take to act. Raises ValueError for a time that is not positive.
 
-    Each agent needs one of its own: the executor does one job at a time, and the fallback acts in one environment.
+    Each agent needs one of its own: an executor does one job at a time, and the fallback acts in one environment.
     """
 
     seconds: float
@@ -45,8 +44,9 @@ class Deadline:
     holds its last action."""
     clock: Callable[[], float] = time.perf_counter
     """Returns the time in seconds, which never goes back."""
-    executor: Executor = field(default_factory=partial(ThreadPoolExecutor, 1, "deadline"))
-    """Makes plans or chunks in the background, one after another."""
+    executor: Executor | None = None
+    """Makes plans or chunks in the background, one after another; None is a thread of the agent's own, which is started
+    when it is first needed."""
 
     def __post_init__(self) -> None:
         if not 1e-6 <= self.seconds <= 1e6:
@@ -83,12 +83,15 @@ class Background(Generic[J]):
     On a GPU jobs have a stream of their own, so that acting, which reads its actions, does not wait for them. A job
     sees what was done on the stream of decisions before it began. It ends by a copy to the CPU, which waits for its
     stream, so that what it was given and what it made may be used and freed then.
+
+    A copy, also one in another process, has a thread and a stream of its own, and begins anew what is being made.
     """
 
     def __init__(self, deadline: Deadline, make: Callable[[J], object], device: torch.device):
         """`make` does a job, on this device, and ends by a copy of its result to the CPU."""
-        self.deadline, self.make = deadline, make
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.deadline, self.make, self.device = deadline, make, device
+        self.executor = deadline.executor
+        self.stream: torch.cuda.Stream | None = None
         self.clock = deadline.clock
         self.job: J | None = None
         """The job that is being done, if there is one."""
@@ -98,17 +101,24 @@ class Background(Generic[J]):
         self.acted, self.made = Counter[str](), Counter[str]()
         self.fell_back: int | None = None  # the step at which the fallback last acted
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"executor": self.deadline.executor, "stream": None, "job": None}
+
     def take_over(self, other: Background[Any]) -> None:
-        """Measures and counts on from where `other` is."""
+        """Works, measures and counts on from where `other` is."""
+        self.executor, self.stream = other.executor, other.stream
         self.relative, self.acting = other.relative, other.acting
         self.cold = other.cold
         self.acted, self.made = other.acted, other.made
 
     def begin(self, job: J) -> None:
         """Begins a job."""
-        if self.stream is not None:
-            self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        job.future = self.deadline.executor.submit(self._do, job)
+        if self.executor is None:
+            self.executor = ThreadPoolExecutor(1, "deadline")
+        if self.device.type == "cuda":
+            self.stream = self.stream or torch.cuda.Stream(self.device)
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        job.future = self.executor.submit(self._do, job)
         self.job = job
 
     def wait(self, seconds: float) -> None:
