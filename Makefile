@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&
 # One worker more than cores, as some tests wait for processes of their own.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 
-.PHONY: demo test device test-fast lint notebooks soak mutants audit lowest release-check site clean
+.PHONY: demo test device test-fast lint notebooks audit lowest release-check site clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -22,11 +22,6 @@ device: .venv/installed-dev
 test-fast: .venv/installed-dev
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-# By hand before a release, each within an hour.
-mutants: .venv/installed-dev
-	.venv/bin/python -m pip install --quiet --editable '.[mutation]'
-	.venv/bin/python -m benchmarks.mutation
-
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/pyright --pythonpath .venv/bin/python
@@ -35,9 +30,6 @@ lint: .venv/installed-dev
 # Executes every tutorial with small sizes. `.venv/bin/python -m benchmarks.notebooks` stores their outputs anew.
 notebooks: .venv/installed-dev
 	.venv/bin/python -m benchmarks.notebooks --check --jobs 2
-
-soak: .venv/installed-dev
-	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.soak $(SOAK)
 
 # Known vulnerabilities of what is installed, by pip-audit, which lives in an environment of its own.
 audit: .venv/installed

@@ -9,7 +9,6 @@ is a process that multiplies matrices all the time. The first line is the planne
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +22,6 @@ import tyro
 
 from gentraj import runs
 from gentraj.envs.evaluation.scoring import EvaluationConfig
-from gentraj.files import write_file
-from gentraj.progress import say
 from gentraj.runs.judge.evaluation import Acting, evaluate_run
 
 SPIN = "import torch; torch.set_num_threads(1); x = torch.ones(512, 512)\nwhile True: x @ x"
@@ -42,8 +39,6 @@ class Args:
     episodes: int = 20
     seed: int = 0
     threads: int = 1
-    out: Path | None = None
-    """A JSON file for the scores."""
 
 
 def main(args: Args) -> None:
@@ -52,18 +47,13 @@ def main(args: Args) -> None:
     run, fallback = runs.load(args.run, device=device), args.fallback and runs.load(args.fallback, device=device)
     print(f"{'neighbours':>10}{'deadline':>9}{'return':>8} {'(95 %)':16}{'success':>8}{'missed':>9}{'p50':>7}{'p99':>7}"
           f"{'worst':>7}  acted by; plans", flush=True)
-    found = []
     for neighbours in args.neighbours:
         with busy(neighbours):
             for deadline in (None, *args.deadlines_ms):
                 config = EvaluationConfig(episodes=args.episodes, seed=args.seed, num_envs=1, batch_invariant=False,
                                           baselines=False, deadline_ms=deadline)
                 scores, _ = evaluate_run(run, config, Acting(fallback=fallback if deadline else None), progress=False)
-                found.append({"neighbours": neighbours, "deadline_ms": deadline} | scores)
-                print(line(found[-1]), flush=True)
-    if args.out is not None:
-        write_file(args.out, json.dumps(found, indent=2).encode())
-        say(f"scores in {args.out}")
+                print(line({"neighbours": neighbours, "deadline_ms": deadline} | scores), flush=True)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ square change of the action where a chunk takes over, divided by that within chu
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -28,7 +27,6 @@ from gentraj.agents.realtime.policy import ChunkJob, RealTimeActor
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.evaluation.scoring import bootstrap_interval
 from gentraj.envs.making import environment_factory
-from gentraj.files import write_file
 from gentraj.plots.comparison import Curve, plot_learning_curves
 from gentraj.plots.page import markdown_table
 from gentraj.progress import say
@@ -52,8 +50,6 @@ class Args:
     threads: int = 1
     figure: Path | None = None
     """An image of the returns."""
-    out: Path | None = None
-    """A JSON file for the scores."""
 
 
 class Line(NamedTuple):
@@ -137,7 +133,7 @@ def main(args: Args) -> None:
 
 
 def report(scores: Scores, args: Args) -> None:
-    """Prints the table, and writes the figure and the scores."""
+    """Prints the table, and writes the figure."""
     curves: dict[str, dict[str, Curve]] = {}
     rows = []
     for line, of_delay in scores.items():
@@ -153,9 +149,6 @@ def report(scores: Scores, args: Args) -> None:
     if args.figure is not None:
         title, along = "Return against delay", "delay (environment steps)"
         say(f"figure: {plot_learning_curves(curves, args.figure, 'return', title, along)}")
-    if args.out is not None:
-        write_file(args.out, json.dumps([{**line._asdict(), "scores": found} for line, found in scores.items()],
-                                        indent=2).encode())
 
 
 if __name__ == "__main__":

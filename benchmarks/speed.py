@@ -1,16 +1,16 @@
 """Measures plans, training steps and policy updates of gentraj beside its peers.
 
     python -m benchmarks.speed --out benchmarks/results/speed/cpu.json
-    python -m benchmarks.speed --cases 'plan/hopper/*' --backends openvino --diffuser ../diffuser
+    python -m benchmarks.speed --cases 'plan/hopper/*' --backends openvino
     python -m benchmarks.speed --cases 'update/*' --backends bf16 compile
     python -m benchmarks.speed --results benchmarks/results/speed/cpu.json --table docs/performance.md
-    python -m benchmarks.speed --device cuda --cases 'decide/*'
+    python -m benchmarks.speed --device cuda --cases '*' --out cuda.json --table docs/performance.md
 
-The peers are the U-Net and the schedulers of `diffusers`, a checkout of Diffuser where --diffuser names one, and d3rlpy
-where it is installed, with the same sizes and threads. Each round runs the peers and all variants of gentraj by turns.
-Printed are the median time, and the median over the rounds of a peer's time over the variant's (above 1, gentraj is
-faster), with the quartiles. On a CPU, times are CPU times of the process, in which a neighbour on the machine shows
-least. On a GPU, the memory of each is measured, too. Networks are untrained: their weights do not change the time.
+The peer is Diffuser's U-Net and its schedulers in `diffusers`, with the same sizes and threads. Each round runs the
+peer and all variants of gentraj by turns. Printed are the median time, and the median over the rounds of the peer's
+time over the variant's (above 1, gentraj is faster), with the quartiles. On a CPU, times are CPU times of the process,
+in which a neighbour on the machine shows least. On a GPU, the memory of each is measured, too. Networks are untrained:
+their weights do not change the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,13 +37,13 @@ import torch
 import tyro
 
 from benchmarks.speed_cases import CASES
-from benchmarks.speed_peers import Call, Case, PeerMissing, Setup
+from benchmarks.speed_peers import Call, Case, Setup
 from gentraj.config import read_json
 from gentraj.files import check_output, write_file
 from gentraj.plots.page import markdown_table
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("gentraj", "torch", "numpy", "diffusers", "d3rlpy", "openvino")
+PACKAGES = ("gentraj", "torch", "numpy", "diffusers", "openvino")
 FEWEST_ROUNDS = 3  # however long they take
 BLOCK = re.compile(r"(<!-- speed: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -60,8 +59,6 @@ class Options:
     backends: tuple[str, ...] | None = None
     """Backends of gentraj.accelerate beside eager; None is openvino and openvino-bf16 on a CPU, and compile elsewhere.
     compile also compiles training steps, and bf16 is for updates."""
-    diffuser: Path | None = None
-    """A checkout of github.com/jannerm/diffuser, which is imported from there."""
     rounds: int = 9
     """The most rounds of each case, after one that is not counted."""
     seconds: float = 10.0
@@ -128,12 +125,7 @@ def beside_peers(case: Case, setup: Setup, rounds: int, seconds: float) -> dict[
 
     Where there is no peer, the variants stand beside eager.
     """
-    peers: dict[str, Call] = {}
-    for name, build in case.peers.items():
-        try:
-            peers[name] = build(setup)
-        except PeerMissing as missing:
-            print(f"  {name} is left out: {missing}", file=sys.stderr)
+    peers = {name: build(setup) for name, build in case.peers.items()}
     calls = peers | dict(case.ours(setup))
     times = by_turns(calls, rounds, seconds, setup.device)
     ms = {name: 1000 * np.array(each) for name, each in times.items()}
@@ -183,7 +175,7 @@ def measured(options: Options) -> Iterator[dict[str, Any]]:
     device, backends = torch.device(options.device), options.backends
     if backends is None:
         backends = ("openvino", "openvino-bf16") if device.type == "cpu" else ("compile",)
-    setup = Setup(backends, options.diffuser, device)
+    setup = Setup(backends, device)
     found: dict[str, Any] = {"machine": machine(setup.device), "cases": {}}
     for name, case in chosen(options.cases).items():
         found["cases"][name] = beside_peers(case, setup, options.rounds, options.seconds)
@@ -205,15 +197,13 @@ def lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
 def with_tables(found: Mapping[str, Any], text: str, name: str = "the page") -> str:
     """The text of a page with the tables between its marks: those of the CPU, or that of another device.
 
-    Raises ValueError for a page without such marks, and for a mark of an unknown table.
+    Raises ValueError for a page without such marks.
     """
     if not BLOCK.search(text):
         raise ValueError(f"{name} has no marks <!-- speed: TABLE --> and <!-- end --> around a table; known tables: "
                          f"{', '.join(TABLES)}")
 
     def filled(match: re.Match[str]) -> str:
-        if match[2] not in TABLES:
-            raise ValueError(f"{name} has a mark for the table '{match[2]}'; known tables: {', '.join(TABLES)}")
         if (match[2] == "device") == (found["machine"]["device"] == "cpu"):
             return match[0]  # which is of other results
         return f"{match[1]}{TABLES[match[2]](found)}\n{match[3]}"
@@ -225,9 +215,9 @@ def machine_text(found: Mapping[str, Any]) -> str:
     """Where, when and with what it was measured."""
     at = found["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in at["versions"].items()
-                         if number is not None and name in ("torch", "diffusers", "d3rlpy", "openvino"))
+                         if number is not None and name in ("torch", "diffusers", "openvino"))
     return (f"Measured on {at['date']} at commit {at['commit']}, CPU threads: {at['threads']}, of {at['cpu']} "
-            f"({at['capability']}),\n{packages}, by `python -m benchmarks.speed --diffuser DIFFUSER`.")
+            f"({at['capability']}),\n{packages}, by `python -m benchmarks.speed`.")
 
 
 def peers_table(found: Mapping[str, Any]) -> str:

@@ -23,9 +23,6 @@ from benchmarks.speed_peers import (
     Setting,
     Setup,
     Value,
-    d3rlpy_update,
-    diffuser_plan,
-    diffuser_training,
     diffusers_plan,
     diffusers_training,
 )
@@ -127,7 +124,7 @@ def transitions() -> Episodes:
 
 def updates(setup: Setup, kind: str) -> Mapping[str, Call]:
     """Updates as the training loop does them, with the batches drawn within the measured time; in bfloat16 and compiled
-    if bf16 and compile are among the backends. iql and td3bc have networks of the widths that d3rlpy is given."""
+    if bf16 and compile are among the backends. iql and td3bc have networks of their papers' widths."""
     data, found = transitions(), {}
     for name in ("eager", *(name for name in setup.backends if name in ("bf16", "compile"))):
         config = replace(PRESETS[kind][1], **EQUAL.get(kind, {}))
@@ -206,8 +203,7 @@ def rollouts(setup: Setup, batch: int, steps: int) -> dict[str, Call]:
 
 
 def _plan(title: str, setting: Setting, batch: int) -> Case:
-    return Case(title, {"diffusers": partial(diffusers_plan, setting=setting, batch=batch),
-                        "Diffuser": partial(diffuser_plan, setting=setting, batch=batch)},
+    return Case(title, {"diffusers": partial(diffusers_plan, setting=setting, batch=batch)},
                 partial(plans, setting=setting, batch=batch, options=SamplingOptions()))
 
 
@@ -217,23 +213,20 @@ def _ddim(title: str, setting: Setting, batch: int) -> Case:
 
 
 def _guided(title: str, setting: Setting, batch: int, guide: Callable[[Value], Guided]) -> Case:
-    def peer(plan: Callable[..., Call], setup: Setup) -> Call:
-        return plan(setup, setting, batch, value_network(setting, setup.device))
+    def peer(setup: Setup) -> Call:
+        return diffusers_plan(setup, setting, batch, value_network(setting, setup.device))
 
-    return Case(title, {"diffusers": partial(peer, diffusers_plan), "Diffuser": partial(peer, diffuser_plan)},
+    return Case(title, {"diffusers": peer},
                 partial(guided_plans, setting=setting, batch=batch, guide=guide))
 
 
 def _train(title: str, setting: Setting, batch: int) -> Case:
-    return Case(title, {"diffusers": partial(diffusers_training, setting=setting, batch=batch),
-                        "Diffuser": partial(diffuser_training, setting=setting, batch=batch)},
+    return Case(title, {"diffusers": partial(diffusers_training, setting=setting, batch=batch)},
                 partial(training, setting=setting, batch=batch))
 
 
-def _update(kind: str, *peers: str) -> Case:
-    return Case(f"update of {kind}, 256 transitions",
-                {"d3rlpy": partial(d3rlpy_update, kind=kind, data=transitions)} if "d3rlpy" in peers else {},
-                partial(updates, kind=kind))
+def _update(kind: str) -> Case:
+    return Case(f"update of {kind}, 256 transitions", {}, partial(updates, kind=kind))
 
 
 def _decide(who: str, agent_on: AgentOn, batch: int, goal_dim: int = 0) -> Case:
@@ -258,8 +251,8 @@ CASES: dict[str, Case] = {
     "guided/clean/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16, DEFAULT),
     "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
     "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
-    "update/iql": _update("iql", "d3rlpy"),
-    "update/td3bc": _update("td3bc", "d3rlpy"),
+    "update/iql": _update("iql"),
+    "update/td3bc": _update("td3bc"),
     "update/fql": _update("fql"),
     "update/diffusion-ql": _update("diffusion-ql"),
     "update/swift": _update("swift"),

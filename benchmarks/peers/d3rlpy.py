@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.speed_peers import replay_buffer
+from gentraj.data import Episodes, save_d3rlpy
 
 from .peer import Peer, Task
 
 EPOCH = 1_000  # updates, as in the reproductions
 REWARDS = 1000.0  # IQL divides rewards by the range of the data's returns, and multiplies them by this
+
+
+def replay_buffer(d3rlpy: Any, episodes: Episodes) -> Any:
+    """The episodes as a replay buffer of d3rlpy, which is given as a module."""
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of last observations, which it never looks at
+        path = save_d3rlpy(episodes, f"{folder}/data.h5")
+        with path.open("rb") as file:
+            return d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
 
 
 class D3rlpy(Peer):

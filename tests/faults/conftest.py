@@ -8,13 +8,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 from forked import Forked
 from tiny import run_tiny
 
+from gentraj.training import checkpoint
 from gentraj.training.checkpoint import meta_json
+from gentraj.training.log import read_metrics
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir")
@@ -60,6 +63,15 @@ def _forge(path: Path, files: dict[str, bytes], changes: dict | None = None) -> 
     (path / "meta.json").write_bytes(meta_json(body | (changes or {})))
 
 
+def _fingerprint(folder: Path) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """What a training leaves: hashes of the newest checkpoint's tensors, weights and states of the optimisers, and the
+    rows of metrics without their seconds."""
+    files = checkpoint.load(folder).folder.glob("*.safetensors")
+    rows = [{key: value for key, value in row.items() if key not in ("seconds", "cpu_seconds")}
+            for row in read_metrics(folder)]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}, rows
+
+
 @pytest.fixture(scope="session")
 def crash_at():
     return _crash_at
@@ -72,9 +84,7 @@ def forge():
 
 @pytest.fixture(scope="session")
 def fingerprint():
-    from benchmarks.soak import fingerprint
-
-    return fingerprint
+    return _fingerprint
 
 
 @pytest.fixture

@@ -113,6 +113,12 @@ class Canary:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000 + ".npz", "x" * 300 + "/y.hdf5", "\0", "~nobody-here/y.npz"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(DataError):
+        load_episodes(name)
+
+
 def test_a_pickle_in_an_npz_is_not_executed(tmp_path):
     path = save_npz(tiny_episodes(), tmp_path / "a.npz")
     np.savez(path, **(dict(np.load(path)) | {"obs": np.array([Canary(tmp_path / "canary")], dtype=object)}))  # pyright: ignore[reportArgumentType]

@@ -17,7 +17,8 @@ from PIL import Image
 
 pytest.importorskip("viser")
 pytest.importorskip("playwright")
-from benchmarks.browser import CHROMIUM, Newcomer, chromium, until
+from browser import CHROMIUM, Newcomer, chromium, until
+
 from gentraj.studio.export import PICTURE, python_call, session_page
 from gentraj.studio.loading import load_runs
 from gentraj.studio.scene import GOAL, rgb

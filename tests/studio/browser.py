@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +17,6 @@ ARGUMENTS = ("--no-sandbox", "--headless=new", "--use-gl=angle", "--use-angle=sw
              "--disable-sync", "--no-first-run", "--ignore-gpu-blocklist")
 SIZE = {"width": 900, "height": 560}
 PATIENCE = 180_000  # milliseconds; a busy machine without a GPU draws a frame in seconds
-COUNTING = """window.framesDrawn = 0;
-let drew = false;
-for (const name of ["drawArrays", "drawElements", "drawArraysInstanced", "drawElementsInstanced"]) {
-    const draw = WebGL2RenderingContext.prototype[name];
-    WebGL2RenderingContext.prototype[name] = function(...given) { drew = true; return draw.apply(this, given); };
-}
-const frame = () => { window.framesDrawn += drew; drew = false; requestAnimationFrame(frame); };
-requestAnimationFrame(frame);"""  # a script for a page, which counts the frames in which something is drawn
 TWO_FRAMES = "() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 
 
@@ -54,20 +44,6 @@ def until(page: Any, holds: Callable[[], object], seconds: float = PATIENCE / 10
         page.wait_for_timeout(50)
 
 
-def cpu_seconds() -> float:
-    """The CPU time of the processes that this one started and of those that they started, as Linux tells it."""
-    parents, seconds = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents[stat.parent.name] = fields[1]
-            seconds[stat.parent.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    found = {str(os.getpid())}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sum(seconds[pid] for pid in found - {str(os.getpid())})
-
-
 class Newcomer:
     """A person in front of a page of the studio, who takes screenshots.
 
@@ -90,12 +66,11 @@ class Newcomer:
         self.shots += 1
         return path
 
-    def where(self, x: float, y: float, z: float = 0.0, *,
-              box: dict[str, float] | None = None) -> tuple[float, float]:
-        """The pixel of the page at which a place of the scene is seen; `box` is the canvas, by default as it is now."""
+    def where(self, x: float, y: float, z: float = 0.0) -> tuple[float, float]:
+        """The pixel of the page at which a place of the scene is seen."""
         from viser.transforms import SO3
 
-        camera, box = self.client.camera, box or self.canvas
+        camera, box = self.client.camera, self.canvas
         ahead = SO3(np.asarray(camera.wxyz)).as_matrix().T @ (np.array([x, y, z]) - camera.position)
         assert ahead[2] > 0, "the place is behind the camera"
         right, down = ahead[:2] / ahead[2] * box["height"] / 2 / np.tan(camera.fov / 2)
