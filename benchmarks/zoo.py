@@ -158,7 +158,7 @@ def pack_and_score(name: str, out: Path) -> None:
     scores = read_json(unpacked / RunFolder.EVALUATION)
     write_json(packed / RunFolder.EVALUATION, {key: value for key, value in scores.items() if key not in OF_MACHINE})
     if isinstance(run, WorldModelRun):
-        gentraj(["evaluate", f"{PREFIX}{name}", "--as", "world-model"], out)
+        gentraj(["judge", f"{PREFIX}{name}"], out)
         shutil.copy(unpacked / RunFolder.WORLD, packed)
 
 

@@ -41,6 +41,7 @@ M = TypeVar("M")
 JsonObject = dict[str, Any]
 KIND = "KIND"  # the attribute of a class of settings that says its kind
 CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
+NoneType = type(None)
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 OUTSIDE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}  # pydantic's errors of a range
@@ -82,7 +83,7 @@ def settings(cls: type[T]) -> type[T]:
             if first["type"] == "unexpected_keyword_argument":
                 raise TypeError(f"{cls.__name__} has no setting {name}") from None
             index = "".join(f"[{each}]" for each in inside if each.isdigit())  # others name the types of a union
-            raise ConfigError(f"{cls.__name__}.{name}{index} {_problem(first, _hints(cls).get(name))}") from None
+            raise ConfigError(f"{cls.__name__}.{name}{index} {_problem(first, types_of(cls).get(name))}") from None
 
     made.__init__ = __init__
     return made  # pyright: ignore[reportReturnType]
@@ -155,8 +156,15 @@ def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
         raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
 
 
+class Word(str):
+    """A word of the command line, whose setting says what it means: 5 may be a number, a text or a path."""
+
+
+NO_WORD = Word()  # of an option that stands alone
+
+
 def from_word(word: str) -> Any:
-    """The value of a word of the command line: JSON, True, False or None; any other word is text. 1e4 is 10000."""
+    """The value of a word by itself: JSON, True, False or None; any other word is text. 1e4 is 10000."""
     if word in CONSTANTS:
         return CONSTANTS[word]
     try:
@@ -202,29 +210,36 @@ def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
     return _read_settings([cls], data, _Place(where))
 
 
-def with_settings(config: T, changes: Mapping[str, Any], where: str = "") -> T:
+def with_settings(config: T, changes: Mapping[str, Any], where: str = "", group: str = "",
+                  also: Iterable[str] = ()) -> T:
     """The settings with the given values at dotted keys, such as {"training.steps": 6000}.
 
-    A value may be a whole JSON object, or a kind alone. A key below a group that is None begins with the defaults of
-    the group. Raises `ConfigError` as `from_json` does; without `where`, the settings are named as options.
+    A value may be a whole JSON object, a kind alone, or a `Word`. A key below a group that is None begins with the
+    defaults of the group. Raises `ConfigError` as `from_json` does; without `where`, the settings are named as options,
+    below the name of their `group` if they have one. `also` are other options that could have been meant.
     """
     if not changes:
         return config
-    root = _Place(where, settings=tuple(dotted_keys(config)))
+    root = _Place(where, group, (*dotted_keys(config, group and f"{group}."), *also))
     changed = to_json(config)
     for key in sorted(changes, key=lambda key: key.count(".")):  # a group before what is in it
         *groups, name = key.split(".")
         place = changed
         for group in groups:
-            if isinstance(place.get(group), str):  # a kind alone
-                place[group] = {"kind": place[group]}
-            elif group in place and place[group] is None:
+            if group in place and not place[group]:  # None, or an option without words
                 place[group] = {}
+            elif isinstance(place.get(group), str):  # a kind alone
+                place[group] = {"kind": place[group]}
             place = place.get(group)
             if not isinstance(place, dict):
                 raise ConfigError(root.unknown(key))
         place[name] = changes[key]
     return _read_settings([type(config)], changed, root)
+
+
+def unknown_option(key: str, known: Iterable[str]) -> str:
+    """The message that there is no such option, with the one of the known keys that is spelt nearly so."""
+    return _Place("", settings=tuple(known)).unknown(key)
 
 
 def read_json(path: Path) -> JsonObject:
@@ -276,7 +291,7 @@ def groups_off(config: Any, prefix: str = "") -> Iterator[str]:
         key, value = f"{prefix}{field.name}", getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from groups_off(value, f"{key}.")
-        elif value is None and any(map(dataclasses.is_dataclass, _alternatives(_hints(type(config))[field.name]))):
+        elif value is None and any(map(dataclasses.is_dataclass, alternatives(types_of(type(config))[field.name]))):
             yield key
 
 
@@ -325,7 +340,7 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
             raise ConfigError(f"{place.below('kind')} is {reprlib.repr(kind)}; known: {', '.join(kinds)}"
                               f"{_nearest(str(kind), kinds)}")
         cls = kinds[kind]
-    fields, hints = {field.name: field for field in dataclasses.fields(cls) if field.init}, _hints(cls)
+    fields, hints = {field.name: field for field in dataclasses.fields(cls) if field.init}, types_of(cls)
     for name in values:
         if name not in fields:
             raise ConfigError(f"{place.unknown(name, fields)}; expected are {', '.join(fields)}")
@@ -345,29 +360,46 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
 
 
 def _converted(hint: Any, value: Any, place: _Place) -> Any:
-    """The value with tuples in the place of lists, and settings in the place of objects and kinds."""
-    for kind in _alternatives(hint):
+    """The value with tuples in the place of lists, paths in that of texts, and settings in that of objects and kinds.
+    """
+    kinds = alternatives(hint)
+    if isinstance(value, Word):
+        value = _meant(kinds, value)
+    if isinstance(value, str) and Path in kinds:
+        return Path(value)
+    for kind in kinds:
         origin, args = get_origin(kind), get_args(kind)
-        if origin is Literal and isinstance(value, str) and float in _alternatives(hint):
-            return value if value in args else from_word(value)  # a word of the command line may be a number
         if origin is tuple and isinstance(value, list):
             kinds = args[:1] * len(value) if args[-1] is ... else [*args, *[Any] * len(value)]
             return tuple(_converted(k, item, place.below(i))
                          for i, (k, item) in enumerate(zip(kinds, value, strict=False)))
         if origin is dict and isinstance(value, dict):
             return {name: _converted(args[1], item, place.below(name)) for name, item in value.items()}
-    classes = [kind for kind in _alternatives(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    classes = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     if classes and isinstance(value, dict | str):
         return _read_settings(classes, value, place)
     return value
 
 
-def _alternatives(hint: Any) -> list[Any]:
+def _meant(kinds: Sequence[Any], word: Word) -> Any:
+    """What a word of the command line means as one of these types."""
+    several = any(get_origin(kind) is tuple for kind in kinds)
+    if word is NO_WORD:
+        return [] if several else {}
+    if word == "None" and NoneType in kinds:
+        return None
+    if several and all(kind is NoneType or get_origin(kind) is tuple for kind in kinds):
+        return [word]
+    is_text = any(kind in (str, Path) or get_origin(kind) is Literal for kind in kinds)
+    return str(word) if is_text and not {bool, int, float} & set(kinds) else from_word(word)
+
+
+def alternatives(hint: Any) -> list[Any]:
     """The types of a union, without their ranges."""
     if get_origin(hint) is Annotated:
-        return _alternatives(get_args(hint)[0])
+        return alternatives(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
-        return [kind for each in get_args(hint) for kind in _alternatives(each)]
+        return [kind for each in get_args(hint) for kind in alternatives(each)]
     return [hint]
 
 
@@ -376,7 +408,19 @@ def _problem(error: ErrorDetails, hint: object) -> str:
     expected = error["msg"].removeprefix("Input should be ")
     if error["type"] in OUTSIDE:
         expected = " and ".join(_bounds(hint))
-    return f"is {reprlib.repr(error['input'])}; {expected} is expected"
+    return f"is {reprlib.repr(error['input'])}; {expected} is expected{_nearest(str(error['input']), _choices(hint))}"
+
+
+def _choices(hint: object) -> Iterator[str]:
+    """The names among which a type chooses."""
+    for each in getattr(hint, "__metadata__", ()):
+        if isinstance(each, OneOf):
+            yield from each.table
+    for inner in get_args(hint):
+        if get_origin(hint) is Literal:
+            yield str(inner)
+        else:
+            yield from _choices(inner)
 
 
 def _bounds(hint: object) -> Iterator[str]:
@@ -410,6 +454,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 @cache
-def _hints(cls: type) -> JsonObject:
+def types_of(cls: type) -> JsonObject:
     """The types of the settings, with their ranges."""
     return get_type_hints(cls, include_extras=True)

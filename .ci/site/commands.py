@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from unittest import mock
@@ -20,12 +19,9 @@ def page() -> str:
 
 
 def sections() -> Iterator[str]:
-    """A section for each command, and for each command of its own."""
+    """A section for each command."""
     for command in COMMANDS:
-        text = help_of(command)
-        yield f"## gentraj {command}\n\n```text\n{text}\n```"
-        for name in re.findall(r"^│   • (\S+)", text, re.MULTILINE):
-            yield f"## gentraj {command} {name}\n\n```text\n{help_of(command, name)}\n```"
+        yield f"## gentraj {command}\n\n```text\n{help_of(*command.split())}\n```"
 
 
 def help_of(*words: str) -> str:

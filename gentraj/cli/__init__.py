@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ Training (a RUN is the folder that a training writes):
 
 Using a run:
   gentraj evaluate RUN                         score the run in closed loop in its environment
+  gentraj judge RUN                            compare the predictions of a world model with held-out data
   gentraj choose RUN                           rank the checkpoints of a run without a simulator, and take the best
   gentraj studio RUN...                        see plans in a browser while you drag start and goal
   gentraj report RUN                           draw figures and write one self-contained HTML page
@@ -59,14 +59,15 @@ takes --import MODULE, a module of yours that registers environments (installed,
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = {
-    "demo": "demo:main", "zoo": "zoo:main", "data": "data:main", "train": "train:main",
-    "finetune": "using:finetune_main", "distill": "distill:main", "steer": "steer:main", "sample": "using:sample_main",
-    "augment": "using:augment_main", "evaluate": "evaluate:main", "choose": "choose:main", "hub": "using:hub_main",
-    "export": "using:export_main", "measure": "using:measure_main", "studio": "studio:main",
-    "report": "using:report_main", "compare": "experiments:compare_main", "sweep": "experiments:sweep_main",
-    "reproduce": "experiments:reproduce_main",
+    "demo": "demo:Demo", "zoo": "zoo:Zoo", "data list": "data:List", "data inspect": "data:Inspect",
+    "data import": "data:Import", "data export": "data:Export", "data make": "data:Make", "train": "train:Train",
+    "finetune": "using:Finetune", "distill": "distill:Distill", "steer": "steer:Steer", "sample": "using:Sample",
+    "augment": "using:Augment", "evaluate": "evaluate:Evaluate", "judge": "judge:Judge", "choose": "choose:Choose",
+    "hub push": "using:Push", "hub pull": "using:Pull", "export": "using:Export", "measure": "using:Measure",
+    "studio": "studio:Studio", "report": "using:Report", "compare": "experiments:Compare", "sweep": "experiments:Sweep",
+    "reproduce": "experiments:Reproduce",
 }
-"""The function of each command, MODULE:FUNCTION of this package; its module is imported when the command runs."""
+"""The class of each command, MODULE:CLASS of this package; its module is imported when the command runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,9 +95,8 @@ def _run(words: list[str]) -> int:
     try:
         with environments(words) as rest:
             command = _command(rest)
-            _refuse_one_dash(rest[1:])
-            command(rest[1:])
-    except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
+            command(rest)
+    except SystemExit as stop:
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
         return _fail(130, "stopped by Ctrl-C")
@@ -109,14 +109,6 @@ def _run(words: list[str]) -> int:
         where = "; GENTRAJ_TRACEBACK=1 shows where" if type(error) is RuntimeError else ""  # perhaps one of torch
         return _fail(code, f"{str(error) or type(error).__name__}{where}")
     return 0
-
-
-def _refuse_one_dash(words: Sequence[str]) -> None:
-    """Raises ValueError for a word with one dash that is neither help nor a number."""
-    for word in words:
-        if re.match("-[A-Za-z]", word) and word not in ("-h", "-inf"):
-            raise ValueError(f"{word} is no option; options have two dashes and a whole name, such as --seed, and "
-                             "--help lists them")
 
 
 def _discard(*streams: TextIO) -> None:
@@ -145,19 +137,28 @@ def _code(error: Exception) -> int | None:
 
 
 def _command(words: list[str]) -> Callable[[list[str]], None]:
-    """The command that the first word names. Prints help or version if it asks for them, or that there is no such
-    command, and raises SystemExit."""
+    """What the first words name, which is called with all words. Prints help or version if they ask for it, or that
+    there is no such command, and raises SystemExit."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0 if words else 2)
     if words[0] == "--version":
         print(version("gentraj"))
         raise SystemExit
-    if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
-        raise SystemExit(_fail(2, f"unknown command '{words[0]}'; {hint}"))
-    return resolve_name(f"{__name__}.{COMMANDS[words[0]]}")
+    family = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    length = 2 if family else 1
+    name = " ".join(words[:length])
+    if family and words[1:2] in (["-h"], ["--help"]):
+        print("\n".join(["usage: gentraj COMMAND [options], where COMMAND is one of", "", *map("  {}".format, family)]))
+        raise SystemExit
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, family or COMMANDS, n=1) if len(words) >= length else []
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(family or COMMANDS)}"
+        raise SystemExit(_fail(2, f"unknown command '{name}'; {hint}"))
+    from .options import call  # imported here as it imports torch
+
+    command = resolve_name(f"{__name__}.{COMMANDS[name]}")
+    return lambda words: call(command, words[length:], f"gentraj {name}")
 
 
 def _fail(code: int, message: str) -> int:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from ..config import write_json
+from ..config import settings, write_json
 from ..device import pick_device
 from ..files import check_output
 from ..progress import print_saved, say
 from ..runs.judge.choosing import ChooseConfig, rank_checkpoints, table, to_store
 from ..runs.kinds.folder import RunFolder
-from .options import Device, RunPath, parse
+from .options import GROUP, Command, Device, RunPath
 
 
-@dataclass(frozen=True)
-class Choose:
+@settings
+class Choose(Command):
     """Rank the checkpoints of a run without a simulator, and say which one to take.
 
     Each checkpoint is measured by its losses on held-out episodes (--held-out of `gentraj train`), by fitted Q
@@ -33,7 +31,7 @@ class Choose:
 
     run: RunPath
     """The folder of a run, as `gentraj train` writes it, with its newest --training.keep checkpoints."""
-    config: Annotated[ChooseConfig, tyro.conf.arg(name="")] = field(default_factory=ChooseConfig)
+    config: Annotated[ChooseConfig, GROUP] = field(default_factory=ChooseConfig)
     use: bool = False
     """Make the chosen checkpoint the one that every command takes from now on, unless it is given another --step. To
     return to the newest checkpoint, delete RUN/choice.json; a resumed training deletes it, too."""
@@ -41,15 +39,13 @@ class Choose:
     """A JSON file to write the measures to."""
     device: Device = None
 
-
-def main(argv: list[str]) -> None:
-    args = parse(Choose, argv, "gentraj choose")
-    if args.out is not None:
-        check_output(args.out, "--out")
-    ranking = rank_checkpoints(args.run, args.config, pick_device(args.device))
-    if args.out is not None:
-        say(f"measures in {write_json(args.out, to_store(ranking, args.config))}")
-    if args.use:
-        RunFolder(args.run).choose(ranking.step)
-        say(f"{args.run} is taken at step {ranking.step:,} from now on")
-    print_saved(table(ranking, args.config))
+    def __call__(self) -> None:
+        if self.out is not None:
+            check_output(self.out, "--out")
+        ranking = rank_checkpoints(self.run, self.config, pick_device(self.device))
+        if self.out is not None:
+            say(f"measures in {write_json(self.out, to_store(ranking, self.config))}")
+        if self.use:
+            RunFolder(self.run).choose(ranking.step)
+            say(f"{self.run} is taken at step {ranking.step:,} from now on")
+        print_saved(table(ranking, self.config))

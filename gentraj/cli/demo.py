@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gentraj.envs.evaluation.scoring import EvaluationConfig
 
+from ..config import settings
 from ..device import pick_device
 from ..files import check_folder
 from ..progress import counted, print_saved, say
@@ -16,11 +17,11 @@ from ..runs.kinds.presets import DEMO
 from ..runs.learn.training import train
 from ..runs.show.report import make_report
 from ..training.checkpoint import has_checkpoints
-from .options import Device, parse
+from .options import Command, Device
 
 
-@dataclass(frozen=True)
-class Demo:
+@settings
+class Demo(Command):
     """Record data of PointMaze-UMaze, train a planner on them, evaluate it and write a report, in minutes.
 
     If the demo was interrupted, the same command continues it.
@@ -38,14 +39,13 @@ class Demo:
     """Seed of the training and of the evaluation."""
     device: Device = None
 
-
-def main(argv: list[str]) -> None:
-    args, start = parse(Demo, argv, "gentraj demo"), time.monotonic()
-    check_folder(args.run_dir, "--run-dir")
-    config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
-    run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))
-    say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {counted(args.episodes, 'episodes')}")
-    scores = evaluate_and_save(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
-    page = make_report(run)
-    print_saved(table(scores))
-    print_saved(f"report: {page} ({time.monotonic() - start:.0f} s in all)")
+    def __call__(self) -> None:
+        start = time.monotonic()
+        check_folder(self.run_dir, "--run-dir")
+        config = replace(DEMO, training=replace(DEMO.training, steps=self.steps, seed=self.seed))
+        run = train(config, self.run_dir, resume=has_checkpoints(self.run_dir), device=pick_device(self.device))
+        say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {counted(self.episodes, 'episodes')}")
+        scores = evaluate_and_save(run, EvaluationConfig(episodes=self.episodes, seed=self.seed))
+        page = make_report(run)
+        print_saved(table(scores))
+        print_saved(f"report: {page} ({time.monotonic() - start:.0f} s in all)")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from ..config import OneOf
+from ..config import OneOf, settings
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.learn.distillation import METHODS, distill
-from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_settings, split, with_options
+from .options import Configuring, Device, Given, RunPath, load_trained, print_settings
 from .train import fresh_folder, next_command
 
 MethodName = Annotated[str, OneOf(METHODS)]
-KEYS = {key.name for method in METHODS.values() for key in fields(method.config)}
-SHORT = {name: f"training.{name}" for name in ("steps", "seed")}
 
 
-@dataclass(frozen=True)
-class Distill:
+@settings
+class Distill(Configuring):
     """Train a student of a run, its teacher: a run that decides much faster, and that every other command takes.
 
     Every setting of the method is an option, such as --student.steps 1 or --steps 5000 (short for --training.steps);
@@ -44,30 +43,19 @@ class Distill:
     """The environment, a Gymnasium id or a task name; by default the teacher's own."""
     device: Device = None
 
+    def __call__(self) -> None:
+        config = self.configured(METHODS[self.method].config, self.given)
+        if not self.resume:
+            fresh_folder(self.run_dir, "--resume")
+        student = distill(load_trained(self.run, self.device), config, self.run_dir, env_id=self.env_id,
+                          resume=self.resume, device=pick_device(self.device))
+        say(f"trained {student.step} steps; the student is in {self.run_dir}")
+        print_saved(next_command(student, self.run_dir))
 
-def main(argv: list[str]) -> None:
-    words, given = split(argv, KEYS, is_run, SHORT)
-    if HELP & set(words):
-        _help(words, given)
-    args = parse(Distill, words, "gentraj distill", settings=[*KEYS, *SHORT])
-    config = with_options(METHODS[args.method].config, given)
-    folder = args.run_dir
-    if not args.resume:
-        fresh_folder(folder, "--resume")
-    student = distill(load_trained(args.run, args.device), config, folder, env_id=args.env_id, resume=args.resume,
-                      device=pick_device(args.device))
-    say(f"trained {student.step} steps; the student is in {folder}")
-    print_saved(next_command(student, folder))
-
-
-def _help(words: list[str], given: dict[str, list[str]]) -> None:
-    """Prints the options, and the settings of the method that is named or else what all methods are."""
-    named = [word.removeprefix("--method=") for word in words if word.removeprefix("--method=") in METHODS]
-    config = with_options(METHODS[named[0]].config, given) if named else None
-    try:
-        parse(Distill, ["--help"], "gentraj distill")
-    finally:
-        if config is not None:
-            print_settings(config)
-        else:
-            print("methods:", *(f"  {key:12} {each.about}" for key, each in METHODS.items()), sep="\n")
+    @classmethod
+    def more_help(cls, given: Given) -> Callable[[], None]:
+        """The settings of the method that is named, or else what all methods are."""
+        for name in given.get("method", ()):
+            if name in METHODS:
+                return partial(print_settings, cls.configured(METHODS[name].config, given))
+        return partial(print, "methods:", *(f"  {name:12} {each.about}" for name, each in METHODS.items()), sep="\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,11 +25,11 @@ from ..experiments.sweep import Choice, Range, Space, Values, base_card, sweep, 
 from ..files import check_folder, check_output
 from ..progress import print_saved, say
 from .jobs import JobsOptions, pool_of
-from .options import Device, parse
+from .options import GROUP, Command, Device
 
 
 @settings
-class Compare(CompareConfig):
+class Compare(CompareConfig, Command):
     """Train families of models, or policies, for the same steps or minutes, and compare their samples, speed,
     likelihood and returns.
 
@@ -46,18 +47,17 @@ class Compare(CompareConfig):
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
     """Presets, as in `gentraj train`. Of planners, all families share the data, the planner and the training of a
     preset; where one is a policy, the presets are compared with each other."""
-    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+    jobs: Annotated[JobsOptions, GROUP] = field(default_factory=JobsOptions)
 
+    def __call__(self) -> None:
+        groups = compare_families(self, pool_of(self.jobs, self.out))
+        for group in groups:
+            table = group.table()
+            if table is not None:
+                print_saved(str(table))
+            print_saved(f"\n{group.name}\n\n{measured(group)}\n")
+        print_saved(write_comparison(groups, self.out, self.device))
 
-def compare_main(argv: list[str]) -> None:
-    args = parse(Compare, argv, "gentraj compare")
-    groups = compare_families(args, pool_of(args.jobs, args.out))
-    for group in groups:
-        table = group.table()
-        if table is not None:
-            print_saved(str(table))
-        print_saved(f"\n{group.name}\n\n{measured(group)}\n")
-    print_saved(write_comparison(groups, args.out, args.device))
 
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -65,7 +65,7 @@ RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
 
 
 @settings
-class SweepOptions:
+class Sweep(Command):
     """Train and score a preset with many combinations of settings, and write a table of them, best first.
 
     The same command continues an interrupted sweep and repeats no finished training. Combinations that differ only in
@@ -79,7 +79,7 @@ class SweepOptions:
 
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """The preset to start from; `gentraj train --help` lists the presets."""
-    over: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUES...")]
+    over: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUES...")]
     """Settings, each with the values to try: several values, as in policy.beta=1,3,10, a range, as in
     policy.beta=0.5..20, of whole numbers if both ends are, or a range that is uniform in its logarithm, as in
     policy.beta=0.5..20:log. The settings are the keys that `gentraj train PRESET --print-config` prints; `family` and
@@ -107,7 +107,7 @@ class SweepOptions:
     ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
     score: Score = "return_mean"
     """What the table is sorted by."""
-    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+    jobs: Annotated[JobsOptions, GROUP] = field(default_factory=JobsOptions)
     device: Device = None
 
     def __post_init__(self) -> None:
@@ -115,27 +115,26 @@ class SweepOptions:
             raise ValueError("--one-at-a-time tries each value alone, and --trials draws all settings at random; leave "
                              "one of them out")
 
-
-def sweep_main(argv: list[str]) -> None:
-    args = parse(SweepOptions, argv, "gentraj sweep")
-    check_folder(args.run_dir, "--run-dir")
-    base, tried = sweep_plan(args)
-    failures, results = sweep(base, tried, args.run_dir, pool_of(args.jobs, args.run_dir), args.device)
-    for table in score_tables(results):
-        print_saved(score_table(table))
-    if failures:
-        raise SystemExit(1)
+    def __call__(self) -> None:
+        check_folder(self.run_dir, "--run-dir")
+        base, tried = sweep_plan(self)
+        failures, results = sweep(base, tried, self.run_dir, pool_of(self.jobs, self.run_dir), self.device)
+        for table in score_tables(results):
+            print_saved(score_table(table))
+        if failures:
+            raise SystemExit(1)
 
 
-def sweep_plan(args: SweepOptions) -> tuple[Card, list[Values]]:
+
+def sweep_plan(args: Sweep) -> tuple[Card, list[Values]]:
     """The card of the preset, and what is tried. Raises ValueError for unknown keys and values, before any work."""
     base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
                      protocol=args.protocol, score=args.score)
-    return base, trials_of(space_of(base, [text for texts in args.over for text in texts]), args.trials,
+    return base, trials_of(space_of(base, args.over), args.trials,
                            args.one_at_a_time)
 
 
-def space_of(base: Card, texts: list[str]) -> Space:
+def space_of(base: Card, texts: Sequence[str]) -> Space:
     """What is tried of each key. Raises ValueError for unknown keys, and for values that the setting cannot have."""
     space: dict[str, Choice | Range] = {}
     for text in texts:
@@ -158,8 +157,8 @@ def space_of(base: Card, texts: list[str]) -> Space:
     return space
 
 
-@dataclass(frozen=True)
-class Reproduce:
+@settings
+class Reproduce(Command):
     """Train and score what result cards describe, and compare the scores with those that the cards expect.
 
     A card is a JSON file with a preset, settings, datasets, seeds and expected scores. Every seed is trained on every
@@ -180,34 +179,33 @@ class Reproduce:
     """Folder that the runs are written to, each with a log.txt."""
     results: Path | None = None
     """Folder for the results, one file CARD.json for each card; by default --out."""
-    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+    jobs: Annotated[JobsOptions, GROUP] = field(default_factory=JobsOptions)
     table: Path | None = None
     """Also write all results in the folder --results as a page with figures to this file, such as docs/results.md."""
     device: Device = None
 
+    def __call__(self) -> None:
+        check_cards(self)
+        results = self.results or self.out
+        cards = {path.stem: read_card(path) for path in self.cards}
+        if self.table is not None:
+            # Raises now, not after hours of training, if the cards do not fit in the table.
+            score_tables(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
+        good = True
+        if cards:
+            pool = pool_of(self.jobs, self.out)
+            experiment = Cards.of(cards, self.data, partial(place, self.out))
+            failures, card_results = reproduce(experiment, results, pool, self.device)
+            lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]
+            print("\n".join(line for line, _ in lines))
+            good = not failures and all(inside for _, inside in lines)
+        if self.table is not None:
+            if not (existing := read_results(results)):
+                raise ValueError(f"{results} holds no results; gentraj reproduce CARD... writes them")
+            say(f"table in {write_page(existing, self.table)}")
+        if not good:
+            raise SystemExit(1)
 
-def reproduce_main(argv: list[str]) -> None:
-    args = parse(Reproduce, argv, "gentraj reproduce")
-    check_cards(args)
-    results = args.results or args.out
-    cards = {path.stem: read_card(path) for path in args.cards}
-    if args.table is not None:
-        # Raises now, not after hours of training, if the cards do not fit in the table.
-        score_tables(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
-    good = True
-    if cards:
-        pool = pool_of(args.jobs, args.out)
-        experiment = Cards.of(cards, args.data, partial(place, args.out))
-        failures, card_results = reproduce(experiment, results, pool, args.device)
-        lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]
-        print("\n".join(line for line, _ in lines))
-        good = not failures and all(inside for _, inside in lines)
-    if args.table is not None:
-        if not (existing := read_results(results)):
-            raise ValueError(f"{results} holds no results; gentraj reproduce CARD... writes them")
-        say(f"table in {write_page(existing, args.table)}")
-    if not good:
-        raise SystemExit(1)
 
 
 def check_cards(args: Reproduce) -> None:

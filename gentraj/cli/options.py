@@ -1,37 +1,40 @@
-"""How every command parses its options and lays out its `--help`.
+"""What a command is, how it reads its options, and how it lays out its `--help`.
 
-A command's own options are the fields of a dataclass, which tyro parses. Every other option of `gentraj train`,
-`evaluate` and `distill` is a setting at its dotted key, such as `--policy.model.steps 10`: it is put into the settings
-of the preset, the file or the run, which are then read as a file of settings is.
+A command is a class of settings: its fields are its options, its docstring is its help, and its call does it. Its words
+are read here and nowhere else; what they mean, the types of the fields and settings say. tyro writes the help.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
-from difflib import get_close_matches
-from functools import partial, reduce, wraps
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import reduce
+from math import inf
 from operator import attrgetter, or_
 from pathlib import Path
 from shlex import quote
 from types import GenericAlias, UnionType
-from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import tyro
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from ..config import OneOf, dotted_keys, from_word, groups_off, with_settings
+from ..config import (
+    NO_WORD,
+    OneOf,
+    Word,
+    alternatives,
+    dotted_keys,
+    from_json,
+    groups_off,
+    settings,
+    types_of,
+    unknown_option,
+    with_settings,
+)
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..progress import say
@@ -42,16 +45,60 @@ from ..runs.kinds.zoo import PREFIX
 from ..trajectory import SamplingOptions
 
 T = TypeVar("T")
+Given = dict[str, list[str]]
+"""The words that were given for options, by their keys."""
+GROUP: Any = tyro.conf.arg(name="")  # of a field whose settings are options without its name
+OfSettings = Annotated[Given, tyro.conf.Suppress]
+"""The type of a field for the options below its name, whose settings only the command knows."""
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
 Step = Annotated[int | None, tyro.conf.arg(help=(
     "The training step of the checkpoint; by default the one that `gentraj choose --use` took, or else the newest."))]
-NOTHING: Mapping[str, Never] = {}
 HELP = {"-h", "--help"}
 
 
-@dataclasses.dataclass(frozen=True)
+@settings
+class Command:
+    """A command, whose fields are its options."""
+
+    SHORT: ClassVar[Mapping[str, str]] = {}
+    """Other names of keys."""
+
+    def __call__(self) -> None:
+        """Does what the command is for."""
+        raise NotImplementedError
+
+    @classmethod
+    def more_help(cls, given: Given) -> Callable[[], None] | None:
+        """What prints the rest of the help, where this much is given. Raises ValueError for wrong settings."""
+        return None
+
+    @staticmethod
+    def is_argument(word: str) -> bool:
+        """Whether a word behind a value of a setting is an argument, and no further value: here a run."""
+        # Path.is_file raises an exception where a word is too long.
+        return word.startswith(PREFIX) or os.path.isfile(os.path.join(word, RunFolder.CONFIG))
+
+
+@settings
+class Configuring(Command):
+    """A command that has all settings of something for options, too."""
+
+    SHORT: ClassVar[Mapping[str, str]] = {name: f"training.{name}" for name in
+                                          ("steps", "seed", "eval_every", "eval_episodes")}
+    given: OfSettings = dataclasses.field(default_factory=dict, kw_only=True)
+    """The options that are none of the command's own."""
+
+    @classmethod
+    def configured(cls, config: T, given: Given) -> T:
+        """The settings with those that were given. Raises ValueError for an unknown or wrong one."""
+        own = options_of(cls)
+        others = {key: words for key, words in given.items() if key not in own}
+        return with_options(config, others, also=[*own, *cls.SHORT])
+
+
+@settings
 class SamplerOptions:
     """Settings of the sampler; by default those of the run."""
 
@@ -67,117 +114,177 @@ class SamplerOptions:
         return SamplingOptions(self.sampler, steps, self.grid, self.eta, temperature)
 
 
-def parse(command: type[T], argv: Sequence[str], prog: str, *, description: str | None = None,
-          settings: Iterable[str] = ()) -> T:
-    """Parses the options of a command, the fields of a dataclass, whose docstring is the description by default.
+def call(command: type[Command], argv: Sequence[str], prog: str) -> None:
+    """Does what a command is for, with the options that it is given, or prints its help.
 
-    `settings` are keys that are options, too. Raises ValueError if an option is unknown or missing, or its value is
-    refused; the message names options, not settings. Raises SystemExit after `--help`.
+    Raises ValueError for an option that is unknown, missing or refused, and what the command raises.
     """
-    with _in_one_line(prog, [_named(key) for key in settings], dict(_groups(command))):
-        return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry())
-
-
-def parse_call(commands: Mapping[str, Callable[..., None]], argv: Sequence[str], prog: str,
-               description: str) -> Callable[[], None]:
-    """One of several commands, functions whose parameters are options, with what it is called with. Raises what `parse`
-    raises."""
-    later = {name: _later(command) for name, command in commands.items()}
-    with _in_one_line(prog, commands):
-        return tyro.extras.subcommand_cli_from_dict(later, args=argv, prog=prog, description=description,
-                                                    registry=registry())
-
-
-def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """A function with the same parameters, which returns the call."""
-    @wraps(command)
-    def made(*args: object, **options: object) -> Callable[[], None]:
-        return partial(command, *args, **options)
-
-    return made
-
-
-def _groups(command: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The names of the classes whose fields are options of a command, each with what these options begin with."""
-    yield command.__name__, prefix
-    hints = get_type_hints(command, include_extras=True)
-    for field in dataclasses.fields(command):
-        if field.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(field.default_factory()):
-            hint = hints[field.name]
-            nameless = any(getattr(each, "name", None) == "" for each in getattr(hint, "__metadata__", ()))
-            yield from _groups(type(field.default_factory()), prefix if nameless else f"{prefix}{field.name}.")
-
-
-@contextmanager
-def _in_one_line(prog: str, known: Iterable[str], groups: Mapping[str, str] = NOTHING) -> Iterator[None]:
-    """Raises ValueError with one line in the place of what tyro prints about wrong options; `known` are further words
-    that could have been meant. A setting is named as an option, in the group of its class."""
-    said = io.StringIO()
+    words = [word for word in argv if word not in HELP]
     try:
-        with redirect_stderr(said):
-            yield
-    except _Refused as error:
-        message = re.sub(r"\b([A-Z]\w+)\.([a-z]\w*)", lambda match: _named(groups.get(match[1], "") + match[2]),
-                         str(error))
-        raise ValueError(message) from error
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(f"{_unboxed(said.getvalue(), known)}; `{prog} --help` lists the options") from None
+        given = read(command, words)
+        values, missing = values_of(command, given)
+        if len(words) < len(argv):
+            _print_help(command, command.more_help(given), prog)
+            return
+        if missing:
+            raise Misuse(f"missing: {' '.join(missing)}")
+    except Misuse as error:
+        raise ValueError(f"{error}; `{prog} --help` lists the options") from None
+    from_json(command, values, "")()
 
 
-def _unboxed(text: str, known: Iterable[str]) -> str:
-    """What tyro says in a box of a title and sections: the first section in one line, and the nearest option."""
-    lines = re.sub("\033\\[[0-9;]*m|[│|]", "", text).splitlines()
-    sections = [""]
-    for line in lines:
-        if re.search("[─-]{3}", line):
-            sections.append("")
-        else:
-            sections[-1] += f" {line.strip()}"
-    said = sections[1].strip().rstrip(".")
-    near = re.findall(r"Perhaps you meant:\s*(--[\w.-]+)", " ".join(sections[2:]))
-    if unknown := re.match(r"Unrecognized options: ([^\s,=]+)", said):
-        deeper = [option for option in known if option.endswith(f".{unknown[1].removeprefix('--')}")]
-        near = [*deeper, *near, *get_close_matches(unknown[1], list(known))]
-    elif choice := re.match(r"invalid choice '(.*?)'.*Expected one of \((.*)\)", said):
-        near += get_close_matches(choice[1], re.findall("'(.*?)'", choice[2]))
-    return f"{said}; did you mean {near[0]}?" if near else said
+class Misuse(ValueError):
+    """Words of which the options of a command cannot be made."""
 
 
-def split(argv: Sequence[str], keys: Collection[str], is_argument: Callable[[str], bool] = lambda word: False,
-          short: Mapping[str, str] = NOTHING) -> tuple[list[str], dict[str, list[str]]]:
-    """The words of a command's own options and its arguments, and the words of each setting, by its dotted key.
+class Option(NamedTuple):
+    """An option or an argument of a command."""
 
-    `keys` are the settings without a dot, and `short` those with a short option: its name -> the dotted key. Words
-    after a setting are its values, but for one that `is_argument` after the first.
+    name: str
+    """What it is called on the command line."""
+    number: float
+    """How many words it takes: 0 if it is a flag, 1, or any number."""
+    is_argument: bool
+
+
+def options_of(command: type) -> dict[str, Option]:
+    """The options and the arguments of a command, by their keys."""
+    found: dict[str, Option] = {}
+    for field in dataclasses.fields(command):
+        key, hint = field.name, types_of(command)[field.name]
+        kinds, marks = alternatives(hint), _marks(hint)
+        if GROUP in marks:
+            found |= options_of(kinds[0])
+        elif tyro.conf.Suppress not in marks:
+            number = inf if any(get_origin(kind) is tuple for kind in kinds) else 1
+            if bool in kinds:
+                number = 0
+            metavars = [mark.metavar for mark in marks if isinstance(mark, type(GROUP))]
+            is_argument = tyro.conf.Positional in marks
+            found[key] = Option(metavars[0] if is_argument else named(key), number, is_argument)
+    return found
+
+
+def read(command: type[Command], words: Sequence[str]) -> Given:
+    """The words of each option that is given and, by the name of its field, of each argument; for a flag True or False.
+
+    Raises ValueError for an option without a value and for an argument that is not expected.
     """
-    words: list[str] = []
-    given: dict[str, list[str]] = {}
-    values = words
-    for word in argv:
-        if not re.match("--[a-z]", word):
-            if values and is_argument(word):
-                values = words
-            values.append(word)
-            continue
-        option, equals, value = word.partition("=")
-        name = option[2:].replace("-", "_")
-        if "." not in name and name not in short and name.removeprefix("no_") not in keys:
-            words.append(word)
-            values = words
-        elif equals:
-            given[short.get(name, name)] = [value]
-            values = words
+    options = options_of(command)
+    arguments, groups = _by_option(words)
+    given: Given = {}
+    for option, following in groups:
+        name, equals, value = option.partition("=")
+        key = name.removeprefix("--").replace("-", "_")
+        key = command.SHORT.get(key, key)
+        positive = key.removeprefix("no_")
+        number = _number_of_values(command, options, key, following)
+        values = following[:number]
+        if key in options and options[key].is_argument:
+            raise Misuse(f"{name} is unknown; {options[key].name} is an argument, which stands by itself")
+        if equals:
+            values, number = [value], 0
+        elif positive in options and options[positive].number == 0:
+            key, values = positive, [str(key == positive)]
+        elif key in options and options[key].number == 1 and not values:
+            raise Misuse(f"{name} has no value")
+        elif key in options and options[key].number == inf:  # it may be repeated
+            values = given.get(key, []) + values
+        given[key] = values
+        arguments += following[number:]
+    for key, argument in options.items():
+        if argument.is_argument and arguments:
+            number = int(min(argument.number, len(arguments)))
+            given[key], arguments = arguments[:number], arguments[number:]
+    if arguments:
+        names = " ".join(option.name for option in options.values() if option.is_argument)
+        raise Misuse(f"'{arguments[0]}' is an argument too many; expected: {names or 'none'}")
+    return given
+
+
+def _by_option(words: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The words before all options, and each option with the words behind it. Raises ValueError for a word with one
+    dash."""
+    before: list[str] = []
+    groups: list[tuple[str, list[str]]] = []
+    following = before
+    for word in words:
+        if re.match("-[A-Za-z]", word) and word != "-inf":
+            raise ValueError(f"{word} is no option; options have two dashes and a whole name, such as --seed, and "
+                             "--help lists them")
+        if re.match("--[a-z]", word):
+            following = []
+            groups.append((word, following))
         else:
-            given[short.get(name, name)] = values = []
-    return words, given
+            following.append(word)
+    return before, groups
 
 
-def is_run(word: str) -> bool:
-    """Whether this is a run: its folder, or one of the zoo."""
-    # Path.is_file raises an exception where a word is too long.
-    return word.startswith(PREFIX) or os.path.isfile(os.path.join(word, RunFolder.CONFIG))
+def _number_of_values(command: type[Command], options: Mapping[str, Option], key: str, words: Sequence[str]) -> int:
+    """How many of the words behind an option are its values."""
+    if key in options:
+        return int(min(options[key].number, len(words)))
+    if key.startswith("no_"):
+        return 0
+    return next((i for i, word in enumerate(words) if i and command.is_argument(word)), len(words))
+
+
+def values_of(command: type[Command], given: Given) -> tuple[dict[str, Any], list[str]]:
+    """The values of the fields that are given, and the names of the options that are missing. Raises ValueError if one
+    is unknown, or a setting of a group is refused."""
+    values: dict[str, Any] = {}
+    missing: list[str] = []
+    options, left = options_of(command), dict(given)
+    known = [*options]
+    for field in dataclasses.fields(command):
+        key, marks = field.name, _marks(types_of(command)[field.name])
+        if GROUP in marks:
+            group: Any = field.default_factory()  # pyright: ignore[reportCallIssue]
+            known += dotted_keys(group)
+            values[key] = with_options(group, _taken(left, {each.name for each in dataclasses.fields(group)}))
+        elif tyro.conf.Suppress in marks:
+            values[key] = below(key, _taken(left, {key}))
+        elif key in left:
+            values[key] = _value(left.pop(key))
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            missing.append(options[key].name)
+    if issubclass(command, Configuring):
+        values["given"] = left
+    elif left:
+        raise Misuse(unknown_option(next(iter(left)), known))
+    return values, missing
+
+
+def below(group: str, given: Given) -> Given:
+    """The words of the options below the name of a group."""
+    return {key.removeprefix(f"{group}."): words for key, words in given.items() if key.startswith(f"{group}.")}
+
+
+def _taken(given: Given, names: Collection[str]) -> Given:
+    """The words of the options with or below these names, which are taken out of those that are given."""
+    return {key: given.pop(key) for key in [*given] if key.partition(".")[0] in names}
+
+
+def _value(words: Sequence[str]) -> Word | list[Word]:
+    if len(words) == 1:
+        return Word(words[0])
+    return [Word(word) for word in words]
+
+
+def with_options(config: T, given: Given, group: str = "", also: Iterable[str] = ()) -> T:
+    """The settings with those that were given on the command line, where they are options below the name of their
+    `group`. Raises ValueError for an unknown or wrong one; `also` are other options that could have been meant."""
+    keys, changes = set(dotted_keys(config)), {}
+    for key, words in given.items():
+        positive = re.sub(r"(^|\.)no_", r"\1", key)
+        is_flag = positive in keys and isinstance(attrgetter(positive)(config), bool)
+        if words:
+            changes[key] = _value(words)
+        elif positive in keys and positive != key:
+            changes[positive] = False if is_flag else None
+        else:
+            changes[key] = True if is_flag else NO_WORD
+    return with_settings(config, changes, group=group, also=also)
 
 
 def load_trained(folder: Path, device: str | None, step: int | None = None) -> Run:
@@ -197,58 +304,41 @@ def load_trained(folder: Path, device: str | None, step: int | None = None) -> R
     return run
 
 
-def with_options(config: T, given: Mapping[str, Sequence[str]]) -> T:
-    """The settings with those that were given on the command line. Raises ValueError for an unknown or wrong one."""
-    keys, changes = set(dotted_keys(config)), {}
-    for key, words in given.items():
-        positive = re.sub(r"(^|\.)no_", r"\1", key)
-        current = attrgetter(positive)(config) if positive in keys else None
-        if key != positive and positive in keys and not words:
-            changes[positive] = False if isinstance(current, bool) else None
-        else:
-            changes[key] = _value(words, current)
-    return with_settings(config, changes)
+@dataclasses.dataclass(frozen=True)
+class _Shown(Generic[T]):
+    """Settings in a help text."""
+
+    settings: T
 
 
-def print_settings(config: object) -> None:
-    """Prints the settings as options, each with its type, its value and what it is, for `--help`."""
+def print_settings(config: object, group: str = "") -> None:
+    """Prints the settings as options, below the name of their `group`, each with its type, its value and what it is."""
+    shown: Any = _Shown[Annotated[type(config), tyro.conf.arg(name=group)]]  # pyright: ignore[reportInvalidTypeForm]
     with suppress(SystemExit):
-        tyro.cli(type(config), args=["--help"], default=config, prog="settings", description="",
+        tyro.cli(shown, args=["--help"], default=_Shown(config), prog="settings", description="",
                  config=(tyro.conf.AvoidSubcommands,), registry=registry())
-    off = [_named(key) for key in groups_off(config)]
+    off = [named(key) for key in groups_off(config, group and f"{group}.")]
     if off:
         print("Groups of settings that are off. Each of these options turns one on, and --help then shows it: "
               f"{' '.join(off)}")
 
 
-def print_help(command: type, prog: str, config: object | None) -> None:
-    """Prints the options of a command, then the settings of what the command line names, if it names something; ends
-    the process as tyro's `--help` does."""
-    try:
-        parse(command, ["--help"], prog)
-    finally:
-        if config is not None:
-            print_settings(config)
+def _print_help(command: type[Command], more: Callable[[], None] | None, prog: str) -> None:
+    """Prints the options of a command, and more."""
+    with suppress(SystemExit):
+        tyro.cli(command, args=["--help"], prog=prog, registry=registry())
+    if more is not None:
+        more()
 
 
 def registry() -> ConstructorRegistry:
-    """The rules by which tyro reads options."""
+    """The rules by which tyro writes the help."""
     rules = ConstructorRegistry()
-
-    @rules.primitive_rule
-    def whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-        """Accepts 1e4 as a whole number too."""
-        if info.type is not int:
-            return None
-        return PrimitiveConstructorSpec(nargs=1, metavar="INT", instance_from_str=lambda words: _whole(words[0]),
-                                        is_instance=lambda value: type(value) is int,
-                                        str_from_instance=lambda number: [str(number)])
-
     pending: list[object] = []  # guards against recursion: get_struct_spec asks all rules, this one too
 
     @rules.struct_rule
-    def checked(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """Keeps the messages of refused settings, makes each help text one paragraph and a name of a table a choice."""
+    def described(info: StructTypeInfo) -> StructConstructorSpec | None:
+        """Makes each help text one paragraph and a name of a table a choice."""
         if pending or not dataclasses.is_dataclass(info.type):
             return None
         pending.append(info)
@@ -256,24 +346,9 @@ def registry() -> ConstructorRegistry:
         pending.clear()
         if not isinstance(spec, StructConstructorSpec):
             return None
-        return StructConstructorSpec(_refusing(spec.instantiate), tuple(map(_as_option, spec.fields)))
+        return dataclasses.replace(spec, fields=tuple(map(_as_option, spec.fields)))
 
     return rules
-
-
-class _Refused(Exception):
-    """Carries the message of a ValueError past tyro, which would reword it."""
-
-
-def _value(words: Sequence[str], current: Any) -> Any:
-    """The value of a setting whose value was `current`. Without words, a flag is set and a group has its defaults."""
-    if not words:
-        return True if isinstance(current, bool) else {}
-    if isinstance(current, str) and len(words) == 1:
-        return words[0]
-    # An environment may be given by its EnvSpec, which is JSON but the text of a setting.
-    values = [word if word.startswith("{") else from_word(word) for word in words]
-    return values if len(values) > 1 or isinstance(current, tuple) else values[0]
 
 
 def _as_option(field: StructFieldSpec) -> StructFieldSpec:
@@ -287,7 +362,7 @@ def _as_option(field: StructFieldSpec) -> StructFieldSpec:
 
 def _with_choices(hint: Any) -> Any:
     """The type with the names that its tables hold now."""
-    for each in getattr(hint, "__metadata__", ()):
+    for each in _marks(hint):
         if isinstance(each, OneOf):
             return Literal[tuple(each.table)]
     inner = tuple(map(_with_choices, get_args(hint)))
@@ -296,24 +371,11 @@ def _with_choices(hint: Any) -> Any:
     return GenericAlias(dict, inner) if get_origin(hint) is dict else hint
 
 
-def _refusing(make: Callable[..., object]) -> Callable[..., object]:
-    @wraps(make)
-    def made(**settings: object) -> object:
-        try:
-            return make(**settings)
-        except ValueError as error:
-            raise _Refused(str(error)) from error
-
-    return made
-
-
-def _named(key: str) -> str:
+def named(key: str) -> str:
     """The option of a setting."""
     return f"--{key.replace('_', '-')}"
 
 
-def _whole(word: str) -> int:
-    number = from_word(word)
-    if type(number) is not int:
-        raise ValueError(f"{word} is no whole number, such as 10000 or 1e4")
-    return number
+def _marks(hint: Any) -> tuple[Any, ...]:
+    """What is annotated to a type."""
+    return getattr(hint, "__metadata__", ())

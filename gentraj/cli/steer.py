@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
+from ..config import settings
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.kinds.loading import load
 from ..runs.kinds.policy_run import PolicyRunConfig
+from ..runs.kinds.run import Run
 from ..runs.learn.steering import steer, steered_settings
-from .options import HELP, Device, RunPath, is_run, load_trained, parse, print_help, split, with_options
+from .options import Configuring, Device, Given, RunPath, load_trained, named, print_settings
 from .train import fresh_folder, next_command
 
 OF_RUN = {"roadmap", "context", "history", "past_actions"}  # settings that are those of the run
-KEYS = {key.name for key in fields(PolicyRunConfig)} - OF_RUN
-SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "eval_episodes")}
 
 
-@dataclass(frozen=True)
-class Steer:
+@settings
+class Steer(Configuring):
     """Steer a trained policy, or a planner for returns, to a higher return: train an actor over the noise that it
     samples from.
 
@@ -35,6 +36,8 @@ class Steer:
               gentraj steer runs/bc-flow --run-dir runs/steered --resume
     """
 
+    SHORT: ClassVar[Mapping[str, str]] = {**Configuring.SHORT, "out": "run_dir"}
+
     run: RunPath
     """The folder of a policy or a planner, as `gentraj train` or `gentraj distill` writes it."""
     run_dir: Annotated[Path, tyro.conf.arg(aliases=("--out",))]
@@ -44,23 +47,26 @@ class Steer:
     interruption."""
     device: Device = None
 
+    def __call__(self) -> None:
+        run = load_trained(self.run, self.device)
+        config = self._settings(run, self.given)
+        if not self.resume:
+            fresh_folder(self.run_dir, "--resume")
+        steered = steer(run, config, self.run_dir, resume=self.resume, device=pick_device(self.device))
+        say(f"trained {steered.step} steps; the steered run is in {self.run_dir}")
+        print_saved(next_command(steered, self.run_dir))
 
-def main(argv: list[str]) -> None:
-    words, given = split(argv, KEYS, is_run, SHORT)
-    if HELP & set(words):
-        _help(words, given)
-    args = parse(Steer, words, "gentraj steer", settings=[*KEYS, *SHORT])
-    run = load_trained(args.run, args.device)
-    config = with_options(steered_settings(run, " ".join(given.get("dataset", ()))), given)
-    if not args.resume:
-        fresh_folder(args.run_dir, "--resume")
-    steered = steer(run, config, args.run_dir, resume=args.resume, device=pick_device(args.device))
-    say(f"trained {steered.step} steps; the steered run is in {args.run_dir}")
-    print_saved(next_command(steered, args.run_dir))
+    @classmethod
+    def more_help(cls, given: Given) -> Callable[[], None] | None:
+        """The settings by which the run that is named would be steered."""
+        for folder in given.get("run", ()):
+            return partial(print_settings, cls._settings(load(folder), given))
+        return None
 
-
-def _help(words: list[str], given: dict[str, list[str]]) -> None:
-    """Prints the options, and the settings by which the run that is named would be steered."""
-    runs = [word for word in words if is_run(word)]
-    settings = with_options(steered_settings(load(runs[0])), given) if runs else None
-    print_help(Steer, "gentraj steer", settings)
+    @classmethod
+    def _settings(cls, run: Run, given: Given) -> PolicyRunConfig:
+        """The settings by which a run is steered. Raises ValueError for one that is the run's own."""
+        for key in given:
+            if key in OF_RUN:
+                raise ValueError(f"{named(key)} is as the steered run has it; leave it out")
+        return cls.configured(steered_settings(run, " ".join(given.get("dataset", ()))), given)

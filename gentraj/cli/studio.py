@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..acceleration import BackendName
+from ..config import settings
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import busy, print_saved
 from ..studio.export import first_page
 from ..studio.loading import Loaded, load_runs
-from .options import Device, parse
+from .options import Command, Device
 
 SHOWN = ("zoo:pointmaze-large", "zoo:pointmaze-large-student")  # without runs
 
 
-@dataclass(frozen=True)
-class Studio:
+@settings
+class Studio(Command):
     """See plans in a browser while you drag start and goal, change settings, place obstacles and let the agent act.
 
     Without runs, it shows a planner that comes with gentraj. It is served to this machine only, until Ctrl-C.
@@ -31,7 +31,7 @@ class Studio:
               gentraj studio runs/umaze runs/umaze-gan runs/umaze-student --port 8090
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
     """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners, policies and world models."""
     port: int = 8080
     """The port of this machine that the browser connects to; the next free one if it is taken."""
@@ -45,34 +45,30 @@ class Studio:
     openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: Device = None
 
+    def __call__(self) -> None:
+        if self.export_page is not None:
+            self._export(self.export_page)
+            return
+        from ..studio.server import Studio as Server  # with viser, which may be missing
 
-def main(argv: list[str]) -> None:
-    args = parse(Studio, argv, "gentraj studio")
-    if args.export_page is not None:
-        _export(args, args.export_page)
-        return
-    from ..studio.server import Studio as Server  # with viser, which may be missing
+        server = Server(self._loaded(), self.port)
+        print_saved(f"the studio is at {server.url} until Ctrl-C")
+        try:
+            threading.Event().wait()
+        finally:
+            server.stop()
 
-    server = Server(_loaded(args), args.port)
-    print_saved(f"the studio is at {server.url} until Ctrl-C")
-    try:
-        threading.Event().wait()
-    finally:
-        server.stop()
+    def _loaded(self) -> list[Loaded]:
+        with busy("loading the runs"):
+            return load_runs(self.runs or SHOWN, self.accelerate, pick_device(self.device))
 
-
-def _loaded(args: Studio) -> list[Loaded]:
-    with busy("loading the runs"):
-        return load_runs(args.runs or SHOWN, args.accelerate, pick_device(args.device))
-
-
-def _export(args: Studio, path: Path) -> None:
-    """Writes the page of the first run."""
-    if path.suffix != ".html" or args.page_steps < 1:
-        raise ValueError(f"--export-page is {path} and --page-steps {args.page_steps}; a file that ends in .html and "
-                         "at least 1 step are expected")
-    check_output(path, "--export-page")
-    loaded = _loaded(args)
-    with busy(f"{args.page_steps} steps"):
-        page = first_page(loaded, args.page_steps)
-    print_saved(write_file(path, page.encode()))
+    def _export(self, path: Path) -> None:
+        """Writes the page of the first run."""
+        if path.suffix != ".html" or self.page_steps < 1:
+            raise ValueError(f"--export-page is {path} and --page-steps {self.page_steps}; a file that ends in .html "
+                             "and at least 1 step are expected")
+        check_output(path, "--export-page")
+        loaded = self._loaded()
+        with busy(f"{self.page_steps} steps"):
+            page = first_page(loaded, self.page_steps)
+        print_saved(write_file(path, page.encode()))

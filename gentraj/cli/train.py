@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
-from inspect import cleandoc
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -12,14 +13,14 @@ from typing import Annotated
 import torch
 import tyro
 
-from ..config import OneOf, dotted_keys, from_json, read_json, to_json
+from ..config import OneOf, from_json, read_json, settings, to_json
 from ..data.sources import resolve_paths
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import print_saved, say
-from ..runs.kinds.folder import RUNS, RunFolder
+from ..runs.kinds.folder import RunFolder
 from ..runs.kinds.presets import PRESETS, listing, preset, with_components
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.kinds.world_run import WorldModelRun
@@ -29,16 +30,14 @@ from ..runs.show.card import parameters_trained
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
-from .options import HELP, Device, parse, print_settings, split, with_options
+from .options import Configuring, Device, Given, named, print_settings, values_of
 
-SHORT = {name: f"training.{name}" for name in ("steps", "seed", "eval_every", "eval_episodes")}
-KEYS = {key.name for config in RUNS.configs for key in fields(config)} - {"model"}  # whose name is an own option
 ModelName = Annotated[str, OneOf(FAMILIES)]
 NetworkName = Annotated[str, OneOf(NETWORKS)]
 
 
-@dataclass(frozen=True)
-class Train:
+@settings
+class Train(Configuring):
     """Train a planner, a policy or a world model, and write it to a run folder.
 
     A preset chooses what is trained and has all settings; every setting is an option behind it, such as --dataset ID,
@@ -55,7 +54,7 @@ class Train:
 
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
     """The preset, which decides what is trained and has the defaults of all settings."""
-    settings_file: Annotated[Path | None, tyro.conf.arg(name="config", metavar="FILE")] = None
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A file of settings as --print-config prints them, instead of a preset; options override the settings."""
     run_dir: Path | None = None
     """Folder that the run is written to; by default runs/PRESET."""
@@ -74,57 +73,66 @@ class Train:
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Read the data, build all components, take one decision, print what would be trained, and write nothing."""
 
+    def __call__(self) -> None:
+        config = self._settings()
+        with launched(self.device) as processes:
+            self._train(config, processes)
 
-def main(argv: list[str]) -> None:
-    words, given = split(argv, KEYS, PRESETS.__contains__, SHORT)
-    if HELP & set(words):
-        _help(words, given)
-    keys = [key for word in words if word in PRESETS for key in dotted_keys(PRESETS[word])]
-    args = parse(Train, words, "gentraj train", settings=[*KEYS, *SHORT, *keys])
-    config = _config(args, given)
-    with launched(args.device) as processes:
-        _train(args, config, processes)
+    @classmethod
+    def more_help(cls, given: Given) -> Callable[[], None]:
+        """The settings of the preset, the file or the run that is named, or else all presets."""
+        args = from_json(cls, values_of(cls, given)[0], "")
+        if args.preset is args.config is args.resume is None:
+            return partial(print, listing())
+        return partial(print_settings, args._settings())
 
+    @staticmethod
+    def is_argument(word: str) -> bool:
+        """Whether a word behind a value of a setting is a preset."""
+        return word in PRESETS
 
-def _config(args: Train, given: dict[str, list[str]]) -> RunConfig:
-    """The settings that all options together make. Raises ValueError for one that is unknown or refused."""
-    return with_options(with_components(_defaults(args, given), args.model, args.network), given)
+    def _settings(self) -> RunConfig:
+        """The settings that all options together make. Raises ValueError for one that is unknown or refused."""
+        return self.configured(with_components(self._defaults(), self.model, self.network), self.given)
 
+    def _defaults(self) -> RunConfig:
+        """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
+        given."""
+        sources = {"a preset": self.preset, "--config": self.config, "--resume": self.resume}
+        chosen = [name for name, value in sources.items() if value is not None]
+        if len(chosen) != 1:
+            raise ValueError(f"{' and '.join(chosen) or 'nothing'} was given, and one of PRESET, --config FILE and "
+                             "--resume DIR is expected, which each name all settings; `gentraj train --help` lists the "
+                             "presets")
+        if self.preset is not None:
+            return preset(self.preset, " ".join(self.given.get("dataset", ())))
+        if self.config is not None:
+            return from_json(RunConfig, read_json(self.config), str(self.config))
+        for option in ("run_dir", "model", "network"):
+            if getattr(self, option) is not None:
+                raise ValueError(f"--resume continues the run as it is; leave {named(option)} out")
+        return RunFolder(Path(str(self.resume))).read().run
 
-def _help(words: list[str], given: dict[str, list[str]]) -> None:
-    """Prints the options, and the settings of the preset that is named or else all presets."""
-    args = parse(Train, [word for word in words if word not in HELP], "gentraj train")
-    named = args.preset or args.settings_file or args.resume
-    config = None if named is None else _config(args, given)
-    try:
-        parse(Train, ["--help"], "gentraj train", description=cleandoc(str(Train.__doc__)))
-    finally:
-        if config is None:
-            print(listing())
-        else:
-            print_settings(config)
-
-
-def _train(args: Train, config: RunConfig, processes: Processes) -> None:
-    training = config.training
-    config = replace(config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
-    if args.print_config:
-        processes.on_main(lambda: print(json.dumps(to_json(config, defaults=False), indent=2)))
-        return
-    name = args.preset or (args.settings_file.stem if args.settings_file else "")
-    if not config.dataset:
-        raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    config = replace(config, dataset=resolve_paths(config.dataset, args.resume or Path()))
-    device = processes.device or pick_device(args.device)
-    if args.dry_run:
-        processes.on_main(lambda: print(dry_run(config, device)))
-        return
-    folder = args.run_dir or Path("runs") / name
-    folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
-    run = train_run(config, folder, resume=args.resume is not None, processes=processes, device=device)
-    if processes.is_main:
-        say(f"trained {run.step} steps; the run is in {folder}")
-        print_saved(next_command(run, folder))
+    def _train(self, config: RunConfig, processes: Processes) -> None:
+        training = config.training
+        config = replace(config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
+        if self.print_config:
+            processes.on_main(lambda: print(json.dumps(to_json(config, defaults=False), indent=2)))
+            return
+        name = self.preset or (self.config.stem if self.config else "")
+        if not config.dataset:
+            raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+        config = replace(config, dataset=resolve_paths(config.dataset, self.resume or Path()))
+        device = processes.device or pick_device(self.device)
+        if self.dry_run:
+            processes.on_main(lambda: print(dry_run(config, device)))
+            return
+        folder = self.run_dir or Path("runs") / name
+        folder = self.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
+        run = train_run(config, folder, resume=self.resume is not None, processes=processes, device=device)
+        if processes.is_main:
+            say(f"trained {run.step} steps; the run is in {folder}")
+            print_saved(next_command(run, folder))
 
 
 def next_command(run: Run, folder: Path) -> str:
@@ -134,7 +142,7 @@ def next_command(run: Run, folder: Path) -> str:
     if run.data.env is not None:
         return command
     if isinstance(run, WorldModelRun):
-        return f"{command} --as world-model"
+        return command.replace("evaluate", "judge", 1)
     return f"next: gentraj report {quote(str(folder))}; with a simulator, {command.removeprefix('next: ')} --env-id ID"
 
 
@@ -150,24 +158,6 @@ def dry_run(config: RunConfig, device: torch.device) -> str:
                       f"{parts.train.num_steps:,} steps", *lines,
                       f"{training.steps:,} steps of each component on {device}, seed {training.seed}; one decision was "
                       "taken, and nothing is written"])
-
-
-def _defaults(args: Train, given: dict[str, list[str]]) -> RunConfig:
-    """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
-    given."""
-    sources = {"a preset": args.preset, "--config": args.settings_file, "--resume": args.resume}
-    named = [name for name, value in sources.items() if value is not None]
-    if len(named) != 1:
-        raise ValueError(f"{' and '.join(named) or 'nothing'} was given, and one of PRESET, --config FILE and --resume "
-                         "DIR is expected, which each name all settings; `gentraj train --help` lists the presets")
-    if args.preset is not None:
-        return preset(args.preset, " ".join(given.get("dataset", ())))
-    if args.settings_file is not None:
-        return from_json(RunConfig, read_json(args.settings_file), str(args.settings_file))
-    for option in ("run_dir", "model", "network"):
-        if getattr(args, option) is not None:
-            raise ValueError(f"--resume continues the run as it is; leave --{option.replace('_', '-')} out")
-    return RunFolder(Path(str(args.resume))).read().run
 
 
 def fresh_folder(folder: Path, resume: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -31,12 +31,12 @@ from ..runs.show.hub import from_pretrained, push_to_hub, save_pretrained
 from ..runs.show.report import make_report
 from ..runs.show.sampling import Given, sample_run
 from .environments import imports_again
-from .options import Device, RunPath, SamplerOptions, Step, load_trained, parse, parse_call
+from .options import GROUP, Command, Device, RunPath, SamplerOptions, Step, load_trained
 from .train import fresh_folder
 
 
 @settings
-class Sample:
+class Sample(Command):
     """Sample trajectories from a planner's model, or chunks of actions from a policy's, and write them to a file.
 
     All numbers are in environment units. For a policy, --start is the observation to act in and --goal is the goal that
@@ -56,10 +56,10 @@ class Sample:
     step: Step = None
     num: PositiveInt = 16
     """Number of trajectories, or of chunks of actions, to sample."""
-    given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
+    given: Annotated[Given, GROUP] = field(default_factory=Given)
     steps: int | None = None
     """Number of sampling steps; by default the model's own."""
-    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
+    sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
     temperature: float = 1.0
     """Scale of the noise; a value below 1 makes the samples more likely and less varied."""
     seed: int = 0
@@ -69,27 +69,26 @@ class Sample:
     openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: Device = None
 
-
-def sample_main(argv: list[str]) -> None:
-    args = parse(Sample, argv, "gentraj sample")
-    if args.out.suffix != ".npz":
-        raise ValueError(f"--out is {args.out}; a file that ends in .npz is expected")
-    check_output(args.out, "--out")
-    run = accelerate(load_trained(args.run, args.device, args.step), args.accelerate)
-    with busy(f"sampling {args.num}"):
-        options = args.sampling.options(args.steps, args.temperature)
-        samples = sample_run(run, args.num, args.given, seed=args.seed, options=options)
-    samples.save(args.out)
-    if isinstance(run, PlannerRun):
-        say(f"{args.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps "
-            "apart")
-    else:
-        say(f"{counted(args.num, 'chunks')} of {counted(samples.act_NHA.shape[1], 'actions')}")
-    print_saved(args.out)
+    def __call__(self) -> None:
+        if self.out.suffix != ".npz":
+            raise ValueError(f"--out is {self.out}; a file that ends in .npz is expected")
+        check_output(self.out, "--out")
+        run = accelerate(load_trained(self.run, self.device, self.step), self.accelerate)
+        with busy(f"sampling {self.num}"):
+            options = self.sampling.options(self.steps, self.temperature)
+            samples = sample_run(run, self.num, self.given, seed=self.seed, options=options)
+        samples.save(self.out)
+        if isinstance(run, PlannerRun):
+            say(f"{self.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps "
+                "apart")
+        else:
+            say(f"{counted(self.num, 'chunks')} of {counted(samples.act_NHA.shape[1], 'actions')}")
+        print_saved(self.out)
 
 
-@dataclass(frozen=True)
-class Measure:
+
+@settings
+class Measure(Command):
     """Measure how close the trajectories of a planner's model are to data. The number nearest to the column `data` is
     best.
 
@@ -120,16 +119,15 @@ class Measure:
     """The JSON file to write; by default RUN/measures.json."""
     device: Device = None
 
+    def __call__(self) -> None:
+        run = load_trained(self.run, self.device)
+        path = self.out or run.folder / RunFolder.MEASURES
+        check_output(path, "--out")
+        measured = measure_run(run, dataset=self.dataset, num=self.num, steps=self.steps, seed=self.seed)
+        write_json(path, measured)
+        say(f"measures in {path}")
+        print_saved(measures_table(measured))
 
-def measure_main(argv: list[str]) -> None:
-    args = parse(Measure, argv, "gentraj measure")
-    run = load_trained(args.run, args.device)
-    path = args.out or run.folder / RunFolder.MEASURES
-    check_output(path, "--out")
-    measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
-    write_json(path, measured)
-    say(f"measures in {path}")
-    print_saved(measures_table(measured))
 
 
 def measures_table(measured: JsonObject) -> str:
@@ -141,8 +139,8 @@ def measures_table(measured: JsonObject) -> str:
                       *(f"no {name}: {why}" for name, why in measured["left_out"].items())])
 
 
-@dataclass(frozen=True)
-class Report:
+@settings
+class Report(Command):
     """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page; of several
     runs, their films, scores and losses side by side.
 
@@ -154,7 +152,7 @@ class Report:
               gentraj report runs/iql runs/swift --out both.html
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """The folders of one run or several, as `gentraj train` writes them."""
     step: Step = None
     out: Path | None = None
@@ -164,18 +162,17 @@ class Report:
     """Seed of the episodes and samples in the figures."""
     device: Device = None
 
+    def __call__(self) -> None:
+        runs = [load_trained(run, self.device, self.step) for run in self.runs]
+        print_saved(make_report(*runs, out=self.out, seed=self.seed))
 
-def report_main(argv: list[str]) -> None:
-    args = parse(Report, argv, "gentraj report")
-    runs = [load_trained(run, args.device, args.step) for run in args.runs]
-    print_saved(make_report(*runs, out=args.out, seed=args.seed))
 
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
 
-@dataclass(frozen=True)
-class Export:
+@settings
+class Export(Command):
     """Write one decision of a trained planner or policy as a program that runs without gentraj.
 
     The inputs of the program are the observation, the goal (if the run is conditioned on one) and standard normal
@@ -199,24 +196,23 @@ class Export:
     """Lowest values of the actions of a robot without an environment: one number, or one for each entry."""
     high: tuple[float, ...] | None = None
     """Highest values of these actions."""
-    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
+    sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
 
+    def __call__(self) -> None:
+        if self.out.suffix not in WRITERS:
+            raise ValueError(f"--out is {self.out}; a file that ends in {' or '.join(WRITERS)} is expected")
+        check_output(self.out, "--out")
+        run = load(self.run, device=torch.device("cpu"))
+        space = action_space(self, run)
+        with busy(f"exporting to {self.out}"):
+            program = export_run(run, self.batch, self.env_id, self.sampling.options(), space)
+            write_file(self.out, WRITERS[self.out.suffix](program))
+        say(signature(program))
+        if run.roadmap is not None:
+            say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
+                "gentraj.runs.ahead_of(run)(obs, goal) finds on the run's roadmap")
+        print_saved(self.out)
 
-def export_main(argv: list[str]) -> None:
-    args = parse(Export, argv, "gentraj export")
-    if args.out.suffix not in WRITERS:
-        raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
-    check_output(args.out, "--out")
-    run = load(args.run, device=torch.device("cpu"))
-    space = action_space(args, run)
-    with busy(f"exporting to {args.out}"):
-        program = export_run(run, args.batch, args.env_id, args.sampling.options(), space)
-        write_file(args.out, WRITERS[args.out.suffix](program))
-    say(signature(program))
-    if run.roadmap is not None:
-        say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
-            "gentraj.runs.ahead_of(run)(obs, goal) finds on the run's roadmap")
-    print_saved(args.out)
 
 
 def action_space(args: Export, run: Run) -> Box | None:
@@ -234,50 +230,55 @@ def action_space(args: Export, run: Run) -> Box | None:
     return Box(np.broadcast_to(low, width), np.broadcast_to(high, width))
 
 
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 Repository = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
 
 
-def push(run: RunPath, name: Repository, step: int | None = None, private: bool = False) -> None:
+@settings
+class Push(Command):
     """Push a run to a repository: weights, settings, scores and figures, with a model card, without the optimisers.
 
     The repository is made if it does not exist. Whatever an earlier push left there is replaced.
 
     Example: gentraj hub push runs/demo me/umaze-planner
-
-    Args:
-        run: The folder of a run.
-        name: The repository.
-        step: The checkpoint to push; by default the one that `gentraj choose --use` took, or else the newest.
-        private: Make a new repository private.
     """
-    loaded = load(run, step=step)
-    with busy(f"pushing to {name}"):
-        print_saved(push_to_hub(loaded, name, private=private or None))
 
+    run: RunPath
+    """The folder of a run."""
+    name: Repository
+    """The repository."""
+    step: int | None = None
+    """The checkpoint to push; by default the one that `gentraj choose --use` took, or else the newest."""
+    private: bool = False
+    """Make a new repository private."""
 
-def pull(name: Repository, out: Folder, revision: str | None = None) -> None:
-    """Pull a run from a repository into a folder, which every command takes as a RUN.
-
-    Example: gentraj hub pull me/umaze-planner runs/pulled
-
-    Args:
-        name: The repository.
-        out: The folder to write; it must not exist yet.
-        revision: A branch, a tag or a commit of the repository.
-    """
-    with busy(f"pulling {name}"):
-        pulled = from_pretrained(name, revision=revision)
-    print_saved(save_pretrained(pulled, out))
-
-
-def hub_main(argv: list[str]) -> None:
-    parse_call({"push": push, "pull": pull}, argv, "gentraj hub",
-               "Push runs to the Hugging Face hub and pull them from it.")()
+    def __call__(self) -> None:
+        run = load(self.run, step=self.step)
+        with busy(f"pushing to {self.name}"):
+            print_saved(push_to_hub(run, self.name, private=self.private or None))
 
 
 @settings
-class Augment(AugmentConfig):
+class Pull(Command):
+    """Pull a run from a repository into a folder, which every command takes as a RUN.
+
+    Example: gentraj hub pull me/umaze-planner runs/pulled
+    """
+
+    name: Repository
+    """The repository."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The folder to write; it must not exist yet."""
+    revision: str | None = None
+    """A branch, a tag or a commit of the repository."""
+
+    def __call__(self) -> None:
+        with busy(f"pulling {self.name}"):
+            run = from_pretrained(self.name, revision=self.revision)
+        print_saved(save_pretrained(run, self.out))
+
+
+@settings
+class Augment(AugmentConfig, Command):
     """Extend a dataset with synthetic steps of a world model, and save the result as a new Minari dataset.
 
     The model is rolled out from states of the data, in short branches that end where it is too uncertain. The actions
@@ -293,13 +294,13 @@ class Augment(AugmentConfig):
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """The dataset to extend, named as in `gentraj train --dataset`; '+' joins several."""
 
+    def __call__(self) -> None:
+        print_saved(augment(self))
 
-def augment_main(argv: list[str]) -> None:
-    print_saved(augment(parse(Augment, argv, "gentraj augment")))
 
 
-@dataclass(frozen=True)
-class Finetune:
+@settings
+class Finetune(Command):
     """Continue to train a policy in its environment, and write the result as a new run. The policy must have a critic.
 
     Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment. A
@@ -315,7 +316,7 @@ class Finetune:
     """The run folder of a policy whose dataset is still available."""
     run_dir: Path
     """Folder that the fine-tuned run is written to."""
-    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")] = field(default_factory=FinetuneConfig)
+    config: Annotated[FinetuneConfig, GROUP] = field(default_factory=FinetuneConfig)
     resume: bool = False
     """Continue an interrupted fine-tuning in --run-dir; the result is the same, bit for bit, as without the
     interruption."""
@@ -323,15 +324,14 @@ class Finetune:
     """The environment, a Gymnasium id or a task name; by default the run's own. Give it again to `gentraj evaluate`."""
     device: Device = None
 
+    def __call__(self) -> None:
+        folder = self.run_dir if self.resume else fresh_folder(self.run_dir, "--resume")
+        tuned = finetune(load(self.run, device=pick_device(self.device)), self.config, folder, env_id=self.env_id,
+                         resume=self.resume)
+        gained, shown = returns(folder), self.config.episodes
+        say(f"{counted(len(gained), 'episodes')} played; mean return {gained[:shown].mean():.4g} before and "
+            f"{gained[-shown:].mean():.4g} after {tuned.config.training.steps} updates; the run in {folder} is that of "
+            f"update {tuned.step}, whose episodes were the best")
+        named = f" --env-id {quote(self.env_id)}" if self.env_id else ""
+        print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")
 
-def finetune_main(argv: list[str]) -> None:
-    args = parse(Finetune, argv, "gentraj finetune")
-    folder = args.run_dir if args.resume else fresh_folder(args.run_dir, "--resume")
-    tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
-                     resume=args.resume)
-    gained, shown = returns(folder), args.config.episodes
-    say(f"{counted(len(gained), 'episodes')} played; mean return {gained[:shown].mean():.4g} before and "
-        f"{gained[-shown:].mean():.4g} after {tuned.config.training.steps} updates; the run in {folder} is that of "
-        f"update {tuned.step}, whose episodes were the best")
-    named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
-    print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ..config import settings
 from ..plots.page import show
 from ..progress import print_saved
 from ..runs.kinds.zoo import PREFIX, Entry, entry, names
 from ..runs.show.card import RETURN_OF
-from .options import parse
+from .options import Command
 
 AHEAD = 10  # steps of an open-loop prediction
 
 
-@dataclass(frozen=True)
-class Zoo:
+@settings
+class Zoo(Command):
     """List the trained runs that come with gentraj: name, size, score beside that of the data, and the commands that
     train it again. Of a world model, it lists the errors of its predictions, too.
 
@@ -27,10 +27,8 @@ class Zoo:
               gentraj studio zoo:pointmaze-umaze zoo:pointmaze-umaze-student
     """
 
-
-def main(argv: list[str]) -> None:
-    parse(Zoo, argv, "gentraj zoo")
-    print_saved("\n".join(lines(each) for each in map(entry, names())))
+    def __call__(self) -> None:
+        print_saved("\n".join(lines(each) for each in map(entry, names())))
 
 
 def lines(each: Entry) -> str:

@@ -31,7 +31,7 @@ def test_help_lists_the_settings_of_a_preset(preset: str, words: tuple[str, ...]
 
 
 def test_help_does_not_hide_a_misspelt_setting(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
-    for words in (("train", "far-gcbc", "--rodmap.ahead", 3), ("evaluate", hopper_run, "--polcy.temperature", 0),
+    for words in (("train", "far-gcbc", "--rodmap.ahead", 3), ("evaluate", hopper_run, "--actng.temperature", 0),
                   ("distill", hopper_run, "--method", "decision", "--polcy.width", 8)):
         assert gentraj(*words, "--help") == 2
         printed = capsys.readouterr()

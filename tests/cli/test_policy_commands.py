@@ -116,7 +116,7 @@ def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], 
 def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("evaluate", hopper_run, "--help") == 0
     printed = capsys.readouterr().out
-    assert "--policy.temperature " in printed and "--planner.replan " not in printed
+    assert "--acting.temperature " in printed and "--acting.replan " not in printed
     run = runs.load(hopper_run)
     with pytest.raises(ValueError, match=r"given to a policy \(BC, gaussian\), which plans no"):
         run.agent(Box(-1, 1, (3,)), guide=lambda x: x.sum((1, 2)))

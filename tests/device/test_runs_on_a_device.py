@@ -78,7 +78,7 @@ def planner(umaze, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_planner_is_evaluated_sampled_and_measured_and_imagines(planner: Run, tmp_path: Path) -> None:
     words = "--start", 1, 1, "--goal", -1, -1, "--num", 2, "--out", tmp_path / "a.npz"
     assert small.gentraj("sample", planner.folder, *words) == 0
-    assert small.gentraj("evaluate", planner.folder, "--episodes", 1, "--no-baselines", "--planner.replan", 150) == 0
+    assert small.gentraj("evaluate", planner.folder, "--episodes", 1, "--no-baselines", "--acting.replan", 150) == 0
     world = WorldModel(4, 2, narrow(WorldModelConfig()), WorldFacts.blank(4, 2, 0, 1)).to(DEVICE)
     agent = Imagination(planner.agent(Box(-1, 1, (2,))), world, ImaginationConfig(2, 2))
     assert torch.isfinite(agent.act(torch.zeros(1, 4), torch.ones(1, 2))).all()

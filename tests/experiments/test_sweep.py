@@ -12,7 +12,7 @@ import pytest
 from inline import inline
 from small import gentraj
 
-from gentraj.cli.experiments import SweepOptions, space_of, sweep_plan
+from gentraj.cli.experiments import Sweep, space_of, sweep_plan
 from gentraj.experiments.cards import DataResult, read_results
 from gentraj.experiments.sweep import BASE, Choice, Range, Space, base_card, trials_of, varied_card
 from gentraj.runs.kinds.presets import PRESETS
@@ -107,7 +107,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[Any, ...], mess
 
 
 def test_ranges_are_of_whole_numbers_where_both_ends_are(hopper_file: Path) -> None:
-    base, tried = sweep_plan(SweepOptions("iql", (("policy.beta=1.0..3",),), trials=2, dataset=str(hopper_file)))
+    base, tried = sweep_plan(Sweep("iql", ("policy.beta=1.0..3",), trials=2, dataset=str(hopper_file)))
     assert all(1 <= values["policy.beta"] <= 3 for values in tried) and len(tried) == 2
     assert space_of(base, ["policy.beta=1.0..3", "policy.batch_size=8..64:log"]) == {
         "policy.beta": Range(1.0, 3), "policy.batch_size": Range(8, 64, log=True, whole=True)}

@@ -107,7 +107,7 @@ def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Pat
     first, *others = means.values()
     assert first != others[0] == others[1]
     capsys.readouterr()
-    assert gentraj("evaluate", hopper_run, "--policy.execute", 2) == 2
+    assert gentraj("evaluate", hopper_run, "--acting.execute", 2) == 2
     assert "--policy.execute is 2; a number up to" in capsys.readouterr().err
     run = runs.load(hopper_run)
     with pytest.raises(ValueError, match=r"policy\.batch_size is 9, and the policy was trained with 16; only"):

@@ -138,7 +138,7 @@ def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: P
 
 
 def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: pytest.CaptureFixture) -> None:
-    scores = evaluated(small_run, "--deadline-ms", 1e6, "--fallback", small_run, "--planner.candidates", 2)
+    scores = evaluated(small_run, "--deadline-ms", 1e6, "--fallback", small_run, "--acting.candidates", 2)
     deadline = scores["deadline"]
     assert (deadline["ms"], deadline["acts"], deadline["misses"]) == (1e6, 300, 0)
     assert list(deadline["plans"]) == ["1 steps, 2 candidates"] and deadline["acted_by"] == {"the plan": 300}
@@ -153,7 +153,7 @@ def test_a_fallback_is_for_an_agent_with_a_deadline_that_sees_the_same(small_run
     for words, message in (((small_run,), "a fallback is for a planner or a policy with a deadline"),
                            ((hopper_run, "--deadline-ms", 1e6), f"and {small_run} on observations of width 4 "
                                                               "and actions of width 2")):
-        assert gentraj("evaluate", small_run, "--planner.candidates", 2, "--fallback", *words) == 2
+        assert gentraj("evaluate", small_run, "--acting.candidates", 2, "--fallback", *words) == 2
         assert message in capsys.readouterr().err
 
 

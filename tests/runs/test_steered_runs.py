@@ -93,7 +93,7 @@ def test_the_command_makes_a_run_that_every_command_takes(flow: runs.Run, follow
     assert gentraj(*words) == 2 and "holds a training already" in capsys.readouterr().err
     assert gentraj(*words, "--resume", "--policy.bound", 1) == 2
     assert "bound was 2.0 and is 1.0" in capsys.readouterr().err
-    assert gentraj("evaluate", out, "--episodes", 2, "--no-baselines", "--policy.temperature", 1) == 0
+    assert gentraj("evaluate", out, "--episodes", 2, "--no-baselines", "--acting.temperature", 1) == 0
     assert gentraj("export", out, "--out", tmp_path / "a.pt2") == 0
     assert gentraj("sample", out, "--num", 1, "--start", 0, 0, "--out", tmp_path / "a.npz") == 0
     assert "1 chunk of 1 action\n" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`gentraj evaluate RUN --as world-model`: by held-out data, by policies, and by nothing else."""
+"""`gentraj judge RUN`: by held-out data, by policies, and by nothing else."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def folder(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_says_how_far_predictions_and_the_order_of_policies_hold(folder: Path,
                                                                    capsys: pytest.CaptureFixture[str]) -> None:
     policies = [str(folder / f"policy-{seed}") for seed in range(3)]
-    assert main(["evaluate", str(folder / "world"), "--as", "world-model", "--policies", *policies, "--episodes", "2",
+    assert main(["judge", str(folder / "world"), "--policies", *policies, "--episodes", "2",
                  "--seed", "3", "--env-id", "Hopper-v5", "--env-kwargs", "max_episode_steps=100"]) == 0
     judged = json.loads((folder / "world" / "world.json").read_text())
     assert judged["seed"] == 3 and judged["windows"] > 0
@@ -66,7 +66,7 @@ def test_other_data_where_its_own_lay_judge_nothing(folder: Path, tmp_path: Path
     other = save_npz(runs.WorldModelRun.split(config, runs.read_data(config))[0], tmp_path / "other.npz")
     run = shutil.copytree(folder / "world", tmp_path / "world")
     edit(run, lambda held: held["run"].update(dataset=str(other)))
-    assert main(["evaluate", str(run), "--as", "world-model"]) == 2
+    assert main(["judge", str(run)]) == 2
     assert "holds other data than" in capsys.readouterr().err
 
 
@@ -75,7 +75,7 @@ def test_data_that_are_missing_are_not_recorded(folder: Path, tmp_path: Path, mo
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     run = shutil.copytree(folder / "world", tmp_path / "world")
     edit(run, lambda held: held["run"].update(dataset="gentraj/mujoco/walker2d-expert-v0"))
-    assert main(["evaluate", str(run), "--as", "world-model"]) == 2
+    assert main(["judge", str(run)]) == 2
     assert "walker2d-expert-v0: no such dataset" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -88,17 +88,17 @@ def test_planning_in_it_is_by_the_mean_and_says_so(folder: Path) -> None:
 def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
         folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policies = [str(folder / f"policy-{seed}") for seed in range(3)]
-    assert main(["evaluate", str(folder / "world"), "--as", "world-model", "--policies", *policies, "--episodes", "1",
+    assert main(["judge", str(folder / "world"), "--policies", *policies, "--episodes", "1",
                  "--env-id", "HalfCheetah-v5", "--out", str(tmp_path / "world.json")]) == 2
     assert "HalfCheetah-v5" in capsys.readouterr().err
     assert main(["evaluate", str(folder / "world"), "--sampler", "heun"]) == 2
     assert "a sampler, a grid, an eta or another option of sampling was given" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [["--as", "world-model", "--policies", "policy-0"], ["--policies", "policy-0"],
-                                   ["--as", "world-model", "--video", "films"]])
+@pytest.mark.parametrize("given", [["judge", "--policies", "policy-0"], ["evaluate", "--policies", "policy-0"],
+                                   ["judge", "--video", "films"]])
 def test_what_is_no_option_of_judging_or_of_acting_is_refused(given: list[str], folder: Path) -> None:
-    assert main(["evaluate", str(folder / "world"), *given]) == 2
+    assert main([given[0], str(folder / "world"), *given[1:]]) == 2
 
 
 @pytest.mark.filterwarnings("error")
@@ -133,7 +133,7 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
 
 def test_decisions_are_tried_in_a_world_model_before_they_are_carried_out(folder: Path, small_run: Path,
                                                                           capsys: pytest.CaptureFixture[str]) -> None:
-    own = "--imagination.candidates", "2", "--imagination.horizon", "2", "--policy.temperature", "1"
+    own = "--imagination.candidates", "2", "--imagination.horizon", "2", "--acting.temperature", "1"
     command = "evaluate", str(folder / "policy-0"), "--episodes", "1", "--no-baselines", "--imagine"
     assert main([*command, str(folder / "world"), *own]) == 0
     imagined = json.loads((folder / "policy-0" / "evaluation.json").read_text())

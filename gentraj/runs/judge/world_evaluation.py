@@ -1,4 +1,4 @@
-"""`gentraj evaluate RUN --as world-model`: how far a world model can be trusted."""
+"""`gentraj judge RUN`: how far a world model can be trusted."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
                      weights.safetensors    the weights of all parts
                      reference.safetensors  fewer windows of the data, and what else the run keeps of them
                      evaluation.json        what `gentraj evaluate zoo:NAME` gives
-                     world.json             of a world model, what `--as world-model` gives
+                     world.json             of a world model, what `gentraj judge` gives
                      provenance.json        the command that trained the run
                      commands.txt           the commands to type for its data and its training
 
