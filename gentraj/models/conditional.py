@@ -184,7 +184,9 @@ class ConditionalModel(nn.Module):
 
     def training_context(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """The contexts of a batch, encoded as (B, C + 1), of which a fraction `context_dropout` is left out."""
-        kept_B = torch.rand(len(batch.x_BHD), generator=generator) >= self.context_dropout
+        kept_B = None
+        if self.context_dropout:
+            kept_B = torch.rand(len(batch.x_BHD), generator=generator) >= self.context_dropout
         return encode_context(batch.context_BC, self.context, kept_B)
 
     def own_score(self, guide: Guide, x: Tensor, rows: Microbatch, batch: Batch) -> Tensor:

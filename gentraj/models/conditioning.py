@@ -13,7 +13,6 @@ from ..config import Fraction, settings
 from ..device import constant, to_device, to_device_together
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
-from .sampling import finite
 
 LAST_FRACTION = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
 
@@ -41,9 +40,14 @@ class ConditionMix:
     goal_dims: tuple[int, ...] = ()
     """Indices of the observation's entries that make up a goal; empty for all."""
 
+    @property
+    def fixed(self) -> bool:
+        """Whether all trajectories have the same known entries, at no random time, but for their first actions."""
+        return all(vars(self)[kind] in ((0,) if kind in AT_RANDOM_TIMES else (0, 1)) for kind in KINDS)
+
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Samples which of the real entries (B, H, D) are known: bool (B, H, D) on their device. `generator` is
-        on the CPU.
+        on the CPU, and nothing is drawn from it where they are `fixed`.
 
         Raises ValueError for windows of another shape than those of `spec`, and for `goal_dims` that an observation of
         `spec` does not have.
@@ -53,14 +57,15 @@ class ConditionMix:
             raise ValueError(f"ConditionMix.goal_dims are {self.goal_dims}; entries of an observation, 0 to "
                              f"{spec.obs_dim - 1}, are expected")
         length_B, device = real_BHD[..., 0].sum(1), real_BHD.device
-        drawn = [torch.rand(len(length_B), generator=generator) for _ in range(2 * len(KINDS))]
-        if self.first_actions:
-            drawn.append(torch.randint(self.first_actions + 1, (len(length_B),), generator=generator))
-        drawn = iter(to_device_together(drawn, device))
+        number = 2 * len(KINDS)
+        if self.fixed:
+            uniform = [torch.zeros(len(length_B), device=device)] * number
+        else:
+            uniform = to_device_together([torch.rand(len(length_B), generator=generator) for _ in range(number)],
+                                         device)
         known = torch.zeros_like(real_BHD)
         probability = vars(self)
-        for kind, mask in KINDS.items():
-            share_B, u_B = next(drawn), next(drawn)
+        for (kind, mask), share_B, u_B in zip(KINDS.items(), uniform[::2], uniform[1::2], strict=True):
             if probability[kind] == 0:
                 continue
             if kind == "goal" and self.goal_at == "end":
@@ -68,7 +73,8 @@ class ConditionMix:
             chosen_B = share_B < probability[kind]
             known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
         if self.first_actions:
-            first_BH = torch.arange(spec.horizon, device=device) < next(drawn)[:, None]
+            count_B = to_device(torch.randint(self.first_actions + 1, (len(length_B),), generator=generator), device)
+            first_BH = torch.arange(spec.horizon, device=device) < count_B[:, None]
             known |= _entries(spec, first_BH, range(spec.obs_dim, spec.dim))
         return known & real_BHD
 
@@ -108,6 +114,7 @@ def _observations(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor,
 
 KINDS = {"start": _start, "goal": _goal, "waypoint": _goal, "prefix": _prefix, "actions": _actions,
          "observations": _observations}
+AT_RANDOM_TIMES = ("goal", "waypoint", "prefix")
 
 
 def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
@@ -125,12 +132,9 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
     width = len(normalizer.shift_D)
     if context_BC is None:
         return normalizer.shift_D.new_zeros(1, width + 1)
-    training = kept_B is not None  # on data, whose contexts are finite, or else the loss is refused
     if context_BC.ndim != 2 or context_BC.shape[1] != width:
-        raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
-                         "each trajectory are expected")
-    if not training:
-        finite(context_BC, "the context is", f"; {width} finite numbers for each trajectory are expected")
+        raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} numbers for each "
+                         "trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
     if kept_B is not None:
         encoded = encoded * to_device(kept_B, encoded.device)[:, None]

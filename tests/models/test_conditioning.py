@@ -39,6 +39,17 @@ def test_a_kind_is_known_with_its_probability(kind: str) -> None:
     assert share == pytest.approx(0.3, abs=0.03)
 
 
+def test_a_mix_without_chance_draws_nothing() -> None:
+    """As that of a policy, whose model knows the state and no action."""
+    g, untouched = generator(0), generator(0)
+    known = ConditionMix(**{**NOTHING, "observations": 1.0}).sample(SPEC, real([8] * 3), g)
+    assert known[..., : SPEC.obs_dim].all() and not known[..., SPEC.obs_dim :].any()
+    assert torch.equal(g.get_state(), untouched.get_state())
+    for kind in ("goal", "waypoint", "prefix"):  # at a random time
+        ConditionMix(**{**NOTHING, kind: 1.0}).sample(SPEC, real([8] * 3), g)
+        assert not torch.equal(g.get_state(), untouched.get_state())
+
+
 def test_a_goal_is_its_entries_at_one_row_uniform_over_the_real_rows_after_the_first() -> None:
     mix = ConditionMix(**{**NOTHING, "goal": 1.0}, goal_dims=(0, 2))
     known = mix.sample(SPEC, real([5] * 8000), generator(0))
@@ -98,10 +109,9 @@ def encode(*args: Any) -> torch.Tensor:
     return encoded
 
 
-@pytest.mark.parametrize("context", [CONTEXT[:, :1], CONTEXT[0], CONTEXT[None], CONTEXT * torch.nan, CONTEXT / 0],
-                         ids=["narrow", "one", "three axes", "NaN", "infinite"])
+@pytest.mark.parametrize("context", [CONTEXT[:, :1], CONTEXT[0], CONTEXT[None]], ids=["narrow", "one", "three axes"])
 def test_a_context_that_the_model_cannot_use_is_refused(context: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="2 finite numbers for each trajectory are expected"):
+    with pytest.raises(ValueError, match="2 numbers for each trajectory are expected"):
         encode_context(context, NORMALIZER)
     with pytest.raises(ValueError, match="trained without one"):
         encode_context(context, None)

@@ -218,7 +218,7 @@ def test_fql_is_its_paper_s() -> None:
             goal = r + 0.99 * alive * both(target, s1, next_a).mean(0)
         step(((both(q, s, a) - goal) ** 2).mean(), own[0])
         follow(target, q, 0.005 if i else 1.0)
-        t_B1, eps = flow_noise(policy, g)
+        t_B1, eps = flow_noise(g)
         step(((velocity(s, (1 - t_B1) * a + t_B1 * eps, t_B1) - (eps - a)) ** 2).mean(), own[1])
         z = torch.randn(32, 1, ACT, generator=g)[:, 0]
         with torch.no_grad():
@@ -232,12 +232,9 @@ def test_fql_is_its_paper_s() -> None:
     assert_same(policy.network, student, Tanh)
 
 
-def flow_noise(policy: Any, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def flow_noise(g: torch.Generator) -> tuple[Tensor, Tensor]:
     """The times (B, 1) and the noise of the actions that a model draws for its loss."""
-    model_of(policy).conditioning.sample(policy.window_spec, torch.ones(32, 1, OBS + ACT, dtype=torch.bool), g)
-    t_B1, eps = torch.rand(32, generator=g)[:, None], torch.randn(32, 1, OBS + ACT, generator=g)[:, 0, OBS:]
-    torch.rand(32, generator=g)  # for a context
-    return t_B1, eps
+    return torch.rand(32, generator=g)[:, None], torch.randn(32, 1, OBS + ACT, generator=g)[:, 0, OBS:]
 
 
 def test_diffusion_ql_is_its_paper_s() -> None:
@@ -278,7 +275,7 @@ def test_diffusion_ql_is_its_paper_s() -> None:
             value = both(target, s_next, chain(0, s_next, g)).view(2, 32, backup).amax(2).amin(0)
         step(((both(q, s, a) - (r + 0.99 * alive * value)) ** 2).mean(1).sum(), own[0], 5.0)
         follow(target, q, 0.005 if i else 1.0)
-        t_B1, eps = flow_noise(policy, g)
+        t_B1, eps = flow_noise(g)
         n_B = (t_B1[:, 0] * 5).long()
         x = product[n_B].sqrt()[:, None] * a + (1 - product[n_B]).sqrt()[:, None] * eps
         loss = ((noise_of(1, s, x, n_B.float()) - eps) ** 2).mean()
