@@ -87,3 +87,9 @@ def _rows(x: Tensor, what: str, width: int | str) -> Tensor:
     if not math.isfinite(x.sum()) and not x.isfinite().all():  # the sum alone is faster, and may overflow
         raise ValueError(f"the {what} that were given to an agent hold NaN or infinity; give finite numbers")
     return x
+
+
+def finite_actions(act_BXA: Tensor, agent: str) -> Tensor:
+    """Returns the actions of an agent. Raises ValueError for those that are not finite."""
+    return finite(act_BXA, f"an action of {agent} is", "; the observation may be too far from the data, or a weight is "
+                  "not finite; give observations like the data's, or load another checkpoint")

@@ -223,7 +223,7 @@ class Condition:
 
     A condition is built step by step:
     `Condition.empty(spec, 8).with_obs(0, obs_BO).with_obs(-1, goal_BG, dims=(0, 1))`. Raises ValueError for other
-    shapes and for known values that are not finite, and TypeError for a mask that is not bool. Values on a GPU are not
+    shapes and for numbers that are not finite, and TypeError for a mask that is not bool. Numbers on a GPU are not
     looked at, as that would wait for it: a sample of them is.
     """
 
@@ -231,8 +231,11 @@ class Condition:
     values_BHD: Tensor
     mask_BHD: Tensor
     context_BC: Tensor | None = None
+    checked: bool = field(default=True, kw_only=True)
+    """False for a policy's states: neither these numbers nor samples are looked at, but the losses of its training and
+    the actions of its agent."""
     finite: InitVar[bool] = field(default=False, kw_only=True)
-    """True where the known values are known to be finite, so that they are not looked at again."""
+    """True where the numbers were looked at before."""
 
     def __post_init__(self, finite: bool) -> None:
         shape = (self.values_BHD.shape[0], self.spec.horizon, self.spec.dim)
@@ -242,11 +245,17 @@ class Condition:
                                  f"{shape}")
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
-        # NaN times 0 is NaN, and so is infinity times 0.
-        if not finite and self.values_BHD.is_cpu and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
-            raise ValueError("a known value of the condition is NaN or infinite; give finite values")
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
+        if self.checked and not finite:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        # NaN times 0 is NaN, and so is infinity times 0.
+        if self.values_BHD.is_cpu and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
+            raise ValueError("a known value of the condition is NaN or infinite; give finite values")
+        if self.context_BC is not None and self.context_BC.is_cpu and (self.context_BC * 0).sum() != 0:
+            raise ValueError("the context of the condition is NaN or infinite; give finite numbers")
 
     @classmethod
     def empty(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:

@@ -73,11 +73,11 @@ def test_training_sampling_and_planning_run_on_the_device(run: PlannerRun, data:
 
 def test_no_training_step_waits_for_the_device(run: PlannerRun, data: Episodes, tmp_path: Path) -> None:
     trained = trainer(run, data, tmp_path, 10)
-    with ExitStack() as held:
-        trained.claim_folder(held, False)
-        log = held.enter_context(trained.open_log(trained.begin(False)))
+    with ExitStack() as trained.held:
+        trained.claim_folder(False)
+        log = trained.held.enter_context(trained.open_log(trained.begin(False)))
         trained.train_step(log)
         torch.cuda.set_sync_debug_mode("error")
-        held.callback(torch.cuda.set_sync_debug_mode, "default")
+        trained.held.callback(torch.cuda.set_sync_debug_mode, "default")
         for _ in range(3):
             trained.train_step(log)

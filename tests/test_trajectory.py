@@ -83,6 +83,7 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
     (lambda c: c.with_obs(0, torch.full((3,), torch.nan)), "NaN or infinite"),
     (lambda c: replace(c, values_BHD=torch.zeros(2, 8, 4)), r"values_BHD has shape \(2, 8, 4\).*need \(2, 8, 5\)"),
     (lambda c: replace(c, context_BC=torch.zeros(3, 2)), r"context_BC has shape .* give \(2, C\)"),
+    (lambda c: replace(c, context_BC=torch.full((2, 2), torch.inf)), "context of the condition is NaN or infinite"),
     *[(partial(Condition.with_obs, index=0, obs=torch.ones(len(dims)), dims=dims), "entries .* 0 to 4, each once")
       for dims in ((1, 1), (-1,), (5,))],
     *[(partial(Condition.with_obs, index=index, obs=torch.ones(3)), "from -8 to 7, or one for each of the 2 traj")

@@ -12,6 +12,7 @@ from torch import Tensor
 from gentraj.device import constant, to_device
 from gentraj.trajectory import TrajectorySpec
 
+from ..episodic import finite_actions
 from ..memory import between
 from .inverse_dynamics import InverseDynamics
 from .sampler import PlannerConfig, check_dims
@@ -92,11 +93,7 @@ class PlanTracker:
         else:
             target_BD = target_BTD[index, age_B + self.config.lookahead - 1]
             act_BA = self._towards(obs_BO, self.spec.split(target_BD)[0]).cpu()
-        act_BA = act_BA.float().clamp(self._low_A, self._high_A)
-        if not math.isfinite(act_BA.sum()):
-            raise ValueError("an action of the planner is not finite; the observation may be too far from the data, or "
-                             "a weight is not finite; give observations like the data's, or load another checkpoint")
-        return act_BA
+        return finite_actions(act_BA.float().clamp(self._low_A, self._high_A), "the planner")
 
     def chunk(self, obs_BO: Tensor, target_BTD: Tensor) -> Tensor:
         """(B, E, A) the actions inside the action space that need no later observation: `replan` joint actions, or

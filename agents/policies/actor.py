@@ -13,7 +13,7 @@ from gentraj.device import to_device
 from gentraj.networks.embedding import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
 
-from ..episodic import EpisodicAgent, aimed_at, observed
+from ..episodic import EpisodicAgent, aimed_at, finite_actions, observed
 from ..memory import ObservationBuffer
 from ..roadmap.courses import courses
 from ..roadmap.far_goals import FarGoals
@@ -81,7 +81,8 @@ class Actor(EpisodicAgent):
         """(B, A) actions inside the action space, on the device of the observations. A policy that was trained without
         goals ignores `goal_BG`.
 
-        Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
+        Raises ValueError for observations or goals of another shape, and for NaN and infinity in them or in the
+        actions.
         """
         obs_BO, goal_BG = self.given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
@@ -97,7 +98,8 @@ class Actor(EpisodicAgent):
                 goal = padded(self._aim(due_B, obs, goal_BG[which]))
             more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
-            self.queue_BEA[which] = act_BEA[: len(obs)].to(self.queue_BEA)
+            act_BEA = act_BEA[: len(obs)].to(self.queue_BEA)
+            self.queue_BEA[which] = finite_actions(act_BEA, "the policy")
             self.age_B[due_B] = 0
             self.decision_B[due_B] += 1
         act_BA = self.queue_BEA[torch.arange(len(obs_BO), device=obs_BO.device), to_device(self.age_B, obs_BO.device)]

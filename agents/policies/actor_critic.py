@@ -146,7 +146,7 @@ class ModelActor(ActorCritic[A]):
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         with OneStream(generator, number):
-            x_BNKD = self.model.model.sample(self.model.condition(state_BS, finite=True), number)
+            x_BNKD = self.model.model.sample(self.model.condition(state_BS), number)
         return self.model.actions(x_BNKD)
 
     def window_value(self, x_BKD: Tensor, step: TrainingStep) -> Tensor:

@@ -76,7 +76,7 @@ class FQL(NoiseActor[FQLConfig]):
     def distillation(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The pull, a scalar, and the actor's actions (B, K * A)."""
         start_BKD = join(torch.zeros_like(t.state_BS), z_BKA)
-        flow_BKD = self.flow.transport(start_BKD, self.model.condition(t.state_BS, finite=True))
+        flow_BKD = self.flow.transport(start_BKD, self.model.condition(t.state_BS))
         chunk_BX = self.act(self.network, t.state_BS, z_BKA)
         square_BX = (chunk_BX - self.model.actions(flow_BKD).flatten(1)) ** 2
         return self.config.alpha * (square_BX * t.weights()[:, None]).mean(), chunk_BX

@@ -158,14 +158,13 @@ class ActionModel(nn.Module):
             return state_BS, None
         return state_BS[:, :width], state_BS[:, width:]
 
-    def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:
-        """The states are known, the actions are not. States that are `finite` are not checked, as those of the training
-        data."""
+    def condition(self, state_BS: Tensor) -> Condition:
+        """The states are known, the actions are not. Nothing is checked: losses are, and the actions of an agent."""
         state_BS, context_BC = self.parts(state_BS)
         x = join(state_BS, state_BS.new_zeros(len(state_BS), self.spec.horizon, self.spec.act_dim))
         if self.context_dim and context_BC is None:
             context_BC = state_BS.new_ones(len(state_BS), self.context_dim)
-        return Condition(self.spec, x, self.state_mask.expand_as(x), context_BC, finite=finite)
+        return Condition(self.spec, x, self.state_mask.expand_as(x), context_BC, checked=False)
 
     def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS,
                number: int = 1, guide: Guidance = None, first_BLA: Tensor | None = None) -> Tensor:

@@ -55,7 +55,7 @@ class TD3BC(ModelActor[TD3BCConfig]):
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         assert isinstance(self.model.model, Gaussian)  # noqa: S101  by the type of its settings
-        mean_BKD, _ = self.model.model.predict(self.model.condition(state_BS, finite=True))
+        mean_BKD, _ = self.model.model.predict(self.model.condition(state_BS))
         return self.model.actions(mean_BKD)[:, None].expand(-1, number, -1, -1)
 
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint
 
-from ..episodic import EpisodicAgent
+from ..episodic import EpisodicAgent, finite_actions
 from ..memory import ObservationBuffer
 from ..policies.actor import Actor
 from ..roadmap.courses import Courses, courses
@@ -184,4 +184,5 @@ class RealTimeActor(EpisodicAgent):
             goal_BG = job.courses.aim(ONE, job.obs_BO, goal_BG).place_BG
         if len(job.promised_KA):
             first_BLA = job.promised_KA[None]
-        job.chunk_KA = self.actor.chunk(job.obs_BO, goal_BG, job.seeds, first_BLA)[0].cpu()
+        act_BKA = self.actor.chunk(job.obs_BO, goal_BG, job.seeds, first_BLA)
+        job.chunk_KA = finite_actions(act_BKA[0].cpu(), "the policy")

@@ -281,7 +281,7 @@ class LatentDiffusion(nn.Module):
         patch = self._patches(self.normalizer.normalize(condition.values_BHD), condition.mask_BHD)
         y = F.pad(patch, (0, self.prior.spec.act_dim))
         known = torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim
-        return Condition(self.prior.spec, y, known.expand(y.shape), condition.context_BC)
+        return replace(condition, spec=self.prior.spec, values_BHD=y, mask_BHD=known.expand(y.shape), finite=True)
 
     def _patches(self, x0_RHD: Tensor, known_RHD: Tensor) -> Tensor:
         """(R, L, factor * 2D): the known values and the mask of the timesteps that a latent timestep stands for."""

@@ -213,7 +213,7 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
 
     Those that a plug-in rejects are sampled again, with other seeds. `seed` is one seed for all rows or one for each of
     the B * N. `observe` sees the result. Raises ValueError for a condition of another spec, for another number of
-    seeds, and for samples that are not finite.
+    seeds, and for samples that are not finite, unless they are not `checked`.
     """
     condition.check(spec)
     rows, blocks = condition.repeat(num_samples), []
@@ -238,6 +238,8 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
 
 
 def _checked(sample_rows: SampleRows, rows: Condition, seeds: Sequence[int]) -> Tensor:
+    if not rows.checked:
+        return sample_rows(rows, seeds)
     with read_together():
         return finite(sample_rows(rows, seeds), "a sample is", "; its known entries or its context may be too far from "
                       "the data, or the model's weights are not finite")

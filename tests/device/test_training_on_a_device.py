@@ -70,9 +70,9 @@ def trained_without_a_wait(name: str, data: dict[bool, Path], folder: Path, proc
     run, parts = prepare(config, check=False)
     trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training, RunStore(folder),
                       processes=processes, progress=False)
-    with ExitStack() as held:
-        trainer.claim_folder(held, False)
-        log = held.enter_context(trainer.open_log(trainer.begin(False)))
+    with ExitStack() as trainer.held:
+        trainer.claim_folder(False)
+        log = trainer.held.enter_context(trainer.open_log(trainer.begin(False)))
         for _ in range(3):
             trainer.train_step(log)
         with counted() as waits:
