@@ -108,7 +108,7 @@ class Evaluate(Command):
     @classmethod
     def more_help(cls, given: Given) -> Callable[[], None] | None:
         """The settings by which the agent of the run that is named acts and, with --imagine, imagines."""
-        if "run" not in given:
+        if not any(map(cls.is_argument, given.get("run", ()))):
             return None
         acting = with_options(load(given["run"][0]).acting, below("acting", given), "acting")
         imagination = with_options(ImaginationConfig(), below("imagination", given), "imagination")

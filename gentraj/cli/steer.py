@@ -59,7 +59,7 @@ class Steer(Configuring):
     @classmethod
     def more_help(cls, given: Given) -> Callable[[], None] | None:
         """The settings by which the run that is named would be steered."""
-        for folder in given.get("run", ()):
+        for folder in filter(cls.is_argument, given.get("run", ())):
             return partial(print_settings, cls._settings(load(folder), given))
         return None
 
