@@ -60,7 +60,7 @@ class Deadline:
 
 
 @dataclass(eq=False)
-class Job:
+class BackgroundJob:
     """A plan or a chunk of actions that is made in the background."""
 
     starts: int
@@ -70,7 +70,7 @@ class Job:
     """How long it took. What was made is there when the future is done."""
 
 
-J = TypeVar("J", bound=Job)
+J = TypeVar("J", bound=BackgroundJob)
 
 
 class Background(Generic[J]):

@@ -23,7 +23,7 @@ from ..planning.planner import PlanFollower, targets_along
 from ..planning.sampler import PlannerConfig, Plans, PlanSampler
 from ..planning.tracker import PlanTracker
 from ..roadmap.courses import Courses
-from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
+from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, BackgroundJob, Deadline, only_one
 
 LATE_STEPS = 8  # that a plan of one step can be followed further if the next one is late
 
@@ -50,7 +50,7 @@ def budgets(config: PlannerConfig, *, fixed_steps: bool = False) -> list[Samplin
 
 
 @dataclass(eq=False)
-class PlanJob(Job):
+class PlanJob(BackgroundJob):
     """A plan that is being made in the background."""
 
     obs_BO: Tensor

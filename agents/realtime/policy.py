@@ -19,11 +19,11 @@ from ..episodic import EpisodicAgent, finite_actions
 from ..memory import ObservationBuffer
 from ..policies.actor import Actor
 from ..roadmap.courses import Courses, courses
-from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, Deadline, Job, only_one
+from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, BackgroundJob, Deadline, only_one
 
 
 @dataclass(eq=False)
-class ChunkJob(Job):
+class ChunkJob(BackgroundJob):
     """A chunk that is being made in the background."""
 
     due: int

@@ -42,7 +42,7 @@ class EpisodeLost(EnvironmentFault):
     """An episode was under way in a process that was lost through no fault of its environment."""
 
 
-class Step(NamedTuple):
+class EnvStep(NamedTuple):
     """What one environment returned for an action; after a reset, everything but the observation and goal is empty."""
 
     obs_O: np.ndarray
@@ -110,14 +110,14 @@ class Layout:
                              "policies act by vectors of real numbers")
         return cls(env_id, spec and spec_as_json(spec), spec and spec.max_episode_steps, tuple(parts), keys, goal, act)
 
-    def begun(self, result: object) -> Step:
+    def begun(self, result: object) -> EnvStep:
         """Reads what `env.reset` returned. Raises `EnvironmentFault`."""
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise EnvironmentFault(f"reset returned {_what(result)}; observation and info are expected, as Gymnasium "
                                    "has it (wrap an environment of the old gym)")
         return self._observed(result[0])
 
-    def stepped(self, result: object) -> Step:
+    def stepped(self, result: object) -> EnvStep:
         """Reads what `env.step` returned. Raises `EnvironmentFault`."""
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvironmentFault(f"step returned {_what(result)}; observation, reward, terminated, truncated and "
@@ -132,11 +132,11 @@ class Layout:
         return self._observed(obs, _reward(reward), _flag(terminated, "terminated"), _flag(truncated, "truncated"),
                               success)
 
-    def _observed(self, obs: Any, *rest: Any) -> Step:
+    def _observed(self, obs: Any, *rest: Any) -> EnvStep:
         parts = [obs[key] for key in self.obs_keys] if self.obs_keys else [obs]
         read = [_vector(part, box, "observation") for part, box in zip(parts, self.boxes, strict=True)]
         goal_G = None if self.goal is None else _vector(obs["desired_goal"], self.goal, "goal")
-        return Step(read[0] if len(read) == 1 else np.concatenate(read), goal_G, *rest)
+        return EnvStep(read[0] if len(read) == 1 else np.concatenate(read), goal_G, *rest)
 
 
 class Stepper:
@@ -154,11 +154,11 @@ class Stepper:
         """The slots with an episode that began in this process."""
         self.layout = Layout.of(self.envs[first], obs_keys)
 
-    def carry_out(self, orders: Orders) -> dict[int, Step | EnvironmentFault]:
+    def carry_out(self, orders: Orders) -> dict[int, EnvStep | EnvironmentFault]:
         """Begins episodes and takes steps, one slot after the other."""
         return {slot: self.order(slot, order) for slot, order in orders.items()}
 
-    def order(self, slot: int, order: int | np.ndarray) -> Step | EnvironmentFault:
+    def order(self, slot: int, order: int | np.ndarray) -> EnvStep | EnvironmentFault:
         """Begins an episode, or takes a step in it."""
         fault: EnvironmentFault
         try:

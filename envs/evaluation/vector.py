@@ -25,11 +25,11 @@ from gentraj.progress import one_line, say_once
 from .stepping import (
     EnvCrashed,
     EnvironmentFault,
+    EnvStep,
     EpisodeLost,
     Layout,
     MakeEnv,
     Orders,
-    Step,
     Stepper,
     WorkerDied,
     bounds,
@@ -139,14 +139,14 @@ class VectorEnvironment:
         expected = f"finite numbers in {self.action_space} are expected; clip it in the agent"
         raise self._named(i, EnvironmentFault(f"the agent's action is {act_BA[i]}; {expected}"))
 
-    def _carry_out(self, orders: Orders) -> dict[int, Step]:
+    def _carry_out(self, orders: Orders) -> dict[int, EnvStep]:
         """Keeps what the environments observe, and returns the steps that hold no fault."""
-        steps = dict[int, Step]()
+        steps = dict[int, EnvStep]()
         self.faults = {}
         obs_BO = self.obs_BO.copy()  # whoever has read it may keep it
         goal_BG = np.zeros((len(obs_BO), 0), np.float32) if self.goal_BG is None else self.goal_BG.copy()
         for i, answer in self.envs.carry_out(orders).items():
-            if isinstance(answer, Step):
+            if isinstance(answer, EnvStep):
                 steps[i] = answer
                 obs_BO[i] = answer.obs_O
                 goal_BG[i] = answer.goal_G
@@ -219,14 +219,14 @@ class Workers:
         for worker in self.workers:
             worker.end(ENDING_SECONDS)
 
-    def carry_out(self, orders: Orders) -> dict[int, Step | EnvironmentFault]:
+    def carry_out(self, orders: Orders) -> dict[int, EnvStep | EnvironmentFault]:
         """As `Stepper.carry_out`; the workers do it at the same time."""
         parts: list[Orders] = [{slot: order for slot, order in orders.items() if slot % len(self.workers) == index}
                                for index in range(len(self.workers))]
         busy = [(worker, part) for worker, part in zip(self.workers, parts, strict=True) if part]
         for worker, part in busy:
             worker.send(part)
-        answers = dict[int, Step | EnvironmentFault]()
+        answers = dict[int, EnvStep | EnvironmentFault]()
         for worker, part in busy:
             answers |= worker.answers(part, self.time_limit)
         return answers
@@ -268,7 +268,7 @@ class _Worker:
         with suppress(OSError):  # if the worker has ended, `receive` reports it
             self.connection.send(orders)
 
-    def answers(self, orders: Orders, time_limit: float) -> dict[int, Step | EnvironmentFault]:
+    def answers(self, orders: Orders, time_limit: float) -> dict[int, EnvStep | EnvironmentFault]:
         """What came of the orders; if the worker is lost, the fault of the environment that it was calling, and
         `EpisodeLost` for the others. Raises `EnvCrashed` where no process can be started in its place."""
         try:
@@ -329,7 +329,7 @@ def serve(connection: Connection, calling: Any, first: int, make_env: MakeEnv, o
         with closing(stepper):
             connection.send(stepper.layout)
             while True:
-                answers = dict[int, Step | EnvironmentFault]()
+                answers = dict[int, EnvStep | EnvironmentFault]()
                 for slot, order in connection.recv().items():
                     calling.value = slot
                     answers[slot] = stepper.order(slot, order)

@@ -148,7 +148,7 @@ class GoalTask(OGBenchEnv):
         return dict(zip(GOAL_KEYS, (obs, obs[list(self.task.goal_dims)], self.goal.copy()), strict=True))
 
 
-class SingleTask(OGBenchEnv):
+class RewardTask(OGBenchEnv):
     """One of OGBench's tasks with a fixed goal and rewards: minus the number of parts that are not at their goal.
 
     As in OGBench's single-task environments, the reward, `info["success"]` and the termination of a step are those of
@@ -170,7 +170,7 @@ class MazeGoal(InMaze, GoalTask):
     """A goal-conditioned environment in a maze."""
 
 
-class MazeSingle(InMaze, SingleTask):
+class MazeSingle(InMaze, RewardTask):
     """A task with a fixed goal in a maze."""
 
 

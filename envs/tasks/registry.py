@@ -203,7 +203,7 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         made_by = "ogbench_envs:MazeGoal" if is_maze(name) else "ogbench_envs:GoalTask"
         yield task.env_id, made_by, task.max_episode_steps, {"name": name.removeprefix("ogbench/")}
     for name, known in ogbench_tasks().items():  # those that observe states
-        made_by = "ogbench_envs:MazeSingle" if is_maze(name) else "ogbench_envs:SingleTask"
+        made_by = "ogbench_envs:MazeSingle" if is_maze(name) else "ogbench_envs:RewardTask"
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
             base_id = f"{name}-singletask{which}-v0"
             yield f"OGBench/{base_id}", made_by, known["steps"], {"base_id": base_id}

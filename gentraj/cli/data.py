@@ -24,7 +24,7 @@ File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     f"The dataset to import: {DESCRIBED}."))]
 NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     "The file to write, whose name says how: .hdf5 in D4RL's layout, .h5 in d3rlpy's, or .npz in gentraj's own."))]
-Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
     "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
     "ogbench/{cube-{single,double,triple,quadruple,octuple},scene,puzzle-{3x3,4x4,4x5,4x6}} and "
     "ogbench/{pointmaze,antmaze}-{medium,large,giant,teleport}-{navigate,stitch,explore}."))]
@@ -119,7 +119,7 @@ class Make(Command):
               gentraj data make mujoco/hopper-medium --train-steps 1000000
     """
 
-    task: Task
+    task: TaskName
     steps: int | None = None
     """Number of environment steps to record; the default of each task is enough to train on."""
     seed: int = 0

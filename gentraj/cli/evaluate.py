@@ -24,13 +24,13 @@ from ..runs.kinds.world_run import WorldModelRun
 from .jobs import RayAddress, ray_tasks
 from .options import (
     GROUP,
+    CheckpointStep,
     Command,
     Device,
     Given,
     OfSettings,
     RunPath,
     SamplerOptions,
-    Step,
     below,
     load_trained,
     named,
@@ -60,7 +60,7 @@ class Evaluate(Command):
 
     run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
-    step: Step = None
+    step: CheckpointStep = None
     config: Annotated[EvaluationConfig, GROUP] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
     fallback: Path | None = None

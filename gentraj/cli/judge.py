@@ -14,7 +14,7 @@ from ..runs.kinds.folder import RunFolder
 from ..runs.kinds.run import of_kind
 from ..runs.kinds.world_run import WorldModelRun
 from ..trajectory import SAMPLER_SETTINGS
-from .options import GROUP, Command, Device, RunPath, SamplerOptions, Step, load_trained
+from .options import GROUP, CheckpointStep, Command, Device, RunPath, SamplerOptions, load_trained
 
 
 @settings
@@ -26,7 +26,7 @@ class Judge(Command):
 
     run: RunPath
     """The folder of a world model's run."""
-    step: Step = None
+    step: CheckpointStep = None
     config: Annotated[JudgeConfig, GROUP] = field(default_factory=JudgeConfig)
     sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
     out: Path | None = None

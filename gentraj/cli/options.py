@@ -53,7 +53,7 @@ OfSettings = Annotated[Given, tyro.conf.Suppress]
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
-Step = Annotated[int | None, tyro.conf.arg(help=(
+CheckpointStep = Annotated[int | None, tyro.conf.arg(help=(
     "The training step of the checkpoint; by default the one that `gentraj choose --use` took, or else the newest."))]
 HELP = {"-h", "--help"}
 

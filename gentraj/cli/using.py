@@ -31,7 +31,7 @@ from ..runs.show.hub import from_pretrained, push_to_hub, save_pretrained
 from ..runs.show.report import make_report
 from ..runs.show.sampling import Given, sample_run
 from .environments import imports_again
-from .options import GROUP, Command, Device, RunPath, SamplerOptions, Step, load_trained
+from .options import GROUP, CheckpointStep, Command, Device, RunPath, SamplerOptions, load_trained
 from .train import fresh_folder
 
 
@@ -53,7 +53,7 @@ class Sample(Command):
     horizon, O the width of an observation and A that of an action; for a policy obs (N, 1, O) and act (N, K, A). Of
     whole ways to a goal (see --arrival), H is the length of the longest, shorter ones repeat their last timestep, and
     ratio (N, H) is the trust ratio along the way, NaN after the arrival; up to 1 a plan is trusted."""
-    step: Step = None
+    step: CheckpointStep = None
     num: PositiveInt = 16
     """Number of trajectories, or of chunks of actions, to sample."""
     given: Annotated[Given, GROUP] = field(default_factory=Given)
@@ -154,7 +154,7 @@ class Report(Command):
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """The folders of one run or several, as `gentraj train` writes them."""
-    step: Step = None
+    step: CheckpointStep = None
     out: Path | None = None
     """The HTML file to write; by default RUN/report.html, or report.html of several runs. The figures are written to a
     folder `figures` next to it."""

@@ -93,7 +93,7 @@ SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000)
 """The tasks by what the D4RL ids of their data begin with."""
 
 
-class Maze(NamedTuple):
+class PointMaze(NamedTuple):
     """An environment of maze2d, with the steps of an episode in D4RL, and the rows and columns of the map."""
 
     env_id: str
@@ -102,8 +102,8 @@ class Maze(NamedTuple):
     columns: int
 
 
-MAZES = {"open": Maze("PointMaze_Open-v3", 150, 5, 7), "umaze": Maze("PointMaze_UMaze-v3", 300, 5, 5),
-         "medium": Maze("PointMaze_Medium-v3", 600, 8, 8), "large": Maze("PointMaze_Large-v3", 800, 9, 12)}
+MAZES = {"open": PointMaze("PointMaze_Open-v3", 150, 5, 7), "umaze": PointMaze("PointMaze_UMaze-v3", 300, 5, 5),
+         "medium": PointMaze("PointMaze_Medium-v3", 600, 8, 8), "large": PointMaze("PointMaze_Large-v3", 800, 9, 12)}
 """The environments of maze2d by the sizes in D4RL's ids."""
 
 

@@ -52,7 +52,7 @@ from ..training.loop import cpu_resources
 from ..trajectory import Batch, SamplingOptions, SupportsLogProb
 from . import engine
 from .cards import DataResult, SeedResult
-from .engine import Measure, Task
+from .engine import Measurement, RunTask
 from .page import Row, ScoreTable
 from .pools import LocalProcesses, Pool
 from .reproduce import acting_with, score_of, seed_result
@@ -119,18 +119,18 @@ class CompareConfig:
 
 
 @settings
-class Numbers:
+class RunNumbers:
     """Numbers that were measured of a run, by their names."""
 
     values: dict[str, float]
 
 
-def samples(run: Run, num: int, steps: int | None) -> Numbers:
+def samples(run: Run, num: int, steps: int | None) -> RunNumbers:
     """How good the samples of a planner are, by the column and the name in `measure_run`, and the log-likelihood of
     windows given their first observation and context, in nats per unknown entry in environment units. The latter
     depends on no number of sampling steps, and is left out where one is given."""
     if not isinstance(run, PlannerRun):
-        return Numbers({})
+        return RunNumbers({})
     columns = measure_run(run, num=num, steps=steps or run.planning.steps)["measures"]
     found = {f"{column}.{name}": value for column, measures in columns.items() for name, value in measures.items()
              if value is not None}
@@ -139,7 +139,7 @@ def samples(run: Run, num: int, steps: int | None) -> Numbers:
         start = conditions(run, windows)["start"].to(run.device)
         log_prob_B = run.model.log_prob(windows.x_BHD.to(run.device), start)
         found["log_prob_per_entry"] = (log_prob_B / (~start.mask_BHD).sum((1, 2))).mean().item()
-    return Numbers(found)
+    return RunNumbers(found)
 
 
 def whole_windows(run: PlannerRun) -> Batch:
@@ -148,7 +148,7 @@ def whole_windows(run: PlannerRun) -> Batch:
     return windows
 
 
-def speed(run: Run, steps: int | None) -> Numbers:
+def speed(run: Run, steps: int | None) -> RunNumbers:
     """What a decision for one environment costs, and how many plans a second are sampled: the median over
     `SECONDS_TIMED` of repeated calls."""
     found = decision_cost(run, steps) | {"parameters": sum(map(parameters_trained, run.components.values()))}
@@ -161,7 +161,7 @@ def speed(run: Run, steps: int | None) -> Numbers:
             call = partial(run.model.sample, known.to(run.device), options=options)
             timed = Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=SECONDS_TIMED)
             found[f"plans_per_second.{batch}"] = batch / timed.median
-    return Numbers(found)
+    return RunNumbers(found)
 
 
 def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
@@ -186,10 +186,10 @@ def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
 
 
 def measures(config: CompareConfig, scored: bool, steps: int | None = None,
-             step: int | None = None) -> tuple[Measure[Any], ...]:
+             step: int | None = None) -> tuple[Measurement[Any], ...]:
     """What is measured of a run in parallel with others: its return if it is `scored`, and its samples. `steps` are its
     sampling steps, by default its own, and `step` is the training step of an existing run."""
-    quality = Measure("samples", partial(samples, num=config.num, steps=steps), Numbers,
+    quality = Measurement("samples", partial(samples, num=config.num, steps=steps), RunNumbers,
                       {"num": config.num, "steps": steps, "step": step})
     if not scored:
         return (quality,)
@@ -246,12 +246,12 @@ def trained_settings(config: CompareConfig, name: str) -> RunConfig:
                    training=training)
 
 
-def to_train(config: CompareConfig, pool: Pool) -> list[Task]:
+def to_train(config: CompareConfig, pool: Pool) -> list[RunTask]:
     """A task for every cell and seed."""
     configs = planned(config)
     hashes: dict[Cell, str] = {}
     read: dict[tuple[str, bool, bool], tuple[Episodes, str]] = {}
-    measured: dict[str, tuple[Measure[Any], ...]] = {}
+    measured: dict[str, tuple[Measurement[Any], ...]] = {}
     for cell, own in configs.items():
         group, _ = cell
         what = own.dataset, own.stitch, own.learns_from_synthetic
@@ -273,7 +273,7 @@ def to_train(config: CompareConfig, pool: Pool) -> list[Task]:
             group, family = cell
             name = f"{group}/{family}-seed-{seed}"
             seeded = replace(own, training=replace(own.training, seed=seed))
-            tasks.append(Task(cell, name, config.out / name, seeded, hashes[cell], measured[group]))
+            tasks.append(RunTask(cell, name, config.out / name, seeded, hashes[cell], measured[group]))
     return tasks
 
 
@@ -281,9 +281,9 @@ def seconds_per_step(cell: Cell, planner: RunConfig, sha256: str, config: Compar
     """The pace of a family, which a short training in the pool measures once, while nothing runs beside it. Raises
     RuntimeError if it fails."""
     name = f"{cell[0]}/{cell[1]}-pace"
-    pace = Measure("pace", median_pace, Numbers, {})
+    pace = Measurement("pace", median_pace, RunNumbers, {})
     short = replace(planner, training=replace(planner.training, steps=PACE_STEPS, log_every=PACE_BLOCK))
-    task = Task(cell, name, config.out / name, short, sha256, (pace,))
+    task = RunTask(cell, name, config.out / name, short, sha256, (pace,))
     failures = engine.run([task], pool, config.device, lambda _: "done")
     found = task.result(pace)
     if found is None:
@@ -291,11 +291,11 @@ def seconds_per_step(cell: Cell, planner: RunConfig, sha256: str, config: Compar
     return found.values["seconds_per_step"]
 
 
-def median_pace(run: Run) -> Numbers:
+def median_pace(run: Run) -> RunNumbers:
     """The seconds of a training step: the median over the rows of the log but the first, in which caches fill."""
     _, *rows = read_metrics(run.folder)
     seconds = statistics.median(row["seconds"] for row in rows)
-    return Numbers({"seconds_per_step": seconds / run.config.training.log_every})
+    return RunNumbers({"seconds_per_step": seconds / run.config.training.log_every})
 
 
 # -- existing runs
@@ -313,7 +313,7 @@ def entrant(text: str) -> tuple[Path, int | None]:
     return Path(found[1]), steps
 
 
-def to_measure(config: CompareConfig) -> list[Task]:
+def to_measure(config: CompareConfig) -> list[RunTask]:
     """A task for every existing run.
 
     Runs of a group have the same environment, or where they have none, the same data. Runs that differ only in their
@@ -339,7 +339,7 @@ def to_measure(config: CompareConfig) -> list[Task]:
         own = measures(config, scored, steps, run.step)
         place = config.out / group / _file_name(Path(text).absolute().name)
         cell = group, families.setdefault(alike, text)
-        tasks.append(Task(cell, text, place, run.config, run.dataset_hash, own, run.folder))
+        tasks.append(RunTask(cell, text, place, run.config, run.dataset_hash, own, run.folder))
     return tasks
 
 
@@ -420,7 +420,7 @@ def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Gr
         failures = engine.run(tasks, pool, config.device, lambda some: _outcome(some[0]))
         if len(failures) == len(tasks):
             raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
-        of_group: dict[str, list[Task]] = {}
+        of_group: dict[str, list[RunTask]] = {}
         for task in tasks:
             of_group.setdefault(task.cell[0], []).append(task)
         groups = [Group(name, _behaviour(own, failures),
@@ -461,12 +461,12 @@ def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, epis
     return ScoreTable(name, "return_mean", "random-goal", episodes, (name,), rows, labels[0]).best_first()
 
 
-def _outcome(task: Task) -> str:
+def _outcome(task: RunTask) -> str:
     score = seed_result(task) if task.measures[0].result is SeedResult else None
     return f"done, {saved_step(task.run)} steps" + ("" if score is None else f", return {number(score.mean)}")
 
 
-def _behaviour(tasks: Sequence[Task], failures: Mapping[str, str]) -> float | None:
+def _behaviour(tasks: Sequence[RunTask], failures: Mapping[str, str]) -> float | None:
     """The return of the data's own episodes; None where it is not defined, and where all runs have failed."""
     for task in tasks:
         if task.name not in failures:
@@ -478,13 +478,14 @@ def _behaviour(tasks: Sequence[Task], failures: Mapping[str, str]) -> float | No
     return None
 
 
-def run_result(task: Task, failure: str | None, device: str | None) -> RunResult:
+def run_result(task: RunTask, failure: str | None, device: str | None) -> RunResult:
     """The result of a run, whose speed is measured in this process while nothing runs in parallel."""
     *scores, quality = task.measures
     found = RunResult(task.name, task.cell[1], task.seed, str(task.run), quality.depends_on["steps"], failure)
     if failure is not None:
         return found
-    timed = Measure("speed", partial(speed, steps=found.steps), Numbers, {**quality.depends_on, "device": device})
+    timed = Measurement("speed", partial(speed, steps=found.steps), RunNumbers,
+                        {**quality.depends_on, "device": device})
     fast = task.measured(timed, lambda: load(task.run, device=pick_device(device)))
     trained = {"train_steps": float(saved_step(task.run))}
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(task.run))

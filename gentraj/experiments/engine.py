@@ -39,7 +39,7 @@ SECONDS_TO_UNLOCK = 60.0  # seconds to wait until a training whose parent was ki
 
 
 @dataclass(frozen=True)
-class Measure(Generic[R]):
+class Measurement(Generic[R]):
     """Something that is measured of a run. Its result is of a class of `settings`, which is stored as JSON."""
 
     name: str
@@ -52,7 +52,7 @@ class Measure(Generic[R]):
 
 
 @dataclass(frozen=True)
-class Task:
+class RunTask:
     """One training with one seed, or an existing run, and what is measured of it."""
 
     cell: tuple[str, str]
@@ -63,7 +63,7 @@ class Task:
     config: RunConfig
     sha256: str
     """The hash of the data, by `episodes_hash`."""
-    measures: tuple[Measure[Any], ...]
+    measures: tuple[Measurement[Any], ...]
     existing: Path | None = None
     """The folder of an existing run, which is measured but not trained; None for a training."""
 
@@ -85,15 +85,15 @@ class Task:
         """The folder of the run."""
         return self.existing or self.folder / "run"
 
-    def key(self, measure: Measure[Any]) -> dict[str, object]:
+    def key(self, measure: Measurement[Any]) -> dict[str, object]:
         """Everything that the result depends on. The path of the data is not part of it."""
         config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
         return {"run": config, "sha256": self.sha256, **measure.depends_on}
 
-    def path(self, measure: Measure[Any]) -> Path:
+    def path(self, measure: Measurement[Any]) -> Path:
         return self.folder / f"{measure.name}.json"
 
-    def result(self, measure: Measure[R]) -> R | None:
+    def result(self, measure: Measurement[R]) -> R | None:
         """The stored result; None until it is done."""
         path = self.path(measure)
         stored = read_json(path) if path.is_file() else {}
@@ -101,7 +101,7 @@ class Task:
             return None
         return from_json(measure.result, stored["result"], str(path))
 
-    def measured(self, measure: Measure[R], run: Callable[[], Run]) -> R:
+    def measured(self, measure: Measurement[R], run: Callable[[], Run]) -> R:
         """The stored result if there is one; otherwise the run is measured and the result stored."""
         result = self.result(measure)
         if result is None:
@@ -122,15 +122,15 @@ class Task:
         return "its process gave no reason: it was killed, perhaps because memory ran out, or the disk is full"
 
 
-def run(tasks: Iterable[Task], pool: Pool, device: str | None,
-        outcome: Callable[[Sequence[Task]], str]) -> dict[str, str]:
+def run(tasks: Iterable[RunTask], pool: Pool, device: str | None,
+        outcome: Callable[[Sequence[RunTask]], str]) -> dict[str, str]:
     """Does the tasks that are not done yet, in the pool; returns why tasks failed, by their names.
 
     Tasks with the same folder share a training and a job. When a job has succeeded, `outcome` is called with its
     tasks and returns the line to print. Raises ValueError for a device that this machine's processes cannot have, and
     `JobsStopped` after SIGINT or SIGTERM.
     """
-    groups: dict[Path, list[Task]] = {}
+    groups: dict[Path, list[RunTask]] = {}
     for task in tasks:
         if not task.is_done:
             groups.setdefault(task.folder, []).append(task)
@@ -144,7 +144,7 @@ def run(tasks: Iterable[Task], pool: Pool, device: str | None,
     return {task.name: task.failure for task in failed}
 
 
-def work(tasks: Sequence[Task], device: str | None) -> None:
+def work(tasks: Sequence[RunTask], device: str | None) -> None:
     """Does the tasks of one folder in a process of their own. A task that fails does not stop the others.
 
     The output goes to log.txt in the folder. Exits with 1 if a task failed, or with the code of a signal.
@@ -167,7 +167,7 @@ def work(tasks: Sequence[Task], device: str | None) -> None:
     (folder / FAILURES).unlink(missing_ok=True)  # of another command that has waited for this training in vain
 
 
-def _do(task: Task, device: torch.device) -> None:
+def _do(task: RunTask, device: torch.device) -> None:
     if task.existing is not None:
         run = load(task.existing, device=device)
     else:

@@ -39,7 +39,7 @@ from .cards import (
     run_settings,
     write_result,
 )
-from .engine import Measure, Task
+from .engine import Measurement, RunTask
 from .pools import Pool
 from .statistics import number
 
@@ -54,7 +54,7 @@ class Cards:
     """Cards by their names, with a task for every dataset and seed of each card."""
 
     cards: Mapping[str, Card]
-    tasks: Sequence[Task]
+    tasks: Sequence[RunTask]
     behaviour: Mapping[tuple[str, str], float | None]
     """The score of the data's own episodes by (name of the card, name of the data); None where it is not defined."""
 
@@ -67,7 +67,7 @@ class Cards:
         the same `place` that differ only in how they act share a training. Raises `ConfigError`, which names the card,
         before anything is trained.
         """
-        tasks: list[Task] = []
+        tasks: list[RunTask] = []
         seen: dict[object, tuple[str, float | None]] = {}
         behaviour = {}
         for name, card in cards.items():
@@ -81,11 +81,11 @@ class Cards:
                         seen[same] = check_data(config, card, name)
                     sha256, behaviour[name, data.name] = seen[same]
                     folder = place(card.runs or name, data, seed)
-                    tasks.append(Task((name, data.name), f"{name}/{data.name}/seed-{seed}", folder, config, sha256,
+                    tasks.append(RunTask((name, data.name), f"{name}/{data.name}/seed-{seed}", folder, config, sha256,
                                       (measure,)))
         return cls(cards, sorted(tasks, key=lambda task: cards[task.cell[0]].seeds.index(task.seed)), behaviour)
 
-    def of_cell(self, name: str, data: str) -> list[Task]:
+    def of_cell(self, name: str, data: str) -> list[RunTask]:
         return [task for task in self.tasks if task.cell == (name, data)]
 
     def result(self, name: str) -> CardResult:
@@ -130,12 +130,13 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 # -- the score of a run
 
 
-def score_of(name: str, episodes: int, protocol: ProtocolName, score: Score, **more: int | None) -> Measure[SeedResult]:
+def score_of(name: str, episodes: int, protocol: ProtocolName, score: Score,
+             **more: int | None) -> Measurement[SeedResult]:
     """The measure of a run's score, which is stored under this name. `more` are the sampling steps, and the training
     step of an existing run."""
     options = {"episodes": episodes, "protocol": protocol, "score": score}
     make = partial(score_run, **options, steps=more.get("steps"))
-    return Measure(name, make, SeedResult, options | more)
+    return Measurement(name, make, SeedResult, options | more)
 
 
 def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score, steps: int | None = None) -> SeedResult:
@@ -178,13 +179,13 @@ def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[b
     return [value for mean in returns if (value := normalised(mean, factory)[score]) is not None]
 
 
-def seed_result(task: Task) -> SeedResult | None:
+def seed_result(task: RunTask) -> SeedResult | None:
     """The score of a task, its first measure; None until it is done."""
-    measure: Measure[SeedResult] = task.measures[0]
+    measure: Measurement[SeedResult] = task.measures[0]
     return task.result(measure)
 
 
-def seed_results(tasks: Iterable[Task]) -> tuple[SeedResult, ...]:
+def seed_results(tasks: Iterable[RunTask]) -> tuple[SeedResult, ...]:
     """The scores of the tasks that are done."""
     return tuple(result for task in tasks if (result := seed_result(task)) is not None)
 
@@ -204,7 +205,7 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
         say(f"{len(left)} of {len(cards.tasks)} trainings are left, about {minutes / 60 / at_a_time:.1f} h with "
             f"{at_a_time} at a time")
 
-    def outcome(tasks: Sequence[Task]) -> str:
+    def outcome(tasks: Sequence[RunTask]) -> str:
         for task in tasks:
             write_result(out / f"{task.cell[0]}.json", cards.result(task.cell[0]))
         means = [number(result.mean) for result in seed_results(tasks)]

@@ -19,7 +19,7 @@ from small import DATASET, edit, gentraj
 from gentraj.diffusion import likelihood
 from gentraj.experiments import compare as experiment
 from gentraj.experiments.cards import SeedResult
-from gentraj.experiments.compare import CompareConfig, Group, Numbers, RunResult, entrant, planned
+from gentraj.experiments.compare import CompareConfig, Group, RunNumbers, RunResult, entrant, planned
 from gentraj.experiments.compare_page import FrontierPoint, frontier
 from gentraj.experiments.page import over_runs
 from gentraj.experiments.statistics import Estimate
@@ -150,7 +150,7 @@ def test_families_that_train_for_equal_time_make_the_steps_that_fit(tmp_path: Pa
     shrink(monkeypatch)
     outcomes = inline(monkeypatch)
     for measured in ("samples", "speed"):
-        monkeypatch.setattr(experiment, measured, lambda *_, **__: Numbers({}))
+        monkeypatch.setattr(experiment, measured, lambda *_, **__: RunNumbers({}))
     monkeypatch.setattr(experiment, "PACE_STEPS", 4)
     monkeypatch.setattr(experiment, "read_metrics", lambda folder: [
         {"seconds": 99.0}, {"seconds": 10.0 if "gan-pace" in str(folder) else 5.0}])  # of 10 steps each

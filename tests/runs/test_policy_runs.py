@@ -27,7 +27,7 @@ from gentraj.runs import PlannerRunConfig, PolicyRunConfig
 from gentraj.runs.kinds import presets
 from gentraj.runs.kinds.folder import RunFile
 from gentraj.runs.kinds.planner_run import PlannerRun
-from gentraj.runs.kinds.plans import PlansConfig
+from gentraj.runs.kinds.plans import PlannerPolicyConfig
 from gentraj.runs.show.hub import from_pretrained, save_pretrained
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import CheckpointError
@@ -144,8 +144,9 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
     assert runs.load(tmp_path / "two").data.returns == ()
 
 
-PLANS = PlansConfig(presets.PRESETS["veteran+"], runs.DataFacts(3, 2, 0, (), (), None))  # a planner has no defaults
-POLICY_CONFIGS = [PLANS, *(config() for config in POLICIES.configs if config is not PlansConfig)]
+# A planner has no defaults.
+PLANS = PlannerPolicyConfig(presets.PRESETS["veteran+"], runs.DataFacts(3, 2, 0, (), (), None))
+POLICY_CONFIGS = [PLANS, *(config() for config in POLICIES.configs if config is not PlannerPolicyConfig)]
 
 
 @pytest.mark.parametrize("config", [*presets.PRESETS.values(),

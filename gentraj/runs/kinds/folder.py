@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from gentraj.agents.policies.policy import POLICIES
 from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 
 from ...config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
@@ -28,12 +29,13 @@ from ...training.loop import check_same
 from ...training.parallel import Processes
 from ...trajectory import Agent, Batch
 from ..judge.held_out import held_out_measures
-from . import plans  # noqa: F401  which adds planners to the policies
 from .planner_run import PlannerRun, PlannerRunConfig
+from .plans import PlannerPolicy, PlannerPolicyConfig
 from .policy_run import PolicyRun, PolicyRunConfig
 from .run import DataFacts, Run, RunConfig, restore
 from .world_run import WorldModelRun, WorldModelRunConfig
 
+POLICIES["plans"] = PlannerPolicyConfig, PlannerPolicy  # the policy that is a planner's run
 RUNS: Registry[RunConfig, Run] = Registry({
     "planner": (PlannerRunConfig, PlannerRun),
     "policy": (PolicyRunConfig, PolicyRun),

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.tracker import PlanTracker
-from gentraj.agents.policies.policy import POLICIES, Policy, PolicyConfig
+from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 
 from ...config import settings
@@ -22,8 +22,8 @@ from .run import DataFacts, restore
 
 
 @settings
-class PlansConfig(PolicyConfig):
-    """The settings of `Plans`."""
+class PlannerPolicyConfig(PolicyConfig):
+    """The settings of `PlannerPolicy`."""
 
     run: PlannerRunConfig
     """The settings of the planner, which makes a single plan in each decision."""
@@ -35,13 +35,13 @@ class PlansConfig(PolicyConfig):
         return "planner"
 
 
-class Plans(Policy[PlansConfig]):
+class PlannerPolicy(Policy[PlannerPolicyConfig]):
     """A planner that acts by one plan, trusted or not: by its first actions, or by inverse dynamics towards it.
 
     It is not trained, but takes over the weights of a planner's run.
     """
 
-    def __init__(self, config: PlansConfig, scales: StateActionScales):
+    def __init__(self, config: PlannerPolicyConfig, scales: StateActionScales):
         super().__init__(config, scales)
         self.run = PlannerRun.build(config.run, config.data)
         self.parts = nn.ModuleDict(self.run.components)
@@ -74,6 +74,3 @@ class Plans(Policy[PlansConfig]):
         obs_BO = scales.obs.unnormalize(state_BS[:, : scales.obs_dim])
         act_BKA = Planner(sampler, tracker).decide(obs_BO, goal_BG, seeds)
         return scales.act.normalize(act_BKA).clamp(-1, 1)
-
-
-POLICIES["plans"] = PlansConfig, Plans

@@ -17,7 +17,7 @@ from ...training.loop import TrainingConfig
 from ...training.parallel import SINGLE
 from ..kinds.folder import RunFolder
 from ..kinds.planner_run import PlannerRun
-from ..kinds.plans import Plans, PlansConfig
+from ..kinds.plans import PlannerPolicy, PlannerPolicyConfig
 from ..kinds.policy_run import PolicyRun, PolicyRunConfig
 from ..kinds.presets import reward_settings
 from ..kinds.run import Run, of_kind
@@ -59,7 +59,7 @@ def frozen_settings(run: Run) -> PolicyConfig:
     raise ValueError(f"{run.description}, which has no actions to steer; give a policy or a planner")
 
 
-def plans_settings(run: PlannerRun) -> PlansConfig:
+def plans_settings(run: PlannerRun) -> PlannerPolicyConfig:
     """The settings of a planner as a policy. Raises ValueError where one plan is not made from noise, an observation
     and a goal alone."""
     config = run.config
@@ -77,7 +77,7 @@ def plans_settings(run: PlannerRun) -> PlansConfig:
         planner = replace(planner, arrival_thresholds=(ARRIVAL,))
     execute = planner.replan if planner.actions == "joint" else 1
     config = replace(config, dataset="", planner=planner, model=config.model.from_one_noise())
-    return PlansConfig(config, run.data, chunk=execute, execute=execute)
+    return PlannerPolicyConfig(config, run.data, chunk=execute, execute=execute)
 
 
 def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool = False,
@@ -116,7 +116,7 @@ def freeze(run: Run, steered: Run) -> None:
                              f"{own}; give data of the same environment")
     if isinstance(run, PolicyRun):
         policy.freeze(run.policy)
-    elif isinstance(run, PlannerRun) and isinstance(policy.frozen, Plans):
+    elif isinstance(run, PlannerRun) and isinstance(policy.frozen, PlannerPolicy):
         policy.frozen.take(run)
     state_BS = policy.scales.state(*examples(steered))[:CHECKED]
     one_BKA, other_BKA = (policy.generate(state_BS, policy.normal(state_BS, generator(seed))) for seed in (0, 1))
