@@ -112,8 +112,16 @@ def test_a_planner_refuses_an_action_that_is_not_finite(kind: str) -> None:
     agent, goal = made(kind), torch.zeros(1, 2)
     agent.tracker.inverse.obs.scale_D.fill_(0.01)
     act(agent, torch.zeros(1, 3), goal)
-    with pytest.raises(ValueError, match="an action of the planner is not finite; the observation may be too far"):
+    with pytest.raises(ValueError, match="an action of the planner is not finite in 1 of 1 entries; the observation"):
         agent.act(torch.full((1, 3), 1e38), goal)  # in the middle of a plan
+
+
+def test_a_policy_refuses_an_action_that_is_not_finite() -> None:
+    agent = made("policy")
+    for parameter in agent.policy.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="an action of the policy is not finite in 1 of 1 entries; the observation"):
+        act(agent, torch.zeros(1, 3))
 
 
 def test_a_run_acts_in_no_space_of_other_actions() -> None:

@@ -100,7 +100,7 @@ def test_a_resumed_run_keeps_its_policy_but_for_how_it_acts(hopper_run: Path, tm
 def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Path,
                                                  capsys: pytest.CaptureFixture) -> None:
     means = {}
-    for words in ((), ("--policy.temperature", 0), ("--policy.temperature", 0.0, "--seed", 0)):
+    for words in ((), ("--acting.temperature", 0), ("--acting.temperature", 0.0, "--seed", 0)):
         command = "evaluate", hopper_run, "--episodes", 2, "--no-baselines", *words
         assert gentraj(*command, "--out", tmp_path / "scores.json") == 0
         means[words] = json.loads((tmp_path / "scores.json").read_text())["return_mean"]
@@ -108,7 +108,7 @@ def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Pat
     assert first != others[0] == others[1]
     capsys.readouterr()
     assert gentraj("evaluate", hopper_run, "--acting.execute", 2) == 2
-    assert "--policy.execute is 2; a number up to" in capsys.readouterr().err
+    assert "--acting.execute is 2; a number up to" in capsys.readouterr().err
     run = runs.load(hopper_run)
     with pytest.raises(ValueError, match=r"policy\.batch_size is 9, and the policy was trained with 16; only"):
         run.agent(Box(-1, 1, (3,)), replace(run.config.policy, batch_size=9))
