@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ..trajectory import Batch, TrajectorySpec
 from .episodes import Episodes
@@ -44,13 +43,13 @@ class HindsightWindows(Windows):
     def gather(self, starts_B: np.ndarray, goal_2B: np.ndarray | None = None) -> Batch:
         """The windows that start at these steps (B,), with the rows `goal_2B` of `obs` as the goals of values and of
         actions; by default these are the rows that the windows end with."""
-        batch, episode_B = super().gather(starts_B), self._episode(starts_B)
+        episode_B = self._episode(starts_B)
         if goal_2B is None:
             goal_2B = np.stack([self._last(starts_B)] * 2)
         value_B, actor_B = goal_2B
-        context_BC = batch.context_BC
+        context_BC = None
         if self.context_rows is not None:
-            context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, actor_B))
+            context_BC = self.context_rows(starts_B + episode_B, actor_B)
         # Less the number of its episode, a row of `obs` is the step that begins with it. For a row of another episode,
         # the number of this one gives a step that is not in this one: before its first, or past the end.
         reached_B1 = (value_B - episode_B)[:, None]
@@ -59,5 +58,5 @@ class HindsightWindows(Windows):
         cost_BL = np.full((len(starts_B), len(self.steps_L)), -1, np.float32)
         reward_BH, terminal_BH = self._until(starts_B, np.where(is_reached_B1, reached_B1, end_B1), is_reached_B1,
                                              cost_BL)
-        goal_BG = torch.from_numpy(self.episodes.obs[value_B][:, list(self.episodes.goal_dims)])
-        return replace(batch, context_BC=context_BC, reward_BH=reward_BH, terminal_BH=terminal_BH, goal_BG=goal_BG)
+        goal_BG = self.episodes.obs[value_B][:, list(self.episodes.goal_dims)]
+        return self._windows(starts_B, context_BC, reward_BH, terminal_BH, goal_BG)

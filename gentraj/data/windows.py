@@ -208,8 +208,18 @@ class Windows:
 
     def gather(self, starts_B: np.ndarray) -> Batch:
         """The windows that start at these steps (B,) of the flat arrays."""
+        end_B1 = self._ends(starts_B)[1]
+        reward_BL = self.episodes.reward.take(starts_B[:, None] + self.steps_L, mode="clip")
+        reward_BH, terminal_BH = self._until(starts_B, end_B1, self.episodes.terminated[end_B1 - 1], reward_BL)
+        context_BC = None
+        if self.context_rows is not None:
+            context_BC = self.context_rows(starts_B + self._episode(starts_B), self._last(starts_B))
+        return self._windows(starts_B, context_BC, reward_BH, terminal_BH)
+
+    def _windows(self, starts_B: np.ndarray, context_BC: np.ndarray | None, reward_BH: np.ndarray,
+                 terminal_BH: np.ndarray, goal_BG: np.ndarray | None = None) -> Batch:
+        """The windows that start at these steps (B,), with these contexts, rewards, ends and goals."""
         episode_B = self._episode(starts_B)
-        row_B = starts_B + episode_B
         part_B, end_B1 = self._ends(starts_B)
         t_BH = starts_B[:, None] + self.offsets
         real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
@@ -217,17 +227,13 @@ class Windows:
         if self.spec.act_dim:
             x_BHD = torch.cat([x_BHD, _rows(self.episodes.act, t_BH, real_act_BH)], -1)
         mask_BHD = self.masks_3D.take(real_obs_BH.astype(np.intp) + real_act_BH, 0)
-        past_BPD = context_BC = synthetic_B = None
-        if self.spec.past:
-            past_BPD = torch.from_numpy(self.past(starts_B))
-        if self.context_rows is not None:
-            context_BC = torch.from_numpy(self.context_rows(row_B, self._last(starts_B)))
+        arrays = {"mask_BHD": mask_BHD, "context_BC": context_BC, "reward_BH": reward_BH, "terminal_BH": terminal_BH,
+                  "episode_B": part_B, "goal_BG": goal_BG}
         if (imagined := self.episodes.extras.get("imagined")) is not None:
-            synthetic_B = torch.from_numpy(imagined[row_B, 0] > 0)
-        reward_BL = self.episodes.reward.take(starts_B[:, None] + self.steps_L, mode="clip")
-        reward_BH, terminal_BH = self._until(starts_B, end_B1, self.episodes.terminated[end_B1 - 1], reward_BL)
-        return Batch(x_BHD, torch.from_numpy(mask_BHD), context_BC, reward_BH, terminal_BH, synthetic_B=synthetic_B,
-                     episode_B=torch.from_numpy(part_B), past_BPD=past_BPD)
+            arrays["synthetic_B"] = imagined[starts_B + episode_B, 0] > 0
+        if self.spec.past:
+            arrays["past_BPD"] = self.past(starts_B)
+        return Batch(x_BHD, **{name: torch.from_numpy(x) for name, x in arrays.items() if x is not None})
 
     def past(self, starts_B: np.ndarray) -> np.ndarray:
         """(B, P, D) the steps before these, as `TrajectorySpec.beginning` says where an episode has fewer."""
@@ -254,7 +260,7 @@ class Windows:
         return starts_B + self._episode(starts_B) + self.offsets[real_BH.sum(1) - 1]
 
     def _until(self, starts_B: np.ndarray, end_B1: np.ndarray, terminated_B1: np.ndarray,
-               reward_BL: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+               reward_BL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, H) the sums of the rewards of each timestep's environment steps before `end_B1`, and whether it is the
         first one from there on, where the end is terminal."""
         reward_BL[starts_B[:, None] + self.steps_L >= end_B1] = 0
@@ -263,7 +269,7 @@ class Windows:
         over_BH = starts_B[:, None] + self.offsets >= end_B1
         terminal_BH = over_BH & terminated_B1
         terminal_BH[:, 1:] &= ~over_BH[:, :-1]
-        return torch.from_numpy(reward_BL), torch.from_numpy(terminal_BH)
+        return reward_BL, terminal_BH
 
 
 def _moved(length_E: np.ndarray, early: float) -> float:
