@@ -20,7 +20,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.experiments import reproduce as module
 from gentraj.experiments.cards import SeedResult, read_card, read_results
-from gentraj.experiments.engine import Task
+from gentraj.experiments.engine import RunTask
 from gentraj.experiments.page import write_page
 from gentraj.experiments.reproduce import Cards, place, score_run
 from gentraj.runs import Run
@@ -63,11 +63,11 @@ def reproduce(card: Path, data: Path, out: Path, *more: object, at_most: int = 9
         return gentraj("reproduce", card, "--data", data, "--out", out, *more)
 
 
-def tasks(card: Path, data: Path, out: Path) -> Sequence[Task]:
+def tasks(card: Path, data: Path, out: Path) -> Sequence[RunTask]:
     return Cards.of({card.stem: read_card(card)}, (data,), partial(place, out)).tasks
 
 
-def undone(card: Path, data: Path, out: Path) -> list[Task]:
+def undone(card: Path, data: Path, out: Path) -> list[RunTask]:
     return [task for task in tasks(card, data, out) if not task.is_done]
 
 
