@@ -28,6 +28,7 @@ from gentraj.trajectory import (
     TrajectorySpec,
 )
 
+from .episodic import finite_actions
 from .mpc import Prior
 from .policies.policy import Policy, action_model_of
 
@@ -41,7 +42,8 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         state_BS = policy.scales.state(obs_BO.to(policy.device), goal_BG if policy.scales.context_dim else None)
-        return policy.scales.act.unnormalize(actions.sample(state_BS, seeds, options, number))
+        act_BNKA = finite_actions(actions.sample(state_BS, seeds, options, number), "the policy")
+        return policy.scales.act.unnormalize(act_BNKA)
 
     return sample
 

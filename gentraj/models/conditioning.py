@@ -43,7 +43,9 @@ class ConditionMix:
     @property
     def fixed(self) -> bool:
         """Whether all trajectories have the same known entries, at no random time, but for their first actions."""
-        return all(vars(self)[kind] in ((0,) if kind in AT_RANDOM_TIMES else (0, 1)) for kind in KINDS)
+        probability = vars(self)
+        without_chance = all(probability[kind] in (0, 1) for kind in KINDS)
+        return without_chance and not any(probability[kind] for kind in AT_RANDOM_TIMES)
 
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Samples which of the real entries (B, H, D) are known: bool (B, H, D) on their device. `generator` is

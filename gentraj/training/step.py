@@ -1,4 +1,4 @@
-"""The training step: all that an `update` may use, and the only way in which it changes weights; and what has one."""
+"""The training step, all that an `update` may use and the way in which it changes weights; and `Trainable`."""
 
 from __future__ import annotations
 

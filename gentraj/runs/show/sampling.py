@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
+from gentraj.agents.episodic import finite_actions
+
 from ...config import settings
 from ...diffusion.composition import ClassifierFree
 from ...files import new_file
@@ -149,7 +151,7 @@ def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: Samplin
         goal_G = goal_G[None]
     with torch.no_grad():
         state_NS = policy.scales.state(policy.spec.seen(start_O[None]), goal_G).expand(num, -1)
-        act_NKA = policy.generated(state_NS, unfold(num, seed), options)
+        act_NKA = finite_actions(policy.generated(state_NS, unfold(num, seed), options), "the policy")
     return Samples(start_O.expand(num, 1, -1), policy.scales.act.unnormalize(act_NKA), 1)
 
 
