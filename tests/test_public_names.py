@@ -25,18 +25,14 @@ def test_every_listed_name_is_what_its_home_calls_so(package: str) -> None:
             assert getattr(public, name) is getattr(importlib.import_module(f"{package}.{home}"), name)
 
 
-def test_the_packages_are_loaded_without_torch() -> None:
-    """So that `--help` and a script that makes environments start fast; and our environments are registered."""
-    code = ("import sys, gentraj.agents, gentraj.envs, gymnasium; "
-            "assert 'gentraj/WorldModel-v0' in gymnasium.registry; sys.exit('torch' in sys.modules)")
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-
-
-def test_what_traces_gradients_and_what_tests_hypotheses_is_imported_only_for_them() -> None:
-    """They take a second and half of one, which no training or evaluation should wait for."""
-    code = ("import sys, gentraj.runs.judge.evaluation, gentraj.cli.train; "
-            "sys.exit([each for each in ('sympy', 'scipy.stats') if each in sys.modules] or 0)")
+@pytest.mark.parametrize(("code", "absent"), [
+    ("from gentraj.cli import main; main(['--version']), main(['--help'])", "torch numpy tyro gymnasium matplotlib"),
+    ("import gentraj.agents, gentraj.envs, gymnasium; gymnasium.spec('gentraj/WorldModel-v0')", "torch"),
+    ("import gentraj.data", "minari h5py gymnasium matplotlib"),
+    ("import gentraj.runs.judge.evaluation, gentraj.cli.train", "sympy scipy.stats")])
+def test_what_takes_long_to_import_is_imported_only_where_it_is_used(code: str, absent: str) -> None:
+    """So that the help and a script that makes environments start fast."""
+    code = f"import sys; {code}; sys.exit([each for each in {absent.split()} if each in sys.modules] or 0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

@@ -27,10 +27,6 @@ def kill_once(env: Misbehaving) -> None:
         kill(env)
 
 
-def leave(env: Misbehaving) -> None:
-    os._exit(7)
-
-
 def fail(env: Misbehaving) -> None:
     raise OSError(5, "the simulator\nis gone")
 
@@ -45,7 +41,7 @@ def hang(env: Misbehaving) -> None:
         time.sleep(3600)
 
 
-HOW = {each.__name__: each for each in (kill, kill_once, leave, fail, leave_politely, hang)}
+HOW = {each.__name__: each for each in (kill, kill_once, fail, leave_politely, hang)}
 
 
 class Misbehaving(gymnasium.Env):
@@ -57,10 +53,7 @@ class Misbehaving(gymnasium.Env):
     observation_space = Box(-np.inf, np.inf, (3,), np.float64)
     action_space = Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, how: str = "", seeds: tuple[int, ...] = (), mark: Path = Path(),
-                 licensed: bool = False):
-        if licensed and mark.exists():
-            raise RuntimeError("no licence")
+    def __init__(self, how: str = "", seeds: tuple[int, ...] = (), mark: Path = Path()):
         self.how, self.seeds, self.mark = how, seeds, mark
 
     def reset(self, *, seed=None, options=None):
@@ -76,15 +69,5 @@ class Misbehaving(gymnasium.Env):
         return self.state, float(self.state[1:].sum()), False, self.state[0] == LENGTH, {}
 
 
-def unmakeable() -> gymnasium.Env:
-    raise RuntimeError("no display")
-
-
 def deadly() -> gymnasium.Env:
     os._exit(3)
-
-
-def flat() -> gymnasium.Env:
-    env = Misbehaving()
-    env.observation_space = gymnasium.spaces.Discrete(3)
-    return env

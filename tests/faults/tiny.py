@@ -1,6 +1,6 @@
 """The smallest training that has everything: windows, noise, AdamW, an EMA. As a process, the one that is killed.
 
-Exit codes are those of the command: 0, 1 (it could not be saved), 2 (the folder or the settings), 128 + signal.
+Exit codes are those of the command: 0, 1 (it could not be saved), 2 (the folder is in use).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.data.episodes import Episodes
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
 from gentraj.training.checkpoint import CheckpointError, RunLocked
-from gentraj.training.loop import Interrupted, TrainingResult
+from gentraj.training.loop import TrainingResult
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import TrajectorySpec
 
@@ -69,15 +69,14 @@ def run_tiny(folder: Path, *, component: Tiny | None = None, episodes: Episodes 
     return trainer.fit(resume)
 
 
-def main(folder: Path, steps: int = 300, pause: float = 0.0, resume: bool = False, largest_file: int = -1) -> int:
+def main(folder: Path, steps: int, pause: float, largest_file: int = -1) -> int:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, -1))
     component = Tiny()
     component.before_step = lambda: time.sleep(pause)
     try:
-        run_tiny(folder, component=component, steps=steps, resume=resume,
-                 on_log=lambda row: print(row["step"], flush=True))
-    except (Interrupted, RunLocked, CheckpointError) as error:
+        run_tiny(folder, component=component, steps=steps, on_log=lambda row: print(row["step"], flush=True))
+    except (RunLocked, CheckpointError) as error:
         print(error, file=sys.stderr)
-        return getattr(error, "exit_code", 2 if isinstance(error, RunLocked) else 1)
+        return 2 if isinstance(error, RunLocked) else 1
     return 0
