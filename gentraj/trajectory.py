@@ -534,5 +534,6 @@ class Agent(ABC):
         plan."""
 
     def timing(self) -> dict[str, Any]:
-        """What an agent with a deadline did to be in time, for reports; empty for others."""
+        """What an agent with a deadline did to be in time, for reports: `Counter`s of all its steps so far, and times,
+        by name; empty for others."""
         return {}

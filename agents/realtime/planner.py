@@ -8,6 +8,7 @@ to take.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -186,7 +187,7 @@ class RealTimePlanner(PlanFollower):
         their sampling steps and candidates, and "plan_ms" the milliseconds that a plan is expected to take.
         """
         latency = {str(budget): 1000 * self.worker.expected(budget) for budget in self.worker.samplers}
-        return {"acted_by": dict(self.worker.acted), "plans": dict(self.worker.made), "plan_ms": latency}
+        return {"acted_by": Counter(self.worker.acted), "plans": Counter(self.worker.made), "plan_ms": latency}
 
     @torch.no_grad()
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:

@@ -6,6 +6,7 @@ learnt to continue the actions that are carried out meanwhile (`BCConfig.max_del
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,7 +125,7 @@ class RealTimeActor(EpisodicAgent):
         "acted_by" has the number of environment steps by what the action came from, "chunks" the number of chunks by
         their delay, and "chunk_ms" the milliseconds that a chunk is expected to take.
         """
-        return {"acted_by": dict(self.background.acted), "chunks": dict(self.background.made),
+        return {"acted_by": Counter(self.background.acted), "chunks": Counter(self.background.made),
                 "chunk_ms": 1000 * self.background.relative_seconds()}
 
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:

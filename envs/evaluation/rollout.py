@@ -96,6 +96,8 @@ class Rollout:
     """What went wrong in each episode that did not finish; these are not among the E."""
     act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(calls,) wall time in milliseconds of every call of `act`."""
+    timing: dict[str, Any] = field(default_factory=dict)
+    """What the agent did in these episodes to be in time (`Agent.timing`); empty for an agent without a deadline."""
 
     def share(self, steps_E: np.ndarray | None) -> float | None:
         """The fraction of all steps that these numbers of steps are."""
@@ -152,6 +154,9 @@ def join(parts: Sequence[Rollout]) -> Rollout:
             joined[name] = replace(concatenate(values), name=values[0].name)
         elif name == "network_calls" and values[0] is not None:
             joined[name] = sum(values)
+        elif name == "timing":
+            joined[name] = values[-1] | {key: sum((value[key] for value in values), Counter())
+                                         for key, last in values[-1].items() if isinstance(last, Counter)}
     return replace(parts[0], **joined)
 
 
@@ -182,6 +187,7 @@ class _Player:
         self.latency_ms = list[float]()
         self.act_ms = list[float]()
         self.network_calls: int | None = None
+        self.counted = agent.timing()
 
     def play(self, shown: tqdm, limit: int) -> None:
         """Plays every episode to its end, or stops where it is hopeless.
@@ -339,7 +345,12 @@ class _Player:
             self.network_calls, self._recorded(flat, lengths) if self.record else None, envs.tells_success,
             steps(flat["clipped"]), None if self.agent.limits is None else steps(flat["clamped"]),
             steps(flat["by_teacher"]) if "by_teacher" in flat else None,
-            tuple(str(self.faults[i]) for i in sorted(self.faults)), np.array(self.act_ms))
+            tuple(str(self.faults[i]) for i in sorted(self.faults)), np.array(self.act_ms), self._timing())
+
+    def _timing(self) -> dict[str, Any]:
+        """What the agent tells of its timing, with the counts of this rollout alone."""
+        return {key: value - self.counted[key] if isinstance(value, Counter) else value
+                for key, value in self.agent.timing().items()}
 
     def _recorded(self, flat: dict[str, np.ndarray], lengths: np.ndarray) -> Episodes:
         """The recorded steps as a dataset; each episode's final observation follows that of its last step."""

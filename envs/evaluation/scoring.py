@@ -112,7 +112,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     if played.teacher_steps is not None:
         scores["by_teacher"] = played.share(played.teacher_steps)
     if config.deadline_ms is not None:
-        scores["deadline"] = punctuality(played.act_ms, config.deadline_ms) | agent.timing()
+        scores["deadline"] = punctuality(played.act_ms, config.deadline_ms) | played.timing
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
     elif played.tells_success and "goal" not in recorded.extras:

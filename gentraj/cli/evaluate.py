@@ -138,7 +138,7 @@ class Evaluate(Command):
         """What plays the episodes of the run. Raises ValueError for options that cannot be had on Ray."""
         if self.ray is None:
             return rollout
-        if self.config.deadline_ms is not None or self.video is not None or self.accelerate != "eager" or self.imagine:
-            raise ValueError("--ray plays the episodes in other processes, where --deadline-ms, --video, --accelerate "
-                             "and --imagine cannot be had; leave them out")
+        if self.video is not None or self.accelerate != "eager" or self.imagine:
+            raise ValueError("--ray plays the episodes in other processes, where --video, --accelerate and --imagine "
+                             "cannot be had; leave them out")
         return ray_rollout(ray_tasks(run.folder, self.ray))
