@@ -315,7 +315,6 @@ class Policy(nn.Module, Generic[P]):
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BH = batch.mask_BHD[..., 0]
         last_B = real_BH.sum(1) - 1  # the timestep of the next state, and the steps to it
-        b = torch.arange(len(last_B), device=last_B.device)
         ended_B = batch.terminal_BH.any(1)
         power_H = discount ** torch.arange(real_BH.shape[1], device=last_B.device).to(batch.reward_BH)
         reward_BH = scales.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # none in padding
@@ -325,8 +324,13 @@ class Policy(nn.Module, Generic[P]):
         weight_B = None
         if batch.synthetic_B is not None:
             weight_B = mean_one((~batch.synthetic_B).to(reward_B), processes)
+        past_BPD = batch.past_BPD
+        obs_BW = self.spec.seen(obs_BHO[:, 0], past_BPD)
+        if past_BPD is not None:  # the steps before the next state
+            t_BP = last_B[:, None] + torch.arange(self.spec.past, device=last_B.device)
+            past_BPD = torch.cat([past_BPD, batch.x_BHD], 1).take_along_dim(t_BP[..., None], 1)
+        next_BO = obs_BHO[torch.arange(len(last_B), device=last_B.device), last_B]
         goal_BG, actor_BS = batch.context_BC, None
-        obs_BW = self.spec.seen(obs_BHO[:, 0], batch.past_BPD)
         if batch.goal_BG is not None:
             goal_BG, actor_BS = batch.goal_BG, scales.state(obs_BW, batch.context_BC)
         return Transition(
@@ -334,20 +338,13 @@ class Policy(nn.Module, Generic[P]):
             chunk_BX=act_BKA.flatten(1),
             real_BK=real_BK,
             reward_B=reward_B,
-            next_BS=scales.state(self.spec.seen(obs_BHO[b, last_B], self.past(batch, last_B)), goal_BG),
+            next_BS=scales.state(self.spec.seen(next_BO, past_BPD), goal_BG),
             discount_B=power_H[last_B] * ~ended_B,
             whole_B=real_BK.all(1) | ended_B,
             episode_B=batch.episode_B,
             weight_B=weight_B,
             actor_BS=actor_BS,
             processes=processes)
-
-    def past(self, batch: Batch, index_B: Tensor) -> Tensor | None:
-        """(B, P, D) the steps before the timestep `index_B` of each window that the policy remembers."""
-        if batch.past_BPD is None:
-            return None
-        t_BP = index_B[:, None] + torch.arange(self.spec.past, device=index_B.device)
-        return torch.cat([batch.past_BPD, batch.x_BHD], 1).take_along_dim(t_BP[..., None], 1)
 
     @property
     def device(self) -> torch.device:

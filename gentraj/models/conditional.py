@@ -31,7 +31,7 @@ from ..trajectory import (
     TrajectorySpec,
     refuse_options,
 )
-from .conditioning import ConditionMix, encode_context
+from .conditioning import ConditionMix, encode_context, known_to_all
 from .sampling import (
     Guidance,
     Plugin,
@@ -150,7 +150,7 @@ class ConditionalModel(nn.Module):
 
     `normalizer` normalises windows and `context` contexts. `conditioning` says which entries are known in a training
     step, where a fraction `context_dropout` of the windows is without its context. Raises ValueError for a normaliser
-    of another width than a timestep's.
+    of another width than a timestep's, and for the entries of a goal that an observation does not have.
     """
 
     network: nn.Module
@@ -162,6 +162,7 @@ class ConditionalModel(nn.Module):
         self.spec, self.batch_size = spec, batch_size
         self.conditioning, self.context_dropout = conditioning or ConditionMix(), context_dropout
         self.normalizer, self.context = normalizer.require(spec.dim), context
+        known_to_all(self.conditioning, spec, self.device)  # raises now what training would raise
         self.network_calls = 0
 
     @property

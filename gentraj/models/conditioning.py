@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -40,32 +41,29 @@ class ConditionMix:
     goal_dims: tuple[int, ...] = ()
     """Indices of the observation's entries that make up a goal; empty for all."""
 
-    @property
-    def fixed(self) -> bool:
-        """Whether all trajectories have the same known entries, at no random time, but for their first actions."""
-        probability = vars(self)
-        without_chance = all(probability[kind] in (0, 1) for kind in KINDS)
-        return without_chance and not any(probability[kind] for kind in AT_RANDOM_TIMES)
-
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Samples which of the real entries (B, H, D) are known: bool (B, H, D) on their device. `generator` is
-        on the CPU, and nothing is drawn from it where they are `fixed`.
+        on the CPU, and nothing is drawn from it where all trajectories know the same entries.
 
         Raises ValueError for windows of another shape than those of `spec`, and for `goal_dims` that an observation of
         `spec` does not have.
         """
         spec.check_windows(real_BHD.shape)
-        if not all(0 <= i < spec.obs_dim for i in self.goal_dims):
-            raise ValueError(f"ConditionMix.goal_dims are {self.goal_dims}; entries of an observation, 0 to "
-                             f"{spec.obs_dim - 1}, are expected")
-        length_B, device = real_BHD[..., 0].sum(1), real_BHD.device
-        number = 2 * len(KINDS)
-        if self.fixed:
-            uniform = [torch.zeros(len(length_B), device=device)] * number
-        else:
-            uniform = to_device_together([torch.rand(len(length_B), generator=generator) for _ in range(number)],
-                                         device)
-        known = torch.zeros_like(real_BHD)
+        device = real_BHD.device
+        known = known_to_all(self, spec, device)
+        if known is None:
+            known = self._drawn(spec, real_BHD[..., 0].sum(1), generator)
+        if self.first_actions:
+            count_B = to_device(torch.randint(self.first_actions + 1, (len(real_BHD),), generator=generator), device)
+            first_BH = torch.arange(spec.horizon, device=device) < count_B[:, None]
+            known = known | _entries(spec, first_BH, range(spec.obs_dim, spec.dim))
+        return known & real_BHD
+
+    def _drawn(self, spec: TrajectorySpec, length_B: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, H, D) known entries by chance, for trajectories of these lengths."""
+        uniform = to_device_together([torch.rand(len(length_B), generator=generator) for _ in range(2 * len(KINDS))],
+                                     length_B.device)
+        known = torch.zeros(len(length_B), spec.horizon, spec.dim, dtype=torch.bool, device=length_B.device)
         probability = vars(self)
         for (kind, mask), share_B, u_B in zip(KINDS.items(), uniform[::2], uniform[1::2], strict=True):
             if probability[kind] == 0:
@@ -74,11 +72,28 @@ class ConditionMix:
                 u_B = torch.full_like(u_B, LAST_FRACTION)
             chosen_B = share_B < probability[kind]
             known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
-        if self.first_actions:
-            count_B = to_device(torch.randint(self.first_actions + 1, (len(length_B),), generator=generator), device)
-            first_BH = torch.arange(spec.horizon, device=device) < count_B[:, None]
-            known |= _entries(spec, first_BH, range(spec.obs_dim, spec.dim))
-        return known & real_BHD
+        return known
+
+
+@lru_cache(256)
+def known_to_all(mix: ConditionMix, spec: TrajectorySpec, device: torch.device) -> Tensor | None:
+    """(H, D) the entries that are known in every trajectory, but for its first actions; None if that is left to chance.
+
+    Raises ValueError for `goal_dims` that an observation of `spec` does not have.
+    """
+    if not all(0 <= i < spec.obs_dim for i in mix.goal_dims):
+        raise ValueError(f"ConditionMix.goal_dims are {mix.goal_dims}; entries of an observation, 0 to "
+                         f"{spec.obs_dim - 1}, are expected")
+    probability = vars(mix)
+    if any(0 < probability[kind] < 1 or (probability[kind] and kind in AT_RANDOM_TIMES) for kind in KINDS):
+        return None
+    with torch.inference_mode(False):
+        none_1 = torch.zeros(1, device=device)
+        known = torch.zeros(1, spec.horizon, spec.dim, dtype=torch.bool, device=device)
+        for kind in KINDS:
+            if probability[kind]:
+                known |= KINDS[kind](spec, mix.goal_dims, none_1, none_1)
+        return known[0]
 
 
 def later_row(length_B: Tensor, u_B: Tensor) -> Tensor:

@@ -91,16 +91,16 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float, process
     loss.backward()
     loss = processes.average_gradients(loss, parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    scalars = [("the loss", loss.detach()), ("the gradient norm", norm)]
     if unread is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
-        unread.extend(scalars)
+        unread += [("the loss", loss.detach()), ("the gradient norm", norm)]
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         fused: Any = optimizer  # its kernel reads `found_inf`, and where that is 1 it changes nothing
         fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
         fused.step()
         del fused.found_inf
     else:
-        _, size = read_finite(scalars)
+        require_finite("the loss", loss.item())
+        size = require_finite("the gradient norm", norm.item())
         if max_norm / (size + 1e-6) < 1.001:  # torch's factor, by which it multiplies gradients even where it is 1
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         optimizer.step()
@@ -137,17 +137,15 @@ class Numbers:
             return self.found
         if self.arrived is not None:
             self.arrived.synchronize()
-        numbers = self.numbers.tolist()
-        for name, number in zip(self.names, numbers, strict=True):
-            if not math.isfinite(number):
-                raise NonFinite(f"{name} is {number}")
-        self.found = numbers
-        return numbers
+        self.found = list(map(require_finite, self.names, self.numbers.tolist()))
+        return self.found
 
 
-def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = SINGLE) -> list[float]:
-    """Reads named scalars, or their means over the processes, at once. Raises what `Numbers.read` does."""
-    return Numbers(scalars, processes).read()
+def require_finite(name: str, number: float) -> float:
+    """Returns the number of this name. Raises `NonFinite` where it is not finite."""
+    if not math.isfinite(number):
+        raise NonFinite(f"{name} is {number}")
+    return number
 
 
 class Updates(nn.Module):
