@@ -201,8 +201,7 @@ def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, 
 @pytest.mark.parametrize(("words", "message"), [
     (("--own-rewards", "--only-synthetic"), "has no compute_reward of goals"),
     (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
-    (("--steps", 0), "steps is 0"), (("--model", "POLICY"), "a world model is expected"),
-    (("--policy", "MODEL"), "is a world model"), (("--trajectories", "POLICY"), "is a policy"),
+    (("--model", "POLICY"), "a world model is expected"), (("--trajectories", "POLICY"), "is a policy"),
     (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"),
     (("DATA", "narrow.npz"), "of the widths (11, 3, 0), and those of narrow are (3, 3, 0)")])
 def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message: str, umaze: Episodes, hopper: Episodes,

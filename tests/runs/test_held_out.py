@@ -15,6 +15,7 @@ from test_policy_runs import tiny
 
 from gentraj import runs
 from gentraj.data import Episodes, Windows, episodes_hash
+from gentraj.distillation import ReflowConfig
 from gentraj.randomness import generator
 from gentraj.runs.judge.held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from gentraj.runs.kinds.folder import RunFolder
@@ -60,7 +61,7 @@ def test_nothing_is_held_out_by_default(hopper_run: Path) -> None:
     assert run.config.held_out == 0 and not (hopper_run / RunFolder.HELD_OUT).exists()
 
 
-@pytest.mark.parametrize("name", ["bc-diffusion", "bc-gan", "bc-mip", "iql", "td3bc", "diffusion-ql", "fql", "swift"])
+@pytest.mark.parametrize("name", ["bc-diffusion", "bc-gan", "iql", "fql", "swift"])
 def test_a_loss_is_measured_that_an_update_would_report_and_no_weight_moves(name: str, hopper_file: Path) -> None:
     run, parts = prepare(tiny(name, hopper_file))
     measured, updated = copy_of(run), copy_of(run)
@@ -91,7 +92,8 @@ def test_a_planner_and_a_world_model_are_measured_too(umaze: Episodes, hopper_fi
 def test_a_student_learns_from_none_of_what_its_teacher_did_not(hopper_file: Path, tmp_path: Path) -> None:
     teacher = runs.train(holding_out("bc-diffusion", hopper_file), tmp_path / "teacher", progress=False)
     training = replace(teacher.config.training, seed=7)
-    student = distill(teacher, FewStepRunConfig(training=training), tmp_path / "student", progress=False)
+    config = FewStepRunConfig(ReflowConfig(teacher_steps=2), training=training)
+    student = distill(teacher, config, tmp_path / "student", progress=False)
     assert student.dataset_hash == teacher.dataset_hash and data_of(student).test == data_of(teacher).test
     last = RunFolder(student.folder).held_out()[-1]
     assert last["step"] == 4 and "policy/loss" in last and LOG_LIKELIHOOD not in last  # which would be its teacher's

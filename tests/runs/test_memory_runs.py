@@ -9,7 +9,6 @@ import following  # noqa: F401 (registers the environment)
 import numpy as np
 import pytest
 import torch
-from small import gentraj
 from test_dagger import CONFIG
 from test_policy_runs import tiny
 
@@ -64,10 +63,3 @@ def test_a_student_remembers_what_its_teacher_does(run: PolicyRun, tmp_path: Pat
     assert (student.policy.spec.history, student.policy.spec.past_actions) == (3, 2)
     agent = student.agent(student.action_space())
     assert torch.isfinite(agent.act(torch.zeros(2, student.data.obs_dim))).all()
-
-
-def test_a_wrong_history_is_refused_in_one_line(follow: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for wrong in ("0", "two"):
-        assert gentraj("train", "iql", "--dataset", follow, "--run-dir", tmp_path, "--history", wrong) == 2
-        line = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "history" in line and wrong in line

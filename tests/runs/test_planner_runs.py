@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small
@@ -41,7 +40,7 @@ def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
                else TemporalUNetConfig(width=8))
     planner = replace(config.planner, candidates=min(config.planner.candidates, 3), steps=min(config.planner.steps, 2))
     if config.planner.replan > 1:
-        planner = replace(planner, replan=60)
+        planner = replace(planner, replan=15)
     if not config.joint:
         config = replace(config, inverse=replace(config.inverse or InverseDynamicsConfig(), width=16))
     if config.critic is not None:
@@ -74,7 +73,7 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     in_time.reset(None, [1])
     assert space.contains(in_time.act(obs[:1], None if goal is None else goal[:1])[0].numpy())
     assert in_time.timing()["acted_by"] == {"the plan": 1}
-    short = environment_factory(str(made.data.env), {"max_episode_steps": 70})  # in a maze, two plans
+    short = environment_factory(str(made.data.env), {"max_episode_steps": 20})  # in a maze, two plans
     evaluation = EvaluationConfig(env_id=short.spec_json, episodes=2, num_envs=2, baselines=False)
     first, second = (evaluate_run(run, evaluation, progress=False)[1] for run in (made, loaded))
     assert first == second
@@ -105,13 +104,10 @@ def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: P
     assert not torch.equal(*acts)
 
 
-@pytest.mark.parametrize("name", ["veteran+", "hierarchical-diffuser"])
-def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: str, hopper_file: Path,
-                                                                         tmp_path: Path) -> None:
-    config = tiny(name, hopper_file)
+def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny("veteran+", hopper_file)
     remembers = replace(config.planner, history=2)
-    with pytest.raises(ValueError,
-                       match=r"planner.history is 2, but the model is not conditioned .* --conditioning.prefix"):
+    with pytest.raises(ValueError, match=r"planner.history is 2, .* --conditioning.prefix"):
         replace(config, planner=remembers)
     mix = replace(config.conditioning, prefix=0.5)
     check(replace(config, conditioning=mix, planner=remembers), tmp_path, 11)
@@ -129,15 +125,9 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
     assert bool(run.config.critic.noise_fraction) == (family == "flow")
 
 
-@pytest.mark.parametrize(("name", "changes", "message"), [
-    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, lookahead=1, candidates=4)},
-     "something to choose"),
-    ("veteran", {"planner": PlannerConfig("fixed", replan=1, lookahead=2)}, "trained to look 1 steps ahead"),
-])
-def test_what_cannot_act_is_refused_before_the_training(name: str, changes: dict[str, Any], message: str,
-                                                        tmp_path: Path, hopper_file: Path) -> None:
-    config = replace(tiny(name, hopper_file), **changes)
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_act_is_refused_before_the_training(tmp_path: Path, hopper_file: Path) -> None:
+    config = replace(tiny("veteran", hopper_file), planner=PlannerConfig("fixed", replan=1, lookahead=2))
+    with pytest.raises(ValueError, match="trained to look 1 steps ahead"):
         runs.train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
@@ -148,9 +138,8 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 
 
 @pytest.mark.filterwarnings("ignore:no recorded way")  # in so few data
-@pytest.mark.parametrize("family", ["gan", "latent"])
-def test_a_planner_for_far_goals_may_have_any_model(family: str, umaze: object, tmp_path: Path) -> None:
-    model = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
+def test_a_planner_for_far_goals_may_have_another_model(umaze: object, tmp_path: Path) -> None:
+    model = FAMILIES["gan"].with_network(ResidualMLPConfig(16, 1))
     check(replace(with_model(tiny("far-goals", small.DATASET), model), batch_size=8), tmp_path, 4)
 
 
@@ -199,12 +188,6 @@ def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: objec
 def test_guidance_of_what_a_model_denoises_needs_a_model_that_does() -> None:
     with pytest.raises(ValueError, match=r"'classifier-free', which changes what a model denoises, and .* family gan"):
         with_model(presets.PRESETS["decision-diffuser"], FAMILIES["gan"])
-
-
-@pytest.mark.parametrize("key", ["select", "guidance"])
-def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
-    with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set critic too"):
-        PlannerRunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
 
 
 def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_training() -> None:

@@ -79,13 +79,6 @@ def test_the_actions_of_a_policy_are_drawn_over_those_of_the_data(hopper_run: Pa
     assert report.figures.plot_actions(recorded_NA, chosen_NA, tmp_path / "drawn.png").is_file()
 
 
-def test_returns_are_left_out_where_no_environment_could_give_them(run_folder: Path) -> None:
-    run = load(run_folder)
-    pages = [report.Drawing(run, run_folder / "figures", 0)]
-    pages.append(report.Drawing(changed(run, data=replace(run.data, env=None)), run_folder / "figures", 0))
-    assert [[picture.title for picture in page.returns({}, "")] for page in pages] == [["Returns"], []]
-
-
 def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = iter(range(1, 10_000))
     monkeypatch.setattr("gentraj.envs.rendering.render_frame",

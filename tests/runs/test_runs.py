@@ -124,19 +124,6 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     assert from_json(runs.PlannerRunConfig, to_json(run.config)) == run.config
 
 
-def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
-    early, late = runs.load(small_run, step=4), runs.load(small_run)
-    assert (early.step, late.step) == (4, 6)
-    x = [run.model.sample(Condition.empty(run.model.spec)) for run in (early, late)]
-    assert not torch.equal(*x)
-
-
-def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: Path) -> None:
-    before = torch.random.get_rng_state()
-    runs.train(small.config(steps=1), tmp_path, progress=False)
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
 def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: pytest.CaptureFixture) -> None:
     scores = evaluated(small_run, "--deadline-ms", 1e6, "--fallback", small_run, "--acting.candidates", 2)
     deadline = scores["deadline"]

@@ -136,7 +136,7 @@ def test_its_samples_are_made_from_the_noise_of_the_actor(flow: runs.Run, tmp_pa
     assert not torch.allclose(sample_run(flow, 3, Given(start=(0.1, 0.2))).act_NHA, own, rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "idql", "fql"])
+@pytest.mark.parametrize("name", ["bc-gan", "fql"])
 def test_policies_of_every_kind_are_steered(name: str, hopper_file: Path, tmp_path: Path) -> None:
     run = runs.train(tiny(name, hopper_file, steps=1), tmp_path / "run", progress=False)
     made = steered_to(run, tmp_path / "steered")

@@ -95,8 +95,7 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
     assert "a sampler, a grid, an eta or another option of sampling was given" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [["judge", "--policies", "policy-0"], ["evaluate", "--policies", "policy-0"],
-                                   ["judge", "--video", "films"]])
+@pytest.mark.parametrize("given", [["evaluate", "--policies", "policy-0"], ["judge", "--video", "films"]])
 def test_what_is_no_option_of_judging_or_of_acting_is_refused(given: list[str], folder: Path) -> None:
     assert main([given[0], str(folder / "world"), *given[1:]]) == 2
 

@@ -87,11 +87,6 @@ def test_a_name_is_unpacked_only_where_a_run_is_read(own_zoo: Path, capsys: pyte
     assert load("zoo:tiny").folder == Path("zoo:tiny")  # a run that was trained there
 
 
-def test_there_is_nothing_to_choose_from(own_zoo: Path, capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("choose", "zoo:tiny") == 2
-    assert "at least 2" in capsys.readouterr().err.splitlines()[-1]
-
-
 def test_where_nothing_can_be_written_a_line_says_where_it_was_tried(own_zoo: Path,
                                                                      capsys: pytest.CaptureFixture) -> None:
     Path("runs").touch()
