@@ -7,9 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ import torch
 
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import reproduce
-from benchmarks.peers.corl import made as made_by_corl
 from benchmarks.peers.ogbench import OGBench, compact
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.page import beside
@@ -26,12 +23,10 @@ from benchmarks.peers.peer import (
     METHODS,
     Method,
     Peer,
-    StandIn,
     Task,
     TrainingDone,
     masked_transitions,
     method,
-    stand_in,
     transitions,
 )
 from benchmarks.peers.training import Setting
@@ -137,100 +132,8 @@ def test_settings_are_those_that_the_authors_chose_for_a_dataset(checkout: Path)
         OGBench("counts", replace(task(walks([4]), checkout), like="other-v0"))
 
 
-LOOPS = """
-loop_dataloader = iter
-loop_two_dataloaders = zip
-"""
-PIPELINE = """
-import gym, hydra, os
-from cleandiffuser.dataset.dataset_utils import loop_dataloader
-from torch.utils.data import DataLoader
-DONE = []
-class Dataset(list):
-    get_normalizer = lambda self: self
-    normalize = lambda self, obs_BO: obs_BO / 2
-class Actor:
-    def sample(self, prior_NA, condition_cfg, **how):
-        assert how == {"solver": "ddpm", "n_samples": len(prior_NA), "sample_steps": 5, "use_ema": True,
-                       "temperature": 0.5, "w_cfg": 1.0}
-        return condition_cfg + prior_NA.new_tensor([0, 0.25, -0.25]).repeat(len(prior_NA) // 3)[:, None], {}
-class Critic:
-    q_min = lambda self, obs_NO, act_NA: -(obs_NO + 0.25 - act_NA).square().sum(1)
-@hydra.main(config_name="any")
-def pipeline(args):
-    if os.path.exists("results") is False:
-        os.makedirs("results")
-    dataset = Dataset(gym.make(args.task.env_name).get_dataset()["rewards"])
-    actor, critic_target, act_dim = Actor(), Critic(), 2
-    for batch in loop_dataloader(DataLoader(dataset, batch_size=args.batch_size, num_workers=4)):
-        DONE.append((args.mode, args.seed, len(batch)))
-        if len(DONE) >= args.gradient_steps:
-            break
-"""
-CONFIG = """
-mode: train
-gradient_steps: 2000000
-batch_size: 4
-solver: ddpm
-ema_rate: 0.9999
-sampling_steps: 5
-use_ema: True
-temperature: 0.5
-num_candidates: 3
-"""
-
-
-@pytest.fixture
-def cleandiffuser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The adapter, whose checkout at `tmp_path` has pipelines that note their updates and draw an action of three."""
-    pytest.importorskip("greenlet")
-    adapter = import_module("benchmarks.peers.cleandiffuser")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    files = {"cleandiffuser/dataset/dataset_utils.py": LOOPS}
-    for name in ("veteran", "dql"):
-        files[f"pipelines/{name}_d4rl_mujoco.py"] = PIPELINE
-        files[f"configs/{name}/mujoco/mujoco.yaml"] = CONFIG
-        for data in ("hopper-medium-replay-v2", "hopper-medium-expert-v2"):
-            files[f"configs/{name}/mujoco/task/{data}.yaml"] = f"env_name: {data}\nweight_temperature: 1.e+6\n"
-    write(tmp_path, files)
-    for name in (*adapter.UNUSED, "cleandiffuser", "cleandiffuser.dataset", "cleandiffuser.dataset.dataset_utils",
-                 "veteran_d4rl_mujoco", "dql_d4rl_mujoco"):
-        monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
-        del sys.modules[name]
-    return adapter
-
-
 def hopper(tmp_path: Path, data: str = "hopper-mixed.hdf5") -> Task:
     return Task(replace(walks([3, 9]), goal_dims=()), data, "Hopper-v5", 7, 6, tmp_path)
-
-
-def updates(peer: Peer, number: int) -> None:
-    """Trains until `number` updates are done."""
-    left = [*range(number)]
-
-    def after_update(done: int = 1) -> None:
-        del left[:done]
-        if not left:
-            raise TrainingDone
-
-    with suppress(TrainingDone):
-        peer.train(after_update)
-
-
-def test_the_pipelines_of_a_method_are_trained_side_by_side(cleandiffuser: Any, tmp_path: Path) -> None:
-    peer = cleandiffuser.made("veteran-raw", hopper(tmp_path))
-    assert (peer.settings["ema_rate"], peer.settings["batch_size"]) == (0, 4)
-    updates(peer, 3)
-    assert peer.module.DONE == [("train", 7, 4), ("train_expected_value", 7, 4)] * 3
-    with pytest.raises(ConfigError, match="give more data"):
-        updates(cleandiffuser.made("dql", replace(hopper(tmp_path), data=replace(walks([3]), goal_dims=()))), 1)
-
-
-def test_an_action_is_drawn_by_its_value_for_each_environment(cleandiffuser: Any, tmp_path: Path) -> None:
-    peer = cleandiffuser.made("dql", hopper(tmp_path))
-    updates(peer, 1)
-    obs_BO = torch.rand(5, 2)
-    torch.testing.assert_close(peer.act(obs_BO), obs_BO / 2 + 0.25)
 
 
 def test_settings_of_d4rls_datasets_are_found_by_the_names_of_ours(tmp_path: Path) -> None:
@@ -241,127 +144,6 @@ def test_settings_of_d4rls_datasets_are_found_by_the_names_of_ours(tmp_path: Pat
         assert replace(hopper(tmp_path, data), like=like).settings_file(files).name == found
     with pytest.raises(ConfigError, match="no settings for ant; give by --like one of hopper-medium-expert-v2, ho"):
         hopper(tmp_path, "ant.npz").settings_file(files)
-
-
-CORL = """
-from dataclasses import dataclass
-import d4rl, gym, pyrallis, torch, wandb
-CHOSEN, DONE = [], []
-
-@dataclass
-class TrainConfig:
-    env: str = ""
-    actor_lr: float = 0
-    device: str = "cuda"
-    seed: int = 0
-    max_timesteps: int = 1000
-
-class ImplicitQLearning:
-    def __init__(self, rows): self.actor, self.rows = torch.nn.Dropout(1.0), rows
-    def train(self, batch): DONE.append((batch, self.actor.training)); return {"loss": 0.0}
-
-@pyrallis.wrap()
-def train(config: TrainConfig, env: gym.Env = None):
-    CHOSEN.append(config)
-    wandb.init(config=config)
-    env = gym.make(config.env)
-    assert env.observation_space.shape == env.action_space.shape == (2,)
-    env = gym.wrappers.TransformObservation(env, lambda obs: obs / 4)
-    env.seed(config.seed)
-    trainer = ImplicitQLearning(d4rl.qlearning_dataset(env))
-    for step in range(config.max_timesteps):
-        wandb.log(trainer.train(trainer.rows["rewards"][step]), step=step)
-"""
-CORL_JAX = """
-from dataclasses import dataclass
-from types import SimpleNamespace
-import gym, pyrallis, wandb
-
-def fori_loop(lower, upper, body_fun, init_val):
-    for i in range(lower, upper): init_val = body_fun(i, init_val)
-    return init_val
-
-jax = SimpleNamespace(lax=SimpleNamespace(fori_loop=fori_loop), jit=lambda function: function,
-                      tree=SimpleNamespace(map=map), block_until_ready=lambda value: value)
-action_fn = lambda actor: lambda obs: obs + actor
-
-@dataclass
-class Config:
-    dataset_name: str = ""
-    train_seed: int = 0
-    num_updates_on_epoch: int = 1000
-
-@pyrallis.wrap()
-def main(config):
-    env = gym.wrappers.TransformObservation(gym.make(config.dataset_name), lambda obs: 0 * obs)
-    rows = env.get_dataset()
-    for epoch in trange(1, desc="Epochs"):
-        jax.lax.fori_loop(lower=0, upper=config.num_updates_on_epoch, init_val={"key": 0, "actor": config.train_seed},
-                          body_fun=lambda i, carry: carry | {"actor": carry["actor"] + rows["timeouts"][i]})
-"""
-
-
-@pytest.fixture
-def corl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of an IQL that cuts all to 0 in training, and of a ReBRAC that adds up its data."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    configs = "configs/offline/{}/hopper/medium_replay_v2.yaml"
-    write(tmp_path, {"algorithms/offline/iql.py": CORL, "algorithms/offline/rebrac.py": CORL_JAX,
-                     configs.format("iql"): "env: hopper-medium-replay-v2\nactor_lr: 3e-4\n",
-                     configs.format("rebrac"): "dataset_name: hopper-medium-replay-v2\n"})
-    for name in ("iql", "rebrac", "d4rl", "gym", "pyrallis", "wandb"):
-        monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
-        del sys.modules[name]
-    return tmp_path
-
-
-def test_corls_loop_learns_our_data_by_its_own_settings_and_is_ended_by_the_hook(corl: Path) -> None:
-    task = hopper(corl)
-    task = replace(task, data=replace(task.data, reward=np.arange(12.0)))
-    peer = made_by_corl("iql", task)
-    updates(peer, 3)
-    [chosen], done = peer.module.CHOSEN, peer.module.DONE
-    assert (chosen.env, chosen.actor_lr, chosen.seed, chosen.max_timesteps) == ("hopper-medium-replay-v2", 3e-4, 7, 6)
-    assert done == [(0, True), (1, True), (2, True)]
-    obs_BO = torch.tensor([[1.0, -2.0], [8.0, 0.0]])
-    assert torch.equal(peer.act(obs_BO), torch.tensor([[0.25, -0.5], [1.0, 0.0]]))
-    updates(made_by_corl("iql", task), 1)
-    assert peer.module.DONE[3:] == [(0, True)]
-
-
-def test_updates_of_rebrac_are_counted_when_those_that_were_compiled_together_are_done(corl: Path) -> None:
-    """The actor is the seed and the number of episodes that were cut off, after all updates."""
-    task = replace(hopper(corl), data=replace(walks([3, 7, 4]), goal_dims=()), updates=14)
-    peer, counted = made_by_corl("rebrac", task), list[int]()
-    peer.train(counted.append)
-    assert counted == [10, 4]
-    assert torch.equal(peer.act(torch.ones(1, 2)), torch.full((1, 2), 10.0))
-
-
-class D3rlpysIQL:
-    """It draws noise, and trains for whole epochs, as d3rlpy does."""
-
-    def fit(self, dataset: object, n_steps: int, n_steps_per_epoch: int, *, callback: Callable[..., None],
-            **how: object) -> None:
-        for step in range(n_steps - n_steps % n_steps_per_epoch):
-            self.noise = np.random.rand()
-            callback(self, 1 + step // n_steps_per_epoch, step)
-
-
-@pytest.mark.parametrize("number", [3, 1_500])
-def test_d3rlpy_trains_for_the_updates_of_a_task_and_by_its_seed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("d3rlpy", "structlog"):
-        monkeypatch.setitem(sys.modules, name, StandIn(name))
-    adapter, lengths, fake = import_module("benchmarks.peers.d3rlpy"), list[int](), vars(sys.modules["d3rlpy"])
-    monkeypatch.setattr(adapter, "replay_buffer", lambda d3rlpy, data: data)
-    schedules = SimpleNamespace(CosineAnnealingLRFactory=lambda T_max: lengths.append(T_max))
-    fake["seed"] = np.random.seed
-    fake["optimizers"] = SimpleNamespace(AdamFactory=dict, lr_schedulers=schedules)
-    fake["algos"] = SimpleNamespace(IQLConfig=lambda **how: SimpleNamespace(create=lambda device: D3rlpysIQL()))
-    peer = adapter.made("iql", replace(hopper(Path()), updates=number))
-    updates(peer, number)
-    assert lengths == [number]
-    assert peer.algorithm.noise == np.random.RandomState(7).rand(number)[-1]
 
 
 class Counting(Peer):
@@ -513,11 +295,8 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "data", "message"), [
-    ("corl-iql", walks([2]), "has goals, and IQL of CORL is for data without"),
     ("gentraj:iql", walks([2]), "must be conditioned on the goal"),
     ("gcbc", pendulum(), "has no goals, which GCBC of OGBench"),
-    ("gentraj:pointmaze", pendulum(), "plan for goals"),
-    ("qrl", replace(walks([2]), act=np.full((2, 2), 2.0)), "actions up to 2, and QRL of OGBench needs"),
     ("fql", replace(pendulum(), act=np.full((60, 1), -2.0)), "actions up to 2, and FQL of its authors needs")], ids=str)
 def test_data_that_do_not_fit_a_method_are_said_in_one_line(
         name: str, data: Episodes, message: str, tmp_path: Path) -> None:
@@ -526,30 +305,6 @@ def test_data_that_do_not_fit_a_method_are_said_in_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         method(name).check_data(given)
     assert "\n" not in str(caught.value)
-
-
-THEIRS = """
-import absent.deep as module
-from absent import Base
-@module.decorator(option=1)
-def one(): return 1
-@module.decorator
-class Two(Base): pass
-Base(2).called().more
-"""
-
-
-def test_what_authors_import_and_do_not_need_is_stood_in_for(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("absent", "absent.deep", "theirs"):
-        monkeypatch.setitem(sys.modules, name, sys)  # what takes its place is removed at the end
-    stand_in("absent", "absent.deep")
-    del sys.modules["theirs"]
-    (tmp_path / "theirs.py").write_text(THEIRS)
-    monkeypatch.syspath_prepend(tmp_path)
-    theirs = import_module("theirs")
-    assert theirs.one() == 1
-    assert theirs.Two.__name__ == "Two"
 
 
 def test_the_last_observation_of_an_episode_is_the_next_one_of_its_last_step() -> None:

@@ -160,8 +160,7 @@ def test_published_scores_of_what_was_trained_stand_with_their_budget(tmp_path: 
     published = {"score": 87.0, "updates": 1_000_000, "source": "the paper, table 1"}
     result = made({"fair": 40}, "IQL", data=[FAIR | {"published": published}])
     text = write_page({"a": result}, tmp_path / "page.md").read_text()
-    [line] = [line for line in text.splitlines() if "1,000,000" in line]
-    assert re.fullmatch(r"\| IQL \| fair \| 87.0 \| 1,000,000 \|", line)
+    assert "| IQL | fair | 87.0 | 1,000,000 |" in text.splitlines()
     assert "IQL: the paper, table 1" in text and "while training" not in text.partition("## Small ones")[2]
 
 

@@ -91,10 +91,7 @@ def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_p
     (("policy.beta=1..3",), "--over policy.beta is a range, which a grid cannot cover"),
     (("policy.beta=1", "policy.beta=2"), "--over gives policy.beta twice"),
     (("policy.beta=-1",), "beta is -1"),
-    (("policy.beta",), "--over is 'policy.beta'; KEY=V1,V2 is expected"),
-    (("network=dits",), "unknown network 'dits'"),
     (("training.seed=1,2",), "settings hold training.seed"),
-    ((), "--over names no setting"),
     (("policy.beta=1", "--trials", 2, "--one-at-a-time"), "--one-at-a-time tries each value alone, and --trials draws"),
 ])
 def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[Any, ...], message: str, hopper_file: Path,
