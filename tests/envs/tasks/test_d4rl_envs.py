@@ -41,7 +41,7 @@ def test_the_kitchen_of_gymnasium_is_scored_as_d4rls_whatever_the_recording_did(
     assert episodes.obs_dim == 59 and "goal" not in episodes.extras
 
 
-@pytest.mark.parametrize("size", GOALS)
+@pytest.mark.parametrize("size", ["umaze", "large"])
 def test_antmaze_ends_at_its_goal_with_a_reward_of_one(size, tmp_path, monkeypatch):
     pytest.importorskip("ogbench")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -65,19 +65,17 @@ def test_starts_and_goals_are_those_of_the_environment(maze_map):
 
 
 @pytest.mark.parametrize("maze_map", [[[1, "c", 0, 1]], [["c", "g", 0]]], ids=["one cell", "one start"])
-@pytest.mark.parametrize("env_id", ["PointMaze_UMaze-v3", "AntMaze_UMaze-v5"])
-def test_a_map_in_which_a_reset_would_never_end_is_refused(env_id, maze_map):
+def test_a_map_in_which_a_reset_would_never_end_is_refused(maze_map):
     """The environment chooses one of the goals, and then searches for a start in another cell."""
     with pytest.raises(ValueError, match="for each goal, a start in another cell"):
-        environment_factory(env_id, {"maze_map": maze_map})
-    ended = environment_factory(env_id, {"maze_map": [["r", "g", "g", 0]]})
+        environment_factory("AntMaze_UMaze-v5", {"maze_map": maze_map})
+    ended = environment_factory("PointMaze_UMaze-v3", {"maze_map": [["r", "g", "g", 0]]})
     assert ended.kwargs["maze_map"] == [["r", "g", "g", 0]]
 
 
 @pytest.mark.parametrize(("maze_map", "message"), [
-    ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells"),
-    (5, "the maze map is 5; a list of rows"), (["1001"], "has the cell '1'; 0, 1, 'r', 'g', 'c' are expected"),
-    ([[0, [0]]], r"has the cell \[0\]"), ([["r", "r"]], "goals in 0 cells and starts in 2")])
+    ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells"), (["1001"], "has the cell '1'"),
+    ([["r", "r"]], "goals in 0 cells and starts in 2")])
 def test_a_malformed_map_is_refused(maze_map, message):
     with pytest.raises(ValueError, match=message):
         Maze(maze_map)

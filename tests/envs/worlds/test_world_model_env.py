@@ -32,9 +32,8 @@ def rolled(env: WorldModelVectorEnv, seed: int | list[int], acts: np.ndarray) ->
 
 @pytest.mark.filterwarnings("ignore:.*A Box observation space (min|max)imum value is -?infinity",
                             "ignore:.*we recommend using a symmetric and normalized space")
-@pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_gymnasium_finds_nothing_wrong(name: str, request: pytest.FixtureRequest) -> None:
-    env = gymnasium.make(ID, run=request.getfixturevalue(name), **FREE)
+def test_gymnasium_finds_nothing_wrong(walking: Path) -> None:
+    env = gymnasium.make(ID, run=walking, **FREE)
     check_env(env.unwrapped, skip_render_check=True)
     env.close()
 
@@ -50,14 +49,13 @@ def test_the_real_environment_gives_action_space_and_time_limit_where_the_data_n
 # -- one and many
 
 
-@pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_environment_i_is_the_single_one_with_seed_plus_i(name: str, request: pytest.FixtureRequest) -> None:
+def test_environment_i_is_the_single_one_with_seed_plus_i(walking: Path) -> None:
     """They agree in every step, through the ends and starts of episodes."""
-    run, seed, settings = request.getfixturevalue(name), 5, {"max_episode_steps": 6, **FREE}
-    env, single = many(run, **settings), world_env.make(run, **settings)
-    acts = pushes(20, 4, env.single_action_space.shape[0])  # type: ignore[index]
+    seed, settings = 5, {"max_episode_steps": 6, **FREE}
+    env, single = many(walking, **settings), world_env.make(walking, **settings)
+    acts = pushes(20, 4, 2)
     obs, reward, terminated, truncated = rolled(env, seed, acts)
-    flat = lambda x: np.concatenate(list(x.values())) if isinstance(x, dict) else x  # noqa: E731
+    flat = lambda x: np.concatenate(list(x.values()))  # noqa: E731
     lengths = []
     for i in range(4):
         assert np.array_equal(flat(single.reset(seed=seed + i)[0]), obs[0, i])

@@ -43,7 +43,7 @@ def test_a_predicted_end_terminates(hopping: Path, monkeypatch: pytest.MonkeyPat
     assert (terminated, truncated) == (True, False) and "truncated_by" not in info
 
 
-@pytest.mark.parametrize(("field", "value"), [("obs_BTO", np.nan), ("reward_BT", np.inf), ("uncertainty_BT", np.nan)])
+@pytest.mark.parametrize(("field", "value"), [("obs_BTO", np.nan), ("reward_BT", np.inf)])
 def test_numbers_that_are_not_finite_truncate(field: str, value: float, hopping: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """The episode is truncated in the state before; the others go on."""
