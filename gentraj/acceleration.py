@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .networks.embedding import FactoredNetwork
@@ -136,8 +137,8 @@ class SubPixelConv(nn.Module):
         self.bias = None if transposed.bias is None else nn.Parameter(transposed.bias.detach().repeat(2), False)
 
     def forward(self, h_RC1H: Tensor) -> Tensor:
-        even_odd_RC1H = F.conv2d(h_RC1H, self.weight, self.bias, padding=(0, 1)).chunk(2, dim=1)
-        return torch.stack(even_odd_RC1H, -1).flatten(-2)
+        even_odd = F.conv2d(h_RC1H, self.weight, self.bias, padding=(0, 1))
+        return rearrange(even_odd, "r (two c) 1 h -> r c 1 (h two)", two=2)
 
 
 class GroupMoments(nn.Module):
@@ -148,7 +149,7 @@ class GroupMoments(nn.Module):
         self.norm = norm
 
     def forward(self, h_RC1H: Tensor) -> Tensor:
-        h_RGX = h_RC1H.reshape(h_RC1H.shape[0], self.norm.num_groups, -1)
+        h_RGX = rearrange(h_RC1H, "r (g c) 1 h -> r g (c h)", g=self.norm.num_groups)
         centred_RGX = h_RGX - h_RGX.mean(-1, keepdim=True)
         variance_RG1 = (centred_RGX * centred_RGX).mean(-1, keepdim=True)
         z_RC1H = (centred_RGX / (variance_RG1 + self.norm.eps).sqrt()).view_as(h_RC1H)

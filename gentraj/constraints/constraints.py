@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..trajectory import Condition, TrajectorySpec
@@ -108,9 +109,9 @@ def _systems(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term]) -> tuple[T
         P_DHH[term.dims] += term.rho * (term.K.T @ term.K)
     # Trajectories share the system of an entry where they know it at the same timesteps.
     column = torch.arange(D, device=y_RHD.device).repeat(R)[:, None]
-    keys, which = torch.cat([column, known_RHD.mT.reshape(R * D, H)], 1).unique(dim=0, return_inverse=True)
+    keys, which = torch.cat([column, rearrange(known_RHD, "r h d -> (r d) h")], 1).unique(dim=0, return_inverse=True)
     known_UH, P_UHH = keys[:, 1:].bool(), P_DHH[keys[:, 0]]
-    which = which.view(R, D)
+    which = rearrange(which, "(r d) -> r d", d=D)
     free_UHH = ~known_UH[:, :, None] & ~known_UH[:, None]
     inverse_UHH = torch.linalg.inv(torch.where(free_UHH, P_UHH, eye)) * free_UHH
     shift = (P_UHH[which] @ torch.where(known_RHD, y_RHD, 0).mT[..., None])[..., 0].mT

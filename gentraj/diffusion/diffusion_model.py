@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Self
 
 import torch
+from einops import reduce
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -117,7 +118,7 @@ def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds:
 
     seeds = [fold(s, n) for n in range(noises) for s in seeds]
     errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), seeds)
-    return errors.unflatten(0, (noises, -1)).mean(0)
+    return reduce(errors, "(n r) h -> r h", "mean", n=noises)
 
 
 @settings

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -232,7 +233,8 @@ class LatentDiffusion(nn.Module):
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
             plugin.rejects(x_RHD, sys.maxsize)  # nothing is sampled again, but the plug-in may raise
-        return torch.where(rows.mask_BHD, rows.values_BHD, x_RHD).unflatten(0, (condition.batch, num_samples))
+        x_RHD = torch.where(rows.mask_BHD, rows.values_BHD, x_RHD)
+        return rearrange(x_RHD, "(b n) h d -> b n h d", n=num_samples)
 
     def decode(self, y_RLE: Tensor) -> Tensor:
         """Decodes trajectories of the prior (R, L, known values and latents) to (R, H, D) in environment units.
@@ -241,7 +243,7 @@ class LatentDiffusion(nn.Module):
         """
         def decoded(y: Tensor) -> Tensor:
             patch, z = self.prior.spec.split(y)
-            values_and_mask = patch.unflatten(2, (self.factor, -1)).flatten(1, 2)
+            values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.factor)
             known, mask = values_and_mask.chunk(2, -1)
             return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
@@ -263,7 +265,7 @@ class LatentDiffusion(nn.Module):
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
         error_RL = self.prior.ood_score(y_RLE, inner, seeds, noise)
-        return error_RL.repeat_interleave(self.factor, 1)
+        return repeat(error_RL, "r l -> r (l f)", f=self.factor)
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:
         """The plug-ins of the prior that stand for a plug-in on trajectories."""
@@ -289,7 +291,7 @@ class LatentDiffusion(nn.Module):
 
     def _grouped(self, x_RHX: Tensor) -> Tensor:
         """(R, H, X) -> (R, L, factor * X): the timesteps of one latent timestep, concatenated."""
-        return x_RHX.unflatten(1, (-1, self.factor)).flatten(2)
+        return rearrange(x_RHX, "r (l f) x -> r l (f x)", f=self.factor)
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor, processes: Processes) -> None:
         """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""

@@ -9,6 +9,7 @@ import math
 from copy import deepcopy
 
 import torch
+from einops import rearrange
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
@@ -85,4 +86,4 @@ class Progressive(FewStep):
 def halved(times: Tensor, path: NoisePath) -> Tensor:
     """The times with another one in the middle between each two, at a level of the path."""
     between = path.snap((times[:-1] + times[1:]) / 2)
-    return torch.cat([torch.stack([times[:-1], between], 1).flatten(), times[-1:]])
+    return torch.cat([rearrange([times[:-1], between], "two s -> (s two)"), times[-1:]])

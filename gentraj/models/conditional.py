@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
+from einops import rearrange
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -276,7 +277,7 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
     candidate_seeds = [one for seed in seeds for one in (seed, *unfold(config.best_of - 1, seed, 1))]
     z = RowNoise(candidate_seeds, rows.values_BHD.device).scaled(temperature, *rows.values_BHD.shape[1:])
     x = generate(z, rows.repeat(config.best_of))
-    best_R = preference(plugins, x).view(rows.batch, -1).argmax(1)
+    best_R = rearrange(preference(plugins, x), "(r n) -> r n", n=config.best_of).argmax(1)
     chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R
     if not config.search_steps:
         return x[chosen]

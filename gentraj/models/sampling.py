@@ -13,6 +13,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..networks.embedding import MAX_ROWS, padded, padding
@@ -234,7 +235,7 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     x_RHD = torch.cat(blocks)
     if observe is not None:
         observe(x_RHD.clone(), x_RHD.new_zeros(1))
-    return x_RHD.unflatten(0, (condition.batch, num_samples))
+    return rearrange(x_RHD, "(b n) h d -> b n h d", n=num_samples)
 
 
 def _checked(sample_rows: SampleRows, rows: Condition, seeds: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import settings
@@ -210,5 +211,5 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, h_RHW: Tensor) -> Tensor:
-        qkv = self.qkv(h_RHW).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2))
+        qkv = rearrange(self.qkv(h_RHW), "r h (three n w) -> three r n h w", three=3, n=self.heads)
+        return self.out(rearrange(F.scaled_dot_product_attention(*qkv), "r n h w -> r h (n w)"))

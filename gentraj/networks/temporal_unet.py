@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from annotated_types import MinLen
+from einops import rearrange
 from pydantic import NonNegativeFloat, PositiveInt
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class TemporalUNet(FactoredNetwork):
 
     def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         shift_RCs = iter(projection_RM.split([block.embed.out_features for block in self._residual_blocks()], dim=-1))
-        h = features_RHF.transpose(1, 2)[:, :, None]
+        h = rearrange(features_RHF, "r h f -> r f 1 h")
         skips = []
         for level, stage in enumerate(self.down):
             h = stage(h, shift_RCs)
@@ -91,7 +92,7 @@ class TemporalUNet(FactoredNetwork):
         h = self.middle(self.attention(h), shift_RCs)
         for stage, grow in zip(self.up, self.grow, strict=True):  # as in Diffuser, the finest level has no skip
             h = grow(stage(torch.cat([h, skips.pop()], dim=1), shift_RCs))
-        return self.out(h)[:, :, 0].transpose(1, 2)
+        return rearrange(self.out(h), "r f 1 h -> r h f")
 
     def _residual_blocks(self) -> list[Any]:
         """All residual blocks in the order in which they are called."""
@@ -175,8 +176,8 @@ class TimeAttention(nn.Module):
         self.attention = SelfAttention(channels, math.gcd(4, channels))
 
     def forward(self, h_RC1H: Tensor) -> Tensor:
-        h_RHC = h_RC1H[:, :, 0].transpose(1, 2)
-        return h_RC1H + self.attention(self.norm(h_RHC)).transpose(1, 2)[:, :, None]
+        h_RHC = rearrange(h_RC1H, "r c 1 h -> r h c")
+        return h_RC1H + rearrange(self.attention(self.norm(h_RHC)), "r h c -> r c 1 h")
 
 
 def check_kernel(kernel: int) -> None:

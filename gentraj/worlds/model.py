@@ -20,6 +20,7 @@ from typing import Annotated, NamedTuple
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
+from einops import rearrange
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -228,10 +229,10 @@ class WorldModel(nn.Module):
                 covariance_XX = processes.mean(error_BX.T @ error_BX) / count.clamp(min=1)
                 self.mixing_XX.lerp_(covariance_XX, MIXING_RATE * (count > 0).to(self.mixing_XX))
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
-                error_XB = (error_BKY * real_BK[..., None]).flatten(1).T
+                error_XB = rearrange(error_BKY * real_BK[..., None], "b k y -> (k y) b")
                 # The correlations of errors within a chunk are removed; a timestep depends on earlier ones only.
                 z_XB = torch.linalg.solve_triangular(self._covariance_root, error_XB, upper=False)
-                x_BKD = torch.cat([input_BKX, z_XB.T.view_as(error_BKY)], -1)
+                x_BKD = torch.cat([input_BKX, rearrange(z_XB, "(k y) b -> b k y", k=self.chunk)], -1)
                 mask_BKD = real_BK[..., None] | self.input_mask_D
                 size = processes.share(self.model.batch_size)
                 losses = self.model.update(step.on(Batch(x_BKD[:size], mask_BKD[:size])))
@@ -273,7 +274,7 @@ class WorldModel(nn.Module):
     def _predict(self, input_BKX: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised means and spreads (E, B, K, Y) of the members."""
         flat_BI = torch.cat([input_BKX[:, 0, : self.state_dim], input_BKX[..., self.state_dim :].flatten(1)], -1)
-        mean, raw = self.ensemble(flat_BI).unflatten(-1, (2, self.chunk, self.out_dim)).unbind(-3)
+        mean, raw = rearrange(self.ensemble(flat_BI), "e b (two k y) -> two e b k y", two=2, k=self.chunk)
         middle, half = LOG_SPREAD
         return mean, (middle + half * torch.tanh(raw)).exp()
 
