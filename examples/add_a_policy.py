@@ -40,7 +40,7 @@ class AWR(Policy):
 
     def optimizers(self):
         learning = LearningConfig(learning_rate=self.config.learning_rate, weight_decay=0.0)
-        return {"value": adamw(self.value, learning), **self.model.optimizers()}
+        return super().optimizers() | {"value": adamw(self.value, learning)}
 
     def update(self, step):
         t = self.transition(step.batch, self.config.discount, step.processes)

@@ -33,6 +33,8 @@ from .critic import Critic, CriticConfig
 from .policy import Policy, PolicyConfig, Transition, join
 from .scales import StateActionScales
 
+CHUNK = 5  # actions, the length of all chunks in Q-chunking (Li et al. 2025)
+CHUNK_CRITIC = CriticConfig(n_step=1, target="mean")  # a transition is at least as long as a chunk
 MAX_SMOOTHING = 2.5  # standard deviations at which the noise on the next actions is clipped (Fujimoto et al. 2018)
 
 
@@ -84,10 +86,7 @@ class ActorCritic(Policy[A]):
             self.updates = Updates()
 
     def optimizers(self) -> dict[str, Optimizer]:
-        optimizers = {"critic": self.critic.optimizer()}
-        if self.action_model is not None:
-            optimizers |= self.action_model.optimizers()
-        return optimizers
+        return super().optimizers() | {"critic": self.critic.optimizer()}
 
     def critic_loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """L_Q, and metrics."""
@@ -246,7 +245,7 @@ class NoiseActor(ActorCritic[A]):
     def learn(self, pull: Tensor, chunk_BX: Tensor, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
         """One optimiser step of the actor on L_pi. Returns metrics."""
         value_B = self.value(t.state_BS, chunk_BX.clamp(-1, 1), step)
-        loss = pull - (value_B * t.weights()).mean()
+        loss = pull - (value_B * t.weight_B).mean()
         norm = step.descend(loss, "actor", self.learning.max_grad_norm)
         step.follow(self.average, self.network)
         return {"pull": pull.detach(), "actor_grad_norm": norm.detach()}

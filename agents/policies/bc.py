@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
 from gentraj.diffusion.composition import ClassifierFree
@@ -76,9 +75,6 @@ class BC(Policy[BCConfig]):
                              "leave policy.context_dropout out, or draw goals by --context.goals hindsight")
         spec = replace(self.window_spec, obs_dim=scales.obs_dim)
         self.model = ActionModel(spec, config.model, scales.context_dim, config.context_dropout, config.max_delay)
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self.model.optimizers()
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
         return self.model.update(self.transition(step.batch, 1.0, step.processes).for_actor(), step)

@@ -63,7 +63,7 @@ class DROL(NoiseActor[DROLConfig]):
         chunk_BX = self.act(self.network, t.state_BS, z_BKA)
         real_BX = t.real_entries()
         distance_B = ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)
-        return self.config.alpha * (distance_B * t.weights()).mean(), chunk_BX
+        return self.config.alpha * (distance_B * t.weight_B).mean(), chunk_BX
 
     @torch.no_grad()
     def nearest(self, t: Transition, z_BNKA: Tensor) -> Tensor:

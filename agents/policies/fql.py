@@ -28,9 +28,8 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import FLOW
 from gentraj.training.step import TrainingStep
 
-from .actor_critic import ActorCriticConfig, NoiseActor
+from .actor_critic import CHUNK, CHUNK_CRITIC, ActorCriticConfig, NoiseActor
 from .policy import POLICIES, PRESETS, Transition, join
-from .qc import CHUNK, CHUNK_CRITIC
 from .scales import StateActionScales
 
 
@@ -79,7 +78,7 @@ class FQL(NoiseActor[FQLConfig]):
         flow_BKD = self.flow.transport(start_BKD, self.model.condition(t.state_BS))
         chunk_BX = self.act(self.network, t.state_BS, z_BKA)
         square_BX = (chunk_BX - self.model.actions(flow_BKD).flatten(1)) ** 2
-        return self.config.alpha * (square_BX * t.weights()[:, None]).mean(), chunk_BX
+        return self.config.alpha * (square_BX * t.weight_B[:, None]).mean(), chunk_BX
 
     @torch.no_grad()
     def guidance(self, t: Transition, z_BKA: Tensor, temperature: float) -> Tensor:

@@ -66,8 +66,8 @@ class IQL(Policy[IQLConfig]):
         self.value = state_value(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), "value": adamw(self.value, self.config.critic),
-                **self.model.optimizers()}
+        return super().optimizers() | {"critic": self.critic.optimizer(),
+                                       "value": adamw(self.value, self.config.critic)}
 
     def advantage(self, t: Transition) -> Tensor:
         """(B,) Q'(s, a) - V(s) of the data's actions."""
@@ -90,7 +90,7 @@ class IQL(Policy[IQLConfig]):
             return None
         if self.config.advantages == "raw":
             return (self.config.beta * advantage_B).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT)).exp()
-        return advantage_weights(advantage_B, self.config.beta, t.weights(), t.processes)
+        return advantage_weights(advantage_B, self.config.beta, t.weight_B, t.processes)
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
         t = self.transition(step.batch, self.config.critic.discount, step.processes)
@@ -100,7 +100,7 @@ class IQL(Policy[IQLConfig]):
         step.descend(critic_loss, "critic", self.config.critic.max_grad_norm)
         step.follow(self.critic.target, self.critic.q)
         acting = t.for_actor()
-        if acting is not t:
+        if acting.state_BS is not t.state_BS:
             with torch.no_grad():
                 advantage_B = self.advantage(acting)
         actor = self.model.update(acting, step, self.actor_weights(acting, advantage_B))

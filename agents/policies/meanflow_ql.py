@@ -73,11 +73,11 @@ class MeanFlowQL(NoiseActor[MeanFlowQLConfig]):
         target_BKA = x_BKA + (time_B11 - 1) * v_BKA - time_B11 * slope_BKA
         target_BKA = target_BKA.detach().clamp(-MAX_TARGET, MAX_TARGET)
         square_BK = ((g_BKA - target_BKA) ** 2).mean(2) * t.real_BK
-        return (adaptive(square_BK.sum(1) / t.real_BK.sum(1), POWER, OFFSET) * t.weights()).mean()
+        return (adaptive(square_BK.sum(1) / t.real_BK.sum(1), POWER, OFFSET) * t.weight_B).mean()
 
     def beyond(self, t: Transition, chunk_BX: Tensor) -> Tensor:
         """The mean distance of actions from the data's bounds, a scalar."""
-        return ((chunk_BX.abs() - 1).clamp(min=0).mean(1) * t.weights()).mean()
+        return ((chunk_BX.abs() - 1).clamp(min=0).mean(1) * t.weight_B).mean()
 
 
 POLICIES["meanflow-ql"] = MeanFlowQLConfig, MeanFlowQL

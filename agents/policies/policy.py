@@ -60,25 +60,17 @@ class Transition:
     """True where the chunk is whole, or the episode terminated, so that the missing actions have no effect."""
     episode_B: Tensor
     """Index of the episode, as in `Batch`."""
-    weight_B: Tensor | None = None
+    weight_B: Tensor
     """Weights of mean 1 in the loss of the policy, 0 for synthetic transitions of a world model, from which only
-    critics learn. None gives all transitions the same weight."""
-    actor_BS: Tensor | None = None
-    """The state with a goal that was drawn for the actor; None without goals in hindsight."""
+    critics learn."""
+    actor_BS: Tensor
+    """The state with a goal that was drawn for the actor; the state itself without goals in hindsight."""
     processes: Processes = SINGLE
     """The processes that share the batch, of whose transitions these are those of one."""
 
     def for_actor(self) -> Transition:
         """The transitions with the actor's goals in their states. Rewards and next states keep those of the values."""
-        if self.actor_BS is None:
-            return self
-        return replace(self, state_BS=self.actor_BS, actor_BS=None)
-
-    def weights(self) -> Tensor:
-        """The weights (B,), or (1,) with a 1 for all transitions."""
-        if self.weight_B is None:
-            return self.reward_B.new_ones(1)
-        return self.weight_B
+        return replace(self, state_BS=self.actor_BS)
 
     def average(self, x_EB: Tensor) -> Tensor:
         """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
@@ -146,8 +138,10 @@ class ActionModel(nn.Module):
         if context_BC is None:
             context_BC = goal_BC
         x_BKD = join(state_BS, t.chunk_BX.unflatten(1, (self.spec.horizon, -1)))
-        if t.weight_B is not None:
-            weight_B = t.weight_B if weight_B is None else t.weight_B * weight_B
+        if weight_B is None:
+            weight_B = t.weight_B
+        else:
+            weight_B = t.weight_B * weight_B
         batch = Batch(x_BKD, t.real_BK[..., None] | self.state_mask, context_BC, weight_B=weight_B)
         return self.model.update(step.on(batch), **guide)
 
@@ -233,8 +227,9 @@ class PolicyConfig:
 class Policy(nn.Module, Generic[P]):
     """Base class of policies, which are `Trainable`.
 
-    A subclass implements `optimizers`, `update` and `sample_actions`. Most have an `ActionModel`, the generative model
-    of actions, as `model`. Inside a policy everything is normalised, by `scales`; actions come in chunks of K.
+    A subclass implements `update` and `sample_actions`, and adds its own networks to `optimizers`. Most have an
+    `ActionModel`, the generative model of actions, as `model`. Inside a policy everything is normalised, by `scales`;
+    actions come in chunks of K.
     """
 
     model: ActionModel
@@ -256,8 +251,10 @@ class Policy(nn.Module, Generic[P]):
         return self.config.execute
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """The optimisers of the policy's own networks and of its model, by name."""
-        raise NotImplementedError
+        """The optimisers of the policy's own networks and of its model, by name; here those of the model."""
+        if self.action_model is None:
+            return {}
+        return self.action_model.optimizers()
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
         """One training step; returns metrics, scalars. Raises `NonFinite` before an optimiser step on a loss or a
@@ -321,7 +318,7 @@ class Policy(nn.Module, Generic[P]):
         reward_B = (reward_BH * power_H[:-1]).sum(1)
         real_BK = real_BH[:, 1 : self.chunk + 1]
         act_BKA = scales.act.normalize(act_BHA[:, : self.chunk]) * (real_BK[..., None] & scales.varies_A)
-        weight_B = None
+        weight_B = torch.ones_like(reward_B)
         if batch.synthetic_B is not None:
             weight_B = mean_one((~batch.synthetic_B).to(reward_B), processes)
         past_BPD = batch.past_BPD
@@ -330,11 +327,13 @@ class Policy(nn.Module, Generic[P]):
             t_BP = last_B[:, None] + torch.arange(self.spec.past, device=last_B.device)
             past_BPD = torch.cat([past_BPD, batch.x_BHD], 1).take_along_dim(t_BP[..., None], 1)
         next_BO = obs_BHO[torch.arange(len(last_B), device=last_B.device), last_B]
-        goal_BG, actor_BS = batch.context_BC, None
+        goal_BG = batch.context_BC
+        actor_BS = state_BS = scales.state(obs_BW, goal_BG)
         if batch.goal_BG is not None:
-            goal_BG, actor_BS = batch.goal_BG, scales.state(obs_BW, batch.context_BC)
+            goal_BG = batch.goal_BG
+            state_BS = scales.state(obs_BW, goal_BG)
         return Transition(
-            state_BS=scales.state(obs_BW, goal_BG),
+            state_BS=state_BS,
             chunk_BX=act_BKA.flatten(1),
             real_BK=real_BK,
             reward_B=reward_B,

@@ -19,12 +19,9 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.families import FLOW, ModelConfig
 
-from .actor_critic import ActorCriticConfig, ModelActor
+from .actor_critic import CHUNK, CHUNK_CRITIC, ActorCriticConfig, ModelActor
 from .critic import CriticConfig, pairs
 from .policy import POLICIES, PRESETS
-
-CHUNK = 5  # actions, the length of all chunks in the paper
-CHUNK_CRITIC = CriticConfig(n_step=1, target="mean")  # a transition is at least as long as a chunk
 
 
 @settings

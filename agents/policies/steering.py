@@ -189,7 +189,7 @@ class Steered(ActorCritic[SteeredConfig]):
         self.noise_value.requires_grad_(True)
         size = deviation.clamp(min=1e-6) if self.config.relative else 1.0
         divergence_B = gaussian_kl(mu_BZ, 2 * log_sigma_BZ).sum(1)
-        loss = ((divergence_B - self.config.eta * value_B / size) * t.weights()).mean()
+        loss = ((divergence_B - self.config.eta * value_B / size) * t.weight_B).mean()
         norm = step.descend(loss, "actor", self.config.actor.max_grad_norm)
         step.follow(self.average, self.network)
         return {"distillation": distilled.detach(), "deviation": deviation, "noise": w_BZ.detach().abs().mean(),

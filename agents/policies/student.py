@@ -114,7 +114,7 @@ class Student(Policy[StudentConfig]):
         error_BMX = (t.chunk_BX[:, None] - p.centre_BMX).abs()
         log_density_BMX = -error_BMX / p.log_spread_BMX.exp() - p.log_spread_BMX - math.log(2)
         log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
-        loss = -((p.log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean() / self.chunk
+        loss = -((p.log_weight_BM + log_density_BM).logsumexp(1) * t.weight_B).mean() / self.chunk
         with torch.no_grad():
             error_BX = (t.chunk_BX - mode(p.log_weight_BM, p.centre_BMX)).abs() * real_BX
         return loss, error_BX.mean(1)
@@ -123,7 +123,7 @@ class Student(Policy[StudentConfig]):
         t = self.transition(step.batch, 1.0, step.processes)
         loss, error_B = self.loss(t)
         norm = step.descend(loss, "network", self.config.max_grad_norm)
-        return {"loss": loss.detach(), "error": (error_B * t.weights()).mean(), "grad_norm": norm}
+        return {"loss": loss.detach(), "error": (error_B * t.weight_B).mean(), "grad_norm": norm}
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

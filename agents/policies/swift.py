@@ -77,7 +77,7 @@ class Swift(Policy[SwiftConfig]):
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"value": adamw(self.value, self.config.critic), **self.model.optimizers()}
+        return super().optimizers() | {"value": adamw(self.value, self.config.critic)}
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """The loss of V(s), an expectile of the n-step returns, and the advantages (B,) of the data's actions."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.tracker import PlanTracker
@@ -56,9 +55,6 @@ class PlannerPolicy(Policy[PlannerPolicyConfig]):
             spec = self.run.model.prior.spec
             return spec.horizon * spec.act_dim
         return self.run.model.spec.horizon * self.run.model.spec.dim
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {}
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         return self.run.sampling(options=options)

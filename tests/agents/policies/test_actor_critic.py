@@ -50,9 +50,9 @@ class Network(nn.Module):
 def transition(state: list[float], act: list[float]) -> Transition:
     B = len(act)
     one_B = torch.ones(B)
-    return Transition(torch.stack([torch.tensor(state), torch.zeros(B)], 1), torch.tensor(act)[:, None],
-                      torch.ones(B, 1, dtype=torch.bool), one_B, torch.zeros(B, 2), one_B, one_B.bool(),
-                      torch.zeros(B, dtype=torch.long))
+    state_B2 = torch.stack([torch.tensor(state), torch.zeros(B)], 1)
+    return Transition(state_B2, torch.tensor(act)[:, None], torch.ones(B, 1, dtype=torch.bool), one_B,
+                      torch.zeros(B, 2), one_B, one_B.bool(), torch.zeros(B, dtype=torch.long), one_B, state_B2)
 
 
 # -- the recipe

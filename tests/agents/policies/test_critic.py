@@ -134,7 +134,7 @@ def lottery(number: int, seed: int) -> Transition:
     last_B = state_B1[:, 0] == 1
     return Transition(state_B1, torch.zeros(number, 1), torch.ones(number, 1, dtype=torch.bool), prize_B * last_B,
                       torch.ones(number, 1), 0.5 * ~last_B, torch.ones(number, dtype=torch.bool),
-                      torch.zeros(number, dtype=torch.long))
+                      torch.zeros(number, dtype=torch.long), torch.ones(number), state_B1)
 
 
 def learnt(**settings: Any) -> Critic:

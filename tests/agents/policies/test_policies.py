@@ -310,7 +310,7 @@ def test_n_steps_are_earned_and_the_state_after_them_is_discounted_by_as_many(
     torch.testing.assert_close(policy.scales.obs.unnormalize(t.state_BS), torch.from_numpy(data.obs[[0, 1, 2, 4, 5]]))
     torch.testing.assert_close(t.chunk_BX, torch.linspace(-1, 1, 5)[:, None])
     assert t.whole_B.all() and t.real_BK.shape == (5, 1) and t.episode_B.tolist() == [0, 0, 0, 1, 1]
-    assert t.weight_B is None and t.weights().tolist() == [1]
+    assert t.weight_B.tolist() == [1] * 5
 
 
 def test_a_cut_chunk_is_learnt_as_far_as_it_goes() -> None:
@@ -322,7 +322,7 @@ def test_a_cut_chunk_is_learnt_as_far_as_it_goes() -> None:
     policy.model.model.update = lambda step: seen.append(step.batch) or {}
     policy.update(TrainingStep(Windows(chain(), policy.spec).gather(np.arange(5)), {}, generator(0)))
     batch = seen[0]
-    assert batch.weight_B is None
+    assert torch.equal(batch.weight_B, torch.ones(5))
     assert batch.mask_BHD[..., :2].all() and torch.equal(batch.mask_BHD[..., 2], t.real_BK)
     assert torch.equal(batch.x_BHD[:, 0, :2], t.state_BS) and torch.equal(batch.x_BHD[:, 1, :2], t.state_BS)
     torch.testing.assert_close(batch.x_BHD[..., 2], torch.tensor([[-1, -0.5], [-0.5, 0], [0, 0], [0.5, 1], [1, 0]]))
