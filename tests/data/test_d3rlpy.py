@@ -79,7 +79,6 @@ def test_what_the_layout_has_no_place_for_is_counted(tmp_path: Path) -> None:
 @LOST
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("actions_1", np.zeros((5, 1), int), "episode 1: .* int64 actions .* discrete actions and images"),
-    ("observations_1", np.zeros((5, 1, 8, 8)), r"episode 1: observations \(5, 1, 8, 8\)"),
     ("rewards_1", None, "has d3rlpy's layout, but not observations, .* for episode 1")])
 def test_what_is_no_vector_is_one_line(tmp_path: Path, key: str, value: object, message: str) -> None:
     path = save_d3rlpy(some([3, 4]), tmp_path / "a.h5")

@@ -82,15 +82,10 @@ def test_an_episode_is_cut_where_its_frames_do_not_go_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"codebase_version": "v2.1"}, "has LeRobot's format v2.1; v3.0 is expected.*convert"),
-    ({"features": 3}, "describes no LeRobot dataset"),
-    ({"features": {"action": {"dtype": "int64", "shape": [1]}}}, "action has dtype int64.*vectors of real numbers"),
+    ({"codebase_version": "v2.1"}, "v2.1; v3.0 is expected"), ({"features": 3}, "describes no LeRobot dataset"),
+    ({"features": {"action": {"dtype": "int64", "shape": [1]}}}, "action has dtype int64"),
     ({"features": {"action": {"dtype": "float32", "shape": [2]},
-                   "observation.image": {"dtype": "video", "shape": [8, 8, 3]}}}, "no vector.*observation.image"),
-    ({"features": {"action": {"dtype": "float32", "shape": [3]},
-                   "observation.state": {"dtype": "float32", "shape": [3]}}}, "cannot be read .*reshape"),
-    ({"features": {"action": {"dtype": "float32", "shape": [2]},
-                   "observation.other": {"dtype": "float32", "shape": [3]}}}, "cannot be read .*observation.other")])
+                   "observation.image": {"dtype": "video", "shape": [8, 8, 3]}}}, "no vector.*observation.image")])
 def test_another_format_is_one_line(folder: Path, changes: dict, message: str) -> None:
     info(folder, **changes)
     with pytest.raises(DataError, match=message) as error:

@@ -33,17 +33,11 @@ def test_a_plus_in_the_path_of_a_file_separates_nothing(folder, tmp_path, monkey
     assert split_names(relative) == [relative] and inspect(relative).startswith(inspect(str(one))[:9])
 
 
-@pytest.mark.parametrize("source", ["../../etc/passwd", "/etc/hostname", "a/../../b-v0", "gentraj/pointmaze", "x",
-                                    "a\nb", ""])
+@pytest.mark.parametrize("source", ["../../etc/passwd", "gentraj/pointmaze", "a\nb", ""])
 def test_what_names_no_dataset_is_refused_in_one_line_that_says_what_does(source):
     with pytest.raises(DataError, match=r"names no dataset; give .*D4RL id.*Minari id") as caught:
         load_episodes(source)
     assert "\n" not in str(caught.value)
-
-
-def test_a_typing_error_gets_what_was_meant():
-    with pytest.raises(DataError, match="did you mean maze2d-umaze-v1"):
-        load_episodes("maze2d-umase-v1")
 
 
 def test_a_format_of_one_line_is_read_joined_and_located(tmp_path, monkeypatch):

@@ -5,13 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from contract import CONDITIONS, SPEC, batch
-from tiny_gan import JUDGE, VARIANTS, make, train
+from tiny_gan import JUDGE, make, train
 
 from gentraj.gan import GANConfig
 from gentraj.gan.objectives import OBJECTIVES
 from gentraj.trajectory import Condition
-
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_real_one() -> None:

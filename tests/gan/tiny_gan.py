@@ -22,7 +22,6 @@ CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 JUDGE = DiscriminatorConfig(width=8, multipliers=(1, 2), kernel=3, frequencies=1)
 VARIANTS: dict[str, dict[str, Any]] = {  # ways of training that keep a state, or draw more random numbers
     "rare game": {"adversarial_interval": 3},
-    "no patches": {"discriminator": replace(JUDGE, patches=False, minibatch_std=False)},
     "all of it": {"discriminator": replace(JUDGE, spectral_norm=True), "discriminator_steps": 2,
                   "objective": "hinge", "penalties": dict.fromkeys(REGULARISERS, 0.5)},
 }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import mujoco
 import numpy as np
 import pytest
 from matplotlib import colormaps
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.rendering import placed, postures
-from gentraj.studio.bodies import GHOST, BodyScene, colour_of
+from gentraj.studio.bodies import GHOST, BodyScene
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.loading import Loaded
 from gentraj.studio.local_server import LocalServer
@@ -50,21 +49,6 @@ def test_the_way_of_a_constant_velocity_is_exact():
     np.testing.assert_allclose(found_NHQ[:, :, 0], [[3, 4, 5, 6, 7], [3, 2.5, 2, 1.5, 1]])
     found_NHQ = postures(env.unwrapped, "Hopper-v5", obs_NHO, np.array([0.5, 1, 2, 4]))  # timesteps of uneven gaps
     np.testing.assert_allclose(found_NHQ[0, :, 0], [0, 1, 3, 7, 15])
-
-
-@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "InvertedPendulum-v5"])
-def test_geoms_have_the_colours_that_mujoco_gives_them(env_id: str):
-    env = environment_factory(env_id)()
-    env.close()
-    model, drawn = env.unwrapped.model, mujoco.MjvScene(env.unwrapped.model, 100)
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), mujoco.MjvCamera(),
-                           mujoco.mjtCatBit.mjCAT_ALL, drawn)
-    geoms = [geom for geom in drawn.geoms[: drawn.ngeom] if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM]
-    assert len(geoms) > 2
-    for geom in geoms:
-        np.testing.assert_allclose(colour_of(model, geom.objid), 255 * geom.rgba[:3], atol=1)
 
 
 @pytest.fixture

@@ -99,23 +99,6 @@ def test_rows_are_means_of_what_happened_since_the_row_before(tmp_path: Path) ->
     assert [row.get("pair/rare") for row in rows] == [1.5, None, 8.0, None]
 
 
-def test_a_training_that_failed_goes_on_from_what_it_saved(tmp_path: Path) -> None:
-    """In the same process, with a component that may return no metrics."""
-    class Fails(Pair):
-        def update(self, step):
-            super().update(step)
-            if len(self.given) == 4:
-                raise RuntimeError("no memory")
-            return {}
-
-    settings = TrainingConfig(5, save_every=2, log_every=1)
-    trainer = Trainer({"pair": Fails()}, TrainingData(episodes()), settings, RunStore(tmp_path), progress=False)
-    with pytest.raises(RuntimeError, match="no memory"):
-        trainer.fit()
-    trainer.fit(resume=True)
-    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
-
-
 def test_time_in_which_others_have_the_processor_is_no_cpu_time_of_the_training(tmp_path: Path) -> None:
     class Waiting(Pair):
         def update(self, step):
@@ -215,12 +198,6 @@ def test_kernels_that_repeat_their_bits_are_asked_for_on_a_gpu_and_what_was_aske
 def test_a_component_must_be_a_trainable_module(tmp_path: Path, component: object) -> None:
     with pytest.raises(TypeError, match=r"the component 'x' is \w+; an nn\.Module that is Trainable is expected"):
         run(tmp_path, {"x": component})  # type: ignore[dict-item]
-
-
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 1.5), ("warmup", -1)])
-def test_a_config_that_makes_no_sense(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{name} is {value}"):
-        TrainingConfig(**{name: value})  # type: ignore[arg-type]
 
 
 def test_settings_that_may_change_and_those_that_may_not() -> None:

@@ -76,7 +76,7 @@ def world() -> Any:
 
 CONFIGS: dict[str, Callable[[], Any]] = {  # losses that are divided by statistics of a batch, and all kinds of draws
     "planner": lambda: planner("diffusion"), "latent": lambda: planner("latent"), "gan": lambda: planner("gan"),
-    **{name: lambda name=name: policy(name) for name in ("bc-diffusion", "iql", "diffusion-ql", "fql", "drol")},
+    **{name: lambda name=name: policy(name) for name in ("bc-diffusion", "iql", "diffusion-ql", "drol")},
     "world": world}
 
 
