@@ -115,7 +115,8 @@ ONCE = {"remove_task_when_completed": True, "terminate_on_tasks_completed": True
 class EnvironmentFactory:
     """Makes one environment per call, as in `SyncVectorEnv([factory] * 8)`.
 
-    A factory holds plain data only, so it can be sent to other processes.
+    A factory holds plain data only, so it can be sent to other processes. A call raises ImportError, in one line, where
+    a package of the environment is missing, or where its simulator is too new for it.
     """
 
     env_id: str
@@ -133,6 +134,12 @@ class EnvironmentFactory:
             env = gymnasium.make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
         except gymnasium.error.DependencyNotInstalled as error:
             raise ImportError(f"{self.env_id}: {' '.join(str(error).split())}") from error
+        except AssertionError as error:
+            failed = traceback.extract_tb(error.__traceback__)[-1]
+            if str(error) or Path(failed.filename).name != "mujoco_utils.py":
+                raise
+            raise ImportError(f"{self.env_id}: gymnasium-robotics knows no type of joint of mujoco 3.12 and newer; pip "
+                              'install "mujoco<3.12"') from error
         if _is_maze(self.env_id):  # the model is loaded by now, and nobody else deletes its file
             Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
         if self.protocol == "d4rl-single-goal" and self.task:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,14 @@ def test_what_is_no_environment_is_refused_in_one_line(env, message):
     with pytest.raises(ValueError, match=message) as error:
         environment_factory(env)
     assert "\n" not in str(error.value)
+
+
+def test_a_robot_whose_joints_are_of_a_newer_mujoco_is_refused_with_the_version_that_acts(monkeypatch):
+    """From mujoco 3.12 on, a joint's type as numpy holds it equals none that mujoco names."""
+    types = ("mjJNT_FREE", "mjJNT_BALL", "mjJNT_HINGE", "mjJNT_SLIDE")
+    monkeypatch.setattr("mujoco.mjtJoint", SimpleNamespace(**dict.fromkeys(types, object())))
+    with pytest.raises(ImportError, match=r"^FetchReach-v4: .* \"mujoco<3\.12\"$"):
+        environment_factory("FetchReach-v4")()
 
 
 def test_a_stored_entry_point_is_never_used():

@@ -59,7 +59,7 @@ def test_a_replay_in_a_maze_clips_the_speed_and_hits_the_walls() -> None:
     assert np.abs(obs[..., 2:]).max() > MAX_SPEED
     at_wall = (np.abs(np.diff(obs[..., 2:], axis=1)) > 1).any((1, 2))  # no action changes the speed that fast
     assert at_wall.any()
-    np.testing.assert_allclose(replay(factory, first, act), obs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(replay(factory, first, act), obs, rtol=0, atol=1e-5)  # from mujoco 3.11 on 6e-6 at walls
 
 
 def test_velocities_are_clipped_as_the_observation_does() -> None:
