@@ -56,7 +56,7 @@ def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 200
     is_rest_N = (found.since_N < np.arange(len(position_NG))) & (found.share > RESTING)
     if is_rest_N.any():
         return Moves.of(position_NG, found, is_rest_N, places, seed)
-    return Walks.of(position_NG, episode_N, found.scale_G, found.speed, places, seed)
+    return Walks.of(position_NG, episode_N, found, places, seed)
 
 
 def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap[Any]:
@@ -72,9 +72,9 @@ def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap[Any]:
         raise ValueError(f"{', '.join(sorted(missing))} of the run's roadmap are missing; `gentraj train --resume` "
                          "writes them anew")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    graph = PlaceGraph(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
-                       float(arrays["spacing"]))
-    return Moves(graph, arrays["resting"]) if arrays["resting"].any() else Walks(graph)
+    graph = PlaceGraph(arrays["place"], arrays["resting"], arrays["edge"], arrays["steps"], arrays["passage"],
+                       float(arrays["speed"]), float(arrays["spacing"]))
+    return Moves(graph) if graph.is_resting_P.any() else Walks(graph)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ SAMPLED = 20_000  # observations among which places are chosen
 WAYPOINTS = 5  # positions that are kept of a passage, its ends included
 BETWEEN = 4  # parts of the straight line between two waypoints, at whose ends obstacles are looked for
 REACH = 2.0  # spacings within which a position belongs to a place
+FAR_REACH = 4.0  # spacings within which a goal may belong to the nearest place of the core
 AT_ONCE = 16_384  # positions along passages that are compared with an obstacle; more do not fit into a core's cache
 
 
@@ -59,34 +60,13 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Places:
-    """P places that are spread over N recorded positions."""
-
-    place_PG: np.ndarray
-    place_N: np.ndarray
-    """The place of each position."""
-    spacing: float
-    """Distance within which every position has a place."""
-    scale_G: np.ndarray
-    """What the entries of positions are multiplied by, as `scales` says."""
-
-    @classmethod
-    def of(cls, position_NG: np.ndarray, scale_G: np.ndarray, spacing: float, places: int, seed: int) -> Places:
-        """At most so many places, as `spread` chooses them."""
-        drawn = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
-        drawn = np.sort(drawn)
-        scaled_NG = position_NG * scale_G
-        chosen, spacing = spread(scaled_NG[drawn], spacing, places)
-        place_N = np.asarray(KDTree(scaled_NG[drawn[chosen]]).query(scaled_NG)[1])
-        return cls(position_NG[drawn[chosen]], place_N, spacing, scale_G)
-
-
-@dataclass(frozen=True)
 class PlaceGraph:
     """A directed graph of P places and E passages between them, in environment units and environment steps."""
 
     place_PG: np.ndarray
     """Places, in the entries of a goal."""
+    is_resting_P: np.ndarray
+    """Whether recorded positions rested in each place, if positions rest most of the time; else all are false."""
     edge_E2: np.ndarray
     """The places that each passage leads from and to."""
     steps_E: np.ndarray
@@ -100,24 +80,38 @@ class PlaceGraph:
     """Distance within which every recorded position has a place."""
 
     @classmethod
-    def of(cls, position_NG: np.ndarray, places: Places, speed: float, begin_M: np.ndarray, end_M: np.ndarray,
-           took_M: np.ndarray) -> PlaceGraph:
-        """The graph of the passages that begin and end in these rows of recorded positions, and took so many steps."""
-        place_PG = places.place_PG
-        is_passage_M = places.place_N[begin_M] != places.place_N[end_M]
-        begin_M, end_M, took_M = begin_M[is_passage_M], end_M[is_passage_M], took_M[is_passage_M]
-        first_M, last_M = places.place_N[begin_M], places.place_N[end_M]
-        way_MG = (place_PG[first_M] - place_PG[last_M])[:, places.scale_G == 1]
-        steps_M = np.maximum(np.linalg.norm(way_MG, axis=1) / speed, took_M)
-        key_M = first_M * len(place_PG) + last_M
+    def of(cls, position_NG: np.ndarray, speed: float, spacing: float, places: int, seed: int) -> PlaceGraph:
+        """At most so many places of recorded positions, as `spread` chooses them, without passages."""
+        some = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
+        some = np.sort(some)
+        chosen, spacing = spread(position_NG[some] * scales(position_NG), spacing, places)
+        place_PG = position_NG[some[chosen]]
+        passage_EWG = np.zeros((0, WAYPOINTS, place_PG.shape[1]), np.float32)
+        return cls(place_PG, np.zeros(len(place_PG), bool), np.zeros((0, 2), int), np.zeros(0, np.float32), passage_EWG,
+                   speed, spacing)
+
+    def place_of(self, position_NG: np.ndarray) -> np.ndarray:
+        """(N,) the place that is nearest to each position."""
+        return np.asarray(KDTree(self.place_PG * self.scale_G).query(position_NG * self.scale_G)[1])
+
+    def with_passages(self, position_NG: np.ndarray, place_N: np.ndarray, begin_M: np.ndarray, end_M: np.ndarray,
+                      took_M: np.ndarray) -> PlaceGraph:
+        """The graph with the passages that begin and end in these rows of recorded positions, and took so many steps;
+        `place_N` are the places of the positions."""
+        is_passage_M = place_N[begin_M] != place_N[end_M]
+        begin_M, end_M = begin_M[is_passage_M], end_M[is_passage_M]
+        first_M, last_M = place_N[begin_M], place_N[end_M]
+        way_MG = (self.place_PG[first_M] - self.place_PG[last_M])[:, self.scale_G == 1]
+        steps_M = np.maximum(np.linalg.norm(way_MG, axis=1) / self.speed, took_M[is_passage_M])
+        key_M = first_M * len(self.place_PG) + last_M
         order = np.lexsort((steps_M, key_M))
         _, index = np.unique(key_M[order], return_index=True)
         quickest_E = order[index]
         begin_E1, end_E1 = begin_M[quickest_E, None], end_M[quickest_E, None]
         at_EW = np.round(begin_E1 + (end_E1 - begin_E1) * np.linspace(0, 1, WAYPOINTS)).astype(int)
         edge_E2 = np.stack([first_M[quickest_E], last_M[quickest_E]], 1)
-        steps_E = steps_M[quickest_E].astype(np.float32)
-        return cls(place_PG, edge_E2, steps_E, position_NG[at_EW], speed, places.spacing)
+        return replace(self, edge_E2=edge_E2, steps_E=steps_M[quickest_E].astype(np.float32),
+                       passage_EWG=position_NG[at_EW])
 
     @cached_property
     def scale_G(self) -> np.ndarray:
@@ -159,18 +153,21 @@ class PlaceGraph:
         """The number of the passage that leads from one place to the other."""
         return int(np.searchsorted(self._key_E, first * len(self.place_PG) + last))
 
-    def distance(self, position_G: np.ndarray) -> np.ndarray:
-        """(P,) the distances from a position to all places."""
-        scaled_G = np.asarray(position_G) * self.scale_G
-        return np.sqrt(np.square(self._place_GP - scaled_G[:, None]).sum(0))
+    def straight(self, position_G: np.ndarray, reach: float) -> np.ndarray:
+        """(P,) the environment steps that the straight line between a position and each of its places takes at full
+        speed; infinite for all other places.
 
-    def connected(self, near: np.ndarray, distance_P: np.ndarray, reach: float) -> np.ndarray:
-        """The places that are near, with the nearest one of the core, if it lies within `reach` and none of them
-        belongs to the core: in a corner that few episodes entered, or only left, places may have no way."""
-        if self.is_core_P[near].any():
-            return near
-        nearest = np.where(self.is_core_P, distance_P, np.inf).argmin()
-        return np.append(near, nearest) if distance_P[nearest] <= reach else near
+        The nearest place of the core is one of its places, too, if it lies within `reach` and none of the others
+        belongs to the core: in a corner that few episodes entered, or only left, places may have no way.
+        """
+        scaled_G = np.asarray(position_G) * self.scale_G
+        distance_P = np.sqrt(np.square(self._place_GP - scaled_G[:, None]).sum(0))
+        is_alike_P = self.is_resting_P == self.is_resting_P[distance_P.argmin()]
+        is_near_P = is_alike_P & (distance_P <= REACH * self.spacing)
+        if not (is_near_P & self.is_core_P).any():
+            nearest = np.where(self.is_core_P, distance_P, np.inf).argmin()
+            is_near_P[nearest] |= distance_P[nearest] <= reach
+        return np.where(is_near_P, distance_P / self.speed, np.inf)
 
     def crossing(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(E,) whether each passage crosses what is blocked: positions (M, G) for which `is_blocked` is true. A passage
@@ -195,37 +192,36 @@ class PlaceGraph:
 
 @dataclass(frozen=True)
 class Roadmap(ABC, Generic[W]):
-    """A graph of places with what it takes to go from a position to a place, and from a place to a goal."""
+    """A graph of places with what it takes to go from a place to a goal."""
 
     graph: PlaceGraph
+
+    @property
+    @abstractmethod
+    def reach(self) -> float:
+        """The distance within which a position may belong to the nearest place of the core."""
 
     @abstractmethod
     def way(self, goal_G: np.ndarray) -> W:
         """Finds the shortest ways to a goal. All steps are infinite if the goal is outside of everything recorded."""
 
     @abstractmethod
-    def near(self, position_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The places of a position, and the environment steps that the straight line to each takes at full speed."""
-
-    @abstractmethod
     def along(self, way: W, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
         """The route of `left` steps along a way whose first place is `place`, as far as `route` goes."""
-
-    @property
-    @abstractmethod
-    def is_resting_P(self) -> np.ndarray:
-        """Whether recorded positions rested in each place, if positions rest most of the time; else all are false."""
 
     def route(self, way: W, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to where an agent heads that looks `steps` environment steps ahead, by default all
         of it. None if no way leads from there."""
-        near, first = self.near(position_G)
-        if not len(near):
+        left_P = way.steps_P + self.graph.straight(position_G, self.reach)
+        place = int(left_P.argmin())
+        if math.isinf(left_P[place]):
             return None
-        total = way.steps_P[near] + first
-        best = total.argmin()
-        left = float(total[best])
-        return self.along(way, position_G, int(near[best]), left, steps) if math.isfinite(left) else None
+        return self.along(way, position_G, place, float(left_P[place]), steps)
+
+    def last(self, goal_G: np.ndarray) -> np.ndarray:
+        """(P,) the environment steps from each place straight to a goal; infinite where it is not near."""
+        straight_P = self.graph.straight(goal_G, FAR_REACH * self.graph.spacing)
+        return np.maximum(straight_P, 1e-3).astype(np.float64)
 
     def without(self, closed_E: np.ndarray) -> Roadmap[W]:
         """The roadmap without these passages."""
@@ -235,7 +231,8 @@ class Roadmap(ABC, Generic[W]):
         """All that it consists of, to be saved."""
         graph = self.graph
         arrays = {"place": graph.place_PG, "edge": graph.edge_E2, "steps": graph.steps_E, "passage": graph.passage_EWG,
-                  "speed": np.float64(graph.speed), "spacing": np.float64(graph.spacing), "resting": self.is_resting_P}
+                  "speed": np.float64(graph.speed), "spacing": np.float64(graph.spacing),
+                  "resting": graph.is_resting_P}
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
