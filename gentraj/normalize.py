@@ -76,10 +76,11 @@ class Normalizer(nn.Module):
 
         The result has the dtype of the normaliser, as networks take it, also where x is float64 or holds integers.
         """
-        which = slice(None) if dims is None else constant(tuple(dims), self.shift_D.device, torch.long)
-        shift_D = self.shift_D[which]
-        z = (x - shift_D) / self.scale_D[which]
-        return z if z.dtype == shift_D.dtype else z.to(shift_D.dtype)
+        shift_D, scale_D = self.shift_D, self.scale_D
+        if dims is not None:
+            which = constant(tuple(dims), shift_D.device, torch.long)
+            shift_D, scale_D = shift_D[which], scale_D[which]
+        return ((x - shift_D) / scale_D).to(shift_D.dtype)
 
     def normalize_windows(self, batch: Batch) -> Tensor:
         """Normalises the windows (B, H, D) of a batch, with 0 in place of padding."""

@@ -78,15 +78,15 @@ class EnsembleMLP(nn.Module):
 
         Inputs (E, R, I) are other ones for each member.
         """
-        h = x_RI.expand(len(self.weight[0]), *x_RI.shape[-2:])
-        for i, (weight_EIO, bias_E1O) in enumerate([*zip(self.weight, self.bias, strict=True)][:-1]):
+        *hidden, (weight, bias) = zip(self.weight, self.bias, strict=True)
+        h = x_RI.expand(len(weight), *x_RI.shape[-2:])
+        for i, (weight_EIO, bias_E1O) in enumerate(hidden):
             h, width = torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]
             if self.norm == "before":
                 h = F.layer_norm(h, width)
             h = self.activation(h)
             if self.norm == "after":
                 h = torch.addcmul(self.shift[i], F.layer_norm(h, width), self.scale[i])
-        weight, bias = self.weight[-1], self.bias[-1]
         with torch.autocast(h.device.type, enabled=False):
             h = h.to(weight.dtype)
             if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
