@@ -21,7 +21,7 @@ from gentraj.envs import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.scores import normalised
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 from gentraj.experiments.cards import Score, SeedResult
-from gentraj.experiments.reproduce import PACKAGES, episode_scores
+from gentraj.experiments.engine import PACKAGES, episode_scores
 from gentraj.training.loop import freed_memory_kept
 
 from .peer import Method, Peer, Task, TrainingDone, method, versions

@@ -49,7 +49,7 @@ Using a run:
   gentraj hub push RUN OWNER/NAME              push a run to the Hugging Face hub; `hub pull OWNER/NAME DIR` fetches it
 
 Experiments with many runs:
-  gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
+  gentraj compare RUN...                       compare runs: returns, quality of samples, speed, likelihood
   gentraj sweep PRESET --over KEY=V1,V2...     try many combinations of settings and write a table, best first
   gentraj reproduce CARD...                    train and score what result cards describe, and write a table
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from annotated_types import Ge
 from pydantic import NonNegativeInt, PositiveInt
 
 from gentraj.envs.making import ProtocolName
 
 from ..config import from_word, settings
+from ..device import pick_device
+from ..experiments import compare
 from ..experiments.cards import Card, CardResult, Score, read_card, read_results
-from ..experiments.compare import CompareConfig, compare_families
-from ..experiments.compare_page import measured
-from ..experiments.compare_page import write_page as write_comparison
 from ..experiments.page import score_table, score_tables, write_page
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
 from ..experiments.sweep import Choice, Range, Space, Values, base_card, sweep, trials_of, varied_card
@@ -29,34 +29,37 @@ from .options import GROUP, Command, Device
 
 
 @settings
-class Compare(CompareConfig, Command):
-    """Train families of models, or policies, for the same steps or minutes, and compare their samples, speed,
-    likelihood and returns.
+class Compare(Command):
+    """Compare trained runs of one environment: their returns in the same episodes, the quality of their samples, their
+    speed and likelihood.
 
-    Existing runs of any kind can be compared instead with --runs, such as a teacher and its students: the frontier
-    shows what their decisions cost and what they are worth. The same command continues an interrupted comparison and
-    measures nothing twice.
+    The runs may be of any kind, such as families of models that `gentraj sweep --over family=...` has trained, or a
+    teacher and its students. The frontier shows what their decisions cost and what they are worth.
 
-    Examples: gentraj compare pointmaze-umaze --families diffusion,flow --steps 4000 --seeds 2
-              gentraj compare pointmaze-umaze --families diffusion,gan --minutes 6
-              gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
-              gentraj compare iql swift --dataset hopper.npz --steps 5000
-              gentraj compare --runs runs/umaze@20 runs/umaze@5 runs/umaze-student
+    Examples: gentraj compare runs/demo runs/gan
+              gentraj compare runs/umaze@20 runs/umaze@5 runs/umaze-student --out runs/students
     """
 
-    presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
-    """Presets, as in `gentraj train`. Of planners, all families share the data, the planner and the training of a
-    preset; where one is a policy, the presets are compared with each other."""
-    jobs: Annotated[JobsOptions, GROUP] = field(default_factory=JobsOptions)
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folders of the runs; the others are compared with the first one. RUN@STEPS is a run with another number of
+    sampling steps."""
+    env_id: str | None = None
+    """The environment, a Gymnasium id or a task name; by default the one that the data come from."""
+    episodes: NonNegativeInt = 50
+    """Number of episodes in which each run is evaluated; 0 leaves the returns out."""
+    num: Annotated[int, Ge(8)] = 512
+    """Number of trajectories that are sampled to measure the quality of samples, as in `gentraj measure`."""
+    out: Path = Path("runs/comparison")
+    """Folder that comparison.json, comparison.md and its figures are written to."""
+    device: Device = None
 
     def __call__(self) -> None:
-        groups = compare_families(self, pool_of(self.jobs, self.out))
-        for group in groups:
-            table = group.table()
-            if table is not None:
-                print_saved(str(table))
-            print_saved(f"\n{group.name}\n\n{measured(group)}\n")
-        print_saved(write_comparison(groups, self.out, self.device))
+        check_folder(self.out, "--out")
+        found = compare.compare_runs(self.runs, self.env_id, self.episodes, self.num, pick_device(self.device))
+        if found.table is not None:
+            print_saved(str(found.table))
+        print_saved(f"\n{compare.measured(found)}\n")
+        print_saved(compare.write_page(found, self.out))
 
 
 

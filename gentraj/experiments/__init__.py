@@ -1,1 +1,1 @@
-"""Experiments of many trainings: compare, sweep and reproduce, on one engine."""
+"""Experiments with many runs: sweep and reproduce, on one engine, and compare."""

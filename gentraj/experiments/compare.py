@@ -1,145 +1,211 @@
-"""`gentraj compare`: families of models, or policies, on the same data, trained for the same steps or time; or
-existing runs.
-
-tasks -> engine -> a `RunResult` of each run -> a `Group` of the runs in one environment -> comparison.json and the page
-of `compare_page`.
-"""
+"""`gentraj compare`: trained runs beside each other on a page: their returns in the same episodes, the quality of their
+samples, and what their decisions cost."""
 
 from __future__ import annotations
 
-import json
 import re
-import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from gymnasium.spaces import Box
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.benchmark import Timer
 
-from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.evaluation.scoring import EvaluationConfig
-from gentraj.envs.making import environment_factory, recorded_factory, try_making
+from gentraj.envs.making import environment_factory
+from gentraj.envs.tasks.maze import draw_maze
 
-from ..config import check_known, settings, to_json, write_json
-from ..data.episodes import Episodes, episodes_hash
-from ..data.sources import resolve_paths
-from ..device import pick_device
-from ..families import FAMILIES
-from ..families import family as family_of
-from ..files import check_folder, short_names
-from ..progress import one_line, say
-from ..runs.judge.evaluation import evaluate_run
+from ..config import to_json, write_json
+from ..files import short_names
+from ..plots.comparison import plot_frontier
+from ..plots.figures import plot_samples_beside_data
+from ..plots.page import markdown_table
+from ..plots.style import Plane, in_plane
+from ..runs.judge.evaluation import Acting, evaluate_run
 from ..runs.judge.measures import choose_windows, conditions, measure_run
-from ..runs.kinds.folder import RunFolder, run_class
 from ..runs.kinds.loading import load
-from ..runs.kinds.planner_run import PlannerRun, PlannerRunConfig
-from ..runs.kinds.presets import PRESETS, with_model
-from ..runs.kinds.run import DataFacts, Run, RunConfig, environment_of
-from ..runs.kinds.world_run import WorldModelRunConfig
-from ..runs.learn.training import read_datasets
+from ..runs.kinds.planner_run import PlannerRun
+from ..runs.kinds.run import Run, environment_of
 from ..runs.show.card import parameters_trained
-from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from ..training.loop import cpu_resources
 from ..trajectory import Batch, SamplingOptions, SupportsLogProb
-from . import engine
 from .cards import DataResult, SeedResult
-from .engine import Measurement, RunTask
-from .page import Row, ScoreTable
-from .pools import LocalProcesses, Pool
-from .reproduce import acting_with, score_of, seed_result
-from .statistics import number
+from .page import Row, ScoreTable, draw_scores, picture, write_parts
+from .statistics import Estimate
 
-FOR_TRAINING = ("families", "dataset", "env_id", "steps", "minutes", "seeds")  # settings of presets that are trained
 BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
 LIKELIHOODS = 16  # number of windows; a likelihood costs hundreds of network calls
 SECONDS_TIMED = 0.5  # for which a call is repeated while it is timed
 DECISIONS = 50  # that are timed
-PACE_STEPS = 60  # of the training that is timed to know how many steps fit into --minutes
-PACE_BLOCK = 10  # steps that are timed together, as a discriminator need not learn in each of them
+WINDOWS_SHOWN = 64
+HEAD = """# Runs compared
 
-Cell = tuple[str, str]  # group and family
+Returns are of the same {episodes} episodes for all runs, ± half the width of their 95 % bootstrap interval. "{data}" is
+one half of the data measured against the other, which a perfect model would score. Decisions are for one environment,
+in one thread."""
+DATA_COLUMN = "data"
+MEASURES = {  # by the key of the number
+    "start.two_sample_accuracy": "two-sample accuracy of the nearest neighbour (0.5 is best)",
+    "start.precision": "precision (share)", "start.frechet_distance": "Frechet distance (std^2)",
+    "start.row_error": "dynamics error between timesteps (env)",
+    "start and goal.walls_share": "plans to a goal that enter a wall (share)",
+    "start.recall": "recall (share)", "start.coverage": "coverage (share)",
+    "log_prob_per_entry": "log-likelihood of data given the start, nats per entry",
+    "calls": "network calls per decision", "cpu_ms": "CPU milliseconds per decision",
+    "plans_per_second.1": "plans per second, one at a time",
+    "plans_per_second.64": "plans per second, 64 at a time",
+    "parameters": "parameters trained", "train_steps": "training steps", "train_seconds": "seconds of the training"}
 
 
-@settings
-class CompareConfig:
-    """Which families of models or which existing runs are compared, and how."""
+@dataclass(frozen=True)
+class Entrant:
+    """A run that is compared."""
 
-    presets: tuple[str, ...] = ()
-    """Presets, as in `gentraj train`. Of planners, all families share the data, the planner and the training of a
-    preset; where one is a policy, the presets are compared with each other."""
-    runs: tuple[str, ...] = ()
-    """Existing run folders to compare, instead of presets to train, such as a teacher and its students. DIR@STEPS is a
-    run with another number of sampling steps."""
-    families: str = ""
-    """Families of models to compare in planners, separated by commas; they are the values of `gentraj train --model`,
-    and by default all of them."""
-    dataset: str = ""
-    """The dataset, as in `gentraj train`; by default the preset's."""
-    env_id: str | None = None
-    """The environment, if the dataset does not name it: a Gymnasium id or a task name."""
-    steps: PositiveInt | None = None
-    """Number of steps of each training; by default the preset's."""
-    minutes: PositiveFloat | None = None
-    """Minutes of each training, in place of --steps: each family makes as many steps as it makes in this time when
-    nothing runs beside it, which a short training measures first."""
-    seeds: PositiveInt = 3
-    """Number of trainings of each family or policy, with the seeds 0, 1, 2 and so on."""
-    episodes: NonNegativeInt = 50
-    """Number of episodes in which each run is evaluated; 0 leaves the returns out."""
-    num: Annotated[int, Ge(8)] = 512
-    """Number of trajectories that are sampled to measure the quality of samples, as in `gentraj measure`."""
-    out: Path = Path("runs/comparison")
-    """Folder that the runs, comparison.json and comparison.md are written to."""
-    device: str | None = None
-    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+    label: str
+    run: Run
+    steps: int | None
+    """The number of sampling steps with which it acts; None for its own."""
 
-    def __post_init__(self) -> None:
-        if bool(self.presets) == bool(self.runs):
-            raise ValueError("give presets to train, or --runs DIR... to compare existing runs; see gentraj compare "
-                             "--help")
-        given = [name for name in FOR_TRAINING if getattr(self, name) != getattr(CompareConfig, name)]
-        if self.runs and given:
-            raise ValueError(f"--{given[0]} is for presets that are trained, and --runs names existing runs; leave one "
-                             "of them out")
-        if self.steps is not None and self.minutes is not None:
-            raise ValueError("--steps and --minutes both say how long to train; give one of them")
-        check_folder(self.out, "--out")
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found out about runs."""
+
+    entrants: list[Entrant]
+    table: ScoreTable | None
+    """Their returns; None where no episodes were asked for."""
+    numbers: dict[str, dict[str, float]]
+    """What was measured of each run, by its label and the name of the number."""
+
+
+def entrants(runs: Sequence[Run | Path | str], device: torch.device | None = None) -> list[Entrant]:
+    """Loads runs, each of which is a run, its folder, or DIR@STEPS for another number of sampling steps. Raises
+    ValueError for no runs, for a run that is given twice, and for 0 steps."""
+    if not runs:
+        raise ValueError("no runs were given; give at least one")
+    loaded: list[tuple[Run, int | None]] = []
+    for each in runs:
+        if isinstance(each, Run):
+            loaded.append((each, None))
+        else:
+            folder, steps = folder_and_steps(str(each))
+            loaded.append((load(folder, device=device), steps))
+    folders = list(dict.fromkeys(run.folder.absolute() for run, _ in loaded))
+    names = dict(zip(folders, short_names(folders), strict=True))
+    found: dict[str, Entrant] = {}
+    for run, steps in loaded:
+        label = names[run.folder.absolute()]
+        if steps is not None:
+            label = f"{label}@{steps}"
+        if label in found:
+            raise ValueError(f"{label} was given twice; give each run once, or with other steps, as in DIR@5")
+        found[label] = Entrant(label, run, steps)
+    return list(found.values())
+
+
+def folder_and_steps(text: str) -> tuple[str, int | None]:
+    """The folder of DIR or DIR@STEPS, and the number of sampling steps; None for the run's own. A text that names an
+    existing folder is DIR, even with an @ in it. Raises ValueError for 0 steps."""
+    found = re.fullmatch(r"(.+)@(\d+)", text)
+    if found is None or Path(text).exists():
+        return text, None
+    steps = int(found[2])
+    if not steps:
+        raise ValueError(f"{text} has {steps} sampling steps; give at least 1, or the run alone for its own number")
+    return found[1], steps
+
+
+def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, episodes: int = 50, seed: int = 0,
+            device: torch.device | None = None, progress: bool = True) -> ScoreTable:
+    """The returns of runs, each loaded or the folder of one, in the same episodes of one environment; best first.
+
+        print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
+
+    The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
+    The environment is by default that of the data. Raises ValueError for no runs, for runs whose environments differ,
+    and what `evaluate_run` raises.
+    """
+    return returns(entrants(runs, device), env_id, episodes, seed, progress)
+
+
+def acting_with(run: Run, steps: int | None) -> Acting:
+    """How the agent of a run acts with this number of sampling steps, which is among the settings of a planner."""
+    if isinstance(run, PlannerRun) and steps is not None:
+        return Acting(replace(run.planning, steps=steps))
+    return Acting(options=SamplingOptions(steps=steps))
+
+
+def returns(entrants: Sequence[Entrant], env_id: str | None, episodes: int, seed: int, progress: bool) -> ScoreTable:
+    """The table of `compare`."""
+    config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
+    factories = [environment_factory(environment_of(each.run, env_id)) for each in entrants]
+    if len({factory.spec_json for factory in factories}) > 1:
+        raise ValueError(f"the runs have different environments or arguments of one ("
+                         f"{', '.join(factory.env_id for factory in factories)}); give runs of the same, or name it by "
+                         "env_id")
+    name = factories[0].env_id
+    rows = []
+    for each in entrants:
+        found, _ = evaluate_run(each.run, config, acting_with(each.run, each.steps), progress=progress)
+        data = found["behaviour"] or {}
+        score = SeedResult(seed, found["agent"], each.run.step, found["sampling"], tuple(found["returns"]), 0.0, {},
+                           decision_ms=found["latency_ms_p50"])
+        rows.append(Row(each.label, (seed,), {name: DataResult("", data.get("return_mean"), (score,))}))
+    return ScoreTable(name, "return_mean", "random-goal", episodes, (name,), rows, entrants[0].label).best_first()
+
+
+def compare_runs(runs: Sequence[str], env_id: str | None, episodes: int, num: int,
+                 device: torch.device) -> Comparison:
+    """Evaluates and measures runs, as `gentraj compare` does, in one thread. Without episodes they have no returns."""
+    with cpu_resources(1):
+        found = entrants(runs, device)
+        table = None
+        if episodes:
+            table = returns(found, env_id, episodes, 0, progress=True)
+        return Comparison(found, table, {each.label: measure(each, num) for each in found})
 
 
 # -- what is measured of a run
 
 
-@settings
-class RunNumbers:
-    """Numbers that were measured of a run, by their names."""
-
-    values: dict[str, float]
-
-
-def samples(run: Run, num: int, steps: int | None) -> RunNumbers:
-    """How good the samples of a planner are, by the column and the name in `measure_run`, and the log-likelihood of
-    windows given their first observation and context, in nats per unknown entry in environment units. The latter
-    depends on no number of sampling steps, and is left out where one is given."""
+def measure(entrant: Entrant, num: int) -> dict[str, float]:
+    """What a decision and the training have cost, and of a planner how good its samples are, by the column and the name
+    in `measure_run`, and how many plans a second are sampled: the median of repeated calls."""
+    run = entrant.run
+    numbers = decision_cost(entrant)
+    numbers["parameters"] = sum(map(parameters_trained, run.components.values()))
+    numbers["train_steps"] = run.step
+    seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
+    if seconds:
+        numbers["train_seconds"] = seconds
     if not isinstance(run, PlannerRun):
-        return RunNumbers({})
-    columns = measure_run(run, num=num, steps=steps or run.planning.steps)["measures"]
-    found = {f"{column}.{name}": value for column, measures in columns.items() for name, value in measures.items()
-             if value is not None}
-    if steps is None and isinstance(run.model, SupportsLogProb):
-        windows = whole_windows(run).take(slice(LIKELIHOODS))
-        start = conditions(run, windows)["start"].to(run.device)
-        log_prob_B = run.model.log_prob(windows.x_BHD.to(run.device), start)
-        found["log_prob_per_entry"] = (log_prob_B / (~start.mask_BHD).sum((1, 2))).mean().item()
-    return RunNumbers(found)
+        return numbers
+    steps = entrant.steps or run.planning.steps
+    for column, measures in measure_run(run, num=num, steps=steps)["measures"].items():
+        numbers |= {f"{column}.{name}": value for name, value in measures.items() if value is not None}
+    windows = whole_windows(run)
+    for batch in BATCHES:
+        some = windows.take(torch.arange(batch) % len(windows.x_BHD))
+        [*_, known] = conditions(run, some).values()
+        call = partial(run.model.sample, known.to(run.device), options=SamplingOptions(steps=steps))
+        timed = Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=SECONDS_TIMED)
+        numbers[f"plans_per_second.{batch}"] = batch / timed.median
+    if entrant.steps is None and isinstance(run.model, SupportsLogProb):  # which depends on no sampling steps
+        numbers["log_prob_per_entry"] = likelihood(run, run.model, windows.take(slice(LIKELIHOODS)))
+    return numbers
+
+
+def likelihood(run: PlannerRun, model: SupportsLogProb, windows: Batch) -> float:
+    """The mean log-likelihood of windows given their first observation and context, in nats per unknown entry in
+    environment units."""
+    start = conditions(run, windows)["start"].to(run.device)
+    log_prob_B = model.log_prob(windows.x_BHD.to(run.device), start)
+    return (log_prob_B / (~start.mask_BHD).sum((1, 2))).mean().item()
 
 
 def whole_windows(run: PlannerRun) -> Batch:
@@ -148,27 +214,12 @@ def whole_windows(run: PlannerRun) -> Batch:
     return windows
 
 
-def speed(run: Run, steps: int | None) -> RunNumbers:
-    """What a decision for one environment costs, and how many plans a second are sampled: the median over
-    `SECONDS_TIMED` of repeated calls."""
-    found = decision_cost(run, steps) | {"parameters": sum(map(parameters_trained, run.components.values()))}
-    if isinstance(run, PlannerRun):
-        windows = whole_windows(run)
-        for batch in BATCHES:
-            some = windows.take(torch.arange(batch) % len(windows.x_BHD))
-            [*_, known] = conditions(run, some).values()
-            options = SamplingOptions(steps=steps or run.planning.steps)
-            call = partial(run.model.sample, known.to(run.device), options=options)
-            timed = Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=SECONDS_TIMED)
-            found[f"plans_per_second.{batch}"] = batch / timed.median
-    return RunNumbers(found)
-
-
-def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
+def decision_cost(entrant: Entrant) -> dict[str, float]:
     """The mean number of network calls and the median milliseconds of CPU time, which other processes change least, of
     a decision for one environment, which begins an episode."""
+    run = entrant.run
     ones = np.ones(run.data.act_dim, np.float32)  # what bounds the actions does not change what they cost
-    acting = acting_with(run, steps)
+    acting = acting_with(run, entrant.steps)
     agent = run.agent(Box(-ones, ones), acting.settings, options=acting.options)
     calls, seconds = np.zeros((2, DECISIONS + 1))
     for n in range(DECISIONS + 1):
@@ -185,312 +236,83 @@ def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
     return {"calls": float(calls[1:].mean()), "cpu_ms": float(1e3 * np.median(seconds[1:]))}  # the first one warms up
 
 
-def measures(config: CompareConfig, scored: bool, steps: int | None = None,
-             step: int | None = None) -> tuple[Measurement[Any], ...]:
-    """What is measured of a run in parallel with others: its return if it is `scored`, and its samples. `steps` are its
-    sampling steps, by default its own, and `step` is the training step of an existing run."""
-    quality = Measurement("samples", partial(samples, num=config.num, steps=steps), RunNumbers,
-                      {"num": config.num, "steps": steps, "step": step})
-    if not scored:
-        return (quality,)
-    score = score_of("score", config.episodes, "random-goal", "return_mean", steps=steps, step=step)
-    return score, quality
+# -- the page
 
 
-def can_be_scored(config: CompareConfig, env: str | None, name: str) -> bool:
-    """Whether runs have returns; says why they have none."""
-    if not config.episodes:
-        return False
-    try:
-        if env is None:
-            raise ValueError("the data do not say which environment they come from")
-        try_making(env)
-    except Exception as error:  # an environment may raise anything
-        say(f"{name}: there are no returns: {one_line(error)}")
-        return False
-    return True
+def write_page(found: Comparison, out: Path) -> Path:
+    """Writes comparison.json, the figures, and the page with them and the tables, whose path it returns."""
+    path, episodes = out / "comparison.md", 0
+    scores: dict[str, SeedResult] = {}
+    parts = []
+    if found.table is not None:
+        table, episodes = found.table, found.table.episodes
+        scores = {row.label: row.results[table.name].seeds[0] for row in table.rows}
+        parts = [f"## {table.name}", str(table),
+                 picture(table.name, path, table.stem, lambda file: draw_scores(table, file)),
+                 *costs(table, found.numbers, path)]
+    write_json(out / "comparison.json", {"runs": {
+        each.label: {"folder": str(each.run.folder), "kind": each.run.summary, "steps": each.steps,
+                     "score": to_json(scores.get(each.label)), "numbers": found.numbers[each.label]}
+        for each in found.entrants}})
+    return write_parts(path, [HEAD.format(data=DATA_COLUMN, episodes=episodes), *parts, "## What was measured",
+                              measured(found), *samples(found.entrants, path)])
 
 
-# -- presets that are trained
+def measured(found: Comparison) -> str:
+    """Every measure of every run, and of the data, in Markdown."""
+    rows: list[tuple[object, ...]] = [("kind", *(each.run.summary for each in found.entrants), "")]
+    for key, text in MEASURES.items():
+        cells = [found.numbers[each.label].get(key) for each in found.entrants]
+        of_data = f"data.{key.removeprefix('start.')}"
+        data = next((numbers[of_data] for numbers in found.numbers.values() if of_data in numbers), None)
+        if any(cell is not None for cell in cells):
+            rows.append((text, *cells, data))
+    return markdown_table(("", *(each.label for each in found.entrants), DATA_COLUMN), rows)
 
 
-def planned(config: CompareConfig) -> dict[Cell, RunConfig]:
-    """The settings of every preset with every family, or of every preset in the group of their data where one is a
-    policy. Raises ValueError for unknown names, for families of policies, and for a world model."""
-    check_known(config.presets, PRESETS, "preset")
-    chosen = {name: trained_settings(config, name) for name in config.presets}
-    planners = {name: base for name, base in chosen.items() if isinstance(base, PlannerRunConfig)}
-    if len(planners) == len(chosen):
-        families = [name.strip() for name in (config.families or ",".join(FAMILIES)).split(",")]
-        check_known(families, FAMILIES, "family")
-        return {(name, family): base if family_of(base.model) == family else with_model(base, FAMILIES[family])
-                for name, base in planners.items() for family in families}
-    if config.families:
-        policy = next(name for name in chosen if name not in planners)
-        raise ValueError(f"--families are compared in planners, and {policy} is a policy; leave --families out to "
-                         "compare the presets with each other")
-    return {(_file_name(Path(base.dataset).name), name): base for name, base in chosen.items()}
+def costs(table: ScoreTable, numbers: Mapping[str, Mapping[str, float]], path: Path) -> Iterator[str]:
+    """Yields the frontier of at least two runs."""
+    points = {row.label: (numbers[row.label]["cpu_ms"], row.results[table.name].estimate) for row in table.rows}
+    if len(points) > 1:
+        yield picture("What a decision costs and what it is worth", path, f"{table.stem}-frontier",
+                      lambda file: plot_frontier(points, frontier(points), file, "return of an episode"))
+        yield "No other point beats those of the line in both."
 
 
-def trained_settings(config: CompareConfig, name: str) -> RunConfig:
-    """The settings of a preset with the data and the training of the comparison."""
-    base = PRESETS[name]
-    if isinstance(base, WorldModelRunConfig):
-        raise ValueError(f"{name} is a {run_class(base).NAME}; planners, whose families of models are compared, or "
-                         "policies are expected; gentraj compare --runs compares trained runs of any kind")
-    dataset = config.dataset or base.dataset
-    if not dataset:
-        raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    training = replace(base.training, threads=1, steps=config.steps or base.training.steps)
-    return replace(base, dataset=resolve_paths(dataset, Path()), env_id=config.env_id or base.env_id,
-                   training=training)
+def frontier(points: Mapping[str, tuple[float, Estimate]]) -> set[str]:
+    """The names of the points (cost, worth) that no other one beats, which is as cheap and worth as much, and better in
+    one of them."""
+    def beats(one: str, other: str) -> bool:
+        cost, worth = points[one]
+        others_cost, others_worth = points[other]
+        better = cost < others_cost or worth.mean > others_worth.mean
+        return better and cost <= others_cost and worth.mean >= others_worth.mean
+
+    return {name for name in points if not any(beats(other, name) for other in points)}
 
 
-def to_train(config: CompareConfig, pool: Pool) -> list[RunTask]:
-    """A task for every cell and seed."""
-    configs = planned(config)
-    hashes: dict[Cell, str] = {}
-    read: dict[tuple[str, bool, bool], tuple[Episodes, str]] = {}
-    measured: dict[str, tuple[Measurement[Any], ...]] = {}
-    for cell, own in configs.items():
-        group, _ = cell
-        what = own.dataset, own.stitch, own.learns_from_synthetic
-        if what not in read:
-            data, _ = read_datasets(own)
-            read[what] = data, episodes_hash(data)
-        episodes, hashes[cell] = read[what]
-        run_class(own).resolve(own, episodes)  # raises for settings that do not suit the data
-        if group not in measured:
-            measured[group] = measures(config, can_be_scored(config, own.env_id or episodes.env, group))
-    if config.minutes is not None:
-        for cell, own in configs.items():
-            seconds = seconds_per_step(cell, own, hashes[cell], config, pool)
-            steps = max(1, round(60 * config.minutes / seconds))
-            configs[cell] = replace(own, training=replace(own.training, steps=steps))
-    tasks = []
-    for seed in range(config.seeds):  # outermost, so that a comparison that is stopped early has every family
-        for cell, own in configs.items():
-            group, family = cell
-            name = f"{group}/{family}-seed-{seed}"
-            seeded = replace(own, training=replace(own.training, seed=seed))
-            tasks.append(RunTask(cell, name, config.out / name, seeded, hashes[cell], measured[group]))
-    return tasks
-
-
-def seconds_per_step(cell: Cell, planner: RunConfig, sha256: str, config: CompareConfig, pool: Pool) -> float:
-    """The pace of a family, which a short training in the pool measures once, while nothing runs beside it. Raises
-    RuntimeError if it fails."""
-    name = f"{cell[0]}/{cell[1]}-pace"
-    pace = Measurement("pace", median_pace, RunNumbers, {})
-    short = replace(planner, training=replace(planner.training, steps=PACE_STEPS, log_every=PACE_BLOCK))
-    task = RunTask(cell, name, config.out / name, short, sha256, (pace,))
-    failures = engine.run([task], pool, config.device, lambda _: "done")
-    found = task.result(pace)
-    if found is None:
-        raise RuntimeError(f"{name} failed: {failures[name]}")
-    return found.values["seconds_per_step"]
-
-
-def median_pace(run: Run) -> RunNumbers:
-    """The seconds of a training step: the median over the rows of the log but the first, in which caches fill."""
-    _, *rows = read_metrics(run.folder)
-    seconds = statistics.median(row["seconds"] for row in rows)
-    return RunNumbers({"seconds_per_step": seconds / run.config.training.log_every})
-
-
-# -- existing runs
-
-
-def entrant(text: str) -> tuple[Path, int | None]:
-    """The folder of DIR or DIR@STEPS, and the number of sampling steps; None for the run's own. A text that names an
-    existing folder is DIR, even with an @ in it. Raises ValueError for 0 steps."""
-    found = re.fullmatch(r"(.+)@(\d+)", text)
-    if found is None or Path(text).exists():
-        return Path(text), None
-    steps = int(found[2])
-    if not steps:
-        raise ValueError(f"{text} has {steps} sampling steps; give at least 1, or the run alone for its own number")
-    return Path(found[1]), steps
-
-
-def to_measure(config: CompareConfig) -> list[RunTask]:
-    """A task for every existing run.
-
-    Runs of a group have the same environment, or where they have none, the same data. Runs that differ only in their
-    seed are one family, which is called like the first of them.
-    """
-    groups: dict[str, tuple[str, bool]] = {}
-    families: dict[str, str] = {}
-    tasks = []
-    for text in dict.fromkeys(config.runs):
-        folder, steps = entrant(text)
-        run = load(folder)
-        key = environment_name(run.data) or run.dataset_hash
-        if key not in groups:
-            name = _file_name(json.loads(key)["id"] if run.data.env else Path(run.config.dataset).name)
-            name = f"{name}-{len(groups) + 1}" if groups else name
-            groups[key] = name, can_be_scored(config, run.data.env, name)
-        group, scored = groups[key]
-        same = {name: value for name, value in to_json(run.config).items() if name not in ("dataset", "training")}
-        training = run.config.training
-        alike = json.dumps([group, run.dataset_hash, steps, training.steps, same])
-        if any(task.seed == training.seed and task.cell == (group, families.get(alike)) for task in tasks):
-            alike = text  # the same seed once more
-        own = measures(config, scored, steps, run.step)
-        place = config.out / group / _file_name(Path(text).absolute().name)
-        cell = group, families.setdefault(alike, text)
-        tasks.append(RunTask(cell, text, place, run.config, run.dataset_hash, own, run.folder))
-    return tasks
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text)
-
-
-def environment_name(data: DataFacts) -> str | None:
-    """The environment of a run, in the same words for all runs that have it."""
-    factory = recorded_factory(data.env)
-    return data.env if factory is None else factory.spec_json
-
-
-# -- the results
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What was measured of a run; a run that failed has no score and no numbers."""
-
-    name: str
-    family: str
-    seed: int
-    folder: str
-    steps: int | None
-    """The number of sampling steps, where it is not the run's own."""
-    failure: str | None = None
-    score: SeedResult | None = None
-    numbers: dict[str, float] = field(default_factory=dict)
-    """The `samples` and the `speed`, and the "train_steps" and "train_seconds" of the training."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs that are compared with each other."""
-
-    name: str
-    behaviour: float | None
-    """The return of the data's own episodes, if they are whole episodes of the environment."""
-    runs: list[RunResult]
-
-    @property
-    def families(self) -> dict[str, list[RunResult]]:
-        """The runs of each family."""
-        found: dict[str, list[RunResult]] = {}
-        for run in self.runs:
-            found.setdefault(run.family, []).append(run)
-        return found
-
-    def spread(self, family: str, key: str) -> list[float]:
-        """A number of each run of a family that has it."""
-        return [run.numbers[key] for run in self.families[family] if key in run.numbers]
-
-    def table(self) -> ScoreTable | None:
-        """The returns of the families, which are compared with the first one; None if there are none."""
-        rows = []
-        for family, runs in self.families.items():
-            scores = tuple(run.score for run in runs if run.score is not None)
-            if scores:
-                result = DataResult("", self.behaviour, scores)
-                rows.append(Row(family, tuple(sorted(run.seed for run in runs)), {self.name: result}))
-        if not rows:
-            return None
-        episodes = len(rows[0].results[self.name].seeds[0].scores)
-        return ScoreTable(self.name, "return_mean", "random-goal", episodes, (self.name,), rows,
-                          next(iter(self.families))).best_first()
-
-
-def compare_families(config: CompareConfig, pool: Pool | None = None) -> list[Group]:
-    """Trains and measures in the pool, by default processes of this machine, what is not done yet; writes
-    comparison.json and returns its groups.
-
-    Everything is measured with one thread, as in the processes that train. Raises RuntimeError if all runs failed.
-    """
-    pool = pool or LocalProcesses()
-    with cpu_resources(1):
-        tasks = to_measure(config) if config.runs else to_train(config, pool)
-        failures = engine.run(tasks, pool, config.device, lambda some: _outcome(some[0]))
-        if len(failures) == len(tasks):
-            raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
-        of_group: dict[str, list[RunTask]] = {}
-        for task in tasks:
-            of_group.setdefault(task.cell[0], []).append(task)
-        groups = [Group(name, _behaviour(own, failures),
-                        [run_result(task, failures.get(task.name), config.device) for task in own])
-                  for name, own in of_group.items()]
-    write_json(config.out / "comparison.json", {"groups": [to_json(group) for group in groups]})
-    return groups
-
-
-def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, episodes: int = 50, seed: int = 0,
-            device: torch.device | None = None, progress: bool = True) -> ScoreTable:
-    """The returns of runs, each loaded or the folder of one, in the same episodes of one environment; best first.
-
-        print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
-
-    The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
-    The environment is by default that of the data. Raises ValueError for no runs, for runs whose environments differ,
-    and what `evaluate_run` raises.
-    """
-    config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
-    loaded = [run if isinstance(run, Run) else load(run, device=device) for run in runs]
-    labels = short_names([run.folder for run in loaded])
-    factories = [environment_factory(environment_of(run, env_id)) for run in loaded]
-    if not labels:
-        raise ValueError("no runs were given; give at least one")
-    if len({factory.spec_json for factory in factories}) > 1:
-        raise ValueError(f"the runs have different environments or arguments of one ("
-                         f"{', '.join(factory.env_id for factory in factories)}); give runs of the same, or name it by "
-                         "env_id")
-    name = factories[0].env_id
-    rows = []
-    for label, run in zip(labels, loaded, strict=True):
-        found, _ = evaluate_run(run, config, progress=progress)
-        data = found["behaviour"] or {}
-        score = SeedResult(seed, found["agent"], run.step, found["sampling"], tuple(found["returns"]), 0.0, {},
-                           decision_ms=found["latency_ms_p50"])
-        rows.append(Row(label, (seed,), {name: DataResult("", data.get("return_mean"), (score,))}))
-    return ScoreTable(name, "return_mean", "random-goal", episodes, (name,), rows, labels[0]).best_first()
-
-
-def _outcome(task: RunTask) -> str:
-    score = seed_result(task) if task.measures[0].result is SeedResult else None
-    return f"done, {saved_step(task.run)} steps" + ("" if score is None else f", return {number(score.mean)}")
-
-
-def _behaviour(tasks: Sequence[RunTask], failures: Mapping[str, str]) -> float | None:
-    """The return of the data's own episodes; None where it is not defined, and where all runs have failed."""
-    for task in tasks:
-        if task.name not in failures:
-            data = RunFolder(task.run).read().data
-            if data.env is None:
-                return None
-            scores, _ = score_behaviour(data.returns, data.recorded or data.env, environment_factory(data.env))
-            return None if scores is None else scores["return_mean"]
-    return None
-
-
-def run_result(task: RunTask, failure: str | None, device: str | None) -> RunResult:
-    """The result of a run, whose speed is measured in this process while nothing runs in parallel."""
-    *scores, quality = task.measures
-    found = RunResult(task.name, task.cell[1], task.seed, str(task.run), quality.depends_on["steps"], failure)
-    if failure is not None:
-        return found
-    timed = Measurement("speed", partial(speed, steps=found.steps), RunNumbers,
-                        {**quality.depends_on, "device": device})
-    fast = task.measured(timed, lambda: load(task.run, device=pick_device(device)))
-    trained = {"train_steps": float(saved_step(task.run))}
-    seconds = sum(row.get("seconds", 0.0) for row in read_metrics(task.run))
-    if seconds:
-        trained["train_seconds"] = seconds
-    measured = task.measured(quality, lambda: load(task.run, device=pick_device(device)))
-    return replace(found, score=seed_result(task) if scores else None,
-                   numbers=measured.values | fast.values | trained)
+def samples(entrants: Sequence[Entrant], path: Path) -> Iterator[str]:
+    """Yields a picture of samples of every planner that is conditioned as the first one, from the same starts and
+    goals."""
+    planners = [(each, each.run) for each in entrants if isinstance(each.run, PlannerRun)]
+    if not planners:
+        return
+    _, first = planners[0]
+    spec, goal_dims = first.model.spec, first.planning.goal_dims
+    dims = tuple(first.data.goal_dims or range(first.data.obs_dim))[:2]
+    windows = whole_windows(first).take(slice(WINDOWS_SHOWN))
+    drawn = {}
+    for each, run in planners:
+        if (run.model.spec, run.context, run.planning.goal_dims) == (spec, first.context, goal_dims):
+            [*_, known] = conditions(run, windows).values()
+            options = SamplingOptions(steps=each.steps or run.planning.steps)
+            x_NHD = run.model.sample(known.to(run.device), seed=0, options=options)[:, 0]
+            drawn[each.label] = in_plane(x_NHD.cpu().numpy(), dims, spec.times)
+    background = None
+    if first.data.env is not None and (maze := environment_factory(first.data.env).maze) is not None:
+        background = partial(draw_maze, maze=maze)
+    plane = Plane.of(dims, first.data.goal_dims, background is not None)
+    data = in_plane(windows.x_BHD.numpy(), dims, spec.times)
+    yield picture("Samples of every planner", path, "samples", lambda file: plot_samples_beside_data(
+        drawn, data, file, background, plane=plane))
+    yield "Samples from the starts (and to the goals, if there are any) of the data."

@@ -1,8 +1,7 @@
-"""The engine of every experiment: tasks -> jobs in processes -> results stored by key -> statistics -> page.
+"""The engine of experiments: tasks -> jobs in processes -> scores stored by key -> statistics -> page.
 
-An experiment (`compare`, `sweep`, `reproduce`) defines its tasks and what is measured of each. `run` does the tasks
-that are not done yet, and the tasks then hold their results. A task whose settings or data have changed has another
-key, so it is done again.
+An experiment (`sweep`, `reproduce`) defines its tasks. `run` does those that are not done yet, and the tasks then hold
+their scores. A task whose settings or data have changed has another key, so it is done again.
 """
 
 from __future__ import annotations
@@ -15,45 +14,41 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from platform import python_version
+from typing import Any
 
+import numpy as np
 import torch
+
+from gentraj.envs.evaluation.scores import normalised
+from gentraj.envs.evaluation.scoring import EvaluationConfig
+from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import from_json, read_json, to_json, write_json
 from ..device import pick_device, require_device
 from ..progress import one_line, say
-from ..runs.kinds.folder import acts_only
-from ..runs.kinds.loading import load
+from ..runs.judge.evaluation import evaluate_run
+from ..runs.kinds.folder import RunFolder, acts_only
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.learn.training import train
 from ..runs.show.card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
+from ..training.log import read_metrics
 from ..training.loop import Interrupted
+from .cards import CurvePoint, Score, SeedResult
 from .pools import Job, LocalProcesses, Pool, run_jobs
 
-R = TypeVar("R")
 LOG = "log.txt"
 FAILURES = "failures.json"
+PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")  # whose versions a score names
 SECONDS_TO_UNLOCK = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
 
 
 @dataclass(frozen=True)
-class Measurement(Generic[R]):
-    """Something that is measured of a run. Its result is of a class of `settings`, which is stored as JSON."""
-
-    name: str
-    """The stem of the file that stores the result."""
-    make: Callable[[Run], R]
-    """The function that measures a run. It must be importable, or a `partial` of such, as it is sent to a process."""
-    result: type[R]
-    depends_on: Mapping[str, Any]
-    """What the result depends on besides the run."""
-
-
-@dataclass(frozen=True)
 class RunTask:
-    """One training with one seed, or an existing run, and what is measured of it."""
+    """One training with one seed, and the score of its last checkpoint."""
 
     cell: tuple[str, str]
     """Row and column of the experiment's table. The tasks of a cell differ only in their seeds."""
@@ -63,9 +58,8 @@ class RunTask:
     config: RunConfig
     sha256: str
     """The hash of the data, by `episodes_hash`."""
-    measures: tuple[Measurement[Any], ...]
-    existing: Path | None = None
-    """The folder of an existing run, which is measured but not trained; None for a training."""
+    scoring: Mapping[str, Any]
+    """The arguments of `score_run`."""
 
     @property
     def seed(self) -> int:
@@ -74,44 +68,32 @@ class RunTask:
     @cached_property
     def folder(self) -> Path:
         """The folder of the task. Its name has a digest of all that the training depends on."""
-        if self.existing is not None:
-            determining = {"folder": str(self.existing.resolve())}
-        else:
-            determining = {"run": training_settings(self.config), "sha256": self.sha256}
+        determining = {"run": training_settings(self.config), "sha256": self.sha256}
         return self.place.with_name(f"{self.place.name}-{digest(determining)[:8]}")
 
     @property
     def run(self) -> Path:
         """The folder of the run."""
-        return self.existing or self.folder / "run"
-
-    def key(self, measure: Measurement[Any]) -> dict[str, object]:
-        """Everything that the result depends on. The path of the data is not part of it."""
-        config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
-        return {"run": config, "sha256": self.sha256, **measure.depends_on}
-
-    def path(self, measure: Measurement[Any]) -> Path:
-        return self.folder / f"{measure.name}.json"
-
-    def result(self, measure: Measurement[R]) -> R | None:
-        """The stored result; None until it is done."""
-        path = self.path(measure)
-        stored = read_json(path) if path.is_file() else {}
-        if stored.get("key") != self.key(measure):
-            return None
-        return from_json(measure.result, stored["result"], str(path))
-
-    def measured(self, measure: Measurement[R], run: Callable[[], Run]) -> R:
-        """The stored result if there is one; otherwise the run is measured and the result stored."""
-        result = self.result(measure)
-        if result is None:
-            result = measure.make(run())
-            write_json(self.path(measure), {"key": self.key(measure), "result": to_json(result)})
-        return result
+        return self.folder / "run"
 
     @property
-    def is_done(self) -> bool:
-        return all(self.result(measure) is not None for measure in self.measures)
+    def path(self) -> Path:
+        """The file of the score."""
+        return self.folder / f"{self.cell[0]}.json"
+
+    @property
+    def key(self) -> dict[str, object]:
+        """Everything that the score depends on. The path of the data is not part of it."""
+        config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
+        return {"run": config, "sha256": self.sha256, **self.scoring}
+
+    @property
+    def result(self) -> SeedResult | None:
+        """The stored score; None until it is done."""
+        stored = read_json(self.path) if self.path.is_file() else {}
+        if stored.get("key") != self.key:
+            return None
+        return from_json(SeedResult, stored["result"], str(self.path))
 
     @property
     def failure(self) -> str:
@@ -132,13 +114,13 @@ def run(tasks: Iterable[RunTask], pool: Pool, device: str | None,
     """
     groups: dict[Path, list[RunTask]] = {}
     for task in tasks:
-        if not task.is_done:
+        if task.result is None:
             groups.setdefault(task.folder, []).append(task)
     if isinstance(pool, LocalProcesses):
         require_device(device)
     run_jobs([Job(group[0].name, work, (group, device), lambda group=group: outcome(group))
               for group in groups.values()], pool)
-    failed = [task for group in groups.values() for task in group if not task.is_done]
+    failed = [task for group in groups.values() for task in group if task.result is None]
     for task in failed:
         say(f"{task.name} failed: {task.failure}; see {task.folder / LOG}")
     return {task.name: task.failure for task in failed}
@@ -168,15 +150,13 @@ def work(tasks: Sequence[RunTask], device: str | None) -> None:
 
 
 def _do(task: RunTask, device: torch.device) -> None:
-    if task.existing is not None:
-        run = load(task.existing, device=device)
-    else:
-        run = trained(task.config, task.run, device)
-    for measure in task.measures:
+    run = trained(task.config, task.run, device)
+    if task.result is None:
         try:
-            task.measured(measure, lambda: run)
+            result = to_json(score_run(run, **task.scoring))
+            write_json(task.path, {"key": task.key, "result": result})
         except ValueError as error:  # also raised for a number that is not finite
-            raise ValueError(f"{measure.name} cannot be measured: {error}") from error
+            raise ValueError(f"the score cannot be measured: {error}") from error
 
 
 def trained(config: RunConfig, folder: Path, device: torch.device) -> Run:
@@ -206,3 +186,39 @@ def training_settings(config: RunConfig) -> dict[str, Any]:
 def digest(value: Mapping[str, object]) -> str:
     """The SHA-256 of a JSON object, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+# -- the score of a run
+
+
+def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> SeedResult:
+    """Evaluates a run."""
+    config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
+    evaluation, played = evaluate_run(run, config, progress=False)
+    factory = environment_factory(str(run.data.env), protocol=protocol)
+    scores = episode_scores(score, played.returns.tolist(), evaluation["successes"], factory)
+    seconds = sum(row["cpu_seconds"] for row in read_metrics(run.folder))
+    curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
+    versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
+    return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
+                      tuple(scores), seconds, versions, curve_points(curve, score, factory),
+                      evaluation["latency_ms_p50"])
+
+
+def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
+                 ) -> tuple[CurvePoint, ...]:
+    """The scores in rows of scores.jsonl."""
+    return tuple(CurvePoint(row["step"], float(np.mean(
+        episode_scores(score, row["returns"], row.get("successes"), factory)))) for row in rows)
+
+
+def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[bool] | None,
+                   factory: EnvironmentFactory) -> list[float]:
+    """The score of each episode, in the order of the episodes. Raises ValueError for a success that is not defined."""
+    if score == "success_rate":
+        if successes is None:
+            raise ValueError(f"{factory.env_id} has no success rate; give another score")
+        return [*map(float, successes)]
+    if score == "return_mean":
+        return [*returns]
+    return [value for mean in returns if (value := normalised(mean, factory)[score]) is not None]

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from platform import python_version
-from typing import Any
-
-import numpy as np
 
 from gentraj.envs.evaluation.scores import normalised, score_behaviour
-from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.vector import tells_success
-from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
+from gentraj.envs.making import environment_factory
 
 from ..config import ConfigError
 from ..data.episodes import episodes_hash
 from ..progress import say
-from ..runs.judge.evaluation import Acting, evaluate_run
-from ..runs.kinds.folder import RunFolder, run_class
-from ..runs.kinds.planner_run import PlannerRun
-from ..runs.kinds.run import Run, RunConfig
+from ..runs.kinds.folder import run_class
+from ..runs.kinds.run import RunConfig
 from ..runs.learn.training import read_datasets
-from ..training.log import read_metrics
-from ..trajectory import SamplingOptions
 from . import engine
 from .cards import (
     Card,
     CardData,
     CardResult,
-    CurvePoint,
     DataResult,
-    Score,
     SeedResult,
     run_settings,
     write_result,
 )
-from .engine import Measurement, RunTask
+from .engine import RunTask
 from .pools import Pool
 from .statistics import number
-
-PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
-
 
 # -- the tasks
 
@@ -71,7 +55,7 @@ class Cards:
         seen: dict[object, tuple[str, float | None]] = {}
         behaviour = {}
         for name, card in cards.items():
-            measure = score_of(name, card.episodes, card.protocol, card.score)
+            scoring = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
             for data in card.data:
                 for seed in card.seeds:
                     config = run_settings(card, data, seed, folders, name)
@@ -82,7 +66,7 @@ class Cards:
                     sha256, behaviour[name, data.name] = seen[same]
                     folder = place(card.runs or name, data, seed)
                     tasks.append(RunTask((name, data.name), f"{name}/{data.name}/seed-{seed}", folder, config, sha256,
-                                      (measure,)))
+                                         scoring))
         return cls(cards, sorted(tasks, key=lambda task: cards[task.cell[0]].seeds.index(task.seed)), behaviour)
 
     def of_cell(self, name: str, data: str) -> list[RunTask]:
@@ -127,70 +111,12 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
     return out / name / data.name / f"seed-{seed}"
 
 
-# -- the score of a run
-
-
-def score_of(name: str, episodes: int, protocol: ProtocolName, score: Score,
-             **more: int | None) -> Measurement[SeedResult]:
-    """The measure of a run's score, which is stored under this name. `more` are the sampling steps, and the training
-    step of an existing run."""
-    options = {"episodes": episodes, "protocol": protocol, "score": score}
-    make = partial(score_run, **options, steps=more.get("steps"))
-    return Measurement(name, make, SeedResult, options | more)
-
-
-def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score, steps: int | None = None) -> SeedResult:
-    """Evaluates a run, by default with its own number of sampling steps."""
-    config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
-    evaluation, played = evaluate_run(run, config, acting_with(run, steps), progress=False)
-    factory = environment_factory(str(run.data.env), protocol=protocol)
-    scores = episode_scores(score, played.returns.tolist(), evaluation["successes"], factory)
-    seconds = sum(row["cpu_seconds"] for row in read_metrics(run.folder))
-    curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
-    versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
-    return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
-                      tuple(scores), seconds, versions, curve_points(curve, score, factory),
-                      evaluation["latency_ms_p50"])
-
-
-def acting_with(run: Run, steps: int | None) -> Acting:
-    """How the agent of a run acts with this number of sampling steps, which is among the settings of a planner."""
-    if isinstance(run, PlannerRun) and steps is not None:
-        return Acting(replace(run.planning, steps=steps))
-    return Acting(options=SamplingOptions(steps=steps))
-
-
-def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
-                 ) -> tuple[CurvePoint, ...]:
-    """The scores in rows of scores.jsonl."""
-    return tuple(CurvePoint(row["step"], float(np.mean(
-        episode_scores(score, row["returns"], row.get("successes"), factory)))) for row in rows)
-
-
-def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[bool] | None,
-                   factory: EnvironmentFactory) -> list[float]:
-    """The score of each episode, in the order of the episodes. Raises ValueError for a success that is not defined."""
-    if score == "success_rate":
-        if successes is None:
-            raise ValueError(f"{factory.env_id} has no success rate; give another score")
-        return [*map(float, successes)]
-    if score == "return_mean":
-        return [*returns]
-    return [value for mean in returns if (value := normalised(mean, factory)[score]) is not None]
-
-
-def seed_result(task: RunTask) -> SeedResult | None:
-    """The score of a task, its first measure; None until it is done."""
-    measure: Measurement[SeedResult] = task.measures[0]
-    return task.result(measure)
+# -- the experiment
 
 
 def seed_results(tasks: Iterable[RunTask]) -> tuple[SeedResult, ...]:
     """The scores of the tasks that are done."""
-    return tuple(result for task in tasks if (result := seed_result(task)) is not None)
-
-
-# -- the experiment
+    return tuple(result for task in tasks if (result := task.result) is not None)
 
 
 def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
@@ -198,7 +124,7 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
 
     Returns why runs failed, by their names, and the results of all cards.
     """
-    left = [task for task in cards.tasks if not task.is_done]
+    left = [task for task in cards.tasks if task.result is None]
     minutes = sum(cards.cards[task.cell[0]].minutes or 0.0 for task in left)
     if minutes:
         at_a_time = min(pool.number, len(left))

@@ -94,7 +94,6 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
 @pytest.mark.parametrize(("words", "message"), [
     (("sample", "RUN", "--start", *"00000000000", "--out", "a.npz"), "without a trajectory model"),
     (("measure", "RUN"), "a planner is expected"),
-    (("compare", "iql", "--families", "gan", "--dataset", "x"), "iql is a policy"),
     (("train", "iqll"), "did you mean 'iql'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),
     (("train", "fql", "--model", "gan", "--dataset", "x"), "--policy.model.kind is 'gan'; known: "),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked
 from inline import inline
 from small import gentraj
 
@@ -18,12 +21,13 @@ from gentraj.data import load_episodes, save_npz
 from gentraj.envs.evaluation.rollout import rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.experiments import reproduce as module
+from gentraj.experiments import engine
 from gentraj.experiments.cards import SeedResult, read_card, read_results
-from gentraj.experiments.engine import RunTask
+from gentraj.experiments.engine import RunTask, score_run
 from gentraj.experiments.page import write_page
-from gentraj.experiments.reproduce import Cards, place, score_run
+from gentraj.experiments.reproduce import Cards, place
 from gentraj.runs import Run
+from gentraj.training.checkpoint import run_lock
 from gentraj.training.log import read_metrics
 
 SETTINGS = {"training.steps": 4, "training.warmup": 2, "training.save_every": 2, "policy.batch_size": 8,
@@ -63,12 +67,16 @@ def reproduce(card: Path, data: Path, out: Path, *more: object, at_most: int = 9
         return gentraj("reproduce", card, "--data", data, "--out", out, *more)
 
 
+def in_processes(card: Path, data: Path, out: Path) -> int:
+    return gentraj("reproduce", card, "--data", data, "--out", out)
+
+
 def tasks(card: Path, data: Path, out: Path) -> Sequence[RunTask]:
     return Cards.of({card.stem: read_card(card)}, (data,), partial(place, out)).tasks
 
 
 def undone(card: Path, data: Path, out: Path) -> list[RunTask]:
-    return [task for task in tasks(card, data, out) if not task.is_done]
+    return [task for task in tasks(card, data, out) if task.result is None]
 
 
 def files(out: Path) -> dict[Path, int]:
@@ -174,6 +182,22 @@ def test_stopped_it_keeps_what_there_is_and_goes_on(data: Path, done: Path, tmp_
     assert before.items() <= files(out).items() and scores(out) == scores(done)
 
 
+def test_stopped_in_its_processes_and_begun_again_it_ends_the_same(data: Path, done: Path, tmp_path: Path) -> None:
+    card, out = write(tmp_path), tmp_path / "out"
+    with Forked(in_processes, card, data, out) as process:
+        while not [*out.glob("bc/*/*/run/step-*")] and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in err
+    assert "stopped by SIGTERM; what was done is saved, and the same command continues" in err
+    for folder in out.glob("bc/*/*/run"):
+        with run_lock(folder):  # nobody trains there any more
+            pass
+    assert reproduce(card, data, out) == 1
+    assert scores(out) == scores(done)
+
+
 def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(run: Run, **asked: Any) -> SeedResult:
@@ -181,7 +205,7 @@ def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: P
             raise RuntimeError("the loss is nan")
         return score_run(run, **asked)
 
-    monkeypatch.setattr(module, "score_run", fails)
+    monkeypatch.setattr(engine, "score_run", fails)
     card = write(tmp_path, data=[FAIR])
     assert reproduce(card, data, tmp_path / "out") == 1
     out, err = capsys.readouterr()

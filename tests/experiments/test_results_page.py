@@ -24,8 +24,8 @@ from gentraj.experiments.cards import (
     read_results,
     write_result,
 )
+from gentraj.experiments.engine import curve_points, episode_scores
 from gentraj.experiments.page import learning_curve, score_tables, write_page
-from gentraj.experiments.reproduce import curve_points, episode_scores
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,7 @@ from benchmarks.zoo import COMMANDS, as_typed
 from gentraj.cli.studio import SHOWN
 from gentraj.cli.zoo import AHEAD, lines
 from gentraj.config import read_json
-from gentraj.experiments.compare import CompareConfig, to_measure
+from gentraj.experiments.compare import entrants
 from gentraj.plots.page import show
 from gentraj.runs import RunFolder, load
 from gentraj.runs.kinds import zoo
@@ -72,8 +72,8 @@ def test_whatever_expects_a_run_takes_its_name(own_zoo: Path) -> None:
     assert run.folder == Path("runs/zoo/tiny") and len(run.reference.x_BHD) == zoo.WINDOWS
     assert RunFolder(run.folder).starts() == RunFolder(own_zoo).starts() != []
     assert gentraj("measure", "zoo:tiny", "--num", 8) == 0 and (run.folder / RunFolder.MEASURES).exists()
-    first, second = to_measure(CompareConfig(runs=("zoo:tiny", "zoo:tiny@2"), episodes=0))
-    assert (first.existing, first.run, second.run) == (run.folder,) * 3 and second.name == "zoo:tiny@2"
+    assert [(each.label, each.run.folder) for each in entrants(["zoo:tiny", "zoo:tiny@2"])] == [
+        ("tiny", run.folder), ("tiny@2", run.folder)]
     assert [loaded.name for loaded in load_runs(["zoo:tiny", run.folder])] == ["tiny", "tiny (2)"]
 
 
