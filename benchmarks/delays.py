@@ -84,7 +84,7 @@ class SlowActor(RealTimeActor):
             where = "within" if self.began == before else "between"
             self.changes[where].append(float((act_BA - self.last_act_BA).square().mean()))
         self.last_act_BA = act_BA
-        self.time.now = start + self.deadline.seconds
+        self.time.now = start + self.background.deadline.seconds
         return act_BA
 
     def _make(self, job: ChunkJob) -> None:

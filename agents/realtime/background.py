@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint
 from gentraj.trajectory import Agent
+
+from ..episodic import EpisodicAgent
 
 EXPECTED_QUANTILE = 0.9  # of the last jobs' relative durations: what the next one is expected to take
 ACTING_MARGIN = 1.25  # time that is reserved for acting, in units of the longest that acting took
@@ -65,6 +68,8 @@ class BackgroundJob:
 
     starts: int
     """The environment step at which it starts."""
+    cost: float = field(default=1.0, kw_only=True)
+    """What it costs, in proportion to others."""
     future: Future[None] = field(init=False)
     seconds: float = field(init=False)
     """How long it took. What was made is there when the future is done."""
@@ -99,7 +104,6 @@ class Background(Generic[J]):
         self.cold = True  # whether only the first job was measured so far
         self.acting = deque[float](maxlen=256)  # seconds that `act` takes apart from waiting
         self.acted, self.made = Counter[str](), Counter[str]()
-        self.fell_back: int | None = None  # the step at which the fallback last acted
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"executor": self.deadline.executor, "stream": None, "job": None}
@@ -138,12 +142,8 @@ class Background(Generic[J]):
         if self.cold and self.relative:
             self.relative.clear()
             self.cold = False
-        self.relative.append(job.seconds / self.cost(job))
+        self.relative.append(job.seconds / job.cost)
         return job
-
-    def cost(self, job: J) -> float:
-        """What a job costs, in proportion to others."""
-        return 1.0
 
     def drop(self, wait_s: float = 0.0) -> None:
         """Forgets the job, after `wait_s` seconds at most if the executor has begun it.
@@ -153,11 +153,6 @@ class Background(Generic[J]):
         if self.job is not None and not self.job.future.cancel():
             self.wait(wait_s)
         self.job = None
-
-    def begin_episode(self) -> None:
-        """Forgets the job of the episode before, for which the first one of this episode would have to wait."""
-        self.drop(MAX_RESET_WAIT_S)
-        self.fell_back = None
 
     def relative_seconds(self) -> float:
         """The seconds that a job of cost 1 is expected to take; 0 before the first one."""
@@ -183,23 +178,91 @@ class Background(Generic[J]):
         self.acted.clear()
         self.made.clear()
 
-    def fall_back(self, step: int, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor | None:
-        """The action of the fallback in this step; None without one."""
-        fallback = self.deadline.fallback
-        if fallback is None:
-            return None
-        if self.fell_back != step - 1:  # the rest of a chunk or of a plan is for the steps after that one
-            fallback.reset(None, seeds)
-        self.fell_back = step
-        self.acted["the fallback"] += 1
-        return fallback.act(obs_BO, goal_BG).cpu()
-
     @torch.no_grad()
     def _do(self, job: J) -> None:
         start = self.clock()
         with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             self.make(job)
         job.seconds = self.clock() - start
+
+
+class RealTimeAgent(EpisodicAgent):
+    """Base class of agents that act in one environment, and whose `act` returns within a deadline.
+
+    A subclass makes what it carries out in its `background`. It says what it does with an observation, in the order of
+    the abstract methods; all that it remembers of an episode it makes room for in `_allocate`.
+    """
+
+    background: Background[Any]
+
+    @abstractmethod
+    def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The observations and goals that it plans by, checked. Raises ValueError for others."""
+
+    @abstractmethod
+    def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, start: float, until: float) -> None:
+        """Takes what was made if it is due, and ready by the time `until`. The step began at the time `start`."""
+
+    @abstractmethod
+    def _carry_out(self, obs_BO: Tensor) -> Tensor | None:
+        """(1, A) the action by what was made, and None where there is nothing to carry out."""
+
+    @abstractmethod
+    def _stand_by(self, obs_BO: Tensor) -> Tensor:
+        """(1, A) the action where there is nothing to carry out, and no fallback."""
+
+    def _plan_ahead(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
+        """Begins what is due in a later step, after the action of this one is known."""
+
+    @torch.no_grad()
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(1, A) actions inside the action space, within the deadline.
+
+        Raises ValueError for more than one environment, and any error of what is made in the background, perhaps in a
+        later step.
+        """
+        deadline, clock = self.background.deadline, self.background.deadline.clock
+        start = clock()
+        own_BO, own_BG = self.given(obs_BO, goal_BG)
+        if len(own_BO) != 1:
+            raise ValueError(f"{len(own_BO)} observations were given to an agent with a deadline, which acts in one "
+                             "environment; give one, or leave the deadline out")
+        self._resize(1)
+        until = start + deadline.seconds - self.background.reserved
+        self._renew(own_BO, own_BG, start, until)
+        resumed = max(start, min(clock(), until))  # a thread that wakes up late needs more time to act
+        act_BA = self._carry_out(own_BO)
+        if act_BA is None and deadline.fallback is not None:
+            act_BA = self._fall_back(deadline.fallback, obs_BO, goal_BG)
+        if act_BA is None:
+            act_BA = self._stand_by(own_BO)
+        self.observations.add(own_BO, act_BA)
+        self._plan_ahead(own_BO, own_BG)
+        self.step += 1
+        self.background.acting.append(clock() - resumed)
+        return act_BA
+
+    def rest(self, seconds: float) -> None:
+        """Lets `seconds` pass, in which the agent plans ahead; returns as soon as it has nothing to plan."""
+        self.background.wait(seconds)
+
+    def _allocate(self, batch: int) -> None:
+        self.background.drop(MAX_RESET_WAIT_S)  # the first job of this episode would have to wait for it
+        self.step = 0
+        self.began: int | None = None  # the step at which what is carried out starts, if there is something
+        self.fell_back: int | None = None  # the step at which the fallback last acted
+
+    def _forget(self, mask_B: Tensor) -> None:
+        if mask_B.any():
+            with torch.inference_mode(False):
+                self._allocate(len(mask_B))
+
+    def _fall_back(self, fallback: Agent, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
+            fallback.reset(None, self._seeds(ONE))
+        self.fell_back = self.step
+        self.background.acted["the fallback"] += 1
+        return fallback.act(obs_BO, goal_BG).cpu()
 
 
 class SimulatedTime(Executor):
@@ -252,10 +315,3 @@ class _Simulated(Future[Any]):
         if self.error is not None:
             raise self.error
         return self.found
-
-
-def only_one(obs_BO: Tensor, what: str) -> None:
-    """Raises ValueError for more than one observation; `what` acts in one environment."""
-    if len(obs_BO) != 1:
-        raise ValueError(f"{len(obs_BO)} observations were given to a {what} with a deadline, which acts in one "
-                         "environment; give one, or leave the deadline out")

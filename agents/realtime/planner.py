@@ -24,7 +24,7 @@ from ..planning.planner import PlanFollower, targets_along
 from ..planning.sampler import PlannerConfig, Plans, PlanSampler
 from ..planning.tracker import PlanTracker
 from ..roadmap.courses import Courses
-from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, BackgroundJob, Deadline, only_one
+from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, BackgroundJob, Deadline, RealTimeAgent
 
 LATE_STEPS = 8  # that a plan of one step can be followed further if the next one is late
 
@@ -68,37 +68,7 @@ class PlanJob(BackgroundJob):
     target_BTD: Tensor = field(init=False)
 
 
-class PlanWorker(Background[PlanJob]):
-    """Makes plans in the background. The estimate of how long they take is up to date for budgets that were not used
-    for long."""
-
-    def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
-        super().__init__(deadline, self._plan, sampler.device)
-        self.tracker = tracker
-        options = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
-        self.samplers = {
-            budget: replace(sampler, config=replace(sampler.config, **budget._asdict()), options=options)
-            for budget in budgets(sampler.config, fixed_steps=only_steps(sampler.model) is not None)}
-        self.costs = {budget: float(budget.steps * budget.candidates) for budget in self.samplers}
-        """What a plan of each budget costs in proportion to the others; in seconds once they are measured."""
-
-    def cost(self, job: PlanJob) -> float:
-        return self.costs[job.budget]
-
-    def expected(self, budget: SamplingBudget) -> float:
-        """The seconds that a plan is expected to take; 0 before the first one."""
-        return self.costs[budget] * self.relative_seconds()
-
-    def _plan(self, job: PlanJob) -> None:
-        sampler, aim = self.samplers[job.budget], None
-        if job.courses is not None and job.goal_BG is not None:
-            job.obs_BO, aim = job.courses.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
-        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
-        target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
-        job.target_BTD = target_BTD.cpu()  # this waits for an accelerator
-
-
-class RealTimePlanner(PlanFollower):
+class RealTimePlanner(RealTimeAgent, PlanFollower):
     """An `Agent` that plans in one environment, and whose `act` returns within a deadline.
 
     A plan that takes less than the deadline is made from the present observation. A longer one is made while the
@@ -113,72 +83,43 @@ class RealTimePlanner(PlanFollower):
     """
 
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker, deadline: Deadline):
-        self.deadline, self.clock = deadline, deadline.clock
         # A plan may be followed for longer than `replan` steps, up to its end, if the next one is late.
         config = sampler.config
         looked_ahead = min(tracker.ahead, tracker.count - 1) - config.replan
         end = int(sampler.spec.times[-1 - config.history] / config.pace) - looked_ahead
         self.reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
         far = replace(tracker, config=replace(config, replan=self.reach))
-        self.worker = PlanWorker(sampler, far, deadline)
-        super().__init__(sampler, tracker)
-        self.tracker = far
+        options = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
+        self.samplers = {
+            budget: replace(sampler, config=replace(config, **budget._asdict()), options=options)
+            for budget in budgets(config, fixed_steps=only_steps(sampler.model) is not None)}
+        self.costs = {budget: float(budget.steps * budget.candidates) for budget in self.samplers}
+        """What a plan of each budget costs in proportion to the others; in seconds once they are measured."""
+        self.background = Background[PlanJob](deadline, self._make, sampler.device)
+        super().__init__(sampler, far)
+        self.config = config
 
     def _allocate(self, batch: int) -> None:
+        PlanFollower._allocate(self, batch)  # a plan of another episode may still be made, with courses of its own
         super()._allocate(batch)
-        self._begin_episode()
-
-    def _forget(self, mask_B: Tensor) -> None:
-        super()._forget(mask_B)
-        if mask_B.any():
-            self._begin_episode()
-
-    def _begin_episode(self) -> None:
-        self.worker.begin_episode()
-        self.courses = self.sampler.courses(1)  # no plan of another episode, which may still be made, changes these
-        self.step = 0
-        self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
-        self.outdated = False  # whether that plan is for another goal
+        self.outdated = False  # whether the plan that is followed is for another goal
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> RealTimePlanner:
         """Returns a planner whose plans keep out of obstacles, as far as they can, and whose fallback is told of them.
         It takes the place of this one, which knows and counts what it does. Raises ValueError for a planner that has a
         guide already."""
         told = RealTimePlanner(self._outside(obstacles), replace(self.tracker, config=self.config),
-                               self.deadline.avoiding(obstacles))
-        told.worker.take_over(self.worker)
-        told.worker.costs = self.worker.costs
+                               self.background.deadline.avoiding(obstacles))
+        told.background.take_over(self.background)
+        told.costs = self.costs
         return told
 
-    @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(1, A) actions inside the action space, within the deadline.
+    def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.sampler.given(obs_BO, goal_BG)
 
-        Raises ValueError for more than one environment, and any error of the planning in the background.
-        """
-        start = self.clock()
-        obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
-        only_one(obs_BO, "planner")
-        self._resize(1)
-        if self._aim(goal_BG).any():
-            if not self.outdated:  # a plan for a goal on the way is better than none
-                self.worker.drop()
-            self.outdated = True
-        until = start + self.deadline.seconds - self.worker.reserved
-        if self.step >= self._due():
-            self._renew(obs_BO, goal_BG, until)
-        resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
-        act_BA = self._act_along(obs_BO, goal_BG)
-        self.observations.add(obs_BO, act_BA)
-        if self.worker.job is None and self.began is not None:
-            self._plan_ahead(self.step - self.began, obs_BO, goal_BG)
-        self.step += 1
-        self.worker.acting.append(self.clock() - resumed)
-        return act_BA
-
-    def rest(self, seconds: float) -> None:
-        """Lets `seconds` pass, in which the planner plans ahead; returns as soon as it has nothing to plan."""
-        self.worker.wait(seconds)
+    def expected(self, budget: SamplingBudget) -> float:
+        """The seconds that a plan is expected to take; 0 before the first one."""
+        return self.costs[budget] * self.background.relative_seconds()
 
     def timing(self) -> dict[str, Any]:
         """Counts and times since the planner was made, by names.
@@ -186,8 +127,8 @@ class RealTimePlanner(PlanFollower):
         "acted_by" has the number of environment steps by what the action came from, "plans" the number of plans by
         their sampling steps and candidates, and "plan_ms" the milliseconds that a plan is expected to take.
         """
-        latency = {str(budget): 1000 * self.worker.expected(budget) for budget in self.worker.samplers}
-        return {"acted_by": Counter(self.worker.acted), "plans": Counter(self.worker.made), "plan_ms": latency}
+        latency = {str(budget): 1000 * self.expected(budget) for budget in self.samplers}
+        return {"acted_by": Counter(self.background.acted), "plans": Counter(self.background.made), "plan_ms": latency}
 
     @torch.no_grad()
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
@@ -196,76 +137,84 @@ class RealTimePlanner(PlanFollower):
         self.reset(None, [0])
         self.courses = None  # it stays where it is
         seconds = dict[SamplingBudget, float]()
-        for budget in self.worker.samplers:
+        for budget in self.samplers:
             jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget, obs_BO)
                     for _ in range(WARM_UP_JOBS + 1)]
             for job in jobs:
                 job.future.result()
             seconds[budget] = max(job.seconds for job in jobs[1:])  # a network's first call takes longer
-        self.worker.relative.clear()
+        self.background.relative.clear()
         if all(seconds.values()):  # else the clock is too coarse to say how plans differ
-            self.worker.costs = seconds
-            self.worker.relative.append(1.0)
+            self.costs = seconds
+            self.background.relative.append(1.0)
         self.reset(None, [0])
-        self.worker.cold = False
+        self.background.cold = False
         for _ in range(2 * WARM_UP_JOBS):
             self.act(obs_BO, goal_BG)
             self.rest(MAX_RESET_WAIT_S)
-        self.worker.forget_warm_up()
+        self.background.forget_warm_up()
         self.reset(None, [0])
 
     def _due(self) -> int:
         """The step at which the next plan is needed."""
-        if self.worker.job is not None:
-            return self.worker.job.starts
+        if self.background.job is not None:
+            return self.background.job.starts
         if self.began is None or self.outdated:
             return self.step
         return self.began + self.config.replan
 
-    def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, until: float) -> None:
-        """Takes the next plan if it is ready by the time `until`, or holds the goal where it is near."""
+    def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, start: float, until: float) -> None:
+        """Takes the next plan if it is needed, and ready by the time `until`, or holds the goal where it is near."""
+        if self._aim(goal_BG).any():
+            if not self.outdated:  # a plan for a goal on the way is better than none
+                self.background.drop()
+            self.outdated = True
+        if self.step < self._due():
+            return
         if goal_BG is not None and self.tracker.is_near(obs_BO, goal_BG).all():
-            self.worker.drop()
+            self.background.drop()
             self._hold(ONE, obs_BO, goal_BG)
             self.began, self.outdated = self.step, False
             self.decision_B += 1
             return
-        if self.worker.job is None:
+        if self.background.job is None:
             self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0], obs_BO)
-        job = self.worker.take(until - self.clock())
+        job = self.background.take(until - self.background.deadline.clock())
         if job is None:
             return
-        if self.began is None and self.deadline.fallback is None:  # it stood still where the plan starts
+        if self.began is None and self.background.deadline.fallback is None:  # it stood still where the plan starts
             self.began = self.step
         else:
             self.began = job.starts
         self.target_BTD, self.last = job.target_BTD, job.plans
         self.last_plan.keep(ONE, *job.plans.chosen(), job.prefix)
-        self.worker.made[str(job.budget)] += 1
+        self.background.made[str(job.budget)] += 1
         self.decision_B += 1
         self.outdated = False
         if job.goal_BG is not None:  # the goal may have moved since the plan was begun
             self.outdated = bool((job.goal_BG - self.goal_BG).norm() > self.config.hold_radius)
 
-    def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """The action by the plan that is followed, or else by the fallback, or else at rest."""
-        if self.began is not None and self.step < self.began + self.reach:
-            late = self.outdated or self.step >= self.began + self.config.replan
-            self.worker.acted["the previous plan" if late else "the plan"] += 1
-            return self.tracker.action(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
-        self.began = None
-        act_BA = self.worker.fall_back(self.step, obs_BO, goal_BG, self._seeds(ONE))
-        if act_BA is not None:
-            return act_BA
-        self.worker.acted["standing still"] += 1
+    def _carry_out(self, obs_BO: Tensor) -> Tensor | None:
+        if self.began is None or self.step >= self.began + self.reach:
+            self.began = None
+            return None
+        late = self.outdated or self.step >= self.began + self.config.replan
+        self.background.acted["the previous plan" if late else "the plan"] += 1
+        return self.tracker.action(obs_BO, self.target_BTD, torch.tensor([self.step - self.began]))
+
+    def _stand_by(self, obs_BO: Tensor) -> Tensor:
+        self.background.acted["standing still"] += 1
         target_BTD = self.tracker.at_rest(obs_BO)[:, None].expand(-1, self.tracker.count, -1)
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
 
-    def _plan_ahead(self, age: int, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
-        """Begins the next plan if it would be late otherwise. The plan that is followed is `age` steps old.
+    def _plan_ahead(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
+        """Begins the next plan if it would be late otherwise.
 
         The planner is committed to the steps until that plan is due, which are added to the history.
         """
+        if self.background.job is not None or self.began is None:
+            return
+        age = self.step - self.began
         budget, lead = self._budget()
         if lead == 0 or age + lead < self.config.replan:
             return
@@ -288,8 +237,8 @@ class RealTimePlanner(PlanFollower):
         if self.config.shifted:
             tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
         job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), observations.prefix(ONE), tail,
-                      self.courses)
-        self.worker.begin(job)
+                      self.courses, cost=self.costs[budget])
+        self.background.begin(job)
         return job
 
     def _budget(self) -> tuple[SamplingBudget, int]:
@@ -298,8 +247,16 @@ class RealTimePlanner(PlanFollower):
         It is the largest one with which a plan is ready before the one after it is due, or else the smallest. Where no
         plan is followed, only a plan that is ready within this step is ready soon enough.
         """
-        for budget in self.worker.samplers:
-            lead = self.worker.lead(self.worker.expected(budget))
+        for budget in self.samplers:
+            lead = self.background.lead(self.expected(budget))
             if lead == 0 or (self.began is not None and lead <= self.config.replan):
                 break
         return budget, min(lead, self.reach)
+
+    def _make(self, job: PlanJob) -> None:
+        sampler, aim = self.samplers[job.budget], None
+        if job.courses is not None and job.goal_BG is not None:
+            job.obs_BO, aim = job.courses.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
+        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
+        target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
+        job.target_BTD = target_BTD.cpu()  # this waits for an accelerator

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint
 
-from ..episodic import EpisodicAgent, finite_actions
+from ..episodic import finite_actions
 from ..memory import ObservationBuffer
 from ..policies.actor import Actor
 from ..roadmap.courses import Courses, courses
-from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, BackgroundJob, Deadline, only_one
+from .background import MAX_RESET_WAIT_S, ONE, WARM_UP_JOBS, Background, BackgroundJob, Deadline, RealTimeAgent
 
 
 @dataclass(eq=False)
@@ -39,7 +39,7 @@ class ChunkJob(BackgroundJob):
     chunk_KA: Tensor = field(init=False)
 
 
-class RealTimeActor(EpisodicAgent):
+class RealTimeActor(RealTimeAgent):
     """An `Agent` that carries out the chunks of a policy in one environment, and whose `act` returns within a deadline.
 
     A chunk that takes less than the deadline is made from the present observation, as by the `Actor`. A longer one,
@@ -56,7 +56,7 @@ class RealTimeActor(EpisodicAgent):
     """
 
     def __init__(self, actor: Actor, deadline: Deadline):
-        self.actor, self.deadline = actor, deadline
+        self.actor = actor
         self.policy, self.spec = actor.policy, actor.spec
         self.limits = actor.limits
         self.max_delay = actor.policy.config.max_delay  # promised actions that a chunk is conditioned on, at most
@@ -69,55 +69,22 @@ class RealTimeActor(EpisodicAgent):
         return self.actor.network_calls
 
     def _allocate(self, batch: int) -> None:
-        self._begin_episode()
-
-    def _forget(self, mask_B: Tensor) -> None:
-        if mask_B.any():
-            self._begin_episode()
-
-    def _begin_episode(self) -> None:
-        self.background.begin_episode()
-        self.observations = ObservationBuffer(self.policy.spec, self.policy.spec.past, 1)
-        self.step = 0
-        self.began: int | None = None  # the step at which the present chunk starts, if there is one
+        super()._allocate(batch)
+        self.observations = ObservationBuffer(self.policy.spec, self.policy.spec.past, batch)
         self.courses = None  # no chunk of another episode, which may still be made, changes those of this one
         if self.actor.ahead is not None:
-            self.courses = courses(self.actor.ahead, self.policy.execute, 1)
+            self.courses = courses(self.actor.ahead, self.policy.execute, batch)
         self.chunk_KA = torch.zeros(1, self.policy.spec.act_dim).clamp(self.actor.low_A.cpu(), self.actor.high_A.cpu())
 
     def avoiding(self, obstacles: Sequence[Constraint]) -> RealTimeActor:
         """Returns an agent whose way to its goals goes round obstacles, and whose fallback is told of them. It takes
         the place of this one, which knows and counts what it does."""
-        told = RealTimeActor(self.actor.avoiding(obstacles), self.deadline.avoiding(obstacles))
+        told = RealTimeActor(self.actor.avoiding(obstacles), self.background.deadline.avoiding(obstacles))
         told.background.take_over(self.background)
         return told
 
-    @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(1, A) actions inside the action space, within the deadline.
-
-        Raises ValueError for more than one environment, and what `Actor.act` raises, perhaps in a later step.
-        """
-        clock = self.deadline.clock
-        start = clock()
-        own_BO, own_BG = self.actor.given(obs_BO, goal_BG)
-        only_one(own_BO, "policy")
-        self._resize(1)
-        until = start + self.deadline.seconds - self.background.reserved
-        self._renew(until)
-        if self.background.job is None:
-            self._begin_next(self.observations.seen(own_BO), own_BG, clock() - start)
-            self._renew(until)
-        resumed = max(start, min(clock(), until))  # a thread that wakes up late needs more time to act
-        act_BA = self._carry_out(obs_BO, goal_BG)
-        self.observations.add(own_BO, act_BA)
-        self.step += 1
-        self.background.acting.append(clock() - resumed)
-        return act_BA
-
-    def rest(self, seconds: float) -> None:
-        """Lets `seconds` pass, in which the next chunk is made; returns as soon as there is none to make."""
-        self.background.wait(seconds)
+    def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.actor.given(obs_BO, goal_BG)
 
     def timing(self) -> dict[str, Any]:
         """Counts and times since the agent was made, by names.
@@ -137,29 +104,34 @@ class RealTimeActor(EpisodicAgent):
         self.background.forget_warm_up()
         self.reset(None, [0])
 
-    def _renew(self, until: float) -> None:
+    def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, start: float, until: float) -> None:
+        self._take(until)
+        if self.background.job is None:
+            elapsed_s = self.background.deadline.clock() - start
+            self._begin_next(self.observations.seen(obs_BO), goal_BG, elapsed_s)
+            self._take(until)
+
+    def _take(self, until: float) -> None:
         """Takes the next chunk if it is due, and ready by the time `until`."""
-        job = self.background.job
-        if job is None or self.step < job.due or self.background.take(until - self.deadline.clock()) is None:
+        job, deadline = self.background.job, self.background.deadline
+        if job is None or self.step < job.due or self.background.take(until - deadline.clock()) is None:
             return
-        idle = self.began is None and self.deadline.fallback is None
+        idle = self.began is None and deadline.fallback is None
         self.began = self.step if idle else job.starts  # it has done nothing where the chunk starts
         self.chunk_KA = job.chunk_KA
         self.background.made[f"{self.step - self.began} steps"] += 1
         self.decision_B += 1
 
-    def _carry_out(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """The action by the present chunk, or else by the fallback, or else the last action."""
-        acted = self.background.acted
-        if self.began is not None and self.step < self.began + len(self.chunk_KA):
-            job = self.background.job
-            late = job is not None and self.step >= job.due
-            acted["the previous chunk" if late else "the chunk"] += 1
-            return self.chunk_KA[None, self.step - self.began]
-        act_BA = self.background.fall_back(self.step, obs_BO, goal_BG, self._seeds(ONE))
-        if act_BA is not None:
-            return act_BA
-        acted["standing still" if self.began is None else "the last action"] += 1
+    def _carry_out(self, obs_BO: Tensor) -> Tensor | None:
+        if self.began is None or self.step >= self.began + len(self.chunk_KA):
+            return None
+        job = self.background.job
+        late = job is not None and self.step >= job.due
+        self.background.acted["the previous chunk" if late else "the chunk"] += 1
+        return self.chunk_KA[None, self.step - self.began]
+
+    def _stand_by(self, obs_BO: Tensor) -> Tensor:
+        self.background.acted["standing still" if self.began is None else "the last action"] += 1
         return self.chunk_KA[None, -1]
 
     def _begin_next(self, obs_BO: Tensor, goal_BG: Tensor | None, elapsed_s: float) -> None:

@@ -167,9 +167,9 @@ def test_one_slow_plan_does_not_reduce_the_budget_for_good() -> None:
     played.play(7)
     played.model.cost = 0.25
     played.play(200)
-    before = played.agent.worker.made.copy()
+    before = played.agent.background.made.copy()
     played.play(60)
-    assert played.agent.worker.made - before == {"4 steps, 1 candidates": 10}
+    assert played.agent.background.made - before == {"4 steps, 1 candidates": 10}
     plan_ms = played.agent.timing()["plan_ms"]
     assert plan_ms == pytest.approx({"4 steps, 1 candidates": 1000, "2 steps, 1 candidates": 500})
 
@@ -273,7 +273,7 @@ def test_one_that_is_told_of_obstacles_takes_the_place_of_the_other() -> None:
     before = played.agent
     played.agent = before.avoiding([Circle((150.0,), 1.0, (0,))])
     assert len(played.agent.courses.far.roadmap.graph.edge_E2) < len(before.courses.far.roadmap.graph.edge_E2)
-    fallback: Any = played.agent.deadline.fallback
+    fallback: Any = played.agent.background.deadline.fallback
     assert fallback.sampler.guide is not None and before.sampler.guide is None
     played.step(START + 90)
     assert before.timing() == played.agent.timing() and sum(played.counts[0].values()) == 2
@@ -287,7 +287,7 @@ def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
     played.agent.act(obs, goal)
     obs += 1
     goal += 1
-    job: Any = played.agent.worker.job
+    job: Any = played.agent.background.job
     assert (job.obs_BO.item(), job.goal_BG.item()) == (0, 5)
 
 
@@ -295,7 +295,7 @@ def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
 def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other(error: Exception | None) -> None:
     played: Any = InTime(0.3)
     played.agent.act(START)
-    played.agent.worker.job.future.error = error
+    played.agent.background.job.future.error = error
     played.agent.reset(None, [8])
     _, acts = played.play(10)
     assert torch.equal(acts[1:2], played.first_act_without_deadline(8)) and acts[0] == 0  # a plan takes 0.5 s

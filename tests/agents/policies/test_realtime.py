@@ -209,7 +209,7 @@ def test_an_error_in_the_background_is_raised_by_act_and_an_episode_that_ended_i
     played.agent.background.job.future.error = ArithmeticError("of a chunk that nobody needs any more")
     played.agent.reset(None, [4])
     assert played.act() == 0
-    with pytest.raises(ValueError, match="2 observations were given to a policy with a deadline"):
+    with pytest.raises(ValueError, match="2 observations were given to an agent with a deadline"):
         played.agent.act(torch.zeros(2, 2))
 
 
