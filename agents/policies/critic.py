@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
+from gentraj.device import to_device
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.mlp import ACTIVATIONS, ActivationName, InitialName, NormName
 from gentraj.randomness import RowNoise, fold
@@ -170,8 +171,10 @@ class Critic(nn.Module):
             q_B = q_EB[0]
             size_B = q_B
         else:
-            member = int(torch.randint(2, (), generator=step.generator))  # the same in all processes
-            q_B, size_B = q_EB[member], q_EB[1 - member]
+            member = torch.randint(2, (), generator=step.generator)  # the same in all processes
+            member_1 = to_device(member.view(1), q_EB.device)
+            q_B = q_EB.index_select(0, member_1)[0]
+            size_B = q_EB.index_select(0, 1 - member_1)[0]
         if not divided:
             return q_B
         return q_B / step.processes.mean(size_B.detach().abs().mean()).clamp(min=1e-6)

@@ -20,7 +20,9 @@ class TrainingStep:
     """One step of a training, which the `update` of a component is given.
 
     An update reads nothing but this step and the component's own state, so that the same step of the same component
-    gives the same weights.
+    gives the same weights. For batches of one shape it is one program on an accelerator, as no number is read within
+    it; two things are the host's: random numbers, which are drawn on the CPU, and learning rates. There are several
+    programs where an update has a turn, as of an actor with a `delay` or a discriminator that takes part in some.
     """
 
     batch: Batch

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
@@ -23,6 +25,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.testing import check_policy
+from gentraj.training import optimization
 from gentraj.training.optimization import NonFinite
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, SamplingOptions
@@ -227,6 +230,39 @@ def test_other_settings_to_act_by_need_no_other_training(name: str) -> None:
     assert torch.equal(decide(policy), before) and policy.config != config
     with pytest.raises(ValueError, match="only these settings may change"):
         policy.with_config(replace(config, batch_size=7))
+
+
+class Program(TorchDispatchMode):
+    """Records the operations in its block, with the shapes of their tensors and all other arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        given = tree_map(lambda x: tuple(x.shape) if isinstance(x, torch.Tensor) else x, (args, kwargs))
+        if func.namespace == "aten" and not isinstance((kwargs or {}).get("generator"), torch.Generator):
+            self.operations.append(f"{func} {given}")
+        return func(*args, **kwargs or {})
+
+
+@every_policy
+def test_an_update_is_the_same_program_whatever_it_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of what it does on an accelerator depends on a number that the host has read, so that it can be captured
+    once; nor on random numbers but those of its step."""
+    monkeypatch.setattr(optimization, "waits_to_read", lambda tensor: True)
+    config = small(name)
+    if isinstance(config.critic, CriticConfig):
+        config = replace(config, critic=replace(config.critic, gradient="random"))
+    policy = make(config, data := bandit(64))
+    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
+    programs, torch_state = list[list[str]](), torch.get_rng_state()
+    for number in range(6):
+        with Program() as program:
+            policy.update(TrainingStep(windows.batch(number, 0, 8), optimizers, generator(number), unread=[]))
+        programs.append(program.operations)
+    assert programs[2] == programs[3] == programs[4] == programs[5]  # some things are made once
+    assert torch.equal(torch.get_rng_state(), torch_state)
 
 
 @every_policy
