@@ -23,10 +23,10 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
 from ..rendering import Watch
-from .stepping import EnvCrashed, EnvironmentFault, EpisodeLost, MakeEnv, WorkerDied
+from .stepping import EnvCrashed, EnvironmentFault, MakeEnv, WorkerDied
 from .vector import VectorEnvironment
 
-DEATHS = 3  # of workers in the calls of one episode, after which it is not begun again
+DEATHS = 3  # of workers in one episode, after which it is not begun again
 HOPELESS_EPISODES = 10  # a rollout stops after so many episodes that did not finish, if none did
 
 
@@ -40,8 +40,8 @@ class RolloutSettings:
     """Whether an episode is the same, bit for bit, whatever the number of environments. Without it decisions in few
     environments are faster (`gentraj.networks.embedding.batch_invariant`)."""
     workers: NonNegativeInt = 0
-    """Number of processes that step the environments, with the same result bit for bit; 0 is this process. An
-    environment that ends its process or hangs then costs its episode only."""
+    """Number of processes, each with one environment, of which at most `num_envs` run side by side; 0 is this process.
+    The result is the same bit for bit. An environment that ends its process or hangs then costs its episode only."""
     time_limit: PositiveFloat = 60.0
     """Seconds that a call of an environment may take in a worker."""
     period: PositiveFloat | None = None
@@ -126,8 +126,9 @@ def rollout(agent: Agent, make_env: MakeEnv, episodes: int, seed: int = 0,
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; give at least 1")
-    with closing(VectorEnvironment(make_env, min(settings.num_envs, episodes), settings.obs_keys,
-                                   workers=settings.workers, time_limit=settings.time_limit, strict=False)) as envs:
+    batch = min(settings.num_envs, settings.workers or settings.num_envs, episodes)
+    with closing(VectorEnvironment(make_env, batch, settings.obs_keys,
+                                   workers=settings.workers > 0, time_limit=settings.time_limit, strict=False)) as envs:
         _check_fit(agent, envs, settings.goal_dims)
         seeds = [fold(seed, i) for i in range(settings.first, settings.first + episodes)]
         player = _Player(agent, envs, seeds, settings, record, watch)
@@ -275,7 +276,7 @@ class _Player:
             failed_B[i] = True
             episode = int(self.episode_B[i])
             self.deaths[episode] += isinstance(fault, WorkerDied)
-            if isinstance(fault, EpisodeLost | WorkerDied) and self.deaths[episode] < DEATHS:
+            if isinstance(fault, WorkerDied) and self.deaths[episode] < DEATHS:
                 self._begin_again(episode)
             else:
                 self.faults[episode] = fault

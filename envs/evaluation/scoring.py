@@ -59,7 +59,7 @@ class EvaluationConfig:
     policies make their next plan or chunk in the background so as to act in time, and decisions that take longer are
     counted. One environment runs at a time, without --batch-invariant."""
     workers: NonNegativeInt = 0
-    """Number of processes that step the environments, for environments that may crash or hang; the scores are the same,
+    """Number of processes, each with one environment, for environments that may crash or hang; the scores are the same,
     bit for bit. With 0, this process steps them, without a time limit: the fastest way if a step takes less than a
     millisecond."""
     time_limit: Annotated[float, Interval(ge=1e-3, le=1e6)] = 60.0

@@ -38,10 +38,6 @@ class WorkerDied(EnvCrashed):
     """The process of an environment ended while it called it, by the environment's fault or by somebody else's."""
 
 
-class EpisodeLost(EnvironmentFault):
-    """An episode was under way in a process that was lost through no fault of its environment."""
-
-
 class EnvStep(NamedTuple):
     """What one environment returned for an action; after a reset, everything but the observation and goal is empty."""
 
@@ -143,16 +139,14 @@ class Stepper:
     """Environments in numbered slots of this process, made when their first episode begins, and anew after a fault.
 
     What goes wrong in an environment, an attempt to exit included, is returned as a fault. One that ends the process
-    ends everything, and one that hangs hangs for ever. Making the environment of the slot `first` here raises what
+    ends everything, and one that hangs hangs for ever. Making the environment of slot 0 here raises what
     making it raises.
     """
 
-    def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = (), first: int = 0):
+    def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = ()):
         self.make_env = make_env
-        self.envs: dict[int, gymnasium.Env] = {first: make_env()}
-        self.begun = set[int]()
-        """The slots with an episode that began in this process."""
-        self.layout = Layout.of(self.envs[first], obs_keys)
+        self.envs: dict[int, gymnasium.Env] = {0: make_env()}
+        self.layout = Layout.of(self.envs[0], obs_keys)
 
     def carry_out(self, orders: Orders) -> dict[int, EnvStep | EnvironmentFault]:
         """Begins episodes and takes steps, one slot after the other."""
@@ -163,12 +157,9 @@ class Stepper:
         fault: EnvironmentFault
         try:
             if isinstance(order, int):
-                self.begun.add(slot)
                 if slot not in self.envs:
                     self.envs[slot] = self.make_env()
                 return self.layout.begun(self.envs[slot].reset(seed=order, options={}))
-            if slot not in self.begun:
-                return EpisodeLost("its worker was lost")
             return self.layout.stepped(self.envs[slot].step(order))
         except EnvironmentFault as wrong:
             fault = wrong

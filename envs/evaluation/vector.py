@@ -1,7 +1,7 @@
 """Vectorised environments with flat float32 observations, in which every number is checked before it is used; in this
-process, or in workers, so that one that crashes or hangs costs an episode and not the evaluation.
+process, or each in a worker, so that one that crashes or hangs costs an episode and not the evaluation.
 
-A lost worker is replaced. Its unfinished episodes are lost with it, and a rollout begins them again from their seeds.
+A lost worker is replaced, and a rollout begins its episode again from its seed where somebody else may have ended it.
 This module imports no torch, as worker processes start with it.
 """
 
@@ -26,7 +26,6 @@ from .stepping import (
     EnvCrashed,
     EnvironmentFault,
     EnvStep,
-    EpisodeLost,
     Layout,
     MakeEnv,
     Orders,
@@ -37,7 +36,6 @@ from .stepping import (
 
 STARTING_SECONDS = 300.0  # that a worker may take to start and to make its first environment
 ENDING_SECONDS = 5.0  # that a worker may take to close its environments
-NONE = -1  # in the place of a slot: no environment is being called
 
 
 class VectorEnvironment:
@@ -45,18 +43,18 @@ class VectorEnvironment:
 
     The entries `obs_keys` of a dict observation are flattened and joined; its "desired_goal" is kept apart. By default
     they are "observation" where there are goals, or else all entries, and a line on stderr says so. After each reset
-    and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32 arrays. With `workers`, so
-    many processes step the environments, and a call of one may take `time_limit` seconds; the results are the same
+    and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32 arrays. With `workers`, each
+    environment is in a process of its own, and a call of one may take `time_limit` seconds; the results are the same
     bits. `strict` raises the first `EnvironmentFault`; otherwise `faults` holds those of the last call by environment,
     in whose rows nothing is new. Raises ValueError for observation and action spaces other than 1-D Boxes and dicts of
     Boxes.
     """
 
-    def __init__(self, make_env: MakeEnv, batch: int, obs_keys: Sequence[str] = (), *, workers: int = 0,
+    def __init__(self, make_env: MakeEnv, batch: int, obs_keys: Sequence[str] = (), *, workers: bool = False,
                  time_limit: float = 60.0, strict: bool = True):
         self.envs: Stepper | Workers
         if workers:
-            self.envs = Workers(make_env, batch, obs_keys, workers, time_limit)
+            self.envs = Workers(make_env, batch, obs_keys, time_limit)
         else:
             self.envs = Stepper(make_env, obs_keys)
         layout = self.layout = self.envs.layout
@@ -183,15 +181,14 @@ def tells_success(make_env: MakeEnv) -> bool:
 
 
 class Workers:
-    """Environments in the slots 0 .. `number` - 1, which `workers` processes step; each steps several.
+    """Environments in the slots 0 .. `number` - 1, each stepped by a process of its own.
 
     A call of an environment may take `time_limit` seconds. Raises ValueError if `make_env` cannot be sent to another
     process, and `EnvCrashed` if no environment can be made there, or, later, if no process can be started in the place
     of a lost one.
     """
 
-    def __init__(self, make_env: MakeEnv, number: int, obs_keys: Sequence[str] = (), workers: int = 1,
-                 time_limit: float = 60.0):
+    def __init__(self, make_env: MakeEnv, number: int, obs_keys: Sequence[str] = (), time_limit: float = 60.0):
         try:
             ForkingPickler.dumps(make_env)
         except Exception as error:
@@ -200,8 +197,8 @@ class Workers:
         self.time_limit = time_limit
         self.workers = list[_Worker]()
         try:
-            for index in range(min(workers, number)):
-                self.workers.append(_Worker(index, make_env, obs_keys))
+            for slot in range(number):
+                self.workers.append(_Worker(slot, make_env, obs_keys))
             layouts = [worker.greeting() for worker in self.workers]
             self.layout = layouts[0]
         except BaseException:
@@ -221,38 +218,30 @@ class Workers:
 
     def carry_out(self, orders: Orders) -> dict[int, EnvStep | EnvironmentFault]:
         """As `Stepper.carry_out`; the workers do it at the same time."""
-        parts: list[Orders] = [{slot: order for slot, order in orders.items() if slot % len(self.workers) == index}
-                               for index in range(len(self.workers))]
-        busy = [(worker, part) for worker, part in zip(self.workers, parts, strict=True) if part]
-        for worker, part in busy:
-            worker.send(part)
-        answers = dict[int, EnvStep | EnvironmentFault]()
-        for worker, part in busy:
-            answers |= worker.answers(part, self.time_limit)
-        return answers
+        for slot, order in orders.items():
+            self.workers[slot].send(order)
+        return {slot: self.workers[slot].answer(self.time_limit) for slot in orders}
 
 
 class _Worker:
-    """A process with some of the environments."""
+    """A process with one of the environments."""
 
-    def __init__(self, number: int, make_env: MakeEnv, obs_keys: Sequence[str]):
-        self.number = number
-        self.arguments = (number, make_env, tuple(obs_keys))
+    def __init__(self, slot: int, make_env: MakeEnv, obs_keys: Sequence[str]):
+        self.slot = slot
+        self.arguments = (make_env, tuple(obs_keys))
         self.start()
 
     def start(self) -> None:
         # Spawned, not forked: the fork of a process that has used torch's threads may hang.
         context = get_context("spawn")
-        self.calling = context.RawValue("q", NONE)  # the slot whose environment it is calling
         self.connection, theirs = context.Pipe()
         with theirs:
-            process = context.Process(target=serve, args=(theirs, self.calling, *self.arguments), daemon=True,
-                                      name=f"environments-{self.number}")
-            process.start()
-        self.process = process
+            self.process = context.Process(target=serve, args=(theirs, *self.arguments), daemon=True,
+                                           name=f"environment-{self.slot}")
+            self.process.start()
 
     def greeting(self) -> Layout:
-        """What the environments look like. Raises `EnvCrashed` if none can be made, and ValueError for their spaces."""
+        """What the environment looks like. Raises `EnvCrashed` if it cannot be made, and ValueError for its spaces."""
         try:
             layout = self.receive(STARTING_SECONDS)
         except EnvCrashed as lost:
@@ -261,32 +250,25 @@ class _Worker:
             return layout
         if isinstance(layout, ValueError):
             raise layout
-        raise EnvCrashed(f"worker {self.number} cannot make the environment: {layout}")
+        raise EnvCrashed(f"worker {self.slot} cannot make the environment: {layout}")
 
-    def send(self, orders: Orders) -> None:
-        self.calling.value = NONE
+    def send(self, order: int | np.ndarray) -> None:
         with suppress(OSError):  # if the worker has ended, `receive` reports it
-            self.connection.send(orders)
+            self.connection.send(order)
 
-    def answers(self, orders: Orders, time_limit: float) -> dict[int, EnvStep | EnvironmentFault]:
-        """What came of the orders; if the worker is lost, the fault of the environment that it was calling, and
-        `EpisodeLost` for the others. Raises `EnvCrashed` where no process can be started in its place."""
+    def answer(self, time_limit: float) -> EnvStep | EnvironmentFault:
+        """What came of the order; a lost worker is replaced. Raises `EnvCrashed` where no process can be started."""
         try:
             return self.receive(time_limit)
         except EnvCrashed as lost:
-            calling = self.calling.value
-            self.replace()
-            return {slot: lost if slot == calling else EpisodeLost(str(lost)) for slot in orders}
-
-    def replace(self) -> None:
-        """Starts another process in the place of a lost one. Raises `EnvCrashed` where that does not work."""
-        self.connection.close()
-        self.end(0)
-        try:
-            self.start()
-            self.greeting()
-        except (OSError, ValueError) as error:
-            raise EnvCrashed(f"worker {self.number} cannot be replaced: {error}") from error
+            self.connection.close()
+            self.end(0)
+            try:
+                self.start()
+                self.greeting()
+            except (OSError, ValueError) as error:
+                raise EnvCrashed(f"worker {self.slot} cannot be replaced: {error}") from error
+            return lost
 
     def end(self, seconds: float) -> None:
         """Ends the process, which has so many seconds to end by itself."""
@@ -297,13 +279,9 @@ class _Worker:
             self.process.close()
 
     def receive(self, time_limit: float) -> Any:
-        """What the worker sends next. Raises `EnvCrashed` if it ends, or calls one environment for `time_limit` seconds
-        (up to half of it longer, as nobody looks more often)."""
-        seen = None
-        while not wait([self.connection, self.process.sentinel], time_limit / 2):
-            if seen == (calling := self.calling.value):
-                raise EnvCrashed(f"no answer within {time_limit:g} s")
-            seen = calling
+        """What the worker sends next. Raises `EnvCrashed` if it ends, or sends nothing for `time_limit` seconds."""
+        if not wait([self.connection, self.process.sentinel], time_limit):
+            raise EnvCrashed(f"no answer within {time_limit:g} s")
         with suppress(EOFError, OSError):
             if self.connection.poll():
                 return self.connection.recv()
@@ -315,13 +293,13 @@ class _Worker:
         raise WorkerDied(f"it ended its process {how}")
 
 
-def serve(connection: Connection, calling: Any, first: int, make_env: MakeEnv, obs_keys: Sequence[str]) -> None:
+def serve(connection: Connection, make_env: MakeEnv, obs_keys: Sequence[str]) -> None:
     """The entry point of a worker: describes the environment, and then carries out orders until nobody gives any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes
     end_with_parent()
     with suppress(EOFError, OSError):  # the parent has hung up
         try:
-            stepper = Stepper(make_env, obs_keys, first)
+            stepper = Stepper(make_env, obs_keys)
         except ValueError as error:
             return connection.send(ValueError(one_line(error)))
         except (Exception, SystemExit) as error:
@@ -329,8 +307,4 @@ def serve(connection: Connection, calling: Any, first: int, make_env: MakeEnv, o
         with closing(stepper):
             connection.send(stepper.layout)
             while True:
-                answers = dict[int, EnvStep | EnvironmentFault]()
-                for slot, order in connection.recv().items():
-                    calling.value = slot
-                    answers[slot] = stepper.order(slot, order)
-                connection.send(answers)
+                connection.send(stepper.order(0, connection.recv()))
