@@ -33,6 +33,7 @@ DATASET = "tests/umaze-v0"
 WORDS = ("--model.network.width", "8", "--batch-size", "8", "--inverse.width", "16", "--inverse.batch-size", "8",
          "--arrival.width", "16", "--arrival.batch-size", "8", "--training.warmup", "2",
          "--planner.replan", "60", "--planner.steps", "1")  # few plans, each sampled in one step
+SHORT = "--env-id", "PointMaze_UMaze-v3", "--env-kwargs", "max_episode_steps=30"  # episodes, for `gentraj evaluate`
 JOINT_WORDS = WORDS[:4] + WORDS[8:]  # plans with actions have no inverse dynamics
 
 

@@ -1,6 +1,7 @@
 """`accelerate`: the same samples within a tolerance, gradients as before, and refusals in one line."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,18 +72,15 @@ def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
     assert backend_of(fast) == "openvino"
 
 
-@pytest.mark.parametrize("run", ["small_run", "hopper_run"])
-def test_an_agent_with_a_deadline_and_a_fallback_is_made_of_an_accelerated_run(
-        run: str, request: pytest.FixtureRequest) -> None:
-    plain = runs.load(request.getfixturevalue(run))
+def test_an_agent_with_a_deadline_and_a_fallback_is_made_of_an_accelerated_run(hopper_run: Path) -> None:
+    plain = runs.load(hopper_run)
     fast = gentraj.accelerate(plain, "openvino")
     obs_BO, acts = plain.reference.x_BHD[:1, 0, : plain.data.obs_dim], []
-    goal_BG = plain.example_goal(plain.reference, obs_BO)
     for each in (plain, fast):
         space, clock = each.action_space(), SimulatedTime()
         agent = each.agent(space, deadline=Deadline(1.0, each.agent(space), clock, clock))
         agent.reset(None, [3])
-        acts.append(agent.act(obs_BO, goal_BG))
+        acts.append(agent.act(obs_BO))
     torch.testing.assert_close(*acts, rtol=1e-3, atol=1e-3)
     assert [backend_of(each) for each in (plain, fast)] == ["eager", "openvino"]
     with pytest.raises(ValueError, match="a model or a run is accelerated"):

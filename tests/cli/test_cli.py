@@ -134,7 +134,7 @@ def test_options_may_stand_before_the_run(small_run: Path, asked: list, words: l
 def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run: Path, tmp_path: Path,
                                                                        capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "new" / "scores.json"
-    assert gentraj("evaluate", small_run, "--episodes", 2, "--out", out) == 0
+    assert gentraj("evaluate", small_run, "--episodes", 2, "--out", out, *small.SHORT) == 0
     scores = json.loads(out.read_text())
     assert list(scores) == KEYS and not (small_run / "evaluation.json").exists()
     assert scores["env_id"] == "PointMaze_UMaze-v3" and scores["episodes"] == 2
@@ -148,13 +148,13 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
 
 
 def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    words = small_run, "--episodes", 2, "--no-baselines", "--out", tmp_path / "s.json"
+    words = small_run, "--episodes", 2, "--no-baselines", "--out", tmp_path / "s.json", *small.SHORT
     assert gentraj("evaluate", *words, "--save-rollout", "tests/rollout-v0") == 0
     capsys.readouterr()
     assert gentraj("evaluate", *words, "--save-rollout", "tests/rollout-v0") == 2
     assert "episodes/s" not in capsys.readouterr().err  # it says so before it plays them
     episodes = load_episodes("tests/rollout-v0")
-    assert (len(episodes), episodes.num_steps, episodes.goal_dims) == (2, 600, (0, 1))
+    assert (len(episodes), episodes.num_steps, episodes.goal_dims) == (2, 60, (0, 1))
 
 
 # -- data, report and demo

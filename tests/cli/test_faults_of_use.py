@@ -27,7 +27,7 @@ def test_an_unfinished_training_is_said_wherever_the_run_is_used(unfinished: Pat
                                                                  monkeypatch: pytest.MonkeyPatch,
                                                                  capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("gentraj.runs.show.report.drawn", lambda *_: [])
-    for words in (("evaluate", unfinished, "--episodes", 1, "--no-baselines"),
+    for words in (("evaluate", unfinished, "--episodes", 1, "--no-baselines", *small.SHORT),
                   ("sample", unfinished, "--num", 1, "--out", tmp_path / "a.npz"), ("report", unfinished)):
         assert gentraj(*words) == 0
         out, err = capsys.readouterr()
@@ -62,7 +62,7 @@ def test_a_shorter_evaluation_leaves_the_scores_of_a_longer_one(small_run: Path,
                                                                 capsys: pytest.CaptureFixture) -> None:
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
     for episodes in (3, 2):
-        assert gentraj("evaluate", run, "--episodes", episodes, "--no-baselines") == 0
+        assert gentraj("evaluate", run, "--episodes", episodes, "--no-baselines", *small.SHORT) == 0
     assert json.loads((run / "evaluation.json").read_text())["episodes"] == 3
     assert json.loads((run / "evaluation-of-2.json").read_text())["episodes"] == 2
     assert "keeps the scores of 3 episodes" in capsys.readouterr().err

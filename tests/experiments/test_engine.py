@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from forked import Forked
+from forked import Forked, context
 
-from gentraj.experiments import engine
+from gentraj.experiments import engine, pools
 from gentraj.experiments.engine import write_json
 from gentraj.experiments.pools import Job, LocalProcesses, run_jobs
 
@@ -37,7 +37,9 @@ def test_what_another_command_failed_to_do_meanwhile_is_no_failure_of_this_one(t
     assert not (tmp_path / "failures.json").exists()
 
 
-def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
+def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here they are forked from a process that has imported everything."""
+    monkeypatch.setattr(pools, "get_context", lambda _: context())
     jobs = [Job("good", print, (), lambda: "fine"), Job("bad", int, ("x",), lambda: "never printed")]
     run_jobs(jobs, LocalProcesses(2))
     err = capsys.readouterr().err

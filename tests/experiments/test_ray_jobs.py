@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from small import config, gentraj
+from small import SHORT, config, gentraj
 from test_engine import wait_until
 
 from gentraj import runs
@@ -108,8 +108,7 @@ def test_a_stopped_command_lets_its_jobs_save(ray: ModuleType, tmp_path: Path) -
 
 
 def test_scores_are_those_of_one_process(ray: ModuleType, small_run: Path, tmp_path: Path) -> None:
-    words = "evaluate", small_run, "--episodes", 3, "--num-envs", 3, "--env-id", "PointMaze_UMaze-v3"
-    words = *words, "--env-kwargs", "max_episode_steps=40", "--out"
+    words = "evaluate", small_run, "--episodes", 3, "--num-envs", 3, *SHORT, "--out"
     assert gentraj(*words, tmp_path / "here.json") == 0 and gentraj(*words, tmp_path / "ray.json", "--ray") == 0
     here, there = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "ray"))
     for key in ("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"):  # of a smaller batch

@@ -65,7 +65,7 @@ def test_a_linear_gaussian_policy_is_recovered() -> None:
         return windows(s, mean + sigma * torch.randn(mean.shape, generator=rng))
 
     scales = Normalizer(torch.tensor([0.1, 0.0, 0.5, -0.5]), torch.tensor([1.0, 1.2, 2.0, 0.5]))
-    model = fit(make(CELL, scales, conditioning=POLICY, learning_rate=1e-2, ema=0.99), data, 1000)
+    model = fit(make(CELL, scales, conditioning=POLICY, learning_rate=1e-2, ema=0.99), data, 600)
     s = 2 * torch.rand(500, 2, generator=generator(-1)) - 1
     (mean, sigma), (true_mean, true_sigma) = actions(model, s), truth(s)
     assert (((mean - true_mean) ** 2).mean(0).sqrt() < 0.03 * true_mean.std(0)).all()
