@@ -16,6 +16,16 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, Traj
 Plan = Callable[[Condition, Sequence[int]], Tensor]
 
 
+def straight(condition: Condition, seeds: Sequence[int]) -> Tensor:
+    """Plans that go straight from the start to the goal; later timesteps hold 9."""
+    x = torch.full_like(condition.values_BHD, 9.0)
+    for b, mask_HD in enumerate(condition.mask_BHD):
+        arrival = int(mask_HD[1:, 0].float().argmax()) + 1 if mask_HD[1:, 0].any() else len(mask_HD) - 1
+        start, end = condition.values_BHD[b, 0], condition.values_BHD[b, arrival].clone()
+        x[b, : arrival + 1] = torch.lerp(start, end, torch.linspace(0, 1, arrival + 1)[:, None])
+    return x
+
+
 class KnownModel:
     """A model whose plans (R, H, D) are a function of their conditions and seeds; it keeps what it was asked."""
 

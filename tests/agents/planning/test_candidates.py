@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from planners import KnownModel, KnownValue, planner
@@ -12,13 +11,12 @@ from torch import Tensor
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
-from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, choice, filled_in, level_specs, seeds_of
-from gentraj.agents.planning.tracker import PlanTracker
+from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, choice, level_specs, seeds_of
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, unfold
-from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import Condition, TrajectorySpec
 
 FREE = PlannerConfig(arrival="fixed", replan=1, lookahead=1, actions="joint", select="value")
 SHORT = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
@@ -68,10 +66,6 @@ def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
     agent = valued(Wandering(), lambda x: x[:, 0, 1], replan=3)
     acts = torch.stack([agent.act(torch.zeros(2, 1)) for _ in range(3)], 1)
     assert torch.equal(acts[..., 0], agent.last.chosen()[0][:, :3, 1])
-    spec = replace(SHORT, stride=2)
-    x = torch.arange(8.0).view(1, 4, 2)  # s = 0, 2, 4, 6 and a = 1, 3, 5, 7 every second step
-    tracker = PlanTracker(spec, replace(FREE, replan=2), -np.ones(1), np.ones(1))
-    assert tracker.targets(x, None).tolist() == [[[1, 1], [2, 2], [3, 3]]]
 
 
 def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
@@ -161,22 +155,17 @@ def coarse_to_fine(*finer: TrajectorySpec, **changes: Any) -> Planner:
 
 
 @pytest.mark.parametrize("factors", [(8,), (2, 4), (2, 2, 2)])
-def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) -> None:
-    """A plan goes from 1 to 5 in 16 steps; the actions of its first leg are 2 / 8 and the fraction of the leg."""
+@pytest.mark.parametrize("replan", [5, 12])
+def test_finer_models_fill_in_as_many_legs_of_a_plan_as_are_carried_out(factors: tuple[int, ...], replan: int) -> None:
+    """A plan goes from 1 to 5 in two legs of 8 steps; the actions of a leg are 2 / 8 and the fraction of it."""
     levels = level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, act_dim=1)
-    agent = coarse_to_fine(*levels, replan=5)
-    acts = [agent.act(torch.tensor([[1.0], [2.0]]))[:, 0] for _ in range(5)]
-    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 4)
+    agent = coarse_to_fine(*levels, replan=replan)
+    acts = [agent.act(torch.tensor([[1.0], [2.0]]))[:, 0] for _ in range(replan)]
+    first: Any = agent.sampler.finer[0]
+    assert first.asked.batch == 2 * (1 if replan == 5 else 2)
+    torch.testing.assert_close(agent.target_BTD[0, :replan, 0], 1 + torch.arange(1.0, replan + 1) / 4)
     if len(factors) == 1:
-        torch.testing.assert_close(torch.stack(acts), torch.arange(5.0)[:, None].expand(5, 2) / 8 + 0.25)
-
-
-def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
-    fine: Any = KnownModel(TrajectorySpec(1, 1, 5, stride=2), sure)
-    x = torch.tensor([[[0.0], [4.0], [12.0], [24.0]]])
-    one, two, all_ = (filled_in(fine, x, ahead, [0], SamplingOptions(steps=1)) for ahead in (8, 9, 99))
-    assert one[0, :, 0].tolist() == [0, 1, 2, 3, 4] and two[0, :, 0].tolist() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
-    assert torch.equal(all_[:, :9, 0], two[..., 0]) and all_[0, -1, 0] == 24 and all_.shape == (1, 13, 2)
+        torch.testing.assert_close(torch.stack(acts)[:, 0], torch.arange(replan) % 8 / 8 + 0.25)
 
 
 def test_finer_timesteps_divide_the_stride() -> None:

@@ -97,11 +97,6 @@ class InTime:
         timing = self.agent.timing()
         return timing["acted_by"], timing["plans"]
 
-    def first_act_without_deadline(self, seed: int) -> Tensor:
-        plain = planner(self.model, self.agent.config, 1, critic=GAIN)
-        plain.reset(None, [seed])
-        return plain.act(START)
-
 
 def test_with_time_for_one_plan_it_acts_as_the_planner_does() -> None:
     played = InTime(1.9, candidates=3)
@@ -277,8 +272,6 @@ def test_one_that_is_told_of_obstacles_takes_the_place_of_the_other() -> None:
     assert fallback.sampler.guide is not None and before.sampler.guide is None
     played.step(START + 90)
     assert before.timing() == played.agent.timing() and sum(played.counts[0].values()) == 2
-    with pytest.raises(ValueError, match="guide already"):
-        played.agent.avoiding([Circle((150.0,), 1.0, (0,))])
 
 
 def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
@@ -291,14 +284,12 @@ def test_a_plan_does_not_change_with_the_buffers_of_its_caller() -> None:
     assert (job.obs_BO.item(), job.goal_BG.item()) == (0, 5)
 
 
-@pytest.mark.parametrize("error", [None, ArithmeticError("of a plan that nobody needs any more")])
-def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other(error: Exception | None) -> None:
-    played: Any = InTime(0.3)
+def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other() -> None:
+    played, fresh = InTime(0.3), InTime(0.3)
     played.agent.act(START)
-    played.agent.background.job.future.error = error
-    played.agent.reset(None, [8])
-    _, acts = played.play(10)
-    assert torch.equal(acts[1:2], played.first_act_without_deadline(8)) and acts[0] == 0  # a plan takes 0.5 s
+    for each in (played, fresh):
+        each.agent.reset(None, [8])
+    assert torch.equal(played.play(10)[1], fresh.play(10)[1])
 
 
 def test_a_plan_that_never_ends_does_not_stop_a_reset() -> None:
@@ -310,18 +301,6 @@ def test_a_plan_that_never_ends_does_not_stop_a_reset() -> None:
     assert played.time() <= start + MAX_RESET_WAIT_S and played.play(3)[1].eq(0).all()
 
 
-def test_an_error_of_the_planning_is_raised_by_act_and_the_next_call_plans_anew() -> None:
-    played: Any = InTime(1.5)
-    plan, played.model.plan = played.model.plan, lambda *args: 1 / 0
-    with pytest.raises(ZeroDivisionError):
-        played.agent.act(START)
-    played.model.plan = plan
-    played.agent.act(START)
-    assert played.counts[0] == {"the plan": 1}
-
-
-def test_one_environment_and_a_positive_time_are_expected() -> None:
-    with pytest.raises(ValueError, match="2 observations"):
-        InTime(1.0).agent.act(torch.zeros(2, 1))
+def test_a_positive_time_is_expected() -> None:
     with pytest.raises(ValueError, match=r"Deadline.seconds"):
         Deadline(0.0)

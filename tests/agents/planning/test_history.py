@@ -78,12 +78,11 @@ def test_the_tail_of_a_plan_arrives_where_it_still_can(history: int, stride: int
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"history": 7}, "history is 7 of 8 timesteps, which leaves 0 .* need 1;"),
-    ({"history": 2, "replan": 7}, "leaves 5 environment steps .* need 6"),
+    ({"history": 7}, "leaves 0 .* need 1;"),
     ({"history": 2, "guide": lambda x: x[:, 0, 0]}, "guide a planner with a history of 0"),
     ({"history": 2, "replan": 5, "shifted": True, "select": "value", "critic": KnownValue(None, SPEC)},
      "at most 4 .* 8 timesteps and a history of 2"),
-    ({"history": 1, "spec": TrajectorySpec(1, 1, 4, 1, (1, 2, 4))}, "history needs evenly spaced timesteps")])
+    ({"history": 1, "spec": TrajectorySpec(1, 1, 4, 1, (1, 2, 4))}, "evenly spaced timesteps")])
 def test_what_a_history_does_not_go_with_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         planner(**changes)
