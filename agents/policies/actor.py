@@ -100,8 +100,8 @@ class Actor(EpisodicAgent):
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
             act_BEA = act_BEA[: len(obs)].to(self.queue_BEA)
             self.queue_BEA[which] = finite_actions(act_BEA, "the policy")
-            self.age_B[due_B] = 0
-            self.decision_B[due_B] += 1
+            self.age_B.masked_fill_(due_B, 0)
+            self.decision_B += due_B
         act_BA = self.queue_BEA[torch.arange(len(obs_BO), device=obs_BO.device), to_device(self.age_B, obs_BO.device)]
         self.age_B += 1
         self.observations.add(obs_BO, act_BA)

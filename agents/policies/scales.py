@@ -96,12 +96,8 @@ class StateActionScales(nn.Module):
         """(B, S) normalised states. Raises ValueError for observations of another width, and if a context is missing,
         or given to a policy without one."""
         if obs_BO.shape[-1] != self.obs_dim:
-            remembered = ""
-            if self.spec.past:
-                remembered = (f" ({self.spec.history} observations of {self.spec.obs_dim} numbers and "
-                              f"{self.spec.past_actions} actions of {self.spec.act_dim}, joined by policy.spec.seen)")
-            raise ValueError(f"observations of shape {tuple(obs_BO.shape)} were given to a policy that was trained on "
-                             f"observations of width {self.obs_dim}{remembered}; give it those")
+            raise ValueError(f"observations of shape {tuple(obs_BO.shape)} were given to a policy that sees "
+                             f"{self.obs_dim} numbers; give it what policy.spec.seen makes of observations and actions")
         if (self.context is None) != (context_BC is None):
             trained, given = ("with", "none") if context_BC is None else ("without", "one")
             raise ValueError(f"a policy trained {trained} a goal was given {given}; train it on data of this "
@@ -125,7 +121,7 @@ class StateActionScales(nn.Module):
     @property
     def varies_A(self) -> Tensor:
         """(A,) false for the actions that never vary in the data, which the policy leaves as they are."""
-        return (self.act.scale_D / constant_scale(self.act.shift_D) - 1).abs() > SCALE_ROUNDING
+        return varies(self.act)
 
     def limits(self, low_A: Tensor, high_A: Tensor) -> Limits:
         """The limits of an agent of this policy in an action space: where the policy clamps observations, and the
@@ -140,8 +136,7 @@ class StateActionScales(nn.Module):
 
 def seen_scale(spec: TrajectorySpec, obs: Normalizer, act: Normalizer) -> Normalizer:
     """The normaliser of what a policy sees, `TrajectorySpec.seen`. An action that never varies has the scale 1."""
-    varies_A = act.scale_D > constant_scale(act.shift_D) * (1 + SCALE_ROUNDING)
-    act_scale_A = torch.where(varies_A, act.scale_D, 1)
+    act_scale_A = torch.where(varies(act), act.scale_D, 1)
     return Normalizer(torch.cat([obs.shift_D.repeat(spec.history), act.shift_D.repeat(spec.past_actions)]),
                       torch.cat([obs.scale_D.repeat(spec.history), act_scale_A.repeat(spec.past_actions)]))
 
@@ -152,6 +147,11 @@ def action_scale(act_SA: np.ndarray) -> Normalizer:
     limits = Normalizer.fit("limits", [act_SA])
     varies_A = torch.from_numpy(act_SA.min(0) < act_SA.max(0))
     return Normalizer(limits.shift_D, torch.where(varies_A, limits.scale_D, constant_scale(limits.shift_D)))
+
+
+def varies(act: Normalizer) -> Tensor:
+    """(A,) false for the actions that never vary in the data of this normaliser."""
+    return (act.scale_D / constant_scale(act.shift_D) - 1).abs() > SCALE_ROUNDING
 
 
 def constant_scale(shift_A: Tensor) -> Tensor:

@@ -119,10 +119,9 @@ class Steered(ActorCritic[SteeredConfig]):
         """Takes over the weights and the units of the policy that is steered. Rewards keep their own unit, which is
         that of the data that the critic learns from."""
         self.frozen.load_state_dict(policy.state_dict())
-        own, its = self.scales, self.frozen.scales
-        for mine, theirs in ((own.obs, its.obs), (own.act, its.act), (own.context, its.context)):
-            if mine is not None and theirs is not None:
-                mine.load_state_dict(theirs.state_dict())
+        reward = deepcopy(self.scales.reward)
+        self.scales.load_state_dict(policy.scales.state_dict())
+        self.scales.reward = reward
 
     @property
     def action_model(self) -> ActionModel | None:

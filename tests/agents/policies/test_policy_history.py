@@ -135,7 +135,7 @@ def test_an_agent_remembers_the_actions_that_were_carried_out() -> None:
 
 def test_a_policy_refuses_observations_without_their_history() -> None:
     policy = made(TINY, bandit(64), 3, 0)
-    with pytest.raises(ValueError, match="width 6"):
+    with pytest.raises(ValueError, match="a policy that sees 6 numbers"):
         policy.scales.state(torch.zeros(1, 2), None)
     with pytest.raises(ValueError, match="history is 0; a whole number from 1"):
         replace(policy.spec, history=0)
