@@ -60,15 +60,6 @@ def test_measures_are_written_and_shown(small_run: Path, tmp_path: Path, capsys:
     assert [line.split()[1] for line in lines[3:]] == list(measured["units"])
 
 
-@pytest.mark.parametrize(("words", "problem"), [
-    (["--num", "7"], "--num is 7; at least 8"), (["--dataset", "nowhere/there-v0"], "nowhere/there-v0"),
-    (["--steps", "0"], "steps")])
-def test_bad_input_is_one_line(small_run: Path, capsys: pytest.CaptureFixture, words: list[str], problem: str) -> None:
-    assert gentraj("measure", small_run, *words) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("gentraj: error: ") and problem in error
-
-
 # -- windows and conditions
 
 

@@ -94,8 +94,6 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
 @pytest.mark.parametrize(("words", "message"), [
     (("sample", "RUN", "--start", *"00000000000", "--out", "a.npz"), "without a trajectory model"),
     (("measure", "RUN"), "a planner is expected"),
-    (("train", "iqll"), "did you mean 'iql'?"),
-    (("train", "iql"), "preset 'iql' needs --dataset"),
     (("train", "fql", "--model", "gan", "--dataset", "x"), "--policy.model.kind is 'gan'; known: "),
     (("train", "iql", "--model", "latent", "--dataset", "x"), "unknown model for this preset 'latent'")])
 def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,

@@ -15,15 +15,12 @@ INF = float("inf")
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Box(1.0, 0.0, (0,)), "low must be at most high"),
-    (lambda: Box(INF, INF, (0,)), "a finite number"),
     (lambda: Box((0.0, 0.0), 1.0, (0,)), r"Box.low is \(0.0, 0.0\)"), (lambda: Box(np.nan, 1.0, (0,)), "low is nan"),
     (lambda: Box(0.0, 1.0, ()), r"dims are \(\)"), (lambda: Speed(1.0, (0, 0), dt=0.1), r"dims are \(0, 0\)"),
     (lambda: Circle((0.0,), -1.0, (0,)), "radius is -1.0"),
     (lambda: Acceleration(1.0, (0,), dt=0.0), "Acceleration.dt is 0.0"),
     (lambda: Blocks(((0.0, 0.0),), ((1.0,),), (0, 1)), r"Blocks.high has shape \(1, 1\)"),
-    (lambda: Blocks((0.0, 2.0), (1.0, 1.0), (0, 1)), "low must be at most high"),
-    (lambda: Blocks(-INF, INF, (0,)), "no free space"), (lambda: Equal(0, (1.0, 2.0), (0,)), "Equal.values"),
-    (lambda: Equal(0, (1e39,), (0,)), r"1e\+39")])
+    (lambda: Blocks(-INF, INF, (0,)), "no free space"), (lambda: Equal(0, (1e39,), (0,)), r"1e\+39")])
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], Constraint], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

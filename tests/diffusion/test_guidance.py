@@ -168,15 +168,11 @@ def failing(x: Tensor) -> Tensor:
 
 
 BAD = {
-    "a number a step": (lambda x: x.sum(-1), r"returned shape \(1, 4\) .* shape \(1,\), is expected"),
-    "one number": (lambda x: x.sum(), r"returned shape \(\) .* one score for each"),
-    "no tensor": (lambda x: 3.0, "returned 3.0 for .* one score for each"),
-    "NaN": (lambda x: x.sum((1, 2)) * float("nan"), "score is not finite in 1 of 1"),
+    "a number a step": (lambda x: x.sum(-1), r"returned shape \(1, 4\)"), "no tensor": (lambda x: 3.0, "returned 3.0"),
     "infinite": (lambda x: x.sum((1, 2)) / 0, "score is not finite"),
     "infinite slope": (lambda x: (0 * x).abs().sqrt().sum((1, 2)), "gradient is not finite"),
-    "cut": (lambda x: x.detach().sum((1, 2)), "has no gradient: .* differentiable torch operations"),
-    "another thing's": (lambda x: torch.ones(len(x), requires_grad=True) * 2, "has no gradient"),
-    "raises": (failing, "the guide raised KeyError: 'no such goal'; it was given trajectories of shape"),
+    "cut": (lambda x: x.detach().sum((1, 2)), "has no gradient"),
+    "raises": (failing, "the guide raised KeyError: 'no such goal'"),
 }
 
 

@@ -118,12 +118,6 @@ def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_p
     assert len(rows) > 5 and set(rows) <= set((ROOT / "docs" / "results.md").read_text().splitlines())
 
 
-def test_tables_whose_figures_would_have_one_name_are_refused(tmp_path: Path) -> None:
-    cards = {name: made({"fair": 1}, "BC", table=name, data=[FAIR]) for name in ("A + B", "a, b")}
-    with pytest.raises(ValueError, match=r"A \+ B, a, b .* give one of them another name"):
-        write_page(cards, tmp_path / "page.md")
-
-
 
 def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None:
     """A Hopper returns 3,000 and an InvertedPendulum 1,000; the normalised scores of the other tests are averaged."""

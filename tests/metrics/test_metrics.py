@@ -176,10 +176,10 @@ def test_nothing_larger_than_the_block_is_held(name: str, monkeypatch: pytest.Mo
 
 @all_metrics
 @pytest.mark.parametrize(("real", "fake", "message"), [
-    (torch.zeros(9, 3), torch.zeros(9, 4), "real has 3 features; fake has 4 features; the same number in each"),
-    (torch.zeros(9, 3), torch.zeros(9, 3, 1), r"fake has shape \(9, 3, 1\); \(rows, features\) is expected"),
-    (torch.zeros(9, 3), torch.full((9, 3), torch.nan), "fake holds 27 values that are NaN or infinite"),
-    (torch.zeros(9, 3), torch.zeros(0, 3), r"fake has 0 rows; at least \d are needed"),
+    (torch.zeros(9, 3), torch.zeros(9, 4), "fake has 4 features"),
+    (torch.zeros(9, 3), torch.zeros(9, 3, 1), r"fake has shape \(9, 3, 1\)"),
+    (torch.zeros(9, 3), torch.full((9, 3), torch.nan), "NaN or infinite"),
+    (torch.zeros(9, 3), torch.zeros(0, 3), "fake has 0 rows"),
 ])
 def test_what_cannot_be_measured_is_refused(metric: Metric, real: Tensor, fake: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -96,10 +96,8 @@ def test_the_state_of_a_gaussian_diffusion_is_read_too_in_half_precision(tmp_pat
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda weights: weights.pop("mid_block1.time_mlp.1.bias"), "mid_block1.time_mlp.1.bias"),
-    (lambda weights: weights.clear(), "downs.0.0.blocks.0.block.0.weight"),
     (lambda weights: weights.update({"downs.1.2.fn.fn.to_qkv.weight": torch.zeros(1)}), "no place for 'downs.1.2.fn"),
-    (lambda weights: weights.update({"time_mlp.3.weight": torch.zeros(8, 31)}), "time.3.weight"),
-    (lambda weights: weights.update({"downs.0.0.blocks.0.block.0.weight": torch.zeros(8, 6, 4)}), "an odd number")])
+    (lambda weights: weights.update({"time_mlp.3.weight": torch.zeros(8, 31)}), "time.3.weight")])
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path, change, message: str) -> None:
     weights = published(unet1d((8, 16)))
     change(weights)

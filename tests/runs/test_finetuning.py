@@ -183,19 +183,6 @@ def test_the_best_weights_are_those_of_the_round_with_the_highest_return(
     assert tuned(td3bc, tmp_path / "run", config, resume=True).step == best
 
 
-def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run, tmp_path: Path) -> None:
-    for noise in (0.0, 0.5):
-        run = tuned(td3bc, tmp_path / str(noise), replace(CONFIG, episodes=3, noise=noise))
-        rounds = [load_episodes(path) for path in sorted((run.folder / PLAYED).iterdir())]
-        assert [len(played.lengths) for played in rounds] == [3, 3, 3]  # of 30 steps each; the last is the result's
-        assert returns(run.folder).tolist() == [value for played in rounds for value in played.returns]
-        first, agent = rounds[0], td3bc.agent(Box(-1, 1, (1,)))
-        obs = torch.from_numpy(np.delete(first.obs, np.cumsum(first.lengths + 1) - 1, 0))
-        agent.reset(seeds_B=[0] * len(obs))
-        error = agent.act(obs).numpy() - first.act
-        assert (np.abs(error).max() < 1e-6) == (noise == 0) and np.abs(first.act).max() <= 1
-
-
 def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: Path, tmp_path: Path) -> None:
     run = runs.train(tiny("qc", follow), tmp_path / "run", progress=False)
     assert isinstance(run, PolicyRun) and isinstance(td3bc, PolicyRun)

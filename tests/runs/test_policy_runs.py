@@ -115,13 +115,6 @@ def test_a_trained_policy_acts_by_other_settings(hopper_run: Path, tmp_path: Pat
         run.agent(Box(-1, 1, (3,)), PlannerConfig())
 
 
-def test_who_acts_by_a_student_has_no_sampler(hopper_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    runs.train(tiny("fql", hopper_file), tmp_path / "fql", progress=False)
-    for words in (("evaluate", tmp_path / "fql"), ("export", tmp_path / "fql", "--out", tmp_path / "a.onnx")):
-        assert gentraj(*words, "--sampler", "heun") == 2
-        assert "acts by one call of its actor, which has no sampler" in capsys.readouterr().err
-
-
 def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopper_run: Path, tmp_path: Path,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     obs = torch.from_numpy(hopper.obs[:5])
@@ -207,14 +200,6 @@ def test_goals_in_hindsight_are_the_same_after_a_kill(goalless_file: Path, tmp_p
 
 
 # -- the environment
-
-
-@pytest.mark.parametrize(("preset", "option"), [
-    ("iql", "--policy.model.batch-size"), ("world-model", "--world.model.normalizer")])
-def test_what_a_generator_s_owner_decides_is_no_setting(preset: str, option: str, hopper_file: Path, tmp_path: Path,
-                                                        capsys: pytest.CaptureFixture) -> None:
-    assert gentraj("train", preset, "--dataset", hopper_file, "--run-dir", tmp_path / "run", option, 1) == 2
-    assert f"{option} is unknown" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,19 +120,6 @@ def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
                     ("return (95 % interval of the mean)", [10.0, 15.0], None, None),
                     ("first success (steps, median)", 17.0, None, None), ("training step", 6, None, None),
                     ("deadline ms", 20.0, None, None), ("deadline acted by the plan", 600, None, None)]
-
-
-def test_a_single_entry_is_drawn_over_time(run_folder: Path) -> None:
-    run = load(run_folder)
-    drawing = report.Drawing(changed(run, data=replace(run.data, goal_dims=(1,))), run_folder / "figures", 0)
-    times, x = run.model.spec.times, run.reference.x_BHD[0]
-    assert (drawing.plane.x, drawing.plane.y, drawing.plane.alike) == ("environment steps", "observation[1]", False)
-    assert np.array_equal(drawing._plane(x, times), np.stack([times, x[:, 1].numpy()], 1))
-    assert drawing._goal(torch.tensor([3.5]), 20).tolist() == [20, 3.5]
-    assert all(picture.image for picture in [*drawing.samples(), *drawing.denoising()])
-    episode = SimpleNamespace(obs=np.zeros((5, 4), np.float32), extras={"goal": np.ones((5, 1), np.float32)})
-    played: Any = SimpleNamespace(recorded=[episode])
-    assert drawing._paths(played)[0].image
 
 
 @pytest.mark.filterwarnings("ignore:no recorded way")
