@@ -23,10 +23,9 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
 from ..rendering import Watch
-from .stepping import EnvCrashed, EnvironmentFault, MakeEnv, WorkerDied
+from .stepping import EnvCrashed, EnvironmentFault, MakeEnv
 from .vector import VectorEnvironment
 
-DEATHS = 3  # of workers in one episode, after which it is not begun again
 HOPELESS_EPISODES = 10  # a rollout stops after so many episodes that did not finish, if none did
 
 
@@ -183,7 +182,6 @@ class _Player:
         self.finished = 0
         self.faults = dict[int, EnvironmentFault]()
         """Why an episode did not finish, by its number."""
-        self.deaths = Counter[int]()
         self.rows = dict[str, list[np.ndarray]]()
         self.latency_ms = list[float]()
         self.act_ms = list[float]()
@@ -274,20 +272,9 @@ class _Player:
         failed_B = np.zeros(len(self.episode_B), bool)
         for i, fault in self.envs.faults.items():
             failed_B[i] = True
-            episode = int(self.episode_B[i])
-            self.deaths[episode] += isinstance(fault, WorkerDied)
-            if isinstance(fault, WorkerDied) and self.deaths[episode] < DEATHS:
-                self._begin_again(episode)
-            else:
-                self.faults[episode] = fault
+            self.faults[int(self.episode_B[i])] = fault
         self._next(failed_B)
         return failed_B
-
-    def _begin_again(self, episode: int) -> None:
-        """Lets an episode wait for its second beginning, and forgets the steps of the first."""
-        self.waiting.appendleft(episode)
-        for episode_B in self.rows.get("episode", []):
-            episode_B[episode_B == episode] = -1
 
     def _next(self, mask_B: np.ndarray) -> None:
         """Gives the next episodes to the masked environments."""

@@ -34,10 +34,6 @@ class EnvCrashed(EnvironmentFault):
     """An environment raised an error, tried to exit, ended its process or hung."""
 
 
-class WorkerDied(EnvCrashed):
-    """The process of an environment ended while it called it, by the environment's fault or by somebody else's."""
-
-
 class EnvStep(NamedTuple):
     """What one environment returned for an action; after a reset, everything but the observation and goal is empty."""
 

@@ -1,8 +1,7 @@
 """Vectorised environments with flat float32 observations, in which every number is checked before it is used; in this
 process, or each in a worker, so that one that crashes or hangs costs an episode and not the evaluation.
 
-A lost worker is replaced, and a rollout begins its episode again from its seed where somebody else may have ended it.
-This module imports no torch, as worker processes start with it.
+A lost worker is replaced, and its episode is lost. This module imports no torch, as worker processes start with it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from .stepping import (
     MakeEnv,
     Orders,
     Stepper,
-    WorkerDied,
     bounds,
 )
 
@@ -290,7 +288,7 @@ class _Worker:
         self.process.join()
         code = self.process.exitcode or 0
         how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        raise WorkerDied(f"it ended its process {how}")
+        raise EnvCrashed(f"it ended its process {how}")
 
 
 def serve(connection: Connection, make_env: MakeEnv, obs_keys: Sequence[str]) -> None:

@@ -20,13 +20,6 @@ def kill(env: Misbehaving) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_once(env: Misbehaving) -> None:
-    """As a kernel that needs memory does, or a person: the environment is not to blame."""
-    if not env.mark.exists():
-        env.mark.touch()
-        kill(env)
-
-
 def fail(env: Misbehaving) -> None:
     raise OSError(5, "the simulator\nis gone")
 
@@ -41,7 +34,7 @@ def hang(env: Misbehaving) -> None:
         time.sleep(3600)
 
 
-HOW = {each.__name__: each for each in (kill, kill_once, fail, leave_politely, hang)}
+HOW = {each.__name__: each for each in (kill, fail, leave_politely, hang)}
 
 
 class Misbehaving(gymnasium.Env):

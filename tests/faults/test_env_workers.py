@@ -77,13 +77,6 @@ def test_a_rollout_in_which_nothing_finishes_stops():
     assert len(begun) < 12
 
 
-def test_a_worker_that_somebody_kills_costs_nothing(healthy, tmp_path):
-    """Its episode begins again."""
-    make = partial(Misbehaving, "kill_once", (SEEDS[2],), tmp_path / "mark")
-    check_others(play(make, workers=2), healthy, [])
-    assert (tmp_path / "mark").exists()
-
-
 def test_scores_in_workers_are_those_in_this_process_bit_for_bit():
     factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 25})
     one, other = (rollout(WaypointController(factory.maze, noise=0.5), factory, 6, 3,
