@@ -35,7 +35,7 @@ from ..training.log import read_metrics
 from ..training.loop import cpu_resources
 from ..trajectory import Batch, SamplingOptions, SupportsLogProb
 from .cards import DataResult, SeedResult
-from .page import Row, ScoreTable, draw_scores, picture, write_parts
+from .page import Row, ScoreTable, picture, write_parts
 from .statistics import Estimate
 
 BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
@@ -247,9 +247,7 @@ def write_page(found: Comparison, out: Path) -> Path:
     if found.table is not None:
         table, episodes = found.table, found.table.episodes
         scores = {row.label: row.results[table.name].seeds[0] for row in table.rows}
-        parts = [f"## {table.name}", str(table),
-                 picture(table.name, path, table.stem, lambda file: draw_scores(table, file)),
-                 *costs(table, found.numbers, path)]
+        parts = [f"## {table.name}", str(table), *costs(table, found.numbers, path)]
     write_json(out / "comparison.json", {"runs": {
         each.label: {"folder": str(each.run.folder), "kind": each.run.summary, "steps": each.steps,
                      "score": to_json(scores.get(each.label)), "numbers": found.numbers[each.label]}
@@ -274,7 +272,7 @@ def costs(table: ScoreTable, numbers: Mapping[str, Mapping[str, float]], path: P
     """Yields the frontier of at least two runs."""
     points = {row.label: (numbers[row.label]["cpu_ms"], row.results[table.name].estimate) for row in table.rows}
     if len(points) > 1:
-        yield picture("What a decision costs and what it is worth", path, f"{table.stem}-frontier",
+        yield picture("What a decision costs and what it is worth", path, "frontier",
                       lambda file: plot_frontier(points, frontier(points), file, "return of an episode"))
         yield "No other point beats those of the line in both."
 

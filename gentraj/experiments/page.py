@@ -239,7 +239,7 @@ def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, s
     yield f"## {table.name}"
     yield text if table.is_averaged else text + NOT_AVERAGED
     yield score_table(table, more)
-    yield picture(table.name, path, table.stem, lambda file: draw_scores(table, file))
+    yield picture(table.name, path, table.stem, lambda file: _draw(table, file))
 
 
 def _seeds(rows: Iterable[Row]) -> str:
@@ -333,8 +333,7 @@ def _cards(table: ScoreTable) -> str:
 # -- figures
 
 
-def draw_scores(table: ScoreTable, path: Path) -> None:
-    """Draws the scores with their intervals, a panel for each dataset."""
+def _draw(table: ScoreTable, path: Path) -> None:
     panels: dict[str, dict[str, Estimate]] = {column: {} for column in table.columns}
     for row in table.rows:
         for column, result in row.results.items():

@@ -1,5 +1,5 @@
-"""What a browser can take along: a picture, the plan, a video of the closed loop, the Python call, and pages: what the
-studio shows as one HTML file that needs neither the studio nor a network."""
+"""What a browser can take along: a picture, the plan, a video of the closed loop, and pages: what the studio shows as
+one HTML file that needs neither the studio nor a network."""
 
 from __future__ import annotations
 
@@ -51,16 +51,15 @@ def downloads(session: Session, client: ClientHandle) -> dict[str, Download]:
         Image.fromarray(shown).save(buffer, "PNG")
         return "studio.png", buffer.getvalue()
 
-    def answer() -> Answer:
+    def plan() -> tuple[str, bytes]:
         if 0 not in session.answers:
             raise ValueError(session.problem or "there is no plan yet")
-        return session.answers[0]
+        return "plan.npz", plan_npz(session.answers[0])
 
     return {"Picture": picture,
             "Page (.html)": lambda: ("studio.html", session_page(session).encode()),
-            "Plan (.npz)": lambda: ("plan.npz", plan_npz(answer())),
-            "Video of the closed loop": lambda: ("loop.mp4", video(session.drive)),
-            "Python call": lambda: ("plan.py", python_call(answer()).encode())}
+            "Plan (.npz)": plan,
+            "Video of the closed loop": lambda: ("loop.mp4", video(session.drive))}
 
 
 def plan_npz(answer: Answer) -> bytes:
@@ -79,33 +78,6 @@ def plan_npz(answer: Answer) -> bytes:
                         arrival=answer.arrival_step_N, trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen),
                         start=np.array(answer.question.obs), goal=np.array(answer.question.goal))
     return buffer.getvalue()
-
-
-def python_call(answer: Answer) -> str:
-    """A Python program that makes these plans again as `answer`, bit for bit on the same machine.
-
-    It loads the run as the studio has it, whatever is trained in the meantime.
-    """
-    run = answer.loaded.run
-    module, function = "planning", "plan_for"
-    more = ""
-    if answer.parts:
-        more = f", parts={answer.parts}"
-    if answer.loaded.kind == "policy":
-        module, function = "driving", "ahead"
-    return f"""import torch
-
-import gentraj
-from gentraj.envs.tasks.maze import Disc
-from gentraj.studio.loading import ready
-from gentraj.studio.planning import Question, Settings
-from gentraj.studio.{module} import {function}
-
-device = torch.device({str(run.reference.x_BHD.device)!r})
-run = gentraj.load({str(run.folder.absolute())!r}, device=device, step={run.step})
-answer = {function}(ready(run, backend={answer.loaded.backend!r}), {answer.question!r}{more})
-places = answer.places(answer.chosen)
-"""
 
 
 def video(drive: Drive | None) -> bytes:

@@ -42,8 +42,6 @@ class Loaded:
     """The MuJoCo environment, whose model is drawn; it is closed."""
     goal_radius: float = REACHED
     """The distance from the goal that counts as success."""
-    backend: BackendName = "eager"
-    """What runs the networks of `run`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the run plans, so that plans of several browsers do not slow each other down."""
 
@@ -134,7 +132,7 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
         raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
                          "mazes and MuJoCo's bodies; see the run with gentraj report")
     if isinstance(run, PlannerRun):
-        return Loaded(name, accelerate(run, backend), factory, run.action_space(), base, goal_radius, backend)
+        run = accelerate(run, backend)
     return Loaded(name, run, factory, run.action_space(), base, goal_radius)
 
 

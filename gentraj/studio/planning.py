@@ -1,4 +1,4 @@
-"""A plan as a function of a question: `plan_for(loaded, question)` is the same whenever it is asked."""
+"""Plans as a function of a question: `answers(loaded, question)` are the same whenever they are asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count, islice
 from typing import Literal
 
 import numpy as np
@@ -83,8 +82,6 @@ class Answer:
     """The largest violations of each plan, where there are obstacles."""
     route: Route | None = None
     """The recorded way to the goal; None without a roadmap, and where no way leads from there."""
-    parts: int = 0
-    """The number of plans that the chosen one is joined of, on the way to a far goal; 0 where it was not continued."""
 
     @property
     def lacks_way(self) -> bool:
@@ -223,12 +220,6 @@ def planner_of(loaded: Loaded, question: Question) -> Planner:
     return Planner(replace(base.sampler, config=config, guide=guide), replace(base.tracker, config=config))
 
 
-def plan_for(loaded: Loaded, question: Question, parts: int = 0) -> Answer:
-    """Plans once; with a roadmap, a chosen plan of so many `parts` (see `answers`). Raises ValueError for settings and
-    obstacles that cannot be."""
-    return list(islice(answers(loaded, question), parts + 1))[-1]
-
-
 def answers(loaded: Loaded, question: Question) -> Iterator[Answer]:
     """Plans once and yields the plans; with a roadmap also the same plans with a chosen one that goes on, by one plan
     more each time, and at last arrives at the goal. Raises ValueError for settings and obstacles that cannot be."""
@@ -252,13 +243,12 @@ def answers(loaded: Loaded, question: Question) -> Iterator[Answer]:
     if goal_BG is None or planner.sampler.far is None:
         return
     growing = planner.sampler.growing(torch.tensor([question.obs]), goal_BG, [question.settings.seed])
-    for parts in count(1):
+    while True:
         with loaded.lock:
             ways = next(growing, None)
         if ways is None:
             return
-        longer = answer_of(loaded, question, planner, plans.with_whole(ways))
-        yield replace(longer, ms=ms, frames=frames, parts=parts)
+        yield replace(answer_of(loaded, question, planner, plans.with_whole(ways)), ms=ms, frames=frames)
 
 
 def answer_of(loaded: Loaded, question: Question, planner: Planner, plans: Plans) -> Answer:
