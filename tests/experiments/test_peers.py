@@ -1,10 +1,9 @@
-"""The authors' own code beside ours, without JAX: a checkout of a few lines, or a class, stands for theirs."""
+"""Other authors' code beside ours: a class of a few lines stands for theirs."""
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import reproduce
-from benchmarks.peers.ogbench import OGBench, compact
+from benchmarks.peers.ogbench import compact
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.page import beside
 from benchmarks.peers.peer import (
@@ -47,46 +46,10 @@ from gentraj.experiments.statistics import number
 from gentraj.runs.kinds.presets import PRESETS
 from gentraj.runs.learn.training import train
 
-AGENTS = """
-class Counts:
-    create = classmethod(lambda cls, seed, observations, actions, settings: cls())
-    update = lambda self, batch: (self, {"loss": batch})
-    sample_actions = staticmethod(lambda observations, goals, temperature: goals - observations)
-agents = {"counts": Counts}
-"""
-SETTINGS = 'get_config = lambda: {"agent_name": "counts", "dataset_class": "GC", "batch_size": 4, "alpha": 1.0}'
-DATASETS = """
-class Dataset(dict):
-    create = classmethod(lambda cls, **fields: cls(fields))
-class GC:
-    def __init__(self, data, settings): assert settings["alpha"] == 0.25
-    sample = lambda self, size: {"observations": 0, "actions": 0} if size == 1 else size
-"""
 
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A checkout whose only agent goes straight to the goal."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    files = {"agents/__init__.py": AGENTS, "agents/counts.py": SETTINGS, "utils/datasets.py": DATASETS,
-             "utils/evaluation.py": "supply_rng = lambda decide: decide",
-             "hyperparameters.sh": "python main.py --env_name=walk-v0 --agent=agents/counts.py --agent.alpha=0.25\n"}
-    write(tmp_path / "ogbench" / "impls", files)
-    yield tmp_path / "ogbench"
-    for name in [name for name in sys.modules if name.split(".")[0] in ("agents", "utils")]:
-        del sys.modules[name]
-
-
-def walks(lengths: list[int], width: int = 2) -> Episodes:
+def walks(lengths: list[int]) -> Episodes:
     rng, S = np.random.default_rng(0), sum(lengths)
-    obs, act = rng.normal(size=(S + len(lengths), width)), rng.uniform(-1, 1, (S, 2))
+    obs, act = rng.normal(size=(S + len(lengths), 2)), rng.uniform(-1, 1, (S, 2))
     never = np.zeros(S, bool)
     return Episodes(obs, act, np.zeros(S), never, never, np.array(lengths), goal_dims=(0, 1),
                     obs_keys=("observation",), env=environment_factory("ogbench/pointmaze-medium").spec_json)
@@ -96,10 +59,6 @@ def pendulum() -> Episodes:
     rng = np.random.default_rng(0)
     never = np.zeros(60, bool)
     return Episodes(rng.normal(size=(63, 3)), rng.uniform(-1, 1, (60, 1)), np.zeros(60), never, never, np.full(3, 20))
-
-
-def task(data: Episodes, checkout: Path) -> Task:
-    return Task(data, "walk-v0.npz", "ogbench/pointmaze-medium", 0, 3, checkout)
 
 
 def test_data_are_given_as_ogbench_loads_its_own(tmp_path: Path) -> None:
@@ -112,24 +71,6 @@ def test_data_are_given_as_ogbench_loads_its_own(tmp_path: Path) -> None:
     for key, array in theirs.items():
         np.testing.assert_array_equal(ours[key], array)
         assert ours[key].dtype == array.dtype == np.float32
-
-
-def test_a_goal_is_the_nearest_observation_with_the_entries_that_are_known(checkout: Path) -> None:
-    data = walks([4], width=3)
-    peer = OGBench("counts", task(data, checkout))
-    goal_BG = data.obs[[1, 3], :2] + np.float32(1e-3)
-    seen: dict[str, Any] = {}
-    peer.decide = lambda **given: seen.update(given) or np.zeros((2, 2))
-    assert peer.act(torch.zeros(2, 3), torch.from_numpy(goal_BG)).shape == (2, 2)
-    np.testing.assert_array_equal(seen["goals"], np.hstack([goal_BG, data.obs[[1, 3], 2:]]))
-    with pytest.raises(ValueError, match="no goals"):
-        peer.act(torch.zeros(2, 3))
-
-
-def test_settings_are_those_that_the_authors_chose_for_a_dataset(checkout: Path) -> None:
-    assert OGBench("counts", task(walks([4]), checkout)).settings["alpha"] == 0.25
-    with pytest.raises(ConfigError, match="no settings of counts for other-v0"):
-        OGBench("counts", replace(task(walks([4]), checkout), like="other-v0"))
 
 
 def hopper(tmp_path: Path, data: str = "hopper-mixed.hdf5") -> Task:

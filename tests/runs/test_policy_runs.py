@@ -195,10 +195,6 @@ def test_goals_in_hindsight_need_neither_goals_nor_rewards(name: str, umaze: Epi
     assert not torch.equal(one, other)
 
 
-def test_goals_in_hindsight_are_the_same_after_a_kill(goalless_file: Path, tmp_path: Path) -> None:
-    same_when_killed(with_settings(tiny("iql", goalless_file), {"context.goals": "hindsight"}), tmp_path, after=2)
-
-
 # -- the environment
 
 

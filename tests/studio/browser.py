@@ -45,13 +45,13 @@ def until(page: Any, holds: Callable[[], object], seconds: float = PATIENCE / 10
 
 
 class Newcomer:
-    """A person in front of a page of the studio, who takes screenshots.
+    """A person in front of a page of the studio.
 
     `client` is the server's side of the same page, which knows the camera.
     """
 
     def __init__(self, page: Any, client: Any, folder: Path):
-        self.page, self.client, self.folder, self.shots = page, client, folder, 0
+        self.page, self.client, self.folder = page, client, folder
 
     def dismiss(self) -> None:
         """Closes viser's note that there is no GPU, which lies over the scene."""
@@ -59,12 +59,6 @@ class Newcomer:
         if note.count():
             note.first.click()
 
-    def shoot(self, name: str) -> Path:
-        """Saves a picture of the page as NUMBER-NAME.png."""
-        path = self.folder / f"{self.shots:02d}-{name}.png"
-        self.page.screenshot(path=path, timeout=PATIENCE)
-        self.shots += 1
-        return path
 
     def where(self, x: float, y: float, z: float = 0.0) -> tuple[float, float]:
         """The pixel of the page at which a place of the scene is seen."""
