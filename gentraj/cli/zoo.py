@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from ..config import settings
 from ..plots.page import show
 from ..progress import print_saved
+from ..runs.judge.saved_scores import RETURN_OF
 from ..runs.kinds.zoo import PREFIX, Entry, entry, names
-from ..runs.show.card import RETURN_OF
 from .options import Command
 
 AHEAD = 10  # steps of an open-loop prediction

@@ -118,6 +118,12 @@ def is_path(source: str) -> bool:
     return any(one.is_path and one.is_one(os.path.expanduser(source)) for one in FORMATS)
 
 
+def dataset_names(dataset: str) -> list[str]:
+    """The names of the datasets that the setting `dataset` joins; files and folders are named without their place."""
+    return [Path(name).name if is_path(name) or Path(name).is_absolute() else name
+            for name in split_names(dataset)]
+
+
 def resolve_paths(dataset: str, folder: Path) -> str:
     """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
 

@@ -27,13 +27,13 @@ from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import from_json, read_json, to_json, write_json
+from ..data.sources import dataset_names
 from ..device import pick_device, require_device
 from ..progress import one_line, say
 from ..runs.judge.evaluation import evaluate_run
 from ..runs.kinds.folder import RunFolder, acts_only
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.learn.training import train
-from ..runs.show.card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.log import read_metrics
 from ..training.loop import Interrupted

@@ -13,9 +13,9 @@ from gentraj.envs.making import environment_factory
 from ..config import ConfigError
 from ..data.episodes import episodes_hash
 from ..progress import say
+from ..runs.kinds.datasets import read_datasets
 from ..runs.kinds.folder import run_class
 from ..runs.kinds.run import RunConfig
-from ..runs.learn.training import read_datasets
 from . import engine
 from .cards import (
     Card,

@@ -29,7 +29,7 @@ def data() -> Episodes:
 
 def untrained(monkeypatch: pytest.MonkeyPatch, preset: str) -> Run:
     """A run whose weights are random, so that nothing but its data can hold an action."""
-    monkeypatch.setattr("gentraj.runs.learn.training.load_episodes", lambda name: data())
+    monkeypatch.setattr("gentraj.runs.kinds.datasets.load_episodes", lambda name: data())
     return prepare(replace(PRESETS[preset], dataset="held.npz"))[0].ready(None)
 
 

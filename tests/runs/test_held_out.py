@@ -18,10 +18,11 @@ from gentraj.data import Episodes, Windows, episodes_hash
 from gentraj.distillation import ReflowConfig
 from gentraj.randomness import generator
 from gentraj.runs.judge.held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
+from gentraj.runs.kinds.datasets import data_of
 from gentraj.runs.kinds.folder import RunFolder
 from gentraj.runs.kinds.run import Run, copy_of
 from gentraj.runs.learn.distillation import FewStepRunConfig, distill
-from gentraj.runs.learn.training import data_of, prepare
+from gentraj.runs.learn.training import prepare
 from gentraj.training.optimization import MovingAverage
 from gentraj.training.step import TrainingStep, Trial
 

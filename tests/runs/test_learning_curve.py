@@ -16,8 +16,8 @@ from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.making import environment_factory
 from gentraj.runs.judge.evaluation import evaluate_and_save, table
-from gentraj.runs.kinds import folder as folders
 from gentraj.runs.kinds.folder import RunFolder, last_evaluations
+from gentraj.runs.learn import training
 from gentraj.training.log import LogWarning, read_metrics, write_rows
 
 
@@ -67,7 +67,7 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
     def fail(*_: object, **__: object) -> None:
         raise EnvironmentFault("Maze-v0, step 3: KeyError: 'wall'")
 
-    monkeypatch.setattr(folders, "evaluate", fail)
+    monkeypatch.setattr(training, "evaluate", fail)
     message = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
     with pytest.warns(LogWarning, match=message):
         run = runs.train(evaluated_every(6), tmp_path / "run", progress=False)
@@ -79,7 +79,7 @@ def test_the_time_of_an_evaluation_is_none_of_the_training(umaze, tmp_path: Path
     now = [0.0]
     for clock in ("monotonic", "process_time"):
         monkeypatch.setattr(f"gentraj.training.log.time.{clock}", lambda: now[0])
-    monkeypatch.setattr(RunFolder, "record_score", lambda *_: now.__setitem__(0, now[0] + 1000.0))
+    monkeypatch.setattr(training.RunTrainer, "evaluate", lambda *_: now.__setitem__(0, now[0] + 1000.0))
     run = runs.train(evaluated_every(2), tmp_path / "run", progress=False)
     assert sum(row["seconds"] + row["cpu_seconds"] for row in read_metrics(run.folder)) == 0.0
 

@@ -119,7 +119,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     obs = torch.from_numpy(hopper.obs[:5])
     before = act(runs.load(hopper_run), obs)
-    monkeypatch.setattr("gentraj.runs.learn.training.load_episodes", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr("gentraj.runs.kinds.datasets.load_episodes", lambda *_: pytest.fail("the data were read"))
     folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
     assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
     pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")

@@ -29,11 +29,11 @@ from ...normalize import Normalizer
 from ...progress import busy
 from ...randomness import unfold
 from ...training.checkpoint import saved_steps
+from ..kinds.datasets import data_of, read_data
 from ..kinds.loading import load
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import HELD_OUT_SEED, Run, check_widths, environment_of, of_kind
 from ..kinds.world_run import WorldModelRun
-from ..learn.training import data_of, read_data
 from .fqe import Experience, FQEConfig, fitted_q_evaluation
 from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from .off_policy import imagined_returns, spearman

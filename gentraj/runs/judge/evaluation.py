@@ -33,7 +33,7 @@ from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import ActingConfig, Run, check_widths, environment_of
 from ..kinds.world_run import WorldModelRun
-from ..show.card import MEASURES, YARDSTICKS, episodes_scored, read_scores
+from .saved_scores import MEASURES, YARDSTICKS, episodes_scored, read_scores
 
 LEAP = 4.0  # times the longest step in the data; the medians of the zoo's planners are 1.2 to 2.4
 FEW_EPISODES = 10  # fewer give bootstrap intervals that are too narrow

@@ -19,9 +19,9 @@ from ...data import windows_of
 from ...progress import busy
 from ...randomness import fold, generator
 from ...trajectory import Batch, Condition, SamplingOptions
+from ..kinds.datasets import read_data
 from ..kinds.planner_run import PlannerRun
 from ..kinds.run import Run, environment_of, of_kind
-from ..learn.training import read_data
 
 LEAST = 8  # trajectories at least, as some metrics look at five neighbours
 PLANS_AT_ONCE = 128  # plans whose actions are computed at a time

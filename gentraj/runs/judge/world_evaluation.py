@@ -24,10 +24,10 @@ from ...randomness import fold
 from ...trajectory import Batch
 from ...worlds.facts import rewards_and_ends
 from ...worlds.model import Imagined, WorldModel
+from ..kinds.datasets import read_data
 from ..kinds.loading import load
 from ..kinds.run import Run, check_widths, environment_of, of_kind
 from ..kinds.world_run import WorldModelRun
-from ..learn.training import read_data
 from .off_policy import Returns, both_returns, compared
 
 HORIZON = 20  # steps of an open-loop prediction

@@ -16,19 +16,16 @@ import torch
 from safetensors import SafetensorError
 
 from gentraj.agents.policies.policy import POLICIES
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 
 from ...config import ConfigError, JsonObject, Registry, from_json, read_json, settings, to_json, write_json
 from ...data import Episodes, save_npz
 from ...files import write_file
-from ...progress import counted, say
 from ...training import checkpoint, log
 from ...training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved
-from ...training.log import LogWarning, add_row, read_metrics, read_rows
+from ...training.log import read_metrics, read_rows
 from ...training.loop import check_same
 from ...training.parallel import Processes
-from ...trajectory import Agent, Batch
-from ..judge.held_out import held_out_measures
+from ...trajectory import Batch
 from .planner_run import PlannerRun, PlannerRunConfig
 from .plans import PlannerPolicy, PlannerPolicyConfig
 from .policy_run import PolicyRun, PolicyRunConfig
@@ -189,34 +186,6 @@ class RunFolder:
         """The entries of provenance.json, oldest first; an empty list if the file is missing."""
         path = self / self.PROVENANCE
         return read_json(path).get("starts", []) if path.exists() else []
-
-    def record_score(self, step: int, agent: Agent, data: DataFacts, episodes: int) -> None:
-        """Evaluates the agent at this training step and adds a line to the learning curve.
-
-        Starts and goals are the same at every step. Lines of later steps are dropped: they come from a training that
-        was interrupted, and will be written again. An error of the environment becomes a warning; it costs the line,
-        not the training.
-        """
-        config = EvaluationConfig(episodes=episodes, baselines=False)
-        try:
-            scores, _ = evaluate(agent, str(data.env), config, obs_keys=data.obs_keys, goal_dims=data.goal_dims)
-        except (RuntimeError, ValueError, OSError) as error:
-            warnings.warn(f"step {step}: not evaluated, {error}; training goes on", LogWarning, stacklevel=2)
-            return
-        row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
-        add_row(self / self.CURVE, row)
-        low, high = scores["return_ci95"]
-        say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {counted(episodes, 'episodes')}")
-
-    def record_held_out(self, step: int, run: Run, episodes: Episodes, device: torch.device | None) -> None:
-        """Measures the run on held-out episodes at this training step, as `record_score` evaluates an agent."""
-        try:
-            measures = held_out_measures(run, episodes, device)
-        except (RuntimeError, ValueError) as error:
-            warnings.warn(f"step {step}: not measured on held-out data, {error}; training goes on", LogWarning,
-                          stacklevel=2)
-            return
-        add_row(self / self.HELD_OUT, {"step": step} | measures)
 
     def held_out(self) -> list[JsonObject]:
         """The lines of held-out.jsonl in the order of their steps; an empty list if nothing was held out."""

@@ -354,6 +354,16 @@ def straight(run: RunT) -> RunT:
     return near
 
 
+def examples(run: Run) -> tuple[Tensor, Tensor | None]:
+    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals.
+
+    An agent with a history decides by all that it sees, (R, `TrajectorySpec.seen_dim`).
+    """
+    reference = run.reference
+    obs_RO = reference.x_BHD[:, 0, : run.data.obs_dim]
+    return run.main.spec.seen(obs_RO, reference.past_BPD), straight(run).example_goal(reference, obs_RO)
+
+
 def of_kind(run: Run, kind: type[RunT]) -> RunT:
     """The run. Raises ValueError if it is one of another kind."""
     if not isinstance(run, kind):

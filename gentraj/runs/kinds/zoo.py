@@ -30,13 +30,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ...config import JsonObject, check_known, read_json
+from ...data.sources import dataset_names
 from ...files import write_file
 from ...progress import say
 from ...training import checkpoint
 from ...training.checkpoint import CheckpointError
 from ...training.optimization import MovingAverage
 from ...training.state import module_tensors, restore_module
-from ..show.card import dataset_names
 from .folder import RunFolder, fingerprint, run_class
 from .run import Run
 

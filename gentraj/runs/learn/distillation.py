@@ -33,13 +33,14 @@ from ...distillation import (
 )
 from ...training.loop import TrainingConfig
 from ...training.parallel import SINGLE
+from ..kinds.datasets import data_of
 from ..kinds.folder import RunFolder, check_trained, run_class
 from ..kinds.planner_run import PlannerRun, PlannerRunConfig
 from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.presets import model_config, with_model
 from ..kinds.run import Run, RunConfig
 from .dagger import DecisionConfig, distill_decisions
-from .training import RunTrainer, data_of, training_data
+from .training import RunTrainer, training_data
 
 
 @settings

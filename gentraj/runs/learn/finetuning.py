@@ -30,10 +30,11 @@ from ...randomness import fold
 from ...training.loop import MAY_CHANGE_ON_RESUME, TrainingData
 from ...training.parallel import SINGLE
 from ...trajectory import Agent, Batch, TrajectorySpec
+from ..kinds.datasets import data_of
 from ..kinds.folder import RunFolder
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import Run, copy_of, environment_of
-from .training import RunTrainer, check_fit, data_of
+from .training import RunTrainer, check_fit
 
 NOISE = 0.02  # of FinetuneConfig, by default
 SLOWER = 0.1  # of the policy's learning rates; at full ones, a good policy is lost before it could get better

@@ -20,8 +20,7 @@ from ..kinds.planner_run import PlannerRun
 from ..kinds.plans import PlannerPolicy, PlannerPolicyConfig
 from ..kinds.policy_run import PolicyRun, PolicyRunConfig
 from ..kinds.presets import reward_settings
-from ..kinds.run import Run, of_kind
-from ..show.export import examples
+from ..kinds.run import Run, examples, of_kind
 from .training import RunTrainer, prepare, training_data
 
 ARRIVAL = 0.1  # the threshold of the one arrival at a goal; later, likelier ones make a planner slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +13,21 @@ import torch
 from gymnasium.spaces import Box
 
 from gentraj.agents.policies.steering import SteeredConfig
-from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory, lost_wrappers, try_making
-from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject
-from ...data import Episodes, concatenate, episodes_hash, load_episodes
-from ...data.sources import resolve_paths, split_names
-from ...data.splitting import stitch
-from ...progress import one_line, say
-from ...training.log import Row
+from ...data import Episodes
+from ...data.sources import resolve_paths
+from ...progress import counted, one_line, say
+from ...training.log import LogWarning, Row, add_row
 from ...training.loop import RunStore, Trainer, TrainingData
 from ...training.parallel import SINGLE, Processes
 from ...trajectory import Agent
-from ..kinds.folder import RunFolder, fingerprint, may_change, run_class
+from ..judge.held_out import held_out_measures
+from ..kinds.datasets import join, read_datasets
+from ..kinds.folder import KEPT, RunFolder, fingerprint, may_change, run_class
 from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.run import DataFacts, Run, RunConfig, Split, copy_of
 
@@ -93,15 +93,36 @@ class RunTrainer(Trainer):
         self.run_folder.start(self.run, self.processes, resume)
 
     def evaluate(self) -> None:
-        """Adds a line to the learning curve."""
-        current = copy_of(self.run, self.processes.device)
-        agent = current.agent(current.action_space())
-        self.run_folder.record_score(self.step, agent, current.data, self.settings.eval_episodes)
+        """Evaluates the agent and adds a line to the learning curve.
+
+        Starts and goals are the same at every step. An error of the environment becomes a warning; it costs the line,
+        not the training.
+        """
+        current, data = copy_of(self.run, self.processes.device), self.run.data
+        config = EvaluationConfig(episodes=self.settings.eval_episodes, baselines=False)
+        try:
+            scores, _ = evaluate(current.agent(current.action_space()), str(data.env), config, obs_keys=data.obs_keys,
+                                 goal_dims=data.goal_dims)
+        except (RuntimeError, ValueError, OSError) as error:
+            warnings.warn(f"step {self.step}: not evaluated, {error}; training goes on", LogWarning, stacklevel=2)
+            return
+        row = {"step": self.step} | {key: scores[key] for key in KEPT if scores[key] is not None}
+        add_row(self.run_folder / RunFolder.CURVE, row)
+        low, high = scores["return_ci95"]
+        say(f"step {self.step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in "
+            f"{counted(config.episodes, 'episodes')}")
 
     def measure(self) -> None:
-        """Measures the run on the episodes that were held out, if any were."""
-        if self.held_out is not None:
-            self.run_folder.record_held_out(self.step, self.run, self.held_out, self.processes.device)
+        """Measures the run on the episodes that were held out, if any were, as `evaluate` evaluates its agent."""
+        if self.held_out is None:
+            return
+        try:
+            measures = held_out_measures(self.run, self.held_out, self.processes.device)
+        except (RuntimeError, ValueError) as error:
+            warnings.warn(f"step {self.step}: not measured on held-out data, {error}; training goes on", LogWarning,
+                          stacklevel=2)
+            return
+        add_row(self.run_folder / RunFolder.HELD_OUT, {"step": self.step} | measures)
 
 
 def training_data(run: Run, parts: Split) -> TrainingData:
@@ -134,42 +155,6 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
         check_data(facts, episodes, config.env_id)
         untrained_agent(run)
     return run, parts
-
-
-def read_datasets(config: RunConfig, *, record: bool = True) -> tuple[Episodes, list[DataReturns]]:
-    """The data that a run is trained on, and the returns of the recorded episodes of each of its datasets.
-
-    The dataset of a task is recorded if it is missing, unless `record` is false.
-    """
-    return join(config, [load_episodes(make_missing(name) if record else name) for name in split_names(config.dataset)])
-
-
-def join(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, list[DataReturns]]:
-    """The datasets as a run is trained on them, and the returns of the recorded episodes of each.
-
-    Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
-    out, with a warning.
-    """
-    real = [dataset.real() for dataset in datasets]
-    joined = concatenate(datasets if config.learns_from_synthetic else real)
-    if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
-        warnings.warn(f"{joined.name}: {lost} steps that a world model imagined are left out; only the critics of "
-                      "policies learn from them", stacklevel=2)
-    return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
-
-
-def read_data(config: RunConfig, folder: Path = Path(), *, record: bool = True) -> Episodes:
-    """The data that a run in `folder` is trained on, as one; see `read_datasets`."""
-    return read_datasets(replace(config, dataset=resolve_paths(config.dataset, folder)), record=record)[0]
-
-
-def data_of(run: Run) -> Split:
-    """The episodes that a run was trained on, and those that were held out. Raises ValueError for a dataset that was
-    changed since."""
-    parts = run.split(run.config, read_data(run.config, run.folder))
-    if episodes_hash(parts.train) != run.dataset_hash:
-        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
-    return parts
 
 
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:

@@ -26,7 +26,7 @@ from gentraj.agents.policies.actor import Actor
 
 from ...randomness import Tape
 from ...trajectory import DEFAULT_OPTIONS, SamplingOptions
-from ..kinds.run import Run, copy_of, straight
+from ..kinds.run import Run, copy_of, examples, straight
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
@@ -48,16 +48,6 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
         raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "
                          "export a planner or a policy")
     return export_decision(agent.decide, *examples(run), batch)
-
-
-def examples(run: Run) -> tuple[Tensor, Tensor | None]:
-    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals.
-
-    An agent with a history decides by all that it sees, (R, `TrajectorySpec.seen_dim`).
-    """
-    reference = run.reference
-    obs_RO = reference.x_BHD[:, 0, : run.data.obs_dim]
-    return run.main.spec.seen(obs_RO, reference.past_BPD), straight(run).example_goal(reference, obs_RO)
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:

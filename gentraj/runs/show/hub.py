@@ -14,15 +14,17 @@ import torch
 
 from ...config import read_json, write_json
 from ...data.lerobot import REPOSITORY
+from ...data.sources import dataset_names
 from ...files import write_file
 from ...progress import one_line
 from ...training import checkpoint
 from ...training.checkpoint import CheckpointError
 from ...training.log import write_rows
+from ..judge.saved_scores import read_scores
 from ..kinds.folder import RunFolder
 from ..kinds.loading import load
 from ..kinds.run import Run
-from .card import dataset_names, model_card, read_scores
+from .card import model_card
 
 DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", RunFolder.CARD]  # data only: nothing that could be code
 

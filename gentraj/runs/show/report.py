@@ -31,6 +31,7 @@ from ...progress import bar, busy, one_line, say
 from ...randomness import unfold
 from ...trajectory import Condition, SamplingOptions, only_steps
 from ..judge.held_out import decided
+from ..judge.saved_scores import YARDSTICKS, read_scores
 from ..judge.world_evaluation import JudgeConfig, evaluate_world_model
 from ..kinds.folder import RunFolder, last_evaluations
 from ..kinds.planner_run import PlannerRun
@@ -38,7 +39,7 @@ from ..kinds.policy_run import PolicyRun
 from ..kinds.presets import model_config
 from ..kinds.run import Run, steps_done, straight
 from ..kinds.world_run import WorldModelRun
-from .card import SCORES, YARDSTICKS, facts, own_scores, read_scores, score_rows
+from .card import SCORES, facts, own_scores, score_rows
 
 EPISODES = 6
 SAMPLES = 48
