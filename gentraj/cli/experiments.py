@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 from annotated_types import Ge
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from gentraj.envs.making import ProtocolName
 
@@ -34,9 +34,11 @@ class Compare(Command):
     speed and likelihood.
 
     The runs may be of any kind, such as families of models that `gentraj sweep --over family=...` has trained, or a
-    teacher and its students. The frontier shows what their decisions cost and what they are worth.
+    teacher and its students. Runs that differ only in their seed are shown together, with their mean and range. The
+    frontier shows what their decisions cost and what they are worth.
 
     Examples: gentraj compare runs/demo runs/gan
+              gentraj compare runs/families/family=*/run
               gentraj compare runs/umaze@20 runs/umaze@5 runs/umaze-student --out runs/students
     """
 
@@ -62,7 +64,6 @@ class Compare(Command):
         print_saved(compare.write_page(found, self.out))
 
 
-
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
 
@@ -77,6 +78,7 @@ class Sweep(Command):
     Examples: gentraj sweep iql --dataset hopper.npz --over policy.beta=1,3,10 policy.expectile=0.7,0.9
               gentraj sweep iql --dataset hopper.npz --over policy.beta=0.5..20:log --trials 40
               gentraj sweep pointmaze-umaze --over network=temporalunet,dit --seeds 0 1 2 --ray
+              gentraj sweep pointmaze-umaze --over family=diffusion,gan --minutes 6 --run-dir runs/families
               gentraj sweep pointmaze-umaze --over network=dit planner.replan=8,16 --one-at-a-time
     """
 
@@ -105,6 +107,9 @@ class Sweep(Command):
     """Number of episodes in which each training is evaluated."""
     steps: PositiveInt | None = None
     """Number of training steps; by default the preset's."""
+    minutes: PositiveFloat | None = None
+    """Minutes of each training, in place of --steps: each setting makes as many steps as it makes in this time when
+    nothing runs beside it, which a short training measures first."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
     ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
@@ -117,16 +122,18 @@ class Sweep(Command):
         if self.one_at_a_time and self.trials is not None:
             raise ValueError("--one-at-a-time tries each value alone, and --trials draws all settings at random; leave "
                              "one of them out")
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("--steps and --minutes both say how long to train; give one of them")
 
     def __call__(self) -> None:
         check_folder(self.run_dir, "--run-dir")
         base, tried = sweep_plan(self)
-        failures, results = sweep(base, tried, self.run_dir, pool_of(self.jobs, self.run_dir), self.device)
+        failures, results = sweep(base, tried, self.run_dir, pool_of(self.jobs, self.run_dir), self.device,
+                                  self.minutes)
         for table in score_tables(results):
             print_saved(score_table(table))
         if failures:
             raise SystemExit(1)
-
 
 
 def sweep_plan(args: Sweep) -> tuple[Card, list[Values]]:
@@ -208,7 +215,6 @@ class Reproduce(Command):
             say(f"table in {write_page(existing, self.table)}")
         if not good:
             raise SystemExit(1)
-
 
 
 def check_cards(args: Reproduce) -> None:

@@ -3,6 +3,7 @@ samples, and what their decisions cost."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +24,20 @@ from ..config import to_json, write_json
 from ..files import short_names
 from ..plots.comparison import plot_frontier
 from ..plots.figures import plot_samples_beside_data
-from ..plots.page import markdown_table
+from ..plots.page import markdown_table, show
 from ..plots.style import Plane, in_plane
 from ..runs.judge.evaluation import Acting, evaluate_run
 from ..runs.judge.measures import choose_windows, conditions, measure_run
 from ..runs.kinds.loading import load
 from ..runs.kinds.planner_run import PlannerRun
+from ..runs.kinds.presets import PRESETS
 from ..runs.kinds.run import Run, environment_of
 from ..runs.show.card import parameters_trained
 from ..training.log import read_metrics
 from ..training.loop import cpu_resources
 from ..trajectory import Batch, SamplingOptions, SupportsLogProb
 from .cards import DataResult, SeedResult
-from .page import Row, ScoreTable, picture, write_parts
+from .page import Row, ScoreTable, over_runs, picture, write_parts
 from .statistics import Estimate
 
 BATCHES = (1, 64)  # plans that are sampled at a time while they are timed
@@ -45,9 +47,10 @@ DECISIONS = 50  # that are timed
 WINDOWS_SHOWN = 64
 HEAD = """# Runs compared
 
-Returns are of the same {episodes} episodes for all runs, ± half the width of their 95 % bootstrap interval. "{data}" is
-one half of the data measured against the other, which a perfect model would score. Decisions are for one environment,
-in one thread."""
+Returns are of the same {episodes} episodes for all runs, ± half the width of their 95 % bootstrap interval. Runs that
+differ only in their seed are one row or column, with the mean over them and, in brackets, their range. "{data}" is one
+half of the data measured against the other, which a perfect model would score. Decisions are for one environment, in
+one thread."""
 DATA_COLUMN = "data"
 MEASURES = {  # by the key of the number
     "start.two_sample_accuracy": "two-sample accuracy of the nearest neighbour (0.5 is best)",
@@ -64,12 +67,12 @@ MEASURES = {  # by the key of the number
 
 @dataclass(frozen=True)
 class Entrant:
-    """A run that is compared."""
+    """A run that is compared, or several that differ only in their seed."""
 
     label: str
-    run: Run
+    runs: tuple[Run, ...]
     steps: int | None
-    """The number of sampling steps with which it acts; None for its own."""
+    """The number of sampling steps with which they act; None for their own."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,24 @@ class Comparison:
     entrants: list[Entrant]
     table: ScoreTable | None
     """Their returns; None where no episodes were asked for."""
-    numbers: dict[str, dict[str, float]]
-    """What was measured of each run, by its label and the name of the number."""
+    numbers: dict[str, list[dict[str, float]]]
+    """What was measured of each run of an entrant, by the entrant's label and the name of the number."""
+
+    def spread(self, label: str, key: str) -> list[float]:
+        """A number of all runs of an entrant, as far as they have it."""
+        return [numbers[key] for numbers in self.numbers[label] if key in numbers]
 
 
 def entrants(runs: Sequence[Run | Path | str], device: torch.device | None = None) -> list[Entrant]:
-    """Loads runs, each of which is a run, its folder, or DIR@STEPS for another number of sampling steps. Raises
-    ValueError for no runs, for a run that is given twice, and for 0 steps."""
+    """Loads runs, each of which is a run, its folder, or DIR@STEPS for another number of sampling steps; those that
+    differ only in their seed are one entrant. Raises ValueError for no runs, for a preset, for a run that is given
+    twice, and for 0 steps."""
     if not runs:
         raise ValueError("no runs were given; give at least one")
+    presets = [each for each in runs if each in PRESETS and not Path(str(each)).exists()]
+    if presets:
+        raise ValueError(f"{presets[0]} is a preset; `gentraj sweep {presets[0]} --over family=diffusion,gan` trains "
+                         "families of models, whose runs are then compared")
     loaded: list[tuple[Run, int | None]] = []
     for each in runs:
         if isinstance(each, Run):
@@ -95,17 +107,44 @@ def entrants(runs: Sequence[Run | Path | str], device: torch.device | None = Non
         else:
             folder, steps = folder_and_steps(str(each))
             loaded.append((load(folder, device=device), steps))
+    groups: list[tuple[list[Run], int | None]] = []
+    for run, steps in loaded:
+        group = next((group for group, of_group in groups if of_group == steps and is_repetition(run, group)), None)
+        if group is None:
+            groups.append(([run], steps))
+        else:
+            group.append(run)
     folders = list(dict.fromkeys(run.folder.absolute() for run, _ in loaded))
     names = dict(zip(folders, short_names(folders), strict=True))
     found: dict[str, Entrant] = {}
-    for run, steps in loaded:
-        label = names[run.folder.absolute()]
-        if steps is not None:
-            label = f"{label}@{steps}"
+    for group, steps in groups:
+        own = [names[run.folder.absolute()] for run in group]
+        suffix = "" if steps is None else f"@{steps}"
+        label = common_name(own) + suffix
+        if label in found:
+            label = own[0] + suffix
         if label in found:
             raise ValueError(f"{label} was given twice; give each run once, or with other steps, as in DIR@5")
-        found[label] = Entrant(label, run, steps)
+        found[label] = Entrant(label, tuple(group), steps)
     return list(found.values())
+
+
+def is_repetition(run: Run, group: Sequence[Run]) -> bool:
+    """Whether a run differs from those of a group in its seed, and in nothing else."""
+    def settings(each: Run) -> object:
+        return each.step, each.summary, replace(each.config, training=replace(each.config.training, seed=0))
+
+    seeds = [each.config.training.seed for each in group]
+    return run.config.training.seed not in seeds and settings(run) == settings(group[0])
+
+
+def common_name(names: Sequence[str]) -> str:
+    """What the names of repetitions have in common, without "seed" at its end: iql of iql-seed-0 and iql-seed-1."""
+    letters = itertools.takewhile(lambda several: len(set(several)) == 1, zip(*names, strict=False))
+    common = "".join(first for first, *_ in letters)
+    if len(names) > 1:
+        common = re.sub(r"[-_. /]*(seed)?[-_=]*\d*$", "", common)
+    return common or names[0]
 
 
 def folder_and_steps(text: str) -> tuple[str, int | None]:
@@ -127,8 +166,8 @@ def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, epis
         print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
 
     The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
-    The environment is by default that of the data. Raises ValueError for no runs, for runs whose environments differ,
-    and what `evaluate_run` raises.
+    Runs that differ only in their seed share a row. The environment is by default that of the data. Raises ValueError
+    for no runs, for runs whose environments differ, and what `evaluate_run` raises.
     """
     return returns(entrants(runs, device), env_id, episodes, seed, progress)
 
@@ -143,7 +182,7 @@ def acting_with(run: Run, steps: int | None) -> Acting:
 def returns(entrants: Sequence[Entrant], env_id: str | None, episodes: int, seed: int, progress: bool) -> ScoreTable:
     """The table of `compare`."""
     config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
-    factories = [environment_factory(environment_of(each.run, env_id)) for each in entrants]
+    factories = [environment_factory(environment_of(each.runs[0], env_id)) for each in entrants]
     if len({factory.spec_json for factory in factories}) > 1:
         raise ValueError(f"the runs have different environments or arguments of one ("
                          f"{', '.join(factory.env_id for factory in factories)}); give runs of the same, or name it by "
@@ -151,11 +190,14 @@ def returns(entrants: Sequence[Entrant], env_id: str | None, episodes: int, seed
     name = factories[0].env_id
     rows = []
     for each in entrants:
-        found, _ = evaluate_run(each.run, config, acting_with(each.run, each.steps), progress=progress)
-        data = found["behaviour"] or {}
-        score = SeedResult(seed, found["agent"], each.run.step, found["sampling"], tuple(found["returns"]), 0.0, {},
-                           decision_ms=found["latency_ms_p50"])
-        rows.append(Row(each.label, (seed,), {name: DataResult("", data.get("return_mean"), (score,))}))
+        behaviour = None
+        scores = []
+        for i, run in enumerate(each.runs):
+            found, _ = evaluate_run(run, config, acting_with(run, each.steps), progress=progress)
+            behaviour = (found["behaviour"] or {}).get("return_mean")
+            scores.append(SeedResult(i, found["agent"], run.step, found["sampling"], tuple(found["returns"]), 0.0, {},
+                                     decision_ms=found["latency_ms_p50"]))
+        rows.append(Row(each.label, tuple(range(len(scores))), {name: DataResult("", behaviour, tuple(scores))}))
     return ScoreTable(name, "return_mean", "random-goal", episodes, (name,), rows, entrants[0].label).best_first()
 
 
@@ -167,17 +209,17 @@ def compare_runs(runs: Sequence[str], env_id: str | None, episodes: int, num: in
         table = None
         if episodes:
             table = returns(found, env_id, episodes, 0, progress=True)
-        return Comparison(found, table, {each.label: measure(each, num) for each in found})
+        return Comparison(found, table, {each.label: [measure(run, each.steps, num) for run in each.runs]
+                                         for each in found})
 
 
 # -- what is measured of a run
 
 
-def measure(entrant: Entrant, num: int) -> dict[str, float]:
+def measure(run: Run, steps: int | None, num: int) -> dict[str, float]:
     """What a decision and the training have cost, and of a planner how good its samples are, by the column and the name
     in `measure_run`, and how many plans a second are sampled: the median of repeated calls."""
-    run = entrant.run
-    numbers = decision_cost(entrant)
+    numbers = decision_cost(run, steps)
     numbers["parameters"] = sum(map(parameters_trained, run.components.values()))
     numbers["train_steps"] = run.step
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
@@ -185,17 +227,17 @@ def measure(entrant: Entrant, num: int) -> dict[str, float]:
         numbers["train_seconds"] = seconds
     if not isinstance(run, PlannerRun):
         return numbers
-    steps = entrant.steps or run.planning.steps
-    for column, measures in measure_run(run, num=num, steps=steps)["measures"].items():
+    sampling = SamplingOptions(steps=steps or run.planning.steps)
+    for column, measures in measure_run(run, num=num, steps=sampling.steps)["measures"].items():
         numbers |= {f"{column}.{name}": value for name, value in measures.items() if value is not None}
     windows = whole_windows(run)
     for batch in BATCHES:
         some = windows.take(torch.arange(batch) % len(windows.x_BHD))
         [*_, known] = conditions(run, some).values()
-        call = partial(run.model.sample, known.to(run.device), options=SamplingOptions(steps=steps))
+        call = partial(run.model.sample, known.to(run.device), options=sampling)
         timed = Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=SECONDS_TIMED)
         numbers[f"plans_per_second.{batch}"] = batch / timed.median
-    if entrant.steps is None and isinstance(run.model, SupportsLogProb):  # which depends on no sampling steps
+    if steps is None and isinstance(run.model, SupportsLogProb):  # which depends on no sampling steps
         numbers["log_prob_per_entry"] = likelihood(run, run.model, windows.take(slice(LIKELIHOODS)))
     return numbers
 
@@ -214,12 +256,11 @@ def whole_windows(run: PlannerRun) -> Batch:
     return windows
 
 
-def decision_cost(entrant: Entrant) -> dict[str, float]:
+def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
     """The mean number of network calls and the median milliseconds of CPU time, which other processes change least, of
     a decision for one environment, which begins an episode."""
-    run = entrant.run
     ones = np.ones(run.data.act_dim, np.float32)  # what bounds the actions does not change what they cost
-    acting = acting_with(run, entrant.steps)
+    acting = acting_with(run, steps)
     agent = run.agent(Box(-ones, ones), acting.settings, options=acting.options)
     calls, seconds = np.zeros((2, DECISIONS + 1))
     for n in range(DECISIONS + 1):
@@ -242,35 +283,49 @@ def decision_cost(entrant: Entrant) -> dict[str, float]:
 def write_page(found: Comparison, out: Path) -> Path:
     """Writes comparison.json, the figures, and the page with them and the tables, whose path it returns."""
     path, episodes = out / "comparison.md", 0
-    scores: dict[str, SeedResult] = {}
-    parts = []
+    scores: dict[str, tuple[SeedResult, ...]] = {}
+    parts: list[str] = []
     if found.table is not None:
         table, episodes = found.table, found.table.episodes
-        scores = {row.label: row.results[table.name].seeds[0] for row in table.rows}
-        parts = [f"## {table.name}", str(table), *costs(table, found.numbers, path)]
+        scores = {row.label: row.results[table.name].seeds for row in table.rows}
+        parts = [f"## {table.name}", str(table), *costs(table, found, path)]
+        if any(len(each.runs) > 1 for each in found.entrants):
+            parts += over_runs(table)
     write_json(out / "comparison.json", {"runs": {
-        each.label: {"folder": str(each.run.folder), "kind": each.run.summary, "steps": each.steps,
-                     "score": to_json(scores.get(each.label)), "numbers": found.numbers[each.label]}
+        each.label: {"folders": [str(run.folder) for run in each.runs], "kind": each.runs[0].summary,
+                     "steps": each.steps, "scores": to_json(scores.get(each.label)),
+                     "numbers": found.numbers[each.label]}
         for each in found.entrants}})
     return write_parts(path, [HEAD.format(data=DATA_COLUMN, episodes=episodes), *parts, "## What was measured",
                               measured(found), *samples(found.entrants, path)])
 
 
 def measured(found: Comparison) -> str:
-    """Every measure of every run, and of the data, in Markdown."""
-    rows: list[tuple[object, ...]] = [("kind", *(each.run.summary for each in found.entrants), "")]
+    """Every measure of every entrant, and of the data, in Markdown."""
+    labels = [each.label for each in found.entrants]
+    rows: list[tuple[object, ...]] = [("kind", *(each.runs[0].summary for each in found.entrants), "")]
     for key, text in MEASURES.items():
-        cells = [found.numbers[each.label].get(key) for each in found.entrants]
+        cells = [spread(found.spread(label, key)) for label in labels]
         of_data = f"data.{key.removeprefix('start.')}"
-        data = next((numbers[of_data] for numbers in found.numbers.values() if of_data in numbers), None)
         if any(cell is not None for cell in cells):
-            rows.append((text, *cells, data))
-    return markdown_table(("", *(each.label for each in found.entrants), DATA_COLUMN), rows)
+            rows.append((text, *cells, spread([value for label in labels for value in found.spread(label, of_data)])))
+    return markdown_table(("", *labels, DATA_COLUMN), rows)
 
 
-def costs(table: ScoreTable, numbers: Mapping[str, Mapping[str, float]], path: Path) -> Iterator[str]:
-    """Yields the frontier of at least two runs."""
-    points = {row.label: (numbers[row.label]["cpu_ms"], row.results[table.name].estimate) for row in table.rows}
+def spread(values: Sequence[float]) -> str | None:
+    """Numbers as "mean [minimum, maximum]"; None without any."""
+    if not values:
+        return None
+    low, high = show(min(values)), show(max(values))
+    if low == high:
+        return low
+    return f"{show(float(np.mean(values)))} [{low}, {high}]"
+
+
+def costs(table: ScoreTable, found: Comparison, path: Path) -> Iterator[str]:
+    """Yields the frontier of at least two entrants."""
+    points = {row.label: (float(np.mean(found.spread(row.label, "cpu_ms"))), row.results[table.name].estimate)
+              for row in table.rows}
     if len(points) > 1:
         yield picture("What a decision costs and what it is worth", path, "frontier",
                       lambda file: plot_frontier(points, frontier(points), file, "return of an episode"))
@@ -292,7 +347,7 @@ def frontier(points: Mapping[str, tuple[float, Estimate]]) -> set[str]:
 def samples(entrants: Sequence[Entrant], path: Path) -> Iterator[str]:
     """Yields a picture of samples of every planner that is conditioned as the first one, from the same starts and
     goals."""
-    planners = [(each, each.run) for each in entrants if isinstance(each.run, PlannerRun)]
+    planners = [(each, run) for each in entrants for run in each.runs[:1] if isinstance(run, PlannerRun)]
     if not planners:
         return
     _, first = planners[0]

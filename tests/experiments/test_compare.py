@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from small import gentraj
 
 from gentraj.diffusion import likelihood
 from gentraj.experiments import compare as module
-from gentraj.experiments.compare import entrants, folder_and_steps, frontier
+from gentraj.experiments.compare import common_name, entrants, folder_and_steps, frontier
 from gentraj.experiments.statistics import Estimate
 from gentraj.runs import load
 
@@ -45,12 +46,14 @@ def runs_of(out: Path) -> dict[str, Any]:
 def test_a_planner_is_measured_with_other_steps(compared: Path) -> None:
     one, four, own = runs_of(compared).values()
     for run in (one, four, own):
-        assert len(run["score"]["scores"]) == 2
-        assert run["numbers"].keys() >= {"start.recall", "start and goal.recall", "data.recall", "cpu_ms", "parameters",
+        [score], [numbers] = run["scores"], run["numbers"]
+        assert len(score["scores"]) == 2
+        assert numbers.keys() >= {"start.recall", "start and goal.recall", "data.recall", "cpu_ms", "parameters",
                                          "plans_per_second.1", "plans_per_second.64", "train_seconds"}
-        assert run["numbers"]["train_steps"] == 6
-    assert four["numbers"]["calls"] - one["numbers"]["calls"] >= 3
-    assert own["numbers"].keys() - one["numbers"].keys() == {"log_prob_per_entry"}  # which depends on no steps
+        assert numbers["train_steps"] == 6
+    [one], [four], [own] = (run["numbers"] for run in (one, four, own))
+    assert four["calls"] - one["calls"] >= 3
+    assert own.keys() - one.keys() == {"log_prob_per_entry"}  # which depends on no steps
 
 
 def test_the_page_has_scores_measures_and_figures(compared: Path, small_run: Path) -> None:
@@ -71,12 +74,13 @@ def test_a_policy_without_a_log_is_measured_too(hopper_run: Path, tmp_path: Path
     (folder / "metrics.jsonl").unlink()
     assert gentraj("compare", folder, "--episodes", 0, "--out", tmp_path / "out") == 0
     [policy] = runs_of(tmp_path / "out").values()
-    assert policy["score"] is None
-    assert policy["numbers"].keys() == {"calls", "cpu_ms", "parameters", "train_steps"}
+    assert policy["scores"] is None
+    assert policy["numbers"][0].keys() == {"calls", "cpu_ms", "parameters", "train_steps"}
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("nowhere",), "nowhere: no run there"), (("nowhere@0",), "nowhere@0 has 0 sampling steps"),
+    (("nowhere",), "nowhere: no run there"), (("iql",), "iql is a preset"),
+    (("nowhere@0",), "nowhere@0 has 0 sampling steps"),
     (("RUN", "RUN"), "was given twice"), (("RUN", "--num", 3), "--num is 3; at least 8 is expected"),
     (("RUN", "POLICY"), "the runs have different environments")])
 def test_bad_input_is_one_line(words: tuple, message: str, small_run: Path, hopper_run: Path, tmp_path: Path,
@@ -98,6 +102,25 @@ def test_runs_are_compared_from_python_in_the_same_episodes(hopper_run: Path, tm
     assert one == two and f"above {hopper_run.name}" in str(table)
     with pytest.raises(ValueError, match="no runs"):
         module.compare([])
+
+
+def test_runs_that_differ_in_their_seed_only_share_a_row(hopper_run: Path, tmp_path: Path) -> None:
+    names = "iql-seed-10", "iql-seed-11", "other", "twin"
+    runs = [load(shutil.copytree(hopper_run, tmp_path / name)) for name in names]
+    for run, changes in ((runs[1], {"seed": 11}), (runs[2], {"seed": 12, "warmup": 3})):
+        run.config = replace(run.config, training=replace(run.config.training, **changes))
+    assert [(each.label, each.runs) for each in entrants(runs)] == [
+        ("iql", (runs[0], runs[1])), ("other", (runs[2],)), ("twin", (runs[3],))]
+    table = module.compare(runs, "Hopper-v5", episodes=2, progress=False)
+    seeds = {row.label: len(row.results["Hopper-v5"].seeds) for row in table.rows}
+    assert seeds == {"iql": 2, "other": 1, "twin": 1}
+
+
+@pytest.mark.parametrize(("names", "common"), [
+    (("family=gan-seed-0-1a/run", "family=gan-seed-1-33/run"), "family=gan"), (("iql-0", "iql-1"), "iql"),
+    (("one", "two"), "one"), (("iql-0",), "iql-0")])
+def test_repetitions_are_called_what_their_names_have_in_common(names: tuple[str, ...], common: str) -> None:
+    assert common_name(names) == common
 
 
 def test_a_point_is_on_the_frontier_unless_another_one_is_as_cheap_and_worth_as_much() -> None:

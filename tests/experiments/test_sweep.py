@@ -13,6 +13,8 @@ from inline import inline
 from small import gentraj
 
 from gentraj.cli.experiments import Sweep, space_of, sweep_plan
+from gentraj.config import read_json
+from gentraj.experiments import sweep as module
 from gentraj.experiments.cards import DataResult, read_results
 from gentraj.experiments.sweep import BASE, Choice, Range, Space, base_card, trials_of, varied_card
 from gentraj.runs.kinds.presets import PRESETS
@@ -86,12 +88,28 @@ def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_p
     assert above == pytest.approx(found["horizon=3"].estimate.mean - base, rel=0.01, abs=0.06)
 
 
+def test_a_training_lasts_as_many_steps_as_fit_into_its_minutes(
+        hopper_file: Path, tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACE_STEPS", 4)
+    monkeypatch.setattr(module, "PACE_BLOCK", 2)
+    words = ("sweep", "iql", "--dataset", hopper_file, "--run-dir", tmp_path, "--minutes", 0.001, "--episodes", 1,
+             "--over", "policy.beta=1,3", "policy.candidates=1,2")
+    assert gentraj(*words) == 0 and len(done) == 2
+    paces = [read_json(path)["seconds_per_step"] for path in tmp_path.glob("pace-*.json")]
+    assert {seed.step for found in rows(tmp_path).values() for seed in found.seeds} == {
+        max(1, round(60 * 0.001 / pace)) for pace in paces}
+    names = {path.parent.name.rpartition("-")[0] for path in tmp_path.glob("*/run")}
+    assert names == {"policy.beta=1-seed-0", "policy.beta=3-seed-0"}
+    assert gentraj(*words) == 0 and len(done) == 2
+
+
 @pytest.mark.parametrize(("over", "message"), [
     (("policy.bta=1",), "--over: policy.bta is unknown; did you mean 'policy.beta'"),
     (("policy.beta=1..3",), "--over policy.beta is a range, which a grid cannot cover"),
     (("policy.beta=1", "policy.beta=2"), "--over gives policy.beta twice"),
     (("policy.beta=-1",), "beta is -1"),
     (("training.seed=1,2",), "settings hold training.seed"),
+    (("policy.beta=1", "--steps", 2, "--minutes", 1), "--steps and --minutes"),
     (("policy.beta=1", "--trials", 2, "--one-at-a-time"), "--one-at-a-time tries each value alone, and --trials draws"),
 ])
 def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[Any, ...], message: str, hopper_file: Path,
