@@ -18,6 +18,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Interval
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
@@ -104,19 +105,20 @@ class Imagination(EpisodicAgent):
         number = self.config.candidates
         seeds = unfold_each(number, self._seeds(torch.ones(len(obs_BO), dtype=torch.bool)))
         spec, seen_BW = self.world.spec, self.observations.seen(obs_BO)
-        obs_RO, past_RPD = spec.past_of(to_device(seen_BW, self.device).repeat_interleave(number, 0))
+        obs_RO, past_RPD = spec.past_of(repeat(to_device(seen_BW, self.device), "b w -> (b n) w", n=number))
         goal_RG = None
         if goal_BG is not None:
-            goal_RG = to_device(goal_BG, self.device).repeat_interleave(number, 0)
+            goal_RG = repeat(to_device(goal_BG, self.device), "b g -> (b n) g", n=number)
         self.agent.reset(None, seeds)
         with read_together():
             act_RA, score_R = self._imagine(obs_RO, goal_RG, past_RPD)
             act_score_RX = torch.cat([act_RA, score_R[:, None]], 1).cpu()  # one copy, as each waits for an accelerator
-        act_RA, score_R = act_score_RX[:, :-1], act_score_RX[:, -1]
-        if not score_R.isfinite().all():
+        act_score_BNX = rearrange(act_score_RX, "(b n) x -> b n x", n=number)
+        act_BNA, score_BN = act_score_BNX[..., :-1], act_score_BNX[..., -1]
+        if not score_BN.isfinite().all():
             raise ValueError("imagination gave scores that are not finite; give finite rewards and values, or train "
                              "the world model for longer")
-        return act_RA.unflatten(0, (-1, number)), score_R.view(-1, number)
+        return act_BNA, score_BN
 
     def _imagine(self, obs_RO: Tensor, goal_RG: Tensor | None, past_RPD: Tensor | None) -> tuple[Tensor, Tensor]:
         """The first actions (R, A) of the rollouts from these observations, and their scores (R,)."""

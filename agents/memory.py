@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 from gentraj.device import to_device
@@ -91,8 +92,9 @@ class PlanTail:
         """
         first_N = torch.arange(condition.batch // len(self.x_BHD), device=self.x_BHD.device) == 0
         x_BHD, left_BH = shift_time(self.x_BHD, -present_B), shift_time(self.left_BH, -present_B)
-        added = (left_BH[:, None] & first_N[:, None]).flatten(0, 1)[..., None] & ~condition.mask_BHD
-        x_RHD = x_BHD.repeat_interleave(len(first_N), 0)
+        left_RH = rearrange(left_BH[:, None] & first_N[:, None], "b n h -> (b n) h")
+        added = left_RH[..., None] & ~condition.mask_BHD
+        x_RHD = repeat(x_BHD, "b h d -> (b n) h d", n=len(first_N))
         return replace(condition, values_BHD=torch.where(added, x_RHD, condition.values_BHD),
                        mask_BHD=condition.mask_BHD | added)
 

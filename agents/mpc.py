@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -166,10 +167,11 @@ class WorldModelSimulator:
         num = act_BNTA.shape[1]
         goal_RG = None
         if goal_BG is not None and self.world.facts.goal_dim:
-            goal_RG = goal_BG.repeat_interleave(num, 0)
-        obs_RO, past_RPD = self.world.spec.past_of(obs_BO.repeat_interleave(num, 0))
-        rollout = self.world.imagine(obs_RO, act_BNTA.flatten(0, 1), goal_RG, seeds=[0] * len(obs_RO), temperature=0.0,
+            goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
+        obs_RO, past_RPD = self.world.spec.past_of(repeat(obs_BO, "b o -> (b n) o", n=num))
+        act_RTA = rearrange(act_BNTA, "b n t a -> (b n) t a")
+        rollout = self.world.imagine(obs_RO, act_RTA, goal_RG, seeds=[0] * len(obs_RO), temperature=0.0,
                                      past_BPD=past_RPD)
         alive_RT = (1 - rollout.end_BT).cumprod(1)
         before_RT = torch.cat([torch.ones_like(alive_RT[:, :1]), alive_RT[:, :-1]], 1)
-        return (rollout.reward_BT * before_RT).sum(1).view(act_BNTA.shape[:2]).to(obs_BO.device)
+        return rearrange((rollout.reward_BT * before_RT).sum(1), "(b n) -> b n", n=num).to(obs_BO.device)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Interval
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -298,20 +299,21 @@ class PlanSampler:
         condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)
         x_RHD = self.model.sample(condition, guide=self._guide, seed=seeds, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
-        shape_BN = arrival_step_BN.shape
-        present_R = prefix.present_B.repeat_interleave(shape_BN[1])
-        ratio_BN, value_BN = torch.zeros(shape_BN, device=self.device), None
-        if self.trust is not None and shape_BN[1] > 1:
+        num = arrival_step_BN.shape[1]
+        present_R = repeat(prefix.present_B, "b -> (b n)", n=num)
+        ratio_BN, value_BN = torch.zeros(arrival_step_BN.shape, device=self.device), None
+        if self.trust is not None and num > 1:
             ratio_R = self.trust.ratio(x_RHD, arrival_step_BN.flatten(), seeds, present_R, condition.context_BC)
-            ratio_BN = ratio_R.view(shape_BN)
+            ratio_BN = rearrange(ratio_R, "(b n) -> b n", n=num)
         if self.critic is not None and self.config.select == "value":
             goal_RG = None
             if goal_BG is not None and self.critic.goal_dims:
-                goal_RG = goal_BG.repeat_interleave(shape_BN[1], 0)
-            value_BN = self.critic(x_RHD, goal_RG).view(shape_BN)
+                goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
+            value_BN = rearrange(self.critic(x_RHD, goal_RG), "(b n) -> b n", n=num)
         x_RHD = shift_time(x_RHD, present_R)
         chosen_B = choice(arrival_step_BN, ratio_BN, value_BN)
-        return Plans(x_RHD.view(*shape_BN, *x_RHD.shape[1:]), arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
+        x_BNHD = rearrange(x_RHD, "(b n) h d -> b n h d", n=num)
+        return Plans(x_BNHD, arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
 
     def whole(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Sequence[int]) -> list[WholePlan]:
         """Plans the whole way from each observation to its goal, however far it is: the last plans of `growing`."""
@@ -379,7 +381,8 @@ class PlanSampler:
         condition = prefix.condition(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
             at_BN = prefix.present_B[:, None] + arrival_step_BN
-            condition = condition.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
+            goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
+            condition = condition.with_obs(at_BN.flatten(), goal_RG, self.goal_dims)
         if tail is not None:
             condition = tail.add_to(condition, prefix.present_B)
         return with_context(condition, self.config.context), arrival_step_BN, seeds
@@ -499,9 +502,10 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
     obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
     ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
-    first, last = (obs.flatten(0, 1) for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
-    ends = ends.with_obs(0, first).with_obs(-1, last)
+    first_RO, last_RO = (rearrange(obs, "b leg o -> (b leg) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
+    ends = ends.with_obs(0, first_RO).with_obs(-1, last_RO)
     leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
     x_RHD = fine.sample(with_context(ends, context), seed=leg_seeds, options=options)[:, 0].float()
-    joined_BTD = x_RHD[:, :-1].unflatten(0, (-1, legs)).flatten(1, 2)  # a leg begins where the last one ended
+    # A leg begins where the last one ended.
+    joined_BTD = rearrange(x_RHD[:, :-1], "(b leg) h d -> b (leg h) d", leg=legs)
     return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

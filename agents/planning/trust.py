@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from gentraj.data.windows import repeat_last
@@ -110,8 +111,8 @@ class Recorded:
         """(R,) the largest distance of plans from the places up to their arrival, in units of the tolerance, or of the
         distance of their start or arrival where that is larger, as both are given."""
         position_RTG = self._line(x_RHD)
-        parts = [self._distance(part_MG) for part_MG in position_RTG.flatten(0, 1).split(ROWS)]
-        distance_RT = torch.cat(parts).view(position_RTG.shape[:2])
+        parts = [self._distance(part_MG) for part_MG in rearrange(position_RTG, "r t g -> (r t) g").split(ROWS)]
+        distance_RT = rearrange(torch.cat(parts), "(r t) -> r t", t=position_RTG.shape[1])
         arrival_R1 = PARTS * arrival_step_R[:, None]
         ends_R = distance_RT[:, 0].maximum(distance_RT.gather(1, arrival_R1)[:, 0])
         later_RT = torch.arange(distance_RT.shape[1], device=x_RHD.device) > arrival_R1

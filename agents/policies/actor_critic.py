@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar, Literal, TypeVar
 
 import torch
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -204,7 +205,7 @@ class NoiseActor(ActorCritic[A]):
     def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
         """(B * number, K, A) noise for the actions of each state, one state after the other."""
         normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
-        return self.latent(to_device(normal_BX, state_BS.device).reshape(-1, self.noise_dim))
+        return self.latent(rearrange(to_device(normal_BX, state_BS.device), "b (n z) -> (b n) z", n=number))
 
     def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor, t_R: Tensor | None = None) -> Tensor:
         """(R, K * A) chunks of actions that the network makes from noise in one call, at the times `t_R`, 1 by
@@ -219,7 +220,7 @@ class NoiseActor(ActorCritic[A]):
         """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""
         number = len(z_RKA) // len(state_BS)
         if number > 1:
-            state_BS = state_BS.repeat_interleave(number, 0)
+            state_BS = repeat(state_BS, "b s -> (b n) s", n=number)
         return self.act(self.average, state_BS, z_RKA).clamp(-1, 1).view(-1, number, *z_RKA.shape[1:])
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
+from einops import rearrange, repeat
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -134,7 +135,7 @@ class Critic(nn.Module):
         q_EBM = self.target.module.outputs(torch.cat(pairs(state_BS, act_BNKA), -1))
         number = act_BNKA.shape[1]
         if number > 1:
-            q_EBNM = q_EBM.unflatten(1, (-1, number))
+            q_EBNM = rearrange(q_EBM, "e (b n) m -> e b n m", n=number)
             q_EBM = q_EBNM.take_along_dim(q_EBNM.mean(-1).argmax(2)[..., None, None], 2)[:, :, 0]
         if self.config.target == "mean":
             return q_EBM.mean(0)
@@ -188,7 +189,7 @@ class Critic(nn.Module):
         number = act_BNKA.shape[1]
         if number == 1:
             return act_BNKA[:, 0]
-        value_BN = self.target_value(*pairs(state_BS, act_BNKA)).view(-1, number)
+        value_BN = rearrange(self.target_value(*pairs(state_BS, act_BNKA)), "(b n) -> b n", n=number)
         if seeds is not None:  # the largest sum of a logit and Gumbel noise is a sample
             noise_BN = RowNoise([fold(seed, number) for seed in seeds], value_BN.device).normal(number)
             value_BN = value_BN - (-torch.special.log_ndtr(noise_BN)).log()
@@ -199,8 +200,8 @@ def pairs(state_BS: Tensor, act_BNKA: Tensor) -> tuple[Tensor, Tensor]:
     """The states (B * N, S) and the chunks (B * N, X) of N candidates for each state, one state after the other."""
     number = act_BNKA.shape[1]
     if number > 1:
-        state_BS = state_BS.repeat_interleave(number, 0)
-    return state_BS, act_BNKA.flatten(2).flatten(0, 1)
+        state_BS = repeat(state_BS, "b s -> (b n) s", n=number)
+    return state_BS, rearrange(act_BNKA, "b n k a -> (b n) (k a)")
 
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import field
 
 import torch
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class DROL(NoiseActor[DROLConfig]):
 
     def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         z_RKA = self.noise(t.state_BS, generator, self.config.routed)
-        return self.pull(t, self.nearest(t, z_RKA.unflatten(0, (-1, self.config.routed))))
+        return self.pull(t, self.nearest(t, rearrange(z_RKA, "(b n) k a -> b n k a", n=self.config.routed)))
 
     def pull(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The pull, a scalar, of the actor's actions (B, K * A) from this noise, and these actions."""
@@ -68,8 +69,9 @@ class DROL(NoiseActor[DROLConfig]):
     @torch.no_grad()
     def nearest(self, t: Transition, z_BNKA: Tensor) -> Tensor:
         """(B, K, A) the noise of N whose action is the nearest to the data's."""
-        state_RS = t.state_BS.repeat_interleave(z_BNKA.shape[1], 0)
-        chunk_BNX = self.act(self.network, state_RS, z_BNKA.flatten(0, 1)).view(*z_BNKA.shape[:2], -1)
+        number = z_BNKA.shape[1]
+        state_RS, z_RKA = repeat(t.state_BS, "b s -> (b n) s", n=number), rearrange(z_BNKA, "b n k a -> (b n) k a")
+        chunk_BNX = rearrange(self.act(self.network, state_RS, z_RKA), "(b n) x -> b n x", n=number)
         square_BNX = (chunk_BNX.clamp(-1, 1) - t.chunk_BX[:, None]) ** 2 * t.real_entries()[:, None]
         return z_BNKA[torch.arange(len(z_BNKA), device=z_BNKA.device), square_BNX.sum(-1).argmin(1)]
 

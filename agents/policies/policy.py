@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
+from einops import repeat
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -78,7 +79,7 @@ class Transition:
 
     def real_entries(self) -> Tensor:
         """(B, K * A) true for the entries of the chunk that were taken before the episode ended."""
-        return self.real_BK.repeat_interleave(self.chunk_BX.shape[1] // self.real_BK.shape[1], 1)
+        return repeat(self.real_BK, "b k -> b (k a)", a=self.chunk_BX.shape[1] // self.real_BK.shape[1])
 
 
 def mean_one(weight_B: Tensor, processes: Processes = SINGLE) -> Tensor:

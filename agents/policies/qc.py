@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
+from einops import rearrange
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
@@ -44,7 +45,8 @@ class QC(ModelActor[QCConfig]):
 
     def best_next(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
         """(B, 1, K, A) the chunk of equation 7, by the critic itself; its target network gives the value."""
-        value_BN = self.critic.pooled(self.critic(*pairs(state_BS, act_BNKA))).view(act_BNKA.shape[:2])
+        value_R = self.critic.pooled(self.critic(*pairs(state_BS, act_BNKA)))
+        value_BN = rearrange(value_R, "(b n) -> b n", n=act_BNKA.shape[1])
         return act_BNKA.take_along_dim(value_BN.argmax(1)[:, None, None, None], 1)
 
 

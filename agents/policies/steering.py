@@ -22,6 +22,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
+from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -163,18 +164,18 @@ class Steered(ActorCritic[SteeredConfig]):
         return to_device(torch.randn(len(state_RS), self.frozen.noise_dim, generator=generator), state_RS.device)
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        state_RS = state_BS.repeat_interleave(number, 0)
+        state_RS = repeat(state_BS, "b s -> (b n) s", n=number)
         w_RZ = self.noise(state_RS, self.normal(state_RS, generator))
-        return self.generate(state_RS, w_RZ).unflatten(0, (-1, number))
+        return rearrange(self.generate(state_RS, w_RZ), "(b n) k a -> b n k a", n=number)
 
     def distillation(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """L_W, in units of the values, and D, both scalars."""
         number = self.config.noises
-        state_RS = t.state_BS.repeat_interleave(number, 0)
+        state_RS = repeat(t.state_BS, "b s -> (b n) s", n=number)
         w_RZ = self.squash(self.normal(state_RS, generator))
         value_R = self.critic.target_value(state_RS, self.generate(state_RS, w_RZ).flatten(1))
         error_ER = self.noise_value(torch.cat([state_RS, w_RZ], -1)) - value_R
-        variance = t.processes.mean(value_R.view(-1, number).var(1).mean())
+        variance = t.processes.mean(rearrange(value_R, "(b n) -> b n", n=number).var(1).mean())
         return ((error_ER / self.noise_value.unit) ** 2).mean(), variance.sqrt()
 
     def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
@@ -201,12 +202,13 @@ class Steered(ActorCritic[SteeredConfig]):
     def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
         if number > 1:
             seeds = unfold_each(number, seeds)
-        state_RS = state_BS.repeat_interleave(number, 0)
+        state_RS = repeat(state_BS, "b s -> (b n) s", n=number)
         z_RZ = state_RS.new_zeros(len(state_RS), self.frozen.noise_dim)
         if options.temperature:
             z_RZ = options.temperature * RowNoise(seeds, state_RS.device).normal(self.frozen.noise_dim)
         w_RZ = self.noise(state_RS, z_RZ)
-        return self.generate(state_RS, w_RZ, replace(options, temperature=1.0)).unflatten(0, (-1, number))
+        act_RKA = self.generate(state_RS, w_RZ, replace(options, temperature=1.0))
+        return rearrange(act_RKA, "(b n) k a -> b n k a", n=number)
 
 
 POLICIES["steered"] = SteeredConfig, Steered

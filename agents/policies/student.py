@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -100,7 +101,7 @@ class Student(Policy[StudentConfig]):
         """The mixtures of normalised chunks of actions in these states."""
         M = self.config.components
         out_BY = self.network(state_BS)
-        centre_BMX, spread_BMX = out_BY[:, M:].unflatten(1, (2, M, -1)).unbind(1)
+        centre_BMX, spread_BMX = rearrange(out_BY[:, M:], "b (two m x) -> two b m x", two=2, m=M)
         low, high = LOG_SPREAD_BOUNDS
         return Mixture(out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid())
 
