@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from gentraj.trajectory import TrajectorySpec
@@ -57,15 +58,15 @@ def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Ten
     """
     spec.require_even("dynamics_error")
     H = spec.horizon
-    O = spec.obs_dim  # noqa: E741
     stride = spec.stride
     if act_RTA.shape[:2] != (len(x_RHD), (H - 1) * stride):
         raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {(H - 1) * stride}, A) "
                          "is expected, one for each environment step between the first timestep and the last")
     obs_RHO, act = spec.split(x_RHD)[0].cpu().double().numpy(), act_RTA.cpu().double().numpy()
     if restart:
-        legs = act.reshape(-1, stride, act.shape[-1])
-        reached = replay(factory, obs_RHO[:, :-1].reshape(-1, O), legs)[:, -1].reshape(-1, H - 1, O)
+        legs = rearrange(act, "r (leg t) a -> (r leg) t a", t=stride)
+        ends = replay(factory, rearrange(obs_RHO[:, :-1], "r leg o -> (r leg) o"), legs)[:, -1]
+        reached = rearrange(ends, "(r leg) o -> r leg o", leg=H - 1)
     else:
         reached = replay(factory, obs_RHO[:, 0], act)[:, stride - 1 :: stride]
     error_RH = np.zeros((len(x_RHD), H), np.float32)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from gentraj.agents.memory import between
@@ -204,7 +205,7 @@ def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
         act_RTA = plans_RHD.new_empty(len(plans_RHD), T, run.data.act_dim)
         for k in ahead_T.unique().tolist():
             now = (ahead_T == k).nonzero()[:, 0]
-            here, there = (path_RTO[:, t].flatten(0, 1) for t in (now, now + k))
-            act_RTA[:, now] = run.inverse(here, there, k).unflatten(0, (-1, len(now)))
+            here, there = (rearrange(path_RTO[:, t], "r t o -> (r t) o") for t in (now, now + k))
+            act_RTA[:, now] = rearrange(run.inverse(here, there, k), "(r t) a -> r t a", t=len(now))
         parts.append(act_RTA.cpu())
     return torch.cat(parts)
