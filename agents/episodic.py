@@ -17,7 +17,7 @@ from .memory import ObservationBuffer
 class EpisodicAgent(Agent):
     """Base class of agents that remember something of each environment.
 
-    A subclass may remember more: `_allocate` makes room for that, `_forget` resets it. The subclass calls `_begin` in
+    A subclass may remember more: `_allocate` makes room for all, `_forget` resets it. The subclass calls `_begin` in
     its constructor and `_resize` before it acts, and counts its decisions in `decision_B`.
     """
 
@@ -58,7 +58,7 @@ class EpisodicAgent(Agent):
         raise NotImplementedError
 
     def _forget(self, mask_B: Tensor) -> None:
-        raise NotImplementedError
+        self.observations.steps_B[mask_B] = 0
 
 
 def observed(obs_BO: Tensor, width: int | None = None) -> Tensor:

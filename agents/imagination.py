@@ -84,9 +84,6 @@ class Imagination(EpisodicAgent):
     def _allocate(self, batch: int) -> None:
         self.observations = ObservationBuffer(self.world.spec, self.world.spec.past, batch)
 
-    def _forget(self, mask_B: Tensor) -> None:
-        self.observations.steps_B[mask_B] = 0
-
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         obs_BO, goal_BG = observed(obs_BO).cpu(), aimed_at(goal_BG)

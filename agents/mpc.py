@@ -88,7 +88,7 @@ class MPC(EpisodicAgent):
         self._forget(torch.ones(batch, dtype=torch.bool))
 
     def _forget(self, mask_B: Tensor) -> None:
-        self.observations.steps_B[mask_B] = 0
+        super()._forget(mask_B)
         self.mean_BTA[mask_B] = (self.low_A + self.high_A) / 2
 
     @without_gradient

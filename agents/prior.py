@@ -9,7 +9,6 @@ better part of that behaviour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from gentraj.trajectory import (
 
 from .episodic import finite_actions
 from .mpc import Prior
+from .planning.sampler import with_context
 from .policies.policy import Policy, action_model_of
 
 
@@ -65,8 +65,7 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: S
         start = Condition.empty(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
-        if context:
-            start = replace(start, context_BC=torch.tensor([context], device=device).expand(start.batch, -1))
+        start = with_context(start, tuple(context))
         return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
 
     return sample

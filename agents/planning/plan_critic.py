@@ -200,10 +200,12 @@ class PlanCritic(nn.Module):
         return earned_B + discount_H[m_B] * after_B * ~ended_B
 
     def forward(self, x_RHD: Tensor, goal_RG: Tensor | None = None) -> Tensor:
-        """(R,) values of plans, of each for its goal, differentiable with respect to the plans."""
-        if goal_RG is not None:
-            goal_RG = padded(goal_RG)
-        return self.returns.unnormalize(self.relative(padded(x_RHD), goal_RG=goal_RG)[: len(x_RHD)])
+        """(R,) values of plans, differentiable with respect to the plans, of each for its goal if it has learnt from
+        goals."""
+        known_RG = None
+        if goal_RG is not None and self.goal_dims:
+            known_RG = padded(goal_RG)
+        return self.returns.unnormalize(self.relative(padded(x_RHD), goal_RG=known_RG)[: len(x_RHD)])
 
     @torch.no_grad()
     def steps_to_go(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:

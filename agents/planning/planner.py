@@ -59,8 +59,8 @@ class PlanFollower(EpisodicAgent):
         self.courses = self.sampler.courses(batch)
 
     def _forget(self, mask_B: Tensor) -> None:
+        super()._forget(mask_B)
         self.last_plan.planned_B[mask_B] = 0
-        self.observations.steps_B[mask_B] = 0
         if self.courses is not None:
             self.courses.forget(mask_B)
 

@@ -296,7 +296,21 @@ class PlanSampler:
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO))
         prefix = prefix.to(self.device)
-        condition, arrival_step_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, prefix, tail)
+        arrival_BJ = self._arrivals(obs_BO, goal_BG, prefix.present_B)
+        seeds: list[int] = []
+        for seed in seeds_B:
+            own = seeds_of(seed, arrival_BJ.shape[1], self.config.candidates)
+            if tail is not None:
+                seeds.append(own[0])  # the first one is sampled twice, once with the tail
+            seeds += own
+        arrival_step_BN = arrival_BJ.repeat_interleave(self.config.candidates, 1)
+        if tail is not None:
+            first_B = arrival_BJ[:, 0]
+            if goal_BG is not None:
+                last_B = self.spec.horizon - 1 - prefix.present_B
+                first_B = torch.where(tail.left_BH.any(1), tail.arrival_step_B.minimum(last_B), first_B)
+            arrival_step_BN = torch.cat([first_B[:, None], arrival_step_BN], 1)
+        condition = self._condition(obs_BO, goal_BG, prefix, tail, arrival_step_BN)
         x_RHD = self.model.sample(condition, guide=self._guide, seed=seeds, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
         num = arrival_step_BN.shape[1]
@@ -307,7 +321,7 @@ class PlanSampler:
             ratio_BN = rearrange(ratio_R, "(b n) -> b n", n=num)
         if self.critic is not None and self.config.select == "value":
             goal_RG = None
-            if goal_BG is not None and self.critic.goal_dims:
+            if goal_BG is not None:
                 goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
             value_BN = rearrange(self.critic(x_RHD, goal_RG), "(b n) -> b n", n=num)
         x_RHD = shift_time(x_RHD, present_R)
@@ -350,33 +364,41 @@ class PlanSampler:
         timesteps (B,)."""
         x_BHD, arrival_step_B = plans.chosen()
         for fine in self.finer:
-            x_BHD = filled_in(fine, x_BHD, ahead, seeds_B, self._options, self.config.context)
+            x_BHD = self._filled_in(fine, x_BHD, ahead, seeds_B)
             arrival_step_B = arrival_step_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         return x_BHD, arrival_step_B
 
-    def _conditions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int], prefix: ObservedPrefix,
-                    tail: PlanTail | None) -> tuple[Condition, Tensor, list[int]]:
-        """The conditions of B * N plans, their arrival timesteps (B, N) from the present, and their seeds."""
-        arrival_step_BN = last_B1 = (self.spec.horizon - 1 - prefix.present_B)[:, None]  # counted from the present
-        if goal_BG is not None and self.config.arrival == "earliest":
-            if self.arrival is not None and self.config.arrival_thresholds:
-                arrival_step_BN = self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds)
-            else:  # a plan of two timesteps can only arrive at the last one
-                every_second = torch.arange(min(2, self.spec.horizon - 1), self.spec.horizon, 2, device=obs_BO.device)
-                arrival_step_BN = every_second.expand(len(obs_BO), -1)
-            arrival_step_BN = arrival_step_BN.minimum(last_B1)
-        seeds: list[int] = []
-        for seed in seeds_B:
-            own = seeds_of(seed, arrival_step_BN.shape[1], self.config.candidates)
-            if tail is not None:
-                seeds.append(own[0])  # the first one is sampled twice, once with the tail
-            seeds += own
-        arrival_step_BN = arrival_step_BN.repeat_interleave(self.config.candidates, 1)
-        if tail is not None:
-            first_B = arrival_step_BN[:, 0]
-            if goal_BG is not None:
-                first_B = torch.where(tail.left_BH.any(1), tail.arrival_step_B, first_B)
-            arrival_step_BN = torch.cat([first_B[:, None].minimum(last_B1), arrival_step_BN], 1)
+    def _filled_in(self, fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds_B: Sequence[int]) -> Tensor:
+        """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
+
+        A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
+        environment steps, conditioned on both of their ends and on the context.
+        """
+        span = (fine.spec.horizon - 1) * fine.spec.stride
+        legs = min(math.ceil(ahead / span), x_BHD.shape[1] - 1)
+        obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
+        ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
+        first_RO, last_RO = (rearrange(obs, "b leg o -> (b leg) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
+        ends = ends.with_obs(0, first_RO).with_obs(-1, last_RO)
+        seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds_B for leg in range(legs)]
+        x_RHD = fine.sample(with_context(ends, self.config.context), seed=seeds, options=self._options)[:, 0].float()
+        # A leg begins where the last one ended.
+        joined_BTD = rearrange(x_RHD[:, :-1], "(b leg) h d -> b (leg h) d", leg=legs)
+        return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)
+
+    def _arrivals(self, obs_BO: Tensor, goal_BG: Tensor | None, present_B: Tensor) -> Tensor:
+        """(B, J) the timesteps, counted from the present, at which plans are to arrive."""
+        last_B1 = (self.spec.horizon - 1 - present_B)[:, None]
+        if goal_BG is None or self.config.arrival == "fixed":
+            return last_B1
+        if self.arrival is not None and self.config.arrival_thresholds:
+            return self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds).minimum(last_B1)
+        # a plan of two timesteps can only arrive at the last one
+        return torch.arange(min(2, self.spec.horizon - 1), self.spec.horizon, 2, device=obs_BO.device).minimum(last_B1)
+
+    def _condition(self, obs_BO: Tensor, goal_BG: Tensor | None, prefix: ObservedPrefix, tail: PlanTail | None,
+                   arrival_step_BN: Tensor) -> Condition:
+        """The condition of the B * N plans that arrive then."""
         num = arrival_step_BN.shape[1]
         condition = prefix.condition(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
@@ -385,7 +407,7 @@ class PlanSampler:
             condition = condition.with_obs(at_BN.flatten(), goal_RG, self.goal_dims)
         if tail is not None:
             condition = tail.add_to(condition, prefix.present_B)
-        return with_context(condition, self.config.context), arrival_step_BN, seeds
+        return with_context(condition, self.config.context)
 
     def _combined_guide(self) -> Guidance:
         """The user's guide together with the guidance of the config."""
@@ -489,23 +511,3 @@ def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) ->
     if specs:
         specs[-1] = replace(specs[-1], act_dim=act_dim)
     return specs
-
-
-def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,
-              context: tuple[float, ...] = ()) -> Tensor:
-    """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
-
-    A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
-    environment steps, conditioned on both of their ends and on the context. `seeds` has one seed for each plan.
-    """
-    span = (fine.spec.horizon - 1) * fine.spec.stride
-    legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
-    obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
-    ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
-    first_RO, last_RO = (rearrange(obs, "b leg o -> (b leg) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
-    ends = ends.with_obs(0, first_RO).with_obs(-1, last_RO)
-    leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
-    x_RHD = fine.sample(with_context(ends, context), seed=leg_seeds, options=options)[:, 0].float()
-    # A leg begins where the last one ended.
-    joined_BTD = rearrange(x_RHD[:, :-1], "(b leg) h d -> b (leg h) d", leg=legs)
-    return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

@@ -37,14 +37,17 @@ class PlanTracker:
     """The number of targets of a plan, one for each environment step."""
     ahead: int = field(init=False)
     """Environment steps of a plan, by its own time, that are carried out or looked ahead to."""
+    offset: int = field(init=False)
+    """The number of targets before the one that the action of a new plan leads to."""
     goal_dims: tuple[int, ...] = field(init=False)
     """The entries of an observation that a goal consists of."""
 
     def __post_init__(self) -> None:
         self.count = self.config.replan + self.config.lookahead
         self.ahead = math.ceil(self.config.pace * (self.count - 1))
+        self.offset = self.config.lookahead - 1
         if self.config.actions == "joint":
-            self.ahead = self.config.replan
+            self.ahead, self.offset = self.config.replan, 0
         self._low_A, self._high_A = torch.as_tensor(self.low_A).float(), torch.as_tensor(self.high_A).float()
         config, act_dim = self.config, len(self.low_A)
         if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
@@ -87,13 +90,9 @@ class PlanTracker:
 
         Raises ValueError for actions that are not finite.
         """
-        index = torch.arange(len(obs_BO))
-        if self.config.actions == "joint":
-            act_BA = self.spec.split(target_BTD[index, age_B])[1]
-        else:
-            target_BD = target_BTD[index, age_B + self.config.lookahead - 1]
-            act_BA = self._towards(obs_BO, self.spec.split(target_BD)[0]).cpu()
-        return finite_actions(act_BA.float().clamp(self._low_A, self._high_A), "the planner")
+        target_BD = target_BTD[torch.arange(len(obs_BO)), age_B + self.offset]
+        act_BA = self._towards(obs_BO, target_BD).cpu().float()
+        return finite_actions(act_BA.clamp(self._low_A, self._high_A), "the planner")
 
     def chunk(self, obs_BO: Tensor, target_BTD: Tensor) -> Tensor:
         """(B, E, A) the actions inside the action space that need no later observation: `replan` joint actions, or
@@ -101,8 +100,7 @@ class PlanTracker:
         if self.config.actions == "joint":
             act_BEA = self.spec.split(target_BTD[:, : self.config.replan])[1]
         else:
-            target_BO = self.spec.split(target_BTD[:, self.config.lookahead - 1])[0]
-            act_BEA = self._towards(obs_BO, target_BO)[:, None]
+            act_BEA = self._towards(obs_BO, target_BTD[:, self.offset])[:, None]
         return act_BEA.clamp(to_device(self._low_A, act_BEA.device), to_device(self._high_A, act_BEA.device))
 
     def is_near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
@@ -121,8 +119,11 @@ class PlanTracker:
         obs_BO[:, constant(self.config.rest_dims, obs_BO.device, torch.long)] = obs_BO.new_zeros(())
         return self.spec.join(obs_BO, obs_BO.new_zeros(len(obs_BO), self.spec.act_dim))
 
-    def _towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """(B, A) actions towards the plan's observation `lookahead` environment steps ahead."""
+    def _towards(self, obs_BO: Tensor, target_BD: Tensor) -> Tensor:
+        """(B, A) the actions of these targets, or towards them."""
+        target_BO, act_BA = self.spec.split(target_BD)
+        if self.config.actions == "joint":
+            return act_BA
         if self.inverse is not None and self.config.actions == "inverse":
             return self.inverse(obs_BO, target_BO, self.config.lookahead)
         missing_BO = target_BO - obs_BO  # gains of 1, as in the maze2d code of Diffuser's authors

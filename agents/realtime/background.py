@@ -94,10 +94,10 @@ class Background(Generic[J]):
 
     def __init__(self, deadline: Deadline, make: Callable[[J], object], device: torch.device):
         """`make` does a job, on this device, and ends by a copy of its result to the CPU."""
-        self.deadline, self.make, self.device = deadline, make, device
+        self.deadline = deadline
+        self.make, self.device = make, device
         self.executor = deadline.executor
         self.stream: torch.cuda.Stream | None = None
-        self.clock = deadline.clock
         self.job: J | None = None
         """The job that is being done, if there is one."""
         self.relative = deque[float](maxlen=32)  # seconds that the last jobs took, divided by their costs
@@ -180,10 +180,10 @@ class Background(Generic[J]):
 
     @torch.no_grad()
     def _do(self, job: J) -> None:
-        start = self.clock()
+        start = self.deadline.clock()
         with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             self.make(job)
-        job.seconds = self.clock() - start
+        job.seconds = self.deadline.clock() - start
 
 
 class RealTimeAgent(EpisodicAgent):

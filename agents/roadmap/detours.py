@@ -40,21 +40,19 @@ class Detours:
 
     def of(self, which_B: Tensor) -> dict[int, FarGoals]:
         """The detours among these environments, by their number among them."""
-        if not self.found:
-            return {}
         chosen = which_B.nonzero()[:, 0].tolist()
         return {i: self.found[b][-1] for i, b in enumerate(chosen) if b in self.found}
 
     def ahead(self, which_B: Tensor, present_NO: Tensor, later_NO: Tensor, goal_NG: Tensor) -> tuple[Tensor, Waypoints]:
-        """The observations in which plans begin that are made now, in `present_NO`, and due in `later_NO`, and the
-        places that they lead to. Where an agent is stuck, the steps until then lead nowhere, and they begin now."""
-        ways = self.of(which_B)
+        """The observation in which a plan begins that is made now for one environment, in `present_NO`, and due in
+        `later_NO`, and the place that it leads to. Where the agent is stuck, the steps until then lead nowhere, and
+        the plan begins now."""
+        before, begin_NO = self.of(which_B), later_NO
         self.aim(which_B, present_NO, goal_NG)
-        begin_NO = later_NO.clone()
-        for i, way in self.of(which_B).items():
-            if way is not ways.get(i):
-                begin_NO[i] = present_NO[i]
-        return begin_NO, self.far.aim(begin_NO, goal_NG, self.of(which_B))
+        ways = self.of(which_B)
+        if ways != before:
+            begin_NO = present_NO
+        return begin_NO, self.far.aim(begin_NO, goal_NG, ways)
 
     def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
         """The places to go to now in these N environments. Closes passages where they are stuck, so that they aim
@@ -80,5 +78,4 @@ class Detours:
         forwards_G = (aim_G - position_G) / max(np.linalg.norm(aim_G - position_G), 1e-6)
         centre_G = position_G + (radius + self.spacing / 2) * forwards_G
         ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
-        before = found[-1] if found else self.far
-        found.append(before.closed_by(ball))
+        found.append([self.far, *found][-1].closed_by(ball))

@@ -19,7 +19,7 @@ from gentraj.constraints.kinds import largest
 from gentraj.data import Episodes
 from gentraj.data.rests import Rests
 from gentraj.diffusion.guidance import Constrained
-from gentraj.models.sampling import Guidance
+from gentraj.models.sampling import Guidance, Preference, as_plugins
 from gentraj.trajectory import TrajectorySpec
 
 from .graph import PlaceGraph, Roadmap, Route, Way
@@ -45,7 +45,7 @@ class RoadmapConfig:
     """Largest number of places. They are at least three environment steps at full speed apart, or one for objects."""
 
 
-def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000, seed: int = 0) -> Roadmap[Any]:
+def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000) -> Roadmap[Any]:
     """Builds the roadmap of recorded positions, in their order, and the number of the episode of each: of moves where
     positions rest most of the time, or else of walks.
 
@@ -55,8 +55,8 @@ def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 200
     found = Rests.of(position_NG, episode_N)
     is_rest_N = (found.since_N < np.arange(len(position_NG))) & (found.share > RESTING)
     if is_rest_N.any():
-        return Moves.of(position_NG, found, is_rest_N, places, seed)
-    return Walks.of(position_NG, episode_N, found, places, seed)
+        return Moves.of(position_NG, found, is_rest_N, places)
+    return Walks.of(position_NG, episode_N, found, places)
 
 
 def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap[Any]:
@@ -67,8 +67,8 @@ def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: 
 
 def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap[Any]:
     """The roadmap that `tensors` gave. Raises ValueError where some of them are missing."""
-    names = {"place", "edge", "steps", "passage", "speed", "spacing", "resting"}
-    if missing := names - tensors.keys():
+    missing = {"place", "edge", "steps", "passage", "speed", "spacing", "resting"} - tensors.keys()
+    if missing:
         raise ValueError(f"{', '.join(sorted(missing))} of the run's roadmap are missing; `gentraj train --resume` "
                          "writes them anew")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -115,9 +115,8 @@ class FarGoals:
 
     def outside(self, guide: Guidance) -> FarGoals:
         """The same with a way round the constraints of a guide, as `around` goes."""
-        guides = guide if isinstance(guide, Sequence) else [guide]
-        given = [one.constraints.constraints for one in guides if isinstance(one, Constrained)]
-        return self.around([each for constraints in given for each in constraints.values()])
+        constrained = [one for one in as_plugins(guide, Preference) if isinstance(one, Constrained)]
+        return self.around([each for one in constrained for each in one.constraints.constraints.values()])
 
     def around(self, constraints: Sequence[Constraint]) -> FarGoals:
         """The same on a roadmap without the passages that constraints forbid, so that the way goes round obstacles.
@@ -143,7 +142,8 @@ class FarGoals:
             route = None
             if detours and b in detours:
                 route = detours[b].route(position_G, places[b], self.config.ahead)
-            route = route or self.route(position_G, places[b], self.config.ahead)
+            if route is None:
+                route = self.route(position_G, places[b], self.config.ahead)
             if route is None:
                 self._warn(position_G, places[b])
             else:

@@ -80,9 +80,9 @@ class PlaceGraph:
     """Distance within which every recorded position has a place."""
 
     @classmethod
-    def of(cls, position_NG: np.ndarray, speed: float, spacing: float, places: int, seed: int) -> PlaceGraph:
+    def of(cls, position_NG: np.ndarray, speed: float, spacing: float, places: int) -> PlaceGraph:
         """At most so many places of recorded positions, as `spread` chooses them, without passages."""
-        some = np.random.default_rng(seed).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
+        some = np.random.default_rng(0).choice(len(position_NG), min(SAMPLED, len(position_NG)), replace=False)
         some = np.sort(some)
         chosen, spacing = spread(position_NG[some] * scales(position_NG), spacing, places)
         place_PG = position_NG[some[chosen]]

@@ -25,8 +25,7 @@ class Headings:
         self.last_3BG[:, mask_B] = torch.nan
 
     def ahead(self, which_B: Tensor, present_NO: Tensor, later_NO: Tensor, goal_NG: Tensor) -> tuple[Tensor, Waypoints]:
-        """The observations in which plans begin that are made now, where they are due, and the places that they lead
-        to."""
+        """The observation in which a plan begins that is made now, where it is due, and the place that it leads to."""
         return later_NO, self.aim(which_B, present_NO, goal_NG)  # the same place until it is there
 
     def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:

@@ -28,9 +28,9 @@ class Moves(Roadmap[LastMoves]):
     heads for the end of one passage at a time."""
 
     @classmethod
-    def of(cls, position_NG: np.ndarray, found: Rests, is_rest_N: np.ndarray, places: int, seed: int) -> Moves:
+    def of(cls, position_NG: np.ndarray, found: Rests, is_rest_N: np.ndarray, places: int) -> Moves:
         """The roadmap of recorded positions, as `roadmap_of` builds it, which finds their rests."""
-        graph = PlaceGraph.of(position_NG, found.speed, found.speed, places, seed)
+        graph = PlaceGraph.of(position_NG, found.speed, found.speed, places)
         place_N = graph.place_of(position_NG)
         is_resting_P = np.bincount(place_N, is_rest_N, len(graph.place_PG)) > 0
         may_begin_N = is_rest_N | ~is_resting_P[place_N]

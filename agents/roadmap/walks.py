@@ -16,9 +16,9 @@ class Walks(Roadmap[Way]):
     """A passage is a piece of an episode, and an agent heads for the first place some steps along its way."""
 
     @classmethod
-    def of(cls, position_NG: np.ndarray, episode_N: np.ndarray, found: Rests, places: int, seed: int) -> Walks:
+    def of(cls, position_NG: np.ndarray, episode_N: np.ndarray, found: Rests, places: int) -> Walks:
         """The roadmap of recorded positions, as `roadmap_of` builds it, which finds their speed."""
-        graph = PlaceGraph.of(position_NG, found.speed, SPACING_STEPS * found.speed, places, seed)
+        graph = PlaceGraph.of(position_NG, found.speed, SPACING_STEPS * found.speed, places)
         stretch = graph.spacing / graph.speed / SPACING_STEPS
         begins, ends = [], []
         for span in np.unique(np.round(np.array(SPANS) * stretch).astype(int)):

@@ -60,7 +60,6 @@ class KnownValue:
 
     def __init__(self, value: Any, spec: TrajectorySpec):
         self.value, self.plan_spec = value, spec
-        self.goal_dims: tuple[int, ...] = ()
 
     def __call__(self, x_RHD: Tensor, goal_RG: Tensor | None = None) -> Tensor:
         return self.value(x_RHD)
