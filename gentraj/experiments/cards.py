@@ -88,9 +88,6 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
-    eval_every: NonNegativeInt = 0
-    """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
-    left out, for none."""
     minutes: NonNegativeFloat | None = None
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
@@ -102,9 +99,6 @@ class Card:
         for text in (self.table, self.label):
             if len(text.splitlines()) != 1 or not text.strip():
                 raise ValueError(f"table or label is {text!r}; one line of text is expected")
-        if self.eval_every and self.protocol != "random-goal":
-            raise ValueError(f"eval_every is {self.eval_every} and protocol {self.protocol}; evaluations during a "
-                             "training have the protocol random-goal, so leave one of them out")
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
@@ -128,8 +122,6 @@ def run_settings(card: Card, data: CardData, seed: int, folders: tuple[Path, ...
     """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
     config = common_settings(card, where)
     training = replace(config.training, seed=seed, threads=1)
-    if card.eval_every:
-        training = replace(training, eval_every=card.eval_every, eval_episodes=card.episodes)
     return replace(config, dataset=dataset_of(data, folders, where), env_id=data.env_id, training=training)
 
 
@@ -177,14 +169,6 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
 
 
 @settings
-class CurvePoint:
-    """The mean score of an evaluation during a training, in the unit of the card's score."""
-
-    step: int
-    mean: float
-
-
-@settings
 class SeedResult:
     """The evaluation of the last checkpoint of one training, in the unit of the card's score."""
 
@@ -198,8 +182,6 @@ class SeedResult:
     train_seconds: float
     """CPU time of the training, on one thread unless it is an existing run."""
     versions: dict[str, str]
-    curve: tuple[CurvePoint, ...] = ()
-    """The evaluations during the training, if the card asks for them."""
     decision_ms: float | None = None
     """The median time of a decision for up to 25 episodes at once; None where it was not measured."""
 

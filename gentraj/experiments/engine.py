@@ -19,7 +19,6 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-import numpy as np
 import torch
 
 from gentraj.envs.evaluation.scores import normalised
@@ -31,13 +30,13 @@ from ..data.sources import dataset_names
 from ..device import pick_device, require_device
 from ..progress import one_line, say
 from ..runs.judge.evaluation import evaluate_run
-from ..runs.kinds.folder import RunFolder, acts_only
+from ..runs.kinds.folder import acts_only
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.learn.training import train
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.log import read_metrics
 from ..training.loop import Interrupted
-from .cards import CurvePoint, Score, SeedResult
+from .cards import Score, SeedResult
 from .pools import Job, LocalProcesses, Pool, run_jobs
 
 LOG = "log.txt"
@@ -198,18 +197,9 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> 
     factory = environment_factory(str(run.data.env), protocol=protocol)
     scores = episode_scores(score, played.returns.tolist(), evaluation["successes"], factory)
     seconds = sum(row["cpu_seconds"] for row in read_metrics(run.folder))
-    curve = [row for row in RunFolder(run.folder).curve() if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
-                      tuple(scores), seconds, versions, curve_points(curve, score, factory),
-                      evaluation["latency_ms_p50"])
-
-
-def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
-                 ) -> tuple[CurvePoint, ...]:
-    """The scores in rows of scores.jsonl."""
-    return tuple(CurvePoint(row["step"], float(np.mean(
-        episode_scores(score, row["returns"], row.get("successes"), factory)))) for row in rows)
+                      tuple(scores), seconds, versions, evaluation["latency_ms_p50"])
 
 
 def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[bool] | None,

@@ -16,7 +16,7 @@ import numpy as np
 from gentraj.envs.making import ProtocolName
 
 from ..files import write_file
-from ..plots.comparison import Curve, plot_intervals, plot_learning_curves
+from ..plots.comparison import plot_intervals
 from ..plots.page import markdown_table
 from .cards import CardResult, DataResult, Score, episodes_scored
 from .statistics import (
@@ -60,8 +60,7 @@ intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021
 probability of 0.5, may be due to chance.
 
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
-the methods and not the numbers. In figures of scores while training, a line is the mean over the training seeds, and
-the shaded area their range."""
+the methods and not the numbers."""
 PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
 NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
 CARDS = "Cards, with the updates and minutes of a training on one thread of a shared machine: {cards}."
@@ -207,7 +206,7 @@ def write_page(results: Mapping[str, CardResult], path: Path, head: str = HEAD, 
     """Writes the page of these results, which begins with `head`, and returns its path."""
     parts = [head.format(page=shlex.quote(path.as_posix()), average=AVERAGE, data=DATA)]
     for table in score_tables(results, base):
-        parts += [*table_parts(table, path), *over_runs(table), *published(table), *curves(table, path), _cards(table)]
+        parts += [*table_parts(table, path), *over_runs(table), *published(table), _cards(table)]
     versions: dict[str, dict[str, None]] = {}
     for result in results.values():
         for data in result.data.values():
@@ -342,29 +341,6 @@ def _draw(table: ScoreTable, path: Path) -> None:
         panels[AVERAGE] = table.averages
     plot_intervals({name: panel for name, panel in panels.items() if panel}, table.behaviour, path,
                    SCORES[table.score], f"{table.name}: mean and 95 % interval", DATA, SHOWN.get(table.score))
-
-
-def curves(table: ScoreTable, path: Path) -> Iterator[str]:
-    """Yields a picture of the learning curves of a table, by dataset and by label, if it has any."""
-    found: dict[str, dict[str, Curve]] = {}
-    for column in table.columns:
-        for row in table.rows:
-            curve = learning_curve(row.results[column]) if column in row.results else None
-            if curve is not None:
-                found.setdefault(column, {})[row.label] = curve
-    if found:
-        yield picture(f"{table.name}, while training", path, f"{table.stem}-curves", lambda file: plot_learning_curves(
-            found, file, SCORES[table.score], f"{table.name}: scores while training"))
-
-
-def learning_curve(result: DataResult) -> Curve | None:
-    """The mean and the range over the seeds at the steps that all of them were evaluated at; None without any."""
-    seeds = [{point.step: point.mean for point in seed.curve} for seed in result.seeds]
-    steps = sorted(set.intersection(*map(set, seeds)))
-    if not steps:
-        return None
-    score_SP = np.array([[points[step] for step in steps] for points in seeds])
-    return Curve(np.array(steps), score_SP.mean(0), score_SP.min(0), score_SP.max(0))
 
 
 # -- numbers

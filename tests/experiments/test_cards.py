@@ -26,7 +26,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "none.npz"),
     ({"protocol": "ogbench"}, "bc: Pendulum-v1: the protocol ogbench"),
-    ({"protocol": "d4rl-single-goal", "eval_every": 2}, "eval_every is 2 and protocol d4rl-single-goal"),
     ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training; datasets, seeds and"),
     ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1"),
     ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals"),

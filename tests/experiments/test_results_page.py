@@ -18,14 +18,13 @@ from gentraj.experiments import statistics
 from gentraj.experiments.cards import (
     Card,
     CardResult,
-    CurvePoint,
     DataResult,
     SeedResult,
     read_results,
     write_result,
 )
-from gentraj.experiments.engine import curve_points, episode_scores
-from gentraj.experiments.page import learning_curve, score_tables, write_page
+from gentraj.experiments.engine import episode_scores
+from gentraj.experiments.page import score_tables, write_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +126,7 @@ def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None
     assert "|  | fair | hard |\n" in text and "are not averaged" in text and "### Over runs" not in text
 
 
-# -- beside means: robust summaries, published scores, learning curves
+# -- beside means: robust summaries, published scores
 
 
 def table(text: str, column: str) -> dict[str, list[str]]:
@@ -155,18 +154,7 @@ def test_published_scores_of_what_was_trained_stand_with_their_budget(tmp_path: 
     result = made({"fair": 40}, "IQL", data=[FAIR | {"published": published}])
     text = write_page({"a": result}, tmp_path / "page.md").read_text()
     assert "| IQL | fair | 87.0 | 1,000,000 |" in text.splitlines()
-    assert "IQL: the paper, table 1" in text and "while training" not in text.partition("## Small ones")[2]
-
-
-def test_a_learning_curve_has_the_steps_of_all_seeds() -> None:
-    """The score is the step plus 10 times the seed."""
-    curves = {seed: tuple(CurvePoint(step, step + 10.0 * seed) for step in steps) for seed, steps in
-              ((3, (2, 4, 6, 8)), (5, (4, 6, 8)))}
-    seeds = [SeedResult(seed, "", 4, "", (1.0,), 60.0, {}, curve) for seed, curve in curves.items()]
-    drawn = learning_curve(DataResult("", None, tuple(seeds)))
-    assert drawn is not None and drawn.step.tolist() == [4, 6, 8] and drawn.mean.tolist() == [44, 46, 48]
-    assert drawn.low.tolist() == [34, 36, 38] and drawn.high.tolist() == [54, 56, 58]
-    assert learning_curve(DataResult("", None, (seeds[0], replace(seeds[1], curve=())))) is None
+    assert "IQL: the paper, table 1" in text
 
 
 def test_successes_keep_the_order_of_their_episodes() -> None:
@@ -175,5 +163,3 @@ def test_successes_keep_the_order_of_their_episodes() -> None:
     assert episode_scores("success_rate", [3.0, 0.0, 1.0], [True, False, True], factory) == [1.0, 0.0, 1.0]
     with pytest.raises(ValueError, match="no success rate"):
         episode_scores("success_rate", [3.0], None, factory)
-    rows = [{"step": 2, "returns": [1.0, 5.0]}]
-    assert [(point.step, point.mean) for point in curve_points(rows, "return_mean", factory)] == [(2, 3.0)]
