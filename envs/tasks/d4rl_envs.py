@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 from .ogbench_envs import Around, InMaze, make_base, without_file
 
 U_MAZE = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
-GOALS = {"umaze": (0.0, 8.0), "medium": (20.0, 20.0), "large": (32.0, 24.0)}
+GOAL_PLACES = {"umaze": (0.0, 8.0), "medium": (20.0, 20.0), "large": (32.0, 24.0)}
 """The centres of the goals' cells by the size of the maze; the ant starts at (0, 0)."""
 TASKS = {"complete": ("microwave", "kettle", "light switch", "slide cabinet"),
          "partial": ("microwave", "kettle", "light switch", "slide cabinet"),
@@ -34,7 +34,7 @@ class AntMaze(InMaze, Around):
     def __init__(self, dataset_id: str, render_mode: str | None = None):
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 10}
         size = dataset_id.split("-")[1]
-        self.centre, self.base = GOALS[size], _maze(size, render_mode)
+        self.centre, self.base = GOAL_PLACES[size], _maze(size, render_mode)
         self.action_space = Box(-1, 1, (8,), np.float32)
         self.observation_space = Box(-np.inf, np.inf, self.base.observation_space.shape, np.float64)
 

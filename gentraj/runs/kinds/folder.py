@@ -238,7 +238,7 @@ def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None
 
 def acts_only(config: RunConfig) -> set[str]:
     """The dotted keys of the settings by which an agent acts and that its training does not depend on."""
-    own = run_class(config).ACTING
+    own = run_class(config).ACTS_BY
     acting = config.policy.ACTING if isinstance(config, PolicyRunConfig) else None
     return {own} if acting is None else {f"{own}.{key}" for key in acting}
 

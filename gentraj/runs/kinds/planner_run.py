@@ -149,7 +149,7 @@ class PlannerRun(Run[PlannerRunConfig]):
 
     NAME: ClassVar[str] = "planner"
     MAIN: ClassVar[str] = "model"
-    ACTING: ClassVar[str] = "planner"
+    ACTS_BY: ClassVar[str] = "planner"
     MODEL: ClassVar[str] = "model"
     MODELS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
     CARD: ClassVar[tuple[str, str, str]] = (

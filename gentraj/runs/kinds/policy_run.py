@@ -54,7 +54,7 @@ class PolicyRun(Run[PolicyRunConfig]):
 
     NAME: ClassVar[str] = "policy"
     MAIN: ClassVar[str] = "policy"
-    ACTING: ClassVar[str] = "policy"
+    ACTS_BY: ClassVar[str] = "policy"
     MODEL: ClassVar[str] = "policy.model"
     MODELS: ClassVar[Mapping[str, ModelConfig]] = ACTION_MODELS
     CARD: ClassVar[tuple[str, str, str]] = (

@@ -181,8 +181,8 @@ class Run(ABC, Generic[ConfigT]):
     """The name of this kind of run in messages."""
     MAIN: ClassVar[str]
     """The component that all others serve; the run keeps windows of its layout."""
-    ACTING: ClassVar[str]
-    """The settings by which the agent acts: `planner`, `policy` or `control`."""
+    ACTS_BY: ClassVar[str]
+    """The name of the settings by which the agent acts: `planner`, `policy` or `control`."""
     MODEL: ClassVar[str]
     """The dotted key of the settings of the generative model."""
     MODELS: ClassVar[Mapping[str, ModelConfig]]
@@ -387,7 +387,7 @@ def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT
     settings = run.acting if given is None else given
     if not isinstance(settings, expected) or type(settings) is not type(run.acting):
         raise ValueError(f"{run.description}, and a {type(given).__name__} was given; give it a "
-                         f"{type(run.acting).__name__}, such as run.config.{run.ACTING}")
+                         f"{type(run.acting).__name__}, such as run.config.{run.ACTS_BY}")
     return settings
 
 

@@ -56,7 +56,7 @@ class WorldModelRun(Run[WorldModelRunConfig]):
 
     NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"
-    ACTING: ClassVar[str] = "control"
+    ACTS_BY: ClassVar[str] = "control"
     MODEL: ClassVar[str] = "world.model"
     MODELS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(config) for name, config in ACTION_MODELS.items()}
     CARD: ClassVar[tuple[str, str, str]] = (

@@ -8,7 +8,7 @@ from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
-from gentraj.envs.tasks.d4rl_envs import GOALS, U_MAZE
+from gentraj.envs.tasks.d4rl_envs import GOAL_PLACES, U_MAZE
 
 knows_its_joints = pytest.mark.skipif(tuple(map(int, mujoco.__version__.split(".")[:2])) >= (3, 12),
                                       reason='gymnasium-robotics has no kitchen with it: pip install "mujoco<3.12"')
@@ -57,7 +57,7 @@ def test_antmaze_ends_at_its_goal_with_a_reward_of_one(size, tmp_path, monkeypat
     assert (first == again).all() and (goal == env.unwrapped.base.cur_goal_xy).all() and not list(tmp_path.iterdir())
     assert first.shape == (29,) and (np.abs(first[:2]) < 0.5).all()
     env.reset(seed=6)
-    offset = env.unwrapped.base.cur_goal_xy - GOALS[size]
+    offset = env.unwrapped.base.cur_goal_xy - GOAL_PLACES[size]
     assert ((offset >= 0) & (offset <= 1.5)).all() and (goal != env.unwrapped.base.cur_goal_xy).all()
     assert env.step(np.zeros(8, np.float32))[1:3] == (0, False)
     env.unwrapped.base.set_xy(env.unwrapped.base.cur_goal_xy)
