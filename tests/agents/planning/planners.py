@@ -11,7 +11,8 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
-from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
+from gentraj.randomness import RowNoise
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 Plan = Callable[[Condition, Sequence[int]], Tensor]
 
@@ -41,6 +42,21 @@ class KnownModel:
         self.network_calls += 1
         self.asked, self.guide, self.options = condition, guide, options
         return self.plan(condition, seed)[:, None]
+
+
+class Walk(KnownModel):
+    """A model of s' = s + a, whose actions are noise around `drift`; known actions stay."""
+
+    def __init__(self, spec: TrajectorySpec, drift: float = 0.0):
+        super().__init__(spec, self.walk)
+        self.drift = drift
+
+    def walk(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        x = RowNoise(seeds).normal(self.spec.horizon, self.spec.dim) + self.drift
+        x = torch.where(condition.mask_BHD, condition.values_BHD, x)
+        present = int(condition.mask_BHD[..., 0].all(0).sum()) - 1  # follows the history
+        x[:, present + 1 :, 0] = x[:, present, :1] + x[:, present:-1, 1].cumsum(1)
+        return x
 
 
 class KnownTrust(Trust):
@@ -74,3 +90,9 @@ def parts(model: Any, config: PlannerConfig, act_dim: int, bound: float = 99, *,
 
 def planner(model: Any, config: PlannerConfig, act_dim: int, bound: float = 99, **components: Any) -> Planner:
     return Planner(*parts(model, config, act_dim, bound, **components))
+
+
+def reference(dim: int = 4) -> Batch:
+    """Windows of noise."""
+    x = torch.randn(64, 8, dim, generator=torch.Generator().manual_seed(0))
+    return Batch(x, torch.ones(64, 8, dim, dtype=torch.bool))

@@ -6,34 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from planners import KnownModel, KnownValue, planner
+from planners import KnownModel, KnownValue, Walk, planner, straight
 from torch import Tensor
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, choice, level_specs, seeds_of
-from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.networks import ResidualMLPConfig
-from gentraj.normalize import Normalizer
-from gentraj.randomness import RowNoise, unfold
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.guidance import Guided
+from gentraj.models.sampling import Preference
+from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
 FREE = PlannerConfig(arrival="fixed", replan=1, lookahead=1, actions="joint", select="value")
 SHORT = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
 
-
-class Wandering(KnownModel):
-    """A model of s' = s + a whose actions are noise and `drift`; known actions stay."""
-
-    def __init__(self, drift: float = 0.0):
-        super().__init__(SHORT, self.walk)
-        self.drift = drift
-
-    def walk(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        x = RowNoise(seeds).normal(4, 2) + self.drift
-        x = torch.where(condition.mask_BHD, condition.values_BHD, x)
-        x[:, 1:, 0] = x[:, :1, 0] + x[:, :-1, 1].cumsum(1)
-        return x
 
 
 def valued(model: Any, value: Any, **changes: Any) -> Planner:
@@ -41,7 +28,7 @@ def valued(model: Any, value: Any, **changes: Any) -> Planner:
 
 
 def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
-    samplers = [valued(Wandering(), lambda x: x[:, 0, 1], candidates=n).sampler for n in (1, 5)]
+    samplers = [valued(Walk(SHORT), lambda x: x[:, 0, 1], candidates=n).sampler for n in (1, 5)]
     one, many = (sampler.sample(torch.zeros(3, 1), None, [7, 8, 9]) for sampler in samplers)
     assert many.x_BNHD.shape == (3, 5, 4, 2) and torch.equal(many.x_BNHD[:, :1], one.x_BNHD)
     assert many.value_BN is not None and torch.equal(many.value_BN.argmax(1), many.chosen_B)
@@ -63,13 +50,13 @@ def test_the_choice_among_candidates(ratio: list[float], value: list[float] | No
 
 def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
     """Timestep h of a plan holds the action that is taken at its observation."""
-    agent = valued(Wandering(), lambda x: x[:, 0, 1], replan=3)
+    agent = valued(Walk(SHORT), lambda x: x[:, 0, 1], replan=3)
     acts = torch.stack([agent.act(torch.zeros(2, 1)) for _ in range(3)], 1)
     assert torch.equal(acts[..., 0], agent.last.chosen()[0][:, :3, 1])
 
 
 def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
-    model = Wandering()
+    model = Walk(SHORT)
     agent = valued(model, lambda x: x[:, :, 1].sum(1), candidates=4, shifted=True)
     agent.reset(None, [0])
     model.drift = 5.0
@@ -89,32 +76,16 @@ def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
     assert not model.asked.mask_BHD[:, :, 1].any()
 
 
-def little(context: bool = False) -> Diffusion:
-    torch.manual_seed(0)
-    config = DiffusionConfig(ResidualMLPConfig(16, 1, 0), levels=None, clip=None)
-    return Diffusion(SHORT, config, Normalizer.identity(2), Normalizer.identity(1) if context else None)
 
-
-def little_critic() -> PlanCritic:
-    torch.manual_seed(1)
-    return PlanCritic.blank(SHORT, PlanCriticConfig(width=16, depth=1))
-
-
-def test_guidance_changes_the_plans_as_it_says() -> None:
-    """A scale of 1 is the conditional model. Value guidance raises the value of plans, also beside a user's guide."""
-    obs, seeds = torch.ones(240, 1), list(range(240))
-
-    def plans(context: tuple[float, ...] = (), guide: Any = None, **changes: Any) -> Tensor:
-        config = replace(FREE, context=context, select="trust", **changes)
-        sampler = PlanSampler(little(bool(context)), config, critic=little_critic(), guide=guide)
-        return sampler.sample(obs, None, seeds).x_BNHD[:, 0]
-
-    plain = plans((2.0,))
-    assert torch.equal(plans((2.0,), guidance="classifier-free", scale=1.0), plain)
-    assert not torch.equal(plans((2.0,), guidance="classifier-free", scale=2.0), plain)
-    critic, guide = little_critic(), lambda x: x[:, 1, 0]
-    gain_B = (critic(plans(guide=guide, guidance="value", scale=3.0)) - critic(plans(guide=guide))).detach()
-    assert gain_B.mean() > 3 * gain_B.std() / len(gain_B) ** 0.5
+@pytest.mark.parametrize(("guidance", "kinds"), [("classifier-free", [ClassifierFree, Preference]),
+                                                 ("value", [Preference, Guided])])
+def test_plans_are_guided_by_the_context_or_the_critic_beside_a_user_s_guide(guidance: Any, kinds: list[type]) -> None:
+    critic, model = PlanCritic.blank(SHORT, PlanCriticConfig(width=16, depth=1)), Walk(SHORT)
+    config = replace(FREE, context=(2.0,), guidance=guidance, scale=3.0)
+    PlanSampler(model, config, critic=critic, guide=lambda x: x[:, 1, 0]).sample(torch.ones(1, 1), None, [0])
+    assert [type(one) for one in model.guide] == kinds
+    if guidance == "value":
+        assert (model.guide[1].guide, model.guide[1].scale) == (critic.relative, 3.0)
 
 
 def sure(condition: Condition, seeds: Sequence[int]) -> Tensor:
@@ -125,16 +96,15 @@ def sure(condition: Condition, seeds: Sequence[int]) -> Tensor:
     return spec.join(torch.lerp(start, end, share), (end - start) / 8 + share if spec.act_dim else None)
 
 
-def straight(condition: Condition, seeds: Sequence[int]) -> Tensor:
-    """Plans of (x, y, vx, vy) that go straight to the goal at a velocity of 1."""
-    x = torch.lerp(condition.values_BHD[:, :1], condition.values_BHD[:, -1:], torch.linspace(0, 1, 3)[:, None])
-    x[:, 1:, 2:] = 1
-    return x
-
 
 def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
     """One plan, from rest at 0 to (8, 8) in 8 steps; then the goal at rest."""
-    model = KnownModel(TrajectorySpec(4, 0, 3, stride=4), straight)
+    def plan(condition: Condition, seeds: Sequence[int]) -> Tensor:
+        x = straight(condition, seeds)
+        x[:, 1:, 2:] = 1
+        return x
+
+    model = KnownModel(TrajectorySpec(4, 0, 3, stride=4), plan)
     config = PlannerConfig("fixed", replan=20, lookahead=1, actions="track", goal_dims=(0, 1), rest_dims=(2, 3))
     agent = planner(model, config, 2)
     goal, at_rest, moving = torch.full((1, 2), 8.0), torch.zeros(1, 4), torch.tensor([[2.0, 3.0, 0.5, 1.5]])

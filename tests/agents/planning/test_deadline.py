@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planners import KnownModel, KnownValue, parts, planner
+from planners import KnownValue, Walk, parts, planner
 from torch import Tensor
 
 from gentraj.agents.planning.planner import Planner
@@ -16,7 +16,6 @@ from gentraj.agents.realtime.background import MAX_RESET_WAIT_S, Deadline, Simul
 from gentraj.agents.realtime.planner import RealTimePlanner, SamplingBudget, budgets
 from gentraj.agents.roadmap.far_goals import FarGoals, RoadmapConfig, roadmap_of
 from gentraj.constraints import Circle
-from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=1, act_dim=1, horizon=24)
@@ -25,20 +24,17 @@ START = torch.zeros(1, 1)
 GAIN = KnownValue(lambda x_RHD: x_RHD[:, :6, 1].sum(1), SPEC)  # the sum of a plan's first actions
 
 
-class Walk(KnownModel):
-    """A model of s' = s + a, whose actions are noise. A sampling step takes `cost` seconds."""
+class Timed(Walk):
+    """A model each of whose sampling steps takes `cost` seconds."""
 
     def __init__(self, time: SimulatedTime, cost: float):
-        super().__init__(SPEC, self.walk)
+        super().__init__(SPEC)
         self.time, self.cost, self.all_asked = time, cost, list[Condition]()
 
     def walk(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
         self.time.now += self.cost * (self.options.steps or 0)
         self.all_asked.append(condition)
-        x = torch.where(condition.mask_BHD, condition.values_BHD, RowNoise(seeds).normal(SPEC.horizon, SPEC.dim))
-        first = condition.mask_BHD[0, :, 0].sum() - 1  # the present follows the history
-        x[:, first + 1 :, 0] = x[:, first, :1] + x[:, first:-1, 1].cumsum(1)
-        return x
+        return super().walk(condition, seeds)
 
 
 class Student(Agent):
@@ -60,7 +56,7 @@ class InTime:
     def __init__(self, seconds: float, cost: float = 0.25, *, known: bool = True, fallback: Agent | None = None,
                  far: FarGoals | None = None, **changes: Any):
         self.time: Any = SimulatedTime()
-        self.model, self.seconds, self.state = Walk(self.time, cost), seconds, START
+        self.model, self.seconds, self.state = Timed(self.time, cost), seconds, START
         deadline = Deadline(seconds, fallback, self.time, self.time)
         self.agent = RealTimePlanner(*parts(self.model, replace(CONFIG, **changes), 1, critic=GAIN, far=far), deadline)
         if known:

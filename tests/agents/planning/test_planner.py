@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planners import KnownModel, KnownTrust, straight
+from planners import KnownModel, KnownTrust, reference, straight
 from planners import planner as made
 
 from gentraj.agents.memory import LastPlan, ObservedPrefix
@@ -146,10 +146,6 @@ def diffusion(act_dim: int = 0) -> Diffusion:
     spec = replace(SPEC, act_dim=act_dim)
     return Diffusion(spec, DiffusionConfig(network=ResidualMLPConfig(8, 1, 0)), Normalizer.identity(spec.dim))
 
-
-def reference(dim: int = 4) -> Batch:
-    x = torch.randn(64, 8, dim, generator=torch.Generator().manual_seed(0))
-    return Batch(x, torch.ones(64, 8, dim, dtype=torch.bool))
 
 
 @pytest.mark.usefixtures("batch_invariance")

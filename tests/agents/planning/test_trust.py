@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from planners import reference
 from torch import Tensor
 
 from gentraj.agents.planning.trust import Recorded, Trust
@@ -15,10 +16,6 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
 
-
-def reference(dim: int = 4) -> Batch:
-    x = torch.randn(64, 8, dim, generator=torch.Generator().manual_seed(0))
-    return Batch(x, torch.ones(64, 8, dim, dtype=torch.bool))
 
 
 def windows(path_NG: Tensor, horizon: int = 8) -> Batch:
