@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gentraj.data import Episodes, d4rl_reference
 from gentraj.data.d4rl import single_task
+from gentraj.data.episodes import last_steps
 
 from ..making import KITCHEN, EnvironmentFactory, environment_factory, lost_wrappers
 from ..tasks.registry import LOCOMOTION
@@ -33,7 +32,7 @@ class DataReturns:
 
     @classmethod
     def of(cls, episodes: Episodes) -> DataReturns:
-        truncated_E = ~episodes.terminated[np.cumsum(episodes.lengths) - 1]
+        truncated_E = ~episodes.terminated[last_steps(episodes.lengths)]
         longest_E = episodes.lengths == episodes.lengths.max()
         return cls(len(episodes), float(episodes.returns.mean()), int(episodes.lengths.max()), int(truncated_E.sum()),
                    int((truncated_E & longest_E).sum()))

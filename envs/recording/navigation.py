@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gentraj.data import Episodes
+from gentraj.data.episodes import last_steps
 from gentraj.progress import bar
 from gentraj.randomness import fold, seeded
 
@@ -63,10 +64,9 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
                     done.update(min(SIDE_BY_SIDE, E - first))
             obs += list(np.stack(crowd.obs, 1))
             act += list(np.stack(crowd.act, 1))
-    truncated = np.zeros((E, T), bool)
-    truncated[:, -1] = True
+    lengths = np.full(E, T)
     return Episodes(np.concatenate(obs[:E]), np.concatenate(act[:E]), np.zeros(E * T, np.float32),
-                    np.zeros(E * T, bool), truncated.ravel(), np.full(E, T), goal_dims=OGBENCH[maze].goal_dims,
+                    np.zeros(E * T, bool), last_steps(lengths), lengths, goal_dims=OGBENCH[maze].goal_dims,
                     obs_keys=GOAL_KEYS[:1], env=environment_factory(maze).spec_json, name=task)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gentraj.data import Episodes
+from gentraj.data.episodes import last_steps
 from gentraj.progress import bar
 from gentraj.randomness import fold, seeded
 
@@ -39,10 +40,8 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     base.close()
     lengths = np.array([len(run["act"]) for run in runs])
     obs, act, reward, goal = (np.concatenate([run[key] for run in runs]) for key in ("obs", "act", "reward", "goal"))
-    truncated = np.zeros(len(act), bool)
-    truncated[np.cumsum(lengths) - 1] = True
-    return Episodes(obs, act, reward, np.zeros_like(truncated), truncated, lengths, {"goal": goal}, tuple(columns),
-                    GOAL_KEYS[:1], environment_factory(task).spec_json, name=task)
+    return Episodes(obs, act, reward, np.zeros(len(act), bool), last_steps(lengths), lengths, {"goal": goal},
+                    tuple(columns), GOAL_KEYS[:1], environment_factory(task).spec_json, name=task)
 
 
 def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gentraj.data import Episodes
+from gentraj.data.episodes import last_steps
 from gentraj.progress import bar
 from gentraj.randomness import fold
 
@@ -41,9 +42,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     def flat(rows: np.ndarray, more: int) -> np.ndarray:
         return np.concatenate([rows[r, : n + more] for r, n in enumerate(lengths)])
 
-    end = np.zeros(steps, bool)
-    end[np.cumsum(lengths) - 1] = True
-    return Episodes(flat(obs, 1), flat(act, 0), flat(reward, 0), np.zeros(steps, bool), end, lengths,
+    return Episodes(flat(obs, 1), flat(act, 0), flat(reward, 0), np.zeros(steps, bool), last_steps(lengths), lengths,
                     {"goal": flat(goal, 1)}, goal_dims=(0, 1), obs_keys=("observation",), env=factory.spec_json,
                     name=env if env in MAZES else factory.env_id)  # without qpos and qvel, which are the observation
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentraj.data import Episodes, Windows
+from gentraj.data.episodes import last_steps
 from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent, TrajectorySpec
@@ -77,14 +78,11 @@ class Branches(NamedTuple):
         steps_B = self.steps_B[kept_B]
         k_K = np.arange(self.act_BKA.shape[1] + 1)
         taken_BK = k_K[:-1] < steps_B[:, None]
-        terminated = np.zeros(steps_B.sum(), bool)
-        truncated = np.zeros_like(terminated)
-        last = np.cumsum(steps_B) - 1
-        terminated[last] = self.terminated_B[kept_B]
-        truncated[last] = ~self.terminated_B[kept_B]
+        last_S = last_steps(steps_B)
+        terminated = last_S & np.repeat(self.terminated_B[kept_B], steps_B)
         goals = {"goal": np.repeat(self.goal_BG[kept_B], steps_B + 1, axis=0)} if "goal" in like.extras else {}
         return replace(like, obs=self.obs_BKO[kept_B][k_K <= steps_B[:, None]], act=self.act_BKA[kept_B][taken_BK],
-                       reward=self.reward_BK[kept_B][taken_BK], terminated=terminated, truncated=truncated,
+                       reward=self.reward_BK[kept_B][taken_BK], terminated=terminated, truncated=last_S & ~terminated,
                        lengths=steps_B, extras=goals, name=f"imagined beside {like.name}")
 
 

@@ -36,7 +36,7 @@ import numpy as np
 
 from ..files import write_file
 from ..progress import one_line
-from .episodes import DataError, Episodes, Fields, as_flags, as_numbers, as_whole, named
+from .episodes import DataError, Episodes, Fields, as_flags, as_numbers, as_whole, last_steps, named
 from .robomimic import is_robomimic, read_robomimic
 from .splitting import split_at_terminations
 
@@ -241,11 +241,9 @@ def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observat
         lengths_E = steps_E[steps_E > 0]
         obs, extras = obs.repeat(times_N, 0), {key: x.repeat(times_N, 0) for key, x in extras.items()}
     terminated = terminal_N[step_N]
-    truncated = np.zeros_like(terminated)
-    last_E = np.cumsum(lengths_E) - 1
-    truncated[last_E] = ~terminated[last_E]
     return {"obs": obs, "act": arrays["actions"][step_N], "reward": arrays["rewards"].reshape(-1)[step_N],
-            "terminated": terminated, "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
+            "terminated": terminated, "truncated": last_steps(lengths_E) & ~terminated, "lengths": lengths_E,
+            "extras": extras, "name": name,
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
 
 
@@ -342,10 +340,8 @@ def d4rl_arrays(episodes: Episodes) -> dict[str, np.ndarray]:
     `terminals` is true where an episode has ended for good, and `timeouts` where it was cut off.
     """
     e = episodes
-    is_last_S = np.zeros(e.num_steps, bool)
-    is_last_S[np.cumsum(e.lengths) - 1] = True
     return {"observations": np.delete(e.obs, e.last_rows, 0), "actions": e.act, "rewards": e.reward,
-            "terminals": e.terminated, "timeouts": is_last_S & ~e.terminated,
+            "terminals": e.terminated, "timeouts": last_steps(e.lengths) & ~e.terminated,
             "next_observations": np.delete(e.obs, e.last_rows - e.lengths, 0)}
 
 
@@ -415,7 +411,7 @@ def read_d3rlpy(file: Any, name: str) -> Fields:
     An observation that d3rlpy does not keep, the last of an episode that ended for good, is the one before it, and a
     warning counts these. Raises `DataError` for discrete actions, images and an episode without a step.
     """
-    fields: dict[str, list[Any]] = {"obs": [], "act": [], "reward": [], "terminated": [], "truncated": []}
+    rows = list[dict[str, np.ndarray]]()
     for i in range(int(file["num_episodes"][()])):
         if any(f"{key}_{i}" not in file for key in D3RLPY_COLUMNS):
             raise DataError(f"{name}: has d3rlpy's layout, but not {', '.join(D3RLPY_COLUMNS)} for episode {i}; format "
@@ -426,18 +422,14 @@ def read_d3rlpy(file: Any, name: str) -> Fields:
             raise DataError(f"{name}: episode {i}: observations {obs.shape}, {act.dtype} actions {act.shape} and "
                             f"rewards {reward.shape}; (N, O), (N, A) of real numbers and (N, 1) are expected, as "
                             "discrete actions and images are not supported")
-        steps = len(act) if done else len(act) - 1
-        last = np.arange(steps) == steps - 1
-        fields["obs"].append(np.concatenate([obs, obs[-1:]]) if done else obs)
-        fields["act"].append(act[:steps])
-        fields["reward"].append(reward.reshape(-1)[:steps])
-        fields["terminated"].append(last & done)
-        fields["truncated"].append(last & (not done))
-    if lost := sum(int(flags.any()) for flags in fields["terminated"]):
+        if len(act) == int(not done):
+            raise DataError(f"{name}: episode {i} is truncated with a single row, or has none, and so has no step; "
+                            "leave it out")
+        last = np.arange(len(act)) == len(act) - 1
+        rows.append({"observations": obs, "actions": act, "rewards": reward.reshape(-1), "terminals": last & done,
+                     "timeouts": last & (not done)})
+    arrays = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    if lost := np.count_nonzero(arrays["terminals"]):
         warnings.warn(f"{name}: d3rlpy keeps no last observation of an episode that ended for good; in {lost} episodes "
                       "the one before it is repeated", stacklevel=3)
-    lengths = np.array([len(act) for act in fields["act"]])
-    if not lengths.all() or not len(lengths):
-        raise DataError(f"{name}: {np.count_nonzero(lengths == 0)} of {len(lengths)} episodes are truncated with a "
-                        "single row, and so have no step; leave them out")
-    return {key: np.concatenate(parts) for key, parts in fields.items()} | {"lengths": lengths, "name": name}
+    return d4rl_fields(arrays, name, ends_in_observation=True)

@@ -179,6 +179,13 @@ class Episodes:
         return replace(self, extras=extras)[kept_E]
 
 
+def last_steps(lengths_E: np.ndarray) -> np.ndarray:
+    """(S,) true at the last step of each of the episodes of these lengths."""
+    last_S = np.zeros(int(lengths_E.sum()), bool)
+    last_S[np.cumsum(lengths_E) - 1] = True
+    return last_S
+
+
 def episodes_hash(episodes: Episodes) -> str:
     """SHA-256 of all that training can see of a dataset, which excludes its name and its environment."""
     arrays = episodes.arrays
@@ -285,8 +292,7 @@ def wrong_values(e: Episodes) -> Iterator[str]:
         yield (f"{locate(e, int(rows[0]), key)}: {entry} is {row[tuple(at)]} in float32; finite numbers below 3.4e38 "
                f"are expected (rows affected: {len(rows)})")
     for key in ("terminated", "truncated"):
-        inside = getattr(e, key).copy()
-        inside[np.cumsum(e.lengths) - 1] = False
+        inside = getattr(e, key) & ~last_steps(e.lengths)
         if inside.any():
             yield (f"{locate(e, int(np.argmax(inside)), key)}: {key} is true inside the episode; only its last step "
                    f"may be (steps affected: {np.count_nonzero(inside)}; split the episode there)")

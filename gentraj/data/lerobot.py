@@ -16,7 +16,7 @@ import numpy as np
 
 from ..config import ConfigError, read_json
 from ..progress import one_line, say_once
-from .episodes import DataError, Fields, as_flags
+from .episodes import DataError, Fields, as_flags, last_steps
 
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
@@ -65,12 +65,10 @@ def read_lerobot(source: str | Path) -> Fields:
     none_N1 = np.zeros((len(last_N), 1))
     done_S, cut_S = (as_flags(read.get(key, none_N1)[~last_N, 0], name, key) for key in ("next.done", "next.truncated"))
     terminated = done_S & ~cut_S
-    truncated = np.zeros_like(terminated)
-    ends_E = np.cumsum(lengths_E) - 1
-    truncated[ends_E] = ~terminated[ends_E]
     return {"obs": np.concatenate([read[key] for key in kept], 1)[np.repeat(rows_E > 1, rows_E)],
             "act": read["action"][~last_N], "reward": read.get("next.reward", none_N1)[~last_N, 0],
-            "terminated": terminated, "truncated": truncated, "lengths": lengths_E, "name": name}
+            "terminated": terminated, "truncated": last_steps(lengths_E) & ~terminated, "lengths": lengths_E,
+            "name": name}
 
 
 def _last_frames(read: Mapping[str, np.ndarray], name: str) -> np.ndarray:

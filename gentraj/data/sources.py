@@ -20,7 +20,7 @@ import numpy as np
 from ..files import check_output
 from ..progress import busy
 from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d3rlpy, save_d4rl
-from .episodes import DataError, Episodes, Fields, npz_fields, open_npz, problems, save_npz, wrong_shapes
+from .episodes import DataError, Episodes, Fields, last_steps, npz_fields, open_npz, problems, save_npz, wrong_shapes
 from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
 from .ogbench import is_ogbench, ogbench_fields, read_ogbench
@@ -227,8 +227,8 @@ def _environment(env: str | None) -> str:
 
 
 def _summary(e: Episodes) -> Iterator[str]:
-    last = np.cumsum(e.lengths) - 1
-    terminated, truncated = e.terminated[last], e.truncated[last]
+    last_S = last_steps(e.lengths)
+    terminated, truncated = e.terminated[last_S], e.truncated[last_S]
     ends = {"terminated": terminated & ~truncated, "truncated": truncated & ~terminated, "both": terminated & truncated,
             "neither (read as truncated)": ~terminated & ~truncated}
     goals = f"entries {list(e.goal_dims)} of obs" if e.goal_dims else "no entries of obs named"

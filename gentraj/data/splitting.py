@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import ARRAYS, DataError, Episodes
+from .episodes import ARRAYS, DataError, Episodes, last_steps
 
 CONDITIONED_ON = {"goal", "task"}  # extras that policies may be conditioned on
 LONGEST_PIECE_STEPS = 1000  # steps; most episodes are shorter and stay whole
@@ -127,9 +127,7 @@ def split_at_terminations(e: Episodes) -> Episodes:
     `e` need not be valid, as terminal steps within an episode are refused.
     """
     episode_S = np.repeat(np.arange(len(e.lengths)), e.lengths)
-    last_S = e.terminated.copy()
-    last_S[np.cumsum(e.lengths) - 1] = True
-    ends = np.flatnonzero(last_S) + 1
+    ends = np.flatnonzero(e.terminated | last_steps(e.lengths)) + 1
     begins = np.concatenate([[0], ends[:-1]])
     offsets = e.starts[episode_S[begins]]
     pieces = zip(episode_S[begins].tolist(), (begins - offsets).tolist(), (ends - offsets).tolist(), strict=True)
@@ -143,7 +141,4 @@ def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
     steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
     rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])
     taken = e.pick(steps, rows, np.array([b - a for _, a, b in pieces]))
-    truncated = taken.truncated.copy()
-    ends = np.cumsum(taken.lengths) - 1
-    truncated[ends] |= ~taken.terminated[ends]
-    return replace(taken, truncated=truncated)
+    return replace(taken, truncated=taken.truncated | (last_steps(taken.lengths) & ~taken.terminated))
