@@ -87,10 +87,10 @@ class EnsembleMLP(nn.Module):
             h = self.activation(h)
             if self.norm == "after":
                 h = torch.addcmul(self.shift[i], F.layer_norm(h, width), self.scale[i])
+        h = h.to(weight.dtype)
+        if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
+            return (h * weight.mT).sum(-1, keepdim=True) + bias
         with torch.autocast(h.device.type, enabled=False):
-            h = h.to(weight.dtype)
-            if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
-                return (h * weight.mT).sum(-1, keepdim=True) + bias
             return torch.baddbmm(bias, h, weight)
 
 
