@@ -233,7 +233,11 @@ class RealTimeAgent(EpisodicAgent):
         resumed = max(start, min(clock(), until))  # a thread that wakes up late needs more time to act
         act_BA = self._carry_out(own_BO)
         if act_BA is None and deadline.fallback is not None:
-            act_BA = self._fall_back(deadline.fallback, obs_BO, goal_BG)
+            if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
+                deadline.fallback.reset(None, self._seeds(ONE))
+            self.fell_back = self.step
+            self.background.acted["the fallback"] += 1
+            act_BA = deadline.fallback.act(obs_BO, goal_BG).cpu()
         if act_BA is None:
             act_BA = self._stand_by(own_BO)
         self.observations.add(own_BO, act_BA)
@@ -256,13 +260,6 @@ class RealTimeAgent(EpisodicAgent):
         if mask_B.any():
             with torch.inference_mode(False):
                 self._allocate(len(mask_B))
-
-    def _fall_back(self, fallback: Agent, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
-            fallback.reset(None, self._seeds(ONE))
-        self.fell_back = self.step
-        self.background.acted["the fallback"] += 1
-        return fallback.act(obs_BO, goal_BG).cpu()
 
 
 class SimulatedTime(Executor):

@@ -155,21 +155,18 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         self.background.forget_warm_up()
         self.reset(None, [0])
 
-    def _due(self) -> int:
-        """The step at which the next plan is needed."""
-        if self.background.job is not None:
-            return self.background.job.starts
-        if self.began is None or self.outdated:
-            return self.step
-        return self.began + self.config.replan
-
     def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, start: float, until: float) -> None:
         """Takes the next plan if it is needed, and ready by the time `until`, or holds the goal where it is near."""
         if self._aim(goal_BG).any():
             if not self.outdated:  # a plan for a goal on the way is better than none
                 self.background.drop()
             self.outdated = True
-        if self.step < self._due():
+        due = self.step
+        if self.background.job is not None:
+            due = self.background.job.starts
+        elif self.began is not None and not self.outdated:
+            due = self.began + self.config.replan
+        if self.step < due:
             return
         if goal_BG is not None and self.tracker.is_near(obs_BO, goal_BG).all():
             self.background.drop()
