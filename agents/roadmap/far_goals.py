@@ -45,7 +45,7 @@ class RoadmapConfig:
     """Largest number of places. They are at least three environment steps at full speed apart, or one for objects."""
 
 
-def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000) -> Roadmap[Any]:
+def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000) -> Roadmap:
     """Builds the roadmap of recorded positions, in their order, and the number of the episode of each: of moves where
     positions rest most of the time, or else of walks.
 
@@ -59,13 +59,13 @@ def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 200
     return Walks.of(position_NG, episode_N, found, places)
 
 
-def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap[Any]:
+def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: RoadmapConfig) -> Roadmap:
     """The roadmap of these entries of the observations of episodes. Raises ValueError where they never change."""
     episode_N = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
     return roadmap_of(episodes.obs[:, list(goal_dims)], episode_N, config.places)
 
 
-def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap[Any]:
+def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap:
     """The roadmap that `tensors` gave. Raises ValueError where some of them are missing."""
     missing = {"place", "edge", "steps", "passage", "speed", "spacing", "resting"} - tensors.keys()
     if missing:
@@ -93,7 +93,7 @@ class FarGoals:
     It remembers ways to goals, and what the obstacles close that a user told; a copy finds them anew.
     """
 
-    def __init__(self, roadmap: Roadmap[Any], config: RoadmapConfig, goal_dims: Sequence[int]):
+    def __init__(self, roadmap: Roadmap, config: RoadmapConfig, goal_dims: Sequence[int]):
         """`goal_dims` are the entries of an observation that a goal consists of, in which the roadmap is made."""
         self.roadmap, self.config = roadmap, config
         self.goal_dims = tuple(goal_dims)

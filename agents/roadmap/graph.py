@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -43,9 +42,8 @@ class Way:
     """Environment steps from each place to the goal; infinite where no way leads there."""
     next_P: np.ndarray
     """The place after each place, on its way to the goal; the place itself where the goal is the next."""
-
-
-W = TypeVar("W", bound=Way)
+    is_held_PG: np.ndarray
+    """The entries that stay as they are from each place straight to the goal; none in a roadmap of walks."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +137,16 @@ class PlaceGraph:
     def _key_E(self) -> np.ndarray:
         return self.edge_E2 @ (len(self.place_PG), 1)
 
-    def shortest(self, goal_G: np.ndarray, last_P: np.ndarray) -> Way:
-        """The shortest ways to a goal, with the steps from each place straight to it, infinite where it is not near."""
+    def shortest(self, goal_G: np.ndarray, last_P: np.ndarray, is_held_PG: np.ndarray) -> Way:
+        """The shortest ways to a goal, with the steps from each place straight to it, infinite where it is not near,
+        and the entries that stay as they are on that stretch."""
         P = len(self.place_PG)
         ends = np.flatnonzero(np.isfinite(last_P))
         start_E, end_E = np.concatenate([self.edge_E2, np.stack([ends, np.full(len(ends), P)], 1)]).T
         backwards = csr_array((np.concatenate([self.steps_E, last_P[ends]]), (end_E, start_E)), shape=(P + 1, P + 1))
         steps, previous = dijkstra(backwards, indices=P, return_predecessors=True)
         next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
-        return Way(np.asarray(goal_G), steps[:P], next_P)
+        return Way(np.asarray(goal_G), steps[:P], next_P, is_held_PG)
 
     def passage(self, first: int, last: int) -> int:
         """The number of the passage that leads from one place to the other."""
@@ -191,7 +190,7 @@ class PlaceGraph:
 
 
 @dataclass(frozen=True)
-class Roadmap(ABC, Generic[W]):
+class Roadmap(ABC):
     """A graph of places with what it takes to go from a place to a goal."""
 
     graph: PlaceGraph
@@ -202,14 +201,14 @@ class Roadmap(ABC, Generic[W]):
         """The distance within which a position may belong to the nearest place of the core."""
 
     @abstractmethod
-    def way(self, goal_G: np.ndarray) -> W:
+    def way(self, goal_G: np.ndarray) -> Way:
         """Finds the shortest ways to a goal. All steps are infinite if the goal is outside of everything recorded."""
 
     @abstractmethod
-    def along(self, way: W, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
+    def along(self, way: Way, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
         """The route of `left` steps along a way whose first place is `place`, as far as `route` goes."""
 
-    def route(self, way: W, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
+    def route(self, way: Way, position_G: np.ndarray, steps: float = np.inf) -> Route | None:
         """The way from a position to where an agent heads that looks `steps` environment steps ahead, by default all
         of it. None if no way leads from there."""
         left_P = way.steps_P + self.graph.straight(position_G, self.reach)
@@ -223,7 +222,7 @@ class Roadmap(ABC, Generic[W]):
         straight_P = self.graph.straight(goal_G, FAR_REACH * self.graph.spacing)
         return np.maximum(straight_P, 1e-3).astype(np.float64)
 
-    def without(self, closed_E: np.ndarray) -> Roadmap[W]:
+    def without(self, closed_E: np.ndarray) -> Roadmap:
         """The roadmap without these passages."""
         return replace(self, graph=self.graph.without(closed_E))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,15 +15,7 @@ from .graph import REACH, PlaceGraph, Roadmap, Route, Way
 HELD = 0.02  # spacings by which entries change at most that a passage leaves as they are
 
 
-@dataclass(frozen=True)
-class LastMoves(Way):
-    """Ways whose last passage was perhaps recorded with other entries elsewhere, which it leaves as they are."""
-
-    is_held_PG: np.ndarray
-    """The entries that the last passage leaves as they are, where the goal is the next."""
-
-
-class Moves(Roadmap[LastMoves]):
+class Moves(Roadmap):
     """A passage leads to where the position comes to rest next, its steps begin with the rest before, and an agent
     heads for the end of one passage at a time."""
 
@@ -57,7 +49,7 @@ class Moves(Roadmap[LastMoves]):
         """Whether each passage moves some of the entries and none of the others."""
         return (self._is_held_EG | (self._range_EG > self.graph.spacing / self.graph.scale_G)).all(1)
 
-    def way(self, goal_G: np.ndarray) -> LastMoves:
+    def way(self, goal_G: np.ndarray) -> Way:
         """Finds the shortest ways to a goal, as `Roadmap` says.
 
         What is not at its goal yet needs one more passage, and a passage may lead to the goal from places that it was
@@ -82,10 +74,9 @@ class Moves(Roadmap[LastMoves]):
             better = begins[steps_P[begins] < last_P[begins]]
             last_P[better] = steps_P[better]
             is_held_PG[better] = is_held_G
-        found = graph.shortest(goal_G, last_P)
-        return LastMoves(found.goal_G, found.steps_P, found.next_P, is_held_PG)
+        return graph.shortest(goal_G, last_P, is_held_PG)
 
-    def along(self, way: LastMoves, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
+    def along(self, way: Way, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
         """The way to the end of its first passage, which leaves other entries as they are now; all of it to the goal if
         `steps` are infinite."""
         places, steps_N = [np.asarray(position_G), self.graph.place_PG[place]], [0.0, left - way.steps_P[place]]

@@ -12,7 +12,7 @@ SPACING_STEPS = 3.0  # environment steps at full speed between two neighbouring 
 SPANS = (1, 2, 3, 5, 8)  # environment steps of the passages, for places SPACING_STEPS apart
 
 
-class Walks(Roadmap[Way]):
+class Walks(Roadmap):
     """A passage is a piece of an episode, and an agent heads for the first place some steps along its way."""
 
     @classmethod
@@ -33,7 +33,7 @@ class Walks(Roadmap[Way]):
         return FAR_REACH * self.graph.spacing
 
     def way(self, goal_G: np.ndarray) -> Way:
-        return self.graph.shortest(goal_G, self.last(goal_G))
+        return self.graph.shortest(goal_G, self.last(goal_G), np.zeros(self.graph.place_PG.shape, bool))
 
     def along(self, way: Way, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
         """The way to the first place that lies `steps` environment steps along it, or to the goal if it is nearer."""
