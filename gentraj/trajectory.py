@@ -70,7 +70,7 @@ class TrajectorySpec:
         """The width D of a timestep."""
         return self.obs_dim + self.act_dim
 
-    @property
+    @cached_property
     def past(self) -> int:
         """The number P of environment steps before the present that an agent remembers."""
         return max(self.history - 1, self.past_actions)

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ from .checkpoint import (
     save,
 )
 from .log import Log, Row, Sums, require_loggers, start_loggers
-from .optimization import NonFinite, Numbers
+from .optimization import NonFinite, StepNumbers
 from .parallel import SINGLE, Processes
 from .state import ComponentState, Source, module_tensors, restore_module
 from .step import Trainable, TrainingStep
@@ -180,18 +180,6 @@ class TrainingResult:
     checkpoint: Path
     metrics: Row
     seconds: float
-
-
-class StepNumbers(Numbers):
-    """The numbers of an update that have to be finite, of which the last are its metrics."""
-
-    def __init__(self, checked: Sequence[tuple[str, Tensor]], metrics: Mapping[str, Tensor], processes: Processes):
-        super().__init__([*checked, *((f"the metric '{key}'", value) for key, value in metrics.items())], processes)
-        self.keys = list(metrics)
-
-    def metrics(self) -> dict[str, float]:
-        """The metrics by name. Raises what `read` does."""
-        return dict(zip(self.keys, self.read()[len(self.names) - len(self.keys) :], strict=True))
 
 
 @dataclass
@@ -412,7 +400,7 @@ class Trainer:
             numbers = StepNumbers(step.unread or (), metrics, self.processes)
             self.unread[-1].by_component[trained.name] = numbers
             if numbers.arrived is None:
-                numbers.read()
+                numbers.metrics()
         return metrics
 
     def judge(self, log: Log) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Literal
 
@@ -82,8 +82,8 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float, process
 
     Returns the norm before clipping. Loss and gradients are their means over the `processes` that share the batch.
     Raises `NonFinite`, without a step, where the loss or the norm is not finite. If they are on an accelerator and a
-    list `unread` is given, they are added to it instead, for `Numbers` to check: a fused optimiser takes no step either
-    where they are not finite, and nothing waits for the accelerator.
+    list `unread` is given, they are added to it instead, for `StepNumbers` to check: a fused optimiser takes no step
+    either where they are not finite, and nothing waits for the accelerator.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
@@ -112,17 +112,21 @@ def waits_to_read(tensor: Tensor) -> bool:
     return not tensor.is_cpu
 
 
-class Numbers:
-    """Named scalars, or their means over the processes, on their way to the CPU by one transfer.
+class StepNumbers:
+    """The numbers of an update that have to be finite, or their means over the processes, on their way to the CPU by
+    one transfer: those that were left to be `checked`, and its metrics.
 
-    A GPU hands them over when it gets there, for which only `read` waits.
+    A GPU hands them over when it gets there, for which only `metrics` waits.
     """
 
-    def __init__(self, scalars: Sequence[tuple[str, Tensor]], processes: Processes = SINGLE):
-        self.found: list[float] | None = None  # by the first `read`
-        self.names = [name for name, _ in scalars]
-        device = next((x.device for _, x in scalars if waits_to_read(x)), torch.device("cpu"))
-        there = [to_device(x.to(torch.float32).view(1), device) for _, x in scalars]
+    def __init__(self, checked: Sequence[tuple[str, Tensor]], metrics: Mapping[str, Tensor],
+                 processes: Processes = SINGLE):
+        self.keys = list(metrics)
+        self.names = [*(name for name, _ in checked), *(f"the metric '{key}'" for key in metrics)]
+        self.found: dict[str, float] | None = None  # by the first call of `metrics`
+        scalars = [*(x for _, x in checked), *metrics.values()]
+        device = next((x.device for x in scalars if waits_to_read(x)), torch.device("cpu"))
+        there = [to_device(x.to(torch.float32).view(1), device) for x in scalars]
         self.numbers = processes.mean(torch.cat([torch.empty(0, dtype=torch.float32, device=device), *there]))
         self.arrived: torch.Event | None = None
         if device.type == "cuda":
@@ -131,13 +135,13 @@ class Numbers:
             self.arrived = torch.Event(device)
             self.arrived.record()
 
-    def read(self) -> list[float]:
-        """The numbers. Raises `NonFinite`, naming the first, where they are not finite."""
-        if self.found is not None:
-            return self.found
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        self.found = list(map(require_finite, self.names, self.numbers.tolist()))
+    def metrics(self) -> dict[str, float]:
+        """The metrics by name. Raises `NonFinite`, naming the first number of all that is not finite."""
+        if self.found is None:
+            if self.arrived is not None:
+                self.arrived.synchronize()
+            numbers = list(map(require_finite, self.names, self.numbers.tolist()))
+            self.found = dict(zip(self.keys, numbers[len(numbers) - len(self.keys) :], strict=True))
         return self.found
 
 

@@ -13,7 +13,7 @@ from gentraj.training.optimization import (
     LearningConfig,
     MovingAverage,
     NonFinite,
-    Numbers,
+    StepNumbers,
     adamw,
     apply_gradients,
 )
@@ -87,7 +87,7 @@ def test_a_number_that_is_checked_later_moves_no_weight_and_is_named(factor: flo
     after = {**network.state_dict(), **optimizer_tensors(optimizer)}
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(NonFinite, match=r"the loss is (nan|-?inf)"):
-        Numbers(unread).read()
+        StepNumbers(unread, {}).metrics()
 
 
 def test_steps_that_are_checked_later_are_the_same_steps(accelerator: None) -> None:
