@@ -224,6 +224,9 @@ class RealTimeAgent(EpisodicAgent):
         deadline, clock = self.background.deadline, self.background.deadline.clock
         start = clock()
         own_BO, own_BG = self.given(obs_BO, goal_BG)
+        own_BO = own_BO.clone()  # a caller may change its own while something is made of them
+        if own_BG is not None:
+            own_BG = own_BG.clone()
         if len(own_BO) != 1:
             raise ValueError(f"{len(own_BO)} observations were given to an agent with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")

@@ -227,9 +227,6 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
     def _begin_plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, observations: ObservationBuffer,
                     budget: SamplingBudget, present_BO: Tensor) -> PlanJob:
         """Begins a plan in the background, which starts from `obs_BO` at the step `starts`."""
-        obs_BO, present_BO = obs_BO.clone(), present_BO.clone()  # a caller may change its own
-        if goal_BG is not None:
-            goal_BG = goal_BG.clone()
         tail = None
         if self.config.shifted:
             tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)

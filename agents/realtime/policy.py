@@ -146,9 +146,7 @@ class RealTimeActor(RealTimeAgent):
                 return
         lead = min(lead, size - 1)
         promised_KA = self.chunk_KA[age : age + min(lead, self.max_delay)]
-        if goal_BG is not None:
-            goal_BG = goal_BG.clone()
-        self.background.begin(ChunkJob(self.step, self.step + lead, obs_BO.clone(), goal_BG, self._seeds(ONE),
+        self.background.begin(ChunkJob(self.step, self.step + lead, obs_BO, goal_BG, self._seeds(ONE),
                                        promised_KA, self.courses))
 
     def _make(self, job: ChunkJob) -> None:
