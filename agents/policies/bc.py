@@ -81,15 +81,10 @@ class BC(Policy[BCConfig]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        return self.sample(state_BS, seeds, options)
+        return self.sample_after(None, state_BS, seeds, options)
 
-    def sample_after(self, first_BLA: Tensor, state_BS: Tensor, seeds: Sequence[int],
+    def sample_after(self, first_BLA: Tensor | None, state_BS: Tensor, seeds: Sequence[int],
                      options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        return self.sample(state_BS, seeds, options, first_BLA)
-
-    def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions,
-               first_BLA: Tensor | None = None) -> Tensor:
-        """(B, K, A) normalised actions given the state, and the first L actions if there are any."""
         options = replace(options, temperature=options.temperature * self.config.temperature)
         guide = ClassifierFree(self.config.guidance) if self.config.guidance != 1 else None
         return self.model.sample(state_BS, seeds, options, guide=guide, first_BLA=first_BLA)[:, 0]
