@@ -42,8 +42,8 @@ def scales() -> StateActionScales:
 class Ramps(BC):
     """A policy whose chunks start at random, or at the last known action, and rise by 1 in each step."""
 
-    def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions,
-               first_BLA: Tensor | None = None) -> Tensor:
+    def sample_after(self, first_BLA: Tensor | None, state_BS: Tensor, seeds: Sequence[int],
+                     options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         rise_K = torch.arange(float(self.chunk)) / 100
         ramp_BKA = (RowNoise(seeds).normal(1).tanh() * LEAP / 200 + rise_K)[..., None]
         if first_BLA is None:
