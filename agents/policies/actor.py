@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.constraints import Constraint
 from gentraj.device import to_device
 from gentraj.networks.embedding import padded, padding
-from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec, calls_of
+from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
 
 from ..episodic import EpisodicAgent, aimed_at, finite_actions, observed
 from ..memory import ObservationBuffer
@@ -31,7 +31,7 @@ class Actor(EpisodicAgent):
         self.options = options
         self.low_A = torch.as_tensor(low_A).float().to(policy.device)
         self.high_A = torch.as_tensor(high_A).float().to(policy.device)
-        self.uncounted = 0  # decisions without a call of the policy's model
+        self.decisions = 0
         self._begin(0)
 
     @property
@@ -45,11 +45,11 @@ class Actor(EpisodicAgent):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the policy's model so far. A decision without one, by a network of the policy, counts as one."""
-        model = self.policy.action_model
-        if model is None:
-            return self.uncounted
-        return calls_of([model.model]) + self.uncounted
+        """Calls of the policy's model so far, or decisions where it does not count them."""
+        calls = self.policy.network_calls
+        if calls is None:
+            return self.decisions
+        return calls
 
     @property
     def limits(self) -> Limits:
@@ -135,13 +135,12 @@ class Actor(EpisodicAgent):
               first_BLA: Tensor | None = None) -> Tensor:
         """(B, K, A) whole chunks of actions inside the action space, given the first L if there are any."""
         policy, scales = self.policy, self.policy.scales
-        calls = self.network_calls
         state_BS = scales.state(obs_BO, goal_BG)
         if first_BLA is None:
             act_BKA = policy.sample_actions(state_BS, seeds, self.options)
         else:
             first_BLA = scales.act.normalize(first_BLA.to(state_BS)) * scales.varies_A
             act_BKA = policy.sample_after(first_BLA, state_BS, seeds, self.options)
-        self.uncounted += self.network_calls == calls
+        self.decisions += 1
         act_BKA = scales.act.unnormalize(act_BKA)
         return act_BKA.clamp(self.low_A.to(act_BKA.device), self.high_A.to(act_BKA.device))

@@ -194,6 +194,11 @@ class NoiseActor(ActorCritic[A]):
         return super().optimizers() | {"actor": adamw(self.network, self.learning)}
 
     @property
+    def network_calls(self) -> None:
+        """A decision is one call of the actor."""
+        return
+
+    @property
     def noise_dim(self) -> int:
         """How many standard normal numbers a chunk of actions is made from."""
         return self.chunk * self.spec.act_dim

@@ -362,6 +362,13 @@ class Policy(nn.Module, Generic[P]):
         """How many standard normal numbers a chunk of actions is made from; 0 for a policy without a generator."""
         return 0 if self.action_model is None else self.action_model.noise_dim
 
+    @property
+    def network_calls(self) -> int | None:
+        """Calls so far of the model, if decisions are made by it; None where they take one call, or nobody counts."""
+        if self.action_model is None:
+            return None
+        return getattr(self.action_model.model, "network_calls", None)
+
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description in words of how actions are sampled."""
         if self.action_model is None:

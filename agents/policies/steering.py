@@ -129,6 +129,10 @@ class Steered(ActorCritic[SteeredConfig]):
         """The generative model of the frozen policy."""
         return self.frozen.action_model
 
+    @property
+    def network_calls(self) -> int | None:
+        return self.frozen.network_calls
+
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         return f"{self.frozen.sampling(options)}, from the noise of an actor"
 

@@ -236,7 +236,7 @@ class StudentActor(Actor):
         """Log weights (B, M), up to a constant, and centres (B, M, X) of normalised chunks of actions."""
         batch = len(obs_BO)
         M = self.policy.config.components
-        self.uncounted += 1
+        self.decisions += 1
         x_BI = to_device(obs_BO, self.low_O.device).clamp(self.low_O, self.high_O)
         if goal_BG is not None:
             x_BI = torch.cat([x_BI, to_device(goal_BG, x_BI.device)], 1)
