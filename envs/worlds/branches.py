@@ -106,7 +106,7 @@ def from_data(episodes: Episodes, length: int, noise: float | None,
     def sample_starts(seeds: Sequence[int]) -> Starts:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         step_B = np.array([rng.integers(S) for rng in rngs])
-        past_BPD = None if windows is None else windows.past(step_B)
+        past_BPD = None if windows is None else windows.past(windows.at(step_B))
         start = Starts(episodes.obs[row_S[step_B]], goal_NG[row_S[step_B]], np.full(len(seeds), length),
                        past_BPD=past_BPD)
         if noise is None:

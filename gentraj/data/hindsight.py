@@ -43,20 +43,19 @@ class HindsightWindows(Windows):
     def gather(self, starts_B: np.ndarray, goal_2B: np.ndarray | None = None) -> Batch:
         """The windows that start at these steps (B,), with the rows `goal_2B` of `obs` as the goals of values and of
         actions; by default these are the rows that the windows end with."""
-        episode_B = self._episode(starts_B)
+        at = self.at(starts_B)
         if goal_2B is None:
-            goal_2B = np.stack([self._last(starts_B)] * 2)
+            goal_2B = np.stack([self._last(at)] * 2)
         value_B, actor_B = goal_2B
         context_BC = None
         if self.context_rows is not None:
-            context_BC = self.context_rows(starts_B + episode_B, actor_B)
+            context_BC = self.context_rows(at.row_B, actor_B)
         # Less the number of its episode, a row of `obs` is the step that begins with it. For a row of another episode,
         # the number of this one gives a step that is not in this one: before its first, or past the end.
-        reached_B1 = (value_B - episode_B)[:, None]
-        end_B1 = self._ends(starts_B)[1]
-        is_reached_B1 = (reached_B1 >= starts_B[:, None]) & (reached_B1 <= end_B1)
+        reached_B1 = (value_B - at.episode_B)[:, None]
+        is_reached_B1 = (reached_B1 >= starts_B[:, None]) & (reached_B1 <= at.end_B1)
         cost_BL = np.full((len(starts_B), len(self.steps_L)), -1, np.float32)
-        reward_BH, terminal_BH = self._until(starts_B, np.where(is_reached_B1, reached_B1, end_B1), is_reached_B1,
-                                             cost_BL)
+        end_B1 = np.where(is_reached_B1, reached_B1, at.end_B1)
+        reward_BH, terminal_BH = self._until(at, end_B1, is_reached_B1, cost_BL)
         goal_BG = self.episodes.obs[value_B][:, list(self.episodes.goal_dims)]
-        return self._windows(starts_B, context_BC, reward_BH, terminal_BH, goal_BG)
+        return self._windows(at, context_BC, reward_BH, terminal_BH, goal_BG)

@@ -7,7 +7,7 @@ Contexts are computed once from the data and looked up for each window; those th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -147,6 +147,23 @@ CONTEXTS: dict[str, Callable[[Episodes, ContextConfig], Rows]] = {"return": _ret
 """The contexts by their names: functions of episodes and settings that return a function `Rows`."""
 
 
+@dataclass(frozen=True)
+class Starts:
+    """The steps that windows start at, in the flat arrays, and where these are."""
+
+    step_B: np.ndarray
+    episode_B: np.ndarray
+    part_B: np.ndarray
+    """The parts of episodes that the windows lie in, each with one goal."""
+    end_B1: np.ndarray
+    """One past the last steps of these parts."""
+
+    @property
+    def row_B(self) -> np.ndarray:
+        """The rows of `obs` that these steps begin with. Each episode has one observation more than steps."""
+        return self.step_B + self.episode_B
+
+
 WHOLE = slice(None)  # all rows of a batch
 EARLY_STEPS = 32  # steps at the start of an episode that are early
 
@@ -208,65 +225,62 @@ class Windows:
 
     def gather(self, starts_B: np.ndarray) -> Batch:
         """The windows that start at these steps (B,) of the flat arrays."""
-        end_B1 = self._ends(starts_B)[1]
+        at = self.at(starts_B)
         reward_BL = self.episodes.reward.take(starts_B[:, None] + self.steps_L, mode="clip")
-        reward_BH, terminal_BH = self._until(starts_B, end_B1, self.episodes.terminated[end_B1 - 1], reward_BL)
+        reward_BH, terminal_BH = self._until(at, at.end_B1, self.episodes.terminated[at.end_B1 - 1], reward_BL)
         context_BC = None
         if self.context_rows is not None:
-            context_BC = self.context_rows(starts_B + self._episode(starts_B), self._last(starts_B))
-        return self._windows(starts_B, context_BC, reward_BH, terminal_BH)
+            context_BC = self.context_rows(at.row_B, self._last(at))
+        return self._windows(at, context_BC, reward_BH, terminal_BH)
 
-    def _windows(self, starts_B: np.ndarray, context_BC: np.ndarray | None, reward_BH: np.ndarray,
-                 terminal_BH: np.ndarray, goal_BG: np.ndarray | None = None) -> Batch:
-        """The windows that start at these steps (B,), with these contexts, rewards, ends and goals."""
-        episode_B = self._episode(starts_B)
-        part_B, end_B1 = self._ends(starts_B)
-        t_BH = starts_B[:, None] + self.offsets
-        real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
-        x_BHD = _rows(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
+    def at(self, starts_B: np.ndarray) -> Starts:
+        """Where these steps (B,) are."""
+        part_B = np.searchsorted(self.window_ends, starts_B, side="right")
+        return Starts(starts_B, self._episode(starts_B), part_B, self.window_ends[part_B][:, None])
+
+    def _windows(self, at: Starts, context_BC: np.ndarray | None, reward_BH: np.ndarray, terminal_BH: np.ndarray,
+                 goal_BG: np.ndarray | None = None) -> Batch:
+        """The windows that start at these steps, with these contexts, rewards, ends and goals."""
+        t_BH = at.step_B[:, None] + self.offsets
+        real_act_BH, real_obs_BH = t_BH < at.end_B1, t_BH <= at.end_B1
+        x_BHD = _rows(self.episodes.obs, t_BH + at.episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
             x_BHD = torch.cat([x_BHD, _rows(self.episodes.act, t_BH, real_act_BH)], -1)
         mask_BHD = self.masks_3D.take(real_obs_BH.astype(np.intp) + real_act_BH, 0)
         arrays = {"mask_BHD": mask_BHD, "context_BC": context_BC, "reward_BH": reward_BH, "terminal_BH": terminal_BH,
-                  "episode_B": part_B, "goal_BG": goal_BG}
+                  "episode_B": at.part_B, "goal_BG": goal_BG}
         if (imagined := self.episodes.extras.get("imagined")) is not None:
-            arrays["synthetic_B"] = imagined[starts_B + episode_B, 0] > 0
+            arrays["synthetic_B"] = imagined[at.row_B, 0] > 0
         if self.spec.past:
-            arrays["past_BPD"] = self.past(starts_B)
+            arrays["past_BPD"] = self.past(at)
         return Batch(x_BHD, **{name: torch.from_numpy(x) for name, x in arrays.items() if x is not None})
 
-    def past(self, starts_B: np.ndarray) -> np.ndarray:
+    def past(self, at: Starts) -> np.ndarray:
         """(B, P, D) the steps before these, as `TrajectorySpec.beginning` says where an episode has fewer."""
-        episode_B1 = self._episode(starts_B)[:, None]
-        t_BP = starts_B[:, None] + np.arange(-self.spec.past, 0)
+        episode_B1 = at.episode_B[:, None]
+        t_BP = at.step_B[:, None] + np.arange(-self.spec.past, 0)
         first_B1 = self.episodes.starts[episode_B1]
         obs_BPO = self.episodes.obs.take(np.maximum(t_BP, first_B1) + episode_B1, 0)
         act_BPA = self.episodes.act.take(t_BP, 0, mode="clip") * (t_BP >= first_B1)[..., None]
         return np.concatenate([obs_BPO, act_BPA[..., : self.spec.act_dim]], -1)
 
     def _episode(self, starts_B: np.ndarray) -> np.ndarray:
-        """(B,) the episodes of these steps. Each has one observation more than steps, so that step t of episode e
-        begins with row t + e of `obs`."""
+        """(B,) the episodes of these steps."""
         return np.searchsorted(self.ends, starts_B, side="right")
 
-    def _ends(self, starts_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) the parts of episodes that these windows lie in, and (B, 1) one past their last steps."""
-        part_B = np.searchsorted(self.window_ends, starts_B, side="right")
-        return part_B, self.window_ends[part_B][:, None]
-
-    def _last(self, starts_B: np.ndarray) -> np.ndarray:
+    def _last(self, at: Starts) -> np.ndarray:
         """(B,) the rows of `obs` that these windows end with."""
-        real_BH = starts_B[:, None] + self.offsets <= self._ends(starts_B)[1]
-        return starts_B + self._episode(starts_B) + self.offsets[real_BH.sum(1) - 1]
+        real_BH = at.step_B[:, None] + self.offsets <= at.end_B1
+        return at.row_B + self.offsets[real_BH.sum(1) - 1]
 
-    def _until(self, starts_B: np.ndarray, end_B1: np.ndarray, terminated_B1: np.ndarray,
+    def _until(self, at: Starts, end_B1: np.ndarray, terminated_B1: np.ndarray,
                reward_BL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, H) the sums of the rewards of each timestep's environment steps before `end_B1`, and whether it is the
         first one from there on, where the end is terminal."""
-        reward_BL[starts_B[:, None] + self.steps_L >= end_B1] = 0
+        reward_BL[at.step_B[:, None] + self.steps_L >= end_B1] = 0
         if len(self.gaps) < len(self.steps_L):
             reward_BL = np.add.reduceat(reward_BL, self.offsets, axis=1)
-        over_BH = starts_B[:, None] + self.offsets >= end_B1
+        over_BH = at.step_B[:, None] + self.offsets >= end_B1
         terminal_BH = over_BH & terminated_B1
         terminal_BH[:, 1:] &= ~over_BH[:, :-1]
         return reward_BL, terminal_BH

@@ -77,11 +77,11 @@ class WorldFacts(nn.Module):
             start_N = np.resize(rng.permutation(episodes.starts), STARTS)
         starts = []
         for step_N in (start_N, anywhere_N):
-            row_N = step_N + np.searchsorted(windows.ends, step_N, side="right")
-            parts = [episodes.obs[row_N]]
+            at = windows.at(step_N)
+            parts = [episodes.obs[at.row_B]]
             if rows is not None:
-                parts.append(rows(row_N, row_N))
-            starts.append(np.concatenate([*parts, windows.past(step_N).reshape(STARTS, -1)], 1))
+                parts.append(rows(at.row_B, at.row_B))
+            starts.append(np.concatenate([*parts, windows.past(at).reshape(STARTS, -1)], 1))
         act = Normalizer.fit("limits", [episodes.act])
         act.scale_D[torch.from_numpy(episodes.act.min(0) == episodes.act.max(0))] = CONSTANT_ACTION_SCALE
         return cls(Normalizer.fit("gaussian", [episodes.obs]), act, goal, happened,
