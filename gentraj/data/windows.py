@@ -148,7 +148,7 @@ CONTEXTS: dict[str, Callable[[Episodes, ContextConfig], Rows]] = {"return": _ret
 
 
 @dataclass(frozen=True)
-class Starts:
+class WindowStarts:
     """The steps that windows start at, in the flat arrays, and where these are."""
 
     step_B: np.ndarray
@@ -233,12 +233,12 @@ class Windows:
             context_BC = self.context_rows(at.row_B, self._last(at))
         return self._windows(at, context_BC, reward_BH, terminal_BH)
 
-    def at(self, starts_B: np.ndarray) -> Starts:
+    def at(self, starts_B: np.ndarray) -> WindowStarts:
         """Where these steps (B,) are."""
         part_B = np.searchsorted(self.window_ends, starts_B, side="right")
-        return Starts(starts_B, self._episode(starts_B), part_B, self.window_ends[part_B][:, None])
+        return WindowStarts(starts_B, self._episode(starts_B), part_B, self.window_ends[part_B][:, None])
 
-    def _windows(self, at: Starts, context_BC: np.ndarray | None, reward_BH: np.ndarray, terminal_BH: np.ndarray,
+    def _windows(self, at: WindowStarts, context_BC: np.ndarray | None, reward_BH: np.ndarray, terminal_BH: np.ndarray,
                  goal_BG: np.ndarray | None = None) -> Batch:
         """The windows that start at these steps, with these contexts, rewards, ends and goals."""
         t_BH = at.step_B[:, None] + self.offsets
@@ -255,7 +255,7 @@ class Windows:
             arrays["past_BPD"] = self.past(at)
         return Batch(x_BHD, **{name: torch.from_numpy(x) for name, x in arrays.items() if x is not None})
 
-    def past(self, at: Starts) -> np.ndarray:
+    def past(self, at: WindowStarts) -> np.ndarray:
         """(B, P, D) the steps before these, as `TrajectorySpec.beginning` says where an episode has fewer."""
         episode_B1 = at.episode_B[:, None]
         t_BP = at.step_B[:, None] + np.arange(-self.spec.past, 0)
@@ -268,12 +268,12 @@ class Windows:
         """(B,) the episodes of these steps."""
         return np.searchsorted(self.ends, starts_B, side="right")
 
-    def _last(self, at: Starts) -> np.ndarray:
+    def _last(self, at: WindowStarts) -> np.ndarray:
         """(B,) the rows of `obs` that these windows end with."""
         real_BH = at.step_B[:, None] + self.offsets <= at.end_B1
         return at.row_B + self.offsets[real_BH.sum(1) - 1]
 
-    def _until(self, at: Starts, end_B1: np.ndarray, terminated_B1: np.ndarray,
+    def _until(self, at: WindowStarts, end_B1: np.ndarray, terminated_B1: np.ndarray,
                reward_BL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, H) the sums of the rewards of each timestep's environment steps before `end_B1`, and whether it is the
         first one from there on, where the end is terminal."""
