@@ -43,7 +43,7 @@ from gentraj.randomness import generator
 from gentraj.runs.kinds.presets import PRESETS as PLANNERS
 from gentraj.runs.learn.training import prepare
 from gentraj.training.loop import compile_networks
-from gentraj.training.optimization import Numbers
+from gentraj.training.optimization import StepNumbers
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Agent, Batch, Condition, SamplingOptions
 
@@ -145,7 +145,7 @@ def policy_update(policy: Policy, windows: Windows, optimizers: dict[str, torch.
     unread = list[tuple[str, torch.Tensor]]()
     with torch.autocast(policy.device.type, torch.bfloat16, enabled=bf16):
         metrics = policy.update(TrainingStep(batch, optimizers, generator(0, step), unread=unread))
-    Numbers([*unread, *metrics.items()]).read()
+    StepNumbers(unread, metrics).metrics()
 
 
 # -- decisions, each with new plans or a new chunk of actions
