@@ -284,25 +284,20 @@ class SimulatedTime(Executor):
         now, self.now = self.now, max(self.now, self.free)
         future = _Simulated(self)
         try:
-            future.found = function(*args, **kwargs)
+            future.set_result(function(*args, **kwargs))
         except Exception as error:  # raised by `result`
-            future.error = error
+            future.set_exception(error)
         future.at = self.free = self.now
         self.now = now
         return future
 
 
 class _Simulated(Future[Any]):
-    """A future whose work is done at the time `at`, and cannot be cancelled."""
+    """A future whose work is done at the time `at`."""
 
     def __init__(self, time: SimulatedTime):
         super().__init__()
         self.time, self.at = time, 0.0
-        self.found: Any = None
-        self.error: Exception | None = None
-
-    def cancel(self) -> bool:
-        return False
 
     def done(self) -> bool:
         return self.at <= self.time.now
@@ -312,6 +307,4 @@ class _Simulated(Future[Any]):
             self.time.now += timeout
             raise TimeoutError
         self.time.now = max(self.time.now, self.at)
-        if self.error is not None:
-            raise self.error
-        return self.found
+        return super().result()

@@ -202,12 +202,18 @@ def test_single_actions_that_take_too_long_are_carried_out_late() -> None:
 def test_an_error_in_the_background_is_raised_by_act_and_an_episode_that_ended_is_forgotten() -> None:
     played = Played(2.5)
     played.play(9)
-    played.agent.background.job.future.error = ArithmeticError("of a chunk")
+    real = played.actor.chunk
+
+    def broken(*given: Any) -> Tensor:
+        real(*given)
+        raise ArithmeticError("of a chunk")
+
+    played.actor.chunk = broken
     with pytest.raises(ArithmeticError):
         played.play(9)
     played.act()
-    played.agent.background.job.future.error = ArithmeticError("of a chunk that nobody needs any more")
-    played.agent.reset(None, [4])
+    played.agent.reset(None, [4])  # nobody needs the chunk that was begun any more
+    played.actor.chunk = real
     assert played.act() == 0
     with pytest.raises(ValueError, match="2 observations were given to an agent with a deadline"):
         played.agent.act(torch.zeros(2, 2))
