@@ -50,7 +50,7 @@ from gentraj.runs.show import report
 from gentraj.runs.show.export import export_run
 from gentraj.runs.show.report import make_report
 from gentraj.studio.loading import ready
-from gentraj.studio.planning import Question, Settings, plan_for
+from gentraj.studio.planning import Question, Settings, answers
 from gentraj.training import TrainingConfig
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Condition
@@ -183,7 +183,7 @@ def test_a_planner_is_reported_distilled_and_exported_and_plans_in_the_studio(
     assert not FAILED.search(capsys.readouterr().err)
     distill(planner, replace(DECISION, episodes=1, num_envs=1), tmp_path / "run", device=DEVICE, progress=False)
     question = Question((1.0, 1.0, 0.0, 0.0), (-1.0, -1.0), Settings(steps=2), (Disc(0.0, 1.0, 0.2),))
-    assert np.isfinite(plan_for(ready(planner), question).x_NHD).all()
+    assert np.isfinite(next(answers(ready(planner), question)).x_NHD).all()
     program = export_run(planner)
     inputs, _ = program.example_inputs
     assert torch.isfinite(program.module()(*inputs)).all()
