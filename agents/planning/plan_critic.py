@@ -113,6 +113,9 @@ class PlanTransformer(nn.Module):
         return self.members(h_RHW.mean(1))
 
 
+NETWORKS = {"perceptron": PlanPerceptron, "transformer": PlanTransformer}
+
+
 class PlanCritic(nn.Module):
     """Estimates f(plan) and V(state), in units of the root mean square of the rewards.
 
@@ -131,10 +134,7 @@ class PlanCritic(nn.Module):
         self.spec = spec.longer(config.n_step)
         self.plan, self.reward = plan, reward
         self.returns, self.goal_dims = returns, goal_dims
-        if config.network == "transformer":
-            self.plan_network = PlanTransformer(spec, config, len(goal_dims))
-        else:
-            self.plan_network = PlanPerceptron(spec, config, len(goal_dims))
+        self.plan_network = NETWORKS[config.network](spec, config, len(goal_dims))
         inputs = spec.obs_dim + len(goal_dims)
         self.state_network = ValueEnsemble([inputs, *[config.width] * config.depth, 1], config.members)
         self.target = MovingAverage(self.state_network, 1 - config.tau)
