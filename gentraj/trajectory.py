@@ -308,8 +308,6 @@ class Condition:
         if num < 1 or self.batch < 1:
             raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample of at least "
                              "1 condition is expected")
-        if num == 1:
-            return self
         return self._with_each(lambda x: x.repeat_interleave(num, 0))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
