@@ -241,12 +241,15 @@ class Policy(nn.Module, Generic[P]):
         self.config = config
         self.scales = scales
         self.chunk = config.chunk
-        self.execute = config.execute
-        """The number of actions of a chunk that are carried out before the next chunk is sampled."""
         self.batch_size = config.batch_size
         self.spec = replace(scales.spec, horizon=max(config.chunk, n_step) + 1)
         self.state_dim = scales.state_dim
         self.window_spec = TrajectorySpec(scales.state_dim, scales.act_dim, config.chunk)  # of a model of actions
+
+    @property
+    def execute(self) -> int:
+        """The number of actions of a chunk that are carried out before the next chunk is sampled."""
+        return self.config.execute
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimisers of the policy's own networks and of its model, by name; here those of the model."""
@@ -289,7 +292,6 @@ class Policy(nn.Module, Generic[P]):
         for registered in ("_modules", "_parameters", "_buffers"):  # what is put into one is not put into the other
             vars(other)[registered] = dict(vars(self)[registered])
         other.config = config
-        other.execute = config.execute
         return other
 
     def build_model(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> ActionModel:
