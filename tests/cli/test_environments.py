@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from small import gentraj
 
 from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.envs.making import environment_factory, load_gymnasium
-from gentraj.experiments.pools import Job, LocalProcesses, run_jobs
+from gentraj.experiments import pools
 from gentraj.process import IMPORTS
 
 MODULE = '''
@@ -58,8 +59,8 @@ def registered(env_id: str, path: Path) -> None:
 def test_a_module_of_the_user_is_imported_in_every_process(own: str, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMPORTS, own)
-    job = Job("job", registered, (f"{own}-v0", tmp_path / "steps"), lambda: "done")
-    run_jobs([job], LocalProcesses(1))
+    with Forked(pools._work, registered, (f"{own}-v0", tmp_path / "steps"), 0.1) as process:  # as it begins all of them
+        assert process.wait() == 0, process.stderr.read()
     assert (tmp_path / "steps").read_text() == "5"
 
 
