@@ -7,8 +7,12 @@ import importlib.util
 import json
 import re
 import runpy
+import sys
+from array import array
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,6 +62,58 @@ def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureF
 def test_a_film_of_plans_shows_the_maze_and_the_way_to_the_goals(example, small_run: Path) -> None:
     with Image.open(example.main(str(small_run), "plans.gif", "2", "20")) as film:
         assert film.n_frames == 3 and film.size == (600, 600)
+
+
+class Message:
+    """As of std_msgs.msg.Float64MultiArray, whose data are an array of Python."""
+
+    def __init__(self, data: list[float]):
+        self.data = array("d", data)
+
+
+class RosNode:
+    """What a node of rclpy is told, kept."""
+
+    def __init__(self, name: str):
+        self.published: dict[str, list[Message]] = {}
+        self.heard, self.timers = {}, {}
+
+    def create_publisher(self, kind: type, topic: str, depth: int) -> SimpleNamespace:
+        return SimpleNamespace(publish=self.published.setdefault(topic, []).append)
+
+    def create_subscription(self, kind: type, topic: str, callback: Callable, depth: int) -> None:
+        self.heard[topic] = callback
+
+    def create_timer(self, period: float, callback: Callable) -> None:
+        self.timers[period] = callback
+
+
+@pytest.fixture
+def ros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for the parts of ROS 2 that the example imports."""
+    parts = {"rclpy": {}, "rclpy.node": {"Node": RosNode},
+             "std_msgs": {}, "std_msgs.msg": {"Float64MultiArray": Message}}
+    for name, names in parts.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**names))
+
+
+@pytest.mark.parametrize("deadline", [None, 10.0])
+@pytest.mark.parametrize("example", ["act_in_ros2"], indirect=True)
+def test_a_ros_node_answers_each_observation_once_with_the_action_of_the_agent(ros, example, small_run: Path,
+                                                                               deadline: float | None) -> None:
+    node = example.Acting(str(small_run), 0.1, deadline)
+    tick, actions = node.timers[0.1], node.published["action"]
+    node.heard["observation"](Message([1.0, 1.0, 0.0, 0.0]))
+    tick()
+    assert actions == []  # there is no goal yet
+    node.heard["goal"](Message([2.0, 1.5]))
+    tick()
+    tick()
+    run = gentraj.load(small_run)
+    agent = run.agent(run.action_space())
+    agent.reset(seeds_B=[0])
+    expected_1A = agent.act(torch.tensor([[1.0, 1.0, 0.0, 0.0]]), torch.tensor([[2.0, 1.5]]))
+    assert [list(action.data) for action in actions] == expected_1A.tolist()
 
 
 @pytest.fixture
