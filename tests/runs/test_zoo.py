@@ -71,7 +71,7 @@ def test_whatever_expects_a_run_takes_its_name(own_zoo: Path) -> None:
     assert run.folder == Path("runs/zoo/tiny") and len(run.reference.x_BHD) == zoo.WINDOWS
     assert RunFolder(run.folder).starts() == RunFolder(own_zoo).starts() != []
     assert gentraj("measure", "zoo:tiny", "--num", 8) == 0 and (run.folder / RunFolder.MEASURES).exists()
-    assert [(each.label, each.run.folder) for each in entrants(["zoo:tiny", "zoo:tiny@2"])] == [
+    assert [(each.label, each.runs[0].folder) for each in entrants(["zoo:tiny", "zoo:tiny@2"])] == [
         ("tiny", run.folder), ("tiny@2", run.folder)]
     assert [loaded.name for loaded in load_runs(["zoo:tiny", run.folder])] == ["tiny", "tiny (2)"]
 
