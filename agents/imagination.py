@@ -25,7 +25,7 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.device import device_of, to_device
 from gentraj.models.sampling import one_each, read_together
-from gentraj.randomness import unfold_each
+from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
@@ -100,13 +100,13 @@ class Imagination(EpisodicAgent):
         All is imagined on the device of the world model, where policies are asked for their actions, too.
         """
         number = self.config.candidates
-        seeds = unfold_each(number, self._seeds(torch.ones(len(obs_BO), dtype=torch.bool)))
+        noise = RowNoise(self._seeds(torch.ones(len(obs_BO), dtype=torch.bool))).several(number)
         spec, seen_BW = self.world.spec, self.observations.seen(obs_BO)
         obs_RO, past_RPD = spec.past_of(repeat(to_device(seen_BW, self.device), "b w -> (b n) w", n=number))
         goal_RG = None
         if goal_BG is not None:
             goal_RG = repeat(to_device(goal_BG, self.device), "b g -> (b n) g", n=number)
-        self.agent.reset(None, seeds)
+        self.agent.reset(None, noise.seeds)
         with read_together():
             act_RA, score_R = self._imagine(obs_RO, goal_RG, past_RPD)
             act_score_RX = torch.cat([act_RA, score_R[:, None]], 1).cpu()  # one copy, as each waits for an accelerator
@@ -127,7 +127,7 @@ class Imagination(EpisodicAgent):
             act_RA = self._decided(obs_RO, goal_RG)
             firsts = firsts or [act_RA]
             made = self.world.imagine(obs_RO, act_RA[:, None], goal_RG if self.world.facts.goal_dim else None,
-                                      seeds=[0] * len(obs_RO), temperature=0.0, past_BPD=past_RPD)
+                                      past_BPD=past_RPD)
             if past_RPD is not None:
                 past_RPD = torch.cat([past_RPD, spec.join(obs_RO, act_RA)[:, None]], 1)[:, 1:]
             obs_RO, reward_R = made.obs_BTO[:, 0], made.reward_BT[:, 0]

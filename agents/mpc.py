@@ -9,7 +9,7 @@ the data's actions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gentraj.config import settings
 from gentraj.models.sampling import without_gradient
-from gentraj.randomness import RowNoise, fold
+from gentraj.randomness import Seeds, as_noise
 from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import WorldModel
 
@@ -30,8 +30,8 @@ from .memory import ObservationBuffer
 
 # obs_BO, act_BNTA, goal_BG -> the return of each sequence of actions from these observations, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-# obs_BO, goal_BG, N, seeds -> (B, N, K, A) likely actions of the next K steps
-Prior = Callable[[Tensor, Tensor | None, int, Sequence[int]], Tensor]
+# obs_BO, goal_BG, N, seeds or noise of B rows -> (B, N, K, A) likely actions of the next K steps
+Prior = Callable[[Tensor, Tensor | None, int, Seeds], Tensor]
 
 
 @settings
@@ -109,7 +109,7 @@ class MPC(EpisodicAgent):
         return act_BA
 
     @torch.no_grad()
-    def solve(self, obs_BO: Tensor, goal_BG: Tensor | None, mean_BTA: Tensor, seeds: Sequence[int]) -> Tensor:
+    def solve(self, obs_BO: Tensor, goal_BG: Tensor | None, mean_BTA: Tensor, seeds: Seeds) -> Tensor:
         """(B, T, A) a solution found around `mean_BTA`, which is itself one of the sequences that are simulated.
 
         Sequences whose return is NaN or minus infinity count for nothing. Raises ValueError where none is left, and for
@@ -119,13 +119,13 @@ class MPC(EpisodicAgent):
         spread_BTA = (config.spread * (self.high_A - self.low_A) / 2).expand(mean_BTA.shape)
         for i in range(config.iterations):
             num = (config.samples + config.iterations - 1 - i) // config.iterations
-            round_seeds = [fold(seed, i) for seed in seeds]
-            eps_BNTA = RowNoise(round_seeds).normal(num, *mean_BTA.shape[1:])
+            noise = as_noise(seeds, len(obs_BO), "observations").anew(i)
+            eps_BNTA = noise.normal(num, *mean_BTA.shape[1:])
             eps_BNTA[:, 0] = 0
             act_BNTA = mean_BTA[:, None] + spread_BTA[:, None] * eps_BNTA
             likely = min(round(config.prior_fraction * num), num - 1)  # the first sequence stays
             if self.prior is not None and i == 0 and likely:  # the first actions of the last sequences are the prior's
-                likely_BNKA = self.prior(obs_BO, goal_BG, likely, round_seeds)[:, :, : config.horizon]
+                likely_BNKA = self.prior(obs_BO, goal_BG, likely, noise)[:, :, : config.horizon]
                 act_BNTA[:, -likely:, : likely_BNKA.shape[2]] = likely_BNKA.to(act_BNTA)
             act_BNTA = act_BNTA.clamp(self.low_A, self.high_A)
             return_BN = self.simulate(obs_BO, act_BNTA, goal_BG).to(act_BNTA)
@@ -169,9 +169,7 @@ class WorldModelSimulator:
         if goal_BG is not None and self.world.facts.goal_dim:
             goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
         obs_RO, past_RPD = self.world.spec.past_of(repeat(obs_BO, "b o -> (b n) o", n=num))
-        act_RTA = rearrange(act_BNTA, "b n t a -> (b n) t a")
-        rollout = self.world.imagine(obs_RO, act_RTA, goal_RG, seeds=[0] * len(obs_RO), temperature=0.0,
-                                     past_BPD=past_RPD)
+        rollout = self.world.imagine(obs_RO, rearrange(act_BNTA, "b n t a -> (b n) t a"), goal_RG, past_BPD=past_RPD)
         alive_RT = (1 - rollout.end_BT).cumprod(1)
         before_RT = torch.cat([torch.ones_like(alive_RT[:, :1]), alive_RT[:, :-1]], 1)
         return rearrange((rollout.reward_BT * before_RT).sum(1), "(b n) -> b n", n=num).to(obs_BO.device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gentraj.device import device_of
 from gentraj.models.model import TrajectoryModel
 from gentraj.networks.embedding import padded
-from gentraj.randomness import unfold_each
+from gentraj.randomness import Seeds, as_noise
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
     Condition,
@@ -40,7 +40,7 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
     """
     actions = action_model_of(policy)
 
-    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Seeds) -> Tensor:
         state_BS = policy.scales.state(obs_BO.to(policy.device), goal_BG if policy.scales.context_dim else None)
         act_BNKA = finite_actions(actions.sample(state_BS, seeds, options, number), "the policy")
         return policy.scales.act.unnormalize(act_BNKA)
@@ -61,18 +61,19 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: S
         raise ValueError("a prior of actions needs trajectories with actions, and timesteps one environment step "
                          f"apart; these are of {spec}: train a run with --joint --stride 1")
 
-    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Seeds) -> Tensor:
         start = Condition.empty(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
         start = with_context(start, tuple(context))
-        return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
+        noise = as_noise(seeds, len(obs_BO), "observations").several(number)
+        return spec.split(model.sample(start, number, seed=noise, options=options))[1]
 
     return sample
 
 
 def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None = None, *,
-             seeds: int | Sequence[int] = 0, steps: int | None = None) -> Tensor:
+             seeds: Seeds = 0, steps: int | None = None) -> Tensor:
     """(B,) log density, in nats, of chunks of actions (B, K, A) under the policy's model.
 
     It is exact and differentiable for a normal distribution. For diffusion models and flows it is computed by the

@@ -5,19 +5,17 @@ Noise is drawn on the CPU and then moved to the device, so a seed gives the same
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cached_property
+from copy import copy
+from functools import cached_property, partial
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .device import to_device
 
 
 def fold(*keys: int) -> int:
@@ -31,28 +29,6 @@ def unfold(number: int, *keys: int) -> list[int]:
     The first seeds are the same for any larger `number`.
     """
     return _words(number, keys, spawn_key=(1,)).tolist()
-
-
-def unfold_each(number: int, seeds: Sequence[int]) -> list[int]:
-    """Returns `number` seeds for each of the given seeds, one after the other."""
-    return [one for seed in seeds for one in unfold(number, seed)]
-
-
-def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> list[int]:
-    """Returns one seed for each row: the given seeds, or seeds derived from a single one.
-
-    Seeds may be integers of NumPy or torch, and arrays or tensors of them. Raises ValueError, naming the rows as
-    `what`, for any other number of seeds, and TypeError for seeds that are not integers.
-    """
-    given = np.asarray(seed)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"the seed is {seed!r}; an integer, or one for each of the {rows} {what}, is expected")
-    seeds = given.tolist()
-    if isinstance(seeds, int):
-        seeds = unfold(rows, seeds)
-    if len(seeds) != rows:
-        raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one for each, or a single integer")
-    return seeds
 
 
 def _words(number: int, keys: Sequence[int], spawn_key: tuple[int, ...] = ()) -> np.ndarray:
@@ -69,110 +45,155 @@ def generator(*keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(fold(*keys))
 
 
-class RowNoise:
-    """One stream of normal noise for each row, so that a row's noise does not depend on the number of rows."""
+class Noise:
+    """The normal noise of R rows, which whatever samples is given. This base class has nothing but their number.
 
-    def __init__(self, seeds: Sequence[int], device: torch.device | None = None):
-        self.seeds, self.device = seeds, device
+    A row of a subclass without seeds is as good as any other: it draws from what the rows share.
+    """
+
+    def __init__(self, rows: int):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def normal(self, *shape: int) -> Tensor:
+        """The next standard normal numbers (R, *shape), on the CPU."""
+        raise NotImplementedError
+
+    def scaled(self, scale: float, *shape: int) -> Tensor:
+        """`scale * normal(*shape)`; for a scale of 0 nothing is drawn."""
+        if scale == 0:
+            return torch.zeros(len(self), *shape)
+        return scale * self.normal(*shape)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Noise:
+        """The noise of some of the rows, from its beginning."""
+        if isinstance(rows, slice):
+            rows = range(len(self))[rows]
+        return self._of(len(rows))
+
+    def derived(self, derive: Callable[[int], Sequence[int]]) -> Noise:
+        """The noise of N rows for each row, one row after the other, whose seeds are made of the row's own."""
+        return self._of(len(self) * len(derive(0)))
+
+    def several(self, number: int) -> Noise:
+        """The noise of `number` rows for each row, one row after the other."""
+        return self.derived(partial(unfold, number))
+
+    def anew(self, *keys: int) -> Noise:
+        """Other noise of the same rows, which the keys tell apart."""
+        return self.derived(lambda seed: [fold(seed, *keys)])
+
+    def padded(self, number: int) -> Noise:
+        """The noise of `number` more rows."""
+        return self._of(len(self) + number)
+
+    def _of(self, rows: int) -> Self:
+        """The noise of another number of rows, from the same source."""
+        other = copy(self)
+        other.rows = rows
+        return other
+
+
+class RowNoise(Noise):
+    """One stream of noise for each seed, so that a row's noise does not depend on the number of rows."""
+
+    def __init__(self, seeds: Sequence[int]):
+        super().__init__(len(seeds))
+        self.seeds = seeds
 
     @cached_property
     def generators(self) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(int(s)) for s in self.seeds]
 
     def normal(self, *shape: int) -> Tensor:
-        """The next standard normal numbers (R, *shape), or those of the active `Tape` or `OneStream`."""
-        tape = _TAPE.get()
-        if tape is None:
-            noise = self._sample(*shape)
-        else:
-            noise = tape.pass_on(self._sample, len(self.seeds), *shape)
-        return to_device(noise, self.device or noise.device)
-
-    def scaled(self, scale: float, *shape: int) -> Tensor:
-        """`scale * normal(*shape)`; for a scale of 0 nothing is drawn, unless a `Tape` or `OneStream` is active."""
-        if scale == 0 and _TAPE.get() is None:
-            return torch.zeros(len(self.seeds), *shape, device=self.device)
-        return scale * self.normal(*shape)
-
-    def _sample(self, *shape: int) -> Tensor:
-        out = torch.empty(len(self.seeds), *shape)
+        out = torch.empty(len(self), *shape)
         for row, g in zip(out, self.generators, strict=True):
             row.normal_(generator=g)
         return out
 
+    def __getitem__(self, rows: slice | Sequence[int]) -> RowNoise:
+        return self.of(self.seeds[rows] if isinstance(rows, slice) else [self.seeds[r] for r in rows])
 
-class Tape:
-    """Records or replaces the noise that `RowNoise` draws, so that the noise of a decision can be an input of it.
+    def derived(self, derive: Callable[[int], Sequence[int]]) -> RowNoise:
+        return self.of([one for seed in self.seeds for one in derive(seed)])
 
-    `with Tape() as tape:` records all noise in the order in which it is drawn. `with Tape(noise_M):` makes every
-    `RowNoise` return the given numbers instead, and raises ValueError if they do not suffice.
-    """
+    def padded(self, number: int) -> RowNoise:
+        return self.of([*self.seeds, *[0] * number])
 
-    def __init__(self, noise_M: Tensor | None = None):
-        self.given_M = noise_M
-        self.used = 0
-        self.sampled = list[Tensor]()
-
-    @property
-    def noise_M(self) -> Tensor:
-        """(M,) all recorded noise."""
-        return torch.cat([torch.zeros(0), *(part.flatten() for part in self.sampled)])
-
-    def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        """The next numbers (rows, *shape) of the given noise, or those of `sample`, which are recorded."""
-        if self.given_M is None:
-            self.sampled.append(sample(*shape))
-            return self.sampled[-1]
-        start, self.used = self.used, self.used + rows * math.prod(shape)
-        if self.used > len(self.given_M):
-            raise ValueError(f"{len(self.given_M)} numbers of noise were given; more are needed")
-        return self.given_M[start : self.used].view(rows, *shape)
-
-    def __enter__(self) -> Tape:
-        self.before = _TAPE.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _TAPE.reset(self.before)
+    def of(self, seeds: Sequence[int]) -> RowNoise:
+        """The noise of other seeds."""
+        return RowNoise(seeds)
 
 
-class OneStream(Tape):
-    """Lets all rows draw their noise from one generator, as a training step may: `with OneStream(generator):`.
+class OneStream(Noise):
+    """Rows that draw their noise from one generator, as a training step may.
 
     A stream for each row takes a millisecond for 256 rows, and a row of a training batch needs none of its own. With
     `repeats`, so many successive rows belong to one row of the batch, which is drawn as a whole.
     """
 
-    def __init__(self, source: torch.Generator, repeats: int = 1):
-        super().__init__()
+    def __init__(self, rows: int, source: torch.Generator, repeats: int = 1):
+        super().__init__(rows)
         self.source, self.repeats = source, repeats
 
-    def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        whole = -(-rows // self.repeats)
-        return torch.randn(whole, self.repeats, *shape, generator=self.source).flatten(0, 1)[:rows]
+    def normal(self, *shape: int) -> Tensor:
+        whole = -(-len(self) // self.repeats)
+        return torch.randn(whole, self.repeats, *shape, generator=self.source).flatten(0, 1)[: len(self)]
 
 
-class GivenNoise(Tape):
-    """Lets each of R rows be made from noise of its own: `with GivenNoise(noise_RZ):` samples from this noise.
+class GivenNoise(Noise):
+    """Noise (R, Z) that is given: each row is made from its own numbers, which have no others behind them.
 
     Of a draw (R, ..., D), the last entries of each dimension D are the numbers of the row, and those in front are 0, as
-    the known entries of a window, whose noise has no effect. Further draws repeat the first. Raises ValueError for a
-    draw of another number of rows.
+    the known entries of a window, whose noise has no effect. Further draws, and those of
+    other keys, repeat the first. Raises ValueError where several rows are to be made from one.
     """
 
     def __init__(self, noise_RZ: Tensor):
-        super().__init__()
+        super().__init__(len(noise_RZ))
         self.noise_RZ = noise_RZ
 
-    def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        if rows != len(self.noise_RZ):
-            raise ValueError(f"noise was given for {len(self.noise_RZ)} rows, and a model samples {rows}; give noise "
-                             "for each row that is sampled, and let a model sample one candidate for each")
+    def normal(self, *shape: int) -> Tensor:
         noise = self.noise_RZ.unflatten(1, (*shape[:-1], -1))
         return F.pad(noise, [shape[-1] - noise.shape[-1], 0])
 
+    def __getitem__(self, rows: slice | Sequence[int]) -> GivenNoise:
+        return GivenNoise(self.noise_RZ[rows])
 
-_TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)
+    def derived(self, derive: Callable[[int], Sequence[int]]) -> Noise:
+        number = len(derive(0))
+        if number != 1:
+            raise ValueError(f"noise was given for {len(self)} rows, and a model samples {number} from each; let it "
+                             "sample one candidate for each")
+        return self
+
+    def padded(self, number: int) -> GivenNoise:
+        return GivenNoise(F.pad(self.noise_RZ, [0, 0, 0, number]))
+
+
+Seeds = int | Sequence[int] | Noise  # what a sample depends on: one seed for all rows, one for each, or their noise
+
+
+def as_noise(seeds: Seeds, rows: int, what: str = "samples") -> Noise:
+    """The noise of so many rows, from its beginning: of seeds derived from a single one, of one for each, or as given.
+
+    Seeds may be integers of NumPy or torch, and arrays or tensors of them. Raises ValueError, naming the rows as
+    `what`, for any other number of seeds or rows, and TypeError for seeds that are not integers.
+    """
+    if isinstance(seeds, Noise):
+        if len(seeds) != rows:
+            raise ValueError(f"noise of {len(seeds)} rows was given for {rows} {what}; give noise for each")
+        return seeds[:]
+    given = np.asarray(seeds)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"the seed is {seeds!r}; an integer, or one for each of the {rows} {what}, is expected")
+    if given.ndim == 0:
+        return RowNoise(unfold(rows, int(given)))
+    if len(given) != rows:
+        raise ValueError(f"{len(given)} seeds were given for {rows} {what}; give one for each, or a single integer")
+    return RowNoise(given.tolist())
 
 
 @contextmanager

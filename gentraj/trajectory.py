@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .config import settings
 from .device import constant, to_device, to_device_together
+from .randomness import Seeds
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -421,7 +422,7 @@ DEFAULT_OPTIONS = SamplingOptions()
 class SupportsLogProb(Protocol):
     """A model that has a probability density of trajectories."""
 
-    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: Seeds = 0,
                  exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:
         """(R,) the log density, in environment units, of the entries that are unknown in `condition`, given the known
         ones.
@@ -448,7 +449,7 @@ class SupportsOODScore(Protocol):
     spec: TrajectorySpec
     """The layout of its trajectories."""
 
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Seeds) -> Tensor:
         """(R, H) the out-of-distribution score of each timestep, at least 0, on the model's own scale.
 
         `condition` holds the known entries, whose values in `x_RHD` are ignored, and `seeds` one seed for each

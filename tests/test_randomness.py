@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.randomness import OneStream, RowNoise, Tape, fold, generator, row_seeds, unfold
+from gentraj.randomness import OneStream, RowNoise, as_noise, fold, generator, unfold
 
 
 def test_any_key_changes_the_seed() -> None:
@@ -23,24 +23,30 @@ def test_many_seeds_of_one_are_all_different_and_begin_as_fewer_do() -> None:
     assert unfold(7, 1) == some[2][:7] and unfold(0, 1) == []
 
 
+def seeds_of(seeds: Any, rows: int) -> Any:
+    noise = as_noise(seeds, rows)
+    assert isinstance(noise, RowNoise) and len(noise) == rows
+    return noise.seeds
+
+
 def test_a_seed_is_one_for_all_rows_or_one_each() -> None:
-    assert row_seeds(3, 4) == row_seeds(np.int64(3), 4) == unfold(4, 3) and row_seeds((5, 6), 2) == [5, 6]
+    assert seeds_of(3, 4) == seeds_of(np.int64(3), 4) == unfold(4, 3) and seeds_of((5, 6), 2) == [5, 6]
     with pytest.raises(ValueError, match="2 seeds were given for 3 samples; give one for each, or a single integer"):
-        row_seeds([5, 6], 3)
+        as_noise([5, 6], 3)
 
 
 @pytest.mark.parametrize("two", [np.arange(5, 7, dtype=np.int32), list(torch.tensor([5, 6])), range(5, 7)],
                          ids=lambda two: type(two).__name__)
 def test_integers_of_numpy_and_torch_are_the_seeds_that_they_equal(two: Any) -> None:
     """`fold` of a NumPy integer of 32 bits overflowed, and of a tensor it raised."""
-    assert row_seeds(two, 2) == [5, 6] and all(type(one) is int for one in row_seeds(two, 2))
-    assert row_seeds(np.int32(3), 4) == row_seeds(torch.tensor(3), 4) == unfold(4, 3)
+    assert seeds_of(two, 2) == [5, 6] and all(type(one) is int for one in seeds_of(two, 2))
+    assert seeds_of(np.int32(3), 4) == seeds_of(torch.tensor(3), 4) == unfold(4, 3)
 
 
 @pytest.mark.parametrize("seed", [[1, 2.5], torch.ones(2), "12"], ids=str)
 def test_seeds_that_are_no_integers_are_refused(seed: Any) -> None:
     with pytest.raises(TypeError, match=r"the seed is .*; an integer, or one for each of the 2 samples, is expected"):
-        row_seeds(seed, 2)
+        as_noise(seed, 2)
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
@@ -49,44 +55,34 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
         assert torch.equal(many.normal(4, 5)[1], one.normal(4, 5)[0])
 
 
-def noise(*seeds: int) -> list[torch.Tensor]:
-    stream = RowNoise(seeds)
-    return [stream.normal(4, 5), stream.normal(2), RowNoise([9]).normal(3)]
+def test_whoever_is_given_noise_begins_it_anew() -> None:
+    noise = RowNoise([1, 2])
+    first = noise.normal(4)
+    assert torch.equal(as_noise(noise, 2).normal(4), first) and not torch.equal(noise.normal(4), first)
+    with pytest.raises(ValueError, match="noise of 2 rows was given for 3 samples"):
+        as_noise(noise, 3)
 
 
-def test_what_a_tape_kept_it_gives_again_to_other_seeds() -> None:
-    with Tape() as kept:
-        first = noise(1, 2)
-    assert all(torch.equal(a, b) for a, b in zip(noise(1, 2), first, strict=True))  # keeping changes nothing
-    assert kept.noise_M.shape == (2 * 4 * 5 + 2 * 2 + 3,) and Tape().noise_M.shape == (0,)
-    with Tape(kept.noise_M) as given:
-        assert all(torch.equal(a, b) for a, b in zip(noise(7, 8), first, strict=True))
-        assert given.used == len(kept.noise_M)
-    assert not torch.equal(noise(7, 8)[0], first[0])
+def test_noise_of_some_rows_of_several_and_of_other_keys_is_that_of_their_seeds() -> None:
+    noise = RowNoise([1, 2])
+    assert noise[1:].seeds == noise[[1]].seeds == [2] and noise.padded(2).seeds[:2] == [1, 2]
+    assert noise.derived(lambda seed: [seed, 0]).seeds == [1, 0, 2, 0]
+    for made, seeds in ((noise.several(3), unfold(3, 1) + unfold(3, 2)), (noise.anew(7), [fold(1, 7), fold(2, 7)])):
+        assert torch.equal(made.normal(4), RowNoise(seeds).normal(4))
 
 
-def test_a_scale_of_0_draws_nothing_but_for_a_tape() -> None:
+def test_a_scale_of_0_draws_nothing() -> None:
     drawn = RowNoise([1, 2])
     assert torch.equal(drawn.scaled(0.0, 3), torch.zeros(2, 3))
     assert torch.equal(drawn.scaled(2.0, 3), 2 * RowNoise([1, 2]).normal(3))
-    with Tape() as kept:
-        RowNoise([1, 2]).scaled(0.0, 3)
-    assert kept.noise_M.shape == (6,)
-
-
-def test_a_tape_inside_another_leaves_it_as_it_was_also_after_an_error() -> None:
-    with Tape() as outer:
-        with pytest.raises(ValueError, match="10 numbers of noise were given; more are needed"), Tape(torch.zeros(10)):
-            noise(1)
-        one = RowNoise([1]).normal(2)
-    assert torch.equal(outer.noise_M, one[0])
 
 
 def test_in_one_stream_rows_draw_from_one_generator_in_order() -> None:
-    with OneStream(generator(7)):
-        noise = RowNoise([1, 1, 2])
-        first, second = noise.normal(4), noise.normal(2, 3)
+    noise = OneStream(3, generator(7))
+    first, second = noise.normal(4), noise.normal(2, 3)
     again = generator(7)
     assert torch.equal(first, torch.randn(3, 4, generator=again))
     assert torch.equal(second, torch.randn(3, 2, 3, generator=again))
-    assert torch.equal(noise.normal(5), RowNoise([1, 1, 2]).normal(5))  # outside, each row has its own again
+    assert torch.equal(noise[:1].anew(8).normal(5), torch.randn(1, 5, generator=again))
+    rows = OneStream(3, generator(8), repeats=2)  # the last row of the batch has one of its two
+    assert torch.equal(rows.normal(5), torch.randn(2, 2, 5, generator=generator(8)).flatten(0, 1)[:3])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint, Constraints
 from gentraj.diffusion.guidance import Constrained
+from gentraj.randomness import Seeds
 
 from ..episodic import EpisodicAgent
 from ..memory import LastPlan, ObservationBuffer
@@ -18,7 +19,7 @@ from .tracker import PlanTracker
 
 
 def targets_along(sampler: PlanSampler, tracker: PlanTracker, plans: Plans, goal_BG: Tensor | None,
-                  seeds_B: Sequence[int]) -> Tensor:
+                  seeds_B: Seeds) -> Tensor:
     """(B, T, D) the targets of the tracker along the chosen plans, which come to rest where they arrive at a goal."""
     x_BHD, arrival_step_B = sampler.filled(plans, tracker.ahead, seeds_B)
     if goal_BG is None:
@@ -124,7 +125,7 @@ class Planner(PlanFollower):
         self.observations.add(obs_BO, act_BA)
         return act_BA
 
-    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Seeds) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
         This is a function of its arguments alone, as `gentraj export` needs it. E is `replan` for joint actions;

@@ -24,7 +24,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.model import TrajectoryModel
 from gentraj.models.sampling import Guidance, Preference, as_plugins
-from gentraj.randomness import fold, unfold
+from gentraj.randomness import Seeds, as_noise, fold, unfold
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
     Condition,
@@ -277,7 +277,7 @@ class PlanSampler:
         return self._far.route(obs_O[self.goal_dims].cpu().numpy(), goal_G.cpu().numpy())
 
     @torch.no_grad()
-    def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
+    def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Seeds,
                prefix: ObservedPrefix | None = None, tail: PlanTail | None = None,
                observe: Observer | None = None, aim: Waypoints | None = None) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
@@ -297,12 +297,14 @@ class PlanSampler:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO))
         prefix = prefix.to(self.device)
         arrival_BJ = self._arrivals(obs_BO, goal_BG, prefix.present_B)
-        seeds: list[int] = []
-        for seed in seeds_B:
-            own = seeds_of(seed, arrival_BJ.shape[1], self.config.candidates)
-            if tail is not None:
-                seeds.append(own[0])  # the first one is sampled twice, once with the tail
-            seeds += own
+
+        def own(seed: int) -> list[int]:
+            seeds = seeds_of(seed, arrival_BJ.shape[1], self.config.candidates)
+            if tail is None:
+                return seeds
+            return [seeds[0], *seeds]  # the first one is sampled twice, once with the tail
+
+        noise = as_noise(seeds_B, len(obs_BO), "observations").derived(own)
         arrival_step_BN = arrival_BJ.repeat_interleave(self.config.candidates, 1)
         if tail is not None:
             first_B = arrival_BJ[:, 0]
@@ -311,13 +313,13 @@ class PlanSampler:
                 first_B = torch.where(tail.left_BH.any(1), tail.arrival_step_B.minimum(last_B), first_B)
             arrival_step_BN = torch.cat([first_B[:, None], arrival_step_BN], 1)
         condition = self._condition(obs_BO, goal_BG, prefix, tail, arrival_step_BN)
-        x_RHD = self.model.sample(condition, guide=self._guide, seed=seeds, options=self._options, observe=observe)
+        x_RHD = self.model.sample(condition, guide=self._guide, seed=noise, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
         num = arrival_step_BN.shape[1]
         present_R = repeat(prefix.present_B, "b -> (b n)", n=num)
         ratio_BN, value_BN = torch.zeros(arrival_step_BN.shape, device=self.device), None
         if self.trust is not None and num > 1:
-            ratio_R = self.trust.ratio(x_RHD, arrival_step_BN.flatten(), seeds, present_R, condition.context_BC)
+            ratio_R = self.trust.ratio(x_RHD, arrival_step_BN.flatten(), noise, present_R, condition.context_BC)
             ratio_BN = rearrange(ratio_R, "(b n) -> b n", n=num)
         if self.critic is not None and self.config.select == "value":
             goal_RG = None
@@ -329,12 +331,12 @@ class PlanSampler:
         x_BNHD = rearrange(x_RHD, "(b n) h d -> b n h d", n=num)
         return Plans(x_BNHD, arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
 
-    def whole(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Sequence[int]) -> list[WholePlan]:
+    def whole(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Seeds) -> list[WholePlan]:
         """Plans the whole way from each observation to its goal, however far it is: the last plans of `growing`."""
         *_, ways = self.growing(obs_BO, goal_BG, seeds_B)
         return ways
 
-    def growing(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Sequence[int]) -> Iterator[list[WholePlan]]:
+    def growing(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Seeds) -> Iterator[list[WholePlan]]:
         """Yields plans from each observation towards its goal, which are longer by a window each time.
 
         Each window, a plan as `sample` chooses it, begins where the one before it arrived, at a place on the way, and
@@ -342,14 +344,15 @@ class PlanSampler:
         than a plan if the timesteps are not evenly spaced.
         """
         goal_BG = goal_BG.to(self.device)
-        at_BO, going = obs_BO.to(self.device).clone(), list(range(len(seeds_B)))
+        at_BO, going = obs_BO.to(self.device).clone(), list(range(len(obs_BO)))
+        noise_B = as_noise(seeds_B, len(obs_BO), "observations")
         windows: list[list[Tensor]] = [[] for _ in going]
         ratios: list[list[float]] = [[] for _ in going]
         while going:
-            seeds = [fold(seeds_B[b], len(windows[b])) for b in going]
-            if not windows[going[0]]:
-                seeds = list(seeds_B)
-            plans = self.sample(at_BO[going], goal_BG[going], seeds)
+            noise = noise_B[going]
+            if windows[going[0]]:
+                noise = noise.anew(len(windows[going[0]]))
+            plans = self.sample(at_BO[going], goal_BG[going], noise)
             ratio_B = plans.ratio_BN.gather(1, plans.chosen_B[:, None])[:, 0]
             for b, x_HD, arrival, ratio in zip(going, *plans.chosen(), ratio_B.tolist(), strict=True):
                 windows[b].append(x_HD[: arrival + 1])
@@ -359,7 +362,7 @@ class PlanSampler:
             going = [b for b, is_there in zip(going, is_there_B.tolist(), strict=True) if not is_there]
             yield [joined(self.spec, *parts) for parts in zip(windows, ratios, strict=True)]
 
-    def filled(self, plans: Plans, ahead: int, seeds_B: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def filled(self, plans: Plans, ahead: int, seeds_B: Seeds) -> tuple[Tensor, Tensor]:
         """The chosen plans (B, H', D') in the layout `executed`, as far as `ahead` environment steps, and their arrival
         timesteps (B,)."""
         x_BHD, arrival_step_B = plans.chosen()
@@ -368,7 +371,7 @@ class PlanSampler:
             arrival_step_B = arrival_step_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         return x_BHD, arrival_step_B
 
-    def _filled_in(self, fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds_B: Sequence[int]) -> Tensor:
+    def _filled_in(self, fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds_B: Seeds) -> Tensor:
         """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
 
         A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
@@ -380,8 +383,9 @@ class PlanSampler:
         ends = Condition.empty(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
         first_RO, last_RO = (rearrange(obs, "b leg o -> (b leg) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
         ends = ends.with_obs(0, first_RO).with_obs(-1, last_RO)
-        seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds_B for leg in range(legs)]
-        x_RHD = fine.sample(with_context(ends, self.config.context), seed=seeds, options=self._options)[:, 0].float()
+        noise = as_noise(seeds_B, len(x_BHD), "plans")
+        noise = noise.derived(lambda seed: [fold(seed, leg, fine.spec.stride) for leg in range(legs)])
+        x_RHD = fine.sample(with_context(ends, self.config.context), seed=noise, options=self._options)[:, 0].float()
         # A leg begins where the last one ended.
         joined_BTD = rearrange(x_RHD[:, :-1], "(b leg) h d -> b (leg h) d", leg=legs)
         return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gentraj.data.windows import repeat_last
 from gentraj.device import constant, running_sum
+from gentraj.randomness import Seeds
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
 from ..memory import between, shift_time
@@ -56,7 +57,7 @@ class Trust:
         if goal_dims:
             self.recorded = Recorded(goal_dims, reference, quantile, more_MG)
 
-    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Sequence[int], present_R: Tensor,
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Seeds, present_R: Tensor,
               context_RC: Tensor | None = None) -> Tensor:
         """(R,) the larger number over its threshold, from the present, timestep `present_R`, up to the arrival,
         `arrival_step_R` timesteps later, of plans that were sampled with these contexts.
@@ -69,7 +70,7 @@ class Trust:
             ratio_R = ratio_R.maximum(self.recorded.ratio(shift_time(x_RHD, present_R), arrival_step_R))
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
-    def _total(self, x_RHD: Tensor, seeds: Sequence[int], context_RC: Tensor | None) -> Tensor:
+    def _total(self, x_RHD: Tensor, seeds: Seeds, context_RC: Tensor | None) -> Tensor:
         """(R, H) sums of the scores up to timestep h, conditioned on the first observation and the context only."""
         spec = self.model.spec
         start = Condition.empty(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])

@@ -11,6 +11,7 @@ from torch import Tensor
 from gentraj.constraints import Constraint
 from gentraj.device import to_device
 from gentraj.networks.embedding import padded, padding
+from gentraj.randomness import RowNoise, Seeds
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
 
 from ..episodic import EpisodicAgent, aimed_at, finite_actions, observed
@@ -96,8 +97,8 @@ class Actor(EpisodicAgent):
             goal = None
             if goal_BG is not None:
                 goal = padded(self._aim(due_B, obs, goal_BG[which]))
-            more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
-            act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
+            noise = RowNoise(self._seeds(due_B)).padded(padding(len(obs)))
+            act_BEA = self.decide(padded(obs), goal, noise)  # an action must not depend on the size of its batch
             act_BEA = act_BEA[: len(obs)].to(self.queue_BEA)
             self.queue_BEA[which] = finite_actions(act_BEA, "the policy")
             self.age_B.masked_fill_(due_B, 0)
@@ -123,7 +124,7 @@ class Actor(EpisodicAgent):
             return goal_NG
         return self.courses.aim(which_B, obs_NO, goal_NG).place_BG
 
-    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Seeds) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
         This is a function of its arguments alone, as `gentraj export` needs it. The observations are what the policy
@@ -131,7 +132,7 @@ class Actor(EpisodicAgent):
         """
         return self.chunk(obs_BO, goal_BG, seeds)[:, : self.policy.execute]
 
-    def chunk(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int],
+    def chunk(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Seeds,
               first_BLA: Tensor | None = None) -> Tensor:
         """(B, K, A) whole chunks of actions inside the action space, given the first L if there are any."""
         policy, scales = self.policy, self.policy.scales

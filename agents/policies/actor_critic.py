@@ -9,7 +9,6 @@ this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import ClassVar, Literal, TypeVar
@@ -25,7 +24,7 @@ from gentraj.device import to_device
 from gentraj.diffusion import DiffusionConfig
 from gentraj.families import ACTION_NETWORK
 from gentraj.networks import NetworkConfig
-from gentraj.randomness import OneStream, RowNoise, unfold_each
+from gentraj.randomness import OneStream, Seeds, as_noise
 from gentraj.training.optimization import LearningConfig, MovingAverage, Updates, adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
@@ -119,7 +118,7 @@ class ActorCritic(Policy[A]):
         step.follow(self.critic.target, self.critic.q)
         return critic | self.update_actor(t.for_actor(), step)
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
         act_BNKA = self.sample(state_BS, self.config.candidates, seeds, options)
@@ -133,7 +132,7 @@ class ActorCritic(Policy[A]):
         """One optimiser step of the actor on L_pi, and of what it learns from. Returns metrics."""
         raise NotImplementedError
 
-    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+    def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
         """(B, N, K, A) actions in [-1, 1] of the averaged actor, `number` for each state."""
         raise NotImplementedError
 
@@ -145,8 +144,8 @@ class ModelActor(ActorCritic[A]):
     """
 
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        with OneStream(generator, number):
-            x_BNKD = self.model.model.sample(self.model.condition(state_BS), number)
+        noise = OneStream(len(state_BS) * number, generator, repeats=number)
+        x_BNKD = self.model.model.sample(self.model.condition(state_BS), number, seed=noise)
         return self.model.actions(x_BNKD)
 
     def window_value(self, x_BKD: Tensor, step: TrainingStep) -> Tensor:
@@ -159,7 +158,7 @@ class ModelActor(ActorCritic[A]):
             guide = partial(self.window_value, step=step)
         return self.model.update(t, step, guide=guide)
 
-    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+    def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
         return self.model.sample(state_BS, seeds, options, number)
 
 
@@ -231,11 +230,12 @@ class NoiseActor(ActorCritic[A]):
     def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
         return self.averaged(state_BS, self.noise(state_BS, generator, number))
 
-    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+    def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
         refuse_options(options, "this policy acts by one call of its actor, which has no sampler, grid or eta")
+        noise = as_noise(seeds, len(state_BS), "states")
         if number > 1:
-            seeds = unfold_each(number, seeds)
-        z_RKA = self.latent(RowNoise(seeds, state_BS.device).normal(self.noise_dim))
+            noise = noise.several(number)
+        z_RKA = self.latent(to_device(noise.normal(self.noise_dim), state_BS.device))
         return self.averaged(state_BS, options.temperature * z_RKA)
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

@@ -9,7 +9,6 @@ continue it: a ~ p(. | s, a_1 .. a_L), with L drawn from 0 to `max_delay` in tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ from gentraj.config import Fraction, settings
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, REGRESSION, ModelConfig
 from gentraj.networks.perceptron import PerceptronConfig
+from gentraj.randomness import Seeds
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
@@ -79,11 +79,11 @@ class BC(Policy[BCConfig]):
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
         return self.model.update(self.transition(step.batch, 1.0, step.processes).for_actor(), step)
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         return self.sample_after(None, state_BS, seeds, options)
 
-    def sample_after(self, first_BLA: Tensor | None, state_BS: Tensor, seeds: Sequence[int],
+    def sample_after(self, first_BLA: Tensor | None, state_BS: Tensor, seeds: Seeds,
                      options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
         guide = ClassifierFree(self.config.guidance) if self.config.guidance != 1 else None

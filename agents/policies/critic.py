@@ -7,7 +7,6 @@ Quantiles: Dabney et al. 2018, "Distributional Reinforcement Learning with Quant
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -21,7 +20,7 @@ from gentraj.config import Fraction, settings
 from gentraj.device import to_device
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.mlp import ACTIVATIONS, ActivationName, InitialName, NormName
-from gentraj.randomness import RowNoise, fold
+from gentraj.randomness import Seeds, as_noise
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
 from gentraj.training.parallel import SINGLE, Processes
 from gentraj.training.step import TrainingStep
@@ -180,19 +179,19 @@ class Critic(nn.Module):
             return q_B
         return q_B / step.processes.mean(size_B.detach().abs().mean()).clamp(min=1e-6)
 
-    def best(self, state_BS: Tensor, act_BNKA: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def best(self, state_BS: Tensor, act_BNKA: Tensor, seeds: Seeds | None = None) -> Tensor:
         """(B, K, A) of each state's N candidates, the one with the highest value under the target network.
 
-        With one seed for each state, a candidate is drawn with the probability softmax(value), in the policy's units of
-        rewards.
+        With a seed or noise for each state, a candidate is drawn with the probability softmax(value), in the policy's
+        units of rewards.
         """
         number = act_BNKA.shape[1]
         if number == 1:
             return act_BNKA[:, 0]
         value_BN = rearrange(self.target_value(*pairs(state_BS, act_BNKA)), "(b n) -> b n", n=number)
         if seeds is not None:  # the largest sum of a logit and Gumbel noise is a sample
-            noise_BN = RowNoise([fold(seed, number) for seed in seeds], value_BN.device).normal(number)
-            value_BN = value_BN - (-torch.special.log_ndtr(noise_BN)).log()
+            noise_BN = as_noise(seeds, len(value_BN), "states").anew(number).normal(number)
+            value_BN = value_BN - (-torch.special.log_ndtr(to_device(noise_BN, value_BN.device))).log()
         return act_BNKA[torch.arange(len(act_BNKA), device=value_BN.device), value_BN.argmax(1)]
 
 

@@ -13,7 +13,6 @@ Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies" (arXiv 23
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import ClassVar, Literal
 
@@ -24,6 +23,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
 from gentraj.families import DIFFUSION, GAUSSIAN, ModelConfig
+from gentraj.randomness import Seeds
 from gentraj.training.optimization import adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -106,7 +106,7 @@ class IQL(Policy[IQLConfig]):
         actor = self.model.update(acting, step, self.actor_weights(acting, advantage_B))
         return {"value_loss": value_loss.detach()} | critic | actor
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
         return self.critic.best(state_BS, self.model.sample(state_BS, seeds, options, self.config.candidates))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -19,7 +18,7 @@ from gentraj.families import MODELS, Model, ModelConfig, family
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, sampling_of
 from gentraj.normalize import Normalizer
-from gentraj.randomness import unfold_each
+from gentraj.randomness import Seeds, as_noise
 from gentraj.training.parallel import SINGLE, Processes
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import (
@@ -161,12 +160,12 @@ class ActionModel(nn.Module):
             context_BC = state_BS.new_ones(len(state_BS), self.context_dim)
         return Condition(self.spec, x, self.state_mask.expand_as(x), context_BC, checked=False)
 
-    def sample(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS,
+    def sample(self, state_BS: Tensor, seeds: Seeds, options: SamplingOptions = DEFAULT_OPTIONS,
                number: int = 1, guide: Guidance = None, first_BLA: Tensor | None = None) -> Tensor:
-        """(B, N, K, A) chunks of actions in [-1, 1], `number` for each state, with one seed for each state. Their first
-        actions are `first_BLA`, if they are given."""
+        """(B, N, K, A) chunks of actions in [-1, 1], `number` for each state, with a seed or noise for each. Their
+        first actions are `first_BLA`, if they are given."""
         if number > 1:
-            seeds = unfold_each(number, seeds)
+            seeds = as_noise(seeds, len(state_BS), "states").several(number)
         known = self.condition(state_BS)
         if first_BLA is not None:
             known = known.with_act(first_BLA)
@@ -262,22 +261,22 @@ class Policy(nn.Module, Generic[P]):
         gradient that is not finite."""
         raise NotImplementedError
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, K, A) normalised actions in [-1, 1], with one seed for each state.
+        """(B, K, A) normalised actions in [-1, 1], with a seed or noise for each state.
 
         `options` say how the model samples; their temperature multiplies the policy's own, if it has one. Raises
         ValueError for options that the model does not have.
         """
         raise NotImplementedError
 
-    def sample_after(self, first_BLA: Tensor, state_BS: Tensor, seeds: Sequence[int],
+    def sample_after(self, first_BLA: Tensor, state_BS: Tensor, seeds: Seeds,
                      options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) what `sample_actions` returns, given the first L normalised actions of each chunk, which are
         carried out while it is made. L is `max_delay` of the settings at most."""
         raise NotImplementedError
 
-    def generated(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+    def generated(self, state_BS: Tensor, seeds: Seeds, options: SamplingOptions) -> Tensor:
         """(B, K, A) chunks of actions as they are generated: the candidates that the policy chooses from, or what it
         was trained on, not always what it does. Raises ValueError for a policy without a generator."""
         return action_model_of(self).sample(state_BS, seeds, options)[:, 0]

@@ -15,7 +15,6 @@ whatever the rewards are and however little of the value the noise decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import field, replace
 from typing import Annotated
@@ -32,7 +31,7 @@ from gentraj.device import to_device
 from gentraj.diffusion.latent import gaussian_kl
 from gentraj.models.sampling import by_blocks
 from gentraj.networks.mlp import mlp
-from gentraj.randomness import GivenNoise, RowNoise, unfold_each
+from gentraj.randomness import GivenNoise, Seeds, as_noise
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -144,8 +143,7 @@ class Steered(ActorCritic[SteeredConfig]):
     def generate(self, state_RS: Tensor, w_RZ: Tensor, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(R, K, A) G(s, w), the first actions of the chunks that the frozen policy samples from the noise w."""
         def generated(state_RS: Tensor, w_RZ: Tensor) -> Tensor:
-            with GivenNoise(w_RZ):
-                return self.frozen.sample_actions(state_RS, [0] * len(state_RS), options)
+            return self.frozen.sample_actions(state_RS, GivenNoise(w_RZ), options)
 
         return by_blocks(generated, state_RS, w_RZ)[:, : self.chunk].float()
 
@@ -199,17 +197,18 @@ class Steered(ActorCritic[SteeredConfig]):
         return {"distillation": distilled.detach(), "deviation": deviation, "noise": w_BZ.detach().abs().mean(),
                 "divergence": divergence_B.detach().mean(), "actor_grad_norm": norm.detach()}
 
-    def generated(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+    def generated(self, state_BS: Tensor, seeds: Seeds, options: SamplingOptions) -> Tensor:
         """(B, K, A) chunks of actions that are made from the noise of the actor."""
         return self.sample(state_BS, 1, seeds, options)[:, 0]
 
-    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
-        if number > 1:
-            seeds = unfold_each(number, seeds)
+    def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
         state_RS = repeat(state_BS, "b s -> (b n) s", n=number)
         z_RZ = state_RS.new_zeros(len(state_RS), self.frozen.noise_dim)
         if options.temperature:
-            z_RZ = options.temperature * RowNoise(seeds, state_RS.device).normal(self.frozen.noise_dim)
+            noise = as_noise(seeds, len(state_BS), "states")
+            if number > 1:
+                noise = noise.several(number)
+            z_RZ = to_device(noise.scaled(options.temperature, self.frozen.noise_dim), state_RS.device)
         w_RZ = self.noise(state_RS, z_RZ)
         act_RKA = self.generate(state_RS, w_RZ, replace(options, temperature=1.0))
         return rearrange(act_RKA, "(b n) k a -> b n k a", n=number)

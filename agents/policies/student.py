@@ -9,7 +9,6 @@ decision, so that it does not stand still where the mode is wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from copy import copy, deepcopy
 from typing import ClassVar, NamedTuple
 
@@ -25,7 +24,7 @@ from gentraj.config import Fraction, settings
 from gentraj.device import running_sum, to_device
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
-from gentraj.randomness import RowNoise
+from gentraj.randomness import Noise, RowNoise, Seeds, as_noise
 from gentraj.training.optimization import LearningConfig, adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
@@ -126,12 +125,12 @@ class Student(Policy[StudentConfig]):
         norm = step.descend(loss, "network", self.config.max_grad_norm)
         return {"loss": loss.detach(), "error": (error_B * t.weight_B).mean(), "grad_norm": norm}
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) the mixtures' modes, or components drawn by the seeds. The temperature changes nothing."""
         refuse_options(options, ONE_CALL)
         p = self.mixture(state_BS)
-        uniform_B1 = uniform(seeds, 1) if self.config.sample else None
+        uniform_B1 = uniform(as_noise(seeds, len(state_BS), "states"), 1) if self.config.sample else None
         return chosen(p.log_weight_BM, p.centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
@@ -157,9 +156,9 @@ def chosen(log_weight_BM: Tensor, centre_BMX: Tensor, uniform_B1: Tensor | None)
     return centre_BMX.gather(1, index_B1[:, :, None].expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
 
 
-def uniform(seeds: Sequence[int], number: int) -> Tensor:
-    """(B, number) random numbers in [0, 1] for each seed, from normal noise, which an exported decision is given."""
-    return torch.special.ndtr(RowNoise(seeds).normal(number))
+def uniform(noise: Noise, number: int) -> Tensor:
+    """(B, number) random numbers in [0, 1] for each row, from normal noise, which an exported decision is given."""
+    return torch.special.ndtr(noise.normal(number))
 
 
 class StudentActor(Actor):
@@ -202,7 +201,7 @@ class StudentActor(Actor):
         at_B = self.decision_B % DRAWN_AHEAD
         new_B = at_B == 0
         if new_B.any():
-            self.uniform_BT[new_B] = uniform(self._seeds(new_B), DRAWN_AHEAD)
+            self.uniform_BT[new_B] = uniform(RowNoise(self._seeds(new_B)), DRAWN_AHEAD)
         self.decision_B += 1
         return self.uniform_BT.gather(1, at_B[:, None])
 
@@ -210,9 +209,9 @@ class StudentActor(Actor):
         super()._allocate(batch)
         self.uniform_BT = torch.zeros(batch, DRAWN_AHEAD)
 
-    def chunk(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int],
+    def chunk(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Seeds,
               first_BLA: Tensor | None = None) -> Tensor:
-        uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
+        uniform_B1 = uniform(as_noise(seeds, len(obs_BO)), 1) if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)
 
     def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:

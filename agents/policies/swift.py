@@ -17,7 +17,6 @@ advantages there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import ClassVar
 
@@ -30,6 +29,7 @@ from gentraj.config import Fraction, settings
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION
+from gentraj.randomness import Seeds
 from gentraj.training.optimization import adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -101,7 +101,7 @@ class Swift(Policy[SwiftConfig]):
         return {"value_loss": value_loss.detach(), "value_loss_held_out": held_out,
                 "better": better_B.float().mean()} | actor
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=options.temperature * self.config.temperature)
         return self.model.sample(state_BS, seeds, options, guide=ClassifierFree(self.config.guidance))[:, 0]

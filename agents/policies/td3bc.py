@@ -9,7 +9,6 @@ here. The smoothing of the next actions and the delay of the actor are those of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field, replace
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.families import GAUSSIAN
 from gentraj.models.gaussian import Gaussian, GaussianConfig
+from gentraj.randomness import Seeds
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import SamplingOptions
 
@@ -58,7 +58,7 @@ class TD3BC(ModelActor[TD3BCConfig]):
         mean_BKD, _ = self.model.model.predict(self.model.condition(state_BS))
         return self.model.actions(mean_BKD)[:, None].expand(-1, number, -1, -1)
 
-    def sample(self, state_BS: Tensor, number: int, seeds: Sequence[int], options: SamplingOptions) -> Tensor:
+    def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
         return self.model.sample(state_BS, seeds, replace(options, temperature=0.0)).expand(-1, number, -1, -1)
 
 

@@ -31,7 +31,7 @@ from ..models.sampling import (
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import conditioned, padding
 from ..normalize import Normalizer
-from ..randomness import RowNoise, fold, row_seeds
+from ..randomness import Noise, Seeds, as_noise
 from ..training.optimization import LearningConfig, MovingAverage, adamw
 from ..training.step import TrainingStep
 from ..trajectory import (
@@ -92,7 +92,7 @@ def score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, t: float) 
 
 
 @torch.no_grad()
-def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
+def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds: Seeds, noise: float = 1.0,
               noises: int = 2) -> Tensor:
     """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.
 
@@ -106,18 +106,17 @@ def ood_score(model: DenoisingModel, x_RHD: Tensor, condition: Condition, seeds:
     normalizer, device = model.normalizer, model.normalizer.shift_D.device
     x_RHD, condition = to_device(x_RHD, device), condition.to(device)
     x_RHD = check_trajectories(model.spec, x_RHD, condition)
-    seeds = row_seeds(seeds, len(x_RHD), "trajectories")
+    rows = as_noise(seeds, len(x_RHD), "trajectories")
     t = noised_time(model.path, noise)
 
-    def error_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
+    def error_rows(x_RHD: Tensor, known: Condition, eps: Tensor) -> Tensor:
         x0, values = normalizer.normalize(x_RHD), normalizer.normalize(known.values_BHD)
-        eps = RowNoise(seeds, x0.device).normal(model.spec.horizon, model.spec.dim)
         denoise = model.denoise(values, known.mask_BHD, known.context_BC)
         denoised = denoise(NoiseLevel(model.path, t, device=device).noised(x0, eps), t)
         return ((denoised - x0) ** 2).mean(-1)
 
-    seeds = [fold(s, n) for n in range(noises) for s in seeds]
-    errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), seeds)
+    eps = torch.cat([rows.anew(n).normal(*x_RHD.shape[1:]) for n in range(noises)])
+    errors = by_blocks(error_rows, x_RHD.repeat(noises, 1, 1), cat([condition] * noises), to_device(eps, device))
     return reduce(errors, "(n r) h -> r h", "mean", n=noises)
 
 
@@ -339,15 +338,15 @@ class Diffusion(ConditionalModel):
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               seed: Seeds = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """Samples N trajectories for each of B conditions: (B, N, H, D) in environment units, with exact known entries.
 
         `guide` is a function (trajectories in environment units -> scores, higher is better), a plug-in, or a sequence
-        of plug-ins. `seed` is one seed for all trajectories or one for each of the B * N; a trajectory depends on its
-        own seed and condition only. `options.temperature` scales all noise; less than 1 is low-temperature sampling
-        (Ajay et al. 2023). `observe` sees (x_RHD in environment units, t) after each step. Raises ValueError for
-        options, guides and seeds that do not fit.
+        of plug-ins. `seed` is one seed for all trajectories, one for each of the B * N, or their noise; a trajectory
+        depends on its own seed and condition only. `options.temperature` scales all noise; less than 1 is
+        low-temperature sampling (Ajay et al. 2023). `observe` sees (x_RHD in environment units, t) after each step.
+        Raises ValueError for options, guides and seeds that do not fit.
         """
         config, plugins = self.settings(options), denoising_plugins(guide)
         steps = config.steps
@@ -358,14 +357,13 @@ class Diffusion(ConditionalModel):
                             partial(self._sample_rows, sampler=self.sampler(config), times=times, plugins=plugins,
                                     temperature=options.temperature, observe=observe))
 
-    def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,
+    def _sample_rows(self, rows: Condition, noise: Noise, sampler: Sampler, times: Tensor,
                      plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
         count, missing = rows.batch, padding(rows.batch)
-        rows, seeds = rows.padded(missing), [*seeds, *[0] * missing]
-        noise = RowNoise(seeds, rows.values_BHD.device)
+        rows, noise = rows.padded(missing), noise.padded(missing)
 
         def normal() -> Tensor:
-            return noise.scaled(temperature, self.spec.horizon, self.spec.dim)
+            return to_device(noise.scaled(temperature, self.spec.horizon, self.spec.dim), rows.values_BHD.device)
 
         values = self.normalizer.normalize(rows.values_BHD)
 
@@ -376,7 +374,7 @@ class Diffusion(ConditionalModel):
                                  "0.1, for example, or sample unguided")
             return self.denoise(values, rows.mask_BHD, context_BC, times=times)
 
-        sampling = Denoising(self.normalizer, rows, seeds, self.path, denoiser)
+        sampling = Denoising(self.normalizer, rows, self.path, denoiser)
         denoise = self.denoise(values, rows.mask_BHD, rows.context_BC, times=times)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import field, replace
 from functools import partial
 
@@ -22,7 +21,7 @@ from ..models.sampling import Guidance, Plugin, SampledRows, by_blocks, check_tr
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.temporal_unet import check_horizon, check_kernel
 from ..normalize import Normalizer
-from ..randomness import row_seeds
+from ..randomness import Seeds
 from ..training.optimization import adamw
 from ..training.parallel import Processes
 from ..training.step import TrainingStep
@@ -215,7 +214,7 @@ class LatentDiffusion(nn.Module):
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               seed: Seeds = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """Samples (B, N, H, D) in environment units, with the known entries exact, as `Diffusion.sample` does.
 
@@ -224,12 +223,11 @@ class LatentDiffusion(nn.Module):
         """
         condition.check(self.spec)
         rows, plugins = condition.repeat(num_samples).to(self.device), denoising_plugins(guide)
-        seeds = row_seeds(seed, rows.batch)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
-        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, options=options, observe=watch)[:, 0]
+        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seed, options=options, observe=watch)[:, 0]
         x_RHD = self.decode(y_RLE)
-        sampling = SampledRows(self.normalizer, rows, seeds)
+        sampling = SampledRows(self.normalizer, rows)
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
             plugin.rejects(x_RHD, sys.maxsize)  # nothing is sampled again, but the plug-in may raise
@@ -255,7 +253,7 @@ class LatentDiffusion(nn.Module):
         x0 = self.normalizer.normalize(x_RHD.to(self.device))
         return by_blocks(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
 
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Seeds, noise: float = 1.0) -> Tensor:
         """The ood score (R, H) of trajectories: the squared error of their latents after noising and denoising.
 
         All timesteps of one latent timestep have the same score.

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from ..device import to_device
 from ..models.sampling import Denoise, by_blocks, check_trajectories, without_gradient
-from ..randomness import RowNoise, fold, row_seeds
+from ..randomness import Noise, Seeds, as_noise
 from ..trajectory import Condition
 from .denoiser import DenoisingModel
 from .paths import NoisePath, over_rows
@@ -34,7 +35,7 @@ BLUR = 1e-4
 
 @without_gradient
 def log_prob(model: DenoisingModel, x_RHD: Tensor, condition: Condition | None = None, *,
-             seeds: int | Sequence[int] = 0, exact: bool | None = None, probes: int = PROBES,
+             seeds: Seeds = 0, exact: bool | None = None, probes: int = PROBES,
              steps: int | None = None) -> Tensor:
     """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
     others.
@@ -51,21 +52,21 @@ def log_prob(model: DenoisingModel, x_RHD: Tensor, condition: Condition | None =
         condition = Condition.empty(model.spec, len(x_RHD))
     if steps is None:
         steps = ODE_STEPS
-    seeds = row_seeds(seeds, len(x_RHD), "trajectories")
+    noise = as_noise(seeds, len(x_RHD), "trajectories")
     normalizer, path = model.normalizer, model.path
     x_RHD, condition = x_RHD.to(normalizer.shift_D), condition.to(normalizer.shift_D.device)
     check_trajectories(model.spec, x_RHD, condition)
     condition = condition.repeat(1)  # tensors of its own, as those made in inference mode take no gradient
     blur = float((-path.log_snr(path.snap(torch.zeros(1))) / 2).exp())
 
-    def log_prob_rows(x_RHD: Tensor, known: Condition, seeds: Sequence[int]) -> Tensor:
+    def log_prob_rows(x_RHD: Tensor, known: Condition, noise: Noise) -> Tensor:
         values = normalizer.normalize(known.values_BHD)
         denoise = model.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
         x = torch.where(known.mask_BHD, values, normalizer.normalize(x_RHD))
-        divergence = Divergence(~known.mask_BHD, seeds, exact, probes)
+        divergence = Divergence(~known.mask_BHD, noise, exact, probes)
         return ode_log_prob(denoise, path, x, divergence, steps=steps, blur=blur)
 
-    log_p_R = by_blocks(log_prob_rows, x_RHD, condition, seeds)
+    log_p_R = by_blocks(log_prob_rows, x_RHD, condition, noise)
     return log_p_R - (~condition.mask_BHD * normalizer.scale_D.log()).sum((1, 2))
 
 
@@ -74,11 +75,11 @@ class Divergence:
 
     It is the sum of v^T J v over some vectors v, where J is the Jacobian. With `exact` true they are the unit vectors
     of the unknown entries, each of which costs one derivative. With `exact` false they are as many as `probes`, with
-    random signs that depend on the row's seed (Hutchinson's estimator: Grathwohl et al. 2019, equation 7). With None it
-    is exact for rows of up to `MAX_EXACT` unknown entries. Raises ValueError where the estimate lacks probes or seeds.
+    random signs from the row's noise (Hutchinson's estimator: Grathwohl et al. 2019, equation 7). With None it
+    is exact for rows of up to `MAX_EXACT` unknown entries. Raises ValueError where the estimate lacks probes or noise.
     """
 
-    def __init__(self, unknown_RHD: Tensor, seeds: Sequence[int] = (), exact: bool | None = None,
+    def __init__(self, unknown_RHD: Tensor, noise: Noise | None = None, exact: bool | None = None,
                  probes: int = PROBES):
         count_R = unknown_RHD.sum((1, 2))
         exact_R = count_R <= MAX_EXACT
@@ -88,13 +89,13 @@ class Divergence:
         self.rank_RHD = unknown_RHD.flatten(1).cumsum(1).view_as(unknown_RHD) - 1
         self.signs_RPHD = self.rank_RHD.new_zeros(len(exact_R), 0, 1, 1)
         if not exact_R.all():
-            if probes < 1 or len(seeds) != len(exact_R):
-                raise ValueError(f"{probes} probes and {len(seeds)} seeds were given for {len(exact_R)} rows with too "
-                                 "many unknown entries for an exact divergence; give at least 1 probe and a seed per "
-                                 "row")
-            own = [fold(seed, PROBE_STREAM) for seed in seeds]
-            normal = RowNoise(own, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
-            self.signs_RPHD = torch.where(normal < 0, -1, 1) / math.sqrt(probes)
+            given = 0 if noise is None else len(noise)
+            if probes < 1 or noise is None or given != len(exact_R):
+                raise ValueError(f"{probes} probes and noise of {given} rows were given for {len(exact_R)} rows with "
+                                 "too many unknown entries for an exact divergence; give at least 1 probe and noise "
+                                 "for each row")
+            normal = noise.anew(PROBE_STREAM).normal(probes, *unknown_RHD.shape[1:])
+            self.signs_RPHD = to_device(torch.where(normal < 0, -1, 1) / math.sqrt(probes), unknown_RHD.device)
         self.number = max(int((count_R * exact_R).max()), self.signs_RPHD.shape[1])
 
     def of(self, x0: Tensor, x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import ClassVar, Self
 
@@ -19,6 +18,7 @@ from ..models.conditioning import ConditionMix
 from ..models.sampling import mean_score
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
+from ..randomness import Seeds
 from ..training.step import TrainingStep
 from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec, refuse_options
 
@@ -149,7 +149,7 @@ class FewStep(Diffusion):
         eps = (x_t - at.alpha * x0) / at.sigma
         return denoising_loss(self.preconditioned(self.network), replace(rows, x0=x0), eps, at, self.config.weight)
 
-    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: Seeds = 0,
                  exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:
         """The teacher's log density (R,), see `Diffusion.log_prob`."""
         return self.teacher.log_prob(x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
@@ -158,7 +158,7 @@ class FewStep(Diffusion):
         """The teacher's score (R, H, D), see `Diffusion.score`: a student predicts no denoised x0."""
         return self.teacher.score(x_RHD, condition, t)
 
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Seeds, noise: float = 1.0,
                   noises: int = 2) -> Tensor:
         """The teacher's ood score (R, H), see `Diffusion.ood_score`."""
         before = self.teacher.network_calls

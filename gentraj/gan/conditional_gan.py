@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from ..models.sampling import by_blocks, check_trajectories, mean_score
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
+from ..randomness import Seeds
 from ..training.optimization import MovingAverage, Updates, adamw, waits_to_read
 from ..training.parallel import SINGLE, Processes
 from ..training.step import TrainingStep
@@ -296,7 +297,7 @@ class ConditionalGAN(DirectModel):
         return by_blocks(trajectories, z_RHD, rows)
 
     @torch.no_grad()
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Seeds) -> Tensor:
         """The ood score (R, H), by the discriminator's logit of each timestep and its surroundings.
 
         It is softplus(real logit - logit), where the real logit is the average for data: it is at least 0, and log 2

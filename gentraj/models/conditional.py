@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..config import settings
 from ..device import to_device
 from ..normalize import Normalizer
-from ..randomness import RowNoise, unfold
+from ..randomness import Noise, Seeds, unfold
 from ..training.optimization import MovingAverage
 from ..training.parallel import SINGLE, Processes
 from ..training.step import TrainingStep
@@ -222,7 +222,7 @@ class DirectModel(ConditionalModel):
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               seed: Seeds = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does.
 
@@ -234,8 +234,8 @@ class DirectModel(ConditionalModel):
         plugins = choosing_plugins(guide, self.NAME)
         refuse_options(options, f"{self.NAME} samples in {self.CALLS} of its network")
 
-        def sampled(rows: Condition, seeds: Sequence[int]) -> Tensor:
-            return sample_rows(self.generates(rows), rows, seeds, options.temperature, plugins, self.config,
+        def sampled(rows: Condition, noise: Noise) -> Tensor:
+            return sample_rows(self.generates(rows), rows, noise, options.temperature, plugins, self.config,
                                self.normalizer)
 
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, sampled, observe)
@@ -255,27 +255,28 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
     return plugins
 
 
-def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float,
+def sample_rows(generate: Generate, rows: Condition, noise: Noise, temperature: float,
                 plugins: Sequence[Plugin], config: SearchConfig, normalizer: Normalizer) -> Tensor:
-    """Samples trajectories (R, H, D), in environment units, from their seeds; plug-ins choose and finish them."""
+    """Samples trajectories (R, H, D), in environment units, from their noise; plug-ins choose and finish them."""
     choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
     if choosing:
-        x = preferred(generate, rows, seeds, temperature, choosing, config)
+        x = preferred(generate, rows, noise, temperature, choosing, config)
     else:
-        x = generate(RowNoise(seeds, rows.values_BHD.device).scaled(temperature, *rows.values_BHD.shape[1:]), rows)
+        z = to_device(noise.scaled(temperature, *rows.values_BHD.shape[1:]), rows.values_BHD.device)
+        x = generate(z, rows)
     for plugin in plugins:
-        x = plugin.finish(x, SampledRows(normalizer, rows, seeds))
+        x = plugin.finish(x, SampledRows(normalizer, rows))
     return torch.where(rows.mask_BHD, rows.values_BHD, x)
 
 
-def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
+def preferred(generate: Generate, rows: Condition, noise: Noise, temperature: float, plugins: Sequence[Plugin],
               config: SearchConfig) -> Tensor:
     """The best (R, H, D) of `best_of` candidates for each row, by the plug-ins' scores, improved in `search_steps`.
 
-    The first candidate of a row is sampled from the row's own seed. Of several best candidates the first is taken.
+    The first candidate of a row is sampled from the row's own noise. Of several best candidates the first is taken.
     """
-    candidate_seeds = [one for seed in seeds for one in (seed, *unfold(config.best_of - 1, seed, 1))]
-    z = RowNoise(candidate_seeds, rows.values_BHD.device).scaled(temperature, *rows.values_BHD.shape[1:])
+    own = noise.derived(lambda seed: [seed, *unfold(config.best_of - 1, seed, 1)])
+    z = to_device(own.scaled(temperature, *rows.values_BHD.shape[1:]), rows.values_BHD.device)
     x = generate(z, rows.repeat(config.best_of))
     best_R = rearrange(preference(plugins, x), "(r n) -> r n", n=config.best_of).argmax(1)
     chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R

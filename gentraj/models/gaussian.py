@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import field
 from typing import ClassVar, Literal
 
@@ -19,6 +18,7 @@ from torch.optim import Optimizer
 from ..config import Fraction, settings
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
+from ..randomness import Seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw
 from ..training.step import TrainingStep
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
@@ -123,7 +123,7 @@ class Gaussian(DirectModel):
         return (torch.where(condition.mask_BHD, condition.values_BHD, self.normalizer.unnormalize(mean)),
                 torch.where(condition.mask_BHD, 0, log_sigma.exp() * self.normalizer.scale_D))
 
-    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: Seeds = 0,
                  exact: bool | None = None, probes: int = 1, steps: int | None = None) -> Tensor:
         """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
         others.
@@ -141,7 +141,7 @@ class Gaussian(DirectModel):
         return (log_p * ~condition.mask_BHD).sum((1, 2))
 
     @torch.no_grad()
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Seeds) -> Tensor:
         """The ood score (R, H): the mean over a timestep's entries of ((x - mu) / sigma)^2, or of 0 at known entries.
 
         It is about 1 for data if nothing is known.

@@ -9,7 +9,6 @@ in training and the supervised steps of a flow, without its distribution. D also
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, ClassVar
 
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import Fraction, settings
+from ..device import to_device
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..normalize import Normalizer
-from ..randomness import RowNoise, row_seeds
+from ..randomness import Seeds, as_noise
 from ..training.optimization import LearningConfig, MovingAverage, adamw
 from ..training.step import TrainingStep
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
@@ -103,7 +103,7 @@ class MIP(DirectModel):
         return by_blocks(trajectories, z_RHD, rows)
 
     @torch.no_grad()
-    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Seeds) -> Tensor:
         """The ood score (R, H): the mean squared error of the second step, which is given x noised as in training.
 
         It is in normalised units, and 0 at known entries.
@@ -111,12 +111,13 @@ class MIP(DirectModel):
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         x_RHD = check_trajectories(self.spec, x_RHD, condition)
 
-        def errors(x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
-            x, z = self.normalizer.normalize(x_RHD), RowNoise(seeds, self.device).normal(*x_RHD.shape[1:])
-            known = self._known(condition)
+        z = to_device(as_noise(seeds, len(x_RHD), "trajectories").normal(*x_RHD.shape[1:]), self.device)
+
+        def errors(x_RHD: Tensor, condition: Condition, z: Tensor) -> Tensor:
+            x, known = self.normalizer.normalize(x_RHD), self._known(condition)
             return ((self._refine(self.ema.module, x, z, known) - x) ** 2).where(~condition.mask_BHD, 0).mean(-1)
 
-        return by_blocks(errors, x_RHD, condition, row_seeds(seeds, len(x_RHD), "trajectories"))
+        return by_blocks(errors, x_RHD, condition, z)
 
     def _known(self, condition: Condition) -> Known:
         return (self.normalizer.normalize(condition.values_BHD), condition.mask_BHD,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..networks.embedding import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..randomness import fold, row_seeds
+from ..randomness import Noise, Seeds, as_noise
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 
 if TYPE_CHECKING:
@@ -30,14 +30,12 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SampledRows:
-    """The context in which a plug-in acts: the conditions and seeds of the R trajectories that are sampled at once."""
+    """The context in which a plug-in acts: the conditions of the R trajectories that are sampled at once."""
 
     normalizer: Normalizer
     """The model's normaliser."""
     condition: Condition
     """The condition of each trajectory, in environment units."""
-    seeds: Sequence[int]
-    """One seed for each trajectory."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ _COUNTS: ContextVar[list[tuple[Tensor, str, str]] | None] = ContextVar("counts",
 P = ParamSpec("P")
 T = TypeVar("T")
 Guidance = Guide | Plugin | Sequence[Plugin] | None
-SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # conditions of R rows and their seeds -> x_RHD
+SampleRows = Callable[[Condition, Noise], Tensor]  # conditions of R rows and their noise -> x_RHD
 
 
 def without_gradient(function: Callable[P, T]) -> Callable[P, T]:
@@ -208,28 +206,27 @@ def as_plugins(guide: Guidance, plugin_of: Callable[[Guide], Plugin]) -> list[Pl
     return [one if isinstance(one, Plugin) else plugin_of(one) for one in guides]
 
 
-def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
+def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: Seeds,
                  plugins: Sequence[Plugin], sample_rows: SampleRows, observe: Observer | None = None) -> Tensor:
     """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.
 
-    Those that a plug-in rejects are sampled again, with other seeds. `seed` is one seed for all rows or one for each of
-    the B * N. `observe` sees the result. Raises ValueError for a condition of another spec, for another number of
-    seeds, and for samples that are not finite, unless they are not `checked`.
+    Those that a plug-in rejects are sampled again, with other noise. `seed` is one seed for all rows, one for each of
+    the B * N, or their noise. `observe` sees the result. Raises ValueError for a condition of another spec, for another
+    number of seeds, and for samples that are not finite, unless they are not `checked`.
     """
     condition.check(spec)
     rows, blocks = condition.repeat(num_samples), []
     rejecting = [plugin for plugin in plugins if type(plugin).rejects is not Plugin.rejects]
-    seeds = row_seeds(seed, rows.batch)
+    noise = as_noise(seed, rows.batch)
     for i in range(0, rows.batch, MAX_ROWS):
-        block, own_seeds = rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS]
-        x_RHD = _checked(sample_rows, block, own_seeds)
+        block, own = rows[i : i + MAX_ROWS], noise[i : i + MAX_ROWS]
+        x_RHD = _checked(sample_rows, block, own)
         again, attempt = torch.arange(len(x_RHD), device=x_RHD.device), 1
         while rejecting:
             again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in rejecting]).any(0)]
             if not len(again):
                 break
-            more_seeds = [fold(own_seeds[r], attempt) for r in again.tolist()]
-            x_RHD[again] = _checked(sample_rows, block[again], more_seeds)
+            x_RHD[again] = _checked(sample_rows, block[again], own[again.tolist()].anew(attempt))
             attempt += 1
         blocks.append(x_RHD)
     x_RHD = torch.cat(blocks)
@@ -238,19 +235,19 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
     return rearrange(x_RHD, "(b n) h d -> b n h d", n=num_samples)
 
 
-def _checked(sample_rows: SampleRows, rows: Condition, seeds: Sequence[int]) -> Tensor:
+def _checked(sample_rows: SampleRows, rows: Condition, noise: Noise) -> Tensor:
     if not rows.checked:
-        return sample_rows(rows, seeds)
+        return sample_rows(rows, noise)
     with read_together():
-        return finite(sample_rows(rows, seeds), "a sample is", "; its known entries or its context may be too far from "
+        return finite(sample_rows(rows, noise), "a sample is", "; its known entries or its context may be too far from "
                       "the data, or the model's weights are not finite")
 
 
-def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Sequence[int]) -> Tensor:
+def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Noise) -> Tensor:
     """Calls `function` on blocks of at most MAX_ROWS of R rows, and joins what it returns, (R, ...).
 
-    Each of `rows` is a condition, a tensor (R, ...) or R seeds. Within `batch_invariant` a block is padded, with copies
-    of its first row and seeds of 0, so that no row depends on those beside it.
+    Each of `rows` is a condition, a tensor (R, ...) or noise. Within `batch_invariant` a block is padded, with copies
+    of its first row and other noise, so that no row depends on those beside it.
     """
     number, results = rows[0].batch if isinstance(rows[0], Condition) else len(rows[0]), []
     for i in range(0, number, MAX_ROWS):
@@ -260,11 +257,9 @@ def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Seque
 
 
 def _padded(rows: Any) -> Any:
-    if isinstance(rows, Condition):
-        return rows.padded(padding(rows.batch))
     if isinstance(rows, Tensor):
         return padded(rows)
-    return [*rows, *[0] * padding(len(rows))]
+    return rows.padded(padding(rows.batch if isinstance(rows, Condition) else len(rows)))
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:

@@ -13,7 +13,6 @@ X inputs of a timestep (state, action, and whether the action is real), M held-o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import Annotated, NamedTuple
 
@@ -35,7 +34,7 @@ from ..networks import ResidualMLPConfig
 from ..networks.embedding import padded, padding
 from ..networks.mlp import EnsembleMLP, mlp
 from ..normalize import Normalizer
-from ..randomness import RowNoise, fold
+from ..randomness import Noise, RowNoise, Seeds, as_noise
 from ..training.optimization import LearningConfig, adamw, waits_to_read
 from ..training.step import TrainingStep
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
@@ -285,15 +284,16 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     @read_together()
-    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int],
+    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Seeds | None = None,
                 temperature: float = 1.0, real_BT: Tensor | None = None, past_BPD: Tensor | None = None) -> Imagined:
         """Predicts the outcomes of T actions from the observations, all in environment units, K steps a call.
 
-        Each rollout depends on its own seed only. `temperature` scales the noise; 0 gives the mean. `real_BT` is false
-        where an action is padding, and the outcomes of padding have no meaning. `past_BPD` are the steps before the
-        observations that a model with a history remembers; None is the beginning of an episode. A rollout does not stop
-        at an end of the episode: `Imagined.end_BT` gives its probability. Raises ValueError for arguments of the wrong
-        shape, and where there are no observations or no actions.
+        Each rollout depends on its own seed or noise only; without seeds it is the mean, as with a `temperature` of 0,
+        which scales the noise. `real_BT` is false where an action is padding, and the outcomes of padding have no
+        meaning. `past_BPD` are the steps before the observations that a model with a history remembers; None is the
+        beginning of an episode. A rollout does not stop at an end of the episode: `Imagined.end_BT` gives its
+        probability. Raises ValueError for arguments of the wrong shape, and where there are no observations or no
+        actions.
         """
         if real_BT is None:
             real_BT = torch.ones(act_BTA.shape[:2])
@@ -301,10 +301,10 @@ class WorldModel(nn.Module):
         goal_shape = (len(obs_BO), 0) if goal_BG is None else tuple(goal_BG.shape)
         B, T = len(obs_BO), real_BT.shape[-1]
         expected = [(B, self.spec.obs_dim), (B, T, self.spec.act_dim), (B, T)]
-        if given != expected or goal_shape != (B, self.facts.goal_dim) or len(seeds) != B or B * T == 0:
-            raise ValueError(f"observations, actions and real_BT of shapes {given}, goals of shape {goal_shape} and "
-                             f"{len(seeds)} seeds were given; {expected}, {(B, self.facts.goal_dim)} and {B} are "
-                             "expected, with at least one row and one step")
+        if given != expected or goal_shape != (B, self.facts.goal_dim) or B * T == 0:
+            raise ValueError(f"observations, actions and real_BT of shapes {given}, and goals of shape {goal_shape}, "
+                             f"were given; {expected} and {(B, self.facts.goal_dim)} are expected, with at least one "
+                             "row and one step")
         past_shape = B, self.spec.past, self.spec.dim
         if past_BPD is not None and past_BPD.shape != past_shape:
             raise ValueError(f"the steps before the observations, of shape {tuple(past_BPD.shape)}, were given; "
@@ -320,13 +320,14 @@ class WorldModel(nn.Module):
         goal_RG = None if goal_BG is None else ready(goal_BG)
         past_RPD = self.spec.beginning(obs_RO) if past_BPD is None else ready(past_BPD)
         parts: list[Imagined] = []
-        seeds = [*seeds, *[0] * padding(number)]
+        noise = None
+        if seeds is not None and temperature:
+            noise = as_noise(seeds, number, "rollouts").padded(padding(number))
         for t in range(0, act_BTA.shape[1], self.chunk):
-            chunk_seeds = [fold(seed, t) for seed in seeds] if t and temperature else seeds
+            own = noise.anew(t) if noise is not None and t else noise
             now = slice(t, t + self.chunk)
             state_RS = self.facts.state(obs_RO, goal_RG, self.spec, past_RPD)
-            parts.append(self._imagine_chunk(obs_RO, state_RS, act_RTA[:, now], real_RT[:, now], chunk_seeds,
-                                             temperature))
+            parts.append(self._imagine_chunk(obs_RO, state_RS, act_RTA[:, now], real_RT[:, now], own, temperature))
             obs_RJO = torch.cat([obs_RO[:, None], parts[-1].obs_BTO], 1)
             obs_RO = obs_RJO[:, -1]
             if self.spec.past:
@@ -334,36 +335,35 @@ class WorldModel(nn.Module):
                 past_RPD = torch.cat([past_RPD, x_RJD], 1)[:, -self.spec.past :]
         return Imagined(*(torch.cat(field, 1)[:number] for field in zip(*parts, strict=True)))
 
-    def _imagine_chunk(self, obs_RO: Tensor, state_RS: Tensor, act_RJA: Tensor, real_RJ: Tensor, seeds: Sequence[int],
+    def _imagine_chunk(self, obs_RO: Tensor, state_RS: Tensor, act_RJA: Tensor, real_RJ: Tensor, noise: Noise | None,
                        temperature: float) -> Imagined:
-        """The outcomes of J <= K steps."""
+        """The outcomes of J <= K steps; without noise, the mean."""
         J, missing = act_RJA.shape[1], self.chunk - act_RJA.shape[1]
         input_RKX = self._inputs(state_RS, F.pad(act_RJA, (0, 0, 0, missing)), F.pad(real_RJ, (0, missing)))
         mean_ERKY, spread_ERKY = self._predict(input_RKX)
         mean_RKY, spread_RKY = _mixture(mean_ERKY, spread_ERKY)
-        outcome_RKY = mean_RKY + spread_RKY * self._sample_errors(input_RKX, seeds, temperature)
+        outcome_RKY = mean_RKY
+        if noise is not None:
+            outcome_RKY = mean_RKY + spread_RKY * self._sample_errors(input_RKX, noise, temperature)
         next_RKO, reward_RK = self.facts.unnormalize_outcome(obs_RO, outcome_RKY)
         disagreement_ERK = ((mean_ERKY - mean_RKY)[..., :-1] ** 2).mean(-1)
         uncertainty_RK = self.calibration(disagreement_ERK.mean(0).sqrt())
         end_RK = 1 / (1 + (-self._end_logit(next_RKO, input_RKX)).exp())
         return Imagined(*(x[:, :J] for x in (next_RKO, reward_RK, end_RK, uncertainty_RK)))
 
-    def _sample_errors(self, input_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
-        """(R, K, Y) standardised errors of mean 0 and scale 1; 0 where the temperature is 0."""
-        shape = self.chunk, self.out_dim
-        if temperature == 0:
-            return input_RKX.new_zeros(len(input_RKX), *shape)
+    def _sample_errors(self, input_RKX: Tensor, noise: Noise, temperature: float) -> Tensor:
+        """(R, K, Y) standardised errors of mean 0 and scale 1."""
         if self.model is None:
-            return temperature * RowNoise(seeds, self.device).normal(*shape)
-        error_RKY = self.scale * self._sample_model(self.model, input_RKX, seeds, temperature)
+            return to_device(noise.scaled(temperature, self.chunk, self.out_dim), self.device)
+        error_RKY = self.scale * self._sample_model(self.model, input_RKX, noise, temperature)
         return (error_RKY.flatten(1) @ self._covariance_root.T).view_as(error_RKY)
 
-    def _sample_model(self, model: Model, input_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
+    def _sample_model(self, model: Model, input_RKX: Tensor, noise: Noise, temperature: float) -> Tensor:
         """(R, K, Y) samples of the model, which are errors without their correlations."""
         x_RKD = torch.cat([input_RKX, input_RKX.new_zeros(len(input_RKX), self.chunk, self.out_dim)], -1)
         condition = Condition(self.window_spec, x_RKD, self.input_mask_D.expand_as(x_RKD))
         options = replace(self.options, temperature=temperature)
-        return model.sample(condition, seed=seeds, options=options)[:, 0, :, self.window_spec.obs_dim :]
+        return model.sample(condition, seed=noise, options=options)[:, 0, :, self.window_spec.obs_dim :]
 
     @torch.no_grad()
     def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
@@ -381,10 +381,10 @@ class WorldModel(nn.Module):
         if self.model is not None:
             state_BS = self.facts.state(obs_BHO[:, 0], reference.context_BC, self.spec, reference.past_BPD)
             input_BKX = self._inputs(state_BS, act_BHA[:, :-1], real_BK)
-            sample_MY = self._sample_model(self.model, input_BKX, range(len(input_BKX)), 1.0)[real_BK]
+            sample_MY = self._sample_model(self.model, input_BKX, RowNoise(range(len(input_BKX))), 1.0)[real_BK]
             self.scale = float(1 / (sample_MY**2).mean().sqrt().clamp(min=1e-3))
-        mean = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
-                            temperature=0.0, real_BT=real_BK, past_BPD=reference.past_BPD)
+        mean = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, real_BT=real_BK,
+                            past_BPD=reference.past_BPD)
         error_BKO = (mean.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(mean.uncertainty_BT[real_BK], (error_BKO**2).mean(-1).sqrt()[real_BK])
 

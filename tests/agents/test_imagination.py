@@ -28,7 +28,7 @@ class Adding:
         self.spec = TrajectorySpec(1, 1, 2, history=history, past_actions=history - 1)
         self.remembered = list[Tensor | None]()
 
-    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Any, *, seeds: Any, temperature: float,
+    def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Any, *,
                 past_BPD: Tensor | None) -> Imagined:
         self.remembered.append(past_BPD)
         next_BTO = obs_BO[:, None] + act_BTA

@@ -1,6 +1,5 @@
 """Sampling-based control finds the best actions, and with a good prior it needs fewer samples."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gentraj.agents.mpc import MPC, MPCConfig
-from gentraj.randomness import RowNoise
+from gentraj.randomness import Seeds, as_noise
 
 LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
 
@@ -19,9 +18,9 @@ def quadratic(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tenso
     return -((act_BNTA - obs_BO[:, None, None]) ** 2).sum((2, 3))
 
 
-def knowing(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+def knowing(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Seeds) -> Tensor:
     """A prior of two steps, close to the best actions."""
-    return obs_BO[:, None, None] + 0.01 * RowNoise(seeds).normal(number, 2, obs_BO.shape[1])
+    return obs_BO[:, None, None] + 0.01 * as_noise(seeds, len(obs_BO)).normal(number, 2, obs_BO.shape[1])
 
 
 def mpc(prior: Any = None, simulate: Any = quadratic, **settings: Any) -> MPC:

@@ -58,7 +58,7 @@ class Exact:
 
     def sampling(self, condition: Condition) -> Denoising:
         values = self.normalizer.normalize(condition.values_BHD)
-        return Denoising(self.normalizer, condition, range(condition.batch), self.path,
+        return Denoising(self.normalizer, condition, self.path,
                          lambda context: self.denoise(values, condition.mask_BHD, context))
 
 

@@ -16,14 +16,14 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Denoise
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.randomness import generator
+from gentraj.randomness import RowNoise, generator
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
 def log_prob(denoise: Denoise, path: NoisePath, x: Tensor, unknown: Tensor, *, seeds: Sequence[int] = (),
              exact: bool | None = None, probes: int = PROBES, steps: int = 32, blur: float = BLUR) -> Tensor:
-    return ode_log_prob(denoise, path, x, Divergence(unknown, seeds, exact, probes), steps=steps, blur=blur)
+    return ode_log_prob(denoise, path, x, Divergence(unknown, RowNoise(seeds), exact, probes), steps=steps, blur=blur)
 def distribution(target: Mixture) -> MixtureSameFamily:
     root = target.axes_KDD * target.variances_KD.sqrt()[:, None]
     return MixtureSameFamily(Categorical(target.weights_K), MultivariateNormal(target.means_KD, root @ root.mT))

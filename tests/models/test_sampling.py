@@ -11,21 +11,21 @@ from torch import Tensor
 
 from gentraj.models.sampling import Plugin, Preference, as_plugins, sample_batch
 from gentraj.networks.embedding import MAX_ROWS
-from gentraj.randomness import fold, unfold
+from gentraj.randomness import Noise, RowNoise, fold, unfold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SHAPE = SPEC.horizon, SPEC.dim
 
 
-def by_seed(rows: Condition, seeds: Sequence[int]) -> Tensor:
+def by_seed(rows: Condition, noise: Noise) -> Tensor:
     """A generator that draws its seed, and adds what is known of the first entry."""
-    assert len(seeds) == rows.batch <= MAX_ROWS
-    level = torch.tensor([s % 9973 for s in seeds]) + rows.values_BHD[:, 0, 0]
+    assert isinstance(noise, RowNoise) and len(noise) == rows.batch <= MAX_ROWS
+    level = torch.tensor([s % 9973 for s in noise.seeds]) + rows.values_BHD[:, 0, 0]
     return level[:, None, None].expand(-1, *SHAPE)
 
 
 def sampled(condition: Condition, number: int, seed: int | Sequence[int], plugins: Sequence[Plugin] = (),
-            sample_rows: Callable[[Condition, Sequence[int]], Tensor] = by_seed) -> Tensor:
+            sample_rows: Callable[[Condition, Noise], Tensor] = by_seed) -> Tensor:
     return sample_batch(SPEC, condition, number, seed, plugins, lambda *rows: sample_rows(*rows).clone())
 
 

@@ -23,9 +23,19 @@ from gentraj.data import save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.randomness import RowNoise, Tape, fold, generator
+from gentraj.randomness import Noise, RowNoise, as_noise, fold, generator
 from gentraj.runs.kinds.presets import model_config, with_model
-from gentraj.runs.show.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
+from gentraj.runs.show.export import (
+    InputNoise,
+    RecordedNoise,
+    examples,
+    export_decision,
+    export_run,
+    noise_of,
+    signature,
+    to_onnx,
+    to_pt2,
+)
 
 SMALL = ResidualMLPConfig(width=8, depth=1, frequencies=0)
 CLOSE = {"rtol": 0, "atol": 1e-4}
@@ -126,9 +136,24 @@ def test_a_run_on_data_without_an_environment_is_exported_within_given_limits(ho
     torch.testing.assert_close(act_BEA[4:].amax((0, 1)), torch.tensor([0.01, 0.02, 0.03]))
 
 
+def test_recorded_noise_is_the_same_as_an_input_of_other_rows_whatever_is_derived_of_it() -> None:
+    def drawn(noise: Noise) -> list[Tensor]:
+        others = noise.several(3)[:4].anew(7)
+        return [noise.normal(4, 5), noise.padded(1).scaled(0.0, 2), others.normal(1), noise[:1].normal(3)]
+
+    kept = list[Tensor]()
+    first = drawn(RecordedNoise([1, 2], kept))
+    assert torch.equal(first[0], RowNoise([1, 2]).normal(4, 5))  # keeping changes nothing
+    noise_M = torch.cat([part.flatten() for part in kept])
+    assert noise_M.shape == (2 * 4 * 5 + 3 * 2 + 4 + 3,)  # what is scaled by 0 is an input, too
+    assert all(torch.equal(a, b) for a, b in zip(drawn(InputNoise(2, noise_M)), first, strict=True))
+    with pytest.raises(ValueError, match="10 numbers of noise are left; 40 are needed"):
+        drawn(InputNoise(2, torch.zeros(10)))
+
+
 def test_a_chunk_is_exported_whole_as_far_as_it_is_carried_out() -> None:
     def repeats(obs_BO: Tensor, goal_BG: Tensor | None, seeds: Any) -> Tensor:
-        return (obs_BO + RowNoise(seeds).normal(2))[:, None].expand(-1, 4, -1)
+        return (obs_BO + as_noise(seeds, len(obs_BO)).normal(2))[:, None].expand(-1, 4, -1)
 
     program = export_decision(repeats, torch.randn(9, 2), batch=3)
     noise = noise_of(repeats, torch.zeros(3, 2), seeds=[1, 2, 3])
@@ -142,13 +167,12 @@ def test_what_depends_on_no_input_is_computed_once() -> None:
         for k in range(3):
             table[k] = torch.arange(4.0).exp().sum() * k
         table[1] = obs_BO.sum()  # one that does, written into what does not
-        return obs_BO + table + RowNoise(seeds).normal(3)
+        return obs_BO + table + as_noise(seeds, len(obs_BO)).normal(3)
 
     program, obs, noise = export_decision(decide, torch.randn(2, 3)), torch.ones(1, 3), torch.zeros(3)
     assert not any("exp" in str(node.target) for node in program.graph.nodes)
     for _ in range(2):
-        with Tape(noise):
-            torch.testing.assert_close(program.module()(obs, noise), decide(obs, None, [0]))
+        torch.testing.assert_close(program.module()(obs, noise), decide(obs, None, InputNoise(1, noise)))
 
 
 def test_what_depends_on_the_observation_by_a_choice_in_python_is_refused() -> None:

@@ -13,7 +13,7 @@ from gentraj import runs
 from gentraj.families import MODELS
 from gentraj.models.conditional import GeneratorConfig
 from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig
-from gentraj.randomness import RowNoise, row_seeds
+from gentraj.randomness import as_noise
 from gentraj.runs.show.report import Drawing
 from gentraj.testing import check_model
 from gentraj.training.optimization import LearningConfig, adamw
@@ -52,7 +52,7 @@ class Own(nn.Module):
                options: Any = DEFAULT_OPTIONS, observe: Any = None) -> Tensor:
         condition.check(self.spec)
         rows = condition.repeat(num_samples)
-        z = options.temperature * RowNoise(row_seeds(seed, rows.batch)).normal(self.spec.horizon, self.spec.dim)
+        z = options.temperature * as_noise(seed, rows.batch).normal(self.spec.horizon, self.spec.dim)
         x = self.normalizer.unnormalize(self._generate(z, self.normalizer.normalize(rows.values_BHD), rows.mask_BHD))
         x = torch.where(rows.mask_BHD, rows.values_BHD, x)
         if observe is not None:

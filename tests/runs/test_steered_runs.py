@@ -16,9 +16,9 @@ from gentraj import runs
 from gentraj.agents.policies.steering import Steered
 from gentraj.gan import GANConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.randomness import Tape
 from gentraj.runs.kinds.run import DataFacts
 from gentraj.runs.learn.steering import ARRIVAL, frozen_settings, steer, steered_settings
+from gentraj.runs.show.export import RecordedNoise
 from gentraj.runs.show.sampling import Given, sample_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import saved_step
@@ -157,9 +157,9 @@ def test_a_planner_for_goals_is_steered_by_one_plan_for_one_arrival(small_run: P
     policy: Any = steered_to(run, tmp_path / "steered").main
     obs, goal = run.reference.x_BHD[:4, 0], torch.tensor([[1.0, 1.0]]).expand(4, -1)
     planner = replace(run.planning, arrival_thresholds=(ARRIVAL,))
-    with Tape() as tape:
-        planned = run.planner(Box(-1, 1, (2,)), planner).decide(obs, goal, range(4))
-    own = policy.generate(policy.scales.state(obs, goal), tape.sampled[0].flatten(1))
+    drawn: list[Any] = []
+    planned = run.planner(Box(-1, 1, (2,)), planner).decide(obs, goal, RecordedNoise(range(4), drawn))
+    own = policy.generate(policy.scales.state(obs, goal), drawn[0].flatten(1))
     torch.testing.assert_close(own, policy.scales.act.normalize(planned).clamp(-1, 1), rtol=0, atol=1e-3)
 
 
@@ -178,7 +178,7 @@ def test_planners_are_steered_by_the_noise_of_a_plan(name: str, words: tuple[obj
     assert made.summary == "steered planner" and policy.chunk == (2 if name == "veteran+" else 1)
     agent: Any = run.agent(Box(-1, 1, (3,)), frozen.config.run.planner)
     obs = run.reference.x_BHD[:4, 0, :11]
-    with Tape() as tape:
-        planned = agent.decide(obs, None, range(4))
-    own = policy.generate(policy.scales.state(obs, None), tape.sampled[0].flatten(1))
+    drawn: list[Any] = []
+    planned = agent.decide(obs, None, RecordedNoise(range(4), drawn))
+    own = policy.generate(policy.scales.state(obs, None), drawn[0].flatten(1))
     torch.testing.assert_close(own, policy.scales.act.normalize(planned).clamp(-1, 1), rtol=0, atol=1e-4)

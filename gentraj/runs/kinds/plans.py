@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch import Tensor, nn
 
@@ -14,6 +12,7 @@ from gentraj.agents.policies.scales import StateActionScales
 
 from ...config import settings
 from ...diffusion import LatentDiffusion
+from ...randomness import Seeds
 from ...training.state import module_tensors
 from ...trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .planner_run import PlannerRun, PlannerRunConfig
@@ -59,7 +58,7 @@ class PlannerPolicy(Policy[PlannerPolicyConfig]):
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         return self.run.sampling(options=options)
 
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+    def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         scales, goal_BG = self.scales, None
         if scales.context is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -24,11 +25,11 @@ from torch.fx.node import map_arg
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.policies.actor import Actor
 
-from ...randomness import Tape
+from ...randomness import Noise, RowNoise, Seeds
 from ...trajectory import DEFAULT_OPTIONS, SamplingOptions
 from ..kinds.run import Run, copy_of, examples, straight
 
-Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
+Decide = Callable[[Tensor, Tensor | None, Seeds], Tensor]  # obs_BO, goal_BG, seeds or noise -> act_BEA
 COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
 LARGEST_ERROR = 1e-4  # largest error of an action, times the largest action if that is above 1
 
@@ -63,8 +64,8 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
     examples = list(zip(*known, strict=True))[: min(len(obs_RO) // batch, COMPARED_BATCHES)]  # without a partial one
 
     def run(*inputs: Tensor) -> Tensor:
-        with torch.no_grad(), Tape(inputs[-1]):
-            return decide(inputs[0], inputs[1] if goal_RG is not None else None, range(batch))
+        with torch.no_grad():
+            return decide(inputs[0], inputs[1] if goal_RG is not None else None, InputNoise(batch, inputs[-1]))
 
     noises = [noise_of(decide, *example, seeds=range(i, i + batch)) for i, example in enumerate(examples)]
     inputs = (*examples[0], noises[0])
@@ -134,11 +135,50 @@ def _share_memory(value: Any, other: Any) -> bool:
     return tensors and value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
+class RecordedNoise(RowNoise):
+    """Noise of seeds that is recorded in the order in which it is drawn, together with all that is derived of it."""
+
+    def __init__(self, seeds: Sequence[int], drawn: list[Tensor]):
+        super().__init__(seeds)
+        self.drawn = drawn
+
+    def normal(self, *shape: int) -> Tensor:
+        self.drawn.append(super().normal(*shape))
+        return self.drawn[-1]
+
+    def scaled(self, scale: float, *shape: int) -> Tensor:
+        """Draws for a scale of 0 too, as the program's input has to hold it."""
+        return scale * self.normal(*shape)
+
+    def of(self, seeds: Sequence[int]) -> RecordedNoise:
+        return RecordedNoise(seeds, self.drawn)
+
+
+class InputNoise(Noise):
+    """Noise (M,) that is the input of a program, in the order of `RecordedNoise`, together with all that is derived of
+    it. Raises ValueError where it does not suffice."""
+
+    def __init__(self, rows: int, noise_M: Tensor):
+        super().__init__(rows)
+        self.left = [noise_M]
+
+    def normal(self, *shape: int) -> Tensor:
+        number = len(self) * math.prod(shape)
+        if number > len(self.left[0]):
+            raise ValueError(f"{len(self.left[0])} numbers of noise are left; {number} are needed")
+        noise, self.left[0] = self.left[0][:number], self.left[0][number:]
+        return noise.view(len(self), *shape)
+
+    def scaled(self, scale: float, *shape: int) -> Tensor:
+        return scale * self.normal(*shape)
+
+
 def noise_of(decide: Decide, obs_BO: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int]) -> Tensor:
     """(M,) the noise that a decision samples from these seeds, as input of the exported program."""
-    with torch.no_grad(), Tape() as tape:
-        decide(obs_BO, goal_BG, seeds)
-    return tape.noise_M
+    drawn = list[Tensor]()
+    with torch.no_grad():
+        decide(obs_BO, goal_BG, RecordedNoise(seeds, drawn))
+    return torch.cat([torch.zeros(0), *(part.flatten() for part in drawn)])
 
 
 def names(program: ExportedProgram) -> list[str]:

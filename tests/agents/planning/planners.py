@@ -1,6 +1,6 @@
 """Models whose plans are known, and planners that follow them, for the tests of planners."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
-from gentraj.randomness import RowNoise
+from gentraj.randomness import Seeds, as_noise
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
-Plan = Callable[[Condition, Sequence[int]], Tensor]
+Plan = Callable[[Condition, Seeds], Tensor]
 
 
-def straight(condition: Condition, seeds: Sequence[int]) -> Tensor:
+def straight(condition: Condition, seeds: Seeds) -> Tensor:
     """Plans that go straight from the start to the goal; later timesteps hold 9."""
     x = torch.full_like(condition.values_BHD, 9.0)
     for b, mask_HD in enumerate(condition.mask_BHD):
@@ -38,7 +38,7 @@ class KnownModel:
         self.guide: Any = None
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
-               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+               seed: Seeds = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.network_calls += 1
         self.asked, self.guide, self.options = condition, guide, options
         return self.plan(condition, seed)[:, None]
@@ -51,8 +51,8 @@ class Walk(KnownModel):
         super().__init__(spec, self.walk)
         self.drift = drift
 
-    def walk(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        x = RowNoise(seeds).normal(self.spec.horizon, self.spec.dim) + self.drift
+    def walk(self, condition: Condition, seeds: Seeds) -> Tensor:
+        x = as_noise(seeds, condition.batch).normal(self.spec.horizon, self.spec.dim) + self.drift
         x = torch.where(condition.mask_BHD, condition.values_BHD, x)
         present = int(condition.mask_BHD[..., 0].all(0).sum()) - 1  # follows the history
         x[:, present + 1 :, 0] = x[:, present, :1] + x[:, present:-1, 1].cumsum(1)
@@ -65,7 +65,7 @@ class KnownTrust(Trust):
     def __init__(self, first: int):
         self.first = first
 
-    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Sequence[int], present_R: Tensor,
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Seeds, present_R: Tensor,
               context_RC: Tensor | None = None) -> Tensor:
         self.present_R = present_R
         return self.first / arrival_step_R

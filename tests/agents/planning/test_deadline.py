@@ -16,6 +16,7 @@ from gentraj.agents.realtime.background import MAX_RESET_WAIT_S, Deadline, Simul
 from gentraj.agents.realtime.planner import RealTimePlanner, SamplingBudget, budgets
 from gentraj.agents.roadmap.far_goals import FarGoals, RoadmapConfig, roadmap_of
 from gentraj.constraints import Circle
+from gentraj.randomness import Seeds
 from gentraj.trajectory import Agent, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=1, act_dim=1, horizon=24)
@@ -31,7 +32,7 @@ class Timed(Walk):
         super().__init__(SPEC)
         self.time, self.cost, self.all_asked = time, cost, list[Condition]()
 
-    def walk(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def walk(self, condition: Condition, seeds: Seeds) -> Tensor:
         self.time.now += self.cost * (self.options.steps or 0)
         self.all_asked.append(condition)
         return super().walk(condition, seeds)

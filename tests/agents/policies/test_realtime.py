@@ -23,7 +23,7 @@ from gentraj.distillation import STUDENTS
 from gentraj.families import ACTION_MODELS, FAMILIES, GAUSSIAN
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import PerceptronConfig, ResidualMLPConfig
-from gentraj.randomness import RowNoise, generator
+from gentraj.randomness import Seeds, as_noise, generator
 from gentraj.testing import check_policy
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions, TrajectorySpec
@@ -42,10 +42,10 @@ def scales() -> StateActionScales:
 class Ramps(BC):
     """A policy whose chunks start at random, or at the last known action, and rise by 1 in each step."""
 
-    def sample_after(self, first_BLA: Tensor | None, state_BS: Tensor, seeds: Sequence[int],
+    def sample_after(self, first_BLA: Tensor | None, state_BS: Tensor, seeds: Seeds,
                      options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         rise_K = torch.arange(float(self.chunk)) / 100
-        ramp_BKA = (RowNoise(seeds).normal(1).tanh() * LEAP / 200 + rise_K)[..., None]
+        ramp_BKA = (as_noise(seeds, len(state_BS)).normal(1).tanh() * LEAP / 200 + rise_K)[..., None]
         if first_BLA is None:
             return ramp_BKA
         L = first_BLA.shape[1]

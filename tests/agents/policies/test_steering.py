@@ -18,7 +18,8 @@ from gentraj.diffusion import LatentDiffusionConfig
 from gentraj.diffusion.latent import VAEConfig
 from gentraj.distillation import ConsistencyConfig, MeanFlowConfig, ReflowConfig
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN
-from gentraj.randomness import GivenNoise, RowNoise, Tape, generator
+from gentraj.randomness import GivenNoise, RowNoise, as_noise, generator
+from gentraj.runs.show.export import RecordedNoise
 from gentraj.trajectory import SamplingOptions
 
 TEACHER = DIFFUSION.with_network(SMALL)
@@ -42,23 +43,24 @@ def steered(base: Policy, data: Episodes, **changes: Any) -> Steered:
 
 
 def test_given_noise_is_behind_what_is_known_and_for_all_rows_or_refused() -> None:
-    with GivenNoise(torch.tensor([[1.0, 2.0], [3.0, 4.0]])):
-        noise = RowNoise([5, 6])
-        for _ in range(2):  # more draws are the same
-            assert noise.normal(2, 3).tolist() == [[[0, 0, 1], [0, 0, 2]], [[0, 0, 3], [0, 0, 4]]]
-        assert noise.normal(2).tolist() == [[1, 2], [3, 4]]
-        for rows in (1, 3):
-            with pytest.raises(ValueError, match=f"given for 2 rows, and a model samples {rows}"):
-                RowNoise(range(rows)).normal(2)
+    noise = GivenNoise(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    for same in (noise, noise, noise.anew(7), noise.padded(1)[:2]):  # more draws are the same
+        assert same.normal(2, 3).tolist() == [[[0, 0, 1], [0, 0, 2]], [[0, 0, 3], [0, 0, 4]]]
+    assert noise.normal(2).tolist() == [[1, 2], [3, 4]] and noise[1:].normal(2).tolist() == [[3, 4]]
+    for rows in (1, 3):
+        with pytest.raises(ValueError, match=f"noise of 2 rows was given for {rows} samples"):
+            as_noise(noise, rows)
+    with pytest.raises(ValueError, match="given for 2 rows, and a model samples 3 from each"):
+        noise.several(3)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_before_training_it_acts_as_the_frozen_policy_does_from_the_same_noise(name: str) -> None:
     base = make(GENERATORS[name], data := bandit(50)).eval()
     policy = steered(base, data, temperature=1.0).eval()
-    with Tape() as tape:
-        expected = base.sample_actions(STATES, SEEDS)
-    drawn = tape.sampled[0]
+    drawn_first: list[Any] = []
+    expected = base.sample_actions(STATES, RecordedNoise(SEEDS, drawn_first))
+    drawn = drawn_first[0]
     timesteps = drawn.shape[1] if drawn.ndim == 3 else 1
     w = drawn[..., -(base.noise_dim // timesteps) :].flatten(1)
     assert torch.equal(policy.generate(STATES, w), expected[:, : policy.chunk])

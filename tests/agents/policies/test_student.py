@@ -9,7 +9,7 @@ from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, near, uniform
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.normalize import Normalizer
-from gentraj.randomness import generator
+from gentraj.randomness import RowNoise, generator
 from gentraj.training.step import TrainingStep
 
 LOW, HIGH = np.array([-0.8, -0.5], np.float32), np.array([0.5, 0.9], np.float32)
@@ -63,9 +63,9 @@ def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
 
 def test_a_component_is_drawn_by_its_weight_and_by_the_seed_of_its_row_alone() -> None:
     weight_BM, centre_BMX = torch.tensor([0.2, 0.5, 0.3]).expand(4000, 3), torch.tensor([0.0, 1.0, 2.0])[:, None]
-    found_B = chosen(weight_BM.log() - 5, centre_BMX.expand(4000, 3, 1), uniform(range(4000), 1))[:, 0]
+    found_B = chosen(weight_BM.log() - 5, centre_BMX.expand(4000, 3, 1), uniform(RowNoise(range(4000)), 1))[:, 0]
     assert (found_B.long().bincount() / 4000).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
-    again_B = chosen(weight_BM[:2].log(), centre_BMX.expand(2, 3, 1), uniform([7, 3], 1))[:, 0]
+    again_B = chosen(weight_BM[:2].log(), centre_BMX.expand(2, 3, 1), uniform(RowNoise([7, 3]), 1))[:, 0]
     assert torch.equal(again_B, found_B[[7, 3]])
 
 
