@@ -107,29 +107,25 @@ class ImaginedEpisodes:
         width = len(self.low_O)
         self.starts_NO, after_NX = np.split(starts_NS, [width], 1)
         self.goals_NG, past_NX = np.split(after_NX, [facts.goal_dim], 1)
-        self.pasts_NPD = None
-        if past_NX.size:
-            self.pasts_NPD = past_NX.reshape(len(past_NX), world.spec.past, world.spec.dim)
+        self.pasts_NPD = past_NX.reshape(len(past_NX), world.spec.past, world.spec.dim)
         self.uncertainty_limit = config.max_uncertainty * world.calibration.largest
         self.rngs = [np.random.default_rng() for _ in range(batch)]
         self.elapsed_B = np.zeros(batch, int)
         self.obs_BO = self.starts_NO[np.zeros(batch, int)]
         self.goal_BG = self.goals_NG[np.zeros(batch, int)]
-        self.past_BPD = None if self.pasts_NPD is None else self.pasts_NPD[np.zeros(batch, int)]
-        """The steps before the present that the world model remembers; None if it remembers none."""
+        self.past_BPD = self.pasts_NPD[np.zeros(batch, int)]
+        """The steps before the present that the world model remembers."""
 
     def reset(self, mask_B: np.ndarray) -> None:
         """Starts the masked episodes at random starts, each drawn by the episode's own generator."""
         self.obs_BO = self.obs_BO.copy()
         self.goal_BG = self.goal_BG.copy()
-        if self.past_BPD is not None:
-            self.past_BPD = self.past_BPD.copy()
+        self.past_BPD = self.past_BPD.copy()
         for i in np.flatnonzero(mask_B):
             start = self.rngs[i].integers(len(self.starts_NO))
             self.obs_BO[i] = self.starts_NO[start]
             self.goal_BG[i] = self.goals_NG[start]
-            if self.past_BPD is not None and self.pasts_NPD is not None:
-                self.past_BPD[i] = self.pasts_NPD[start]
+            self.past_BPD[i] = self.pasts_NPD[start]
             self.elapsed_B[i] = 0
 
     def place(self, obs_BO: np.ndarray, goal_BG: np.ndarray, past_BPD: np.ndarray | None = None) -> None:
@@ -137,10 +133,9 @@ class ImaginedEpisodes:
         steps `past_BPD`; None is the beginning of an episode."""
         self.obs_BO = np.array(obs_BO, np.float32)
         self.goal_BG = np.array(goal_BG, np.float32)
-        if self.past_BPD is not None:
-            if past_BPD is None:
-                past_BPD = self.world.spec.beginning(torch.from_numpy(self.obs_BO)).numpy()
-            self.past_BPD = np.array(past_BPD, np.float32)
+        if past_BPD is None:
+            past_BPD = self.world.spec.beginning(torch.from_numpy(self.obs_BO)).numpy()
+        self.past_BPD = np.array(past_BPD, np.float32)
         self.elapsed_B = np.zeros_like(self.elapsed_B)
 
     @batch_invariant()
@@ -164,13 +159,10 @@ class ImaginedEpisodes:
                              "expected")
         seeds = [int(rng.integers(2**62)) if moving else 0 for rng, moving in zip(self.rngs, moving_B, strict=True)]
         act_B1A = torch.from_numpy(np.asarray(act_BA, np.float32))[:, None]
-        remembered = {}
-        if self.past_BPD is not None:
-            remembered = {"past_BPD": torch.from_numpy(self.past_BPD)}
-            x_B1D = np.concatenate([self.obs_BO, act_B1A[:, 0].numpy()], 1)[:, None]
-            self.past_BPD = np.concatenate([self.past_BPD, x_B1D], 1)[:, 1:]
         made = self.world.imagine(torch.from_numpy(self.obs_BO), act_B1A, self._goals(), seeds=seeds,
-                                  temperature=self.config.temperature, **remembered)
+                                  temperature=self.config.temperature, past_BPD=torch.from_numpy(self.past_BPD))
+        x_B1D = np.concatenate([self.obs_BO, act_B1A[:, 0].numpy()], 1)[:, None]
+        self.past_BPD = np.concatenate([self.past_BPD, x_B1D], 1)[:, 1:]
         next_BO = made.obs_BTO[:, 0].cpu().numpy()
         reward_B = made.reward_BT[:, 0].cpu().numpy()
         end_B = made.end_BT[:, 0].cpu().numpy()

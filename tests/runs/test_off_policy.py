@@ -11,7 +11,7 @@ import torch
 
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.runs.judge.off_policy import Returns, compared, imagined_returns
-from gentraj.trajectory import Agent
+from gentraj.trajectory import Agent, TrajectorySpec
 from gentraj.worlds.model import Imagined, WorldModel
 
 FREE: dict[str, Any] = {"max_uncertainty": 1e9, "margin": 1e9}
@@ -20,13 +20,13 @@ FREE: dict[str, Any] = {"max_uncertainty": 1e9, "margin": 1e9}
 class Paying:
     """A world model whose reward is the action, which is added to the observation; `fall` episodes end above 0.9."""
 
-    spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=1.0)
+    spec, calibration = TrajectorySpec(1, 1, 2), SimpleNamespace(largest=1.0)
     facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
 
     def __init__(self, fall: int = 0):
         self.fall = fall
 
-    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
+    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature, past_BPD) -> Imagined:
         next_BTO = obs_BO[:, None] + act_BTA
         nothing_BT = torch.zeros(act_BTA.shape[:2])
         falling_B1 = torch.arange(len(obs_BO))[:, None] < self.fall

@@ -12,6 +12,7 @@ from gentraj.data import Episodes
 from gentraj.envs.worlds import branches
 from gentraj.envs.worlds.branches import Starts
 from gentraj.envs.worlds.imagined import BOUNDS, NOT_FINITE, UNCERTAINTY, ImaginedConfig, ImaginedEpisodes
+from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import Imagined
 
 GOOD, UNCERTAIN, OUTSIDE, NAN, END, UNCERTAIN_END = range(6)
@@ -20,10 +21,10 @@ GOOD, UNCERTAIN, OUTSIDE, NAN, END, UNCERTAIN_END = range(6)
 class Scripted:
     """A world model in which the action determines what happens."""
 
-    spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=2.0)
+    spec, calibration = TrajectorySpec(1, 1, 2), SimpleNamespace(largest=2.0)
     facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
 
-    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
+    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature, past_BPD) -> Imagined:
         what_BT = act_BTA[..., 0]
 
         def choose(codes: list[int], yes: float, no: float) -> torch.Tensor:
