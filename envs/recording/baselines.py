@@ -22,14 +22,13 @@ class Seeded(Agent):
 
     folds = False
 
-    def __init__(self, seed: int = 0):
-        self.seed = seed
+    def __init__(self) -> None:
         self._streams: list[np.random.Generator] = []
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Restarts the generators of the masked environments (all by default) with one seed for each environment."""
         if seeds_B is None:
-            seeds_B = [fold(self.seed, i) for i in range(len(self._streams) if mask_B is None else len(mask_B))]
+            seeds_B = [fold(0, i) for i in range(len(self._streams) if mask_B is None else len(mask_B))]
         elif self.folds:
             seeds_B = [fold(seed, 1) for seed in seeds_B]
         self._allocate(len(seeds_B))
@@ -39,7 +38,7 @@ class Seeded(Agent):
 
     def _allocate(self, batch: int) -> None:
         if len(self._streams) != batch:
-            self._streams = [np.random.default_rng(fold(self.seed, i)) for i in range(batch)]
+            self._streams = [np.random.default_rng(fold(0, i)) for i in range(batch)]
 
 
 class RandomAgent(Seeded):
@@ -50,8 +49,8 @@ class RandomAgent(Seeded):
 
     folds = True
 
-    def __init__(self, low_A: np.ndarray, high_A: np.ndarray, seed: int = 0):
-        super().__init__(seed)
+    def __init__(self, low_A: np.ndarray, high_A: np.ndarray):
+        super().__init__()
         self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
         if not np.isfinite([self.low_A, self.high_A]).all():
             raise ValueError(f"a random agent needs bounds; the actions are from {self.low_A} to {self.high_A}")
@@ -76,8 +75,8 @@ class WaypointController(Seeded):
     REACHED = 0.1  # distance at which a waypoint is reached
     JITTER = 0.2  # a waypoint lies up to this far below its cell's centre in x and in y
 
-    def __init__(self, maze: Maze, noise: float = 0.0, seed: int = 0):
-        super().__init__(seed)
+    def __init__(self, maze: Maze, noise: float = 0.0):
+        super().__init__()
         self.maze, self.noise = maze, noise
         self.goal_BG = np.zeros((0, 2))
 

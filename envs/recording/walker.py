@@ -33,8 +33,8 @@ SAVED_EVERY = 20_000  # steps
 class Walker:
     """A policy that maps what an ant feels, and a direction, to its mean action."""
 
-    def __init__(self, file: Path = WEIGHTS):
-        weights = load_file(file)
+    def __init__(self) -> None:
+        weights = load_file(WEIGHTS)
         self.layers = [(weights[f"{k}.weight"].astype(np.float32), weights[f"{k}.bias"].astype(np.float32))
                        for k in range(len(weights) // 2)]
 

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import shortest_path
 MazeMap = Sequence[Sequence[int | str]]
 
 WALL = 1
+WALL_GREY = "0.82"  # of walls in figures
 CELLS = (0, WALL, "r", "g", "c")
 RADIUS = 0.5  # of D4RL's goals; that of Gymnasium-Robotics is 0.45
 START_NOISE = 0.1  # half width of the start around a cell's centre, and standard deviation of its velocity
@@ -173,7 +174,7 @@ def ways(free: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return lengths, np.where(previous < 0, cells.ravel(), previous)
 
 
-def draw_maze(ax: Any, maze: Maze, color: str = "0.82") -> None:
+def draw_maze(ax: Any, maze: Maze) -> None:
     """Draws the walls on a matplotlib `ax` in the environment's coordinates and fits its limits to the maze. Entrances
     are filled, and exits are not."""
     from matplotlib.collections import PatchCollection
@@ -182,10 +183,10 @@ def draw_maze(ax: Any, maze: Maze, color: str = "0.82") -> None:
     size = maze.scaling
     corners = maze.centre(np.flatnonzero(~maze.free)) - size / 2
     walls = [Rectangle((x, y), size, size) for x, y in corners]
-    ax.add_collection(PatchCollection(walls, facecolor=color, linewidth=0))
+    ax.add_collection(PatchCollection(walls, facecolor=WALL_GREY, linewidth=0))
     for doors, filled in ((maze.entrances, True), (maze.exits, False)):
         for x, y, radius in doors:
-            ax.add_patch(Circle((x, y), radius, facecolor=color, edgecolor="0.5", fill=filled))
+            ax.add_patch(Circle((x, y), radius, facecolor=WALL_GREY, edgecolor="0.5", fill=filled))
     half = np.array(maze.free.shape[::-1]) / 2 * size
     (left, bottom), (right, top) = maze.middle - half, maze.middle + half
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])

@@ -138,9 +138,7 @@ class Episodes:
         if (np.diff(e_K) == 1).all():
             end = starts[-1] + lengths[-1]
             return self.pick(slice(starts[0], end), slice(starts[0] + e_K[0], end + e_K[-1] + 1), lengths)
-        steps = np.concatenate([np.arange(a, a + T) for a, T in zip(starts, lengths, strict=True)])
-        rows = np.concatenate([np.arange(a, a + T + 1) for a, T in zip(starts + e_K, lengths, strict=True)])
-        return self.pick(steps, rows, lengths)
+        return self.pick(spans(starts, lengths), spans(starts + e_K, lengths + 1), lengths)
 
     def filter(self, keep: Callable[[Episodes], bool]) -> Episodes:
         """The episodes for which `keep` is true, such as `lambda episode: episode.returns[0] > 100`.
@@ -177,6 +175,12 @@ class Episodes:
             raise DataError(f"{self.name}: all episodes are synthetic; take real data")
         extras = {key: value for key, value in self.extras.items() if key != "imagined"}
         return replace(self, extras=extras)[kept_E]
+
+
+def spans(first_K: np.ndarray, length_K: np.ndarray) -> np.ndarray:
+    """The numbers from each `first` on, as many as its length, one after the other."""
+    before_K = np.cumsum(length_K) - length_K
+    return np.repeat(first_K - before_K, length_K) + np.arange(length_K.sum())
 
 
 def last_steps(lengths_E: np.ndarray) -> np.ndarray:

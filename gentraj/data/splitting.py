@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import ARRAYS, DataError, Episodes, last_steps
+from .episodes import ARRAYS, DataError, Episodes, last_steps, spans
 
 CONDITIONED_ON = {"goal", "task"}  # extras that policies may be conditioned on
 LONGEST_PIECE_STEPS = 1000  # steps; most episodes are shorter and stay whole
@@ -98,27 +98,22 @@ def hold_out(episodes: Episodes, share: float, seed: int, *, whole: bool = False
     longest = min(LONGEST_PIECE_STEPS, max(1, episodes.num_steps // FEWEST_PIECES))
     if whole and len(episodes) > 1:
         longest = max(LONGEST_PIECE_STEPS, int(share * episodes.num_steps))
-    pieces = [(e, at, min(at + longest, T)) for e, T in enumerate(episodes.lengths.tolist())
-              for at in range(0, T, longest)]
+    pieces = np.array([(e, at, min(at + longest, T)) for e, T in enumerate(episodes.lengths.tolist())
+                       for at in range(0, T, longest)])
     if len(pieces) < 2:
         raise ValueError(f"{episodes.name} has a single step; nothing can be held out of it")
-    order = np.random.default_rng(seed).permutation(len(pieces)).tolist()
-    held, steps = set[int](), 0
-    for i in order[:-1]:  # at least one, and not all
-        if held and steps >= share * episodes.num_steps:
-            break
-        held.add(i)
-        steps += pieces[i][2] - pieces[i][1]
-    return (take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
-            take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
+    order = np.random.default_rng(seed).permutation(len(pieces))
+    steps_before = np.cumsum(np.diff(pieces[order, 1:]).ravel())
+    held = 1 + int(np.searchsorted(steps_before, share * episodes.num_steps))
+    held = min(held, len(pieces) - 1)  # at least one, and not all
+    return take(episodes, *pieces[np.sort(order[held:])].T), take(episodes, *pieces[np.sort(order[:held])].T)
 
 
 def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
     """Splits the data into the even and the odd episodes. A single episode is returned twice."""
-    whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
-    if len(whole) == 1:
+    if len(episodes) == 1:
         return episodes, episodes
-    return take(episodes, whole[::2]), take(episodes, whole[1::2])
+    return episodes[::2], episodes[1::2]
 
 
 def split_at_terminations(e: Episodes) -> Episodes:
@@ -130,15 +125,14 @@ def split_at_terminations(e: Episodes) -> Episodes:
     ends = np.flatnonzero(e.terminated | last_steps(e.lengths)) + 1
     begins = np.concatenate([[0], ends[:-1]])
     offsets = e.starts[episode_S[begins]]
-    pieces = zip(episode_S[begins].tolist(), (begins - offsets).tolist(), (ends - offsets).tolist(), strict=True)
-    return take(replace(e, validate=False, truncated=e.truncated & ~e.terminated), list(pieces))
+    return take(replace(e, validate=False, truncated=e.truncated & ~e.terminated), episode_S[begins], begins - offsets,
+                ends - offsets)
 
 
-def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
-    """The pieces (episode, first step, one past the last) as episodes; one that ends early in its episode is
-    truncated."""
-    starts = e.starts
-    steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
-    rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])
-    taken = e.pick(steps, rows, np.array([b - a for _, a, b in pieces]))
+def take(e: Episodes, episode_K: np.ndarray, first_K: np.ndarray, end_K: np.ndarray) -> Episodes:
+    """The K pieces of these episodes as episodes, each from its first step up to, and without, the step `end`; one that
+    ends early in its episode is truncated."""
+    lengths_K = end_K - first_K
+    step_K = e.starts[episode_K] + first_K
+    taken = e.pick(spans(step_K, lengths_K), spans(step_K + episode_K, lengths_K + 1), lengths_K)
     return replace(taken, truncated=taken.truncated | (last_steps(taken.lengths) & ~taken.terminated))

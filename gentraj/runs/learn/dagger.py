@@ -328,7 +328,7 @@ class MixedRollout(Agent):
                     goals.append(turn.goal_G)
         if not pieces:
             return None
-        taught = take(played, pieces)
+        taught = take(played, *np.array(pieces).T)
         for e, goal_G in enumerate(goals):
             turn = taught[e]
             if goal_G is not None:
