@@ -54,6 +54,19 @@ def test_wandb_has_the_rows_of_the_log_and_a_resumed_training_continues_its_run(
     assert [call.kwargs["id"] for call in init.call_args_list] == [None, "abc"]
 
 
+def test_trackio_has_the_rows_of_the_log_and_a_resumed_training_continues_its_run(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trackio = pytest.importorskip("trackio")
+    init = create_autospec(trackio.init, return_value=create_autospec(trackio.Run, instance=True))
+    monkeypatch.setattr(trackio, "init", init)
+    run(tmp_path, 4, "trackio")
+    run(tmp_path, 8, "trackio", resume=True)
+    assert {call.kwargs["step"]: call.args[0] for call in init.return_value.log.call_args_list} == rows(tmp_path)
+    assert [(call.args[1], call.kwargs["resume"]) for call in init.call_args_list] == [
+        (tmp_path.name, "never"), (tmp_path.name, "allow")]
+    assert init.return_value.finish.call_count == 2
+
+
 @pytest.mark.parametrize("where", ["__init__", "log", "close"])
 def test_a_logger_that_fails_is_one_warning_and_changes_no_number(where: str, tmp_path: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
