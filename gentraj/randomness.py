@@ -147,8 +147,8 @@ class GivenNoise(Noise):
     """Noise (R, Z) that is given: each row is made from its own numbers, which have no others behind them.
 
     Of a draw (R, ..., D), the last entries of each dimension D are the numbers of the row, and those in front are 0, as
-    the known entries of a window, whose noise has no effect. Further draws, and those of
-    other keys, repeat the first. Raises ValueError where several rows are to be made from one.
+    the known entries of a window, whose noise has no effect. Further draws, and those of other keys, repeat the first.
+    Raises ValueError where several rows are to be made from one.
     """
 
     def __init__(self, noise_RZ: Tensor):
