@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, wraps
@@ -40,7 +41,8 @@ C = TypeVar("C")
 M = TypeVar("M")
 JsonObject = dict[str, Any]
 KIND = "KIND"  # the attribute of a class of settings that says its kind
-CONSTANTS = {"None": None, "True": True, "False": False}  # as they are written on the command line
+CONSTANTS = {"None": None, "True": True, "False": False, "inf": math.inf, "-inf": -math.inf}
+"""Values that are written otherwise than in JSON, by their words on the command line."""
 NoneType = type(None)
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
@@ -58,6 +60,10 @@ class ConfigError(ValueError):
 
     def __init__(self, message: str = ""):
         super().__init__(escaped(message))
+
+
+class Misuse(ConfigError):
+    """Words of the command line of which the options of a command cannot be made."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -164,7 +170,7 @@ NO_WORD = Word()  # of an option that stands alone
 
 
 def from_word(word: str) -> Any:
-    """The value of a word by itself: JSON, True, False or None; any other word is text. 1e4 is 10000."""
+    """The value of a word by itself: JSON, True, False, None or inf; any other word is text. 1e4 is 10000."""
     if word in CONSTANTS:
         return CONSTANTS[word]
     try:
@@ -232,13 +238,13 @@ def with_settings(config: T, changes: Mapping[str, Any], where: str = "", group:
                 place[group] = {"kind": place[group]}
             place = place.get(group)
             if not isinstance(place, dict):
-                raise ConfigError(root.unknown(key))
+                raise root.unknown(key)
         place[name] = changes[key]
     return _read_settings([type(config)], changed, root)
 
 
-def unknown_option(key: str, known: Iterable[str]) -> str:
-    """The message that there is no such option, with the one of the known keys that is spelt nearly so."""
+def unknown_option(key: str, known: Iterable[str]) -> ConfigError:
+    """That there is no such option, with the one of the known keys that is spelt nearly so."""
     return _Place("", settings=tuple(known)).unknown(key)
 
 
@@ -316,14 +322,16 @@ class _Place:
             return dataclasses.replace(self, key=f"{self.key}[{name}]")
         return dataclasses.replace(self, key=f"{self.key}.{name}" if self.key else name)
 
-    def unknown(self, name: str, known: Iterable[str] = ()) -> str:
-        """The message that there is no such setting, with one whose last word is spelt nearly so."""
+    def unknown(self, name: str, fields: Iterable[str] = ()) -> ConfigError:
+        """That there is no such setting among these fields, with one whose last word is spelt nearly so."""
         given = self.below(name)
-        keys = [*(self.below(each).key for each in known), *self.settings]
+        keys = [*(self.below(each).key for each in fields), *self.settings]
         near = difflib.get_close_matches(_last(given.key), set(map(_last, keys)), n=1)
         keys = [key for key in keys if _last(key) in near]
         meant = difflib.get_close_matches(given.key, keys, n=1, cutoff=0)
-        return f"{given} is unknown" + "".join(f"; did you mean '{_Place(self.where, key).name}'?" for key in meant)
+        hint = "".join(f"; did you mean '{_Place(self.where, key).name}'?" for key in meant)
+        expected = f"; expected are {', '.join(fields)}" if fields else ""
+        return (ConfigError if self.where else Misuse)(f"{given} is unknown{hint}{expected}")
 
 
 def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
@@ -343,7 +351,7 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
     fields, hints = {field.name: field for field in dataclasses.fields(cls) if field.init}, types_of(cls)
     for name in values:
         if name not in fields:
-            raise ConfigError(f"{place.unknown(name, fields)}; expected are {', '.join(fields)}")
+            raise place.unknown(name, fields)
     for name, field in fields.items():
         if name not in values and _default(field) is dataclasses.MISSING:
             raise ConfigError(f"{place.below(name)} is missing; expected are {', '.join(fields)}")

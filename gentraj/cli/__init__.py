@@ -6,14 +6,12 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from io import TextIOWrapper
 from pkgutil import resolve_name
 from typing import TextIO
-
-from .environments import environments
 
 # Set before torch is imported: threads that spin for long starve a shared machine, threads that never spin are slow.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -93,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     """Runs the command and returns its exit code."""
     try:
-        with environments(words) as rest:
-            command = _command(rest)
-            command(rest)
+        _call(words)
     except SystemExit as stop:
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
@@ -136,9 +132,9 @@ def _code(error: Exception) -> int | None:
     return 1 if isinstance(error, (CheckpointError, TrainingStopped, OSError, RuntimeError, MemoryError)) else None
 
 
-def _command(words: list[str]) -> Callable[[list[str]], None]:
-    """What the first words name, which is called with all words. Prints help or version if they ask for it, or that
-    there is no such command, and raises SystemExit."""
+def _call(words: list[str]) -> None:
+    """Does what the first words name. Raises SystemExit where they ask for help or the version, which are printed, and
+    where there is no such command."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0 if words else 2)
@@ -148,17 +144,19 @@ def _command(words: list[str]) -> Callable[[list[str]], None]:
     family = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     length = 2 if family else 1
     name = " ".join(words[:length])
-    if family and words[1:2] in (["-h"], ["--help"]):
-        print("\n".join(["usage: gentraj COMMAND [options], where COMMAND is one of", "", *map("  {}".format, family)]))
-        raise SystemExit
-    if name not in COMMANDS:
+    asks = family and words[1:2] in (["-h"], ["--help"])
+    if name not in COMMANDS and not asks:
         near = difflib.get_close_matches(name, family or COMMANDS, n=1) if len(words) >= length else []
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(family or COMMANDS)}"
         raise SystemExit(_fail(2, f"unknown command '{name}'; {hint}"))
-    from .options import call  # imported here as it imports torch
+    from .options import call, first_sentence  # imported here as it imports torch
 
-    command = resolve_name(f"{__name__}.{COMMANDS[name]}")
-    return lambda words: call(command, words[length:], f"gentraj {name}")
+    if name in COMMANDS:
+        call(resolve_name(f"{__name__}.{COMMANDS[name]}"), words[length:], f"gentraj {name}")
+        return
+    print("usage: gentraj COMMAND [options], where COMMAND is one of\n")
+    for each in family:
+        print(f"  {each:12} {first_sentence(resolve_name(f'{__name__}.{COMMANDS[each]}').__doc__)}")
 
 
 def _fail(code: int, message: str) -> int:

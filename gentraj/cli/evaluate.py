@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from gentraj.agents.imagination import ImaginationConfig
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
@@ -13,34 +13,34 @@ from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
-from ..config import settings
+from ..config import dotted_keys, settings, unknown_option
 from ..device import pick_device
 from ..experiments.pools import ray_rollout
 from ..progress import print_saved
 from ..runs.judge.evaluation import Acting, evaluate_and_save, table
 from ..runs.kinds.loading import load
-from ..runs.kinds.run import Run, of_kind
+from ..runs.kinds.run import ActingConfig, Run, of_kind
 from ..runs.kinds.world_run import WorldModelRun
-from .jobs import RayAddress, ray_tasks
 from .options import (
     GROUP,
     CheckpointStep,
-    Command,
+    Configuring,
     Device,
     Given,
-    OfSettings,
+    RayAddress,
     RunPath,
     SamplerOptions,
     below,
     load_trained,
-    named,
+    options_of,
     print_settings,
+    ray_tasks,
     with_options,
 )
 
 
 @settings
-class Evaluate(Command):
+class Evaluate(Configuring):
     """Run a trained planner, policy or world model in closed loop in its environment, and write its scores.
 
     The scores are printed next to those of the data, of a random agent and, in a maze, of the controller that collected
@@ -58,6 +58,7 @@ class Evaluate(Command):
               gentraj evaluate runs/bc --imagine runs/world-model --imagination.horizon 8 --out imagined.json
     """
 
+    SHORT: ClassVar[Mapping[str, str]] = {}  # nothing is trained
     run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     step: CheckpointStep = None
@@ -78,10 +79,6 @@ class Evaluate(Command):
     out. Then --imagination.candidates, --imagination.horizon, --imagination.discount and --imagination.penalty are
     options, too. The decisions of an agent without noise are all the same; give it some, as by --acting.temperature
     1."""
-    acting: OfSettings = field(default_factory=dict)
-    """Settings by which the agent acts, in the place of the run's own."""
-    imagination: OfSettings = field(default_factory=dict)
-    """How decisions are tried in the world model of `imagine`."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json."""
     save_rollout: str | None = None
@@ -110,8 +107,7 @@ class Evaluate(Command):
         """The settings by which the agent of the run that is named acts and, with --imagine, imagines."""
         if not any(map(cls.is_argument, given.get("run", ()))):
             return None
-        acting = with_options(load(given["run"][0]).acting, below("acting", given), "acting")
-        imagination = with_options(ImaginationConfig(), below("imagination", given), "imagination")
+        acting, imagination = cls._settings(load(given["run"][0]), given)
 
         def more() -> None:
             print_settings(acting, "acting")
@@ -120,19 +116,31 @@ class Evaluate(Command):
 
         return more
 
+    @classmethod
+    def _settings(cls, run: Run, given: Given) -> tuple[ActingConfig, ImaginationConfig]:
+        """The settings by which the agent of a run acts and imagines. Raises ValueError for an unknown or wrong one."""
+        acting = with_options(run.acting, below("acting", given), "acting")
+        imagination = with_options(ImaginationConfig(), below("imagination", given), "imagination")
+        own = {*options_of(cls), *dotted_keys(EvaluationConfig())}
+        for key in given:
+            if key not in own and not key.startswith(("acting.", "imagination.")):
+                raise unknown_option(key, [*own, *dotted_keys(acting, "acting."),
+                                           *dotted_keys(imagination, "imagination.")])
+        return acting, imagination
+
     def _acting(self, run: Run) -> Acting:
         """How the run acts. Raises ValueError for options that are of no use without another one."""
+        acting, imagination = self._settings(run, self.given)
         if self.teacher is None and self.min_confidence != Evaluate.min_confidence:
             raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give "
                              "--teacher too, or leave --min-confidence out")
-        if self.imagine is None and self.imagination:
-            raise ValueError(f"{named(f'imagination.{next(iter(self.imagination))}')} says how decisions are tried in "
-                             "a world model, and there is none; give the run of one by --imagine, too, or leave it out")
+        if self.imagine is None and below("imagination", self.given):
+            raise ValueError("--imagination.KEY says how decisions are tried in a world model, and there is none; give "
+                             "the run of one by --imagine, too, or leave it out")
         fallback, teacher, world = (folder and load(folder, device=pick_device(self.device))
                                     for folder in (self.fallback, self.teacher, self.imagine))
-        return Acting(with_options(run.acting, self.acting, "acting"), self.sampling.options(), fallback, teacher,
-                      self.min_confidence, world and of_kind(world, WorldModelRun),
-                      with_options(ImaginationConfig(), self.imagination, "imagination"))
+        return Acting(acting, self.sampling.options(), fallback, teacher, self.min_confidence,
+                      world and of_kind(world, WorldModelRun), imagination)
 
     def _play(self, run: Run) -> RolloutFn:
         """What plays the episodes of the run. Raises ValueError for options that cannot be had on Ray."""

@@ -24,8 +24,7 @@ from ..experiments.reproduce import Cards, place, reproduce, verdicts
 from ..experiments.sweep import Choice, Range, Space, Values, base_card, sweep, trials_of, varied_card
 from ..files import check_folder, check_output
 from ..progress import print_saved, say
-from .jobs import JobsOptions, pool_of
-from .options import GROUP, Command, Device
+from .options import GROUP, Command, Device, JobsOptions, pool_of
 
 
 @settings

@@ -7,9 +7,10 @@ are read here and nowhere else; what they mean, the types of the fields and sett
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from math import inf
@@ -20,10 +21,12 @@ from types import GenericAlias, UnionType
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import tyro
+from pydantic import PositiveInt
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from ..config import (
     NO_WORD,
+    Misuse,
     OneOf,
     Word,
     alternatives,
@@ -37,25 +40,30 @@ from ..config import (
 )
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
+from ..experiments.pools import LocalProcesses, Pool, RayTasks
 from ..progress import say
 from ..runs.kinds.folder import RunFolder, check_trained
 from ..runs.kinds.loading import load
 from ..runs.kinds.run import Run
 from ..runs.kinds.zoo import PREFIX
 from ..trajectory import SamplingOptions
+from .environments import ARGUMENTS, Given, environment
 
 T = TypeVar("T")
-Given = dict[str, list[str]]
-"""The words that were given for options, by their keys."""
 GROUP: Any = tyro.conf.arg(name="")  # of a field whose settings are options without its name
-OfSettings = Annotated[Given, tyro.conf.Suppress]
-"""The type of a field for the options below its name, whose settings only the command knows."""
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Device = Annotated[str | None, tyro.conf.arg(help=(
     "A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."))]
 CheckpointStep = Annotated[int | None, tyro.conf.arg(help=(
     "The training step of the checkpoint; by default the one that `gentraj choose --use` took, or else the newest."))]
+RayAddress = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")]
 HELP = {"-h", "--help"}
+REPEATED = {"import"}  # options of one word that may be given several times
+
+
+def named(key: str) -> str:
+    """The option of a setting."""
+    return f"--{key.replace('_', '-')}"
 
 
 @settings
@@ -87,7 +95,7 @@ class Configuring(Command):
 
     SHORT: ClassVar[Mapping[str, str]] = {name: f"training.{name}" for name in
                                           ("steps", "seed", "eval_every", "eval_episodes")}
-    given: OfSettings = dataclasses.field(default_factory=dict, kw_only=True)
+    given: Annotated[Given, tyro.conf.Suppress] = dataclasses.field(default_factory=dict, kw_only=True)
     """The options that are none of the command's own."""
 
     @classmethod
@@ -114,6 +122,31 @@ class SamplerOptions:
         return SamplingOptions(self.sampler, steps, self.grid, self.eta, temperature)
 
 
+@settings
+class JobsOptions:
+    """Where jobs run."""
+
+    jobs: PositiveInt | None = None
+    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
+    ray: RayAddress = None
+    """Run the jobs on Ray (extra scale): at an address such as auto or host:6379, or without one on a cluster of this
+    machine. All its machines must share the folder that is written to. A job whose worker is lost is repeated."""
+
+
+def pool_of(options: JobsOptions, folder: Path) -> Pool:
+    """The pool for jobs that write into the folder. Raises ImportError if Ray is asked for and missing."""
+    if options.ray is None:
+        return LocalProcesses(options.jobs)
+    return ray_tasks(folder, options.ray, options.jobs)
+
+
+def ray_tasks(folder: Path, ray: Sequence[str], number: int | None = None) -> RayTasks:
+    """The pool of --ray, for jobs that write into the folder. Raises ImportError if Ray is missing."""
+    if len(ray) > 1:
+        raise ValueError(f"--ray is {' '.join(ray)}; give one address, or none for a cluster of this machine")
+    return RayTasks(folder, *ray, number=number)
+
+
 def call(command: type[Command], argv: Sequence[str], prog: str) -> None:
     """Does what a command is for, with the options that it is given, or prints its help.
 
@@ -122,19 +155,18 @@ def call(command: type[Command], argv: Sequence[str], prog: str) -> None:
     words = [word for word in argv if word not in HELP]
     try:
         given = read(command, words)
-        values, missing = values_of(command, given)
-        if len(words) < len(argv):
-            _print_help(command, command.more_help(given), prog)
-            return
-        if missing:
-            raise Misuse(f"missing: {' '.join(missing)}")
+        with environment(given):
+            values = values_of(command, given)
+            if len(words) < len(argv):
+                _print_help(command, command.more_help(given), prog)
+                return
+            missing = [f"{option.name} ({_about(command, key)})" for key, option in options_of(command).items()
+                       if option.is_required and key not in given]
+            if missing:
+                raise Misuse(f"missing: {', '.join(missing)}")
+            from_json(command, values, "")()
     except Misuse as error:
         raise ValueError(f"{error}; `{prog} --help` lists the options") from None
-    from_json(command, values, "")()
-
-
-class Misuse(ValueError):
-    """Words of which the options of a command cannot be made."""
 
 
 class Option(NamedTuple):
@@ -144,7 +176,12 @@ class Option(NamedTuple):
     """What it is called on the command line."""
     number: float
     """How many words it takes: 0 if it is a flag, 1, or any number."""
-    is_argument: bool
+    is_argument: bool = False
+    is_required: bool = False
+
+
+ENVIRONMENT = {"import": Option("--import", 1), ARGUMENTS: Option(named(ARGUMENTS), inf)}
+"""The options of every command about environments."""
 
 
 def options_of(command: type) -> dict[str, Option]:
@@ -161,7 +198,8 @@ def options_of(command: type) -> dict[str, Option]:
                 number = 0
             metavars = [mark.metavar for mark in marks if isinstance(mark, type(GROUP))]
             is_argument = tyro.conf.Positional in marks
-            found[key] = Option(metavars[0] if is_argument else named(key), number, is_argument)
+            is_required = field.default is field.default_factory is dataclasses.MISSING
+            found[key] = Option(metavars[0] if is_argument else named(key), number, is_argument, is_required)
     return found
 
 
@@ -170,7 +208,7 @@ def read(command: type[Command], words: Sequence[str]) -> Given:
 
     Raises ValueError for an option without a value and for an argument that is not expected.
     """
-    options = options_of(command)
+    options = options_of(command) | ENVIRONMENT
     arguments, groups = _by_option(words)
     given: Given = {}
     for option, following in groups:
@@ -188,7 +226,7 @@ def read(command: type[Command], words: Sequence[str]) -> Given:
             key, values = positive, [str(key == positive)]
         elif key in options and options[key].number == 1 and not values:
             raise Misuse(f"{name} has no value")
-        elif key in options and options[key].number == inf:  # it may be repeated
+        if key in REPEATED or (key in options and options[key].number == inf):
             values = given.get(key, []) + values
         given[key] = values
         arguments += following[number:]
@@ -229,40 +267,31 @@ def _number_of_values(command: type[Command], options: Mapping[str, Option], key
     return next((i for i, word in enumerate(words) if i and command.is_argument(word)), len(words))
 
 
-def values_of(command: type[Command], given: Given) -> tuple[dict[str, Any], list[str]]:
-    """The values of the fields that are given, and the names of the options that are missing. Raises ValueError if one
-    is unknown, or a setting of a group is refused."""
+def values_of(command: type[Command], given: Given) -> dict[str, Any]:
+    """The values of the fields that are given. Raises ValueError if one is unknown, or a setting of a group is refused.
+    """
     values: dict[str, Any] = {}
-    missing: list[str] = []
-    options, left = options_of(command), dict(given)
-    known = [*options]
+    left, known = dict(given), [*options_of(command)]
     for field in dataclasses.fields(command):
-        key, marks = field.name, _marks(types_of(command)[field.name])
-        if GROUP in marks:
+        key = field.name
+        if GROUP in _marks(types_of(command)[key]):
             group: Any = field.default_factory()  # pyright: ignore[reportCallIssue]
             known += dotted_keys(group)
-            values[key] = with_options(group, _taken(left, {each.name for each in dataclasses.fields(group)}))
-        elif tyro.conf.Suppress in marks:
-            values[key] = below(key, _taken(left, {key}))
+            names = {each.name for each in dataclasses.fields(group)}
+            own = {name: left.pop(name) for name in [*left] if name.partition(".")[0] in names}
+            values[key] = with_options(group, own)
         elif key in left:
             values[key] = _value(left.pop(key))
-        elif field.default is field.default_factory is dataclasses.MISSING:
-            missing.append(options[key].name)
     if issubclass(command, Configuring):
         values["given"] = left
     elif left:
-        raise Misuse(unknown_option(next(iter(left)), known))
-    return values, missing
+        raise unknown_option(next(iter(left)), known)
+    return values
 
 
 def below(group: str, given: Given) -> Given:
     """The words of the options below the name of a group."""
     return {key.removeprefix(f"{group}."): words for key, words in given.items() if key.startswith(f"{group}.")}
-
-
-def _taken(given: Given, names: Collection[str]) -> Given:
-    """The words of the options with or below these names, which are taken out of those that are given."""
-    return {key: given.pop(key) for key in [*given] if key.partition(".")[0] in names}
 
 
 def _value(words: Sequence[str]) -> Word | list[Word]:
@@ -323,6 +352,19 @@ def print_settings(config: object, group: str = "") -> None:
               f"{' '.join(off)}")
 
 
+def _about(command: type[Command], key: str) -> str:
+    """The first sentence of the help text of an option: its own, or what stands below the field in the source."""
+    texts = [mark.help for mark in _marks(types_of(command)[key]) if isinstance(mark, type(GROUP)) and mark.help]
+    source = "".join(inspect.getsource(cls) for cls in command.__mro__[:-1])
+    texts += re.findall(f'^    {key}: .*?"""(.*?)"""', source, re.DOTALL | re.MULTILINE)
+    return first_sentence(texts[0])
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a docstring."""
+    return re.split(r"[.:;]\s", " ".join((text or "").split()))[0].removesuffix(".")
+
+
 def _print_help(command: type[Command], more: Callable[[], None] | None, prog: str) -> None:
     """Prints the options of a command, and more."""
     with suppress(SystemExit):
@@ -369,11 +411,6 @@ def _with_choices(hint: Any) -> Any:
     if get_origin(hint) in (Union, UnionType):
         return reduce(or_, inner)
     return GenericAlias(dict, inner) if get_origin(hint) is dict else hint
-
-
-def named(key: str) -> str:
-    """The option of a setting."""
-    return f"--{key.replace('_', '-')}"
 
 
 def _marks(hint: Any) -> tuple[Any, ...]:

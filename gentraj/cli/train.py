@@ -81,7 +81,7 @@ class Train(Configuring):
     @classmethod
     def more_help(cls, given: Given) -> Callable[[], None]:
         """The settings of the preset, the file or the run that is named, or else all presets."""
-        args = from_json(cls, values_of(cls, given)[0], "")
+        args = from_json(cls, values_of(cls, given), "")
         if args.preset is args.config is args.resume is None:
             return partial(print, listing())
         return partial(print_settings, args._settings())

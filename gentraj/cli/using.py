@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.spaces import Box
-from pydantic import PositiveInt
+from pydantic import AllowInfNan, PositiveInt
 
 from ..acceleration import BackendName, accelerate
 from ..config import JsonObject, settings, write_json
@@ -168,6 +168,7 @@ class Report(Command):
 
 
 
+Limit = Annotated[float, AllowInfNan(True)]
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
 
@@ -192,9 +193,9 @@ class Export(Command):
     """Number of observations per call; the program accepts exactly this many."""
     env_id: str | None = None
     """The environment whose action space bounds the actions, if --low and --high do not; by default the run's own."""
-    low: tuple[float, ...] | None = None
+    low: tuple[Limit, ...] | None = None
     """Lowest values of the actions of a robot without an environment: one number, or one for each entry."""
-    high: tuple[float, ...] | None = None
+    high: tuple[Limit, ...] | None = None
     """Highest values of these actions."""
     sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
 

@@ -12,7 +12,9 @@ import pytest
 from forked import Forked
 from small import gentraj
 
-from gentraj.cli.environments import environments
+from gentraj.cli.environments import environment
+from gentraj.cli.evaluate import Evaluate
+from gentraj.cli.options import read
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.envs.making import environment_factory, load_gymnasium
 from gentraj.experiments import pools
@@ -41,14 +43,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("words", [
-    "--import {0} evaluate RUN --env-id {0}-v0", "evaluate RUN --env-id={0}:{0}-v0",
+    "evaluate --import {0} RUN --env-id {0}-v0", "evaluate RUN --env-id={0}:{0}-v0",
     "evaluate RUN --env-id {0}-v0 --import={0}.py"])
 def test_a_module_of_the_user_registers_its_environments(own: str, small_run: Path, capsys: pytest.CaptureFixture,
                                                          words: str) -> None:
     arguments = [str(small_run) if word == "RUN" else word.format(own) for word in words.split()]
     assert gentraj(*arguments) == 2
     assert f"trained on actions of width 2, but the action space of {own}-v0 is" in capsys.readouterr().err
-    with environments(arguments):
+    with environment(read(Evaluate, arguments[1:])):
         assert os.environ[IMPORTS] == own  # for the processes that the command starts
 
 
@@ -65,7 +67,7 @@ def test_a_module_of_the_user_is_imported_in_every_process(own: str, tmp_path: P
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--import", "no_such_module", "data", "list"], "--import no_such_module: "),
+    (["data", "list", "--import", "no_such_module"], "--import no_such_module: "),
     (["data", "list", "--import", "broken"], "--import broken: ZeroDivisionError")])
 def test_a_module_that_cannot_be_imported_is_one_line(own: str, tmp_path: Path, capsys: pytest.CaptureFixture,
                                                       words: list[str], message: str) -> None:

@@ -102,6 +102,8 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train iql --policy.expectile 1.8", "--policy.expectile is 1.8; at least"),
     ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean '--policy.expectile'"),
     ("train diffuser --history 2", "--history is unknown; did you mean '--planner.history'"),
+    ("choose run --fqe.update 3", "--fqe.update is unknown; did you mean '--fqe.updates'"),
+    ("sample RUN", "missing: --out (The .npz file to write)"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
     ("finetune x --run-dir y --steps -5", "--steps is -5")])
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
@@ -113,3 +115,13 @@ def test_messages_call_settings_by_their_options(words: str, message: str, capsy
 def test_whole_numbers_may_be_written_with_an_exponent(word: str, number: int, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("train", "iql", "--steps", word, "--print-config") == 0
     assert json.loads(capsys.readouterr().out)["training"]["steps"] == number
+
+
+def test_options_that_miss_their_group_are_suggested(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("evaluate", hopper_run, "--temperatur", 0) == 2
+    assert "did you mean '--acting.temperature'" in capsys.readouterr().err
+
+
+def test_a_family_of_commands_lists_what_each_is_for(capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("data", "--help") == 0
+    assert "Record a dataset of a task" in capsys.readouterr().out

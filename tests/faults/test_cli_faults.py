@@ -139,12 +139,12 @@ def test_codes_mean_what_help_says(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def fail(words: list[str]) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_command", lambda words: fail)
+    monkeypatch.setattr(cli, "_call", fail)
     refused(capsys, "train", code=code)
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_command", lambda words: lambda rest: [][1])
+    monkeypatch.setattr(cli, "_call", lambda words: [][1])
     with pytest.raises(IndexError):
         gentraj("train", "iql")
 
