@@ -331,7 +331,10 @@ class _Place:
         meant = difflib.get_close_matches(given.key, keys, n=1, cutoff=0)
         hint = "".join(f"; did you mean '{_Place(self.where, key).name}'?" for key in meant)
         expected = f"; expected are {', '.join(fields)}" if fields else ""
-        return (ConfigError if self.where else Misuse)(f"{given} is unknown{hint}{expected}")
+        message = f"{given} is unknown{hint}{expected}"
+        if self.where:
+            return ConfigError(message)
+        return Misuse(message)
 
 
 def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:

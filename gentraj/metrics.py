@@ -121,7 +121,7 @@ def wasserstein(real_NP: Tensor, fake_MP: Tensor) -> Tensor:
     """(P,) Wasserstein distance of order 1 for each column, in the column's units: the area between the two cumulative
     distribution functions.
 
-    N and M may differ.
+    N and M may differ. The result is on the CPU.
     """
     from scipy.stats import wasserstein_distance  # half a second, which only this one takes
 

@@ -47,9 +47,10 @@ class Detours:
         """The observation in which a plan begins that is made now for one environment, in `present_NO`, and due in
         `later_NO`, and the place that it leads to. Where the agent is stuck, the steps until then lead nowhere, and
         the plan begins now."""
-        before, begin_NO = self.of(which_B), later_NO
+        before = self.of(which_B)
         self.aim(which_B, present_NO, goal_NG)
         ways = self.of(which_B)
+        begin_NO = later_NO
         if ways != before:
             begin_NO = present_NO
         return begin_NO, self.far.aim(begin_NO, goal_NG, ways)
@@ -78,4 +79,7 @@ class Detours:
         forwards_G = (aim_G - position_G) / max(np.linalg.norm(aim_G - position_G), 1e-6)
         centre_G = position_G + (radius + self.spacing / 2) * forwards_G
         ball = Circle(tuple(centre_G.tolist()), float(radius), self.far.goal_dims)
-        found.append([self.far, *found][-1].closed_by(ball))
+        before = self.far
+        if found:
+            before = found[-1]
+        found.append(before.closed_by(ball))

@@ -11,14 +11,14 @@ from ..config import OneOf, settings
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.learn.distillation import METHODS, distill
-from .options import Configuring, Device, Given, RunPath, load_trained, print_settings
+from .options import Device, Given, RunPath, Training, load_trained, print_settings
 from .train import fresh_folder, next_command
 
 MethodName = Annotated[str, OneOf(METHODS)]
 
 
 @settings
-class Distill(Configuring):
+class Distill(Training):
     """Train a student of a run, its teacher: a run that decides much faster, and that every other command takes.
 
     Every setting of the method is an option, such as --student.steps 1 or --steps 5000 (short for --training.steps);

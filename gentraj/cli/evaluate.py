@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from gentraj.agents.imagination import ImaginationConfig
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
@@ -58,7 +58,6 @@ class Evaluate(Configuring):
               gentraj evaluate runs/bc --imagine runs/world-model --imagination.horizon 8 --out imagined.json
     """
 
-    SHORT: ClassVar[Mapping[str, str]] = {}  # nothing is trained
     run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     step: CheckpointStep = None

@@ -107,8 +107,8 @@ class Sweep(Command):
     steps: PositiveInt | None = None
     """Number of training steps; by default the preset's."""
     minutes: PositiveFloat | None = None
-    """Minutes of each training, in place of --steps: each setting makes as many steps as it makes in this time when
-    nothing runs beside it, which a short training measures first."""
+    """Minutes of each training, in place of --steps: each setting makes as many steps as it makes in this time on this
+    machine when nothing runs beside it, which a short training measures first."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
     ogbench: each of the five goals of an OGBench environment, with --episodes episodes each."""
@@ -123,6 +123,8 @@ class Sweep(Command):
                              "one of them out")
         if self.steps is not None and self.minutes is not None:
             raise ValueError("--steps and --minutes both say how long to train; give one of them")
+        if self.minutes is not None and any(text.startswith("training.steps=") for text in self.over):
+            raise ValueError("--minutes and --over training.steps both say how long to train; give one of them")
 
     def __call__(self) -> None:
         check_folder(self.run_dir, "--run-dir")

@@ -7,7 +7,6 @@ are read here and nowhere else; what they mean, the types of the fields and sett
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,10 +92,16 @@ class Command:
 class Configuring(Command):
     """A command that has all settings of something for options, too."""
 
-    SHORT: ClassVar[Mapping[str, str]] = {name: f"training.{name}" for name in
-                                          ("steps", "seed", "eval_every", "eval_episodes")}
     given: Annotated[Given, tyro.conf.Suppress] = dataclasses.field(default_factory=dict, kw_only=True)
     """The options that are none of the command's own."""
+
+
+@settings
+class Training(Configuring):
+    """A command that trains, and has all settings of what it trains for options."""
+
+    SHORT: ClassVar[Mapping[str, str]] = {name: f"training.{name}" for name in
+                                          ("steps", "seed", "eval_every", "eval_episodes")}
 
     @classmethod
     def configured(cls, config: T, given: Given) -> T:
@@ -353,15 +358,15 @@ def print_settings(config: object, group: str = "") -> None:
 
 
 def _about(command: type[Command], key: str) -> str:
-    """The first sentence of the help text of an option: its own, or what stands below the field in the source."""
-    texts = [mark.help for mark in _marks(types_of(command)[key]) if isinstance(mark, type(GROUP)) and mark.help]
-    source = "".join(inspect.getsource(cls) for cls in command.__mro__[:-1])
-    texts += re.findall(f'^    {key}: .*?"""(.*?)"""', source, re.DOTALL | re.MULTILINE)
-    return first_sentence(texts[0])
+    """The first sentence of the help text of an option."""
+    spec = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(command, tyro.MISSING, in_union_context=False))
+    if not isinstance(spec, StructConstructorSpec):
+        return ""
+    return first_sentence(next(_help_text(field) for field in spec.fields if field.name == key))
 
 
 def first_sentence(text: str | None) -> str:
-    """The first sentence of a docstring."""
+    """The first sentence of a text, up to a colon if it has one."""
     return re.split(r"[.:;]\s", " ".join((text or "").split()))[0].removesuffix(".")
 
 
@@ -395,11 +400,16 @@ def registry() -> ConstructorRegistry:
 
 def _as_option(field: StructFieldSpec) -> StructFieldSpec:
     """The field with its choices, and without the line breaks of the source in its help text."""
-    def paragraph() -> str:
-        text = field.helptext() if callable(field.helptext) else field.helptext
-        return " ".join((text or "").split())
+    return dataclasses.replace(field, type=_with_choices(field.type),
+                               helptext=lambda: " ".join(_help_text(field).split()))
 
-    return dataclasses.replace(field, type=_with_choices(field.type), helptext=paragraph)
+
+def _help_text(field: StructFieldSpec) -> str:
+    """The help text of a field, as it stands in the source."""
+    text = field.helptext
+    if callable(text):
+        text = text()
+    return text or ""
 
 
 def _with_choices(hint: Any) -> Any:

@@ -16,14 +16,14 @@ from ..runs.kinds.loading import load
 from ..runs.kinds.policy_run import PolicyRunConfig
 from ..runs.kinds.run import Run
 from ..runs.learn.steering import steer, steered_settings
-from .options import Configuring, Device, Given, RunPath, load_trained, named, print_settings
+from .options import Device, Given, RunPath, Training, load_trained, named, print_settings
 from .train import fresh_folder, next_command
 
 OF_RUN = {"roadmap", "context", "history", "past_actions"}  # settings that are those of the run
 
 
 @settings
-class Steer(Configuring):
+class Steer(Training):
     """Steer a trained policy, or a planner for returns, to a higher return: train an actor over the noise that it
     samples from.
 
@@ -36,7 +36,7 @@ class Steer(Configuring):
               gentraj steer runs/bc-flow --run-dir runs/steered --resume
     """
 
-    SHORT: ClassVar[Mapping[str, str]] = {**Configuring.SHORT, "out": "run_dir"}
+    SHORT: ClassVar[Mapping[str, str]] = {**Training.SHORT, "out": "run_dir"}
 
     run: RunPath
     """The folder of a policy or a planner, as `gentraj train` or `gentraj distill` writes it."""

@@ -30,14 +30,14 @@ from ..runs.show.card import parameters_trained
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
-from .options import Configuring, Device, Given, named, print_settings, values_of
+from .options import Device, Given, Training, named, print_settings, values_of
 
 ModelName = Annotated[str, OneOf(FAMILIES)]
 NetworkName = Annotated[str, OneOf(NETWORKS)]
 
 
 @settings
-class Train(Configuring):
+class Train(Training):
     """Train a planner, a policy or a world model, and write it to a run folder.
 
     A preset chooses what is trained and has all settings; every setting is an option behind it, such as --dataset ID,

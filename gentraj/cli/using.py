@@ -86,7 +86,6 @@ class Sample(Command):
         print_saved(self.out)
 
 
-
 @settings
 class Measure(Command):
     """Measure how close the trajectories of a planner's model are to data. The number nearest to the column `data` is
@@ -129,7 +128,6 @@ class Measure(Command):
         print_saved(measures_table(measured))
 
 
-
 def measures_table(measured: JsonObject) -> str:
     """The measures as a table in Markdown with a column for the data and one for each condition."""
     columns = measured["measures"]
@@ -165,7 +163,6 @@ class Report(Command):
     def __call__(self) -> None:
         runs = [load_trained(run, self.device, self.step) for run in self.runs]
         print_saved(make_report(*runs, out=self.out, seed=self.seed))
-
 
 
 Limit = Annotated[float, AllowInfNan(True)]
@@ -213,7 +210,6 @@ class Export(Command):
             say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
                 "gentraj.runs.ahead_of(run)(obs, goal) finds on the run's roadmap")
         print_saved(self.out)
-
 
 
 def action_space(args: Export, run: Run) -> Box | None:
@@ -297,7 +293,6 @@ class Augment(AugmentConfig, Command):
 
     def __call__(self) -> None:
         print_saved(augment(self))
-
 
 
 @settings

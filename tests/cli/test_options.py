@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 from small import edit, gentraj
 
-from gentraj.config import differences
+from gentraj.cli.options import read, values_of
+from gentraj.cli.using import Export
+from gentraj.config import differences, from_json
 from gentraj.diffusion.samplers import SAMPLERS, euler
 
 
@@ -109,6 +112,12 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
     assert gentraj(*words.split()) == 2
     assert capsys.readouterr().err.startswith(f"gentraj: error: {message}")
+
+
+def test_the_limits_of_an_entry_may_be_infinite() -> None:
+    given = read(Export, ["run", "--out", "h.onnx", "--low", "-inf", "-1", "--high", "inf", "1e3"])
+    command = from_json(Export, values_of(Export, given), "")
+    assert (command.low, command.high) == ((-math.inf, -1), (math.inf, 1000))
 
 
 @pytest.mark.parametrize(("word", "number"), [("1e5", 100_000), ("2.5e3", 2_500), ("12", 12)])

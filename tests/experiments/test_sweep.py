@@ -110,6 +110,7 @@ def test_a_training_lasts_as_many_steps_as_fit_into_its_minutes(
     (("policy.beta=-1",), "beta is -1"),
     (("training.seed=1,2",), "settings hold training.seed"),
     (("policy.beta=1", "--steps", 2, "--minutes", 1), "--steps and --minutes"),
+    (("training.steps=1,2", "--minutes", 1), "--minutes and --over training.steps"),
     (("policy.beta=1", "--trials", 2, "--one-at-a-time"), "--one-at-a-time tries each value alone, and --trials draws"),
 ])
 def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[Any, ...], message: str, hopper_file: Path,

@@ -69,7 +69,7 @@ def test_the_folder_holds_one_checkpoint_and_no_optimiser(saved: Path, capsys: p
 
 
 def test_nobody_learns_where_the_data_lay(run_folder: Path, tmp_path: Path) -> None:
-    names = "/home/somebody/secret/maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
+    names = "/data/secret/maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
     edit(run_folder, lambda config: config["run"].update(dataset=names))
     saved = save_pretrained(runs.load(run_folder), tmp_path / "saved")
     assert runs.load(saved).config.dataset == "maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"

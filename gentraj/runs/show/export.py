@@ -160,7 +160,7 @@ class InputNoise(Noise):
 
     def __init__(self, rows: int, noise_M: Tensor):
         super().__init__(rows)
-        self.left = [noise_M]
+        self.left = [noise_M]  # what is not drawn so far; in a list, as all that is derived of it draws from it too
 
     def normal(self, *shape: int) -> Tensor:
         number = len(self) * math.prod(shape)

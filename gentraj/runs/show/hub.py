@@ -130,5 +130,5 @@ def from_pretrained(name: Path | str, *, revision: str | None = None, device: to
         folder = snapshot_download(str(name), revision=revision, allow_patterns=DOWNLOADED)
     except (OSError, ValueError) as error:  # all exceptions of the hub are one of these
         raise CheckpointError(f"'{name}' is no folder here and cannot be fetched from the Hugging Face hub: "
-                              f"{str(error).strip().splitlines()[0]}") from error
+                              f"{one_line(error)}") from error
     return load(folder, device=device)
