@@ -59,7 +59,6 @@ class Newcomer:
         if note.count():
             note.first.click()
 
-
     def where(self, x: float, y: float, z: float = 0.0) -> tuple[float, float]:
         """The pixel of the page at which a place of the scene is seen."""
         from viser.transforms import SO3
@@ -104,7 +103,14 @@ class Newcomer:
         self.page.evaluate(TWO_FRAMES)
 
     def press(self, button: str) -> None:
-        self.page.get_by_role("button", name=button, exact=True).first.click()
+        """Clicks a button once it lies still: a folder that opens moves those in it, and a click beside one is none."""
+        found = self.page.get_by_role("button", name=button, exact=True).first
+        found.wait_for()
+        before = None
+        while found.bounding_box() != before:
+            before = found.bounding_box()
+            self.page.wait_for_timeout(200)
+        found.click()
 
     def choose(self, dropdown: str, option: str) -> None:
         """Opens the dropdown with a label and takes an option."""
