@@ -4,7 +4,7 @@
 
 and only that action's value rises. The noise z is uniform in a ball. Mu et al. 2026, "Preserve Support, Not
 Correspondence: Dynamic Routing for Offline Reinforcement Learning". The losses are those of the authors' code
-(agents/drol.py), as the paper was read in abstract only; docs/policies.md says what differs.
+(agents/drol.py), as the paper was read in abstract only; docs/notebook/published.md says what differs.
 """
 
 from __future__ import annotations

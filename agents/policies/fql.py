@@ -10,8 +10,8 @@ where a_flow(s, z) is where the ODE of the flow leads from the noise z. Park et 
 
 Nguimatsia Tiofack et al. 2026, "Guided Flow Policy: Learning from High-Value Actions in Offline Reinforcement
 Learning". Its weights and losses are those of the authors' code (agents/gfp.py), as the paper was read in summaries
-only; docs/policies.md says what differs. QC-FQL is FQL over chunks of actions: Li et al. 2025, "Reinforcement Learning
-with Action Chunking" (arXiv 2507.07969).
+only; docs/notebook/published.md says what differs. QC-FQL is FQL over chunks of actions: Li et al. 2025,
+"Reinforcement Learning with Action Chunking" (arXiv 2507.07969).
 """
 
 from __future__ import annotations

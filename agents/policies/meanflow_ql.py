@@ -7,7 +7,7 @@ With z_t = (1 - t) a + t z and the average velocity u between 0 and t of a mean 
 
 with v = z - a, dg/dt along (v, 1), and the adaptive weights w. Wang et al. 2026, "One-Step Generative Policies with
 Q-Learning: A Reformulation of MeanFlow". The losses are those of the authors' code (agents/meanflowql.py), as the paper
-was read in summaries only; docs/policies.md says what differs.
+was read in summaries only; docs/notebook/published.md says what differs.
 """
 
 from __future__ import annotations

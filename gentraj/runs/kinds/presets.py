@@ -128,7 +128,8 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
 
 _published = read_json(Path(__file__).with_name("published.json"))
 PUBLISHED = {name: (card["about"], from_json(RunConfig, card["settings"], name)) for name, card in _published.items()}
-"""The settings of the papers' own code, whose `source` published.json names; docs/policies.md says what differs."""
+"""The settings of the papers' own code, whose `source` published.json names. docs/notebook/published.md says what
+differs."""
 
 PRESETS: dict[str, RunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
