@@ -95,10 +95,11 @@ class Curve(NamedTuple):
 
 
 def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, unit: str, title: str,
-                         along: str = "training step") -> Path:
+                         along: str = "training step", log: bool = False) -> Path:
     """Draws a panel for each name of `curves`, which are name -> label -> the curve of that label.
 
-    `unit` labels the axis of the scores, and `along` the other one.
+    `unit` labels the axis of the scores, and `along` the other one. A label has one colour in all panels. With `log`,
+    the scores of a panel are on a logarithmic axis, unless all are 0.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -109,10 +110,14 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
         for label, (step, mean, low, high) in panel.items():
             ax.fill_between(step, low, high, color=palette[label], alpha=0.15, lw=0)
             ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label)
+        if log and any(mean.any() for _, mean, _, _ in panel.values()):
+            ax.set_yscale("log")
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(along, fontsize=8)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes[0].set_ylabel(unit, fontsize=8)
+        place = ax.get_subplotspec()
+        if place is None or place.is_first_col():
+            ax.set_ylabel(unit, fontsize=8)
     head(figure, axes, title)
     return save(figure, path)

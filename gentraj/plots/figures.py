@@ -219,23 +219,6 @@ def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: i
 # -- world models
 
 
-def plot_errors(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
-    """Draws open-loop errors on a logarithmic scale, with a panel for each group of entries.
-
-    `groups` are name of the predicted entries -> name of the prediction -> (T,) errors, as `OpenLoop.errors` gives.
-    """
-    figure, axes = panels(len(groups), width=3.6)
-    for ax, (name, guesses) in zip(axes, groups.items(), strict=True):
-        for colour, (guess, error_T) in zip(colours(len(guesses)), guesses.items(), strict=True):
-            ax.plot(np.arange(1, len(error_T) + 1), error_T, color=colour, lw=1.8, label=guess, marker="o", ms=4,
-                    markevery=[-1])
-        _log_where_positive(ax, "y", np.concatenate([*guesses.values()]))
-        ax.set_title(name, loc="left", fontsize=9)
-        ax.set(xlabel="steps", ylabel="error (environment units)")
-    head(figure, axes, "Open loop: root mean square error against the horizon")
-    return save(figure, path)
-
-
 def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path: Path) -> Path:
     """Draws the errors found over the errors expected, both of bins of steps, as `OpenLoop.calibration` gives."""
     figure, [ax] = panels(1, width=4.4, height=4.0)

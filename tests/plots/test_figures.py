@@ -75,15 +75,24 @@ def test_trust_changes_its_hue_exactly_at_the_threshold():
 
 
 @pytest.mark.filterwarnings("error")
-def test_errors_of_a_single_step_are_seen_and_those_of_0_have_no_logarithm(tmp_path: Path,
-                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_has_one_colour_in_all_panels_and_values_of_0_have_no_logarithm(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
-    figures.plot_errors({"observation": {"mean": [0.0], "the average": [0.0]},
-                         "reward": {"mean": [0.1, 0.2], "the average": [0.0, 0.3]}}, tmp_path / "errors.png")
+    monkeypatch.setattr(comparison_figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
+
+    def curve(*values: float) -> comparison_figures.Curve:
+        return comparison_figures.Curve.of([{"step": k, "x": x} for k, x in enumerate(values)], "x")
+
+    comparison_figures.plot_learning_curves(
+        {"observation": {"mean": curve(0.0), "sample": curve(0.0), "nothing changes": curve(0.0)},
+         "reward": {"mean": curve(0.1, 0.2), "the average": curve(0.0, 0.3)}}, tmp_path / "errors.png", "error", "",
+        log=True)
     single, several = kept[0].axes
     assert {line.get_marker() for line in single.lines} == {"o"} and single.get_yscale() == "linear"
     assert several.get_yscale() == "log"
+    colour = {line.get_label(): line.get_color() for ax in kept[0].axes for line in ax.lines}
+    assert [line.get_color() for line in several.lines] == [colour["mean"], colour["the average"]]
+    assert len(set(colour.values())) == len(colour) == 4
 
 
 class Page(HTMLParser):

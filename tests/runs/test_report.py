@@ -19,7 +19,7 @@ from gentraj import make_report
 from gentraj.envs.making import environment_factory
 from gentraj.runs import RunFolder, load
 from gentraj.runs.show import report
-from gentraj.runs.show.card import score_rows
+from gentraj.runs.show.card import explanation, score_rows
 
 SCORES = {"env_id": "Maze-v0", "episodes": 4, "return_mean": 12.5, "return_ci95": [10.0, 15.0], "success_rate": None,
           "first_hit_median": 17.0, "returns": [10.0, 12.0, 13.0, 15.0], "step": 6, "agent": "planner, diffusion",
@@ -97,6 +97,7 @@ def test_runs_are_shown_side_by_side(run_folder: Path, tmp_path: Path, monkeypat
     page = make_report(load(run_folder), load(other), out=tmp_path / "both.html").read_text()
     assert page.count("Not shown: no film") == 2 and page.count("<h2>An episode") == page.count("<h2>Loss") == 1
     assert "<th>run</th><th>other</th>" in page and "<td>return of the data</td><td>9</td><td>—</td>" in page
+    assert "Behaviour" in page and "controller recorded" in page  # both are in the table
     assert page.index("<h2>An episode") < page.index("<h2>Scores") < page.index("<h2>Loss") < page.index("<h2>Runs")
 
 
@@ -120,6 +121,12 @@ def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
                     ("return (95 % interval of the mean)", [10.0, 15.0], None, None),
                     ("first success (steps, median)", 17.0, None, None), ("training step", 6, None, None),
                     ("deadline ms", 20.0, None, None), ("deadline acted by the plan", 600, None, None)]
+
+
+def test_a_table_explains_what_is_in_it_alone() -> None:
+    alone = {"return_mean": 12.5, "return_ci95": None, "behaviour": None}
+    assert not any(word in explanation(alone) for word in ("interval", "Behaviour", "controller"))
+    assert "Behaviour" in explanation(alone, SCORES) and explanation({}) == ""
 
 
 @pytest.mark.filterwarnings("ignore:no recorded way")

@@ -19,6 +19,7 @@ from gentraj.envs.making import environment_factory
 from ...config import JsonObject, settings
 from ...data import Windows, episodes_hash
 from ...plots import figures
+from ...plots.comparison import Curve, plot_learning_curves
 from ...progress import busy, counted, say
 from ...randomness import fold
 from ...trajectory import Batch
@@ -141,7 +142,10 @@ def evaluate_world_model(run: Run, folder: Path, config: JudgeConfig) -> JsonObj
     groups = entries(config.env_id or run.data.env, run.data.obs_dim)
     errors = {name: loop.errors(dims) for name, dims in groups.items()} | {"reward": loop.rewards()}
     calibration = loop.calibration(world.facts.step_scale)
-    figures.plot_errors(errors, folder / "open-loop.png")
+    curves = {group: {guess: Curve.of([{"step": k, guess: error} for k, error in enumerate(error_T, 1)], guess)
+                      for guess, error_T in guesses.items()} for group, guesses in errors.items()}
+    plot_learning_curves(curves, folder / "open-loop.png", "error (environment units)",
+                         "Open loop: root mean square error against the horizon", "environment steps", log=True)
     figures.plot_calibration(calibration["expected"], calibration["found"], folder / "calibration.png")
     _draw_imagined(run, loop, windows, folder / "imagined.png", seed)
     judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1,

@@ -34,9 +34,11 @@ run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
 The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
 the state of the optimisers, and windows of the data, on which a planner's trust in its plans and a world model's
 uncertainty are calibrated."""
-SCORES = """A return is the sum of the environment's own rewards over a whole episode. Its interval is a 95 % bootstrap
-interval of the mean over episodes. Behaviour is the mean of the data's own episodes; the controller recorded the data,
-and acts without noise and with replanning here."""
+EXPLAINED = {  # what a table of scores has to say of what is in it, by the keys of evaluation.json
+    "return_mean": "A return is the sum of the environment's own rewards over a whole episode.",
+    "return_ci95": "Its interval is a 95 % bootstrap interval of the mean over episodes.",
+    "behaviour": "Behaviour is the mean of the data's own episodes.",
+    "controller": "The controller recorded the data, and acts without noise and with replanning here."}
 
 
 def model_card(run: Run, name: str, scores: JsonObject, note: str, figures: Sequence[str]) -> str:
@@ -47,7 +49,7 @@ def model_card(run: Run, name: str, scores: JsonObject, note: str, figures: Sequ
     what, use = run.CARD[:2]
     intro = INTRO.format(name=name, step=run.step, what=what, use=use)
     text = [intro, "## Model", markdown_table(("setting", "value"), facts(run).items()), "## Scores"]
-    text += [SCORES, markdown_table(*score_rows(scores))] if scores else [note]
+    text += [explanation(scores), markdown_table(*score_rows(scores))] if scores else [note]
     if figures:
         text += ["## Figures", *(f"![{Path(path).stem}]({path})" for path in figures)]
     return "\n".join(["---", _front_matter(run, name, scores).strip(), "---", "", "\n\n".join(text), ""])
@@ -98,6 +100,11 @@ def own_scores(scores: JsonObject) -> JsonObject:
     _, rows = score_rows({key: value for key, value in scores.items() if key not in YARDSTICKS})
     beside = {title: scores[name]["return_mean"] for name, title in RETURN_OF.items() if scores.get(name)}
     return dict(rows) | beside
+
+
+def explanation(*runs: JsonObject) -> str:
+    """What a table of the scores of these runs shows, in sentences about what is in it."""
+    return " ".join(words for key, words in EXPLAINED.items() if any(scores.get(key) is not None for scores in runs))
 
 
 def score_rows(scores: JsonObject) -> tuple[list[str], list[tuple]]:

@@ -39,7 +39,7 @@ from ..kinds.policy_run import PolicyRun
 from ..kinds.presets import model_config
 from ..kinds.run import Run, steps_done, straight
 from ..kinds.world_run import WorldModelRun
-from .card import SCORES, facts, own_scores, score_rows
+from .card import explanation, facts, own_scores, score_rows
 
 EPISODES = 6
 SAMPLES = 48
@@ -80,7 +80,7 @@ def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)
     if scores:
-        work["Scores"] = lambda: [Table("Scores", *score_rows(scores), SCORES)]
+        work["Scores"] = lambda: [Table("Scores", *score_rows(scores), explanation(scores))]
     work["Returns"] = lambda: drawing.returns(scores, note)
     if isinstance(run, WorldModelRun):
         work["World model"] = drawing.world_model
@@ -104,11 +104,10 @@ def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
 
 def parts_side_by_side(runs: Sequence[Run], names: Sequence[str], folder: Path,
                        seed: int) -> list[Table | Beside]:
-    columns = {"Scores": list[JsonObject](), "Runs": list[JsonObject]()}
-    for run in runs:  # a bad file stops the report before the drawing
-        scores, note = read_scores(run.folder, run.step, newest=run.step)
-        columns["Scores"].append(own_scores(scores) or {"": note})
-        columns["Runs"].append(facts(run) | origin(run))
+    found = [read_scores(run.folder, run.step, newest=run.step) for run in runs]  # a bad file stops before the drawing
+    columns = [own_scores(scores) or {"": note} for scores, note in found]
+    scores = Table("Scores", ("", *names), side_by_side(columns), explanation(*(scores for scores, _ in found)))
+    made = Table("Runs", ("", *names), side_by_side([facts(run) | origin(run) for run in runs]))
     pictures: dict[str, list[Picture]] = {}
     for name, run in zip(names, runs, strict=True):
         drawing = Drawing(run, folder / name, seed)
@@ -123,10 +122,8 @@ def parts_side_by_side(runs: Sequence[Run], names: Sequence[str], folder: Path,
         for part in parts:
             if isinstance(part, Picture):
                 pictures.setdefault(part.title, []).append(part._replace(title=name))
-    tables = [Table(title, ("", *names), side_by_side(own), SCORES if title == "Scores" else "")
-              for title, own in columns.items()]
     rows = [Beside(title, shown) for title, shown in pictures.items()]
-    return [*rows[:1], tables[0], *rows[1:], tables[1]]
+    return [*rows[:1], scores, *rows[1:], made]
 
 
 def side_by_side(columns: Sequence[JsonObject]) -> list[tuple[object, ...]]:
