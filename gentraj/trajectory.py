@@ -8,7 +8,7 @@ episode, and R the rows of a network call (R = B * N).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .config import settings
 from .device import constant, to_device, to_device_together
+from .entries import check_names, entries_named
 from .randomness import Seeds
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
@@ -51,6 +52,10 @@ class TrajectorySpec:
     """Number of observations that an agent sees: the present one and the last ones before it."""
     past_actions: int = 0
     """Number of its last actions that it sees."""
+    obs_names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The names of the entries of an observation, as the data give them; empty if they give none."""
+    act_names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The names of the entries of an action."""
 
     def __post_init__(self) -> None:
         if self.offsets is not None:  # a list would make another spec of the same offsets
@@ -65,6 +70,10 @@ class TrajectorySpec:
         if self.offsets and (not whole or len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
                              "steps are expected")
+        if not self.act_dim:  # where a layout with actions is made one without
+            object.__setattr__(self, "act_names", ())
+        check_names(self.obs_names, self.obs_dim, "TrajectorySpec.obs_names")
+        check_names(self.act_names, self.act_dim, "TrajectorySpec.act_names")
 
     @cached_property
     def dim(self) -> int:
@@ -276,13 +285,22 @@ class Condition:
         """The number B of conditions."""
         return self.values_BHD.shape[0]
 
-    def with_obs(self, index: int | Tensor, obs: Tensor, dims: Sequence[int] | None = None) -> Condition:
+    def with_obs(self, index: int | Tensor, obs: Tensor | Mapping[str, float | Tensor],
+                 dims: Sequence[int] | None = None) -> Condition:
         """Adds the observation entries `dims`, by default all of them, at timestep `index`.
 
         `obs` is (len(dims),) or (B, len(dims)), and `index` is one for all trajectories or one each (B,); negative ones
-        count from the end. The observation may be the start, a waypoint or a goal. Raises ValueError for another width,
-        for repeated entries, and for an index of another kind or, unless it is a tensor on a GPU, outside the horizon.
+        count from the end. Where the data name the entries, `obs` may also be the values of some of them by name, such
+        as `{"current": 0.3}`, each a number or (B,). The observation may be the start, a waypoint or a goal. Raises
+        ValueError for another width, for repeated or unknown entries, and for an index of another kind or, unless it is
+        a tensor on a GPU, outside the horizon.
         """
+        if isinstance(obs, Mapping):
+            if dims is not None:
+                raise ValueError("Condition.with_obs was given values by the names of their entries and dims; leave "
+                                 "dims out")
+            dims = entries_named(obs, self.spec.obs_names, "observation")
+            obs = torch.stack(torch.broadcast_tensors(*map(torch.as_tensor, obs.values())), -1)
         if dims is None:
             dims = range(self.spec.obs_dim)
         return self._with(index, obs, dims)

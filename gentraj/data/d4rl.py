@@ -36,7 +36,7 @@ import numpy as np
 
 from ..files import write_file
 from ..progress import one_line
-from .episodes import DataError, Episodes, Fields, as_flags, as_numbers, as_whole, last_steps, named
+from .episodes import WORDS, DataError, Episodes, Fields, as_flags, as_numbers, as_whole, last_steps, named
 from .robomimic import is_robomimic, read_robomimic
 from .splitting import split_at_terminations
 
@@ -47,7 +47,7 @@ NEORL = {"obs": "observations", "action": "actions", "reward": "rewards", "done"
          "next_obs": "next_observations", "truncated": "timeouts"}
 SUFFIXES = (".hdf5", ".h5")
 NOTES = "metadata/gentraj"  # in a file of `save_d4rl`, JSON of the fields NOTED
-NOTED = ("env", "goal_dims", "obs_keys")
+NOTED = ("env", "goal_dims", *WORDS)
 
 
 @cache
@@ -157,7 +157,7 @@ def read_d4rl(source: str | Path) -> Fields:
         arrays = {key: np.asarray(file[key]) for key in ROWS if key in file}
         if NOTES in file:
             notes = json.loads(file[NOTES][()])
-            return d4rl_fields(arrays, name) | {key: notes[key] for key in NOTED}
+            return d4rl_fields(arrays, name) | {key: notes[key] for key in NOTED if key in notes}
     fields = d4rl_fields(arrays, name, goes_on=goes_on)
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
@@ -349,9 +349,9 @@ def save_d4rl(episodes: Episodes, path: str | Path) -> Path:
     """Writes an HDF5 file in D4RL's layout, completely or not at all, and returns its path.
 
     The arrays are those of `d4rl_arrays` and, for data with goals, `infos/goal`. `load_episodes` also finds the
-    environment, `goal_dims` and `obs_keys` in the file. Warns of what the layout has no place for: extras other than
-    the goal, and the goal at an episode's last observation if it differs from that of the last step. Raises `DataError`
-    for a name without .hdf5.
+    environment, `goal_dims`, `obs_keys` and the names of entries in the file. Warns of what the layout has no place
+    for: extras other than the goal, and the goal at an episode's last observation if it differs from that of the last
+    step. Raises `DataError` for a name without .hdf5.
     """
     path = named(path, ".hdf5")
     e, arrays = episodes, d4rl_arrays(episodes)

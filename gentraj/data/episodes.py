@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..config import escaped
+from ..entries import check_names, entry_word
 from ..files import new_file
 from ..progress import one_line
 
 PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
 FLAT = ("reward", "terminated", "truncated")  # one number for each step
 ARRAYS = ("obs", *PER_STEP, "lengths")
+WORDS = ("obs_keys", "obs_names", "act_names")  # each is a tuple of words
 Fields = dict[str, Any]
 """The fields of `Episodes` by name, not yet validated."""
 LARGE_VALUE = 1e4  # in the units of the data; float32 tells numbers below it apart if they differ by 0.0005
@@ -42,7 +44,8 @@ class Episodes:
 
     `extras` hold one row for each observation (S + E, ...): goal, qpos, qvel, or imagined, which marks synthetic data.
     `goal_dims` are the entries of an observation that a goal gives values for. `obs_keys` are the entries of a dict
-    observation that were flattened and joined, in this order, to make `obs`. `env` is the environment, Gymnasium's
+    observation that were flattened and joined, in this order, to make `obs`. `obs_names` and `act_names` are what the
+    entries of an observation and of an action are called, empty for nothing. `env` is the environment, Gymnasium's
     EnvSpec as JSON. Two datasets are equal if all fields but the name are equal.
 
     Raises `DataError`, naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
@@ -59,6 +62,8 @@ class Episodes:
     obs_keys: tuple[str, ...] = ()
     env: str | None = None
     name: str = "dataset"
+    obs_names: tuple[str, ...] = ()
+    act_names: tuple[str, ...] = ()
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
@@ -69,7 +74,8 @@ class Episodes:
             fields[key] = as_flags(getattr(self, key), self.name, key)
         fields["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
         fields["goal_dims"] = tuple(np.ravel(as_whole(self.goal_dims, self.name, "goal_dims")).tolist())
-        fields["obs_keys"] = tuple(map(str, self.obs_keys))
+        for key in WORDS:
+            fields[key] = tuple(map(str, getattr(self, key)))
         for key, value in fields.items():
             object.__setattr__(self, key, value)
         if validate:
@@ -120,7 +126,7 @@ class Episodes:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Episodes):
             return NotImplemented
-        return (all(getattr(self, key) == getattr(other, key) for key in ("goal_dims", "obs_keys", "env"))
+        return (all(getattr(self, key) == getattr(other, key) for key in ("goal_dims", "env", *WORDS))
                 and all(np.array_equal(array, other.arrays[key]) for key, array in self.arrays.items())
                 and self.extras.keys() == other.extras.keys()
                 and all(np.array_equal(value, other.extras[key]) for key, value in self.extras.items()))
@@ -279,6 +285,11 @@ def wrong_shapes(e: Episodes) -> Iterator[str]:
     if not all(0 <= dim < e.obs_dim for dim in e.goal_dims) or len({*e.goal_dims}) < len(e.goal_dims):
         yield f"{e.name}: goal_dims is {e.goal_dims}; entries of an observation of width {e.obs_dim}, each once, are " \
               "expected"
+    for key, width in (("obs_names", e.obs_dim), ("act_names", e.act_dim)):
+        try:
+            check_names(getattr(e, key), width, key)
+        except ValueError as error:
+            yield f"{e.name}: {error}"
     if "goal" in e.extras and e.goal_dims and e.extras["goal"].shape[1] != len(e.goal_dims):
         yield f"{e.name}: goal has width {e.extras['goal'].shape[1]}; goal_dims {e.goal_dims} need {len(e.goal_dims)}"
 
@@ -292,7 +303,8 @@ def wrong_values(e: Episodes) -> Iterator[str]:
         rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
         row = array[rows[0]]
         at = np.argwhere(~np.isfinite(row))[0].tolist()
-        entry = f"{key}{at or ''}"
+        names = {"obs": e.obs_names, "act": e.act_names}.get(key, ())
+        entry = entry_word(key, at[0], names) if at else key
         yield (f"{locate(e, int(rows[0]), key)}: {entry} is {row[tuple(at)]} in float32; finite numbers below 3.4e38 "
                f"are expected (rows affected: {len(rows)})")
     for key in ("terminated", "truncated"):
@@ -325,7 +337,8 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     path = named(path, ".npz")
     members: dict[str, Any] = dict(episodes.arrays)
     members |= {f"extras/{key}": value for key, value in episodes.extras.items()}
-    members |= {"format": NPZ_FORMAT, "env": episodes.env or "", "obs_keys": np.array(episodes.obs_keys, dtype=str),
+    members |= {key: np.array(getattr(episodes, key), dtype=str) for key in WORDS}
+    members |= {"format": NPZ_FORMAT, "env": episodes.env or "",
                 "goal_dims": np.array(episodes.goal_dims, dtype=np.int64)}
     with new_file(path) as file:
         np.savez(file, **members)
@@ -341,7 +354,7 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> Fields:
         raise DataError(f"{path}: not an npz of {NPZ_FORMAT} but of {found[:60]}{lacks}; save_npz writes one")
     return {key: members[key] for key in ARRAYS} | {
         "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
-        "goal_dims": members["goal_dims"], "obs_keys": tuple(members["obs_keys"]), "name": path.stem,
+        "goal_dims": members["goal_dims"], **{key: tuple(members.get(key, ())) for key in WORDS}, "name": path.stem,
         "env": str(members["env"]) or None}
 
 

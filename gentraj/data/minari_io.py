@@ -22,7 +22,7 @@ import numpy as np
 from ..files import sync
 from ..progress import busy, one_line, say_once
 from .d4rl import open_hdf5, single_task
-from .episodes import DataError, Episodes, Fields
+from .episodes import WORDS, DataError, Episodes, Fields
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -148,6 +148,7 @@ def read_minari(dataset_id: str) -> Fields:
         lengths, read = _read_columns(file, dataset_id, episodes, rows)
     extras = {key.removeprefix("infos/"): array for key, array in read.items() if key.startswith("infos/")}
     obs_keys, goal_dims = notes.get("obs_keys", ()), notes.get("goal_dims", ())
+    names = {key: notes.get(key, ()) for key in ("obs_names", "act_names")}
     parts = [read[key].reshape(len(read[key]), -1) for key in obs_shapes]
     obs = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
     if "observations/desired_goal" in read:
@@ -165,7 +166,7 @@ def read_minari(dataset_id: str) -> Fields:
         env = metadata.get("eval_env_spec") or env
     return {field: read[key] for field, key in STEP_ARRAYS.items()} | {
         "obs": obs, "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
-        "name": dataset_id, "env": env}
+        "name": dataset_id, "env": env, **names}
 
 
 def _find(dataset_id: str) -> Path:
@@ -303,7 +304,8 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, overwr
                 algorithm_name=algorithm, author="unknown", author_email="unknown", code_permalink="")
         path = unfinished / "data" / "metadata.json"
         metadata = json.loads(path.read_text()) | {"dataset_id": dataset_id, "gentraj": {
-            "extras": infos, "goal_dims": episodes.goal_dims, "obs_keys": episodes.obs_keys,
+            "extras": infos, "goal_dims": episodes.goal_dims,
+            **{key: getattr(episodes, key) for key in WORDS},
             "provenance": dict(provenance or {})}}
         if episodes.env:
             metadata["env_spec"] = episodes.env

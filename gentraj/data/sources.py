@@ -211,7 +211,8 @@ def report(source: str | Path | Episodes) -> tuple[str, int]:
     for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
         lines.append(f"{key:<12} {' x '.join(f'{n:,}' for n in array.shape)}")
         if array.size and array.ndim in (1, 2):
-            lines += _ranges(array.reshape(len(array), -1), e.goal_dims if key == "obs" else ())
+            names = {"obs": e.obs_names, "act": e.act_names}.get(key, ())
+            lines += _ranges(array.reshape(len(array), -1), names, e.goal_dims if key == "obs" else ())
     found = [*problems(e), *(str(one.message) for one in warned if issubclass(one.category, UserWarning))]
     lines += [f"problems     {len(found) or 'none'}", *(f"  {problem}" for problem in found)]
     return "\n".join(lines), len(found)
@@ -242,10 +243,11 @@ def _summary(e: Episodes) -> Iterator[str]:
     yield f"goal         {goals}{', a goal beside every observation' if 'goal' in e.extras else ''}"
 
 
-def _ranges(columns: np.ndarray, goal_dims: tuple[int, ...]) -> Iterator[str]:
+def _ranges(columns: np.ndarray, names: Sequence[str], goal_dims: tuple[int, ...]) -> Iterator[str]:
     """Yields one line for each column."""
     with np.errstate(all="ignore"):  # NaN and infinity are shown as they are
         summary = columns.min(0), columns.max(0), columns.mean(0, dtype=np.float64)
     for d, (low, high, mean) in enumerate(zip(*summary, strict=True)):
         notes = ("  constant" if low == high else "") + ("  goal" if d in goal_dims else "")
+        notes += f"  {names[d]}" if names else ""
         yield f"  {d:>3}  {low:>12.5g} to {high:>12.5g}  mean {mean:>12.5g}{notes}"

@@ -24,7 +24,7 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     Extras are kept where all datasets have them; a warning says where goals or tasks are lost. Where some datasets mark
     synthetic data, the others count as real. The environment is that of the first dataset which names one; a warning
     says where another one names another. Raises `DataError` for no datasets and for datasets whose observations,
-    actions or extras differ in layout.
+    actions or extras differ in layout, or whose entries have other names; some may have none.
     """
     if not datasets:
         raise DataError("no datasets to join; give at least one")
@@ -34,10 +34,13 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
     first = datasets[0]
     env = next((d.env for d in datasets if d.env is not None), None)
+    names = {key: next(filter(None, (getattr(d, key) for d in datasets)), ()) for key in ("obs_names", "act_names")}
     shared = {key for key in first.extras if all(key in d.extras for d in datasets)}
     for other in datasets[1:]:
         layouts = [{"obs_dim": d.obs_dim, "act_dim": d.act_dim, "goal_dims": d.goal_dims, "obs_keys": d.obs_keys}
                    | {f"the width of {key}": d.extras[key].shape[1] for key in shared} for d in (other, first)]
+        for layout, d in zip(layouts, (other, first), strict=True):
+            layout |= {key: getattr(d, key) or known for key, known in names.items()}
         for key, value in layouts[0].items():
             if value != layouts[1][key]:
                 raise DataError(f"{other.name}: {key} is {value} but {layouts[1][key]} in {first.name}; only datasets "
@@ -51,7 +54,7 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
                           "joined data have none", stacklevel=2)
     joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
     joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets]) for key in first.extras if key in shared}
-    return replace(first, name="+".join(d.name for d in datasets), env=env, **joined)
+    return replace(first, name="+".join(d.name for d in datasets), env=env, **names, **joined)
 
 
 def environment_name(env: str | None) -> str:

@@ -176,7 +176,8 @@ class PlannerRun(Run[PlannerRunConfig]):
         stride, offsets = config.stride, None
         if isinstance(stride, tuple):
             stride, offsets = stride[0], stride
-        spec = TrajectorySpec(data.obs_dim, 0 if config.refine else act_dim, config.horizon, stride, offsets)
+        spec = TrajectorySpec(data.obs_dim, 0 if config.refine else act_dim, config.horizon, stride, offsets,
+                              obs_names=data.obs_names, act_names=data.act_names)
         context = self._context_normalizer(spec, episodes)
         self._model = self._model_of(spec, config.conditioning, context, episodes)
         self.finer = [self._model_of(finer, BOTH_ENDS, context, episodes)

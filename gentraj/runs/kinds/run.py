@@ -74,6 +74,10 @@ class DataFacts:
     """The returns of each dataset that was joined, in the order in which they were joined."""
     constant_actions: tuple[float | None, ...] = ()
     """The value of each entry of an action that never varies, and None for the others; empty if all vary."""
+    obs_names: tuple[str, ...] = ()
+    """The names of the entries of an observation; empty if the data give none."""
+    act_names: tuple[str, ...] = ()
+    """The names of the entries of an action."""
 
     @classmethod
     def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,
@@ -87,7 +91,7 @@ class DataFacts:
             constant = ()
         return cls(episodes.obs_dim, episodes.act_dim, context_width(episodes, context),
                    episodes.goal_dims or goal_dims, episodes.obs_keys, env, episodes.env,
-                   tuple(returns or [DataReturns.of(episodes)]), constant)
+                   tuple(returns or [DataReturns.of(episodes)]), constant, episodes.obs_names, episodes.act_names)
 
     def allowed(self, space: Box) -> Box:
         """The actions of a space among which an agent chooses: what never varies in the data stays as it is.
@@ -147,7 +151,8 @@ class MemoryRunConfig(RunConfig):
 
     def memory(self, data: DataFacts) -> TrajectorySpec:
         """The layout of what it sees of these data (`TrajectorySpec.seen`)."""
-        return TrajectorySpec(data.obs_dim, data.act_dim, 1, history=self.history, past_actions=self.past_actions)
+        return TrajectorySpec(data.obs_dim, data.act_dim, 1, history=self.history, past_actions=self.past_actions,
+                              obs_names=data.obs_names, act_names=data.act_names)
 
 
 class Split(NamedTuple):
