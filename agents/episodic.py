@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gentraj.models.sampling import finite
+from gentraj.networks.embedding import MIN_ROWS
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 
@@ -25,6 +26,8 @@ class EpisodicAgent(Agent):
     decision_B: Tensor
     observations: ObservationBuffer
     """The last observations and actions; that of an agent without a history is empty."""
+    multiple = 1
+    """Its networks are called with a multiple of so many rows, which are filled up where there are fewer."""
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment."""
@@ -35,6 +38,9 @@ class EpisodicAgent(Agent):
         self._forget(mask_B)
         if seeds_B is not None:
             self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
+
+    def pad_batches(self, padded: bool = True) -> None:
+        self.multiple = MIN_ROWS if padded else 1
 
     def took(self, act_BA: Tensor) -> None:
         self.observations.correct(act_BA)

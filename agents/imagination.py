@@ -84,6 +84,9 @@ class Imagination(EpisodicAgent):
     def _allocate(self, batch: int) -> None:
         self.observations = ObservationBuffer(self.world.spec, self.world.spec.past, batch)
 
+    def pad_batches(self, padded: bool = True) -> None:
+        self.agent.pad_batches(padded)
+
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         obs_BO, goal_BG = observed(obs_BO).cpu(), aimed_at(goal_BG)

@@ -125,7 +125,8 @@ class MPC(EpisodicAgent):
             act_BNTA = mean_BTA[:, None] + spread_BTA[:, None] * eps_BNTA
             likely = min(round(config.prior_fraction * num), num - 1)  # the first sequence stays
             if self.prior is not None and i == 0 and likely:  # the first actions of the last sequences are the prior's
-                likely_BNKA = self.prior(obs_BO, goal_BG, likely, noise)[:, :, : config.horizon]
+                likely_BNKA = self.prior(obs_BO, goal_BG, likely + -likely % self.multiple, noise)
+                likely_BNKA = likely_BNKA[:, :likely, : config.horizon]
                 act_BNTA[:, -likely:, : likely_BNKA.shape[2]] = likely_BNKA.to(act_BNTA)
             act_BNTA = act_BNTA.clamp(self.low_A, self.high_A)
             return_BN = self.simulate(obs_BO, act_BNTA, goal_BG).to(act_BNTA)

@@ -81,6 +81,10 @@ class ConfidenceSwitch(EpisodicAgent):
         self.by_teacher_B[mask_B] = False
         self.left_B[mask_B] = 0
 
+    def pad_batches(self, padded: bool = True) -> None:
+        self.student.pad_batches(padded)
+        self.teacher.pad_batches(padded)
+
     def took(self, act_BA: Tensor) -> None:
         self.student.took(act_BA)
         self.teacher.took(act_BA)
@@ -165,6 +169,9 @@ class NoisyAgent(Agent):
         act_BA = act_BA.clamp(self.low_A, self.high_A)
         self.agent.took(act_BA)
         return act_BA
+
+    def pad_batches(self, padded: bool = True) -> None:
+        self.agent.pad_batches(padded)
 
     def took(self, act_BA: Tensor) -> None:
         self.agent.took(act_BA)

@@ -26,7 +26,7 @@ from .device import device_of
 from .diffusion.paths import PATHS, sampling_times
 from .diffusion.samplers import Sampler
 from .models.model import TrajectoryModel
-from .networks.embedding import batch_invariant
+from .networks.embedding import MIN_ROWS
 from .randomness import generator
 from .training.step import TrainingStep
 from .trajectory import (
@@ -82,15 +82,14 @@ def _check_known_entries(model: TrajectoryModel) -> None:
             f"a sample conditioned on {name} changes the given entries; set them at the end, bit for bit")
 
 
-@batch_invariant()
 def _check_seeds(model: TrajectoryModel) -> None:
-    condition = Condition.empty(model.spec, 20, device=device_of(model))
-    many = model.sample(condition, seed=list(range(20)))
-    assert _close(model.sample(condition[3:5], seed=[3, 4]), many[3:5]), (
+    condition, seeds = Condition.empty(model.spec, 2 * MIN_ROWS, device=device_of(model)), list(range(2 * MIN_ROWS))
+    many, some = model.sample(condition, seed=seeds), slice(3, 3 + MIN_ROWS)
+    assert _close(model.sample(condition[some], seed=seeds[some]), many[some]), (
         "a sample depends on the others of its batch; draw its noise from its own seed, and do not mix samples")
     before = torch.random.get_rng_state()
     torch.rand(1)
-    again = model.sample(condition, seed=list(range(20)))
+    again = model.sample(condition, seed=seeds)
     torch.random.set_rng_state(before)
     assert torch.equal(again, many), f"the same seeds give another sample; {FROM_ITS_SEED}"
     assert not torch.equal(many[0], many[1]), "different seeds give the same sample"
@@ -153,7 +152,6 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING)
 
 
-@batch_invariant()
 def check_policy(policy: Policy) -> None:
     """Checks a `Policy`, and how an `Actor` acts with it.
 
@@ -184,6 +182,7 @@ def check_policy(policy: Policy) -> None:
     def act(rows: slice, high: float = 1.0) -> Tensor:
         high_A = np.full(spec.act_dim, high, np.float32)
         actor = Actor(policy, -high_A, high_A)
+        actor.pad_batches()
         actor.reset(None, seeds[rows])
         return torch.stack([actor.act(obs_BO[rows], None if goal_BG is None else goal_BG[rows])
                             for _ in range(policy.execute)])

@@ -539,6 +539,10 @@ class Agent(ABC):
         They are on the device of the observations, or on the CPU.
         """
 
+    def pad_batches(self, padded: bool = True) -> None:  # noqa: B027 - most agents have no network
+        """Fills up the batches of its networks from now on, or no longer, so that no action depends on the environments
+        beside its own, bit for bit. A decision in one environment then costs as much as in 16."""
+
     def took(self, act_BA: Tensor) -> None:  # noqa: B027 - most agents remember no actions
         """Tells an agent that remembers its actions which ones (B, A) were carried out in the place of those that `act`
         returned last."""

@@ -19,8 +19,6 @@ import hypothesis
 import pytest
 import torch
 
-from gentraj.networks.embedding import batch_invariant
-
 # A background job ignores Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -55,13 +53,6 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if started := os.environ.get("CI_STARTED"):
         terminalreporter.write_line(f"total time of .ci/run: {time.time() - int(started):.0f} s")
-
-
-@pytest.fixture
-def batch_invariance() -> Iterator[None]:
-    """Computes as rollouts do, so that no result depends on the batch beside it."""
-    with batch_invariant():
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

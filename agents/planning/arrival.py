@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import settings
 from gentraj.device import constant
-from gentraj.networks.embedding import Frequencies, fourier, padded, width
+from gentraj.networks.embedding import Frequencies, fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.normalize import Normalizer
 from gentraj.training.optimization import LearningConfig, adamw
@@ -74,7 +74,7 @@ class Arrival(nn.Module):
 
         It is the earliest timestep that is at least that fraction as probable as the most probable one.
         """
-        p_BH = self(padded(obs_BO), padded(goal_BG))[: len(obs_BO)].softmax(-1)
+        p_BH = self(obs_BO, goal_BG).softmax(-1)
         p_BH[:, 0] = 0  # timestep 0 is the present
         ratio_BH = p_BH / p_BH.amax(1, keepdim=True)
         enough_BNH = ratio_BH[:, None] >= constant(thresholds, ratio_BH.device, torch.get_default_dtype())[:, None]

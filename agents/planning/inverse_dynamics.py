@@ -15,7 +15,6 @@ from gentraj.data import Episodes, Windows
 from gentraj.data.windows import repeat_last
 from gentraj.device import constant, to_device
 from gentraj.models.conditioning import later_row
-from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
 from gentraj.normalize import Normalizer
 from gentraj.training.optimization import LearningConfig, adamw
@@ -117,9 +116,8 @@ class InverseDynamics(nn.Module):
     def forward(self, obs_BO: Tensor, target_BO: Tensor, k: int) -> Tensor:
         """(B, A) actions in environment units that lead towards `target_BO`, k environment steps ahead."""
         device = self.obs.shift_D.device
-        obs_RO, target_RO = padded(to_device(obs_BO, device)), padded(to_device(target_BO, device))
-        k_R = torch.full((len(obs_RO),), k, device=device)
-        return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
+        k_B = torch.full((len(obs_BO),), k, device=device)
+        return self.act.unnormalize(self._act(to_device(obs_BO, device), to_device(target_BO, device), k_B))
 
     def _act(self, obs_BO: Tensor, target_BO: Tensor, k_B: Tensor) -> Tensor:
         seen = constant(self.seen, obs_BO.device, torch.long)

@@ -21,7 +21,7 @@ from gentraj.diffusion.paths import over_rows
 from gentraj.models.sampling import Denoise, Denoising, Plugin
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
-from gentraj.networks.embedding import SinusoidalEmbedding, padded
+from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.normalize import Normalizer, NormalizerName
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
 from gentraj.training.step import TrainingStep
@@ -202,10 +202,9 @@ class PlanCritic(nn.Module):
     def forward(self, x_RHD: Tensor, goal_RG: Tensor | None = None) -> Tensor:
         """(R,) values of plans, differentiable with respect to the plans, of each for its goal if it has learnt from
         goals."""
-        known_RG = None
-        if goal_RG is not None and self.goal_dims:
-            known_RG = padded(goal_RG)
-        return self.returns.unnormalize(self.relative(padded(x_RHD), goal_RG=known_RG)[: len(x_RHD)])
+        if not self.goal_dims:
+            goal_RG = None
+        return self.returns.unnormalize(self.relative(x_RHD, goal_RG=goal_RG))
 
     @torch.no_grad()
     def steps_to_go(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:

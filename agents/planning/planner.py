@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint, Constraints
 from gentraj.diffusion.guidance import Constrained
+from gentraj.networks.embedding import padded
 from gentraj.randomness import Seeds
 
 from ..episodic import EpisodicAgent
@@ -19,9 +20,10 @@ from .tracker import PlanTracker
 
 
 def targets_along(sampler: PlanSampler, tracker: PlanTracker, plans: Plans, goal_BG: Tensor | None,
-                  seeds_B: Seeds) -> Tensor:
-    """(B, T, D) the targets of the tracker along the chosen plans, which come to rest where they arrive at a goal."""
-    x_BHD, arrival_step_B = sampler.filled(plans, tracker.ahead, seeds_B)
+                  seeds_B: Seeds, multiple: int = 1) -> Tensor:
+    """(B, T, D) the targets of the tracker along the chosen plans, which come to rest where they arrive at a goal.
+    `multiple` is as in `PlanSampler.sample`."""
+    x_BHD, arrival_step_B = sampler.filled(plans, tracker.ahead, seeds_B, multiple)
     if goal_BG is None:
         return tracker.targets(x_BHD, None)
     return tracker.targets(x_BHD, arrival_step_B)
@@ -120,7 +122,8 @@ class Planner(PlanFollower):
         due_B = (self.age_B >= self.config.replan) | self._aim(goal_BG)
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
-        act_BA = self.tracker.action(obs_BO, self.target_BTD, self.age_B)
+        along = (padded(x, self.multiple) for x in (obs_BO, self.target_BTD, self.age_B))
+        act_BA = self.tracker.action(*along)[: len(obs_BO)]
         self.age_B += 1
         self.observations.add(obs_BO, act_BA)
         return act_BA
@@ -161,9 +164,11 @@ class Planner(PlanFollower):
             if self.config.shifted:
                 tail = self.last_plan.tail(far_B, self.config.replan, goal is not None)
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
-            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, aim=aim)
+            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, aim=aim,
+                                            multiple=self.multiple)
             self.last_plan.keep(far_B, *self.last.chosen(), prefix)
-            self.target_BTD[far_B] = targets_along(self.sampler, self.tracker, self.last, goal, seeds).cpu()
+            target_BTD = targets_along(self.sampler, self.tracker, self.last, goal, seeds, self.multiple)
+            self.target_BTD[far_B] = target_BTD.cpu()
         if goal_BG is not None and near_B.any():
             self._hold(near_B, obs_BO, goal_BG)
         self.age_B[due_B] = 0

@@ -24,6 +24,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.model import TrajectoryModel
 from gentraj.models.sampling import Guidance, Preference, as_plugins
+from gentraj.networks.embedding import padded
 from gentraj.randomness import Seeds, as_noise, fold, unfold
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
@@ -279,13 +280,14 @@ class PlanSampler:
     @torch.no_grad()
     def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Seeds,
                prefix: ObservedPrefix | None = None, tail: PlanTail | None = None,
-               observe: Observer | None = None, aim: Waypoints | None = None) -> Plans:
+               observe: Observer | None = None, aim: Waypoints | None = None, multiple: int = 1) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
 
         With the `tail` of earlier plans, the first candidate completes it. The returned plans begin at the present; if
         they have a `prefix`, their last timestep repeats to fill the horizon. `observe` is called with the unfinished
         candidates after each sampling step, as in the model's `sample`. `aim` are the places to plan for on a roadmap,
-        by default those ahead on the way to the goals.
+        by default those ahead on the way to the goals. Networks are called with a `multiple` of so many rows, and
+        `observe` sees those that fill it up, too.
         """
         if goal_BG is not None and self._far is not None:
             aim = aim or self._far.aim(obs_BO, goal_BG)
@@ -296,7 +298,7 @@ class PlanSampler:
         if prefix is None:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO))
         prefix = prefix.to(self.device)
-        arrival_BJ = self._arrivals(obs_BO, goal_BG, prefix.present_B)
+        arrival_BJ = self._arrivals(obs_BO, goal_BG, prefix.present_B, multiple)
 
         def own(seed: int) -> list[int]:
             seeds = seeds_of(seed, arrival_BJ.shape[1], self.config.candidates)
@@ -312,21 +314,24 @@ class PlanSampler:
                 last_B = self.spec.horizon - 1 - prefix.present_B
                 first_B = torch.where(tail.left_BH.any(1), tail.arrival_step_B.minimum(last_B), first_B)
             arrival_step_BN = torch.cat([first_B[:, None], arrival_step_BN], 1)
-        condition = self._condition(obs_BO, goal_BG, prefix, tail, arrival_step_BN)
+        num, rows = arrival_step_BN.shape[1], arrival_step_BN.numel()
+        missing = -rows % multiple
+        noise = noise.padded(missing)
+        condition = self._condition(obs_BO, goal_BG, prefix, tail, arrival_step_BN).padded(missing)
         x_RHD = self.model.sample(condition, guide=self._guide, seed=noise, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
-        num = arrival_step_BN.shape[1]
-        present_R = repeat(prefix.present_B, "b -> (b n)", n=num)
+        present_R = padded(repeat(prefix.present_B, "b -> (b n)", n=num), multiple)
         ratio_BN, value_BN = torch.zeros(arrival_step_BN.shape, device=self.device), None
         if self.trust is not None and num > 1:
-            ratio_R = self.trust.ratio(x_RHD, arrival_step_BN.flatten(), noise, present_R, condition.context_BC)
-            ratio_BN = rearrange(ratio_R, "(b n) -> b n", n=num)
+            arrival_step_R = padded(arrival_step_BN.flatten(), multiple)
+            ratio_R = self.trust.ratio(x_RHD, arrival_step_R, noise, present_R, condition.context_BC)
+            ratio_BN = rearrange(ratio_R[:rows], "(b n) -> b n", n=num)
         if self.critic is not None and self.config.select == "value":
             goal_RG = None
             if goal_BG is not None:
-                goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
-            value_BN = rearrange(self.critic(x_RHD, goal_RG), "(b n) -> b n", n=num)
-        x_RHD = shift_time(x_RHD, present_R)
+                goal_RG = padded(repeat(goal_BG, "b g -> (b n) g", n=num), multiple)
+            value_BN = rearrange(self.critic(x_RHD, goal_RG)[:rows], "(b n) -> b n", n=num)
+        x_RHD = shift_time(x_RHD, present_R)[:rows]
         chosen_B = choice(arrival_step_BN, ratio_BN, value_BN)
         x_BNHD = rearrange(x_RHD, "(b n) h d -> b n h d", n=num)
         return Plans(x_BNHD, arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
@@ -362,16 +367,16 @@ class PlanSampler:
             going = [b for b, is_there in zip(going, is_there_B.tolist(), strict=True) if not is_there]
             yield [joined(self.spec, *parts) for parts in zip(windows, ratios, strict=True)]
 
-    def filled(self, plans: Plans, ahead: int, seeds_B: Seeds) -> tuple[Tensor, Tensor]:
+    def filled(self, plans: Plans, ahead: int, seeds_B: Seeds, multiple: int = 1) -> tuple[Tensor, Tensor]:
         """The chosen plans (B, H', D') in the layout `executed`, as far as `ahead` environment steps, and their arrival
-        timesteps (B,)."""
+        timesteps (B,). `multiple` is as in `sample`."""
         x_BHD, arrival_step_B = plans.chosen()
         for fine in self.finer:
-            x_BHD = self._filled_in(fine, x_BHD, ahead, seeds_B)
+            x_BHD = self._filled_in(fine, x_BHD, ahead, seeds_B, multiple)
             arrival_step_B = arrival_step_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         return x_BHD, arrival_step_B
 
-    def _filled_in(self, fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds_B: Seeds) -> Tensor:
+    def _filled_in(self, fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds_B: Seeds, multiple: int) -> Tensor:
         """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
 
         A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
@@ -385,18 +390,22 @@ class PlanSampler:
         ends = ends.with_obs(0, first_RO).with_obs(-1, last_RO)
         noise = as_noise(seeds_B, len(x_BHD), "plans")
         noise = noise.derived(lambda seed: [fold(seed, leg, fine.spec.stride) for leg in range(legs)])
-        x_RHD = fine.sample(with_context(ends, self.config.context), seed=noise, options=self._options)[:, 0].float()
+        missing = -len(noise) % multiple
+        ends = with_context(ends, self.config.context).padded(missing)
+        x_RHD = fine.sample(ends, seed=noise.padded(missing), options=self._options)[: len(noise), 0].float()
         # A leg begins where the last one ended.
         joined_BTD = rearrange(x_RHD[:, :-1], "(b leg) h d -> b (leg h) d", leg=legs)
         return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)
 
-    def _arrivals(self, obs_BO: Tensor, goal_BG: Tensor | None, present_B: Tensor) -> Tensor:
+    def _arrivals(self, obs_BO: Tensor, goal_BG: Tensor | None, present_B: Tensor, multiple: int) -> Tensor:
         """(B, J) the timesteps, counted from the present, at which plans are to arrive."""
         last_B1 = (self.spec.horizon - 1 - present_B)[:, None]
         if goal_BG is None or self.config.arrival == "fixed":
             return last_B1
         if self.arrival is not None and self.config.arrival_thresholds:
-            return self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds).minimum(last_B1)
+            obs_RO, goal_RG = padded(obs_BO, multiple), padded(goal_BG, multiple)
+            arrival_RJ = self.arrival.propose(obs_RO, goal_RG, self.config.arrival_thresholds)
+            return arrival_RJ[: len(obs_BO)].minimum(last_B1)
         # a plan of two timesteps can only arrive at the last one
         return torch.arange(min(2, self.spec.horizon - 1), self.spec.horizon, 2, device=obs_BO.device).minimum(last_B1)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint
 from gentraj.device import to_device
-from gentraj.networks.embedding import padded, padding
+from gentraj.networks.embedding import padded
 from gentraj.randomness import RowNoise, Seeds
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
 
@@ -96,10 +96,9 @@ class Actor(EpisodicAgent):
             obs = self.observations.seen(obs_BO)[which]
             goal = None
             if goal_BG is not None:
-                goal = padded(self._aim(due_B, obs, goal_BG[which]))
-            noise = RowNoise(self._seeds(due_B)).padded(padding(len(obs)))
-            act_BEA = self.decide(padded(obs), goal, noise)  # an action must not depend on the size of its batch
-            act_BEA = act_BEA[: len(obs)].to(self.queue_BEA)
+                goal = padded(self._aim(due_B, obs, goal_BG[which]), self.multiple)
+            noise = RowNoise(self._seeds(due_B)).padded(-len(obs) % self.multiple)
+            act_BEA = self.decide(padded(obs, self.multiple), goal, noise)[: len(obs)].to(self.queue_BEA)
             self.queue_BEA[which] = finite_actions(act_BEA, "the policy")
             self.age_B.masked_fill_(due_B, 0)
             self.decision_B += due_B

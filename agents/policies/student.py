@@ -240,7 +240,7 @@ class StudentActor(Actor):
         if goal_BG is not None:
             x_BI = torch.cat([x_BI, to_device(goal_BG, x_BI.device)], 1)
         *hidden, (weight, bias) = self.layers
-        h_RY = padded(x_BI)
+        h_RY = padded(x_BI, self.multiple)
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from gentraj.config import settings as settings_class
 from gentraj.data import Episodes
 from gentraj.data.splitting import concatenate
-from gentraj.networks.embedding import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
@@ -37,7 +36,7 @@ class RolloutSettings:
     """Environments that run side by side."""
     batch_invariant: bool = True
     """Whether an episode is the same, bit for bit, whatever the number of environments. Without it decisions in few
-    environments are faster (`gentraj.networks.embedding.batch_invariant`)."""
+    environments are faster (`Agent.pad_batches`)."""
     workers: NonNegativeInt = 0
     """Number of processes, each with one environment, of which at most `num_envs` run side by side; 0 is this process.
     The result is the same bit for bit. An environment that ends its process or hangs then costs its episode only."""
@@ -132,8 +131,8 @@ def rollout(agent: Agent, make_env: MakeEnv, episodes: int, seed: int = 0,
         seeds = [fold(seed, i) for i in range(settings.first, settings.first + episodes)]
         player = _Player(agent, envs, seeds, settings, record, watch)
         limit = envs.layout.max_episode_steps or 0
-        with (bar(episodes * (limit or 1), f"{settings.name} in {envs.env_id}", "steps" if limit else "episodes",
-                  shown=progress) as shown, batch_invariant(settings.batch_invariant)):
+        with bar(episodes * (limit or 1), f"{settings.name} in {envs.env_id}", "steps" if limit else "episodes",
+                 shown=progress) as shown:
             player.play(shown, limit)
         played = player.result()
     if player.faults or played is None:
@@ -193,6 +192,7 @@ class _Player:
 
         The bar `shown` counts steps if episodes have at most `limit` steps, or episodes if that is 0.
         """
+        self.agent.pad_batches(self.settings.batch_invariant)
         try:
             self._begin(np.ones(len(self.episode_B), bool))
             while (self.episode_B >= 0).any():
@@ -209,6 +209,8 @@ class _Player:
                 self._begin(ended_B)
         except EnvCrashed as error:  # a lost worker cannot be replaced
             self.faults |= dict.fromkeys([*self.episode_B[self.episode_B >= 0].tolist(), *self.waiting], error)
+        finally:
+            self.agent.pad_batches(False)
 
     def _count(self, shown: tqdm, limit: int, live_B: np.ndarray, ended_B: np.ndarray) -> None:
         """Counts a step. An episode that ends early lowers the total by the steps that it leaves out."""

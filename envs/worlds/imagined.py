@@ -21,7 +21,6 @@ from gymnasium.vector.utils import batch_space
 from pydantic import NonNegativeFloat, PositiveInt
 
 from gentraj.config import settings
-from gentraj.networks.embedding import batch_invariant
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
@@ -138,7 +137,6 @@ class ImaginedEpisodes:
         self.past_BPD = np.array(past_BPD, np.float32)
         self.elapsed_B = np.zeros_like(self.elapsed_B)
 
-    @batch_invariant()
     def ask(self, agent: Agent) -> np.ndarray:
         """Returns the agent's actions (B, A) in the current states."""
         return agent.act(torch.from_numpy(self.obs_BO), self._goals()).detach().cpu().numpy()
@@ -147,7 +145,6 @@ class ImaginedEpisodes:
         """(B, G) the goals; None without any."""
         return torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
 
-    @batch_invariant()
     def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> StepResult:
         """Steps the episodes where `moving_B` is true; the others keep their state and get reward 0.
 

@@ -29,7 +29,7 @@ from ..models.sampling import (
     without_gradient,
 )
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
-from ..networks.embedding import conditioned, padding
+from ..networks.embedding import conditioned
 from ..normalize import Normalizer
 from ..randomness import Noise, Seeds, as_noise
 from ..training.optimization import LearningConfig, MovingAverage, adamw
@@ -359,9 +359,6 @@ class Diffusion(ConditionalModel):
 
     def _sample_rows(self, rows: Condition, noise: Noise, sampler: Sampler, times: Tensor,
                      plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
-        count, missing = rows.batch, padding(rows.batch)
-        rows, noise = rows.padded(missing), noise.padded(missing)
-
         def normal() -> Tensor:
             return to_device(noise.scaled(temperature, self.spec.horizon, self.spec.dim), rows.values_BHD.device)
 
@@ -378,9 +375,9 @@ class Diffusion(ConditionalModel):
         denoise = self.denoise(values, rows.mask_BHD, rows.context_BC, times=times)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
-        watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
+        watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x), t))
         x = sampler(denoise, self.path.sigma(times[0]) * normal(), times, self.path, normal, observe=watch)
         x = self.normalizer.unnormalize(x)
         for plugin in plugins:
             x = plugin.finish(x, sampling)
-        return torch.where(rows.mask_BHD, rows.values_BHD, x)[:count]
+        return torch.where(rows.mask_BHD, rows.values_BHD, x)

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..networks.embedding import MAX_ROWS, padded, padding
+from ..networks.embedding import MAX_ROWS, MIN_ROWS
 from ..normalize import Normalizer
 from ..randomness import Noise, Seeds, as_noise
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
@@ -226,7 +226,9 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
             again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in rejecting]).any(0)]
             if not len(again):
                 break
-            x_RHD[again] = _checked(sample_rows, block[again], own[again.tolist()].anew(attempt))
+            missing = -len(again) % MIN_ROWS  # so that it does not matter which others are sampled again
+            anew = own[again.tolist()].anew(attempt).padded(missing)
+            x_RHD[again] = _checked(sample_rows, block[again].padded(missing), anew)[: len(again)]
             attempt += 1
         blocks.append(x_RHD)
     x_RHD = torch.cat(blocks)
@@ -246,20 +248,10 @@ def _checked(sample_rows: SampleRows, rows: Condition, noise: Noise) -> Tensor:
 def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Noise) -> Tensor:
     """Calls `function` on blocks of at most MAX_ROWS of R rows, and joins what it returns, (R, ...).
 
-    Each of `rows` is a condition, a tensor (R, ...) or noise. Within `batch_invariant` a block is padded, with copies
-    of its first row and other noise, so that no row depends on those beside it.
+    Each of `rows` is a condition, a tensor (R, ...) or noise.
     """
-    number, results = rows[0].batch if isinstance(rows[0], Condition) else len(rows[0]), []
-    for i in range(0, number, MAX_ROWS):
-        block = [_padded(each[i : i + MAX_ROWS]) for each in rows]
-        results.append(function(*block)[: number - i])
-    return torch.cat(results)
-
-
-def _padded(rows: Any) -> Any:
-    if isinstance(rows, Tensor):
-        return padded(rows)
-    return rows.padded(padding(rows.batch if isinstance(rows, Condition) else len(rows)))
+    number = rows[0].batch if isinstance(rows[0], Condition) else len(rows[0])
+    return torch.cat([function(*[each[i : i + MAX_ROWS] for each in rows]) for i in range(0, number, MAX_ROWS)])
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> Tensor:

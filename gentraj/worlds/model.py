@@ -31,7 +31,7 @@ from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..models.sampling import read_together
 from ..networks import ResidualMLPConfig
-from ..networks.embedding import padded, padding
+from ..networks.embedding import MIN_ROWS, padded
 from ..networks.mlp import EnsembleMLP, mlp
 from ..normalize import Normalizer
 from ..randomness import Noise, RowNoise, Seeds, as_noise
@@ -322,7 +322,7 @@ class WorldModel(nn.Module):
         parts: list[Imagined] = []
         noise = None
         if seeds is not None and temperature:
-            noise = as_noise(seeds, number, "rollouts").padded(padding(number))
+            noise = as_noise(seeds, number, "rollouts").padded(-number % MIN_ROWS)
         for t in range(0, act_BTA.shape[1], self.chunk):
             own = noise.anew(t) if noise is not None and t else noise
             now = slice(t, t + self.chunk)

@@ -13,6 +13,7 @@ from oracle import normals
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.guidance import Guided, NearestData
 from gentraj.models.sampling import Plugin
+from gentraj.networks.embedding import MIN_ROWS
 from gentraj.trajectory import Condition, SamplingOptions
 
 PLUGINS: dict[str, Callable[[], Plugin]] = {
@@ -34,17 +35,16 @@ def known(plugin: str, rows: int) -> Condition:
     return condition if plugin == "Contexts" else replace(condition, context_BC=normals(50, 2, seed=3)[:rows].float())
 
 
-@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("sampler", ["ddpm", "heun"])
 @pytest.mark.parametrize("name", PLUGINS)
 def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) -> None:
     model, plugin = tiny(sampler=sampler), PLUGINS[name]()
-    condition = known(name, 20)
-    many = model.sample(condition, guide=plugin, seed=list(range(20)))
-    assert torch.isfinite(many).all() and not torch.equal(many, model.sample(condition, seed=list(range(20))))
+    condition, seeds = known(name, 2 * MIN_ROWS), list(range(2 * MIN_ROWS))
+    many = model.sample(condition, guide=plugin, seed=seeds)
+    assert torch.isfinite(many).all() and not torch.equal(many, model.sample(condition, seed=seeds))
     assert torch.equal(many[:, 0][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
-    few = model.sample(condition[:3], guide=plugin, seed=[0, 1, 2])
-    torch.testing.assert_close(few, many[:3], rtol=1e-4, atol=1e-4)
+    few = model.sample(condition[:MIN_ROWS], guide=plugin, seed=seeds[:MIN_ROWS])
+    torch.testing.assert_close(few, many[:MIN_ROWS], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", ["vp-cosine", "ve", "flow"])  # little signal at the end, all of it, and none

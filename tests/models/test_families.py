@@ -64,21 +64,19 @@ def test_the_families_with_a_density() -> None:
     assert {name for name in FAMILIES if isinstance(make(name), SupportsLogProb)} == {"diffusion", "flow", "gaussian"}
 
 
-@pytest.mark.usefixtures("batch_invariance")
 @every_family
 def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> None:
-    """At least 16 at a time, so that one that is a network rounds alike however many are drawn."""
     model, condition, shapes = make(name), CONDITIONS["start"](Condition.empty(SPEC)), set()
 
     def left(x: torch.Tensor) -> torch.Tensor:
         shapes.add(tuple(x.shape))
         return -x[..., 0].mean(1)
 
-    plain, guided = model.sample(condition, 3), model.sample(condition, 3, guide=left)
-    assert shapes and all(rows >= MIN_ROWS and (horizon, dim) == (8, 5) for rows, horizon, dim in shapes)
+    plain, guided = model.sample(condition, MIN_ROWS), model.sample(condition, MIN_ROWS, guide=left)
+    assert shapes and all(rows % MIN_ROWS == 0 and (horizon, dim) == (8, 5) for rows, horizon, dim in shapes)
     assert not torch.equal(guided, plain)
     assert torch.equal(guided[:, :, 0, :3], plain[:, :, 0, :3])
-    assert torch.equal(model.sample(condition, 3, guide=Guided(left, scale=0.0)), plain)
+    assert torch.equal(model.sample(condition, MIN_ROWS, guide=Guided(left, scale=0.0)), plain)
 
 
 @every_family

@@ -115,7 +115,6 @@ def test_it_learns_the_law_of_a_linear_system(tmp_path: Path) -> None:
 # -- contracts
 
 
-@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_row_depends_on_its_own_seed_and_inputs_only(name: str, worlds: dict[str, WorldModel]) -> None:
     world, (obs_BO, act_BTA), seeds = worlds[name], asked(20, 5), list(range(50, 70))

@@ -52,6 +52,7 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     episodes.rngs = [np.random.default_rng(s) for s in seeds]
     episodes.reset(np.ones(batch, bool))
     agent.reset(None, seeds)
+    agent.pad_batches()
     made = follow(episodes, np.full(batch, limit), lambda k: episodes.ask(agent))
     if (made.why_B == NOT_FINITE).any():
         raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")

@@ -83,7 +83,6 @@ def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
     assert env.episodes.elapsed_B.tolist() == [0, 1, 1, 0]
 
 
-@pytest.mark.usefixtures("batch_invariance")
 def test_a_step_is_a_prediction_of_the_world_model(hopping: Path) -> None:
     """It equals `imagine`, in environment units; at temperature 0 the seed does not matter."""
     env = one(hopping, temperature=0.0, **FREE)
