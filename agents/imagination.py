@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gentraj.config import settings
 from gentraj.device import device_of, to_device
-from gentraj.models.sampling import one_each, read_together
+from gentraj.models.sampling import Checks, one_each
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
@@ -104,15 +104,18 @@ class Imagination(EpisodicAgent):
         """
         number = self.config.candidates
         noise = RowNoise(self._seeds(torch.ones(len(obs_BO), dtype=torch.bool))).several(number)
+        if isinstance(self.agent, Actor):
+            self.agent.given(obs_BO, goal_BG)  # raises for others than it was trained with
         spec, seen_BW = self.world.spec, self.observations.seen(obs_BO)
         obs_RO, past_RPD = spec.past_of(repeat(to_device(seen_BW, self.device), "b w -> (b n) w", n=number))
         goal_RG = None
         if goal_BG is not None:
             goal_RG = repeat(to_device(goal_BG, self.device), "b g -> (b n) g", n=number)
         self.agent.reset(None, noise.seeds)
-        with read_together():
-            act_RA, score_R = self._imagine(obs_RO, goal_RG, past_RPD)
-            act_score_RX = torch.cat([act_RA, score_R[:, None]], 1).cpu()  # one copy, as each waits for an accelerator
+        checks = Checks()
+        act_RA, score_R = self._imagine(obs_RO, goal_RG, past_RPD, checks)
+        act_score_RX = torch.cat([act_RA, score_R[:, None]], 1).cpu()  # one copy, as each waits for an accelerator
+        checks.read()
         act_score_BNX = rearrange(act_score_RX, "(b n) x -> b n x", n=number)
         act_BNA, score_BN = act_score_BNX[..., :-1], act_score_BNX[..., -1]
         if not score_BN.isfinite().all():
@@ -120,14 +123,15 @@ class Imagination(EpisodicAgent):
                              "the world model for longer")
         return act_BNA, score_BN
 
-    def _imagine(self, obs_RO: Tensor, goal_RG: Tensor | None, past_RPD: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _imagine(self, obs_RO: Tensor, goal_RG: Tensor | None, past_RPD: Tensor | None,
+                 checks: Checks) -> tuple[Tensor, Tensor]:
         """The first actions (R, A) of the rollouts from these observations, and their scores (R,)."""
         config = self.config
         spec = self.world.spec
         firsts = list[Tensor]()
         alive_R, score_R = obs_RO.new_ones(len(obs_RO)), obs_RO.new_zeros(len(obs_RO))
         for t in range(config.horizon):
-            act_RA = self._decided(obs_RO, goal_RG)
+            act_RA = self._decided(obs_RO, goal_RG, checks)
             firsts = firsts or [act_RA]
             made = self.world.imagine(obs_RO, act_RA[:, None], goal_RG if self.world.facts.goal_dim else None,
                                       past_BPD=past_RPD)
@@ -143,12 +147,14 @@ class Imagination(EpisodicAgent):
             score_R = score_R + config.discount**config.horizon * alive_R * self._judged(self.value, obs_RO, goal_RG)
         return firsts[0], score_R
 
-    def _decided(self, obs_RO: Tensor, goal_RG: Tensor | None) -> Tensor:
+    def _decided(self, obs_RO: Tensor, goal_RG: Tensor | None, checks: Checks) -> Tensor:
         """The agent's actions (R, A), on the device of the world model; only a policy is asked for them there."""
-        if not isinstance(self.agent, Actor):
-            obs_RO = obs_RO.cpu()
-            goal_RG = None if goal_RG is None else goal_RG.cpu()
-        return to_device(self.agent.act(obs_RO, goal_RG), self.device)
+        if isinstance(self.agent, Actor):
+            obs_RO = checks.finite(obs_RO, "an imagined observation is", "; train the world model for longer")
+            return self.agent.acted(obs_RO, goal_RG, checks.finite)
+        if goal_RG is not None:
+            goal_RG = goal_RG.cpu()
+        return to_device(self.agent.act(obs_RO.cpu(), goal_RG), self.device)
 
     def _judged(self, judge: Judge, obs_RO: Tensor, goal_RG: Tensor | None) -> Tensor:
         """(R,) rewards or values. Raises ValueError unless there is one for each observation."""

@@ -303,7 +303,7 @@ class NoisyValue(Plugin):
                 return self.critic.relative(sampling.normalizer.unnormalize(seen), noise_R)
 
             seen = torch.where(mask, values, over_rows(alpha / variance) * x)
-            move = self.scale * over_rows(sigma**2 / variance) * Tilt(value, seen).gradient
-            return moved(denoise(x, t), torch.where(mask, 0, move))
+            move = self.scale * over_rows(sigma**2 / variance) * Tilt(value, seen, sampling.checks).gradient
+            return moved(denoise(x, t), torch.where(mask, 0, move), sampling.checks)
 
         return guided

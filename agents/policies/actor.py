@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint
 from gentraj.device import to_device
+from gentraj.models.sampling import Finite, finite
 from gentraj.networks.embedding import padded
 from gentraj.randomness import RowNoise, Seeds
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
@@ -77,7 +78,6 @@ class Actor(EpisodicAgent):
         ahead = self.ahead.around(obstacles)
         return type(self)(self.policy, self.low_A.cpu().numpy(), self.high_A.cpu().numpy(), self.options, ahead)
 
-    @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space, on the device of the observations. A policy that was trained without
         goals ignores `goal_BG`.
@@ -85,7 +85,12 @@ class Actor(EpisodicAgent):
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them or in the
         actions.
         """
-        obs_BO, goal_BG = self.given(obs_BO, goal_BG)
+        return self.acted(*self.given(obs_BO, goal_BG), finite)
+
+    @torch.no_grad()
+    def acted(self, obs_BO: Tensor, goal_BG: Tensor | None, check: Finite) -> Tensor:
+        """Does what `act` does, for observations and goals that `given` takes. These are not looked at, and the actions
+        by `check`."""
         self._resize(len(obs_BO))
         if self.queue_BEA.device != obs_BO.device:
             with torch.inference_mode(False):
@@ -95,11 +100,11 @@ class Actor(EpisodicAgent):
             which = slice(None) if due_B.all() else due_B  # a mask would have to be waited for
             obs = self.observations.seen(obs_BO)[which]
             goal = None
-            if goal_BG is not None:
+            if goal_BG is not None and self.policy.scales.context_dim:
                 goal = padded(self._aim(due_B, obs, goal_BG[which]), self.multiple)
             noise = RowNoise(self._seeds(due_B)).padded(-len(obs) % self.multiple)
             act_BEA = self.decide(padded(obs, self.multiple), goal, noise)[: len(obs)].to(self.queue_BEA)
-            self.queue_BEA[which] = finite_actions(act_BEA, "the policy")
+            self.queue_BEA[which] = finite_actions(act_BEA, "the policy", check)
             self.age_B.masked_fill_(due_B, 0)
             self.decision_B += due_B
         act_BA = self.queue_BEA[torch.arange(len(obs_BO), device=obs_BO.device), to_device(self.age_B, obs_BO.device)]

@@ -18,6 +18,7 @@ from ..device import to_device
 from ..models.conditional import ConditionalModel, GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.sampling import (
+    Checks,
     Denoise,
     Denoising,
     Guidance,
@@ -357,7 +358,7 @@ class Diffusion(ConditionalModel):
                             partial(self._sample_rows, sampler=self.sampler(config), times=times, plugins=plugins,
                                     temperature=options.temperature, observe=observe))
 
-    def _sample_rows(self, rows: Condition, noise: Noise, sampler: Sampler, times: Tensor,
+    def _sample_rows(self, rows: Condition, noise: Noise, checks: Checks, sampler: Sampler, times: Tensor,
                      plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
         def normal() -> Tensor:
             return to_device(noise.scaled(temperature, self.spec.horizon, self.spec.dim), rows.values_BHD.device)
@@ -371,7 +372,7 @@ class Diffusion(ConditionalModel):
                                  "0.1, for example, or sample unguided")
             return self.denoise(values, rows.mask_BHD, context_BC, times=times)
 
-        sampling = Denoising(self.normalizer, rows, self.path, denoiser)
+        sampling = Denoising(self.normalizer, rows, checks, self.path, denoiser)
         denoise = self.denoise(values, rows.mask_BHD, rows.context_BC, times=times)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)

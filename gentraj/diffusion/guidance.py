@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
-from ..models.sampling import Denoise, Denoising, Guidance, Plugin, Preference, SampledRows, as_plugins, finite
+from ..models.sampling import Checks, Denoise, Denoising, Guidance, Plugin, Preference, SampledRows, as_plugins
 from ..networks.embedding import MIN_ROWS
 from ..trajectory import Batch, Condition, Guide
 from .composition import FromModel, Interval, check_interval, covariance, proximal, with_gradient, within
@@ -87,10 +87,10 @@ class Guided(Preference):
             return denoise
 
         def guide(y: Tensor) -> Tensor:
-            return self.prefer(sampling.normalizer.unnormalize(y))
+            return sampling.checks.scores(self.prefer(sampling.normalizer.unnormalize(y)))
 
         def move(x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-            tilt = Tilt(guide, x0, second_order=self.iterations > 0)
+            tilt = Tilt(guide, x0, sampling.checks, second_order=self.iterations > 0)
             sigma = covariance(x, x0, gain(sampling.path, t))
             if self.iterations == 0:
                 return tilt.bounded(sigma(tilt.gradient))
@@ -103,12 +103,12 @@ class Guided(Preference):
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             if not repeated.due(t):
-                return moved(denoise(x, t), repeated.last)
+                return moved(denoise(x, t), repeated.last, sampling.checks)
             with torch.enable_grad():
                 x = with_gradient(x)
                 x0 = denoise(x, t)
             repeated.last = move(x0, x, t)
-            return moved(x0, repeated.last)
+            return moved(x0, repeated.last, sampling.checks)
 
         if self.at == "noisy":
             return within(self.interval, guided_by_noisy(denoise, guide, sampling, every), denoise)
@@ -134,8 +134,9 @@ def guided_by_noisy(denoise: Denoise, guide: Guide, sampling: Denoising, every: 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         x0 = denoise(x, t)
         if repeated.due(t):
-            repeated.last = Tilt(guide, torch.where(mask, values, x)).gradient
-        return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, repeated.last))
+            repeated.last = Tilt(guide, torch.where(mask, values, x), sampling.checks).gradient
+        move = gain(sampling.path, t) * torch.where(mask, 0, repeated.last)
+        return moved(x0, move, sampling.checks)
 
     return guided
 
@@ -169,17 +170,17 @@ def gain(path: NoisePath, t: Tensor) -> Tensor:
     return sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2
 
 
-def moved(x0: Tensor, move: Tensor) -> Tensor:
-    """x0 + move. Raises ValueError unless it is finite."""
-    return finite(x0 + move, "the guided trajectory is", "; lower Guided.scale or the guide's slope")
+def moved(x0: Tensor, move: Tensor, checks: Checks) -> Tensor:
+    """x0 + move. Raises ValueError, by `checks`, unless it is finite."""
+    return checks.finite(x0 + move, "the guided trajectory is", "; lower Guided.scale or the guide's slope")
 
 
 class Tilt:
     """The quadratic model of a guide at z (R, H, D): its gradient and, with `second_order`, products with its
     Hessian."""
 
-    def __init__(self, guide: Guide, z: Tensor, second_order: bool = False):
-        self.guide = guide
+    def __init__(self, guide: Guide, z: Tensor, checks: Checks, second_order: bool = False):
+        self.guide, self.checks = guide, checks
         with torch.enable_grad():
             self.z = z.detach().requires_grad_()
             score_R = guide(self.z)
@@ -190,7 +191,7 @@ class Tilt:
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
                              "differentiable torch operations; write it in such operations")
-        self._gradient = finite(gradient, "the guide's gradient is", "; smooth the guide or lower its scale")
+        self._gradient = checks.finite(gradient, "the guide's gradient is", "; smooth the guide or lower its scale")
         self.gradient = self._gradient.detach()
 
     def bounded(self, move: Tensor) -> Tensor:
@@ -212,7 +213,8 @@ class Tilt:
         if not self._gradient.requires_grad:
             return torch.zeros_like(v)
         product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
-        return finite(product, "the guide's second derivative is", "; smooth the guide or set Guided.iterations to 0")
+        return self.checks.finite(product, "the guide's second derivative is",
+                                  "; smooth the guide or set Guided.iterations to 0")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,16 @@ from ..config import settings
 from ..device import to_device
 from ..models.conditional import GeneratorConfig
 from ..models.conditioning import ConditionMix
-from ..models.sampling import Guidance, Plugin, SampledRows, by_blocks, check_trajectories, one_each, without_gradient
+from ..models.sampling import (
+    Checks,
+    Guidance,
+    Plugin,
+    SampledRows,
+    by_blocks,
+    check_trajectories,
+    one_each,
+    without_gradient,
+)
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.temporal_unet import check_horizon, check_kernel
 from ..normalize import Normalizer
@@ -227,10 +236,11 @@ class LatentDiffusion(nn.Module):
         inside = [p for plugin in plugins for p in self._inside(plugin)]
         y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seed, options=options, observe=watch)[:, 0]
         x_RHD = self.decode(y_RLE)
-        sampling = SampledRows(self.normalizer, rows)
+        sampling = SampledRows(self.normalizer, rows, Checks())
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
             plugin.rejects(x_RHD, sys.maxsize)  # nothing is sampled again, but the plug-in may raise
+        sampling.checks.read()
         x_RHD = torch.where(rows.mask_BHD, rows.values_BHD, x_RHD)
         return rearrange(x_RHD, "(b n) h d -> b n h d", n=num_samples)
 

@@ -34,13 +34,13 @@ from ..trajectory import (
 )
 from .conditioning import ConditionMix, encode_context, known_to_all
 from .sampling import (
+    Checks,
     Guidance,
     Plugin,
     Preference,
     SampledRows,
     as_plugins,
     by_blocks,
-    finite,
     mean_score,
     sample_batch,
     without_gradient,
@@ -234,9 +234,9 @@ class DirectModel(ConditionalModel):
         plugins = choosing_plugins(guide, self.NAME)
         refuse_options(options, f"{self.NAME} samples in {self.CALLS} of its network")
 
-        def sampled(rows: Condition, noise: Noise) -> Tensor:
+        def sampled(rows: Condition, noise: Noise, checks: Checks) -> Tensor:
             return sample_rows(self.generates(rows), rows, noise, options.temperature, plugins, self.config,
-                               self.normalizer)
+                               self.normalizer, checks)
 
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, sampled, observe)
 
@@ -256,21 +256,22 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
 
 
 def sample_rows(generate: Generate, rows: Condition, noise: Noise, temperature: float,
-                plugins: Sequence[Plugin], config: SearchConfig, normalizer: Normalizer) -> Tensor:
+                plugins: Sequence[Plugin], config: SearchConfig, normalizer: Normalizer,
+                checks: Checks) -> Tensor:
     """Samples trajectories (R, H, D), in environment units, from their noise; plug-ins choose and finish them."""
     choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
     if choosing:
-        x = preferred(generate, rows, noise, temperature, choosing, config)
+        x = preferred(generate, rows, noise, temperature, choosing, config, checks)
     else:
         z = to_device(noise.scaled(temperature, *rows.values_BHD.shape[1:]), rows.values_BHD.device)
         x = generate(z, rows)
     for plugin in plugins:
-        x = plugin.finish(x, SampledRows(normalizer, rows))
+        x = plugin.finish(x, SampledRows(normalizer, rows, checks))
     return torch.where(rows.mask_BHD, rows.values_BHD, x)
 
 
 def preferred(generate: Generate, rows: Condition, noise: Noise, temperature: float, plugins: Sequence[Plugin],
-              config: SearchConfig) -> Tensor:
+              config: SearchConfig, checks: Checks) -> Tensor:
     """The best (R, H, D) of `best_of` candidates for each row, by the plug-ins' scores, improved in `search_steps`.
 
     The first candidate of a row is sampled from the row's own noise. Of several best candidates the first is taken.
@@ -278,24 +279,24 @@ def preferred(generate: Generate, rows: Condition, noise: Noise, temperature: fl
     own = noise.derived(lambda seed: [seed, *unfold(config.best_of - 1, seed, 1)])
     z = to_device(own.scaled(temperature, *rows.values_BHD.shape[1:]), rows.values_BHD.device)
     x = generate(z, rows.repeat(config.best_of))
-    best_R = rearrange(preference(plugins, x), "(r n) -> r n", n=config.best_of).argmax(1)
+    best_R = rearrange(preference(plugins, x, checks), "(r n) -> r n", n=config.best_of).argmax(1)
     chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R
     if not config.search_steps:
         return x[chosen]
-    return latent_ascent(generate, rows, z[chosen], x[chosen], plugins, config)
+    return latent_ascent(generate, rows, z[chosen], x[chosen], plugins, config, checks)
 
 
-def preference(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
+def preference(plugins: Sequence[Plugin], x_RHD: Tensor, checks: Checks) -> Tensor:
     """The sum (R,) of the plug-ins' scores. Each plug-in sees a copy of its own, which it may change."""
     def total(x: Tensor) -> Tensor:
         scores = [score for plugin in plugins if (score := plugin.prefer(x.clone())) is not None]
         return torch.stack(scores).sum(0)
 
-    return by_blocks(total, x_RHD)
+    return checks.scores(by_blocks(total, x_RHD))
 
 
 def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],
-                  config: SearchConfig) -> Tensor:
+                  config: SearchConfig, checks: Checks) -> Tensor:
     """Gradient ascent on the plug-ins' scores in the noise z, from `x` = G(`z`); returns the best trajectory found.
 
     z keeps its length: normal noise in many dimensions has nearly constant length, and the generator was not trained on
@@ -303,28 +304,28 @@ def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plu
     """
     z = z * ~rows.mask_BHD  # noise at known entries has no effect, but would add to the length
     length_R11 = _length(z)
-    best, best_R = x, preference(plugins, x)
+    best, best_R = x, preference(plugins, x, checks)
     for _ in range(config.search_steps):
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            gradient = _gradient(preference(plugins, generate(z, rows)), z)
+            gradient = _gradient(preference(plugins, generate(z, rows), checks), z, checks)
         z = z.detach() + config.search_rate * length_R11 * gradient / _length(gradient)
         z = z * length_R11 / _length(z)
         x = generate(z, rows)
-        score_R = preference(plugins, x)
+        score_R = preference(plugins, x, checks)
         best = torch.where((score_R > best_R)[:, None, None], x, best)
         best_R = torch.maximum(score_R, best_R)
     return best
 
 
-def _gradient(score_R: Tensor, z: Tensor) -> Tensor:
+def _gradient(score_R: Tensor, z: Tensor, checks: Checks) -> Tensor:
     gradient = None
     if score_R.requires_grad:
         gradient, = torch.autograd.grad(score_R.sum(), z, allow_unused=True)
     if gradient is None:
         raise ValueError("the guide's score has no gradient to search by: write it in differentiable torch "
                          "operations, or set search_steps to 0")
-    return finite(gradient, "the guide's gradient is", "; smooth the guide, or set search_steps to 0")
+    return checks.finite(gradient, "the guide's gradient is", "; smooth the guide, or set search_steps to 0")
 
 
 def _length(z: Tensor) -> Tensor:

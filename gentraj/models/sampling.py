@@ -5,9 +5,8 @@ A plug-in takes part from outside of a model: it wraps `denoise`, and scores, fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
@@ -28,6 +27,34 @@ if TYPE_CHECKING:
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
+class Checks:
+    """Looks whether numbers are finite: at those on the CPU at once, and at those on an accelerator when all are read,
+    as each reading waits for it."""
+
+    def __init__(self) -> None:
+        self.counts = list[tuple[Tensor, str, str]]()
+
+    def finite(self, x: Tensor, what: str, remedy: str) -> Tensor:
+        """Does what the function `finite` does, on an accelerator in `read`."""
+        if x.is_cpu:
+            return finite(x, what, remedy)
+        self.counts.append(((~torch.isfinite(x)).sum(), what, f"of {x.numel()} entries{remedy}"))
+        return x
+
+    def scores(self, score_R: Tensor) -> Tensor:
+        """Returns the scores of a guide. Raises ValueError, now or in `read`, if one is not finite."""
+        return self.finite(score_R, "the guide's score is", "; finite scores are expected")
+
+    def read(self) -> None:
+        """Raises ValueError for the first numbers on an accelerator that are not finite."""
+        if not self.counts:
+            return
+        numbers = torch.stack([number for number, *_ in self.counts]).tolist()
+        for number, (_, what, remedy) in zip(numbers, self.counts, strict=True):
+            if number:
+                raise ValueError(f"{what} not finite in {number} {remedy}")
+
+
 @dataclass(frozen=True)
 class SampledRows:
     """The context in which a plug-in acts: the conditions of the R trajectories that are sampled at once."""
@@ -36,6 +63,8 @@ class SampledRows:
     """The model's normaliser."""
     condition: Condition
     """The condition of each trajectory, in environment units."""
+    checks: Checks
+    """What is told numbers that are to be finite; they are read when the rows are sampled."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +89,8 @@ class Plugin:
         return denoise
 
     def prefer(self, x_RHD: Tensor) -> Tensor | None:
-        """Scores (R,) of finished trajectories, higher is better, for models that choose among candidates."""
+        """Scores (R,) of finished trajectories, higher is better, for models that choose among candidates. These raise
+        ValueError for scores that are not finite."""
         return None
 
     def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
@@ -92,14 +122,14 @@ class Preference(Plugin):
     def scores(self, x_RHD: Tensor) -> Tensor:
         """The guide's scores (R,).
 
-        Raises ValueError if the guide raises, or if its scores have another shape or are not finite.
+        Raises ValueError if the guide raises, or if its scores have another shape.
         """
         try:
             scores = self.guide(x_RHD)
         except Exception as error:
             raise ValueError(f"the guide raised {type(error).__name__}: {error}; it was given trajectories of shape "
                              f"{tuple(x_RHD.shape)}") from error
-        return finite(one_each(scores, x_RHD), "the guide's score is", "; finite scores are expected")
+        return one_each(scores, x_RHD)
 
 
 def one_each(scores: object, x_R: Tensor, judge: str = "the guide", what: str = "trajectories") -> Tensor:
@@ -127,41 +157,16 @@ def mean_score(guide: Guide, x_BHD: Tensor, weight_B: Tensor) -> Tensor:
 
 def finite(x: Tensor, what: str, remedy: str) -> Tensor:
     """Returns `x`. Raises ValueError if an entry is not finite; the message begins with `what`, ends with `remedy`."""
-    counts = _COUNTS.get()
-    if counts is not None and not x.is_cpu:
-        counts.append(((~torch.isfinite(x)).sum(), what, f"of {x.numel()} entries{remedy}"))
-    elif (x.detach() * 0).sum() != 0:  # NaN times 0 is NaN, and so is infinity times 0
+    if (x.detach() * 0).sum() != 0:  # NaN times 0 is NaN, and so is infinity times 0
         raise ValueError(f"{what} not finite in {int((~torch.isfinite(x)).sum())} of {x.numel()} entries{remedy}")
     return x
 
 
-@contextmanager
-def read_together() -> Iterator[None]:
-    """Lets `finite` raise at the end of the block for numbers on an accelerator, whose counts are read at once there.
-
-    Each reading would wait for it. Within another such block this does nothing.
-    """
-    if _COUNTS.get() is not None:
-        yield
-        return
-    counts = list[tuple[Tensor, str, str]]()
-    token = _COUNTS.set(counts)
-    try:
-        yield
-    finally:
-        _COUNTS.reset(token)
-    read = torch.stack([count for count, *_ in counts]).tolist() if counts else []
-    for count, (_, what, remedy) in zip(read, counts, strict=True):
-        if count:
-            raise ValueError(f"{what} not finite in {count} {remedy}")
-
-
-_COUNTS: ContextVar[list[tuple[Tensor, str, str]] | None] = ContextVar("counts", default=None)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 Guidance = Guide | Plugin | Sequence[Plugin] | None
-SampleRows = Callable[[Condition, Noise], Tensor]  # conditions of R rows and their noise -> x_RHD
+SampleRows = Callable[[Condition, Noise, Checks], Tensor]  # conditions of R rows, their noise -> x_RHD
+Finite = Callable[[Tensor, str, str], Tensor]  # `finite`, or that of `Checks`
 
 
 def without_gradient(function: Callable[P, T]) -> Callable[P, T]:
@@ -238,11 +243,13 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
 
 
 def _checked(sample_rows: SampleRows, rows: Condition, noise: Noise) -> Tensor:
-    if not rows.checked:
-        return sample_rows(rows, noise)
-    with read_together():
-        return finite(sample_rows(rows, noise), "a sample is", "; its known entries or its context may be too far from "
-                      "the data, or the model's weights are not finite")
+    checks = Checks()
+    x_RHD = sample_rows(rows, noise, checks)
+    if rows.checked:
+        checks.finite(x_RHD, "a sample is", "; its known entries or its context may be too far from the data, or the "
+                      "model's weights are not finite")
+    checks.read()
+    return x_RHD
 
 
 def by_blocks(function: Callable[..., Tensor], *rows: Condition | Tensor | Noise) -> Tensor:

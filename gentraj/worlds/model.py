@@ -29,7 +29,7 @@ from ..device import to_device
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
-from ..models.sampling import read_together
+from ..models.sampling import finite
 from ..networks import ResidualMLPConfig
 from ..networks.embedding import MIN_ROWS, padded
 from ..networks.mlp import EnsembleMLP, mlp
@@ -283,7 +283,6 @@ class WorldModel(nn.Module):
         return self.ends(torch.cat([next_BKO, goal_act_BKX], -1))[..., 0]
 
     @torch.no_grad()
-    @read_together()
     def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Seeds | None = None,
                 temperature: float = 1.0, real_BT: Tensor | None = None, past_BPD: Tensor | None = None) -> Imagined:
         """Predicts the outcomes of T actions from the observations, all in environment units, K steps a call.
@@ -333,7 +332,11 @@ class WorldModel(nn.Module):
             if self.spec.past:
                 x_RJD = self.spec.join(obs_RJO[:, :-1], act_RTA[:, now])
                 past_RPD = torch.cat([past_RPD, x_RJD], 1)[:, -self.spec.past :]
-        return Imagined(*(torch.cat(field, 1)[:number] for field in zip(*parts, strict=True)))
+        made = Imagined(*(torch.cat(field, 1)[:number] for field in zip(*parts, strict=True)))
+        if noise is not None and self.model is not None:  # whose samples were not looked at
+            finite(torch.cat([made.obs_BTO.flatten(1), made.reward_BT], 1), "what is imagined is", "; the observations "
+                   "or actions may be too far from the data, or the model's weights are not finite")
+        return made
 
     def _imagine_chunk(self, obs_RO: Tensor, state_RS: Tensor, act_RJA: Tensor, real_RJ: Tensor, noise: Noise | None,
                        temperature: float) -> Imagined:
@@ -361,7 +364,7 @@ class WorldModel(nn.Module):
     def _sample_model(self, model: Model, input_RKX: Tensor, noise: Noise, temperature: float) -> Tensor:
         """(R, K, Y) samples of the model, which are errors without their correlations."""
         x_RKD = torch.cat([input_RKX, input_RKX.new_zeros(len(input_RKX), self.chunk, self.out_dim)], -1)
-        condition = Condition(self.window_spec, x_RKD, self.input_mask_D.expand_as(x_RKD))
+        condition = Condition(self.window_spec, x_RKD, self.input_mask_D.expand_as(x_RKD), checked=False)
         options = replace(self.options, temperature=temperature)
         return model.sample(condition, seed=noise, options=options)[:, 0, :, self.window_spec.obs_dim :]
 

@@ -21,6 +21,7 @@ from gentraj.distillation import STUDENTS, FewStep
 from gentraj.families import FAMILIES, MODELS
 from gentraj.gan import GANConfig
 from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
+from gentraj.models.sampling import Preference
 from gentraj.networks import NETWORKS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -81,6 +82,14 @@ def test_a_family_learns_and_is_used(family: str, network: str) -> None:
     model = made(narrow(FAMILIES[family].with_network(NETWORKS[network][0]())))
     learn(model)
     use(model)
+
+
+@pytest.mark.parametrize("family", ["diffusion", "gan"])
+def test_a_score_that_is_not_finite_is_found_when_the_sample_is_done(family: str) -> None:
+    model = made(narrow(FAMILIES[family]))
+    known = replace(Condition.empty(SPEC, 2), context_BC=torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="score is not finite in"):
+        model.sample(known, 2, guide=Preference(lambda x_RHD: torch.nan * x_RHD[:, 0, 0]))
 
 
 @pytest.mark.parametrize("method", list(STUDENTS))

@@ -12,7 +12,7 @@ from torch import Tensor
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.paths import PATHS, NoisePath, sampling_times
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.models.sampling import Denoise, Denoising, Plugin
+from gentraj.models.sampling import Checks, Denoise, Denoising, Plugin
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -58,7 +58,7 @@ class Exact:
 
     def sampling(self, condition: Condition) -> Denoising:
         values = self.normalizer.normalize(condition.values_BHD)
-        return Denoising(self.normalizer, condition, self.path,
+        return Denoising(self.normalizer, condition, Checks(), self.path,
                          lambda context: self.denoise(values, condition.mask_BHD, context))
 
 

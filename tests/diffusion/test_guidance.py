@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.diffusion.composition import ClassifierFree, proximal
 from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins
-from gentraj.models.sampling import Preference
+from gentraj.models.sampling import Checks, Preference
 from gentraj.trajectory import Condition
 
 TURN = rotation(SIZE, 7)
@@ -197,7 +197,7 @@ def test_impossible_settings_are_refused(settings: dict) -> None:
 def test_an_explicit_step_is_shortened_where_the_energy_bends_down_and_only_there(bend: float) -> None:
     """For Sigma = 0.5 and a concave quadratic guide it ends at the maximum of guide(z) - |z - x0|^2 / (2 Sigma)."""
     z, slope = normals(3, 4, 3), normals(3, 4, 3, seed=1)
-    tilt = Tilt(lambda y: (slope * y + bend / 2 * y**2).sum((1, 2)), z)
+    tilt = Tilt(lambda y: (slope * y + bend / 2 * y**2).sum((1, 2)), z, Checks())
     step = 0.5 * (slope + bend * z)
     torch.testing.assert_close(tilt.bounded(0.5 * tilt.gradient), step / (1 + 0.5 * max(-bend, 0)))
 

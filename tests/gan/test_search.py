@@ -15,7 +15,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.guidance import Constrained, Guided, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.conditional import latent_ascent, preferred
-from gentraj.models.sampling import Plugin, Preference, SampledRows
+from gentraj.models.sampling import Checks, Plugin, Preference, SampledRows
 from gentraj.randomness import RowNoise, unfold
 from gentraj.trajectory import Condition
 
@@ -57,6 +57,15 @@ def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
     assert (best > 0).any() or guide == "flat"
 
 
+def test_the_scores_of_any_plug_in_are_to_be_finite() -> None:
+    class Broken(Plugin):
+        def prefer(self, x_RHD: Tensor) -> Tensor:
+            return torch.nan * x_RHD[:, 0, 0]
+
+    with pytest.raises(ValueError, match="score is not finite in"):
+        make(moved=True, best_of=2).sample(STARTS, guide=Broken())
+
+
 @every_guide
 @pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 7}, {"best_of": 7, "search_steps": 3}], ids=str)
 def test_one_candidate_or_a_flat_guide_changes_no_bit(guide: str, changes: dict[str, int]) -> None:
@@ -85,7 +94,8 @@ def test_the_walk_stays_on_the_sphere_and_ends_where_the_guide_points(seed: int,
         return z.clone()
 
     config = GANConfig(search_steps=60, search_rate=rate)
-    x = latent_ascent(identity, Condition.empty(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config)
+    x = latent_ascent(identity, Condition.empty(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config,
+                      Checks())
     length = z.flatten(1).norm(dim=1)
     for z in seen:
         torch.testing.assert_close(z.flatten(1).norm(dim=1), length)
@@ -154,7 +164,8 @@ def test_a_guide_that_cannot_be_followed_is_refused_in_one_line(guide, message: 
 def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:
     """The mean of their minimum is -1.766 if candidates are independent, within a row and between rows."""
     rows, config = Condition.empty(SPEC, 200), replace(GANConfig(), best_of=16, search_steps=0)
-    x = preferred(lambda z, rows: z, rows, RowNoise(range(200)), 1.0, [Preference(lambda x: -x[:, 0, 0])], config)
+    x = preferred(lambda z, rows: z, rows, RowNoise(range(200)), 1.0, [Preference(lambda x: -x[:, 0, 0])], config,
+                  Checks())
     assert x[:, 0, 0].mean().item() == pytest.approx(-1.766, abs=0.15)
 
 
@@ -170,5 +181,5 @@ def test_noise_at_known_entries_does_not_lengthen_the_walk() -> None:
 
     z = torch.randn(16, 8, 5, generator=torch.Generator().manual_seed(0))
     latent_ascent(generate, rows, z, generate(z, rows), [Preference(lambda x: x.sum((1, 2)))],
-                  GANConfig(search_steps=20))
+                  GANConfig(search_steps=20), Checks())
     torch.testing.assert_close(lengths[-1], lengths[0])

@@ -26,7 +26,7 @@ def by_seed(rows: Condition, noise: Noise) -> Tensor:
 
 def sampled(condition: Condition, number: int, seed: int | Sequence[int], plugins: Sequence[Plugin] = (),
             sample_rows: Callable[[Condition, Noise], Tensor] = by_seed) -> Tensor:
-    return sample_batch(SPEC, condition, number, seed, plugins, lambda *rows: sample_rows(*rows).clone())
+    return sample_batch(SPEC, condition, number, seed, plugins, lambda rows, noise, _: sample_rows(rows, noise).clone())
 
 
 @given(batch=st.integers(1, 4), number=st.integers(1, 4), seed=st.integers(0, 2**62))
