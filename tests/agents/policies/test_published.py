@@ -1,6 +1,7 @@
 """The presets with published settings beside plain implementations of the papers' updates, weight for weight.
 
-What differs from the authors' code, such as the order of two steps, is in docs/notebook/published.md and is the same here.
+What differs from the authors' code, such as the order of two steps, is in docs/notebook/published.md, and the same
+here.
 """
 
 from collections.abc import Callable, Sequence
