@@ -21,7 +21,7 @@ This page was written by
 
 A row "of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All have
 learned from the same files on one core, and are scored in the same episodes after the last update. Numbers after ± and
-brackets are 95 % bootstrap intervals over seeds and episodes.
+brackets are 95 % intervals over seeds and episodes.
 
     python -m benchmarks.peers.reproduce FOLDER/NAME.json... --data DIR --checkouts DIR
 

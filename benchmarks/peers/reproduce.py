@@ -32,7 +32,7 @@ from .peer import method
 from .results import Results, command
 from .training import Setting
 
-APART = 1.5  # times half of the interval of a score: that of the difference of two such scores is 1.4 times as wide
+APART = 3.0  # times the standard deviation of a score: that of the difference of two such scores is 1.4 times as large
 LEAST = 0.05  # of the scale of a score, or of a return itself
 
 
@@ -54,9 +54,8 @@ class Args:
 
 def tolerance(found: DataResult, score: Score) -> float:
     """How far from a score that of another training may be."""
-    half = (found.estimate.high - found.estimate.low) / 2
     _, most = SHOWN.get(score, (0.0, abs(found.mean)))
-    return max(APART * half, LEAST * most)
+    return max(APART * found.over_seeds(score).deviation, LEAST * most)
 
 
 class Again:

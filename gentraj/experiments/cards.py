@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,7 @@ from ..config import ConfigError, check_known, from_json, read_json, settings, t
 from ..data.sources import is_path, split_names
 from ..runs.kinds.presets import PRESETS
 from ..runs.kinds.run import RunConfig
-from .statistics import Estimate, over_seeds
+from .statistics import Mean, over_seeds, success_over_seeds
 
 Score = Literal["score_d4rl", "score_minari", "return_mean", "success_rate"]
 
@@ -211,10 +210,10 @@ class DataResult:
         """The mean over the runs."""
         return float(np.mean(self.means))
 
-    @cached_property
-    def estimate(self) -> Estimate:
-        """The mean over seeds and episodes, with its 95 % bootstrap interval."""
-        return over_seeds([seed.scores for seed in self.seeds])
+    def over_seeds(self, score: Score) -> Mean:
+        """The mean of this score over seeds and episodes."""
+        scores = [seed.scores for seed in self.seeds]
+        return success_over_seeds(scores) if score == "success_rate" else over_seeds(scores)
 
     @property
     def by_seed(self) -> dict[int, tuple[float, ...]]:

@@ -324,7 +324,7 @@ def spread(values: Sequence[float]) -> str | None:
 
 def costs(table: ScoreTable, found: Comparison, path: Path) -> Iterator[str]:
     """Yields the frontier of at least two entrants."""
-    points = {row.label: (float(np.mean(found.spread(row.label, "cpu_ms"))), row.results[table.name].estimate)
+    points = {row.label: (float(np.mean(found.spread(row.label, "cpu_ms"))), table.averages[row.label])
               for row in table.rows}
     if len(points) > 1:
         yield picture("What a decision costs and what it is worth", path, "frontier",

@@ -21,12 +21,11 @@ from ..plots.page import markdown_table
 from .cards import CardResult, DataResult, Score, episodes_scored
 from .statistics import (
     Estimate,
+    average,
     difference,
-    estimate,
     interquartile_mean,
     number,
     probability_of_improvement,
-    seeds_means,
 )
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
@@ -46,18 +45,19 @@ from the results in FOLDER. A card is a small file with all settings of one or m
 ## How to read the tables
 
 An entry is the score of the *last* checkpoint, as a mean over training seeds and episodes. The episodes are the same
-for all methods. The number after ± is half the width of the 95 % bootstrap interval, for which seeds and episodes are
-resampled; with a single training seed, it does not include the variation between trainings. "{average}" is the mean
-over the datasets, and "{data}" that of a dataset's own episodes. Where no episode of 50 succeeds, the exact 95 %
-interval of the rate is 0 to 0.071, though the bootstrap interval has no width. The milliseconds of a card are those of
-a decision for up to 25 episodes at once.
+for all methods. The number after ± is half the width of the 95 % interval (Student's, of the variance between
+trainings and between the episodes that they share); with a single training seed, it does not include the variation
+between trainings. "{average}" is the mean over the datasets, and "{data}" that of a dataset's own episodes. Where all
+episodes succeed, or none does, the number after ± is how far the exact interval of as many independent episodes
+reaches. The milliseconds of a card are those of a decision for up to 25 episodes at once.
 
 "Over runs and datasets" has the rows with several training seeds. IQM is the interquartile mean over the runs on all
 datasets, which leaves out the best and the worst quarter. "Above the next row" is the difference of the averages of a
 row and the next one, paired by seed and episode if both have the same, and "probability of improvement" is the
-probability that a run of the row scores higher than one of the next row on the same dataset. Brackets contain 95 %
-intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021); an interval that contains 0, or a
-probability of 0.5, may be due to chance.
+probability that a run of the row scores higher than one of the next row on the same dataset (Agarwal et al. 2021).
+Brackets contain 95 % intervals: the bootstrap over the runs of each dataset for IQM, and the score interval of the
+Mann-Whitney statistic (Newcombe 2006) for the probability. An interval that contains 0, or a probability of 0.5, may be
+due to chance.
 
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
 the methods and not the numbers."""
@@ -78,12 +78,11 @@ class Row:
     """The seeds that are asked for, in increasing order."""
     results: dict[str, DataResult] = field(default_factory=dict)
 
-    def average(self, columns: Sequence[str]) -> Estimate | None:
-        """The average over all columns; None if one is missing."""
+    def average(self, columns: Sequence[str], score: Score) -> Estimate | None:
+        """The average of this score over all columns; None if one is missing."""
         if not set(columns) <= self.results.keys():
             return None
-        draws = [seeds_means([*self.results[column].by_seed.values()], i) for i, column in enumerate(columns)]
-        return estimate(float(np.mean([self.results[column].mean for column in columns])), np.mean(draws, 0))
+        return average([self.results[column].over_seeds(score) for column in columns]).estimate
 
     def lead(self, other: Row, columns: Sequence[str]) -> Estimate:
         """How far the average is above that of another row, paired by seed and episode where they are the same."""
@@ -133,7 +132,7 @@ class ScoreTable:
     @cached_property
     def averages(self) -> dict[str, Estimate]:
         """The average over all datasets of each row that has a result on every one, by its label."""
-        averages = {row.label: row.average(self.columns) for row in self.rows if self.is_averaged}
+        averages = {row.label: row.average(self.columns, self.score) for row in self.rows if self.is_averaged}
         return {label: average for label, average in averages.items() if average is not None}
 
     @property
@@ -262,18 +261,18 @@ def score_table(table: ScoreTable, more: Mapping[str, Mapping[str, str]] | None 
     if behaviour:
         rows.append([DATA, *(number(behaviour.get(column)) for column in columns), *("" for _ in more)])
     for row in table.rows:
-        cells = [_cell(row, row.results.get(column)) for column in table.columns]
+        cells = [_cell(row, row.results.get(column), table.score) for column in table.columns]
         if averaged:
             cells.append(plus_minus(table.averages.get(row.label)))
         rows.append([row.label, *cells, *(column.get(row.label, "") for column in more.values())])
     return markdown_table(["", *columns, *more], rows)
 
 
-def _cell(row: Row, result: DataResult | None) -> str:
+def _cell(row: Row, result: DataResult | None, score: Score) -> str:
     if result is None:
         return number(None)
     done, expected = len(result.seeds), len(row.seeds)
-    return plus_minus(result.estimate) + (f" ({done} of {expected} seeds)" if done < expected else "")
+    return plus_minus(result.over_seeds(score).estimate) + (f" ({done} of {expected} seeds)" if done < expected else "")
 
 
 def over_runs(table: ScoreTable) -> Iterator[str]:
@@ -336,7 +335,7 @@ def _draw(table: ScoreTable, path: Path) -> None:
     panels: dict[str, dict[str, Estimate]] = {column: {} for column in table.columns}
     for row in table.rows:
         for column, result in row.results.items():
-            panels[column][row.label] = result.estimate
+            panels[column][row.label] = result.over_seeds(table.score).estimate
     if len(table.columns) > 1:
         panels[AVERAGE] = table.averages
     plot_intervals({name: panel for name, panel in panels.items() if panel}, table.behaviour, path,
@@ -356,11 +355,11 @@ def _count(value: int | None) -> str:
 
 
 def plus_minus(value: Estimate | None) -> str:
-    """An estimate as its mean and half the width of its interval."""
+    """An estimate as its mean and the farther end of its interval."""
     if value is None:
         return number(None)
     digits = 1 if abs(value.mean) >= 9.995 else 2
-    return f"{number(value.mean)} ± {(value.high - value.low) / 2:.{digits}f}"
+    return f"{number(value.mean)} ± {max(value.high - value.mean, value.mean - value.low):.{digits}f}"
 
 
 def bracketed(value: Estimate | None) -> str:

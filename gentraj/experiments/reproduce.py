@@ -152,7 +152,8 @@ def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
         found = result.data.get(data.name)
         line = f"{name} on {data.name}: "
         if found is not None:
-            line += f"{card.score} {number(found.mean)}, 95 % interval {number(found.estimate.interval)}; "
+            estimate = found.over_seeds(card.score).estimate
+            line += f"{card.score} {number(estimate.mean)}, 95 % interval {number(estimate.interval)}; "
         if found is None or len(found.seeds) < len(card.seeds):
             yield f"{line}unfinished: {len(found.seeds) if found else 0} of {len(card.seeds)} seeds", False
         elif data.expected is None or data.tolerance is None:

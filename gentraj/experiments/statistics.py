@@ -1,18 +1,25 @@
-"""Scores over seeds, episodes and tasks with bootstrap intervals, as all experiments use them.
+"""Scores over seeds, episodes and tasks with 95 % intervals, as all experiments use them.
 
-The interquartile mean and the probability of improvement, and how they are resampled, are those of Agarwal et al. 2021
-(the package rliable): the score of a run is the mean over its episodes, and runs are resampled within each task.
+The score of a run is the mean over its episodes. The interval of a mean is Student's, with the variance between runs
+and that between the episodes that they share. The interquartile mean and the probability of improvement are those of
+Agarwal et al. 2021 (the package rliable).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import trim_mean
+from scipy.optimize import root_scalar
+from scipy.stats import binomtest, norm, t, trim_mean
 
 RESAMPLES = 10_000
+LEVEL = 0.975  # the upper end of the middle 95 %
+TINY = 1e-9
+KNOWN = 1e9  # degrees of freedom of a variance that is not estimated
 
 Scores = Sequence[Sequence[float]]  # a score for each seed and each of its episodes
 BySeed = Mapping[int, Sequence[float]]  # the scores of the episodes of each seed
@@ -35,46 +42,90 @@ class Estimate(NamedTuple):
         return self.low, self.high
 
 
-def over_seeds(scores: Scores, seed: int = 0) -> Estimate:
-    """The mean over seeds of the means over their episodes, with the interval of `seeds_means`."""
-    return estimate(float(np.mean(run_scores(scores))), seeds_means(scores, seed))
+class Mean(NamedTuple):
+    """A mean, and the independent parts of its variance, each with its degrees of freedom."""
+
+    value: float
+    parts: tuple[tuple[float, float], ...]
+    least: float = -inf
+    """What a score is at least."""
+    most: float = inf
+    """What a score is at most."""
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the mean."""
+        return sum(part for part, _ in self.parts) ** 0.5
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with the interval of Student's t, whose degrees of freedom are those of Satterthwaite 1946."""
+        deviation = self.deviation
+        if deviation == 0:
+            return Estimate(self.value, self.value, self.value)
+        freedom = deviation**4 / sum(part**2 / own for part, own in self.parts)
+        half = float(t.ppf(LEVEL, freedom)) * deviation
+        return Estimate(max(self.value - half, self.least), self.value, min(self.value + half, self.most))
 
 
-def estimate(mean: float, means: np.ndarray) -> Estimate:
-    """The mean with the middle 95 % of the resampled means as its interval."""
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(low), mean, float(high))
+def over_seeds(scores: Scores) -> Mean:
+    """The mean over seeds of the means over their episodes.
 
-
-def seeds_means(scores: Scores, seed: int = 0) -> np.ndarray:
-    """(RESAMPLES,) bootstrap means: seeds are sampled with replacement, and so are episodes.
-
-    Seeds with equally many episodes are evaluated on the same ones, with the same starts and goals. These are sampled
-    together for all seeds, as more seeds do not make up for few episodes. Otherwise those of each seed are sampled.
+    Seeds with equally many episodes are evaluated on the same ones, with the same starts and goals. More seeds do not
+    make up for few episodes, so that the variance has a part between seeds and one between episodes, without the part
+    that is in both. A single seed says nothing of how trainings vary. Where seeds have different numbers of episodes,
+    as those of a faulty environment, the variance is that between seeds.
     """
-    rng, number = np.random.default_rng(seed), len(scores)
-    share_NS = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES) / number  # of each seed in a resample
-    if len({len(episodes) for episodes in scores}) == 1:
-        mean_NE = share_NS @ np.asarray(scores, float)
-        return np.take_along_axis(mean_NE, rng.integers(mean_NE.shape[1], size=mean_NE.shape), 1).mean(1)
-    means_NS = np.stack([rng.choice(episodes, (RESAMPLES, len(episodes))).mean(1) for episodes in scores], 1)
-    return (share_NS * means_NS).sum(1)
+    means_S = np.array(run_scores(scores))
+    seeds, value = len(means_S), float(means_S.mean())
+    between = [(float(means_S.var(ddof=1)) / seeds, seeds - 1)] if seeds > 1 else []
+    episodes = min(map(len, scores))
+    if episodes < 2 or (seeds > 1 and len(set(map(len, scores))) > 1):
+        return Mean(value, tuple(between))
+    x_SE = np.array(scores, float)
+    means_E = x_SE.mean(0)
+    shared = float(means_E.var(ddof=1)) / episodes
+    if seeds > 1:
+        rest_SE = x_SE - means_S[:, None] - means_E + value
+        shared -= float((rest_SE**2).sum()) / ((seeds - 1) * (episodes - 1) * seeds * episodes)
+    return Mean(value, (*between, (max(shared, 0.0), episodes - 1)))
 
 
-def difference(one: Sequence[BySeed], other: Sequence[BySeed], *, seed: int = 0) -> Estimate:
+def success_over_seeds(scores: Scores) -> Mean:
+    """The success rate, as `over_seeds` has it of scores that are 0 or 1.
+
+    Where all episodes succeed, or none does, the interval is the exact one of as many independent episodes.
+    """
+    mean, number = over_seeds(scores), sum(map(len, scores))
+    if 0 < mean.value < 1:
+        return mean._replace(least=0.0, most=1.0)
+    exact = binomtest(round(mean.value * number), number).proportion_ci(method="exact")
+    variance = float((exact.high - exact.low) / norm.ppf(LEVEL)) ** 2
+    return Mean(mean.value, ((variance, KNOWN),), 0.0, 1.0)
+
+
+def average(means: Sequence[Mean]) -> Mean:
+    """The mean of independent means."""
+    parts = chain.from_iterable(mean.parts for mean in means)
+    return Mean(float(np.mean([mean.value for mean in means])),
+                tuple((part / len(means) ** 2, freedom) for part, freedom in parts),
+                min(mean.least for mean in means), max(mean.most for mean in means))
+
+
+def difference(one: Sequence[BySeed], other: Sequence[BySeed]) -> Estimate:
     """How far the mean of one agent is above that of another, averaged over the tasks.
 
-    Where `is_paired` holds, a resample takes the same seeds and episodes of both agents, so that what is hard for both
-    does not widen the interval. Otherwise the two are resampled apart.
+    Where `is_paired` holds, the differences are those of the same seeds and episodes of both agents, so that what is
+    hard for both does not widen the interval. Otherwise the two are independent.
     """
-    means, draws = [], []
-    for i, (x, y) in enumerate(zip(one, other, strict=True)):
-        means.append(np.mean(run_scores([*x.values()])) - np.mean(run_scores([*y.values()])))
+    means = []
+    for x, y in zip(one, other, strict=True):
         if is_paired(x, y):
-            draws.append(seeds_means([np.subtract(x[key], y[key]).tolist() for key in x], seed + 2 * i))
+            means.append(over_seeds([np.subtract(x[key], y[key]).tolist() for key in x]))
         else:
-            draws.append(seeds_means([*x.values()], seed + 2 * i) - seeds_means([*y.values()], seed + 2 * i + 1))
-    return estimate(float(np.mean(means)), np.mean(draws, 0))
+            above, below = over_seeds([*x.values()]), over_seeds([*y.values()])
+            means.append(Mean(above.value - below.value, above.parts + below.parts))
+    return average(means).estimate
 
 
 def is_paired(one: BySeed, other: BySeed) -> bool:
@@ -86,38 +137,57 @@ def interquartile_mean(tasks: Tasks, seed: int = 0) -> Estimate:
     """The mean of the middle half of all runs of all tasks: a quarter of them is left out at either end.
 
     One lucky or failed run changes it little, as it does a median, and it uses half of the runs. Scores of different
-    tasks are compared with each other, so they must be normalised.
+    tasks are compared with each other, so they must be normalised. The interval is that of the bootstrap, for which
+    runs are resampled within each task; their deviations from its mean are sqrt(R / (R - 1)) times as large, as those
+    from the mean of a sample are too small.
     """
     rng = np.random.default_rng(seed)
-    draws = np.concatenate([_resampled(scores, rng) for scores in tasks], 1)
-    return estimate(float(trim_mean(np.concatenate(tasks), 0.25)), trim_mean(draws, 0.25, axis=1))
+    draws = []
+    for scores in tasks:
+        x_R = np.asarray(scores, float)
+        drawn_NR = rng.choice(x_R, (RESAMPLES, len(x_R)))
+        draws.append(x_R.mean() + (drawn_NR - x_R.mean()) * (len(x_R) / max(len(x_R) - 1, 1)) ** 0.5)
+    low, high = np.percentile(trim_mean(np.concatenate(draws, 1), 0.25, axis=1), [2.5, 97.5])
+    return Estimate(float(low), float(trim_mean(np.concatenate(tasks), 0.25)), float(high))
 
 
-def probability_of_improvement(one: Tasks, other: Tasks, *, seed: int = 0) -> Estimate:
+def probability_of_improvement(one: Tasks, other: Tasks) -> Estimate:
     """How probable it is that a run of one agent scores more than a run of the other, averaged over the tasks.
 
-    For each task it is the Mann-Whitney statistic over the number of pairs of runs; a tie counts as half.
+    For each task it is the Mann-Whitney statistic over the number of pairs of runs; a tie counts as half. The interval
+    has all probabilities from which the statistic deviates by at most the quantile of Student's t, in units of its
+    standard deviation at that probability (Newcombe 2006, Statistics in Medicine 25, p. 559, method 5): it has a width
+    even where every run of one agent is above those of the other, and is 0 to 1 for a single run of each.
     """
-    rng = np.random.default_rng(seed)
-    draws = [_above(_resampled(x, rng), _resampled(y, rng)) for x, y in zip(one, other, strict=True)]
-    exact = [_above(np.array([x]), np.array([y])) for x, y in zip(one, other, strict=True)]
-    return estimate(float(np.mean(exact)), np.mean(draws, 0))
+    pairs = list(zip(one, other, strict=True))
+    mean = float(np.mean([_above(np.asarray(x), np.asarray(y)) for x, y in pairs]))
+    freedom = sum(len(x) + len(y) - 2 for x, y in pairs)
+    if freedom == 0:
+        return Estimate(0.0, mean, 1.0)
+
+    def excess(p: float) -> float:
+        variance = sum(_variance(p, len(x), len(y)) for x, y in pairs) / len(pairs) ** 2
+        return (mean - p) ** 2 - float(t.ppf(LEVEL, freedom)) ** 2 * variance
+
+    low = 0.0 if mean < TINY else root_scalar(excess, bracket=(0.0, min(mean, 1 - TINY))).root
+    high = 1.0 if mean > 1 - TINY else root_scalar(excess, bracket=(max(mean, TINY), 1.0)).root
+    return Estimate(low, mean, high)
+
+
+def _variance(p: float, runs: int, others: int) -> float:
+    """The variance of the Mann-Whitney statistic over the number of pairs, if its mean is p."""
+    more = (runs + others) / 2 - 1
+    return p * (1 - p) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p))) / (runs * others)
+
+
+def _above(x_R: np.ndarray, y_S: np.ndarray) -> float:
+    """The share of the pairs in which x is above y; ties count as half."""
+    return float((x_R[:, None] > y_S).mean() + 0.5 * (x_R[:, None] == y_S).mean())
 
 
 def run_scores(scores: Scores) -> list[float]:
     """The score of each run: the mean over its episodes."""
     return [float(np.mean(episodes)) for episodes in scores]
-
-
-def _resampled(scores: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """(RESAMPLES, R) samples of the R scores with replacement."""
-    return rng.choice(np.asarray(scores, float), (RESAMPLES, len(scores)))
-
-
-def _above(x_NR: np.ndarray, y_NS: np.ndarray) -> np.ndarray:
-    """(N,) the share of the pairs of a row in which x is above y; ties count as half."""
-    x, y = x_NR[:, :, None], y_NS[:, None, :]
-    return (x > y).mean((1, 2)) + 0.5 * (x == y).mean((1, 2))
 
 
 def number(value: float | Sequence[float] | None) -> str:

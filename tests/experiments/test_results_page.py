@@ -140,12 +140,12 @@ def table(text: str, column: str) -> dict[str, list[str]]:
 
 
 def test_rows_with_several_runs_are_compared_over_runs_and_datasets(tmp_path: Path) -> None:
-    """The runs of each dataset have the same score in `made`, so that each probability is 0, 0.5 or 1."""
+    """Each dataset's runs have the same score in `made`, so that each probability is 0, 0.5 or 1, and uncertain."""
     cards = {"a": made({"fair": 50, "hard": 60}, "Better"), "b": made({"fair": 50, "hard": 20}, "Worse"),
              "c": made({"fair": 99}, "Half"), "d": made({"fair": 50, "hard": 40}, "Single", seeds=[3])}
     rows = table(write_page(cards, tmp_path / "page.md").read_text(), "IQM")
     assert list(rows) == ["Better", "Worse"] and rows["Worse"][1:] == ["—", "—"]
-    assert rows["Better"] == ["55.0 [55.0, 55.0]", "20.0 [20.0, 20.0]", "0.75 [0.75, 0.75]"]
+    assert rows["Better"] == ["55.0 [55.0, 55.0]", "20.0 [20.0, 20.0]", "0.75 [0.23, 0.97]"]
     assert "### Over runs" not in write_page({key: cards[key] for key in "acd"}, tmp_path / "page.md").read_text()
 
 

@@ -61,7 +61,7 @@ def test_a_sweep_is_sorted_and_continued(hopper_file: Path, tmp_path: Path, done
     first = rows(tmp_path)
     assert first.keys() == {"policy.beta=1", "policy.beta=3"}
     assert all([seed.seed for seed in found.seeds] == [0, 1] for found in first.values())
-    assert labels(tmp_path) == sorted(first, key=lambda label: (-first[label].estimate.mean, label))
+    assert labels(tmp_path) == sorted(first, key=lambda label: (-first[label].mean, label))
     assert out.strip() in (tmp_path / "sweep.md").read_text()
 
     done.clear()
@@ -79,13 +79,13 @@ def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_p
                        "--episodes", 2, "--over", "planner.candidates=1", "horizon=3", "--one-at-a-time") == 0
     assert [len(line.split(", ")) for line in done] == [2, 1]  # how it plans is no other training
     found = rows(tmp_path)
-    base = found[BASE].estimate.mean
+    base = found[BASE].mean
     assert found.keys() == {BASE, "planner.candidates=1", "horizon=3"}
     page = (tmp_path / "sweep.md").read_text()
     [line] = [line for line in page.splitlines() if line.startswith("| horizon=3 |") and "[" in line]
     above, low, high = map(float, re.findall(r"-?[\d.]+", line.split(" | ")[2]))
     assert f"above {BASE}" in page and low <= above <= high
-    assert above == pytest.approx(found["horizon=3"].estimate.mean - base, rel=0.01, abs=0.06)
+    assert above == pytest.approx(found["horizon=3"].mean - base, rel=0.01, abs=0.06)
 
 
 def test_a_training_lasts_as_many_steps_as_fit_into_its_minutes(
