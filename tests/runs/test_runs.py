@@ -25,6 +25,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
+from gentraj.training import checkpoint
 from gentraj.trajectory import Condition, SamplingOptions
 
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -63,6 +64,23 @@ def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monke
     after, unknown = runs.load(folder), Condition.empty(before.model.spec)
     assert torch.equal(before.model.sample(unknown, 2, seed=3), after.model.sample(unknown, 2, seed=3))
     assert evaluated(folder)["episodes"] == 1
+
+
+def test_a_run_that_was_trained_before_entries_had_names_is_loaded(small_run: Path, tmp_path: Path) -> None:
+    """Neither its settings nor its checkpoints say anything of them."""
+    folder, names = shutil.copytree(small_run, tmp_path / "run"), ("obs_names", "act_names")
+
+    def without(facts: dict) -> None:
+        for name in names:
+            facts.pop(name, None)
+
+    small.edit(folder, lambda config: without(config["data"]))
+    for path in folder.glob("step-*/meta.json"):
+        body = json.loads(path.read_bytes())
+        without(body["meta"]["data"])
+        path.write_bytes(checkpoint.meta_json({key: value for key, value in body.items() if key != "sha256"}))
+    old, new = runs.load(folder), runs.load(small_run)
+    assert old.step == new.step and old.data == new.data
 
 
 def test_a_new_run_overwrites_no_config_of_something_else(small_run: Path, tmp_path: Path) -> None:

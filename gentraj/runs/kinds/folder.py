@@ -249,8 +249,10 @@ def may_change(config: RunConfig) -> set[str]:
 
 
 def fingerprint(run: Run) -> JsonObject:
-    """The settings and facts that checkpoints depend on: neither how the agent acts, nor where the data lie."""
-    unless = {"run": {"dataset", *acts_only(run.config)}, "data": {"returns", "constant_actions"}}
+    """The settings and facts that checkpoints depend on: neither how the agent acts, nor where the data lie, nor what
+    their entries are called."""
+    unless = {"run": {"dataset", *acts_only(run.config)},
+              "data": {"returns", "constant_actions", "obs_names", "act_names"}}
     groups = {"run": to_json(run.config), "data": to_json(run.data)}
     return {name: {key: value for key, value in group.items() if key not in unless[name]}
             for name, group in groups.items()}
