@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ class EpisodicAgent(Agent):
     """Base class of agents that remember something of each environment.
 
     A subclass may remember more: `_allocate` makes room for all, `_forget` resets it. The subclass calls `_begin` in
-    its constructor and `_resize` before it acts, and counts its decisions in `decision_B`.
+    its constructor, and counts its decisions in `decision_B`.
     """
 
     seed_B: Tensor
@@ -29,15 +27,13 @@ class EpisodicAgent(Agent):
     multiple = 1
     """Its networks are called with a multiple of so many rows, which are filled up where there are fewer."""
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment."""
-        if mask_B is None:
-            mask_B = torch.ones(len(self.seed_B if seeds_B is None else seeds_B), dtype=torch.bool)
-        self._resize(len(mask_B))
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        if len(mask_B) != len(self.seed_B):  # all of them begin anew
+            self._begin(len(mask_B))
+            mask_B = torch.ones_like(mask_B)
         self.decision_B[mask_B] = 0
         self._forget(mask_B)
-        if seeds_B is not None:
-            self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
+        self.seed_B[mask_B] = torch.tensor(seeds_B)[mask_B]
 
     def pad_batches(self, padded: bool = True) -> None:
         self.multiple = MIN_ROWS if padded else 1
@@ -45,14 +41,9 @@ class EpisodicAgent(Agent):
     def took(self, act_BA: Tensor) -> None:
         self.observations.correct(act_BA)
 
-    def _resize(self, batch: int) -> None:
-        """Makes room for `batch` environments; all of them begin anew if there was another number of them before."""
-        if batch != len(self.seed_B):
-            self._begin(batch)
-
     def _begin(self, batch: int) -> None:
         with torch.inference_mode(False):  # tensors of that mode cannot be changed outside of it, as by `reset`
-            self.seed_B = torch.arange(batch)
+            self.seed_B = torch.zeros(batch, dtype=torch.long)
             self.decision_B = torch.zeros(batch, dtype=torch.long)
             self._allocate(batch)
 

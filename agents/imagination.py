@@ -88,9 +88,8 @@ class Imagination(EpisodicAgent):
         self.agent.pad_batches(padded)
 
     @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         obs_BO, goal_BG = observed(obs_BO).cpu(), aimed_at(goal_BG)
-        self._resize(len(obs_BO))
         act_BNA, score_BN = self.imagine(obs_BO, goal_BG)
         act_BA = act_BNA[torch.arange(len(obs_BO)), score_BN.argmax(1)]
         self.decision_B += 1
@@ -111,7 +110,7 @@ class Imagination(EpisodicAgent):
         goal_RG = None
         if goal_BG is not None:
             goal_RG = repeat(to_device(goal_BG, self.device), "b g -> (b n) g", n=number)
-        self.agent.reset(None, noise.seeds)
+        self.agent.reset(noise.seeds)
         checks = Checks()
         act_RA, score_R = self._imagine(obs_RO, goal_RG, past_RPD, checks)
         act_score_RX = torch.cat([act_RA, score_R[:, None]], 1).cpu()  # one copy, as each waits for an accelerator

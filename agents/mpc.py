@@ -92,13 +92,12 @@ class MPC(EpisodicAgent):
         self.mean_BTA[mask_B] = (self.low_A + self.high_A) / 2
 
     @without_gradient
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, A) actions inside the action space. Raises ValueError for NaN and infinity in what it is given."""
         obs_BO = observed(obs_BO).cpu()
         goal_BG = aimed_at(goal_BG)
         if goal_BG is not None:
             goal_BG = goal_BG.cpu()
-        self._resize(len(obs_BO))
         all_B = torch.ones(len(obs_BO), dtype=torch.bool)
         seen_BW = self.observations.seen(obs_BO)
         self.mean_BTA = self.solve(seen_BW, goal_BG, self.mean_BTA, self._seeds(all_B))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
@@ -52,7 +51,7 @@ class SB3Policy:
                              "expected") from error
         goal_BG = None
         if goal is not None:
-            goal_BG = torch.from_numpy(np.asarray(goal, np.float32).reshape(len(obs_BO), -1))
+            goal_BG = np.asarray(goal, np.float32).reshape(len(obs_BO), -1)
         seed_B = np.zeros(len(obs_BO), np.int64) if state is None else state[0].copy()
         if len(seed_B) != len(obs_BO):
             raise ValueError(f"a state of {len(seed_B)} episodes was given with {len(obs_BO)} observations; give back "
@@ -64,8 +63,8 @@ class SB3Policy:
             seed_B[i] = self.seed if deterministic else fold(self.seed, self.episodes)
             self.episodes += 1
         if fresh_B.any():
-            self.agent.reset(torch.from_numpy(fresh_B), seed_B.tolist())
-        act_BA = self.agent.act(torch.from_numpy(obs_BO), goal_BG).detach().cpu().numpy()
+            self.agent.reset(seed_B.tolist(), fresh_B)
+        act_BA = self.agent.act(obs_BO, goal_BG)
         if single:
             act_BA = act_BA[0]
         return act_BA, (seed_B,)

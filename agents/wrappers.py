@@ -69,9 +69,9 @@ class ConfidenceSwitch(EpisodicAgent):
         student, teacher = (agent.avoiding(obstacles) for agent in (self.student, self.teacher))
         return ConfidenceSwitch(student, teacher, self.min_confidence, self.steps)
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        super().reset(mask_B, seeds_B)
-        self.student.reset(mask_B, self.seed_B.tolist())
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        super()._reset(seeds_B, mask_B)
+        self.student.reset(self.seed_B.tolist(), mask_B)
 
     def _allocate(self, batch: int) -> None:
         self.by_teacher_B = torch.zeros(batch, dtype=torch.bool)  # whether the last action was the teacher's
@@ -90,9 +90,8 @@ class ConfidenceSwitch(EpisodicAgent):
         self.teacher.took(act_BA)
 
     @without_gradient
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, A) the student's actions, or the teacher's; `by_teacher_B` says whose they are."""
-        self._resize(len(obs_BO))
         free_B = self.left_B == 0
         if free_B.any():
             unsure_B = free_B & (self.student.confidence(obs_BO, goal_BG).cpu() < self.min_confidence)
@@ -115,7 +114,7 @@ class ConfidenceSwitch(EpisodicAgent):
         for agent, takes_over_B in ((self.teacher, by_teacher_B & ~self.by_teacher_B),
                                     (self.student, ~by_teacher_B & self.by_teacher_B)):
             if takes_over_B.any():
-                agent.reset(takes_over_B, self._seeds(torch.ones_like(takes_over_B)))
+                agent.reset(self._seeds(torch.ones_like(takes_over_B)), takes_over_B)
         self.by_teacher_B = by_teacher_B
 
 
@@ -143,28 +142,16 @@ class NoisyAgent(Agent):
     def spec(self) -> TrajectorySpec | None:
         return self.agent.spec
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Resets the agent and its noise in the masked environments (all by default).
-
-        `seeds_B` has one seed for each environment. Raises ValueError where it is missing.
-        """
-        if seeds_B is None:
-            raise ValueError("exploration without seeds; reset with a seed for each environment")
-        self.agent.reset(mask_B, seeds_B)
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        self.agent.reset(seeds_B, mask_B)
         fresh = RowNoise([fold(seed, NOISE_STREAM) for seed in seeds_B])
-        if mask_B is not None and len(self.noise.generators) == len(fresh.generators):
+        if len(self.noise) == len(fresh):
             kept = zip(mask_B.tolist(), fresh.generators, self.noise.generators, strict=True)
             fresh.generators = [new if masked else old for masked, new, old in kept]
         self.noise = fresh
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) the agent's actions with noise, clamped to the action space.
-
-        Raises ValueError for another number of environments than `reset` was given seeds for.
-        """
-        if len(obs_BO) != len(self.noise.seeds):
-            raise ValueError(f"{len(obs_BO)} observations were given, and seeds for {len(self.noise.seeds)} "
-                             "environments; reset with a seed for each environment first")
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B, A) the agent's actions with noise, clamped to the action space."""
         act_BA = self.agent.act(obs_BO, goal_BG).cpu() + self.size_A * self.noise.normal(len(self.size_A))
         act_BA = act_BA.clamp(self.low_A, self.high_A)
         self.agent.took(act_BA)

@@ -49,7 +49,7 @@ def main(args: Args) -> None:
             if done_B.any():
                 envs.reset(done_B, [episode := episode + 1])
                 for agent in agents:
-                    agent.reset(None, [episode])
+                    agent.reset([episode])
             obs_BO = torch.from_numpy(envs.obs_BO)
             goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
             for a, agent in enumerate(agents):

@@ -77,9 +77,9 @@ class SlowActor(RealTimeActor):
         if not continues:
             self.max_delay = 0
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         start, before = self.time.now, self.began
-        act_BA = super().act(obs_BO, goal_BG)
+        act_BA = super()._act(obs_BO, goal_BG)
         if before is not None:
             where = "within" if self.began == before else "between"
             self.changes[where].append(float((act_BA - self.last_act_BA).square().mean()))

@@ -174,7 +174,7 @@ def decisions(setup: Setup, agent_on: AgentOn, batch: int, goal_dim: int) -> dic
     goal_BG = torch.ones(batch, goal_dim) if goal_dim else None
 
     def decide(agent: Agent, obs_BO: Tensor) -> None:
-        agent.reset(None, range(batch))
+        agent.reset(range(batch))
         agent.act(obs_BO, goal_BG)
 
     found: dict[str, Call] = {}
@@ -191,7 +191,7 @@ def rollouts(setup: Setup, batch: int, steps: int) -> dict[str, Call]:
 
     def rollout(agent: Agent) -> None:
         envs.reset(np.ones(batch, bool), range(batch))
-        agent.reset(None, range(batch))
+        agent.reset(range(batch))
         for _ in range(steps):
             assert envs.goal_BG is not None
             envs.step(agent.act(torch.from_numpy(envs.obs_BO), torch.from_numpy(envs.goal_BG)).numpy())

@@ -23,7 +23,7 @@ class Acting(Node):
         super().__init__("gentraj")
         run = gentraj.load(path)
         self.agent = run.agent(run.action_space(), deadline=Deadline(deadline) if deadline else None)
-        self.agent.reset(seeds_B=[0])
+        self.agent.reset(seed=0)
         self.has_goals = bool(run.data.goal_dims)
         self.obs_1O = self.goal_1G = None
         self.actions = self.create_publisher(Float64MultiArray, "action", 1)

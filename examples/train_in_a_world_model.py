@@ -27,10 +27,7 @@ class Trained(Agent):
     def __init__(self, model, goal_dims):
         self.model, self.goal_dims = model, list(goal_dims)
 
-    def reset(self, mask_B=None, seeds_B=None):
-        """Does nothing, as the agent has no state."""
-
-    def act(self, obs_BO, goal_BG=None):
+    def _act(self, obs_BO, goal_BG):
         obs = obs_BO.numpy() if goal_BG is None else {
             "observation": obs_BO.numpy(), "achieved_goal": obs_BO[:, self.goal_dims].numpy(),
             "desired_goal": goal_BG.numpy()}

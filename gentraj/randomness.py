@@ -176,24 +176,34 @@ class GivenNoise(Noise):
 Seeds = int | Sequence[int] | Noise  # what a sample depends on: one seed for all rows, one for each, or their noise
 
 
+def as_seeds(seeds: int | Sequence[int]) -> int | list[int]:
+    """A seed, or several, as integers of Python. They may be those of NumPy or torch, and arrays or tensors of them.
+
+    Raises TypeError for what is no integer, and ValueError for negative ones.
+    """
+    given = np.asarray(seeds)
+    if given.ndim > 1 or (given.size and given.dtype.kind not in "iu"):
+        raise TypeError(f"the seed is {seeds!r}; an integer, or one for each, is expected")
+    if given.size and given.min() < 0:
+        raise ValueError(f"the seed is {seeds!r}; 0 or more is expected")
+    return given.tolist()
+
+
 def as_noise(seeds: Seeds, rows: int, what: str = "samples") -> Noise:
     """The noise of so many rows, from its beginning: of seeds derived from a single one, of one for each, or as given.
 
-    Seeds may be integers of NumPy or torch, and arrays or tensors of them. Raises ValueError, naming the rows as
-    `what`, for any other number of seeds or rows, and TypeError for seeds that are not integers.
+    Raises ValueError, naming the rows as `what`, for any other number of seeds or rows, and as `as_seeds` does.
     """
     if isinstance(seeds, Noise):
         if len(seeds) != rows:
             raise ValueError(f"noise of {len(seeds)} rows was given for {rows} {what}; give noise for each")
         return seeds[:]
-    given = np.asarray(seeds)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"the seed is {seeds!r}; an integer, or one for each of the {rows} {what}, is expected")
-    if given.ndim == 0:
-        return RowNoise(unfold(rows, int(given)))
+    given = as_seeds(seeds)
+    if isinstance(given, int):
+        return RowNoise(unfold(rows, given))
     if len(given) != rows:
         raise ValueError(f"{len(given)} seeds were given for {rows} {what}; give one for each, or a single integer")
-    return RowNoise(given.tolist())
+    return RowNoise(given)
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def check_policy(policy: Policy) -> None:
         high_A = np.full(spec.act_dim, high, np.float32)
         actor = Actor(policy, -high_A, high_A)
         actor.pad_batches()
-        actor.reset(None, seeds[rows])
+        actor.reset(seeds[rows])
         return torch.stack([actor.act(obs_BO[rows], None if goal_BG is None else goal_BG[rows])
                             for _ in range(policy.execute)])
 

@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, overload, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from .config import settings
 from .device import constant, to_device, to_device_together
 from .entries import check_names, entries_named
-from .randomness import Seeds
+from .randomness import Seeds, as_seeds, unfold
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -513,7 +514,8 @@ def calls_of(models: Iterable[object]) -> int:
 class Agent(ABC):
     """Anything that acts in environments: a planner, a policy, a controller.
 
-    A subclass has `reset` and `act`; the other members are for agents that have more to tell.
+    A subclass has `_act`, and `_reset` if it remembers something; the other members are for agents that have more to
+    tell.
     """
 
     spec: TrajectorySpec | None = None
@@ -524,20 +526,107 @@ class Agent(ABC):
     """The number of network calls so far, as a measure of the cost of a decision; None if it does not count them."""
     by_teacher_B: Tensor | None = None
     """(B,) whether the last action was that of another agent, its teacher; None for an agent without one."""
+    _batch: int | None = None  # the number of environments that it acts in; None before the first reset
+    _number_given = False  # whether the last reset said so, by a seed for each environment or a mask
+    _seed: int | list[int] | np.random.Generator | None = None  # what the seeds of episodes follow from
+
+    def reset(self, seed: int | Sequence[int] | None = None, mask_B: ArrayLike | None = None) -> None:
+        """Begins new episodes in the environments that `mask_B` (B,) selects, by default in all of them.
+
+        Queued actions and memories of these environments are discarded. `seed` is one for each environment (B,), or a
+        single one: an only environment has it, and those of several are derived from it. The seeds determine what the
+        agent samples. Without a seed they follow from the last one that was given, as in Gymnasium, so that every
+        episode has its own; if none was ever given, or the agent acts without a reset, they are drawn anew.
+
+        Raises ValueError for negative seeds and for another number of them than `mask_B` has environments, and
+        TypeError for what is no seed.
+        """
+        if seed is None:
+            self._seed = np.random.default_rng(self._seed)
+        else:
+            self._seed = as_seeds(seed)
+        batch = self._batch or 1
+        self._number_given = True
+        if mask_B is not None:
+            mask_B = torch.as_tensor(mask_B, dtype=torch.bool)
+            batch = len(mask_B)
+        elif isinstance(self._seed, list):
+            batch = len(self._seed)
+        else:
+            self._number_given = False
+        self._begin_episodes(batch, mask_B)
+
+    @overload
+    def act(self, obs: Tensor, goal: ArrayLike | None = None) -> Tensor: ...
+
+    @overload
+    def act(self, obs: ArrayLike, goal: ArrayLike | None = None) -> np.ndarray: ...
+
+    def act(self, obs: ArrayLike, goal: ArrayLike | None = None) -> Tensor | np.ndarray:
+        """The actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G); one
+        observation (O,) gives one action (A,).
+
+        Of tensors it returns a tensor, on the device of the observations or on the CPU, and of what NumPy makes arrays
+        of an array. Raises TypeError for what is no array of numbers, and ValueError for other shapes, for numbers that
+        are not finite, and for another number of environments than `reset` was given.
+        """
+        if not _is_batch(obs) or not (goal is None or _is_batch(goal)):
+            return self._act_on(obs, goal)
+        if len(obs) != self._batch:
+            self._begin_in(len(obs))
+        return self._act(obs, goal)
+
+    def _act_on(self, obs: Any, goal: Any) -> Tensor | np.ndarray:
+        """Does what `act` does, for arrays or a single observation."""
+        obs_X, goal_X = _tensor(obs, "observation"), None
+        if goal is not None:
+            goal_X = _tensor(goal, "goal")
+        single = obs_X.ndim == 1
+        if single:
+            obs_X = obs_X[None]
+            if goal_X is not None and goal_X.ndim == 1:
+                goal_X = goal_X[None]
+        for x, what, axis in ((obs_X, "observations", "O"), (goal_X, "goals", "G")):
+            if x is not None and x.ndim != 2:
+                raise ValueError(f"{what} of shape {tuple(x.shape)} were given to an agent; (B, {axis}) is expected, a "
+                                 f"row for each environment, or ({axis},) for one observation")
+        act = self.act(obs_X, goal_X)
+        if single:
+            act = act[0]
+        if isinstance(obs, Tensor):
+            return act
+        return as_array(act)
+
+    def _begin_in(self, batch: int) -> None:
+        """Begins episodes in so many environments. Raises ValueError if the last reset was for another number."""
+        if self._number_given:
+            raise ValueError(f"{batch} observations were given to an agent that was reset for {self._batch} "
+                             "environments; reset it with a seed for each, or with a single one, first")
+        self._begin_episodes(batch, None)
+
+    def _begin_episodes(self, batch: int, mask_B: Tensor | None) -> None:
+        if self._seed is None:
+            self._seed = np.random.default_rng()
+        if isinstance(self._seed, np.random.Generator):
+            seeds_B = self._seed.integers(2**62, size=batch).tolist()
+        elif isinstance(self._seed, int):
+            seeds_B = [self._seed] if batch == 1 else unfold(batch, self._seed)
+        else:
+            seeds_B = self._seed
+        if len(seeds_B) != batch:
+            raise ValueError(f"{len(seeds_B)} seeds were given for {batch} environments; give one for each, or a "
+                             "single integer")
+        if mask_B is None:
+            mask_B = torch.ones(batch, dtype=torch.bool)
+        self._reset(seeds_B, mask_B)
+        self._batch = batch
 
     @abstractmethod
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Starts new episodes in the environments that `mask_B` selects, by default in all of them.
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """Does what `act` does, for tensors (B, O) and (B, G), after a reset for B environments."""
 
-        Queued actions and memories of these environments are discarded; `seeds_B` are the seeds of the new episodes.
-        """
-
-    @abstractmethod
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """Returns the actions (B, A), inside the action space, for observations (B, O) and, if given, goals (B, G).
-
-        They are on the device of the observations, or on the CPU.
-        """
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:  # noqa: B027 - some agents have no state
+        """Begins new episodes, with these seeds, in the environments that `mask_B` selects."""
 
     def pad_batches(self, padded: bool = True) -> None:  # noqa: B027 - most agents have no network
         """Fills up the batches of its networks from now on, or no longer, so that no action depends on the environments
@@ -560,3 +649,30 @@ class Agent(ABC):
         """What an agent with a deadline did to be in time, for reports: `Counter`s of all its steps so far, and times,
         by name; empty for others."""
         return {}
+
+
+def as_array(x: ArrayLike) -> np.ndarray:
+    """A tensor on any device, or anything that NumPy makes an array of, as an array."""
+    if isinstance(x, Tensor):
+        return x.detach().cpu().numpy()
+    return np.asarray(x)
+
+
+def _is_batch(x: object) -> TypeGuard[Tensor]:
+    return isinstance(x, Tensor) and x.ndim == 2
+
+
+def _tensor(x: Any, what: str) -> Tensor:
+    """The observations or goals that an agent was given."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, Mapping):
+        raise TypeError(f"the {what} is a dict with the keys {list(x)}; give `act` the array of its observation, and "
+                        "that of its goal, if there is one, as the second argument")
+    try:
+        array = np.array(x, order="C")
+    except ValueError:
+        array = np.array(None)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"the {what} is {x!r}; an array or a tensor of numbers is expected")
+    return torch.from_numpy(array)

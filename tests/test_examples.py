@@ -111,7 +111,7 @@ def test_a_ros_node_answers_each_observation_once_with_the_action_of_the_agent(r
     tick()
     run = gentraj.load(small_run)
     agent = run.agent(run.action_space())
-    agent.reset(seeds_B=[0])
+    agent.reset([0])
     expected_1A = agent.act(torch.tensor([[1.0, 1.0, 0.0, 0.0]]), torch.tensor([[2.0, 1.5]]))
     assert [list(action.data) for action in actions] == expected_1A.tolist()
 

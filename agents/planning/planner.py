@@ -112,13 +112,12 @@ class Planner(PlanFollower):
         return Planner(self._outside(obstacles), self.tracker)
 
     @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal.
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
-        self._resize(len(obs_BO))
         due_B = (self.age_B >= self.config.replan) | self._aim(goal_BG)
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)

@@ -78,7 +78,7 @@ class Actor(EpisodicAgent):
         ahead = self.ahead.around(obstacles)
         return type(self)(self.policy, self.low_A.cpu().numpy(), self.high_A.cpu().numpy(), self.options, ahead)
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, A) actions inside the action space, on the device of the observations. A policy that was trained without
         goals ignores `goal_BG`.
 
@@ -91,7 +91,6 @@ class Actor(EpisodicAgent):
     def acted(self, obs_BO: Tensor, goal_BG: Tensor | None, check: Finite) -> Tensor:
         """Does what `act` does, for observations and goals that `given` takes. These are not looked at, and the actions
         by `check`."""
-        self._resize(len(obs_BO))
         if self.queue_BEA.device != obs_BO.device:
             with torch.inference_mode(False):
                 self.queue_BEA = self.queue_BEA.to(obs_BO.device)

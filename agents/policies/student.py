@@ -184,11 +184,10 @@ class StudentActor(Actor):
         self.low_A = self.low_A.maximum(self.shift_A - self.scale_A)
         self.high_A = self.high_A.minimum(self.shift_A + self.scale_A)
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         if self.policy.execute > 1:
-            return super().act(obs_BO, goal_BG)
+            return super()._act(obs_BO, goal_BG)
         obs_BO, goal_BG = self.given(obs_BO, goal_BG)
-        self._resize(len(obs_BO))
         if goal_BG is not None:
             goal_BG = self._aim(torch.ones(len(obs_BO), dtype=torch.bool), obs_BO, goal_BG)
         uniform_B1 = self._uniform() if self.policy.config.sample else None
@@ -220,7 +219,8 @@ class StudentActor(Actor):
         obs_BO, goal_BG = self.given(obs_BO, goal_BG)
         if self.ahead is not None and goal_BG is not None:
             goal_BG = self.ahead(obs_BO, goal_BG)
-        self._resize(len(obs_BO))
+        if len(obs_BO) != self._batch:
+            self._begin_in(len(obs_BO))
         obs_BO = self.observations.seen(obs_BO).to(self.low_O.device)
         inside_B = ((obs_BO >= self.low_O) & (obs_BO <= self.high_O)).all(1)
         return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B

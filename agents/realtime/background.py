@@ -215,7 +215,7 @@ class RealTimeAgent(EpisodicAgent):
         """Begins what is due in a later step, after the action of this one is known."""
 
     @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(1, A) actions inside the action space, within the deadline.
 
         Raises ValueError for more than one environment, and any error of what is made in the background, perhaps in a
@@ -230,14 +230,13 @@ class RealTimeAgent(EpisodicAgent):
         if len(own_BO) != 1:
             raise ValueError(f"{len(own_BO)} observations were given to an agent with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")
-        self._resize(1)
         until = start + deadline.seconds - self.background.reserved
         self._renew(own_BO, own_BG, start, until)
         resumed = max(start, min(clock(), until))  # a thread that wakes up late needs more time to act
         act_BA = self._carry_out(own_BO)
         if act_BA is None and deadline.fallback is not None:
             if self.fell_back != self.step - 1:  # the rest of a chunk or of a plan is for the steps after that one
-                deadline.fallback.reset(None, self._seeds(ONE))
+                deadline.fallback.reset(self._seeds(ONE))
             self.fell_back = self.step
             self.background.acted["the fallback"] += 1
             act_BA = deadline.fallback.act(obs_BO, goal_BG).cpu()

@@ -134,7 +134,7 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """Measures for some seconds how long plans from an observation (1, O) to a goal (1, G) take, and acting."""
         obs_BO, goal_BG = self.sampler.given(obs_BO, goal_BG)
-        self.reset(None, [0])
+        self.reset([0])
         self.courses = None  # it stays where it is
         seconds = dict[SamplingBudget, float]()
         for budget in self.samplers:
@@ -147,13 +147,13 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         if all(seconds.values()):  # else the clock is too coarse to say how plans differ
             self.costs = seconds
             self.background.relative.append(1.0)
-        self.reset(None, [0])
+        self.reset([0])
         self.background.cold = False
         for _ in range(2 * WARM_UP_JOBS):
             self.act(obs_BO, goal_BG)
             self.rest(MAX_RESET_WAIT_S)
         self.background.forget_warm_up()
-        self.reset(None, [0])
+        self.reset([0])
 
     def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, start: float, until: float) -> None:
         """Takes the next plan if it is needed, and ready by the time `until`, or holds the goal where it is near."""

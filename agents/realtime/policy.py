@@ -98,11 +98,11 @@ class RealTimeActor(RealTimeAgent):
     def warm_up(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """Measures how long chunks from an observation (1, O) with a goal (1, G) take, and acting."""
         for _ in range(1 + 2 * WARM_UP_JOBS):
-            self.reset(None, [0])
+            self.reset([0])
             self.act(obs_BO, goal_BG)
             self.background.take(MAX_RESET_WAIT_S)
         self.background.forget_warm_up()
-        self.reset(None, [0])
+        self.reset([0])
 
     def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, start: float, until: float) -> None:
         self._take(until)

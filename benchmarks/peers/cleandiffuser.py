@@ -93,7 +93,7 @@ class CleanDiffuser(Peer):
             yield batch
             self.caller.switch()
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         with torch.no_grad():
             return self.chosen(obs_BO, SimpleNamespace(**self.local["train"])).clip(-1, 1)
 

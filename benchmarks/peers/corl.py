@@ -78,7 +78,7 @@ class WithTorch(Corl):
             self.module.train(chosen)
 
     @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         self.actor.eval()
         found = self.actor(torch.as_tensor(self.normalise(obs_BO.numpy()), dtype=torch.float32))
         self.actor.train()
@@ -111,7 +111,7 @@ class WithJax(Corl):
         with patch.object(jax.lax, "fori_loop", loop), patch.object(jax, "tree_map", jax.tree.map, create=True):
             self.module.main(chosen)
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         return torch.from_numpy(np.array(self.decide(self.normalise(obs_BO.numpy()))))
 
 

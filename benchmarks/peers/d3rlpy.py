@@ -56,7 +56,7 @@ class D3rlpy(Peer):
                            logger_adapter=self.d3rlpy.logging.NoopAdapterFactory(),
                            callback=lambda algorithm, epoch, step: after_update())
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         return torch.from_numpy(self.algorithm.predict(obs_BO.numpy().astype(np.float32)))
 
 

@@ -51,7 +51,7 @@ class Fql(Peer):
             self.decide = self.supply_rng(self.agent.sample_actions)
             after_update()
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         rows_BO = obs_BO.numpy().astype(np.float32)
         if self.settings["agent_name"] == "ifql":  # chooses among the samples of one observation
             act_BA = [self.decide(observations=obs_O, temperature=0) for obs_O in rows_BO]

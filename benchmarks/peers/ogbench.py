@@ -66,7 +66,7 @@ class OGBench(Peer):
             self.decide = self.supply_rng(self.agent.sample_actions)
             after_update()
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         if goal_BG is None:
             raise ValueError("the environment gives no goals, which agents of OGBench need; give one that does")
         goal_BO = np.stack([self.whole(goal_G) for goal_G in goal_BG.numpy().astype(np.float32)])

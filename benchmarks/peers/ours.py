@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +44,11 @@ class Ours(Peer):
         run = copy_of(self.run, torch.device("cpu"))
         return run.agent(run.action_space())
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
         self.agent = self.agent or self.fresh()
-        self.agent.reset(mask_B, seeds_B)
+        self.agent.reset(seeds_B, mask_B)
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         self.agent = self.agent or self.fresh()
         return self.agent.act(obs_BO, goal_BG)
 

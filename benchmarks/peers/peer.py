@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from torch import Tensor
 
 from gentraj.config import ConfigError
 from gentraj.data import Episodes
@@ -77,9 +76,6 @@ class Peer(Agent):
         """Trains by the authors' loop, and calls `after_update()` after each update, when its work is done, or
         `after_update(n)` after n updates of a loop that stops for no less; the call raises `TrainingDone` at the end of
         the training, and may ask the agent to act before."""
-
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Does nothing, as most peers have no state."""
 
 
 @dataclass(frozen=True)

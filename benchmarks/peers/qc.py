@@ -7,7 +7,7 @@ They are given what its `main.py` gives them for a task of D4RL.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -48,16 +48,13 @@ class Qc(Peer):
             self.decide = self.supply_rng(self.agent.sample_actions)
             after_update()
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        if mask_B is None or len(mask_B) != len(self.left_B):
-            self.left_B = np.zeros(0, int)
-        else:
-            self.left_B[mask_B.numpy()] = 0
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        if len(mask_B) != len(self.left_B):
+            self.left_B = np.zeros(len(mask_B), int)
+            self.queue_BKA = np.zeros((len(mask_B), CHUNK, self.act_dim), np.float32)
+        self.left_B[mask_B.numpy()] = 0
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        if len(self.left_B) != len(obs_BO):
-            self.left_B = np.zeros(len(obs_BO), int)
-            self.queue_BKA = np.zeros((len(obs_BO), CHUNK, self.act_dim), np.float32)
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         out_B = self.left_B == 0
         if out_B.any():  # all are asked, as another number of them would be compiled anew
             chunk_BX = np.array(self.decide(observations=obs_BO.numpy().astype(np.float32)))

@@ -99,7 +99,7 @@ class Contest:
         goal_BG = None
         if self.data.goal_dims:
             goal_BG = obs_BO[:, list(self.data.goal_dims)]
-        peer.reset(seeds_B=range(3))
+        peer.reset(range(3))
         shape = tuple(peer.act(obs_BO, goal_BG).shape)
         if shape != (len(obs_BO), self.data.act_dim):
             raise ValueError(f"actions of shape {shape} came from a peer for {len(obs_BO)} observations; "

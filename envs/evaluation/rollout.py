@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
@@ -229,7 +228,7 @@ class _Player:
         mask_B = mask_B & (self.episode_B >= 0)
         while mask_B.any():
             self.envs.reset(mask_B, self.seeds_B)
-            self.agent.reset(None if mask_B.all() else torch.from_numpy(mask_B), self.seeds_B)
+            self.agent.reset(self.seeds_B, mask_B)
             mask_B = self._note_faults() & (self.episode_B >= 0)
         self._show(begun_B)
 
@@ -255,8 +254,7 @@ class _Player:
         agent = self.agent
         calls = self.agent.network_calls
         start = time.perf_counter()
-        goal = None if goal_BG is None else torch.from_numpy(goal_BG)
-        act_BA = agent.act(torch.from_numpy(obs_BO), goal).detach().cpu().numpy()
+        act_BA = agent.act(obs_BO, goal_BG)
         milliseconds = 1000 * (time.perf_counter() - start)
         self.act_ms.append(milliseconds)
         if self.settings.period is not None:

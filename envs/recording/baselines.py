@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gentraj.randomness import fold
@@ -25,39 +24,36 @@ class Seeded(Agent):
     def __init__(self) -> None:
         self._streams: list[np.random.Generator] = []
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Restarts the generators of the masked environments (all by default) with one seed for each environment."""
-        if seeds_B is None:
-            seeds_B = [fold(0, i) for i in range(len(self._streams) if mask_B is None else len(mask_B))]
-        elif self.folds:
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        if self.folds:
             seeds_B = [fold(seed, 1) for seed in seeds_B]
-        self._allocate(len(seeds_B))
-        for i, seed in enumerate(seeds_B):
-            if mask_B is None or mask_B[i]:
-                self._streams[i] = np.random.default_rng(seed)
-
-    def _allocate(self, batch: int) -> None:
-        if len(self._streams) != batch:
-            self._streams = [np.random.default_rng(fold(0, i)) for i in range(batch)]
+        fresh = [np.random.default_rng(seed) for seed in seeds_B]
+        if len(self._streams) == len(fresh):
+            kept = zip(mask_B.tolist(), fresh, self._streams, strict=True)
+            fresh = [new if masked else old for masked, new, old in kept]
+        self._streams = fresh
 
 
 class RandomAgent(Seeded):
     """An agent whose actions are uniform between `low_A` and `high_A`, the bounds of the action space.
 
-    Raises ValueError for bounds that are infinite.
+    A single number is the bound of an action of one entry. Raises ValueError for bounds that are infinite, or the wrong
+    way round.
     """
 
     folds = True
 
-    def __init__(self, low_A: np.ndarray, high_A: np.ndarray):
+    def __init__(self, low_A: ArrayLike, high_A: ArrayLike):
         super().__init__()
-        self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
-        if not np.isfinite([self.low_A, self.high_A]).all():
-            raise ValueError(f"a random agent needs bounds; the actions are from {self.low_A} to {self.high_A}")
+        low_A, high_A = np.atleast_1d(np.asarray(low_A, np.float32), np.asarray(high_A, np.float32))
+        if low_A.ndim > 1 or low_A.shape != high_A.shape or not (np.isfinite([low_A, high_A]).all()
+                                                                and (low_A <= high_A).all()):
+            raise ValueError(f"a random agent has actions from {low_A} to {high_A}; a finite lower and upper bound of "
+                             "each entry of an action are expected")
+        self.low_A, self.high_A = low_A, high_A
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """Returns actions (B, A), float32."""
-        self._allocate(len(obs_BO))
         uniform_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
         drawn_BA = self.low_A + uniform_BA * (self.high_A - self.low_A)
         return torch.from_numpy(drawn_BA.clip(self.low_A, self.high_A))
@@ -80,19 +76,21 @@ class WaypointController(Seeded):
         self.maze, self.noise = maze, noise
         self.goal_BG = np.zeros((0, 2))
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        super().reset(mask_B, seeds_B)
-        self.goal_BG[slice(None) if mask_B is None else np.asarray(mask_B, bool)] = np.nan  # equal to no goal: replan
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        if len(self.goal_BG) != len(seeds_B):
+            self.goal_BG, self.waypoint_BG = np.full((len(seeds_B), 2), np.nan), np.zeros((len(seeds_B), 2))
+            self.cell_B = np.zeros(len(seeds_B), int)
+        super()._reset(seeds_B, mask_B)
+        self.goal_BG[mask_B.numpy()] = np.nan  # equal to no goal: replan
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """Returns actions (B, 2), float32, in [-1, 1]; `obs_BO` holds position and velocity."""
         if goal_BG is None:
             raise ValueError("the waypoint controller needs a goal; this environment has none")
         return torch.from_numpy(self.control(obs_BO.double().numpy(), goal_BG.double().numpy()))
 
     def control(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
-        """Does what `act` does, for numpy arrays."""
-        self._allocate(len(obs_BO))
+        """Does what `act` does, for arrays and after a reset."""
         position_BG, velocity_BG = obs_BO[:, :2], obs_BO[:, 2:4]
         self._follow(position_BG, goal_BG)
         action_BA = self.GAINS[0] * (self.waypoint_BG - position_BG) + self.GAINS[1] * velocity_BG
@@ -117,9 +115,3 @@ class WaypointController(Seeded):
             self.waypoint_BG[i] = self.maze.centre(self.cell_B[i]) - jitter
             if self.cell_B[i] == goal_B[i]:
                 self.waypoint_BG[i] = goal_BG[i]
-
-    def _allocate(self, batch: int) -> None:
-        if len(self._streams) != batch:
-            self.goal_BG, self.waypoint_BG = np.full((batch, 2), np.nan), np.zeros((batch, 2))
-            self.cell_B = np.zeros(batch, int)
-        super()._allocate(batch)

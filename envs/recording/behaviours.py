@@ -80,9 +80,8 @@ class Behaviour(Seeded):
         """Mean return of the last 100 training episodes before the snapshot."""
 
     @torch.no_grad()
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """Returns actions (B, A), float32, sampled and clipped to the action space."""
-        self._allocate(len(obs_BO))
         seen = np.clip((obs_BO.numpy() - self.mean_O) / self.spread_O, -CLIP_OBS, CLIP_OBS)
         normal = self.policy.get_distribution(torch.from_numpy(seen).float()).distribution
         noise_BA = np.stack([stream.standard_normal(normal.mean.shape[1]) for stream in self._streams])

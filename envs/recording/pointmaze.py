@@ -52,7 +52,7 @@ def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, prog
     runs = PointMazes(factory, seeds)
     controller = WaypointController(maze, ACTION_NOISE)
     R = len(seeds)
-    controller.reset(seeds_B=[fold(seed, 1) for seed in seeds])
+    controller.reset([fold(seed, 1) for seed in seeds])
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)
     act, reward = np.empty((R, T, 2), np.float32), np.empty((R, T), np.float32)
     obs[:, 0], goal[:, 0] = runs.state, runs.shown_goal

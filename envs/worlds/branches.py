@@ -178,7 +178,7 @@ def _branch(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], age
     episodes.rngs = [np.random.default_rng(fold(seed, 1)) for seed in seeds]
     episodes.place(start.obs_BO, start.goal_BG, start.past_BPD)
     if agent is not None:
-        agent.reset(None, [fold(seed, 2) for seed in seeds])
+        agent.reset([fold(seed, 2) for seed in seeds])
         agent.pad_batches()
         return follow(episodes, start.limit_B, lambda k: episodes.ask(agent))
     act_BKA = start.act_BKA

@@ -139,7 +139,7 @@ class ImaginedEpisodes:
 
     def ask(self, agent: Agent) -> np.ndarray:
         """Returns the agent's actions (B, A) in the current states."""
-        return agent.act(torch.from_numpy(self.obs_BO), self._goals()).detach().cpu().numpy()
+        return agent.act(self.obs_BO, self.goal_BG if self.world.facts.goal_dim else None)
 
     def _goals(self) -> torch.Tensor | None:
         """(B, G) the goals; None without any."""

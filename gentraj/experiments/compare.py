@@ -268,7 +268,7 @@ def decision_cost(run: Run, steps: int | None) -> dict[str, float]:
         window = run.reference.take(slice(i, i + 1))
         obs_BO = window.x_BHD[:, 0, : run.data.obs_dim]
         goal_BG = run.example_goal(window, obs_BO)
-        agent.reset(seeds_B=[n])
+        agent.reset([n])
         before = agent.network_calls or 0
         began = time.thread_time()
         agent.act(obs_BO, goal_BG)

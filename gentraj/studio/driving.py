@@ -63,7 +63,7 @@ class Drive:
         self.postures = [self._posture()]
         """The postures (Q,) of the body beside them."""
         self.actions: list[np.ndarray] = []
-        self.agent.reset(seeds_B=[question.settings.seed])
+        self.agent.reset([question.settings.seed])
 
     def aim(self, goal: tuple[float, ...]) -> None:
         """Gives the agent another goal on the way; it plans again in its next step."""
@@ -71,7 +71,7 @@ class Drive:
         self.question = replace(self.question, goal=goal)
         self.ended = ""
         self.success = False
-        self.agent.reset(seeds_B=[self.question.settings.seed + len(self.path)])
+        self.agent.reset([self.question.settings.seed + len(self.path)])
 
     def step(self) -> None:
         """Takes one environment step, unless the episode is over. Raises `EnvironmentFault` for one that fails."""
@@ -79,9 +79,9 @@ class Drive:
             return
         goal_BG = None
         if self.envs.goal_BG is not None and self.loaded.has_goal:
-            goal_BG = torch.from_numpy(self.envs.goal_BG)
+            goal_BG = self.envs.goal_BG
         with self.loaded.lock:
-            act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG).numpy()
+            act_BA = self.agent.act(self.envs.obs_BO, goal_BG)
         plans = getattr(self.agent, "last", None)
         if isinstance(self.agent, Planner) and plans is not None and plans is not self.newest:
             self.newest = plans

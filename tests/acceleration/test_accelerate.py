@@ -79,7 +79,7 @@ def test_an_agent_with_a_deadline_and_a_fallback_is_made_of_an_accelerated_run(h
     for each in (plain, fast):
         space, clock = each.action_space(), SimulatedTime()
         agent = each.agent(space, deadline=Deadline(1.0, each.agent(space), clock, clock))
-        agent.reset(None, [3])
+        agent.reset([3])
         acts.append(agent.act(obs_BO))
     torch.testing.assert_close(*acts, rtol=1e-3, atol=1e-3)
     assert [backend_of(each) for each in (plain, fast)] == ["eager", "openvino"]

@@ -23,12 +23,10 @@ class Constant(Agent):
     def __init__(self, value: float):
         self.value, self.began = value, list[tuple[int, int]]()
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        assert seeds_B is not None
-        where = range(len(seeds_B)) if mask_B is None else mask_B.nonzero().flatten().tolist()
-        self.began += [(i, seeds_B[i]) for i in where]
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
+        self.began += [(i, seeds_B[i]) for i in mask_B.nonzero().flatten().tolist()]
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         return torch.full((len(obs_BO), 1), self.value)
 
 
@@ -45,7 +43,7 @@ def switch(**settings: float) -> ConfidenceSwitch:
 
 def acted(agent: ConfidenceSwitch, confidence_BT: Sequence[Sequence[float]]) -> list[list[int]]:
     """Whose the actions are in each environment and step: 1 for the teacher's, -1 for the student's."""
-    agent.reset(None, range(len(confidence_BT)))
+    agent.reset(range(len(confidence_BT)))
     columns = [agent.act(torch.tensor(column_B)[:, None]) for column_B in zip(*confidence_BT, strict=True)]
     return torch.cat(columns, 1).int().tolist()
 
@@ -60,14 +58,15 @@ def test_the_teacher_acts_for_some_steps_where_the_student_is_unsure_and_goes_on
 
 def test_a_take_over_has_a_seed_of_its_episode_and_step_and_a_new_episode_is_the_student_s() -> None:
     agent = switch(steps=2)
+    agent.reset([0, 1])
     for confidence_B in ([0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]):
         agent.act(torch.tensor(confidence_B)[:, None])
     first, second, third = agent.teacher.began  # type: ignore[attr-defined]
     assert len({first, second, third}) == 3 and agent.by_teacher_B.tolist() == [True, True]
-    agent.reset(torch.tensor([True, False]), [7, 8])
+    agent.reset([7, 8], torch.tensor([True, False]))
     assert agent.act(torch.ones(2, 1)).flatten().tolist() == [-1, -1] and agent.left_B.tolist() == [0, 0]
     alone = switch(steps=2)
-    alone.reset(None, [0])
+    alone.reset([0])
     alone.act(torch.zeros(1, 1))
     assert alone.teacher.began == [first]  # type: ignore[attr-defined]
 

@@ -63,7 +63,7 @@ def made(kind: str, *, goals: bool = False) -> Any:
 
 
 def act(agent: Any, obs: Any, goal: Any = None) -> torch.Tensor:
-    agent.reset(seeds_B=[0])
+    agent.reset([0])
     return agent.act(obs, goal)
 
 
@@ -83,8 +83,9 @@ def test_an_agent_that_acts_in_inference_mode_is_reset_and_acts_outside_of_it(ki
     torch.manual_seed(0)
     agent, obs = made(kind), torch.tensor([[0.5, -1.0, 2.0]])
     with torch.inference_mode():
+        agent.reset(seed=0)
         inside = [agent.act(obs) for _ in range(3)]
-    agent.reset(torch.tensor([True]), [0])
+    agent.reset([0], torch.tensor([True]))
     assert torch.equal(torch.cat([agent.act(obs) for _ in range(3)]), torch.cat(inside))
 
 
@@ -101,7 +102,7 @@ def test_what_is_no_observation_is_refused_before_it_leads_to_an_action(kind: st
     with pytest.raises(ValueError, match="observations that were given to an agent are not finite"):
         agent.act(torch.full((1, 3), torch.nan), goal)
     shapes = [torch.zeros(1, 4)] if kind != "control" else []
-    for wrong in (*shapes, torch.zeros(3)):
+    for wrong in (*shapes, torch.zeros(1, 1, 3)):
         with pytest.raises(ValueError, match=r"observations of shape .* were given to an agent; \(B, [3O]\) is expect"):
             act(agent, wrong, goal)
 

@@ -43,9 +43,7 @@ class Constant(Agent):
     def __init__(self, *acts: float):
         self.acts_N1 = torch.tensor(acts)[:, None]
 
-    def reset(self, mask_B: Any = None, seeds_B: Any = None) -> None: ...
-
-    def act(self, obs_BO: Tensor, goal_BG: Any = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Any) -> Tensor:
         return self.acts_N1.repeat(len(obs_BO) // len(self.acts_N1), 1)
 
 

@@ -24,7 +24,9 @@ def knowing(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Seeds) -
 
 
 def mpc(prior: Any = None, simulate: Any = quadratic, **settings: Any) -> MPC:
-    return MPC(simulate, MPCConfig(**{"horizon": 3, **settings}), LOW, HIGH, prior)
+    agent = MPC(simulate, MPCConfig(**{"horizon": 3, **settings}), LOW, HIGH, prior)
+    agent.reset(seed=[0, 1, 2])
+    return agent
 
 
 OBS = torch.tensor([[0.5, -0.8], [-0.3, 0.2], [0.0, 0.9]])
@@ -74,10 +76,10 @@ def test_an_episode_does_not_feel_those_beside_it(prior: Any) -> None:
     """Their number does not matter, nor how often the others begin anew."""
     def play(rows: slice, again: bool) -> Tensor:
         agent, seeds = mpc(prior, samples=8), [7, 8, 9][rows]
-        agent.reset(None, seeds)
+        agent.reset(seeds)
         acts = [agent.act(OBS[rows])]
         if again:
-            agent.reset(torch.tensor([False, True, True]), [7, 80, 90])
+            agent.reset([7, 80, 90], torch.tensor([False, True, True]))
         return torch.stack([*acts, agent.act(OBS[rows])])
 
     alone = play(slice(0, 1), again=False)[:, 0]

@@ -20,13 +20,12 @@ from gentraj.trajectory import Agent
 class Remembering(Agent):
     """An agent whose action is the number of steps since its episode began, the episode's seed, and the goal."""
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Any = None) -> None:
-        assert mask_B is not None and len(mask_B) == len(seeds_B)
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
         if len(getattr(self, "age_B", ())) != len(mask_B):
             self.age_B = torch.zeros(len(mask_B))
         self.age_B[mask_B], self.seed_B = 0, torch.tensor([seed % 1000 for seed in seeds_B])
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         self.seen, self.age_B = obs_BO, self.age_B + 1
         goal_B = torch.zeros(len(obs_BO)) if goal_BG is None else goal_BG[:, 0]
         return torch.stack([self.age_B, self.seed_B, goal_B], 1)

@@ -51,5 +51,5 @@ def test_agents_on_the_cpu_take_what_is_observed_on_a_device() -> None:
     noisy = NoisyAgent(Actor(policy.to(DEVICE), low, high), low, high, 0.1)
     mpc = MPC(lambda obs_BO, act_BNTA, _: act_BNTA.sum((2, 3)) + obs_BO.sum(), MPCConfig(horizon=2), low, high)
     for agent in (noisy, mpc):
-        agent.reset(seeds_B=[0, 1])
+        agent.reset([0, 1])
         assert agent.act(torch.zeros(2, 3, device=DEVICE)).cpu().abs().max() <= 1

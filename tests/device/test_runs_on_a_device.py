@@ -147,7 +147,7 @@ def test_a_planner_and_a_policy_of_chunks_work_in_the_background(planner: Run, d
     policy = train(config, tmp_path / "run", device=DEVICE, progress=False)
     for run in (planner, policy):
         agent = run.agent(Box(-1, 1, (2,)), deadline=Deadline(600.0))
-        agent.reset(None, [0])
+        agent.reset([0])
         for _ in range(3):
             assert agent.act(torch.zeros(1, 4), torch.ones(1, 2)).abs().max() <= 1
 

@@ -122,7 +122,7 @@ def policy(executor: Executor) -> Agent:
 def test_what_is_made_in_the_background_races_with_no_decision(make: Callable[[Executor], Agent], late: bool) -> None:
     with no_races():
         agent = make(InOneThread(late))
-        agent.reset(None, [0])
+        agent.reset([0])
         for _ in range(8):
             assert agent.act(torch.zeros(1, 4), torch.full((1, 2), 5.0)).abs().max() <= 1
 

@@ -57,7 +57,7 @@ def act(run: Run) -> torch.Tensor:
     goal_BG = run.example_goal(run.reference, obs_BO)
     obs_BO, goal_BG = obs_BO.cpu(), goal_BG if goal_BG is None else goal_BG.cpu()
     for _ in range(2):  # at first, some things are made once
-        agent.reset(None, [0, 1])
+        agent.reset([0, 1])
         with counted() as waits:
             act_BA = agent.act(obs_BO, goal_BG)
     assert len(waits) <= DECISION_WAITS, f"waits:\n{waits}"

@@ -99,7 +99,7 @@ class Counting(Peer):
             self.updates += 1
             after_update()
 
-    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+    def _act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None) -> torch.Tensor:
         return torch.zeros(len(obs_BO), 1)
 
 
@@ -274,7 +274,7 @@ def test_a_preset_of_ours_is_trained_as_by_its_command(tmp_path: Path) -> None:
     run = train(replace(preset, dataset=path, env_id="Pendulum-v1", training=replace(
         preset.training, seed=1, steps=3, threads=1)), tmp_path / "run", progress=False)
     obs_BO = torch.from_numpy(data.obs[:2])
-    peer.reset(seeds_B=[0, 1])
+    peer.reset([0, 1])
     agent = run.agent(run.action_space())
-    agent.reset(seeds_B=[0, 1])
+    agent.reset([0, 1])
     assert torch.equal(peer.act(obs_BO), agent.act(obs_BO))

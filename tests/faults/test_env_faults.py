@@ -97,9 +97,7 @@ class Fixed(Agent):
     def __init__(self, act, spec=None):
         self.fixed, self.spec = torch.tensor(act), spec
 
-    def reset(self, mask_B=None, seeds_B=None): ...
-
-    def act(self, obs_BO, goal_BG=None):
+    def _act(self, obs_BO, goal_BG):
         return self.fixed.expand(len(obs_BO), -1)
 
 

@@ -70,7 +70,7 @@ def test_a_rollout_in_which_nothing_finishes_stops():
     seeds = [fold(0, i) for i in range(1000)]
     begun = []
     agent = RandomAgent([-1, -1], [1, 1])
-    agent.reset = lambda mask_B, seeds_B, reset=agent.reset: (begun.append(seeds_B), reset(mask_B, seeds_B))
+    agent.reset = lambda seed, mask_B, reset=agent.reset: (begun.append(seed), reset(seed, mask_B))
     with pytest.raises(EnvCrashed, match="no episode finished"):
         rollout(agent, partial(Misbehaving, "fail", tuple(seeds)), 1000,
                 settings=RolloutSettings(num_envs=2), progress=False)

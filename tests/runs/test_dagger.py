@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,19 +85,17 @@ class Constant(Agent):
     def __init__(self, value: float):
         self.value, self.begun = value, 0
 
-    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        self.begun += len(seeds_B or ()) if mask_B is None else int(mask_B.sum())
+    def _reset(self, seeds_B: list[int], mask_B: torch.Tensor) -> None:
+        self.begun += int(mask_B.sum())
 
-    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+    def _act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None) -> torch.Tensor:
         return torch.full((len(obs_BO), 1), self.value)
 
 
 class Towards(Agent):
     """An agent that acts by the goal that it is given."""
 
-    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None: ...
-
-    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+    def _act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None) -> torch.Tensor:
         assert goal_BG is not None
         return goal_BG
 
@@ -106,7 +103,7 @@ class Towards(Agent):
 def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> None:
     goals_NG, seeds = torch.arange(10.0)[:, None], [3, 4]
     agent, own_BG = MixedRollout(Towards(), Towards(), 3, 60, goals_NG), torch.tensor([[-1.0], [-2.0]])
-    agent.reset(None, seeds)
+    agent.reset(seeds)
     act_BT = np.concatenate([agent.act(torch.zeros(2, 1), own_BG).numpy() for _ in range(60)], 1)
     obs, end = np.zeros((122, 1), np.float32), np.zeros(120, bool)
     end[[59, 119]] = True
@@ -124,7 +121,7 @@ def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> Non
 
 def test_a_teacher_goes_to_far_goals_in_legs_and_the_data_have_the_goals_of_these() -> None:
     agent = MixedRollout(Towards(), Towards(), 9, 60, legs=Legs(lambda obs_BO, goal_BG: obs_BO + goal_BG, 4))
-    agent.reset(None, [3])
+    agent.reset([3])
     act_TA = torch.cat([agent.act(torch.full((1, 1), float(t)), torch.full((1, 1), 100.0)) for t in range(60)])
     end = np.arange(60) == 59
     played = Episodes(np.arange(61, dtype=np.float32)[:, None], act_TA.numpy(), np.zeros(60), ~end & end, end,
@@ -152,7 +149,7 @@ def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_wh
     start[:, :2] = torch.from_numpy(road.core_PG[[-1, 0]])
     agents = [run.agent(student.action_space()) for run in (student, runs.straight(student))]
     for agent in agents:
-        agent.reset(None, [1, 2])
+        agent.reset([1, 2])
     ahead = runs.ahead_of(teacher)
     assert ahead is not None and not torch.equal(ahead(start, goal), goal)
     assert torch.equal(agents[0].act(start, goal), agents[1].act(start, ahead(start, goal)))

@@ -46,7 +46,7 @@ def answers(run: runs.Run, program: Any, batch: int) -> tuple[Tensor, Tensor, Te
     onnxruntime = pytest.importorskip("onnxruntime")
     agent, (obs, goal) = run.agent(Box(-1, 1, (run.data.act_dim,))), examples(run)
     given = {"obs": obs[50 : 50 + batch]} | ({} if goal is None else {"goal": goal[50 : 50 + batch]})
-    agent.reset(None, list(range(7, 7 + batch)))
+    agent.reset(list(range(7, 7 + batch)))
     acted = agent.act(*given.values())
     noise = noise_of(agent.decide, *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(to_onnx(program))

@@ -90,7 +90,7 @@ def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, t
     run = runs.load(tmp_path / "student")
     assert run.summary == "BC, reflow" and isinstance(run.model, FewStep)
     agent, obs = run.agent(run.action_space()), run.reference.x_BHD[:3, 0, : run.data.obs_dim]
-    agent.reset(seeds_B=[0, 1, 2])
+    agent.reset([0, 1, 2])
     assert agent.act(obs).shape == (3, run.data.act_dim) and run.model.network_calls == 1
 
 

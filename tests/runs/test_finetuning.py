@@ -82,17 +82,17 @@ def test_what_is_played_beside_synthetic_data_is_not_synthetic() -> None:
 class Still(Agent):
     """Acts by 0.5 always."""
 
-    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Any = None) -> None:
+    def _reset(self, seeds_B: list[int], mask_B: torch.Tensor) -> None:
         self.seeds = list(seeds_B)
 
-    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+    def _act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None) -> torch.Tensor:
         return torch.full((len(obs_BO), 2), 0.5)
 
 
 def noisy(seeds: list[int], noise: float = 0.1, steps: int = 1) -> torch.Tensor:
     """(T, B, A)."""
     agent = NoisyAgent(Still(), np.array([-1.0, -4.0]), np.array([1.0, 4.0]), noise)
-    agent.reset(None, seeds)
+    agent.reset(seeds)
     return torch.stack([agent.act(torch.zeros(len(seeds), 1)) for _ in range(steps)])
 
 
@@ -107,9 +107,9 @@ def test_noise_has_the_size_that_it_is_given_and_stays_inside_the_bounds() -> No
 def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
     assert torch.equal(noisy([5, 6, 7], steps=3)[:, 1:2], noisy([6], steps=3))
     agent = NoisyAgent(Still(), -np.ones(2), np.ones(2), 0.1)
-    agent.reset(None, [1, 2])
+    agent.reset([1, 2])
     first = agent.act(torch.zeros(2, 1))
-    agent.reset(torch.tensor([True, False]), [1, 2])  # the second goes on
+    agent.reset([1, 2], torch.tensor([True, False]))  # the second goes on
     again = agent.act(torch.zeros(2, 1))
     assert torch.equal(again[0], first[0]) and not torch.equal(again[1], first[1])
     with pytest.raises(ValueError, match="exploration without seeds"):

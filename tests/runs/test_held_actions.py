@@ -52,7 +52,7 @@ def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Run, "action_space", lambda self, env=None: SPACE)
     monkeypatch.setattr("gentraj.runs.learn.finetuning.check_fit", lambda *_: None)
     agent = Player(run, factory, FinetuneConfig(noise=0.5), Path(), False).agent
-    agent.reset(None, [*range(6)])
+    agent.reset([*range(6)])
     act_BA = agent.act(torch.from_numpy(data().obs[:6]))
     assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()
     assert len(act_BA[:, 0].unique()) == 6

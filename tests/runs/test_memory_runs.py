@@ -34,7 +34,7 @@ def test_an_export_acts_as_the_agent_does_along_an_episode(run: PolicyRun, follo
     width = 3 * loaded.data.obs_dim + 2 * loaded.data.act_dim
     assert seen_RW.shape == (512, width) and not torch.equal(seen_RW[:, :1], seen_RW[:, 1:2])
     program, agent = export_run(loaded).module(), loaded.agent(loaded.action_space())
-    agent.reset(None, [7])
+    agent.reset([7])
     for step, obs_O in enumerate(load_episodes(follow)[0].obs[:-1]):
         seen_1W = agent.observations.seen(torch.from_numpy(obs_O[None]))
         noise = noise_of(agent.decide, seen_1W, seeds=[fold(7, step)])

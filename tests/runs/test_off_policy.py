@@ -37,9 +37,7 @@ class Always(Agent):
     def __init__(self, act: float):
         self.act_ = act
 
-    def reset(self, mask_B: Any = None, seeds_B: Any = None) -> None: ...
-
-    def act(self, obs_BO: torch.Tensor, goal_BG: Any = None) -> torch.Tensor:
+    def _act(self, obs_BO: torch.Tensor, goal_BG: Any) -> torch.Tensor:
         return torch.full((len(obs_BO), 1), self.act_)
 
 

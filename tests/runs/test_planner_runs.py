@@ -62,14 +62,14 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
         space = run.action_space()
         agent = run.agent(space)
         agent.pad_batches()
-        agent.reset(None, [1, 2, 2])
+        agent.reset([1, 2, 2])
         acts.append(torch.stack([agent.act(obs, goal) for _ in range(3)]))
         assert acts[-1].shape == (3, 3, *space.shape) and space.contains(acts[-1][0, 0].numpy())
     assert torch.equal(acts[0], acts[1])
     assert torch.equal(acts[0][:, 1], acts[0][:, 2])
     in_time = loaded.agent(space, deadline=Deadline(600.0))
     assert isinstance(in_time, RealTimePlanner)
-    in_time.reset(None, [1])
+    in_time.reset([1])
     assert space.contains(in_time.act(obs[:1], None if goal is None else goal[:1])[0].numpy())
     assert in_time.timing()["acted_by"] == {"the plan": 1}
     short = environment_factory(str(made.data.env), {"max_episode_steps": 20})  # in a maze, two plans

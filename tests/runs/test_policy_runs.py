@@ -54,7 +54,7 @@ def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
 
 def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> torch.Tensor:
     agent = run.agent(Box(-1, 1, (run.data.act_dim,)))
-    agent.reset(seeds_B=range(len(obs)))
+    agent.reset(range(len(obs)))
     return agent.act(obs, goal)
 
 

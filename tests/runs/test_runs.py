@@ -169,7 +169,7 @@ def test_a_policy_with_a_deadline_acts_in_time_and_says_how(hopper_run: Path, ca
     assert "chunks with a delay of 0 steps:" in capsys.readouterr().out
     run = runs.load(hopper_run)
     agent = run.agent(run.action_space(), deadline=Deadline(1e-4, run.agent(run.action_space())))
-    agent.reset(None, [0])
+    agent.reset([0])
     assert agent.act(run.reference.x_BHD[:1, 0, :11]).shape == (1, 3) and isinstance(agent, RealTimeActor)
 
 
@@ -239,5 +239,5 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     start = Condition.empty(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
     assert torch.equal(*(of.model.sample(start, 2, options=SamplingOptions(steps=2)) for of in (run, again)))
     planner = again.planner(Box(-1, 1, (2,)))
-    planner.reset(seeds_B=[0])
+    planner.reset([0])
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)

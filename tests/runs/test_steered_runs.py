@@ -68,7 +68,7 @@ def test_the_folder_holds_the_frozen_policy_whose_weights_stay(flow: runs.Run, s
     assert loaded.step == 4 and loaded.summary == "steered BC, flow" and isinstance(loaded.main, Steered)
     assert same(weights(loaded, "frozen."), weights(flow)) and loaded.main.frozen.noise_dim == 1
     agent, obs = loaded.agent(loaded.action_space()), loaded.reference.x_BHD[:3, 0, :2]
-    agent.reset(seeds_B=[0, 1, 2])
+    agent.reset([0, 1, 2])
     assert agent.act(obs).shape == (3, 1)
 
 

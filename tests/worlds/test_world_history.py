@@ -95,7 +95,7 @@ def test_a_run_remembers_in_its_environment_and_in_its_control(hopper_file: Path
     envs = make_vec(loaded, 3)
     obs, _ = envs.reset(seed=0)
     agent = loaded.agent(Box(-1, 1, (3,)))
-    agent.reset(None, [0, 1, 2])
+    agent.reset([0, 1, 2])
     for _ in range(3):
         obs, *_ = envs.step(agent.act(torch.as_tensor(obs)).numpy())
     assert np.isfinite(obs).all()

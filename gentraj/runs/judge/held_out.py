@@ -100,7 +100,7 @@ def decided(agent: Agent, seen_BW: Tensor, goal_BG: Tensor | None, seeds: Sequen
     """(B, A) the first action that an agent decides on for what it sees, `TrajectorySpec.seen`, on the CPU."""
     if isinstance(agent, Actor):  # whose own memory is empty
         return agent.decide(seen_BW, goal_BG, seeds)[:, 0].cpu()
-    agent.reset(None, seeds)
+    agent.reset(seeds)
     return agent.act(seen_BW, goal_BG).cpu()
 
 

@@ -51,7 +51,7 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     seeds = [fold(seed, i) for i in range(batch)]
     episodes.rngs = [np.random.default_rng(s) for s in seeds]
     episodes.reset(np.ones(batch, bool))
-    agent.reset(None, seeds)
+    agent.reset(seeds)
     agent.pad_batches()
     made = follow(episodes, np.full(batch, limit), lambda k: episodes.ask(agent))
     if (made.why_B == NOT_FINITE).any():

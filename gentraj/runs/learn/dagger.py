@@ -273,20 +273,17 @@ class MixedRollout(Agent):
             turns.append(last)
         return turns
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Begins new episodes in the masked environments (all by default). Raises ValueError without seeds."""
-        if seeds_B is None:
-            raise ValueError("turns without seeds; reset with a seed for each environment")
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
         for agent in self.agents:
-            agent.reset(mask_B, seeds_B)
+            agent.reset(seeds_B, mask_B)
         if len(self.episodes) != len(seeds_B):
             self.episodes = [self.turns(0) for _ in seeds_B]
             self.step_B = np.zeros(len(seeds_B), int)
-        for i in range(len(seeds_B)) if mask_B is None else mask_B.nonzero().flatten().tolist():
-            self.episodes[i] = self.turns(int(seeds_B[i]))
+        for i in mask_B.nonzero().flatten().tolist():
+            self.episodes[i] = self.turns(seeds_B[i])
             self.step_B[i] = 0
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         turns = [next((turn for turn in episode if step < turn.end), episode[-1])  # an idle environment goes on
                  for step, episode in zip(self.step_B, self.episodes, strict=True)]
         since_B = self.step_B - np.array([turn.start for turn in turns])
@@ -297,7 +294,7 @@ class MixedRollout(Agent):
                                    for turn, goal_G in zip(turns, goal_BG, strict=True)])
         if begins_B.any():
             for agent in self.agents:
-                agent.reset(begins_B, [turn.seed for turn in turns])
+                agent.reset([turn.seed for turn in turns], begins_B)
         taught_B = torch.tensor([turn.teacher for turn in turns])
         near_BG = goal_BG
         if self.legs is not None and goal_BG is not None:

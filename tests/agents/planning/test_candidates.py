@@ -58,7 +58,7 @@ def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
 def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
     model = Walk(SHORT)
     agent = valued(model, lambda x: x[:, :, 1].sum(1), candidates=4, shifted=True)
-    agent.reset(None, [0])
+    agent.reset([0])
     model.drift = 5.0
     agent.act(torch.zeros(1, 1))
     assert torch.equal(agent.last.x_BNHD[:, 0], agent.last.x_BNHD[:, 1])  # there is no last plan
@@ -71,7 +71,7 @@ def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
     model.drift = 50.0
     agent.act(torch.zeros(1, 1))
     assert agent.last.chosen_B.tolist() != [0]
-    agent.reset(torch.tensor([True]))
+    agent.reset(mask_B=torch.tensor([True]))
     agent.act(torch.zeros(1, 1))
     assert not model.asked.mask_BHD[:, :, 1].any()
 

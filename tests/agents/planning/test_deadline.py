@@ -1,6 +1,5 @@
 """A planner with a deadline acts in time, however long its plans take. A fake clock tells how long that is."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,10 +43,10 @@ class Student(Agent):
     def __init__(self) -> None:
         self.resets = 0
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+    def _reset(self, seeds_B: list[int], mask_B: Tensor) -> None:
         self.resets += 1
 
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         return torch.full((len(obs_BO), 1), 7.0)
 
 
@@ -62,7 +61,7 @@ class InTime:
         self.agent = RealTimePlanner(*parts(self.model, replace(CONFIG, **changes), 1, critic=GAIN, far=far), deadline)
         if known:
             self.agent.warm_up(START, None)
-        self.agent.reset(None, [3])
+        self.agent.reset([3])
         self.model.all_asked.clear()
 
     def step(self, goal_BG: Tensor | None = None) -> Tensor:
@@ -98,7 +97,7 @@ class InTime:
 def test_with_time_for_one_plan_it_acts_as_the_planner_does() -> None:
     played = InTime(1.9, candidates=3)
     plain: Planner = planner(played.model, played.agent.config, 1, critic=GAIN)
-    plain.reset(None, [3])
+    plain.reset([3])
     states, acts = played.play(20)
     assert torch.equal(torch.cat([plain.act(state[None]) for state in states]), acts)
     assert played.counts == ({"the plan": 20}, {"4 steps, 3 candidates": 4})
@@ -254,7 +253,7 @@ def test_where_it_is_stuck_it_looks_for_another_way_and_plans_from_where_it_is()
     played.step(START + 190)
     starts = torch.cat([condition.values_BHD[:, 0, 0] for condition in played.model.all_asked])
     assert len(starts) > 9 and starts[[0, -1]].eq(0).all() and starts[1:-1].ne(0).all()
-    played.agent.reset(None, [3])
+    played.agent.reset([3])
     assert not played.agent.courses.of(torch.ones(1, dtype=torch.bool))
 
 
@@ -285,7 +284,7 @@ def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other() 
     played, fresh = InTime(0.3), InTime(0.3)
     played.agent.act(START)
     for each in (played, fresh):
-        each.agent.reset(None, [8])
+        each.agent.reset([8])
     assert torch.equal(played.play(10)[1], fresh.play(10)[1])
 
 
@@ -294,7 +293,7 @@ def test_a_plan_that_never_ends_does_not_stop_a_reset() -> None:
     played.model.cost = 1e9
     played.agent.act(START)
     start = played.time()
-    played.agent.reset(None, [8])
+    played.agent.reset([8])
     assert played.time() <= start + MAX_RESET_WAIT_S and played.play(3)[1].eq(0).all()
 
 

@@ -49,7 +49,7 @@ def test_the_model_is_conditioned_on_the_whole_past_and_the_present_observation(
         past = [x for k in range(t - p, t) for x in (10 + k / 10, done[k])]
         known = model.asked.values_BHD[0, : p + 1].flatten()[:-1]
         torch.testing.assert_close(known, torch.tensor([*past, 10 + t / 10]))
-    agent.reset(torch.tensor([True, False]))
+    agent.reset(mask_B=torch.tensor([True, False]))
     agent.act(torch.tensor([[3.0], [4.0]]))
     assert model.asked.mask_BHD[..., 0].sum(1).tolist() == [1, 3]
 

@@ -99,7 +99,7 @@ def test_it_replans_only_when_due_or_reset() -> None:
     for _ in range(6):
         agent.act(OBS, GOAL)
     assert agent.network_calls == 2
-    agent.reset(torch.tensor([True]), [0])
+    agent.reset([0], torch.tensor([True]))
     agent.act(OBS, GOAL)
     assert agent.network_calls == 3
 
@@ -154,7 +154,7 @@ def test_an_environment_does_not_feel_those_beside_it() -> None:
     for batch in (20, 3):
         agent = made(model, CONFIG, 2, 1, trust=Trust(model, reference(), 0.98), inverse=own)
         agent.pad_batches()
-        agent.reset(None, list(range(batch)))
+        agent.reset(list(range(batch)))
         played.append(torch.stack([agent.act(obs[:batch], goal[:batch]) for _ in range(4)])[:, :3])
     assert torch.equal(*played)
 

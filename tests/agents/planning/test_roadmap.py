@@ -237,7 +237,7 @@ def test_an_agent_that_is_stuck_goes_another_way_until_its_episode_ends():
         position = torch.stack([position[0], aims[-1][1]])
     assert aims[0][0, 1] == 0 and aims[-1][0].tolist() == pytest.approx([0, 1.5], abs=0.5)
     assert all(aim[1, 1] == 0 for aim in aims)
-    agent.reset(torch.tensor([True, False]))
+    agent.reset(mask_B=torch.tensor([True, False]))
     assert torch.equal(agent.act(position, goal)[0], aims[0][0])
 
 
@@ -310,7 +310,7 @@ def test_a_copy_of_an_agent_on_its_way_acts_as_the_agent_does(road: Callable[[],
     agent, at = Aiming(policy, np.full(dim, -20), np.full(dim, 20), ahead=ahead), torch.zeros(2, dim)
     goal = torch.zeros_like(at)
     goal[:, 0] = torch.tensor([10.0, 9.9])
-    agent.reset(None, [1, 2])
+    agent.reset([1, 2])
     for _ in range(3):
         other = copied(agent)
         for _ in range(20):

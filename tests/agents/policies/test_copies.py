@@ -113,7 +113,7 @@ def decisions(name: str, agent: Any, number: int, first: int = 0) -> torch.Tenso
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_copy_of_any_agent_acts_as_it_does(name: str, how: str) -> None:
     original = AGENTS[name]()
-    original.reset(None, [3])
+    original.reset([3])
     fresh = COPIES[how](original)
     before = decisions(name, original, 3)
     assert torch.equal(decisions(name, fresh, 3), before)

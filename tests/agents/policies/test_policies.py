@@ -110,7 +110,7 @@ def train(policy: Policy, episodes: Episodes, steps: int, contexts: ContextConfi
 
 def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor | None = None) -> torch.Tensor:
     actor = Actor(policy, -np.ones(policy.spec.act_dim), np.ones(policy.spec.act_dim))
-    actor.reset(None, seeds)
+    actor.reset(seeds)
     return actor.act(obs, goal)
 
 
@@ -162,7 +162,7 @@ def actor_of(policy: Policy) -> Actor:
 def decide(policy: Policy, goal: float = 0.0) -> torch.Tensor:
     """The first four actions of two environments: a chunk of three, and the first of the next chunk."""
     actor = actor_of(policy)
-    actor.reset(None, [1, 2])
+    actor.reset([1, 2])
     return torch.stack([actor.act(torch.full((2, 2), float(i > 0)), torch.full((2, 1), goal)) for i in range(4)])
 
 
@@ -174,7 +174,7 @@ def test_every_policy_keeps_the_contract_with_chunks_goals_and_quantiles(name: s
     with pytest.raises(ValueError, match="trained with a goal was given none"):
         actor_of(policy).act(torch.zeros(2, 2))
     actor = actor_of(policy)  # it acts without a network until the chunk is carried out
-    actor.reset(None, [1, 2])
+    actor.reset([1, 2])
     calls = [actor.act(torch.ones(2, 2), torch.zeros(2, 1)) is not None and actor.network_calls for _ in range(4)]
     assert calls[0] == calls[2] < calls[3]
 
@@ -188,7 +188,7 @@ def test_a_way_is_looked_for_where_a_decision_is_made_and_at_no_other_step(
     monkeypatch.setattr(FarGoals, "aim", lambda far, obs_BO, goal_BG, detours: asked.append(
         obs_BO[:, 0].tolist()) or Waypoints(goal_BG + 1, goal_BG[:, 0]))
     for step in range(5):
-        actor.reset(torch.tensor([False, step == 1]))
+        actor.reset(mask_B=torch.tensor([False, step == 1]))
         actor.act(torch.tensor([[step, 0.0], [step + 0.5, 0.0]]), torch.zeros(2, 1))
     assert asked == [[0, 0.5], [1.5], [3], [4.5]]  # chunks of three actions
 

@@ -64,7 +64,7 @@ def seen_by_agent(actor: Actor, episodes: Episodes, environments: int) -> torch.
         if max(now) < 0:
             break
         if over_B.any():
-            actor.reset(torch.from_numpy(over_B), list(range(environments)))
+            actor.reset(list(range(environments)), torch.from_numpy(over_B))
         first = episodes.starts[now] + steps
         actor.act(torch.from_numpy(episodes.obs[first + np.array(now)]))
         for i in np.flatnonzero(np.array(now) >= 0):
@@ -122,12 +122,12 @@ def test_an_agent_remembers_the_actions_that_were_carried_out() -> None:
     bounds = np.ones(1, np.float32)
     student, teacher = (StudentActor(policy, -bounds, bounds) for _ in range(2))
     noisy = NoisyAgent(student, -bounds, bounds, 0.5)
-    noisy.reset(None, [0, 1])
+    noisy.reset([0, 1])
     obs_BO = torch.zeros(2, 2)
     act_BA = noisy.act(obs_BO)
     assert torch.equal(student.observations.seen(obs_BO)[:, 2:], act_BA)
     switch = ConfidenceSwitch(student, NoisyAgent(teacher, -bounds, bounds, 0.5), min_confidence=1.0, steps=2)
-    switch.reset(None, [0, 1])
+    switch.reset([0, 1])
     act_BA = switch.act(obs_BO + 100)  # beyond the data, so that the teacher acts
     assert switch.by_teacher_B.all()
     assert torch.equal(student.observations.seen(obs_BO)[:, 2:], act_BA)

@@ -81,7 +81,7 @@ class Played:
         self.agent: Any = RealTimeActor(self.actor, Deadline(PERIOD, fallback, self.time, self.time))
         if warm:
             self.agent.warm_up(torch.zeros(1, 2), None)
-        self.agent.reset(None, [3])
+        self.agent.reset([3])
         self.actor.known.clear()
 
     def act(self) -> float:
@@ -102,10 +102,7 @@ class Played:
 
 
 class Seven(Agent):
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        pass
-
-    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+    def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         return torch.full((1, 1), 7.0)
 
 
@@ -118,7 +115,7 @@ def jumps(acts: np.ndarray) -> np.ndarray:
 def test_with_time_for_a_chunk_it_acts_as_the_policy_does() -> None:
     played = Played(0.9)
     plain = Actor(played.agent.policy, np.full(1, -99, np.float32), np.full(1, 99, np.float32))
-    plain.reset(None, [3])
+    plain.reset([3])
     expected = [float(plain.act(torch.zeros(1, 2))) for _ in range(40)]
     assert played.play(40).tolist() == expected and played.acted == {"the chunk": 40}
 
@@ -130,7 +127,7 @@ def test_it_sees_what_the_policy_remembers() -> None:
     agent = RealTimeActor(Actor(policy, plain.low_A.numpy(), plain.high_A.numpy()), Deadline(1.0, None, time, time))
     for seed in (1, 2):
         for each in (plain, agent):
-            each.reset(None, [seed])
+            each.reset([seed])
         for obs_BO in torch.randn(9, 1, 2, generator=generator(seed)):
             assert torch.equal(plain.act(obs_BO), agent.act(obs_BO))
 
@@ -212,9 +209,10 @@ def test_an_error_in_the_background_is_raised_by_act_and_an_episode_that_ended_i
     with pytest.raises(ArithmeticError):
         played.play(9)
     played.act()
-    played.agent.reset(None, [4])  # nobody needs the chunk that was begun any more
+    played.agent.reset([4])  # nobody needs the chunk that was begun any more
     played.actor.chunk = real
     assert played.act() == 0
+    played.agent.reset([4, 5])
     with pytest.raises(ValueError, match="2 observations were given to an agent with a deadline"):
         played.agent.act(torch.zeros(2, 2))
 

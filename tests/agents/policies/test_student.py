@@ -35,7 +35,7 @@ def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, obje
     policy, sampled = student(goals, **changes), generator(5)
     fast, slow = StudentActor(policy, LOW, HIGH), Actor(policy, LOW, HIGH)
     for agent in (fast, slow):
-        agent.reset(None, list(range(20)))
+        agent.reset(list(range(20)))
     for _ in range(3):
         obs_BO = 10 ** torch.linspace(-1, 3, 20)[:, None] * torch.randn(20, 4, generator=sampled)  # beyond the bound
         goal_BG = torch.randn(20, goals, generator=sampled) if goals else None
@@ -72,9 +72,9 @@ def test_a_component_is_drawn_by_its_weight_and_by_the_seed_of_its_row_alone() -
 def test_the_draws_of_an_episode_are_a_function_of_its_seed() -> None:
     obs_BO = torch.zeros(2, 4)
     agent, alone = (StudentActor(student(0, sample=True, components=9), LOW, HIGH) for _ in range(2))
-    agent.reset(None, [5, 6])
+    agent.reset([5, 6])
     together = [agent.act(obs_BO)[1] for _ in range(150)]
-    alone.reset(None, [6])
+    alone.reset([6])
     for act_A in together:
         torch.testing.assert_close(alone.act(obs_BO[:1])[0], act_A)
     assert len(torch.stack(together).unique(dim=0)) == 9  # of one state

@@ -22,11 +22,10 @@ class Queue(Agent):
     def __init__(self):
         self.network_calls, self.queues, self.seen = 0, {}, []
 
-    def reset(self, mask_B=None, seeds_B=None):
-        masked = range(len(seeds_B)) if mask_B is None else mask_B.nonzero().ravel().tolist()
-        self.queues.update({i: [] for i in masked})
+    def _reset(self, seeds_B, mask_B):
+        self.queues.update({i: [] for i in mask_B.nonzero().ravel().tolist()})
 
-    def act(self, obs_BO, goal_BG=None):
+    def _act(self, obs_BO, goal_BG):
         self.seen.append((obs_BO, goal_BG))
         if not all(self.queues[i] for i in range(len(obs_BO))):
             self.network_calls += 3
@@ -48,7 +47,7 @@ def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
     env, agent = factory(), WaypointController(factory.maze, noise=0.5)
     for i in range(7):
         obs, _ = env.reset(seed=fold(3, i))
-        agent.reset(None, [fold(3, i)])
+        agent.reset([fold(3, i)])
         total, first, truncated, step = 0.0, np.inf, False, 0
         while not truncated:
             act = agent.act(*(torch.tensor(obs[k][None], dtype=torch.float32) for k in ("observation", "desired_goal")))
@@ -111,7 +110,7 @@ def test_actions_at_bounds_of_float64_are_inside_and_counted(counter, high):
             return super().step(action)
 
     class Full(Queue):
-        def act(self, obs_BO, goal_BG=None):
+        def _act(self, obs_BO, goal_BG):
             return torch.full((len(obs_BO), 1), high)
 
     played = rollout(Full(), Fine, 2, progress=False)
@@ -123,8 +122,8 @@ class Limited(Queue):
 
     limits = Limits(np.array([-1.0]), np.array([0.5]), np.array([-1.0, -np.inf]), np.array([3.0, np.inf]))
 
-    def act(self, obs_BO, goal_BG=None):
-        return super().act(obs_BO, goal_BG).clamp(-1.0, 0.5)
+    def _act(self, obs_BO, goal_BG):
+        return super()._act(obs_BO, goal_BG).clamp(-1.0, 0.5)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
@@ -152,7 +151,7 @@ def test_recorded_episodes_are_what_happened(counter, num_envs):
 
 def test_observations_are_joined_in_the_order_of_the_data():
     factory, agent = environment_factory("pointmaze-umaze", {"max_episode_steps": 2}), Queue()
-    agent.act = lambda obs, goal: (agent.seen.append((obs, goal)), torch.zeros(len(obs), 2))[1]
+    agent._act = lambda obs, goal: (agent.seen.append((obs, goal)), torch.zeros(len(obs), 2))[1]
     rollout(agent, factory, 1, settings=RolloutSettings(obs_keys=("achieved_goal", "observation")), progress=False)
     obs, _ = factory().reset(seed=fold(0, 0))
     seen_obs, seen_goal = agent.seen[0]

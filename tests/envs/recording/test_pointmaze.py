@@ -82,6 +82,7 @@ def test_the_controller_replans_when_it_has_left_its_path():
     maze = Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"])
     controller, goal = WaypointController(maze), maze.centre(np.array([maze.number(3, 1)]))
     at = lambda row, column: np.hstack([maze.centre(maze.number(row, column)), 0, 0])[None]  # noqa: E731
+    controller.reset(seed=0)
     controller.control(at(1, 1), goal)
     assert maze.cell(controller.waypoint_BG + 0.1) == maze.number(1, 2)
     controller.control(at(3, 3), goal)
