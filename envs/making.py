@@ -92,7 +92,25 @@ def import_named() -> None:
             is_absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
             why = (f"no module of that name is in {os.getcwd()} or installed" if is_absent else
                    f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
-            raise ImportError(f"--import {name}: {why}") from error
+            raise ImportError(f"the module {name} cannot be imported: {why}") from error
+
+
+def imported(env: str) -> str:
+    """The environment's id, after the module of MODULE:ID has been imported, as Gymnasium does.
+
+    Processes that are started later import it too. Only whoever calls this function names modules; data never do.
+    Raises ValueError for anything but a text, and what `import_named` raises.
+    """
+    if not isinstance(env, str):
+        raise ValueError(f"the environment is {reprlib.repr(env)}; its id is expected, such as 'Hopper-v5', as several "
+                         "environments are made")
+    if ":" not in env or env.lstrip().startswith("{"):
+        return env
+    module, _, env_id = env.rpartition(":")
+    before = os.environ.get(IMPORTS, "").split(",")
+    os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), module]))
+    import_named()
+    return env_id
 
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench", "ogbench-detour"]

@@ -5,7 +5,6 @@
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import gentraj
@@ -18,9 +17,7 @@ def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
     """Returns the mean returns of two agents: one that is trained on the dataset, and one that is also trained on
     synthetic steps, in which the first agent acts in the world model."""
     def train(preset, data, name):
-        config = gentraj.PRESETS[preset]
-        training = replace(config.training, steps=int(updates))
-        return gentraj.train(replace(config, dataset=str(data), env_id=env_id, training=training), f"{folder}/{name}")
+        return gentraj.train(preset, data, env=env_id, steps=int(updates), folder=f"{folder}/{name}")
 
     world, small = train("world-ensemble", dataset, "world"), train("td3bc", dataset, "small")
     both = f"examples/{Path(folder).name}-v0"

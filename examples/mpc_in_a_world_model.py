@@ -26,7 +26,7 @@ def learn_from_random_actions(folder, steps):
     preset = gentraj.PRESETS["world-ensemble"]
     config = replace(preset, dataset=str(random_actions(folder)), world=replace(preset.world, width=64),
                      training=replace(preset.training, steps=int(steps)))
-    return gentraj.train(config, folder)
+    return gentraj.train(config, folder=folder)
 
 
 def main(folder, episodes=5):

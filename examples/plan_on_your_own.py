@@ -4,7 +4,6 @@
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 import gentraj
-from gentraj.data import Episodes, save_npz
+from gentraj.data import Episodes
 from gentraj.envs import EvaluationConfig, environment_factory, evaluate
 from gentraj.plots.figures import plot_paths
 
@@ -56,10 +55,8 @@ def main(folder="runs/river", steps=1000, episodes=20):
     ends = np.arange(len(act)) % LENGTH == LENGTH - 1
     data = Episodes(obs, act, reward, terminated=np.zeros_like(ends), truncated=ends, lengths=np.full(200, LENGTH),
                     env=environment_factory("River-v0").spec_json)
-    path = save_npz(data, Path(folder) / "data.npz")
 
-    config = replace(gentraj.PRESETS["veteran+"], dataset=str(path), horizon=12)
-    run = gentraj.train(replace(config, training=replace(config.training, steps=int(steps))), folder)
+    run = gentraj.train("veteran+", data, steps=int(steps), settings={"horizon": 12}, folder=folder)
     scores, recorded = evaluate(run.planner(River.action_space), "River-v0", EvaluationConfig(episodes=int(episodes)))
     print(f"the data earn {data.returns.mean():.1f}, random actions {scores['random']['return_mean']:.1f}, "
           f"the planner {scores['return_mean']:.1f}")

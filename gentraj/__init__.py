@@ -1,6 +1,6 @@
 """Generative models of trajectories for control. `__init__.pyi` lists the names.
 
-    run = gentraj.train(gentraj.PRESETS["pointmaze-umaze"], "runs/umaze")
+    run = gentraj.train("pointmaze-umaze", folder="runs/umaze")
     run = gentraj.load("runs/umaze")
     x_BNHD = run.model.sample(gentraj.Condition.empty(run.model.spec), num_samples=16)
 """

@@ -156,10 +156,25 @@ def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
     """
     for name in names:
         if name not in known:
-            hint = _nearest(name, known) or f"; known: {', '.join(known)}"
-            raise ValueError(f"unknown {what} '{name}'{hint}")
+            raise ValueError(_unknown(name, known, what))
     if not names or len(set(names)) < len(names):
         raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
+
+
+class Named(dict[str, T]):
+    """Things by their names. For an unknown name it raises a KeyError that suggests a similar one."""
+
+    def __init__(self, things: Mapping[str, T], what: str):
+        super().__init__(things)
+        self.what = what
+
+    def __missing__(self, name: str) -> T:
+        raise KeyError(_unknown(name, self, self.what))
+
+
+def _unknown(name: object, known: Iterable[str], what: str) -> str:
+    """That there is no such name, with one that is spelt nearly so, or else all."""
+    return f"unknown {what} '{name}'" + (_nearest(str(name), known) or f"; known: {', '.join(known)}")
 
 
 class Word(str):
@@ -450,8 +465,9 @@ def _derived(cls: type) -> Iterator[type]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    spelt = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), spelt, n=1)
+    return f"; did you mean '{spelt[near[0]]}'?" if near else ""
 
 
 def _last(key: str) -> str:

@@ -77,7 +77,7 @@ def train_far(folder: Path) -> None:
                     never, np.array([T]), goal_dims=(0, 1), obs_keys=("observation",), env=factory.spec_json)
     small = config(save_npz(walk, folder.with_name("walk.npz")), steps=2)
     planner = replace(small.planner, rest_dims=(), replan=4)
-    runs.train(replace(small, roadmap=RoadmapConfig(), planner=planner), folder, progress=False)
+    runs.train(replace(small, roadmap=RoadmapConfig(), planner=planner), folder=folder, progress=False)
 
 
 def changed(run: Run, **attributes: object) -> Any:
@@ -122,10 +122,10 @@ def _until_killed(environment: dict[str, str], once: Path, work: Callable[..., o
 def same_when_killed(config: RunConfig, folder: Path, after: int) -> Run:
     """Trains a run, and once more in a process that is killed in the step after checkpoint `after`; resumes that one,
     checks that the weights are equal and returns it."""
-    whole = runs.train(config, folder / "whole", progress=False)
+    whole = runs.train(config, folder=folder / "whole", progress=False)
     killed(folder / "killed" / f"step-{after:08}", _train, config, folder / "killed")
     assert runs.load(folder / "killed").step == after < whole.step
-    run = runs.train(config, folder / "killed", resume=True, progress=False)
+    run = runs.train(config, folder=folder / "killed", resume=True, progress=False)
     assert whole.step == run.step and whole.components.keys() == run.components.keys()
     for key, value in whole.main.state_dict().items():
         assert torch.equal(value, run.main.state_dict()[key]), key
@@ -133,4 +133,4 @@ def same_when_killed(config: RunConfig, folder: Path, after: int) -> Run:
 
 
 def _train(config: RunConfig, folder: Path) -> None:
-    runs.train(config, folder, progress=False)
+    runs.train(config, folder=folder, progress=False)

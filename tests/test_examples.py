@@ -145,7 +145,7 @@ def test_sac_trained_in_a_world_model_holds_a_pole(example, narrow, capsys: pyte
 def test_sac_trains_with_hindsight_on_data_with_goals(example, umaze) -> None:
     preset = gentraj.PRESETS["world-ensemble"]
     config = replace(preset, dataset=DATASET, world=replace(preset.world, width=16), training=TrainingConfig(20))
-    run = gentraj.train(config, "run", progress=False)
+    run = gentraj.train(config, folder="run", progress=False)
     agent = example.learn_by_hindsight(run, 400, max_episode_steps=5)
     assert type(agent.model.replay_buffer).__name__ == "HerReplayBuffer" and agent.model._n_updates > 0
     assert agent.act(torch.zeros(1, 4), torch.ones(1, 2)).shape == (1, 2)

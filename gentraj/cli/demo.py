@@ -43,7 +43,7 @@ class Demo(Command):
         start = time.monotonic()
         check_folder(self.run_dir, "--run-dir")
         config = replace(DEMO, training=replace(DEMO.training, steps=self.steps, seed=self.seed))
-        run = train(config, self.run_dir, resume=has_checkpoints(self.run_dir), device=pick_device(self.device))
+        run = train(config, folder=self.run_dir, resume=has_checkpoints(self.run_dir), device=pick_device(self.device))
         say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {counted(self.episodes, 'episodes')}")
         scores = evaluate_and_save(run, EvaluationConfig(episodes=self.episodes, seed=self.seed))
         page = make_report(run)

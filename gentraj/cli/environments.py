@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gentraj.envs.making import environment_factory, import_named
+from gentraj.envs.making import environment_factory, imported
 
 from ..config import from_word
 from ..process import IMPORTS
@@ -29,15 +29,12 @@ def environment(given: Given) -> Iterator[None]:
     Raises ValueError for arguments that the environment does not take, and what `import_named` raises.
     """
     modules = [name.removesuffix(".py") for name in given.pop("import", [])]
-    env_id, arguments = " ".join(given.get("env_id", [])), given.pop(ARGUMENTS, None)
-    if ":" in env_id and not env_id.startswith("{"):
-        module, _, env_id = env_id.rpartition(":")
-        modules.append(module)
+    arguments = given.pop(ARGUMENTS, None)
     before = os.environ.get(IMPORTS)
     try:
-        if modules:
-            os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, (before or "").split(",")), *modules]))
-            import_named()
+        for module in modules:
+            imported(f"{module}:")
+        env_id = imported(" ".join(given.get("env_id", [])))
         if arguments is not None:
             env_id = specification(env_id, arguments)
         if env_id:

@@ -129,7 +129,7 @@ class Train(Training):
             return
         folder = self.run_dir or Path("runs") / name
         folder = self.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
-        run = train_run(config, folder, resume=self.resume is not None, processes=processes, device=device)
+        run = train_run(config, folder=folder, resume=self.resume is not None, processes=processes, device=device)
         if processes.is_main:
             say(f"trained {run.step} steps; the run is in {folder}")
             print_saved(next_command(run, folder))

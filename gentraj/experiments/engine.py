@@ -166,7 +166,7 @@ def trained(config: RunConfig, folder: Path, device: torch.device) -> Run:
     deadline = time.monotonic() + SECONDS_TO_UNLOCK
     while True:
         try:
-            return train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
+            return train(config, folder=folder, resume=has_checkpoints(folder), device=device, progress=False)
         except RunLocked:
             if time.monotonic() > deadline:
                 raise

@@ -162,7 +162,7 @@ def steps_within(minutes: float, config: RunConfig, out: Path, device: str | Non
     if not file.is_file():
         short = replace(config, training=replace(config.training, steps=PACE_STEPS, log_every=PACE_BLOCK))
         with TemporaryDirectory() as folder:
-            run = train(short, Path(folder) / "run", device=pick_device(device), progress=False)
+            run = train(short, folder=Path(folder) / "run", device=pick_device(device), progress=False)
             _, *rows = read_metrics(run.folder)
         seconds = statistics.median(row["seconds"] for row in rows) / PACE_BLOCK
         write_json(file, {"seconds_per_step": seconds})

@@ -67,8 +67,8 @@ def test_a_module_of_the_user_is_imported_in_every_process(own: str, tmp_path: P
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["data", "list", "--import", "no_such_module"], "--import no_such_module: "),
-    (["data", "list", "--import", "broken"], "--import broken: ZeroDivisionError")])
+    (["data", "list", "--import", "no_such_module"], "module no_such_module cannot be imported: "),
+    (["data", "list", "--import", "broken"], "module broken cannot be imported: ZeroDivisionError")])
 def test_a_module_that_cannot_be_imported_is_one_line(own: str, tmp_path: Path, capsys: pytest.CaptureFixture,
                                                       words: list[str], message: str) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")

@@ -38,7 +38,7 @@ def test_an_unfinished_training_is_said_wherever_the_run_is_used(unfinished: Pat
 
 def test_random_weights_are_used_only_if_they_are_asked_for(umaze: object, tmp_path: Path,
                                                             capsys: pytest.CaptureFixture) -> None:
-    runs.train(small.config(steps=1), tmp_path / "run", progress=False)
+    runs.train(small.config(steps=1), folder=tmp_path / "run", progress=False)
     shutil.rmtree(tmp_path / "run" / "step-00000001")
     words = "sample", tmp_path / "run", "--num", 1, "--out", tmp_path / "a.npz"
     assert gentraj(*words) == 2 and "step 0 of 1, and its weights are random" in capsys.readouterr().err

@@ -70,8 +70,8 @@ def planner(umaze, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = small.config()
     config = replace(config, model=config.model.with_network(ResidualMLPConfig(16, 1)),
                      critic=PlanCriticConfig(width=8, batch_size=8), training=BRIEF)
-    train(config, folder, device=DEVICE, progress=False)
-    train(replace(config, training=replace(BRIEF, steps=4)), folder, device=DEVICE, resume=True, progress=False)
+    train(config, folder=folder, device=DEVICE, progress=False)
+    train(replace(config, training=replace(BRIEF, steps=4)), folder=folder, device=DEVICE, resume=True, progress=False)
     return load(folder, device=DEVICE)
 
 
@@ -99,7 +99,7 @@ def test_a_planner_is_distilled(method: str, planner: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["diffusion-policy", "veteran", "pointmaze"])
 def test_a_run_is_steered(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
     config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=BRIEF)
-    run = train(config, tmp_path / "run", device=DEVICE, progress=False)
+    run = train(config, folder=tmp_path / "run", device=DEVICE, progress=False)
     config = steered_settings(run)
     config = replace(config, policy=replace(narrow(config.policy), frozen=config.policy.frozen), training=BRIEF)
     frozen: Any = load(run.folder, device=DEVICE)
@@ -115,7 +115,7 @@ def test_a_checkpoint_is_chosen_by_values_by_held_out_data_and_in_a_world_model(
     each = TrainingConfig(2, warmup=1, save_every=1)
     for name in ("iql", "world-model"):
         config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), held_out=0.34, training=each)
-        train(config, tmp_path / name, device=DEVICE, progress=False)
+        train(config, folder=tmp_path / name, device=DEVICE, progress=False)
     choice = ChooseConfig(world=tmp_path / "world-model", world_episodes=2, fqe=FQEConfig(updates=2, batch_size=8))
     ranking = rank_checkpoints(tmp_path / "iql", choice, DEVICE)
     assert all(row.keys() >= {"fqe", "imagined", "action_error"} for row in ranking.measures.values())
@@ -144,7 +144,7 @@ def test_a_policy_that_is_no_preset_learns_without_a_wait_and_acts(config: Polic
 def test_a_planner_and_a_policy_of_chunks_work_in_the_background(planner: Run, data: dict[bool, Path],
                                                                  tmp_path: Path) -> None:
     config = replace(narrow(PRESETS["diffusion-policy"]), dataset=dataset_of("", data), training=BRIEF)
-    policy = train(config, tmp_path / "run", device=DEVICE, progress=False)
+    policy = train(config, folder=tmp_path / "run", device=DEVICE, progress=False)
     for run in (planner, policy):
         agent = run.agent(Box(-1, 1, (2,)), deadline=Deadline(600.0))
         agent.reset([0])
@@ -164,7 +164,7 @@ def test_a_policy_is_fine_tuned_and_distilled_and_a_world_model_imagines_more_da
         follow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("iql", "world-model"):
         config = replace(narrow(PRESETS[name]), dataset=str(follow), held_out=0.2, training=BRIEF)
-        train(config, tmp_path / name, device=DEVICE, progress=False)
+        train(config, folder=tmp_path / name, device=DEVICE, progress=False)
     run = load(tmp_path / "iql", device=DEVICE)
     tuned = finetune(run, FinetuneConfig(20, 0.1, 2), tmp_path / "tuned", progress=False)
     student = distill(tuned, DECISION, tmp_path / "student", device=DEVICE, progress=False)

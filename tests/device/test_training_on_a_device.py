@@ -111,7 +111,7 @@ def test_a_gpu_learns_what_a_cpu_learns(name: str, data: dict[bool, Path], tmp_p
     config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=settings)
     rows, weights = [], []
     for device in (torch.device("cpu"), DEVICE):
-        run = train(config, tmp_path / device.type, device=device, progress=False)
+        run = train(config, folder=tmp_path / device.type, device=device, progress=False)
         rows.append([{key: value for key, value in row.items() if "seconds" not in key}
                      for row in read_metrics(tmp_path / device.type)])
         weights.append([x.cpu() for part in run.components.values() for x in part.state_dict().values()])

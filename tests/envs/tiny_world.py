@@ -29,7 +29,7 @@ def train(dataset: Path, folder: Path) -> Path:
     generator = replace(GENERATOR, network=ResidualMLPConfig(16, 1))
     world = WorldModelConfig(model=generator, members=2, width=16, depth=1, batch_size=32)
     config = WorldModelRunConfig(str(dataset), world=world, training=TrainingConfig(100, warmup=1, threads=1))
-    runs.train(config, folder, progress=False)
+    runs.train(config, folder=folder, progress=False)
     return folder
 
 

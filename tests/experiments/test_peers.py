@@ -272,7 +272,7 @@ def test_a_preset_of_ours_is_trained_as_by_its_command(tmp_path: Path) -> None:
         peer.train(after_update)
     preset = PRESETS["bc-gaussian"]
     run = train(replace(preset, dataset=path, env_id="Pendulum-v1", training=replace(
-        preset.training, seed=1, steps=3, threads=1)), tmp_path / "run", progress=False)
+        preset.training, seed=1, steps=3, threads=1)), folder=tmp_path / "run", progress=False)
     obs_BO = torch.from_numpy(data.obs[:2])
     peer.reset([0, 1])
     agent = run.agent(run.action_space())

@@ -83,7 +83,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(ray: ModuleType, umaze: o
     run_jobs([Job("training", train_once_killed, (run_config, tmp_path / "killed"), lambda: "done")],
              RayTasks(tmp_path))
     assert (tmp_path / "goes-on").read_text() == "True"
-    whole = runs.train(run_config, tmp_path / "whole", progress=False)
+    whole = runs.train(run_config, folder=tmp_path / "whole", progress=False)
     for key, value in runs.load(tmp_path / "killed").main.state_dict().items():
         assert torch.equal(value, whole.main.state_dict()[key]), key
 

@@ -118,13 +118,14 @@ def test_a_folder_that_is_deleted_during_the_training_is_written_whole_again(
     config, folder = small.config(), tmp_path / "run"
     config = replace(config, training=replace(config.training, eval_every=4, eval_episodes=1))
     with pytest.warns(CheckpointWarning, match="run was moved or deleted during the training, and is written anew"):
-        run = runs.train(config, folder, data=umaze, progress=False,
+        run = runs.train(config, folder=folder, data=umaze, progress=False,
                          on_row=lambda row: row["step"] == 3 and shutil.rmtree(folder))
     loaded = runs.load(folder)
     assert loaded.step == run.step == 6 and torch.equal(loaded.reference.x_BHD, runs.load(small_run).reference.x_BHD)
     assert runs.read_data(loaded.config, folder) == umaze
     longer = replace(config.training, steps=8)
-    assert runs.train(replace(config, training=longer), folder, data=umaze, resume=True, progress=False).step == 8
+    again = runs.train(replace(config, training=longer), umaze, folder=folder, resume=True, progress=False)
+    assert again.step == 8
 
 
 def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

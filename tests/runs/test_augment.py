@@ -30,7 +30,7 @@ LOOSE = "--max-uncertainty", 10
 
 def world(dataset: object, folder: Path) -> Path:
     config = WorldModelConfig(model=None, members=2, width=8, depth=1, batch_size=16)
-    runs.train(WorldModelRunConfig(str(dataset), world=config, training=TRAINING), folder, progress=False)
+    runs.train(WorldModelRunConfig(str(dataset), world=config, training=TRAINING), folder=folder, progress=False)
     return folder
 
 
@@ -40,7 +40,7 @@ def planner(dataset: object, folder: Path, **settings: Any) -> Path:
     model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, steps=4)
     config = replace(PlannerRunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, conditioning=mix,
                                       batch_size=8, training=TRAINING), **settings)
-    runs.train(config, folder, progress=False)
+    runs.train(config, folder=folder, progress=False)
     return folder
 
 
@@ -52,7 +52,7 @@ def hopper_world(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def hopper_policy(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("td3bc") / "run"
-    runs.train(tiny("td3bc", hopper_file), folder, progress=False)
+    runs.train(tiny("td3bc", hopper_file), folder=folder, progress=False)
     return folder
 
 
@@ -225,7 +225,7 @@ def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopp
                                     ("sent", {"goal": 1.0, "goal_dims": (0,)}, "was always conditioned on goal")):
         assert gentraj(*words, planner(hopper_file, tmp_path / name, **settings)) == 2
         assert message in capsys.readouterr().err
-    runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
+    runs.train(tiny("bc-gaussian", DATASET), folder=tmp_path / "bc", progress=False)
     world_run = runs.load(world(DATASET, tmp_path / "world"))
     joint = runs.load(planner(DATASET, tmp_path / "joint"))
     with pytest.raises(ValueError, match="is conditioned on goals"):

@@ -41,7 +41,8 @@ FAST = "--fqe.updates", 3, "--fqe.transitions", 50
 @pytest.fixture(scope="module")
 def trained(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy's run with the checkpoints 0 to 4. Copy it before changing it."""
-    return runs.train(holding_out("iql", hopper_file), tmp_path_factory.mktemp("choose") / "run", progress=False).folder
+    folder = tmp_path_factory.mktemp("choose") / "run"
+    return runs.train(holding_out("iql", hopper_file), folder=folder, progress=False).folder
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_more_of_a_likelihood_and_less_of_a_loss_is_better_and_of_equals_the_new
 def test_every_measure_is_printed_and_returns_decide_nothing(run: Path, hopper_file: Path, tmp_path: Path,
                                                              capsys: pytest.CaptureFixture) -> None:
     world = runs.WorldModelRunConfig(str(hopper_file), held_out=0.2, training=runs.load(run).config.training)
-    runs.train(world, tmp_path / "world", progress=False)
+    runs.train(world, folder=tmp_path / "world", progress=False)
     out = tmp_path / "measures.json"
     command = "choose", run, *FAST, "--world", tmp_path / "world", "--world-episodes", 2, "--episodes", 1, "--out", out
     assert gentraj(*command) == 0
@@ -83,13 +84,13 @@ def test_the_chosen_checkpoint_is_taken_until_the_training_goes_on(run: Path, ho
     assert runs.load(run).step == chosen and runs.load(run, step=1).step == 1
     store.choose(2)
     config = holding_out("iql", hopper_file)
-    runs.train(config, run, resume=True, progress=False)  # nothing is left to train
+    runs.train(config, folder=run, resume=True, progress=False)  # nothing is left to train
     assert runs.load(run).step == 2 and from_pretrained(run).step == 2
     shutil.rmtree(run / "step-00000002")
     with pytest.warns(CheckpointWarning, match="no checkpoint of step 2, and the newest is taken"):
         assert runs.load(run).step == 4
     longer = replace(config, training=replace(config.training, steps=5))
-    runs.train(longer, run, resume=True, progress=False)
+    runs.train(longer, folder=run, resume=True, progress=False)
     assert store.chosen() is None and runs.load(run).step == 5
 
 

@@ -39,7 +39,7 @@ CONFIG = DecisionConfig(episodes=6, rounds=1, num_envs=4,
 @pytest.fixture(scope="module")
 def teacher(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     """A policy that acts without noise, whatever the seed."""
-    return runs.train(tiny("td3bc", follow), tmp_path_factory.mktemp("teacher") / "run", progress=False)
+    return runs.train(tiny("td3bc", follow), folder=tmp_path_factory.mktemp("teacher") / "run", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_teacher_goes_to_far_goals_in_legs_and_the_data_have_the_goals_of_thes
 def test_a_student_of_a_planner_for_far_goals_has_its_roadmap_and_decides_for_what_is_within_reach(
         umaze: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = replace(planner("far-goals", DATASET), roadmap=RoadmapConfig(ahead=3))  # the maze is small
-    teacher = runs.train(config, tmp_path / "teacher", progress=False)
+    teacher = runs.train(config, folder=tmp_path / "teacher", progress=False)
     folder = distill(teacher, replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False).folder
     student = runs.load(folder)
     assert student.kept.keys() == teacher.kept.keys() and torch.equal(student.kept["place"], teacher.kept["place"])

@@ -66,7 +66,7 @@ def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_pa
     model = model_config(config)
     if isinstance(model, DiffusionConfig):
         config = with_model(config, replace(model, steps=2))
-    run = runs.train(config, tmp_path, progress=False)
+    run = runs.train(config, folder=tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, export_run(run, batch=2), 2)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)
     torch.testing.assert_close(of_pt2, acted, **CLOSE)
@@ -91,7 +91,7 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, hopper_file:
     """Guided by a critic, and filled in by finer models."""
     config = planner(name, hopper_file)
     config = replace(config, planner=replace(config.planner, steps=1))
-    run = runs.train(config, tmp_path, progress=False)
+    run = runs.train(config, folder=tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, export_run(run), 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)
     torch.testing.assert_close(of_pt2, acted, **CLOSE)
@@ -101,7 +101,7 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, hopper_file:
 def test_a_program_plans_for_goals_as_the_planner_does(umaze: Any, tmp_path: Path) -> None:
     """Many arrivals, a trust score, inverse dynamics: all of it is in the program."""
     config = planner("pointmaze", DATASET)
-    run = runs.train(with_model(config, config.model.with_network(SMALL)), tmp_path, progress=False)
+    run = runs.train(with_model(config, config.model.with_network(SMALL)), folder=tmp_path, progress=False)
     program = export_run(run)
     assert signature(program).startswith("takes obs (1, 4), goal (1, 2), noise (")
     acted, of_onnx, of_pt2 = answers(run, program, 1)
@@ -111,7 +111,7 @@ def test_a_program_plans_for_goals_as_the_planner_does(umaze: Any, tmp_path: Pat
 
 def test_the_command_writes_a_program_of_a_policy_with_goals(umaze: Any, tmp_path: Path,
                                                             capsys: pytest.CaptureFixture) -> None:
-    run = runs.train(policy("fql", DATASET), tmp_path / "run", progress=False)
+    run = runs.train(policy("fql", DATASET), folder=tmp_path / "run", progress=False)
     assert gentraj("export", tmp_path / "run", "--out", tmp_path / "a.pt2", "--batch", 3) == 0
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "a.pt2")
@@ -126,7 +126,7 @@ def test_a_run_on_data_without_an_environment_is_exported_within_given_limits(ho
     """The logs of a robot name no environment: the program's actions keep the limits of each entry."""
     save_npz(replace(hopper, env=None), tmp_path / "robot.npz")
     run, out = tmp_path / "run", tmp_path / "robot.pt2"
-    runs.train(policy("bc-gaussian", tmp_path / "robot.npz"), run, progress=False)
+    runs.train(policy("bc-gaussian", tmp_path / "robot.npz"), folder=run, progress=False)
     assert gentraj("export", run, "--out", out) == 2
     assert "give --env-id, or the limits of the actions, such as --low -1 --high 1" in capsys.readouterr().err
     assert gentraj("export", run, "--out", out, "--batch", 8, "--low", -0.02, "--high", 0.01, 0.02, 0.03) == 0

@@ -35,7 +35,7 @@ from gentraj.trajectory import Agent, TrajectorySpec
 
 @pytest.fixture(scope="module")
 def td3bc(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
-    return runs.train(tiny("td3bc", follow), tmp_path_factory.mktemp("td3bc") / "run", progress=False)
+    return runs.train(tiny("td3bc", follow), folder=tmp_path_factory.mktemp("td3bc") / "run", progress=False)
 
 
 def flat(value: float, steps: int = 5, number: int = 2) -> Episodes:
@@ -184,7 +184,7 @@ def test_the_best_weights_are_those_of_the_round_with_the_highest_return(
 
 
 def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: Path, tmp_path: Path) -> None:
-    run = runs.train(tiny("qc", follow), tmp_path / "run", progress=False)
+    run = runs.train(tiny("qc", follow), folder=tmp_path / "run", progress=False)
     assert isinstance(run, PolicyRun) and isinstance(td3bc, PolicyRun)
     assert samples_chunks(run.policy) and not samples_chunks(td3bc.policy)
     better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
@@ -207,7 +207,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path, monkeypat
     model = policy.model.with_network(ResidualMLPConfig(width=32, depth=1, frequencies=0))
     critic = replace(policy.critic, width=32, discount=0.1)
     policy = replace(policy, eta=50.0, model=model, batch_size=64, critic=critic)
-    run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), tmp_path / "run",
+    run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), folder=tmp_path / "run",
                      progress=False)
     better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, 1.0, episodes=2, noise=0.3, seed=3))
     before, after = (evaluate_run(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
@@ -232,7 +232,7 @@ def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, tmp_path: Path,
 
 
 def test_a_goal_is_played_for(umaze: Episodes, tmp_path: Path) -> None:
-    run = runs.train(tiny("iql", DATASET), tmp_path / "run", progress=False)
+    run = runs.train(tiny("iql", DATASET), folder=tmp_path / "run", progress=False)
     better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
     played = load_episodes(tmp_path / "tuned" / PLAYED / "00000000.npz")
     assert better.config.training.steps == 2
@@ -244,7 +244,7 @@ def test_a_goal_is_played_for(umaze: Episodes, tmp_path: Path) -> None:
 
 def test_only_a_policy_with_a_critic_learns_from_what_it_plays(small_run: Path, follow: Path, tmp_path: Path,
                                                               capsys: pytest.CaptureFixture) -> None:
-    cloned = runs.train(tiny("bc-gaussian", follow, steps=1), tmp_path / "bc", progress=False)
+    cloned = runs.train(tiny("bc-gaussian", follow, steps=1), folder=tmp_path / "bc", progress=False)
     for folder in (small_run, cloned.folder):
         assert gentraj("finetune", folder, "--run-dir", tmp_path / "tuned") == 2
         err = capsys.readouterr().err

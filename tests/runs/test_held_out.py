@@ -43,7 +43,7 @@ def test_whole_episodes_are_held_out_whatever_the_seed_of_the_training(hopper_fi
 def test_they_are_measured_at_each_checkpoint_and_a_resumed_training_measures_the_same(hopper_file: Path,
                                                                                       tmp_path: Path) -> None:
     settings = holding_out("iql", hopper_file)
-    run = runs.train(settings, tmp_path / "run", progress=False)
+    run = runs.train(settings, folder=tmp_path / "run", progress=False)
     rows = RunFolder(run.folder).held_out()
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert {"policy/loss", "policy/critic_loss", "policy/value_loss", ACTION_ERROR, LOG_LIKELIHOOD} <= rows[0].keys()
@@ -52,7 +52,7 @@ def test_they_are_measured_at_each_checkpoint_and_a_resumed_training_measures_th
         key: value for key, value in rows[1].items() if key != "step"}
     for step in (3, 4):
         shutil.rmtree(run.folder / f"step-0000000{step}")
-    assert same_weights(runs.train(settings, run.folder, resume=True, progress=False), run)
+    assert same_weights(runs.train(settings, folder=run.folder, resume=True, progress=False), run)
     assert RunFolder(run.folder).held_out() == rows
     assert episodes_hash(parts.train) == run.dataset_hash
 
@@ -91,7 +91,7 @@ def test_a_planner_and_a_world_model_are_measured_too(umaze: Episodes, hopper_fi
 
 
 def test_a_student_learns_from_none_of_what_its_teacher_did_not(hopper_file: Path, tmp_path: Path) -> None:
-    teacher = runs.train(holding_out("bc-diffusion", hopper_file), tmp_path / "teacher", progress=False)
+    teacher = runs.train(holding_out("bc-diffusion", hopper_file), folder=tmp_path / "teacher", progress=False)
     training = replace(teacher.config.training, seed=7)
     config = FewStepRunConfig(ReflowConfig(teacher_steps=2), training=training)
     student = distill(teacher, config, tmp_path / "student", progress=False)

@@ -35,14 +35,14 @@ def same_weights(run: runs.Run, other: runs.Run) -> bool:
 
 def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(small_run: Path, tmp_path: Path,
                                                                             capsys: pytest.CaptureFixture) -> None:
-    run = runs.train(evaluated_every(4), tmp_path / "run", progress=False)
+    run = runs.train(evaluated_every(4), folder=tmp_path / "run", progress=False)
     assert same_weights(run, runs.load(small_run))
     rows = RunFolder(run.folder).curve()
     assert [row["step"] for row in rows] == [4, 6] and {"return_mean", "return_ci95", "success_rate"} <= rows[0].keys()
     assert "step 4: return " in capsys.readouterr().err
     shutil.rmtree(run.folder / "step-00000006")
     shutil.rmtree(run.folder / "step-00000004")
-    assert same_weights(runs.train(evaluated_every(4), run.folder, resume=True, progress=False), run)
+    assert same_weights(runs.train(evaluated_every(4), folder=run.folder, resume=True, progress=False), run)
     assert RunFolder(run.folder).curve() == rows
 
 
@@ -70,7 +70,7 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
     monkeypatch.setattr(training, "evaluate", fail)
     message = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
     with pytest.warns(LogWarning, match=message):
-        run = runs.train(evaluated_every(6), tmp_path / "run", progress=False)
+        run = runs.train(evaluated_every(6), folder=tmp_path / "run", progress=False)
     assert run.step == 6 and RunFolder(run.folder).curve() == []
 
 
@@ -80,7 +80,7 @@ def test_the_time_of_an_evaluation_is_none_of_the_training(umaze, tmp_path: Path
     for clock in ("monotonic", "process_time"):
         monkeypatch.setattr(f"gentraj.training.log.time.{clock}", lambda: now[0])
     monkeypatch.setattr(training.RunTrainer, "evaluate", lambda *_: now.__setitem__(0, now[0] + 1000.0))
-    run = runs.train(evaluated_every(2), tmp_path / "run", progress=False)
+    run = runs.train(evaluated_every(2), folder=tmp_path / "run", progress=False)
     assert sum(row["seconds"] + row["cpu_seconds"] for row in read_metrics(run.folder)) == 0.0
 
 

@@ -25,7 +25,7 @@ from gentraj.runs.show.export import examples, export_run, noise_of
 @pytest.fixture(scope="module")
 def run(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> PolicyRun:
     config = replace(tiny("iql", follow), history=3, past_actions=2)
-    return of_kind(runs.train(config, tmp_path_factory.mktemp("memory") / "run", progress=False), PolicyRun)
+    return of_kind(runs.train(config, folder=tmp_path_factory.mktemp("memory") / "run", progress=False), PolicyRun)
 
 
 def test_an_export_acts_as_the_agent_does_along_an_episode(run: PolicyRun, follow: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_family_with_the_documented_members_alone_is_trained_evaluated_sampled
     settings = config()
     settings = replace(settings, model=OwnConfig(),
                        planner=replace(settings.planner, arrival="fixed"))
-    run = runs.train(settings, tmp_path / "run", progress=False)
+    run = runs.train(settings, folder=tmp_path / "run", progress=False)
     assert isinstance(run.model, Own) and run.device == torch.device("cpu")
     check_model(run.model)
     for words in (("evaluate", "--episodes", 1, "--no-baselines"), ("sample", "--out", tmp_path / "plans.npz"),

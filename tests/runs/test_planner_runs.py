@@ -53,7 +53,7 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
 
     Returns what two episodes of different seeds did, (steps, 2, A).
     """
-    made = runs.train(config, folder / "a", progress=False)
+    made = runs.train(config, folder=folder / "a", progress=False)
     loaded = runs.load(folder / "a")
     obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
     goal = made.example_goal(made.reference, obs)
@@ -117,7 +117,7 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
     """The critic trains with that generator's noise and normaliser, and without noise if it has none."""
     generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
     config = with_model(tiny("diffuser", hopper_file), generator)
-    run = runs.train(config, tmp_path / "run", progress=False)
+    run = runs.train(config, folder=tmp_path / "run", progress=False)
     act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
     assert act.shape == (1, 3)
     assert isinstance(run.config, PlannerRunConfig)
@@ -127,7 +127,7 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
 def test_what_cannot_act_is_refused_before_the_training(tmp_path: Path, hopper_file: Path) -> None:
     config = replace(tiny("veteran", hopper_file), planner=PlannerConfig("fixed", replan=1, lookahead=2))
     with pytest.raises(ValueError, match="trained to look 1 steps ahead"):
-        runs.train(config, tmp_path / "run", progress=False)
+        runs.train(config, folder=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -172,8 +172,8 @@ def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment
     config = replace(config, conditioning=replace(config.conditioning, goal_dims=(0,)))
     in_time = replace(config, training=replace(config.training, eval_every=1))
     with pytest.raises(ValueError, match=r"--eval-every .* goals \(entries \(0,\) of .*, and Hopper-v5 gives none"):
-        runs.train(in_time, tmp_path / "run", progress=False)
-    run = runs.train(config, tmp_path / "run", progress=False)
+        runs.train(in_time, folder=tmp_path / "run", progress=False)
+    run = runs.train(config, folder=tmp_path / "run", progress=False)
     assert run.data.goal_dims == (0,)
     with pytest.raises(ValueError, match=r"acts towards goals \(entries \(0,\) of .*, and Hopper-v5 gives none; "):
         evaluate_run(run, EvaluationConfig(episodes=1), progress=False)
@@ -181,7 +181,7 @@ def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment
 
 def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has goals, and these settings plan for returns .* pointmaze in mazes"):
-        runs.train(tiny("veteran", small.DATASET), tmp_path / "run")
+        runs.train(tiny("veteran", small.DATASET), folder=tmp_path / "run")
 
 
 def test_guidance_of_what_a_model_denoises_needs_a_model_that_does() -> None:

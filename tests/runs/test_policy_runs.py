@@ -71,8 +71,8 @@ def test_data_of_this_process_are_kept_in_the_run_that_learns_from_them(hopper: 
     """The run is the one that a file of the data makes, and it needs nothing else to go on."""
     data, rows = hopper, list[dict[str, Any]]()
     config = tiny("iql", "")
-    run = runs.train(config, tmp_path / "run", data=data, progress=False, on_row=rows.append)
-    other = runs.train(replace(config, dataset=str(save_npz(data, tmp_path / "data.npz"))), tmp_path / "other",
+    run = runs.train(config, folder=tmp_path / "run", data=data, progress=False, on_row=rows.append)
+    other = runs.train(replace(config, dataset=str(save_npz(data, tmp_path / "data.npz"))), folder=tmp_path / "other",
                        progress=False)
     assert [row["step"] for row in rows] == [2, 4]
     for one, two in zip(run.main.parameters(), other.main.parameters(), strict=True):
@@ -82,7 +82,7 @@ def test_data_of_this_process_are_kept_in_the_run_that_learns_from_them(hopper: 
     kept = (moved / "data.npz").read_bytes()
     for resume, wrong in ((True, data[:2]), (False, data[:2])):
         with pytest.raises((ConfigError, CheckpointError), match="moved"):
-            runs.train(config, moved, data=wrong, resume=resume, progress=False)
+            runs.train(config, folder=moved, data=wrong, resume=resume, progress=False)
     assert (moved / "data.npz").read_bytes() == kept
 
 
@@ -130,7 +130,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
 
 
 def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_file: Path, tmp_path: Path) -> None:
-    both = runs.train(tiny("iql", f"{hopper_file}+{hopper_file}", steps=1), tmp_path / "two", progress=False)
+    both = runs.train(tiny("iql", f"{hopper_file}+{hopper_file}", steps=1), folder=tmp_path / "two", progress=False)
     assert [r.episodes for r in both.data.returns] == [12, 12]
     edit(tmp_path / "two", lambda config: config["data"].update(returns=[]))
     assert runs.load(tmp_path / "two").data.returns == ()
@@ -166,7 +166,7 @@ def test_what_was_imagined_is_for_policies_with_a_critic_and_says_so(hopper: Epi
 
 
 def test_where_the_data_have_goals_a_policy_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
-    run = runs.train(tiny("bc-flow", DATASET), tmp_path, progress=False)
+    run = runs.train(tiny("bc-flow", DATASET), folder=tmp_path, progress=False)
     assert run.context.kinds == ("goal",) and run.data.context_dim == 2
     obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
     one, other = (act(run, obs, torch.full((2, 2), side)) for side in (-1.0, 1.0))
@@ -186,9 +186,9 @@ def goalless_file(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_goals_in_hindsight_need_neither_goals_nor_rewards(name: str, umaze: Episodes, goalless_file: Path,
                                                            tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="draw goals by --context"):
-        runs.train(tiny(name, goalless_file), tmp_path / "refused", progress=False)
+        runs.train(tiny(name, goalless_file), folder=tmp_path / "refused", progress=False)
     config = with_settings(tiny(name, goalless_file), {"context.goals": "hindsight"})
-    run = runs.train(config, tmp_path / "run", progress=False)
+    run = runs.train(config, folder=tmp_path / "run", progress=False)
     assert run.context.goals == HindsightConfig() and run.data.context_dim == 2
     obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
     one, other = (act(run, obs, torch.full((2, 2), side)) for side in (-1.0, 1.0))
@@ -200,7 +200,7 @@ def test_goals_in_hindsight_need_neither_goals_nor_rewards(name: str, umaze: Epi
 
 def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
     nameless = save_npz(replace(hopper, env=None), tmp_path / "a.npz")
-    run = runs.train(replace(tiny("iql", nameless, steps=1), env_id="Hopper-v5"), tmp_path / "run", progress=False)
+    run = runs.train(tiny("iql", nameless, steps=1), env="Hopper-v5", folder=tmp_path / "run", progress=False)
     named, there = environment_factory(str(run.data.env)), environment_factory(str(hopper.env))
     assert named == there
     assert gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--no-baselines") == 0

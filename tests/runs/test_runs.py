@@ -86,10 +86,10 @@ def test_a_run_that_was_trained_before_entries_had_names_is_loaded(small_run: Pa
 def test_a_new_run_overwrites_no_config_of_something_else(small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"mine": 1}')
     with pytest.raises(ValueError, match="is not that of a run, and would be overwritten"):
-        runs.train(small.config(), tmp_path, progress=False)
+        runs.train(small.config(), folder=tmp_path, progress=False)
     assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
     shutil.copy(small_run / "config.json", tmp_path)  # of a training that was killed before its first checkpoint
-    assert runs.train(small.config(steps=1), tmp_path, progress=False).step == 1
+    assert runs.train(small.config(steps=1), folder=tmp_path, progress=False).step == 1
 
 
 def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_run: Path) -> None:
@@ -118,13 +118,13 @@ def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> 
 
 def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
     """The command trains the same weights as the same settings in Python."""
-    runs.train(small.config(steps=3), tmp_path, progress=False)
-    run = runs.train(small.config(steps=6), tmp_path, resume=True, progress=False)
+    runs.train(small.config(steps=3), folder=tmp_path, progress=False)
+    run = runs.train(small.config(steps=6), folder=tmp_path, resume=True, progress=False)
     other = runs.load(small_run)
     assert run.step == other.step == 6
     # The learning rate decays until the last step, so that 3 steps of 6 are not 3 steps of 3.
     assert run.config == replace(other.config, training=run.config.training)
-    whole = runs.train(small.config(), tmp_path / "whole", progress=False)
+    whole = runs.train(small.config(), folder=tmp_path / "whole", progress=False)
     for name, component in whole.components.items():
         for key, value in component.state_dict().items():
             assert torch.equal(value, other.components[name].state_dict()[key]), (name, key)
@@ -222,7 +222,7 @@ def test_a_maze_that_no_preset_knows(tmp_path: Path) -> None:
 
 def test_a_run_with_contexts_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
     config = replace(small.config(), context=ContextConfig(("return", "goal")))
-    run = runs.train(config, tmp_path, progress=False)
+    run = runs.train(config, folder=tmp_path, progress=False)
     assert run.data.context_dim == 3
     plain = Condition.empty(run.model.spec)
     conditioned = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
@@ -234,7 +234,7 @@ def test_a_run_with_contexts_is_conditioned_on_them(umaze: Episodes, tmp_path: P
 def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episodes, tmp_path: Path) -> None:
     tiny = FAMILIES[name].with_network(TemporalUNetConfig(8, (1, 2)))
     assert family(tiny) == name
-    run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
+    run = runs.train(replace(small.config(steps=2), model=tiny), folder=tmp_path, progress=False)
     again = runs.load(tmp_path)
     start = Condition.empty(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
     assert torch.equal(*(of.model.sample(start, 2, options=SamplingOptions(steps=2)) for of in (run, again)))

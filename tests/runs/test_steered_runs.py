@@ -30,7 +30,7 @@ WORDS = ("--steps", 4, "--training.warmup", 2, "--training.save-every", 1, "--tr
 
 @pytest.fixture(scope="module")
 def flow(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
-    return runs.train(tiny("bc-flow", follow), tmp_path_factory.mktemp("flow") / "run", progress=False)
+    return runs.train(tiny("bc-flow", follow), folder=tmp_path_factory.mktemp("flow") / "run", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(by: str, flow: runs.Run,
     if by == "steer":
         again = steered_to(flow, cut, resume=True)
     else:  # as every run
-        again = runs.train(runs.load(cut).config, cut, resume=True, progress=False)
+        again = runs.train(runs.load(cut).config, folder=cut, resume=True, progress=False)
     assert same(weights(again), weights(steered))
 
 
@@ -107,7 +107,7 @@ def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
         capsys: pytest.CaptureFixture) -> None:
     out = "--run-dir", tmp_path / "run"
     for name in ("bc-mip", "td3bc"):
-        run = runs.train(tiny(name, follow, steps=1), tmp_path / name, progress=False)
+        run = runs.train(tiny(name, follow, steps=1), folder=tmp_path / name, progress=False)
         assert gentraj("steer", run.folder, *out) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and "do not depend on noise" in err
@@ -119,7 +119,7 @@ def test_what_has_no_noise_or_other_data_is_refused_in_one_line(
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and message in err
     with pytest.raises(ValueError, match="whose weights are not in them"):
-        runs.train(settings(flow), tmp_path / "run", progress=False)
+        runs.train(settings(flow), folder=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -138,7 +138,7 @@ def test_its_samples_are_made_from_the_noise_of_the_actor(flow: runs.Run, tmp_pa
 
 @pytest.mark.parametrize("name", ["bc-gan", "fql"])
 def test_policies_of_every_kind_are_steered(name: str, hopper_file: Path, tmp_path: Path) -> None:
-    run = runs.train(tiny(name, hopper_file, steps=1), tmp_path / "run", progress=False)
+    run = runs.train(tiny(name, hopper_file, steps=1), folder=tmp_path / "run", progress=False)
     made = steered_to(run, tmp_path / "steered")
     assert made.main.spec.horizon == 33 and made.main.chunk == run.main.execute
     assert same(weights(made, "frozen."), weights(run))

@@ -36,11 +36,13 @@ def folder(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("judged")
     data = str(shutil.copy(hopper_file, made / f"data{hopper_file.suffix}"))
     world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
-    runs.train(WorldModelRunConfig(data, world=world, held_out=0.2, training=TRAINING), made / "world", progress=False)
+    config = WorldModelRunConfig(world=world, held_out=0.2, training=TRAINING)
+    runs.train(config, data, folder=made / "world", progress=False)
     policy = BCConfig(model=GaussianConfig(network=ResidualMLPConfig(16, 1)))
     for seed in range(3):
         training = TrainingConfig(20, warmup=1, threads=1, seed=seed)
-        runs.train(PolicyRunConfig(data, policy=policy, training=training), made / f"policy-{seed}", progress=False)
+        config = PolicyRunConfig(policy=policy, training=training)
+        runs.train(config, data, folder=made / f"policy-{seed}", progress=False)
     return made
 
 
@@ -108,7 +110,8 @@ def test_a_world_of_which_a_single_step_is_held_out_is_judged_without_warnings(t
                              np.ones(2, int)), tmp_path / "bandit.npz")
     world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=8)
     training = TrainingConfig(1, warmup=1, threads=1)
-    run = runs.train(WorldModelRunConfig(str(data), world=world, training=training), tmp_path / "run", progress=False)
+    config = WorldModelRunConfig(world=world, training=training)
+    run = runs.train(config, data, folder=tmp_path / "run", progress=False)
     judged = world_evaluation.evaluate_world_model(run, tmp_path / "run" / "figures", JudgeConfig())
     assert (judged["windows"], judged["horizon"], judged["ends"]["steps"]) == (1, 1, 1)
 

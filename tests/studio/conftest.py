@@ -56,10 +56,10 @@ def bodies(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     model = replace(SHORT_PLANS, network=ResidualMLPConfig(8, 1, frequencies=0))
     planner = replace(VETERAN_PLUS, dataset=str(hopper_file), model=model, batch_size=8, training=brief,
                       planner=replace(VETERAN_PLUS.planner, candidates=3))
-    runs.train(planner, folder / "planner")
+    runs.train(planner, folder=folder / "planner")
     world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
-    runs.train(WorldModelRunConfig(str(hopper_file), world=world, training=brief), folder / "world")
-    runs.train(replace(PRESETS["bc-gaussian"], dataset=str(hopper_file), training=brief), folder / "policy")
+    runs.train(WorldModelRunConfig(str(hopper_file), world=world, training=brief), folder=folder / "world")
+    runs.train(replace(PRESETS["bc-gaussian"], dataset=str(hopper_file), training=brief), folder=folder / "policy")
     return load_runs([folder / "planner", folder / "world", folder / "policy"])
 
 

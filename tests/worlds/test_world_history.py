@@ -89,7 +89,7 @@ def test_episodes_and_branches_start_after_the_steps_of_the_data(world: WorldMod
 
 def test_a_run_remembers_in_its_environment_and_in_its_control(hopper_file: Path, tmp_path: Path) -> None:
     config = replace(tiny(hopper_file, model=None), history=2, past_actions=2)
-    run = of_kind(runs.train(config, tmp_path, progress=False), WorldModelRun)
+    run = of_kind(runs.train(config, folder=tmp_path, progress=False), WorldModelRun)
     loaded = of_kind(runs.load(tmp_path), WorldModelRun)
     assert loaded.world_model.spec == run.world_model.spec and loaded.world_model.spec.past == 2
     envs = make_vec(loaded, 3)

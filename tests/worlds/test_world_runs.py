@@ -37,7 +37,7 @@ def test_every_generator_trains_saves_loads_and_imagines(name: str | None, hoppe
                                                          tmp_path: Path) -> None:
     """A folder is all that it needs."""
     model = None if name is None else WorldModelRun.MODELS[name].with_network(NETWORK)
-    run = runs.train(tiny(hopper_file, model), tmp_path / "run", progress=False)
+    run = runs.train(tiny(hopper_file, model), folder=tmp_path / "run", progress=False)
     made = made_of(run, hopper.obs)
     assert all(torch.isfinite(x).all() for x in made)
     loaded = runs.load(shutil.copytree(tmp_path / "run", tmp_path / "elsewhere"))
@@ -47,7 +47,7 @@ def test_every_generator_trains_saves_loads_and_imagines(name: str | None, hoppe
 
 def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes, hopper_file: Path,
                                                                tmp_path: Path) -> None:
-    run = runs.train(tiny(hopper_file, bf16=True), tmp_path / "run", progress=False)
+    run = runs.train(tiny(hopper_file, bf16=True), folder=tmp_path / "run", progress=False)
     exact, made = made_of(run, hopper.obs), made_of(run, hopper.obs.astype(np.float64))
     assert_same(made, exact)
     with pytest.raises(ValueError, match=r"option of sampling was given to a world model .* leave it out"):
@@ -69,7 +69,7 @@ def test_a_goal_that_the_data_do_not_record_is_no_context(hopper: Episodes) -> N
 
 def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(hopper_file)
-    run = runs.train(config, tmp_path, progress=False)
+    run = runs.train(config, folder=tmp_path, progress=False)
     learnt, kept, judged = WorldModelRun.split(config, stitch(concatenate([hopper])))
     acts = lambda act_SA: {row.tobytes() for row in act_SA}  # noqa: E731  actions never recur
     known = acts(run.reference.x_BHD[:, 0, hopper.obs_dim :].numpy())

@@ -14,7 +14,7 @@ from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.iql import IQLConfig
 from gentraj.agents.roadmap.far_goals import RoadmapConfig
 
-from ...config import JsonObject, check_known, from_json, read_json, to_json, with_settings
+from ...config import JsonObject, Named, check_known, from_json, read_json, to_json, with_settings
 from ...data import ContextConfig, HindsightConfig
 from ...data.d4rl import single_task
 from ...data.sources import split_names
@@ -131,7 +131,7 @@ PUBLISHED = {name: (card["about"], from_json(RunConfig, card["settings"], name))
 """The settings of the papers' own code, whose `source` published.json names. docs/notebook/published.md says what
 differs."""
 
-PRESETS: dict[str, RunConfig] = {
+PRESETS = Named[RunConfig]({
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
     **{name: config for name, (_, config) in GOAL_POLICIES.items()},
@@ -139,7 +139,7 @@ PRESETS: dict[str, RunConfig] = {
        for name in STARTS},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
     **{name: config for name, (_, config) in PUBLISHED.items()},
-}
+}, "preset")
 """The settings of runs by the name of their preset, which `gentraj train --help` lists."""
 
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from gymnasium.spaces import Box
 from gentraj.agents.policies.steering import SteeredConfig
 from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.vector import VectorEnvironment
-from gentraj.envs.making import environment_factory, lost_wrappers, try_making
+from gentraj.envs.making import environment_factory, imported, lost_wrappers, try_making
+from gentraj.envs.recording.recipes import make_missing
 
-from ...config import JsonObject
-from ...data import Episodes
+from ...config import JsonObject, to_json, with_settings
+from ...data import Episodes, load_episodes
 from ...data.sources import resolve_paths
+from ...device import pick_device
 from ...progress import counted, one_line, say
 from ...training.log import LogWarning, Row, add_row
 from ...training.loop import RunStore, Trainer, TrainingData
@@ -29,27 +32,47 @@ from ..judge.held_out import held_out_measures
 from ..kinds.datasets import join, read_datasets
 from ..kinds.folder import KEPT, RunFolder, fingerprint, may_change, run_class
 from ..kinds.policy_run import PolicyRunConfig
+from ..kinds.presets import preset
 from ..kinds.run import DataFacts, Run, RunConfig, Split, copy_of
 
 ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
 FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
 NOTHING: JsonObject = {}
+Data = Episodes | Path | str
+"""Episodes, or the path or the name of a dataset."""
 
 
-def train(config: RunConfig, folder: Path | str, *, data: Episodes | None = None, resume: bool = False,
-          device: torch.device | None = None, progress: bool = True, on_row: Callable[[Row], None] | None = None,
-          processes: Processes = SINGLE) -> Run:
+def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, folder: Path | str,
+          env: str | None = None, steps: int | None = None, seed: int | None = None,
+          settings: Mapping[str, Any] = NOTHING, resume: bool = False, device: torch.device | str | None = None,
+          progress: bool = True, on_row: Callable[[Row], None] | None = None, processes: Processes = SINGLE) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
-    `data` are trained on in the place of `config.dataset`, and saved in the folder as data.npz. Without them, the
-    dataset of a task is recorded first if it is missing. `on_row` is given each row of metrics.jsonl, as it is written.
-    A resumed run may have other values of the settings by which the agent acts, which are saved. Of several
-    `processes`, the main process alone records, checks and writes.
+        gentraj.train("iql", "plant.npz", env="plant/Motor-v0", steps=3000, settings={"policy.beta": 10},
+                      folder="runs/iql")
 
-    Raises `DataError` for bad data; ValueError for an unknown `env_id`, for data that do not fit it, for parts that
-    cannot act together, and for a run that is resumed with other data; and what `gentraj.training.Trainer` raises.
+    `what` is the name of a preset, or settings such as `gentraj.PRESETS["iql"]`. `data` are trained on in the place of
+    its own dataset: a name or a path, as of `gentraj train --dataset`, or several, or `Episodes`, which are saved in
+    the folder as data.npz. The dataset of a task is recorded first if it is missing. `env` is the environment, where
+    the data name none: a Gymnasium id, a task name or, as in Gymnasium, MODULE:ID, whose module is imported.
+    `settings` has other values of settings by their dotted keys, which `gentraj train PRESET --print-config` shows;
+    `steps` and `seed` are those of the training.
+
+    `on_row` is given each row of metrics.jsonl, as it is written. A resumed run may have other values of the settings
+    by which the agent acts, which are saved. Of several `processes`, the main process alone records, checks and writes.
+
+    Raises `DataError` for bad data; ValueError for an unknown preset, setting, environment or device, for data that do
+    not fit the environment, for parts that cannot act together, and for a run that is resumed with other data; and what
+    `gentraj.training.Trainer` raises.
     """
     folder = Path(folder)
+    name, data = named(data)
+    config = settings_of(what, name)
+    given = {"dataset": name, "env_id": env and imported(env), "training.steps": steps, "training.seed": seed}
+    config = with_settings(config, {key: to_json(value) for key, value in settings.items()}
+                           | {key: value for key, value in given.items() if value not in (None, "")}, "settings")
+    if device is not None:
+        device = pick_device(str(device))
     if isinstance(config, PolicyRunConfig) and isinstance(config.policy, SteeredConfig) and not resume:
         raise ValueError("these settings steer a frozen run, whose weights are not in them; `gentraj steer RUN` does")
     if data is not None:
@@ -60,6 +83,34 @@ def train(config: RunConfig, folder: Path | str, *, data: Episodes | None = None
     trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder, data), processes=processes.on(device),
                          on_row=on_row, progress=progress)
     return trainer.trained(resume)
+
+
+def settings_of(what: str | RunConfig, dataset: str) -> RunConfig:
+    """The settings of a preset, with what it has for this dataset only, or those that are given. Raises ValueError for
+    anything else."""
+    if isinstance(what, RunConfig):
+        return what
+    if not isinstance(what, str):
+        raise ValueError(f"a {type(what).__name__} was given to be trained; the name of a preset, such as 'iql', or "
+                         "settings are expected, such as gentraj.PRESETS['iql']")
+    return preset(what, dataset)
+
+
+def named(data: Data | Sequence[Data] | None) -> tuple[str, Episodes | None]:
+    """The data as names, which '+' joins, and as episodes if some of them have no name. Raises ValueError for others.
+    """
+    several: list[Data] = []
+    if isinstance(data, Sequence) and not isinstance(data, str | Episodes):
+        several = list(data)
+    elif data is not None:
+        several = [data]
+    for each in several:
+        if not isinstance(each, str | Path | Episodes):
+            raise ValueError(f"data is a {type(each).__name__}; a path, a name or Episodes are expected, or a list of "
+                             "these; gentraj.Episodes(...) makes episodes of arrays")
+    if any(isinstance(each, Episodes) for each in several):
+        return "", load_episodes([make_missing(each) if isinstance(each, str) else each for each in several])
+    return "+".join(resolve_paths(str(each), Path()) for each in several), None
 
 
 class RunTrainer(Trainer):
@@ -141,6 +192,9 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
     """
     if config.env_id is not None:
         environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
+    if data is None and not config.dataset:
+        raise ValueError("there are no data to train on; give data=, a path, a name that `gentraj data list` shows, or "
+                         "Episodes")
     joined, returns = read_datasets(config, record=record) if data is None else join(config, [data])
     kind = run_class(config)
     parts = kind.split(config, joined)
