@@ -20,7 +20,9 @@ from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
+from ..making import environment_factory
 from ..rendering import Watch
+from .own_agents import as_agent
 from .stepping import EnvCrashed, EnvironmentFault, MakeEnv
 from .vector import VectorEnvironment
 
@@ -108,12 +110,13 @@ RolloutFn = Callable[..., Rollout]
 DEFAULT_SETTINGS = RolloutSettings()
 
 
-def rollout(agent: Agent, make_env: MakeEnv, episodes: int, seed: int = 0,
+def rollout(agent: Agent | Any, make_env: MakeEnv | str, episodes: int, seed: int = 0,
             settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
             watch: Watch | None = None) -> Rollout:
     """Runs `episodes` episodes, several at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     An environment whose episode has ended begins the next one; when none is left, its further steps are not counted.
+    The agent is an `Agent`, or anything that `OwnAgent` takes: an object with `act`, or a function of observations.
     `record` keeps the episodes as a dataset, and `watch` is called in every step, to film the episodes.
 
     Raises ValueError for less than one episode and if the agent's `spec` does not fit the environment, and
@@ -123,6 +126,9 @@ def rollout(agent: Agent, make_env: MakeEnv, episodes: int, seed: int = 0,
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; give at least 1")
+    agent = as_agent(agent)
+    if isinstance(make_env, str):
+        make_env = environment_factory(make_env)
     batch = min(settings.num_envs, settings.workers or settings.num_envs, episodes)
     with closing(VectorEnvironment(make_env, batch, settings.obs_keys,
                                    workers=settings.workers > 0, time_limit=settings.time_limit, strict=False)) as envs:
@@ -254,7 +260,7 @@ class _Player:
         agent = self.agent
         calls = self.agent.network_calls
         start = time.perf_counter()
-        act_BA = agent.act(obs_BO, goal_BG)
+        act = agent.act(obs_BO, goal_BG)
         milliseconds = 1000 * (time.perf_counter() - start)
         self.act_ms.append(milliseconds)
         if self.settings.period is not None:
@@ -265,7 +271,7 @@ class _Player:
             self.network_calls = (self.network_calls or 0) + agent.network_calls - calls
             if agent.network_calls > calls:
                 self.latency_ms.append(milliseconds)
-        return act_BA
+        return self.envs.actions(act)
 
     def _note_faults(self) -> np.ndarray:
         """(B,) where the last call of the environments failed. These episodes are over, and the next ones follow."""

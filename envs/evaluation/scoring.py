@@ -22,6 +22,7 @@ from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering import Watch, rendering
 from ..tasks.maze import Disc
+from .own_agents import as_agent
 from .rollout import Rollout, RolloutFn, RolloutSettings, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault, bounds
@@ -66,10 +67,10 @@ class EvaluationConfig:
     """With --workers: seconds that one reset or step of an environment may take before its episode is given up."""
 
 
-def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
+def evaluate(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
              goal_dims: Sequence[int] = (), progress: bool = True, watch: Watch | None = None,
              play: RolloutFn = rollout) -> tuple[dict[str, Any], Episodes]:
-    """Runs the agent in `env`, which may be anything that `environment_factory` takes.
+    """Runs the agent, anything that `rollout` takes, in `env`, anything that `environment_factory` takes.
 
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
     first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
@@ -83,6 +84,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     Where episodes do not finish, the scores are those of the others, "episodes" is their number, and "failures" says in
     a line what went wrong in each of the rest. Raises `EnvironmentFault` if none finishes.
     """
+    agent = as_agent(agent)
     period = None if config.deadline_ms is None else config.deadline_ms / 1000
     if period is not None and (config.num_envs > 1 or config.batch_invariant):
         say("with a deadline, one environment runs at a time, without batch_invariant")

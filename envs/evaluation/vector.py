@@ -95,9 +95,7 @@ class VectorEnvironment:
         Success is the environment's own `info["success"]` or `info["is_success"]`, where it is reported, or else a
         positive reward if there are goals.
         """
-        shape = (len(self.obs_BO), self.act_dim)
-        if act_BA.shape != shape:
-            raise ValueError(f"the agent's actions have shape {act_BA.shape}; {self.env_id} needs {shape}")
+        act_BA = self.actions(act_BA)
         self._check_actions(act_BA)
         stepped = range(len(act_BA)) if mask_B is None else np.flatnonzero(mask_B).tolist()
         self.elapsed_B[stepped] += 1
@@ -118,6 +116,15 @@ class VectorEnvironment:
                 result["success"][i] = step.success
                 result["reported"][i] = self.reports_success = True
         return result
+
+    def actions(self, act: np.ndarray) -> np.ndarray:
+        """(B, A) an agent's actions, which may be (B,) where A is 1. Raises ValueError for another shape."""
+        shape = (len(self.obs_BO), self.act_dim)
+        if act.ndim == 1 and self.act_dim == 1:
+            act = act[:, None]
+        if act.shape != shape:
+            raise ValueError(f"the agent's actions have shape {act.shape}; {self.env_id} needs {shape}")
+        return act
 
     def env(self, i: int) -> gymnasium.Env:
         """One of the environments, to be filmed. Raises ValueError if it is in a worker process."""
