@@ -8,6 +8,7 @@ from torch import Tensor
 from gentraj.models.sampling import Finite, finite
 from gentraj.networks.embedding import MIN_ROWS
 from gentraj.randomness import fold
+from gentraj.ranges import DataRanges
 from gentraj.trajectory import Agent
 
 from .memory import ObservationBuffer
@@ -58,27 +59,33 @@ class EpisodicAgent(Agent):
         self.observations.steps_B[mask_B] = 0
 
 
-def observed(obs_BO: Tensor, width: int | None = None) -> Tensor:
+def observed(obs_BO: Tensor, width: int | None = None, known: DataRanges | None = None) -> Tensor:
     """(B, O) the observations that an agent was given, in float32; MuJoCo's are in float64. They stay where they are.
 
-    Raises ValueError for another shape, whose `width` O is checked if it is given, and for NaN and infinity.
+    Warns, once an agent, of those far from the `known` ranges of its data; those on an accelerator are not compared, as
+    that would wait for it. Raises ValueError for another shape, whose `width` O is checked if it is given, and for NaN
+    and infinity.
     """
-    return _rows(obs_BO, "observations", "O", width)
+    return _rows(obs_BO, "observation", "O", width, known)
 
 
-def aimed_at(goal_BG: Tensor | None, width: int | None = None) -> Tensor | None:
+def aimed_at(goal_BG: Tensor | None, width: int | None = None, known: DataRanges | None = None) -> Tensor | None:
     """The goals (B, G) that an agent was given, if there are any, checked as `observed` checks observations."""
     if goal_BG is None:
         return None
-    return _rows(goal_BG, "goals", "G", width)
+    return _rows(goal_BG, "goal", "G", width, known and known.goal)
 
 
-def _rows(x: Tensor, what: str, axis: str, width: int | None) -> Tensor:
+def _rows(x: Tensor, what: str, axis: str, width: int | None, known: DataRanges | None) -> Tensor:
     x = torch.as_tensor(x, dtype=torch.float32)
     if x.ndim != 2 or width not in (None, x.shape[1]):
-        raise ValueError(f"{what} of shape {tuple(x.shape)} were given to an agent; (B, {width or axis}) is expected, "
+        raise ValueError(f"{what}s of shape {tuple(x.shape)} were given to an agent; (B, {width or axis}) is expected, "
                          "a row for each environment, with the entries that it was trained on")
-    return finite(x, f"the {what} that were given to an agent are", "; give finite numbers")
+    if known is None or not x.is_cpu:
+        return finite(x, f"the {what}s that were given to an agent are", "; give finite numbers")
+    if not known.hold(x):
+        known.tell(finite(x, f"the {what}s that were given to an agent are", "; give finite numbers"), what)
+    return x
 
 
 def finite_actions(act_BXA: Tensor, agent: str, check: Finite = finite) -> Tensor:

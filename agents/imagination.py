@@ -74,6 +74,7 @@ class Imagination(EpisodicAgent):
                              "before it; give one that was trained with --history 1 and --past-actions 0, or a planner "
                              "with --planner.history 0")
         self.agent, self.world = agent, world
+        self.ranges = agent.ranges
         self.device = device_of(world)
         self.config = config
         self.reward = reward

@@ -22,6 +22,7 @@ from torch import Tensor
 from gentraj.config import settings
 from gentraj.models.sampling import without_gradient
 from gentraj.randomness import Seeds, as_noise
+from gentraj.ranges import DataRanges
 from gentraj.trajectory import TrajectorySpec
 from gentraj.worlds.model import WorldModel
 
@@ -69,12 +70,13 @@ class MPC(EpisodicAgent):
     """
 
     def __init__(self, simulate: Simulate, config: MPCConfig, low_A: np.ndarray, high_A: np.ndarray,
-                 prior: Prior | None = None, memory: TrajectorySpec | None = None):
+                 prior: Prior | None = None, memory: TrajectorySpec | None = None, ranges: DataRanges | None = None):
         """`memory` says what the simulator and the prior are given (`TrajectorySpec.seen`); by default that is the
         present observation alone."""
         self.simulate = simulate
         self.config = config
         self.prior = prior
+        self.ranges = ranges
         self.low_A = torch.as_tensor(low_A).float()
         self.high_A = torch.as_tensor(high_A).float()
         if not (torch.isfinite(self.low_A).all() and torch.isfinite(self.high_A).all()):
@@ -94,8 +96,8 @@ class MPC(EpisodicAgent):
     @without_gradient
     def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, A) actions inside the action space. Raises ValueError for NaN and infinity in what it is given."""
-        obs_BO = observed(obs_BO).cpu()
-        goal_BG = aimed_at(goal_BG)
+        obs_BO = observed(obs_BO, known=self.ranges).cpu()
+        goal_BG = aimed_at(goal_BG, known=self.ranges)
         if goal_BG is not None:
             goal_BG = goal_BG.cpu()
         all_B = torch.ones(len(obs_BO), dtype=torch.bool)

@@ -52,6 +52,7 @@ class ConfidenceSwitch(EpisodicAgent):
                              "and at least 1 step")
         self.student = student
         self.teacher = teacher
+        self.ranges = student.ranges
         self.min_confidence = min_confidence
         self.steps = steps
         self._begin(0)
@@ -130,6 +131,7 @@ class NoisyAgent(Agent):
         Raises ValueError for an action space without bounds.
         """
         self.agent = agent
+        self.ranges = agent.ranges
         self.low_A = torch.as_tensor(low_A).float()
         self.high_A = torch.as_tensor(high_A).float()
         self.size_A = noise * (self.high_A - self.low_A) / 2

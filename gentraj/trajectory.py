@@ -25,6 +25,7 @@ from .config import settings
 from .device import constant, to_device, to_device_together
 from .entries import check_names, entries_named
 from .randomness import Seeds, as_seeds, unfold
+from .ranges import DataRanges
 
 MAX_SIZE = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
@@ -522,6 +523,8 @@ class Agent(ABC):
     """The layout of the trajectories that it was trained on; None if unknown."""
     limits: Limits | None = None
     """Where it clips, so that a rollout can count how often it does; None for an agent that does not tell."""
+    ranges: DataRanges | None = None
+    """The ranges of the observations in its data; None if unknown."""
     network_calls: int | None = None
     """The number of network calls so far, as a measure of the cost of a decision; None if it does not count them."""
     by_teacher_B: Tensor | None = None

@@ -42,6 +42,7 @@ class PlanFollower(EpisodicAgent):
     def __init__(self, sampler: PlanSampler, tracker: PlanTracker):
         self.sampler, self.tracker = sampler, tracker
         self.spec, self.config = sampler.spec, sampler.config
+        self.ranges = sampler.ranges
         self._begin(0)
 
     @property

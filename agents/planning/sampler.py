@@ -26,6 +26,7 @@ from gentraj.models.model import TrajectoryModel
 from gentraj.models.sampling import Guidance, Preference, as_plugins
 from gentraj.networks.embedding import padded
 from gentraj.randomness import Seeds, as_noise, fold, unfold
+from gentraj.ranges import DataRanges
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
     Condition,
@@ -218,6 +219,8 @@ class PlanSampler:
     """How plans are sampled; their steps and temperature are those of the config."""
     far: FarGoals | None = None
     """What leads to goals beyond a plan."""
+    ranges: DataRanges | None = None
+    """The ranges of the data, with which observations and goals are compared."""
     spec: TrajectorySpec = field(init=False)
     """The layout of the plans."""
     executed: TrajectorySpec = field(init=False)
@@ -256,8 +259,8 @@ class PlanSampler:
 
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
         """
-        obs_BO = observed(obs_BO, self.spec.obs_dim).cpu()
-        goal_BG = aimed_at(goal_BG, len(self.goal_dims))
+        obs_BO = observed(obs_BO, self.spec.obs_dim, self.ranges).cpu()
+        goal_BG = aimed_at(goal_BG, len(self.goal_dims), self.ranges)
         if goal_BG is None:
             return obs_BO, None
         if len(goal_BG) != len(obs_BO):

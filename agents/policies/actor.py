@@ -13,6 +13,7 @@ from gentraj.device import to_device
 from gentraj.models.sampling import Finite, finite
 from gentraj.networks.embedding import padded
 from gentraj.randomness import RowNoise, Seeds
+from gentraj.ranges import DataRanges
 from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
 
 from ..episodic import EpisodicAgent, aimed_at, finite_actions, observed
@@ -26,10 +27,12 @@ class Actor(EpisodicAgent):
     """The `Agent` of a policy: it samples a chunk of actions, carries out the first of them, and samples again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: FarGoals | None = None):
+                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: FarGoals | None = None,
+                 ranges: DataRanges | None = None):
         """`ahead` gives the goals to act towards, as on a roadmap; by default they are those that `act` is given."""
         self.policy = policy
         self.ahead = ahead
+        self.ranges = ranges
         self.options = options
         self.low_A = torch.as_tensor(low_A).float().to(policy.device)
         self.high_A = torch.as_tensor(high_A).float().to(policy.device)
@@ -76,7 +79,8 @@ class Actor(EpisodicAgent):
         if self.ahead is None:
             return self
         ahead = self.ahead.around(obstacles)
-        return type(self)(self.policy, self.low_A.cpu().numpy(), self.high_A.cpu().numpy(), self.options, ahead)
+        return type(self)(self.policy, self.low_A.cpu().numpy(), self.high_A.cpu().numpy(), self.options, ahead,
+                          self.ranges)
 
     def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, A) actions inside the action space, on the device of the observations. A policy that was trained without
@@ -113,13 +117,13 @@ class Actor(EpisodicAgent):
 
     def given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The observations, and the goals if the policy was trained with them, checked and in float32."""
-        obs_BO = observed(obs_BO, self.policy.spec.obs_dim)
+        obs_BO = observed(obs_BO, self.policy.spec.obs_dim, self.ranges)
         width = self.policy.scales.context_dim
         if not width:
             return obs_BO, None
         if goal_BG is None:
             raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")
-        return obs_BO, aimed_at(goal_BG, width)
+        return obs_BO, aimed_at(goal_BG, width, self.ranges)
 
     def _aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Tensor:
         """The goals to act towards now in these N environments, on the way to those that `act` was given."""

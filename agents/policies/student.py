@@ -25,6 +25,7 @@ from gentraj.device import running_sum, to_device
 from gentraj.networks.embedding import padded
 from gentraj.networks.mlp import mlp
 from gentraj.randomness import Noise, RowNoise, Seeds, as_noise
+from gentraj.ranges import DataRanges
 from gentraj.training.optimization import LearningConfig, adamw
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
@@ -169,8 +170,9 @@ class StudentActor(Actor):
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
-                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: FarGoals | None = None):
-        super().__init__(policy, low_A, high_A, options, ahead)
+                 options: SamplingOptions = DEFAULT_OPTIONS, ahead: FarGoals | None = None,
+                 ranges: DataRanges | None = None):
+        super().__init__(policy, low_A, high_A, options, ahead, ranges)
         refuse_options(options, ONE_CALL)
         self.policy: Student = policy
         scales = policy.scales

@@ -58,7 +58,7 @@ class RealTimeActor(RealTimeAgent):
     def __init__(self, actor: Actor, deadline: Deadline):
         self.actor = actor
         self.policy, self.spec = actor.policy, actor.spec
-        self.limits = actor.limits
+        self.limits, self.ranges = actor.limits, actor.ranges
         self.max_delay = actor.policy.config.max_delay  # promised actions that a chunk is conditioned on, at most
         self.background = Background[ChunkJob](deadline, self._make, actor.device)
         self._begin(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from annotated_types import Interval
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -16,6 +18,7 @@ from gentraj.config import settings
 from gentraj.constraints import Circle
 from gentraj.data import Episodes
 from gentraj.progress import say
+from gentraj.ranges import REMEDY, DataRanges, FarFromData
 from gentraj.trajectory import Agent
 
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
@@ -28,6 +31,7 @@ from .scores import normalised
 from .stepping import EnvironmentFault, bounds
 
 RESAMPLES = 10_000
+OFTEN = 0.05  # of the observations of an evaluation, from which on it says that they are far from the data
 BERTH = 1.2  # radius that agents are told that an obstacle has, in units of its own, as none is followed exactly
 POSITION = (0, 1)  # entries of an observation in OGBench's mazes that are the robot's position
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
@@ -93,13 +97,13 @@ def evaluate(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys
     how = RolloutSettings(config.num_envs, config.batch_invariant, config.workers, config.time_limit, period,
                           tuple(obs_keys), tuple(goal_dims))
     shown = rendering(factory) if watch else factory
-    played = _play_tasks(play, agent, shown, config, how, record=True, progress=progress, watch=watch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FarFromData)  # of single observations; of all of them it is said below
+        played = _play_tasks(play, agent, shown, config, how, record=True, progress=progress, watch=watch)
     recorded = played.recorded
     if recorded is None:
         raise ValueError("`play` gave no recorded episodes; record them where `record` is true")
-    clamped = played.share(played.clamped_steps)
-    if clamped:
-        say(f"the agent clamped {100 * clamped:.3g} % of the observations, which have an entry too far from its data")
+    say_far(agent.ranges, played, recorded)
     costs: dict[str, float | None] = dict.fromkeys(("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"))
     if len(played.latency_ms):
         costs["latency_ms_p50"], costs["latency_ms_p99"] = np.percentile(played.latency_ms, [50, 99]).tolist()
@@ -122,6 +126,21 @@ def evaluate(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys
     if recorded.env and (watch or len(factory.tasks) > 1):  # that of all tasks, without what it was filmed with
         recorded = replace(recorded, env=factory.spec_json)
     return scores, recorded
+
+
+def say_far(known: DataRanges | None, played: Rollout, recorded: Episodes) -> None:
+    """Says which entries of observations and goals often were far from an agent's data, or else how many observations
+    it clamped."""
+    found = []
+    if known is not None:
+        found.append(known.difference(torch.from_numpy(recorded.obs), "observation", OFTEN))
+        if known.goal is not None and "goal" in recorded.extras:
+            found.append(known.goal.difference(torch.from_numpy(recorded.extras["goal"]), "goal", OFTEN))
+    clamped = played.share(played.clamped_steps)
+    if far := "; ".join(filter(None, found)):
+        say(f"the agent acted far outside its data: {far} {REMEDY}")
+    elif clamped:
+        say(f"the agent clamped {100 * clamped:.3g} % of the observations, which have an entry too far from its data")
 
 
 def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, config: EvaluationConfig,

@@ -250,9 +250,9 @@ def may_change(config: RunConfig) -> set[str]:
 
 def fingerprint(run: Run) -> JsonObject:
     """The settings and facts that checkpoints depend on: neither how the agent acts, nor where the data lie, nor what
-    their entries are called."""
+    their entries are called and range over."""
     unless = {"run": {"dataset", *acts_only(run.config)},
-              "data": {"returns", "constant_actions", "obs_names", "act_names"}}
+              "data": {"returns", "constant_actions", "obs_names", "act_names", "obs_low", "obs_high"}}
     groups = {"run": to_json(run.config), "data": to_json(run.data)}
     return {name: {key: value for key, value in group.items() if key not in unless[name]}
             for name, group in groups.items()}

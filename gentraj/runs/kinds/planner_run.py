@@ -287,7 +287,7 @@ class PlannerRun(Run[PlannerRunConfig]):
             trust = Trust(self.model, data, planning.trust, planning.history, planning.goal_dims,
                           self.kept.get("place"))
         return PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options,
-                           ahead_of(self))
+                           ahead_of(self), self.ranges())
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
         """The agent without a deadline, for callers who know that it is a planner."""
@@ -297,10 +297,14 @@ class PlannerRun(Run[PlannerRunConfig]):
 
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
-        goal_dims = self.data.goal_dims
         if self.roadmap is not None:
             return self.kept["place"][:1].expand(len(obs_BO), -1).to(obs_BO)
-        return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None
+        ranges = self.ranges().goal
+        if ranges is None:
+            return None
+        here_BG = obs_BO[:, list(self.data.goal_dims)]
+        low_G, high_G, mid_G = (bound.to(here_BG) for bound in (ranges.low_O, ranges.high_O, ranges.mid_O))
+        return torch.where(here_BG < mid_G, high_G, low_G)
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How the agent samples its plans, in words."""

@@ -105,7 +105,8 @@ class PolicyRun(Run[PolicyRunConfig]):
         space, policy = self.data.allowed(action_space), self.policy
         if config is not None:
             policy = policy.with_config(acting_settings(self, config, PolicyConfig))
-        actor = ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options, ahead_of(self))
+        kind = ACTORS.get(type(policy), Actor)
+        actor = kind(policy, space.low, space.high, options, ahead_of(self), self.ranges())
         if deadline is None:
             return actor
         agent, obs_BO = RealTimeActor(actor, deadline), self.reference.x_BHD[:1, 0, : self.data.obs_dim]

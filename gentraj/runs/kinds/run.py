@@ -34,6 +34,7 @@ from ...device import device_of
 from ...families import Model, ModelConfig
 from ...models.sampling import Guidance
 from ...randomness import fold
+from ...ranges import DataRanges
 from ...training.loop import TrainingConfig
 from ...training.state import module_tensors, restore_module
 from ...trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec
@@ -78,6 +79,10 @@ class DataFacts:
     """The names of the entries of an observation; empty if the data give none."""
     act_names: tuple[str, ...] = ()
     """The names of the entries of an action."""
+    obs_low: tuple[float, ...] = ()
+    """The smallest value of each entry of an observation; empty in runs that were trained before it was kept."""
+    obs_high: tuple[float, ...] = ()
+    """The largest ones."""
 
     @classmethod
     def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,
@@ -91,7 +96,8 @@ class DataFacts:
             constant = ()
         return cls(episodes.obs_dim, episodes.act_dim, context_width(episodes, context),
                    episodes.goal_dims or goal_dims, episodes.obs_keys, env, episodes.env,
-                   tuple(returns or [DataReturns.of(episodes)]), constant, episodes.obs_names, episodes.act_names)
+                   tuple(returns or [DataReturns.of(episodes)]), constant, episodes.obs_names, episodes.act_names,
+                   tuple(episodes.obs.min(0).tolist()), tuple(episodes.obs.max(0).tolist()))
 
     def allowed(self, space: Box) -> Box:
         """The actions of a space among which an agent chooses: what never varies in the data stays as it is.
@@ -267,6 +273,16 @@ class Run(ABC, Generic[ConfigT]):
     def modules(self) -> Iterator[nn.Module]:
         """The modules of its parts, each once, as those of an `nn.Module`."""
         return nn.ModuleDict(self.components).modules()
+
+    def ranges(self) -> DataRanges:
+        """The ranges of the observations in its data; of a run that does not know them, those in the windows that it
+        keeps."""
+        data = self.data
+        if data.obs_low:
+            return DataRanges(data.obs_low, data.obs_high, data.goal_dims, data.obs_names)
+        kept = self.reference
+        low_O, high_O = kept.x_BHD[kept.mask_BHD[..., 0]][:, : data.obs_dim].aminmax(dim=0)
+        return DataRanges(low_O.cpu(), high_O.cpu(), data.goal_dims, data.obs_names)
 
     @property
     def device(self) -> torch.device:

@@ -108,7 +108,8 @@ class WorldModelRun(Run[WorldModelRunConfig]):
                              f"({self.summary}), which acts by its ensemble's mean and samples nothing; leave it out")
         control, space = acting_settings(self, config, MPCConfig), self.data.allowed(action_space)
         world = self.world_model
-        return MPC(WorldModelSimulator(world), control, space.low, space.high, memory=world.spec)
+        return MPC(WorldModelSimulator(world), control, space.low, space.high, memory=world.spec,
+                   ranges=self.ranges())
 
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How the agent predicts, in words."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from ...config import settings
 from ...diffusion.composition import ClassifierFree
 from ...files import new_file
 from ...randomness import unfold
+from ...ranges import FarFromData
 from ...trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
@@ -87,7 +87,7 @@ def sample_run(run: Run, num: int = 16, given: Given = NOTHING, *, seed: int = 0
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
     start_O = _tensor(given.start, run.device)
     goal_G = _tensor(given.goal, run.device)
-    _warn_far(run, {"--start": start_O, "--goal": goal_G})
+    _warn_far(run, start_O, goal_G)
     if isinstance(run, PolicyRun):
         return _actions(run, num, given, seed, options)
     model = run.model
@@ -118,22 +118,17 @@ def _tensor(numbers: tuple[float, ...] | None, device: torch.device) -> Tensor |
     return None if numbers is None else torch.as_tensor(numbers, dtype=torch.float32).to(device)
 
 
-def _warn_far(run: Run, given: Mapping[str, Tensor | None]) -> None:
-    """Warns of entries of the start and the goal that lie far outside the windows that the run keeps of its data."""
-    obs_O = run.reference.x_BHD[..., : run.data.obs_dim].flatten(0, 1)[run.reference.mask_BHD[..., 0].flatten()]
-    low_O, high_O = obs_O.aminmax(dim=0)
-    margin_O = high_O - low_O
-    far = []
-    for option, values in given.items():
-        if values is None:
-            continue
-        entries = range(run.data.obs_dim) if len(values) == run.data.obs_dim else run.data.goal_dims
-        for value, o in zip(values, entries, strict=False):
-            if not low_O[o] - margin_O[o] <= value <= high_O[o] + margin_O[o]:
-                far.append(f"{option} has {value:g} for entry {o} of an observation, which is {low_O[o]:.3g} to "
-                           f"{high_O[o]:.3g} in the data")
-    if far:
-        warnings.warn(f"samples far outside the data are not to be trusted: {'; '.join(far)}", stacklevel=3)
+def _warn_far(run: Run, start_X: Tensor | None, goal_G: Tensor | None) -> None:
+    """Warns of entries of the start and the goal that are far from the data."""
+    ranges = run.ranges()
+    found = []
+    for what, values in (("start", start_X), ("goal", goal_G)):
+        for known in (ranges, ranges.goal):
+            if values is not None and known is not None and values.shape == known.mid_O.shape:
+                found.append(known.difference(values[None].cpu(), what))
+                break
+    if far := "; ".join(filter(None, found)):
+        warnings.warn(f"samples far outside the data are not to be trusted: {far}", FarFromData, stacklevel=3)
 
 
 def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:

@@ -1,0 +1,67 @@
+"""A run knows the ranges of its data, and its agent and its evaluation name the entries that lie far outside them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small
+import torch
+
+from gentraj import runs
+from gentraj.config import from_json, to_json
+from gentraj.data import Episodes
+from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
+from gentraj.ranges import FarFromData
+from gentraj.runs import DataFacts
+from gentraj.runs.show.sampling import Given, sample_run
+
+
+def test_what_the_data_hold_is_near_them_and_another_unit_is_named_once(hopper: Episodes, hopper_run: Path) -> None:
+    run = runs.load(hopper_run)
+    agent, obs_BO = run.agent(run.action_space()), torch.from_numpy(hopper.obs[:4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.act(obs_BO)
+    wrong_BO = obs_BO.clone()
+    wrong_BO[:, 3] += 1000
+    with pytest.warns(FarFromData, match=r"observation\[3\]") as warned:
+        agent.act(wrong_BO)
+        agent.act(wrong_BO)
+    assert len(warned) == 1 and "observation[2]" not in str(warned[0].message)
+
+
+def test_the_ranges_are_those_of_the_data_or_of_the_windows_of_a_run_without_them(
+        hopper: Episodes, hopper_run: Path) -> None:
+    run = runs.load(hopper_run)
+    assert torch.equal(run.ranges().low_O, torch.from_numpy(hopper.obs.min(0)))
+    assert torch.equal(run.ranges().high_O, torch.from_numpy(hopper.obs.max(0)))
+    assert from_json(DataFacts, to_json(run.data)) == run.data
+    old = small.changed(run, data=replace(run.data, obs_low=(), obs_high=()))
+    assert (old.ranges().low_O >= run.ranges().low_O).all() and (old.ranges().high_O <= run.ranges().high_O).all()
+    assert old.ranges().half_O.isfinite().all()
+
+
+def test_an_evaluation_says_which_entries_are_not_those_of_the_data(
+        hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    run = runs.load(hopper_run)
+    config = EvaluationConfig(episodes=2, baselines=False)
+    for unit, named in ((0.0, False), (1000.0, True)):
+        agent = run.agent(run.action_space())
+        ranges = agent.ranges
+        assert ranges is not None
+        ranges.mid_O[1] += unit  # of an entry that is measured in another unit
+        evaluate(agent, str(run.data.env), config, progress=False)
+        assert ("observation[1]" in capsys.readouterr().err) == named
+
+
+def test_starts_of_samples_are_compared_in_python_too(hopper: Episodes, hopper_run: Path) -> None:
+    run = runs.load(hopper_run)
+    start = hopper.obs[0].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample_run(run, 2, Given(tuple(start)))
+    with pytest.warns(FarFromData, match=r"start\[0\]"):
+        sample_run(run, 2, Given((1e6, *start[1:])))
