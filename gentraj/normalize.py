@@ -56,8 +56,8 @@ class Normalizer(nn.Module):
         """Fits a normaliser to arrays of shape (rows, width), whose widths are concatenated.
 
         `kind` is "limits", which maps [min, max] to [-1, 1], or "gaussian", which gives mean 0 and standard deviation
-        1. For example, `fit("limits", [obs, act])` gives D = O + A. Raises ValueError for another kind, and for arrays
-        without rows.
+        1. For example, `fit("limits", [obs, act])` gives D = O + A. Raises ValueError for another kind, for arrays
+        without rows, and for numbers that are not finite.
         """
         if kind not in STATISTICS:
             raise ValueError(f"unknown normaliser '{kind}'; known: {', '.join(STATISTICS)}")
@@ -66,6 +66,10 @@ class Normalizer(nn.Module):
             raise ValueError(f"a normaliser was to be fitted to arrays of shapes {[part.shape for part in parts]}; "
                              "one or more of shape (rows, width), with at least one row, are expected")
         shift, scale = (np.concatenate(p) for p in zip(*map(STATISTICS[kind], parts), strict=True))
+        unfit = np.flatnonzero(~np.isfinite(shift + scale))
+        if len(unfit):
+            raise ValueError(f"a normaliser was to be fitted to data of {len(shift)} entries, of which the entries "
+                             f"{unfit.tolist()} have numbers that are NaN, infinite or too large; give finite data")
         # A dimension counts as constant if float32 cannot resolve its spread: dividing would only magnify rounding. A
         # spread above 1 is divided all the same, so that the rounding of numbers such as Unix times is below 1, too.
         constant = (scale <= np.abs(shift) * 1e-6 + np.finfo(np.float32).tiny) & (scale < 1)

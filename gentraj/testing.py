@@ -70,7 +70,7 @@ def _check_known_entries(model: TrajectoryModel) -> None:
              "the first timesteps": free.with_prefix(prefix[:, : max(1, spec.horizon // 2)]),
              "everything": free.with_prefix(prefix)}
     if spec.act_dim:
-        kinds["all actions"] = free.with_act(torch.full((2, spec.horizon, spec.act_dim), 0.6))
+        kinds["all actions"] = free.with_first_acts(torch.full((2, spec.horizon, spec.act_dim), 0.6))
     for name, condition in kinds.items():
         condition = condition.to(device_of(model))
         x = model.sample(condition, 3, seed=1)

@@ -287,7 +287,7 @@ class Condition:
         """The number B of conditions."""
         return self.values_BHD.shape[0]
 
-    def with_obs(self, index: int | Tensor, obs: Tensor | Mapping[str, float | Tensor],
+    def with_obs(self, index: int | Tensor, obs: ArrayLike | Mapping[str, float | Tensor],
                  dims: Sequence[int] | None = None) -> Condition:
         """Adds the observation entries `dims`, by default all of them, at timestep `index`.
 
@@ -298,16 +298,23 @@ class Condition:
         a tensor on a GPU, outside the horizon.
         """
         if isinstance(obs, Mapping):
-            if dims is not None:
-                raise ValueError("Condition.with_obs was given values by the names of their entries and dims; leave "
-                                 "dims out")
-            dims = entries_named(obs, self.spec.obs_names, "observation")
-            obs = torch.stack(torch.broadcast_tensors(*map(torch.as_tensor, obs.values())), -1)
+            obs, dims = _by_name(obs, dims, self.spec.obs_names, "observation")
         if dims is None:
             dims = range(self.spec.obs_dim)
         return self._with(index, obs, dims)
 
-    def with_act(self, act_BKA: Tensor) -> Condition:
+    def with_act(self, index: int | Tensor, act: ArrayLike | Mapping[str, float | Tensor],
+                 dims: Sequence[int] | None = None) -> Condition:
+        """Adds the entries `dims` of the action at timestep `index`, as `with_obs` does those of the observation."""
+        if isinstance(act, Mapping):
+            act, dims = _by_name(act, dims, self.spec.act_names, "action")
+        if dims is None:
+            dims = range(self.spec.act_dim)
+        if not all(0 <= i < self.spec.act_dim for i in dims):
+            raise ValueError(f"the entries {list(dims)} of an action were named; it has {self.spec.act_dim}, from 0 on")
+        return self._with(index, act, [self.spec.obs_dim + i for i in dims])
+
+    def with_first_acts(self, act_BKA: Tensor) -> Condition:
         """Adds the first K actions (B, K, A) or (1, K, A), for which a world model predicts the observations.
 
         Raises ValueError for other shapes and for more actions than timesteps.
@@ -324,8 +331,10 @@ class Condition:
     def repeat(self, num: int) -> Condition:
         """Repeats each trajectory's condition `num` times in succession: B -> B * num.
 
-        Raises ValueError if either number is 0.
+        Raises ValueError if either number is 0, and TypeError if `num` is no whole number.
         """
+        if not isinstance(num, int | np.integer):
+            raise TypeError(f"{num!r} samples of each condition were asked for; a whole number is expected")
         if num < 1 or self.batch < 1:
             raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample of at least "
                              "1 condition is expected")
@@ -371,7 +380,7 @@ class Condition:
             condition = condition._with(k, x_BKX[:, k], dims)
         return condition
 
-    def _with(self, index: int | Tensor, value: Tensor, dims: Sequence[int]) -> Condition:
+    def _with(self, index: int | Tensor, value: ArrayLike, dims: Sequence[int]) -> Condition:
         device, own = self.values_BHD.device, self.values_BHD.dtype
         value = to_device(torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32), device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
@@ -393,6 +402,15 @@ class Condition:
         values[rows, row_B1, columns] = value.expand(self.batch, len(dims))
         mask[rows, row_B1, columns] = constant((True,), device, torch.bool)
         return replace(self, values_BHD=values, mask_BHD=mask)
+
+
+def _by_name(values: Mapping[str, float | Tensor], dims: Sequence[int] | None, names: Sequence[str],
+             what: str) -> tuple[Tensor, Sequence[int]]:
+    """The values of entries that are given by their names, and the entries."""
+    if dims is not None:
+        raise ValueError(f"values of the {what} were given by the names of their entries, and dims; leave dims out")
+    dims = entries_named(values, names, what)
+    return torch.stack(torch.broadcast_tensors(*map(torch.as_tensor, values.values())), -1), dims
 
 
 def cat(conditions: Sequence[Condition]) -> Condition:

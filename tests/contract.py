@@ -13,7 +13,7 @@ CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
     "none": lambda c: c,
     "start": lambda c: c.with_obs(0, torch.tensor([0.1, 0.2, 0.3])),
     "goal": lambda c: c.with_obs(0, torch.ones(3)).with_obs(5, torch.tensor([1.7, -0.3]), dims=(0, 2)),
-    "actions": lambda c: c.with_obs(0, torch.ones(3)).with_act(torch.full((c.batch, 8, 2), 0.7)),
+    "actions": lambda c: c.with_obs(0, torch.ones(3)).with_first_acts(torch.full((c.batch, 8, 2), 0.7)),
     "prefix": lambda c: c.with_prefix(torch.full((c.batch, 3, 5), 0.33)),
     "everything": lambda c: c.with_prefix(torch.full((c.batch, 8, 5), 0.33)),
 }

@@ -77,3 +77,11 @@ def test_numbers_that_float32_hardly_resolves_are_no_large_ones(kind: str) -> No
 def test_arrays_without_rows_are_refused(kind: str, arrays: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match=r"to arrays of shapes .*; one or more of shape \(rows, width\), with"):
         Normalizer.fit(kind, arrays)
+
+
+@pytest.mark.parametrize("kind", STATISTICS)
+def test_numbers_that_are_not_finite_are_refused_by_the_name_of_their_entries(kind: str) -> None:
+    x = np.zeros((4, 3))
+    x[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"of 4 entries, of which the entries \[2\]"):
+        Normalizer.fit(kind, [np.zeros((5, 1)), x])

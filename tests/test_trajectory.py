@@ -63,13 +63,29 @@ def test_a_step_between_two_timesteps_is_a_fraction_of_their_gap() -> None:
     assert SPEC.fractional_index(steps).tolist() == [0, 0.5, 1, 1.5, 2, 4, 9]
 
 
+def test_actions_are_made_known_as_observations_are() -> None:
+    unknown = Condition.empty(replace(SPEC, obs_names=("a", "b", "c"), act_names=("u", "v")), 2)
+    own = unknown.with_act(1, np.array([5.0, 6.0])).with_act(torch.tensor([2, -1]), torch.ones(2, 1), dims=[1])
+    assert own.values_BHD[:, 1].tolist() == [[0, 0, 0, 5, 6]] * 2 and int(own.mask_BHD.sum()) == 6
+    assert own.mask_BHD[0, 2].nonzero().tolist() == own.mask_BHD[1, -1].nonzero().tolist() == [[4]]
+    named, by_dims = unknown.with_act(0, {"v": 3.0}), unknown.with_act(0, [3.0], dims=[1])
+    assert torch.equal(named.values_BHD, by_dims.values_BHD) and torch.equal(named.mask_BHD, by_dims.mask_BHD)
+    seen = np.ones(3)
+    assert torch.equal(unknown.with_obs(0, seen).values_BHD, unknown.with_obs(0, torch.from_numpy(seen)).values_BHD)
+    for dims in ([2], [-1]):
+        with pytest.raises(ValueError, match="of an action were named"):
+            unknown.with_act(0, [1.0], dims=dims)
+    with pytest.raises(TypeError, match="'4' samples"):
+        unknown.repeat("4")  # type: ignore[arg-type]
+
+
 def test_each_builder_marks_exactly_what_it_was_given() -> None:
     unknown = Condition.empty(SPEC, 4)
     cases = {
         "start": (unknown.with_obs(0, torch.ones(4, 3)), 4 * 3),
         "goal at one row each": (unknown.with_obs(torch.tensor([1, 2, 3, 7]), torch.ones(4, 2), dims=(0, 1)), 4 * 2),
         "goal at the last row": (unknown.with_obs(-1, torch.ones(2), dims=(0, 2)), 4 * 2),
-        "actions": (unknown.with_act(torch.ones(4, 5, 2)), 4 * 5 * 2),
+        "actions": (unknown.with_first_acts(torch.ones(4, 5, 2)), 4 * 5 * 2),
         "prefix": (unknown.with_prefix(torch.ones(4, 3, 5)), 4 * 3 * 5),
     }
     for name, (condition, count) in cases.items():
@@ -78,7 +94,7 @@ def test_each_builder_marks_exactly_what_it_was_given() -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda c: c.with_act(torch.ones(2, 2)), r"shape \(2, 2\)"),
+    (lambda c: c.with_first_acts(torch.ones(2, 2)), r"shape \(2, 2\)"),
     (lambda c: c.with_obs(0, torch.zeros(4)), r"shape \(4,\)"),
     (lambda c: c.with_obs(0, torch.full((3,), torch.nan)), "NaN or infinite"),
     (lambda c: replace(c, values_BHD=torch.zeros(2, 8, 4)), r"values_BHD has shape \(2, 8, 4\)"),

@@ -168,7 +168,7 @@ class ActionModel(nn.Module):
             seeds = as_noise(seeds, len(state_BS), "states").several(number)
         known = self.condition(state_BS)
         if first_BLA is not None:
-            known = known.with_act(first_BLA)
+            known = known.with_first_acts(first_BLA)
         return self.actions(self.model.sample(known, number, guide=guide, seed=seeds, options=options))
 
 

@@ -333,7 +333,11 @@ NPZ_FORMAT = "gentraj-episodes-1"
 
 
 def save_npz(episodes: Episodes, path: str | Path) -> Path:
-    """Writes the file, completely or not at all, and returns its path. Raises `DataError` for a name without .npz."""
+    """Writes the file, completely or not at all, and returns its path. Raises `DataError` for a name without .npz, and
+    TypeError for what are no episodes."""
+    if not isinstance(episodes, Episodes):
+        raise TypeError(f"save_npz was given a {type(episodes).__name__} as the episodes; give "
+                        "save_npz(episodes, path)")
     path = named(path, ".npz")
     members: dict[str, Any] = dict(episodes.arrays)
     members |= {f"extras/{key}": value for key, value in episodes.extras.items()}

@@ -287,6 +287,8 @@ class WorldModel(nn.Module):
                 temperature: float = 1.0, real_BT: Tensor | None = None, past_BPD: Tensor | None = None) -> Imagined:
         """Predicts the outcomes of T actions from the observations, all in environment units, K steps a call.
 
+        Arrays are taken as tensors.
+
         Each rollout depends on its own seed or noise only; without seeds it is the mean, as with a `temperature` of 0,
         which scales the noise. `real_BT` is false where an action is padding, and the outcomes of padding have no
         meaning. `past_BPD` are the steps before the observations that a model with a history remembers; None is the
@@ -294,8 +296,12 @@ class WorldModel(nn.Module):
         probability. Raises ValueError for arguments of the wrong shape, and where there are no observations or no
         actions.
         """
-        if real_BT is None:
-            real_BT = torch.ones(act_BTA.shape[:2])
+        obs_BO, act_BTA = torch.as_tensor(obs_BO), torch.as_tensor(act_BTA)
+        if goal_BG is not None:
+            goal_BG = torch.as_tensor(goal_BG)
+        if past_BPD is not None:
+            past_BPD = torch.as_tensor(past_BPD)
+        real_BT = torch.ones(act_BTA.shape[:2]) if real_BT is None else torch.as_tensor(real_BT)
         given = [tuple(x.shape) for x in (obs_BO, act_BTA, real_BT)]
         goal_shape = (len(obs_BO), 0) if goal_BG is None else tuple(goal_BG.shape)
         B, T = len(obs_BO), real_BT.shape[-1]

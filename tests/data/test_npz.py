@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -53,3 +55,9 @@ def test_an_npz_that_is_not_whole_in_d4rls_layout_is_not_taken_for_ogbenchs(tmp_
     np.savez(path, **arrays, **{key: np.zeros((3, 2) if key == "next_observations" else 3)})
     with pytest.raises(DataError, match=r"^own: (no 'timeouts', so the ends|not in D4RL's layout; it lacks rewards)"):
         load_episodes(path)
+
+
+def test_arguments_the_wrong_way_round_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"given a str as the episodes; give save_npz\(episodes, path\)"):
+        save_npz(str(tmp_path / "x.npz"), None)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

@@ -115,6 +115,11 @@ def test_it_learns_the_law_of_a_linear_system(tmp_path: Path) -> None:
 # -- contracts
 
 
+def test_arrays_are_imagined_as_tensors_are(worlds: dict[str, WorldModel]) -> None:
+    world, (obs_BO, act_BTA) = next(iter(worlds.values())), asked(3, 5)
+    assert_same(world.imagine(obs_BO.numpy(), act_BTA.numpy()), world.imagine(obs_BO, act_BTA))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_row_depends_on_its_own_seed_and_inputs_only(name: str, worlds: dict[str, WorldModel]) -> None:
     world, (obs_BO, act_BTA), seeds = worlds[name], asked(20, 5), list(range(50, 70))
