@@ -6,11 +6,12 @@ import json
 import re
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import small
 
-from gentraj.data import ContextConfig, Episodes
+from gentraj.data import ContextConfig, Episodes, load_episodes
 from gentraj.envs.making import environment_factory
 from gentraj.runs import DataFacts
 from gentraj.runs.kinds.planner_run import PlannerRun
@@ -32,6 +33,18 @@ def test_actions_outside_the_action_space_are_reported(umaze: Episodes) -> None:
     text, = checked(replace(umaze, act=act))
     assert " % of the actions lie outside the action space of PointMaze_UMaze-v3, Box(-1.0, 1.0, (2,), float32)" in text
     assert checked(umaze) == []
+
+
+def test_observations_outside_the_observation_space_are_reported(follow: Path) -> None:
+    data = load_episodes(follow)
+    assert checked(data) == []
+    obs = data.obs.copy()
+    obs[:, 1] *= 1000
+    text, = checked(replace(data, obs=obs))
+    assert "entry 1 is" in text and "may be -1 to 1" in text and "entry 0" not in text
+    obs = data.obs.copy()
+    obs[0, 1] = 1.5  # once, as environments leave their spaces
+    assert checked(replace(data, obs=obs)) == []
 
 
 def test_observations_of_another_width_than_the_environment_has_are_refused(umaze: Episodes) -> None:

@@ -24,6 +24,7 @@ from ...data import Episodes, load_episodes
 from ...data.sources import resolve_paths
 from ...device import pick_device
 from ...progress import counted, one_line, say
+from ...ranges import SHOWN_ENTRIES
 from ...training.log import LogWarning, Row, add_row
 from ...training.loop import RunStore, Trainer, TrainingData
 from ...training.parallel import SINGLE, Processes
@@ -35,7 +36,8 @@ from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.presets import preset
 from ..kinds.run import DataFacts, Run, RunConfig, Split, copy_of
 
-ACTION_SLACK = 1e-3  # how far outside the action space an action of the data may be: environments round
+SLACK = 1e-3  # how far outside its space an action or an observation of the data may be: environments round
+RARE = 0.01  # of the observations may lie outside their space, as some environments leave theirs
 FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
 NOTHING: JsonObject = {}
 Data = Episodes | Path | str
@@ -214,9 +216,9 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     """Checks that the data come from the environment `env_id`, by default the one that they name.
 
-    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions lie
-    outside its action space, and if the data were recorded with wrappers that it is made without. Says so if the
-    environment cannot be made here, so that nothing is compared.
+    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions or
+    observations lie outside its spaces, and if the data were recorded with wrappers that it is made without. Says so
+    if the environment cannot be made here, so that nothing is compared.
     """
     if data.env is None:
         return
@@ -237,13 +239,30 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
         raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
                          f"{envs.goal_dim}; name the environment of the data by --env-id")
-    low_A, high_A = envs.action_space.low - ACTION_SLACK, envs.action_space.high + ACTION_SLACK
-    outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
-    if outside.any():
-        first = int(np.argmax(outside))
-        warnings.warn(f"{episodes.name}: {100 * outside.mean():.3g} % of the actions lie outside the action space of "
-                      f"{envs.env_id}, {envs.action_space}, such as {episodes.act[first]}; the agent stays inside it: "
-                      "scale the actions to its units, or name the environment of the data by --env-id", stacklevel=3)
+    if found := outside(episodes.act, (envs.action_space,)):
+        share, example, _ = found
+        warnings.warn(f"{episodes.name}: {share} of the actions lie outside the action space of {envs.env_id}, "
+                      f"{envs.action_space}, such as {example}; the agent stays inside it: scale the actions to its "
+                      "units, or name the environment of the data by --env-id", stacklevel=3)
+    if found := outside(episodes.obs, envs.layout.boxes, RARE):
+        share, _, entries = found
+        warnings.warn(f"{episodes.name}: {share} of the observations lie outside the observation space of "
+                      f"{envs.env_id}: {entries}; the agent will see those of the environment: give the data in its "
+                      "order and units, or name the environment of the data by --env-id", stacklevel=3)
+
+
+def outside(x_RX: np.ndarray, boxes: Sequence[Box], rare: float = 0.0) -> tuple[str, np.ndarray, str] | None:
+    """Which share of these rows lie outside the boxes, which are joined, the first such row, and the entries that do,
+    in words. None if not more than the share `rare` do."""
+    low_X = np.concatenate([box.low.ravel() for box in boxes]).astype(np.float64)
+    high_X = np.concatenate([box.high.ravel() for box in boxes]).astype(np.float64)
+    outside_RX = (x_RX < low_X - SLACK) | (x_RX > high_X + SLACK)
+    outside_R = outside_RX.any(1)
+    if outside_R.mean() <= rare:
+        return None
+    entries = [f"entry {i} is {x_RX[:, i].min():.4g} to {x_RX[:, i].max():.4g} and may be {low_X[i]:.4g} to "
+               f"{high_X[i]:.4g}" for i in np.flatnonzero(outside_RX.any(0))]
+    return f"{100 * outside_R.mean():.3g} %", x_RX[np.argmax(outside_R)], "; ".join(entries[:SHOWN_ENTRIES])
 
 
 def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
