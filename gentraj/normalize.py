@@ -27,6 +27,9 @@ class Normalizer(nn.Module):
 
     shift_D: Tensor
     scale_D: Tensor
+    constant_D: Tensor | None
+    """The dimensions that `unnormalize` gives their constant, whatever a model makes of them; None if there are none.
+    They are no part of the saved state."""
 
     def __init__(self, shift_D: Tensor, scale_D: Tensor):
         super().__init__()
@@ -38,11 +41,17 @@ class Normalizer(nn.Module):
                              f"{tuple(scale_D.shape)}; one of each for each dimension, (D,), is expected")
         self.register_buffer("shift_D", shift_D)
         self.register_buffer("scale_D", scale_D)
+        self.register_buffer("constant_D", None, persistent=False)
 
     @classmethod
     def identity(cls, dim: int) -> Normalizer:
         """A normaliser that changes nothing, into which saved statistics can be loaded."""
         return cls(torch.zeros(dim), torch.ones(dim))
+
+    def holding(self, constant_D: Sequence[bool]) -> Normalizer:
+        """The same normaliser, which holds these dimensions at their constant."""
+        self.constant_D = torch.tensor(constant_D).to(self.shift_D.device) if any(constant_D) else None
+        return self
 
     def require(self, dim: int) -> Normalizer:
         """Returns the normaliser. Raises ValueError unless it is for `dim` dimensions."""
@@ -92,7 +101,17 @@ class Normalizer(nn.Module):
 
     def unnormalize(self, z: Tensor) -> Tensor:
         """Inverts `normalize` for z of shape (..., D)."""
-        return z * self.scale_D + self.shift_D
+        x = z * self.scale_D + self.shift_D
+        if self.constant_D is None:
+            return x
+        return torch.where(self.constant_D, self.shift_D, x)
+
+    def unnormalize_spread(self, sigma: Tensor) -> Tensor:
+        """Inverts `normalize` for standard deviations of shape (..., D); that of a constant is 0."""
+        spread = sigma * self.scale_D
+        if self.constant_D is None:
+            return spread
+        return torch.where(self.constant_D, 0, spread)
 
 
 def _limits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -121,7 +121,7 @@ class Gaussian(DirectModel):
         condition = condition.to(self.device)
         mean, log_sigma = self._predict(condition)
         return (torch.where(condition.mask_BHD, condition.values_BHD, self.normalizer.unnormalize(mean)),
-                torch.where(condition.mask_BHD, 0, log_sigma.exp() * self.normalizer.scale_D))
+                torch.where(condition.mask_BHD, 0, self.normalizer.unnormalize_spread(log_sigma.exp())))
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: Seeds = 0,
                  exact: bool | None = None, probes: int = 1, steps: int | None = None) -> Tensor:

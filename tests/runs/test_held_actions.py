@@ -12,10 +12,12 @@ from gymnasium.spaces import Box
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import EnvironmentFactory
+from gentraj.families import FAMILIES
 from gentraj.runs.kinds.presets import PRESETS
-from gentraj.runs.kinds.run import DataFacts, Run
+from gentraj.runs.kinds.run import DataFacts, Run, copy_of
 from gentraj.runs.learn.finetuning import FinetuneConfig, Player
 from gentraj.runs.learn.training import prepare
+from gentraj.trajectory import Condition
 
 SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
 
@@ -64,3 +66,16 @@ def test_the_facts_name_what_never_varies() -> None:
     varying = DataFacts.of(replace(data(), act=data().act + np.random.default_rng(1).normal(size=(400, 3))),
                            ContextConfig())
     assert varying.constant_actions == () and varying.allowed(SPACE) is SPACE
+
+
+@pytest.mark.parametrize("family", ["diffusion", "gan", "latent", "gaussian", "mip"])
+def test_an_observation_that_never_varies_stays_in_plans(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    episodes = data()
+    episodes = replace(episodes, obs=np.column_stack([episodes.obs, np.full(len(episodes.obs), 0.1, np.float32)]))
+    monkeypatch.setattr("gentraj.runs.kinds.datasets.load_episodes", lambda name: episodes)
+    config: Any = replace(PRESETS["diffuser"], dataset="held.npz", model=FAMILIES[family], horizon=8)
+    run: Any = copy_of(prepare(config)[0])  # with weights that are read, as those of a checkpoint
+    start = Condition.empty(run.model.spec).with_obs(0, torch.from_numpy(episodes.obs[0]))
+    obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(start, 4, seed=0))
+    assert (obs_BNHO[..., 2] == obs_BNHO[0, 0, 0, 2]).all() and len(obs_BNHO[..., 1].unique()) > 4
+    assert (act_BNHA[..., 2] == 3.0).all() and len(act_BNHA[..., 0].unique()) > 4

@@ -332,10 +332,19 @@ class PlannerRun(Run[PlannerRunConfig]):
                                             batch_size=config.batch_size, context_dropout=config.context_dropout)
 
     def _normalizer(self, kind: str, act_dim: int, episodes: Episodes | None) -> Normalizer:
-        """A normaliser of observations, and of actions too unless `act_dim` is 0; without `episodes`, the identity."""
+        """A normaliser of observations, and of actions too unless `act_dim` is 0; without `episodes`, the identity.
+
+        It holds what never varies in the data, so that plans do.
+        """
+        data = self.data
+        constant = [low == high for low, high in zip(data.obs_low, data.obs_high, strict=True)]
+        constant = constant or [False] * data.obs_dim
+        if act_dim:
+            constant += [value is not None for value in data.constant_actions] or [False] * act_dim
         if episodes is None:
-            return Normalizer.identity(self.data.obs_dim + act_dim)
-        return Normalizer.fit(kind, [episodes.obs, episodes.act] if act_dim else [episodes.obs])
+            return Normalizer.identity(data.obs_dim + act_dim).holding(constant)
+        arrays = [episodes.obs, episodes.act] if act_dim else [episodes.obs]
+        return Normalizer.fit(kind, arrays).holding(constant)
 
     def _context_normalizer(self, spec: TrajectorySpec, episodes: Episodes | None) -> Normalizer | None:
         if not self.data.context_dim:
