@@ -95,3 +95,9 @@ def test_a_horizon_longer_than_every_episode_is_a_warning(umaze: Episodes) -> No
         PlannerRun.resolve(replace(short, stride=(1, T)), whole)
     with pytest.warns(UserWarning, match=f"span {T + 1} environment steps"):
         PlannerRun.resolve(replace(short, stride=(1, T + 1)), whole)
+
+
+def test_a_plan_of_one_timestep_is_refused() -> None:
+    with pytest.raises(ValueError, match="horizon"):
+        replace(small.config(), horizon=1)
+    assert replace(small.config(), horizon=2).horizon == 2

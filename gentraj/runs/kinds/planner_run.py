@@ -56,7 +56,7 @@ class PlannerRunConfig(RunConfig):
 
     context: ContextConfig = field(default_factory=ContextConfig)
     """What the model is conditioned on in addition to the entries of the trajectory: returns, tasks or goals."""
-    horizon: PositiveInt | None = None
+    horizon: Annotated[int, Ge(2)] | None = None
     """Timesteps of a trajectory. Without --horizon and --stride, a plan is as long as the longest way through a maze
     takes, and outside of mazes and OGBench's tasks it has 32 timesteps, one step apart."""
     stride: PositiveInt | tuple[int, ...] | None = None
