@@ -7,6 +7,7 @@ level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLi
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
@@ -239,6 +240,7 @@ class PlanSampler:
         self._check_candidates()
         self.goal_dims = list(self.config.goal_dims or range(self.spec.obs_dim))
         self._guide = self._combined_guide()
+        self._told = False  # that a goal is missing
         self._far = None
         if self.far is not None:
             self._far = self.far.outside(self.guide)
@@ -262,6 +264,10 @@ class PlanSampler:
         obs_BO = observed(obs_BO, self.spec.obs_dim, self.ranges).cpu()
         goal_BG = aimed_at(goal_BG, len(self.goal_dims), self.ranges)
         if goal_BG is None:
+            if self.arrival is not None and not self._told:
+                self._told = True
+                warnings.warn("a planner for goals was given none, and goes wherever its data go; give `act` the goals "
+                              f"(B, {len(self.goal_dims)}) as its second argument", stacklevel=4)
             return obs_BO, None
         if len(goal_BG) != len(obs_BO):
             raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")

@@ -65,3 +65,15 @@ def test_starts_of_samples_are_compared_in_python_too(hopper: Episodes, hopper_r
         sample_run(run, 2, Given(tuple(start)))
     with pytest.warns(FarFromData, match=r"start\[0\]"):
         sample_run(run, 2, Given((1e6, *start[1:])))
+
+
+def test_a_planner_for_goals_that_is_given_none_says_so_once(umaze: Episodes, small_run: Path) -> None:
+    run = runs.load(small_run)
+    agent, obs_BO = run.agent(run.action_space()), torch.from_numpy(umaze.obs[:2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.act(obs_BO, obs_BO[:, :2])
+    with pytest.warns(UserWarning, match="goal") as warned:
+        agent.act(obs_BO)
+        agent.act(obs_BO)
+    assert len(warned) == 1
