@@ -189,8 +189,9 @@ def as_seeds(seeds: int | Sequence[int]) -> int | list[int]:
     return given.tolist()
 
 
-def as_noise(seeds: Seeds, rows: int, what: str = "samples") -> Noise:
+def as_noise(seeds: Seeds | None, rows: int, what: str = "samples") -> Noise:
     """The noise of so many rows, from its beginning: of seeds derived from a single one, of one for each, or as given.
+    Without seeds they are drawn anew from the system's entropy.
 
     Raises ValueError, naming the rows as `what`, for any other number of seeds or rows, and as `as_seeds` does.
     """
@@ -198,6 +199,8 @@ def as_noise(seeds: Seeds, rows: int, what: str = "samples") -> Noise:
         if len(seeds) != rows:
             raise ValueError(f"noise of {len(seeds)} rows was given for {rows} {what}; give noise for each")
         return seeds[:]
+    if seeds is None:
+        seeds = int(np.random.default_rng().integers(2**62))
     given = as_seeds(seeds)
     if isinstance(given, int):
         return RowNoise(unfold(rows, given))

@@ -94,7 +94,8 @@ def _check_seeds(model: TrajectoryModel) -> None:
     assert torch.equal(again, many), f"the same seeds give another sample; {FROM_ITS_SEED}"
     assert not torch.equal(many[0], many[1]), "different seeds give the same sample"
     other = TrajectorySpec(model.spec.obs_dim, model.spec.act_dim, model.spec.horizon + 1)
-    _refuses(lambda: model.sample(Condition.empty(other)), f"a condition of {other}, which is not the model's spec,")
+    _refuses(lambda: model.sample(Condition.empty(other), seed=0),
+             f"a condition of {other}, which is not the model's spec,")
 
 
 def _check_options(model: TrajectoryModel) -> None:
@@ -103,7 +104,7 @@ def _check_options(model: TrajectoryModel) -> None:
     assert _close(cold[:, 0], cold[:, 1]), (
         "samples of two seeds differ at temperature 0; scale all noise by options.temperature")
     options = SamplingOptions(steps=only_steps(model) or 1)
-    x = model.sample(free, 2, options=options, observe=lambda x, t: seen.append(x))
+    x = model.sample(free, 2, options=options, observe=lambda x, t: seen.append(x), seed=0)
     assert seen and _close(seen[-1], x.flatten(0, 1)), (
         "the last x that `observe` is called with is not the sample, (B * N, H, D) in environment units")
     x = model.sample(free, seed=[1, 2])[:, 0]
@@ -119,9 +120,10 @@ def _check_options(model: TrajectoryModel) -> None:
 
 def _check_update(model: TrajectoryModel) -> None:
     free = Condition.empty(model.spec, 2, device=device_of(model))
-    first, second = (each.sample(free, 2) for each in _updated_twice(model, _batch(model.spec).to(device_of(model))))
+    first, second = (each.sample(free, 2, seed=0)
+                     for each in _updated_twice(model, _batch(model.spec).to(device_of(model))))
     assert torch.equal(first, second), f"the same update of the same model gives another model; {FROM_ITS_SEED}"
-    assert not torch.equal(first, model.sample(free, 2)), "an update does not change the samples"
+    assert not torch.equal(first, model.sample(free, 2, seed=0)), "an update does not change the samples"
 
 
 def _batch(spec: TrajectorySpec, goals: int = 0) -> Batch:

@@ -86,3 +86,11 @@ def test_in_one_stream_rows_draw_from_one_generator_in_order() -> None:
     assert torch.equal(noise[:1].anew(8).normal(5), torch.randn(1, 5, generator=again))
     rows = OneStream(3, generator(8), repeats=2)  # the last row of the batch has one of its two
     assert torch.equal(rows.normal(5), torch.randn(2, 2, 5, generator=generator(8)).flatten(0, 1)[:3])
+
+
+def test_without_a_seed_noise_differs_from_call_to_call_and_negative_seeds_are_refused() -> None:
+    one, other = (as_noise(None, 2).normal(3) for _ in range(2))
+    assert len({*map(tuple, torch.cat([one, other]).tolist())}) == 4
+    for seeds in (-1, [0, -3]):
+        with pytest.raises(ValueError, match="0 or more is expected"):
+            as_noise(seeds, 2)

@@ -339,13 +339,14 @@ class Diffusion(ConditionalModel):
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: Seeds = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               seed: Seeds | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """Samples N trajectories for each of B conditions: (B, N, H, D) in environment units, with exact known entries.
 
         `guide` is a function (trajectories in environment units -> scores, higher is better), a plug-in, or a sequence
         of plug-ins. `seed` is one seed for all trajectories, one for each of the B * N, or their noise; a trajectory
-        depends on its own seed and condition only. `options.temperature` scales all noise; less than 1 is
+        depends on its own seed and condition only. Without a seed, trajectories differ from call to call.
+        `options.temperature` scales all noise; less than 1 is
         low-temperature sampling (Ajay et al. 2023). `observe` sees (x_RHD in environment units, t) after each step.
         Raises ValueError for options, guides and seeds that do not fit.
         """

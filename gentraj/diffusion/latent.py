@@ -223,7 +223,7 @@ class LatentDiffusion(nn.Module):
 
     @without_gradient
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: Seeds = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               seed: Seeds | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """Samples (B, N, H, D) in environment units, with the known entries exact, as `Diffusion.sample` does.
 

@@ -41,14 +41,15 @@ class TrajectoryModel(Protocol):
         ...
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: Seeds = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               seed: Seeds | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """Samples `num_samples` trajectories for each condition: (B, N, H, D) in environment units, in which the known
         entries have exactly their values.
 
         `guide` is a function of trajectories, a `Guide`, or anything else that shapes this model's samples. It is
         called with at least 16 trajectories at a time, some of which may be padding. `seed` is one for all, one for
-        each of the B * N samples, or their noise. `observe` is called with the unfinished samples after each sampling
+        each of the B * N samples, or their noise; without one, samples differ from call to call.
+        `observe` is called with the unfinished samples after each sampling
         step. Raises ValueError for options that this model does not have.
         """
         ...

@@ -211,7 +211,7 @@ def as_plugins(guide: Guidance, plugin_of: Callable[[Guide], Plugin]) -> list[Pl
     return [one if isinstance(one, Plugin) else plugin_of(one) for one in guides]
 
 
-def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: Seeds,
+def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: Seeds | None,
                  plugins: Sequence[Plugin], sample_rows: SampleRows, observe: Observer | None = None) -> Tensor:
     """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.
 

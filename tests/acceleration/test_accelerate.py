@@ -42,7 +42,8 @@ def test_openvino_samples_what_the_network_samples(network: str) -> None:
     plain = Condition.empty(SPEC, 3).with_obs(0, torch.ones(3))
     given = Condition(SPEC, plain.values_BHD, plain.mask_BHD, torch.randn(3, 2))
     for condition, num in ((plain, 1), (given, 1), (plain[:1], 1), (plain, 3)):
-        torch.testing.assert_close(fast.sample(condition, num), model.sample(condition, num), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(fast.sample(condition, num, seed=0), model.sample(condition, num, seed=0),
+                                   rtol=1e-3, atol=1e-3)
     body: Any = fast.ema.module.body
     assert isinstance(body, Accelerated) and len(body.programs) == 4  # of 3, 3 with contexts, 1 and 10 rows
     assert not isinstance(model.ema.module.body, Accelerated)
@@ -52,7 +53,8 @@ def test_a_call_that_is_differentiated_is_the_networks_own() -> None:
     model = make("unet")
     fast, condition = gentraj.accelerate(model, "openvino"), Condition.empty(SPEC, 3)
     guide = Guided(lambda x: -x.square().sum((1, 2)), iterations=2)  # goes back through the denoiser twice
-    torch.testing.assert_close(fast.sample(condition, guide=guide), model.sample(condition, guide=guide), rtol=1e-3,
+    torch.testing.assert_close(fast.sample(condition, guide=guide, seed=0),
+                               model.sample(condition, guide=guide, seed=0), rtol=1e-3,
                                atol=1e-3)
     network: Any = gentraj.accelerate(model.ema.module, "openvino")
     x = torch.ones(2, SPEC.horizon, SPEC.dim).requires_grad_()
@@ -67,8 +69,9 @@ def test_a_model_that_is_accelerated_already_takes_another_backend() -> None:
     model, condition = make(), Condition.empty(SPEC, 2)
     fast = gentraj.accelerate(model, "openvino")
     again, plain = gentraj.accelerate(fast, "openvino"), gentraj.accelerate(fast, "eager")
-    torch.testing.assert_close(again.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
-    assert torch.equal(plain.sample(condition), model.sample(condition)) and backend_of(plain) == "eager"
+    torch.testing.assert_close(again.sample(condition, seed=0), model.sample(condition, seed=0), rtol=1e-3, atol=1e-3)
+    assert torch.equal(plain.sample(condition, seed=0), model.sample(condition, seed=0))
+    assert backend_of(plain) == "eager"
     assert backend_of(fast) == "openvino"
 
 
@@ -89,14 +92,14 @@ def test_an_agent_with_a_deadline_and_a_fallback_is_made_of_an_accelerated_run(h
 
 def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:
     fast, plain, condition = gentraj.accelerate(make(), "openvino"), make(), Condition.empty(SPEC, 2)
-    fast.sample(condition)
+    fast.sample(condition, seed=0)
     x = torch.randn(8, SPEC.horizon, SPEC.dim, generator=generator(0))
     fast.update(TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), fast.optimizers(), generator(1)))
     plain.load_state_dict(fast.state_dict())
-    torch.testing.assert_close(fast.sample(condition), plain.sample(condition), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fast.sample(condition, seed=0), plain.sample(condition, seed=0), rtol=1e-3, atol=1e-3)
     fast.load_state_dict(make().state_dict())
-    torch.testing.assert_close(fast.sample(condition), make().sample(condition), rtol=1e-3, atol=1e-3)
-    assert (plain.sample(condition) - make().sample(condition)).abs().max() > 0.01
+    torch.testing.assert_close(fast.sample(condition, seed=0), make().sample(condition, seed=0), rtol=1e-3, atol=1e-3)
+    assert (plain.sample(condition, seed=0) - make().sample(condition, seed=0)).abs().max() > 0.01
 
 
 def test_threads_may_share_an_accelerated_model() -> None:
@@ -116,7 +119,7 @@ def test_threads_may_share_an_accelerated_model() -> None:
 def test_compile_samples_what_the_network_samples() -> None:
     model = make()
     fast, condition = gentraj.accelerate(model, "compile"), Condition.empty(SPEC)
-    torch.testing.assert_close(fast.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fast.sample(condition, seed=0), model.sample(condition, seed=0), rtol=1e-3, atol=1e-3)
 
 
 def test_what_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +128,7 @@ def test_what_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(BACKENDS, "openvino", Backend(wrong, 1e-4))
     with pytest.raises(ValueError, match=r"openvino differ by .*1.* tolerance of 0.0001"):
-        gentraj.accelerate(make()).sample(Condition.empty(SPEC))
+        gentraj.accelerate(make()).sample(Condition.empty(SPEC), seed=0)
 
 
 def test_unknown_backends_and_what_has_no_network_are_refused() -> None:

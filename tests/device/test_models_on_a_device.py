@@ -62,10 +62,10 @@ def use(model: Any) -> None:
     """Whatever a model can do with trajectories, a condition that is on the CPU, and a guide."""
     known = Condition.empty(SPEC, 2).with_obs(0, torch.zeros(3)).with_obs(-1, torch.ones(2, 1), dims=(1,))
     known = replace(known, context_BC=torch.zeros(2, 2))
-    model.sample(known, 2)  # makes what is made once
+    model.sample(known, 2, seed=0)  # makes what is made once
     for guide in (None, Guided(lambda x_RHD: -x_RHD[..., 0].square().mean(1))):
         with counted() as waits:
-            x_BNHD = model.sample(known, 2, guide=guide)
+            x_BNHD = model.sample(known, 2, guide=guide, seed=0)
         assert len(waits) <= 1, f"waits:\n{waits}"
         assert x_BNHD.is_cuda and torch.isfinite(x_BNHD).all()
     x_BHD = x_BNHD[:, 0]
@@ -89,7 +89,7 @@ def test_a_score_that_is_not_finite_is_found_when_the_sample_is_done(family: str
     model = made(narrow(FAMILIES[family]))
     known = replace(Condition.empty(SPEC, 2), context_BC=torch.zeros(2, 2))
     with pytest.raises(ValueError, match="score is not finite in"):
-        model.sample(known, 2, guide=Preference(lambda x_RHD: torch.nan * x_RHD[:, 0, 0]))
+        model.sample(known, 2, guide=Preference(lambda x_RHD: torch.nan * x_RHD[:, 0, 0]), seed=0)
 
 
 @pytest.mark.parametrize("method", list(STUDENTS))

@@ -93,7 +93,7 @@ def test_a_planner_is_distilled(method: str, planner: Run, tmp_path: Path) -> No
     config = METHODS[method].config
     assert isinstance(config, FewStepRunConfig)
     student = distill(planner, replace(config, training=BRIEF), tmp_path / "run", device=DEVICE, progress=False)
-    assert torch.isfinite(student.model.sample(Condition.empty(student.model.spec))).all()
+    assert torch.isfinite(student.model.sample(Condition.empty(student.model.spec), seed=0)).all()
 
 
 @pytest.mark.parametrize("name", ["diffusion-policy", "veteran", "pointmaze"])

@@ -44,13 +44,13 @@ def test_several_contexts_of_a_gaussian() -> None:
 def test_weight_one_is_bit_equal_to_the_condition_and_zero_to_none() -> None:
     model, condition = tiny(), with_context(3)
     none = replace(condition, context_BC=None)
-    conditional, unconditional = model.sample(condition), model.sample(none)
+    conditional, unconditional = model.sample(condition, seed=0), model.sample(none, seed=0)
     assert not torch.equal(conditional, unconditional)
-    assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0)), conditional)
-    assert torch.equal(model.sample(condition, guide=ClassifierFree(0.0)), unconditional)
-    assert torch.equal(model.sample(condition, guide=ClassifierFree(3.0, interval=(0.0, 0.0))), conditional)
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0), seed=0), conditional)
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(0.0), seed=0), unconditional)
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(3.0, interval=(0.0, 0.0)), seed=0), conditional)
     same = replace(condition, context_BC=DIRECT.expand(3, 2))
-    assert torch.equal(model.sample(none, guide=Contexts([(DIRECT, 1.0)])), model.sample(same))
+    assert torch.equal(model.sample(none, guide=Contexts([(DIRECT, 1.0)]), seed=0), model.sample(same, seed=0))
 
 
 @pytest.mark.parametrize("weight", [-1.0, 0.0, 2.0])
@@ -58,19 +58,19 @@ def test_a_model_that_never_missed_its_context_is_not_compared_with_itself_witho
     """Its network never saw the input that stands for no context."""
     model, condition = tiny(), with_context(3)
     model.context_dropout = 0.0
-    assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0)), model.sample(condition))
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0), seed=0), model.sample(condition, seed=0))
     none = replace(condition, context_BC=None)
-    assert torch.isfinite(model.sample(none, guide=Contexts([(DIRECT, weight), (-DIRECT, 1 - weight)]))).all()
+    assert torch.isfinite(model.sample(none, guide=Contexts([(DIRECT, weight), (-DIRECT, 1 - weight)]), seed=0)).all()
     for given, guide in ((condition, ClassifierFree(weight)), (none, Contexts([(DIRECT, weight)]))):
         with pytest.raises(ValueError, match="the guide needs the model without a context, which a context_dropout of"):
-            model.sample(given, guide=guide)
+            model.sample(given, guide=guide, seed=0)
 
 
 def test_contexts_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match=r"give Condition.context_BC, shape \(B, C\)"):
-        tiny().sample(Condition.empty(SPEC), guide=ClassifierFree(2.0))
+        tiny().sample(Condition.empty(SPEC), guide=ClassifierFree(2.0), seed=0)
     with pytest.raises(ValueError, match="give that context as one of these"):
-        tiny().sample(with_context(2), guide=Contexts([(DIRECT, 1.0)]))
+        tiny().sample(with_context(2), guide=Contexts([(DIRECT, 1.0)]), seed=0)
     with pytest.raises(ValueError, match=r"Contexts are .* finite weights are expected"):
         Contexts([(DIRECT[None], 1.0)])
 
@@ -114,4 +114,4 @@ def test_products_that_cannot_be_are_refused() -> None:
         Product([tiny(), 0], [1.0, 1.0])  # type: ignore[list-item]
     other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
-        tiny().sample(with_context(2), guide=Product([other], [1.0]))
+        tiny().sample(with_context(2), guide=Product([other], [1.0]), seed=0)

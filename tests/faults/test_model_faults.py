@@ -78,8 +78,8 @@ def test_a_critic_with_other_statistics_guides_as_computed_by_hand() -> None:
     settings = DiffusionConfig(CONFIG.network, path="vp-cosine", levels=None, clip=None, steps=100)
     spec = TrajectorySpec(2, 1, 2)
     model, unknown = StandardNormal(spec, settings, ours), Condition.empty(spec)
-    plain = model.sample(unknown, 8)
-    moved = model.sample(unknown, 8, guide=critic_with_other_statistics().guide(3.0)) - plain
+    plain = model.sample(unknown, 8, seed=0)
+    moved = model.sample(unknown, 8, guide=critic_with_other_statistics().guide(3.0), seed=0) - plain
     assert plain[..., 0].mean().item() == pytest.approx(10, abs=2)
     torch.testing.assert_close(moved[0, :, 1, 0], torch.full((8,), 6.0), rtol=0, atol=0.1)
     moved[0, :, 1, 0] = 0

@@ -63,14 +63,14 @@ def test_the_scores_of_any_plug_in_are_to_be_finite() -> None:
             return torch.nan * x_RHD[:, 0, 0]
 
     with pytest.raises(ValueError, match="score is not finite in"):
-        make(moved=True, best_of=2).sample(STARTS, guide=Broken())
+        make(moved=True, best_of=2).sample(STARTS, guide=Broken(), seed=0)
 
 
 @every_guide
 @pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 7}, {"best_of": 7, "search_steps": 3}], ids=str)
 def test_one_candidate_or_a_flat_guide_changes_no_bit(guide: str, changes: dict[str, int]) -> None:
     model = make(moved=True, **changes)
-    same = torch.equal(model.sample(STARTS, 2, guide=GUIDES[guide]), model.sample(STARTS, 2))
+    same = torch.equal(model.sample(STARTS, 2, guide=GUIDES[guide], seed=0), model.sample(STARTS, 2, seed=0))
     assert same == (guide == "flat" or changes["best_of"] == 1)
 
 
@@ -112,8 +112,8 @@ def test_a_sample_with_a_guide_does_not_depend_on_the_others_nor_on_how_many_the
 
 def test_several_guides_add_up() -> None:
     model = make(moved=True, best_of=6)
-    both = model.sample(STARTS, 2, guide=[Guided(left, 2.0), Guided(near, 0.5)])
-    assert torch.equal(both, model.sample(STARTS, 2, guide=lambda x: 2 * left(x) + 0.5 * near(x)))
+    both = model.sample(STARTS, 2, guide=[Guided(left, 2.0), Guided(near, 0.5)], seed=0)
+    assert torch.equal(both, model.sample(STARTS, 2, guide=lambda x: 2 * left(x) + 0.5 * near(x), seed=0))
 
 
 class Spoil(Plugin):
@@ -126,7 +126,7 @@ class Spoil(Plugin):
 
 def test_plugins_finish_trajectories_and_what_is_known_stays() -> None:
     model, known = make(moved=True), STARTS.mask_BHD
-    x, plain = (model.sample(STARTS, guide=guide)[:, 0] for guide in (Spoil(), None))
+    x, plain = (model.sample(STARTS, guide=guide, seed=0)[:, 0] for guide in (Spoil(), None))
     assert torch.equal(x[known], plain[known]) and torch.equal(x[~known], plain[~known] + 1)
 
 
@@ -134,9 +134,9 @@ def test_constraints_hold_with_and_without_an_energy() -> None:
     """For the model as for diffusion, through the same plug-in."""
     model = make(moved=True)
     condition = Condition.empty(SPEC, 3).with_obs(0, torch.tensor([-1.0, 0.1, 0.3]))
-    assert not ARENA.certificate(model.sample(condition, 8)).feasible.all()
+    assert not ARENA.certificate(model.sample(condition, 8, seed=0)).feasible.all()
     for guide in (Constrained(ARENA), [Guided(left), Constrained(ARENA)]):
-        assert ARENA.certificate(model.sample(condition, 8, guide=guide)).worst.max() <= TOLERANCE
+        assert ARENA.certificate(model.sample(condition, 8, guide=guide, seed=0)).worst.max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("plugin", [NearestData(torch.zeros(16, 8, 5)), ClassifierFree(1.0), Guided(left, at="noisy")],
@@ -145,7 +145,7 @@ def test_a_plugin_that_needs_a_denoiser_is_refused_by_name_before_anything_is_dr
     model = make()
     for guide in (plugin, [Guided(left), plugin]):
         with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes what a model denoises, and") as error:
-            model.sample(STARTS, guide=guide)
+            model.sample(STARTS, guide=guide, seed=0)
         assert "\n" not in str(error.value)
     assert model.network_calls == 0
 
@@ -157,7 +157,7 @@ def test_a_plugin_that_needs_a_denoiser_is_refused_by_name_before_anything_is_dr
 ])
 def test_a_guide_that_cannot_be_followed_is_refused_in_one_line(guide, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        make(moved=True, best_of=2, search_steps=2).sample(STARTS, guide=guide)
+        make(moved=True, best_of=2, search_steps=2).sample(STARTS, guide=guide, seed=0)
     assert "\n" not in str(error.value)
 
 
