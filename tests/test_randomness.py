@@ -45,7 +45,7 @@ def test_integers_of_numpy_and_torch_are_the_seeds_that_they_equal(two: Any) -> 
 
 @pytest.mark.parametrize("seed", [[1, 2.5], torch.ones(2), "12"], ids=str)
 def test_seeds_that_are_no_integers_are_refused(seed: Any) -> None:
-    with pytest.raises(TypeError, match=r"the seed is .*; an integer, or one for each of the 2 samples, is expected"):
+    with pytest.raises(TypeError, match=r"the seed is .*; an integer, or one for each, is expected"):
         as_noise(seed, 2)
 
 
