@@ -18,14 +18,11 @@ from torch.utils.benchmark import Timer
 
 from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory
-from gentraj.envs.tasks.maze import draw_maze
 
 from ..config import to_json, write_json
 from ..files import short_names
 from ..plots.comparison import plot_frontier
-from ..plots.figures import plot_samples_beside_data
 from ..plots.page import markdown_table, show
-from ..plots.style import Plane, in_plane
 from ..runs.judge.evaluation import Acting, evaluate_run
 from ..runs.judge.measures import choose_windows, conditions, measure_run
 from ..runs.kinds.loading import load
@@ -33,6 +30,7 @@ from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.presets import PRESETS
 from ..runs.kinds.run import Run, environment_of
 from ..runs.show.card import parameters_trained
+from ..runs.show.floor import draw_samples
 from ..training.log import read_metrics
 from ..training.loop import cpu_resources
 from ..trajectory import Batch, SamplingOptions, SupportsLogProb
@@ -352,7 +350,6 @@ def samples(entrants: Sequence[Entrant], path: Path) -> Iterator[str]:
         return
     _, first = planners[0]
     spec, goal_dims = first.model.spec, first.planning.goal_dims
-    dims = tuple(first.data.goal_dims or range(first.data.obs_dim))[:2]
     windows = whole_windows(first).take(slice(WINDOWS_SHOWN))
     drawn = {}
     for each, run in planners:
@@ -360,12 +357,7 @@ def samples(entrants: Sequence[Entrant], path: Path) -> Iterator[str]:
             [*_, known] = conditions(run, windows).values()
             options = SamplingOptions(steps=each.steps or run.planning.steps)
             x_NHD = run.model.sample(known.to(run.device), seed=0, options=options)[:, 0]
-            drawn[each.label] = in_plane(x_NHD.cpu().numpy(), dims, spec.times)
-    background = None
-    if first.data.env is not None and (maze := environment_factory(first.data.env).maze) is not None:
-        background = partial(draw_maze, maze=maze)
-    plane = Plane.of(dims, first.data.goal_dims, background is not None)
-    data = in_plane(windows.x_BHD.numpy(), dims, spec.times)
-    yield picture("Samples of every planner", path, "samples", lambda file: plot_samples_beside_data(
-        drawn, data, file, background, plane=plane))
+            drawn[each.label] = x_NHD.cpu().numpy()
+    yield picture("Samples of every planner", path, "samples", lambda file: draw_samples(
+        first.data, spec, drawn, windows.x_BHD.numpy(), file))
     yield "Samples from the starts (and to the goals, if there are any) of the data."

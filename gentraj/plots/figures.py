@@ -1,13 +1,13 @@
 """Figures of one run. Every function takes arrays, writes one file and returns its path.
 
-Positions are (..., 2) in environment units; `background` is a function that draws the walls of the environment.
+Positions are (..., 2) in environment units, on a `floor` that may have walls.
 matplotlib is imported when a figure is drawn. It is used without pyplot, so that no global state changes and no display
 is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +17,27 @@ from ..files import new_file
 from .style import (
     BLUE,
     DPI,
+    FLOOR,
     GREEN,
     GREY,
     INK,
     ORANGE,
-    POSITIONS,
     PURPLE,
-    Background,
-    Plane,
+    Floor,
     colours,
-    draw_floor,
     head,
     log_ticks,
     mark,
     panels,
     save,
     trust_scale,
+    zoom,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NOWHERE = np.empty((0, 2))
 SMALL = 0.25  # of the width of the walls
@@ -87,9 +88,9 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
     return save(figure, path)
 
 
-def plot_paths(paths: Sequence[np.ndarray], goals: np.ndarray, path: Path, background: Background | None = None,
+def plot_paths(paths: Sequence[np.ndarray], goals: np.ndarray, path: Path, floor: Floor = FLOOR,
                plans: Sequence[np.ndarray] | None = None, *, ways: Sequence[np.ndarray] | None = None,
-               titles: Sequence[str] = (), plane: Plane = POSITIONS) -> Path:
+               titles: Sequence[str] = ()) -> Path:
     """Draws a panel for each episode e: `paths[e]` (T, 2) from its start to `goals[e]`.
 
     `plans[e]`, (H, 2) or (P, H, 2), are drawn below the path, and below them `ways[e]` (W, 2), the recorded way to the
@@ -98,7 +99,7 @@ def plot_paths(paths: Sequence[np.ndarray], goals: np.ndarray, path: Path, backg
     figure, axes = panels(len(paths))
     everything = np.concatenate([*paths, goals])
     for e, ax in enumerate(axes):
-        draw_floor(ax, background, everything, plane)
+        floor.draw(ax, everything)
         if ways is not None:
             ax.plot(*ways[e].T, color=PURPLE, lw=4.0, alpha=0.5, label="recorded way")
         if plans is not None:
@@ -110,9 +111,8 @@ def plot_paths(paths: Sequence[np.ndarray], goals: np.ndarray, path: Path, backg
     return save(figure, path)
 
 
-def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
-                    background: Background | None = None, *, goal: np.ndarray | None = None,
-                    plane: Plane = POSITIONS) -> Path:
+def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path, floor: Floor = FLOOR, *,
+                    goal: np.ndarray | None = None) -> Path:
     """Draws candidate plans (N, H, 2), coloured by `trust_ratio_N`, their error divided by the threshold of trust.
 
     Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan. Plans that are small beside
@@ -125,9 +125,9 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     scale = ScalarMappable(*trust_scale(limit))
     goals_M2 = NOWHERE if goal is None else np.asarray(goal)[None]
     points = np.concatenate([plans_NH2.reshape(-1, 2), goals_M2])
-    draw_floor(ax, background, points, plane)
-    if background is not None and np.ptp(points, axis=0).max() < SMALL * np.ptp(ax.get_xlim()):
-        plane.zoom(ax, points, 0.5)
+    floor.draw(ax, points)
+    if np.ptp(points, axis=0).max() < SMALL * np.ptp(ax.get_xlim()):
+        zoom(ax, points, 0.5)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
         ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)
@@ -142,12 +142,12 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
 
 
 def plot_samples_beside_data(samples: Mapping[str, np.ndarray], data_NH2: np.ndarray, path: Path,
-                             background: Background | None = None, *, plane: Plane = POSITIONS) -> Path:
+                             floor: Floor = FLOOR) -> Path:
     """Draws trajectories (N, H, 2) of the data and of models, by their names, in panels of the same extent."""
     figure, axes = panels(1 + len(samples))
     extent = np.concatenate([x.reshape(-1, 2) for x in (data_NH2, *samples.values())])
     for ax, (name, x) in zip(axes, {"windows of data": data_NH2, **samples}.items(), strict=True):
-        draw_floor(ax, background, extent, plane)
+        floor.draw(ax, extent)
         ax.plot(*x.T, color=BLUE if name in samples else INK, lw=1.0, alpha=0.6)
         ax.plot(*x[:, 0].T, "o", color=GREEN, ms=3, label="start")
         ax.set_title(f"{len(x)} {name}", loc="left", fontsize=9)
@@ -155,41 +155,51 @@ def plot_samples_beside_data(samples: Mapping[str, np.ndarray], data_NH2: np.nda
     return save(figure, path)
 
 
-def plot_actions(recorded_NA: np.ndarray, chosen_NA: np.ndarray, path: Path) -> Path:
-    """Draws actions that were chosen over those that were recorded in the same states, with a panel for each entry."""
+def plot_actions(recorded_NA: np.ndarray, chosen_NA: np.ndarray, path: Path, names: Sequence[str]) -> Path:
+    """Draws actions that were chosen over those that were recorded in the same states, with a panel for each entry,
+    titled with its name."""
     figure, axes = panels(recorded_NA.shape[1], width=2.6, height=2.6)
     for a, ax in enumerate(axes):
         ends = recorded_NA[:, a].min(), recorded_NA[:, a].max()
         ax.plot(ends, ends, color=GREY, ls=(0, (3, 2)))
         ax.scatter(recorded_NA[:, a], chosen_NA[:, a], s=6, color=BLUE, alpha=0.5, linewidths=0)
-        ax.set_title(f"action {a}", loc="left", fontsize=9)
+        ax.set_title(names[a], loc="left", fontsize=9)
         ax.set(xlabel="recorded", ylabel="chosen")
     head(figure, (), "Actions in recorded states")
     return save(figure, path)
 
 
-def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
-                  background: Background | None = None, *, plane: Plane = POSITIONS,
+def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path, floor: Floor = FLOOR, *,
                   data_M2: np.ndarray = NOWHERE) -> Path:
     """Draws the frames (N, H, 2) of a denoising, each titled with its noise level, as an endless GIF.
 
     They show the extent of the last frame and of `data_M2`; noise outside of it is clipped. Timesteps are coloured from
     dark (first) to light (last), which shows their order where noise hides the line.
     """
+    figure, [ax] = panels(1, width=4.6, height=4.2)
+    floor.draw(ax, np.concatenate([frames[-1].reshape(-1, 2), data_M2]))
+
+    def drawn(frame_NH2: np.ndarray) -> list[Artist]:
+        order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
+        return [*ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5),
+                ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
+
+    return film_denoising(figure, ax, [lambda x=x: drawn(x) for x in frames], levels, path)
+
+
+def film_denoising(figure: Figure, ax: Axes, draws: Sequence[Callable[[], Iterable[Artist]]],
+                   levels: Sequence[float], path: Path) -> Path:
+    """Draws what each of `draws` adds to the figure as a frame of an endless GIF; `ax` is titled with the noise."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure, [ax] = panels(1, width=4.6, height=4.2)
     figure.set_dpi(DPI * 0.75)
-    draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
     canvas = FigureCanvasAgg(figure)
     images = []
     ax.set_title("Denoising", loc="left", fontsize=10)
     canvas.draw()
     figure.set_layout_engine("none")  # a layout for each frame would make the figure shake
-    for frame_NH2, level in zip(frames, levels, strict=True):
-        order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
-        drawn = [*ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5),
-                 ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
+    for draw, level in zip(draws, levels, strict=True):
+        drawn = [*draw()]
         ax.set_title(f"Denoising: noise {level:.2f}", loc="left", fontsize=10)
         canvas.draw()
         images.append(np.array(canvas.buffer_rgba())[..., :3])
@@ -235,18 +245,3 @@ def _log_where_positive(ax: Axes, axis: str, values: np.ndarray) -> None:
     """Makes an axis logarithmic unless all values are 0, which has no logarithm."""
     if values.any():
         ax.set(**{f"{axis}scale": "log"})
-
-
-def plot_imagined(true_TO: np.ndarray, mean_TO: np.ndarray, samples_NTO: np.ndarray, path: Path,
-                  names: Sequence[str]) -> Path:
-    """Draws entries `names` of an observation over time: the true values, the model's mean, and its samples."""
-    figure, axes = panels(true_TO.shape[1], columns=3, width=3.2, height=2.2)
-    step_T = np.arange(len(true_TO))
-    for o, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        for n, sample_TO in enumerate(samples_NTO):
-            ax.plot(step_T, sample_TO[:, o], color=BLUE, lw=0.8, alpha=0.5, label="sampled" if n == 0 else None)
-        ax.plot(step_T, mean_TO[:, o], color=ORANGE, lw=1.8, label="expected")
-        ax.plot(step_T, true_TO[:, o], color=INK, lw=1.5, ls=(0, (3, 2)), label="true")
-        ax.set_title(name, loc="left", fontsize=9)
-    head(figure, axes, "True and imagined, by the same actions")
-    return save(figure, path)

@@ -51,62 +51,46 @@ def panels(count: int, columns: int = COLUMNS, width: float = 3.1, height: float
     return figure, axes
 
 
-class Plane(NamedTuple):
-    """The labels of the two entries of an observation that a figure draws over each other."""
+class Floor(NamedTuple):
+    """The plane in which figures draw trajectories: two entries of an observation, on the same scale."""
 
-    x: str = "x (m)"
-    y: str = "y (m)"
-    alike: bool = True
-    """Whether both are drawn on the same scale."""
+    background: Background | None = None
+    """What draws the walls, and fixes the extent."""
+    dims: tuple[int, int] = (0, 1)
+    labels: tuple[str, str] = ("x (m)", "y (m)")
 
-    @classmethod
-    def of(cls, dims: Sequence[int], goal_dims: Sequence[int], maze: bool = False) -> Plane:
-        """Positions in metres in a maze; otherwise entries without a known unit, on the same scale if they are those of
-        a goal; a single one over time."""
-        if maze and len(dims) > 1:
-            return cls()
-        names = [f"observation[{dim}]" for dim in dims]
-        return cls(*["environment steps", *names][-2:], alike=bool(goal_dims) and len(dims) > 1)
+    def places(self, x_NHD: np.ndarray) -> np.ndarray:
+        """(..., H, 2) the places of trajectories (..., H, D)."""
+        return x_NHD[..., list(self.dims)]
 
-    def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
-        """Sets the extent of `ax` to that of the points, with a margin of `share` of it. On the same scale,
-        the shorter side is at least 0.7 times as long as the other, so that titles and ticks have room."""
-        low, high = points.min(0), points.max(0)
-        side = high - low
-        spread = np.full(2, side.max()) if self.alike else side
-        if self.alike:
-            side = np.maximum(side, 0.7 * spread)
-        middle, half = (low + high) / 2, side / 2 + share * np.maximum(spread, 1e-6)
-        ax.set(xlim=(middle[0] - half[0], middle[0] + half[0]), ylim=(middle[1] - half[1], middle[1] + half[1]))
+    def draw(self, ax: Axes, points: np.ndarray) -> None:
+        """Draws the walls and the ticks, and fixes the extent: that of the walls, or of the points where there are
+        none."""
+        from matplotlib.ticker import MaxNLocator
 
-
-POSITIONS = Plane()
+        if self.background is None:
+            zoom(ax, points, 0.06)
+        else:
+            ax.grid(visible=False)
+            self.background(ax)
+        ax.set_aspect("equal")
+        ax.autoscale(False)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+        ax.set(xlabel=self.labels[0], ylabel=self.labels[1])
+        ax.label_outer()
 
 
-def in_plane(x_NHD: np.ndarray, dims: Sequence[int], times: Sequence[int]) -> np.ndarray:
-    """(..., H, 2) what `Plane` draws of trajectories (..., H, D): two entries of an observation, or a single one over
-    the environment steps (H,) of the timesteps."""
-    entries = x_NHD[..., list(dims)]
-    if len(dims) == 2:
-        return entries
-    return np.concatenate([np.broadcast_to(np.array(times)[:, None], entries.shape), entries], -1)
+FLOOR = Floor()
 
 
-def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plane: Plane) -> None:
-    """Draws the walls and the ticks, and fixes the extent: that of the walls, or of the points where there are none."""
-    from matplotlib.ticker import MaxNLocator
-
-    if background is None:
-        plane.zoom(ax, points, 0.06)
-    else:
-        ax.grid(visible=False)
-        background(ax)
-    ax.set_aspect("equal" if plane.alike else "auto")
-    ax.autoscale(False)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-    ax.set(xlabel=plane.x, ylabel=plane.y)
-    ax.label_outer()
+def zoom(ax: Axes, points: np.ndarray, share: float) -> None:
+    """Sets the extent of `ax` to that of the points, with a margin of `share` of it. The shorter side is at least 0.7
+    times as long as the other, so that titles and ticks have room."""
+    low, high = points.min(0), points.max(0)
+    spread = (high - low).max()
+    middle, half = (low + high) / 2, np.maximum(high - low, 0.7 * spread) / 2 + share * max(spread, 1e-6)
+    ax.set(xlim=(middle[0] - half[0], middle[0] + half[0]), ylim=(middle[1] - half[1], middle[1] + half[1]))
 
 
 def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gentraj.plots import comparison as comparison_figures
-from gentraj.plots import figures
+from gentraj.plots import figures, signals
 from gentraj.plots.page import Picture, Table, write_report
-from gentraj.plots.style import Plane, draw_floor, panels, save, trust_scale
+from gentraj.plots.signals import Signals, denoising_signals, plot_signals
+from gentraj.plots.style import Floor, panels, save, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
 GOAL = np.zeros(2)
 LEVELS = [1.0, 0.5, 0.0]
 FRAMES = [PLANS + level * RNG.normal(size=PLANS.shape) for level in LEVELS]
+TIMES = Signals("data", np.arange(8), PLANS, "#000000")
 ROWS = [{"step": s, "model/loss": 1.0 / s, "lr": 1e-3} for s in range(1, 30)]
 
 DRAWERS = {
@@ -28,10 +31,12 @@ DRAWERS = {
     "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
     "beside": lambda path, walls: figures.plot_samples_beside_data({"a": PLANS, "b": PLANS}, PLANS[:2], path, walls),
     "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),
+    "signals": lambda path, _: plot_signals([TIMES], ("x", "y"), path, "Signals", np.array([[-9, -np.inf], [9, 9]])),
+    "signals gif": lambda path, _: denoising_signals(FRAMES, LEVELS, TIMES, ("x", "y"), path),
     "frontier": lambda path, _: comparison_figures.plot_frontier(
         {"a": (10.0, (0.4, 0.5, 0.6)), "b": (300.0, (0.1, 0.2, 0.2))}, {"a"}, path, "return"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "returns", "frontier")]
+WALLED = [name for name in DRAWERS if name in ("paths", "candidates", "beside", "gif")]
 
 
 def red_floor(ax) -> None:
@@ -46,20 +51,20 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("name", DRAWERS)
 def test_every_figure_is_an_image_with_ink(name: str, tmp_path: Path):
-    path = tmp_path / "new" / f"{name}.{'gif' if name == 'gif' else 'png'}"
-    assert DRAWERS[name](path, None) == path
+    path = tmp_path / "new" / f"{name}.{'gif' if 'gif' in name else 'png'}"
+    assert DRAWERS[name](path, Floor()) == path
     assert pixels(path).min() < 100 and pixels(path).shape[0] > 100
 
 
 @pytest.mark.parametrize("name", WALLED)
 def test_the_background_is_drawn_beneath(name: str, tmp_path: Path):
-    path = DRAWERS[name](tmp_path / f"x.{'gif' if name == 'gif' else 'png'}", red_floor)
+    path = DRAWERS[name](tmp_path / f"x.{'gif' if name == 'gif' else 'png'}", Floor(red_floor))
     red = (np.abs(pixels(path) - [255, 0, 0]) < 25).all(-1)
     assert red.mean() > 0.1
 
 
 def test_the_gif_has_every_frame_repeats_and_rests_on_the_last(tmp_path: Path):
-    with Image.open(DRAWERS["gif"](tmp_path / "d.gif", None)) as film:
+    with Image.open(DRAWERS["gif"](tmp_path / "d.gif", Floor())) as film:
         durations = []
         for index in range(film.n_frames):
             film.seek(index)
@@ -139,15 +144,44 @@ def test_the_report_escapes_every_text(tmp_path: Path):
     assert "script" not in page.tags and page.text.count(evil) == 12
 
 
-def test_entries_have_metres_in_a_maze_only_and_a_common_scale_as_a_goal_only() -> None:
+def test_a_floor_has_one_scale_in_metres_or_by_the_names_of_its_entries() -> None:
     points = np.array([[0.0, 0.0], [1.0, 100.0]])
-    for plane, labels, aspect in ((Plane.of([2, 5], ()), ("observation[2]", "observation[5]"), "auto"),
-                                  (Plane.of([0, 1], (0, 1)), ("observation[0]", "observation[1]"), 1.0),
-                                  (Plane.of([0, 1], (0, 1), maze=True), ("x (m)", "y (m)"), 1.0)):
+    for floor, labels in ((Floor(), ("x (m)", "y (m)")), (Floor(None, (2, 5), ("arm", "leg")), ("arm", "leg"))):
         _, [ax] = panels(1)
-        draw_floor(ax, None, points, plane)
-        assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == aspect
-        assert np.diff(ax.get_xlim()) == pytest.approx(1.12 if aspect == "auto" else 82)
+        floor.draw(ax, points)
+        assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == 1.0
+        assert np.diff(ax.get_xlim()) == pytest.approx(82)
+
+
+def signals_figure(monkeypatch: pytest.MonkeyPatch, path: Path, first_TD: np.ndarray, *more_TD: np.ndarray) -> Any:
+    """The figure of signals whose entries are "x0", "x1" and so on."""
+    kept = []
+    monkeypatch.setattr(signals, "save", lambda figure, path: kept.append(figure) or save(figure, path))
+    drawn = [Signals("a line", np.arange(len(x_TD)), x_TD[None], "#000000") for x_TD in (first_TD, *more_TD)]
+    plot_signals(drawn, [f"x{d}" for d in range(first_TD.shape[1])], path, "")
+    return kept[0]
+
+
+def test_signals_that_vary_are_drawn_and_constant_ones_are_named(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    x_TD = RNG.normal(size=(9, 3))
+    x_TD[:, 0] = 0.25
+    x_TD[-1, 2] = np.nan  # no action follows the last observation
+    figure = signals_figure(monkeypatch, tmp_path / "x.png", x_TD, RNG.normal(size=(5, 3)))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["x1", "x2"]
+    assert "steps" in figure.axes[-1].get_xlabel() and "x0 0.25" in figure.axes[-1].get_xlabel()
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_of_a_hundred_signals_some_are_drawn_from_the_first_to_the_last_and_the_figure_says_so(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = signals_figure(monkeypatch, tmp_path / "x.png", RNG.normal(size=(9, 100)))
+    drawn = [ax.get_ylabel() for ax in figure.axes]
+    assert drawn[0] == "x0" and drawn[-1] == "x99" and len(drawn) < 20
+    assert f"{len(drawn)} of the 100" in figure.axes[-1].get_xlabel()
+    constant = signals_figure(monkeypatch, tmp_path / "y.png", np.ones((2, 3)))
+    assert constant.axes  # an episode is shown in which nothing changes
 
 
 def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):

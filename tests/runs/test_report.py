@@ -42,17 +42,41 @@ def acting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_a_figure_that_fails_leaves_a_note_and_the_others_are_drawn(run_folder: Path,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that fails in whatever way to be rendered leaves a note, and the paths are drawn."""
+    """Of an environment that fails in whatever way to be rendered, an episode is drawn over time, and the paths."""
     def undrawable(_: object) -> None:
         raise KeyError("camera")
 
     monkeypatch.setattr("gentraj.envs.rendering.render_frame", undrawable)
     film, *paths = acting(run_folder, monkeypatch)
-    assert film.image is None and film.why_missing.startswith("PointMaze_UMaze-v3 cannot be rendered (KeyError: 'cam")
+    assert film.image.is_file() and "PointMaze_UMaze-v3 cannot be rendered (KeyError: 'cam" in film.caption
     assert [picture.title for picture in paths] == ["Plans and executed paths", "Candidates and trust"]
     assert all(picture.image.is_file() for picture in paths)
     notes: list[Any] = [*report.drawn("Loss", lambda: undrawable(None))]  # type: ignore[arg-type, return-value]
     assert [(note.image, note.why_missing) for note in notes] == [(None, "KeyError: 'camera'")]
+
+
+def test_an_episode_is_drawn_over_time_where_nothing_renders(hopper_run: Path, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was observed and done, by its names and up to the limits of the actions."""
+    shown: dict[str, Any] = {}
+
+    def keep(signals: Any, names: Any, path: Path, title: str, bounds_2D: np.ndarray) -> Path:
+        shown.update(executed=signals[0], names=names, bounds=bounds_2D)
+        return path
+
+    def unrendered(_: object) -> None:
+        raise report.CannotRender("no screen")
+
+    monkeypatch.setattr(report, "plot_signals", keep)
+    monkeypatch.setattr(report, "rendering", unrendered)
+    run = load(hopper_run)
+    data = replace(run.data, obs_names=tuple("abcdefghijk"))
+    picture, = report.Drawing(changed(run, data=data), tmp_path, 0).acting(str(data.env))
+    assert picture.title == "An episode" and picture.image is not None and "no screen" in picture.caption
+    assert shown["names"] == [*"abcdefghijk", "action[0]", "action[1]", "action[2]"]
+    x_1TD = shown["executed"].x_NTD
+    assert np.isfinite(x_1TD[0, :-1]).all() and np.isnan(x_1TD[0, -1, 11:]).all()
+    np.testing.assert_array_equal(shown["bounds"][:, 11:], [[-1, -1, -1], [1, 1, 1]])
 
 
 def test_losses_are_left_out_where_none_were_logged(run_folder: Path) -> None:
@@ -75,7 +99,7 @@ def test_the_actions_of_a_policy_are_drawn_over_those_of_the_data(hopper_run: Pa
     low_A, high_A = recorded_NA.min(0), recorded_NA.max(0)
     assert chosen_NA.shape == recorded_NA.shape and ((low_A <= chosen_NA) & (chosen_NA <= high_A)).all()
     monkeypatch.undo()
-    assert report.figures.plot_actions(recorded_NA, chosen_NA, tmp_path / "drawn.png").is_file()
+    assert report.figures.plot_actions(recorded_NA, chosen_NA, tmp_path / "drawn.png", ["a", "b", "c"]).is_file()
 
 
 def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +174,8 @@ def test_the_tasks_of_a_maze_are_drawn_with_its_walls_and_the_recorded_ways(far_
     for e in known:
         np.testing.assert_allclose(shown["ways"][e][[0, -1]], [shown["paths"][e][0], shown["goals"][e]], atol=1e-5)
     ax = Figure().add_subplot()
-    assert drawing.background is not None and factory.maze is not None
-    drawing.background(ax)
+    assert drawing.floor is not None and drawing.floor.background is not None and factory.maze is not None
+    drawing.floor.background(ax)
     assert len(ax.collections[0].get_paths()) == (~factory.maze.free).sum()
 
 
@@ -161,7 +185,7 @@ def test_padding_is_not_drawn_as_data(run_folder: Path, monkeypatch: pytest.Monk
     mask = torch.ones_like(run.reference.mask_BHD)
     mask[:, 3:] = False
     short = replace(run.reference, x_BHD=run.reference.x_BHD * mask, mask_BHD=mask)
-    monkeypatch.setattr(report.figures, "plot_samples_beside_data", lambda x, data, *_, **__: shown.append(data))
+    monkeypatch.setattr(report, "draw_samples", lambda _, __, samples, data_NHD, path: shown.append(data_NHD[..., :2]))
     report.Drawing(changed(run, reference=short), run_folder / "figures", 0).samples()
     whole = run.reference.x_BHD[: report.SAMPLES, 2:3, :2].expand(-1, mask.shape[1] - 2, -1)
     assert np.array_equal(shown[0][:, 2:], whole)

@@ -18,8 +18,11 @@ from gentraj.envs.making import environment_factory
 
 from ...config import JsonObject, settings
 from ...data import Windows, episodes_hash
+from ...entries import entry_word
 from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
+from ...plots.signals import Signals, plot_signals
+from ...plots.style import BLUE, INK, ORANGE
 from ...progress import busy, counted, say
 from ...randomness import fold
 from ...trajectory import Batch
@@ -34,7 +37,6 @@ from .off_policy import Returns, both_returns, compared
 HORIZON = 20  # steps of an open-loop prediction
 HELD_OUT_WINDOWS = 1000  # number of held-out windows
 FIGURE_SAMPLES = 8  # number of sampled trajectories in the figure
-FIGURE_ENTRIES = 6  # number of entries of an observation in the figure
 DIAGRAM_BINS = 10  # of a calibration
 
 
@@ -227,12 +229,14 @@ def _draw_imagined(run: WorldModelRun, loop: OpenLoop, windows: Batch, path: Pat
     obs_SHO, act_SHA = run.world_model.spec.split(one.x_BHD)
     sampled = run.world_model.imagine(obs_SHO[:, 0], act_SHA[:, :T], one.context_BC, past_BPD=one.past_BPD,
                                       seeds=[fold(seed, n) for n in range(FIGURE_SAMPLES)])
-    varying_O = loop.obs_BTO.flatten(0, 1).std(0, correction=0).argsort(descending=True)
-    dims = varying_O[:FIGURE_ENTRIES].sort().values
 
-    def with_first(x_TO: Tensor) -> np.ndarray:
-        return torch.cat([loop.start_BO[i : i + 1], x_TO[:T]])[:, dims].numpy()
+    def with_first(x_NTO: Tensor) -> np.ndarray:
+        first_N1O = loop.start_BO[i].expand(len(x_NTO), 1, -1)
+        return torch.cat([first_N1O, x_NTO[:, :T]], dim=1).numpy()
 
-    figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
-                          np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
-                          [f"observation[{o}]" for o in dims.tolist()])
+    step_T = np.arange(T + 1)
+    plot_signals([Signals("true", step_T, with_first(loop.obs_BTO[i : i + 1]), INK, 1.8),
+                  Signals("expected", step_T, with_first(loop.mean.obs_BTO[i : i + 1]), ORANGE, 1.5),
+                  Signals("sampled", step_T, with_first(sampled.obs_BTO.cpu()), BLUE, 0.8, 0.5)],
+                 [entry_word("observation", o, run.data.obs_names) for o in range(run.data.obs_dim)], path,
+                 "True and imagined, by the same actions")

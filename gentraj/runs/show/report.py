@@ -17,7 +17,6 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, join, rollout
 from gentraj.envs.making import environment_factory, recorded_factory
 from gentraj.envs.rendering import CannotRender, Film, rendering
-from gentraj.envs.tasks.maze import draw_maze
 from gentraj.envs.tasks.registry import OGBENCH
 
 from ...config import JsonObject
@@ -26,7 +25,8 @@ from ...files import check_output, short_names
 from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
 from ...plots.page import Beside, Picture, Table, show, write_report
-from ...plots.style import Plane, in_plane
+from ...plots.signals import Signals, denoising_signals, plot_signals, windows_of_data
+from ...plots.style import BLUE, ORANGE, VERMILION, Floor
 from ...progress import bar, busy, one_line, say
 from ...randomness import unfold
 from ...trajectory import Condition, SamplingOptions, only_steps
@@ -40,11 +40,14 @@ from ..kinds.presets import model_config
 from ..kinds.run import Run, steps_done, straight
 from ..kinds.world_run import WorldModelRun
 from .card import explanation, facts, own_scores, score_rows
+from .floor import WINDOWS, draw_samples, entry_names, floor_of
 
 EPISODES = 6
 SAMPLES = 48
 FRAMES = 40  # frames of the film
 LONGEST_FILM = 200  # environment steps, if nothing else is drawn of the episode
+FANS = 5  # steps of an episode from which plans are drawn
+FAN = 12  # plans from each
 
 Draw = Callable[[], Sequence[Table | Picture]]
 
@@ -161,19 +164,15 @@ def drawn(title: str, draw: Draw) -> Sequence[Table | Picture]:
 class Drawing:
     """Draws the figures of one run.
 
-    Trajectories are drawn in the plane of the first two goal entries, or of the first two entries of the observation;
-    where there is only one, over time.
+    Trajectories are drawn on a `floor`, that of a maze or the plane of the first two goal entries, or else over time.
     """
 
     def __init__(self, run: Run, folder: Path, seed: int):
         self.run, self.folder = run, folder
         self.seed = seed
-        self.dims = list(run.data.goal_dims or range(run.data.obs_dim))[:2]
-        factory = recorded_factory(run.data.env)
-        self.env = run.data.env if factory else None
-        maze = factory.maze if factory else None
-        self.plane = Plane.of(self.dims, run.data.goal_dims, maze is not None)
-        self.background = partial(draw_maze, maze=maze) if maze and len(self.dims) > 1 else None
+        self.env = run.data.env if recorded_factory(run.data.env) else None
+        self.floor = floor_of(run.data)
+        self.names = entry_names(run.data)
 
     def loss(self) -> list[Picture]:
         """The losses of the training and those on held-out episodes, as far as they were logged."""
@@ -237,7 +236,8 @@ class Drawing:
         agent = straight(self.run).agent(Box(recorded_NA.min(0), recorded_NA.max(0)))
         seen_BW = spec.seen(obs_BHO[:, 0], reference.past_BPD)
         chosen_BA = decided(agent, seen_BW.cpu(), reference.context_BC, unfold(len(seen_BW), self.seed))
-        image = figures.plot_actions(recorded_NA, chosen_BA[real_B].numpy(), self.folder / "actions.png")
+        image = figures.plot_actions(recorded_NA, chosen_BA[real_B].numpy(), self.folder / "actions.png",
+                                     self.names[self.run.data.obs_dim :])
         return [Picture("Actions", "What the policy does in recorded states, over what was recorded. Where recorded "
                         "actions are noisy, or there are several ways to act, the points are beside the line.", image)]
 
@@ -246,13 +246,14 @@ class Drawing:
         shown = torch.arange(len(whole), device=whole.device)[whole if whole.any() else slice(None)][:SAMPLES]
         data, spec = repeat_last(self.run.reference)[shown], self.run.model.spec
         x = self.run.model.sample(self._start(shown), seed=self.seed)[:, 0]
-        image = figures.plot_samples_beside_data({"samples": self._plane(x, spec.times)}, self._plane(data, spec.times),
-                                                 self.folder / "samples.png", self.background, plane=self.plane)
+        image = draw_samples(self.run.data, spec, {"samples": x.cpu().numpy()}, data.cpu().numpy(),
+                             self.folder / "samples.png")
         return [Picture("Samples and data", "Sampled from the same first observations as the windows of data.",
                         image)]
 
     def denoising(self) -> list[Picture]:
         """A film from noise to plans; nothing for a model that samples a trajectory in one step."""
+        path = self.folder / "denoising.gif"
         frames: list[np.ndarray] = []
         levels: list[float] = []
         config = model_config(self.run.config)
@@ -261,17 +262,21 @@ class Drawing:
         spec = self.run.model.spec
 
         def observe(x: Tensor, t: Tensor) -> None:
-            frames.append(self._plane(x, spec.times))
+            frames.append(x.cpu().numpy())
             levels.append(float(t))
 
         steps = only_steps(self.run.model) or config.max_steps or 20
         self.run.model.sample(self._start(slice(1)), 6, seed=self.seed, options=SamplingOptions(steps=steps),
                               observe=observe)
-        data_M2 = self._plane(self.run.reference.x_BHD, spec.times)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
-        image = figures.denoising_gif(frames, levels, self.folder / "denoising.gif", self.background, plane=self.plane,
-                                      data_M2=data_M2)
-        return [Picture("Denoising", "Six trajectories from one start, from noise to plan; the colour is the timestep.",
-                        image)]
+        caption = "Six trajectories from one start, from noise to plan"
+        if self.floor is None:
+            data = windows_of_data(np.array(spec.times), repeat_last(self.run.reference)[:WINDOWS].cpu().numpy())
+            image = denoising_signals(frames, levels, data, self.names[: spec.dim], path)
+            return [Picture("Denoising", f"{caption}, over windows of the data.", image)]
+        places = [self.floor.places(x_NHD) for x_NHD in frames]
+        data_MD = self.run.reference.x_BHD[self.run.reference.mask_BHD[..., 0]].cpu().numpy()
+        image = figures.denoising_gif(places, levels, path, self.floor, data_M2=self.floor.places(data_MD))
+        return [Picture("Denoising", f"{caption}; the colour is the timestep.", image)]
 
     def _start(self, rows: Tensor | slice) -> Condition:
         """The first observations, and the contexts if there are any, of these windows of the data."""
@@ -281,52 +286,86 @@ class Drawing:
         return start if reference.context_BC is None else replace(start, context_BC=reference.context_BC[rows])
 
     def acting(self, env: str) -> list[Table | Picture]:
-        """A film of the agent, and if the data have goals, executed paths and plans: of one episode of each task of
-        OGBench, and else of several."""
+        """An episode of the agent as a film, or where nothing renders by its signals; on a floor also the executed
+        paths and plans of several, or of one of each task of OGBench."""
         data, factory = self.run.data, environment_factory(env)
-        parts: list[Table | Picture] = []
-        if not data.goal_dims:  # plans have no end to show
+        number = EPISODES
+        floor = self.floor if data.goal_dims else None
+        if floor is None:
+            number = 1
             factory = replace(factory, max_episode_steps=min(LONGEST_FILM, factory.max_episode_steps))
-        film = Film(FRAMES)
+        film, why = Film(FRAMES), ""
         try:
             factory = rendering(factory)
         except CannotRender as error:
-            film = None
-            parts.append(Picture("An episode", "", None, str(error)))
-        agent, number = self.run.agent(self.run.action_space(env)), EPISODES if data.goal_dims else 1
-        if film is not None or data.goal_dims:
-            settings = RolloutSettings(number, obs_keys=data.obs_keys, goal_dims=data.goal_dims)
-            if any(task.env_id == factory.env_id for task in OGBENCH.values()):
-                factory = replace(factory, protocol="ogbench")
-            first, *others = factory.tasks
-            episodes = [rollout(agent, first, 1 if others else number, self.seed, settings, record=True, watch=film)]
-            episodes += [rollout(agent, task, 1, self.seed, settings, record=True) for task in others]
-            played = join(episodes)
-            if film is not None:
-                image = figures.save_gif(film.frames, self.folder / "episode.gif", round(1000 * film.seconds))
-                parts.append(Picture("An episode", "The agent acts, at the speed of the simulator.", image))
-            if data.goal_dims:
-                planner = agent if isinstance(agent, Planner) else None
-                name = "task {}" if others else "episode {}"
-                titles = [f"{name.format(e)}:\n{outcome}" for e, outcome in enumerate(outcomes(played), bool(others))]
-                parts += drawn("Executed paths", lambda: self._paths(played, titles, planner))
+            film, why = None, f" There is no film: {error}"
+        space = self.run.action_space(env)
+        agent = self.run.agent(space)
+        planner = agent if isinstance(agent, Planner) else None
+        settings = RolloutSettings(number, obs_keys=data.obs_keys, goal_dims=data.goal_dims)
+        if any(task.env_id == factory.env_id for task in OGBENCH.values()):
+            factory = replace(factory, protocol="ogbench")
+        first, *others = factory.tasks
+        episodes = [rollout(agent, first, 1 if others else number, self.seed, settings, record=True, watch=film)]
+        episodes += [rollout(agent, task, 1, self.seed, settings, record=True) for task in others]
+        played = join(episodes)
+        parts: list[Table | Picture] = []
+        if film is not None:
+            image = figures.save_gif(film.frames, self.folder / "episode.gif", round(1000 * film.seconds))
+            parts.append(Picture("An episode", "The agent acts, at the speed of the simulator.", image))
+        if film is None or floor is None:
+            title = "An episode" if film is None else "Signals of the episode"
+            parts += drawn(title, lambda: [self._signals(title, played, planner, space, why)])
+        if floor is not None:
+            name = "task {}" if others else "episode {}"
+            titles = [f"{name.format(e)}:\n{outcome}" for e, outcome in enumerate(outcomes(played), bool(others))]
+            parts += drawn("Executed paths", lambda: self._paths(floor, played, titles, planner))
         return parts
 
-    def _paths(self, played: Rollout, titles: Sequence[str] = (), planner: Planner | None = None) -> list[Picture]:
+    def _signals(self, title: str, played: Rollout, planner: Planner | None, space: Box, why: str) -> Picture:
+        """What was observed and done in the first episode, and what a planner plans from some of its observations."""
+        episode = next(iter(played.recorded or []))
+        steps, width = len(episode.act), len(self.names)
+        x_1TD = np.full((1, steps + 1, width), np.nan)
+        x_1TD[0, :, : self.run.data.obs_dim] = episode.obs
+        x_1TD[0, :-1, self.run.data.obs_dim :] = episode.act
+        signals = [Signals("executed", np.arange(steps + 1), x_1TD, BLUE, 1.6)]
+        caption = f"What was observed and done, {outcomes(played)[0]}; the limits are those of the action space."
+        goal_TG = episode.extras.get("goal")
+        if goal_TG is not None and self.run.data.goal_dims:
+            goal_1TD = np.full_like(x_1TD, np.nan)
+            goal_1TD[..., list(self.run.data.goal_dims)] = goal_TG
+            signals.append(Signals("goal", np.arange(steps + 1), goal_1TD, VERMILION))
+        if planner is not None:
+            start_K = np.unique(np.linspace(0, steps - 1, FANS).astype(int))
+            goal_KG = None
+            if goal_TG is not None:
+                goal_KG = torch.from_numpy(goal_TG[start_K])
+            plans = planner.sampler.sample(torch.from_numpy(episode.obs[start_K]), goal_KG, start_K.tolist())
+            x_KNHD = plans.x_BNHD[:, :FAN].cpu().numpy()
+            plan_KNHD = np.pad(x_KNHD, ((0, 0), (0, 0), (0, 0), (0, width - x_KNHD.shape[-1])), constant_values=np.nan)
+            times_H = np.array(planner.sampler.spec.times)
+            signals += [Signals("planned", step + times_H, x_NHD, ORANGE, 0.6, 0.6)
+                        for step, x_NHD in zip(start_K, plan_KNHD, strict=True)]
+            caption += f" Plans are drawn from {len(start_K)} of the steps."
+        bounds_2D = np.full((2, width), np.nan)
+        bounds_2D[:, self.run.data.obs_dim :] = space.low, space.high
+        image = plot_signals(signals, self.names, self.folder / "signals.png", "An episode over time", bounds_2D)
+        return Picture(title, caption + why, image)
+
+    def _paths(self, floor: Floor, played: Rollout, titles: Sequence[str], planner: Planner | None) -> list[Picture]:
         """The executed paths, the first plan of each episode, and one episode's candidates with their trust."""
         episodes = list(played.recorded or [])
         obs_BO = torch.from_numpy(np.stack([e.obs[0] for e in episodes]))
         goal_BG = torch.from_numpy(np.stack([e.extras["goal"][0] for e in episodes]))
-        paths = [self._plane(torch.from_numpy(e.obs), range(len(e.obs))) for e in episodes]
-        goals = [self._goal(goal, len(path) - 1) for goal, path in zip(goal_BG, paths, strict=True)]
-        draw = partial(figures.plot_paths, paths, np.stack(goals), self.folder / "paths.png", self.background,
-                       titles=titles, plane=self.plane)
+        paths = [floor.places(e.obs) for e in episodes]
+        draw = partial(figures.plot_paths, paths, goal_BG[:, :2].numpy(), self.folder / "paths.png", floor,
+                       titles=titles)
         if planner is None:
             return [Picture("Executed paths", "The path of each episode under the policy.", draw())]
-        times = planner.sampler.spec.times
         plans = planner.sampler.sample(obs_BO, goal_BG, played.seeds)
         whole = planner.sampler.whole(obs_BO, goal_BG, played.seeds)
-        chosen = [self._plane(plan.x_TD, plan.spec.times) for plan in whole]
+        chosen = [floor.places(plan.x_TD.cpu().numpy()) for plan in whole]
         caption = ("The plan of each episode from its start up to its arrival, and the path that was executed, with "
                    "replanning on the way.")
         if plans.aim is not None:
@@ -336,26 +375,17 @@ class Drawing:
             caption += " The recorded way is the shortest one on the roadmap of the data."
         pictures = [Picture("Plans and executed paths", caption, draw(chosen))]
         if planner.sampler.trust is not None:
-            far = int((obs_BO[:, self.dims] - goal_BG[:, :2]).norm(dim=1).argmax())  # of the goal that is farthest
-            x_NH2, best = self._plane(plans.x_BNHD[far], times), int(plans.chosen_B[far])
+            away_B2 = floor.places(obs_BO.numpy()) - goal_BG[:, :2].numpy()
+            far = int(np.linalg.norm(away_B2, axis=1).argmax())  # of the goal that is farthest
+            x_NH2, best = floor.places(plans.x_BNHD[far].cpu().numpy()), int(plans.chosen_B[far])
             for n, arrival in enumerate(plans.arrival_step_BN[far]):
                 x_NH2[n, int(arrival) :] = x_NH2[n, int(arrival)]  # the plan ends at its arrival
             aimed_BG, where = goal_BG, ""
             if plans.aim is not None:
                 aimed_BG, where = plans.aim.place_BG.cpu(), " at a place on the way to the goal"
-            goal = self._goal(aimed_BG[far], times[int(plans.arrival_step_BN[far, best])])
             image = figures.plot_candidates(x_NH2, plans.ratio_BN[far].cpu().numpy(), best,
-                                            self.folder / "candidates.png", self.background, goal=goal,
-                                            plane=self.plane)
+                                            self.folder / "candidates.png", floor, goal=aimed_BG[far, :2].numpy())
             pictures.append(Picture("Candidates and trust", f"One plan per proposed arrival{where}. The planner "
                                     "executes the earliest trusted one: no farther out of distribution than data of "
                                     "the same length, and close to recorded positions.", image))
         return pictures
-
-    def _plane(self, x_NHD: Tensor, times: Sequence[int]) -> np.ndarray:
-        """(..., H, 2) the points of trajectories (..., H, D) whose timesteps are at these times."""
-        return in_plane(x_NHD.cpu().numpy(), self.dims, times)
-
-    def _goal(self, goal_G: Tensor, time: int) -> np.ndarray:
-        """(2,) the point of a goal, which is to be reached at this time."""
-        return np.array([time, *goal_G[: len(self.dims)].tolist()])[-2:]
