@@ -218,18 +218,19 @@ class EnvironmentFactory:
         return stored
 
 
-def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
+def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *, max_episode_steps: int | None = None,
                         protocol: ProtocolName = "random-goal") -> EnvironmentFactory:
     """Returns a factory of `env`: a task name, a Gymnasium id or an EnvSpec as JSON (a dataset's `Episodes.env`).
 
     Mazes are made for evaluation (`EVALUATION`), and a kitchen as D4RL's: a task counts once, and 280 steps at most are
-    allowed, whatever the recording used; `overrides` replace any argument, such as `max_episode_steps` or
-    `render_mode`. In other environments the time limit is that of the recording. If the recording was endless, it
-    is the task's (300, 300, 600 or 800 steps) for a known map, and for another PointMaze map 50 steps per cell of the
-    longest of its shortest paths, at least 300. D4RL's single-goal protocol has a limit of its own. Only the id of a
-    registered environment, plain arguments and the time limit are taken from the JSON, so a dataset can neither run
-    code nor have files read. Raises ValueError, in one line, for an unknown environment, a malformed JSON, a file name
-    in the JSON, a map that is no maze's, a time limit below 1, or an environment without the protocol.
+    allowed, whatever the recording used. `overrides` replace any argument, such as `render_mode`, and
+    `max_episode_steps` replaces the time limit; an environment that is registered without one needs it. In other
+    environments the time limit is that of the recording. If the recording was endless, it is the task's (300, 300, 600
+    or 800 steps) for a known map, and for another PointMaze map 50 steps per cell of the longest of its shortest paths,
+    at least 300. D4RL's single-goal protocol has a limit of its own. Only the id of a registered environment, plain
+    arguments and the time limit are taken from the JSON, so a dataset can neither run code nor have files read. Raises
+    ValueError, in one line, for an unknown environment, a malformed JSON, a file name in the JSON, a map that is no
+    maze's, a time limit below 1, or an environment without the protocol.
     """
     env_id, kwargs, limit = _parse(env)
     is_robotics = _is_maze(env_id)
@@ -238,7 +239,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if env_id == KITCHEN:
         kwargs, limit = kwargs | ONCE, min(limit or KITCHEN_STEPS, KITCHEN_STEPS)
     kwargs |= overrides or {}
-    chosen = kwargs.pop("max_episode_steps", None)
+    chosen = kwargs.pop("max_episode_steps", max_episode_steps)
     if chosen is not None and (type(chosen) is bool or not isinstance(chosen, int | np.integer) or chosen < 1):
         raise ValueError(f"{env_id}: max_episode_steps is {chosen!r}; a whole number of at least 1 is expected")
     factory = EnvironmentFactory(env_id, kwargs, int(chosen or limit or 0), protocol)
@@ -368,6 +369,6 @@ def _time_limit(factory: EnvironmentFactory) -> int:
         return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.pointmaze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
-        raise ValueError(f"{factory.env_id} has no time limit; give one by --env-kwargs max_episode_steps=N "
-                         "beside --env-id, or register it with max_episode_steps")
+        raise ValueError(f"{factory.env_id} has no time limit; give max_episode_steps=N, on the command line "
+                         "behind --env-kwargs, or register it with max_episode_steps")
     return limit

@@ -18,6 +18,7 @@ from gentraj.data.minari_io import is_part, is_vector, observed, spec_as_json
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN_CHARACTERS = 80  # of a faulty value in a message
+RANDOM_STATE_SEEDS = 2**32
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -155,7 +156,7 @@ class Stepper:
             if isinstance(order, int):
                 if slot not in self.envs:
                     self.envs[slot] = self.make_env()
-                return self.layout.begun(self.envs[slot].reset(seed=order, options={}))
+                return self.layout.begun(begin(self.envs[slot], order))
             return self.layout.stepped(self.envs[slot].step(order))
         except EnvironmentFault as wrong:
             fault = wrong
@@ -178,6 +179,17 @@ class Stepper:
         if env is not None:
             with suppress(Exception, SystemExit):  # the fault says more than what follows from it
                 env.close()
+
+
+def begin(env: gymnasium.Env, seed: int) -> object:
+    """What `env.reset` returns for a seed; where numpy's RandomState, as in dm_control, refuses it as too large, for
+    `seed % 2**32`."""
+    try:
+        return env.reset(seed=seed, options={})
+    except ValueError as error:
+        if seed < RANDOM_STATE_SEEDS or "2**32" not in str(error):
+            raise
+    return env.reset(seed=seed % RANDOM_STATE_SEEDS, options={})
 
 
 def bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:

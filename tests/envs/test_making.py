@@ -47,6 +47,9 @@ def test_a_time_limit_is_taken_as_it_is_given_or_refused():
     for limit in (0, 2.5, "many"):
         with pytest.raises(ValueError, match=f"Hopper-v5: max_episode_steps is {limit!r}; a whole number of at least"):
             environment_factory("hopper", {"max_episode_steps": limit})
+    with pytest.raises(ValueError, match="max_episode_steps is 0"):
+        environment_factory("hopper", max_episode_steps=0)
+    assert environment_factory("hopper", max_episode_steps=9) == environment_factory("hopper", {"max_episode_steps": 9})
     for given, limit in (({}, 300), ({"max_episode_steps": 100}, 100)):
         assert environment_factory("pointmaze-umaze", given, protocol="d4rl-single-goal").max_episode_steps == limit
 

@@ -3,6 +3,8 @@
 39 (autoreset and early ends) is tests/envs/evaluation/test_rollout.py.
 """
 
+from contextlib import closing
+
 import gymnasium
 import numpy as np
 import pytest
@@ -129,3 +131,33 @@ def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, actio
     env.action_space = action or env.action_space
     with pytest.raises(ValueError, match=message):
         VectorEnvironment(lambda: env, 1)
+
+
+class Legacy(Faulty):
+    """Seeded as dm_control is by shimmy, with numpy's RandomState."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset()
+        return np.random.RandomState(seed).uniform(size=3), {}
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_an_environment_that_takes_seeds_of_32_bits_begins_with_the_last_32_of_larger_ones(workers):
+    seeds = [7, 2**32 - 1, 2**32 + 7, 2**62 + 5]
+    with closing(VectorEnvironment(Legacy, len(seeds), workers=workers)) as envs:
+        envs.reset(np.ones(len(seeds), bool), seeds)
+        begun = [np.random.RandomState(seed % 2**32).uniform(size=3).astype(np.float32) for seed in seeds]
+        assert np.array_equal(envs.obs_BO, begun)
+
+
+def test_an_environment_that_fails_at_a_large_seed_for_another_reason_is_begun_once():
+    class Failing(Faulty):
+        begun = 0
+
+        def reset(self, *, seed=None, options=None):
+            type(self).begun += 1
+            raise ValueError("no such level")
+
+    with pytest.raises(EnvironmentFault, match="no such level"), closing(VectorEnvironment(Failing, 1)) as envs:
+        envs.reset(np.ones(1, bool), [2**40])
+    assert Failing.begun == 1
