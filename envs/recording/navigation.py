@@ -46,7 +46,7 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     E = -(-steps // T)
     walker = None
     noise = NOISE["point"]
-    if "ant" in maze:
+    if "antmaze" in maze:
         walker = Walker()
         noise = NOISE["ant"]
     if kind == "explore":

@@ -46,6 +46,13 @@ def test_navigate_goes_from_goal_to_goal(grid, monkeypatch):
     assert episode.goal_dims == (0, 1) and "pointmaze-medium-v0" in episode.env
 
 
+@pytest.mark.parametrize("maze", ["giant", "teleport"])
+def test_a_point_is_recorded_in_every_maze(maze, monkeypatch):
+    monkeypatch.setattr(navigation, "SIDE_BY_SIDE", 1)
+    episodes = navigation.record(f"ogbench/pointmaze-{maze}-stitch", 200, progress=False)
+    assert episodes.obs.shape == (201, 2)
+
+
 def test_crossings_are_the_cells_that_are_not_in_a_corridor(grid):
     around = [sum(grid.free[r + i, c + j] for i, j in ((0, 1), (0, -1), (1, 0), (-1, 0)))
               for r, c in map(lambda cell: divmod(cell, grid.free.shape[1]), navigation.crossings(grid))]
