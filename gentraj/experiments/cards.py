@@ -87,6 +87,12 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
+    league: str | None = None
+    """What other scores these may be compared with, in a line: those of such goals, data and protocol; null, or left
+    out, where the table says enough."""
+    chosen: str | None = None
+    """How the settings were chosen, in a line, if it was by episodes that they are scored in, so that the score is too
+    high on average; null, or left out, if it was not."""
     minutes: NonNegativeFloat | None = None
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""
@@ -95,9 +101,10 @@ class Card:
     runs of its own."""
 
     def __post_init__(self) -> None:
-        for text in (self.table, self.label):
-            if len(text.splitlines()) != 1 or not text.strip():
-                raise ValueError(f"table or label is {text!r}; one line of text is expected")
+        for key in ("table", "label", "league", "chosen"):
+            text = getattr(self, key)
+            if text is not None and (len(text.splitlines()) != 1 or not text.strip()):
+                raise ValueError(f"{key} is {text!r}; one line of text is expected")
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")

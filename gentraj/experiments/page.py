@@ -48,8 +48,8 @@ An entry is the score of the *last* checkpoint, as a mean over training seeds an
 for all methods. The number after ± is half the width of the 95 % interval (Student's, of the variance between
 trainings and between the episodes that they share); with a single training seed, it does not include the variation
 between trainings. "{average}" is the mean over the datasets, and "{data}" that of a dataset's own episodes. Where all
-episodes succeed, or none does, the number after ± is how far the exact interval of as many independent episodes
-reaches. The milliseconds of a card are those of a decision for up to 25 episodes at once.
+episodes succeed, or none does, brackets contain the exact interval of as many independent episodes. The milliseconds
+of a card are those of a decision for up to 25 episodes at once.
 
 "Over runs and datasets" has the rows with several training seeds. IQM is the interquartile mean over the runs on all
 datasets, which leaves out the best and the worst quarter. "Above the next row" is the difference of the averages of a
@@ -62,6 +62,8 @@ due to chance.
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
 the methods and not the numbers."""
 PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
+MARK = "†"
+CHOSEN = MARK + " The settings were chosen by episodes that are scored here, so that the score is too high on average."
 NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
 CARDS = "Cards, with the updates and minutes of a training on one thread of a shared machine: {cards}."
 
@@ -123,6 +125,11 @@ class ScoreTable:
     def stem(self) -> str:
         """What the names of its figures contain."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
+
+    @property
+    def chosen(self) -> list[tuple[str, str]]:
+        """The rows whose settings were chosen by episodes that are shown: their labels, and how."""
+        return [(result.card.label, result.card.chosen) for result in self.cards.values() if result.card.chosen]
 
     @property
     def is_averaged(self) -> bool:
@@ -236,7 +243,14 @@ def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, s
                            seeds=_seeds(table.rows))
     yield f"## {table.name}"
     yield text if table.is_averaged else text + NOT_AVERAGED
+    leagues = [(result.card.label, result.card.league) for result in table.cards.values() if result.card.league]
+    if leagues:
+        yield "What other scores may be compared with these:"
+        yield _by_label(leagues)
     yield score_table(table, more)
+    if table.chosen:
+        yield CHOSEN
+        yield _by_label(table.chosen)
     yield picture(table.name, path, table.stem, lambda file: _draw(table, file))
 
 
@@ -257,14 +271,15 @@ def score_table(table: ScoreTable, more: Mapping[str, Mapping[str, str]] | None 
     averaged = table.is_averaged and len(table.columns) > 1
     columns = [*table.columns, *([AVERAGE] if averaged else [])]
     rows: list[list[str]] = []
-    behaviour = table.behaviour
+    behaviour, chosen = table.behaviour, dict(table.chosen)
     if behaviour:
         rows.append([DATA, *(number(behaviour.get(column)) for column in columns), *("" for _ in more)])
     for row in table.rows:
         cells = [_cell(row, row.results.get(column), table.score) for column in table.columns]
         if averaged:
-            cells.append(plus_minus(table.averages.get(row.label)))
-        rows.append([row.label, *cells, *(column.get(row.label, "") for column in more.values())])
+            cells.append(plus_minus(table.averages.get(row.label), table.score))
+        name = f"{row.label} {MARK}" if row.label in chosen else row.label
+        rows.append([name, *cells, *(column.get(row.label, "") for column in more.values())])
     return markdown_table(["", *columns, *more], rows)
 
 
@@ -272,7 +287,8 @@ def _cell(row: Row, result: DataResult | None, score: Score) -> str:
     if result is None:
         return number(None)
     done, expected = len(result.seeds), len(row.seeds)
-    return plus_minus(result.over_seeds(score).estimate) + (f" ({done} of {expected} seeds)" if done < expected else "")
+    return plus_minus(result.over_seeds(score).estimate, score) + (
+        f" ({done} of {expected} seeds)" if done < expected else "")
 
 
 def over_runs(table: ScoreTable) -> Iterator[str]:
@@ -297,19 +313,19 @@ def over_runs(table: ScoreTable) -> Iterator[str]:
 
 def published(table: ScoreTable) -> Iterator[str]:
     """Yields the table of published scores of what was trained, and their sources, if the cards name any."""
-    rows = []
-    sources: dict[str, dict[str, None]] = {}
+    rows: list[tuple[str, ...]] = []
+    sources: list[tuple[str, str]] = []
     for result in table.cards.values():
         for data in result.card.data:
             if data.published is None or data.name not in result.data:
                 continue
             rows.append((result.card.label, data.name, number(data.published.score), _count(data.published.updates)))
-            sources.setdefault(data.published.source, {})[result.card.label] = None
+            sources.append((result.card.label, data.published.source))
     if rows:
         yield "### Published scores"
         yield markdown_table(("", "dataset", "published", "updates"), rows)
-        listed = "; ".join(f"{_listed([*labels])}: {source}" for source, labels in sources.items())
-        yield f"The sources are, for {listed}."
+        yield "The sources:"
+        yield _by_label(sources)
 
 
 def _cards(table: ScoreTable) -> str:
@@ -345,6 +361,14 @@ def _draw(table: ScoreTable, path: Path) -> None:
 # -- numbers
 
 
+def _by_label(texts: Iterable[tuple[str, str]]) -> str:
+    """A list in Markdown of texts about labels, each once, after the labels that it is about."""
+    labels: dict[str, dict[str, None]] = {}
+    for label, text in texts:
+        labels.setdefault(text, {})[label] = None
+    return "\n".join(f"- {_listed([*about])}: {text}" for text, about in labels.items())
+
+
 def _listed(words: Sequence[str]) -> str:
     """The words as a sentence has them: A, B and C."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
@@ -354,10 +378,12 @@ def _count(value: int | None) -> str:
     return number(None) if value is None else f"{value:,}"
 
 
-def plus_minus(value: Estimate | None) -> str:
-    """An estimate as its mean and the farther end of its interval."""
+def plus_minus(value: Estimate | None, score: Score) -> str:
+    """A mean score and the farther end of its interval, or both ends where all episodes succeed, or none does."""
     if value is None:
         return number(None)
+    if score == "success_rate" and value.mean in (0.0, 1.0):
+        return f"{number(value.mean)} [{value.low:.3f}, {value.high:.3f}]"
     digits = 1 if abs(value.mean) >= 9.995 else 2
     return f"{number(value.mean)} ± {max(value.high - value.mean, value.mean - value.low):.{digits}f}"
 

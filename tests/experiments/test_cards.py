@@ -22,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"preset": "fqll"}, "unknown preset 'fqll'; did you mean 'fql'?"),
     ({"runs": "b"}, "bc.json: unknown card for runs 'b'; did you mean 'bc'?"),
     ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']"), ({"data": [FAIR | {"name": "../x"}]}, "name is '../x'"),
-    ({"label": "two\nlines"}, r"table or label is 'two\nlines'"),
+    ({"label": "two\nlines"}, r"label is 'two\nlines'"),
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "none.npz"),
     ({"protocol": "ogbench"}, "bc: Pendulum-v1: the protocol ogbench"),

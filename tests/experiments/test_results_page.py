@@ -24,7 +24,7 @@ from gentraj.experiments.cards import (
     write_result,
 )
 from gentraj.experiments.engine import episode_scores
-from gentraj.experiments.page import score_tables, write_page
+from gentraj.experiments.page import MARK, score_tables, write_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,6 +118,29 @@ def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_p
 
 
 
+def test_scores_of_successes_have_an_exact_interval_where_all_succeed_or_none_does(tmp_path: Path) -> None:
+    """That of as many independent episodes (Clopper and Pearson 1934): 0.025 ** (1 / 8) of 8 successes."""
+    seeds = tuple(SeedResult(seed, "", 4, "", (1.0,) * 4, 60.0, {}) for seed in (3, 5))
+    half = tuple(replace(seed, scores=(1.0, 1.0, 0.0, 0.0)) for seed in seeds)
+    card = from_json(Card, CARD | {"score": "success_rate"})
+    data = {"fair": DataResult("", None, seeds), "hard": DataResult("", None, half)}
+    text = write_page({"a": CardResult(card, data)}, tmp_path / "page.md").read_text()
+    fair, hard, average = table(text, "fair")["BC"]
+    assert fair == f"1.00 [{0.025 ** (1 / 8):.3f}, 1.000]" and "±" in hard and "±" in average
+
+
+def test_a_table_says_what_may_be_compared_with_it_and_which_rows_were_chosen_by_it(tmp_path: Path) -> None:
+    league = "goals: whole observations; data: of OGBench"
+    cards = {"a": made({"fair": 40}, "Theirs", league=league), "b": made({"fair": 50}, "Ours", league=league),
+             "c": made({"fair": 60}, "Tuned", chosen="width by seed 3")}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    lines = text.splitlines()
+    assert f"- Theirs and Ours: {league}" in lines and "- Tuned: width by seed 3" in lines
+    assert [line.split(" | ")[0] for line in lines if MARK in line] == ["| Tuned †", page_of_results.CHOSEN]
+    with pytest.raises(ConfigError, match="league is"):
+        made({"fair": 40}, "a", league="two\nlines")
+
+
 def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None:
     """A Hopper returns 3,000 and an InvertedPendulum 1,000; the normalised scores of the other tests are averaged."""
     cards = {name: made({"fair": mean, "hard": 10 * mean}, name, score="return_mean") for name, mean in
@@ -154,7 +177,7 @@ def test_published_scores_of_what_was_trained_stand_with_their_budget(tmp_path: 
     result = made({"fair": 40}, "IQL", data=[FAIR | {"published": published}])
     text = write_page({"a": result}, tmp_path / "page.md").read_text()
     assert "| IQL | fair | 87.0 | 1,000,000 |" in text.splitlines()
-    assert "IQL: the paper, table 1" in text
+    assert "- IQL: the paper, table 1" in text.splitlines()
 
 
 def test_successes_keep_the_order_of_their_episodes() -> None:
