@@ -21,7 +21,6 @@ from .style import (
 
 SCORES_ACROSS = 4  # panels of scores in a row
 LONGEST_LABEL = 32  # characters; of a longer one the end is shown
-TICKS = 1, 1.5, 2, 3, 5, 7  # of a logarithmic axis, in each power of ten
 
 
 def plot_frontier(points: Mapping[str, tuple[float, tuple[float, float, float]]], best: Collection[str], path: Path,
@@ -39,7 +38,7 @@ def plot_frontier(points: Mapping[str, tuple[float, tuple[float, float, float]]]
         ax.annotate(name, (cost, mean), (6, 5), textcoords="offset points", fontsize=8)
     ax.set_xscale("log")
     ax.margins(x=0.2, y=0.1)
-    log_ticks(ax.xaxis, TICKS, 6)
+    log_ticks(ax.xaxis)
     ax.set(xlabel="CPU time of a decision (ms, log scale)", ylabel=worth)
     ax.set_title("What a decision costs and what it is worth", loc="left")
     return save(figure, path)
@@ -112,6 +111,7 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
             ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label)
         if log and any(mean.any() for _, mean, _, _ in panel.values()):
             ax.set_yscale("log")
+            log_ticks(ax.yaxis)
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(along, fontsize=8)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

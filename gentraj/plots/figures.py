@@ -63,8 +63,10 @@ def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         ax.plot(step, value, color=colour, lw=0.8, alpha=0.35)
         smoothed = uniform_filter1d(value, 1 + len(value) // 20, mode="nearest")
         ax.plot(step, smoothed, color=colour, lw=1.8, label=name, marker="o", ms=4, markevery=[-1])
-    positive = all(value > 0 for curve in curves.values() for _, value in curve)
-    ax.set(xlabel="step", ylabel="loss", yscale="log" if positive else "linear")
+    if all(value > 0 for curve in curves.values() for _, value in curve):
+        ax.set_yscale("log")
+        log_ticks(ax.yaxis)
+    ax.set(xlabel="training step", ylabel="loss")
     ax.legend(frameon=False)
     head(figure, (), "Training loss")
     return save(figure, path)
@@ -135,7 +137,7 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     ax.plot(*plans_NH2[chosen].T, color=scale.to_rgba(trust_ratio_N[chosen]), lw=3.0)
     mark(ax, plans_NH2[chosen, 0], goal)
     bar = figure.colorbar(scale, ax=ax, shrink=0.85, label="error / threshold (solid: trusted, dashed: not)")
-    log_ticks(bar.ax.yaxis, (1, 2, 5))
+    log_ticks(bar.ax.yaxis)
     bar.ax.axhline(1.0, color=INK, lw=2)
     head(figure, [ax], "Candidate plans and how far each is trusted")
     return save(figure, path)
@@ -233,15 +235,11 @@ def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path
     """Draws the errors found over the errors expected, both of bins of steps, as `OpenLoop.calibration` gives."""
     figure, [ax] = panels(1, width=4.4, height=4.0)
     ax.plot(expected_N, expected_N, color=GREY, ls=(0, (3, 2)), label="as expected")
-    ax.plot(expected_N, found_N, "o-", color=BLUE, label="found")
-    _log_where_positive(ax, "x", np.array(expected_N))
-    _log_where_positive(ax, "y", np.array([*expected_N, *found_N]))
+    ax.plot(expected_N, found_N, "o", color=BLUE, label="found")
+    if np.any(expected_N):  # 0 has no logarithm
+        ax.set(xscale="log", yscale="log")
+        log_ticks(ax.xaxis)
+        log_ticks(ax.yaxis)
     ax.set(xlabel="expected error (deviations of a step's change)", ylabel="error found")
     head(figure, [ax], "Is the uncertainty calibrated? One step, held-out data")
     return save(figure, path)
-
-
-def _log_where_positive(ax: Axes, axis: str, values: np.ndarray) -> None:
-    """Makes an axis logarithmic unless all values are 0, which has no logarithm."""
-    if values.any():
-        ax.set(**{f"{axis}scale": "log"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .figures import film_denoising
-from .style import BLUE, GREY, INK, head, panels, save
+from .style import BLUE, GREY, head, panels, save
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -40,7 +40,7 @@ class Signals(NamedTuple):
 def plot_signals(signals: Sequence[Signals], names: Sequence[str], path: Path, title: str,
                  bounds_2D: np.ndarray | None = None) -> Path:
     """Draws the entries that vary in the first of `signals` over the steps; those that are constant there are named
-    below. `names` are those of all D entries. Thicker lines lie over thinner ones.
+    below. `names` are those of all D entries. Thinner lines lie over thicker ones, so that none hides another.
 
     Of more than `MOST_PANELS` entries, so many are drawn, evenly spaced. `bounds_2D` are the least and the greatest
     value that each entry may have; those that are not finite are not drawn.
@@ -94,6 +94,7 @@ def _column(signals: Sequence[Signals], names: Sequence[str], most: int) -> tupl
     for d, ax in shown.items():
         ax.set_xlim(first, max(last, first + 1))
         ax.set_ylabel(names[d], rotation=0, ha="right", va="center", fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(3))
         ax.label_outer()
     axes[-1].set_xlabel("\n".join(["environment steps", *_left_out(names, varying, entries, low_D)]), fontsize=9)
@@ -114,11 +115,11 @@ def _left_out(names: Sequence[str], varying: np.ndarray, entries: np.ndarray, lo
 def _draw(ax: Axes, signals: Signals, entry: int) -> Sequence[Artist]:
     """The lines of an entry; a legend names the first."""
     label, step_T, x_NTD, colour, width, alpha = signals
-    lines = ax.plot(step_T, x_NTD[..., entry].T, color=colour, lw=width, alpha=alpha, zorder=2 + width / 10)
+    lines = ax.plot(step_T, x_NTD[..., entry].T, color=colour, lw=width, alpha=alpha, zorder=3 - width / 10)
     lines[0].set_label(label)
     return lines
 
 
 def windows_of_data(step_T: np.ndarray, x_NTD: np.ndarray) -> Signals:
     """Windows of the data, as all figures draw them."""
-    return Signals("windows of data", step_T, x_NTD, INK, 0.6, 0.5)
+    return Signals("windows of data", step_T, x_NTD, GREY, 2.0, 0.5)

@@ -112,8 +112,14 @@ def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
 
 
 def colours(count: int) -> list[str]:
+    """Returns colours of which none is there twice."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
     palette = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, *MORE]
-    return [palette[i % len(palette)] for i in range(count)]
+    if count > len(palette):
+        palette = [to_hex(colour) for colour in colormaps["turbo"](np.linspace(0, 1, count))]
+    return palette[:count]
 
 
 def trust_scale(limit: float) -> tuple[LogNorm, ListedColormap]:
@@ -127,11 +133,17 @@ def trust_scale(limit: float) -> tuple[LogNorm, ListedColormap]:
     return LogNorm(1 / limit, limit), ListedColormap(both)
 
 
-def log_ticks(axis: Axis, multiples: Sequence[float], most: int | None = None) -> None:
-    """Sets the ticks of a logarithmic axis, at most so many, to multiples of powers of ten, without exponents."""
-    from matplotlib.ticker import LogLocator, NullLocator
+def log_ticks(axis: Axis) -> None:
+    """Gives a logarithmic axis, on which all is drawn, few ticks without exponents."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=multiples, numticks=most))
+    low, high = axis.get_view_interval()
+    locator = LogLocator(numticks=5)
+    if high < 10 * low:
+        locator = MaxNLocator(4)
+    elif high < 1000 * low:
+        locator = LogLocator(subs=(1, 2, 5), numticks=5)
+    axis.set_major_locator(locator)
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 

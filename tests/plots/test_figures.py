@@ -14,7 +14,7 @@ from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import figures, signals
 from gentraj.plots.page import Picture, Table, write_report
 from gentraj.plots.signals import Signals, denoising_signals, plot_signals
-from gentraj.plots.style import Floor, panels, save, trust_scale
+from gentraj.plots.style import Floor, colours, log_ticks, panels, save, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -182,6 +182,23 @@ def test_of_a_hundred_signals_some_are_drawn_from_the_first_to_the_last_and_the_
     assert f"{len(drawn)} of the 100" in figure.axes[-1].get_xlabel()
     constant = signals_figure(monkeypatch, tmp_path / "y.png", np.ones((2, 3)))
     assert constant.axes  # an episode is shown in which nothing changes
+
+
+def test_no_colour_is_there_twice() -> None:
+    for count in (0, 1, 6, 12, 13, 40):
+        assert len({*colours(count)}) == count
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.31, 0.45), (0.1, 0.6), (0.08, 1.2), (1e-4, 30.0), (2.0, 2.1)])
+def test_a_logarithmic_axis_has_some_ticks_in_plain_numbers(low: float, high: float) -> None:
+    figure, [ax] = panels(1)
+    ax.plot([low, high], [0, 1])
+    ax.set_xscale("log")
+    log_ticks(ax.xaxis)
+    figure.draw_without_rendering()
+    begin, end = ax.get_xlim()
+    shown = {text.get_text() for text in ax.get_xticklabels() if begin <= text.get_position()[0] <= end}
+    assert 2 <= len(shown) <= 9 and not any("$" in text for text in shown)
 
 
 def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):

@@ -235,8 +235,8 @@ def _draw_imagined(run: WorldModelRun, loop: OpenLoop, windows: Batch, path: Pat
         return torch.cat([first_N1O, x_NTO[:, :T]], dim=1).numpy()
 
     step_T = np.arange(T + 1)
-    plot_signals([Signals("true", step_T, with_first(loop.obs_BTO[i : i + 1]), INK, 1.8),
-                  Signals("expected", step_T, with_first(loop.mean.obs_BTO[i : i + 1]), ORANGE, 1.5),
+    plot_signals([Signals("true", step_T, with_first(loop.obs_BTO[i : i + 1]), INK, 3.5, 0.4),
+                  Signals("expected", step_T, with_first(loop.mean.obs_BTO[i : i + 1]), ORANGE, 1.8),
                   Signals("sampled", step_T, with_first(sampled.obs_BTO.cpu()), BLUE, 0.8, 0.5)],
                  [entry_word("observation", o, run.data.obs_names) for o in range(run.data.obs_dim)], path,
                  "True and imagined, by the same actions")

@@ -51,7 +51,7 @@ def draw_samples(data: DataFacts, spec: TrajectorySpec, samples: Mapping[str, np
         places = {name: floor.places(x_NHD) for name, x_NHD in samples.items()}
         return plot_samples_beside_data(places, floor.places(data_NHD), path, floor)
     step_H = np.array(spec.times)
-    signals = [Signals(name, step_H, x_NHD[:WINDOWS], colour, 0.6, 0.5)
+    signals = [Signals(name, step_H, x_NHD[:WINDOWS], colour, 0.8)
                for (name, x_NHD), colour in zip(samples.items(), colours(len(samples)), strict=True)]
     names = entry_names(data)[: spec.dim]
     return plot_signals([windows_of_data(step_H, data_NHD[:WINDOWS]), *signals], names, path, "Samples and data")

@@ -26,7 +26,7 @@ from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
 from ...plots.page import Beside, Picture, Table, show, write_report
 from ...plots.signals import Signals, denoising_signals, plot_signals, windows_of_data
-from ...plots.style import BLUE, ORANGE, VERMILION, Floor
+from ...plots.style import BLUE, GREEN, ORANGE, Floor
 from ...progress import bar, busy, one_line, say
 from ...randomness import unfold
 from ...trajectory import Condition, SamplingOptions, only_steps
@@ -329,13 +329,13 @@ class Drawing:
         x_1TD = np.full((1, steps + 1, width), np.nan)
         x_1TD[0, :, : self.run.data.obs_dim] = episode.obs
         x_1TD[0, :-1, self.run.data.obs_dim :] = episode.act
-        signals = [Signals("executed", np.arange(steps + 1), x_1TD, BLUE, 1.6)]
+        signals = [Signals("executed", np.arange(steps + 1), x_1TD, BLUE, 2.2)]
         caption = f"What was observed and done, {outcomes(played)[0]}; the limits are those of the action space."
         goal_TG = episode.extras.get("goal")
         if goal_TG is not None and self.run.data.goal_dims:
             goal_1TD = np.full_like(x_1TD, np.nan)
             goal_1TD[..., list(self.run.data.goal_dims)] = goal_TG
-            signals.append(Signals("goal", np.arange(steps + 1), goal_1TD, VERMILION))
+            signals.append(Signals("goal", np.arange(steps + 1), goal_1TD, GREEN))
         if planner is not None:
             start_K = np.unique(np.linspace(0, steps - 1, FANS).astype(int))
             goal_KG = None
