@@ -60,7 +60,7 @@ Mann-Whitney statistic (Newcombe 2006) for the probability. An interval that con
 due to chance.
 
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
-the methods and not the numbers."""
+the methods and not the numbers. gentraj's `docs/published.md` has the best published score of each task beside ours."""
 PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
 MARK = "†"
 CHOSEN = MARK + " The settings were chosen by episodes that are scored here, so that the score is too high on average."
@@ -246,11 +246,11 @@ def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, s
     leagues = [(result.card.label, result.card.league) for result in table.cards.values() if result.card.league]
     if leagues:
         yield "What other scores may be compared with these:"
-        yield _by_label(leagues)
+        yield by_label(leagues)
     yield score_table(table, more)
     if table.chosen:
         yield CHOSEN
-        yield _by_label(table.chosen)
+        yield by_label(table.chosen)
     yield picture(table.name, path, table.stem, lambda file: _draw(table, file))
 
 
@@ -325,7 +325,7 @@ def published(table: ScoreTable) -> Iterator[str]:
         yield "### Published scores"
         yield markdown_table(("", "dataset", "published", "updates"), rows)
         yield "The sources:"
-        yield _by_label(sources)
+        yield by_label(sources)
 
 
 def _cards(table: ScoreTable) -> str:
@@ -361,7 +361,7 @@ def _draw(table: ScoreTable, path: Path) -> None:
 # -- numbers
 
 
-def _by_label(texts: Iterable[tuple[str, str]]) -> str:
+def by_label(texts: Iterable[tuple[str, str]]) -> str:
     """A list in Markdown of texts about labels, each once, after the labels that it is about."""
     labels: dict[str, dict[str, None]] = {}
     for label, text in texts:
