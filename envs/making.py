@@ -32,6 +32,7 @@ from gentraj.data.minari_io import spec_as_json
 from gentraj.process import IMPORTS
 
 from .tasks.maze import Detour, Maze, SingleGoal
+from .tasks.metaworld import METAWORLD, SeededReset
 from .tasks.registry import (
     MAZES,
     OGBENCH,
@@ -164,6 +165,8 @@ class EnvironmentFactory:
             return SingleGoal(env, self.task.d4rl_goal)
         if self.protocol == "ogbench-detour":
             return Detour(env)
+        if self.env_id.startswith(METAWORLD):
+            return SeededReset(env)
         return env
 
     @cached_property

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Tuple
 
-from gentraj.data.minari_io import is_part, is_vector, observed, spec_as_json
+from gentraj.data.minari_io import is_part, is_vector, numbered, observed, spec_as_json
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN_CHARACTERS = 80  # of a faulty value in a message
@@ -55,8 +55,8 @@ Orders = Mapping[int, int | np.ndarray]
 class Layout:
     """What an environment is called and what it observes and does.
 
-    `boxes` are the spaces of the parts of an observation, which are the entries `obs_keys` of a dict observation. Each
-    part is flattened.
+    `boxes` are the spaces of the parts of an observation, which are the entries `obs_keys` of a dict observation, or of
+    a tuple, by their places ("0", "1"). Each part is flattened.
     """
 
     env_id: str
@@ -71,9 +71,9 @@ class Layout:
     def of(cls, env: gymnasium.Env, obs_keys: Sequence[str] = ()) -> Layout:
         """The layout of an environment whose observations are the parts `obs_keys`.
 
-        Without `obs_keys` these are "observation" if the environment has goals, or else all entries of the dict, as
-        `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and dicts of
-        Boxes, and for `obs_keys` that a dict lacks.
+        Without `obs_keys` these are "observation" if the environment has goals, or else all entries of the dict or the
+        tuple, as `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and
+        dicts and tuples of Boxes, and for `obs_keys` that a dict lacks.
         """
         space, act = env.observation_space, env.action_space
         spec = env.spec
@@ -82,7 +82,7 @@ class Layout:
         parts: list[Any] = [space]
         goal: Any = None
         supported = is_vector(space)
-        if isinstance(space, Dict):
+        if isinstance(space, Dict | Tuple):
             entries = observed(space)
             goal = entries.get("desired_goal")
             keys = tuple(obs_keys)
@@ -126,9 +126,10 @@ class Layout:
                               success)
 
     def _observed(self, obs: Any, *rest: Any) -> EnvStep:
-        parts = [obs[key] for key in self.obs_keys] if self.obs_keys else [obs]
+        entries: Any = numbered(obs) if isinstance(obs, tuple) else obs
+        parts = [entries[key] for key in self.obs_keys] if self.obs_keys else [obs]
         read = [_vector(part, box, "observation") for part, box in zip(parts, self.boxes, strict=True)]
-        goal_G = None if self.goal is None else _vector(obs["desired_goal"], self.goal, "goal")
+        goal_G = None if self.goal is None else _vector(entries["desired_goal"], self.goal, "goal")
         return EnvStep(read[0] if len(read) == 1 else np.concatenate(read), goal_G, *rest)
 
 

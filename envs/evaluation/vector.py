@@ -39,13 +39,13 @@ ENDING_SECONDS = 5.0  # that a worker may take to close its environments
 class VectorEnvironment:
     """`batch` environments that are stepped together. A finished one must be reset before the next step.
 
-    The entries `obs_keys` of a dict observation are flattened and joined; its "desired_goal" is kept apart. By default
-    they are "observation" where there are goals, or else all entries, and a line on stderr says so. After each reset
-    and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32 arrays. With `workers`, each
-    environment is in a process of its own, and a call of one may take `time_limit` seconds; the results are the same
-    bits. `strict` raises the first `EnvironmentFault`; otherwise `faults` holds those of the last call by environment,
-    in whose rows nothing is new. Raises ValueError for observation and action spaces other than 1-D Boxes and dicts of
-    Boxes.
+    The entries `obs_keys` of a dict or tuple observation are flattened and joined; its "desired_goal" is kept apart. By
+    default they are "observation" where there are goals, or else all entries, and a line on stderr says so. After each
+    reset and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32 arrays. With `workers`,
+    each environment is in a process of its own, and a call of one may take `time_limit` seconds; the results are the
+    same bits. `strict` raises the first `EnvironmentFault`; otherwise `faults` holds those of the last call by
+    environment, in whose rows nothing is new. Raises ValueError for observation and action spaces other than 1-D Boxes,
+    dicts and tuples of Boxes.
     """
 
     def __init__(self, make_env: MakeEnv, batch: int, obs_keys: Sequence[str] = (), *, workers: bool = False,

@@ -44,9 +44,9 @@ class Episodes:
 
     `extras` hold one row for each observation (S + E, ...): goal, qpos, qvel, or imagined, which marks synthetic data.
     `goal_dims` are the entries of an observation that a goal gives values for. `obs_keys` are the entries of a dict
-    observation that were flattened and joined, in this order, to make `obs`. `obs_names` and `act_names` are what the
-    entries of an observation and of an action are called, empty for nothing. `env` is the environment, Gymnasium's
-    EnvSpec as JSON. Two datasets are equal if all fields but the name are equal.
+    observation, or the places in a tuple ("0", "1"), that were flattened and joined, in this order, to make `obs`.
+    `obs_names` and `act_names` are what the entries of an observation and of an action are called, empty for nothing.
+    `env` is the environment, Gymnasium's EnvSpec as JSON. Two datasets are equal if all fields but the name are equal.
 
     Raises `DataError`, naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
     """

@@ -2,7 +2,7 @@
 
 A goal-conditioned dict {observation, achieved_goal, desired_goal} is flattened: `desired_goal` becomes extras["goal"],
 and `obs` is `observation` if that contains `achieved_goal`, else `achieved_goal` followed by `observation`. Any other
-dict of Boxes is flattened in the order of its entries.
+dict, or tuple, of Boxes is flattened in the order of its entries.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +45,19 @@ def spec_as_json(spec: EnvSpec) -> str | None:
         return None
 
 
+def numbered(parts: Sequence[Any]) -> dict[str, Any]:
+    """The parts of a Tuple as those of a Dict, by their places: "0", "1" and so on."""
+    return {str(place): part for place, part in enumerate(parts)}
+
+
 def observed(space: Any) -> Any:
-    """The entries of a Dict that are read, or None for another space.
+    """The entries of a Dict that are read, or those of a Tuple by their places, or None for another space.
 
     Goals that are Dicts themselves, as the tasks of FrankaKitchen, are left out: they are the same in each episode.
     """
     parts = getattr(space, "spaces", None)
+    if isinstance(parts, tuple):
+        return numbered(parts)
     if isinstance(parts, dict) and hasattr(parts.get("desired_goal"), "spaces"):
         return {key: part for key, part in parts.items() if key == "observation"}
     return parts
@@ -63,9 +70,9 @@ def is_part(space: Any) -> TypeGuard[Box]:
 
 
 def flattening(name: str, parts: Mapping[str, Any]) -> str:
-    """A line that says how a dict observation of these Boxes was flattened."""
+    """A line that says how an observation of these Boxes was flattened."""
     widths = ", ".join(f"{key} ({math.prod(part.shape)})" for key, part in parts.items())
-    return f"{name}: the dict observation is flattened, as by gymnasium.spaces.utils.flatten: {widths}"
+    return f"{name}: the observation is flattened, as by gymnasium.spaces.utils.flatten: {widths}"
 
 
 def is_vector(space: Any) -> TypeGuard[Box]:
@@ -159,7 +166,7 @@ def read_minari(dataset_id: str) -> Fields:
         if "achieved_goal" in obs_keys:
             obs = np.concatenate([achieved, obs], 1)
     elif "observations" not in read:
-        obs_keys = tuple(key.removeprefix("observations/") for key in obs_shapes)
+        obs_keys = tuple(observed(space))
         say_once(flattening(dataset_id, observed(space)))
     env = metadata.get("env_spec")
     if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
@@ -193,7 +200,7 @@ def _find(dataset_id: str) -> Path:
 def _obs_shapes(dataset_id: str, space: Space[Any]) -> dict[str, tuple[int, ...]]:
     """The arrays of an episode in the file that hold its observations, with the shapes of their rows.
 
-    Raises `DataError` for anything but vectors, dicts of Boxes and goal-conditioned dicts of vectors.
+    Raises `DataError` for anything but vectors, dicts and tuples of Boxes, and goal-conditioned dicts of vectors.
     """
     if is_vector(space):
         return {"observations": space.shape}
@@ -201,9 +208,10 @@ def _obs_shapes(dataset_id: str, space: Space[Any]) -> dict[str, tuple[int, ...]
     if isinstance(parts, dict):
         goals = set(parts) == set(GOAL_KEYS) and all(map(is_vector, parts.values()))
         if goals or ("desired_goal" not in parts and all(map(is_part, parts.values()))):
-            return {f"observations/{key}": part.shape for key, part in parts.items()}
+            stored = "observations/_index_" if type(space).__name__ == "Tuple" else "observations/"
+            return {f"{stored}{key}": part.shape for key, part in parts.items()}
     raise DataError(f"{dataset_id}: observation space {_brief(space)} is not supported, only vectors (1-D Box), dicts "
-                    f"of Boxes and dicts of the vectors {', '.join(GOAL_KEYS)} are; flatten it with "
+                    f"and tuples of Boxes and dicts of the vectors {', '.join(GOAL_KEYS)} are; flatten it with "
                     "gymnasium.wrappers.FlattenObservation (encode images first) and record the data again")
 
 

@@ -132,10 +132,18 @@ def test_other_dicts_of_boxes_are_flattened_as_gymnasium_does_and_a_line_says_so
     e = load_episodes(record([part], space))
     expected = [flatten(space, {key: value[t] for key, value in part.items()}) for t in range(4)]
     assert np.array_equal(e.obs, np.array(expected, np.float32)) and e.obs_keys == tuple(space.spaces)
-    assert "the dict observation is flattened, as by gymnasium.spaces.utils.flatten: arm (3), grid (4), speed (1)" in (
-        capsys.readouterr().err)
+    assert "flattened, as by gymnasium.spaces.utils.flatten: arm (3), grid (4), speed (1)" in capsys.readouterr().err
     save_minari(e, "gentraj/test/again-v0", description="flat")
     assert load_episodes("gentraj/test/again-v0") == replace(e, name="gentraj/test/again-v0")
+
+
+def test_a_tuple_of_boxes_is_flattened_in_its_order():
+    space = spaces.Tuple([box(3), spaces.Box(-9, 9, (2, 2), np.float64)])
+    rng = np.random.default_rng(0)
+    parts = rng.normal(size=(4, 3)), rng.normal(size=(4, 2, 2))
+    e = load_episodes(record([parts], space))
+    expected = [flatten(space, tuple(part[t] for part in parts)) for t in range(4)]
+    assert np.array_equal(e.obs, np.array(expected, np.float32)) and e.obs_keys == ("0", "1")
 
 
 def test_t_observations_for_t_actions_names_both_numbers():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_time_limit_is_taken_as_it_is_given_or_refused():
 
 
 def test_an_environment_of_ones_own_may_be_called_a_maze(counter):
-    gymnasium = load_gymnasium()
+    load_gymnasium()
     gymnasium.register("PointMazeMine-v0", counter, max_episode_steps=5)
     try:
         factory = environment_factory("PointMazeMine-v0")
@@ -94,6 +95,29 @@ def test_a_robot_whose_joints_are_of_a_newer_mujoco_is_refused_with_the_version_
     monkeypatch.setattr("mujoco.mjtJoint", SimpleNamespace(**dict.fromkeys(types, object())))
     with pytest.raises(ImportError, match=r"^FetchReach-v4: .* \"mujoco<3\.12\"$"):
         environment_factory("FetchReach-v4")()
+
+
+class IgnoresSeeds(gymnasium.Env):
+    """Begins as Meta-World does: `reset` ignores the seed, and another method sets the generator."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+    def seed(self, seed):
+        self.np_random = np.random.default_rng(seed)
+
+    def reset(self, *, seed=None, options=None):
+        return self.np_random.uniform(-1, 1, 2), {}
+
+
+def test_the_seed_decides_an_episode_of_metaworld():
+    gymnasium.register("Meta-World/Any", IgnoresSeeds, max_episode_steps=5)
+    try:
+        one, other = (environment_factory("Meta-World/Any")() for _ in range(2))
+        one.reset()
+        begun = [env.reset(seed=seed)[0].tolist() for seed in (1, 2**40) for env in (one, other)]
+        assert begun[0] == begun[1] != begun[2] == begun[3] != one.reset()[0].tolist()
+    finally:
+        del gymnasium.registry["Meta-World/Any"]
 
 
 def test_a_stored_entry_point_is_never_used():

@@ -5,7 +5,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Tuple
 from gymnasium.spaces.utils import flatten
 
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
@@ -183,14 +183,25 @@ class Parts(gymnasium.Env):
         return self.seen(), float(action[0]), False, self.left == 0, {}
 
 
-def test_a_dict_without_goals_is_flattened_as_gymnasium_does_and_a_line_says_so(capsys):
+class TupleOfParts(Parts):
+    """The same parts as a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = Tuple([self.observation_space[key] for key in ("speed", "grid", "arm")])
+
+
+@pytest.mark.parametrize(("kind", "keys", "widths"), [
+    (Parts, ("arm", "grid", "speed"), "arm (2), grid (4), speed (1)"),
+    (TupleOfParts, ("0", "1", "2"), "0 (1), 1 (4), 2 (2)")])
+def test_a_dict_without_goals_and_a_tuple_are_flattened_as_gymnasium_does_and_a_line_says_so(kind, keys, widths,
+                                                                                             capsys):
     say_once.cache_clear()
-    played = rollout(RandomAgent([-1], [1]), Parts, 2, record=True, progress=False)
-    rollout(RandomAgent([-1], [1]), Parts, 1, progress=False)
-    line = "Parts-v0: the dict observation is flattened, as by gymnasium.spaces.utils.flatten: arm (2), grid (4), speed"
-    assert capsys.readouterr().err.count(line) == 1
-    env = Parts()
+    played = rollout(RandomAgent([-1], [1]), kind, 2, record=True, progress=False)
+    rollout(RandomAgent([-1], [1]), kind, 1, progress=False)
+    assert capsys.readouterr().err.count(widths) == 1
+    env = kind()
     for i, episode in enumerate(played.recorded):
         seen = [env.reset(seed=fold(0, i))[0], *(env.step(act)[0] for act in episode.act)]
         assert np.array_equal(episode.obs, np.array([flatten(env.observation_space, obs) for obs in seen], np.float32))
-    assert played.recorded.obs_keys == ("arm", "grid", "speed")
+    assert played.recorded.obs_keys == keys
