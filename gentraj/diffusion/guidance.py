@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -22,7 +23,8 @@ from .paths import NoisePath, over_rows
 
 MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 CHANGE = 2.0  # of the gain, beyond which a move of guidance is computed anew
-LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
+LEAST_ALPHA = 0.01  # with less signal, a move is taken from where sigma / alpha is MOST_NOISE
+MOST_NOISE = 4.0  # the errors of a network's d x0 / dx grow with sigma / alpha; there, Sigma is C / (1 + C / 16) of C
 
 
 def denoising_plugins(guide: Guidance) -> list[Plugin]:
@@ -49,14 +51,19 @@ class Guided(Preference):
     With `iterations` above 0, the maximum of the guide's quadratic model at x0 is found in at most so many steps of
     conjugate gradients (as in Rozet et al. 2024, section 4, for linear observations). Each takes a backward pass
     through the network and a second derivative of the guide, which for a large network costs more than all else; a
-    single iteration is no more exact than the default. Sampling is exact for a Gaussian and a quadratic guide if there
-    are as many iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal has entries.
-    With fewer, x0' falls short of the maximum.
+    single iteration is no more exact than the default. Sampling in many steps is exact for a Gaussian and a quadratic
+    guide if there are as many iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal
+    has entries. With fewer, x0' falls short of the maximum.
     With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
     guides that were trained on noisy trajectories, such as Diffuser's return.
     The move, or the gradient at x, is computed in one of `every` denoisings, and wherever sigma^2 / alpha has changed
     by more than a factor of 2 since the last one; in the others, that one serves again. By default `every` is 2, and 1
     with `iterations`.
+    Where alpha is below 0.01, as in the first step of most paths, d x0 / dx says nothing; the move there is that of the
+    trajectory a DDIM step cleaner, where sigma / alpha is 4, which costs one more denoising. Then the mean of a
+    Gaussian under a linear guide is within 2 % of exact in 5 steps, if the variance of the normalised data is at most 1
+    in every direction; along a variance of 10 it falls 12 to 22 % short. Moves that serve again go up to 8 % too far in
+    10 to 20 steps.
     While x may still become one of several modes, p(x0 | x) is not Gaussian, and the weights of the modes are tilted
     too little (0.84 where 0.95 is exact). For the right weights choose among candidates by the guide
     (docs/samplers.md).
@@ -89,25 +96,31 @@ class Guided(Preference):
         def guide(y: Tensor) -> Tensor:
             return sampling.checks.scores(self.prefer(sampling.normalizer.unnormalize(y)))
 
-        def move(x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-            tilt = Tilt(guide, x0, sampling.checks, second_order=self.iterations > 0)
-            sigma = covariance(x, x0, gain(sampling.path, t))
-            if self.iterations == 0:
-                return tilt.bounded(sigma(tilt.gradient))
-            return proximal(tilt.gradient, tilt.hessian, sigma, self.iterations)
-
-        every = self.every
-        if every is None:
-            every = 1 if self.iterations else 2
-        repeated = Repeated(every, sampling.path)
-
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            if not repeated.due(t):
-                return moved(denoise(x, t), repeated.last, sampling.checks)
+        def tilted(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            """x0, and its move."""
             with torch.enable_grad():
                 x = with_gradient(x)
                 x0 = denoise(x, t)
-            repeated.last = move(x0, x, t)
+            tilt = Tilt(guide, x0, sampling.checks, second_order=self.iterations > 0)
+            sigma = covariance(x, x0, gain(path, t))
+            if self.iterations == 0:
+                return x0, tilt.bounded(sigma(tilt.gradient))
+            return x0, proximal(tilt.gradient, tilt.hessian, sigma, self.iterations)
+
+        every, path = self.every, sampling.path
+        if every is None:
+            every = 1 if self.iterations else 2
+        repeated = Repeated(every, path)
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            s = with_signal(path, t)
+            if not repeated.due(s):
+                x0 = denoise(x, t)
+            elif s is t:
+                x0, repeated.last = tilted(x, t)
+            else:
+                x0 = denoise(x, t)
+                _, repeated.last = tilted(led(path, x, x0, t, s), s)
             return moved(x0, repeated.last, sampling.checks)
 
         if self.at == "noisy":
@@ -132,10 +145,11 @@ def guided_by_noisy(denoise: Denoise, guide: Guide, sampling: Denoising, every: 
     repeated = Repeated(every, sampling.path)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        x0 = denoise(x, t)
-        if repeated.due(t):
-            repeated.last = Tilt(guide, torch.where(mask, values, x), sampling.checks).gradient
-        move = gain(sampling.path, t) * torch.where(mask, 0, repeated.last)
+        x0, s = denoise(x, t), with_signal(sampling.path, t)
+        if repeated.due(s):
+            y = x if s is t else led(sampling.path, x, x0, t, s)
+            repeated.last = Tilt(guide, torch.where(mask, values, y), sampling.checks).gradient
+        move = gain(sampling.path, s) * torch.where(mask, 0, repeated.last)
         return moved(x0, move, sampling.checks)
 
     return guided
@@ -162,6 +176,29 @@ class Repeated:
         self.age = 1
         self.gain = size
         return True
+
+
+def with_signal(path: NoisePath, t: Tensor) -> Tensor:
+    """The times of the moves that serve at t: t itself where there is signal, and else `most_noise`."""
+    without = path.alpha(t) < LEAST_ALPHA
+    if not without.any():
+        return t
+    return torch.where(without, most_noise(path).to(t), t)
+
+
+@lru_cache(256)
+def most_noise(path: NoisePath) -> Tensor:
+    """(1,) the noisiest time at which the path is used and sigma / alpha is at most MOST_NOISE."""
+    t = path.time_of(torch.tensor([-2 * math.log(MOST_NOISE)]))
+    if path.levels is None:
+        return t
+    return (t * path.levels).floor().clamp(min=1) / path.levels
+
+
+def led(path: NoisePath, x: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """x at the cleaner time s, with the noise that it has at t (DDIM's step)."""
+    eps = (x - over_rows(path.alpha(t)) * x0) / over_rows(path.sigma(t))
+    return over_rows(path.alpha(s)) * x0 + over_rows(path.sigma(s)) * eps
 
 
 def gain(path: NoisePath, t: Tensor) -> Tensor:

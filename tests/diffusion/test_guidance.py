@@ -8,13 +8,14 @@ from typing import Literal
 
 import pytest
 import torch
-from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, exact, moments, off, quadratic, tiny
-from oracle import DOUBLE, GAUSSIAN, Mixture, normals, rotation
+from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, TARGET, Exact, exact, moments, off, quadratic, tiny
+from oracle import DOUBLE, GAUSSIAN, TO_NOISE, Mixture, normals, rotation
 from torch import Tensor, nn
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.diffusion.composition import ClassifierFree, proximal
-from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins
+from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins, most_noise
+from gentraj.diffusion.paths import PATHS
 from gentraj.models.sampling import Checks, Preference
 from gentraj.trajectory import Condition
 
@@ -22,6 +23,14 @@ TURN = rotation(SIZE, 7)
 GOAL = torch.zeros(SIZE, dtype=DOUBLE)
 GOAL[9:11] = 20  # the observation of the last row
 PRECISIONS = {"full": TURN @ torch.logspace(-1, 1.5, SIZE, dtype=DOUBLE).diag() @ TURN.T, "goal": GOAL.diag()}
+
+
+LINEAR = 0.5 * TARGET
+LINEAR_MOVE = GAUSSIAN.covariance @ LINEAR  # of the mean of a Gaussian, whose covariance stays
+
+
+def linear(x: Tensor) -> Tensor:
+    return NORMALIZER.normalize(x).flatten(1) @ LINEAR
 
 
 def tilted(precision: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,12 +49,43 @@ def test_a_quadratic_energy_tilts_a_gaussian(path: str, sampler: str, grid: str,
 
 
 def test_an_explicit_step_is_exact_for_linear_energies_only() -> None:
-    linear = lambda x: 0.5 * (NORMALIZER.normalize(x).flatten(1) @ TARGET)  # noqa: E731
     sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=40)
-    mean = GAUSSIAN.mean + 0.5 * GAUSSIAN.covariance @ TARGET
+    mean = GAUSSIAN.mean + LINEAR_MOVE
     assert off(sample([Guided(linear, iterations=0)]), mean, GAUSSIAN.covariance) < 0.03
     assert off(sample([Guided(linear, iterations=4)]), mean, GAUSSIAN.covariance) < 0.03
     assert off(sample([Guided(quadratic(PRECISIONS["goal"]), iterations=0)]), *tilted(PRECISIONS["goal"])) > 0.03
+
+
+@pytest.mark.parametrize("levels", [None, 20])
+@pytest.mark.parametrize("path", TO_NOISE)
+def test_a_linear_guide_moves_the_mean_by_what_is_exact_within_3_percent_in_five_steps(path: str,
+                                                                                       levels: int | None) -> None:
+    model = Exact(GAUSSIAN, PATHS[path](levels))
+    plain, guided = (moments(model, guides, "ddim", "karras" if path in ("ve", "edm") else "uniform", 5)
+                     for guides in ([], [Guided(linear)]))
+    assert (guided[0] - plain[0] - LINEAR_MOVE).norm() < 0.03 * LINEAR_MOVE.norm()
+    torch.testing.assert_close(guided[1], plain[1])
+
+
+@pytest.mark.parametrize("at", ["denoised", "noisy"])
+@pytest.mark.parametrize(("path", "levels"), [("flow", None), ("flow", 20), ("vp-cosine", 20), ("vp-linear", None)])
+def test_a_step_without_signal_is_guided_nearly_as_far_as_its_limit(path: str, levels: int | None,
+                                                                    at: Literal["denoised", "noisy"]) -> None:
+    """Its limit is that of the covariance of the data. A guide of noisy trajectories is what is expected of them."""
+    model, t = Exact(GAUSSIAN, PATHS[path](levels)), torch.ones(1, dtype=DOUBLE)
+    sampling = model.sampling(Condition.empty(SPEC, 3))
+    plain, x = sampling.denoiser(None), normals(3, 4, 3)
+
+    def guide(x: Tensor) -> Tensor:
+        if at == "denoised":
+            return linear(x)
+        s = most_noise(model.path)
+        precision = torch.linalg.inv(model.path.alpha(s) ** 2 * GAUSSIAN.covariance + model.path.sigma(s) ** 2
+                                     * torch.eye(SIZE, dtype=DOUBLE))
+        return model.path.alpha(s) * NORMALIZER.normalize(x).flatten(1) @ precision @ LINEAR_MOVE
+
+    move = (Guided(guide, at=at).wrap(plain, sampling)(x, t) - plain(x, t)).flatten(1)
+    assert ((move - LINEAR_MOVE).norm(dim=1) < 0.08 * LINEAR_MOVE.norm()).all()
 
 
 def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
