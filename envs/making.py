@@ -265,6 +265,18 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     return factory
 
 
+def with_whole_goals(env: str) -> str:
+    """The EnvSpec, as JSON, of one of OGBench's environments (`Episodes.env`) whose goals are whole observations.
+
+    Raises ValueError for an environment whose goals are nothing else than they are.
+    """
+    env_id, *_ = _parse(env)
+    if all(task.env_id != env_id for task in OGBENCH.values()):
+        raise ValueError(f"{env_id} gives no whole observations as goals, as OGBench's environments for goals do; "
+                         "leave context.goals.whole out")
+    return environment_factory(env, {"whole_goals": True}).spec_json
+
+
 @cache
 def try_making(env: str) -> None:
     """Makes an environment, and closes it: once in a process, if it can be made. Raises whatever making it raises."""

@@ -112,29 +112,36 @@ class InMaze:
     def _set_goal(self, goal_G: np.ndarray) -> None:
         if len(goal_G):
             self.goal = np.asarray(goal_G, float)
-            self.base.set_goal(goal_xy=self.goal)
+            self.base.set_goal(goal_xy=self._goal_xy())
+
+    def _goal_xy(self) -> np.ndarray:
+        """(2,) where the goal is."""
+        return self.goal
 
 
 class GoalTask(OGBenchEnv):
     """An environment of OGBench for goals; each episode has the start and the goal of one of its five tasks.
 
     The seed draws the task, unless `task_id` or options["task_id"] (1 to 5) names it. The goal is OGBench's oracle
-    representation: where the robot, the ball or the objects should be, the entries `goal_dims` of the observation. When
-    they are there, the reward is 1, `info["success"]` is true and the episode terminates. Episodes are functions of the
-    seed, unlike in OGBench's own environments, which draw from numpy's global generator. Raises ValueError for another
+    representation: where the robot, the ball or the objects should be, the entries `goal_dims` of the observation; or,
+    with `whole_goals`, a whole observation in which they are there, as in OGBench's own environments. When they are
+    there, the reward is 1, `info["success"]` is true and the episode terminates. Episodes are functions of the seed,
+    unlike in OGBench's own environments, which draw from numpy's global generator. Raises ValueError for another
     `task_id`.
     """
 
-    def __init__(self, name: str, render_mode: str | None = None, task_id: int | None = None):
+    def __init__(self, name: str, render_mode: str | None = None, task_id: int | None = None,
+                 whole_goals: bool = False):
         if task_id is not None and task_id not in range(1, OGBENCH_TASKS + 1):
             raise ValueError(f"task_id is {task_id!r}; a number from 1 to {OGBENCH_TASKS}, or None for one that the "
                              "seed draws, is expected")
         self.task_id = task_id
         self.task: OGBenchTask = OGBENCH[f"ogbench/{name}"]
-        super().__init__(self.task.base_id, render_mode, use_oracle_rep=True)
+        super().__init__(self.task.base_id, render_mode, use_oracle_rep=not whole_goals)
         width = self.base.observation_space.shape[0]
+        self.goal_entries = list(range(width) if whole_goals else self.task.goal_dims)
         self.observation_space = Dict({key: Box(-np.inf, np.inf, (size,), np.float64) for key, size in zip(
-            GOAL_KEYS, (width, len(self.task.goal_dims), len(self.task.goal_dims)), strict=True)})
+            GOAL_KEYS, (width, len(self.goal_entries), len(self.goal_entries)), strict=True)})
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):
         super().reset(seed=seed)
@@ -145,7 +152,7 @@ class GoalTask(OGBenchEnv):
         return self._seen(obs), {"success": False, "task_id": task_id}
 
     def _seen(self, obs: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(GOAL_KEYS, (obs, obs[list(self.task.goal_dims)], self.goal.copy()), strict=True))
+        return dict(zip(GOAL_KEYS, (obs, obs[self.goal_entries], self.goal.copy()), strict=True))
 
 
 class RewardTask(OGBenchEnv):
@@ -168,6 +175,9 @@ class RewardTask(OGBenchEnv):
 
 class MazeGoal(InMaze, GoalTask):
     """A goal-conditioned environment in a maze."""
+
+    def _goal_xy(self) -> np.ndarray:
+        return self.goal[[self.goal_entries.index(entry) for entry in self.task.goal_dims]]
 
 
 class MazeSingle(InMaze, RewardTask):

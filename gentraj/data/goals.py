@@ -20,7 +20,7 @@ class HindsightConfig:
 
     Each step costs 1 until the observation is the goal, which is terminal, so that a goal d steps away has the value
     -(1 - discount^d) / (1 - discount). The rewards and terminations of the data do not count.
-    Raises ValueError for shares of more than 1 together.
+    Raises ValueError for shares of more than 1 together, and for whole observations that come to rest.
     """
 
     current: Fraction = 0.2
@@ -34,6 +34,9 @@ class HindsightConfig:
     at_rest: bool = False
     """Draw later observations only where the entries of the goal come to rest after a change, as objects do: the first
     such observation from the drawn one on. With `actor_steps` 1, actions are learned for the next change alone."""
+    whole: bool = False
+    """Take whole observations as goals, as most published scores of OGBench do, in the place of the entries that the
+    data name, such as the positions of objects. OGBench's environments then give such goals, too."""
     actor_current: Fraction = 0.0
     """The same as `current`, of the goals that actions are learned for. Swift, which labels actions by values, learns
     them for the goals of the values."""
@@ -43,6 +46,9 @@ class HindsightConfig:
     """The same as `steps`, of the goals that actions are learned for."""
 
     def __post_init__(self) -> None:
+        if self.whole and self.at_rest:
+            raise ValueError("goals are to be whole observations that come to rest, which a robot hardly does; leave "
+                             "out whole or at_rest")
         for current, random in ((self.current, self.random), (self.actor_current, self.actor_random)):
             if current + random > 1:
                 raise ValueError(f"of the goals {current:g} are to be current and {random:g} random; shares of at most "

@@ -195,6 +195,25 @@ def test_goals_in_hindsight_need_neither_goals_nor_rewards(name: str, umaze: Epi
     assert not torch.equal(one, other)
 
 
+def test_goals_in_hindsight_may_be_whole_observations(umaze: Episodes, tmp_path: Path) -> None:
+    """Where the data say that a goal is a position, they are still whole; an environment of positions does not fit."""
+    settings = {"context.goals": "hindsight", "context.goals.whole": True}
+    with pytest.raises(ValueError, match="PointMaze_UMaze-v3 gives no whole observations"):
+        runs.train(tiny("iql", ""), umaze, settings=settings, folder=tmp_path / "refused", progress=False)
+    run = runs.train(tiny("iql", ""), replace(umaze, env=None), settings=settings, folder=tmp_path / "run",
+                     progress=False)
+    assert run.data.goal_dims == (0, 1, 2, 3) and run.data.context_dim == 4
+    obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
+    goal = obs.clone()
+    goal[1, 3] += 1  # the velocity, which is no part of a position
+    one, other = act(run, obs, goal)
+    assert not torch.equal(one, other)
+    with pytest.raises(ValueError, match="a roadmap is of positions"):
+        with_settings(presets.PRESETS["far-gcbc"], {"context.goals.whole": True})
+    with pytest.raises(ValueError, match="leave out whole or at_rest"):
+        HindsightConfig(whole=True, at_rest=True)
+
+
 # -- the environment
 
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from gentraj.envs.evaluation.scores import DataReturns
+from gentraj.envs.making import with_whole_goals
 from gentraj.envs.recording.recipes import make_missing
 
 from ...data import Episodes, concatenate, episodes_hash, load_episodes
+from ...data.goals import without_goals
 from ...data.sources import resolve_paths, split_names
 from ...data.splitting import stitch
 from .run import Run, RunConfig, Split
@@ -35,7 +37,18 @@ def join(config: RunConfig, datasets: Sequence[Episodes]) -> tuple[Episodes, lis
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{joined.name}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn from them", stacklevel=2)
-    return stitch(joined) if config.stitch else joined, list(map(DataReturns.of, real))
+    if config.stitch:
+        joined = stitch(joined)
+    if config.whole_goals:
+        joined = with_goals_that_are_whole(joined)
+    return joined, list(map(DataReturns.of, real))
+
+
+def with_goals_that_are_whole(episodes: Episodes) -> Episodes:
+    """The same episodes and their environment with goals that are whole observations. Raises ValueError for an
+    environment that gives no such goals."""
+    env = None if episodes.env is None else with_whole_goals(episodes.env)
+    return replace(without_goals(episodes), goal_dims=tuple(range(episodes.obs_dim)), env=env, validate=False)
 
 
 def read_data(config: RunConfig, folder: Path = Path(), *, record: bool = True) -> Episodes:

@@ -95,6 +95,10 @@ class PlannerRunConfig(RunConfig):
     def goal_dims(self) -> tuple[int, ...]:
         return self.planner.goal_dims
 
+    @property
+    def whole_goals(self) -> bool:
+        return self.context.goals is not None and self.context.goals.whole
+
     def __post_init__(self) -> None:
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
             fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"

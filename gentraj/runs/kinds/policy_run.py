@@ -40,6 +40,10 @@ class PolicyRunConfig(MemoryRunConfig):
     """The goals that the policy is conditioned on, where the data record goals or goals are drawn in hindsight."""
 
     @property
+    def whole_goals(self) -> bool:
+        return self.context.goals is not None and self.context.goals.whole
+
+    @property
     def learns_from_synthetic(self) -> bool:
         return self.policy.critic is not None
 
@@ -47,6 +51,9 @@ class PolicyRunConfig(MemoryRunConfig):
         if self.context.goals and self.policy.rewards not in ("rms", "raw"):
             raise ValueError(f"policy.rewards is '{self.policy.rewards}', and goals in hindsight have rewards of their "
                              "own; leave policy.rewards out, or context.goals")
+        if self.roadmap is not None and self.whole_goals:
+            raise ValueError("a roadmap is of positions, and goals are to be whole observations; leave out roadmap or "
+                             "context.goals.whole")
 
 
 class PolicyRun(Run[PolicyRunConfig]):

@@ -140,6 +140,11 @@ class RunConfig:
         return ()
 
     @property
+    def whole_goals(self) -> bool:
+        """Whether the goals that it learns to reach are whole observations."""
+        return False
+
+    @property
     def learns_from_synthetic(self) -> bool:
         """Whether a part learns from synthetic steps, which a world model imagined."""
         return False

@@ -6,10 +6,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+import gentraj
 from gentraj import load_episodes
 from gentraj.data import DataError, Episodes
 from gentraj.data.ogbench import ogbench_tasks, relabel
-from gentraj.envs.making import environment_factory
+from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
+from gentraj.envs.making import environment_factory, with_whole_goals
 from gentraj.envs.recording import oracles
 from gentraj.envs.tasks import ogbench_envs
 from gentraj.envs.tasks.ogbench_envs import grid_of, make_base
@@ -94,6 +96,42 @@ def test_the_goal_is_ogbenchs_own_oracle_representation(reaching):
         assert (obs["desired_goal"] == base.get_oracle_rep()).all()
     else:
         assert np.allclose(obs["achieved_goal"], base.compute_oracle_observation(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cube-single", "antmaze-teleport", "antsoccer-arena"])
+def test_a_whole_goal_is_an_observation_of_ogbench_with_the_parts_at_their_goal(name, compiled):
+    """As OGBench gives it without its oracle representation, so that scores are in its published league."""
+    env = environment_factory(with_whole_goals(OGBENCH[f"ogbench/{name}"].env_id))()
+    parts = list(OGBENCH[f"ogbench/{name}"].goal_dims)
+    seen, info = env.reset(seed=3)
+    assert env.observation_space.contains(seen) and seen["achieved_goal"].tolist() == seen["observation"].tolist()
+    oracle, own = environment_factory(f"ogbench/{name}")().reset(seed=3)
+    assert info == own and np.allclose(seen["observation"], oracle["observation"])
+    assert np.allclose(seen["desired_goal"][parts], oracle["desired_goal"], atol=1e-6)
+    base = env.unwrapped.base
+    _, info = base.reset(seed=0, options={"task_id": info["task_id"]})
+    assert len(info["goal"]) == len(seen["desired_goal"]) > len(parts)
+    if "maze" in name or "soccer" in name:
+        env.unwrapped.move(np.zeros(2), seen["desired_goal"])
+        assert np.allclose(base.cur_goal_xy, oracle["desired_goal"])
+
+
+def test_a_run_whose_goals_are_whole_observations_is_given_such_goals(compiled, tmp_path):
+    space = environment_factory("ogbench/antmaze-teleport").spec_json
+    rng, never = np.random.default_rng(0), np.zeros(8, bool)
+    data = Episodes(rng.normal(0, 99, (10, 29)), rng.uniform(-1, 1, (8, 8)), np.zeros(8), never, never,
+                    np.array([4, 4]), goal_dims=(0, 1), obs_keys=("observation",), env=space)
+    run = gentraj.train("gcbc", data, settings={"context.goals.whole": True}, steps=1, folder=tmp_path, progress=False)
+    assert run.data.goal_dims == tuple(range(29)) and gentraj.load(tmp_path).data == run.data
+    env = environment_factory(run.data.env, {"max_episode_steps": 2})
+    settings = RolloutSettings(obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
+    played = rollout(run.agent(run.action_space()), env, 1, settings=settings, record=True, progress=False).recorded
+    assert played.extras["goal"].shape == (3, 29)
+
+
+def test_only_ogbench_gives_whole_goals():
+    with pytest.raises(ValueError, match="PointMaze_UMaze-v3 gives no whole observations"):
+        with_whole_goals("PointMaze_UMaze-v3")
 
 
 def test_a_maze_ends_at_its_goal_and_teleports_by_the_seed(bases, monkeypatch):
