@@ -22,7 +22,7 @@ import tyro
 
 from gentraj import runs
 from gentraj.envs.evaluation.scoring import EvaluationConfig
-from gentraj.runs.judge.evaluation import Acting, evaluate_run
+from gentraj.runs.judge.evaluation import Acting, score_run
 
 SPIN = "import torch; torch.set_num_threads(1); x = torch.ones(512, 512)\nwhile True: x @ x"
 
@@ -52,7 +52,8 @@ def main(args: Args) -> None:
             for deadline in (None, *args.deadlines_ms):
                 config = EvaluationConfig(episodes=args.episodes, seed=args.seed, num_envs=1, batch_invariant=False,
                                           baselines=False, deadline_ms=deadline)
-                scores, _ = evaluate_run(run, config, Acting(fallback=fallback if deadline else None), progress=False)
+                acting = Acting(fallback=fallback if deadline else None)
+                scores = score_run(run, config, acting=acting, progress=False)
                 print(line({"neighbours": neighbours, "deadline_ms": deadline} | scores), flush=True)
 
 

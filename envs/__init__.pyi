@@ -1,5 +1,4 @@
 from .evaluation.rollout import Rollout, RolloutSettings, rollout
-from .evaluation.scoring import EvaluationConfig, evaluate
 from .evaluation.stepping import EnvCrashed, EnvironmentFault
 from .making import EnvironmentFactory, environment_factory
 from .recording.baselines import RandomAgent
@@ -7,7 +6,6 @@ from .sb3_vector import SB3Vector
 from .worlds.imagined import ImaginedConfig, WorldModelEnv, WorldModelVectorEnv
 
 __all__ = [
-    "EnvCrashed", "EnvironmentFactory", "EnvironmentFault", "EvaluationConfig", "ImaginedConfig", "RandomAgent",
-    "Rollout", "RolloutSettings", "SB3Vector", "WorldModelEnv", "WorldModelVectorEnv",
-    "environment_factory", "evaluate", "rollout",
+    "EnvCrashed", "EnvironmentFactory", "EnvironmentFault", "ImaginedConfig", "RandomAgent", "Rollout",
+    "RolloutSettings", "SB3Vector", "WorldModelEnv", "WorldModelVectorEnv", "environment_factory", "rollout",
 ]

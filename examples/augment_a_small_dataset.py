@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 
 import gentraj
-from gentraj.envs import EvaluationConfig
-from gentraj.runs.judge.evaluation import evaluate_run
-from gentraj.runs.learn.augmentation import AugmentConfig, augment
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
@@ -21,9 +18,9 @@ def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
 
     world, small = train("world-ensemble", dataset, "world"), train("td3bc", dataset, "small")
     both = f"examples/{Path(folder).name}-v0"
-    augment(AugmentConfig(str(dataset), world.folder, int(added), both, policy=small.folder, branch=32))
-    config = EvaluationConfig(episodes=20, baselines=False)
-    returns = [evaluate_run(agent, config)[0]["return_mean"] for agent in (small, train("td3bc", both, "both"))]
+    gentraj.augment(gentraj.AugmentConfig(str(dataset), world.folder, int(added), both, policy=small.folder, branch=32))
+    returns = [run.evaluate(episodes=20, baselines=False)["return_mean"]
+               for run in (small, train("td3bc", both, "both"))]
     print(f"mean return of the agent of the small data {returns[0]:.1f}, of both {returns[1]:.1f}")
     return returns
 

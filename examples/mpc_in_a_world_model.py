@@ -10,7 +10,7 @@ from dataclasses import replace
 import gentraj
 from gentraj.agents import MPC, MPCConfig, WorldModelSimulator
 from gentraj.data import save_npz
-from gentraj.envs import EvaluationConfig, RandomAgent, environment_factory, evaluate, rollout
+from gentraj.envs import RandomAgent, environment_factory, rollout
 
 ENV_ID = "InvertedPendulum-v5"
 
@@ -33,8 +33,7 @@ def main(folder, episodes=5):
     run = gentraj.load(folder)
     space, data = run.action_space(), run.data
     agent = MPC(WorldModelSimulator(run.world_model), MPCConfig(horizon=16, samples=64), space.low, space.high)
-    scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=int(episodes)), obs_keys=data.obs_keys,
-                         goal_dims=data.goal_dims)
+    scores = gentraj.evaluate(agent, data.env, int(episodes), obs_keys=data.obs_keys)
     print(f"MPC earns {scores['return_mean']:.1f}, random actions {scores['random']['return_mean']:.1f}")
     return scores
 

@@ -12,7 +12,7 @@ import torch
 
 import gentraj
 from gentraj.data import Episodes
-from gentraj.envs import EvaluationConfig, environment_factory, evaluate
+from gentraj.envs import environment_factory
 from gentraj.plots.figures import plot_paths
 
 HARBOUR, LENGTH = np.array([0.8, 0.5], np.float32), 60
@@ -57,11 +57,11 @@ def main(folder="runs/river", steps=1000, episodes=20):
                     env=environment_factory("River-v0").spec_json)
 
     run = gentraj.train("veteran+", data, steps=int(steps), settings={"horizon": 12}, folder=folder)
-    scores, recorded = evaluate(run.planner(River.action_space), "River-v0", EvaluationConfig(episodes=int(episodes)))
+    scores = run.evaluate(episodes=int(episodes))
     print(f"the data earn {data.returns.mean():.1f}, random actions {scores['random']['return_mean']:.1f}, "
           f"the planner {scores['return_mean']:.1f}")
 
-    paths = np.split(recorded.obs, np.cumsum(recorded.lengths + 1)[:-1])[:4]
+    paths = [episode.obs for episode in scores.recorded][:4]
     starts = torch.from_numpy(np.stack([path[0] for path in paths]))
     condition = gentraj.Condition.empty(run.model.spec, len(paths)).with_obs(0, starts)
     plans = run.model.sample(condition, num_samples=16)[..., :2].numpy()

@@ -16,7 +16,7 @@ import tyro
 from stable_baselines3 import SAC, HerReplayBuffer
 
 import gentraj
-from gentraj.envs import EvaluationConfig, SB3Vector, evaluate
+from gentraj.envs import SB3Vector
 from gentraj.runs.kinds.environment import make_vec
 from gentraj.trajectory import Agent
 
@@ -76,8 +76,7 @@ def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: floa
         agent = learn(run, steps, seed, updates=updates, penalty=penalty, termination_cost=termination_cost,
                       max_episode_steps=max_episode_steps)
     data = run.data
-    scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=episodes, seed=seed), obs_keys=data.obs_keys,
-                         goal_dims=data.goal_dims)
+    scores = gentraj.evaluate(agent, data.env, episodes, seed=seed, obs_keys=data.obs_keys)
     behaviour = np.average([r.mean for r in data.returns], weights=[r.episodes for r in data.returns])
     print(f"SAC earns {scores['return_mean']:.1f} in the real environment, the data's behaviour {behaviour:.1f}")
     return scores["return_mean"], behaviour

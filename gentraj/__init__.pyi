@@ -1,7 +1,7 @@
 from .acceleration import accelerate
 from .data import Episodes, Windows, load_episodes
 from .experiments.compare import compare
-from .runs.judge.evaluation import evaluate_and_save, evaluate_run
+from .runs.judge.evaluation import Acting, Scores, evaluate
 from .runs.judge.measures import measure_run
 from .runs.judge.world_evaluation import evaluate_world_model
 from .runs.kinds.loading import load
@@ -16,8 +16,8 @@ from .runs.show.sampling import sample_run
 from .trajectory import Condition, SamplingOptions, TrajectorySpec
 
 __all__ = [
-    "PRESETS", "AugmentConfig", "Condition", "Episodes", "FinetuneConfig", "SamplingOptions",
-    "TrajectorySpec", "Windows", "accelerate", "augment", "compare", "evaluate_and_save",
-    "evaluate_run", "evaluate_world_model", "export_run", "finetune", "from_pretrained", "load", "load_episodes",
-    "make_report", "measure_run", "push_to_hub", "sample_run", "save_pretrained", "train",
+    "PRESETS", "Acting", "AugmentConfig", "Condition", "Episodes", "FinetuneConfig", "SamplingOptions", "Scores",
+    "TrajectorySpec", "Windows", "accelerate", "augment", "compare", "evaluate", "evaluate_world_model", "export_run",
+    "finetune", "from_pretrained", "load", "load_episodes", "make_report", "measure_run", "push_to_hub", "sample_run",
+    "save_pretrained", "train",
 ]

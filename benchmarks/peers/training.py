@@ -17,8 +17,8 @@ from pydantic import PositiveFloat, PositiveInt
 from gentraj.config import ConfigError, settings, to_json, write_json
 from gentraj.data import Episodes, load_episodes
 from gentraj.data.sources import split_names
-from gentraj.envs import EvaluationConfig, evaluate
 from gentraj.envs.evaluation.scores import normalised
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.making import EnvironmentFactory, ProtocolName, environment_factory
 from gentraj.experiments.cards import Score, SeedResult
 from gentraj.experiments.engine import PACKAGES, episode_scores
@@ -108,8 +108,8 @@ class Contest:
     def evaluate(self, peer: Peer) -> tuple[tuple[float, ...], float]:
         """The scores of the episodes, and the median milliseconds of a decision for up to 25 of them at once."""
         how = EvaluationConfig(episodes=self.setting.episodes, protocol=self.protocol, baselines=False)
-        found, _ = evaluate(peer, self.env, how, obs_keys=self.data.obs_keys, goal_dims=self.data.goal_dims,
-                            progress=False)
+        found, _ = score_agent(peer, self.env, how, obs_keys=self.data.obs_keys, goal_dims=self.data.goal_dims,
+                               progress=False)
         scores = episode_scores(self.score, found["returns"], found["successes"], self.factory)
         return tuple(scores), found["latency_ms_p50"]
 

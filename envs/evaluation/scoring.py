@@ -41,9 +41,6 @@ BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment ta
 class EvaluationConfig:
     """How an agent is scored. Raises ValueError for a setting outside its range."""
 
-    env_id: str | None = None
-    """Environment: a Gymnasium id or a task name; --env-kwargs KEY=VALUE gives its arguments. The default is the
-    environment that the data come from."""
     episodes: PositiveInt = 50
     """Episodes, each with its own random start and goal."""
     seed: NonNegativeInt = 0
@@ -71,9 +68,9 @@ class EvaluationConfig:
     """With --workers: seconds that one reset or step of an environment may take before its episode is given up."""
 
 
-def evaluate(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
-             goal_dims: Sequence[int] = (), progress: bool = True, watch: Watch | None = None,
-             play: RolloutFn = rollout) -> tuple[dict[str, Any], Episodes]:
+def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
+                goal_dims: Sequence[int] = (), progress: bool = True, watch: Watch | None = None,
+                play: RolloutFn = rollout) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent, anything that `rollout` takes, in `env`, anything that `environment_factory` takes.
 
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
@@ -93,7 +90,7 @@ def evaluate(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys
     if period is not None and (config.num_envs > 1 or config.batch_invariant):
         say("with a deadline, one environment runs at a time, without batch_invariant")
         config = replace(config, num_envs=1, batch_invariant=False)
-    factory = environment_factory(config.env_id or env, protocol=config.protocol)
+    factory = environment_factory(env, protocol=config.protocol)
     how = RolloutSettings(config.num_envs, config.batch_invariant, config.workers, config.time_limit, period,
                           tuple(obs_keys), tuple(goal_dims))
     shown = rendering(factory) if watch else factory

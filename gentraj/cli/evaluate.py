@@ -14,10 +14,12 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..config import dotted_keys, settings, unknown_option
+from ..data import save_minari
+from ..data.minari_io import check_new_id
 from ..device import pick_device
 from ..experiments.pools import ray_rollout
-from ..progress import print_saved
-from ..runs.judge.evaluation import Acting, evaluate_and_save, table
+from ..progress import print_saved, say
+from ..runs.judge.evaluation import Acting, evaluate
 from ..runs.kinds.loading import load
 from ..runs.kinds.run import ActingConfig, Run, of_kind
 from ..runs.kinds.world_run import WorldModelRun
@@ -61,6 +63,9 @@ class Evaluate(Configuring):
     run: RunPath
     """The folder of a run, as `gentraj train` writes it."""
     step: CheckpointStep = None
+    env_id: str | None = None
+    """Environment: a Gymnasium id or a task name; --env-kwargs KEY=VALUE gives its arguments. The default is the
+    environment that the data come from."""
     config: Annotated[EvaluationConfig, GROUP] = field(default_factory=EvaluationConfig)
     sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
     fallback: Path | None = None
@@ -94,9 +99,15 @@ class Evaluate(Configuring):
 
     def __call__(self) -> None:
         run = accelerate(load_trained(self.run, self.device, self.step), self.accelerate)
-        scores = evaluate_and_save(run, self.config, self._acting(run), out=self.out, rollout_id=self.save_rollout,
-                                   video=self.video, play=self._play(run))
-        print_saved(table(scores))
+        if self.save_rollout is not None:
+            check_new_id(self.save_rollout)
+        scores = evaluate(run, self.env_id, acting=self._acting(run), out=self.out, video=self.video,
+                          play=self._play(run), **vars(self.config))
+        if self.save_rollout is not None:
+            save_minari(scores.recorded, self.save_rollout,
+                        description=f"rollout of {run.summary} of {run.folder.absolute().name}")
+            say(f"episodes in {self.save_rollout}")
+        print_saved(scores)
         if failures := scores["failures"]:
             raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, "
                                    f"and the scores are those of the others; the first: {failures[0]}")

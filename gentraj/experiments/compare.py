@@ -23,7 +23,7 @@ from ..config import to_json, write_json
 from ..files import short_names
 from ..plots.comparison import plot_frontier
 from ..plots.page import markdown_table, show
-from ..runs.judge.evaluation import Acting, evaluate_run
+from ..runs.judge.evaluation import Acting, score_run
 from ..runs.judge.measures import choose_windows, conditions, measure_run
 from ..runs.kinds.loading import load
 from ..runs.kinds.planner_run import PlannerRun
@@ -165,7 +165,7 @@ def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, epis
 
     The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
     Runs that differ only in their seed share a row. The environment is by default that of the data. Raises ValueError
-    for no runs, for runs whose environments differ, and what `evaluate_run` raises.
+    for no runs, for runs whose environments differ, and what `evaluate` raises.
     """
     return returns(entrants(runs, device), env_id, episodes, seed, progress)
 
@@ -179,7 +179,7 @@ def acting_with(run: Run, steps: int | None) -> Acting:
 
 def returns(entrants: Sequence[Entrant], env_id: str | None, episodes: int, seed: int, progress: bool) -> ScoreTable:
     """The table of `compare`."""
-    config = EvaluationConfig(env_id=env_id, episodes=episodes, seed=seed, baselines=False)
+    config = EvaluationConfig(episodes=episodes, seed=seed, baselines=False)
     factories = [environment_factory(environment_of(each.runs[0], env_id)) for each in entrants]
     if len({factory.spec_json for factory in factories}) > 1:
         raise ValueError(f"the runs have different environments or arguments of one ("
@@ -191,7 +191,7 @@ def returns(entrants: Sequence[Entrant], env_id: str | None, episodes: int, seed
         behaviour = None
         scores = []
         for i, run in enumerate(each.runs):
-            found, _ = evaluate_run(run, config, acting_with(run, each.steps), progress=progress)
+            found = score_run(run, config, env_id, acting_with(run, each.steps), progress=progress)
             behaviour = (found["behaviour"] or {}).get("return_mean")
             scores.append(SeedResult(i, found["agent"], run.step, found["sampling"], tuple(found["returns"]), 0.0, {},
                                      decision_ms=found["latency_ms_p50"]))

@@ -29,7 +29,7 @@ from ..config import from_json, read_json, to_json, write_json
 from ..data.sources import dataset_names
 from ..device import pick_device, require_device
 from ..progress import one_line, say
-from ..runs.judge.evaluation import evaluate_run
+from ..runs.judge.evaluation import score_run
 from ..runs.kinds.folder import acts_only
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.learn.training import train
@@ -58,7 +58,7 @@ class RunTask:
     sha256: str
     """The hash of the data, by `episodes_hash`."""
     scoring: Mapping[str, Any]
-    """The arguments of `score_run`."""
+    """The arguments of `seed_result`."""
 
     @property
     def seed(self) -> int:
@@ -152,7 +152,7 @@ def _do(task: RunTask, device: torch.device) -> None:
     run = trained(task.config, task.run, device)
     if task.result is None:
         try:
-            result = to_json(score_run(run, **task.scoring))
+            result = to_json(seed_result(run, **task.scoring))
             write_json(task.path, {"key": task.key, "result": result})
         except ValueError as error:  # also raised for a number that is not finite
             raise ValueError(f"the score cannot be measured: {error}") from error
@@ -190,12 +190,12 @@ def digest(value: Mapping[str, object]) -> str:
 # -- the score of a run
 
 
-def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> SeedResult:
+def seed_result(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> SeedResult:
     """Evaluates a run."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
-    evaluation, played = evaluate_run(run, config, progress=False)
+    evaluation = score_run(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
-    scores = episode_scores(score, played.returns.tolist(), evaluation["successes"], factory)
+    scores = episode_scores(score, evaluation.recorded.returns.tolist(), evaluation["successes"], factory)
     seconds = sum(row["cpu_seconds"] for row in read_metrics(run.folder))
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return SeedResult(run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],

@@ -23,7 +23,7 @@ from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.experiments import engine
 from gentraj.experiments.cards import SeedResult, read_card, read_results
-from gentraj.experiments.engine import RunTask, score_run
+from gentraj.experiments.engine import RunTask, seed_result
 from gentraj.experiments.page import write_page
 from gentraj.experiments.reproduce import Cards, place
 from gentraj.runs import Run
@@ -191,9 +191,9 @@ def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: P
     def fails(run: Run, **asked: Any) -> SeedResult:
         if run.config.training.seed == 3:
             raise RuntimeError("the loss is nan")
-        return score_run(run, **asked)
+        return seed_result(run, **asked)
 
-    monkeypatch.setattr(engine, "score_run", fails)
+    monkeypatch.setattr(engine, "seed_result", fails)
     card = write(tmp_path, data=[FAIR])
     assert reproduce(card, data, tmp_path / "out") == 1
     out, err = capsys.readouterr()

@@ -13,7 +13,7 @@ import torch
 from gentraj import runs
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.ranges import FarFromData
 from gentraj.runs import DataFacts
 from gentraj.runs.show.sampling import Given, sample_run
@@ -53,7 +53,7 @@ def test_an_evaluation_says_which_entries_are_not_those_of_the_data(
         ranges = agent.ranges
         assert ranges is not None
         ranges.mid_O[1] += unit  # of an entry that is measured in another unit
-        evaluate(agent, str(run.data.env), config, progress=False)
+        score_agent(agent, str(run.data.env), config, progress=False)
         assert ("observation[1]" in capsys.readouterr().err) == named
 
 

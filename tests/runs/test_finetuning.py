@@ -19,11 +19,9 @@ from gentraj.agents.wrappers import NoisyAgent
 from gentraj.config import ConfigError
 from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
-from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import fold
-from gentraj.runs.judge.evaluation import evaluate_run
 from gentraj.runs.kinds.policy_run import PolicyRun
 from gentraj.runs.kinds.run import environment_of
 from gentraj.runs.learn import finetuning
@@ -210,7 +208,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path, monkeypat
     run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), folder=tmp_path / "run",
                      progress=False)
     better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, 1.0, episodes=2, noise=0.3, seed=3))
-    before, after = (evaluate_run(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
+    before, after = (one.evaluate(episodes=30, baselines=False, progress=False)["return_mean"]
                      for one in (run, better))
     assert before < -4 and after > before / 2  # chance earns -6.7, the best 0
 

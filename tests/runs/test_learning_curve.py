@@ -12,10 +12,8 @@ import torch
 
 from gentraj import runs
 from gentraj.config import read_json
-from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.making import environment_factory
-from gentraj.runs.judge.evaluation import evaluate_and_save, table
 from gentraj.runs.kinds.folder import RunFolder, last_evaluations
 from gentraj.runs.learn import training
 from gentraj.training.log import LogWarning, read_metrics, write_rows
@@ -57,9 +55,9 @@ def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(smal
 
     folder = shutil.copytree(small_run, tmp_path / "run")
     write_rows(folder / RunFolder.CURVE, scores)
-    evaluated = evaluate_and_save(runs.load(folder), EvaluationConfig(episodes=1, baselines=False))
+    evaluated = runs.load(folder).evaluate(episodes=1, baselines=False)
     assert read_json(folder / "evaluation.json")["last_evaluations"] == {"steps": [4, 5, 6], "return_mean": 50.0}
-    assert table(evaluated).splitlines()[-1].endswith("(steps 4, 5, 6): return (mean of episodes) 50")
+    assert str(evaluated).splitlines()[-1].endswith("(steps 4, 5, 6): return (mean of episodes) 50")
 
 
 def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_path: Path,
@@ -67,7 +65,7 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
     def fail(*_: object, **__: object) -> None:
         raise EnvironmentFault("Maze-v0, step 3: KeyError: 'wall'")
 
-    monkeypatch.setattr(training, "evaluate", fail)
+    monkeypatch.setattr(training, "score_agent", fail)
     message = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
     with pytest.warns(LogWarning, match=message):
         run = runs.train(evaluated_every(6), folder=tmp_path / "run", progress=False)

@@ -17,12 +17,11 @@ from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.realtime.planner import RealTimePlanner
 from gentraj.config import with_settings
-from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.making import environment_factory
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import PlannerRun, PlannerRunConfig
-from gentraj.runs.judge.evaluation import evaluate_run, say_leaps
+from gentraj.runs.judge.evaluation import say_leaps
 from gentraj.runs.kinds import presets
 from gentraj.runs.kinds.presets import with_model
 from gentraj.training import TrainingConfig
@@ -73,9 +72,9 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     assert space.contains(in_time.act(obs[:1], None if goal is None else goal[:1])[0].numpy())
     assert in_time.timing()["acted_by"] == {"the plan": 1}
     short = environment_factory(str(made.data.env), {"max_episode_steps": 20})  # in a maze, two plans
-    evaluation = EvaluationConfig(env_id=short.spec_json, episodes=2, num_envs=2, baselines=False)
-    first, second = (evaluate_run(run, evaluation, progress=False)[1] for run in (made, loaded))
-    assert first == second
+    first, second = (run.evaluate(short.spec_json, 2, num_envs=2, baselines=False, progress=False)
+                     for run in (made, loaded))
+    assert first.recorded == second.recorded
     return acts[0][:, :2]
 
 
@@ -176,7 +175,7 @@ def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment
     run = runs.train(config, folder=tmp_path / "run", progress=False)
     assert run.data.goal_dims == (0,)
     with pytest.raises(ValueError, match=r"acts towards goals \(entries \(0,\) of .*, and Hopper-v5 gives none; "):
-        evaluate_run(run, EvaluationConfig(episodes=1), progress=False)
+        run.evaluate(episodes=1, progress=False)
 
 
 def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gentraj.agents.realtime.policy import RealTimeActor
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
 from gentraj.envs.evaluation.scores import DataReturns
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.pointmaze import record
 from gentraj.families import FAMILIES, family
@@ -99,9 +99,9 @@ def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_ru
     planner = replace(run.config.planner, replan=10, steps=2)
     for num_envs in (1, 3):
         agent = run.planner(run.action_space(env), planner)
-        config = EvaluationConfig(None, 4, 1, num_envs, baselines=False)
-        found, played = evaluate(agent, env, config, goal_dims=run.data.goal_dims, obs_keys=run.data.obs_keys,
-                                 progress=False)
+        config = EvaluationConfig(4, 1, num_envs, baselines=False)
+        found, played = score_agent(agent, env, config, goal_dims=run.data.goal_dims, obs_keys=run.data.obs_keys,
+                                    progress=False)
         costs = [key for key in found if "latency" in key or "calls" in key]
         scores.append(({key: value for key, value in found.items() if key not in costs}, played))
     assert scores[0] == scores[1]

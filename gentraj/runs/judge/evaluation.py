@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,19 +16,19 @@ from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
-from gentraj.envs.making import environment_factory
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
+from gentraj.envs.making import environment_factory, imported
 from gentraj.envs.rendering import Watch, videos
 
 from ...acceleration import backend_of
-from ...config import JsonObject, write_json
-from ...data import Episodes, save_minari
-from ...data.minari_io import check_new_id
+from ...config import with_settings, write_json
+from ...data import Episodes
 from ...files import check_folder, check_output
 from ...plots.page import show
 from ...progress import busy, counted, say
 from ...trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from ..kinds.folder import RunFolder, last_evaluations
+from ..kinds.loading import load
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import ActingConfig, Run, check_widths, environment_of
@@ -61,8 +61,8 @@ class Acting:
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
     """How they are tried there."""
 
-    def agent(self, run: Run, config: EvaluationConfig) -> Agent:
-        """The agent for the environment of an evaluation.
+    def agent(self, run: Run, env: str, deadline_ms: float | None = None) -> Agent:
+        """The agent for an environment, with a deadline if there is one.
 
         Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, for a
         teacher of a run that is no student, and for runs of other observations or actions than the agent's.
@@ -73,13 +73,13 @@ class Acting:
                 check_widths(other, run)
         if teacher is not None:
             check_widths(teacher, run, "the run that the student was distilled from")
-        space = run.action_space(config.env_id)
-        if config.deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun) and teacher is None:
-            deadline = Deadline(config.deadline_ms / 1000, self.fallback and self.fallback.agent(space))
+        space = run.action_space(env)
+        if deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun) and teacher is None:
+            deadline = Deadline(deadline_ms / 1000, self.fallback and self.fallback.agent(space))
         elif self.fallback is not None:
             raise ValueError(f"{run.description}, and a fallback is for a planner or a policy with a deadline and no "
                              "teacher; give such a run and a deadline, or leave the fallback out")
-        elif config.deadline_ms is not None:
+        elif deadline_ms is not None:
             say("a deadline only counts late decisions here: an agent with a teacher, or of a world model, makes "
                 "nothing in advance")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
@@ -100,20 +100,110 @@ class Acting:
 OWN_ACTING = Acting()
 
 
-def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, play: RolloutFn = rollout,
-                 watch: Watch | None = None, progress: bool = True) -> tuple[JsonObject, Episodes]:
-    """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
+class Scores(dict[str, Any]):
+    """What evaluation.json holds. Printed, it is the table of `gentraj evaluate`: the scores that are defined, beside
+    those of the data, the controller and a random agent."""
 
-    `play` and `watch` are those of `gentraj.envs.evaluation.scoring.evaluate`. If episodes do not finish because the
-    environment is faulty, the scores are those of the others and say so. Raises what `Acting.agent` raises, and
-    `EnvironmentFault` if no episode finishes.
+    recorded: Episodes
+    """The agent's episodes."""
+
+    def __init__(self, scores: Mapping[str, Any], recorded: Episodes):
+        super().__init__(scores)
+        self.recorded = recorded
+
+    def __repr__(self) -> str:
+        columns = {self["agent"]: self} | {name: self[name] for name in YARDSTICKS if self.get(name)}
+        rows = {"": list(columns)}
+        for key in self:
+            if key not in NOT_IN_TABLE and any(column.get(key) is not None for column in columns.values()):
+                rows[MEASURES.get(key, key)] = [show(column.get(key)) for column in columns.values()]
+        width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
+        about = [self["env_id"], episodes_scored(self)]
+        if self["success_rate"] is not None:
+            about.insert(1, f"{self.get('protocol', 'random-goal')} protocol")
+        if "networks" in self:
+            about.append(f"networks: {self['networks']}")
+        names = max(map(len, rows))
+        lines = [", ".join(about)]
+        lines += [f"{name:{names}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> Iterator[str]:
+        """Yields what is to be known of the scores, in lines."""
+        if self["episodes"] < FEW_EPISODES:
+            yield (f"the interval cannot be relied on, as it is of too few episodes ({self['episodes']}); give "
+                   f"--episodes {FEW_EPISODES} or more")
+        if self.get("step", 0) < self.get("steps", 0):
+            yield f"of a training that is not finished: step {self['step']:,} of {self['steps']:,}"
+        if last := self.get("last_evaluations"):
+            means = ", ".join(f"{MEASURES.get(key, key)} {show(value)}" for key, value in last.items()
+                              if key != "steps")
+            steps = ", ".join(map(str, last["steps"]))
+            yield f"means over the last evaluations of the training (steps {steps}): {means}"
+        if deadline := self.get("deadline"):
+            yield (f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed "
+                   f"it ({100 * deadline['miss_rate']:.3g} %); p50 {deadline['act_ms_p50']:.3g}, p99 "
+                   f"{deadline['act_ms_p99']:.3g}, worst {deadline['act_ms_worst']:.3g} ms")
+            for key, what in (("acted_by", "steps by"), ("plans", "plans of"), ("chunks", "chunks with a delay of")):
+                if counts := deadline.get(key):
+                    yield f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items())
+
+
+def evaluate(what: Run | Path | str | Agent | Any, env: str | None = None, episodes: int = 50, *,
+             acting: Acting | None = None, out: Path | str | None = None, video: Path | str | None = None,
+             obs_keys: Sequence[str] = (), play: RolloutFn = rollout, progress: bool = True,
+             **settings: Any) -> Scores:
+    """Lets an agent act in an environment, and returns its scores and its episodes.
+
+        print(gentraj.evaluate("runs/iql", episodes=20))
+        print(gentraj.evaluate(lambda obs_BO: -obs_BO[:, :1], "Pendulum-v1", 5, seed=3).recorded)
+
+    `what` is a run, the folder of one, or any agent that `gentraj.envs.rollout` takes: that of a run, an object of
+    yours with a method `act`, or a function. `env` is a Gymnasium id, MODULE:ID or a task name, by default that of a
+    run's data. `acting` says how a run acts. `settings` are those of `EvaluationConfig`: seed, num_envs,
+    batch_invariant, protocol, baselines, deadline_ms, workers and time_limit. Of dict observations, an agent that is no
+    run sees the parts `obs_keys`.
+
+    The scores are written to the file `out`; those of a run by default to evaluation.json in its folder, or to a file
+    of their own beside it if those there are of more episodes of the same checkpoint. Videos of the first three
+    episodes are written into the folder `video`. `play` plays the episodes in the place of `rollout`.
+
+    If episodes do not finish because the environment is faulty, the scores are those of the others and say so. Raises
+    ValueError for unknown settings, for an agent without an environment, for files that cannot be written, before any
+    episode is run, and what `Acting.agent` raises; and `EnvironmentFault` if no episode finishes.
     """
-    env = environment_of(run, config.env_id)
-    agent = acting.agent(run, config)
+    env = env and imported(env)
+    config = with_settings(EvaluationConfig(), settings | {"episodes": episodes}, "evaluate", also=("env",))
+    if isinstance(what, str | Path):
+        what = load(what)
+    path = None if out is None else Path(out)
+    if isinstance(what, Run):
+        check_output(path or what.folder / RunFolder.EVALUATION, "--out")
+    elif path is not None:
+        check_output(path, "--out")
+    if video is not None:
+        check_folder(Path(video), "--video")
+    with videos(Path(video), FILMED) if video else nullcontext() as watch:
+        if isinstance(what, Run):
+            scores = score_run(what, config, env, acting or OWN_ACTING, play=play, watch=watch, progress=progress)
+            path = path or own_file(what, scores)
+        else:
+            scores = score_own(what, config, env, acting, obs_keys, play=play, watch=watch, progress=progress)
+    if path is not None:
+        write_json(path, scores)
+        say(f"scores in {path}" + (f", videos in {video}" if video else ""))
+    return scores
+
+
+def score_run(run: Run, config: EvaluationConfig, env: str | None = None, acting: Acting = OWN_ACTING, *,
+              play: RolloutFn = rollout, watch: Watch | None = None, progress: bool = True) -> Scores:
+    """The scores of a run, which are not written anywhere; see `evaluate`."""
+    env = environment_of(run, env)
+    agent = acting.agent(run, env, config.deadline_ms)
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
-    scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                                progress=progress, watch=watch, play=play)
+    scores, episodes = score_agent(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
+                                   progress=progress, watch=watch, play=play)
     if isinstance(agent, PlanFollower):
         say_leaps(agent.last_plan.leaps(run.reference))
     if behaviour is None and scores["controller"] is None:
@@ -121,7 +211,19 @@ def evaluate_run(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING
     about = {"behaviour": behaviour, "agent": run.summary, "step": run.step, "steps": run.config.training.steps,
              "sampling": run.sampling(acting.settings, acting.options), "networks": backend_of(run),
              "last_evaluations": last_evaluations(RunFolder(run.folder).curve(), run.step)}
-    return scores | about, episodes
+    return Scores(scores | about, episodes)
+
+
+def score_own(agent: Agent | Any, config: EvaluationConfig, env: str | None, acting: Acting | None,
+              obs_keys: Sequence[str], *, play: RolloutFn, watch: Watch | None, progress: bool) -> Scores:
+    """The scores of an agent that is no run, under its name. Raises ValueError without an environment, and for a way of
+    acting, which only a run has."""
+    if env is None:
+        raise ValueError("an agent does not say which environment it acts in; give env=, a Gymnasium id or a task name")
+    if acting is not None:
+        raise ValueError("acting= says how a run acts, and this is an agent; leave it out")
+    scores, episodes = score_agent(agent, env, config, obs_keys=obs_keys, play=play, watch=watch, progress=progress)
+    return Scores({"agent": getattr(agent, "__name__", type(agent).__name__)} | scores, episodes)
 
 
 def say_leaps(leap_P: Tensor) -> None:
@@ -135,31 +237,6 @@ def say_leaps(leap_P: Tensor) -> None:
             "My score is bad)")
 
 
-def evaluate_and_save(run: Run, config: EvaluationConfig, acting: Acting = OWN_ACTING, *, out: Path | None = None,
-                      rollout_id: str | None = None, video: Path | None = None,
-                      play: RolloutFn = rollout) -> JsonObject:
-    """Evaluates a run as `evaluate_run` does, writes the scores as JSON and returns them.
-
-    The scores are written to `out`, by default RUN/evaluation.json; scores of fewer episodes than those there, of the
-    same checkpoint, are written to a file of their own. The episodes are saved as the Minari dataset `rollout_id`, and
-    videos of the first three in the folder `video`, if given. Raises ValueError if something cannot be written, before
-    any episode is run, and what `evaluate_run` raises.
-    """
-    check_output(out or run.folder / RunFolder.EVALUATION, "--out")
-    if rollout_id is not None:
-        check_new_id(rollout_id)
-    if video is not None:
-        check_folder(video, "--video")
-    with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, acting, play=play, watch=watch)
-    path = write_json(out or own_file(run, scores), scores)
-    say(f"scores in {path}" + (f", videos in {video}" if video else ""))
-    if rollout_id is not None:
-        save_minari(episodes, rollout_id, description=f"rollout of {run.summary} of {run.folder.absolute().name}")
-        say(f"episodes in {rollout_id}")
-    return scores
-
-
 def own_file(run: Run, scores: Mapping[str, Any]) -> Path:
     """The file in the run's folder for these scores: one of their own beside those of a longer evaluation."""
     path = run.folder / RunFolder.EVALUATION
@@ -169,34 +246,3 @@ def own_file(run: Run, scores: Mapping[str, Any]) -> Path:
         say(f"{path} keeps the scores of {counted(longer, 'episodes')}; those of {scores['episodes']} are beside it")
         return path.with_name(f"evaluation-of-{scores['episodes']}.json")
     return path
-
-
-def table(scores: JsonObject) -> str:
-    """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
-    columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    rows = {"": list(columns)}
-    for key in scores:
-        if key not in NOT_IN_TABLE and any(column.get(key) is not None for column in columns.values()):
-            rows[MEASURES.get(key, key)] = [show(column.get(key)) for column in columns.values()]
-    width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
-    goals = "" if scores["success_rate"] is None else f", {scores.get('protocol', 'random-goal')} protocol"
-    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)}, networks: {scores['networks']}"]
-    names = max(map(len, rows))
-    lines += [f"{name:{names}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
-    if scores["episodes"] < FEW_EPISODES:
-        lines.append(f"the interval cannot be relied on, as it is of too few episodes ({scores['episodes']}); give "
-                     f"--episodes {FEW_EPISODES} or more")
-    if scores["step"] < scores["steps"]:
-        lines.append(f"of a training that is not finished: step {scores['step']:,} of {scores['steps']:,}")
-    if (last := scores["last_evaluations"]) is not None:
-        means = ", ".join(f"{MEASURES.get(key, key)} {show(value)}" for key, value in last.items() if key != "steps")
-        lines.append(f"means over the last evaluations of the training (steps {', '.join(map(str, last['steps']))}): "
-                     f"{means}")
-    if (deadline := scores.get("deadline")) is not None:
-        lines.append(f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed "
-                     f"it ({100 * deadline['miss_rate']:.3g} %); p50 {deadline['act_ms_p50']:.3g}, p99 "
-                     f"{deadline['act_ms_p99']:.3g}, worst {deadline['act_ms_worst']:.3g} ms")
-        for key, what in (("acted_by", "steps by"), ("plans", "plans of"), ("chunks", "chunks with a delay of")):
-            if counts := deadline.get(key):
-                lines.append(f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
-    return "\n".join(lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+import gentraj
 from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
@@ -318,6 +319,13 @@ class Run(ABC, Generic[ConfigT]):
         differ in what the training depends on, for a guide of anything but a planner, and for a deadline of a world
         model.
         """
+
+    def evaluate(self, env: str | None = None, episodes: int = 50, *, acting: gentraj.Acting | None = None,
+                 out: Path | str | None = None, video: Path | str | None = None, progress: bool = True,
+                 **settings: Any) -> gentraj.Scores:
+        """The scores of its agent, as of `gentraj.evaluate`; they are written to evaluation.json in its folder, or to
+        `out`."""
+        return gentraj.evaluate(self, env, episodes, acting=acting, out=out, video=video, progress=progress, **settings)
 
     @abstractmethod
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

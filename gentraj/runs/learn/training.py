@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box
 
 from gentraj.agents.policies.steering import SteeredConfig
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory, imported, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
@@ -154,8 +154,8 @@ class RunTrainer(Trainer):
         current, data = copy_of(self.run, self.processes.device), self.run.data
         config = EvaluationConfig(episodes=self.settings.eval_episodes, baselines=False)
         try:
-            scores, _ = evaluate(current.agent(current.action_space()), str(data.env), config, obs_keys=data.obs_keys,
-                                 goal_dims=data.goal_dims)
+            scores, _ = score_agent(current.agent(current.action_space()), str(data.env), config,
+                                    obs_keys=data.obs_keys, goal_dims=data.goal_dims)
         except (RuntimeError, ValueError, OSError) as error:
             warnings.warn(f"step {self.step}: not evaluated, {error}; training goes on", LogWarning, stacklevel=2)
             return

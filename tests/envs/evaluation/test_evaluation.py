@@ -14,8 +14,8 @@ from gentraj.envs.evaluation.scoring import (
     EvaluationConfig,
     _play_tasks,
     bootstrap_interval,
-    evaluate,
     punctuality,
+    score_agent,
     summarize,
 )
 from gentraj.envs.evaluation.stepping import EnvironmentFault
@@ -36,7 +36,7 @@ def played(returns, first_hit):
 
 def test_the_result_has_the_documented_keys_and_is_json():
     config = EvaluationConfig(episodes=2, num_envs=2, seed=4)
-    result, recorded = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
+    result, recorded = score_agent(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
     assert recorded.lengths.tolist() == [300, 300] and recorded.returns.mean() == result["return_mean"]
     assert result["seeds"] == [4]
     assert set(result) == KEYS and json.loads(json.dumps(result, allow_nan=False)) == result
@@ -54,14 +54,14 @@ def test_statistics_against_hand_calculation():
 
 
 def test_a_deadline_holds_for_one_environment():
-    config = EvaluationConfig(env_id="Pendulum-v1", episodes=2, baselines=False, deadline_ms=1e6)
+    config = EvaluationConfig(episodes=2, baselines=False, deadline_ms=1e6)
     seen = []
 
     def play(agent, factory, episodes, seed, settings, **options):
         seen.append(settings)
         return rollout(agent, factory, episodes, seed, settings, **options)
 
-    result, _ = evaluate(RandomAgent([-1], [1]), "", config, progress=False, play=play)
+    result, _ = score_agent(RandomAgent([-1], [1]), "Pendulum-v1", config, progress=False, play=play)
     assert (result["deadline"]["acts"], result["deadline"]["misses"]) == (400, 0)
     late = punctuality(np.array([5.0, 1.0, 5.1, 3.0]), 5.0)
     assert (late["misses"], late["miss_rate"], late["act_ms_p50"], late["act_ms_worst"]) == (1, 0.25, 4.0, 5.1)

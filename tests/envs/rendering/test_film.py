@@ -13,7 +13,7 @@ import pytest
 from mujoco import mjtCamLight  # pyright: ignore[reportAttributeAccessIssue]
 
 from gentraj.envs.evaluation.rollout import rollout
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.rendering import CannotRender, Film, rendering, videos
@@ -71,7 +71,7 @@ def no_driver_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_episodes_are_videos_of_every_step(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes=3, num_envs=2, baselines=False)
     with videos(tmp_path / "new", 2) as watch:
-        scores, played = evaluate(RandomAgent([-1], [1]), "FilmGrey-v0", config, progress=False, watch=watch)
+        scores, played = score_agent(RandomAgent([-1], [1]), "FilmGrey-v0", config, progress=False, watch=watch)
     assert played.env == environment_factory("FilmGrey-v0").spec_json  # without the render_mode
     assert scores["returns"] == [LENGTH] * 3
     assert [path.name for path in sorted((tmp_path / "new").iterdir())] == ["episode-000.mp4", "episode-001.mp4"]
@@ -85,7 +85,7 @@ def test_the_first_episodes_are_videos_of_every_step(tmp_path: Path) -> None:
 def test_an_environment_that_cannot_be_rendered_is_refused_before_the_episodes(env: str, why: str) -> None:
     config = EvaluationConfig(episodes=1, baselines=False)
     with pytest.raises(CannotRender, match=f"^{env} cannot be rendered .*{why}[^\\n]*$"):
-        evaluate(RandomAgent([-1], [1]), env, config, progress=False, watch=lambda episode, env: None)
+        score_agent(RandomAgent([-1], [1]), env, config, progress=False, watch=lambda episode, env: None)
 
 
 def test_black_frames_are_no_film() -> None:

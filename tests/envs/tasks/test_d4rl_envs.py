@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
-from gentraj.envs.evaluation.scoring import EvaluationConfig, evaluate
+from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent
 from gentraj.envs.tasks.d4rl_envs import GOAL_PLACES, U_MAZE
@@ -42,7 +42,7 @@ def test_the_kitchen_of_gymnasium_is_scored_as_d4rls_whatever_the_recording_did(
     assert factory.max_episode_steps == 280 and factory.kwargs["remove_task_when_completed"]
     assert environment_factory(recorded.replace("450", "100")).max_episode_steps == 100
     config = EvaluationConfig(episodes=1, baselines=False)
-    scores, episodes = evaluate(RandomAgent(-np.ones(9), np.ones(9)), recorded, config, progress=False)
+    scores, episodes = score_agent(RandomAgent(-np.ones(9), np.ones(9)), recorded, config, progress=False)
     assert scores["score_d4rl"] == 25 * scores["return_mean"] and scores["success_rate"] is None
     assert episodes.obs_dim == 59 and "goal" not in episodes.extras
 
