@@ -52,8 +52,7 @@ def load_gymnasium() -> ModuleType:
     MuJoCo is set to render without a screen, if the machine can, and not to write log files. Environments of a package
     that is not installed are unknown (`missing_packages`), or say so when they are made.
     """
-    if sys.platform == "linux":  # set before mujoco is imported, as without EGL it may abort
-        os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
+    _render_without_screen()
     import gymnasium
 
     if find_spec("mujoco"):
@@ -71,6 +70,12 @@ def load_gymnasium() -> ModuleType:
     return gymnasium
 
 
+def _render_without_screen() -> None:
+    """Chooses how MuJoCo renders; before it is imported, as without EGL it may abort."""
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
+
+
 def missing_packages() -> list[str]:
     """Returns the names of the packages with environments that are not installed, as pip knows them."""
     packages = {"gymnasium-robotics": "gymnasium_robotics", "mujoco": "mujoco"}
@@ -83,6 +88,7 @@ def import_named() -> None:
     Only the user can name modules; data never can. They may also lie in the working directory. Raises ImportError, in
     one line, for whatever goes wrong in a module.
     """
+    _render_without_screen()  # a module may import MuJoCo
     for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from gentraj.envs.making import environment_factory, load_gymnasium
+from gentraj.envs.making import environment_factory, imported, load_gymnasium
 from gentraj.envs.tasks.registry import MAZES
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,17 @@ def test_a_robot_whose_joints_are_of_a_newer_mujoco_is_refused_with_the_version_
     monkeypatch.setattr("mujoco.mjtJoint", SimpleNamespace(**dict.fromkeys(types, object())))
     with pytest.raises(ImportError, match=r"^FetchReach-v4: .* \"mujoco<3\.12\"$"):
         environment_factory("FetchReach-v4")()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo needs no choice")
+def test_a_module_that_imports_mujoco_finds_how_to_render_without_a_screen(tmp_path, monkeypatch):
+    (tmp_path / "bridge.py").write_text("import os\nfound = os.environ.get('MUJOCO_GL')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setenv("GENTRAJ_IMPORT", "")
+    monkeypatch.delenv("MUJOCO_GL")
+    imported("bridge:Any-v0")
+    assert sys.modules.pop("bridge").found in ("egl", "disabled")
 
 
 class IgnoresSeeds(gymnasium.Env):
