@@ -63,7 +63,7 @@ PRESETS["awr"] = PolicyRunConfig(policy=AWRConfig())
 def demo(folder="runs/awr", steps="300"):
     """Random actions let the pole fall in 5 steps; from 300 such episodes AWR learns to hold it for more than 50."""
     agent, factory = RandomAgent([-3.0], [3.0]), environment_factory("InvertedPendulum-v5")
-    episodes = rollout(agent, factory, 300, record=True).recorded
+    episodes = rollout(agent, factory, 300, seed=1, record=True).recorded
     data = save_npz(episodes, f"{folder}-data.npz")
     return (main(["train", "awr", "--dataset", str(data), "--run-dir", folder, "--steps", steps])
             or main(["evaluate", folder, "--episodes", "20"]))

@@ -18,7 +18,7 @@ ENV_ID = "InvertedPendulum-v5"
 def random_actions(folder):
     """Saves 300 episodes of random actions, in which the pole falls in 5 steps, and returns the file."""
     agent, factory = RandomAgent([-3.0], [3.0]), environment_factory(ENV_ID, {"max_episode_steps": 100})
-    return save_npz(rollout(agent, factory, 300, record=True, progress=False).recorded, f"{folder}-data.npz")
+    return save_npz(rollout(agent, factory, 300, seed=1, record=True, progress=False).recorded, f"{folder}-data.npz")
 
 
 def learn_from_random_actions(folder, steps):

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHOOSING_STREAM = 0x63686F6F7365  # the letters of "choose"
+RECORDING_STREAM = 0x7265636F7264  # "record"
+
 
 def fold(*keys: int) -> int:
     """Combines integers into one 63-bit seed; any change of any key gives an unrelated seed."""
@@ -29,6 +32,21 @@ def unfold(number: int, *keys: int) -> list[int]:
     The first seeds are the same for any larger `number`.
     """
     return _words(number, keys, spawn_key=(1,)).tolist()
+
+
+def for_choosing(seed: int) -> int:
+    """The seed of the episodes by which something is trained or chosen, such as a setting or a checkpoint.
+
+    None of them is an episode of `seed` itself, which are for what is reported: what was chosen by some episodes has
+    been lucky in them.
+    """
+    return fold(CHOOSING_STREAM, seed)
+
+
+def for_recording(seed: int) -> int:
+    """The seed of the episodes that are recorded as data, none of which is one of `seed` itself or of
+    `for_choosing`."""
+    return fold(RECORDING_STREAM, seed)
 
 
 def _words(number: int, keys: Sequence[int], spawn_key: tuple[int, ...] = ()) -> np.ndarray:

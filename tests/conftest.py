@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Set before torch, mujoco and minari are imported; processes that tests start inherit it.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", CUBLAS_WORKSPACE_CONFIG=":4096:8", HF_HUB_OFFLINE="1")
@@ -84,6 +85,22 @@ def no_network() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", local(socket.socket.connect, peer))
         patch.setattr(socket, "getaddrinfo", local(socket.getaddrinfo, lambda host, *_: host))
         yield
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of the episodes that begin in this process, as they begin."""
+    from gentraj.envs.evaluation.vector import VectorEnvironment
+
+    seeds: list[int] = []
+    reset = VectorEnvironment.reset
+
+    def noted(envs: VectorEnvironment, mask_B: Any, given: Any) -> None:
+        seeds.extend(seed for seed, begins in zip(given, mask_B, strict=True) if begins)
+        reset(envs, mask_B, given)
+
+    monkeypatch.setattr(VectorEnvironment, "reset", noted)
+    return seeds
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gentraj.randomness import OneStream, RowNoise, as_noise, fold, generator, unfold
+from gentraj.randomness import OneStream, RowNoise, as_noise, fold, for_choosing, for_recording, generator, unfold
 
 
 def test_any_key_changes_the_seed() -> None:
@@ -21,6 +23,14 @@ def test_many_seeds_of_one_are_all_different_and_begin_as_fewer_do() -> None:
     assert len({*(one for seeds in some for one in seeds), *(fold(*of) for of in keys)}) == 101 * len(keys)
     assert all(0 <= one < 2**63 for seeds in some for one in seeds)
     assert unfold(7, 1) == some[2][:7] and unfold(0, 1) == []
+
+
+@given(st.sets(st.integers(0, 2**62), min_size=1, max_size=5))
+def test_episodes_that_report_that_choose_and_that_are_recorded_are_never_the_same(seeds: set[int]) -> None:
+    """Those of any seeds, and of rounds of choosing too, each of which has a seed of its own."""
+    roots = [*seeds, *map(for_choosing, seeds), *map(for_recording, seeds),
+             *(fold(for_choosing(seed), number) for seed in seeds for number in range(3))]
+    assert len({fold(root, i) for root in roots for i in range(20)}) == 20 * len(roots) == 120 * len(seeds)
 
 
 def seeds_of(seeds: Any, rows: int) -> Any:

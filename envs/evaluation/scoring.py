@@ -44,7 +44,8 @@ class EvaluationConfig:
     episodes: PositiveInt = 50
     """Episodes, each with its own random start and goal."""
     seed: NonNegativeInt = 0
-    """Seed of the starts, the goals and the agent; the same seed gives the same episodes to every agent."""
+    """Seed of the starts, the goals and the agent; the same seed gives the same episodes to every agent. None of them
+    is one in which `gentraj choose`, `sweep`, `finetune` or a learning curve has looked."""
     num_envs: PositiveInt = 25
     """Environments that run side by side. With --batch-invariant, their number changes the speed, never the result."""
     batch_invariant: bool = True

@@ -13,6 +13,8 @@ import tyro
 from gymnasium.spaces import Box
 from pydantic import AllowInfNan, PositiveInt
 
+from gentraj.envs.evaluation.scoring import bootstrap_interval
+
 from ..acceleration import BackendName, accelerate
 from ..config import JsonObject, settings, write_json
 from ..device import pick_device
@@ -25,7 +27,7 @@ from ..runs.kinds.loading import load
 from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.run import Run
 from ..runs.learn.augmentation import AugmentConfig, augment
-from ..runs.learn.finetuning import FinetuneConfig, finetune, returns
+from ..runs.learn.finetuning import FinetuneConfig, finetune, gain
 from ..runs.show.export import export_run, signature, to_onnx, to_pt2
 from ..runs.show.hub import from_pretrained, push_to_hub, save_pretrained
 from ..runs.show.report import make_report
@@ -302,7 +304,7 @@ class Finetune(Command):
     Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment. A
     policy that samples chunks of actions explores by its samples, each carried out as far as its `execute` says; other
     policies add noise to their actions. The checkpoint whose episodes had the highest mean return is the result, which
-    may be the start.
+    may be the start. The result and the start then play other episodes, without noise, which show what was gained.
 
     Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned
               gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
@@ -322,12 +324,13 @@ class Finetune(Command):
 
     def __call__(self) -> None:
         folder = self.run_dir if self.resume else fresh_folder(self.run_dir, "--resume")
-        tuned = finetune(load(self.run, device=pick_device(self.device)), self.config, folder, env_id=self.env_id,
-                         resume=self.resume)
-        gained, shown = returns(folder), self.config.episodes
-        say(f"{counted(len(gained), 'episodes')} played; mean return {gained[:shown].mean():.4g} before and "
-            f"{gained[-shown:].mean():.4g} after {tuned.config.training.steps} updates; the run in {folder} is that of "
-            f"update {tuned.step}, whose episodes were the best")
+        start = load(self.run, device=pick_device(self.device))
+        tuned = finetune(start, self.config, folder, env_id=self.env_id, resume=self.resume)
+        before_E, after_E = gain(start, tuned, self.config, self.env_id)
+        low, high = bootstrap_interval(after_E - before_E)
+        say(f"the run in {folder} is that of update {tuned.step}, whose episodes were the best; in {len(after_E)} "
+            f"others, the mean return is {after_E.mean():.4g}, and {before_E.mean():.4g} before: a gain of "
+            f"{(after_E - before_E).mean():.4g} [{low:.4g}, {high:.4g}]")
         named = f" --env-id {quote(self.env_id)}" if self.env_id else ""
         print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")
 

@@ -190,9 +190,9 @@ def digest(value: Mapping[str, object]) -> str:
 # -- the score of a run
 
 
-def seed_result(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> SeedResult:
-    """Evaluates a run."""
-    config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
+def seed_result(run: Run, episodes: int, protocol: ProtocolName, score: Score, seed: int = 0) -> SeedResult:
+    """Evaluates a run in the episodes of a seed."""
+    config = EvaluationConfig(episodes=episodes, seed=seed, protocol=protocol, baselines=False)
     evaluation = score_run(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
     scores = episode_scores(score, evaluation.recorded.returns.tolist(), evaluation["successes"], factory)

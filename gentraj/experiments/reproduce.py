@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gentraj.envs.evaluation.scores import normalised, score_behaviour
 from gentraj.envs.evaluation.vector import tells_success
@@ -44,8 +45,9 @@ class Cards:
 
     @classmethod
     def of(cls, cards: Mapping[str, Card], folders: tuple[Path, ...],
-           place: Callable[[str, CardData, int], Path]) -> Cards:
+           place: Callable[[str, CardData, int], Path], episode_seed: int | None = None) -> Cards:
         """Makes the tasks of the cards; data files are searched for in `folders`, and `place` names a task's folder.
+        The episodes of the scores are those that `gentraj evaluate` plays, or of the seed `episode_seed`.
 
         The tasks are sorted by seed, so that an experiment that is stopped early has results of every card. Tasks with
         the same `place` that differ only in how they act share a training. Raises `ConfigError`, which names the card,
@@ -55,7 +57,9 @@ class Cards:
         seen: dict[object, tuple[str, float | None]] = {}
         behaviour = {}
         for name, card in cards.items():
-            scoring = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
+            scoring: dict[str, Any] = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
+            if episode_seed is not None:
+                scoring["seed"] = episode_seed
             for data in card.data:
                 for seed in card.seeds:
                     config = run_settings(card, data, seed, folders, name)

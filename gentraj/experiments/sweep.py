@@ -20,7 +20,7 @@ from ..device import pick_device
 from ..families import FAMILIES
 from ..networks import NETWORKS
 from ..progress import say
-from ..randomness import fold
+from ..randomness import fold, for_choosing
 from ..runs.kinds.folder import acts_only
 from ..runs.kinds.presets import PRESETS, data_settings, with_components
 from ..runs.kinds.run import RunConfig
@@ -39,7 +39,8 @@ PACE_STEPS = 60  # of the training whose pace says how many steps fit into so ma
 PACE_BLOCK = 10  # steps that are timed together
 HEAD = """# {preset} on {dataset}, {settings} settings
 
-The best of many is partly luck: train it again with other seeds before you report it."""
+The best of many is partly luck: train it again with other seeds before you report it. `gentraj evaluate`, `compare`
+and `reproduce` score it in other episodes than these."""
 
 Values = dict[str, object]  # a value for each key that is varied
 
@@ -204,7 +205,8 @@ def sweep(base: Card, tried: Sequence[Values], out: Path, pool: Pool, device: st
         name = f"{file_name(card.label)}-{digest(values)[:6]}"
         cards[name] = card
         trainings[name] = file_name(label_of({key: value for key, value in values.items() if is_trained(key, config)}))
-    made = Cards.of(cards, (), lambda name, _, seed: out / f"{trainings[name]}-seed-{seed}")
+    made = Cards.of(cards, (), lambda name, _, seed: out / f"{trainings[name]}-seed-{seed}",
+                    episode_seed=for_choosing(0))
     failures, results = reproduce(made, out / "results", pool, device)
     results = {name: result for name, result in results.items() if result.data}
     if results:

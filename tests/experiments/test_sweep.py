@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from gentraj.cli.experiments import Sweep, space_of, sweep_plan
 from gentraj.config import read_json
 from gentraj.experiments import sweep as module
 from gentraj.experiments.cards import DataResult, read_results
+from gentraj.experiments.pools import LocalProcesses
+from gentraj.experiments.reproduce import Cards, place, reproduce
 from gentraj.experiments.sweep import BASE, Choice, Range, Space, base_card, trials_of, varied_card
+from gentraj.randomness import fold, for_choosing
 from gentraj.runs.kinds.presets import PRESETS
 
 SMALL = ("--seeds", 0, 1, "--episodes", 2, "--steps", 1)
@@ -68,6 +72,19 @@ def test_a_sweep_is_sorted_and_continued(hopper_file: Path, tmp_path: Path, done
     assert gentraj(*words, "policy.beta=1,3") == 0 and not done
     assert gentraj(*words, "policy.beta=1,3,9") == 0 and len(done) == 2
     assert rows(tmp_path).items() >= first.items() and len(labels(tmp_path)) == 3
+
+
+def test_what_a_sweep_chooses_by_is_not_what_reproduce_reports(hopper_file: Path, tmp_path: Path, done: list[str],
+                                                              begun: list[int]) -> None:
+    words = "sweep", "iql", "--dataset", hopper_file, "--run-dir", tmp_path, "--episodes", 2, "--steps", 1, "--over"
+    assert gentraj(*words, "policy.candidates=1,2") == 0
+    assert begun == 2 * [fold(for_choosing(0), i) for i in range(2)]
+    begun.clear()
+    card = base_card("iql", str(hopper_file), None, 1, seeds=(0,), episodes=2, protocol="random-goal",
+                     score="return_mean")
+    made = Cards.of({"iql": card}, (), partial(place, tmp_path / "reported"))
+    failures, _ = reproduce(made, tmp_path / "reported", LocalProcesses(1), "cpu")
+    assert not failures and begun == [fold(0, i) for i in range(2)]
 
 
 def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_path: Path, done: list[str]) -> None:

@@ -17,6 +17,7 @@ from gentraj import runs
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.families import GAUSSIAN
+from gentraj.randomness import fold, for_choosing
 from gentraj.runs.judge.choosing import (
     ACTION_ERROR,
     FQE,
@@ -59,12 +60,14 @@ def test_more_of_a_likelihood_and_less_of_a_loss_is_better_and_of_equals_the_new
 
 
 def test_every_measure_is_printed_and_returns_decide_nothing(run: Path, hopper_file: Path, tmp_path: Path,
+                                                             begun: list[int],
                                                              capsys: pytest.CaptureFixture) -> None:
     world = runs.WorldModelRunConfig(str(hopper_file), held_out=0.2, training=runs.load(run).config.training)
     runs.train(world, folder=tmp_path / "world", progress=False)
     out = tmp_path / "measures.json"
     command = "choose", run, *FAST, "--world", tmp_path / "world", "--world-episodes", 2, "--episodes", 1, "--out", out
     assert gentraj(*command) == 0
+    assert begun == 4 * [fold(for_choosing(0), 0)]
     head, *lines = capsys.readouterr().out.splitlines()
     assert {"policy/critic_loss", ACTION_ERROR, LOG_LIKELIHOOD, FQE, IMAGINED, RETURN} <= {*head.split()}
     measured = json.loads(out.read_text())

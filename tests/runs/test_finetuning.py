@@ -21,11 +21,11 @@ from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.networks import ResidualMLPConfig
-from gentraj.randomness import fold
+from gentraj.randomness import fold, for_choosing
 from gentraj.runs.kinds.policy_run import PolicyRun
 from gentraj.runs.kinds.run import environment_of
 from gentraj.runs.learn import finetuning
-from gentraj.runs.learn.finetuning import PLAYED, FinetuneConfig, Halves, finetune, returns, samples_chunks
+from gentraj.runs.learn.finetuning import COMPARED, PLAYED, FinetuneConfig, Halves, finetune, gain, samples_chunks
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import saved_steps
 from gentraj.trajectory import Agent, TrajectorySpec
@@ -110,11 +110,8 @@ def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
     agent.reset([1, 2], torch.tensor([True, False]))  # the second goes on
     again = agent.act(torch.zeros(2, 1))
     assert torch.equal(again[0], first[0]) and not torch.equal(again[1], first[1])
-    with pytest.raises(ValueError, match="exploration without seeds"):
-        agent.reset()
-    for acting in (agent, NoisyAgent(Still(), -np.ones(2), np.ones(2), 0.1)):  # one without seeds gave no actions
-        with pytest.raises(ValueError, match=r"1 observations were given, and seeds for . environments; reset with"):
-            acting.act(torch.zeros(1, 1))
+    with pytest.raises(ValueError, match=r"1 observations were given to an agent that was reset for 2 environments"):
+        agent.act(torch.zeros(1, 1))
 
 
 # -- a run
@@ -167,7 +164,7 @@ def test_the_best_weights_are_those_of_the_round_with_the_highest_return(
         rewards: list[float], best: int, td3bc: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of 6 steps, for 2 updates a step; what was played is read when a fine-tuning is resumed."""
     def play(agent: Agent, factory: object, episodes: int, seed: int, *_: object, **__: object) -> Rollout:
-        number = [fold(CONFIG.seed, number) for number in range(4)].index(seed)
+        number = [fold(for_choosing(CONFIG.seed), number) for number in range(4)].index(seed)
         return replace(still, recorded=flat(rewards[number], steps=3))
 
     still = rollout(td3bc.agent(Box(-1, 1, (1,))), environment_factory("tests/Follow-v0"), 1, progress=False)
@@ -181,6 +178,18 @@ def test_the_best_weights_are_those_of_the_round_with_the_highest_return(
     assert tuned(td3bc, tmp_path / "run", config, resume=True).step == best
 
 
+def test_what_was_gained_is_told_by_episodes_of_no_round(td3bc: runs.Run, fine: runs.Run, tmp_path: Path,
+                                                        begun: list[int]) -> None:
+    tuned(td3bc, tmp_path / "run")
+    chosen_by = [fold(fold(for_choosing(CONFIG.seed), number), 0) for number in range(5)]
+    assert begun == chosen_by
+    begun.clear()
+    before_E, after_E = gain(td3bc, fine, CONFIG)
+    reported = [fold(CONFIG.seed, i) for i in range(COMPARED)]
+    assert begun == 2 * reported and len(before_E) == len(after_E) == COMPARED
+    assert (gain(td3bc, td3bc, CONFIG)[1] == before_E).all()
+
+
 def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: Path, tmp_path: Path) -> None:
     run = runs.train(tiny("qc", follow), folder=tmp_path / "run", progress=False)
     assert isinstance(run, PolicyRun) and isinstance(td3bc, PolicyRun)
@@ -188,8 +197,8 @@ def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: 
     better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
     played = load_episodes(better.folder / PLAYED / "00000000.npz")
     settings = RolloutSettings(1, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    own = rollout(run.agent(Box(-1, 1, (1,))), environment_factory(environment_of(run, None)), 1, fold(CONFIG.seed, 0),
-                  settings, record=True, progress=False)
+    own = rollout(run.agent(Box(-1, 1, (1,))), environment_factory(environment_of(run, None)), 1,
+                  fold(for_choosing(CONFIG.seed), 0), settings, record=True, progress=False)
     assert own.recorded is not None
     np.testing.assert_array_equal(played.act, own.recorded.act)
     execute = run.policy.execute
@@ -218,9 +227,12 @@ def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, tmp_path: Path,
     out = tmp_path / "run"
     words = "--steps", 40, "--updates", 0.5, "--episodes", 2, "--seed", 1, "--run-dir", out
     assert gentraj("finetune", td3bc.folder, *words) == 0
-    printed, gained = capsys.readouterr(), returns(out)
-    assert f"next: gentraj evaluate {out}" in printed.out and len(gained) == 6
-    assert f"return {gained[:2].mean():.4g} before and {gained[-2:].mean():.4g} after 20 updates" in printed.err
+    printed = capsys.readouterr()
+    assert f"next: gentraj evaluate {out}" in printed.out
+    before, after = (run.evaluate(episodes=COMPARED, seed=1, baselines=False, out=tmp_path / "scores.json")
+                     ["return_mean"] for run in (td3bc, runs.load(out)))
+    assert f"the mean return is {after:.4g}, and {before:.4g} before" in printed.err
+    assert f"a gain of {after - before:.4g} [" in printed.err
     assert gentraj("finetune", td3bc.folder, *words) == 2
     assert "holds a training already; continue it with --resume, or" in capsys.readouterr().err
     assert gentraj("finetune", td3bc.folder, *words, "--noise", 0.2, "--resume") == 2

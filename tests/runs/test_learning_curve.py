@@ -14,6 +14,7 @@ from gentraj import runs
 from gentraj.config import read_json
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.making import environment_factory
+from gentraj.randomness import fold, for_choosing
 from gentraj.runs.kinds.folder import RunFolder, last_evaluations
 from gentraj.runs.learn import training
 from gentraj.training.log import LogWarning, read_metrics, write_rows
@@ -42,6 +43,14 @@ def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(smal
     shutil.rmtree(run.folder / "step-00000004")
     assert same_weights(runs.train(evaluated_every(4), folder=run.folder, resume=True, progress=False), run)
     assert RunFolder(run.folder).curve() == rows
+
+
+def test_a_learning_curve_has_no_episode_that_is_reported(small_run: Path, tmp_path: Path, begun: list[int]) -> None:
+    run = runs.train(evaluated_every(6), folder=tmp_path / "run", progress=False)
+    assert begun == [fold(for_choosing(0), 0)]
+    begun.clear()
+    run.evaluate(episodes=2, baselines=False, progress=False)
+    assert begun == [fold(0, 0), fold(0, 1)]
 
 
 def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(small_run: Path, tmp_path: Path) -> None:

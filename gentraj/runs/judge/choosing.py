@@ -27,7 +27,7 @@ from ...config import JsonObject, settings
 from ...data import Episodes, Windows
 from ...normalize import Normalizer
 from ...progress import busy
-from ...randomness import unfold
+from ...randomness import for_choosing, unfold
 from ...training.checkpoint import saved_steps
 from ..kinds.datasets import data_of, read_data
 from ..kinds.loading import load
@@ -64,7 +64,7 @@ class ChooseConfig:
     env_id: str | None = None
     """The environment of these episodes; by default the run's own."""
     seed: NonNegativeInt = 0
-    """Seed of fitted Q evaluation and of the episodes."""
+    """Seed of fitted Q evaluation and of the episodes, none of which is one of `gentraj evaluate`."""
 
 
 class Ranking(NamedTuple):
@@ -133,7 +133,8 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
             if step == steps[0]:  # refused before the work
                 deciding(last, {*found} | ({FQE} if points is not None else set()), config.by, left_out)
             if config.episodes:
-                found[RETURN] = played(run, config)
+                returns_E = true_returns(run, config.env_id, config.episodes, for_choosing(config.seed))
+                found[RETURN] = float(returns_E.mean())
     if points is not None:
         data = points.experience(torch.stack(acts))
         worth_P = fitted_q_evaluation(data, config.fqe, points.initial_value, config.seed)
@@ -174,15 +175,18 @@ def imagined(run: Run, world: WorldModelRun, episodes: Episodes, config: ChooseC
     """The mean return of a run's agent in a world model."""
     limit = ImaginedConfig(int(episodes.lengths.max()), margin=1e9)
     made = ImaginedEpisodes(world.world_model, config.world_episodes, limit)
-    return float(imagined_returns(run.agent(action_range(episodes)), made, config.seed)[0].mean())
+    agent = run.agent(action_range(episodes))
+    agent.ranges = None  # a world model tells by itself what it does not know
+    return float(imagined_returns(agent, made, config.seed)[0].mean())
 
 
-def played(run: Run, config: ChooseConfig) -> float:
-    """The mean return of a run's agent in its environment."""
-    env = environment_of(run, config.env_id)
+def true_returns(run: Run, env_id: str | None, episodes: int, seed: int) -> np.ndarray:
+    """(E,) the returns of a run's agent in the environment `env_id`, by default its own."""
+    env = environment_of(run, env_id)
     how = RolloutSettings(obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    done = rollout(run.agent(run.action_space(env)), environment_factory(env), config.episodes, config.seed, how)
-    return float(done.returns.mean())
+    agent = run.agent(run.action_space(env))
+    agent.ranges = None  # where it leaves its data is told by an evaluation
+    return rollout(agent, environment_factory(env), episodes, seed, how).returns
 
 
 def action_range(episodes: Episodes) -> Box:

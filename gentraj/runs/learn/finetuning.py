@@ -26,10 +26,11 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory
 from ...config import settings, to_json
 from ...data import ContextConfig, Episodes, concatenate, load_episodes, save_npz, windows_of
 from ...data.windows import WHOLE
-from ...randomness import fold
+from ...randomness import fold, for_choosing
 from ...training.loop import MAY_CHANGE_ON_RESUME, TrainingData
 from ...training.parallel import SINGLE
 from ...trajectory import Agent, Batch, TrajectorySpec
+from ..judge.choosing import true_returns
 from ..kinds.datasets import data_of
 from ..kinds.folder import RunFolder
 from ..kinds.policy_run import PolicyRun
@@ -39,6 +40,7 @@ from .training import RunTrainer, check_fit
 NOISE = 0.02  # of FinetuneConfig, by default
 SLOWER = 0.1  # of the policy's learning rates; at full ones, a good policy is lost before it could get better
 SAME_ACTION = 1e-3  # how far the entries of two equal actions may differ, normalised
+COMPARED = 20  # episodes in which the result and the start are compared
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
 
@@ -108,9 +110,14 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     return files.load(best, device)
 
 
-def returns(folder: Path) -> np.ndarray:
-    """(E,) the returns of the episodes that were collected in a fine-tuning, in order of time."""
-    return np.concatenate([load_episodes(path).returns for path in sorted((folder / PLAYED).glob("*.npz"))])
+def gain(start: Run, tuned: Run, config: FinetuneConfig, env_id: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(E,) the returns of a run and of what it was fine-tuned to, in the same `COMPARED` episodes.
+
+    These are the first ones that `gentraj evaluate` plays with the seed of the config: no round had any of them, so
+    that they do not favour the checkpoint whose round was the best.
+    """
+    before_E, after_E = (true_returns(run, env_id, COMPARED, config.seed) for run in (start, tuned))
+    return before_E, after_E
 
 
 @torch.no_grad()
@@ -180,8 +187,8 @@ class Player:
         if not path.exists():
             settings = RolloutSettings(episodes, obs_keys=data.obs_keys, goal_dims=data.goal_dims, name="exploring")
             self.run.main.eval()
-            played = rollout(self.agent, self.factory, episodes, fold(self.config.seed, number), settings, record=True,
-                             progress=self.progress)
+            played = rollout(self.agent, self.factory, episodes, fold(for_choosing(self.config.seed), number), settings,
+                             record=True, progress=self.progress)
             self.run.main.train()
             assert played.recorded is not None  # noqa: S101  as asked for
             save_npz(played.recorded, path)

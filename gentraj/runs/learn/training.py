@@ -24,6 +24,7 @@ from ...data import Episodes, load_episodes
 from ...data.sources import resolve_paths
 from ...device import pick_device
 from ...progress import counted, one_line, say
+from ...randomness import for_choosing
 from ...ranges import SHOWN_ENTRIES
 from ...training.log import LogWarning, Row, add_row
 from ...training.loop import RunStore, Trainer, TrainingData
@@ -148,11 +149,11 @@ class RunTrainer(Trainer):
     def evaluate(self) -> None:
         """Evaluates the agent and adds a line to the learning curve.
 
-        Starts and goals are the same at every step. An error of the environment becomes a warning; it costs the line,
-        not the training.
+        The episodes are the same at every step, and none of those that are reported. An error of the environment
+        becomes a warning; it costs the line, not the training.
         """
         current, data = copy_of(self.run, self.processes.device), self.run.data
-        config = EvaluationConfig(episodes=self.settings.eval_episodes, baselines=False)
+        config = EvaluationConfig(episodes=self.settings.eval_episodes, seed=for_choosing(0), baselines=False)
         try:
             scores, _ = score_agent(current.agent(current.action_space()), str(data.env), config,
                                     obs_keys=data.obs_keys, goal_dims=data.goal_dims)
