@@ -10,6 +10,7 @@ from gentraj.data import DataError, Episodes, save_minari
 from gentraj.data.minari_io import check_new_id, local_ids
 from gentraj.data.ogbench import OGBenchName
 from gentraj.progress import say
+from gentraj.randomness import for_recording
 
 from ..tasks.registry import TASKS
 from . import behaviours, navigation, oracles, pointmaze
@@ -57,7 +58,8 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
                  train_steps: int | None = None, overwrite: bool = False, progress: bool = True) -> str:
     """Records `steps` steps of a task as a Minari dataset and returns its id.
 
-    `steps` and `dataset_id` are the recipe's by default. `train_steps` is for tasks whose policies are trained first.
+    The recorded starts and goals are none of those in which agents are scored with any seed. `steps` and `dataset_id`
+    are the recipe's by default. `train_steps` is for tasks whose policies are trained first.
     Raises ValueError for an unknown task and for numbers of steps below 1, ImportError if a package is missing, and
     `DataError` if the id is malformed, or exists already and `overwrite` is false.
     """
@@ -74,8 +76,9 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
     if train_steps is not None and not recipe.trains:
         raise ValueError(f"{task} is recorded with {recipe.algorithm}, which is not trained; leave train_steps out")
     training = {"train_steps": train_steps} if recipe.trains else {}
-    save_minari(recipe.record(task, steps, seed, progress=progress, **training), dataset_id, overwrite=overwrite,
-                algorithm=recipe.algorithm, description=f"{task}, {steps} steps, seed {seed}")
+    recorded = recipe.record(task, steps, for_recording(seed), progress=progress, **training)
+    save_minari(recorded, dataset_id, overwrite=overwrite, algorithm=recipe.algorithm,
+                description=f"{task}, {steps} steps, seed {seed}")
     return dataset_id
 
 

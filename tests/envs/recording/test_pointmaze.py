@@ -12,7 +12,7 @@ from gentraj.envs.recording.baselines import WaypointController
 from gentraj.envs.recording.pointmaze import RECORDING, PointMazes, record
 from gentraj.envs.recording.recipes import make_dataset
 from gentraj.envs.tasks.maze import Maze
-from gentraj.randomness import fold
+from gentraj.randomness import fold, for_choosing, for_recording
 
 MAPS = {
     "spiral": ["#######", "#.....#", "#####.#", "#...#.#", "#.###.#", "#.....#", "#######"],
@@ -92,13 +92,25 @@ def test_the_controller_replans_when_it_has_left_its_path():
 def test_a_dataset_is_made_under_the_tasks_id_and_never_over_another():
     dataset_id = make_dataset("pointmaze-open", 60, progress=False)
     assert dataset_id == "gentraj/pointmaze/open-v0"
-    loaded, recorded = load_episodes(dataset_id), record("pointmaze-open", 60, progress=False)
+    loaded, recorded = load_episodes(dataset_id), record("pointmaze-open", 60, for_recording(0), progress=False)
     assert (loaded.obs == recorded.obs).all() and (loaded.extras["goal"] == recorded.extras["goal"]).all()
     assert environment_factory(loaded.env) == environment_factory("pointmaze-open")
     with pytest.raises(DataError, match="exists already"):
         make_dataset("pointmaze-open", 10**12)
     make_dataset("pointmaze-open", 30, overwrite=True, progress=False)
     assert load_episodes(dataset_id).num_steps == 30
+
+
+def test_no_recorded_run_begins_as_an_episode_in_which_agents_are_scored(monkeypatch):
+    """Run i of a recording was evaluation episode i: a planner was scored by starts and goals that its data solve."""
+    monkeypatch.setattr("gentraj.envs.recording.pointmaze.RUN_STEPS", 2)
+    dataset_id = make_dataset("pointmaze-umaze", 40, dataset_id="mine/maze-v0", progress=False)
+    recorded = {(*each.obs[0], *each.extras["goal"][0]) for each in load_episodes(dataset_id)}
+    env = environment_factory("pointmaze-umaze")()
+    for seed in (fold(root, i) for root in (0, for_choosing(0)) for i in range(20)):
+        obs, _ = env.reset(seed=seed)
+        assert (*obs["observation"].astype(np.float32), *obs["desired_goal"].astype(np.float32)) not in recorded
+    assert len(recorded) == 20
 
 
 @pytest.mark.parametrize(("way", "message"), [([1, 0, 0, 1, 0, 1], "goals that no path leads to"),
