@@ -8,14 +8,17 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 
 from gentraj.data import ContextConfig, Episodes, load_episodes
+from gentraj.data.windows import GoalContext
 from gentraj.envs.making import environment_factory
-from gentraj.runs import DataFacts
+from gentraj.runs import DataFacts, RunConfig
 from gentraj.runs.kinds.planner_run import PlannerRun
-from gentraj.runs.learn.training import check_data
+from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.learn.training import check_data, check_lessons
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
@@ -80,6 +83,43 @@ def test_goals_of_another_width_than_the_environment_has_are_refused(umaze: Epis
     wide = replace(umaze, goal_dims=(0, 1, 2), extras=umaze.extras | {"goal": goal[:, [0, 1, 1]]})
     with pytest.raises(ValueError, match=r"goals of width 3, but PointMaze_UMaze-v3 has goals of 2; .*--env-id"):
         checked(wide)
+
+
+def lessons(config: RunConfig, episodes: Episodes) -> list[str]:
+    """Returns the warnings of `check_lessons`."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        check_lessons(config, episodes)
+    return [str(one.message) for one in warned]
+
+
+def test_actions_that_are_all_the_same_are_reported_whatever_learns_from_them(hopper: Episodes) -> None:
+    still = replace(hopper, act=np.full_like(hopper.act, 0.5))
+    for preset in ("bc-gaussian", "iql", "veteran+", "world-ensemble"):
+        assert lessons(PRESETS[preset], hopper) == []
+        text, = lessons(PRESETS[preset], still)
+        assert "0.5" in text
+    assert lessons(PRESETS["veteran+"], replace(hopper, act=hopper.act[:, :0])) == []  # trajectories without actions
+
+
+@pytest.mark.parametrize(("preset", "learns"), [
+    ("iql", True), ("swift", True), ("fql", True), ("veteran+", True), ("decision-diffuser", True),
+    ("world-ensemble", True), ("bc-gaussian", False), ("diffusion-policy", False), ("pointmaze", False),
+    ("goals", False)])
+def test_rewards_of_zero_and_ends_without_flags_are_reported_where_they_are_learned_from(
+        hopper: Episodes, preset: str, learns: bool) -> None:
+    config, never = PRESETS[preset], np.zeros(hopper.num_steps, bool)
+    for lacking, word in ((replace(hopper, reward=np.zeros_like(hopper.reward)), "reward"),
+                          (replace(hopper, terminated=never, truncated=never), "flag")):
+        found = lessons(config, lacking)
+        assert [word in text for text in found] == [True] * learns
+    in_time = replace(hopper, terminated=never, truncated=hopper.terminated | hopper.truncated)
+    assert lessons(config, in_time) == []
+
+
+def test_goals_in_hindsight_have_rewards_of_their_own(umaze: Episodes) -> None:
+    config = replace(PRESETS["iql"], context=GoalContext(goals=PRESETS["far-objects"].context.goals))
+    assert lessons(config, replace(umaze, reward=np.zeros_like(umaze.reward))) == []
 
 
 def test_a_horizon_longer_than_every_episode_is_a_warning(umaze: Episodes) -> None:

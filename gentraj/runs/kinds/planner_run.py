@@ -99,6 +99,10 @@ class PlannerRunConfig(RunConfig):
     def whole_goals(self) -> bool:
         return self.context.goals is not None and self.context.goals.whole
 
+    @property
+    def learns_from_rewards(self) -> bool:
+        return "return" in self.context.kinds or (self.critic is not None and not self.context.goals)
+
     def __post_init__(self) -> None:
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
             fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"

@@ -47,6 +47,10 @@ class PolicyRunConfig(MemoryRunConfig):
     def learns_from_synthetic(self) -> bool:
         return self.policy.critic is not None
 
+    @property
+    def learns_from_rewards(self) -> bool:
+        return self.policy.critic is not None and not self.context.goals
+
     def __post_init__(self) -> None:
         if self.context.goals and self.policy.rewards not in ("rms", "raw"):
             raise ValueError(f"policy.rewards is '{self.policy.rewards}', and goals in hindsight have rewards of their "

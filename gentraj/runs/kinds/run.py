@@ -150,6 +150,11 @@ class RunConfig:
         """Whether a part learns from synthetic steps, which a world model imagined."""
         return False
 
+    @property
+    def learns_from_rewards(self) -> bool:
+        """Whether a part learns from the rewards of the data, and from where their episodes end."""
+        return False
+
 
 @settings
 class MemoryRunConfig(RunConfig):

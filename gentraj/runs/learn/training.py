@@ -21,6 +21,7 @@ from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject, to_json, with_settings
 from ...data import Episodes, load_episodes
+from ...data.episodes import last_steps
 from ...data.sources import resolve_paths
 from ...device import pick_device
 from ...progress import counted, one_line, say
@@ -209,9 +210,30 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
     run = kind.build(config, facts, episodes)
     run.keep_windows(parts.reference)
     if check:
+        check_lessons(config, joined)
         check_data(facts, episodes, config.env_id)
         untrained_agent(run)
     return run, parts
+
+
+def check_lessons(config: RunConfig, episodes: Episodes) -> None:
+    """Warns of data that teach less than these settings ask for: of actions that are all the same, and, where rewards
+    and ends are learned from, of rewards that are all 0 and of episodes that are not said to end."""
+    first_A = episodes.act[0]
+    if len(first_A) and (episodes.act == first_A).all():
+        warnings.warn(f"{episodes.name}: all actions are {first_A}, and no other can be learned; are they the actions "
+                      "that were carried out?", stacklevel=3)
+    if not config.learns_from_rewards:
+        return
+    if not episodes.reward.any():
+        warnings.warn(f"{episodes.name}: all rewards are 0, and these settings learn from rewards which actions are "
+                      "good; record rewards, or train what imitates without them, such as bc-diffusion", stacklevel=3)
+    last_S = last_steps(episodes.lengths)
+    open_ended = last_S & ~episodes.terminated & ~episodes.truncated
+    if open_ended.any():
+        warnings.warn(f"{episodes.name}: {open_ended.sum()} of {len(episodes)} episodes end without a flag, and count "
+                      "as truncated, as if they went on; mark as terminated those that ended for good, such as in a "
+                      "fall or at the goal, and as truncated the others", stacklevel=3)
 
 
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
