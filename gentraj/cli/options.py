@@ -58,6 +58,7 @@ CheckpointStep = Annotated[int | None, tyro.conf.arg(help=(
 RayAddress = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")]
 HELP = {"-h", "--help"}
 REPEATED = {"import"}  # options of one word that may be given several times
+JOINED = {"dataset"}  # options whose several values are one word; of others that are given twice, the last one counts
 
 
 def named(key: str) -> str:
@@ -233,6 +234,8 @@ def read(command: type[Command], words: Sequence[str]) -> Given:
             raise Misuse(f"{name} has no value")
         if key in REPEATED or (key in options and options[key].number == inf):
             values = given.get(key, []) + values
+        elif key in JOINED and key in given:
+            raise Misuse(f"{name} is given twice; '+' joins several, as in {name} {'+'.join(given[key] + values)}")
         given[key] = values
         arguments += following[number:]
     for key, argument in options.items():

@@ -134,3 +134,15 @@ def test_options_that_miss_their_group_are_suggested(hopper_run: Path, capsys: p
 def test_a_family_of_commands_lists_what_each_is_for(capsys: pytest.CaptureFixture) -> None:
     assert gentraj("data", "--help") == 0
     assert "Record a dataset of a task" in capsys.readouterr().out
+
+
+def test_a_second_dataset_does_not_take_the_place_of_the_first(capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "fql", "--dataset", "a.npz", "--dataset=b.npz", "--print-config") == 2
+    assert "a.npz+b.npz" in capsys.readouterr().err
+
+
+def test_an_option_of_one_number_may_be_given_again_and_one_of_several_adds_them_up(
+        capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "fql", "--steps", 3, "--training.steps", 5, "--print-config") == 0
+    assert json.loads(capsys.readouterr().out)["training"]["steps"] == 5
+    assert read(Export, ["run", "--out", "a.onnx", "--low", "-1", "--low", "-2"])["low"] == ["-1", "-2"]
