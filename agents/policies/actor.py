@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,7 @@ class Actor(EpisodicAgent):
         self.low_A = torch.as_tensor(low_A).float().to(policy.device)
         self.high_A = torch.as_tensor(high_A).float().to(policy.device)
         self.decisions = 0
+        self.told = False  # that goals are ignored
         self._begin(0)
 
     @property
@@ -120,6 +122,10 @@ class Actor(EpisodicAgent):
         obs_BO = observed(obs_BO, self.policy.spec.obs_dim, self.ranges)
         width = self.policy.scales.context_dim
         if not width:
+            if goal_BG is not None and not self.told:
+                self.told = True
+                warnings.warn("a goal was given to a policy that was trained without goals, and is ignored; train it "
+                              "on data with goals, or leave the goal out", stacklevel=4)
             return obs_BO, None
         if goal_BG is None:
             raise ValueError("a policy trained with a goal was given none; give `act` the goals (B, G)")

@@ -77,3 +77,15 @@ def test_a_planner_for_goals_that_is_given_none_says_so_once(umaze: Episodes, sm
         agent.act(obs_BO)
         agent.act(obs_BO)
     assert len(warned) == 1
+
+
+def test_a_policy_without_goals_that_is_given_one_says_so_once(hopper: Episodes, hopper_run: Path) -> None:
+    run = runs.load(hopper_run)
+    agent, obs_BO = run.agent(run.action_space()), torch.from_numpy(hopper.obs[:2])
+    with pytest.warns(UserWarning, match="goal") as warned:
+        agent.act(obs_BO, obs_BO[:, :2])
+        agent.act(obs_BO, obs_BO[:, :2])
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.agent(run.action_space()).act(obs_BO)
