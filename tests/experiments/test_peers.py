@@ -58,7 +58,8 @@ def walks(lengths: list[int]) -> Episodes:
 def pendulum() -> Episodes:
     rng = np.random.default_rng(0)
     never = np.zeros(60, bool)
-    return Episodes(rng.normal(size=(63, 3)), rng.uniform(-1, 1, (60, 1)), np.zeros(60), never, never, np.full(3, 20))
+    obs, act = rng.uniform(-1, 1, (63, 3)), rng.uniform(-1, 1, (60, 1))
+    return Episodes(obs, act, np.zeros(60), never, never, np.full(3, 20))
 
 
 def test_data_are_given_as_ogbench_loads_its_own(tmp_path: Path) -> None:
