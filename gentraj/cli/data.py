@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from gentraj.envs.making import environment_factory
@@ -12,16 +14,18 @@ from gentraj.envs.recording.recipes import make_dataset
 from gentraj.envs.tasks.registry import overview
 
 from ..config import settings
-from ..data import sources
+from ..data import Episodes, sources
 from ..data.minari_io import local_ids
 from ..data.sources import DESCRIBED
-from ..progress import print_saved
-from .options import Command
+from ..data.tables import is_table, read_table
+from ..entries import entry_word
+from ..progress import print_saved, say
+from .options import Command, named
 
 Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help=(
     f"The path or the name of a dataset: {DESCRIBED}; '+' joins several."))]
-File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
-    f"The dataset to import: {DESCRIBED}."))]
+Files = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
+    f"Logs as CSV or Parquet, or {DESCRIBED}; several are joined."))]
 NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     "The file to write, whose name says how: .hdf5 in D4RL's layout, .h5 in d3rlpy's, or .npz in gentraj's own."))]
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
@@ -72,23 +76,73 @@ class Inspect(Command):
 
 @settings
 class Import(Command):
-    """Import a file, or another dataset, as a Minari dataset.
+    """Import logs, other files or other datasets as one dataset: a file (--out), or a dataset of Minari's (--id).
 
-    Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
+    Logs are tables as CSV or Parquet (extra tables), with a row for each time: an observation, the action that was
+    taken on it and the reward for it. Say which columns these are; their names stay with the data.
+
+    Examples: gentraj data import logs.csv --obs voltage current --act duty --reward r --episode run --out motor.npz
+              gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
               gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs ctrl_cost_weight=0.1
     """
 
-    file: File
-    id: str
-    """The id of the new dataset, namespace/name-vN."""
+    files: Files
+    out: Path | None = None
+    """The file to write, whose name ends in .npz, .hdf5 or .h5, as for `gentraj data export`."""
+    id: str | None = None
+    """Instead of --out: the id of the new dataset of Minari's, namespace/name-vN."""
+    obs: tuple[str, ...] = ()
+    """Logs: the columns of an observation."""
+    act: tuple[str, ...] = ()
+    """Logs: the columns of an action."""
+    reward: str | None = None
+    """Logs: the column of the reward for the action in the same row; without it all rewards are 0."""
+    episode: str | None = None
+    """Logs: a column that tells episodes apart; without it a file is one episode, or as many as --terminated ends."""
+    terminated: str | None = None
+    """Logs: a column that is 1 where an episode ended for good, such as by a trip, and else 0."""
+    time: str | None = None
+    """Logs: a column of times, by which missing rows are found."""
+    cut_gaps: bool = False
+    """Logs: cut episodes where values or rows are missing; without it a gap is an error."""
     env_id: str | None = None
-    """The environment of the data, if the file does not name it; --env-kwargs KEY=VALUE are its arguments."""
+    """The environment of the data, if they do not name it; --env-kwargs KEY=VALUE are its arguments."""
     overwrite: bool = False
-    """Replace an existing dataset with this id."""
+    """Replace an existing dataset with this --id."""
 
     def __call__(self) -> None:
+        if self.out is not None and self.id is None:
+            print_saved(sources.export_episodes(self._load, self.out, "--out"))
+        elif self.id is not None and self.out is None:
+            description = f"imported from {', '.join(Path(file).name for file in self.files)}"
+            print_saved(sources.import_episodes(self._load, self.id, description, overwrite=self.overwrite))
+        else:
+            raise ValueError("give one of --out FILE.npz and --id NAMESPACE/NAME-vN, as which the data are written")
+
+    def _load(self) -> Episodes:
         env = environment_factory(self.env_id).spec_json if self.env_id else None
-        print_saved(sources.import_file(self.file, self.id, env=env, overwrite=self.overwrite))
+        episodes = sources.load_episodes([self._read(file) for file in self.files])
+        if any(map(is_table, self.files)) and (constant := _constant(episodes)):
+            say(f"the same in all rows: {', '.join(constant)}")
+        return replace(episodes, env=env or episodes.env)
+
+    def _read(self, file: str) -> Episodes:
+        columns = {"obs": self.obs, "act": self.act, "reward": self.reward, "episode": self.episode,
+                   "terminated": self.terminated, "time": self.time, "cut_gaps": self.cut_gaps}
+        if is_table(file):
+            return read_table(file, **columns)
+        if given := [named(key) for key, value in columns.items() if value]:
+            raise ValueError(f"{', '.join(given)}: only of tables, and {file} is none; leave it out, or give a CSV or "
+                             "Parquet file")
+        return sources.load_episodes(sources.split_names(file))
+
+
+def _constant(episodes: Episodes) -> list[str]:
+    """The words for the entries of observations and actions that never change."""
+    e = episodes
+    return [entry_word(what, i, names) for what, x, names in (("observation", e.obs, e.obs_names),
+                                                              ("action", e.act, e.act_names))
+            for i in np.flatnonzero(np.ptp(x, axis=0) == 0).tolist()]
 
 
 @settings
@@ -103,7 +157,7 @@ class Export(Command):
     file: NewFile
 
     def __call__(self) -> None:
-        print_saved(sources.export_file(self.source, self.file))
+        print_saved(sources.export_episodes(lambda: sources.load_episodes(sources.split_names(self.source)), self.file))
 
 
 @settings

@@ -1,4 +1,4 @@
-"""`load_episodes` loads a dataset of any known format; `inspect`, `import_file` and `export_file` take it by its name.
+"""`load_episodes` loads a dataset of any known format, and `inspect` describes one.
 
 `FORMATS` lists the formats, and `WRITERS` those of files to export; to add one, add a line there.
 """
@@ -11,9 +11,10 @@ import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -21,10 +22,11 @@ from ..files import check_output
 from ..progress import busy
 from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d3rlpy, save_d4rl
 from .episodes import DataError, Episodes, Fields, last_steps, npz_fields, open_npz, problems, save_npz, wrong_shapes
-from .lerobot import PREFIX, is_lerobot_folder, read_lerobot
+from .lerobot import INFO, PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
 from .ogbench import is_ogbench, ogbench_fields, read_ogbench
 from .splitting import concatenate, continues
+from .tables import is_table
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ FORMATS = (
     Format("a Minari id such as D4RL/pointmaze/umaze-v2", is_minari, read_minari, known=local_ids),
 )
 """The formats, in the order in which they are tried."""
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+"""How the names of files end that hold Python's objects."""
 DESCRIBED = f"{', '.join(one.described for one in FORMATS[:-1])} or {FORMATS[-1].described}"
 
 WRITERS: Mapping[str, Callable[[Episodes, Path], Path]] = {
@@ -152,37 +156,50 @@ def read(source: str | Path) -> Fields:
     for one in FORMATS:
         if one.is_one(text):
             return one.read(text)
+    raise DataError(f"'{' '.join(str(source).split())}' {_refused(text)}")
+
+
+def _refused(source: str) -> str:
+    """Why none of the `FORMATS` takes a text, and what to do."""
+    if is_table(source):
+        return (f"is a table whose columns are to be named first; `gentraj data import {quote(source)} --obs COLUMN "
+                "... --act COLUMN ... --out FILE.npz`, or gentraj.data.read_table in Python, makes a dataset of it")
+    if Path(source).suffix.lower() in PICKLES:
+        return ("may run code when it is read, and so is not read; make gentraj.data.Episodes of its arrays and save "
+                "them by save_npz")
+    if os.path.isdir(source):
+        return f"is a folder, and not one of LeRobot's, which has a file {INFO}; give {DESCRIBED}"
+    if os.path.isfile(source):
+        return f"is a file whose name does not end as those that are read; give {DESCRIBED}"
     known: list[str] = []
     for one in FORMATS:
         with suppress(ImportError):
             known += one.known()
-    close = get_close_matches(text, known, cutoff=0.5)
+    close = get_close_matches(source, known, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise DataError(f"'{' '.join(str(source).split())}' names no dataset; give {DESCRIBED}{hint}")
+    return f"names no dataset; give {DESCRIBED}{hint}"
 
 
-def import_file(source: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
-    """Writes the episodes of a dataset that `load_episodes` takes as a Minari dataset and returns its id.
+def import_episodes(load: Callable[[], Episodes], dataset_id: str, description: str, *, overwrite: bool = False) -> str:
+    """Writes the episodes that `load` gives as a Minari dataset and returns its id.
 
-    `env` is the environment of the episodes (Gymnasium's EnvSpec as JSON), for files that do not name it. Raises
-    `DataError` where the file or the id cannot be used; nothing is written then.
+    Raises `DataError` where the data or the id cannot be used; nothing is written then.
     """
-    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that reading may take
-    episodes = load_episodes(source)
-    episodes = replace(episodes, env=env or episodes.env)
-    save_minari(episodes, dataset_id, description=f"imported from {Path(source).name}", overwrite=overwrite)
+    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that loading may take
+    save_minari(load(), dataset_id, description=description, overwrite=overwrite)
     return dataset_id
 
 
-def export_file(source: str | Path, path: Path) -> Path:
-    """Writes a dataset, or several that '+' joins, with the one of `WRITERS` for this path, which is returned.
+def export_episodes(load: Callable[[], Episodes], path: Path, option: str = "FILE") -> Path:
+    """Writes the episodes that `load` gives with the one of `WRITERS` for this path, which is returned.
 
-    Raises `DataError` where the data cannot be used, and ValueError where nothing can be written to the path.
+    `option` names the path in messages. Raises `DataError` where the data cannot be used, and ValueError where nothing
+    can be written to the path.
     """
     if path.suffix not in WRITERS:
         raise DataError(f"{path}: give a name that ends in {', '.join(WRITERS)}")
-    check_output(path, "FILE")
-    episodes = load_episodes(split_names(str(source)))
+    check_output(path, option)
+    episodes = load()
     with busy(f"writing {path}"):
         return WRITERS[path.suffix](episodes, path)
 

@@ -97,8 +97,6 @@ def read_table(path: str | Path, *, obs: str | Sequence[str], act: str | Sequenc
     if (unpaid_N := last_N & ~terminal_N & (np.abs(reward_N) > 0)).any():
         said.append(f"the last rows of {_number(unpaid_N, 'episodes')} are only observations, whose rewards are lost; "
                     "if such an episode ended for good, say so by terminated (--terminated)")
-    if constant := [name for name in numbers if np.nanmin(values[name]) == np.nanmax(values[name])]:
-        said.append(f"constant in all rows: {', '.join(constant)}")
     if said:
         say_once(f"{path}: {'; '.join(said)}")
     return episodes

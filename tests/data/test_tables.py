@@ -126,12 +126,6 @@ def test_the_rewards_of_last_rows_that_nothing_follows_are_counted(tmp_path: Pat
     assert e.reward.tolist() == [0, 5] and "last rows of 1 episode are" in capsys.readouterr().err
 
 
-def test_columns_that_never_change_are_said_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    log = logged(motor([5, 3])) | {"voltage": np.full(10, 24.0), "trip": np.zeros(10, int)}
-    read_table(write(tmp_path / "a.csv", log), **COLUMNS)
-    assert "constant in all rows: voltage\n" in capsys.readouterr().err
-
-
 def test_without_ids_a_file_is_an_episode_unless_it_terminates(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", logged(motor([9])) | {"trip": np.where(np.arange(10) == 3, 1, 0)})
     one = read_table(path, obs=OBS, act=ACT)
