@@ -21,7 +21,9 @@ This page was written by
 
 A row "of gentraj" is a preset of ours; the others are the authors' code, unmodified, with its own settings. All have
 learned from the same files on one core, and are scored in the same episodes after the last update. Numbers after ± and
-brackets are 95 % intervals over seeds and episodes.
+brackets are 95 % intervals over seeds and episodes. Settings of our presets, but for `-published`, were [chosen on
+these files](results.md#locomotion), and theirs for D4RL's and for a hundred times the updates, so that a lead of ours
+is of this budget and these data.
 
     python -m benchmarks.peers.reproduce FOLDER/NAME.json... --data DIR --checkouts DIR
 
