@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gentraj.envs.tasks.maze import Disc
 
+from .drawing import colours_in_words
 from .driving import SideBySide
 from .export import Download, downloads, world_page
 from .loading import Loaded, agents_like, alike
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 
 NONE = "none"
 TEXTS_EVERY = 0.2  # seconds
-SLIDERS = {"steps": ("Sampling steps", 1), "candidates": ("Candidates", 1), "scale": ("Guidance", 0.1),
-           "temperature": ("Temperature", 0.05), "seed": ("Seed", 1)}
-"""The label of each setting and the difference between two places of its slider."""
+DRAG = ": drag me"
+SLIDERS = {
+    "steps": ("Sampling steps", 1, "Network calls of the sampler: more are finer and slower"),
+    "candidates": ("Plans", 1, "How many are sampled, of which one is followed"),
+    "candidates per arrival": ("Plans per arrival", 1, "How many are sampled for each time at which they may arrive"),
+    "scale": ("Guidance", 0.1, "How much plans are pulled towards a high return; 0 is not at all"),
+    "temperature": ("Temperature", 0.05, "How much noise is in the plans"),
+    "seed": ("Seed", 1, "Other seeds give other plans")}
+"""The label of each setting, the difference between two places of its slider, and what it is."""
 
 
 class Controls:
@@ -124,7 +132,7 @@ class Controls:
         if predicts:
             self.world_view = WorldView(self.gui, self.api, session, self._send_prediction)
         else:
-            self.scenes = [scene_of(self.api, session, side) for side in range(len(session.shown))]
+            self.scenes = [scene_of(self.api, session, side, DRAG) for side in range(len(session.shown))]
         self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
         for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
             folder.visible = not predicts
@@ -132,15 +140,21 @@ class Controls:
     def _slider(self, name: str, low: float, high: float) -> GuiSliderHandle[float]:
         """A slider for a setting of the chosen run."""
         session = self.session
-        label, step = SLIDERS[name]
-        slider = self.gui.add_slider(label, low, high, step, getattr(session.settings[session.loaded], name))
+        kind = name
+        if name == "candidates" and session.loaded.has_goal:
+            kind = "candidates per arrival"
+        label, step, hint = SLIDERS[kind]
+        slider = self.gui.add_slider(label, low, high, step, getattr(session.settings[session.loaded], name), hint=hint)
         slider.on_update(lambda _: session.worker.do(name, lambda: session.set(**{name: slider.value})))
         return slider
 
     def _tell(self) -> None:
         """Writes the texts."""
         session = self.session
-        self.status.content = status(session)
+        legend: Sequence[str] = ()
+        if self.scenes:
+            legend = self.scenes[0].legend
+        self.status.content = status(session, legend)
         self.loop.content = "The agent is at the start."
         if session.drive is not None:
             self.loop.content = str(session.drive)
@@ -218,8 +232,8 @@ class Controls:
         self.client.send_file_download(name, content, save_immediately=True)
 
 
-def status(session: Session) -> str:
-    """The runs with their latencies, and what is known of the newest plans, as Markdown."""
+def status(session: Session, legend: Sequence[str]) -> str:
+    """The runs with their latencies, what is drawn, and what is known of the newest plans, as Markdown."""
     lines = ["| run | what it is | a plan takes |", "|---|---|---|"]
     for loaded in session.runs:
         name = loaded.name
@@ -235,5 +249,6 @@ def status(session: Session) -> str:
     if session.problem:
         lines.append(f"**{session.problem}**")
     elif 0 in session.answers:
-        lines.append(str(session.answers[0]))
+        answer = session.answers[0]
+        lines += [f"- {line}" for line in (*legend, colours_in_words(answer), str(answer))]
     return "\n".join(lines)

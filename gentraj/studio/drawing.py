@@ -47,6 +47,15 @@ def plan_colours(answer: Answer) -> np.ndarray:
     return (255 * np.asarray(colormaps["viridis"](part_N))[:, :3]).astype(np.uint8)
 
 
+def colours_in_words(answer: Answer) -> str:
+    """What `plan_colours` mean."""
+    if answer.loaded.kind == "policy":
+        return "A policy plans nothing: its path is what it does next in the simulator."
+    if answer.value_N is not None:
+        return "Plans are dark where their value is low and yellow where it is high."
+    return "Blue plans are trusted and orange ones are not: the darker, the farther from the limit between them."
+
+
 def light(api: SceneApi, cast_shadow: bool = False) -> None:
     """Lights a scene by a sun and a sky.
 

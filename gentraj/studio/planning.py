@@ -123,8 +123,8 @@ class Answer:
         count = len(self.ratio_N)
         words = [f"{count} plans, of a run without a measure of trust."]
         if self.ratio_N.any():
-            words = [f"{int((self.ratio_N <= 1).sum())} of {count} plans trusted (ratio of the chosen one: "
-                     f"{self.ratio_N[self.chosen]:.2f})."]
+            words = [f"{int((self.ratio_N <= 1).sum())} of {count} plans trusted. The chosen one differs from the "
+                     f"data by {self.ratio_N[self.chosen]:.2f} of what is trusted (less is better, above 1 it is not)."]
         if self.value_N is not None:
             words.append(f"Its value: {self.value_N[self.chosen]:.2f}.")
         if self.route is not None:

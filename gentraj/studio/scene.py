@@ -44,6 +44,8 @@ class Scene(Protocol):
 
     camera: tuple[Place, Place]
     """Where a browser begins to look from, and at what."""
+    legend: tuple[str, ...]
+    """What is drawn, in words."""
 
     def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None) -> None:
         """Draws the session's start, goal and obstacles, its closed loop as it was after `step` steps, and plans, or a
@@ -66,10 +68,14 @@ class MazeScene:
     """The maze of a run's environment, seen from above at an angle.
 
     `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them. Of a run
-    with a roadmap, its places are drawn, and the way of a planner to the goal.
+    with a roadmap, its places are drawn, and the way of a planner to the goal. `hint` stands beside the balls.
     """
 
-    def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze):
+    legend = ("Drag a ball, the start or the goal: the plans follow.",
+              "A thin line is a plan up to where it arrives. The thick one is followed; it is red where it crosses a "
+              "wall or an obstacle. Pink is the recorded way.")
+
+    def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze, hint: str = ""):
         self.api = api
         self.session = session
         self.loaded = session.shown[side]
@@ -84,6 +90,7 @@ class MazeScene:
         self.frame = api.add_frame(self.root, show_axes=False, position=(*self.offset_2, 0.0))
         light(api)
         self._build_maze(maze, depth)
+        self.hint = hint
         self.start = self._marker("start", GREEN, session.move_start)
         self.goal: IcosphereHandle | None = None
         if len(session.goal) > 1 and self.loaded.has_goal:
@@ -182,7 +189,7 @@ class MazeScene:
     def _marker(self, name: str, colour: str, move: Callable[[np.ndarray], None]) -> IcosphereHandle:
         """A ball that can be dragged; `move` is called with the place on the floor under it."""
         handle = self.api.add_icosphere(f"{self.root}/{name}", BALL * self.unit, rgb(colour))
-        self.api.add_label(f"{self.root}/{name}/label", name, position=(0, 0, 0.25 * self.unit))
+        self.api.add_label(f"{self.root}/{name}/label", f"{name}{self.hint}", position=(0, 0, 0.25 * self.unit))
 
         async def drag(event: SceneNodeDragEvent) -> None:
             place = on_floor(event.client.camera.position, event.end_position, MARKER * self.unit)
@@ -205,9 +212,10 @@ class MazeScene:
         return handle
 
 
-def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:
-    """The scene of a session's chosen run, or of the one beside it (side 1)."""
+def scene_of(api: SceneApi, session: Session, side: int = 0, hint: str = "") -> Scene:
+    """The scene of a session's chosen run, or of the one beside it (side 1). `hint` stands beside what can be dragged.
+    """
     maze = session.loaded.maze
     if maze is not None:
-        return MazeScene(api, session, side, maze)
+        return MazeScene(api, session, side, maze, hint)
     return BodyScene(api, session, side)

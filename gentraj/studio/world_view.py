@@ -35,6 +35,9 @@ class Pair:
     In a maze both move in the same place; on an endless floor the predicted one runs in a lane behind the other.
     """
 
+    legend = ("The body in colours of its own is the simulator's, the other one is predicted: blue where the model is "
+              "trusted, orange where not.")
+
     def __init__(self, api: SceneApi, root: str, world: Loaded):
         self.model = world.base.model
         self.fixed_place = world.maze is not None
@@ -186,6 +189,7 @@ class WorldView:
             lines.append(f"the simulator's episode ended after {T} steps ({beside.ended})")
         if beside.predicted_qpos_SQ is None:
             lines.append("the model's observations do not tell a posture, so that its body is not drawn")
+        lines.append(self.pair.legend)
         return "  \n".join(lines)
 
 

@@ -12,11 +12,11 @@ import pytest
 from browserless import until
 
 from gentraj.envs.tasks.maze import Disc
-from gentraj.studio.controls import NONE, SLIDERS, Controls
+from gentraj.studio.controls import DRAG, NONE, SLIDERS, Controls
 from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
-from gentraj.studio.drawing import Lines, linear, plan_colours, rgb, segments
+from gentraj.studio.drawing import Lines, colours_in_words, linear, plan_colours, rgb, segments
 from gentraj.studio.loading import Loaded
-from gentraj.studio.scene import CROSSING, MazeScene, on_floor
+from gentraj.studio.scene import CROSSING, MazeScene, on_floor, scene_of
 from gentraj.studio.session import Session
 
 
@@ -67,6 +67,22 @@ def test_a_slider_changes_the_plans_and_the_panel_tells(controls: Controls) -> N
     controls.session.fail(ValueError("no plan"))
     settle(controls)
     assert "**no plan**" in controls.status.content
+
+
+def test_the_panel_explains_what_is_drawn_and_what_can_be_dragged(controls: Controls, client: Any,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = controls.session.plan()
+    valued = replace(answer, value_N=np.arange(float(len(answer.x_NHD))))
+    for line in (*controls.scenes[0].legend, colours_in_words(answer)):
+        assert line in controls.status.content
+    assert colours_in_words(valued) != colours_in_words(answer)
+    labels = []
+    monkeypatch.setattr(client.scene, "add_label", lambda name, text, **_: labels.append(text))
+    scene_of(client.scene, controls.session, 0, DRAG)
+    assert {f"start{DRAG}", f"goal{DRAG}"} < {*labels}
+    labels.clear()
+    scene_of(client.scene, controls.session)  # as on a page, where nothing can be dragged
+    assert {"start", "goal"} < {*labels}
 
 
 def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
