@@ -165,7 +165,7 @@ OGBENCH: dict[str, OGBenchTask] = {
     "ogbench/scene": _ogbench("scene", (24, 4), "oracles", 100_000,
                               "GCBC 5, GCIVL 42, GCIQL 51, QRL 5, CRL 19, HIQL 38"),
     "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", (32, 2), "oracles", 100_000,
-                                   "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 4, HIQL 12"),
+                                   "GCBC 2, GCIVL 6, GCIQL 95, QRL 1, CRL 3, HIQL 12"),
     **{f"ogbench/{name}": _ogbench(name, UNKNOWN_HORIZON, "oracles", 400_000)
        for name in ("cube-double", "cube-triple", "cube-quadruple", "cube-octuple",
                     "puzzle-4x4", "puzzle-4x5", "puzzle-4x6")},

@@ -20,6 +20,7 @@ from gentraj.experiments.cards import (
     CardResult,
     DataResult,
     SeedResult,
+    read_card,
     read_results,
     write_result,
 )
@@ -139,6 +140,17 @@ def test_a_table_says_what_may_be_compared_with_it_and_which_rows_were_chosen_by
     assert [line.split(" | ")[0] for line in lines if MARK in line] == ["| Tuned †", page_of_results.CHOSEN]
     with pytest.raises(ConfigError, match="league is"):
         made({"fair": 40}, "a", league="two\nlines")
+
+
+def test_each_score_of_ours_on_ogbench_says_what_it_may_be_compared_with() -> None:
+    """Its goals or rewards, its data and its protocol, in the cards and in their results."""
+    folder = ROOT / "benchmarks"
+    cards = [*map(read_card, folder.glob("cards/*.json")),
+             *(result.card for part in ("", "chunks") for result in read_results(folder / "results" / part).values())]
+    leagues = [card.league or "none" for card in cards if any("ogbench" in data.dataset for data in card.data)]
+    assert len(leagues) > 20
+    for part in ("(goals|rewards): ", "data: .*steps", "protocol: .*episodes"):
+        assert [league for league in leagues if not re.search(part, league)] == []
 
 
 def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None:
