@@ -90,9 +90,10 @@ class BodyScene:
     side, those with the highest values in front.
     """
 
-    legend = ("The solid body is where the agent is, and its line the path of its root.",
-              "Ghosts along the way are the plan that is followed, or what a policy does next; those side by side "
-              "behind are where the other plans end, the best in front.")
+    legend: tuple[str, ...] = (
+        "The solid body is where the agent is; the line is the path of its root.",
+        "Ghosts before it are what it plans or does next. Those side by side are where its other plans end, the best "
+        "in front.")
 
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
         self.session = session

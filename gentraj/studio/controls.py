@@ -90,16 +90,16 @@ class Controls:
                                        visible=len(names) > 1)
         for choice in (self.run, self.beside):
             choice.on_update(lambda _: do("choose", self._choose))
-        with gui.add_folder("Denoising", order=4) as self.denoising:
+        with gui.add_folder("Denoising", order=5) as self.denoising:
             self.frame = gui.add_slider("Step", 0, 1, 1, 1, hint="Unfinished plans after each sampling step; the last "
                                         "is the plan")
             self.frame.on_update(lambda _: do("draw", self.draw))
-        with gui.add_folder("Obstacles", order=5) as self.obstacles:
+        with gui.add_folder("Obstacles", order=6) as self.obstacles:
             self.clicks = gui.add_checkbox("Click adds one", False, hint="A click on an obstacle removes it")
             self.radius = gui.add_slider("Radius", 0.1, 1.0, 0.05, 0.3, hint="In widths of a cell of the maze")
             gui.add_button("Remove all").on_click(lambda _: do("block", session.block))
             self.clicks.on_update(lambda _: self._listen())
-        with gui.add_folder("Closed loop", order=6) as self.closed_loop:
+        with gui.add_folder("Closed loop", order=3) as self.closed_loop:
             self.play = gui.add_button("Play")
             self.play.on_click(lambda _: do("toggle", self._toggle))
             self.step = gui.add_button("Step")
@@ -118,7 +118,7 @@ class Controls:
         predicts = loaded.kind == "world model"
         if self.planning is not None:
             self.planning.remove()
-        with self.gui.add_folder("Planning", order=3) as self.planning:
+        with self.gui.add_folder("Planning", order=4) as self.planning:
             self.sliders = {name: self._slider(name, *limits) for name, limits in ranges(loaded).items()}
         self.beside.options = (NONE, *(each.name for each in self._companions(loaded)))
         if session.second is not None:

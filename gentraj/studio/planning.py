@@ -128,7 +128,7 @@ class Answer:
         if self.value_N is not None:
             words.append(f"Its value: {self.value_N[self.chosen]:.2f}.")
         if self.route is not None:
-            words.append(f"The recorded way to the goal: {self.route.left:.0f} steps.")
+            words.append(f"The recorded way to the goal: {self.route.left:.0f} steps (pink).")
         if self.lacks_way:
             words.append("**No recorded way leads from the start to the goal**, so the plans lead straight there.")
         if self.certificate is not None and self.certificate.feasible[self.chosen]:

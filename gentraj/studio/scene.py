@@ -71,9 +71,8 @@ class MazeScene:
     with a roadmap, its places are drawn, and the way of a planner to the goal. `hint` stands beside the balls.
     """
 
-    legend = ("Drag a ball, the start or the goal: the plans follow.",
-              "A thin line is a plan up to where it arrives. The thick one is followed; it is red where it crosses a "
-              "wall or an obstacle. Pink is the recorded way.")
+    legend: tuple[str, ...] = ("Drag a ball, the start or the goal: the plans follow.",
+                               "A thin line is a plan up to where it arrives; the thick one is followed.")
 
     def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze, hint: str = ""):
         self.api = api
