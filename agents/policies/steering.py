@@ -5,12 +5,13 @@
     L_pi(phi)  = KL(pi(. | s) || N(0, I)) - eta E[Q_W(s, w)] / D,   w ~ pi(. | s)     the actor
 
 G(s, w) is the chunk of actions that the frozen generator makes from the noise w, in as many steps as it takes; no
-gradient passes through it. The actor's noise is squash(mu(s) + sigma(s) z), z ~ N(0, I), and squash(u) = b tanh(u / b)
-keeps it in a box of +-b. Before the training mu = 0 and sigma = 1, so that it acts as the generator does. This is DSRL
-with noise aliasing (Wagenmaker et al. 2025, "Steering Your Diffusion Policy with Latent Space Reinforcement Learning",
-arXiv 2506.15799). Ours are the divergence in the place of an entropy, and the unit D of the values: their standard
-deviation over the noise in a state. The density of the best noise is then that of N(0, I) times exp(eta Q_W / D),
-whatever the rewards are and however little of the value the noise decides.
+gradient passes through it. The actor's noise is squash(u), u = mu(s) + sigma(s) z, z ~ N(0, I), and squash(u) = b
+tanh(u / b) keeps it in a box of +-b. Before the training mu = 0 and sigma = 1, so that it acts as the generator does
+from the noise squash(z): with b = 2, of deviation 0.83, and never beyond 2. This is DSRL with noise aliasing
+(Wagenmaker et al. 2025, "Steering Your Diffusion Policy with Latent Space Reinforcement Learning", arXiv 2506.15799).
+Ours are the divergence in the place of an entropy, and the unit D of the values: their standard deviation over the
+noise in a state. The density of the best u is then that of N(0, I) times exp(eta Q_W / D), whatever the rewards are and
+however little of the value the noise decides.
 """
 
 from __future__ import annotations
@@ -71,17 +72,19 @@ class SteeredConfig(ActorCriticConfig):
     """The actor, which makes the noise."""
     bound: PositiveFloat = 2.0
     """The noise lies in a box of plus and minus this number, where the frozen policy's own is standard normal. A larger
-    box reaches rarer actions."""
+    box reaches rarer actions; in a small one, the untrained actor's noise is less than the frozen policy's: 0.83 of it
+    in a box of 2."""
     noises: Annotated[int, Ge(2)] = 2
     """Samples of noise for each state of a batch, from which the values of noise are learned."""
     eta: NonNegativeFloat = 3.0
-    """Weight of the value that the actor maximises, relative to its divergence from the frozen policy's noise; 0 acts
-    as the frozen policy does. Where the value is linear in the noise, the noise moves by eta standard deviations."""
+    """Weight of the value that the actor maximises, relative to its divergence from the frozen policy's noise; 0 leaves
+    the noise where it is. Where the value is linear in the noise, a wide box lets it move by eta standard deviations;
+    in a box of 2, an eta of 3 moves it by 1.6 deviations and one of 6 by 1.9."""
     relative: bool = True
     """Divide the values in the actor's loss by their standard deviation over the noise in a state."""
     temperature: NonNegativeFloat = 0.0
     """Scale of the random part of the actor's noise, multiplied by the temperature of the sampling options. At 0 the
-    same state always gives the same action."""
+    same state always gives the same action; before training that is the frozen policy's at a temperature of 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

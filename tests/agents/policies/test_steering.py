@@ -13,13 +13,14 @@ from gentraj.agents.policies import PRESETS
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.steering import Steered, SteeredConfig
-from gentraj.data import Episodes
+from gentraj.data import Episodes, Windows
 from gentraj.diffusion import LatentDiffusionConfig
 from gentraj.diffusion.latent import VAEConfig
 from gentraj.distillation import ConsistencyConfig, MeanFlowConfig, ReflowConfig
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN
 from gentraj.randomness import GivenNoise, RowNoise, as_noise, generator
 from gentraj.runs.show.export import RecordedNoise
+from gentraj.training.step import TrainingStep
 from gentraj.trajectory import SamplingOptions
 
 TEACHER = DIFFUSION.with_network(SMALL)
@@ -81,6 +82,32 @@ def test_its_training_leaves_every_bit_of_the_frozen_policy(name: str) -> None:
     assert all(torch.equal(tensor, frozen[key]) for key, tensor in policy.frozen.state_dict().items())
     assert not torch.equal(policy.noise(STATES, torch.zeros(5, policy.frozen.noise_dim)), before)
     assert metrics["deviation"] > 0 and all(p.grad is None for p in policy.frozen.parameters())
+
+
+class Rising(torch.nn.Module):
+    """Values (1, R) of states with noise that are linear in the noise, the last entry."""
+
+    def forward(self, x_RX: torch.Tensor) -> torch.Tensor:
+        return x_RX[None, :, -1]
+
+
+@pytest.mark.parametrize(("bound", "moved"), [(50.0, 3.0), (2.0, 1.64)])
+def test_a_value_that_is_linear_in_the_noise_moves_it_by_eta_deviations_as_far_as_the_box_goes(
+        bound: float, moved: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = steered(make(GENERATORS["drol"], data := bandit(50)), data, bound=bound, temperature=1.0)
+    z = policy.normal(torch.zeros(4_000, 2), generator(1))
+    deviation = policy.squash(z).std()
+    optimizers = policy.optimizers()
+    policy.noise_value = Rising()  # type: ignore[assignment]
+    monkeypatch.setattr(policy, "distillation", lambda t, generator: (torch.zeros((), requires_grad=True), deviation))
+    windows = Windows(data, policy.spec)
+    for step in range(150):
+        batch = windows.batch(step, 0, 64)
+        optimizers["actor"].param_groups[0]["lr"] = 0.04 * (1 - step / 150)
+        t = policy.transition(batch, 0.99)
+        policy.update_actor(t, TrainingStep(batch, optimizers, generator(step)))
+    w = policy.noise(torch.zeros(4_000, 2), z)
+    assert w[:, -1].mean() / deviation == pytest.approx(moved, abs=0.1) and w[:, 0].mean().abs() < 0.1
 
 
 def right(policy: Policy) -> float:
