@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gentraj.families import ACTION_MODELS
 from gentraj.models.conditioning import ConditionMix
@@ -67,6 +67,28 @@ def test_the_second_step_moves_the_mean_of_two_modes_towards_the_likelier_one() 
     y = torch.tensor(t * (2 * p - 1))
     refined = (t * y / (1 - t) ** 2 + torch.tensor(p / (1 - p)).log() / 2).tanh()
     assert abs(actions(model).mean() - refined) < 0.05 and refined - (2 * p - 1) > 0.25
+
+
+class Off(nn.Module):
+    """Misses the action by 1 in one of the two steps, if the action is as `interpolate` has it."""
+
+    def __init__(self, second: bool):
+        super().__init__()
+        self.second = second
+
+    def forward(self, x: Tensor, interpolated: Tensor, known: Tensor, t_R: Tensor, context: None) -> Tensor:
+        return ((t_R[0] > 0) == self.second) * torch.ones_like(x)
+
+
+def test_the_second_step_counts_as_much_more_as_it_errs_less() -> None:
+    """By (t / (1 - t))^2, as in the authors' code. The weights add up to 2, so that clipping is as for two errors."""
+    losses, model = [], MIP(CELL, MIPConfig(), SCALES, conditioning=ConditionMix(start=0, goal=0, observations=1))
+    for second in (False, True):
+        model.network = Off(second)
+        x = SCALES.unnormalize(torch.zeros(64, 1, 2))
+        step = TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), {}, generator(0))
+        losses.append(float(model.loss(model.microbatch(step), step.batch)))
+    assert losses[1] == pytest.approx(81 * losses[0]) and sum(losses) == pytest.approx(2)
 
 
 def test_a_sample_takes_two_calls_and_without_noise_no_seed() -> None:
