@@ -74,7 +74,8 @@ class Card:
     about: str
     """A sentence that describes the card."""
     table: str
-    """The table of docs/results.md that shows the card; all its cards have the same score, protocol and episodes."""
+    """The table of docs/results.md that shows the card; all its cards have the same score, protocol, episodes and
+    episode_seed."""
     label: str
     """The row of the table."""
     preset: str
@@ -87,6 +88,8 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
+    episode_seed: NonNegativeInt = 0
+    """The seed of the episodes, as --seed of `gentraj evaluate`: another one where these have chosen the settings."""
     league: str | None = None
     """What other scores these may be compared with, in a line: those of such goals, data and protocol; null, or left
     out, where the table says enough."""

@@ -61,7 +61,7 @@ due to chance.
 
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
 the methods and not the numbers. gentraj's `docs/published.md` has the best published score of each task beside ours."""
-PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes for each of the training seeds {seeds}."
+PROTOCOL = "The score is the {score}{protocol} of {episodes} episodes{of_seed} for each of the training seeds {seeds}."
 MARK = "†"
 CHOSEN = MARK + " The settings were chosen by episodes that are scored here, so that the score is too high on average."
 NOT_AVERAGED = " The returns of different tasks have different scales and are not averaged."
@@ -174,7 +174,7 @@ class ScoreTable:
         most_columns_first = sorted(cards.items(), key=lambda pair: -len(pair[1].card.data))
         for file, result in most_columns_first:
             card, seeds = result.card, tuple(sorted(result.card.seeds))
-            for key in ("score", "protocol", "episodes"):
+            for key in ("score", "protocol", "episodes", "episode_seed"):
                 if getattr(card, key) != getattr(first, key):
                     raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
                                      f"'{name}' {getattr(first, key)}; give it a table of its own")
@@ -239,7 +239,9 @@ def picture(name: str, page: Path, file: str, draw: Callable[[Path], object]) ->
 def table_parts(table: ScoreTable, path: Path, more: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[str]:
     """Yields the scores of a table, with the further columns `more`, and their figure."""
     protocol = "" if table.protocol == "random-goal" else f" (protocol {table.protocol})"
-    text = PROTOCOL.format(score=SCORES[table.score], protocol=protocol, episodes=table.episodes,
+    seed = max((result.card.episode_seed for result in table.cards.values()), default=0)
+    of_seed = f" (`--seed {seed}` of `gentraj evaluate`)" if seed else ""
+    text = PROTOCOL.format(score=SCORES[table.score], protocol=protocol, episodes=table.episodes, of_seed=of_seed,
                            seeds=_seeds(table.rows))
     yield f"## {table.name}"
     yield text if table.is_averaged else text + NOT_AVERAGED

@@ -45,9 +45,8 @@ class Cards:
 
     @classmethod
     def of(cls, cards: Mapping[str, Card], folders: tuple[Path, ...],
-           place: Callable[[str, CardData, int], Path], episode_seed: int | None = None) -> Cards:
+           place: Callable[[str, CardData, int], Path]) -> Cards:
         """Makes the tasks of the cards; data files are searched for in `folders`, and `place` names a task's folder.
-        The episodes of the scores are those that `gentraj evaluate` plays, or of the seed `episode_seed`.
 
         The tasks are sorted by seed, so that an experiment that is stopped early has results of every card. Tasks with
         the same `place` that differ only in how they act share a training. Raises `ConfigError`, which names the card,
@@ -58,8 +57,8 @@ class Cards:
         behaviour = {}
         for name, card in cards.items():
             scoring: dict[str, Any] = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
-            if episode_seed is not None:
-                scoring["seed"] = episode_seed
+            if card.episode_seed:  # scores that were stored without it stay
+                scoring["seed"] = card.episode_seed
             for data in card.data:
                 for seed in card.seeds:
                     config = run_settings(card, data, seed, folders, name)

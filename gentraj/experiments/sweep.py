@@ -120,6 +120,7 @@ def trials_of(space: Space, trials: int | None = None, one_at_a_time: bool = Fal
 
 def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None = None, **scoring: Any) -> Card:
     """The card of a preset on a dataset, by default the preset's own, with `scoring`: seeds, episodes, protocol, score.
+    Its episodes are for choosing.
 
     Raises ValueError for an unknown preset, without a dataset, and if the file of the dataset is missing.
     """
@@ -129,7 +130,7 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None =
         raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
     settings = data_settings(preset, dataset) | ({} if steps is None else {"training.steps": steps})
     card = Card("Variants of a preset.", preset, BASE, preset, settings, (CardData("data", dataset, env_id),),
-                **scoring)
+                episode_seed=for_choosing(0), **scoring)
     run_settings(card, card.data[0], seed=0, where="--dataset")  # raises if the file is missing
     return card
 
@@ -205,8 +206,7 @@ def sweep(base: Card, tried: Sequence[Values], out: Path, pool: Pool, device: st
         name = f"{file_name(card.label)}-{digest(values)[:6]}"
         cards[name] = card
         trainings[name] = file_name(label_of({key: value for key, value in values.items() if is_trained(key, config)}))
-    made = Cards.of(cards, (), lambda name, _, seed: out / f"{trainings[name]}-seed-{seed}",
-                    episode_seed=for_choosing(0))
+    made = Cards.of(cards, (), lambda name, _, seed: out / f"{trainings[name]}-seed-{seed}")
     failures, results = reproduce(made, out / "results", pool, device)
     results = {name: result for name, result in results.items() if result.data}
     if results:

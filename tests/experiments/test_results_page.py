@@ -68,6 +68,10 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
 
 
+def test_the_page_says_which_episodes_they_are_where_it_is_not_those_of_every_evaluation(tmp_path: Path) -> None:
+    page = write_page({"a": made({"fair": 40}, "a", episode_seed=7)}, tmp_path / "page.md")
+    assert "2 episodes (`--seed 7` of `gentraj evaluate`) for each" in page.read_text()
+
 
 def test_results_that_were_put_together_by_hand_have_each_seed_once(tmp_path: Path) -> None:
     """Twice the same seed would narrow the intervals, and a seed without scores would make them nan."""
@@ -83,6 +87,7 @@ def test_results_that_were_put_together_by_hand_have_each_seed_once(tmp_path: Pa
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"episodes": 9}, "the card b has episodes 9, and another of the table 'Small ones' 2; give it a table of its own"),
+    ({"episode_seed": 7}, "the card b has episode_seed 7, and another of the table 'Small ones' 0; give it a table"),
     ({}, "two cards of the table 'Small ones' are called 'BC' and have")])
 def test_cards_that_cannot_share_a_table_are_refused_before_any_work(changes: dict, message: str, tmp_path: Path,
                                                                     capsys: pytest.CaptureFixture) -> None:

@@ -82,9 +82,11 @@ def test_what_a_sweep_chooses_by_is_not_what_reproduce_reports(hopper_file: Path
     begun.clear()
     card = base_card("iql", str(hopper_file), None, 1, seeds=(0,), episodes=2, protocol="random-goal",
                      score="return_mean")
-    made = Cards.of({"iql": card}, (), partial(place, tmp_path / "reported"))
-    failures, _ = reproduce(made, tmp_path / "reported", LocalProcesses(1), "cpu")
-    assert not failures and begun == [fold(0, i) for i in range(2)]
+    for seed in (0, 7):
+        made = Cards.of({"iql": replace(card, episode_seed=seed)}, (), partial(place, tmp_path / "reported"))
+        failures, _ = reproduce(made, tmp_path / "reported", LocalProcesses(1), "cpu")
+        assert not failures and begun == [fold(seed, i) for i in range(2)]
+        begun.clear()
 
 
 def test_one_setting_at_a_time_stands_beside_the_preset(hopper_file: Path, tmp_path: Path, done: list[str]) -> None:
