@@ -101,9 +101,9 @@ def test_a_value_that_is_linear_in_the_noise_moves_it_by_eta_deviations_as_far_a
     policy.noise_value = Rising()  # type: ignore[assignment]
     monkeypatch.setattr(policy, "distillation", lambda t, generator: (torch.zeros((), requires_grad=True), deviation))
     windows = Windows(data, policy.spec)
-    for step in range(150):
+    for step in range(250):
         batch = windows.batch(step, 0, 64)
-        optimizers["actor"].param_groups[0]["lr"] = 0.04 * (1 - step / 150)
+        optimizers["actor"].param_groups[0]["lr"] = 0.04 * (1 - step / 250)
         t = policy.transition(batch, 0.99)
         policy.update_actor(t, TrainingStep(batch, optimizers, generator(step)))
     w = policy.noise(torch.zeros(4_000, 2), z)
