@@ -33,6 +33,7 @@ def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, e
     An episode in the world model is truncated if the uncertainty exceeds the limit of `WorldModelEnv`, but not if an
     observation leaves the data's range. `settings` are those of `rollout`.
     """
+    agent.ranges = None  # how far returns can be trusted is what is found out
     config = ImaginedConfig(factory.max_episode_steps, margin=1e9)
     imagined_N, truncated_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
     return Returns(imagined_N, rollout(agent, factory, episodes, seed, settings).returns, truncated_N)

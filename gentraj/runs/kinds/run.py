@@ -152,7 +152,7 @@ class RunConfig:
 
     @property
     def learns_from_rewards(self) -> bool:
-        """Whether a part learns from the rewards of the data, and from where their episodes end."""
+        """Whether values are learned from the rewards of the data and from where their episodes end."""
         return False
 
 

@@ -50,10 +50,6 @@ class WorldModelRunConfig(MemoryRunConfig):
     control: MPCConfig = field(default_factory=lambda: MPCConfig(horizon=16, samples=64))
     """The model-predictive control by which `gentraj evaluate` acts."""
 
-    @property
-    def learns_from_rewards(self) -> bool:
-        return True
-
 
 class WorldModelRun(Run[WorldModelRunConfig]):
     """A world model, whose uncertainty is calibrated on data that it was not trained on."""

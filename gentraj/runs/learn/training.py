@@ -217,8 +217,8 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
 
 
 def check_lessons(config: RunConfig, episodes: Episodes) -> None:
-    """Warns of data that teach less than these settings ask for: of actions that are all the same, and, where rewards
-    and ends are learned from, of rewards that are all 0 and of episodes that are not said to end."""
+    """Warns of data that teach less than these settings ask for: of actions that are all the same, and, where values
+    are learned, of rewards that are all 0 and of episodes that are not said to end."""
     first_A = episodes.act[0]
     if len(first_A) and (episodes.act == first_A).all():
         warnings.warn(f"{episodes.name}: all actions are {first_A}, and no other can be learned; are they the actions "
