@@ -60,7 +60,7 @@ class DataRanges:
             low, high = (f"{bound:.6g}" for bound in x_BO[:, i].aminmax())
             now = low if low == high else f"{low} to {high}"
             entries.append(f"{entry_word(what, i, self.names)} {was} and is {now}")
-        if len(entries) > SHOWN_ENTRIES:
+        if len(entries) > SHOWN_ENTRIES + 1:
             entries[SHOWN_ENTRIES:] = [f"and {len(entries) - SHOWN_ENTRIES} more entries"]
         return "; ".join(entries)
 
@@ -68,5 +68,5 @@ class DataRanges:
         """Warns, once, of numbers that are far from the data."""
         if not self.told:
             self.told = True
-            warnings.warn(f"far outside its data an agent is not to be trusted: {self.difference(x_BO, what)} "
-                          f"{REMEDY}", FarFromData, stacklevel=2)
+            warnings.warn("what was learned from data is not to be trusted far outside them: "
+                          f"{self.difference(x_BO, what)} {REMEDY}", FarFromData, stacklevel=2)

@@ -35,6 +35,7 @@ from ..networks.embedding import MIN_ROWS, padded
 from ..networks.mlp import EnsembleMLP, mlp
 from ..normalize import Normalizer
 from ..randomness import Noise, RowNoise, Seeds, as_noise
+from ..ranges import DataRanges
 from ..training.optimization import LearningConfig, adamw, waits_to_read
 from ..training.step import TrainingStep
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
@@ -175,6 +176,7 @@ class WorldModel(nn.Module):
                 conditioning=ConditionMix(start=0, goal=0, observations=1), batch_size=config.model_batch)
         self.scale = 1.0  # of the model's samples
         self.calibration, self.options = Calibration.none(), DEFAULT_OPTIONS
+        self.act_ranges: DataRanges | None = None  # from the calibration on
 
     @property
     def device(self) -> torch.device:
@@ -293,7 +295,8 @@ class WorldModel(nn.Module):
         which scales the noise. `real_BT` is false where an action is padding, and the outcomes of padding have no
         meaning. `past_BPD` are the steps before the observations that a model with a history remembers; None is the
         beginning of an episode. A rollout does not stop at an end of the episode: `Imagined.end_BT` gives its
-        probability. Raises ValueError for arguments of the wrong shape, and where there are no observations or no
+        probability. Warns, once, of actions far from the data; those on an accelerator are not compared, as that would
+        wait for it. Raises ValueError for arguments of the wrong shape, and where there are no observations or no
         actions.
         """
         obs_BO, act_BTA = torch.as_tensor(obs_BO), torch.as_tensor(act_BTA)
@@ -310,6 +313,10 @@ class WorldModel(nn.Module):
             raise ValueError(f"observations, actions and real_BT of shapes {given}, and goals of shape {goal_shape}, "
                              f"were given; {expected} and {(B, self.facts.goal_dim)} are expected, with at least one "
                              "row and one step")
+        if act_BTA.is_cpu and self.act_ranges is not None and not self.act_ranges.hold(act_BTA):
+            act_RA = finite(act_BTA[real_BT > 0], "the actions to imagine are", "; give finite numbers")
+            if not self.act_ranges.hold(act_RA):
+                self.act_ranges.tell(act_RA, "action")
         past_shape = B, self.spec.past, self.spec.dim
         if past_BPD is not None and past_BPD.shape != past_shape:
             raise ValueError(f"the steps before the observations, of shape {tuple(past_BPD.shape)}, were given; "
@@ -378,9 +385,9 @@ class WorldModel(nn.Module):
     def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
         """Calibrates the uncertainty on windows of held-out data, and sets the `options` that the model samples by.
 
-        From then on `Imagined.uncertainty_BT` is an expected error. Samples of the model are scaled to the
-        variance of the errors in the data, because a sampler of few steps falls short of it. Raises ValueError for
-        sampling options where there is no model.
+        From then on `Imagined.uncertainty_BT` is an expected error, and actions are compared with the data's. Samples
+        of the model are scaled to the variance of the errors in the data, because a sampler of few steps falls short of
+        it. Raises ValueError for sampling options where there is no model.
         """
         if self.model is None:
             refuse_options(options, "an ensemble has no sampler, grid or eta")
@@ -396,6 +403,9 @@ class WorldModel(nn.Module):
                             past_BPD=reference.past_BPD)
         error_BKO = (mean.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(mean.uncertainty_BT[real_BK], (error_BKO**2).mean(-1).sqrt()[real_BK])
+        act = self.facts.act
+        low_A, high_A = (act.shift_D - act.scale_D).cpu(), (act.shift_D + act.scale_D).cpu()
+        self.act_ranges = DataRanges(low_A, high_A, names=self.spec.act_names)
 
 
 def _mixture(mean_EBKY: Tensor, spread_EBKY: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from test_world_model import FLOW, NETWORK, TINY, assert_same
 from gentraj import runs
 from gentraj.data import Episodes, concatenate, stitch
 from gentraj.families import ModelConfig
+from gentraj.ranges import FarFromData
 from gentraj.runs.kinds.world_run import WorldModelRun, WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import SamplingOptions
@@ -52,6 +53,21 @@ def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes
     assert_same(made, exact)
     with pytest.raises(ValueError, match=r"option of sampling was given to a world model .* leave it out"):
         run.agent(run.action_space(), options=SamplingOptions(temperature=0.5))
+
+
+def test_actions_far_from_the_data_are_told_once_and_none_that_are_not_finite_are_imagined(
+        hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
+    run = runs.train(tiny(hopper_file), folder=tmp_path / "run", progress=False)
+    obs, act = hopper.obs[:2], np.zeros((2, 3, 3), np.float32)
+    padded = act.copy()
+    padded[:, 2] = 100
+    run.world_model.imagine(obs, padded, real_BT=np.array([[1, 1, 0]] * 2))  # what is no action is not looked at
+    with pytest.warns(FarFromData, match=r"action\[1\]") as warned:
+        for _ in range(2):
+            run.world_model.imagine(obs, act + np.array([0, 100, 0]))
+    assert len(warned) == 1 and "action[0]" not in str(warned[0].message)
+    with pytest.raises(ValueError, match=r"actions .* not finite"):
+        run.world_model.imagine(obs, act + np.nan)
 
 
 def test_killed_and_resumed_it_is_the_uninterrupted_run(hopper_file: Path, tmp_path: Path) -> None:
