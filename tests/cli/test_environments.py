@@ -80,7 +80,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(own: str, tmp_path: Path, 
 def test_a_training_says_what_its_evaluation_will_need(own: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Where the data name no environment, as a robot's logs do, a report is next."""
     rng, ends = np.random.default_rng(0), np.arange(40) % 5 == 4
-    arrays = rng.normal(size=(48, 3)), rng.uniform(-1, 1, (40, 1)), np.zeros(40), np.zeros(40, bool), ends
+    arrays = rng.uniform(-1, 1, (48, 3)), rng.uniform(-1, 1, (40, 1)), np.ones(40), np.zeros(40, bool), ends
     words = "--steps", 1, "--policy.batch-size", 8, "--import", own
     for env, said in ((f'{{"id": "{own}-v0"}}', f"next: gentraj evaluate run0 --import {own}"),
                       (None, "next: gentraj report run1; with a simulator, gentraj evaluate run1 "

@@ -74,5 +74,5 @@ def test_starts_and_goals_far_outside_the_data_are_named_in_one_warning(small_ru
     words = "sample", small_run, "--num", 1, "--out", tmp_path / "a.npz"
     assert gentraj(*words, "--start", 1, 1, 0, 60) == 0
     err = capsys.readouterr().err
-    assert err.count("far outside") == 1 and "--start has 60 for entry 3" in err and "entry 0" not in err
+    assert err.count("far outside") == 1 and "start[3]" in err and "start[0]" not in err
     assert gentraj(*words, "--start", 1, 1, 0, 0) == 0 and "far outside" not in capsys.readouterr().err

@@ -175,9 +175,7 @@ def imagined(run: Run, world: WorldModelRun, episodes: Episodes, config: ChooseC
     """The mean return of a run's agent in a world model."""
     limit = ImaginedConfig(int(episodes.lengths.max()), margin=1e9)
     made = ImaginedEpisodes(world.world_model, config.world_episodes, limit)
-    agent = run.agent(action_range(episodes))
-    agent.ranges = None  # a world model tells by itself what it does not know
-    return float(imagined_returns(agent, made, config.seed)[0].mean())
+    return float(imagined_returns(run.agent(action_range(episodes)), made, config.seed)[0].mean())
 
 
 def true_returns(run: Run, env_id: str | None, episodes: int, seed: int) -> np.ndarray:
